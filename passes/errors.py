@@ -1,0 +1,33 @@
+"""Errors of the passes; each message names the node or batch, the rule and the fix."""
+
+from __future__ import annotations
+
+from quantfx.patterns.errors import QuantfxError
+
+
+class CaptureError(QuantfxError):
+    """The model cannot be turned into a graph; quotes the exporter's own reason."""
+
+
+class CalibrationError(QuantfxError):
+    """Calibration data is empty, non-finite, of a wrong form, or did not reach every site."""
+
+
+class SpecError(QuantfxError):
+    """A quantization spec contradicts itself or the tensor it is put on."""
+
+
+class PipelineError(QuantfxError):
+    """A pipeline is ill-formed: an unknown pass or option, or a fact required but not provided."""
+
+
+class PassError(QuantfxError):
+    """A pass failed or left an invalid graph; the message ends with a reproducer."""
+
+
+class ShareConflict(QuantfxError):
+    """Sites that must share qparams demand different ones; the message is the chain of reasons."""
+
+
+class ContractError(QuantfxError):
+    """Planned, annotated, converted and lowered sites are not the same."""

@@ -1,0 +1,83 @@
+"""What an observer is: a module on an edge that records the range of what flows through it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.spec import QuantSpec
+
+
+@dataclass(frozen=True)
+class QParams:
+    """Scale and zero point of one tensor.
+
+    Attributes:
+        scale: float32; shape ``()`` per-tensor, ``(channels,)`` per-channel.
+        zero_point: int64 of the same shape.
+        spec: The dtype, range and axis they belong to.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    spec: QuantSpec
+
+
+class Observer(nn.Module, ABC):
+    """Identity on a float tensor that records its range; turns the record into qparams.
+
+    Attributes:
+        spec: The spec the qparams are computed for.
+        label: Name of the observed tensor, used in errors.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str = "") -> None:
+        super().__init__()
+        self.spec = spec
+        self.label = label
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Record ``x`` and return it unchanged.
+
+        Raises:
+            CalibrationError: ``x`` holds NaN or infinity.
+        """
+        if x.numel():
+            self.observe(x.detach())
+        return x
+
+    @abstractmethod
+    def observe(self, x: Tensor) -> None:
+        """Add the non-empty, detached tensor ``x`` to the record."""
+
+    @property
+    @abstractmethod
+    def observed(self) -> bool:
+        """Whether any value was recorded."""
+
+    @abstractmethod
+    def calculate_qparams(self) -> QParams:
+        """Return scale and zero point for what was recorded.
+
+        Raises:
+            CalibrationError: nothing was recorded.
+        """
+
+    def require_finite(self, low: Tensor, high: Tensor) -> None:
+        """Raise a ``CalibrationError`` that names this site unless both bounds are finite."""
+        if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
+            raise CalibrationError(
+                f"non-finite activation at {self.label or 'an observer'}: the calibration batch "
+                "makes this tensor NaN or infinite; remove the batch or fix the model"
+            )
+
+    def require_observed(self) -> None:
+        """Raise a ``CalibrationError`` that names this site if nothing was recorded."""
+        if not self.observed:
+            raise CalibrationError(
+                f"{self.label or 'an observer'} was never run: calibrate with data that reaches it"
+            )
