@@ -1,1 +1,37 @@
-"""Backends."""
+"""For whom: backends as data plus pass lists."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quantfx.backends import targets
+from quantfx.backends.backend import Backend
+from quantfx.backends.x86 import x86
+from quantfx.patterns.errors import QuantfxError, did_you_mean
+
+__all__ = ["Backend", "get", "x86"]
+
+_BACKENDS = {"x86": x86}
+
+
+def get(name: str, *, target: str | None = None, **options: Any) -> Backend:
+    """Return the backend called ``name``.
+
+    Args:
+        name: ``x86``.
+        target: ``"host"``, or an instruction set by name; None is machine-independent.
+        options: What the backend's function takes, e.g. ``reduce_range=True``.
+
+    Raises:
+        QuantfxError: the backend, target or option does not exist; names the nearest.
+    """
+    if name not in _BACKENDS:
+        known = list(_BACKENDS)
+        raise QuantfxError(f"no backend '{name}'{did_you_mean(name, known)}; one of {known}")
+    make = _BACKENDS[name]
+    known_options = make.__kwdefaults__ or {}
+    for option in options:
+        if option not in known_options:
+            nearest = did_you_mean(option, known_options)
+            raise QuantfxError(f"backend '{name}' has no option '{option}'{nearest}")
+    return make(None if target is None else targets.get(target), **options)

@@ -9,7 +9,7 @@ import torch
 
 from quantfx.passes.errors import SpecError
 
-ObserverName = Literal["histogram", "min_max", "moving_average"]
+ObserverName = Literal["histogram", "min_max", "moving_average", "mse"]
 PairBound = Literal["none", "blocks", "adjacent"]
 
 INT8_RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127)}

@@ -1,0 +1,28 @@
+"""Quantize PyTorch models with readable graph passes, patterns as data, and a checked contract."""
+
+from __future__ import annotations
+
+from quantfx import backends, passes, patterns
+from quantfx.api import draw, quantize
+from quantfx.passes.calibrate import calibrate
+from quantfx.passes.capture import capture
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.report import Report
+from quantfx.patterns.errors import QuantfxError
+from quantfx.result import Result
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Pipeline",
+    "QuantfxError",
+    "Report",
+    "Result",
+    "backends",
+    "calibrate",
+    "capture",
+    "draw",
+    "passes",
+    "patterns",
+    "quantize",
+]

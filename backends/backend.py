@@ -1,0 +1,91 @@
+"""What a backend is: a name, bound patterns and specs, and the pipelines that use them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from torch.fx import GraphModule
+
+from quantfx.backends.targets import Target
+from quantfx.passes.base import Context
+from quantfx.passes.contract import require_converted, require_planned
+from quantfx.passes.instruments import Instrument
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An immutable value; every change returns another backend.
+
+    Attributes:
+        name: E.g. ``x86``.
+        recipe: Patterns and the specs bound to them.
+        prepare_pipeline: From a captured graph to one with observers.
+        convert_pipeline: From a calibrated graph to the q/dq graph.
+        target: The instruction set the specs are made for; None is machine-independent.
+        policy: How the specs keep integer sums from saturating there, for the report.
+    """
+
+    name: str
+    recipe: Recipe
+    prepare_pipeline: Pipeline
+    convert_pipeline: Pipeline
+    target: Target | None = None
+    policy: str = "full-range int8"
+
+    def prepare(
+        self,
+        graph: GraphModule,
+        *,
+        strict: bool = True,
+        instruments: Sequence[Instrument] = (),
+    ) -> GraphModule:
+        """Return a copy of ``graph`` with observers: float in, float out, ready to calibrate.
+
+        Args:
+            graph: From ``capture``; not changed.
+            strict: Refuse a graph in which no template matches.
+            instruments: Called around each pass.
+
+        Raises:
+            ContractError: nothing is to be quantized, with the near misses.
+        """
+        prepared = self.prepare_pipeline.run(graph, self.context, instruments=instruments)
+        if strict:
+            require_planned(prepared, self.recipe)
+        return prepared
+
+    def convert(
+        self,
+        prepared: GraphModule,
+        *,
+        strict: bool = True,
+        instruments: Sequence[Instrument] = (),
+    ) -> GraphModule:
+        """Return the q/dq graph of a calibrated module: int8 weights, float arithmetic.
+
+        Args:
+            prepared: From ``prepare``, after calibration; not changed.
+            strict: Check that every planned site was converted.
+            instruments: Called around each pass.
+
+        Raises:
+            CalibrationError: a site was never calibrated.
+            ContractError: a planned site was not converted.
+        """
+        quantized = self.convert_pipeline.run(prepared, self.context, instruments=instruments)
+        if strict:
+            require_converted(quantized)
+        return quantized
+
+    @property
+    def context(self) -> Context:
+        """What the passes of this backend are given."""
+        return Context(self.recipe)
+
+    def without_templates(self, *names: str) -> Backend:
+        """Return the backend less the named templates."""
+        patterns = self.recipe.patterns.without(*names)
+        return replace(self, recipe=replace(self.recipe, patterns=patterns))

@@ -1,0 +1,91 @@
+"""What the CPU can do, as far as it decides whether int8 arithmetic is right.
+
+Without VNNI or AMX, oneDNN multiplies u8 by s8 with ``vpmaddubsw``, which adds two products into
+a saturating signed 16-bit register: full-range activations and weights give silently wrong sums.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from quantfx.patterns.errors import QuantfxError, did_you_mean
+
+
+@dataclass(frozen=True)
+class Target:
+    """An instruction set by name.
+
+    Attributes:
+        name: As accepted by ``get``.
+        saturates: Whether sums of two u8 x s8 products saturate at 16 bits.
+    """
+
+    name: str
+    saturates: bool
+
+
+TARGETS = {
+    target.name: target
+    for target in (
+        Target("avx2", saturates=True),
+        Target("avx512", saturates=True),
+        Target("avx_vnni", saturates=False),
+        Target("avx512_vnni", saturates=False),
+        Target("amx", saturates=False),
+    )
+}
+
+# Feature of torch.cpu.get_capabilities() -> target, most capable first.
+_BY_CAPABILITY = (
+    ("amx_int8", "amx"),
+    ("avx512_vnni", "avx512_vnni"),
+    ("avx_vnni", "avx_vnni"),
+    ("avx512_f", "avx512"),
+)
+
+# oneDNN's own cap on the instruction set -> what is left below it (its manual, "CPU dispatcher
+# control"); values not listed here keep VNNI and AMX.
+_ISA_CAPS = {
+    "SSE41": "avx2",
+    "AVX": "avx2",
+    "AVX2": "avx2",
+    "AVX2_VNNI": "avx_vnni",
+    "AVX2_VNNI_2": "avx_vnni",
+    "AVX512_CORE": "avx512",
+    "AVX512_CORE_VNNI": "avx512_vnni",
+    "AVX512_CORE_BF16": "avx512_vnni",
+    "AVX512_CORE_FP16": "avx512_vnni",
+}
+
+
+def host() -> Target:
+    """Return the target that oneDNN uses on this machine.
+
+    ``ONEDNN_MAX_CPU_ISA`` (or its older name ``DNNL_MAX_CPU_ISA``) lowers it, as it does oneDNN.
+    """
+    capabilities = torch.cpu.get_capabilities()
+    able = [name for feature, name in _BY_CAPABILITY if capabilities.get(feature)] + ["avx2"]
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    capped = _ISA_CAPS.get(cap.upper())
+    if capped is None:
+        return TARGETS[able[0]]
+    if capped in able:
+        return TARGETS[capped]
+    return TARGETS["avx2" if TARGETS[capped].saturates else able[0]]
+
+
+def get(name: str) -> Target:
+    """Return the target called ``name``; ``"host"`` is this machine.
+
+    Raises:
+        QuantfxError: there is none of that name; names the nearest.
+    """
+    if name == "host":
+        return host()
+    if name not in TARGETS:
+        known = ["host", *TARGETS]
+        raise QuantfxError(f"no target '{name}'{did_you_mean(name, known)}; one of {known}")
+    return TARGETS[name]

@@ -1,0 +1,100 @@
+"""Intel and AMD CPUs: oneDNN kernels through Inductor."""
+
+from __future__ import annotations
+
+import torch
+
+from quantfx.backends.backend import Backend
+from quantfx.backends.targets import Target
+from quantfx.passes.annotate_conv import AnnotateConv
+from quantfx.passes.annotate_linear import AnnotateLinear
+from quantfx.passes.annotate_max_pool import AnnotateMaxPool
+from quantfx.passes.annotate_mul import AnnotateMul
+from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold_weights import FoldWeights
+from quantfx.passes.insert_observers import InsertObservers
+from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.propagate import Propagate
+from quantfx.passes.recipe import Recipe
+from quantfx.passes.remove_dead_code import RemoveDeadCode
+from quantfx.passes.share import Share
+from quantfx.passes.spec import ObserverName, PairBound, QuantSpec
+from quantfx.passes.tidy import Tidy
+from quantfx.patterns.loader import load
+from quantfx.patterns.pattern_set import PatternSet
+
+PREPARE = Pipeline(
+    (
+        RemoveDeadCode(),  # first: templates require single users, and dead users count
+        FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
+        AnnotateConv(),  # before the others: a residual add belongs to the convolution
+        AnnotateLinear(),
+        AnnotateMul(),  # matmul is not here: X86InductorQuantizer quantizes it on request only
+        AnnotateMaxPool(),  # only notes candidates: propagate settles them
+        Propagate(),  # after every annotate pass: it asks what comes out of quantized patterns
+        Share(),  # after propagate: it needs every site
+        InsertObservers(),
+    ),
+    name="prepare",
+)
+
+CONVERT = Pipeline(
+    (
+        InsertQDQ(),
+        FoldWeights(),
+        Tidy(),  # last: fold-weights leaves the float originals unused
+    ),
+    name="convert",
+)
+
+
+def pattern_set() -> PatternSet:
+    """Return the templates that x86 binds: the recipe of X86InductorQuantizer and beyond."""
+    return load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
+
+
+def x86(
+    target: Target | None = None,
+    *,
+    patterns: PatternSet | None = None,
+    reduce_range: bool = False,
+    observer: ObserverName = "histogram",
+) -> Backend:
+    """Return the x86 backend.
+
+    u8 per-tensor affine activations, s8 per-channel symmetric weights.
+
+    Args:
+        target: Weights get pair-bounded scales if its 16-bit sums saturate; None is
+            machine-independent: full range.
+        patterns: Another pattern set with the same spec names, e.g. ``load("pt2e")``.
+        reduce_range: Activations in [0, 127]: another way to keep sums from saturating, at the
+            price of one bit.
+        observer: How activation ranges are found.
+    """
+    bounded = target is not None and target.saturates and not reduce_range
+    activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer)
+    specs = (
+        ("act", activation),
+        ("conv_weight", _weight("blocks" if bounded else "none")),
+        ("linear_weight", _weight("adjacent" if bounded else "none")),
+    )
+    recipe = Recipe("x86", patterns or pattern_set(), specs)
+    return Backend("x86", recipe, PREPARE, CONVERT, target, _policy(target, reduce_range))
+
+
+def _policy(target: Target | None, reduce_range: bool) -> str:
+    if reduce_range:
+        return "activations in [0, 127] on request"
+    if target is None:
+        return "full range, right on CPUs with VNNI or AMX; pass target= for others"
+    if target.saturates:
+        return "no VNNI: 16-bit sums saturate, so weights have pair-bounded scales"
+    return "full range: products add up in 32 bits"
+
+
+def _weight(pair_bound: PairBound) -> QuantSpec:
+    return QuantSpec(
+        torch.int8, -128, 127, symmetric=True, axis=0, observer="min_max", pair_bound=pair_bound
+    )

@@ -1,0 +1,125 @@
+"""Match the templates of one group and write on each matched node what is to be quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.recipe import Recipe
+from quantfx.patterns.match import Edge, Match
+from quantfx.patterns.matcher import Matcher
+
+
+@dataclass(frozen=True)
+class Annotate(Pass):
+    """Base of the annotate passes; a subclass names the template group it matches."""
+
+    group: ClassVar[str]
+    provides: ClassVar[frozenset[str]] = frozenset({"annotated"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Annotate every match in every graph; nodes annotated before are not matched again."""
+        recipe = context.recipe
+        if recipe is None:
+            raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
+        matcher = recipe.patterns.group(self.group).matcher()
+        remarks: list[Remark] = []
+        count = 0
+        for path, graph_module in all_graphs(module):
+            claimed = {n for n in graph_module.graph.nodes if annotation_of(n) is not None}
+            written = overwritten(graph_module.graph)
+            for match in matcher.run(graph_module.graph, claimed):
+                reason = _overwritten_reason(match, written)
+                if reason is not None:
+                    remarks.append(_missed(path, match.anchor, reason))
+                    continue
+                claimed.update(match.nodes.values())
+                for node, annotation in _annotations(match, recipe):
+                    set_annotation(node, annotation)
+                count += 1
+            remarks += _near_misses(matcher, graph_module, path, claimed)
+        return PassResult(count > 0, tuple(remarks), {"matches": count})
+
+
+def _annotations(match: Match, recipe: Recipe) -> Iterator[tuple[Node, Annotation]]:
+    quant = dict(match.template.quant)
+    edges = list(match.edges())
+    for node in match.nodes.values():
+        own = [edge for edge in edges if edge.node is node and edge.role in quant]
+        is_output = node is match.output
+        shares = [_pair(role) for role in _groups(own).values() if len(role) > 1]
+        out = quant.get("out") if is_output else None
+        if out is not None:
+            source = next(e for e in own if e.role == out[len("same(") : -1])
+            shares.append((("", source.slot),))
+        yield (
+            node,
+            Annotation(
+                template=match.label,
+                match=match.anchor.name,
+                kind=_kind(match.anchor),
+                kernel=match.template.kernel,
+                reach=match.template.reach,
+                inputs=tuple((edge.slot, recipe.spec(quant[edge.role])) for edge in own),
+                output=recipe.spec(quant[source.role]) if out is not None else None,
+                shares=tuple(pair for pairs in shares for pair in pairs),
+                is_output=is_output,
+                pending=match.template.when == "inputs_quantized",
+            ),
+        )
+
+
+def _groups(edges: list[Edge]) -> Mapping[str, list[Edge]]:
+    groups: dict[str, list[Edge]] = {}
+    for edge in edges:
+        groups.setdefault(edge.role, []).append(edge)
+    return groups
+
+
+def _pair(edges: list[Edge]) -> tuple[tuple[str, str], ...]:
+    """Tie every element of a list argument to its first."""
+    return tuple((edge.slot, edges[0].slot) for edge in edges[1:])
+
+
+def _kind(anchor: Node) -> str:
+    return str(anchor.target).split(".")[1].removesuffix("_")
+
+
+def _overwritten_reason(match: Match, written: Mapping[Node, Node]) -> str | None:
+    """Refuse a match that quantizes a tensor which an in-place operator outside of it changes.
+
+    A quantize reads its tensor where that is computed, before the write.
+    """
+    inside = set(match.nodes.values())
+    quant = dict(match.template.quant)
+    quantized = [edge.producer for edge in match.edges() if edge.role in quant]
+    if "out" in quant:
+        quantized.append(match.output)
+    for node in quantized:
+        writer = written.get(node)
+        if writer is not None and writer not in inside:
+            return f"{node.name} is overwritten in place by {writer.name}"
+    return None
+
+
+def _near_misses(
+    matcher: Matcher, module: GraphModule, path: str, claimed: set[Node]
+) -> Iterator[Remark]:
+    targets = {target for template in matcher.templates for target in template.anchor.targets}
+    for target in sorted(targets, key=str):
+        for node in module.graph.find_nodes(op="call_function", target=target):
+            if node not in claimed:
+                misses = matcher.explain(node, claimed)
+                yield _missed(path, node, misses[0].reason if misses else "nothing uses it")
+
+
+def _missed(path: str, node: Node, reason: str) -> Remark:
+    return Remark("missed", path, node.name, reason, str(node.target))

@@ -1,0 +1,58 @@
+"""What the annotate passes write on a node: an immutable value without references to nodes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch.fx import Node
+
+from quantfx.passes.spec import QuantSpec
+from quantfx.patterns.template import Reach
+
+META_KEY = "quantfx"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """The part of one match that concerns one node.
+
+    Attributes:
+        template: Label of the matched template variant, e.g. ``conv2d_add_relu``.
+        match: Name of the match's anchor node; the same on every node of the match.
+        kind: Name of the anchor's operator, by which reports count.
+        kernel: Kernel the template becomes; empty for ``fused`` and ``layout``.
+        reach: How the template is lowered.
+        inputs: ``(slot, spec)`` of every quantized edge into this node.
+        output: Spec of the node's result, None to leave it to the consumers.
+        groups: ``(slot, name of its sharing group)``, written by the share pass; the name is that
+            of the group's first site.
+        shares: Pairs of slots ("" is the output) that must have the same qparams.
+        is_output: Whether this node's result leaves the match.
+        pending: Whether the match only holds if its inputs turn out to be quantized.
+    """
+
+    template: str
+    match: str
+    kind: str
+    kernel: str
+    reach: Reach
+    inputs: tuple[tuple[str, QuantSpec], ...] = ()
+    output: QuantSpec | None = None
+    shares: tuple[tuple[str, str], ...] = ()
+    groups: tuple[tuple[str, str], ...] = ()
+    is_output: bool = False
+    pending: bool = False
+
+
+def annotation_of(node: Node) -> Annotation | None:
+    """Return what an annotate pass wrote on ``node``, if anything."""
+    value = node.meta.get(META_KEY)
+    return value if isinstance(value, Annotation) else None
+
+
+def set_annotation(node: Node, annotation: Annotation | None) -> None:
+    """Write ``annotation`` on ``node``; None removes it."""
+    if annotation is None:
+        node.meta.pop(META_KEY, None)
+    else:
+        node.meta[META_KEY] = annotation

@@ -1,0 +1,83 @@
+"""What a pass is: an immutable value with a name, options as fields, and ``run``."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from torch.fx import GraphModule
+
+from quantfx.passes.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something a reader of the report wants to know about one node.
+
+    Attributes:
+        kind: ``applied``, or ``missed`` for something that was tried and did not hold.
+        graph: Path of the node's graph, "" for the top one.
+        node: Node name.
+        message: The rule and its reason.
+        op: Operator of the node, by which reports group.
+    """
+
+    kind: Literal["applied", "missed"]
+    graph: str
+    node: str
+    message: str
+    op: str = ""
+
+
+@dataclass(frozen=True)
+class PassResult:
+    """What a pass did.
+
+    Attributes:
+        changed: Whether the module is different now; checked by the pipeline.
+        remarks: For the report.
+        stats: Counts of what was done.
+    """
+
+    changed: bool
+    remarks: tuple[Remark, ...] = ()
+    stats: Mapping[str, int] = field(default_factory=dict[str, int])
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may know beside the module.
+
+    Attributes:
+        recipe: The patterns and specs of the backend, None outside a backend.
+    """
+
+    recipe: Recipe | None = None
+
+
+@dataclass(frozen=True)
+class Pass(ABC):
+    """A rewrite of a graph module, in place; subclasses are frozen dataclasses.
+
+    The graph lints before and after, not necessarily in between. Facts are words for what holds of
+    a module, e.g. ``annotated``.
+
+    Attributes:
+        name: Kebab case; how text forms and reports call the pass.
+        requires: Facts that must hold before.
+        provides: Facts that hold afterwards.
+        breaks: Facts that no longer hold afterwards.
+        keeps_float: Whether the pass claims to keep the float function; tested to 1e-5.
+    """
+
+    name: ClassVar[str]
+    requires: ClassVar[frozenset[str]] = frozenset()
+    provides: ClassVar[frozenset[str]] = frozenset()
+    breaks: ClassVar[frozenset[str]] = frozenset()
+    keeps_float: ClassVar[bool] = True
+
+    @abstractmethod
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite ``module``, which belongs to the pipeline, in place."""

@@ -1,0 +1,122 @@
+"""Run calibration data through a prepared module."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Sized
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.pass_record import facts_of
+
+
+def calibrate(
+    prepared: GraphModule,
+    data: Iterable[Any],
+    *,
+    input_fn: Callable[[Any], Any] | None = None,
+    progress: bool = True,
+) -> int:
+    """Run every batch of ``data`` through ``prepared`` without gradients; return how many.
+
+    Args:
+        prepared: A module with observers, from a backend's ``prepare``.
+        data: Batches; each is a tensor, a tuple of positional or a dict of keyword arguments.
+        input_fn: Turns what ``data`` yields into such a batch, e.g. ``lambda b: b[0]`` for a
+            DataLoader of ``[input, label]``.
+        progress: Show a progress bar where the terminal allows it.
+
+    Raises:
+        CalibrationError: there is no batch, or one has the wrong arguments, shapes or dtypes, or
+            holds NaN or infinity; names the batch and the input.
+    """
+    if "observed" not in facts_of(prepared):
+        raise CalibrationError("the module has no observers: call prepare first")
+    if not isinstance(data, Iterable):
+        raise CalibrationError(
+            f"calibration data is a {type(data).__name__}, not an iterable of batches"
+        )
+    if isinstance(data, Tensor):
+        raise CalibrationError("calibration data is one tensor: pass a list of batches, [x]")
+    check = _Signature(prepared)
+    count = 0
+    console = Console(stderr=True)
+    with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
+        task = bar.add_task("calibrate", total=len(data) if isinstance(data, Sized) else None)
+        for item in data:
+            args, kwargs = _arguments(item if input_fn is None else input_fn(item), count)
+            check(args, kwargs, count)
+            with torch.no_grad():
+                prepared(*args, **kwargs)
+            count += 1
+            bar.advance(task)
+    if count == 0:
+        raise CalibrationError("calibration data is empty: the iterable gave 0 batches")
+    return count
+
+
+def _arguments(batch: Any, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    if isinstance(batch, Tensor):
+        return (batch,), {}
+    if isinstance(batch, (tuple, list)):
+        return tuple(batch), {}
+    if isinstance(batch, dict):
+        return (), {str(key): value for key, value in batch.items()}
+    raise CalibrationError(
+        f"batch {index} is a {type(batch).__name__}: expected a tensor, a tuple of positional "
+        "arguments or a dict of keyword arguments; use input_fn= to convert"
+    )
+
+
+class _Signature:
+    """Checks a batch against the inputs the graph was captured with."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self._signature = inspect.signature(module.forward)
+        self._inputs = [
+            (str(node.target), node.meta.get("val"))
+            for node in module.graph.find_nodes(op="placeholder")
+        ]
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], index: int) -> None:
+        try:
+            bound = self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            names = ", ".join(self._signature.parameters)
+            raise CalibrationError(
+                f"batch {index} does not fit forward({names}): {error}. A loader of (input, label) "
+                "pairs takes input_fn=lambda batch: batch[0]"
+            ) from None
+        leaves = pytree.tree_leaves((bound.args, bound.kwargs))
+        if len(leaves) != len(self._inputs):
+            raise CalibrationError(
+                f"batch {index} holds {len(leaves)} values, the model takes {len(self._inputs)}"
+            )
+        for leaf, (name, expected) in zip(leaves, self._inputs, strict=True):
+            if isinstance(leaf, Tensor) and isinstance(expected, Tensor):
+                _check_tensor(leaf, expected, name, index)
+
+
+def _check_tensor(given: Tensor, expected: Tensor, name: str, index: int) -> None:
+    if given.dtype != expected.dtype:
+        raise CalibrationError(
+            f"batch {index}: input '{name}' is {given.dtype}, captured with {expected.dtype}"
+        )
+    fits = given.dim() == expected.dim() and all(
+        not isinstance(size, int) or size == actual
+        for size, actual in zip(expected.shape, given.shape, strict=True)
+    )
+    if not fits:
+        raise CalibrationError(
+            f"batch {index}: input '{name}' has shape {list(given.shape)}, captured with "
+            f"{[str(size) for size in expected.shape]}; free a dimension with dynamic_shapes="
+        )
+    if given.is_floating_point() and not bool(torch.isfinite(given).all()):
+        raise CalibrationError(f"batch {index}: input '{name}' holds NaN or infinity")

@@ -1,0 +1,208 @@
+"""Canonical order and display names of a graph, independent of node names and of node order.
+
+Drawings and snapshots rest on both: another numbering of nodes, another export mode or an edit
+elsewhere in the graph must not change a line about a node that stayed the same.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+
+from torch._ops import HigherOrderOperator, OpOverload
+from torch.fx import Graph, GraphModule, Node
+from torch.fx.node import map_arg
+
+from quantfx.passes.graphs import attribute
+from quantfx.passes.observer import Observer
+
+# The exporter's runtime check of input shapes: a call without result or users, not part of the net.
+_GUARDS = "_guards_fn"
+# torch.compile names the root after the caller's variable: L['s'], G['model'].
+_ROOT = re.compile(r"^(?:[LG]\['[^']*'\]|L__self__)\.?")
+_CALL_COUNTER = re.compile(r"@\d+$")
+# What the exporter writes on nodes that come from no module, such as sym_size.
+_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
+_PLAIN_NAMESPACES = ("aten", "prims", "quantized_decomposed")
+
+
+def canonical_order(graph: Graph) -> list[Node]:
+    """Return the live nodes, producers first, as a post-order walk from the output finds them.
+
+    1. Arguments are walked in argument order, keyword arguments by name.
+    2. Live is what the output needs, then what has a side effect (``add_`` on a counter).
+    3. Dead nodes and unused inputs are left out; the output comes last.
+    """
+    order: list[Node] = []
+    seen: set[Node] = set()
+    outputs = list(graph.find_nodes(op="output"))
+    seen.update(outputs)
+    for output in outputs:
+        for producer in _inputs(output):
+            _walk(producer, order, seen)
+    for node in _effects(graph, order, seen):
+        _walk(node, order, seen)
+    return order + outputs
+
+
+def canonical_names(order: Sequence[Node]) -> dict[Node, str]:
+    """Return the display name of every node of a canonical order, all different.
+
+    1. An operator call: module path, ``/``, operator: ``layer.0.conv1/conv2d``; ``add`` at the top.
+    2. Inputs, constants and module calls: their target.
+    3. What stands for a tensor is named after it: ``add:q``, ``add:dq``, ``add:observe``,
+       ``split[1]``.
+    4. The second node of a name gets ``#2``, and so on in canonical order.
+    """
+    names: dict[Node, str] = {}
+    taken: set[str] = set()
+    count: Counter[str] = Counter()
+    for node in order:
+        base = _base_name(node, names)
+        count[base] += 1
+        name = base if count[base] == 1 else f"{base}#{count[base]}"
+        while name in taken:
+            count[base] += 1
+            name = f"{base}#{count[base]}"
+        taken.add(name)
+        names[node] = name
+    return names
+
+
+def module_stack(node: Node) -> list[tuple[str, str]]:
+    """Return ``(path, class name)`` of the modules ``node`` was called in, outermost first."""
+    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    return [(_module_path(path), _class_name(kind)) for path, kind in stack.values()]
+
+
+def module_scope(node: Node) -> str:
+    """Return the path of the innermost module ``node`` was called in; ``""`` at the top."""
+    stack = module_stack(node)
+    return stack[-1][0] if stack else ""
+
+
+def op_name(node: Node) -> str:
+    """Return a short name of what ``node`` calls: ``conv2d``, ``onednn.qlinear_pointwise``."""
+    target = node.target
+    if isinstance(target, str):
+        return target
+    if isinstance(target, OpOverload):
+        namespace, name = str(target).rpartition(".")[0].split(".", 1)
+        return name if namespace in _PLAIN_NAMESPACES else f"{namespace}.{name}"
+    if isinstance(target, HigherOrderOperator):
+        return str(target.__name__)
+    return target.__name__
+
+
+def is_quantize(node: Node) -> bool:
+    """Whether ``node`` turns a float tensor into an integer one."""
+    return _is_decomposed(node, "quantize_per_")
+
+
+def is_dequantize(node: Node) -> bool:
+    """Whether ``node`` turns an integer tensor back into a float one."""
+    return _is_decomposed(node, "dequantize_per_")
+
+
+def is_observer(node: Node) -> bool:
+    """Whether ``node`` calls a module that records (or fakes) the quantization of a tensor."""
+    if node.op != "call_module":
+        return False
+    # Foreign graphs hold torchao's observers, known by the name that prepare gives them.
+    if str(node.target).rpartition(".")[2].startswith("activation_post_process"):
+        return True
+    owner = node.graph.owning_module
+    return isinstance(owner, GraphModule) and isinstance(
+        attribute(owner, str(node.target)), Observer
+    )
+
+
+def _inputs(node: Node) -> list[Node]:
+    if len(node.kwargs) < 2:
+        return node.all_input_nodes
+    ordered: dict[Node, None] = {}
+    map_arg(node.args, lambda n: ordered.setdefault(n))
+    for key in sorted(node.kwargs):
+        map_arg(node.kwargs[key], lambda n: ordered.setdefault(n))
+    return list(ordered)
+
+
+def _walk(root: Node, order: list[Node], seen: set[Node]) -> None:
+    """Append ``root`` behind everything it needs; a stack of our own, as graphs are deep."""
+    if root in seen:
+        return
+    seen.add(root)
+    stack: list[tuple[Node, Iterator[Node]]] = [(root, iter(_inputs(root)))]
+    while stack:
+        node, pending = stack[-1]
+        for producer in pending:
+            if producer not in seen:
+                seen.add(producer)
+                stack.append((producer, iter(_inputs(producer))))
+                break
+        else:
+            stack.pop()
+            order.append(node)
+
+
+def _effects(graph: Graph, order: Iterable[Node], seen: set[Node]) -> list[Node]:
+    """Return the unseen nodes with a side effect, ordered by what they do and to what."""
+    found = [n for n in graph.nodes if n not in seen and _has_effect(n)]
+    if len(found) < 2:
+        return found
+    digest = {node: f"#{index}" for index, node in enumerate(order)}
+    for node in graph.nodes:
+        if node not in digest:
+            arguments = map_arg((node.args, node.kwargs), lambda n: digest[n])
+            text = f"{node.op} {module_scope(node)} {op_name(node)} {arguments!r}"
+            digest[node] = hashlib.sha256(text.encode()).hexdigest()
+    return sorted(found, key=lambda n: (module_scope(n), op_name(n), digest[n]))
+
+
+def _has_effect(node: Node) -> bool:
+    if node.op not in ("call_function", "call_module", "call_method") or node.target == _GUARDS:
+        return False
+    return node.is_impure(impure_random=False)
+
+
+def _base_name(node: Node, names: Mapping[Node, str]) -> str:
+    if node.op == "output":
+        return "output"
+    if node.op in ("placeholder", "get_attr"):
+        return str(node.target)
+    producer = next((names[n] for n in node.args if isinstance(n, Node) and n in names), None)
+    if producer is not None:
+        if is_observer(node):
+            return f"{producer}:observe"
+        if is_quantize(node):
+            return f"{producer}:q"
+        if is_dequantize(node):
+            return f"{producer.removesuffix(':q')}:dq"
+        if op_name(node) == "getitem":
+            return f"{producer}[{node.args[1]}]"
+    if node.op == "call_module":
+        return str(node.target)
+    scope = module_scope(node)
+    return f"{scope}/{op_name(node)}" if scope else op_name(node)
+
+
+def _is_decomposed(node: Node, prefix: str) -> bool:
+    target = node.target
+    return isinstance(target, OpOverload) and str(target).startswith(
+        f"quantized_decomposed.{prefix}"
+    )
+
+
+@lru_cache(maxsize=65536)
+def _module_path(path: str) -> str:
+    if path == _NO_MODULE:
+        return ""
+    return _CALL_COUNTER.sub("", _ROOT.sub("", path))
+
+
+def _class_name(kind: object) -> str:
+    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    return "" if name == _NO_MODULE else name.rpartition(".")[2]

@@ -1,0 +1,23 @@
+"""The pipeline that gives every captured graph one form, so that templates see one spelling."""
+
+from __future__ import annotations
+
+from quantfx.passes.functionalize import Functionalize
+from quantfx.passes.inline_no_grad import InlineNoGrad
+from quantfx.passes.normalize_ops import NormalizeOps
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.remove_dead_code import RemoveDeadCode
+from quantfx.passes.remove_dropout import RemoveDropout
+from quantfx.passes.sink_constants import SinkConstants
+
+CANONICALIZE = Pipeline(
+    (
+        InlineNoGrad(),  # first: what it inlines is canonicalized with the rest
+        SinkConstants(),  # weights of control-flow branches become constants of the branch
+        RemoveDropout(),  # before functionalize: dropout in eval returns its input, an alias
+        Functionalize(),
+        NormalizeOps(),  # after functionalize: the table needs the functional names only
+        RemoveDeadCode(),  # last: the passes above leave unused constants behind
+    ),
+    name="canonicalize",
+)

@@ -1,0 +1,44 @@
+"""Every pass of quantfx, by which pipelines are parsed from text."""
+
+from __future__ import annotations
+
+from quantfx.passes.annotate_conv import AnnotateConv
+from quantfx.passes.annotate_linear import AnnotateLinear
+from quantfx.passes.annotate_matmul import AnnotateMatmul
+from quantfx.passes.annotate_max_pool import AnnotateMaxPool
+from quantfx.passes.annotate_mul import AnnotateMul
+from quantfx.passes.base import Pass
+from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold_weights import FoldWeights
+from quantfx.passes.functionalize import Functionalize
+from quantfx.passes.inline_no_grad import InlineNoGrad
+from quantfx.passes.insert_observers import InsertObservers
+from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.normalize_ops import NormalizeOps
+from quantfx.passes.propagate import Propagate
+from quantfx.passes.remove_dead_code import RemoveDeadCode
+from quantfx.passes.remove_dropout import RemoveDropout
+from quantfx.passes.share import Share
+from quantfx.passes.sink_constants import SinkConstants
+from quantfx.passes.tidy import Tidy
+
+PASSES: tuple[type[Pass], ...] = (
+    InlineNoGrad,
+    SinkConstants,
+    RemoveDropout,
+    Functionalize,
+    NormalizeOps,
+    RemoveDeadCode,
+    FoldBatchNorm,
+    AnnotateConv,
+    AnnotateLinear,
+    AnnotateMul,
+    AnnotateMatmul,
+    AnnotateMaxPool,
+    Propagate,
+    Share,
+    InsertObservers,
+    InsertQDQ,
+    FoldWeights,
+    Tidy,
+)

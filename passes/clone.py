@@ -1,0 +1,111 @@
+"""Copy a graph module without generating code, and give it code once at the end.
+
+torch 2.13: ``GraphModule(root, graph)`` and ``copy.deepcopy`` both generate Python code, which
+costs more than everything a pipeline does. Copying nodes into an empty GraphModule does not.
+``Graph._codegen`` (the calling convention: pytrees in and out) has no public reader; this is the
+only module that touches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from quantfx.passes.graphs import all_graphs, attribute
+
+
+def keep(tensor: Tensor) -> Tensor:
+    """Share the tensor between original and copy."""
+    return tensor
+
+
+def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> GraphModule:
+    """Return a copy of ``module`` with a graph of its own, not yet compiled.
+
+    Tensors are passed through ``tensor`` (shared by default), other submodules are shared. Call
+    ``recompile`` before running the copy.
+
+    Args:
+        module: Not changed.
+        tensor: Maps each parameter and buffer to what the copy holds.
+    """
+    copy = GraphModule(nn.Module(), Graph())
+    copy.training = module.training
+    copied: dict[Node, Node] = {}
+    output = copy.graph.graph_copy(module.graph, copied, return_output_node=True)
+    if output is not None:
+        value, original = output
+        copied[original] = copy.graph.output(value)
+        copied[original].meta = dict(original.meta)
+    copy.graph.set_codegen(module.graph._codegen)
+    copy.meta = dict(module.meta)
+    for node in copy.graph.nodes:
+        if node.op in ("get_attr", "call_module"):
+            _copy_attribute(module, copy, str(node.target), tensor)
+    return copy
+
+
+def recompile(module: GraphModule) -> None:
+    """Generate the code of ``module`` and of every graph nested in it."""
+    for _, graph_module in all_graphs(module):
+        graph_module.recompile()
+
+
+def _copy_attribute(
+    source: GraphModule, copy: GraphModule, target: str, tensor: Callable[[Tensor], Tensor]
+) -> None:
+    if _has(copy, target):
+        return
+    value = attribute(source, target)
+    if isinstance(value, GraphModule):
+        copy.add_submodule(target, clone(value, tensor))
+    elif isinstance(value, nn.Module):
+        copy.add_submodule(target, value)
+    elif isinstance(value, nn.Parameter):
+        mapped = tensor(value)
+        set_tensor(copy, target, nn.Parameter(mapped, requires_grad=mapped.requires_grad))
+    elif isinstance(value, Tensor):
+        set_tensor(copy, target, tensor(value))
+    else:
+        setattr(_owner(copy, target), target.rpartition(".")[2], value)
+
+
+def _has(module: GraphModule, target: str) -> bool:
+    try:
+        attribute(module, target)
+    except AttributeError:
+        return False
+    return True
+
+
+def set_tensor(module: GraphModule, target: str, value: Tensor) -> None:
+    """Store ``value`` under the dotted ``target``, in place of what was there."""
+    name = target.rpartition(".")[2]
+    owner = _owner(module, target)
+    if hasattr(owner, name):
+        delattr(owner, name)
+    if isinstance(value, nn.Parameter):
+        owner.register_parameter(name, value)
+    else:
+        owner.register_buffer(name, value)
+
+
+def _owner(module: GraphModule, target: str) -> nn.Module:
+    owner: nn.Module = module
+    for name in target.split(".")[:-1]:
+        inner = getattr(owner, name, None)
+        if not isinstance(inner, nn.Module):
+            inner = nn.Module()
+            owner.add_module(name, inner)
+        owner = inner
+    return owner
+
+
+def detached(tensor: Tensor) -> Tensor:
+    """Share parameters without gradient; copy buffers, which a forward call may change."""
+    if isinstance(tensor, nn.Parameter):
+        return tensor.detach()
+    return torch.clone(tensor.detach())

@@ -1,0 +1,205 @@
+"""Which nodes of a graph are not drawn for themselves, and what is written in their place.
+
+1. A constant (``weight``), with its observer, quantize and dequantize: a line in its reader.
+2. ``dq`` of an activation: part of the edge it stands on.
+3. ``choose_qparams`` and its results: the word "dynamic" in the pill of their ``q``.
+4. The constants that hold a scale or zero point: nothing, as no qparams are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from torch import Tensor
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.canonical_order import is_dequantize, is_observer, is_quantize, op_name
+from quantfx.passes.dot_text import dtype_name, range_name, shape_name
+from quantfx.passes.graphs import attribute
+from quantfx.passes.observer import Observer
+from quantfx.patterns.schema import argument_value, arguments
+
+_SCALE = ("scale", "scales")
+_ZERO_POINT = ("zero_point", "zero_points")
+_QPARAMS: tuple[tuple[str, ...], ...] = (
+    _SCALE,
+    _ZERO_POINT,
+    ("axis",),
+    ("quant_min",),
+    ("quant_max",),
+    ("dtype",),
+)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A constant as written in its reader.
+
+    Attributes:
+        target: Attribute it is stored in.
+        dtype: Of the stored value.
+        shape: Of the stored value.
+        scheme: ``per-channel`` or ``per-tensor`` if integers are stored and dequantized.
+        steps: What else happens to it on its way to the reader: ``observe s8[-128,127]``.
+    """
+
+    target: str
+    dtype: str
+    shape: str
+    scheme: str = ""
+    steps: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        stored = " ".join(word for word in (self.dtype, self.scheme, self.shape) if word)
+        return ", ".join([stored, *self.steps])
+
+
+@dataclass
+class Folded:
+    """What ``fold`` found.
+
+    Attributes:
+        constants: Constant, or the last of the nodes it goes through -> its text.
+        graphs: get_attr of a nested graph -> that graph.
+        dequantizes: Folded dq -> whether its qparams are those of its q.
+        dynamic: Activation q whose qparams are computed from its input.
+        hidden: Nodes that are not drawn and leave no text of their own.
+    """
+
+    constants: dict[Node, Constant] = field(default_factory=dict[Node, Constant])
+    graphs: dict[Node, GraphModule] = field(default_factory=dict[Node, GraphModule])
+    dequantizes: dict[Node, bool] = field(default_factory=dict[Node, bool])
+    dynamic: set[Node] = field(default_factory=set[Node])
+    hidden: set[Node] = field(default_factory=set[Node])
+
+    def __contains__(self, node: Node) -> bool:
+        """Whether ``node`` is not drawn for itself."""
+        return any(
+            node in group for group in (self.constants, self.graphs, self.dequantizes, self.hidden)
+        )
+
+
+def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
+    """Decide for the nodes of a canonical order which are not drawn for themselves."""
+    folded = Folded()
+    for node in order:
+        if node.op == "get_attr":
+            value = attribute(module, str(node.target))
+            if isinstance(value, GraphModule):
+                folded.graphs[node] = value
+            else:
+                folded.constants[node] = _stored(str(node.target), value)
+        elif is_quantize(node) or is_dequantize(node) or is_observer(node):
+            _fold_step(module, node, folded)
+    live = set(order)
+    for node in order:
+        if is_quantize(node) and node not in folded.constants:
+            _fold_dynamic(node, folded, live)
+    return folded
+
+
+def argument(node: Node, *names: str) -> object:
+    """Return the argument of a q or dq node that has one of these names; None without it."""
+    target = node.target
+    if isinstance(target, OpOverload):
+        known = arguments(target)
+        for name in names:
+            if name in known:
+                return argument_value(node, name)
+    return None
+
+
+def qparams(node: Node) -> tuple[object, ...]:
+    """Return scale, zero point, axis, range and dtype of a q or dq node, None where absent."""
+    return tuple(argument(node, *names) for names in _QPARAMS)
+
+
+def quantized_type(node: Node) -> str:
+    """Return ``u8``, or with its range if that is not all of the dtype: ``u8[0,127]``."""
+    return range_name(
+        argument(node, "dtype"), argument(node, "quant_min"), argument(node, "quant_max")
+    )
+
+
+def observed_type(module: GraphModule, node: Node) -> str:
+    """Return what an observer asks for, ``u8[0,255]``; of a foreign one its class."""
+    observer = attribute(module, str(node.target))
+    if not isinstance(observer, Observer):
+        return type(observer).__name__
+    spec = observer.spec
+    text = f"{spec.dtype_name}[{spec.quant_min},{spec.quant_max}]"
+    return text if spec.axis is None else f"{text} per-channel"
+
+
+def _stored(target: str, value: object) -> Constant:
+    if isinstance(value, Tensor):
+        return Constant(target, dtype_name(value.dtype), shape_name(value.shape))
+    return Constant(target, type(value).__name__, "")
+
+
+def _fold_step(module: GraphModule, node: Node, folded: Folded) -> None:
+    """Fold ``node`` if it continues a constant, or is the dq of an activation."""
+    tensor = node.args[0] if node.args else None
+    if not isinstance(tensor, Node) or not _has_qparams(node):
+        return
+    of_constants = all(n.op == "get_attr" for n in node.all_input_nodes if n is not tensor)
+    constant = folded.constants.get(tensor)
+    if constant is not None:
+        if of_constants:
+            folded.constants[node] = _after(module, node, constant)
+    elif is_dequantize(node) and tensor not in folded.dequantizes:
+        paired = is_quantize(tensor)
+        same = not paired or qparams(tensor) == qparams(node)
+        if of_constants or (paired and same):
+            folded.dequantizes[node] = same
+
+
+def _has_qparams(node: Node) -> bool:
+    """Whether every qparam is given; a broken call is drawn as the operator it is."""
+    if is_observer(node):
+        return True
+    symmetric = argument(node, *_ZERO_POINT) is None
+    optional = is_dequantize(node) and argument(node, "axis") is not None
+    given = argument(node, *_SCALE) is not None and argument(node, "dtype") is not None
+    return given and (optional or not symmetric)
+
+
+def _after(module: GraphModule, node: Node, constant: Constant) -> Constant:
+    """Return ``constant`` as it leaves ``node``, one of the nodes it goes through."""
+    if is_observer(node):
+        return _with_step(constant, f"observe {observed_type(module, node)}")
+    scheme = "per-channel" if argument(node, "axis") is not None else "per-tensor"
+    if argument(node, *_ZERO_POINT) is None:
+        scheme = f"{scheme} symmetric"
+    if is_quantize(node):
+        return _with_step(constant, f"q {quantized_type(node)} {scheme}")
+    if constant.scheme or constant.steps:
+        return _with_step(constant, "dq")
+    return replace(constant, scheme=scheme)
+
+
+def _with_step(constant: Constant, step: str) -> Constant:
+    return replace(constant, steps=(*constant.steps, step))
+
+
+def _fold_dynamic(node: Node, folded: Folded, live: set[Node]) -> None:
+    """Fold ``choose_qparams`` if ``node`` and its dq are all that read it, and as intended."""
+    scale, zero_point = argument(node, *_SCALE), argument(node, *_ZERO_POINT)
+    if not (isinstance(scale, Node) and isinstance(zero_point, Node)):
+        return
+    chosen = scale.args[0] if scale.args else None
+    if not (isinstance(chosen, Node) and op_name(chosen).startswith("choose_qparams")):
+        return
+    readers = [n for item in (scale, zero_point) for n in item.users if n in live]
+    as_intended = (
+        scale.args == (chosen, 0)
+        and zero_point.args == (chosen, 1)
+        and chosen.all_input_nodes == [node.args[0]]
+        and all(n in (scale, zero_point) for n in chosen.users if n in live)
+        and all(n is node or folded.dequantizes.get(n, False) for n in readers)
+    )
+    if as_intended:
+        folded.dynamic.add(node)
+        folded.hidden.update((chosen, scale, zero_point))

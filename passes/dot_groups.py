@@ -1,0 +1,57 @@
+"""Which pills of a drawing share one colour because they share qparams."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.canonical_order import is_observer, is_quantize
+from quantfx.passes.dot_fold import Folded, qparams
+from quantfx.passes.graphs import attribute
+
+# What a pass writes on the q nodes of one sharing group; equal numbers alone are a coincidence.
+GROUP_KEY = "quantfx_group"
+
+
+def first_tensors(
+    module: GraphModule, order: Sequence[Node], names: Mapping[Node, str], folded: Folded
+) -> dict[Node, str]:
+    """Return for every drawn q and observer the first tensor that has the same qparams.
+
+    The name is that of the tensor, not a number, so that an insertion recolours nothing. Where
+    one tensor has several qparams, the further groups are named after their first pill.
+    """
+    first: dict[Hashable, str] = {}
+    taken: set[str] = set()
+    result: dict[Node, str] = {}
+    for node in order:
+        if node in folded or not node.args or not isinstance(node.args[0], Node):
+            continue
+        tensor = names[node.args[0]]
+        if is_observer(node):
+            # The object itself: two targets may name one observer.
+            key: Hashable = ("observer", id(attribute(module, str(node.target))))
+        elif is_quantize(node):
+            key = _sharing(node)
+        else:
+            continue
+        if key not in first:
+            first[key] = names[node] if tensor in taken else tensor
+            taken.add(tensor)
+        result[node] = first[key]
+    return result
+
+
+def _sharing(node: Node) -> Hashable:
+    scale, zero_point, axis, _, _, dtype = qparams(node)
+    if isinstance(scale, Node) and isinstance(zero_point, Node):
+        return (_origin(scale), _origin(zero_point), axis, dtype)
+    group = node.meta.get(GROUP_KEY)
+    if isinstance(group, str):
+        return (scale, zero_point, axis, dtype, group)
+    return node
+
+
+def _origin(node: Node) -> Hashable:
+    return node.target if node.op == "get_attr" else node

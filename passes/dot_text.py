@@ -1,0 +1,63 @@
+"""How dtypes, shapes and ranges are written in drawings: ``u8[0,127]``, ``f32 1x3x8x8``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+TIMES = "\N{MULTIPLICATION SIGN}"
+_SHOWN_RESULTS = 3
+_DTYPES = {
+    torch.float64: "f64",
+    torch.float32: "f32",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.uint8: "u8",
+    torch.int8: "s8",
+    torch.int16: "s16",
+    torch.int32: "s32",
+    torch.int64: "s64",
+    torch.quint8: "qu8",
+    torch.qint8: "qs8",
+    torch.qint32: "qs32",
+}
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return ``f32``, ``u8``, ``s64``; other dtypes under torch's name."""
+    return _DTYPES.get(dtype) or str(dtype).removeprefix("torch.")
+
+
+def range_name(dtype: object, low: object, high: object) -> str:
+    """Return ``u8``, or with the range if that is not all the dtype holds: ``u8[0,127]``."""
+    if not isinstance(dtype, torch.dtype):
+        return "?"
+    full = torch.iinfo(dtype) if not dtype.is_floating_point else None
+    name = dtype_name(dtype)
+    if full is None or (low, high) == (full.min, full.max) or low is None:
+        return name
+    return f"{name}[{low},{high}]"
+
+
+def shape_name(shape: Iterable[object]) -> str:
+    """Return the sizes with multiplication signs, symbolic ones by symbol; ``scalar`` if none."""
+    sizes = (str(size) for size in shape)
+    return TIMES.join(f"({size})" if " " in size else size for size in sizes) or "scalar"
+
+
+def value_name(value: object) -> str:
+    """Return dtype and shape of a node's value, of several results one after another; or ""."""
+    if isinstance(value, Tensor):
+        return f"{dtype_name(value.dtype)} {shape_name(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        results = cast(Sequence[Any], value)
+        words = [value_name(result) for result in results[:_SHOWN_RESULTS]]
+        if len(results) > _SHOWN_RESULTS:
+            words.append("…")
+        return ", ".join(word for word in words if word)
+    if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool)):
+        return str(value)
+    return ""

@@ -1,0 +1,163 @@
+"""The single place where nodes are made.
+
+FX gives a new node empty meta; module-name selectors, shape checks and drawings then fail far
+from the cause. Every node made here carries the meta of the node it stands for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from quantfx.passes.clone import set_tensor
+
+PROVENANCE_KEY = "quantfx_by"
+_INHERITED = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
+
+
+class Editor:
+    """Edits one graph on behalf of one pass.
+
+    Args:
+        module: Owner of the graph.
+        by: Name of the pass, recorded on every new node.
+    """
+
+    def __init__(self, module: GraphModule, by: str) -> None:
+        self.module = module
+        self.graph = module.graph
+        self.by = by
+        self.edits = 0
+
+    def call(
+        self,
+        target: Callable[..., Any],
+        args: tuple[Any, ...],
+        *,
+        like: Node,
+        after: Node | None = None,
+        before: Node | None = None,
+        kwargs: dict[str, Any] | None = None,
+        val: object = None,
+        name: str | None = None,
+    ) -> Node:
+        """Insert a call.
+
+        Args:
+            target: Operator overload.
+            args: Positional arguments.
+            like: Node whose scope and stack trace the new one inherits.
+            after: Node to insert behind; or give ``before``.
+            before: Node to insert in front of.
+            kwargs: Keyword arguments.
+            val: Its fake value; computed from the arguments' fake values by default.
+            name: Preferred node name.
+        """
+        with self._at(after, before):
+            node = self.graph.create_node("call_function", target, args, kwargs or {}, name)
+        value = val if val is not None else _fake_result(node)
+        return self._made(node, like, value)
+
+    def call_module(self, target: str, module: nn.Module, producer: Node, *, after: Node) -> Node:
+        """Insert ``target(producer)``, storing ``module`` under ``target`` if it is new there."""
+        if not hasattr(self.module, target):
+            self.module.add_module(target, module)
+        with self._at(after, None):
+            node = self.graph.create_node("call_module", target, (producer,), {}, target)
+        return self._made(node, producer, producer.meta.get("val"))
+
+    def constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
+        """Store ``value`` as a buffer near ``target`` (a free name is found) and read it."""
+        free, count = target, 0
+        while self.has(free):
+            count += 1
+            free = f"{target}_{count}"
+        set_tensor(self.module, free, value)
+        with self._at(None, before):
+            node = self.graph.create_node("get_attr", free, (), {}, free.replace(".", "_"))
+        fake = like.meta.get("val")
+        mode = getattr(fake, "fake_mode", None)
+        return self._made(node, like, mode.from_tensor(value) if mode else value)
+
+    def changed_constant(self, node: Node, value: Tensor, *, before: Node) -> Node:
+        """Return a node that reads ``value`` in the place of the get_attr ``node``.
+
+        The stored tensor is replaced if ``node`` is its one reader and is read once itself; else
+        ``value`` gets a name of its own.
+        """
+        readers = self.graph.find_nodes(op="get_attr", sort=False)
+        alone = [n for n in readers if n.target == node.target] == [node]
+        if not alone or list(node.users) != [before]:
+            return self.constant(str(node.target), value, like=node, before=before)
+        set_tensor(self.module, str(node.target), value)
+        self.edits += 1
+        return node
+
+    def has(self, target: str) -> bool:
+        """Whether the module stores something under the dotted ``target``."""
+        value: object = self.module
+        for name in target.split("."):
+            if not hasattr(value, name):
+                return False
+            value = getattr(value, name)
+        return True
+
+    def replace(self, node: Node, replacement: Node) -> None:
+        """Give every user of ``node`` the ``replacement`` and erase ``node``."""
+        node.replace_all_uses_with(replacement)
+        self.erase(node)
+
+    def erase(self, node: Node) -> None:
+        """Remove a node that nothing uses."""
+        self.graph.erase_node(node)
+        self.edits += 1
+
+    def drop_unused_attributes(self) -> int:
+        """Erase unused get_attr nodes and delete what no node refers to; return how many."""
+        for node in self.graph.find_nodes(op="get_attr"):
+            if not node.users:
+                self.erase(node)
+        used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
+        tensors = [*self.module.named_parameters(), *self.module.named_buffers()]
+        inner = [f"{target}." for target in used]
+        dead = [
+            name
+            for name, _ in tensors
+            if name not in used and not any(name.startswith(prefix) for prefix in inner)
+        ]
+        for name in dead:
+            owner, _, leaf = name.rpartition(".")
+            delattr(self.module.get_submodule(owner), leaf)
+        self.edits += len(dead)
+        return len(dead)
+
+    def _at(self, after: Node | None, before: Node | None) -> Any:
+        if after is not None:
+            return self.graph.inserting_after(after)
+        return self.graph.inserting_before(before)
+
+    def _made(self, node: Node, like: Node, val: object) -> Node:
+        self.edits += 1
+        for key in _INHERITED:
+            if key in like.meta:
+                node.meta[key] = like.meta[key]
+        if val is not None:
+            node.meta["val"] = val
+        node.meta[PROVENANCE_KEY] = self.by
+        return node
+
+
+def _fake_result(node: Node) -> object:
+    """Run the node's operator on its arguments' fake values; None if they have none."""
+    missing = [n for n in node.all_input_nodes if "val" not in n.meta]
+    if missing or not callable(node.target):
+        return None
+    args = map_arg(node.args, lambda n: n.meta["val"])
+    kwargs = map_arg(node.kwargs, lambda n: n.meta["val"])
+    with torch.no_grad():
+        return node.target(*args, **kwargs)

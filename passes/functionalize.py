@@ -1,0 +1,87 @@
+"""Replace in-place operators by their functional forms where nothing else sees the write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.aliasing import views_of, writes_to
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+
+
+@dataclass(frozen=True)
+class Functionalize(Pass):
+    """``relu_(x) -> relu(x)``, with later readers of x reading the result.
+
+    An operator stays in place when x is an input, parameter or buffer (the caller sees the write)
+    or shares memory with another tensor of the graph.
+    """
+
+    name: ClassVar[str] = "functionalize"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite each in-place operator in graph order, so that chains unfold."""
+        remarks: list[Remark] = []
+        count = 0
+        for path, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in list(graph_module.graph.nodes):
+                written = writes_to(node)
+                if not written:
+                    continue
+                reason = _obstacle(node, written)
+                if reason is None:
+                    _rewrite(editor, node, written[0])
+                    count += 1
+                else:
+                    remarks.append(
+                        Remark("missed", path, node.name, f"stays in place: {reason}", str(node.target))
+                    )
+        return PassResult(count > 0, tuple(remarks), {"rewritten": count})
+
+
+def _functional(node: Node) -> OpOverload[..., object] | None:
+    namespace, op, overload = str(node.target).split(".")
+    packet = getattr(getattr(torch.ops, namespace), op.removesuffix("_"), None)
+    found = getattr(packet, overload, None) if op.endswith("_") else None
+    return found if isinstance(found, OpOverload) else None
+
+
+def _obstacle(node: Node, written: list[Node]) -> str | None:
+    """Return why the write cannot be made functional, None if it can."""
+    target = written[0]
+    if len(written) > 1 or node.args[:1] != (target,) or _functional(node) is None:
+        return f"{node.target} has no functional form of the same arguments"
+    if target.op != "call_function":
+        return f"{target.name} is a {target.op} of the graph, whose owner sees the write"
+    if views_of(target):
+        return f"{target.name} is a view of {views_of(target)[0].name}"
+    views = [user for user in target.users if user is not node and target in views_of(user)]
+    if views:
+        return f"{views[0].name} is a view of {target.name}"
+    return None
+
+
+def _rewrite(editor: Editor, node: Node, target: Node) -> None:
+    functional = _functional(node)
+    if functional is None:
+        return
+    new = editor.call(
+        functional,
+        node.args,
+        kwargs=dict(node.kwargs),
+        like=node,
+        after=node,
+        val=node.meta.get("val"),
+        name=node.name.rstrip("_"),
+    )
+    for user in list(target.users):
+        if user is not node and user is not new and node < user:
+            user.replace_input_with(target, new)
+    editor.replace(node, new)

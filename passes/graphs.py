@@ -1,0 +1,55 @@
+"""The graphs of one model: the top one and those nested in control flow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from torch.fx import GraphModule, Node
+
+
+class Site(NamedTuple):
+    """One tensor slot of a model.
+
+    Attributes:
+        graph: Path of the graph, "" for the top one, e.g. ``true_graph_0``.
+        node: Node name in that graph.
+        slot: Schema argument name (``input``, ``tensors.1``); "" for the node's output.
+    """
+
+    graph: str
+    node: str
+    slot: str = ""
+
+    def __str__(self) -> str:
+        path = f"{self.graph}/{self.node}" if self.graph else self.node
+        return f"{path}.{self.slot}" if self.slot else path
+
+
+def nested(module: GraphModule) -> Iterator[tuple[Node, GraphModule]]:
+    """Yield the graph modules that ``module``'s own graph refers to, with the referring node."""
+    for node in module.graph.find_nodes(op="get_attr", sort=True):
+        value = attribute(module, str(node.target))
+        if isinstance(value, GraphModule):
+            yield node, value
+
+
+def all_graphs(module: GraphModule, path: str = "") -> Iterator[tuple[str, GraphModule]]:
+    """Yield ``(path, graph module)`` for the module and, depth first, every nested one."""
+    yield path, module
+    for node, inner in nested(module):
+        yield from all_graphs(inner, f"{path}.{node.target}" if path else str(node.target))
+
+
+def attribute(module: GraphModule, target: str) -> object:
+    """Return what the dotted ``target`` of a get_attr or call_module node refers to."""
+    value: object = module
+    for name in target.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def module_path(node: Node) -> str:
+    """Return the dotted path of the user's module that ``node`` comes from; "" if unknown."""
+    stack = node.meta.get("nn_module_stack")
+    return str(list(stack.values())[-1][0]) if stack else ""

@@ -1,0 +1,87 @@
+"""The histogram of everything an observer saw, on a range that grows with the data."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.qparams import qparams_from_range
+from quantfx.passes.spec import QuantSpec
+
+# When the range grows, each bin is split into this many before it is dealt out again.
+UPSAMPLE = 16
+
+
+class HistogramRecord(Observer):
+    """Records a histogram; a subclass chooses the range to keep from it.
+
+    The record is bit for bit that of torch.ao's ``HistogramObserver`` (torch 2.13).
+
+    Attributes:
+        histogram: float32 counts, shape ``(bins,)``; fractional once the range has grown.
+        min_val: float32, shape ``()``: the left edge of the first bin.
+        max_val: float32, shape ``()``: the right edge of the last bin.
+    """
+
+    histogram: Tensor
+    min_val: Tensor
+    max_val: Tensor
+
+    def __init__(self, spec: QuantSpec, label: str = "", bins: int = 2048) -> None:
+        super().__init__(spec, label)
+        self.register_buffer("histogram", torch.zeros(bins))
+        self.register_buffer("min_val", torch.tensor(torch.inf))
+        self.register_buffer("max_val", torch.tensor(-torch.inf))
+
+    @property
+    def bins(self) -> int:
+        """Number of bins."""
+        return len(self.histogram)
+
+    def observe(self, x: Tensor) -> None:
+        """Count the values of ``x``, after growing the range to hold them."""
+        x = x.to(self.histogram.dtype)
+        low, high = torch.aminmax(x)
+        self.require_finite(low, high)
+        low = torch.minimum(low, self.min_val)
+        high = torch.maximum(high, self.max_val)
+        counts = torch.histc(x, self.bins, min=float(low), max=float(high))
+        if self.observed:
+            counts += self._spread_over(low, high)
+        self.histogram.copy_(counts)
+        self.min_val.copy_(low)
+        self.max_val.copy_(high)
+
+    def _spread_over(self, low: Tensor, high: Tensor) -> Tensor:
+        """Return the record's counts in the bins of the wider range ``[low, high]``."""
+        old_low, old_high = float(self.min_val), float(self.max_val)
+        if old_low == low and old_high == high:
+            return self.histogram
+        if old_low == old_high:
+            one = torch.histc(self.min_val, self.bins, min=float(low), max=float(high))
+            return one * self.histogram.sum()
+        parts = self.bins * UPSAMPLE
+        width = (self.max_val - self.min_val) / parts
+        centers = torch.linspace(old_low, old_high, parts + 1, device=width.device)[:-1]
+        edges = torch.linspace(float(low), float(high), self.bins + 1, device=width.device)
+        target = torch.bucketize(centers + 0.5 * width, edges, right=True) - 1
+        shares = (self.histogram / UPSAMPLE).repeat_interleave(UPSAMPLE)
+        return torch.bincount(target.clamp(0, self.bins - 1), shares, minlength=self.bins)
+
+    @property
+    def observed(self) -> bool:
+        """Whether any value was recorded."""
+        return bool(self.min_val <= self.max_val)
+
+    @abstractmethod
+    def find_range(self) -> tuple[Tensor, Tensor]:
+        """Return the low and high end to keep of a non-empty record, both of shape ``()``."""
+
+    def calculate_qparams(self) -> QParams:
+        """Return the qparams of the range chosen from the record."""
+        self.require_observed()
+        low, high = self.find_range()
+        return qparams_from_range(low, high, self.spec)

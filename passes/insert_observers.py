@@ -1,0 +1,111 @@
+"""Put an observer on every annotated edge; sites of one sharing group get the same object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs, attribute, module_path
+from quantfx.passes.make_observer import make_observer
+from quantfx.passes.observer import Observer
+from quantfx.passes.slots import read_slot, write_slot
+from quantfx.passes.spec import QuantSpec
+
+
+@dataclass(frozen=True)
+class InsertObservers(Pass):
+    """``conv(x, w) -> conv(observe(x), observe(w))``; a weight is observed here, once."""
+
+    name: ClassVar[str] = "insert-observers"
+    requires: ClassVar[frozenset[str]] = frozenset({"shared"})
+    provides: ClassVar[frozenset[str]] = frozenset({"observed"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Insert observers behind every tensor that an annotation quantizes."""
+        observers = _Observers()
+        inserted = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            wanted = _wanted(graph_module)
+            for producer, want in wanted.items():
+                _observe(editor, producer, want, observers)
+            inserted += editor.edits
+        return PassResult(
+            inserted > 0, stats={"inserted": inserted, "observers": len(observers.by_group)}
+        )
+
+
+@dataclass
+class _Want:
+    """The group that observes a tensor's output, and the readers that want it quantized."""
+
+    output: tuple[str, QuantSpec] | None = None
+    readers: dict[str, list[tuple[Node, str, QuantSpec]]] = field(
+        default_factory=dict[str, list[tuple[Node, str, QuantSpec]]]
+    )
+
+
+@dataclass
+class _Observers:
+    by_group: dict[str, tuple[str, Observer]] = field(
+        default_factory=dict[str, tuple[str, Observer]]
+    )
+
+    def get(self, group: str, spec: QuantSpec, label: str) -> tuple[str, Observer]:
+        if group not in self.by_group:
+            name = f"activation_post_process_{len(self.by_group)}"
+            self.by_group[group] = (name, make_observer(spec, label))
+        return self.by_group[group]
+
+
+def _wanted(module: GraphModule) -> dict[Node, _Want]:
+    """Return what is to be observed, by producer in graph order."""
+    wanted: dict[Node, _Want] = {}
+    for node in module.graph.nodes:
+        annotation = annotation_of(node)
+        if annotation is None:
+            continue
+        groups = dict(annotation.groups)
+        for slot, spec in annotation.inputs:
+            want = wanted.setdefault(read_slot(node, slot), _Want())
+            want.readers.setdefault(groups[slot], []).append((node, slot, spec))
+        if annotation.output is not None:
+            wanted.setdefault(node, _Want()).output = (groups[""], annotation.output)
+    return wanted
+
+
+def _observe(editor: Editor, producer: Node, want: _Want, observers: _Observers) -> None:
+    source = producer
+    if want.output is not None:
+        group, spec = want.output
+        source = _insert(editor, producer, producer, observers.get(group, spec, _label(producer)))
+        producer.replace_all_uses_with(source, lambda user: user is not source)
+    for group, readers in want.readers.items():
+        if want.output is not None and group == want.output[0]:
+            continue
+        node, slot, spec = readers[0]
+        label = f"{_label(node)}.{slot}"
+        observed = _insert(editor, producer, source, observers.get(group, spec, label))
+        for node, slot, _ in readers:
+            write_slot(node, slot, observed)
+
+
+def _insert(editor: Editor, producer: Node, source: Node, named: tuple[str, Observer]) -> Node:
+    name, observer = named
+    if producer.op == "get_attr" and not observer.observed:
+        weight = attribute(editor.module, str(producer.target))
+        if isinstance(weight, Tensor):
+            observer(weight)
+            observer.frozen = True
+    return editor.call_module(name, observer, source, after=source)
+
+
+def _label(node: Node) -> str:
+    path = module_path(node)
+    return f"{path} ({node.name})" if path else node.name

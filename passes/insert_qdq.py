@@ -1,0 +1,132 @@
+"""Replace every observer by a quantize and one dequantize per reader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.editor import Editor
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.qdq import (
+    DEQUANTIZE_PER_CHANNEL,
+    DEQUANTIZE_PER_TENSOR,
+    QUANTIZE_PER_CHANNEL,
+    QUANTIZE_PER_TENSOR,
+)
+
+
+@dataclass(frozen=True)
+class InsertQDQ(Pass):
+    """``f(observe(x)) -> f(dq(q(x)))`` with the qparams the observer found.
+
+    Attributes:
+        uncalibrated: What to do where calibration never came by: ``error`` names every such site,
+            ``float`` leaves it unquantized with a remark.
+    """
+
+    uncalibrated: Literal["error", "float"] = "error"
+
+    name: ClassVar[str] = "insert-qdq"
+    requires: ClassVar[frozenset[str]] = frozenset({"observed"})
+    provides: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    breaks: ClassVar[frozenset[str]] = frozenset({"observed"})
+    keeps_float: ClassVar[bool] = False
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Compute qparams once per observer, then rewrite every graph."""
+        places = _observers(module)
+        missing = [(path, node) for path, node, observer in places if not observer.observed]
+        if missing and self.uncalibrated == "error":
+            raise CalibrationError(_never_run(missing, module))
+        qparams = _QParams()
+        editors = {path: Editor(each, self.name) for path, each in all_graphs(module)}
+        for path, node, observer in places:
+            if observer.observed:
+                _quantize(editors[path], node, qparams.of(observer))
+            else:
+                editors[path].replace(node, node.all_input_nodes[0])
+        for path, graph_module in all_graphs(module):
+            _drop_observers(graph_module, editors[path])
+        remarks = tuple(
+            Remark("missed", path, node.name, "calibration never ran it: left float")
+            for path, node in missing
+        )
+        return PassResult(bool(places), remarks, {"quantized": len(places) - len(missing)})
+
+
+@dataclass
+class _QParams:
+    """Qparams by observer; the search for a range is the expensive part and runs once."""
+
+    found: dict[int, QParams] = field(default_factory=dict[int, QParams])
+
+    def of(self, observer: Observer) -> QParams:
+        if id(observer) not in self.found:
+            self.found[id(observer)] = observer.calculate_qparams()
+        return self.found[id(observer)]
+
+
+def _observers(module: GraphModule) -> list[tuple[str, Node, Observer]]:
+    return [
+        (path, node, observer)
+        for path, graph_module in all_graphs(module)
+        for node in _calls(graph_module)
+        if isinstance(observer := attribute(graph_module, str(node.target)), Observer)
+    ]
+
+
+def _calls(module: GraphModule) -> list[Node]:
+    return [node for node in module.graph.nodes if node.op == "call_module"]
+
+
+def _never_run(missing: list[tuple[str, Node]], module: GraphModule) -> str:
+    modules = dict(all_graphs(module))
+    labels = dict.fromkeys(
+        f"{getattr(attribute(modules[path], str(node.target)), 'label', node.name)}"
+        + (f" in branch {path}" if path else "")
+        for path, node in missing
+    )
+    shown = list(labels)[:5]
+    more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
+    return (
+        f"{len(labels)} site(s) were never calibrated: {', '.join(shown)}{more}. Run calibration "
+        "data that reaches them, or leave them float with insert-qdq{uncalibrated='float'}"
+    )
+
+
+def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
+    producer = node.all_input_nodes[0]
+    spec = qparams.spec
+    val = producer.meta.get("val")
+    integers = val.to(spec.dtype) if isinstance(val, torch.Tensor) else None
+    if spec.axis is None:
+        quantize, dequantize = QUANTIZE_PER_TENSOR, DEQUANTIZE_PER_TENSOR
+        given: tuple[Any, ...] = (float(qparams.scale), int(qparams.zero_point))
+    else:
+        quantize, dequantize = QUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_CHANNEL
+        base = str(producer.target) if producer.op == "get_attr" else producer.name
+        given = (
+            editor.constant(f"{base}_scale", qparams.scale, like=producer, before=node),
+            editor.constant(f"{base}_zero_point", qparams.zero_point, like=producer, before=node),
+            spec.axis,
+        )
+    given = (*given, spec.quant_min, spec.quant_max, spec.dtype)
+    q = editor.call(quantize, (producer, *given), like=producer, before=node, val=integers)
+    for user in list(node.users):
+        dq = editor.call(dequantize, (q, *given), like=producer, before=user, val=val)
+        user.replace_input_with(node, dq)
+    editor.erase(node)
+
+
+def _drop_observers(module: GraphModule, editor: Editor) -> None:
+    used = {str(node.target) for node in _calls(module)}
+    for name, child in list(module.named_children()):
+        if isinstance(child, Observer) and name not in used:
+            delattr(module, name)
+            editor.edits += 1

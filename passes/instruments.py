@@ -1,0 +1,94 @@
+"""Observers of a pipeline run: graph dumps and numeric checks around each pass."""
+
+from __future__ import annotations
+
+from abc import ABC
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from quantfx.passes.base import Pass, PassResult
+from quantfx.passes.clone import recompile
+from quantfx.passes.dot import to_dot
+from quantfx.passes.errors import PassError
+
+
+class Instrument(ABC):  # noqa: B024  both hooks are optional
+    """Called before and after each pass of a pipeline run."""
+
+    def before(self, position: int, each: Pass, module: GraphModule) -> None:  # noqa: B027
+        """Look at ``module`` before pass number ``position`` (from 0)."""
+
+    def after(  # noqa: B027
+        self, position: int, each: Pass, module: GraphModule, result: PassResult
+    ) -> None:
+        """Look at ``module`` after a pass that was verified."""
+
+
+class DumpGraphs(Instrument):
+    """Write ``NN-pass.txt`` and ``NN-pass.dot`` for every pass that changed the module.
+
+    Args:
+        directory: Made if it does not exist.
+    """
+
+    def __init__(self, directory: str | Path) -> None:
+        self._directory = Path(directory)
+
+    def after(self, position: int, each: Pass, module: GraphModule, result: PassResult) -> None:
+        """Write the module's text and drawing if the pass changed it."""
+        if not result.changed:
+            return
+        self._directory.mkdir(parents=True, exist_ok=True)
+        stem = self._directory / f"{position:02d}-{each.name}"
+        stem.with_suffix(".txt").write_text(f"{module.graph}\n", encoding="utf-8")
+        stem.with_suffix(".dot").write_text(to_dot(module), encoding="utf-8")
+
+
+class CheckNumerics(Instrument):
+    """Prove on example inputs that passes which claim to keep the float function do.
+
+    Args:
+        inputs: Positional arguments of the module.
+        kwargs: Keyword arguments.
+        tolerance: Largest error, relative to the largest output magnitude.
+    """
+
+    def __init__(
+        self,
+        inputs: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
+        tolerance: float = 1e-5,
+    ) -> None:
+        self._inputs = inputs
+        self._kwargs = kwargs or {}
+        self._tolerance = tolerance
+        self._reference: list[torch.Tensor] = []
+
+    def before(self, position: int, each: Pass, module: GraphModule) -> None:
+        """Run the module as the pass finds it."""
+        if each.keeps_float:
+            self._reference = self._outputs(module)
+
+    def after(self, position: int, each: Pass, module: GraphModule, result: PassResult) -> None:
+        """Compare with what the module computed before the pass."""
+        if not (each.keeps_float and result.changed):
+            return
+        for index, (a, b) in enumerate(zip(self._reference, self._outputs(module), strict=True)):
+            scale = a.abs().max() if a.numel() else torch.tensor(0.0)
+            error = float((a - b).abs().max()) if a.numel() else 0.0
+            if not error <= self._tolerance * max(float(scale), torch.finfo(torch.float32).tiny):
+                raise PassError(
+                    f"it changed the function: output {index} is off by {error:.3g} "
+                    f"where the largest magnitude is {float(scale):.3g}"
+                )
+
+    def _outputs(self, module: GraphModule) -> list[torch.Tensor]:
+        recompile(module)
+        with torch.no_grad():
+            outputs = module(*self._inputs, **self._kwargs)
+        leaves = pytree.tree_leaves(outputs)
+        return [leaf.double() for leaf in leaves if isinstance(leaf, torch.Tensor)]

@@ -1,0 +1,79 @@
+"""The exact range of what was seen, per tensor or per channel."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.qparams import largest_pair_sums, qparams_from_range, scale_above_pair_sums
+from quantfx.passes.spec import QuantSpec
+
+
+class MinMaxObserver(Observer):
+    """Keeps the smallest and largest value, of the tensor or of each channel of ``spec.axis``.
+
+    For a pair-bounded weight it also keeps each channel's largest pair sum, so that the record
+    stays a few numbers per channel however large the weight is.
+
+    Attributes:
+        min_val: float32, ``()`` per tensor; ``(channels,)`` per channel once observed.
+        max_val: Same shape.
+        pair_sum: Largest pair sum, same shape; stays 0 without ``spec.pair_bound``.
+    """
+
+    min_val: Tensor
+    max_val: Tensor
+    pair_sum: Tensor
+
+    def __init__(self, spec: QuantSpec, label: str = "") -> None:
+        super().__init__(spec, label)
+        self.register_buffer("min_val", torch.tensor(torch.inf))
+        self.register_buffer("max_val", torch.tensor(-torch.inf))
+        self.register_buffer("pair_sum", torch.tensor(0.0))
+
+    def observe(self, x: Tensor) -> None:
+        """Widen the range to hold ``x``."""
+        if self.spec.axis is None:
+            low, high = torch.aminmax(x)
+        else:
+            low, high = torch.aminmax(x.movedim(self.spec.axis, 0).flatten(1), dim=1)
+        self.require_finite(low, high)
+        self.min_val = torch.minimum(self.min_val, low.to(self.min_val.dtype))
+        self.max_val = torch.maximum(self.max_val, high.to(self.max_val.dtype))
+        sums = largest_pair_sums(x, self.spec)
+        if sums is not None:
+            self.pair_sum = torch.maximum(self.pair_sum, sums)
+
+    @property
+    def observed(self) -> bool:
+        """Whether any value was recorded."""
+        return bool((self.min_val <= self.max_val).all())
+
+    def calculate_qparams(self) -> QParams:
+        """Return the qparams of the recorded range, pair-bounded if the spec says so."""
+        self.require_observed()
+        qparams = qparams_from_range(self.min_val, self.max_val, self.spec)
+        scale = scale_above_pair_sums(qparams.scale, self.pair_sum)
+        return QParams(scale, qparams.zero_point, self.spec)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Tensor],
+        prefix: str,
+        local_metadata: dict[str, int],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        # A fresh observer's buffers are 0-d; nn.Module refuses to copy a channel's worth of
+        # values into them, so they take the saved shape first.
+        for name in ("min_val", "max_val", "pair_sum"):
+            if prefix + name in state_dict:
+                buffer: Tensor = getattr(self, name)
+                setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
+        super()._load_from_state_dict(
+            *(state_dict, prefix, local_metadata, strict),
+            *(missing_keys, unexpected_keys, error_msgs),
+        )

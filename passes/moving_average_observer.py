@@ -1,0 +1,53 @@
+"""A range that follows the batches slowly, for training."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.qparams import qparams_from_range
+from quantfx.passes.spec import QuantSpec
+
+AVERAGING = 0.01
+
+
+class MovingAverageObserver(Observer):
+    """Exponential moving average of each batch's smallest and largest value.
+
+    The first batch sets the range; each later one moves both ends by 1 % of the distance to its
+    own, as torch.ao's ``MovingAverageMinMaxObserver`` does by default.
+
+    Attributes:
+        min_val: float32, shape ``()``.
+        max_val: float32, shape ``()``.
+    """
+
+    min_val: Tensor
+    max_val: Tensor
+
+    def __init__(self, spec: QuantSpec, label: str = "") -> None:
+        super().__init__(spec, label)
+        self.register_buffer("min_val", torch.tensor(torch.inf))
+        self.register_buffer("max_val", torch.tensor(-torch.inf))
+
+    def observe(self, x: Tensor) -> None:
+        """Move the range towards that of ``x``."""
+        low, high = torch.aminmax(x)
+        self.require_finite(low, high)
+        low, high = low.to(self.min_val.dtype), high.to(self.max_val.dtype)
+        if self.observed:
+            low = self.min_val + AVERAGING * (low - self.min_val)
+            high = self.max_val + AVERAGING * (high - self.max_val)
+        self.min_val.copy_(low)
+        self.max_val.copy_(high)
+
+    @property
+    def observed(self) -> bool:
+        """Whether any value was recorded."""
+        return bool(self.min_val <= self.max_val)
+
+    def calculate_qparams(self) -> QParams:
+        """Return the qparams of the averaged range."""
+        self.require_observed()
+        return qparams_from_range(self.min_val, self.max_val, self.spec)

@@ -1,0 +1,121 @@
+"""Give operators with several spellings one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.patterns.schema import MISSING, argument_value, arguments, is_aten_call, resolve_op
+
+_CONV = {
+    resolve_op(f"aten.conv{n}d.padding"): resolve_op(f"aten.conv{n}d.default") for n in (1, 2, 3)
+}
+_RELU6 = resolve_op("aten.relu6.default")
+_HARDTANH = resolve_op("aten.hardtanh.default")
+_CAT = resolve_op("aten.cat.default")
+_SAME_ARGUMENTS = {
+    resolve_op("aten.concat.default"): _CAT,
+    resolve_op("aten.concatenate.default"): _CAT,
+    resolve_op("aten.multiply.Tensor"): resolve_op("aten.mul.Tensor"),
+}
+
+
+@dataclass(frozen=True)
+class NormalizeOps(Pass):
+    """Rewrite spellings.
+
+    1. ``convNd(x, w, padding="same") -> convNd(x, w, padding=[1, 1])``, where the padding is the
+       same on both sides
+    2. ``relu6(x) -> hardtanh(x, 0, 6)``
+    3. ``concat -> cat``, ``multiply -> mul``
+    4. keyword arguments equal to their default (``alpha=1``) are left out
+    """
+
+    name: ClassVar[str] = "normalize-ops"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite each node at most once per rule."""
+        count = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in list(graph_module.graph.nodes):
+                if is_aten_call(node):
+                    count += _drop_default_kwargs(node)
+                    rule = _RULES.get(node.target)
+                    count += rule(editor, node) if rule else False
+        return PassResult(count > 0, stats={"rewritten": count})
+
+
+def _drop_default_kwargs(node: Node) -> bool:
+    known = arguments(node.target)  # type: ignore[arg-type]  # an OpOverload: is_aten_call
+    kept = {
+        name: value
+        for name, value in node.kwargs.items()
+        if isinstance(value, Node) or known[name].default is MISSING or known[name].default != value
+    }
+    if len(kept) == len(node.kwargs):
+        return False
+    node.kwargs = kept
+    return True
+
+
+def _rename(editor: Editor, node: Node) -> bool:
+    _replace(editor, node, _SAME_ARGUMENTS[node.target], node.args, dict(node.kwargs))  # type: ignore[index]
+    return True
+
+
+def _relu6(editor: Editor, node: Node) -> bool:
+    _replace(editor, node, _HARDTANH, (argument_value(node, "self"), 0.0, 6.0), {})
+    return True
+
+
+def _explicit_padding(editor: Editor, node: Node) -> bool:
+    """Write out ``same`` (stride 1: total padding d * (k - 1)) and ``valid`` padding."""
+    weight = argument_value(node, "weight").meta.get("val")
+    padding = argument_value(node, "padding")
+    if not isinstance(weight, torch.Tensor):
+        return False
+    kernel = list(weight.shape[2:])
+    dilation = _spread(argument_value(node, "dilation"), len(kernel))
+    total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
+    if any(each % 2 for each in total):
+        return False
+    names = ("input", "weight", "bias", "stride")
+    args = tuple(argument_value(node, name) for name in names)
+    groups = argument_value(node, "groups")
+    _replace(
+        editor, node, _CONV[node.target], (*args, [t // 2 for t in total], dilation, groups), {}  # type: ignore[index]
+    )
+    return True
+
+
+def _spread(value: Any, count: int) -> list[int]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * count if len(values) == 1 else values
+
+
+def _replace(
+    editor: Editor,
+    node: Node,
+    target: OpOverload[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    val = node.meta.get("val")
+    new = editor.call(target, args, kwargs=kwargs, like=node, after=node, val=val)
+    editor.replace(node, new)
+
+
+_RULES: dict[Any, Callable[[Editor, Node], bool]] = {
+    **dict.fromkeys(_CONV, _explicit_padding),
+    **dict.fromkeys(_SAME_ARGUMENTS, _rename),
+    _RELU6: _relu6,
+}

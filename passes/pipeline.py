@@ -1,0 +1,256 @@
+"""Pipelines: immutable sequences of passes, composed, printed, parsed and run as values."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias, cast
+
+from torch.fx import GraphModule
+
+from quantfx.passes import pipeline_text
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.clone import clone, recompile
+from quantfx.passes.errors import PassError, PipelineError
+from quantfx.passes.instruments import Instrument
+from quantfx.passes.pass_record import PassRecord, facts_of, records_of, set_facts, set_records
+from quantfx.passes.verify import Fingerprint, fingerprint, verify_structure
+from quantfx.patterns.errors import QuantfxError, did_you_mean
+
+Element: TypeAlias = "Pass | Pipeline"
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """Passes in order; an element may itself be a named pipeline.
+
+    Attributes:
+        elements: What runs, in order.
+        name: Needed to nest it in another pipeline.
+    """
+
+    elements: tuple[Element, ...]
+    name: str = ""
+
+    @property
+    def passes(self) -> tuple[Pass, ...]:
+        """Every pass in order, nested pipelines flattened."""
+        return tuple(
+            leaf
+            for element in self.elements
+            for leaf in (element.passes if isinstance(element, Pipeline) else (element,))
+        )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of every pass in order."""
+        return tuple(each.name for each in self.passes)
+
+    def __iter__(self) -> Iterator[Pass]:
+        return iter(self.passes)
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def __add__(self, other: Pipeline) -> Pipeline:
+        """Return this pipeline's elements followed by the other's."""
+        return replace(self, elements=self.elements + other.elements)
+
+    def before(self, name: str, *new: Element) -> Pipeline:
+        """Return the pipeline with ``new`` inserted in front of the pass ``name``."""
+        return self._edit(name, lambda found: (*new, found))
+
+    def after(self, name: str, *new: Element) -> Pipeline:
+        """Return the pipeline with ``new`` inserted behind the pass ``name``."""
+        return self._edit(name, lambda found: (found, *new))
+
+    def replace(self, name: str, *new: Element) -> Pipeline:
+        """Return the pipeline with ``new`` in the place of the pass ``name``."""
+        return self._edit(name, lambda _: new)
+
+    def without(self, *names: str) -> Pipeline:
+        """Return the pipeline less the named passes or nested pipelines."""
+        result = self
+        for name in names:
+            result = result._edit(name, lambda _: ())
+        return result
+
+    def move(self, name: str, *, before: str | None = None, after: str | None = None) -> Pipeline:
+        """Return the pipeline with the pass ``name`` moved before or after another."""
+        if (before is None) == (after is None):
+            raise PipelineError("move takes either before= or after=")
+        moved = self._find(name)
+        rest = self.without(name)
+        return rest.before(before, moved) if before else rest.after(cast(str, after), moved)
+
+    def upto(self, name: str) -> Pipeline:
+        """Return the passes up to and including ``name``, flattened, to run it half-way."""
+        self._find(name)
+        passes = self.passes
+        last = next((i for i, each in enumerate(passes) if each.name == name), None)
+        if last is None:
+            nested = cast(Pipeline, self._find(name)).passes
+            last = next(i for i, each in enumerate(passes) if each is nested[-1])
+        return Pipeline(passes[: last + 1], self.name)
+
+    def __str__(self) -> str:
+        """Text form with options that differ from their defaults; ``parse`` reads it back."""
+        return pipeline_text.format_elements(self.elements)
+
+    @staticmethod
+    def parse(text: str, passes: Sequence[type[Pass]] = ()) -> Pipeline:
+        """Return the pipeline that ``text`` describes.
+
+        Args:
+            text: E.g. ``"fold-batch-norm, annotate-conv, insert-qdq"``; options in braces
+                ``name{key=value}``, nested pipelines in parentheses ``name(a, b)``.
+            passes: Pass classes known beside quantfx's own.
+
+        Raises:
+            PipelineError: a name, option or value is unknown or misplaced; names the column.
+        """
+        return Pipeline(pipeline_text.parse_elements(text, passes, Pipeline))
+
+    def fingerprint(self, context: Context | None = None) -> str:
+        """Return a hash of every pass with all options, and of the recipe it would use."""
+        recipe = context.recipe.digest if context and context.recipe else ""
+        text = "\n".join([repr(each) for each in self.passes] + [recipe])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def check(self, facts: frozenset[str] = frozenset()) -> None:
+        """Raise a ``PipelineError`` unless every required fact holds where it is required."""
+        broken: dict[str, str] = {}
+        for position, each in enumerate(self.passes, start=1):
+            for fact in sorted(each.requires - facts):
+                raise PipelineError(
+                    f"{each.name} (pass {position} of {len(self)}) needs '{fact}': "
+                    + self._why_missing(fact, broken, position)
+                )
+            broken |= dict.fromkeys(each.breaks, each.name)
+            facts = (facts - each.breaks) | each.provides
+
+    def run(
+        self,
+        module: GraphModule,
+        context: Context | None = None,
+        *,
+        instruments: Sequence[Instrument] = (),
+    ) -> GraphModule:
+        """Run every pass on a copy of ``module`` and return the copy.
+
+        The copy is verified after each pass and compiled once at the end. What the passes did is
+        kept with it: see ``records_of``.
+
+        Args:
+            module: Not changed.
+            context: The recipe that annotate passes need.
+            instruments: Called around each pass.
+
+        Raises:
+            PipelineError: a required fact does not hold.
+            PassError: a pass failed or left an invalid graph; ends with a reproducer.
+        """
+        self.check(facts_of(module))
+        work = clone(module)
+        run = _Run(self, context or Context(), instruments, fingerprint(work))
+        for position, each in enumerate(self.passes):
+            run.step(position, each, work)
+        recompile(work)
+        return work
+
+    def _why_missing(self, fact: str, broken: dict[str, str], position: int) -> str:
+        if fact in broken:
+            return f"{broken[fact]} before it breaks that"
+        later = [each.name for each in self.passes[position:] if fact in each.provides]
+        if later:
+            return f"provided by {later[0]}, which comes later"
+        providers = [c.name for c in pipeline_text.known_passes() if fact in c.provides]
+        if providers:
+            return f"provided by {' or '.join(providers)}, which has not run on this module"
+        return "no pass provides it"
+
+    def _find(self, name: str) -> Element:
+        found: list[Element] = []
+
+        def collect(element: Element) -> tuple[Element, ...]:
+            found.append(element)
+            return (element,)
+
+        self._edit(name, collect)
+        return found[0]
+
+    def _edit(self, name: str, edit: Callable[[Element], tuple[Element, ...]]) -> Pipeline:
+        known = _all_names(self)
+        if name not in known:
+            raise PipelineError(f"no pass '{name}' in the pipeline{did_you_mean(name, known)}")
+        if known.count(name) > 1:
+            raise PipelineError(f"pass '{name}' occurs {known.count(name)} times: which is meant?")
+        return _edited(self, name, edit)
+
+
+def _all_names(pipeline: Pipeline) -> list[str]:
+    names: list[str] = []
+    for element in pipeline.elements:
+        names.append(element.name)
+        if isinstance(element, Pipeline):
+            names += _all_names(element)
+    return names
+
+
+def _edited(
+    pipeline: Pipeline, name: str, edit: Callable[[Element], tuple[Element, ...]]
+) -> Pipeline:
+    elements: list[Element] = []
+    for element in pipeline.elements:
+        if element.name == name:
+            elements += edit(element)
+        elif isinstance(element, Pipeline):
+            elements.append(_edited(element, name, edit))
+        else:
+            elements.append(element)
+    return replace(pipeline, elements=tuple(elements))
+
+
+@dataclass
+class _Run:
+    pipeline: Pipeline
+    context: Context
+    instruments: Sequence[Instrument]
+    before: Fingerprint
+
+    def step(self, position: int, each: Pass, work: GraphModule) -> None:
+        """Run one pass, verify what it left and record what it did."""
+        for instrument in self.instruments:
+            instrument.before(position, each, work)
+        start = time.perf_counter()
+        try:
+            result = each.run(work, self.context)
+            seconds = time.perf_counter() - start
+            self._verify(result, work)
+            for instrument in self.instruments:
+                instrument.after(position, each, work, result)
+        except QuantfxError as error:
+            error.add_note(self._reproducer(each))
+            raise
+        except Exception as error:  # a pass, ours or the user's, may fail in any way
+            raise PassError(f"{each.name} failed: {error}\n{self._reproducer(each)}") from error
+        set_facts(work, (facts_of(work) - each.breaks) | each.provides)
+        record = PassRecord(each.name, seconds, result.changed, result.remarks, dict(result.stats))
+        set_records(work, (*records_of(work), record))
+
+    def _verify(self, result: PassResult, work: GraphModule) -> None:
+        after = fingerprint(work)
+        if result.changed != (after != self.before):
+            said, is_so = ("changed", "did not") if result.changed else ("left", "changed it")
+            raise PassError(f"it says it {said} the module, but it {is_so}")
+        if after.structure != self.before.structure:
+            verify_structure(work)
+        self.before = after
+
+    def _reproducer(self, each: Pass) -> str:
+        done = self.pipeline.passes[: self.pipeline.passes.index(each) + 1]
+        return f"reproduce: Pipeline.parse({str(Pipeline(done))!r}).run(module, context)"
+
+

@@ -1,0 +1,148 @@
+"""The text form of pipelines: ``fold-batch-norm, annotate(a, b), my-pass{threshold=3}``."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import MISSING, Field, fields
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from quantfx.passes.base import Pass
+from quantfx.passes.errors import PipelineError
+from quantfx.patterns.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from quantfx.passes.pipeline import Element, Pipeline
+
+_TOKEN = re.compile(r"\s*(?:([a-z][a-z0-9]*(?:-[a-z0-9]+)*)|([(){},])|(\S))")
+
+
+def format_elements(elements: Sequence[Element]) -> str:
+    """Return the text form of ``elements``."""
+    return ", ".join(_format(element) for element in elements)
+
+
+def parse_elements(
+    text: str, passes: Sequence[type[Pass]], make: Callable[..., Pipeline]
+) -> tuple[Element, ...]:
+    """Return the passes and nested pipelines that ``text`` describes.
+
+    Raises:
+        PipelineError: names the column and the nearest known name.
+    """
+    return _Parser(text, passes, make).parse()
+
+
+def known_passes() -> tuple[type[Pass], ...]:
+    """Return quantfx's own pass classes."""
+    from quantfx.passes.catalog import PASSES  # the catalog imports every pass
+
+    return PASSES
+
+
+def _format(element: Element) -> str:
+    if not isinstance(element, Pass):
+        return f"{element.name}({format_elements(element.elements)})"
+    options = [
+        f"{field.name}={getattr(element, field.name)!r}"
+        for field in fields(element)
+        if getattr(element, field.name) != _default(field)
+    ]
+    return element.name + (f"{{{', '.join(options)}}}" if options else "")
+
+
+def _default(field: Field[Any]) -> object:
+    return field.default if field.default is not MISSING else MISSING
+
+
+class _Parser:
+    def __init__(
+        self, text: str, passes: Sequence[type[Pass]], make: Callable[..., Pipeline]
+    ) -> None:
+        self._text = text
+        self._known = {each.name: each for each in (*known_passes(), *passes)}
+        self._make = make
+        self._at = 0
+
+    def parse(self) -> tuple[Element, ...]:
+        elements = tuple(self._elements())
+        if self._peek() is not None:
+            self._fail(f"expected ',' or the end, not '{self._peek()}'")
+        return elements
+
+    def _elements(self) -> Iterator[Element]:
+        if self._peek() in (None, ")"):
+            return
+        yield self._element()
+        while self._peek() == ",":
+            self._next()
+            yield self._element()
+
+    def _element(self) -> Element:
+        name = self._next()
+        if name is None or not name[0].isalpha():
+            self._fail(f"expected the name of a pass, not {name!r}")
+        if self._peek() == "(":
+            self._next()
+            elements = tuple(self._elements())
+            if self._next() != ")":
+                self._fail("expected ')'")
+            return self._make(elements, name)
+        if name not in self._known:
+            self._fail(f"no pass '{name}'{did_you_mean(name, self._known)}")
+        return self._pass(self._known[name])
+
+    def _pass(self, kind: type[Pass]) -> Pass:
+        options: dict[str, Any] = {}
+        if self._peek() == "{":
+            self._next()
+            body, closing = self._body()
+            known = [field.name for field in fields(kind)]
+            for name, value in _options(body):
+                if name not in known:
+                    self._fail(f"{kind.name} has no option '{name}'{did_you_mean(name, known)}")
+                options[name] = value
+            self._at = closing
+        try:
+            return kind(**options)
+        except TypeError as error:
+            self._fail(f"{kind.name}: {error}")
+
+    def _body(self) -> tuple[str, int]:
+        """Return the text up to the brace that closes the options, and where it ends."""
+        closing = self._text.find("}", self._at)
+        if closing < 0:
+            self._fail("'{' is never closed")
+        return self._text[self._at : closing], closing + 1
+
+    def _peek(self) -> str | None:
+        at = self._at
+        token = self._next()
+        self._at = at
+        return token
+
+    def _next(self) -> str | None:
+        found = _TOKEN.match(self._text, self._at)
+        if found is None:
+            return None
+        self._at = found.end()
+        return found[1] or found[2] or found[3]
+
+    def _fail(self, message: str) -> NoReturn:
+        raise PipelineError(f"column {self._at}: {message}")
+
+
+def _options(text: str) -> Iterator[tuple[str, Any]]:
+    """Yield ``(name, value)``; values are Python literals."""
+    try:
+        call = ast.parse(f"f({text})", mode="eval").body
+    except SyntaxError as error:
+        raise PipelineError(f"options '{text}' are not of the form key=value: {error.msg}") from None
+    if not isinstance(call, ast.Call) or call.args:
+        raise PipelineError(f"options '{text}' are not of the form key=value")
+    for keyword in call.keywords:
+        try:
+            yield str(keyword.arg), ast.literal_eval(keyword.value)
+        except ValueError:
+            raise PipelineError(f"option '{keyword.arg}' is not a literal value") from None

@@ -1,0 +1,71 @@
+"""Let int8 flow through operators that only move or pool values, where their inputs are int8."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotate import Annotate
+from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.base import Context, PassResult, Remark
+from quantfx.passes.boundary import Place, operands, resolve
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.slots import read_slot
+
+
+@dataclass(frozen=True)
+class Propagate(Annotate):
+    """Match the templates of group ``propagate`` and settle every pending annotation.
+
+    One sweep in graph order: a pending match holds if each quantized input comes out of a
+    quantized pattern; otherwise its annotation is removed and a remark says which input failed.
+    """
+
+    name: ClassVar[str] = "propagate"
+    group: ClassVar[str] = "propagate"
+    provides: ClassVar[frozenset[str]] = frozenset({"propagated"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Annotate candidates, then keep or drop each."""
+        before = _annotated(module)
+        found = super().run(module, context)
+        remarks = list(found.remarks)
+        outer = operands(module)
+        kept = 0
+        for path, graph_module in all_graphs(module):
+            for node in graph_module.graph.nodes:
+                annotation = annotation_of(node)
+                if annotation is None or not annotation.pending:
+                    continue
+                reason = _float_input(path, node, annotation, outer)
+                if reason is None:
+                    set_annotation(node, replace(annotation, pending=False))
+                    kept += 1
+                else:
+                    set_annotation(node, None)
+                    remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
+        changed = before != _annotated(module)
+        return PassResult(changed, tuple(remarks), {"kept": kept, "dropped": len(remarks)})
+
+
+def _annotated(module: GraphModule) -> dict[Node, Annotation]:
+    return {
+        node: annotation
+        for _, graph_module in all_graphs(module)
+        for node in graph_module.graph.nodes
+        if (annotation := annotation_of(node)) is not None
+    }
+
+
+def _float_input(
+    path: str, node: Node, annotation: Annotation, outer: Mapping[Node, Place]
+) -> str | None:
+    for slot, _ in annotation.inputs:
+        _, producer = resolve((path, read_slot(node, slot)), outer)
+        source = annotation_of(producer)
+        if source is None or source.pending or not source.is_output:
+            return f"its input {producer.name} is not the output of a quantized pattern"
+    return None

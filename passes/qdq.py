@@ -1,0 +1,54 @@
+"""The quantize and dequantize operators, ``torch.ops.quantized_decomposed.*``.
+
+They are what Inductor and the ecosystem read. torch registers them when it imports the module
+below, which has no public name (torch 2.13); this is the only place that imports it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.ao.quantization.fx._decomposed  # noqa: F401  registers the operators
+from torch.fx import Node
+
+from quantfx.patterns.schema import resolve_op
+
+QUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.quantize_per_tensor.default")
+DEQUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.dequantize_per_tensor.default")
+QUANTIZE_PER_CHANNEL = resolve_op("quantized_decomposed.quantize_per_channel.default")
+DEQUANTIZE_PER_CHANNEL = resolve_op("quantized_decomposed.dequantize_per_channel.default")
+
+_QUANTIZE = {QUANTIZE_PER_TENSOR, QUANTIZE_PER_CHANNEL}
+_DEQUANTIZE = {DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL}
+
+
+def quantizes(node: Node) -> bool:
+    """Whether ``node`` is a quantize operator."""
+    return node.op == "call_function" and node.target in _QUANTIZE
+
+
+def dequantizes(node: Node) -> bool:
+    """Whether ``node`` is a dequantize operator."""
+    return node.op == "call_function" and node.target in _DEQUANTIZE
+
+
+def has_qparams(node: Node) -> bool:
+    """Whether ``node`` quantizes or dequantizes."""
+    return quantizes(node) or dequantizes(node)
+
+
+def qparams_of(node: Node) -> tuple[Any, ...]:
+    """Return what a q or dq node is given beside its tensor: scale, zero point, range, dtype.
+
+    Per-channel scales and zero points are the get_attr nodes that hold them.
+    """
+    return tuple(node.args[1:])
+
+
+def dtype_of(node: Node) -> torch.dtype:
+    """Return the integer dtype of a q or dq node."""
+    dtype = node.args[-1]
+    if not isinstance(dtype, torch.dtype):
+        raise TypeError(f"{node.name} is not a q or dq node in canonical spelling")
+    return dtype

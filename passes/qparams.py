@@ -1,0 +1,124 @@
+"""From a float range to scale and zero point, and the pair bound of weights for saturating CPUs.
+
+CPUs without VNNI multiply u8 by s8 with ``vpmaddubsw``, which adds two neighbouring products into
+a *saturating* signed 16-bit sum. Activations up to 255 leave room for 32767 // 255 = 128, so the
+sum is exact when no two weights of a pair have magnitudes of the same sign that exceed 128
+together. ``pair_bounded_scale`` guarantees it and ``saturates`` checks it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.errors import SpecError
+from quantfx.passes.observer import QParams
+from quantfx.passes.spec import QuantSpec
+
+Pairing = Literal["blocks", "adjacent"]
+
+S16_MAX = 32767
+# Two magnitudes that sum to 127 steps round to integers that sum to at most 127 + 2 * 0.5 = 128.
+PAIR_STEPS = 127
+
+
+def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
+    """Return the scale and zero point that cover ``[low, high]`` and zero.
+
+    1. symmetric: ``scale = 2 * max(|low|, |high|) / (quant_max - quant_min)``; the zero point is
+       0 for s8 and the middle of the range for u8.
+    2. affine: ``scale = (high - low) / (quant_max - quant_min)`` with zero counted in, and
+       ``zero_point = quant_min - round(low / scale)``, clamped to the range.
+
+    The scale is never below ``spec.eps``. Both cases give bit for bit what torch.ao's uniform
+    observers give (torch/ao/quantization/observer.py, ``_calculate_qparams``).
+
+    Args:
+        low: Smallest values, shape ``()`` per tensor or ``(channels,)`` per channel.
+        high: Largest values, same shape.
+        spec: Range, scheme and eps.
+    """
+    low = low.to(torch.float32).clamp(max=0.0)
+    high = high.to(torch.float32).clamp(min=0.0)
+    steps = spec.quant_max - spec.quant_min
+    if spec.symmetric:
+        scale = (torch.maximum(-low, high) / (steps / 2)).clamp(min=spec.eps)
+        zero_point = torch.full_like(scale, _symmetric_zero_point(spec), dtype=torch.int64)
+        return QParams(scale, zero_point, spec)
+    scale = ((high - low) / steps).clamp(min=spec.eps)
+    zero_point = spec.quant_min - torch.round(low / scale).to(torch.int64)
+    return QParams(scale, zero_point.clamp(spec.quant_min, spec.quant_max), spec)
+
+
+def _symmetric_zero_point(spec: QuantSpec) -> int:
+    if spec.dtype == torch.int8:
+        return 0
+    # 255 is odd, so the full range has two middles: torch.ao takes the upper one for it and the
+    # lower one for every narrower range.
+    middle = (spec.quant_min + spec.quant_max) // 2
+    return 128 if (spec.quant_min, spec.quant_max) == (0, 255) else middle
+
+
+def pair_bounded_scale(weight: Tensor, scale: Tensor, spec: QuantSpec) -> Tensor:
+    """Return ``scale``, raised where two same-sign neighbours of a channel are too large together.
+
+    Afterwards ``|q_i| + |q_j| <= 128`` for every such pair, whatever the rounding.
+
+    Args:
+        weight: Float weight, shape ``(out, in_per_group, *kernel)`` or ``(N, K)``.
+        scale: float32, shape ``(out,)``.
+        spec: Its ``pair_bound`` says which inputs are neighbours; ``none`` changes nothing.
+    """
+    sums = largest_pair_sums(weight, spec)
+    return scale if sums is None else scale_above_pair_sums(scale, sums)
+
+
+def largest_pair_sums(weight: Tensor, spec: QuantSpec) -> Tensor | None:
+    """Return each output channel's largest ``|w_i| + |w_j|`` of a pair, shape ``(out,)``.
+
+    None if the spec asks for no bound.
+
+    Raises:
+        SpecError: a bounded weight whose output channels are not on axis 0.
+    """
+    if spec.pair_bound == "none":
+        return None
+    if spec.axis != 0 or weight.dim() < 2:
+        raise SpecError(
+            f"pair_bound={spec.pair_bound!r} needs a weight (out, in, ...) with axis 0, "
+            f"not axis {spec.axis} of shape {tuple(weight.shape)}"
+        )
+    return _pair_sums(weight.to(torch.float32), spec.pair_bound)
+
+
+def scale_above_pair_sums(scale: Tensor, sums: Tensor) -> Tensor:
+    """Return the larger of ``scale`` and ``sums / 127``, both of shape ``(out,)``."""
+    return torch.maximum(scale, sums / PAIR_STEPS)
+
+
+def saturates(weight: Tensor, activation_max: int, pairing: Pairing) -> Tensor:
+    """Return which output channels of an integer weight can leave a signed 16-bit sum.
+
+    Args:
+        weight: int8, shape ``(out, in_per_group, *kernel)`` or ``(N, K)``.
+        activation_max: Largest u8 activation, 255 for the full range.
+        pairing: ``blocks`` for a convolution, ``adjacent`` for a linear.
+
+    Returns:
+        bool, shape ``(out,)``; all false means that a CPU without VNNI computes exactly.
+    """
+    return _pair_sums(weight.to(torch.int32), pairing) * activation_max > S16_MAX
+
+
+def _pair_sums(weight: Tensor, pairing: Pairing) -> Tensor:
+    """Return the largest same-sign pair sum of each output channel; 0 where there is no pair."""
+    stride = 2 if pairing == "blocks" else 1
+    right = weight[:, 1::stride]
+    left = weight[:, : weight.shape[1] - 1 : stride]
+    # A pair with a zero in it is one weight alone, and one weight is at most 128.
+    same_sign = ((left > 0) & (right > 0)) | ((left < 0) & (right < 0))
+    sums = torch.where(same_sign, (left + right).abs(), 0).flatten(1)
+    # The column of zeros gives weights without any pair (depthwise) a maximum too.
+    return torch.cat([sums.new_zeros(len(weight), 1), sums], dim=1).amax(dim=1)

@@ -1,0 +1,29 @@
+"""Remove what no output depends on, and the tensors that nothing reads any more."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+
+
+@dataclass(frozen=True)
+class RemoveDeadCode(Pass):
+    """``y = f(x); return x -> return x``; operators that write to a tensor stay."""
+
+    name: ClassVar[str] = "remove-dead-code"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Erase dead nodes of every graph, outermost first."""
+        removed = 0
+        for _, graph_module in list(all_graphs(module)):
+            before = len(graph_module.graph.nodes)
+            graph_module.graph.eliminate_dead_code()
+            removed += before - len(graph_module.graph.nodes)
+            Editor(graph_module, self.name).drop_unused_attributes()
+        return PassResult(removed > 0, stats={"removed": removed})

@@ -1,0 +1,45 @@
+"""Remove dropout in eval mode: it is the identity there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_DROPOUT = tuple(
+    resolve_op(f"aten.{kind}{suffix}.default")
+    for kind in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+    for suffix in ("", "_")
+)
+
+
+@dataclass(frozen=True)
+class RemoveDropout(Pass):
+    """``dropout(x, p, train=False) -> x``; dropout in train mode stays, with its p."""
+
+    name: ClassVar[str] = "remove-dropout"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Replace each dropout in eval mode by its input."""
+        removed = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for target in _DROPOUT:
+                for node in graph_module.graph.find_nodes(op="call_function", target=target):
+                    source = argument_value(node, "input" if _has_input(node) else "self")
+                    train = argument_value(node, "train")
+                    if train is False and isinstance(source, Node):
+                        editor.replace(node, source)
+                        removed += 1
+        return PassResult(removed > 0, stats={"removed": removed})
+
+
+def _has_input(node: Node) -> bool:
+    """Whether the operand is called ``input`` (functional forms) and not ``self`` (in place)."""
+    return not str(node.target).split(".")[1].endswith("_")

@@ -1,0 +1,181 @@
+"""Which sites share qparams: union-find over sites, solved after all constraints are known.
+
+The result does not depend on the order in which constraints arrive: sites are ranked by where
+they stand in the model, and the first site of a group represents it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from quantfx.passes.errors import ShareConflict
+from quantfx.passes.graphs import Site
+from quantfx.passes.spec import QuantSpec
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The solution.
+
+    Attributes:
+        representative: Site -> first site of its group.
+        specs: Representative -> spec of the group; groups that no spec reached are absent.
+    """
+
+    representative: Mapping[Site, Site]
+    specs: Mapping[Site, QuantSpec]
+
+
+class Sharing:
+    """Collects constraints between sites and solves them.
+
+    Args:
+        rank: Position of a site in the model; must be total and not depend on constraints.
+    """
+
+    def __init__(self, rank: Callable[[Site], tuple[int, ...]]) -> None:
+        self._rank = rank
+        self._sites: set[Site] = set()
+        self._hard: dict[Site, dict[Site, str]] = {}
+        self._flows: set[tuple[Site, Site]] = set()
+        self._required: dict[Site, dict[QuantSpec, str]] = {}
+
+    def require(self, site: Site, spec: QuantSpec, why: str) -> None:
+        """Demand ``spec`` at ``site``."""
+        self._sites.add(site)
+        self._required.setdefault(site, {}).setdefault(spec, why)
+
+    def same(self, a: Site, b: Site, why: str) -> None:
+        """Demand the same qparams at ``a`` and ``b``; symmetric."""
+        self._sites |= {a, b}
+        self._hard.setdefault(a, {}).setdefault(b, why)
+        self._hard.setdefault(b, {}).setdefault(a, why)
+
+    def flows(self, slot: Site, producer: Site) -> None:
+        """Say that ``slot`` reads the tensor ``producer``; they share if their specs agree."""
+        self._sites |= {slot, producer}
+        self._flows.add((slot, producer))
+
+    def solve(self) -> Groups:
+        """Return the groups.
+
+        Raises:
+            ShareConflict: two specs are demanded in one group; the message is the whole chain.
+        """
+        order = sorted(self._sites, key=self._rank)
+        union = _Union({site: index for index, site in enumerate(order)})
+        for site in order:
+            for other in self._hard.get(site, ()):
+                union.merge(site, other)
+        specs = self._concrete(order, union)
+        flows = sorted(self._flows, key=lambda flow: (self._rank(flow[0]), self._rank(flow[1])))
+        _adopt(flows, union, specs, {union.root(site) for site in self._hard})
+        _merge_equal(flows, union, specs)
+        representative = {site: union.root(site) for site in order}
+        merged = {union.root(root): spec for root, spec in specs.items()}
+        return Groups(representative, merged)
+
+    def _concrete(self, order: list[Site], union: _Union) -> dict[Site, QuantSpec]:
+        """Return the one spec demanded in each group."""
+        specs: dict[Site, QuantSpec] = {}
+        first: dict[Site, Site] = {}
+        for site in order:
+            for spec in self._required.get(site, ()):
+                root = union.root(site)
+                if specs.setdefault(root, spec) != spec:
+                    raise ShareConflict(self._explain(first[root], site, specs[root], spec))
+                first.setdefault(root, site)
+        return specs
+
+    def _explain(self, a: Site, b: Site, spec_a: QuantSpec, spec_b: QuantSpec) -> str:
+        lines = [
+            f"{a} and {b} must share qparams but disagree:",
+            f"  {a}: {spec_a}   <- {self._required[a][spec_a]}",
+            *(f"  = {site}   ({why})" for site, why in self._path(a, b)),
+            f"  {b}: {spec_b}   <- {self._required[b][spec_b]}",
+            "give both the same spec, or keep one of the operators on the way in float",
+        ]
+        return "\n".join(lines)
+
+    def _path(self, a: Site, b: Site) -> Iterator[tuple[Site, str]]:
+        """Yield the shortest chain of hard constraints that leads from ``a`` to ``b``."""
+        came: dict[Site, Site] = {a: a}
+        pending = deque([a])
+        while b not in came:
+            site = pending.popleft()
+            for other in sorted(self._hard.get(site, ()), key=self._rank):
+                if other not in came:
+                    came[other] = site
+                    pending.append(other)
+        chain = [b]
+        while chain[-1] != a:
+            chain.append(came[chain[-1]])
+        chain.reverse()
+        for previous, site in zip(chain, chain[1:], strict=False):
+            yield site, self._hard[previous][site]
+
+
+class _Union:
+    """Disjoint sets whose root is the member of the smallest index."""
+
+    def __init__(self, index: Mapping[Site, int]) -> None:
+        self._index = index
+        self._parent = {site: site for site in index}
+
+    def root(self, site: Site) -> Site:
+        parent = self._parent
+        while parent[site] != site:
+            parent[site] = parent[parent[site]]
+            site = parent[site]
+        return site
+
+    def merge(self, a: Site, b: Site) -> None:
+        first, second = self.root(a), self.root(b)
+        if self._index[second] < self._index[first]:
+            first, second = second, first
+        self._parent[second] = first
+
+
+def _adopt(
+    flows: list[tuple[Site, Site]],
+    union: _Union,
+    specs: dict[Site, QuantSpec],
+    constrained: set[Site],
+) -> None:
+    """Give constrained groups without a spec that of a neighbour along the flow, nearest first.
+
+    A producer that nothing constrains is left out: it stays float.
+    """
+    neighbours: dict[Site, list[Site]] = {}
+    for slot, producer in flows:
+        a, b = union.root(slot), union.root(producer)
+        neighbours.setdefault(a, []).append(b)
+        neighbours.setdefault(b, []).append(a)
+    pending = deque(root for root in neighbours if root in specs)
+    while pending:
+        root = pending.popleft()
+        for other in neighbours[root]:
+            if other not in specs and other in constrained:
+                specs[other] = specs[root]
+                pending.append(other)
+
+
+def _merge_equal(
+    flows: list[tuple[Site, Site]], union: _Union, specs: dict[Site, QuantSpec]
+) -> None:
+    """Merge a slot with its producer, and the readers of one tensor, where specs are equal."""
+    readers: dict[tuple[Site, QuantSpec], Site] = {}
+
+    def spec_of(site: Site) -> QuantSpec | None:
+        return specs.get(union.root(site))
+
+    for slot, producer in flows:
+        spec = spec_of(slot)
+        if spec is None:
+            continue
+        if spec_of(producer) == spec:
+            union.merge(slot, producer)
+        else:
+            union.merge(slot, readers.setdefault((producer, spec), slot))

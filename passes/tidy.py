@@ -1,0 +1,53 @@
+"""Leave the q/dq graph as lowering wants it: one dequantize per reader, nothing unused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.qdq import dequantizes
+
+
+@dataclass(frozen=True)
+class Tidy(Pass):
+    """Give each reader a dequantize of its own and drop tensors that nothing reads.
+
+    ``f(d), g(d) -> f(d), g(d')``: a dequantize with two readers cannot be absorbed by either
+    kernel. The float originals of folded weights go here.
+    """
+
+    name: ClassVar[str] = "tidy"
+    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    provides: ClassVar[frozenset[str]] = frozenset({"tidy"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Duplicate, then drop."""
+        duplicated = dropped = edits = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in list(graph_module.graph.nodes):
+                if dequantizes(node):
+                    duplicated += _duplicate(editor, node)
+            dropped += editor.drop_unused_attributes()
+            edits += editor.edits
+        return PassResult(edits > 0, stats={"duplicated": duplicated, "dropped": dropped})
+
+
+def _duplicate(editor: Editor, node: Node) -> int:
+    others = list(node.users)[1:]
+    for user in others:
+        copy = editor.call(
+            node.target,  # type: ignore[arg-type]  # an OpOverload
+            node.args,
+            kwargs=dict(node.kwargs),
+            like=node,
+            before=user,
+            val=node.meta.get("val"),
+        )
+        user.replace_input_with(node, copy)
+    return len(others)

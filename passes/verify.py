@@ -1,0 +1,71 @@
+"""Structural verifiers that run after every pass."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotation import META_KEY
+from quantfx.passes.errors import PassError
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.qdq import dequantizes, has_qparams, qparams_of, quantizes
+
+
+class Fingerprint(NamedTuple):
+    """Hashes of a module's graphs and of the annotations on them; valid within one process."""
+
+    structure: int
+    annotations: int
+
+
+def fingerprint(module: GraphModule) -> Fingerprint:
+    """Return hashes that differ when any graph or annotation of ``module`` differs."""
+    structure: list[object] = []
+    annotations: list[object] = []
+    for path, graph_module in all_graphs(module):
+        structure.append(path)
+        for node in graph_module.graph.nodes:
+            structure.append((node.name, node.op, node.target, str(node.args), str(node.kwargs)))
+            annotation = node.meta.get(META_KEY)
+            if annotation is not None:
+                annotations.append((path, node.name, annotation))
+    return Fingerprint(hash(tuple(structure)), hash(tuple(annotations)))
+
+
+def verify_structure(module: GraphModule) -> None:
+    """Raise a ``PassError`` unless every graph is well formed and its q/dq pairs agree."""
+    for path, graph_module in all_graphs(module):
+        try:
+            graph_module.graph.lint()
+        except RuntimeError as error:
+            raise PassError(f"it left an invalid graph {path}: {error}") from error
+        for node in graph_module.graph.nodes:
+            if has_qparams(node):
+                _verify_pair(node)
+            elif _is_float_op(node):
+                _verify_no_integers(node)
+
+
+def _verify_pair(node: Node) -> None:
+    """A dequantize undoes its quantize; quantized values reach only a dequantize."""
+    producer = node.args[0]
+    if dequantizes(node) and isinstance(producer, Node) and quantizes(producer):
+        given, read = qparams_of(producer), qparams_of(node)
+        if given != read:
+            raise PassError(f"{node.name} reads {read}, but {producer.name} wrote {given}")
+
+
+def _is_float_op(node: Node) -> bool:
+    value = node.meta.get("val")
+    return (
+        node.op == "call_function" and isinstance(value, torch.Tensor) and value.is_floating_point()
+    )
+
+
+def _verify_no_integers(node: Node) -> None:
+    """No float operator reads a quantized tensor as if its integers were values."""
+    for producer in node.all_input_nodes:
+        if quantizes(producer):
+            raise PassError(f"{node.name} reads the integers of {producer.name}: a dq is missing")

@@ -1,0 +1,119 @@
+"""Named predicates over the values of a match; structure belongs to the templates.
+
+A predicate returns None when it holds, else the reason as a sentence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from quantfx.patterns.template import Op
+
+
+def shape_of(node: Node) -> tuple[object, ...] | None:
+    """Return the shape of the tensor ``node`` yields; None if it is not known or no tensor."""
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else None
+
+
+def same_shape(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensors have one shape, so that no broadcast takes place."""
+    first, second = shape_of(nodes[0]), shape_of(nodes[1])
+    if first is None or second is None:
+        unknown = nodes[0] if first is None else nodes[1]
+        return f"the shape of {unknown.name} is not known"
+    if first != second:
+        return f"{nodes[0].name} has shape {list(first)}, {nodes[1].name} {list(second)}"
+    return None
+
+
+def distinct(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensors are not one and the same."""
+    return f"{nodes[0].name} takes both places" if nodes[0] is nodes[1] else None
+
+
+def dies_here(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """Every other reader of the first node is an ancestor of the second.
+
+    The third node is the reader inside the match. oneDNN's accumulating kernels overwrite the
+    quantized tensor that all readers share; the graph's output reads the float one. The walk is
+    bounded by the position of the earliest other reader.
+    """
+    value, compute, reader = nodes
+    others = [node for node in value.users if node is not reader and node.op != "output"]
+    late = [node for node in others if not node < compute]
+    if late:
+        return f"{late[0].name} uses {value.name} after {compute.name}"
+    if not others:
+        return None
+    found = _ancestors(compute, not_before=min(others))
+    stray = [node for node in others if node not in found]
+    return f"{stray[0].name}, which uses {value.name}, may run after {compute.name}" if stray else None
+
+
+def constant(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensor is a parameter or buffer of the graph."""
+    node = nodes[0]
+    return None if node.op == "get_attr" else f"{node.name} is computed, not a stored weight"
+
+
+def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensors are float32."""
+    for node in nodes:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            return f"{node.name} is not known to be a tensor"
+        if value.dtype != torch.float32:
+            return f"{node.name} is {str(value.dtype).removeprefix('torch.')}, not float32"
+    return None
+
+
+def feeds(nodes: Sequence[Node], ops: Sequence[Op]) -> str | None:
+    """Some user of the node is one of the operators, or nothing but the graph's output uses it."""
+    targets = {target for op in ops for target in op.targets}
+    users = list(nodes[0].users)
+    if not users or any(user.target in targets for user in users):
+        return None
+    return f"no user of {nodes[0].name} takes int8: {', '.join(user.name for user in users)}"
+
+
+def not_feeding(nodes: Sequence[Node], ops: Sequence[Op]) -> str | None:
+    """No user of the node is one of the operators."""
+    targets = {target for op in ops for target in op.targets}
+    user = next((user for user in nodes[0].users if user.target in targets), None)
+    return f"{nodes[0].name} feeds {user.name}, which its kernel cannot fuse" if user else None
+
+
+def _ancestors(node: Node, *, not_before: Node) -> set[Node]:
+    found: set[Node] = set()
+    pending = [node]
+    while pending:
+        for producer in pending.pop().all_input_nodes:
+            if producer not in found and not producer < not_before:
+                found.add(producer)
+                pending.append(producer)
+    return found
+
+
+@dataclass(frozen=True)
+class Predicate:
+    """A check function, how many nodes or roles it takes, and whether op names may follow."""
+
+    function: Callable[[Sequence[Node], Sequence[Op]], str | None]
+    nodes: int
+    takes_ops: bool = False
+
+
+PREDICATES = {
+    "same_shape": Predicate(same_shape, 2),
+    "distinct": Predicate(distinct, 2),
+    "dies_here": Predicate(dies_here, 3),
+    "constant": Predicate(constant, 1),
+    "float32": Predicate(float32, 1),
+    "feeds": Predicate(feeds, 1, takes_ops=True),
+    "not_feeding": Predicate(not_feeding, 1, takes_ops=True),
+}

@@ -1,0 +1,277 @@
+"""Read pattern sets from TOML and check them against the running torch.
+
+Every error names the file and the key path, and the nearest valid name where there is one.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from torch._ops import OpOverload
+
+from quantfx.patterns.checks import PREDICATES
+from quantfx.patterns.errors import PatternError, did_you_mean
+from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.schema import arguments, resolve_op
+from quantfx.patterns.template import (
+    Binding,
+    Check,
+    Constant,
+    Op,
+    PatternNode,
+    Ref,
+    Role,
+    Template,
+)
+
+SCHEMA = 1
+_TOP_KEYS = ("schema", "vocabulary", "extends", "without", "ops", "template")
+_OP_KEYS = ("targets", "commutes", "where")
+_TEMPLATE_KEYS = ("group", "nodes", "quant", "check", "when", "reach", "kernel")
+_CHOICES = {"when": ("always", "inputs_quantized"), "reach": ("kernel", "fused", "layout")}
+_ROLE = re.compile(r"\$([a-z][a-z0-9_]*)([?*]?)\Z")
+_CHECK = re.compile(r"([a-z][a-z0-9_]*)\(([a-z0-9_, ]*)\)\Z")
+_SAME = re.compile(r"same\(([a-z][a-z0-9_]*)\)\Z")
+
+
+def load(path: str | Path) -> PatternSet:
+    """Read the pattern set in the TOML file ``path``.
+
+    A bare name such as ``"pt2e"`` means the file of that name that comes with quantfx.
+
+    Raises:
+        PatternError: the file cannot be read or says something that does not hold.
+    """
+    file = _find(path)
+    data = _read(file)
+    where = _Where(file.name)
+    where.known_keys(data, _TOP_KEYS)
+    if data.get("schema") != SCHEMA:
+        raise where.error(f"schema = {data.get('schema')!r}, expected {SCHEMA}")
+    ops: dict[str, Op] = {}
+    templates: list[Template] = []
+    for key in ("vocabulary", "extends"):
+        if key in data:
+            base = load(file.parent / str(data[key]))
+            ops |= base.vocabulary
+            templates += base.templates if key == "extends" else ()
+    for name, value in where.table(data.get("ops", {}), "ops").items():
+        ops[name] = _op(name, value, where.at(f"ops.{name}"))
+    dropped = data.get("without", [])
+    inherited = PatternSet(file.stem, tuple(templates), tuple(ops.values())).without(*dropped)
+    own = tuple(
+        _template(name, value, ops, where.at(f"template.{name}"))
+        for name, value in where.table(data.get("template", {}), "template").items()
+    )
+    for template in own:
+        if template.name in inherited.names:
+            raise where.error(f"template '{template.name}' is inherited; list it under 'without'")
+    return PatternSet(file.stem, inherited.templates + own, tuple(ops.values()))
+
+
+class _Where:
+    """A place in a file, for errors."""
+
+    def __init__(self, file: str, path: str = "") -> None:
+        self._file = file
+        self._path = path
+
+    def at(self, path: str) -> _Where:
+        return _Where(self._file, f"{self._path}.{path}" if self._path else path)
+
+    def error(self, message: str) -> PatternError:
+        place = f"{self._file}: [{self._path}]" if self._path else self._file
+        return PatternError(f"{place}: {message}")
+
+    def known_keys(self, table: Mapping[str, Any], known: Iterable[str]) -> None:
+        for key in table:
+            if key not in known:
+                raise self.error(f"unknown key '{key}'{did_you_mean(key, known)}")
+
+    def table(self, value: object, key: str) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self.error(f"'{key}' must be a table, not {value!r}")
+        return cast(dict[str, Any], value)
+
+
+def _find(path: str | Path) -> Path:
+    bundled = Path(__file__).parent
+    if isinstance(path, str) and "/" not in path and not path.endswith(".toml"):
+        file = bundled / f"{path}.toml"
+        if not file.exists():
+            names = [found.stem for found in bundled.glob("*.toml")]
+            raise PatternError(f"no pattern set '{path}'{did_you_mean(path, names)}; have {names}")
+        return file
+    return Path(path)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PatternError(f"{file}: cannot be read: {error.strerror}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise PatternError(f"{file.name}: not valid TOML: {error}") from error
+
+
+def _op(name: str, value: object, where: _Where) -> Op:
+    table = {"targets": value} if isinstance(value, list) else where.table(value, name)
+    where.known_keys(table, _OP_KEYS)
+    names = table.get("targets")
+    if not names:
+        raise where.error("'targets' must list at least one operator overload")
+    targets = tuple(_target(target, where) for target in names)
+    commutes = table.get("commutes")
+    conditions = where.table(table.get("where", {}), "where")
+    for argument in [*(commutes or ()), *conditions]:
+        for target in targets:
+            _require_argument(target, argument, where)
+    return Op(
+        name,
+        targets,
+        None if commutes is None else (commutes[0], commutes[1]),
+        tuple(conditions.items()),
+    )
+
+
+def _target(name: str, where: _Where) -> OpOverload[..., Any]:
+    try:
+        return resolve_op(name)
+    except PatternError as error:
+        raise where.error(str(error)) from None
+
+
+def _require_argument(target: OpOverload[..., Any], name: str, where: _Where) -> None:
+    known = arguments(target)
+    if name not in known:
+        raise where.error(f"{target} has no argument '{name}'{did_you_mean(name, known)}")
+
+
+def _template(name: str, value: object, ops: Mapping[str, Op], where: _Where) -> Template:
+    table = where.table(value, name)
+    where.known_keys(table, _TEMPLATE_KEYS)
+    for key, choices in _CHOICES.items():
+        chosen = table.get(key, choices[0])
+        if chosen not in choices:
+            raise where.error(f"{key} = '{chosen}'{did_you_mean(chosen, choices)}; one of {choices}")
+    if "group" not in table:
+        raise where.error("'group' is missing: it names the pass that uses the template")
+    listed = where.table(table.get("nodes", {}), "nodes")
+    if not listed:
+        raise where.error("'nodes' is empty")
+    nodes = tuple(
+        _node(node, body, listed, ops, where.at(f"nodes.{node}")) for node, body in listed.items()
+    )
+    template = Template(
+        name,
+        table["group"],
+        nodes,
+        tuple(where.table(table.get("quant", {}), "quant").items()),
+        tuple(_check(text, where) for text in table.get("check", [])),
+        table.get("when", "always"),
+        table.get("reach", "kernel"),
+        table.get("kernel", ""),
+    )
+    _require_graph(template, where)
+    _require_names(template, ops, where)
+    return template
+
+
+def _node(
+    name: str, value: object, nodes: Mapping[str, Any], ops: Mapping[str, Op], where: _Where
+) -> PatternNode:
+    table = dict(where.table(value, name))
+    names = table.pop("op", None)
+    optional = bool(table.pop("optional", False))
+    names = [names] if isinstance(names, str) else names
+    if not names:
+        raise where.error("'op' is missing")
+    for op in names:
+        if op not in ops:
+            raise where.error(f"no op '{op}' in the vocabulary{did_you_mean(op, ops)}")
+    chosen = tuple(ops[op] for op in names)
+    for argument in table:
+        for op in chosen:
+            for target in op.targets:
+                _require_argument(target, argument, where)
+    bindings = tuple((key, _binding(text, nodes, where)) for key, text in table.items())
+    if optional and not any(isinstance(binding, Ref) for _, binding in bindings):
+        raise where.error("an optional node must read another node of the template")
+    return PatternNode(name, chosen, bindings, optional)
+
+
+def _binding(value: object, nodes: Mapping[str, Any], where: _Where) -> Binding:
+    if not isinstance(value, str):
+        return Constant(value)
+    if value.startswith("$"):
+        role = _ROLE.match(value)
+        if role is None:
+            raise where.error(f"'{value}' is not of the form $role, $role? or $role*")
+        return Role(role[1], optional=role[2] == "?", many=role[2] == "*")
+    if value in nodes:
+        return Ref(value)
+    raise where.error(
+        f"'{value}' is no node of the template{did_you_mean(value, nodes)}; roles begin with $"
+    )
+
+
+def _check(text: str, where: _Where) -> Check:
+    parsed = _CHECK.match(text)
+    if parsed is None:
+        raise where.error(f"check '{text}' is not of the form predicate(name, ...)")
+    if parsed[1] not in PREDICATES:
+        raise where.error(f"no predicate '{parsed[1]}'{did_you_mean(parsed[1], PREDICATES)}")
+    return Check(parsed[1], tuple(name.strip() for name in parsed[2].split(",") if name.strip()))
+
+
+def _require_graph(template: Template, where: _Where) -> None:
+    """Refuse cycles, nodes that are not connected, and more than one output."""
+    reads = {
+        node.name: {b.node for _, b in node.arguments if isinstance(b, Ref)}
+        for node in template.nodes
+    }
+    waiting = dict(reads)
+    while waiting:
+        ready = [name for name, needed in waiting.items() if not needed & waiting.keys()]
+        if not ready:
+            raise where.error(f"nodes {sorted(waiting)} form a cycle")
+        for name in ready:
+            del waiting[name]
+    consumed = set[str]().union(*reads.values())
+    outputs = [name for name in reads if name not in consumed]
+    if len(outputs) != 1:
+        raise where.error(f"exactly one node may be left unread, but {outputs} are")
+    reached = {outputs[0]}
+    while grown := set[str]().union(*(reads[name] for name in reached)) - reached:
+        reached |= grown
+    if reached != reads.keys():
+        raise where.error(f"nodes {sorted(reads.keys() - reached)} do not lead to {outputs[0]}")
+
+
+def _require_names(template: Template, ops: Mapping[str, Op], where: _Where) -> None:
+    """Refuse ``quant`` and ``check`` entries that speak of roles or nodes that are not there."""
+    roles = [role.name for role in template.roles]
+    nodes = [node.name for node in template.nodes]
+    for key, spec in template.quant:
+        same = _SAME.match(spec)
+        for name in [key, same[1]] if same else [key]:
+            if name not in roles and name != "out":
+                raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
+    for check in template.checks:
+        predicate = PREDICATES[check.name]
+        named, others = check.arguments[: predicate.nodes], check.arguments[predicate.nodes :]
+        if len(named) < predicate.nodes or (others and not predicate.takes_ops):
+            raise where.error(
+                f"check {check}: {check.name} takes {predicate.nodes} nodes or roles"
+                f"{', then op names' if predicate.takes_ops else ''}"
+            )
+        for known, given in (([*roles, *nodes], named), (list(ops), others)):
+            for name in given:
+                if name not in known:
+                    raise where.error(
+                        f"check {check}: unknown name '{name}'{did_you_mean(name, known)}"
+                    )

@@ -1,0 +1,95 @@
+"""An immutable, ordered set of templates with the vocabulary they are written in."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from quantfx.patterns.errors import PatternError, did_you_mean
+from quantfx.patterns.matcher import Matcher
+from quantfx.patterns.template import Op, Template
+
+
+@dataclass(frozen=True)
+class PatternSet:
+    """Templates in order of priority.
+
+    Attributes:
+        name: What reports call the set.
+        templates: Earlier templates claim nodes first.
+        ops: The vocabulary.
+    """
+
+    name: str
+    templates: tuple[Template, ...]
+    ops: tuple[Op, ...]
+
+    @cached_property
+    def vocabulary(self) -> Mapping[str, Op]:
+        """Op name -> Op."""
+        return {op.name: op for op in self.ops}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Template names in order."""
+        return tuple(template.name for template in self.templates)
+
+    def __getitem__(self, name: str) -> Template:
+        """Return the template called ``name``.
+
+        Raises:
+            PatternError: there is none; names the nearest one.
+        """
+        self._require(name)
+        return next(template for template in self.templates if template.name == name)
+
+    def __or__(self, other: PatternSet) -> PatternSet:
+        """Return both sets' templates, this one's first.
+
+        Raises:
+            PatternError: both have a template, or different meanings of an op, of one name.
+        """
+        for name in other.names:
+            if name in self.names:
+                raise PatternError(f"template '{name}' is in both '{self.name}' and '{other.name}'")
+        for op in other.ops:
+            if self.vocabulary.get(op.name, op) != op:
+                raise PatternError(f"'{self.name}' and '{other.name}' differ in what '{op.name}' is")
+        ops = {op.name: op for op in (*self.ops, *other.ops)}
+        return PatternSet(
+            f"{self.name}+{other.name}", self.templates + other.templates, tuple(ops.values())
+        )
+
+    def without(self, *names: str) -> PatternSet:
+        """Return the set less the named templates.
+
+        Raises:
+            PatternError: a name is not in the set; names the nearest one.
+        """
+        for name in names:
+            self._require(name)
+        return self._keep(lambda template: template.name not in names)
+
+    def group(self, name: str) -> PatternSet:
+        """Return the templates of one group; empty if the set has none of it."""
+        return self._keep(lambda template: template.group == name)
+
+    def matcher(self) -> Matcher:
+        """Return a matcher for the templates in order."""
+        return Matcher(self.templates, self.vocabulary)
+
+    @cached_property
+    def digest(self) -> str:
+        """A hash of everything that decides what matches."""
+        text = "\n".join([*map(repr, self.templates), *map(repr, self.ops)])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def _keep(self, wanted: Callable[[Template], bool]) -> PatternSet:
+        return PatternSet(self.name, tuple(filter(wanted, self.templates)), self.ops)
+
+    def _require(self, name: str) -> None:
+        if name not in self.names:
+            nearest = did_you_mean(name, self.names)
+            raise PatternError(f"no template '{name}' in pattern set '{self.name}'{nearest}")

@@ -1,0 +1,96 @@
+"""Operators and their arguments by schema name, whatever way a graph spells the call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import Node
+
+from quantfx.patterns.errors import PatternError, did_you_mean
+
+
+class _Missing:
+    """The value of a required argument that a call does not give."""
+
+    def __repr__(self) -> str:
+        return "missing"
+
+
+MISSING = _Missing()
+
+
+@dataclass(frozen=True)
+class Argument:
+    """One argument of an operator: its name, position and default (``MISSING`` if required)."""
+
+    name: str
+    position: int
+    default: Any
+
+
+def resolve_op(name: str) -> OpOverload[..., Any]:
+    """Return the overload called ``namespace.op.overload``, e.g. ``aten.add.Tensor``.
+
+    Raises:
+        PatternError: the running torch has no such operator; names the nearest one it has.
+    """
+    parts = name.split(".")
+    if len(parts) != 3:
+        raise PatternError(f"'{name}' is not of the form namespace.operator.overload")
+    namespace, op, overload = parts
+    packet = getattr(getattr(torch.ops, namespace), op, None)
+    if packet is None:
+        nearest = did_you_mean(op, dir(getattr(torch.ops, namespace)))
+        raise PatternError(f"no operator '{name}' in torch {torch.__version__}{nearest}")
+    found = getattr(packet, overload, None)
+    if not isinstance(found, OpOverload):
+        nearest = did_you_mean(overload, packet.overloads())
+        raise PatternError(f"no overload '{name}' in torch {torch.__version__}{nearest}")
+    return found
+
+
+@lru_cache(maxsize=4096)
+def arguments(target: OpOverload[..., Any]) -> dict[str, Argument]:
+    """Return the arguments of ``target`` by name, in schema order."""
+    return {
+        a.name: Argument(a.name, i, a.default_value if a.has_default_value() else MISSING)
+        for i, a in enumerate(target._schema.arguments)
+    }
+
+
+def argument_value(node: Node, name: str) -> Any:
+    """Return what ``node`` passes for the schema argument ``name``.
+
+    Positional, keyword and defaulted spellings give the same value.
+
+    Raises:
+        KeyError: the operator of ``node`` has no such argument.
+    """
+    argument = arguments(node.target)[name]  # type: ignore[arg-type]  # call_function of an OpOverload
+    if name in node.kwargs:
+        return node.kwargs[name]
+    if argument.position < len(node.args):
+        return node.args[argument.position]
+    return argument.default
+
+
+def set_argument(node: Node, name: str, value: Any) -> None:
+    """Replace what ``node`` passes for the schema argument ``name``, keeping its spelling.
+
+    Raises:
+        KeyError: the operator of ``node`` has no such argument.
+    """
+    argument = arguments(node.target)[name]  # type: ignore[arg-type]  # call_function of an OpOverload
+    if argument.position < len(node.args):
+        node.update_arg(argument.position, value)
+    else:
+        node.update_kwarg(name, value)
+
+
+def is_aten_call(node: Node) -> bool:
+    """Whether ``node`` calls an operator overload, so that it has a schema."""
+    return node.op == "call_function" and isinstance(node.target, OpOverload)

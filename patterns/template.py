@@ -1,0 +1,195 @@
+"""The template model: a small operator graph with named roles, as plain immutable values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from torch._ops import OpOverload
+
+Reach = Literal["kernel", "fused", "layout"]
+When = Literal["always", "inputs_quantized"]
+
+
+@dataclass(frozen=True)
+class Op:
+    """One meaning, spelled by one or more operator overloads.
+
+    Attributes:
+        name: The vocabulary's word for it.
+        targets: Overloads that mean the same and have the arguments templates name.
+        commutes: Two argument names that may be swapped.
+        where: Argument values without which the overload means something else.
+    """
+
+    name: str
+    targets: tuple[OpOverload[..., Any], ...]
+    commutes: tuple[str, str] | None = None
+    where: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Role:
+    """A tensor from outside the template, bound by name."""
+
+    name: str
+    optional: bool = False
+    many: bool = False
+
+    def __str__(self) -> str:
+        return f"${self.name}{'?' if self.optional else ''}{'*' if self.many else ''}"
+
+
+@dataclass(frozen=True)
+class Ref:
+    """The result of another node of the same template."""
+
+    node: str
+
+    def __str__(self) -> str:
+        return self.node
+
+
+@dataclass(frozen=True)
+class Constant:
+    """A literal that the call must pass."""
+
+    value: Any
+
+    def __str__(self) -> str:
+        return repr(self.value)
+
+
+Binding: TypeAlias = Role | Ref | Constant
+
+
+@dataclass(frozen=True)
+class PatternNode:
+    """One operator of a template; ``optional`` nodes may be absent from a match."""
+
+    name: str
+    ops: tuple[Op, ...]
+    arguments: tuple[tuple[str, Binding], ...]
+    optional: bool = False
+
+    @property
+    def targets(self) -> frozenset[OpOverload[..., Any]]:
+        """Every overload this node may be."""
+        return frozenset(target for op in self.ops for target in op.targets)
+
+    def __str__(self) -> str:
+        ops = "|".join(op.name for op in self.ops)
+        arguments = ", ".join(f"{name}={binding}" for name, binding in self.arguments)
+        return f"{self.name}{'?' if self.optional else ''} = {ops}({arguments})"
+
+
+@dataclass(frozen=True)
+class Check:
+    """A named predicate over the values of a match, e.g. ``same_shape(conv, extra)``."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.name}({', '.join(self.arguments)})"
+
+
+@dataclass(frozen=True)
+class Template:
+    """A subgraph to find, which of its edges are quantized, and what it becomes.
+
+    Attributes:
+        name: Snake case, operators in data order.
+        group: The annotate or fold pass that uses it.
+        nodes: In data order; the first is the anchor from which matching starts.
+        quant: Role (or ``out``) -> spec name, or ``same(role)`` for the qparams of that role.
+        checks: Predicates over values; structure belongs to ``nodes``.
+        when: ``always``, or ``inputs_quantized`` for operators that only pass int8 on.
+        reach: ``kernel`` (a named int8 kernel), ``fused`` (dq-op-q in one generated loop) or
+            ``layout`` (int8 pass-through).
+        kernel: The kernel that ``reach`` means; empty unless ``reach`` is ``kernel``.
+    """
+
+    name: str
+    group: str
+    nodes: tuple[PatternNode, ...]
+    quant: tuple[tuple[str, str], ...] = ()
+    checks: tuple[Check, ...] = ()
+    when: When = "always"
+    reach: Reach = "kernel"
+    kernel: str = ""
+
+    @property
+    def anchor(self) -> PatternNode:
+        """The node that matching starts from."""
+        return self.nodes[0]
+
+    @property
+    def roles(self) -> tuple[Role, ...]:
+        """Every role, in order of first use."""
+        found = {b.name: b for n in self.nodes for _, b in n.arguments if isinstance(b, Role)}
+        return tuple(found.values())
+
+    def variants(self) -> Iterator[Variant]:
+        """Yield the template with its optional nodes present and absent, largest first."""
+        optional = [node.name for node in self.nodes if node.optional]
+        for dropped in sorted(_subsets(optional), key=len):
+            yield Variant(self, _without(self.nodes, dropped))
+
+    def __str__(self) -> str:
+        nodes = "; ".join(str(node) for node in self.nodes)
+        checks = "".join(f" if {check}" for check in self.checks)
+        return f"{self.name}: {nodes}{checks}"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One template with a fixed choice of its optional nodes."""
+
+    template: Template
+    nodes: tuple[PatternNode, ...]
+
+    @property
+    def label(self) -> str:
+        """The template's name followed by the optional nodes that are present."""
+        present = [node.name for node in self.nodes if node.optional]
+        return "_".join([self.template.name, *present])
+
+    @property
+    def output(self) -> PatternNode:
+        """The one node whose result leaves the match."""
+        consumed = {b.node for n in self.nodes for _, b in n.arguments if isinstance(b, Ref)}
+        return next(node for node in self.nodes if node.name not in consumed)
+
+
+def _subsets(names: list[str]) -> list[tuple[str, ...]]:
+    subsets: list[tuple[str, ...]] = [()]
+    for name in names:
+        subsets += [(*subset, name) for subset in subsets]
+    return subsets
+
+
+def _without(nodes: tuple[PatternNode, ...], dropped: tuple[str, ...]) -> tuple[PatternNode, ...]:
+    """Drop optional nodes; what read a dropped node reads that node's own input."""
+    forward = {
+        node.name: next(b for _, b in node.arguments if isinstance(b, Ref))
+        for node in nodes
+        if node.name in dropped
+    }
+
+    def redirect(binding: Binding) -> Binding:
+        while isinstance(binding, Ref) and binding.node in forward:
+            binding = forward[binding.node]
+        return binding
+
+    return tuple(
+        PatternNode(
+            node.name,
+            node.ops,
+            tuple((name, redirect(binding)) for name, binding in node.arguments),
+            node.optional,
+        )
+        for node in nodes
+        if node.name not in dropped
+    )

@@ -1,0 +1,73 @@
+"""The one-call interface."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torch.fx import GraphModule
+
+from quantfx import backends
+from quantfx.backends.backend import Backend
+from quantfx.passes.calibrate import calibrate
+from quantfx.passes.capture import capture
+from quantfx.passes.report import make_report
+from quantfx.result import Result
+
+
+def quantize(
+    model: nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    calibration: Iterable[Any],
+    backend: str | Backend = "x86",
+    example_kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    input_fn: Callable[[Any], Any] | None = None,
+    strict: bool = True,
+    progress: bool = True,
+) -> Result:
+    """Quantize ``model`` to int8 for this machine and account for every operator.
+
+    Args:
+        model: In eval mode; not changed.
+        example_inputs: Positional arguments the model accepts.
+        calibration: Batches: tensors, tuples of positional or dicts of keyword arguments.
+        backend: A name, which means the backend for this host, or a backend.
+        example_kwargs: Keyword arguments the model accepts.
+        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+        input_fn: Turns what ``calibration`` yields into a batch, e.g. ``lambda b: b[0]``.
+        strict: Raise where the contract does not hold.
+        progress: Show a progress bar where the terminal allows it.
+
+    Raises:
+        CaptureError: the model is in training mode or torch.export rejects it.
+        ContractError: nothing is to be quantized, or a planned site was not converted.
+        CalibrationError: the data is empty, non-finite, or does not fit the model.
+    """
+    chosen = backends.get(backend, target="host") if isinstance(backend, str) else backend
+    graph = capture(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
+    prepared = chosen.prepare(graph, strict=strict)
+    calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
+    quantized = chosen.convert(prepared, strict=strict)
+    target = chosen.target.name if chosen.target else "any"
+    report = make_report(graph, quantized, chosen.recipe, target, chosen.policy)
+    return Result(quantized, report, chosen, example_inputs, example_kwargs or {})
+
+
+def draw(
+    module: GraphModule, path: str | Path, *, depth: int | None = None, around: str | None = None
+) -> Path:
+    """Draw ``module`` to ``path`` (.svg, .png or .dot) and return the path written.
+
+    Args:
+        module: Captured, prepared or quantized.
+        path: Where to; without Graphviz's ``dot`` program the text is written beside it.
+        depth: Collapse modules nested deeper than this; by default as far as is readable.
+        around: Draw only the neighbourhood of this node or module.
+    """
+    from quantfx.tools.draw import draw as draw_module  # the facade reaches tools lazily
+
+    return draw_module(module, path, depth=depth, around=around)

@@ -1,0 +1,63 @@
+"""What ``quantize`` returns: the q/dq graph, the report, and the way to a compiled module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
+from quantfx.backends.inductor import CompiledModule, compile_module, lowered_rows
+from quantfx.passes.errors import ContractError
+from quantfx.passes.report import Report
+
+
+class Result:
+    """A quantized model.
+
+    Attributes:
+        quantized: The q/dq graph: int8 weights, float arithmetic, runs anywhere.
+        report: What was planned, converted and, after ``compile``, lowered.
+        backend: The backend that made it.
+    """
+
+    def __init__(
+        self,
+        quantized: GraphModule,
+        report: Report,
+        backend: Backend,
+        example_inputs: tuple[Any, ...],
+        example_kwargs: dict[str, Any],
+    ) -> None:
+        self.quantized = quantized
+        self.report = report
+        self.backend = backend
+        self._example_inputs = example_inputs
+        self._example_kwargs = example_kwargs
+
+    def compile(self, *, strict: bool = True) -> CompiledModule:
+        """Return the model compiled by Inductor onto oneDNN's int8 kernels.
+
+        Freezing and no_grad, without which Inductor silently stays in float, are set for the
+        compiled module's own calls only. It is compiled here, for the example inputs; other
+        shapes compile when they first come.
+
+        Args:
+            strict: Refuse a compiled module in which a planned site did not reach its kernel.
+
+        Raises:
+            ContractError: a planned site was not lowered.
+        """
+        compiled, reached = compile_module(
+            self.quantized, self._example_inputs, self._example_kwargs
+        )
+        self.report = self.report.with_lowered(lowered_rows(self.report.rows, reached))
+        short = [row for row in self.report.rows if (row.lowered or 0) < row.planned]
+        if short and strict:
+            rows = ", ".join(f"{row.kind} {row.lowered or 0}/{row.planned}" for row in short)
+            raise ContractError(
+                f"planned sites did not reach their int8 kernel: {rows}. Inductor has no pattern "
+                "for them there, so they would run slower than float; leave their templates out "
+                "with backend.without_templates(...), or accept it with compile(strict=False)"
+            )
+        return compiled

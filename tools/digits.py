@@ -1,0 +1,104 @@
+"""A small residual network trained on the spot on scikit-learn's handwritten digits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quantfx.patterns.errors import QuantfxError
+
+_EPOCHS = 12
+_BATCH = 64
+_TRAIN_SHARE = 0.75
+
+
+@dataclass(frozen=True)
+class DigitsRun:
+    """A trained network and the data around it; images are ``(n, 1, 8, 8)`` in [0, 1].
+
+    Attributes:
+        model: The network, in eval mode.
+        train_images: What it was trained on; calibrate with these.
+        test_images: Held-out images.
+        test_labels: Their digits.
+    """
+
+    model: nn.Module
+    train_images: Tensor
+    test_images: Tensor
+    test_labels: Tensor
+
+    def accuracy(self, model: nn.Module | None = None) -> float:
+        """Return the share of test images that ``model`` (default: the trained one) gets right."""
+        with torch.no_grad():
+            predicted: Tensor = (model or self.model)(self.test_images).argmax(1)
+        return (predicted == self.test_labels).float().mean().item()
+
+
+class DigitsNet(nn.Module):
+    """Three conv-bn-relu blocks, one of them with a residual add, then pooling and a linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _conv_bn(1, 32)
+        self.residual = _conv_bn(32, 32)
+        self.pool = nn.MaxPool2d(2)
+        self.widen = _conv_bn(32, 64)
+        self.classifier = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(n, 1, 8, 8)`` to logits ``(n, 10)``."""
+        x = functional.relu(self.stem(x))
+        x = functional.relu(self.residual(x) + x)
+        x = functional.relu(self.widen(self.pool(x)))
+        x = functional.adaptive_avg_pool2d(x, 1).flatten(1)
+        logits: Tensor = self.classifier(x)
+        return logits
+
+
+def train_digits(seed: int = 0) -> DigitsRun:
+    """Train the network in a few seconds; the caller's random state is left as it was.
+
+    Raises:
+        QuantfxError: scikit-learn is not installed.
+    """
+    images, labels = _load()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        order = torch.randperm(len(images))
+        cut = int(_TRAIN_SHARE * len(images))
+        train, test = order[:cut], order[cut:]
+        model = DigitsNet()
+        _train(model, images[train], labels[train])
+    return DigitsRun(model.eval(), images[train], images[test], labels[test])
+
+
+def _conv_bn(in_channels: int, out_channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(out_channels))
+
+
+def _load() -> tuple[Tensor, Tensor]:
+    try:
+        from sklearn.datasets import load_digits
+    except ModuleNotFoundError as error:
+        raise QuantfxError(f"the digits need {error.name}: pip install 'quantfx[demo]'") from error
+    data = load_digits()
+    images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
+    return images, torch.tensor(data.target, dtype=torch.int64)
+
+
+def _train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
+    batches = len(images) // _BATCH
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=_EPOCHS * batches)
+    for _ in range(_EPOCHS):
+        for batch in torch.randperm(len(images)).chunk(batches):
+            loss = functional.cross_entropy(model(images[batch]), labels[batch])
+            optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            optimizer.step()
+            schedule.step()

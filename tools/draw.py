@@ -1,0 +1,35 @@
+"""Draw a graph module into a file, collapsed so far that it can be read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch.fx import GraphModule
+
+from quantfx.passes.dot import to_dot, to_overview_dot
+from quantfx.tools.render import render
+
+# More nodes than this are neither laid out quickly nor read.
+READABLE_NODES = 300
+
+
+def draw(
+    module: GraphModule, path: str | Path, *, depth: int | None = None, around: str | None = None
+) -> Path:
+    """Draw ``module`` into ``path`` (``.svg``, ``.png`` or ``.dot``) and return what was written.
+
+    A drawing of more than 300 nodes is collapsed by module, unless ``depth`` or ``around`` says
+    what to show.
+
+    Args:
+        module: What to draw.
+        path: Where to; without Graphviz's ``dot`` program the text goes to ``<path>.dot``.
+        depth: Draw modules nested deeper than this as one node each.
+        around: Draw only the neighbourhood of this node or module.
+
+    Raises:
+        QuantfxError: ``around`` names nothing, or the picture cannot be rendered.
+    """
+    if depth is None and around is None:
+        return render(to_overview_dot(module, limit=READABLE_NODES), path)
+    return render(to_dot(module, depth=depth, around=around), path)
