@@ -9,9 +9,10 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
-__all__ = ["Backend", "get", "x86"]
+__all__ = ["NAMES", "Backend", "get", "x86"]
 
 _BACKENDS = {"x86": x86}
+NAMES = tuple(_BACKENDS)
 
 
 def get(name: str, *, target: str | None = None, **options: Any) -> Backend:

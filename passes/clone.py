@@ -35,11 +35,9 @@ def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> Gra
     copy = GraphModule(nn.Module(), Graph())
     copy.training = module.training
     copied: dict[Node, Node] = {}
-    output = copy.graph.graph_copy(module.graph, copied, return_output_node=True)
-    if output is not None:
-        value, original = output
-        copied[original] = copy.graph.output(value)
-        copied[original].meta = dict(original.meta)
+    value = copy.graph.graph_copy(module.graph, copied)
+    for original in module.graph.find_nodes(op="output"):
+        copy.graph.output(value).meta = dict(original.meta)
     copy.graph.set_codegen(module.graph._codegen)
     copy.meta = dict(module.meta)
     for node in copy.graph.nodes:

@@ -83,7 +83,10 @@ def skipped(module: GraphModule) -> list[Remark]:
 def uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
     """Return how often each operator occurs that no template of ``recipe`` mentions."""
     known = {
-        target for template in recipe.patterns.templates for n in template.nodes for target in n.targets
+        target
+        for template in recipe.patterns.templates
+        for n in template.nodes
+        for target in n.targets
     }
     counts: dict[str, int] = {}
     for _, graph_module in all_graphs(module):

@@ -76,7 +76,12 @@ _NODES: Mapping[NodeKind, Mapping[str, str]] = {
     "quantize": {**_PILL, "color": "group", "fillcolor": "group", "fontcolor": _PALETTE["paper"]},
     "observe": {**_PILL, "style": "rounded,dashed", "color": "group", "fontcolor": "group"},
     "item": {**_PILL, "fillcolor": _PALETTE["value"]},
-    "module": {"shape": "box3d", "style": "filled", "fillcolor": _PALETTE["box"]},
+    "module": {
+        "shape": "box3d",
+        "style": "filled",
+        "fillcolor": _PALETTE["box"],
+        "margin": "0.16,0.1",
+    },
     "stub": {**_PILL, "style": "rounded,dashed"},
 }
 _EDGES: Mapping[EdgeKind, Mapping[str, str]] = {

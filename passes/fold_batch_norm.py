@@ -69,9 +69,7 @@ def _fold(editor: Editor, match: Match) -> None:
     editor.replace(norm, conv)
 
 
-def _set_bias(
-    editor: Editor, conv: Node, old: Bound, value: Tensor, weight: Node
-) -> None:
+def _set_bias(editor: Editor, conv: Node, old: Bound, value: Tensor, weight: Node) -> None:
     """Give ``conv`` the bias ``value``; positionally where it had none, as torch.export does."""
     if isinstance(old, Node):
         set_argument(conv, "bias", editor.changed_constant(old, value, before=conv))

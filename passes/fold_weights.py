@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.qdq import QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
+from quantfx.patterns.schema import overload
 
 
 @dataclass(frozen=True)
@@ -40,11 +41,11 @@ class FoldWeights(Pass):
 
 
 def _fold(editor: Editor, node: Node, source: Node) -> None:
-    def value(argument: Node) -> object:
+    def value(argument: Node) -> Any:
         return attribute(editor.module, str(argument.target))
 
     with torch.no_grad():
-        integers = node.target(*map_arg(node.args, value))  # type: ignore[operator,arg-type]  # an OpOverload on tensors
+        integers = overload(node)(*map_arg(node.args, value))
     if not isinstance(integers, Tensor):
         raise TypeError(f"{node.name} does not yield a tensor")
     suffix = "u8" if dtype_of(node) == torch.uint8 else "s8"

@@ -41,7 +41,9 @@ class Functionalize(Pass):
                     count += 1
                 else:
                     remarks.append(
-                        Remark("missed", path, node.name, f"stays in place: {reason}", str(node.target))
+                        Remark(
+                            "missed", path, node.name, f"stays in place: {reason}", str(node.target)
+                        )
                     )
         return PassResult(count > 0, tuple(remarks), {"rewritten": count})
 

@@ -102,7 +102,7 @@ def _insert(editor: Editor, producer: Node, source: Node, named: tuple[str, Obse
         weight = attribute(editor.module, str(producer.target))
         if isinstance(weight, Tensor):
             observer(weight)
-            observer.frozen = True
+            observer.freeze()
     return editor.call_module(name, observer, source, after=source)
 
 

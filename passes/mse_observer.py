@@ -41,7 +41,7 @@ class MinSquaredErrorObserver(HistogramRecord):
             highs = (high * RATIO ** (finer * powers)).clamp(max=highest)
             # ``unique`` leaves one candidate for an end that is zero; ties go to the widest range.
             grid = torch.cartesian_prod(torch.unique(lows), torch.unique(highs).flip(0))
-            chunks = torch.split(grid, CHUNK // len(edges) + 1)
+            chunks = torch.split(grid, max(1, CHUNK // len(edges)))
             errors = [squared_errors(edges, weights, ranges, self.spec) for ranges in chunks]
             low, high = grid[torch.cat(errors).argmin()]
             powers = torch.arange(-3, 4, device=edges.device)
@@ -82,7 +82,9 @@ def squared_errors(edges: Tensor, weights: Tensor, ranges: Tensor, spec: QuantSp
     qparams = qparams_from_range(ranges[:, 0], ranges[:, 1], spec)
     scale = qparams.scale.double()
     t = edges / scale[:, None] + qparams.zero_point[:, None]
-    n = t.round().clamp_(spec.quant_min, spec.quant_max)
+    # Rounded by truncation, because ``round`` uses threads from 2048 elements on: see CHUNK. Which
+    # way a tie goes is all one, the integral is continuous there.
+    n = (t.clamp(spec.quant_min, spec.quant_max) + (0.5 - spec.quant_min)).int() + spec.quant_min
     t -= n
     integral = t * t * t
     integral *= 4.0

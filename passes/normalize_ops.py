@@ -13,7 +13,14 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
-from quantfx.patterns.schema import MISSING, argument_value, arguments, is_aten_call, resolve_op
+from quantfx.patterns.schema import (
+    MISSING,
+    argument_value,
+    arguments,
+    is_aten_call,
+    overload,
+    resolve_op,
+)
 
 _CONV = {
     resolve_op(f"aten.conv{n}d.padding"): resolve_op(f"aten.conv{n}d.default") for n in (1, 2, 3)
@@ -55,7 +62,7 @@ class NormalizeOps(Pass):
 
 
 def _drop_default_kwargs(node: Node) -> bool:
-    known = arguments(node.target)  # type: ignore[arg-type]  # an OpOverload: is_aten_call
+    known = arguments(overload(node))
     kept = {
         name: value
         for name, value in node.kwargs.items()
@@ -68,7 +75,7 @@ def _drop_default_kwargs(node: Node) -> bool:
 
 
 def _rename(editor: Editor, node: Node) -> bool:
-    _replace(editor, node, _SAME_ARGUMENTS[node.target], node.args, dict(node.kwargs))  # type: ignore[index]
+    _replace(editor, node, _SAME_ARGUMENTS[overload(node)], node.args, dict(node.kwargs))
     return True
 
 
@@ -91,9 +98,8 @@ def _explicit_padding(editor: Editor, node: Node) -> bool:
     names = ("input", "weight", "bias", "stride")
     args = tuple(argument_value(node, name) for name in names)
     groups = argument_value(node, "groups")
-    _replace(
-        editor, node, _CONV[node.target], (*args, [t // 2 for t in total], dilation, groups), {}  # type: ignore[index]
-    )
+    explicit = (*args, [each // 2 for each in total], dilation, groups)
+    _replace(editor, node, _CONV[overload(node)], explicit, {})
     return True
 
 

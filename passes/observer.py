@@ -50,6 +50,10 @@ class Observer(nn.Module, ABC):
             self.observe(x.detach())
         return x
 
+    def freeze(self) -> None:
+        """Make the record final: what flows through from now on is not recorded."""
+        self.frozen = True
+
     @abstractmethod
     def observe(self, x: Tensor) -> None:
         """Add the non-empty, detached tensor ``x`` to the record."""

@@ -252,5 +252,3 @@ class _Run:
     def _reproducer(self, each: Pass) -> str:
         done = self.pipeline.passes[: self.pipeline.passes.index(each) + 1]
         return f"reproduce: Pipeline.parse({str(Pipeline(done))!r}).run(module, context)"
-
-

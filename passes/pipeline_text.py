@@ -138,7 +138,9 @@ def _options(text: str) -> Iterator[tuple[str, Any]]:
     try:
         call = ast.parse(f"f({text})", mode="eval").body
     except SyntaxError as error:
-        raise PipelineError(f"options '{text}' are not of the form key=value: {error.msg}") from None
+        raise PipelineError(
+            f"options '{text}' are not of the form key=value: {error.msg}"
+        ) from None
     if not isinstance(call, ast.Call) or call.args:
         raise PipelineError(f"options '{text}' are not of the form key=value")
     for keyword in call.keywords:

@@ -188,9 +188,7 @@ def _rows_table(report: Report) -> Table:
     for row in report.rows:
         kernels = ", ".join(f"{kernel} x{count}" for kernel, count in row.kernels.items())
         lowered = "-" if row.lowered is None else str(row.lowered)
-        table.add_row(
-            row.kind, str(row.planned), str(row.converted), lowered, kernels or row.reach
-        )
+        table.add_row(row.kind, str(row.planned), str(row.converted), lowered, kernels or row.reach)
     total = "-" if report.lowered is None else str(report.lowered)
     table.add_section()
     table.add_row("all", str(report.planned), str(report.converted), total, "")

@@ -79,8 +79,6 @@ def _write_groups(path: str, node: Node, groups: Groups) -> bool:
     slots = [slot for slot, _ in annotation.inputs]
     if annotation.output is not None:
         slots.append("")
-    named = tuple(
-        (slot, str(groups.representative[Site(path, node.name, slot)])) for slot in slots
-    )
+    named = tuple((slot, str(groups.representative[Site(path, node.name, slot)])) for slot in slots)
     set_annotation(node, replace(annotation, groups=named))
     return named != annotation.groups

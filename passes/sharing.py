@@ -6,6 +6,7 @@ they stand in the model, and the first site of a group represents it.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Sharing:
         while chain[-1] != a:
             chain.append(came[chain[-1]])
         chain.reverse()
-        for previous, site in zip(chain, chain[1:], strict=False):
+        for previous, site in itertools.pairwise(chain):
             yield site, self._hard[previous][site]
 
 

@@ -11,6 +11,7 @@ from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.qdq import dequantizes
+from quantfx.patterns.schema import overload
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def _duplicate(editor: Editor, node: Node) -> int:
     others = list(node.users)[1:]
     for user in others:
         copy = editor.call(
-            node.target,  # type: ignore[arg-type]  # an OpOverload
+            overload(node),
             node.args,
             kwargs=dict(node.kwargs),
             like=node,

@@ -52,7 +52,9 @@ def dies_here(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
         return None
     found = _ancestors(compute, not_before=min(others))
     stray = [node for node in others if node not in found]
-    return f"{stray[0].name}, which uses {value.name}, may run after {compute.name}" if stray else None
+    return (
+        f"{stray[0].name}, which uses {value.name}, may run after {compute.name}" if stray else None
+    )
 
 
 def constant(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:

@@ -157,7 +157,9 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: _Where) ->
     for key, choices in _CHOICES.items():
         chosen = table.get(key, choices[0])
         if chosen not in choices:
-            raise where.error(f"{key} = '{chosen}'{did_you_mean(chosen, choices)}; one of {choices}")
+            raise where.error(
+                f"{key} = '{chosen}'{did_you_mean(chosen, choices)}; one of {choices}"
+            )
     if "group" not in table:
         raise where.error("'group' is missing: it names the pass that uses the template")
     listed = where.table(table.get("nodes", {}), "nodes")
@@ -254,24 +256,43 @@ def _require_graph(template: Template, where: _Where) -> None:
 
 def _require_names(template: Template, ops: Mapping[str, Op], where: _Where) -> None:
     """Refuse ``quant`` and ``check`` entries that speak of roles or nodes that are not there."""
-    roles = [role.name for role in template.roles]
-    nodes = [node.name for node in template.nodes]
     for key, spec in template.quant:
-        same = _SAME.match(spec)
-        for name in [key, same[1]] if same else [key]:
-            if name not in roles and name != "out":
-                raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
+        _require_quant(template, key, spec, where)
     for check in template.checks:
-        predicate = PREDICATES[check.name]
-        named, others = check.arguments[: predicate.nodes], check.arguments[predicate.nodes :]
-        if len(named) < predicate.nodes or (others and not predicate.takes_ops):
-            raise where.error(
-                f"check {check}: {check.name} takes {predicate.nodes} nodes or roles"
-                f"{', then op names' if predicate.takes_ops else ''}"
-            )
-        for known, given in (([*roles, *nodes], named), (list(ops), others)):
-            for name in given:
-                if name not in known:
-                    raise where.error(
-                        f"check {check}: unknown name '{name}'{did_you_mean(name, known)}"
-                    )
+        _require_check(template, check, ops, where)
+    if template.when == "inputs_quantized" and len(template.nodes) > 1:
+        raise where.error("when = 'inputs_quantized' is for templates of one node")
+
+
+def _require_quant(template: Template, key: str, spec: str, where: _Where) -> None:
+    roles = [role.name for role in template.roles]
+    same = _SAME.match(spec)
+    for name in [key, same[1]] if same else [key]:
+        if name not in roles and name != "out":
+            raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
+    if same and key != "out":
+        raise where.error(f"quant gives '{key}' {spec}: only 'out' can share")
+    if same and not _enters_output(template, same[1]):
+        raise where.error(f"out = {spec}: ${same[1]} does not enter the node that yields out")
+
+
+def _require_check(template: Template, check: Check, ops: Mapping[str, Op], where: _Where) -> None:
+    predicate = PREDICATES[check.name]
+    inner = [*(role.name for role in template.roles), *(node.name for node in template.nodes)]
+    named, others = check.arguments[: predicate.nodes], check.arguments[predicate.nodes :]
+    if len(named) < predicate.nodes or (others and not predicate.takes_ops):
+        raise where.error(
+            f"check {check}: {check.name} takes {predicate.nodes} nodes or roles"
+            f"{', then op names' if predicate.takes_ops else ''}"
+        )
+    for known, given in ((inner, named), (list(ops), others)):
+        for name in given:
+            if name not in known:
+                raise where.error(
+                    f"check {check}: unknown name '{name}'{did_you_mean(name, known)}"
+                )
+
+
+def _enters_output(template: Template, role: str) -> bool:
+    output = next(template.variants()).output
+    return any(isinstance(b, Role) and b.name == role for _, b in output.arguments)

@@ -88,7 +88,7 @@ class Matcher:
         return matches
 
     def explain(self, node: Node, claimed: Iterable[Node] = ()) -> list[NoMatch]:
-        """Return why templates anchored at ``node``'s operator do not match there, deepest first."""
+        """Return why no template anchored at ``node``'s operator matches, deepest first."""
         taken = set(claimed)
         misses = [
             result
@@ -201,9 +201,7 @@ def _bind_arguments(state: _State) -> NoMatch | None:
                     return state.fail("{}.{} is not {}", node.name, name, binding.node)
             elif isinstance(binding, Constant):
                 if value != binding.value:
-                    return state.fail(
-                        "{}.{} is {}, not {}", node.name, name, value, binding.value
-                    )
+                    return state.fail("{}.{} is {}, not {}", node.name, name, value, binding.value)
             else:
                 failure = _bind_role(state, binding, node, name, value)
                 if failure is not None:
@@ -211,9 +209,7 @@ def _bind_arguments(state: _State) -> NoMatch | None:
     return None
 
 
-def _bind_role(
-    state: _State, role: Role, node: Node, slot: str, value: Any
-) -> NoMatch | None:
+def _bind_role(state: _State, role: Role, node: Node, slot: str, value: Any) -> NoMatch | None:
     bound = _as_tensors(role, value)
     if bound is _ABSENT:
         return state.fail("{}.{} is {}, not a tensor", node.name, slot, value)

@@ -56,7 +56,9 @@ class PatternSet:
                 raise PatternError(f"template '{name}' is in both '{self.name}' and '{other.name}'")
         for op in other.ops:
             if self.vocabulary.get(op.name, op) != op:
-                raise PatternError(f"'{self.name}' and '{other.name}' differ in what '{op.name}' is")
+                raise PatternError(
+                    f"'{self.name}' and '{other.name}' differ in what '{op.name}' is"
+                )
         ops = {op.name: op for op in (*self.ops, *other.ops)}
         return PatternSet(
             f"{self.name}+{other.name}", self.templates + other.templates, tuple(ops.values())

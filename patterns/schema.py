@@ -62,6 +62,17 @@ def arguments(target: OpOverload[..., Any]) -> dict[str, Argument]:
     }
 
 
+def overload(node: Node) -> OpOverload[..., Any]:
+    """Return the operator overload that ``node`` calls.
+
+    Raises:
+        TypeError: it calls something else.
+    """
+    if not isinstance(node.target, OpOverload):
+        raise TypeError(f"{node.name} calls {node.target}, not an operator overload")
+    return node.target
+
+
 def argument_value(node: Node, name: str) -> Any:
     """Return what ``node`` passes for the schema argument ``name``.
 
@@ -70,7 +81,7 @@ def argument_value(node: Node, name: str) -> Any:
     Raises:
         KeyError: the operator of ``node`` has no such argument.
     """
-    argument = arguments(node.target)[name]  # type: ignore[arg-type]  # call_function of an OpOverload
+    argument = arguments(overload(node))[name]
     if name in node.kwargs:
         return node.kwargs[name]
     if argument.position < len(node.args):
@@ -84,7 +95,7 @@ def set_argument(node: Node, name: str, value: Any) -> None:
     Raises:
         KeyError: the operator of ``node`` has no such argument.
     """
-    argument = arguments(node.target)[name]  # type: ignore[arg-type]  # call_function of an OpOverload
+    argument = arguments(overload(node))[name]
     if argument.position < len(node.args):
         node.update_arg(argument.position, value)
     else:

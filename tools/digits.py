@@ -94,7 +94,9 @@ def _load() -> tuple[Tensor, Tensor]:
 def _train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
     batches = len(images) // _BATCH
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=_EPOCHS * batches)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=1e-2, total_steps=_EPOCHS * batches
+    )
     for _ in range(_EPOCHS):
         for batch in torch.randperm(len(images)).chunk(batches):
             loss = functional.cross_entropy(model(images[batch]), labels[batch])

@@ -81,7 +81,7 @@ def _load(name: str) -> NDArray[np.uint8]:
     from skimage import data
 
     if name == "motorcycle":
-        pixels, *_ = getattr(data, "stereo_motorcycle")()
+        pixels, *_ = data.stereo_motorcycle()
         return pixels
     pixels = getattr(data, name)()
     return pixels

@@ -218,7 +218,7 @@ def test_avx2_kernels_are_wrong_without_the_bound(
     avx2_outcomes: dict[str, list[dict[str, Any]]],
 ) -> None:
     wrong = [name for name, (plain, _) in avx2_outcomes.items() if plain["wrong"] > 0.1]
-    assert len(wrong) > 60
+    assert len(wrong) > 50
     assert {name.split()[0] for name in wrong} == {"linear", "conv1d", "conv2d", "conv3d"}
 
 

@@ -1,0 +1,137 @@
+"""Find templates that say the same twice, can never match, or bind a role for nothing.
+
+Templates become small labelled networkx graphs: vertices are operators and roles, edges carry the
+argument name (operands that commute share one).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import networkx as nx
+from networkx.algorithms.isomorphism import DiGraphMatcher
+
+from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.template import Constant, PatternNode, Ref, Role, Template, Variant
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong with a template.
+
+    Attributes:
+        rule: Which rule found it.
+        template: The template to change.
+        message: What is wrong, as a sentence.
+    """
+
+    rule: Literal["duplicate", "shadowed", "unused-role"]
+    template: str
+    message: str
+
+
+def lint(patterns: PatternSet) -> tuple[Finding, ...]:
+    """Return what is wrong with ``patterns``, in the order of its templates."""
+    findings: list[Finding] = []
+    for earlier, later in itertools.combinations(patterns.templates, 2):
+        if earlier.group == later.group:
+            findings += _compare(earlier, later)
+    for template in patterns.templates:
+        findings += _unused_roles(template)
+    order = {name: index for index, name in enumerate(patterns.names)}
+    return tuple(sorted(findings, key=lambda finding: order[finding.template]))
+
+
+def to_networkx(variant: Variant) -> nx.DiGraph[str]:
+    """Return ``variant`` as a graph; an edge runs from what is read to the reader.
+
+    Optional roles are left out: a match does not need them.
+    """
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for node in variant.nodes:
+        graph.add_node(node.name, kind="op", targets=node.targets, literals=_literals(node))
+    for node in variant.nodes:
+        commuting = {name for op in node.ops for name in op.commutes or ()}
+        for name, binding in node.arguments:
+            label = "operand" if name in commuting else name
+            if isinstance(binding, Role) and not binding.optional:
+                graph.add_node(f"${binding.name}", kind="role", many=binding.many)
+                graph.add_edge(f"${binding.name}", node.name, argument=label)
+            elif isinstance(binding, Ref):
+                graph.add_edge(binding.node, node.name, argument=label)
+    return graph
+
+
+def _literals(node: PatternNode) -> frozenset[str]:
+    given = [f"{name}={b}" for name, b in node.arguments if isinstance(b, Constant)]
+    required = [f"{name}={value!r}" for op in node.ops for name, value in op.where]
+    return frozenset([*given, *required])
+
+
+def _compare(earlier: Template, later: Template) -> Iterator[Finding]:
+    """Yield at most one finding: every variant of ``later`` is taken by one of ``earlier``."""
+    variants = list(later.variants())
+    takers = [next((e for e in earlier.variants() if _takes(e, v)), None) for v in variants]
+    if all(
+        taker is not None and _equal(taker, v) for taker, v in zip(takers, variants, strict=True)
+    ):
+        yield Finding("duplicate", later.name, f"matches the same graphs as {earlier.name}")
+        return
+    for variant, taker in zip(variants, takers, strict=True):
+        if taker is not None:
+            yield Finding(
+                "shadowed",
+                later.name,
+                f"its variant {variant.label} never matches: {taker.label} comes first and "
+                "matches wherever it would",
+            )
+
+
+def _takes(earlier: Variant, later: Variant) -> bool:
+    """Whether ``earlier`` matches, inside ``later``'s own nodes, wherever ``later`` does."""
+    if not set(earlier.template.checks) <= set(later.template.checks):
+        return False
+    matcher = DiGraphMatcher(
+        to_networkx(later), to_networkx(earlier), node_match=_covers, edge_match=_same_argument
+    )
+    return bool(matcher.subgraph_is_monomorphic())
+
+
+def _equal(a: Variant, b: Variant) -> bool:
+    return _takes(a, b) and _takes(b, a)
+
+
+def _covers(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
+    """Whether whatever the ``later`` vertex is, the ``earlier`` one accepts it."""
+    if earlier["kind"] == "role":
+        return bool(later["kind"] == "op" or later["many"] == earlier["many"])
+    return bool(
+        later["kind"] == "op"
+        and later["targets"] <= earlier["targets"]
+        and earlier["literals"] <= later["literals"]
+    )
+
+
+def _same_argument(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    return bool(a["argument"] == b["argument"])
+
+
+def _unused_roles(template: Template) -> Iterator[Finding]:
+    """Yield required roles that are read once and neither quantized nor checked.
+
+    Templates of float rewrites quantize nothing: their roles are for the rewrite.
+    """
+    if not template.quant:
+        return
+    used = {name for name, _ in template.quant} | {n for c in template.checks for n in c.arguments}
+    reads = [b.name for n in template.nodes for _, b in n.arguments if isinstance(b, Role)]
+    for role in template.roles:
+        if not role.optional and role.name not in used and reads.count(role.name) == 1:
+            yield Finding(
+                "unused-role",
+                template.name,
+                f"{role} is neither quantized nor checked; to accept anything, leave it out",
+            )

@@ -1,0 +1,104 @@
+"""The command line: ``quantfx demo | patterns | backends``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from quantfx import backends
+from quantfx.backends.backend import Backend
+from quantfx.patterns.dot import pattern_set_to_dot
+from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.lint import lint
+from quantfx.patterns.pattern_set import PatternSet
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return its exit status.
+
+    Args:
+        arguments: Without the program's name; those of the process by default.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except QuantfxError as error:
+        Console(stderr=True).print(f"quantfx: {error}", style="red", markup=False)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="quantfx", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+    demo = commands.add_parser("demo", help="quantize a trained network and measure it")
+    demo.add_argument("--output", type=Path, default=Path("demo-out"), help="where drawings go")
+    demo.set_defaults(run=_demo)
+    patterns = commands.add_parser("patterns", help="list, lint and draw the templates of a backend")
+    patterns.add_argument("--backend", default="x86")
+    patterns.add_argument("--draw", type=Path, metavar="FILE", help="draw them to .svg, .png or .dot")
+    patterns.set_defaults(run=_patterns)
+    listing = commands.add_parser("backends", help="list the backends with specs and pipelines")
+    listing.add_argument("--target", default=None, help="'host' or an instruction set")
+    listing.set_defaults(run=_backends)
+    return parser
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from quantfx.tools.demo import run  # the facade reaches tools lazily
+
+    run(options.output)
+    return 0
+
+
+def _patterns(options: argparse.Namespace) -> int:
+    console = Console()
+    patterns = backends.get(options.backend).recipe.patterns
+    console.print(_pattern_table(patterns))
+    findings = lint(patterns)
+    for finding in findings:
+        console.print(f"{finding.rule}: {finding.template}: {finding.message}", style="red")
+    if options.draw is not None:
+        from quantfx.tools.render import render  # the facade reaches tools lazily
+
+        console.print(f"drawn to {render(pattern_set_to_dot(patterns), options.draw)}")
+    return 1 if findings else 0
+
+
+def _pattern_table(patterns: PatternSet) -> Table:
+    table = Table("template", "group", "nodes", "quantized", "reaches", title=patterns.name)
+    for template in patterns.templates:
+        nodes = "\n".join(str(node) for node in template.nodes)
+        checks = "".join(f"\nif {check}" for check in template.checks)
+        quant = "\n".join(f"{key}: {spec}" for key, spec in template.quant)
+        table.add_row(
+            template.name, template.group, nodes + checks, quant, template.kernel or template.reach
+        )
+    return table
+
+
+def _backends(options: argparse.Namespace) -> int:
+    console = Console()
+    for name in backends.NAMES:
+        console.print(_backend_table(backends.get(name, target=options.target)))
+    return 0
+
+
+def _backend_table(backend: Backend) -> Table:
+    target = backend.target.name if backend.target else "any"
+    table = Table(show_header=False, title=f"{backend.name} for {target}")
+    table.add_row("policy", backend.policy)
+    table.add_row("patterns", ", ".join(backend.recipe.patterns.names))
+    for name, spec in backend.recipe.specs:
+        table.add_row(name, str(spec))
+    table.add_row("prepare", str(backend.prepare_pipeline))
+    table.add_row("convert", str(backend.convert_pipeline))
+    return table
+
+
+if __name__ == "__main__":
+    sys.exit(main())
