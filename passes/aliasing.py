@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
-from quantfx.patterns.schema import is_aten_call
+from quantfx.patterns.schema import is_aten_call, schema_arguments
 
 
 def writes_to(node: Node) -> list[Node]:
@@ -27,7 +27,7 @@ def _arguments(node: Node, *, write: bool) -> list[Node]:
     if not isinstance(target, OpOverload):
         return []
     found: list[Node] = []
-    for position, argument in enumerate(target._schema.arguments):
+    for position, argument in enumerate(schema_arguments(target)):
         alias = argument.alias_info
         if alias is None or alias.is_write is not write:
             continue

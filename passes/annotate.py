@@ -55,11 +55,12 @@ def _annotations(match: Match, recipe: Recipe) -> Iterator[tuple[Node, Annotatio
     for node in match.nodes.values():
         own = [edge for edge in edges if edge.node is node and edge.role in quant]
         is_output = node is match.output
-        shares = [_pair(role) for role in _groups(own).values() if len(role) > 1]
-        out = quant.get("out") if is_output else None
-        if out is not None:
-            source = next(e for e in own if e.role == out[len("same(") : -1])
-            shares.append((("", source.slot),))
+        shares = [pair for role in _groups(own).values() for pair in _pairs(role)]
+        output = None
+        if is_output and "out" in quant:
+            source = next(e for e in own if quant["out"] == f"same({e.role})")
+            shares.append(("", source.slot))
+            output = recipe.spec(quant[source.role])
         yield (
             node,
             Annotation(
@@ -69,8 +70,8 @@ def _annotations(match: Match, recipe: Recipe) -> Iterator[tuple[Node, Annotatio
                 kernel=match.template.kernel,
                 reach=match.template.reach,
                 inputs=tuple((edge.slot, recipe.spec(quant[edge.role])) for edge in own),
-                output=recipe.spec(quant[source.role]) if out is not None else None,
-                shares=tuple(pair for pairs in shares for pair in pairs),
+                output=output,
+                shares=tuple(shares),
                 is_output=is_output,
                 pending=match.template.when == "inputs_quantized",
             ),
@@ -84,7 +85,7 @@ def _groups(edges: list[Edge]) -> Mapping[str, list[Edge]]:
     return groups
 
 
-def _pair(edges: list[Edge]) -> tuple[tuple[str, str], ...]:
+def _pairs(edges: list[Edge]) -> tuple[tuple[str, str], ...]:
     """Tie every element of a list argument to its first."""
     return tuple((edge.slot, edges[0].slot) for edge in edges[1:])
 

@@ -38,7 +38,7 @@ def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> Gra
     value = copy.graph.graph_copy(module.graph, copied)
     for original in module.graph.find_nodes(op="output"):
         copy.graph.output(value).meta = dict(original.meta)
-    copy.graph.set_codegen(module.graph._codegen)
+    copy.graph.set_codegen(module.graph._codegen)  # pyright: ignore[reportPrivateUsage]
     copy.meta = dict(module.meta)
     for node in copy.graph.nodes:
         if node.op in ("get_attr", "call_module"):

@@ -106,8 +106,8 @@ def _containers_of_matches(nodes: Iterable[PictureNode]) -> dict[str, tuple[str,
         if node.match:
             known = common.get(node.match, node.containers)
             pairs = zip(known, node.containers, strict=False)
-            pairs = takewhile(lambda pair: pair[0] == pair[1], pairs)
-            common[node.match] = tuple(pair[0] for pair in pairs)
+            equal = takewhile(lambda pair: pair[0] == pair[1], pairs)
+            common[node.match] = tuple(pair[0] for pair in equal)
     return common
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.ao.quantization.fx._decomposed
+import torch.ao.quantization.fx._decomposed  # pyright: ignore[reportUnusedImport]
 from torch.fx import Node
 
 from quantfx.patterns.schema import resolve_op

@@ -32,6 +32,11 @@ class Argument:
     default: Any
 
 
+def schema_arguments(target: OpOverload[..., Any]) -> list[torch.Argument]:
+    """Return the schema's arguments; ``_schema`` has no public name in torch 2.13."""
+    return list(target._schema.arguments)  # pyright: ignore[reportPrivateUsage]
+
+
 def resolve_op(name: str) -> OpOverload[..., Any]:
     """Return the overload called ``namespace.op.overload``, e.g. ``aten.add.Tensor``.
 
@@ -58,7 +63,7 @@ def arguments(target: OpOverload[..., Any]) -> dict[str, Argument]:
     """Return the arguments of ``target`` by name, in schema order."""
     return {
         a.name: Argument(a.name, i, a.default_value if a.has_default_value() else MISSING)
-        for i, a in enumerate(target._schema.arguments)
+        for i, a in enumerate(schema_arguments(target))
     }
 
 

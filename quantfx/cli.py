@@ -38,9 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="quantize a trained network and measure it")
     demo.add_argument("--output", type=Path, default=Path("demo-out"), help="where drawings go")
     demo.set_defaults(run=_demo)
-    patterns = commands.add_parser("patterns", help="list, lint and draw the templates of a backend")
+    patterns = commands.add_parser(
+        "patterns", help="list, lint and draw the templates of a backend"
+    )
     patterns.add_argument("--backend", default="x86")
-    patterns.add_argument("--draw", type=Path, metavar="FILE", help="draw them to .svg, .png or .dot")
+    patterns.add_argument(
+        "--draw", type=Path, metavar="FILE", help="draw them to .svg, .png or .dot"
+    )
     patterns.set_defaults(run=_patterns)
     listing = commands.add_parser("backends", help="list the backends with specs and pipelines")
     listing.add_argument("--target", default=None, help="'host' or an instruction set")

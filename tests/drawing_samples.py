@@ -14,6 +14,7 @@ from torch.fx.node import Argument, map_arg
 
 from quantfx.passes import qdq
 from quantfx.passes.annotation import META_KEY
+from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.graphs import all_graphs, nested
 from quantfx.passes.observer import Observer, QParams
 from quantfx.passes.spec import QuantSpec
@@ -138,9 +139,10 @@ def quantized() -> GraphModule:
         for part in chain:
             part.meta[META_KEY] = Mark(template, f"match of {node.name}")
     for node in calls(module, "max_pool2d"):
+        (tensor,) = node.all_input_nodes
         _quantize_input(node, 0, pairs)
-        for tensor in (node, node.all_input_nodes[0].all_input_nodes[0].all_input_nodes[0]):
-            pairs[tensor].meta["quantfx_group"] = "max_pool2d"
+        for shared in (tensor, node):
+            pairs[shared].meta[GROUP_KEY] = "in = out of max_pool2d"
     module.graph.lint()
     return module
 
@@ -297,6 +299,6 @@ def _fold_weight(module: GraphModule, node: Node) -> None:
         for name, tensor in buffers.items():
             owner.register_buffer(name, tensor)
         stored = [module.graph.get_attr(f"{prefix}{name}") for name in buffers]
-        arguments = (*stored, 0, -128, 127, torch.int8)
+        arguments: tuple[Argument, ...] = (*stored, 0, -128, 127, torch.int8)
         node.update_arg(1, module.graph.call_function(qdq.DEQUANTIZE_PER_CHANNEL, arguments))
     module.graph.erase_node(weight)

@@ -12,11 +12,11 @@ from torch.fx import GraphModule
 from quantfx.passes.dot import to_dot
 
 # syrupy's names hold pytest's parameters and its own `name=` in brackets: `test_x[a b][qdq]`.
-_PLAIN = str.maketrans({"[": ".", "]": None, " ": "_"})
+_PLAIN = str.maketrans({"[": "-", "]": None, " ": "_"})
 
 
 class DotSnapshotExtension(SingleFileSnapshotExtension):
-    """Stores a graph module, or finished text, as ``test_name.parameter.stage.dot``."""
+    """Stores a graph module, or finished text, as ``test_name-parameter-stage.dot``."""
 
     _write_mode = WriteMode.TEXT
     file_extension = "dot"
@@ -47,5 +47,5 @@ class DotSnapshotExtension(SingleFileSnapshotExtension):
         if path.suffix != ".dot" or path.parent.name != test_location.basename:
             return False
         own = test_location.snapshot_name.translate(_PLAIN)
-        named = path.stem == own or path.stem.startswith(f"{own}.")
+        named = path.stem == own or path.stem.startswith((f"{own}-", f"{own}."))
         return named and test_location.matches_snapshot_site(snapshot_location)

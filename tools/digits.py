@@ -86,9 +86,9 @@ def _load() -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
         raise QuantfxError(f"the digits need {error.name}: pip install 'quantfx[demo]'") from error
-    data = load_digits()
-    images = torch.tensor(data.images, dtype=torch.float32).unsqueeze(1) / 16
-    return images, torch.tensor(data.target, dtype=torch.int64)
+    pixels, digits = load_digits(return_X_y=True)
+    images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
+    return images, torch.tensor(digits, dtype=torch.int64)
 
 
 def _train(model: nn.Module, images: Tensor, labels: Tensor) -> None:

@@ -73,17 +73,18 @@ def photograph(name: str) -> Tensor:
 
 
 def _load(name: str) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8]
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 
-        pixels: NDArray[np.uint8] = load_sample_image(f"{name}.jpg")
+        pixels = load_sample_image(f"{name}.jpg")
         return pixels
     from skimage import data
 
     if name == "motorcycle":
-        pixels, *_ = data.stereo_motorcycle()
-        return pixels
-    pixels = getattr(data, name)()
+        pixels, *_ = data.stereo_motorcycle()  # type: ignore[no-untyped-call]  # left of a pair
+    else:
+        pixels = getattr(data, name)()
     return pixels
 
 
