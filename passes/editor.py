@@ -6,7 +6,8 @@ from the cause. Every node made here carries the meta of the node it stands for.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -124,12 +125,7 @@ class Editor:
                 self.erase(node)
         used = {str(n.target) for n in self.graph.nodes if n.op in ("get_attr", "call_module")}
         tensors = [*self.module.named_parameters(), *self.module.named_buffers()]
-        inner = [f"{target}." for target in used]
-        dead = [
-            name
-            for name, _ in tensors
-            if name not in used and not any(name.startswith(prefix) for prefix in inner)
-        ]
+        dead = [name for name, _ in tensors if used.isdisjoint(_prefixes(name))]
         for name in dead:
             owner, _, leaf = name.rpartition(".")
             delattr(self.module.get_submodule(owner), leaf)
@@ -150,6 +146,11 @@ class Editor:
             node.meta["val"] = val
         node.meta[PROVENANCE_KEY] = self.by
         return node
+
+
+def _prefixes(name: str) -> Iterator[str]:
+    """Yield ``a``, ``a.b`` and ``a.b.c`` for ``a.b.c``: a node may refer to a whole module."""
+    return itertools.accumulate(name.split("."), lambda path, leaf: f"{path}.{leaf}")
 
 
 def _fake_result(node: Node) -> object:

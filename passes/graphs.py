@@ -27,7 +27,12 @@ class Site(NamedTuple):
 
 
 def nested(module: GraphModule) -> Iterator[tuple[Node, GraphModule]]:
-    """Yield the graph modules that ``module``'s own graph refers to, with the referring node."""
+    """Yield the graph modules that ``module``'s own graph refers to, with the referring node.
+
+    torch.export stores them as direct children; most modules have none, which is quick to see.
+    """
+    if not any(isinstance(child, GraphModule) for child in module.children()):
+        return
     for node in module.graph.find_nodes(op="get_attr", sort=True):
         value = attribute(module, str(node.target))
         if isinstance(value, GraphModule):

@@ -231,10 +231,10 @@ class _Run:
             self._verify(result, work)
             for instrument in self.instruments:
                 instrument.after(position, each, work, result)
-        except QuantfxError as error:
-            error.add_note(self._reproducer(each))
-            raise
         except Exception as error:  # a pass, ours or the user's, may fail in any way
+            if isinstance(error, QuantfxError) and not isinstance(error, PassError):
+                error.add_note(self._reproducer(each))
+                raise
             raise PassError(f"{each.name} failed: {error}\n{self._reproducer(each)}") from error
         set_facts(work, (facts_of(work) - each.breaks) | each.provides)
         record = PassRecord(each.name, seconds, result.changed, result.remarks, dict(result.stats))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 from torch._ops import OpOverload
@@ -156,7 +157,7 @@ class Variant:
         present = [node.name for node in self.nodes if node.optional]
         return "_".join([self.template.name, *present])
 
-    @property
+    @cached_property
     def output(self) -> PatternNode:
         """The one node whose result leaves the match."""
         consumed = {b.node for n in self.nodes for _, b in n.arguments if isinstance(b, Ref)}

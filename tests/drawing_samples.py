@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import random
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -148,19 +149,16 @@ def quantized() -> GraphModule:
 
 
 def observed() -> GraphModule:
-    """``Residual`` with observers; the block's two inputs share one, by object."""
+    """``Residual`` with observers; those of the pool's output are one with that of the input."""
     module = floating()
     shared = Fixed(ACTIVATION)
-    count = 0
-    for node in calls(module, "conv2d", "linear", "add"):
-        slots = (0, 1) if "add" not in str(node.target) else (1,)
-        for slot in slots:
-            weight = slot == 1 and len(slots) == 2
-            target = f"activation_post_process_{count}"
-            count += 1
-            module.add_module(target, Fixed(WEIGHT) if weight else shared)
-            with module.graph.inserting_before(node):
-                node.update_arg(slot, module.graph.call_module(target, (node.args[slot],)))
+    for node in calls(module, "conv2d", "linear"):
+        _observe_input(module, node, 1, Fixed(WEIGHT))
+    for node in calls(module, "conv2d", "linear"):
+        pooled = node.all_input_nodes[0].name in ("x", "max_pool2d")
+        _observe_input(module, node, 0, shared if pooled else Fixed(ACTIVATION))
+    (add,) = calls(module, "add")
+    _observe_input(module, add, 1, shared)
     module.graph.lint()
     return module
 
@@ -199,6 +197,18 @@ def counting() -> GraphModule:
     return GraphModule(root, graph)
 
 
+def chain(length: int, modules: int = 1) -> GraphModule:
+    """Return ``length`` operations, evenly in ``modules`` modules of the top level."""
+    graph = Graph()
+    node = graph.placeholder("x")
+    for index in range(length):
+        node = graph.call_function(ATEN.relu.default if index % 2 else ATEN.neg.default, (node,))
+        path = f"part{index * modules // length}" if modules > 1 else ""
+        node.meta["nn_module_stack"] = {path: (path, nn.Module)}
+    graph.output(node)
+    return GraphModule(nn.Module(), graph)
+
+
 SAMPLES: dict[str, Callable[[], GraphModule]] = {
     "floating": floating,
     "quantized": quantized,
@@ -213,6 +223,11 @@ def calls(module: GraphModule, *ops: str) -> list[Node]:
     """Return the calls of operators whose short name starts with one of ``ops``."""
     nodes = [n for n in module.graph.nodes if n.op == "call_function"]
     return [n for n in nodes if str(n.target).removeprefix("aten.").startswith(ops)]
+
+
+def drawn_nodes(text: str) -> list[str]:
+    """Return the names of the nodes in DOT text."""
+    return re.findall(r'^ *"([^"]*)" \[', text, flags=re.M)
 
 
 def shuffled(module: GraphModule, seed: int) -> GraphModule:
@@ -281,6 +296,14 @@ def _quantize_input(node: Node, slot: int, pairs: dict[Node, Node]) -> None:
             pairs[tensor] = node.graph.call_function(qdq.QUANTIZE_PER_TENSOR, (tensor, *qparams))
         dq = node.graph.call_function(qdq.DEQUANTIZE_PER_TENSOR, (pairs[tensor], *qparams))
     node.update_arg(slot, dq)
+
+
+def _observe_input(module: GraphModule, node: Node, slot: int, observer: Observer) -> None:
+    count = sum(n.op == "call_module" for n in module.graph.nodes)
+    target = f"activation_post_process_{count}"
+    module.add_module(target, observer)
+    with module.graph.inserting_before(node):
+        node.update_arg(slot, module.graph.call_module(target, (node.args[slot],)))
 
 
 def _fold_weight(module: GraphModule, node: Node) -> None:

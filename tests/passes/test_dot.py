@@ -24,6 +24,8 @@ from tests.drawing_samples import (
     Residual,
     calls,
     capture,
+    chain,
+    drawn_nodes,
     every_edge,
     quantized,
     rewire,
@@ -37,22 +39,6 @@ def line(text: str, name: str) -> str:
     """The line of one node or edge."""
     (found,) = [one for one in text.splitlines() if one.strip().startswith(f"{name} [")]
     return found.strip()
-
-
-def nodes(text: str) -> list[str]:
-    return re.findall(r'^ *"([^"]*)" \[', text, flags=re.M)
-
-
-def chain(length: int, modules: int = 1) -> GraphModule:
-    """``length`` operations, evenly in ``modules`` modules of the top level."""
-    graph = Graph()
-    node = graph.placeholder("x")
-    for index in range(length):
-        node = graph.call_function(ATEN.relu.default if index % 2 else ATEN.neg.default, (node,))
-        path = f"part{index * modules // length}" if modules > 1 else ""
-        node.meta["nn_module_stack"] = {path: (path, nn.Module)}
-    graph.output(node)
-    return GraphModule(nn.Module(), graph)
 
 
 def negated(node: Node) -> Node:
@@ -216,11 +202,11 @@ def test_labels_are_escaped(evil: str) -> None:
 
 def test_depth_collapses_deeper_modules_to_one_node_with_counts() -> None:
     module = quantized()
-    assert "layer.0/" in nodes(to_dot(module, depth=1))
+    assert "layer.0/" in drawn_nodes(to_dot(module, depth=1))
     text = to_dot(module, depth=0)
     assert "5 ops: 2 conv2d, 2 relu, 1 add; 1 q" in line(text, '"layer/"')
-    assert "layer.0.conv1/conv2d" not in nodes(text)
-    assert "stem/conv2d" in nodes(text)
+    assert "layer.0.conv1/conv2d" not in drawn_nodes(text)
+    assert "stem/conv2d" in drawn_nodes(text)
     assert 'class="dequantize"' in line(text, '"max_pool2d:q" -> "layer/"')
     assert to_dot(module, depth=9) == to_dot(module)
 
@@ -229,14 +215,14 @@ def test_depth_collapses_deeper_modules_to_one_node_with_counts() -> None:
 def test_around_shows_a_neighbourhood_that_ends_in_stubs(around: str) -> None:
     text = to_dot(quantized(), around=around, radius=1)
     assert 'penwidth="2.5"' in text
-    assert "layer.0/add" in nodes(text)
+    assert "layer.0/add" in drawn_nodes(text)
     assert 'class="stub"' in text
-    assert "x" not in nodes(text)
+    assert "x" not in drawn_nodes(text)
 
 
 def test_around_takes_a_module() -> None:
     text = to_dot(quantized(), around="layer.0", radius=0)
-    assert {n for n in nodes(text) if 'class="stub"' not in line(text, f'"{n}"')} >= {
+    assert {n for n in drawn_nodes(text) if 'class="stub"' not in line(text, f'"{n}"')} >= {
         "layer.0.conv1/conv2d",
         "layer.0.conv2/conv2d",
         "layer.0/add",
@@ -259,6 +245,6 @@ def test_negative_numbers_are_errors(wrong: dict[str, int]) -> None:
 @pytest.mark.parametrize("modules", [1, 20, 200])
 def test_overview_holds_its_limit(modules: int) -> None:
     module = chain(400, modules)
-    assert len(nodes(to_dot(module))) == 402
-    assert len(nodes(to_overview_dot(module, limit=100))) <= 100
+    assert len(drawn_nodes(to_dot(module))) == 402
+    assert len(drawn_nodes(to_overview_dot(module, limit=100))) <= 100
     assert to_overview_dot(module, limit=500) == to_dot(module)

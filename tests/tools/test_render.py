@@ -10,8 +10,7 @@ from quantfx.passes.dot import to_dot
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.draw import READABLE_NODES, draw
 from quantfx.tools.render import render
-from tests.drawing_samples import SAMPLES, Einsum, capture
-from tests.passes.test_dot import chain, nodes
+from tests.drawing_samples import SAMPLES, Einsum, capture, chain, drawn_nodes
 
 TEXT = 'digraph {\n  "a" -> "b"\n}\n'
 
@@ -102,7 +101,7 @@ def test_unknown_format_is_an_error(tmp_path: Path) -> None:
 def test_draw_collapses_what_is_too_large_to_read(modules: int, tmp_path: Path) -> None:
     module = chain(2 * READABLE_NODES, modules)
     collapsed = draw(module, tmp_path / "graph.dot").read_text(encoding="utf-8")
-    assert len(nodes(collapsed)) <= READABLE_NODES
+    assert len(drawn_nodes(collapsed)) <= READABLE_NODES
     asked = draw(module, tmp_path / "all.dot", depth=9).read_text(encoding="utf-8")
     assert asked == to_dot(module)
 

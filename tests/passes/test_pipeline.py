@@ -1,0 +1,254 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch.fx import GraphModule
+
+from quantfx.backends.x86 import CONVERT, PREPARE, x86
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.canonicalize import CANONICALIZE
+from quantfx.passes.capture import capture
+from quantfx.passes.errors import CalibrationError, PassError, PipelineError
+from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.instruments import CheckNumerics, DumpGraphs
+from quantfx.passes.pass_record import facts_of, records_of
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.tidy import Tidy
+from quantfx.patterns.schema import resolve_op
+from tests.models.small import mlp
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+@dataclass(frozen=True)
+class Note(Pass):
+    """A user's own pass: writes on every node's meta that it was there."""
+
+    threshold: int = 3
+    words: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "note"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        for node in module.graph.nodes:
+            node.meta["note"] = self.threshold
+        return PassResult(changed=False, stats={"noted": len(module.graph.nodes)})
+
+
+@dataclass(frozen=True)
+class Break(Pass):
+    """Misbehaves in the way ``how`` says."""
+
+    how: str = "raise"
+
+    name: ClassVar[str] = "break"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        [relu] = module.graph.find_nodes(op="call_function", target=resolve_op("aten.relu.default"))
+        if self.how == "raise":
+            raise RuntimeError("boom")
+        if self.how == "lie":
+            relu.target = resolve_op("aten.tanh.default")
+            return PassResult(changed=False)
+        if self.how == "boast":
+            return PassResult(changed=True)
+        if self.how == "order":
+            relu.prepend(next(iter(relu.users)))
+        if self.how == "maths":
+            relu.target = resolve_op("aten.tanh.default")
+        return PassResult(changed=True)
+
+
+def graph() -> GraphModule:
+    return capture(mlp(), (X,))
+
+
+def test_edits_return_another_pipeline() -> None:
+    names = PREPARE.names
+    assert PREPARE.without("annotate-max-pool").names == tuple(
+        n for n in names if n != "annotate-max-pool"
+    )
+    assert PREPARE.after("share", Note()).names.index("note") == names.index("share") + 1
+    assert PREPARE.before("share", Note()).names.index("note") == names.index("share")
+    assert PREPARE.replace("share", Note()).names.index("note") == names.index("share")
+    assert PREPARE.upto("propagate").names == names[: names.index("propagate") + 1]
+    moved = PREPARE.move("annotate-mul", before="annotate-conv")
+    assert moved.names.index("annotate-mul") == moved.names.index("annotate-conv") - 1
+    assert sorted(moved.names) == sorted(names)
+    assert PREPARE.names == names
+
+
+def test_pipelines_are_values() -> None:
+    assert Pipeline(PREPARE.elements, "prepare") == PREPARE
+    assert (PREPARE + CONVERT).names == PREPARE.names + CONVERT.names
+    assert hash(PREPARE) == hash(Pipeline(PREPARE.elements, "prepare"))
+
+
+def test_text_form_round_trips_with_options_and_nesting() -> None:
+    pipeline = Pipeline(
+        (CANONICALIZE, *PREPARE.elements, Note(threshold=5, words=("a", "b")), InsertQDQ("float"))
+    )
+    text = str(pipeline)
+    assert "note{threshold=5, words=('a', 'b')}" in text
+    assert "insert-qdq{uncalibrated='float'}" in text
+    assert text.startswith("canonicalize(inline-no-grad, ")
+    assert Pipeline.parse(text, passes=(Note,)) == pipeline
+    assert Pipeline.parse("") == Pipeline(())
+
+
+def test_edits_reach_into_nested_pipelines() -> None:
+    pipeline = Pipeline((CANONICALIZE, Note()))
+    assert "remove-dropout" not in pipeline.without("remove-dropout").names
+    assert pipeline.without("canonicalize").names == ("note",)
+    assert pipeline.upto("canonicalize").names == CANONICALIZE.names
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "share, anotate-conv",
+            "column 19: no pass 'anotate-conv' (did you mean 'annotate-conv'?)",
+        ),
+        (
+            "insert-qdq{uncalibratd='float'}",
+            "no option 'uncalibratd' (did you mean 'uncalibrated'?)",
+        ),
+        ("insert-qdq{uncalibrated=float}", "option 'uncalibrated' is not a literal value"),
+        ("insert-qdq{uncalibrated", "'{' is never closed"),
+        ("share tidy", "expected ',' or the end, not 'tidy'"),
+        ("share,,tidy", "expected the name of a pass, not ','"),
+        ("some(share", "expected ')'"),
+    ],
+)
+def test_parse_errors_name_the_column_and_the_fix(text: str, message: str) -> None:
+    with pytest.raises(PipelineError) as error:
+        Pipeline.parse(text)
+    assert message in str(error.value)
+
+
+def test_edit_errors() -> None:
+    with pytest.raises(PipelineError, match="no pass 'shar' .*did you mean 'share'"):
+        PREPARE.without("shar")
+    with pytest.raises(PipelineError, match="occurs 2 times"):
+        (PREPARE + Pipeline((Note(), Note()))).replace("note", Tidy())
+    with pytest.raises(PipelineError, match="either before= or after="):
+        PREPARE.move("share")
+
+
+def test_facts_are_checked_before_anything_runs() -> None:
+    with pytest.raises(PipelineError) as missing:
+        PREPARE.without("share").check()
+    assert str(missing.value) == (
+        "insert-observers (pass 8 of 8) needs 'shared': provided by share, which has not run on "
+        "this module"
+    )
+    with pytest.raises(PipelineError, match="provided by share, which comes later"):
+        PREPARE.move("share", after="insert-observers").check()
+    with pytest.raises(PipelineError, match="insert-qdq before it breaks that"):
+        Pipeline((*PREPARE.elements, InsertQDQ(), InsertQDQ())).check()
+    with pytest.raises(PipelineError, match="insert-qdq .* needs 'observed'"):
+        x86().convert(graph())
+
+
+def test_running_half_way_and_on_is_running_whole() -> None:
+    backend = x86()
+    whole = PREPARE.run(graph(), backend.context)
+    half = PREPARE.upto("propagate").run(graph(), backend.context)
+    assert "annotated" in facts_of(half)
+    assert "observed" not in facts_of(half)
+    rest = Pipeline(PREPARE.passes[PREPARE.names.index("propagate") + 1 :])
+    assert str(rest.run(half, backend.context).graph) == str(whole.graph)
+
+
+def test_a_users_own_pass_runs_and_is_recorded() -> None:
+    module = graph()
+    done = Pipeline((Note(threshold=7),)).run(module)
+    assert all(node.meta["note"] == 7 for node in done.graph.nodes)
+    assert not any("note" in node.meta for node in module.graph.nodes), "the input is not touched"
+    record = records_of(done)[-1]
+    assert (record.name, record.changed, record.stats) == ("note", False, {"noted": 9})
+    assert record.seconds >= 0
+
+
+def test_the_input_module_is_never_changed() -> None:
+    module = graph()
+    before = str(module.graph), module.code, sorted(module.state_dict())
+    prepared = x86().prepare(module)
+    prepared(X)
+    x86().convert(prepared)
+    assert before == (str(module.graph), module.code, sorted(module.state_dict()))
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("raise", "break failed: boom"),
+        ("lie", "break failed: it says it left the module, but it changed it"),
+        ("boast", "break failed: it says it changed the module, but it did not"),
+        ("order", "break failed: it left an invalid graph"),
+    ],
+)
+def test_a_bad_pass_is_caught_with_a_reproducer(how: str, message: str) -> None:
+    pipeline = Pipeline((Note(), Break(how), Note(4)))
+    with pytest.raises(PassError) as error:
+        pipeline.run(graph())
+    assert message in str(error.value)
+    text = str(Pipeline(pipeline.elements[:2]))
+    assert f"reproduce: Pipeline.parse({text!r})" in str(error.value)
+
+
+def test_our_own_errors_keep_their_type_and_gain_a_reproducer() -> None:
+    prepared = x86().prepare(graph())
+    with pytest.raises(CalibrationError) as error:
+        CONVERT.run(prepared)
+    assert error.value.__notes__ == ["reproduce: Pipeline.parse('insert-qdq').run(module, context)"]
+
+
+def test_numerics_are_checked_on_request() -> None:
+    check = CheckNumerics((X,))
+    PREPARE.run(graph(), x86().context, instruments=[check])
+    with pytest.raises(PassError, match="it changed the function: output 0 is off by"):
+        Pipeline((Break("maths"),)).run(graph(), instruments=[check])
+
+
+def test_dumps_are_written_only_for_passes_that_changed_something(tmp_path: Path) -> None:
+    PREPARE.run(graph(), x86().context, instruments=[DumpGraphs(tmp_path)])
+    assert sorted(file.name for file in tmp_path.iterdir()) == [
+        "03-annotate-linear.dot",
+        "03-annotate-linear.txt",
+        "07-share.dot",
+        "07-share.txt",
+        "08-insert-observers.dot",
+        "08-insert-observers.txt",
+    ]
+
+
+def test_fingerprint_covers_options_and_patterns() -> None:
+    a, b = Pipeline((Note(3),)), Pipeline((Note(4),))
+    assert a.fingerprint() == Pipeline((Note(),)).fingerprint()
+    assert a.fingerprint() != b.fingerprint()
+    less = x86().without_templates("flatten")
+    assert PREPARE.fingerprint(x86().context) != PREPARE.fingerprint(less.context)
+
+
+def test_one_clone_and_one_recompile_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, counts = graph(), [0]
+    real = GraphModule.recompile
+
+    def counted(self: GraphModule) -> object:
+        counts[0] += len(self.graph.nodes) > 0  # the empty graph of a clone costs nothing
+        return real(self)
+
+    monkeypatch.setattr(GraphModule, "recompile", counted)
+    PREPARE.run(module, x86().context)
+    assert counts == [1]
+
+
+def test_annotating_without_a_recipe_says_so() -> None:
+    with pytest.raises(PipelineError, match="annotate-conv needs a recipe"):
+        PREPARE.run(graph())

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from quantfx.patterns.errors import PatternError
+from quantfx.patterns.loader import load
+from quantfx.patterns.template import Constant, Ref, Role
+
+HEAD = 'schema = 1\nvocabulary = "{vocabulary}"\n'
+CONV = """
+[template.conv]
+group = "conv"
+nodes.conv = { op = "conv2d", input = "$x", weight = "$w" }
+nodes.relu = { op = "relu", self = "conv", optional = true }
+quant = { x = "act" }
+check = ["constant(w)"]
+"""
+
+
+def write(folder: Path, text: str, head: str = HEAD) -> Path:
+    vocabulary = Path(__file__).parents[2] / "patterns" / "vocabulary.toml"
+    file = folder / "mine.toml"
+    file.write_text(head.format(vocabulary=vocabulary) + text, encoding="utf-8")
+    return file
+
+
+def test_reads_a_template(tmp_path: Path) -> None:
+    template = load(write(tmp_path, CONV))["conv"]
+    assert [node.name for node in template.nodes] == ["conv", "relu"]
+    assert dict(template.nodes[0].arguments) == {"input": Role("x"), "weight": Role("w")}
+    assert dict(template.nodes[1].arguments) == {"self": Ref("conv")}
+    assert [variant.label for variant in template.variants()] == ["conv_relu", "conv"]
+    assert template.variants().__next__().output.name == "relu"
+
+
+def test_literals_and_role_suffixes(tmp_path: Path) -> None:
+    text = CONV.replace('weight = "$w" }', 'weight = "$w", bias = "$b?", groups = 1 }')
+    arguments = dict(load(write(tmp_path, text))["conv"].nodes[0].arguments)
+    assert arguments["bias"] == Role("b", optional=True)
+    assert arguments["groups"] == Constant(1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (('op = "conv2d"', 'op = "conv2dd"'), "no op 'conv2dd' in the vocabulary (did you mean 'conv2d'?)"),
+        (('input = "$x"', 'inptu = "$x"'), "aten.conv2d.default has no argument 'inptu' (did you mean 'input'?)"),
+        (('self = "conv"', 'self = "cnov"'), "'cnov' is no node of the template (did you mean 'conv'?)"),
+        (('"$w" }', '"$W" }'), "'$W' is not of the form $role, $role? or $role*"),
+        (("constant(w)", "constnat(w)"), "no predicate 'constnat' (did you mean 'constant'?)"),
+        (("constant(w)", "constant(v)"), "unknown name 'v'"),
+        (("constant(w)", "constant"), "is not of the form predicate(name, ...)"),
+        (("constant(w)", "same_shape(w)"), "same_shape takes 2 nodes or roles"),
+        (("quant = { x", "quant = { y"), "quant names 'y', which is no role"),
+        (('group = "conv"', 'gruop = "conv"'), "unknown key 'gruop' (did you mean 'group'?)"),
+        (('group = "conv"\n', ""), "'group' is missing"),
+        (('"act" }', '"act", out = "same(x)" }'), "$x does not enter the node that yields out"),
+        (('quant = {', 'reach = "kernal"\nquant = {'), "reach = 'kernal' (did you mean 'kernel'?)"),
+        (('quant = {', 'when = "inputs_quantized"\nquant = {'), "for templates of one node"),
+        (('input = "$x", weight', 'input = "relu", weight'), "form a cycle"),
+        (('self = "conv", optional = true', 'self = "$y"'), "exactly one node may be left unread"),
+        (('self = "conv", optional', 'self = "$y", optional'), "an optional node must read another"),
+    ],
+)  # fmt: skip
+def test_errors_name_file_key_and_fix(
+    tmp_path: Path, change: tuple[str, str], message: str
+) -> None:
+    assert change[0] in CONV
+    with pytest.raises(PatternError) as error:
+        load(write(tmp_path, CONV.replace(*change)))
+    assert message in str(error.value)
+    assert str(error.value).startswith("mine.toml: [template.conv")
+
+
+@pytest.mark.parametrize(
+    ("ops", "message"),
+    [
+        ('f = ["aten.gelu.defualt"]', "no overload 'aten.gelu.defualt'"),
+        ('f = ["aten.gleu.default"]', "no operator 'aten.gleu.default'"),
+        ('f = ["gelu"]', "is not of the form namespace.operator.overload"),
+        ("f = []", "must list at least one operator overload"),
+        ('f = { targets = ["aten.add.Tensor"], commutes = ["slef", "other"] }', "no argument 'slef'"),
+    ],
+)  # fmt: skip
+def test_vocabulary_is_checked_against_torch(tmp_path: Path, ops: str, message: str) -> None:
+    with pytest.raises(PatternError, match="mine.toml") as error:
+        load(write(tmp_path, f"[ops]\n{ops}\n", head="schema = 1\n"))
+    assert message in str(error.value)
+
+
+def test_extends_and_without(tmp_path: Path) -> None:
+    pt2e = Path(__file__).parents[2] / "patterns" / "pt2e.toml"
+    file = tmp_path / "less.toml"
+    file.write_text(f'schema = 1\nextends = "{pt2e}"\nwithout = ["max_pool2d"]\n', encoding="utf-8")
+    names = load(file).names
+    assert "max_pool2d" not in names
+    assert len(names) == len(load("pt2e").names) - 1
+    file.write_text(file.read_text().replace("max_pool2d", "max_pool"), encoding="utf-8")
+    with pytest.raises(PatternError, match="did you mean 'max_pool2d'"):
+        load(file)
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(PatternError, match="no pattern set 'pt2'.*did you mean 'pt2e'"):
+        load("pt2")
+    with pytest.raises(PatternError, match="cannot be read"):
+        load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("schema = \n", encoding="utf-8")
+    with pytest.raises(PatternError, match=r"bad.toml: not valid TOML.*line 1"):
+        load(tmp_path / "bad.toml")
+    (tmp_path / "old.toml").write_text("schema = 0\n", encoding="utf-8")
+    with pytest.raises(PatternError, match="expected 1"):
+        load(tmp_path / "old.toml")

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import pytest
+
+from quantfx.patterns.errors import PatternError
+from quantfx.patterns.loader import load
+
+
+def test_without_keeps_order_and_names_the_nearest() -> None:
+    patterns = load("pt2e")
+    assert patterns.without("linear").names == tuple(n for n in patterns.names if n != "linear")
+    with pytest.raises(PatternError, match="no template 'conv2' .*did you mean 'conv2d'"):
+        patterns.without("conv2")
+
+
+def test_union_refuses_a_template_twice() -> None:
+    with pytest.raises(PatternError, match="template 'conv2d_add' is in both"):
+        load("pt2e") | load("pt2e")
+
+
+def test_digest_covers_templates_order_and_checks() -> None:
+    patterns = load("pt2e")
+    assert patterns.digest == load("pt2e").digest
+    assert patterns.digest != patterns.without("flatten").digest
+    assert patterns.digest != (patterns.without("mul") | patterns.group("mul")).digest

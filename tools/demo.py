@@ -1,0 +1,210 @@
+"""``quantfx demo``: quantize a trained network in the open, and measure what it cost and won."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import quantfx
+from quantfx.result import Result
+from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
+from quantfx.tools.metrics import size_in_bytes, sqnr_db, top1_agreement
+from quantfx.tools.photographs import (
+    CALIBRATION_PHOTOGRAPHS,
+    TEST_PHOTOGRAPHS,
+    calibration_crops,
+    test_crops,
+)
+from quantfx.tools.side_by_side import Ratio, ratio
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What the demo quantizes.
+
+    Attributes:
+        title: One line about the network and its data.
+        model: A classifier in eval mode that takes one image tensor.
+        calibration: Images to calibrate with.
+        test: Other images, to compare the float and the int8 network on.
+    """
+
+    title: str
+    model: nn.Module
+    calibration: Tensor
+    test: Tensor
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the table shows: outputs on the test images, sizes and speed."""
+
+    float_outputs: Tensor
+    quantized_outputs: Tensor
+    compiled_outputs: Tensor
+    float_bytes: int
+    quantized_bytes: int
+    speed: Ratio
+
+
+def efficientnet_on_photographs() -> Subject:
+    """Return EfficientNet-Lite0 with ImageNet weights and crops of bundled photographs."""
+    return Subject(
+        "EfficientNet-Lite0 with its ImageNet weights; calibrated on crops of "
+        f"{', '.join(CALIBRATION_PHOTOGRAPHS)}; compared on crops of {', '.join(TEST_PHOTOGRAPHS)}",
+        load_efficientnet_lite0(),
+        calibration_crops(),
+        test_crops(),
+    )
+
+
+def run(output: Path, subject: Subject | None = None, console: Console | None = None) -> Measured:
+    """Quantize, compile, compare and draw; print every step and return the figures.
+
+    Args:
+        output: Folder for the drawings, made if missing.
+        subject: What to quantize; by default EfficientNet-Lite0 on photographs.
+        console: Where to print; by default standard output.
+
+    Raises:
+        QuantfxError: a package of the demo is missing.
+    """
+    console = console or Console()
+    subject = subject or efficientnet_on_photographs()
+    _heading(console, "1. The network and its data")
+    _introduce(console, subject)
+    _heading(console, "2. Quantize and compile")
+    result, compiled = _quantize(console, subject)
+    _heading(console, "3. What became of every operator")
+    console.print(result.report)
+    _heading(console, "4. What it cost and what it won")
+    measured = _measure(console, subject, result, compiled)
+    console.print(_table(measured))
+    _heading(console, "5. The graph before and after")
+    _draw(console, subject, result, output)
+    return measured
+
+
+def _heading(console: Console, text: str) -> None:
+    console.rule(f"[bold]{text}", align="left")
+
+
+def _introduce(console: Console, subject: Subject) -> None:
+    parameters = sum(parameter.numel() for parameter in subject.model.parameters())
+    console.print(f"{subject.title}.", markup=False, highlight=False)
+    console.print(
+        f"{parameters / 1e6:.2f} M parameters, {size_in_bytes(subject.model) / 1e6:.1f} MB; "
+        f"{len(subject.calibration)} images to calibrate, {len(subject.test)} others to compare."
+    )
+
+
+def _quantize(console: Console, subject: Subject) -> tuple[Result, Callable[[Tensor], Any]]:
+    result = quantfx.quantize(
+        subject.model,
+        (subject.calibration[:1],),
+        backend="x86",
+        calibration=_one_by_one(subject.calibration),
+    )
+    with console.status("Inductor compiles the quantized graph to int8 kernels ..."):
+        compiled = result.compile()
+    console.print("Quantized, and compiled by Inductor onto oneDNN's int8 kernels.")
+    return result, compiled
+
+
+def _measure(
+    console: Console, subject: Subject, result: Result, compiled: Callable[[Tensor], Any]
+) -> Measured:
+    with console.status("Running the test images through all three networks ..."):
+        float_outputs = _run(subject.model, subject.test)
+        quantized_outputs = _run(result.quantized, subject.test)
+        compiled_outputs = _run(compiled, subject.test)
+    with console.status("Compiling the float network and taking turns with the int8 one ..."):
+        speed = _speed(subject, compiled)
+    return Measured(
+        float_outputs,
+        quantized_outputs,
+        compiled_outputs,
+        size_in_bytes(subject.model),
+        size_in_bytes(result.quantized),
+        speed,
+    )
+
+
+def _run(network: Callable[[Tensor], Any], images: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([network(image) for image in _one_by_one(images)])
+
+
+def _one_by_one(images: Tensor) -> tuple[Tensor, ...]:
+    return images.chunk(len(images))
+
+
+def _speed(subject: Subject, compiled: Callable[[Tensor], Any]) -> Ratio:
+    # Freezing is what makes Inductor fast on a CPU: without it the comparison would flatter int8.
+    baseline = torch.compile(subject.model, options={"freezing": True})
+    image = subject.test[:1]
+    with torch.no_grad():
+        return ratio(lambda: baseline(image), lambda: compiled(image))
+
+
+def _table(measured: Measured) -> Table:
+    table = Table("", "measured", "which means", show_lines=True)
+    for row in _rows(measured):
+        table.add_row(*row)
+    return table
+
+
+def _rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
+    reference = measured.float_outputs
+    for name, outputs, meaning in (
+        ("q/dq graph, run in float", measured.quantized_outputs, "from rounding to 8 bits alone"),
+        ("compiled, int8 kernels", measured.compiled_outputs, "as deployed on this machine"),
+    ):
+        same, ratio_db = top1_agreement(reference, outputs), sqnr_db(reference, outputs)
+        yield (
+            f"top-1 agreement\n{name}",
+            f"{same:.1%}",
+            f"{round(same * len(reference))} of {len(reference)} images keep the class that the "
+            f"float network gave them, {meaning}.",
+        )
+        yield (
+            f"signal to noise\n{name}",
+            f"{ratio_db:.1f} dB",
+            f"The outputs are off by {10 ** (-ratio_db / 20):.0%} of their own size, {meaning}.",
+        )
+    yield _size_row(measured)
+    yield _speed_row(measured.speed)
+
+
+def _size_row(measured: Measured) -> tuple[str, str, str]:
+    before, after = measured.float_bytes, measured.quantized_bytes
+    return (
+        "size of all tensors",
+        f"{before / 1e6:.1f} -> {after / 1e6:.1f} MB",
+        f"The network takes {after / before:.0%} of the memory it took in float.",
+    )
+
+
+def _speed_row(speed: Ratio) -> tuple[str, str, str]:
+    comparison = "faster than" if speed.median > 1 else "no faster than"
+    return (
+        "speed, one image",
+        str(speed),
+        f"int8 is {comparison} float compiled by the same Inductor (with freezing): median, "
+        "lowest and highest of rounds in which the two took turns.",
+    )
+
+
+def _draw(console: Console, subject: Subject, result: Result, output: Path) -> None:
+    output.mkdir(parents=True, exist_ok=True)
+    before = quantfx.capture(subject.model, (subject.calibration[:1],))
+    for name, graph in (("before", before), ("after", result.quantized)):
+        written = quantfx.draw(graph, output / f"{name}.svg")
+        console.print(f"{name}: {written}", markup=False, highlight=False)
