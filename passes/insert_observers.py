@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.branch_observer import BranchObserver
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute, module_path
 from quantfx.passes.make_observer import make_observer
@@ -30,10 +31,10 @@ class InsertObservers(Pass):
         """Insert observers behind every tensor that an annotation quantizes."""
         observers = _Observers()
         inserted = 0
-        for _, graph_module in all_graphs(module):
+        for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            wanted = _wanted(graph_module)
-            for producer, want in wanted.items():
+            observers.in_branch = path != ""
+            for producer, want in _wanted(graph_module).items():
                 _observe(editor, producer, want, observers)
             inserted += editor.edits
         return PassResult(
@@ -56,6 +57,7 @@ class _Observers:
     by_group: dict[str, tuple[str, Observer]] = field(
         default_factory=dict[str, tuple[str, Observer]]
     )
+    in_branch: bool = False
 
     def get(self, group: str, spec: QuantSpec, label: str) -> tuple[str, Observer]:
         if group not in self.by_group:
@@ -84,26 +86,35 @@ def _observe(editor: Editor, producer: Node, want: _Want, observers: _Observers)
     source = producer
     if want.output is not None:
         group, spec = want.output
-        source = _insert(editor, producer, producer, observers.get(group, spec, _label(producer)))
+        source = _insert(editor, producer, producer, observers, (group, spec, _label(producer)))
         producer.replace_all_uses_with(source, lambda user: user is not source)
     for group, readers in want.readers.items():
         if want.output is not None and group == want.output[0]:
             continue
         node, slot, spec = readers[0]
         label = f"{_label(node)}.{slot}"
-        observed = _insert(editor, producer, source, observers.get(group, spec, label))
+        observed = _insert(editor, producer, source, observers, (group, spec, label))
         for node, slot, _ in readers:
             write_slot(node, slot, observed)
 
 
-def _insert(editor: Editor, producer: Node, source: Node, named: tuple[str, Observer]) -> Node:
-    name, observer = named
-    if producer.op == "get_attr" and not observer.observed:
+def _insert(
+    editor: Editor,
+    producer: Node,
+    source: Node,
+    observers: _Observers,
+    wanted: tuple[str, QuantSpec, str],
+) -> Node:
+    name, observer = observers.get(*wanted)
+    stored = observer
+    if producer.op == "get_attr":
         weight = attribute(editor.module, str(producer.target))
-        if isinstance(weight, Tensor):
+        if isinstance(weight, Tensor) and not observer.observed:
             observer(weight)
             observer.freeze()
-    return editor.call_module(name, observer, source, after=source)
+    elif observers.in_branch:
+        stored = BranchObserver(observer)
+    return editor.call_module(name, stored, source, after=source)
 
 
 def _label(node: Node) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graphs import all_graphs, attribute
@@ -118,6 +119,7 @@ def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
         )
     given = (*given, spec.quant_min, spec.quant_max, spec.dtype)
     q = editor.call(quantize, (producer, *given), like=producer, before=node, val=integers)
+    q.meta[GROUP_KEY] = str(node.target)  # one observer, one sharing group
     for user in list(node.users):
         dq = editor.call(dequantize, (q, *given), like=producer, before=user, val=val)
         user.replace_input_with(node, dq)

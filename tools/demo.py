@@ -14,14 +14,9 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.result import Result
+from quantfx.tools import photographs
 from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
 from quantfx.tools.metrics import size_in_bytes, sqnr_db, top1_agreement
-from quantfx.tools.photographs import (
-    CALIBRATION_PHOTOGRAPHS,
-    TEST_PHOTOGRAPHS,
-    calibration_crops,
-    test_crops,
-)
 from quantfx.tools.side_by_side import Ratio, ratio
 
 
@@ -58,10 +53,11 @@ def efficientnet_on_photographs() -> Subject:
     """Return EfficientNet-Lite0 with ImageNet weights and crops of bundled photographs."""
     return Subject(
         "EfficientNet-Lite0 with its ImageNet weights; calibrated on crops of "
-        f"{', '.join(CALIBRATION_PHOTOGRAPHS)}; compared on crops of {', '.join(TEST_PHOTOGRAPHS)}",
+        f"{', '.join(photographs.CALIBRATION_PHOTOGRAPHS)}; "
+        f"compared on crops of {', '.join(photographs.TEST_PHOTOGRAPHS)}",
         load_efficientnet_lite0(),
-        calibration_crops(),
-        test_crops(),
+        photographs.calibration_crops(),
+        photographs.test_crops(),
     )
 
 
@@ -78,22 +74,18 @@ def run(output: Path, subject: Subject | None = None, console: Console | None = 
     """
     console = console or Console()
     subject = subject or efficientnet_on_photographs()
-    _heading(console, "1. The network and its data")
+    console.rule("[bold]1. The network and its data", align="left")
     _introduce(console, subject)
-    _heading(console, "2. Quantize and compile")
+    console.rule("[bold]2. Quantize and compile", align="left")
     result, compiled = _quantize(console, subject)
-    _heading(console, "3. What became of every operator")
+    console.rule("[bold]3. What became of every operator", align="left")
     console.print(result.report)
-    _heading(console, "4. What it cost and what it won")
+    console.rule("[bold]4. What it cost and what it won", align="left")
     measured = _measure(console, subject, result, compiled)
     console.print(_table(measured))
-    _heading(console, "5. The graph before and after")
+    console.rule("[bold]5. The graph before and after", align="left")
     _draw(console, subject, result, output)
     return measured
-
-
-def _heading(console: Console, text: str) -> None:
-    console.rule(f"[bold]{text}", align="left")
 
 
 def _introduce(console: Console, subject: Subject) -> None:
@@ -114,7 +106,6 @@ def _quantize(console: Console, subject: Subject) -> tuple[Result, Callable[[Ten
     )
     with console.status("Inductor compiles the quantized graph to int8 kernels ..."):
         compiled = result.compile()
-    console.print("Quantized, and compiled by Inductor onto oneDNN's int8 kernels.")
     return result, compiled
 
 
@@ -151,7 +142,7 @@ def _speed(subject: Subject, compiled: Callable[[Tensor], Any]) -> Ratio:
     baseline = torch.compile(subject.model, options={"freezing": True})
     image = subject.test[:1]
     with torch.no_grad():
-        return ratio(lambda: baseline(image), lambda: compiled(image))
+        return ratio(lambda: baseline(image), lambda: compiled(image), rounds=31)
 
 
 def _table(measured: Measured) -> Table:
@@ -162,22 +153,22 @@ def _table(measured: Measured) -> Table:
 
 
 def _rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
-    reference = measured.float_outputs
     for name, outputs, meaning in (
-        ("q/dq graph, run in float", measured.quantized_outputs, "from rounding to 8 bits alone"),
-        ("compiled, int8 kernels", measured.compiled_outputs, "as deployed on this machine"),
+        ("q/dq graph in float", measured.quantized_outputs, "only rounding to 8 bits differs"),
+        ("compiled to int8", measured.compiled_outputs, "this is what the machine will run"),
     ):
-        same, ratio_db = top1_agreement(reference, outputs), sqnr_db(reference, outputs)
+        same = top1_agreement(measured.float_outputs, outputs)
+        decibels = sqnr_db(measured.float_outputs, outputs)
         yield (
-            f"top-1 agreement\n{name}",
+            f"{name}:\ntop-1 agreement",
             f"{same:.1%}",
-            f"{round(same * len(reference))} of {len(reference)} images keep the class that the "
-            f"float network gave them, {meaning}.",
+            f"{round(same * len(outputs))} of {len(outputs)} images keep the class that the float "
+            f"network gives them; {meaning}.",
         )
         yield (
-            f"signal to noise\n{name}",
-            f"{ratio_db:.1f} dB",
-            f"The outputs are off by {10 ** (-ratio_db / 20):.0%} of their own size, {meaning}.",
+            f"{name}:\nsignal to noise",
+            f"{decibels:.1f} dB",
+            f"Outputs are off by {10 ** (-decibels / 20):.0%} of their own size; {meaning}.",
         )
     yield _size_row(measured)
     yield _speed_row(measured.speed)
@@ -193,12 +184,11 @@ def _size_row(measured: Measured) -> tuple[str, str, str]:
 
 
 def _speed_row(speed: Ratio) -> tuple[str, str, str]:
-    comparison = "faster than" if speed.median > 1 else "no faster than"
     return (
         "speed, one image",
         str(speed),
-        f"int8 is {comparison} float compiled by the same Inductor (with freezing): median, "
-        "lowest and highest of rounds in which the two took turns.",
+        f"int8 is {'' if speed.median > 1 else 'not '}faster than float compiled by the same "
+        "Inductor with freezing, when the two take turns; half of the turns lie in this range.",
     )
 
 

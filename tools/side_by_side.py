@@ -14,8 +14,8 @@ class Ratio:
 
     Attributes:
         median: Median over the rounds.
-        low: Smallest ratio of any round.
-        high: Largest ratio of any round.
+        low: Lower quartile; a busy machine makes the extremes meaningless.
+        high: Upper quartile.
     """
 
     median: float
@@ -57,7 +57,14 @@ def ratio(
             baseline_time = _seconds(baseline, calls, clock)
             candidate_time = _seconds(candidate, calls, clock)
         ratios.append(baseline_time / candidate_time)
-    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+    return _summary(ratios)
+
+
+def _summary(ratios: list[float]) -> Ratio:
+    if len(ratios) == 1:  # statistics.quantiles wants two
+        return Ratio(ratios[0], ratios[0], ratios[0])
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Ratio(median, low, high)
 
 
 def _seconds(call: Callable[[], object], calls: int, clock: Callable[[], float]) -> float:

@@ -33,5 +33,6 @@ def _give_statistics(norm: nn.BatchNorm2d) -> None:
     assert norm.running_var is not None
     nn.init.normal_(norm.running_mean, std=0.1)
     nn.init.uniform_(norm.running_var, 0.8, 1.25)
-    nn.init.uniform_(norm.weight, 0.8, 1.25)
-    nn.init.normal_(norm.bias, std=0.1)
+    if norm.affine:
+        nn.init.uniform_(norm.weight, 0.8, 1.25)
+        nn.init.normal_(norm.bias, std=0.1)

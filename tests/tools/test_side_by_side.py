@@ -42,11 +42,17 @@ def test_warm_up_is_not_measured_and_turns_alternate() -> None:
     assert "".join(clock.calls) == "bc" + "bbcc" + "ccbb"
 
 
-def test_median_low_and_high_are_over_rounds() -> None:
+def test_median_and_quartiles_are_over_rounds() -> None:
     clock = FakeTime()
-    baseline = clock.work("b", 1.0, 4.0, 2.0)
-    measured = ratio(baseline, clock.work("c", 1.0), rounds=3, calls=1, warmup=0, clock=clock)
-    assert measured == Ratio(2.0, 1.0, 4.0)
+    baseline, candidate = clock.work("b", 1.0, 4.0, 90.0, 3.0, 2.0), clock.work("c", 1.0)
+    measured = ratio(baseline, candidate, rounds=5, calls=1, warmup=0, clock=clock)
+    assert measured == Ratio(3.0, 2.0, 4.0)
+
+
+def test_one_round_is_its_own_range() -> None:
+    clock = FakeTime()
+    measured = ratio(clock.work("b", 2.0), clock.work("c", 1.0), rounds=1, clock=clock)
+    assert measured == Ratio(2.0, 2.0, 2.0)
 
 
 @pytest.mark.parametrize(("rounds", "calls"), [(0, 1), (1, 0)])

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+from torch.utils.data import DataLoader, TensorDataset
+
+from quantfx.backends.x86 import x86
+from quantfx.passes.calibrate import calibrate
+from quantfx.passes.capture import capture
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.observer import Observer
+from tests.export_cases import CASES, Net
+from tests.models.small import mlp
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def prepared() -> GraphModule:
+    return x86().prepare(capture(mlp(), (X,)))
+
+
+@pytest.mark.parametrize(
+    "batch", [X, (X,), [X], {"input": X}], ids=["tensor", "tuple", "list", "dict"]
+)
+def test_forms_of_a_batch(batch: Any) -> None:
+    module = prepared()
+    names = [str(node.target) for node in module.graph.find_nodes(op="placeholder")]
+    given = {names[0]: X} if isinstance(batch, dict) else batch
+    assert calibrate(module, [given, given]) == 2
+    assert all(each.observed for each in module.modules() if isinstance(each, Observer))
+
+
+def test_a_loader_of_pairs_takes_input_fn() -> None:
+    loader = DataLoader(TensorDataset(X, torch.zeros(4)), batch_size=4)
+    with pytest.raises(CalibrationError, match=r"batch 0 does not fit forward\(.*input_fn="):
+        calibrate(prepared(), loader)
+    assert calibrate(prepared(), loader, input_fn=lambda batch: batch[0]) == 1
+
+
+def test_calibrating_does_not_change_the_function() -> None:
+    module = prepared()
+    with torch.no_grad():
+        torch.testing.assert_close(module(X), mlp()(X))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([], "calibration data is empty: the iterable gave 0 batches"),
+        (iter(()), "calibration data is empty"),
+        (X, "calibration data is one tensor: pass a list of batches"),
+        (3, "is a int, not an iterable"),
+        ([X, X[:, :7]], "batch 1: input '.*' has shape [4, 7], captured with ['4', '8']"),
+        ([X[:2]], "has shape [2, 8], captured with ['4', '8']; free a dimension with dynamic_shapes="),
+        ([X.double()], "is torch.float64, captured with torch.float32"),
+        ([X * float("nan")], "batch 0: input '.*' holds NaN or infinity"),
+        ([X / 0], "holds NaN or infinity"),
+        ([(X, X)], "batch 0 does not fit forward"),
+        (["x"], "batch 0 is a str: expected a tensor"),
+    ],
+)  # fmt: skip
+def test_bad_data_is_refused_by_name(data: Any, message: str) -> None:
+    with pytest.raises(CalibrationError) as error:
+        calibrate(prepared(), data)
+    pattern = re.escape(message).replace(re.escape(".*"), ".*")
+    assert re.search(pattern, str(error.value)), str(error.value)
+
+
+def test_a_tensor_that_turns_infinite_inside_is_named() -> None:
+    class Overflow(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(8, 8)
+            self.second = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second((self.first(x) * 1e30) * 1e30)
+
+    module = x86().prepare(capture(Overflow().eval(), (X,)))
+    with pytest.raises(CalibrationError, match="non-finite activation at second .*input"):
+        calibrate(module, [X])
+
+
+def test_an_error_half_way_leaves_a_usable_module() -> None:
+    def batches() -> Iterator[Tensor]:
+        yield X
+        raise OSError("disk")
+
+    module = prepared()
+    with pytest.raises(OSError, match="disk"):
+        calibrate(module, batches())
+    assert calibrate(module, [X]) == 1
+    x86().convert(module)
+
+
+def test_a_module_without_observers_is_refused() -> None:
+    with pytest.raises(CalibrationError, match="has no observers: call prepare first"):
+        calibrate(capture(mlp(), (X,)), [X])
+
+
+def test_converting_without_calibration_names_the_sites() -> None:
+    with pytest.raises(CalibrationError, match="2 site.s. were never calibrated: .*linear.*input"):
+        x86().convert(prepared())
+
+
+def test_a_branch_that_never_ran_is_named_or_left_float() -> None:
+    case = CASES["cond"]
+    module = x86().prepare(capture(case.make(), case.inputs))
+    calibrate(module, [case.inputs])
+    with pytest.raises(CalibrationError, match="in branch (true|false)_graph_0"):
+        x86().convert(module)
+    pipeline = x86().convert_pipeline.replace("insert-qdq", InsertQDQ(uncalibrated="float"))
+    converted = pipeline.run(module, x86().context)
+    [record] = [r for r in converted.meta["quantfx_records"] if r.name == "insert-qdq"]
+    assert record.remarks[0].message == "calibration never ran it: left float"
+
+
+def test_both_branches_convert_once_both_ran() -> None:
+    case = CASES["cond"]
+    model = case.make()
+    module = x86().prepare(capture(model, case.inputs))
+    calibrate(module, [case.inputs, tuple(-each for each in case.inputs)])
+    quantized = x86().convert(module)
+    for inputs in (case.inputs, tuple(-each for each in case.inputs)):
+        with torch.no_grad():
+            torch.testing.assert_close(quantized(*inputs), model(*inputs), atol=0.1, rtol=0.1)
+
+
+def test_mixed_dtypes_pass_through() -> None:
+    model = Net(lambda layer, x, index: layer(x)[index], nn.Linear(8, 8)).eval()
+
+    class Pick(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, x: Tensor, index: Tensor) -> Tensor:
+            return self.inner.body(*self.inner.layers, x, index)
+
+    index = torch.tensor([0, 2])
+    module = x86().prepare(capture(Pick().eval(), (X, index)))
+    assert calibrate(module, [(X, index)]) == 1
+    with pytest.raises(CalibrationError, match="torch.int32, captured with torch.int64"):
+        calibrate(module, [(X, index.int())])

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from quantfx.passes.capture import capture
+from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.pipeline import Pipeline
+from quantfx.patterns.schema import resolve_op
+from tests.export_cases import CASES, Net
+from tests.models.seeded import seeded
+
+FOLD = Pipeline((FoldBatchNorm(),))
+BATCH_NORM = resolve_op("aten.batch_norm.default")
+
+
+def error(model: nn.Module, x: Tensor, folded: int) -> float:
+    """Return the error relative to the largest output, having counted the folds."""
+    graph = capture(model, (x,))
+    total = len(graph.graph.find_nodes(op="call_function", target=BATCH_NORM))
+    done = FOLD.run(graph)
+    left = len(done.graph.find_nodes(op="call_function", target=BATCH_NORM))
+    assert total - left == folded
+    with torch.no_grad():
+        expected, given = model(x), done(x)
+    return float((given - expected).abs().max() / expected.abs().max())
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("eps", [1e-5, 1e-3])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_folding_keeps_the_function(dims: int, eps: float, affine: bool, bias: bool) -> None:
+    conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1](4, 8, 3, bias=bias, groups=2)
+    norm = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)[dims - 1](8, eps=eps, affine=affine)
+    model = seeded(lambda: nn.Sequential(conv, norm).eval())
+    with torch.no_grad():  # small variances are where a lost eps shows
+        norm.running_var.mul_(1e-3)  # type: ignore[union-attr]
+    assert error(model, torch.randn(2, 4, *[6] * dims), folded=1) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["batch_norm_eps", "conv_shared_by_batch_norms"])
+def test_shared_weights_are_folded_once_each(name: str) -> None:
+    case = CASES[name]
+    model = case.make()
+    graph = capture(model, case.inputs)
+    done = FOLD.run(graph)
+    assert not done.graph.find_nodes(op="call_function", target=BATCH_NORM)
+    with torch.no_grad():
+        outputs = tree_leaves(model(*case.inputs)), tree_leaves(done(*case.inputs))
+    for expected, given in zip(*outputs, strict=True):
+        assert float((given - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        lambda c, n, x: n(c(x)) + c(x).sum(),
+        lambda c, n, x: (y := c(x)) * 2 + n(y),
+    ],
+    ids=["called_twice", "two_users"],
+)
+def test_a_convolution_that_others_read_keeps_its_weights(body: Callable[..., Tensor]) -> None:
+    model = seeded(lambda: Net(body, nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)).eval())
+    x = torch.randn(2, 4, 6, 6)
+    done = FOLD.run(capture(model, (x,)))
+    with torch.no_grad():
+        expected, given = model(x), done(x)
+    assert float((given - expected).abs().max()) <= 1e-5 * float(expected.abs().max())
+
+
+def test_the_fold_is_named_like_the_weights_it_replaces() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4)).eval())
+    done = FOLD.run(capture(model, (torch.randn(1, 4, 4, 4),)))
+    assert sorted(done.state_dict()) == ["0.bias", "0.weight"]
+
+
+def test_statistics_in_training_mode_are_not_folded() -> None:
+    class Batch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return nn.functional.batch_norm(self.conv(x), None, None, training=True)
+
+    graph = capture(Batch().eval(), (torch.randn(2, 4, 4, 4),))
+    assert len(FOLD.run(graph).graph.find_nodes(op="call_function", target=BATCH_NORM)) == 1
