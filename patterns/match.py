@@ -84,7 +84,7 @@ class NoMatch:
     Attributes:
         label: The template variant that was tried.
         anchor: The node it was tried at.
-        depth: How many of the variant's nodes had matched.
+        depth: How many of the variant's nodes had matched, and one more if all had.
         message: Format string of the reason.
         values: What the format string shows; formatted only when somebody reads it.
     """

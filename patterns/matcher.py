@@ -49,9 +49,11 @@ class _State:
     anchor: Node
     nodes: dict[str, Node] = field(default_factory=dict)
     roles: dict[str, Bound] = field(default_factory=dict)
+    walked: bool = False
 
     def fail(self, message: str, *values: Any) -> NoMatch:
-        return NoMatch(self.plan.variant.label, self.anchor, len(self.nodes), message, values)
+        depth = len(self.nodes) + self.walked
+        return NoMatch(self.plan.variant.label, self.anchor, depth, message, values)
 
 
 class Matcher:
@@ -124,6 +126,7 @@ class Matcher:
             failure = _bind(state, step.node, found, taken)
             if failure is not None:
                 return failure
+        state.walked = True
         for rule in (_bind_arguments, _inner_roles, self._check):
             failure = rule(state)
             if failure is not None:

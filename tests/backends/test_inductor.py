@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch._inductor.config
+from torch import nn
+
+import quantfx
+from quantfx.backends.inductor import lowered_rows
+from quantfx.passes.errors import ContractError
+from quantfx.passes.report import OpRow
+from tests.models.small import cat_pool_net
+
+IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+
+
+def test_compiling_needs_no_switches_and_leaves_none() -> None:
+    """Outside, freezing is off and gradients are on: Inductor alone would lower nothing."""
+    assert not torch._inductor.config.freezing
+    assert torch.is_grad_enabled()
+    result = quantfx.quantize(cat_pool_net(), (IMAGE,), calibration=[IMAGE], progress=False)
+    assert result.report.lowered is None
+    compiled = result.compile()
+    assert not torch._inductor.config.freezing
+    assert torch.is_grad_enabled()
+    rows = {row.kind: row for row in result.report.rows}
+    assert rows["conv2d"].kernels == {"qconv_pointwise": 3}
+    assert rows["linear"].kernels == {"qlinear_pointwise": 1}
+    assert result.report.planned == result.report.converted == result.report.lowered == 9
+    assert not compiled(IMAGE).requires_grad
+    exact = result.quantized(IMAGE)
+    # A kernel may round a value at a tie to the other side: one step of an inner tensor.
+    assert float((compiled(IMAGE) - exact).abs().max()) < 0.02 * float(exact.abs().max())
+
+
+def test_a_dynamic_batch_compiles() -> None:
+    batch = torch.export.Dim("batch", min=1, max=64)
+    result = quantfx.quantize(
+        cat_pool_net(),
+        (IMAGE,),
+        calibration=[IMAGE],
+        dynamic_shapes=({0: batch},),
+        progress=False,
+    )
+    compiled = result.compile()
+    assert result.report.lowered == 9
+    for size in (2, 3, 5):
+        assert compiled(IMAGE[:1].expand(size, -1, -1, -1)).shape[0] == size
+
+
+def test_what_inductor_cannot_lower_is_an_error_that_names_it() -> None:
+    """torch 2.13: Inductor has no int8 pattern for conv3d."""
+    model = nn.Sequential(nn.Conv3d(2, 4, 3), nn.Flatten(), nn.Linear(4 * 8, 3)).eval()
+    x = torch.randn(2, 2, 4, 4, 4)
+    result = quantfx.quantize(model, (x,), calibration=[x], progress=False)
+    with pytest.raises(ContractError, match="did not reach their int8 kernel: conv3d 0/1"):
+        result.compile()
+    compiled = result.compile(strict=False)
+    torch.testing.assert_close(compiled(x), result.quantized(x), atol=1e-2, rtol=1e-2)
+
+
+@pytest.mark.parametrize("activation", [nn.Hardtanh(), nn.Hardswish(), nn.SiLU()])
+def test_activations_a_conv1d_kernel_refuses_keep_it_float(activation: nn.Module) -> None:
+    """torch 2.13: Inductor would fuse them and the kernel would raise at run time."""
+    model = nn.Sequential(nn.Conv1d(4, 4, 3), activation, nn.Conv1d(4, 4, 1)).eval()
+    x = torch.randn(2, 4, 8)
+    result = quantfx.quantize(model, (x,), calibration=[x], progress=False)
+    [skipped] = result.report.skipped
+    assert "which its kernel cannot fuse" in skipped.reason
+    result.compile()(x)
+    assert result.report.planned == result.report.lowered == 1
+
+
+def test_rows_are_credited_by_family() -> None:
+    rows = (OpRow("conv1d", 2, 2, None, "kernel"), OpRow("conv2d", 3, 3, None, "kernel"),
+            OpRow("cat", 2, 2, None, "layout"), OpRow("mul", 1, 1, None, "fused"))  # fmt: skip
+    reached = {"qconv_pointwise": 3, "qconv2d_pointwise.binary": 1, "int8 cat": 1}
+    lowered = {row.kind: (row.lowered, dict(row.kernels)) for row in lowered_rows(rows, reached)}
+    assert lowered == {
+        "conv1d": (2, {"qconv_pointwise": 2}),
+        "conv2d": (2, {"qconv_pointwise": 1, "qconv2d_pointwise.binary": 1}),
+        "cat": (2, {"int8 cat": 1, "fused": 1}),
+        "mul": (1, {"fused": 1}),
+    }

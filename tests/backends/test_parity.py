@@ -1,0 +1,101 @@
+"""With the ``pt2e`` set, x86 annotates and converts exactly what torchao's X86InductorQuantizer does.
+
+torchao sees dropout as an operator, so our side keeps it here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from quantfx.backends.x86 import x86
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.calibrate import calibrate
+from quantfx.passes.canonicalize import CANONICALIZE
+from quantfx.passes.capture import capture
+from quantfx.patterns.loader import load
+from quantfx.patterns.schema import arguments, is_aten_call, overload
+from tests.models.bert import BertConfig, bert, bert_inputs
+from tests.models.densenet import densenet121
+from tests.models.mobilenet_v2 import STAGES, mobilenet_v2
+from tests.models.resnet import resnet18, resnet50
+from tests.models.small import cat_pool_net, mlp, residual_block
+from tests.models.vit import vit_b_16
+from tests.torchao_reference import EdgeKey, EdgeSpec, annotated_edges, converted_counts, edge_keys
+
+BACKEND = x86(patterns=load("pt2e"))
+Case = tuple[Callable[[], nn.Module], tuple[Tensor, ...]]
+
+
+def image(channels: int, side: int) -> tuple[Tensor]:
+    return (torch.randn(1, channels, side, side, generator=torch.Generator().manual_seed(0)),)
+
+
+TINY_BERT = BertConfig(layers=2, hidden=32, heads=2, vocabulary=50, positions=16)
+SMALL: dict[str, Case] = {
+    "mlp": (mlp, (image(1, 8)[0][0, 0],)),
+    "residual_block": (residual_block, image(4, 8)),
+    "cat_pool_net": (cat_pool_net, image(3, 16)),
+    "resnet18": (lambda: resnet18(width=8, classes=10), image(3, 32)),
+    "resnet50": (lambda: resnet50(depths=(1, 1, 1, 1), width=8, classes=10), image(3, 32)),
+    "mobilenet_v2": (lambda: mobilenet_v2(STAGES[:3], last=32, classes=10), image(3, 32)),
+    "densenet": (lambda: densenet121(depths=(2, 2), growth=4, classes=10), image(3, 32)),
+    "vit": (lambda: vit_b_16(2, 32, 2, image=32, patch=16, classes=10), image(3, 32)),
+    "bert": (lambda: bert(TINY_BERT), bert_inputs(TINY_BERT, 1, 8)),
+}
+LARGE: dict[str, Case] = {
+    "resnet50": (resnet50, image(3, 224)),
+    "mobilenet_v2": (mobilenet_v2, image(3, 224)),
+    "densenet121": (densenet121, image(3, 224)),
+    "vit_b_16": (vit_b_16, image(3, 224)),
+    "bert_base": (bert, bert_inputs(BertConfig(), 1, 32)),
+}
+
+
+def captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
+    return capture(model, inputs, pipeline=CANONICALIZE.without("remove-dropout"))
+
+
+def our_edges(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[EdgeKey, EdgeSpec]:
+    prepared = BACKEND.prepare_pipeline.upto("share").run(captured(model, inputs), BACKEND.context)
+    keys = edge_keys(prepared.graph)
+    edges: dict[EdgeKey, EdgeSpec] = {}
+    for node in prepared.graph.nodes:
+        annotation = annotation_of(node)
+        for slot, spec in annotation.inputs if annotation else ():
+            name, dot, index = slot.partition(".")
+            position = f"{arguments(overload(node))[name].position}{dot}{index}"
+            scheme = torch.per_channel_symmetric if spec.symmetric else torch.per_tensor_affine
+            edges[keys[node.name, position]] = EdgeSpec(
+                spec.dtype, spec.quant_min, spec.quant_max, scheme, spec.axis
+            )
+    return edges
+
+
+def our_counts(model: nn.Module, inputs: tuple[Tensor, ...]) -> Counter[str]:
+    prepared = BACKEND.prepare(captured(model, inputs))
+    calibrate(prepared, [inputs], progress=False)
+    nodes: Any = BACKEND.convert(prepared).graph.nodes
+    names = (str(node.target).split(".")[1] for node in nodes if is_aten_call(node))
+    return Counter(name for name in names if "quantize_per" in name)
+
+
+@pytest.mark.parametrize("case", SMALL.values(), ids=list(SMALL))
+def test_edges_and_counts(case: Case) -> None:
+    make, inputs = case
+    assert our_edges(make(), inputs) == annotated_edges(make(), inputs)
+    assert our_counts(make(), inputs) == converted_counts(make(), inputs, [inputs])
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("case", LARGE.values(), ids=list(LARGE))
+def test_edges_and_counts_of_large_networks(case: Case) -> None:
+    make, inputs = case
+    assert our_edges(make(), inputs) == annotated_edges(make(), inputs)
+    assert our_counts(make(), inputs) == converted_counts(make(), inputs, [inputs])

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from quantfx import backends
+from quantfx.backends.x86 import CONVERT, PREPARE, pattern_set, x86
+from quantfx.passes.pipeline import Pipeline
+from quantfx.patterns.errors import QuantfxError
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_pipelines_as_text() -> None:
+    assert str(PREPARE) == (
+        "remove-dead-code, fold-batch-norm, annotate-conv, annotate-linear, annotate-mul, "
+        "annotate-max-pool, propagate, share, insert-observers"
+    )
+    assert str(CONVERT) == "insert-qdq, fold-weights, tidy"
+    assert Pipeline.parse(str(PREPARE)).elements == PREPARE.elements
+
+
+def test_specs_follow_the_target() -> None:
+    plain = x86().recipe
+    assert str(plain.spec("act")) == "u8[0,255] affine"
+    assert str(plain.spec("conv_weight")) == "s8[-128,127] symmetric per-channel(0)"
+    assert plain.spec("act").eps == plain.spec("conv_weight").eps == 2**-12
+    old = backends.get("x86", target="avx2").recipe
+    assert old.spec("conv_weight").pair_bound == "blocks"
+    assert old.spec("linear_weight").pair_bound == "adjacent"
+    assert backends.get("x86", target="amx").recipe.specs == plain.specs
+    reduced = backends.get("x86", target="avx2", reduce_range=True).recipe
+    assert str(reduced.spec("act")) == "u8[0,127] affine"
+    assert reduced.spec("conv_weight").pair_bound == "none"
+
+
+def test_every_spec_name_a_template_uses_is_bound() -> None:
+    recipe = x86().recipe
+    for template in pattern_set().templates:
+        for _, spec in template.quant:
+            assert spec.startswith("same(") or recipe.spec(spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("x68", {}, "no backend 'x68' .did you mean 'x86'"),
+        ("x86", {"reduce_rang": True}, "has no option 'reduce_rang' .did you mean 'reduce_range'"),
+        ("x86", {"target": "amxx"}, "no target 'amxx' .did you mean 'amx'"),
+    ],
+)
+def test_unknown_names(name: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(QuantfxError, match=message):
+        backends.get(name, **options)
+
+
+SATURATION = """
+import sys, torch, quantfx
+from torch import nn
+torch.manual_seed(0)
+torch.set_num_threads(2)
+model = nn.Sequential(nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Conv2d(16, 8, 1), nn.Flatten(),
+                      nn.Linear(8 * 36, 10)).eval()
+with torch.no_grad():
+    for weights in model.parameters():
+        weights.copy_(weights.abs() + 0.5 * weights.abs().max())  # one sign, near full range
+x = torch.rand(4, 16, 8, 8) + 3.0  # activations at the top of their range
+target = sys.argv[1]
+backend = quantfx.backends.get("x86", target=None if target == "any" else target)
+result = quantfx.quantize(model, (x,), calibration=[x], backend=backend, progress=False)
+exact, kernel = result.quantized(x), result.compile(strict=False)(x)
+print(float((exact - kernel).abs().max() / exact.abs().max()))
+"""
+
+
+@pytest.mark.parametrize("target", ["host", "any"])
+def test_a_host_that_saturates_gets_weights_that_do_not(target: str) -> None:
+    """The same program as on a CPU with AVX2 only: right with target="host", wrong without."""
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "PYTHONPATH": str(ROOT)}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", SATURATION, target],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    error = float(run.stdout.strip().splitlines()[-1])
+    if target == "host":
+        assert error < 0.01
+    else:
+        assert error > 0.05, "the trap this guards against is gone: see facts on saturation"

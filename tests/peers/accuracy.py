@@ -1,0 +1,149 @@
+"""Accuracy of int8 peers on EfficientNet-Lite0, all on the same crops in the same run.
+
+Run by hand, in an environment of its own that also holds the peers::
+
+    pip install -e ".[demo]" && pip install --no-deps -r requirements-demo.txt
+    pip install torchao==0.18.0 onnx onnxruntime onnxscript
+    python -m tests.peers.accuracy                            # this machine
+    ONEDNN_MAX_CPU_ISA=AVX2 python -m tests.peers.accuracy    # torch's kernels as without VNNI
+
+Signal to noise is over all outputs of 108 test crops against the float network. Differences below
+1 dB or 4 points of agreement are within the noise of so few images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from quantfx.tools import photographs
+from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
+from quantfx.tools.metrics import sqnr_db, top1_agreement
+
+BATCH = 4
+
+Network = Callable[[Tensor], Tensor]
+
+
+class Engine(NamedTuple):
+    """A quantized network of a peer, ready to run."""
+
+    name: str
+    run: Network
+
+
+def main() -> None:
+    """Quantize with every engine that is installed and print one row for each."""
+    model, calibration = load_efficientnet_lite0(), photographs.calibration_crops()
+    test = photographs.test_crops()
+    reference = outputs(model, test)
+    table = Table("engine", "SQNR dB", "top-1", title=f"torch kernels: {_isa()}")
+    # Importing torchao registers patterns in Inductor for good: quantfx comes first.
+    for engines in (quantfx_engines, torchao_engines, onnxruntime_engines):
+        try:
+            for engine in engines(model, calibration):
+                result = outputs(engine.run, test)
+                decibels, same = sqnr_db(reference, result), top1_agreement(reference, result)
+                table.add_row(engine.name, f"{decibels:.2f}", f"{same:.3f}")
+        except ModuleNotFoundError as error:
+            table.add_row(engines.__name__, f"needs {error.name}", "")
+    Console().print(table)
+
+
+def outputs(network: Network, images: Tensor) -> Tensor:
+    """Run all images, in batches of the size every engine was made for."""
+    with torch.no_grad():
+        return torch.cat([network(batch) for batch in batches(images)])
+
+
+def batches(images: Tensor) -> tuple[Tensor, ...]:
+    """Split ``images``, whose number is a multiple of ``BATCH``."""
+    return images.chunk(len(images) // BATCH)
+
+
+def quantfx_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
+    """Yield this library's q/dq graph and its compiled module."""
+    import quantfx
+
+    example = (calibration[:BATCH],)
+    result = quantfx.quantize(model, example, backend="x86", calibration=batches(calibration))
+    yield Engine("quantfx, q/dq graph in float", result.quantized)
+    yield Engine("quantfx, compiled", result.compile())
+
+
+def torchao_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
+    """Yield torchao's PT2E flow with the default configuration of its x86 quantizer."""
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+        X86InductorQuantizer,
+        get_default_x86_inductor_quantization_config,
+    )
+
+    quantizer = X86InductorQuantizer()
+    quantizer.set_global(get_default_x86_inductor_quantization_config())
+    # Without strict=True it quantizes nothing here: the convolutions are subclasses of nn.Conv2d.
+    exported = torch.export.export(model, (calibration[:BATCH],), strict=True).module()
+    prepared = prepare_pt2e(exported, quantizer)
+    outputs(prepared, calibration)
+    converted = convert_pt2e(prepared)
+    yield Engine("torchao, q/dq graph in float", converted)
+    compiled = torch.compile(converted, options={"freezing": True})
+    yield Engine("torchao, compiled", compiled)
+
+
+def onnxruntime_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
+    """Yield static QDQ, per channel and with min-max, which did best of ONNX Runtime's options."""
+    from onnxruntime import InferenceSession
+    from onnxruntime.quantization import QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with TemporaryDirectory() as folder:
+        exported, prepared = Path(folder, "exported.onnx"), Path(folder, "prepared.onnx")
+        torch.onnx.export(
+            model, (calibration[:BATCH],), exported, input_names=["x"], external_data=False
+        )
+        quant_pre_process(exported, prepared)
+        for weight in (QuantType.QInt8, QuantType.QUInt8):
+            quantized = Path(folder, f"{weight.name}.onnx")
+            quantize_static(
+                prepared,
+                quantized,
+                _Reader(calibration),
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=weight,
+            )
+            session = InferenceSession(str(quantized), providers=["CPUExecutionProvider"])
+            name = "U8S8" if weight is QuantType.QInt8 else "U8U8"
+            yield Engine(
+                f"ONNX Runtime, static {name}",
+                lambda x, s=session: torch.from_numpy(s.run(None, {"x": x.numpy()})[0]),
+            )
+
+
+class _Reader:
+    """Feeds calibration batches the way ONNX Runtime asks for them."""
+
+    def __init__(self, images: Tensor) -> None:
+        self._batches = iter(batches(images))
+
+    def get_next(self) -> dict[str, object] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"x": batch.numpy()}
+
+
+def _isa() -> str:
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    return f"limited to {limit}" if limit else torch.backends.cpu.get_cpu_capability()
+
+
+if __name__ == "__main__":
+    main()
