@@ -37,5 +37,9 @@ lint: $(VENV)/test
 sweep: $(VENV)/test
 	$(BIN)/pytest -m sweep
 
+# What matching and the passes cost on large graphs.
+bench: $(VENV)/base
+	$(BIN)/python -m quantfx.tools.bench_passes
+
 clean:
 	rm -rf $(VENV) demo-out

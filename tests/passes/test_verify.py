@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch.fx import GraphModule
+
+from quantfx.backends.x86 import x86
+from quantfx.passes.calibrate import calibrate
+from quantfx.passes.capture import capture
+from quantfx.passes.errors import PassError
+from quantfx.passes.qdq import dequantizes, quantizes
+from quantfx.passes.verify import fingerprint, verify_structure
+from tests.models.small import mlp
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def quantized() -> GraphModule:
+    prepared = x86().prepare(capture(mlp(), (X,)))
+    calibrate(prepared, [X], progress=False)
+    return x86().convert(prepared)
+
+
+def wrong_scale(module: GraphModule) -> None:
+    dq = next(n for n in module.graph.nodes if dequantizes(n) and quantizes(n.args[0]))
+    dq.update_arg(1, 0.5)
+
+
+def dropped_dequantize(module: GraphModule) -> None:
+    dq = next(n for n in module.graph.nodes if dequantizes(n) and quantizes(n.args[0]))
+    dq.replace_all_uses_with(dq.args[0])
+
+
+def use_before_definition(module: GraphModule) -> None:
+    node = next(n for n in module.graph.nodes if quantizes(n))
+    node.prepend(next(iter(node.users)))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (wrong_scale, r"reads \(0.5, .*, but .* wrote"),
+        (dropped_dequantize, "reads the integers of .*: a dq is missing"),
+        (use_before_definition, "it left an invalid graph"),
+    ],
+)
+def test_damage_is_found(damage: Callable[[GraphModule], None], message: str) -> None:
+    module = quantized()
+    verify_structure(module)
+    damage(module)
+    with pytest.raises(PassError, match=message):
+        verify_structure(module)
+
+
+def test_the_fingerprint_sees_structure_literals_and_annotations() -> None:
+    module = quantized()
+    before = fingerprint(module)
+    assert fingerprint(module) == before
+    node = next(n for n in module.graph.nodes if "quantfx" in n.meta)
+    annotation = node.meta.pop("quantfx")
+    assert fingerprint(module).structure == before.structure
+    assert fingerprint(module).annotations != before.annotations
+    node.meta["quantfx"] = annotation
+    wrong_scale(module)
+    assert fingerprint(module).structure != before.structure
