@@ -73,8 +73,15 @@ def _counts() -> dict[str, int]:
     return {name: int(counters[name]) for name in _COUNTERS}
 
 
-def lowered_rows(rows: tuple[OpRow, ...], reached: Mapping[str, int]) -> tuple[OpRow, ...]:
+def lowered_rows(
+    rows: tuple[OpRow, ...], reached: Mapping[str, int], repeated: Mapping[str, int]
+) -> tuple[OpRow, ...]:
     """Return ``rows`` with what was lowered, according to the kernels that were reached.
+
+    Args:
+        rows: Before lowering.
+        reached: Kernel -> sites, from ``compile_module``.
+        repeated: Kind -> sites that compute what another site does, which Inductor merges.
 
     Inductor counts by family (1d, 2d and 3d convolutions together). A family that fell short
     credits its kinds in the order of ``rows``; that some are missing is certain, which is not.
@@ -83,14 +90,16 @@ def lowered_rows(rows: tuple[OpRow, ...], reached: Mapping[str, int]) -> tuple[O
     left: dict[str, dict[str, int]] = {}
     for kernel, count in reached.items():
         left.setdefault(_KIND_OF_KERNEL[kernel], {})[kernel] = count
-    return tuple(_lowered(row, left.get(_family(row.kind), {})) for row in rows)
+    return tuple(
+        _lowered(row, left.get(_family(row.kind), {}), repeated.get(row.kind, 0)) for row in rows
+    )
 
 
 def _family(kind: str) -> str:
     return "conv" if kind.startswith("conv") else kind
 
 
-def _lowered(row: OpRow, left: dict[str, int]) -> OpRow:
+def _lowered(row: OpRow, left: dict[str, int], repeated: int) -> OpRow:
     """Take up to ``row.planned`` sites out of ``left``."""
     kernels: dict[str, int] = {}
     missing = row.planned
@@ -100,6 +109,9 @@ def _lowered(row: OpRow, left: dict[str, int]) -> OpRow:
         missing -= taken
         if taken:
             kernels[kernel] = taken
+    if merged := min(missing, repeated):
+        kernels["merged with its equal"] = merged
+        missing -= merged
     if row.reach != "kernel" and missing:
         kernels["fused"] = missing
         missing = 0

@@ -8,6 +8,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.inductor import CompiledModule, compile_module, lowered_rows
+from quantfx.passes.equal_sites import repeated_kinds
 from quantfx.passes.errors import ContractError
 from quantfx.passes.report import Report
 
@@ -51,12 +52,13 @@ class Result:
         compiled, reached = compile_module(
             self.quantized, self._example_inputs, self._example_kwargs
         )
-        self.report = self.report.with_lowered(lowered_rows(self.report.rows, reached))
+        rows = lowered_rows(self.report.rows, reached, repeated_kinds(self.quantized))
+        self.report = self.report.with_lowered(rows)
         short = [row for row in self.report.rows if (row.lowered or 0) < row.planned]
         if short and strict:
-            rows = ", ".join(f"{row.kind} {row.lowered or 0}/{row.planned}" for row in short)
+            counts = ", ".join(f"{row.kind} {row.lowered or 0}/{row.planned}" for row in short)
             raise ContractError(
-                f"planned sites did not reach their int8 kernel: {rows}. Inductor has no pattern "
+                f"planned sites did not reach their int8 kernel: {counts}. Inductor has no pattern "
                 "for them there, so they would run slower than float; leave their templates out "
                 "with backend.without_templates(...), or accept it with compile(strict=False)"
             )

@@ -66,27 +66,35 @@ def cpu_seconds(function: Callable[[], object]) -> float:
 
 def _matching() -> Table:
     table = Table("nodes", "matches", "CPU s", title="matching, the whole x86 recipe")
-    patterns = pattern_set()
     for blocks in (143, 1429, 14286):
         graph = conv_chain(blocks).graph
-        found: list[int] = []
-        seconds = cpu_seconds(lambda: found.append(len(patterns.matcher().run(graph))))
-        table.add_row(str(len(graph.nodes)), str(found[-1]), f"{seconds:.3f}")
+        seconds, matches = _match(graph)
+        table.add_row(str(len(graph.nodes)), str(matches), f"{seconds:.3f}")
     return table
+
+
+def _match(graph: Graph) -> tuple[float, int]:
+    matcher = pattern_set().matcher()
+    return cpu_seconds(lambda: matcher.run(graph)), len(matcher.run(graph))
 
 
 def _passes() -> Table:
     table = Table("ops", "prepare ms/op", "convert ms/op", title="pipelines, CPU time")
-    backend = x86(observer="min_max")  # the observers' search is not what is measured here
     for blocks in (60, 200, 600):
-        module = conv_chain(blocks)
+        prepare, convert = _prepare_and_convert(conv_chain(blocks))
         ops = 5 * blocks
-        prepare = cpu_seconds(lambda: backend.prepare(module))
-        prepared = backend.prepare(module)
-        prepared(torch.randn(1, _TINY, _TINY, _TINY))
-        convert = cpu_seconds(lambda: backend.convert(prepared))
         table.add_row(str(ops), f"{prepare / ops * 1e3:.3f}", f"{convert / ops * 1e3:.3f}")
     return table
+
+
+def _prepare_and_convert(module: GraphModule) -> tuple[float, float]:
+    backend = x86(observer="min_max")  # the observers' search is not what is measured here
+    prepared = backend.prepare(module)
+    prepared(torch.randn(1, _TINY, _TINY, _TINY))
+    return (
+        cpu_seconds(lambda: backend.prepare(module)),
+        cpu_seconds(lambda: backend.convert(prepared)),
+    )
 
 
 def _slowest() -> Table:

@@ -75,10 +75,29 @@ def test_rows_are_credited_by_family() -> None:
     rows = (OpRow("conv1d", 2, 2, None, "kernel"), OpRow("conv2d", 3, 3, None, "kernel"),
             OpRow("cat", 2, 2, None, "layout"), OpRow("mul", 1, 1, None, "fused"))  # fmt: skip
     reached = {"qconv_pointwise": 3, "qconv2d_pointwise.binary": 1, "int8 cat": 1}
-    lowered = {row.kind: (row.lowered, dict(row.kernels)) for row in lowered_rows(rows, reached)}
+    lowered = {
+        row.kind: (row.lowered, dict(row.kernels)) for row in lowered_rows(rows, reached, {})
+    }
     assert lowered == {
         "conv1d": (2, {"qconv_pointwise": 2}),
         "conv2d": (2, {"qconv_pointwise": 1, "qconv2d_pointwise.binary": 1}),
         "cat": (2, {"int8 cat": 1, "fused": 1}),
         "mul": (1, {"fused": 1}),
     }
+
+
+def test_equal_sites_that_inductor_merges_are_no_shortage() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.linear(x).sin() + self.linear(x).cos()
+
+    x = torch.randn(4, 8)
+    result = quantfx.quantize(Twice().eval(), (x,), calibration=[x], progress=False)
+    result.compile()
+    [row] = result.report.rows
+    assert (row.planned, row.lowered) == (2, 2)
+    assert row.kernels == {"qlinear_pointwise": 1, "merged with its equal": 1}

@@ -79,11 +79,10 @@ def test_a_tensor_passed_into_branches_is_one_tensor() -> None:
 
 def test_the_groups_do_not_depend_on_the_order_of_annotators() -> None:
     def both(x: Tensor) -> GraphModule:
-        graph = capture(
+        return capture(
             Net(lambda a, b, x: torch.cat([a(x), F.max_pool2d(b(x), 1)], 1) * 1.0, conv(), conv())
             .eval(), (x,),
         )  # fmt: skip
-        return graph
 
     backend = x86()
     swapped = (

@@ -57,9 +57,9 @@ def test_a_cycle_is_harmless() -> None:
 
 def test_readers_of_one_tensor_share_if_their_specs_agree() -> None:
     groups = solve(
-        *(lambda s, i=i: s.require(site(i, "x"), U8, "a") for i in (1, 2)),  # type: ignore[misc]
+        *(lambda s, i=i: s.require(site(i, "x"), U8, "a") for i in (1, 2)),
         lambda s: s.require(site(3, "x"), S8, "a"),
-        *(lambda s, i=i: s.flows(site(i, "x"), site(0)) for i in (1, 2, 3)),  # type: ignore[misc]
+        *(lambda s, i=i: s.flows(site(i, "x"), site(0)) for i in (1, 2, 3)),
     )
     assert together(groups, site(1, "x"), site(2, "x"))
     assert not together(groups, site(1, "x"), site(3, "x"))

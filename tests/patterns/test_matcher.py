@@ -6,13 +6,15 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 
 from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.capture import capture
 from quantfx.passes.contract import planned_matches
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
+from quantfx.patterns.schema import argument_value
+from quantfx.tools.bench_passes import conv_chain
 from tests.export_cases import CASES, IMAGE, ExportCase, Net
 
 aten = torch.ops.aten
@@ -62,11 +64,12 @@ def conv_net() -> tuple[Builder, Node, Node]:
 
 
 def test_keyword_positional_and_defaulted_arguments_are_one() -> None:
-    for spell in (
+    spellings: tuple[Callable[[Builder, Node, Node], Node], ...] = (
         lambda b, x, w: b.call(aten.conv2d.default, x, w),
         lambda b, x, w: b.call(aten.conv2d.default, x, weight=w, bias=None),
         lambda b, x, w: b.call(aten.conv2d.default, x, w, None, [1, 1], [0, 0], [1, 1], 1),
-    ):
+    )
+    for spell in spellings:
         build, x, w = conv_net()
         [match] = build.matches(spell(build, x, w))
         assert match.label == "conv2d"
@@ -138,7 +141,7 @@ def test_claimed_nodes_are_invisible() -> None:
         (lambda c, x: c(x) + x.tanh()[:, :1], "same_shape: conv2d has shape [2, 4, 8, 8], slice_1 [2, 1, 8, 8]"),
         (lambda c, x: ((y := c(x)).relu(), y + x.tanh()), "conv2d has 2 users"),
         (lambda c, x: c(x) * x.tanh(), "mul is aten.mul.Tensor, not add"),
-        (lambda c, x: (t := x.tanh(), u := c(x) + t, t.sin())[1:], "dies_here: sin uses tanh after conv2d"),
+        (lambda c, x: (t := x.tanh(), c(x) + t, t.sin())[1:], "dies_here: sin uses tanh after conv2d"),
     ],
 )  # fmt: skip
 def test_near_misses_say_why(body: Callable[..., Any], reason: str) -> None:
@@ -158,27 +161,19 @@ def test_explain_lists_the_deepest_failure_first() -> None:
     assert [miss.depth for miss in misses] == sorted((m.depth for m in misses), reverse=True)
 
 
-def chain(blocks: int) -> GraphModule:
-    from quantfx.tools.bench_passes import conv_chain
-
-    return conv_chain(blocks)
-
-
 def test_matching_is_linear_in_the_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in argument look-ups, which do not depend on the machine."""
-    import quantfx.patterns.matcher as module
-
-    real, calls = module.argument_value, [0]
+    calls = [0]
 
     def counted(node: Node, name: str) -> Any:
         calls[0] += 1
-        return real(node, name)
+        return argument_value(node, name)
 
-    monkeypatch.setattr(module, "argument_value", counted)
+    monkeypatch.setattr("quantfx.patterns.matcher.argument_value", counted)
     counts: list[int] = []
     for blocks in (50, 100, 400):
         calls[0] = 0
-        assert len(pattern_set().matcher().run(chain(blocks).graph)) == 2 * blocks
+        assert len(pattern_set().matcher().run(conv_chain(blocks).graph)) == 2 * blocks
         counts.append(calls[0])
     assert counts[1] <= 2.1 * counts[0]
     assert counts[2] <= 4.1 * counts[1]

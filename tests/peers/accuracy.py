@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from quantfx.backends.inductor import CompiledModule
 from quantfx.tools import photographs
 from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
 from quantfx.tools.metrics import sqnr_db, top1_agreement
@@ -95,13 +96,11 @@ def torchao_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
     outputs(prepared, calibration)
     converted = convert_pt2e(prepared)
     yield Engine("torchao, q/dq graph in float", converted)
-    compiled = torch.compile(converted, options={"freezing": True})
-    yield Engine("torchao, compiled", compiled)
+    yield Engine("torchao, compiled", CompiledModule(converted))
 
 
 def onnxruntime_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
     """Yield static QDQ, per channel and with min-max, which did best of ONNX Runtime's options."""
-    from onnxruntime import InferenceSession
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -121,12 +120,19 @@ def onnxruntime_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engin
                 activation_type=QuantType.QUInt8,
                 weight_type=weight,
             )
-            session = InferenceSession(str(quantized), providers=["CPUExecutionProvider"])
             name = "U8S8" if weight is QuantType.QInt8 else "U8U8"
-            yield Engine(
-                f"ONNX Runtime, static {name}",
-                lambda x, s=session: torch.from_numpy(s.run(None, {"x": x.numpy()})[0]),
-            )
+            yield Engine(f"ONNX Runtime, static {name}", _onnxruntime_session(quantized))
+
+
+def _onnxruntime_session(path: Path) -> Network:
+    from onnxruntime import InferenceSession
+
+    session = InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def run(images: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"x": images.numpy()})[0])
+
+    return run
 
 
 class _Reader:
