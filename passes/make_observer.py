@@ -10,12 +10,14 @@ from quantfx.passes.moving_average_observer import MovingAverageObserver
 from quantfx.passes.mse_observer import MinSquaredErrorObserver
 from quantfx.passes.observer import Observer
 from quantfx.passes.spec import ObserverName, QuantSpec
+from quantfx.passes.weight_observer import WeightObserver
 
 OBSERVERS: dict[ObserverName, Callable[[QuantSpec, str], Observer]] = {
     "histogram": HistogramObserver,
     "min_max": MinMaxObserver,
     "moving_average": MovingAverageObserver,
     "mse": MinSquaredErrorObserver,
+    "weight_mse": WeightObserver,
 }
 
 

@@ -9,7 +9,8 @@ import torch
 
 from quantfx.passes.errors import SpecError
 
-ObserverName = Literal["histogram", "min_max", "moving_average", "mse"]
+ObserverName = Literal["histogram", "min_max", "moving_average", "mse", "weight_mse"]
+PER_CHANNEL = ("min_max", "weight_mse")
 PairBound = Literal["none", "blocks", "adjacent"]
 
 INT8_RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
@@ -25,7 +26,8 @@ class QuantSpec:
         quant_max: Largest integer used, inclusive.
         symmetric: True fixes the zero point at the middle of the range; False is affine.
         axis: Channel axis of a per-channel spec; None is per-tensor.
-        observer: Which observer finds the range; per-channel specs use ``min_max``.
+        observer: Which observer finds the range; per-channel specs use ``min_max`` or
+            ``weight_mse``, the others are for per-tensor specs.
         eps: Lower bound of the scale.
         pair_bound: How far the scale of a per-channel weight must grow so that no sum of two
             u8 x s8 products can leave a signed 16-bit register (see ``passes/qparams.py``).
@@ -51,8 +53,12 @@ class QuantSpec:
                 f"range [{self.quant_min}, {self.quant_max}] does not fit {self.dtype}, "
                 f"which holds [{low}, {high}]"
             )
-        if self.axis is not None and self.observer != "min_max":
-            raise SpecError(f"a per-channel spec observes with 'min_max', not '{self.observer}'")
+        if self.axis is not None and self.observer not in PER_CHANNEL:
+            raise SpecError(
+                f"a per-channel spec observes with one of {PER_CHANNEL}, not '{self.observer}'"
+            )
+        if self.observer == "weight_mse" and (self.axis is None or not self.symmetric):
+            raise SpecError("'weight_mse' is for symmetric per-channel specs")
         if self.pair_bound != "none" and self.axis is None:
             raise SpecError("pair_bound needs a per-channel spec: set axis")
 

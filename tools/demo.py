@@ -13,6 +13,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import quantfx
+from quantfx.backends.inductor import CompiledModule
 from quantfx.result import Result
 from quantfx.tools import photographs
 from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
@@ -138,11 +139,10 @@ def _one_by_one(images: Tensor) -> tuple[Tensor, ...]:
 
 
 def _speed(subject: Subject, compiled: Callable[[Tensor], Any]) -> Ratio:
-    # Freezing is what makes Inductor fast on a CPU: without it the comparison would flatter int8.
-    baseline = torch.compile(subject.model, options={"freezing": True})
+    # Compiled like the int8 graph, with freezing: without it the comparison would flatter int8.
     image = subject.test[:1]
-    with torch.no_grad():
-        return ratio(lambda: baseline(image), lambda: compiled(image), rounds=31)
+    baseline = CompiledModule(quantfx.capture(subject.model, (image,)))
+    return ratio(lambda: baseline(image), lambda: compiled(image), rounds=31)
 
 
 def _table(measured: Measured) -> Table:

@@ -29,7 +29,7 @@ from tests.models.small import cat_pool_net, mlp, residual_block
 from tests.models.vit import vit_b_16
 from tests.torchao_reference import EdgeKey, EdgeSpec, annotated_edges, converted_counts, edge_keys
 
-BACKEND = x86(patterns=load("pt2e"))
+BACKEND = x86(patterns=load("pt2e"), observer="histogram", weight_observer="min_max")
 Case = tuple[Callable[[], nn.Module], tuple[Tensor, ...]]
 
 

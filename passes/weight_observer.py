@@ -1,0 +1,96 @@
+"""Scales of constant weights, searched per channel for the smallest squared error."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.qparams import largest_pair_sums, scale_above_pair_sums
+from quantfx.passes.spec import QuantSpec
+
+_SHRINK, _GROW = 0.5, 1.01
+_MOST, _LEAST = 103, 16
+_WORK = 2**26
+# Rows searched at once: torch hands larger operands to its thread pool, and so many calls that each
+# wait for a second thread take ten times longer than one thread in its cache.
+_BLOCK = 2**15 - 1
+
+
+class WeightObserver(Observer):
+    """Finds, for each channel, the scale under which the quantized weight is nearest.
+
+    Candidates run from 0.5 to 1.01 times the scale that puts the largest magnitude on the last
+    integer, and hold the usual ``absmax / 127.5``, which clips each channel's largest weight if it is
+    positive. Small channels gain from a grid that fits their few values, large ones from clipping a
+    rare outlier. A pair bound is a lower limit of the candidates.
+
+    Attributes:
+        scale: float32, ``()`` before and ``(channels,)`` after the weight was seen.
+    """
+
+    scale: Tensor
+
+    def __init__(self, spec: QuantSpec, label: str = "") -> None:
+        super().__init__(spec, label)
+        self.register_buffer("scale", torch.tensor(0.0))
+
+    def observe(self, x: Tensor) -> None:
+        """Search the scales of the weight ``x``; of several weights the largest scales count."""
+        low, high = torch.aminmax(x)
+        self.require_finite(low, high)
+        axis = self.spec.axis or 0
+        rows = x.movedim(axis, 0).flatten(1).float()
+        largest = rows.abs().amax(1)
+        least = torch.full_like(largest, self.spec.eps)
+        sums = largest_pair_sums(x, self.spec)
+        if sums is not None:
+            least = scale_above_pair_sums(least, sums)
+        found = _search(rows, largest / self.spec.quant_max, least, self.spec)
+        self.scale = torch.maximum(self.scale, found)
+
+    @property
+    def observed(self) -> bool:
+        """Whether a weight was seen."""
+        return self.scale.dim() == 1
+
+    def calculate_qparams(self) -> QParams:
+        """Return the scales that were found, with zero point 0."""
+        self.require_observed()
+        return QParams(self.scale, torch.zeros_like(self.scale, dtype=torch.int64), self.spec)
+
+
+def _search(rows: Tensor, whole: Tensor, least: Tensor, spec: QuantSpec) -> Tensor:
+    """Return the best of the candidate scales for each row.
+
+    Large weights get fewer candidates: their error changes smoothly with the scale.
+    """
+    count = max(_LEAST, min(_MOST, _WORK // max(rows.numel(), 1)))
+    usual = spec.quant_max / (spec.quant_max + 0.5)
+    factors = [usual, *torch.linspace(_SHRINK, _GROW, count).tolist()]
+    block = max(1, _BLOCK // rows.shape[1])
+    parts = zip(rows.split(block), whole.split(block), least.split(block), strict=True)
+    return torch.cat([_search_block(*part, factors, spec) for part in parts])
+
+
+def _search_block(
+    rows: Tensor, whole: Tensor, least: Tensor, factors: list[float], spec: QuantSpec
+) -> Tensor:
+    best = torch.maximum(whole, least)
+    error = _error(rows, best, spec)
+    for factor in factors:
+        scale = torch.maximum(whole * factor, least)
+        candidate = _error(rows, scale, spec)
+        better = candidate < error
+        best = torch.where(better, scale, best)
+        error = torch.where(better, candidate, error)
+    return best
+
+
+def _error(rows: Tensor, scale: Tensor, spec: QuantSpec) -> Tensor:
+    """Return the squared error of each row, quantized under its scale."""
+    zero = torch.zeros_like(scale, dtype=torch.int32)
+    quantized = torch.fake_quantize_per_channel_affine(
+        rows, scale, zero, 0, spec.quant_min, spec.quant_max
+    )
+    return (quantized - rows).square_().sum(1)
