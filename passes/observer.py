@@ -33,12 +33,14 @@ class Observer(nn.Module, ABC):
     Attributes:
         spec: The spec the qparams are computed for.
         label: Name of the observed tensor, used in errors.
+        frozen: Whether the record is final, as it is for a constant weight.
     """
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__()
         self.spec = spec
         self.label = label
+        self.frozen = False
 
     def forward(self, x: Tensor) -> Tensor:
         """Record ``x`` and return it unchanged.
@@ -46,7 +48,7 @@ class Observer(nn.Module, ABC):
         Raises:
             CalibrationError: ``x`` holds NaN or infinity.
         """
-        if x.numel():
+        if not self.frozen and x.numel():
             self.observe(x.detach())
         return x
 

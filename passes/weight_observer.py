@@ -11,7 +11,7 @@ from quantfx.passes.spec import QuantSpec
 
 _SHRINK, _GROW = 0.5, 1.01
 _MOST, _LEAST = 103, 16
-_WORK = 2**26
+_WORK = 2**24
 # Rows searched at once: torch hands larger operands to its thread pool, and so many calls that each
 # wait for a second thread take ten times longer than one thread in its cache.
 _BLOCK = 2**15 - 1

@@ -74,8 +74,10 @@ def quantfx_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
     """Yield this library's q/dq graph and its compiled module."""
     import quantfx
 
+    # What this machine can do is read from the CPU, which oneDNN's limit does not change.
+    backend = quantfx.backends.get("x86", target="avx2" if _limit() == "AVX2" else "host")
     example = (calibration[:BATCH],)
-    result = quantfx.quantize(model, example, backend="x86", calibration=batches(calibration))
+    result = quantfx.quantize(model, example, backend=backend, calibration=batches(calibration))
     yield Engine("quantfx, q/dq graph in float", result.quantized)
     yield Engine("quantfx, compiled", result.compile())
 
@@ -147,8 +149,12 @@ class _Reader:
 
 
 def _isa() -> str:
-    limit = os.environ.get("ONEDNN_MAX_CPU_ISA")
+    limit = _limit()
     return f"limited to {limit}" if limit else torch.backends.cpu.get_cpu_capability()
+
+
+def _limit() -> str | None:
+    return os.environ.get("ONEDNN_MAX_CPU_ISA")
 
 
 if __name__ == "__main__":

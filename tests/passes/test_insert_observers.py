@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from quantfx.backends.x86 import x86
+from quantfx.passes.calibrate import calibrate
+from quantfx.passes.capture import capture
+from quantfx.passes.observer import Observer
+from quantfx.passes.weight_observer import WeightObserver
+from tests.models.small import mlp
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_weights_are_observed_once_and_not_in_calibration(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = [0]
+    real = WeightObserver.observe
+
+    def counted(self: WeightObserver, x: Tensor) -> None:
+        calls[0] += 1
+        real(self, x)
+
+    monkeypatch.setattr(WeightObserver, "observe", counted)
+    prepared = x86().prepare(capture(mlp(), (X,)))
+    assert calls == [2]
+    calibrate(prepared, [X, X, X], progress=False)
+    assert calls == [2]
+
+
+def test_observers_sit_on_the_edges_and_are_named_after_readers() -> None:
+    prepared = x86().prepare(capture(mlp(), (X,)))
+    observers = {name: m for name, m in prepared.named_modules() if isinstance(m, Observer)}
+    assert sorted(observers) == [f"activation_post_process_{index}" for index in range(4)]
+    nodes = [node for node in prepared.graph.nodes if node.op == "call_module"]
+    assert sorted(str(node.target) for node in nodes) == sorted(observers)
+    assert all("linear" in observer.label for observer in observers.values())
+    for node in nodes:
+        assert node.meta["val"] is node.all_input_nodes[0].meta["val"]
