@@ -21,9 +21,9 @@ class WeightObserver(Observer):
     """Finds, for each channel, the scale under which the quantized weight is nearest.
 
     Candidates run from 0.5 to 1.01 times the scale that puts the largest magnitude on the last
-    integer, and hold the usual ``absmax / 127.5``, which clips each channel's largest weight if it is
-    positive. Small channels gain from a grid that fits their few values, large ones from clipping a
-    rare outlier. A pair bound is a lower limit of the candidates.
+    integer, and hold the usual ``absmax / 127.5``, which clips each channel's largest weight where
+    that is positive. Small channels gain from a grid that fits their few values, large ones from
+    clipping a rare outlier. A pair bound is a lower limit of the candidates.
 
     Attributes:
         scale: float32, ``()`` before and ``(channels,)`` after the weight was seen.
@@ -69,8 +69,11 @@ def _search(rows: Tensor, whole: Tensor, least: Tensor, spec: QuantSpec) -> Tens
     usual = spec.quant_max / (spec.quant_max + 0.5)
     factors = [usual, *torch.linspace(_SHRINK, _GROW, count).tolist()]
     block = max(1, _BLOCK // rows.shape[1])
-    parts = zip(rows.split(block), whole.split(block), least.split(block), strict=True)
-    return torch.cat([_search_block(*part, factors, spec) for part in parts])
+    starts = range(0, len(rows), block)
+    parts = [slice(start, start + block) for start in starts]
+    return torch.cat(
+        [_search_block(rows[part], whole[part], least[part], factors, spec) for part in parts]
+    )
 
 
 def _search_block(

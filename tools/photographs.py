@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,9 @@ TEST_PHOTOGRAPHS = (
     "rocket",
 )
 
+# Photographs whose loader has another name and returns more than the picture: a stereo pair.
+_LOADERS = {"motorcycle": "stereo_motorcycle"}
+
 # EfficientNet-Lite was trained on (pixel - 127) / 128, not on ImageNet's mean and deviation.
 _MEAN, _DEVIATION = 127.0, 128.0
 _SMALLEST_SHARE = 0.5
@@ -73,18 +77,15 @@ def photograph(name: str) -> Tensor:
 
 
 def _load(name: str) -> NDArray[np.uint8]:
-    pixels: NDArray[np.uint8]
     if name in ("china", "flower"):
         from sklearn.datasets import load_sample_image
 
-        pixels = load_sample_image(f"{name}.jpg")
-        return pixels
+        sample: NDArray[np.uint8] = load_sample_image(f"{name}.jpg")
+        return sample
     from skimage import data
 
-    if name == "motorcycle":
-        pixels, *_ = data.stereo_motorcycle()  # type: ignore[no-untyped-call]  # left of a pair
-    else:
-        pixels = getattr(data, name)()
+    load: Callable[[], Any] = getattr(data, _LOADERS.get(name, name))
+    pixels: NDArray[np.uint8] = load()[0] if name in _LOADERS else load()
     return pixels
 
 
