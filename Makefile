@@ -31,7 +31,7 @@ lint: $(VENV)/test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # The whole of what CI runs a seeded subset of: large networks, all random configurations.
 sweep: $(VENV)/test
