@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
@@ -114,6 +115,9 @@ def test_needs_finite_data() -> None:
 
 def test_every_observer_name_makes_its_observer() -> None:
     for name, cls in OBSERVERS.items():
-        observer = make_observer(QuantSpec(torch.uint8, 0, 255, observer=name), "conv1")
+        spec = QuantSpec(torch.uint8, 0, 255, observer="min_max")
+        if name == "weight_mse":
+            spec = replace(spec, dtype=torch.int8, quant_max=127, symmetric=True, axis=0)
+        observer = make_observer(replace(spec, observer=name), "conv1")
         assert type(observer) is cls
         assert observer.label == "conv1"

@@ -20,7 +20,14 @@ def test_the_demo_runs_on_any_classifier(tmp_path: Path) -> None:
     console = Console(file=StringIO(), width=100)
     measured = run(tmp_path, subject, console)
     text = console.file.getvalue()  # type: ignore[attr-defined]  # a StringIO
-    for part in ("28", "planned", "converted", "lowered", "top-1 agreement", "signal to noise"):
+    for part in (
+        "32 images to calibrate",
+        "planned",
+        "converted",
+        "lowered",
+        "top-1 agreement",
+        "signal to noise",
+    ):
         assert part in text
     assert measured.quantized_bytes < 0.4 * measured.float_bytes
     same = measured.float_outputs.argmax(1) == measured.compiled_outputs.argmax(1)

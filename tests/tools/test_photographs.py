@@ -3,9 +3,6 @@ import torch
 
 from quantfx.tools import photographs
 
-pytest.importorskip("skimage")
-pytest.importorskip("sklearn")
-
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
