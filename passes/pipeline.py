@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
@@ -155,9 +157,10 @@ class Pipeline:
         self.check(facts_of(module))
         work = clone(module)
         run = _Run(self, context or Context(), instruments, fingerprint(work))
-        for position, each in enumerate(self.passes):
-            run.step(position, each, work)
-        recompile(work)
+        with _paused_garbage_collection():
+            for position, each in enumerate(self.passes):
+                run.step(position, each, work)
+            recompile(work)
         return work
 
     def _why_missing(self, fact: str, broken: dict[str, str], position: int) -> str:
@@ -188,6 +191,22 @@ class Pipeline:
         if known.count(name) > 1:
             raise PipelineError(f"pass '{name}' occurs {known.count(name)} times: which is meant?")
         return _edited(self, name, edit)
+
+
+@contextmanager
+def _paused_garbage_collection() -> Generator[None]:
+    """Keep the collector from walking the whole graph again and again while it is rewritten.
+
+    Passes make many small objects that live on; on 3,000 operators the walks cost a third of a run.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _all_names(pipeline: Pipeline) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -25,39 +27,39 @@ class WeightObserver(Observer):
     that is positive. Small channels gain from a grid that fits their few values, large ones from
     clipping a rare outlier. A pair bound is a lower limit of the candidates.
 
-    Attributes:
-        scale: float32, ``()`` before and ``(channels,)`` after the weight was seen.
-    """
+    The weight is kept by reference and searched when its qparams are asked for, so that preparing
+    a model stays quick.
 
-    scale: Tensor
+    Attributes:
+        weight: The weight that was seen, None before.
+    """
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__(spec, label)
-        self.register_buffer("scale", torch.tensor(0.0))
+        self.weight: Tensor | None = None
 
     def observe(self, x: Tensor) -> None:
-        """Search the scales of the weight ``x``; of several weights the largest scales count."""
-        low, high = torch.aminmax(x)
-        self.require_finite(low, high)
-        axis = self.spec.axis or 0
-        rows = x.movedim(axis, 0).flatten(1).float()
-        largest = rows.abs().amax(1)
-        least = torch.full_like(largest, self.spec.eps)
-        sums = largest_pair_sums(x, self.spec)
-        if sums is not None:
-            least = scale_above_pair_sums(least, sums)
-        found = _search(rows, largest / self.spec.quant_max, least, self.spec)
-        self.scale = torch.maximum(self.scale, found)
+        """Keep the weight ``x``; the last one seen counts."""
+        self.require_finite(*torch.aminmax(x))
+        self.weight = x
 
     @property
     def observed(self) -> bool:
         """Whether a weight was seen."""
-        return self.scale.dim() == 1
+        return self.weight is not None
 
     def calculate_qparams(self) -> QParams:
-        """Return the scales that were found, with zero point 0."""
+        """Return the best scales, with zero point 0."""
         self.require_observed()
-        return QParams(self.scale, torch.zeros_like(self.scale, dtype=torch.int64), self.spec)
+        weight = cast(Tensor, self.weight)
+        rows = weight.movedim(self.spec.axis or 0, 0).flatten(1).float()
+        largest = rows.abs().amax(1)
+        least = torch.full_like(largest, self.spec.eps)
+        sums = largest_pair_sums(weight, self.spec)
+        if sums is not None:
+            least = scale_above_pair_sums(least, sums)
+        scale = _search(rows, largest / self.spec.quant_max, least, self.spec)
+        return QParams(scale, torch.zeros_like(scale, dtype=torch.int64), self.spec)
 
 
 def _search(rows: Tensor, whole: Tensor, least: Tensor, spec: QuantSpec) -> Tensor:
