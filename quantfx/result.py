@@ -6,8 +6,10 @@ from typing import Any
 
 from torch.fx import GraphModule
 
+from quantfx.backends import targets
 from quantfx.backends.backend import Backend
 from quantfx.backends.inductor import CompiledModule, compile_module, lowered_rows
+from quantfx.backends.range_check import saturating_sites
 from quantfx.passes.equal_sites import repeated_kinds
 from quantfx.passes.errors import ContractError
 from quantfx.passes.report import Report
@@ -47,8 +49,11 @@ class Result:
             strict: Refuse a compiled module in which a planned site did not reach its kernel.
 
         Raises:
-            ContractError: a planned site was not lowered.
+            ContractError: a planned site was not lowered, or its integer sums would saturate on
+                this CPU.
         """
+        if strict and targets.host().saturates:
+            _require_in_range(self.quantized)
         compiled, reached = compile_module(
             self.quantized, self._example_inputs, self._example_kwargs
         )
@@ -63,3 +68,16 @@ class Result:
                 "with backend.without_templates(...), or accept it with compile(strict=False)"
             )
         return compiled
+
+
+def _require_in_range(quantized: GraphModule) -> None:
+    sites = saturating_sites(quantized)
+    if sites:
+        named = ", ".join(map(str, sites[:5])) + (
+            f" and {len(sites) - 5} more" if sites[5:] else ""
+        )
+        raise ContractError(
+            f"{len(sites)} site(s) would saturate on this CPU ({targets.host().name}, no VNNI) and "
+            f"be silently wrong: {named}. Quantize for it with target='host', or accept it with "
+            "compile(strict=False)"
+        )

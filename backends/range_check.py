@@ -1,0 +1,52 @@
+"""Whether an int8 site can leave the 16-bit sums of a CPU without VNNI, with its actual weights."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.contract import planned_matches
+from quantfx.passes.graphs import Site, all_graphs, attribute
+from quantfx.passes.qdq import dequantizes
+from quantfx.passes.qparams import Pairing, saturates
+from quantfx.patterns.schema import argument_value
+
+_QUANT_MAX = 4  # position of quant_max in a per-tensor dequantize
+
+
+def saturating_sites(module: GraphModule) -> list[Site]:
+    """Return the convolutions and linears of a q/dq graph whose integer sums can pass 32767.
+
+    The bound is exact for the pairs oneDNN adds (see ``QuantSpec.pair_bound``) and assumes that
+    activations reach the end of their integer range.
+    """
+    planned = {
+        match.site
+        for match in planned_matches(module)
+        if match.annotation.kind.startswith(("conv", "linear"))
+    }
+    return [
+        Site(path, node.name)
+        for path, graph_module in all_graphs(module)
+        for node in graph_module.graph.nodes
+        if Site(path, node.name) in planned and _saturates(graph_module, node)
+    ]
+
+
+def _saturates(module: GraphModule, node: Node) -> bool:
+    weight = _constant(module, argument_value(node, "weight"))
+    activation = argument_value(node, "input")
+    if weight is None or not (isinstance(activation, Node) and dequantizes(activation)):
+        return False
+    pairing: Pairing = "adjacent" if weight.dim() == 2 else "blocks"
+    largest = activation.args[_QUANT_MAX]
+    return isinstance(largest, int) and bool(saturates(weight, largest, pairing).any())
+
+
+def _constant(module: GraphModule, dequantize: Node) -> Tensor | None:
+    """Return the integers that a per-channel dequantize of a constant reads."""
+    source = dequantize.args[0]
+    if not dequantizes(dequantize) or not isinstance(source, Node) or source.op != "get_attr":
+        return None
+    value = attribute(module, str(source.target))
+    return value if isinstance(value, Tensor) else None
