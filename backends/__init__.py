@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
 from typing import Any
 
 from quantfx.backends import targets
 from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
+from quantfx.backends.xpu import xpu
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
-__all__ = ["NAMES", "Backend", "get", "x86"]
+__all__ = ["NAMES", "Backend", "get", "x86", "xpu"]
 
-_BACKENDS = {"x86": x86}
+_BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu}
 NAMES = tuple(_BACKENDS)
 
 
@@ -19,7 +22,7 @@ def get(name: str, *, target: str | None = None, **options: Any) -> Backend:
     """Return the backend called ``name``.
 
     Args:
-        name: ``x86``.
+        name: ``x86`` or ``xpu``.
         target: ``"host"``, or an instruction set by name; None is machine-independent.
         options: What the backend's function takes, e.g. ``reduce_range=True``.
 
@@ -30,7 +33,7 @@ def get(name: str, *, target: str | None = None, **options: Any) -> Backend:
         known = list(_BACKENDS)
         raise QuantfxError(f"no backend '{name}'{did_you_mean(name, known)}; one of {known}")
     make = _BACKENDS[name]
-    known_options = make.__kwdefaults__ or {}
+    known_options = list(inspect.signature(make).parameters)[1:]
     for option in options:
         if option not in known_options:
             nearest = did_you_mean(option, known_options)

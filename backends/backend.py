@@ -13,6 +13,7 @@ from quantfx.passes.contract import require_converted, require_planned
 from quantfx.passes.instruments import Instrument
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
+from quantfx.passes.spec import QuantSpec
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Backend:
         convert_pipeline: From a calibrated graph to the q/dq graph.
         target: The instruction set the specs are made for; None is machine-independent.
         policy: How the specs keep integer sums from saturating there, for the report.
+        runs_on_cpu: Whether ``Result.compile`` may compile its graphs for this machine.
     """
 
     name: str
@@ -34,6 +36,7 @@ class Backend:
     convert_pipeline: Pipeline
     target: Target | None = None
     policy: str = "full-range int8"
+    runs_on_cpu: bool = True
 
     def prepare(
         self,
@@ -84,6 +87,17 @@ class Backend:
     def context(self) -> Context:
         """What the passes of this backend are given."""
         return Context(self.recipe)
+
+    def with_specs(self, **specs: QuantSpec) -> Backend:
+        """Return the backend with other specs under the given spec names.
+
+        Raises:
+            SpecError: the recipe has no spec of that name; names the nearest.
+        """
+        for name in specs:
+            self.recipe.spec(name)
+        bound = tuple((name, specs.get(name, spec)) for name, spec in self.recipe.specs)
+        return replace(self, recipe=replace(self.recipe, specs=bound))
 
     def without_templates(self, *names: str) -> Backend:
         """Return the backend less the named templates."""

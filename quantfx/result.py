@@ -13,6 +13,7 @@ from quantfx.backends.range_check import saturating_sites
 from quantfx.passes.equal_sites import repeated_kinds
 from quantfx.passes.errors import ContractError
 from quantfx.passes.report import Report
+from quantfx.patterns.errors import QuantfxError
 
 
 class Result:
@@ -49,9 +50,16 @@ class Result:
             strict: Refuse a compiled module in which a planned site did not reach its kernel.
 
         Raises:
+            QuantfxError: the backend is for another device.
             ContractError: a planned site was not lowered, or its integer sums would saturate on
                 this CPU.
         """
+        if not self.backend.runs_on_cpu:
+            raise QuantfxError(
+                f"graphs of backend '{self.backend.name}' do not run on this machine: its int8 "
+                "kernels take unsigned activations in convolutions. Use result.quantized, or "
+                "quantize with backend='x86' to run here"
+            )
         if strict and targets.host().saturates:
             _require_in_range(self.quantized)
         compiled, reached = compile_module(

@@ -1,0 +1,42 @@
+"""Intel GPUs: x86 with two passes left out and signed activations; static quantization only.
+
+Never run on a GPU by us: see ``HARDWARE``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from quantfx.backends.backend import Backend
+from quantfx.backends.targets import Target
+from quantfx.backends.x86 import x86
+from quantfx.passes.spec import ObserverName, QuantSpec
+
+HARDWARE = "graphs for xpu were only checked as graphs: no Intel GPU was at hand"
+# No int8 max pooling, and no training: x86 has no pass of the second name yet.
+OMITTED = ("annotate-max-pool", "fuse-qat-conv-bn")
+
+
+def xpu(
+    target: Target | None = None, *, symmetric: bool = False, observer: ObserverName = "mse"
+) -> Backend:
+    """Return the xpu backend: s8 activations, s8 per-channel symmetric weights.
+
+    Args:
+        target: Of no meaning here: what saturates on a CPU does not bind a GPU.
+        symmetric: Fix the zero point of activations at 0; affine by default.
+        observer: How activation ranges are found.
+    """
+    activation = QuantSpec(torch.int8, -128, 127, symmetric=symmetric, observer=observer)
+    base = x86().without_templates("max_pool2d").with_specs(act=activation)
+    present = [name for name in OMITTED if name in base.prepare_pipeline.names]
+    return replace(
+        base,
+        name="xpu",
+        recipe=replace(base.recipe, name="xpu"),
+        prepare_pipeline=base.prepare_pipeline.without(*present),
+        policy="s8 activations; " + HARDWARE,
+        runs_on_cpu=False,
+    )
