@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 from torch.fx import GraphModule, Node
@@ -11,8 +12,10 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.boundary import operands
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.non_data import data_nodes
 from quantfx.passes.recipe import Recipe
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
@@ -31,13 +34,13 @@ class Annotate(Pass):
         if recipe is None:
             raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
         matcher = recipe.patterns.group(self.group).matcher()
+        refuse = _Refuse(module, recipe)
         remarks: list[Remark] = []
         count = 0
         for path, graph_module in all_graphs(module):
             claimed = {n for n in graph_module.graph.nodes if annotation_of(n) is not None}
-            written = overwritten(graph_module.graph)
             for match in matcher.run(graph_module.graph, claimed):
-                reason = _overwritten_reason(match, written)
+                reason = refuse.reason(match)
                 if reason is not None:
                     remarks.append(_missed(path, match.anchor, reason))
                     continue
@@ -47,6 +50,48 @@ class Annotate(Pass):
                 count += 1
             remarks += _near_misses(matcher, graph_module, path, claimed)
         return PassResult(count > 0, tuple(remarks), {"matches": count})
+
+
+class _Refuse:
+    """Says why a match must not be quantized, by facts that only the whole module shows."""
+
+    def __init__(self, module: GraphModule, recipe: Recipe) -> None:
+        self._module = module
+        self._recipe = recipe
+
+    @cached_property
+    def _written(self) -> Mapping[Node, Node]:
+        graphs = (graph_module.graph for _, graph_module in all_graphs(self._module))
+        return {node: writer for graph in graphs for node, writer in overwritten(graph).items()}
+
+    @cached_property
+    def _data(self) -> set[Node]:
+        return data_nodes(self._module, operands(self._module))
+
+    def reason(self, match: Match) -> str | None:
+        quant = dict(match.template.quant)
+        inside = set(match.nodes.values())
+        for edge in match.edges():
+            if edge.role not in quant:
+                continue
+            reason = self._overwritten(edge.producer, inside)
+            if reason is None and self._recipe.spec(quant[edge.role]).axis is None:
+                reason = self._not_data(edge.producer)
+            if reason is not None:
+                return reason
+        return self._overwritten(match.output, inside) if "out" in quant else None
+
+    def _overwritten(self, node: Node, inside: set[Node]) -> str | None:
+        """A quantize reads its tensor where that is computed, before another node writes to it."""
+        writer = self._written.get(node)
+        if writer is None or writer in inside:
+            return None
+        return f"{node.name} is overwritten in place by {writer.name}"
+
+    def _not_data(self, node: Node) -> str | None:
+        if node in self._data:
+            return None
+        return f"{node.name} is not data: it comes from integers, masks or shapes only"
 
 
 def _annotations(match: Match, recipe: Recipe) -> Iterator[tuple[Node, Annotation]]:
@@ -94,23 +139,6 @@ def _kind(anchor: Node) -> str:
     return str(anchor.target).split(".")[1].removesuffix("_")
 
 
-def _overwritten_reason(match: Match, written: Mapping[Node, Node]) -> str | None:
-    """Refuse a match that quantizes a tensor which an in-place operator outside of it changes.
-
-    A quantize reads its tensor where that is computed, before the write.
-    """
-    inside = set(match.nodes.values())
-    quant = dict(match.template.quant)
-    quantized = [edge.producer for edge in match.edges() if edge.role in quant]
-    if "out" in quant:
-        quantized.append(match.output)
-    for node in quantized:
-        writer = written.get(node)
-        if writer is not None and writer not in inside:
-            return f"{node.name} is overwritten in place by {writer.name}"
-    return None
-
-
 def _near_misses(
     matcher: Matcher, module: GraphModule, path: str, claimed: set[Node]
 ) -> Iterator[Remark]:
@@ -118,8 +146,9 @@ def _near_misses(
     for target in sorted(targets, key=str):
         for node in module.graph.find_nodes(op="call_function", target=target):
             if node not in claimed:
-                misses = matcher.explain(node, claimed)
-                yield _missed(path, node, misses[0].reason if misses else "nothing uses it")
+                # A node that does match was refused before, with its own reason.
+                for miss in matcher.explain(node, claimed)[:1]:
+                    yield _missed(path, node, miss.reason)
 
 
 def _missed(path: str, node: Node, reason: str) -> Remark:

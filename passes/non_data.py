@@ -1,0 +1,61 @@
+"""Which float tensors carry data: those computed from float inputs or trained parameters.
+
+Position ids, masks, ``ones``, ``arange`` and what is computed from shapes are float tensors as
+well once a model multiplies with them, but they are not activations: rounding them to 8 bits
+changes what the model attends to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.boundary import Place
+from quantfx.passes.graphs import all_graphs, attribute
+
+
+def data_nodes(module: GraphModule, outer: Mapping[Node, Place]) -> set[Node]:
+    """Return the nodes, of all graphs of ``module``, that carry data.
+
+    Args:
+        module: Looked at from the top graph inwards.
+        outer: What the placeholders of branches stand for, from ``boundary.operands``.
+    """
+    found: set[Node] = set()
+    for path, graph_module in all_graphs(module):
+        for node in graph_module.graph.nodes:
+            if _carries(node, graph_module, path, outer, found):
+                found.add(node)
+    return found
+
+
+def _carries(
+    node: Node,
+    module: GraphModule,
+    path: str,
+    outer: Mapping[Node, Place],
+    found: set[Node],
+) -> bool:
+    if node.op == "placeholder":
+        if node in outer:
+            return outer[node][1] in found
+        # A loop's carried values have no operand on record: they count as data.
+        return path != "" or _is_float(node)
+    if node.op == "get_attr":
+        return isinstance(attribute(module, str(node.target)), nn.Parameter)
+    if _is_known_integer(node):
+        return False
+    return any(producer in found for producer in node.all_input_nodes)
+
+
+def _is_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return not isinstance(value, torch.Tensor) or value.is_floating_point()
+
+
+def _is_known_integer(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, torch.Tensor) and not value.is_floating_point()
