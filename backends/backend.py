@@ -10,7 +10,10 @@ from torch.fx import GraphModule
 from quantfx.backends.targets import Target
 from quantfx.passes.base import Context
 from quantfx.passes.contract import require_converted, require_planned
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.instruments import Instrument
+from quantfx.passes.pass_record import facts_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.spec import QuantSpec
@@ -55,6 +58,11 @@ class Backend:
         Raises:
             ContractError: nothing is to be quantized, with the near misses.
         """
+        already = facts_of(graph) & {"observed", "qdq"} if isinstance(graph, GraphModule) else ()
+        if already:
+            raise PipelineError(
+                "the graph is prepared or quantized already: prepare a captured one"
+            )
         prepared = self.prepare_pipeline.run(graph, self.context, instruments=instruments)
         if strict:
             require_planned(prepared, self.recipe)
@@ -71,14 +79,18 @@ class Backend:
 
         Args:
             prepared: From ``prepare``, after calibration; not changed.
-            strict: Check that every planned site was converted.
+            strict: Check that every planned site was converted; else sites that calibration
+                never reached are left float.
             instruments: Called around each pass.
 
         Raises:
             CalibrationError: a site was never calibrated.
             ContractError: a planned site was not converted.
         """
-        quantized = self.convert_pipeline.run(prepared, self.context, instruments=instruments)
+        pipeline = self.convert_pipeline
+        if not strict and InsertQDQ() in pipeline.passes:
+            pipeline = pipeline.replace("insert-qdq", InsertQDQ(uncalibrated="float"))
+        quantized = pipeline.run(prepared, self.context, instruments=instruments)
         if strict:
             require_converted(quantized)
         return quantized

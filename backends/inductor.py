@@ -18,6 +18,7 @@ import torch._inductor.config
 from torch.fx import GraphModule
 
 from quantfx.passes.report import OpRow
+from quantfx.passes.state import preserved_state
 
 # Counter of Inductor's pattern matcher -> the kernel it counts, and what kind of operator that is.
 _COUNTERS = {
@@ -58,7 +59,8 @@ def compile_module(
     """
     compiled = CompiledModule(module)
     before = _counts()
-    compiled(*args, **kwargs)
+    with preserved_state(module):
+        compiled(*args, **kwargs)
     after = _counts()
     reached = {
         kernel: after[counter] - before[counter]

@@ -2,54 +2,63 @@
 
 from __future__ import annotations
 
-from torch._ops import OpOverload
 from torch.fx import Graph, Node
 
-from quantfx.patterns.schema import is_aten_call, schema_arguments
+from quantfx.patterns.schema import is_aten_call, overload, schema_arguments, schema_returns
 
 
 def writes_to(node: Node) -> list[Node]:
     """Return the arguments that ``node`` overwrites."""
-    if not is_aten_call(node):
-        return []
-    return _arguments(node, write=True)
+    return [value for value, writes, _ in _aliased(node) if writes]
 
 
 def views_of(node: Node) -> list[Node]:
-    """Return the arguments whose memory the result of ``node`` may share."""
+    """Return the arguments whose memory the result of ``node`` may share.
+
+    An in-place operator returns the very tensor it wrote to.
+    """
+    return [value for value, _, returned in _aliased(node) if returned]
+
+
+def _aliased(node: Node) -> list[tuple[Node, bool, bool]]:
+    """Return ``(argument, is written to, shares memory with a result)`` where either holds."""
     if not is_aten_call(node):
         return []
-    return _arguments(node, write=False)
-
-
-def _arguments(node: Node, *, write: bool) -> list[Node]:
-    target = node.target
-    if not isinstance(target, OpOverload):
-        return []
-    found: list[Node] = []
+    target = overload(node)
+    returned = {name for result in schema_returns(target) for name in result}
+    found: list[tuple[Node, bool, bool]] = []
     for position, argument in enumerate(schema_arguments(target)):
         alias = argument.alias_info
-        if alias is None or alias.is_write is not write:
+        if alias is None:
             continue
         value = node.kwargs.get(argument.name)
         if position < len(node.args):
             value = node.args[position]
+        shares = not alias.is_write or bool(returned & set(alias.before_set))
         values = value if isinstance(value, (list, tuple)) else (value,)
-        found += [item for item in values if isinstance(item, Node)]
+        found += [(item, alias.is_write, shares) for item in values if isinstance(item, Node)]
     return found
 
 
 def overwritten(graph: Graph) -> dict[Node, Node]:
-    """Return every tensor some node writes to, directly or through a view, with that node."""
-    writers = [(node, target) for node in graph.nodes for target in writes_to(node)]
+    """Return every tensor that a later node writes to, itself or through a view, with that node."""
     found: dict[Node, Node] = {}
-    for writer, target in writers:
-        pending = [target]
-        while pending:
-            node = pending.pop()
-            if node in found:
-                continue
-            found[node] = writer
-            pending += views_of(node)
-            pending += [user for user in node.users if node in views_of(user)]
+    for writer in graph.nodes:
+        for target in writes_to(writer):
+            for node in _sharing_memory(target):
+                if node < writer:
+                    found[node] = writer
+    return found
+
+
+def _sharing_memory(node: Node) -> set[Node]:
+    """Return every node whose result may share memory with that of ``node``, itself included."""
+    found: set[Node] = set()
+    pending = [node]
+    while pending:
+        current = pending.pop()
+        if current not in found:
+            found.add(current)
+            pending += views_of(current)
+            pending += [user for user in current.users if current in views_of(user)]
     return found

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
+import torch
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.aliasing import overwritten
@@ -27,6 +28,7 @@ class Annotate(Pass):
 
     group: ClassVar[str]
     provides: ClassVar[frozenset[str]] = frozenset({"annotated"})
+    breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate every match in every graph; nodes annotated before are not matched again."""
@@ -74,7 +76,7 @@ class _Refuse:
         for edge in match.edges():
             if edge.role not in quant:
                 continue
-            reason = self._overwritten(edge.producer, inside)
+            reason = _empty(edge.producer) or self._overwritten(edge.producer, inside)
             if reason is None and self._recipe.spec(quant[edge.role]).axis is None:
                 reason = self._not_data(edge.producer)
             if reason is not None:
@@ -137,6 +139,12 @@ def _pairs(edges: list[Edge]) -> tuple[tuple[str, str], ...]:
 
 def _kind(anchor: Node) -> str:
     return str(anchor.target).split(".")[1].removesuffix("_")
+
+
+def _empty(node: Node) -> str | None:
+    value = node.meta.get("val")
+    empty = isinstance(value, torch.Tensor) and 0 in value.shape
+    return f"{node.name} holds no elements" if empty else None
 
 
 def _near_misses(

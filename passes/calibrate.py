@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.utils import _pytree as pytree
 
 from quantfx.passes.errors import CalibrationError
+from quantfx.passes.inputs import input_leaves, recorded_inputs
 from quantfx.passes.pass_record import facts_of
+from quantfx.passes.state import preserved_state
 
 
 def calibrate(
@@ -25,6 +26,8 @@ def calibrate(
     progress: bool = True,
 ) -> int:
     """Run every batch of ``data`` through ``prepared`` without gradients; return how many.
+
+    Buffers that the model changes as it runs are put back afterwards.
 
     Args:
         prepared: A module with observers, from a backend's ``prepare``.
@@ -48,7 +51,10 @@ def calibrate(
     check = _Signature(prepared)
     count = 0
     console = Console(stderr=True)
-    with Progress(console=console, disable=not (progress and console.is_terminal)) as bar:
+    with (
+        preserved_state(prepared),
+        Progress(console=console, disable=not (progress and console.is_terminal)) as bar,
+    ):
         task = bar.add_task("calibrate", total=len(data) if isinstance(data, Sized) else None)
         for item in data:
             args, kwargs = _arguments(item if input_fn is None else input_fn(item), count)
@@ -79,32 +85,43 @@ class _Signature:
     """Checks a batch against the inputs the graph was captured with."""
 
     def __init__(self, module: GraphModule) -> None:
-        self._signature = inspect.signature(module.forward)
-        self._inputs = [
-            (str(node.target), node.meta.get("val"))
-            for node in module.graph.find_nodes(op="placeholder")
-        ]
+        self._module = module
+        placeholders = module.graph.find_nodes(op="placeholder")
+        names = recorded_inputs(module) or tuple(str(node.target) for node in placeholders)
+        self._by_name = bool(recorded_inputs(module))
+        values = (node.meta.get("val") for node in placeholders)
+        self._expected = dict(zip(names, values, strict=True))
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], index: int) -> None:
         try:
-            bound = self._signature.bind(*args, **kwargs)
+            leaves = input_leaves(self._module, args, kwargs)
         except TypeError as error:
-            names = ", ".join(self._signature.parameters)
+            names = ", ".join(inspect.signature(self._module.forward).parameters)
             raise CalibrationError(
                 f"batch {index} does not fit forward({names}): {error}. A loader of (input, label) "
                 "pairs takes input_fn=lambda batch: batch[0]"
             ) from None
-        leaves = pytree.tree_leaves((bound.args, bound.kwargs))
-        if len(leaves) != len(self._inputs):
+        if not self._by_name:
+            leaves = list(zip(self._expected, (leaf for _, leaf in leaves), strict=False))
+        given = dict(leaves)
+        if given.keys() != self._expected.keys():
             raise CalibrationError(
-                f"batch {index} holds {len(leaves)} values, the model takes {len(self._inputs)}"
+                f"batch {index} holds {sorted(given)}, the model takes {sorted(self._expected)}"
             )
-        for leaf, (name, expected) in zip(leaves, self._inputs, strict=True):
-            if isinstance(leaf, Tensor) and isinstance(expected, Tensor):
-                _check_tensor(leaf, expected, name, index)
+        for name, expected in self._expected.items():
+            if isinstance(expected, Tensor):
+                _check_tensor(given[name], expected, name, index)
+            elif isinstance(expected, (bool, int, float)) and given[name] != expected:
+                raise CalibrationError(
+                    f"batch {index}: input '{name}' is {given[name]}, captured as {expected}"
+                )
 
 
-def _check_tensor(given: Tensor, expected: Tensor, name: str, index: int) -> None:
+def _check_tensor(given: object, expected: Tensor, name: str, index: int) -> None:
+    if not isinstance(given, Tensor):
+        raise CalibrationError(
+            f"batch {index}: input '{name}' is a {type(given).__name__}, not a tensor"
+        )
     if given.dtype != expected.dtype:
         raise CalibrationError(
             f"batch {index}: input '{name}' is {given.dtype}, captured with {expected.dtype}"

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from quantfx.passes.canonicalize import CANONICALIZE
 from quantfx.passes.clone import clone, detached, recompile
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.inputs import record_inputs
 from quantfx.passes.pass_record import set_facts
 from quantfx.passes.pipeline import Pipeline
 
@@ -58,6 +59,8 @@ def capture(
     module = clone(_as_graph_module(exported), detached)
     set_facts(module, frozenset({"captured"}))
     recompile(module)
+    module.eval()
+    record_inputs(module, example_inputs, example_kwargs or {})
     return pipeline.run(module)
 
 

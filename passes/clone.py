@@ -96,7 +96,7 @@ def _owner(module: GraphModule, target: str) -> nn.Module:
     for name in target.split(".")[:-1]:
         inner = getattr(owner, name, None)
         if not isinstance(inner, nn.Module):
-            inner = nn.Module()
+            inner = nn.Module().train(owner.training)
             owner.add_module(name, inner)
         owner = inner
     return owner

@@ -60,10 +60,10 @@ def _float_sites(path: str, node: Node) -> Iterator[Site]:
             yield Site(path, node.name, slot)
 
 
-def skipped(module: GraphModule) -> list[Remark]:
-    """Return, for each operator that stays float, the last reason given, in graph order.
+def skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
+    """Return, for each operator of a template that stays float, the last reason, in graph order.
 
-    Operators without a template in the recipe are not listed here: see ``uncovered``.
+    Operators that no template of ``recipe`` mentions are not listed here: see ``uncovered``.
     """
     reasons = {
         (remark.graph, remark.node): remark
@@ -71,13 +71,35 @@ def skipped(module: GraphModule) -> list[Remark]:
         for remark in record.remarks
         if remark.kind == "missed"
     }
+    defaults = _default_reasons(recipe)
     found: list[Remark] = []
     for path, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:
+            if annotation_of(node) is not None or node.op != "call_function":
+                continue
             remark = reasons.get((path, node.name))
-            if remark is not None and annotation_of(node) is None:
+            if remark is None and node.target in defaults:
+                remark = Remark("missed", path, node.name, defaults[node.target], str(node.target))
+            if remark is not None:
                 found.append(remark)
     return found
+
+
+def _default_reasons(recipe: Recipe) -> dict[object, str]:
+    """Return why an operator stays float about which no pass left a remark."""
+    anchors = {t: each for each in recipe.patterns.templates for t in each.anchor.targets}
+    inner: dict[object, list[str]] = {}
+    for template in recipe.patterns.templates:
+        for node in template.nodes[1:]:
+            for target in node.targets:
+                inner.setdefault(target, []).append(template.name)
+    reasons: dict[object, str] = {
+        target: f"only taken as part of {', '.join(dict.fromkeys(names))}"
+        for target, names in inner.items()
+    }
+    for target, template in anchors.items():
+        reasons[target] = f"no pass of the pipeline matches group '{template.group}'"
+    return reasons
 
 
 def uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
@@ -104,7 +126,7 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
     """Raise a ``ContractError`` with the near misses unless some template matched."""
     if planned_matches(module):
         return
-    reasons = [f"{r.node} ({r.op}): {r.message}" for r in skipped(module)[:10]]
+    reasons = [f"{r.node} ({r.op}): {r.message}" for r in skipped(module, recipe)[:10]]
     others = [f"{op} x{count}" for op, count in uncovered(module, recipe).items()]
     lines = [f"nothing to quantize: no template of '{recipe.name}' matches this graph"]
     if reasons:

@@ -16,6 +16,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.clone import set_tensor
+from quantfx.passes.errors import PassError
 
 PROVENANCE_KEY = "quantfx_by"
 _INHERITED = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
@@ -65,9 +66,15 @@ class Editor:
         return self._made(node, like, value)
 
     def call_module(self, target: str, module: nn.Module, producer: Node, *, after: Node) -> Node:
-        """Insert ``target(producer)``, storing ``module`` under ``target`` if it is new there."""
+        """Insert ``target(producer)``, storing ``module`` under ``target`` if it is new there.
+
+        Raises:
+            PassError: something else is stored under that name.
+        """
         if not hasattr(self.module, target):
             self.module.add_module(target, module)
+        elif getattr(self.module, target) is not module:
+            raise PassError(f"the module has another '{target}' already: choose a free name")
         with self._at(after, None):
             node = self.graph.create_node("call_module", target, (producer,), {}, target)
         return self._made(node, producer, producer.meta.get("val"))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
@@ -35,14 +36,27 @@ class FoldBatchNorm(Pass):
         remarks: list[Remark] = []
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
+            written = overwritten(graph_module.graph)
             for match in _PATTERNS.matcher().run(graph_module.graph):
+                changing = [n for n in _tensors(match) if n in written]
+                if changing:
+                    message = f"{changing[0].name} is overwritten by {written[changing[0]].name}"
+                    remarks.append(Remark("missed", path, match.nodes["bn"].name, message))
+                    continue
                 remarks.append(
                     Remark("applied", path, match.nodes["bn"].name, f"into {match.anchor.name}")
                 )
                 _fold(editor, match)
             if editor.edits:
                 editor.drop_unused_attributes()
-        return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
+        folded = sum(remark.kind == "applied" for remark in remarks)
+        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
+
+
+def _tensors(match: Match) -> list[Node]:
+    """Return the stored tensors the fold would bake in."""
+    roles = ("w", "b", "gamma", "beta", "mean", "var")
+    return [node for role in roles if isinstance(node := match.roles[role], Node)]
 
 
 def _fold(editor: Editor, match: Match) -> None:

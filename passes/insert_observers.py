@@ -29,7 +29,7 @@ class InsertObservers(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Insert observers behind every tensor that an annotation quantizes."""
-        observers = _Observers()
+        observers = _Observers([graph_module for _, graph_module in all_graphs(module)])
         inserted = 0
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
@@ -54,16 +54,25 @@ class _Want:
 
 @dataclass
 class _Observers:
+    modules: list[GraphModule]
     by_group: dict[str, tuple[str, Observer]] = field(
         default_factory=dict[str, tuple[str, Observer]]
     )
     in_branch: bool = False
+    count: int = 0
 
     def get(self, group: str, spec: QuantSpec, label: str) -> tuple[str, Observer]:
         if group not in self.by_group:
-            name = f"activation_post_process_{len(self.by_group)}"
-            self.by_group[group] = (name, make_observer(spec, label))
+            self.by_group[group] = (self._free_name(), make_observer(spec, label))
         return self.by_group[group]
+
+    def _free_name(self) -> str:
+        """Return a name that no graph of the model uses, e.g. for a module of the user's."""
+        while True:
+            name = f"activation_post_process_{self.count}"
+            self.count += 1
+            if not any(hasattr(module, name) for module in self.modules):
+                return name
 
 
 def _wanted(module: GraphModule) -> dict[Node, _Want]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.annotation import annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.editor import Editor
-from quantfx.passes.errors import CalibrationError
+from quantfx.passes.errors import CalibrationError, PipelineError
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.observer import Observer, QParams
 from quantfx.passes.qdq import (
@@ -20,6 +22,7 @@ from quantfx.passes.qdq import (
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
 )
+from quantfx.patterns.errors import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,13 @@ class InsertQDQ(Pass):
 
     uncalibrated: Literal["error", "float"] = "error"
 
+    def __post_init__(self) -> None:
+        if self.uncalibrated not in ("error", "float"):
+            raise PipelineError(
+                f"uncalibrated='{self.uncalibrated}'"
+                f"{did_you_mean(self.uncalibrated, ('error', 'float'))}; one of 'error', 'float'"
+            )
+
     name: ClassVar[str] = "insert-qdq"
     requires: ClassVar[frozenset[str]] = frozenset({"observed"})
     provides: ClassVar[frozenset[str]] = frozenset({"qdq"})
@@ -45,20 +55,41 @@ class InsertQDQ(Pass):
         missing = [(path, node) for path, node, observer in places if not observer.observed]
         if missing and self.uncalibrated == "error":
             raise CalibrationError(_never_run(missing, module))
+        remarks = [remark for path, node in missing for remark in _leave_float(path, node)]
         qparams = _QParams()
         editors = {path: Editor(each, self.name) for path, each in all_graphs(module)}
+        quantized = 0
         for path, node, observer in places:
-            if observer.observed:
+            if observer.observed and _wanted(node):
                 _quantize(editors[path], node, qparams.of(observer))
+                quantized += 1
             else:
                 editors[path].replace(node, node.all_input_nodes[0])
         for path, graph_module in all_graphs(module):
             _drop_observers(graph_module, editors[path])
-        remarks = tuple(
-            Remark("missed", path, node.name, "calibration never ran it: left float")
-            for path, node in missing
-        )
-        return PassResult(bool(places), remarks, {"quantized": len(places) - len(missing)})
+        return PassResult(bool(places), tuple(remarks), {"quantized": quantized})
+
+
+def _leave_float(path: str, observer: Node) -> Iterator[Remark]:
+    """Withdraw every match that reads the observed tensor; yield why, for its anchor."""
+    matches = {a.match for user in observer.users if (a := annotation_of(user)) is not None}
+    producer = annotation_of(observer.all_input_nodes[0])
+    if producer is not None and producer.output is not None:
+        matches.add(producer.match)
+    for node in observer.graph.nodes:
+        annotation = annotation_of(node)
+        if annotation is not None and annotation.match in matches:
+            set_annotation(node, None)
+            if node.name == annotation.match:
+                message = "calibration never ran it: left float"
+                yield Remark("missed", path, node.name, message, str(node.target))
+
+
+def _wanted(observer: Node) -> bool:
+    """Whether some match still reads the observed tensor, or must yield it quantized."""
+    producer = annotation_of(observer.all_input_nodes[0])
+    yields = producer is not None and producer.output is not None
+    return yields or any(annotation_of(user) is not None for user in observer.users)
 
 
 @dataclass

@@ -18,6 +18,7 @@ from quantfx.passes.clone import clone, recompile
 from quantfx.passes.errors import PassError, PipelineError
 from quantfx.passes.instruments import Instrument
 from quantfx.passes.pass_record import PassRecord, facts_of, records_of, set_facts, set_records
+from quantfx.passes.state import own_state
 from quantfx.passes.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
@@ -35,6 +36,10 @@ class Pipeline:
 
     elements: tuple[Element, ...]
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if any(not element.name for element in self.elements):
+            raise PipelineError("a nested pipeline needs a name: Pipeline(passes, name='...')")
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -81,11 +86,15 @@ class Pipeline:
 
     def move(self, name: str, *, before: str | None = None, after: str | None = None) -> Pipeline:
         """Return the pipeline with the pass ``name`` moved before or after another."""
-        if (before is None) == (after is None):
-            raise PipelineError("move takes either before= or after=")
+        if (before is None) == (after is None) or name in (before, after):
+            raise PipelineError("move takes either before= or after=, naming another pass")
         moved = self._find(name)
         rest = self.without(name)
-        return rest.before(before, moved) if before else rest.after(cast(str, after), moved)
+        return (
+            rest.before(before, moved)
+            if before is not None
+            else rest.after(cast(str, after), moved)
+        )
 
     def upto(self, name: str) -> Pipeline:
         """Return the passes up to and including ``name``, flattened, to run it half-way."""
@@ -94,6 +103,8 @@ class Pipeline:
         last = next((i for i, each in enumerate(passes) if each.name == name), None)
         if last is None:
             nested = cast(Pipeline, self._find(name)).passes
+            if not nested:
+                raise PipelineError(f"'{name}' holds no passes to run up to")
             last = next(i for i, each in enumerate(passes) if each is nested[-1])
         return Pipeline(passes[: last + 1], self.name)
 
@@ -130,7 +141,7 @@ class Pipeline:
                     f"{each.name} (pass {position} of {len(self)}) needs '{fact}': "
                     + self._why_missing(fact, broken, position)
                 )
-            broken |= dict.fromkeys(each.breaks, each.name)
+            broken |= dict.fromkeys(each.breaks & facts, each.name)
             facts = (facts - each.breaks) | each.provides
 
     def run(
@@ -154,8 +165,13 @@ class Pipeline:
             PipelineError: a required fact does not hold.
             PassError: a pass failed or left an invalid graph; ends with a reproducer.
         """
+        if not isinstance(module, GraphModule):
+            raise PipelineError(
+                f"a {type(module).__name__} is no graph: use capture(model, ...) first"
+            )
         self.check(facts_of(module))
         work = clone(module)
+        own_state(work)
         run = _Run(self, context or Context(), instruments, fingerprint(work))
         with _paused_garbage_collection():
             for position, each in enumerate(self.passes):
@@ -252,9 +268,9 @@ class _Run:
                 instrument.after(position, each, work, result)
         except Exception as error:  # a pass, ours or the user's, may fail in any way
             if isinstance(error, QuantfxError) and not isinstance(error, PassError):
-                error.add_note(self._reproducer(each))
+                error.add_note(self._reproducer(position))
                 raise
-            raise PassError(f"{each.name} failed: {error}\n{self._reproducer(each)}") from error
+            raise PassError(f"{each.name} failed: {error}\n{self._reproducer(position)}") from error
         set_facts(work, (facts_of(work) - each.breaks) | each.provides)
         record = PassRecord(each.name, seconds, result.changed, result.remarks, dict(result.stats))
         set_records(work, (*records_of(work), record))
@@ -268,6 +284,6 @@ class _Run:
             verify_structure(work)
         self.before = after
 
-    def _reproducer(self, each: Pass) -> str:
-        done = self.pipeline.passes[: self.pipeline.passes.index(each) + 1]
+    def _reproducer(self, position: int) -> str:
+        done = self.pipeline.passes[: position + 1]
         return f"reproduce: Pipeline.parse({str(Pipeline(done))!r}).run(module, context)"

@@ -20,10 +20,13 @@ class RemoveDeadCode(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Erase dead nodes of every graph, outermost first."""
-        removed = 0
-        for _, graph_module in list(all_graphs(module)):
-            before = len(graph_module.graph.nodes)
-            graph_module.graph.eliminate_dead_code()
-            removed += before - len(graph_module.graph.nodes)
-            Editor(graph_module, self.name).drop_unused_attributes()
-        return PassResult(removed > 0, stats={"removed": removed})
+        changed = False
+        graphs = list(all_graphs(module))
+        before = sum(len(graph_module.graph.nodes) for _, graph_module in graphs)
+        for _, graph_module in graphs:
+            changed |= graph_module.graph.eliminate_dead_code()
+            editor = Editor(graph_module, self.name)
+            editor.drop_unused_attributes()
+            changed |= editor.edits > 0
+        removed = before - sum(len(graph_module.graph.nodes) for _, graph_module in graphs)
+        return PassResult(changed, stats={"removed": removed})

@@ -153,7 +153,7 @@ def make_report(
         _rows(quantized),
         tuple(
             SkippedSite(str(Site(remark.graph, remark.node)), remark.op, remark.message)
-            for remark in skipped(quantized)
+            for remark in skipped(quantized, recipe)
         ),
         uncovered(quantized, recipe),
         tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),

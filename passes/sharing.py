@@ -83,7 +83,7 @@ class Sharing:
         specs: dict[Site, QuantSpec] = {}
         first: dict[Site, Site] = {}
         for site in order:
-            for spec in self._required.get(site, ()):
+            for spec in sorted(self._required.get(site, ()), key=repr):
                 root = union.root(site)
                 if specs.setdefault(root, spec) != spec:
                     raise ShareConflict(self._explain(first[root], site, specs[root], spec))

@@ -56,11 +56,12 @@ def _sink(module: GraphModule, cond: Node, by: str) -> int:
     for branch in branches(module, cond):
         editor = Editor(branch, by)
         placeholders = branch.graph.find_nodes(op="placeholder")
+        first = next(node for node in branch.graph.nodes if node.op != "placeholder")
         for index, operand in constant.items():
             value = attribute(module, operand.target)
             if not isinstance(value, Tensor):
                 raise TypeError(f"{operand.target} is not a tensor")
-            read = editor.constant(operand.target, value, like=operand, before=placeholders[0])
+            read = editor.constant(operand.target, value, like=operand, before=first)
             editor.replace(placeholders[index], read)
     kept = tuple(operand for index, operand in enumerate(operands) if index not in constant)
     cond.update_arg(3, kept)

@@ -46,9 +46,14 @@ def load(path: str | Path) -> PatternSet:
     Raises:
         PatternError: the file cannot be read or says something that does not hold.
     """
-    file = _find(path)
-    data = _read(file)
+    return _load(_find(path), ())
+
+
+def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
     where = _Where(file.name)
+    if file.resolve() in reading:
+        raise where.error("the file extends itself")
+    data = _read(file)
     where.known_keys(data, _TOP_KEYS)
     if data.get("schema") != SCHEMA:
         raise where.error(f"schema = {data.get('schema')!r}, expected {SCHEMA}")
@@ -56,12 +61,13 @@ def load(path: str | Path) -> PatternSet:
     templates: list[Template] = []
     for key in ("vocabulary", "extends"):
         if key in data:
-            base = load(file.parent / str(data[key]))
+            other = file.parent / where.text(data[key], key)
+            base = _load(other, (*reading, file.resolve()))
             ops |= base.vocabulary
             templates += base.templates if key == "extends" else ()
     for name, value in where.table(data.get("ops", {}), "ops").items():
         ops[name] = _op(name, value, where.at(f"ops.{name}"))
-    dropped = data.get("without", [])
+    dropped = where.texts(data.get("without", []), "without")
     inherited = PatternSet(file.stem, tuple(templates), tuple(ops.values())).without(*dropped)
     own = tuple(
         _template(name, value, ops, where.at(f"template.{name}"))
@@ -97,6 +103,21 @@ class _Where:
             raise self.error(f"'{key}' must be a table, not {value!r}")
         return cast(dict[str, Any], value)
 
+    def text(self, value: object, key: str) -> str:
+        if not isinstance(value, str):
+            raise self.error(f"'{key}' must be a string, not {value!r}")
+        return value
+
+    def texts(self, value: object, key: str) -> list[str]:
+        if not isinstance(value, list):
+            raise self.error(f"'{key}' must be a list of strings, not {value!r}")
+        return [self.text(item, key) for item in cast(list[object], value)]
+
+    def flag(self, value: object, key: str) -> bool:
+        if not isinstance(value, bool):
+            raise self.error(f"'{key}' must be true or false, not {value!r}")
+        return value
+
 
 def _find(path: str | Path) -> Path:
     bundled = Path(__file__).parent
@@ -114,6 +135,8 @@ def _read(file: Path) -> dict[str, Any]:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise PatternError(f"{file}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise PatternError(f"{file.name}: not UTF-8 text: {error.reason}") from error
     except tomllib.TOMLDecodeError as error:
         raise PatternError(f"{file.name}: not valid TOML: {error}") from error
 
@@ -121,11 +144,13 @@ def _read(file: Path) -> dict[str, Any]:
 def _op(name: str, value: object, where: _Where) -> Op:
     table = {"targets": value} if isinstance(value, list) else where.table(value, name)
     where.known_keys(table, _OP_KEYS)
-    names = table.get("targets")
+    names = where.texts(table.get("targets", []), "targets")
     if not names:
         raise where.error("'targets' must list at least one operator overload")
     targets = tuple(_target(target, where) for target in names)
-    commutes = table.get("commutes")
+    commutes = where.texts(table["commutes"], "commutes") if "commutes" in table else None
+    if commutes is not None and len(set(commutes)) != 2:
+        raise where.error("'commutes' must name two arguments")
     conditions = where.table(table.get("where", {}), "where")
     for argument in [*(commutes or ()), *conditions]:
         for target in targets:
@@ -134,8 +159,15 @@ def _op(name: str, value: object, where: _Where) -> Op:
         name,
         targets,
         None if commutes is None else (commutes[0], commutes[1]),
-        tuple(conditions.items()),
+        tuple((key, _literal(value)) for key, value in conditions.items()),
     )
+
+
+def _literal(value: object) -> object:
+    """Return a hashable form of a TOML value: tuples for lists."""
+    if isinstance(value, list):
+        return tuple(_literal(item) for item in cast(list[object], value))
+    return value
 
 
 def _target(name: str, where: _Where) -> OpOverload[..., Any]:
@@ -155,7 +187,7 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: _Where) ->
     table = where.table(value, name)
     where.known_keys(table, _TEMPLATE_KEYS)
     for key, choices in _CHOICES.items():
-        chosen = table.get(key, choices[0])
+        chosen = where.text(table.get(key, choices[0]), key)
         if chosen not in choices:
             raise where.error(
                 f"{key} = '{chosen}'{did_you_mean(chosen, choices)}; one of {choices}"
@@ -170,15 +202,20 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: _Where) ->
     )
     template = Template(
         name,
-        table["group"],
+        where.text(table["group"], "group"),
         nodes,
-        tuple(where.table(table.get("quant", {}), "quant").items()),
-        tuple(_check(text, where) for text in table.get("check", [])),
+        tuple(
+            (key, where.text(spec, f"quant.{key}"))
+            for key, spec in where.table(table.get("quant", {}), "quant").items()
+        ),
+        tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
         table.get("when", "always"),
         table.get("reach", "kernel"),
-        table.get("kernel", ""),
+        where.text(table.get("kernel", ""), "kernel"),
     )
-    _require_graph(template, where)
+    _require_graph(template.nodes, where)
+    for variant in template.variants():
+        _require_graph(variant.nodes, where)
     _require_names(template, ops, where)
     return template
 
@@ -187,9 +224,9 @@ def _node(
     name: str, value: object, nodes: Mapping[str, Any], ops: Mapping[str, Op], where: _Where
 ) -> PatternNode:
     table = dict(where.table(value, name))
-    names = table.pop("op", None)
-    optional = bool(table.pop("optional", False))
-    names = [names] if isinstance(names, str) else names
+    given = table.pop("op", None)
+    optional = where.flag(table.pop("optional", False), "optional")
+    names = [given] if isinstance(given, str) else where.texts(given or [], "op")
     if not names:
         raise where.error("'op' is missing")
     for op in names:
@@ -197,27 +234,35 @@ def _node(
             raise where.error(f"no op '{op}' in the vocabulary{did_you_mean(op, ops)}")
     chosen = tuple(ops[op] for op in names)
     for argument in table:
-        for op in chosen:
-            for target in op.targets:
+        for each in chosen:
+            for target in each.targets:
                 _require_argument(target, argument, where)
+    if len({each.commutes for each in chosen}) > 1:
+        raise where.error("operators that commute and ones that do not cannot share a node")
     bindings = tuple((key, _binding(text, nodes, where)) for key, text in table.items())
-    if optional and not any(isinstance(binding, Ref) for _, binding in bindings):
-        raise where.error("an optional node must read another node of the template")
+    reads = sum(isinstance(binding, Ref) for _, binding in bindings)
+    if optional and reads != 1:
+        raise where.error("an optional node must read another node of the template, and only one")
     return PatternNode(name, chosen, bindings, optional)
 
 
 def _binding(value: object, nodes: Mapping[str, Any], where: _Where) -> Binding:
     if not isinstance(value, str):
-        return Constant(value)
+        return Constant(_literal(value))
+    if len(value) > 1 and value[0] == value[-1] == "'":
+        return Constant(value[1:-1])
     if value.startswith("$"):
         role = _ROLE.match(value)
         if role is None:
             raise where.error(f"'{value}' is not of the form $role, $role? or $role*")
+        if role[1] == "out":
+            raise where.error("a role cannot be named 'out': that is the template's result")
         return Role(role[1], optional=role[2] == "?", many=role[2] == "*")
     if value in nodes:
         return Ref(value)
     raise where.error(
-        f"'{value}' is no node of the template{did_you_mean(value, nodes)}; roles begin with $"
+        f"'{value}' is no node of the template{did_you_mean(value, nodes)}; roles begin with $, "
+        "strings are written \"'so'\""
     )
 
 
@@ -230,12 +275,9 @@ def _check(text: str, where: _Where) -> Check:
     return Check(parsed[1], tuple(name.strip() for name in parsed[2].split(",") if name.strip()))
 
 
-def _require_graph(template: Template, where: _Where) -> None:
+def _require_graph(nodes: tuple[PatternNode, ...], where: _Where) -> None:
     """Refuse cycles, nodes that are not connected, and more than one output."""
-    reads = {
-        node.name: {b.node for _, b in node.arguments if isinstance(b, Ref)}
-        for node in template.nodes
-    }
+    reads = {node.name: {b.node for _, b in node.arguments if isinstance(b, Ref)} for node in nodes}
     waiting = dict(reads)
     while waiting:
         ready = [name for name, needed in waiting.items() if not needed & waiting.keys()]
@@ -270,8 +312,10 @@ def _require_quant(template: Template, key: str, spec: str, where: _Where) -> No
     for name in [key, same[1]] if same else [key]:
         if name not in roles and name != "out":
             raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
-    if same and key != "out":
-        raise where.error(f"quant gives '{key}' {spec}: only 'out' can share")
+    if (same is None) is (key == "out"):
+        raise where.error(f"quant gives '{key}' {spec}: 'out', and only 'out', is same(role)")
+    if same and same[1] not in dict(template.quant):
+        raise where.error(f"out = {spec}: ${same[1]} is not quantized itself")
     if same and not _enters_output(template, same[1]):
         raise where.error(f"out = {spec}: ${same[1]} does not enter the node that yields out")
 

@@ -168,7 +168,7 @@ def _bind(state: _State, pattern: PatternNode, node: Node, taken: set[Node]) -> 
     if node in taken:
         return state.fail("{} already belongs to another match", node.name)
     for name, value in op.where:
-        if argument_value(node, name) != value:
+        if not _equals(argument_value(node, name), value):
             return state.fail(
                 "{}.{} is {}, not {}", node.name, name, argument_value(node, name), value
             )
@@ -203,13 +203,24 @@ def _bind_arguments(state: _State) -> NoMatch | None:
                 if value is not state.nodes[binding.node]:
                     return state.fail("{}.{} is not {}", node.name, name, binding.node)
             elif isinstance(binding, Constant):
-                if value != binding.value:
+                if not _equals(value, binding.value):
                     return state.fail("{}.{} is {}, not {}", node.name, name, value, binding.value)
             else:
                 failure = _bind_role(state, binding, node, name, value)
                 if failure is not None:
                     return failure
     return None
+
+
+def _equals(given: Any, wanted: Any) -> bool:
+    """Compare with a literal of a template, which holds tuples where a graph holds lists."""
+    if isinstance(wanted, tuple):
+        return (
+            isinstance(given, (list, tuple))
+            and len(given) == len(wanted)
+            and all(_equals(a, b) for a, b in zip(given, wanted, strict=True))
+        )
+    return bool(given == wanted)
 
 
 def _bind_role(state: _State, role: Role, node: Node, slot: str, value: Any) -> NoMatch | None:

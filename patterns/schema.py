@@ -37,6 +37,12 @@ def schema_arguments(target: OpOverload[..., Any]) -> list[torch.Argument]:
     return list(target._schema.arguments)  # pyright: ignore[reportPrivateUsage]
 
 
+def schema_returns(target: OpOverload[..., Any]) -> list[frozenset[str]]:
+    """Return the alias sets of each result, empty for a fresh tensor."""
+    returns = target._schema.returns  # pyright: ignore[reportPrivateUsage]
+    return [frozenset(r.alias_info.before_set if r.alias_info else ()) for r in returns]
+
+
 def resolve_op(name: str) -> OpOverload[..., Any]:
     """Return the overload called ``namespace.op.overload``, e.g. ``aten.add.Tensor``.
 

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
+from quantfx.passes.contract import planned_matches, skipped
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.observer import Observer
@@ -147,3 +148,37 @@ def test_mixed_dtypes_pass_through() -> None:
     assert calibrate(module, [(X, index)]) == 1
     with pytest.raises(CalibrationError, match="torch.int32, captured with torch.int64"):
         calibrate(module, [(X, index.int())])
+
+
+def test_left_float_is_reported_and_accepted() -> None:
+    case = CASES["cond"]
+    module = x86().prepare(capture(case.make(), case.inputs))
+    calibrate(module, [case.inputs], progress=False)
+    converted = x86().convert(module, strict=False)
+    [match] = planned_matches(converted)
+    assert match.unconverted == ()
+    [remark] = [r for r in skipped(converted, x86().recipe) if "calibration" in r.message]
+    assert remark.message == "calibration never ran it: left float"
+    assert remark.graph.endswith("_graph_0")
+    with torch.no_grad():
+        other = tuple(-each for each in case.inputs)
+        torch.testing.assert_close(converted(*other), case.make()(*other), atol=0.1, rtol=0.1)
+
+
+def test_dictionaries_may_come_in_any_order() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, d: dict[str, Tensor]) -> Tensor:
+            return self.linear(d["x"]) + d["y"].sum()
+
+    module = x86().prepare(capture(Pair().eval(), ({"x": X, "y": X[:2]},)))
+    assert calibrate(module, [({"y": X[:2], "x": X},)], progress=False) == 1
+    with pytest.raises(CalibrationError, match="input 'd.'x'.' has shape"):
+        calibrate(module, [({"y": X[:2], "x": X[:2]},)])
+    with pytest.raises(CalibrationError, match="is a str, not a tensor"):
+        calibrate(module, [({"y": "y", "x": X},)])
+    with pytest.raises(CalibrationError, match="batch 0 holds"):
+        calibrate(module, [({"x": X},)])

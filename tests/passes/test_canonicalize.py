@@ -140,3 +140,77 @@ def test_dead_code_and_unused_tensors_go() -> None:
     assert ops(raw)["conv2d.default"] == 1
     assert ops(canonical) == {"relu.default": 1}
     assert not canonical.state_dict()
+
+
+def test_chains_of_writes_to_state_inputs_and_views_stay_in_place() -> None:
+    class Running(nn.Module):
+        state: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("state", torch.ones(2, 4, 8, 8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.state.mul_(0.5).add_(x)
+            return self.state.relu()
+
+    model = Running().eval()
+    graph = capture(model, (IMAGE,))
+    for _ in range(3):
+        torch.testing.assert_close(graph(IMAGE), model(IMAGE))
+
+    given, wanted = IMAGE.clone(), IMAGE.clone()
+    write = Net(lambda x: x.mul_(2).add_(1)).eval()
+    graph = capture(write, (IMAGE.clone(),))
+    graph(given), write(wanted)
+    torch.testing.assert_close(given, wanted)
+
+    def through_view(c: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = c(x)
+        z = y.view(2, -1)
+        y.add_(1).mul_(2)
+        return y, z
+
+    both(through_view, nn.Conv2d(4, 4, 1))
+
+
+@pytest.mark.parametrize(
+    "branches",
+    [
+        lambda first, second: (
+            lambda a: F.linear(a, first.weight, first.bias),
+            lambda a: second(a) * 2,
+        ),
+        lambda first, second: (lambda a: first(second(a)), lambda a: second(a)),
+    ],
+)
+def test_weights_sink_into_branches_in_any_order(branches: Callable[..., Any]) -> None:
+    class Choice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            yes, no = branches(self.first, self.second)
+            chosen: Tensor = torch.cond(x.sum() > 0, yes, no, (x,))
+            return chosen
+
+    model = Choice().eval()
+    for x in (torch.rand(2, 8), -torch.rand(2, 8)):
+        torch.testing.assert_close(capture(model, (x,))(x), model(x))
+
+
+def test_a_branch_without_operands_keeps_its_weights() -> None:
+    class Constant(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            chosen: Tensor = torch.cond(
+                x.sum() > 0, lambda: self.first.weight * 2, lambda: self.second.weight * 3, ()
+            )
+            return x @ chosen
+
+    model, x = Constant().eval(), torch.rand(2, 8)
+    torch.testing.assert_close(capture(model, (x,))(x), model(x))

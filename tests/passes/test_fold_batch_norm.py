@@ -90,3 +90,30 @@ def test_statistics_in_training_mode_are_not_folded() -> None:
 
     graph = capture(Batch().eval(), (torch.randn(2, 4, 4, 4),))
     assert len(FOLD.run(graph).graph.find_nodes(op="call_function", target=BATCH_NORM)) == 1
+
+
+@pytest.mark.parametrize("write", [lambda m: m.weight.mul_(0.5), lambda m: m.mean.add_(0.5)])
+def test_tensors_that_the_graph_overwrites_are_not_baked_in(
+    write: Callable[[nn.Module], Tensor],
+) -> None:
+    class Changing(nn.Module):
+        weight: Tensor
+        mean: Tensor
+        var: Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("weight", torch.randn(4, 4, 1, 1))
+            self.register_buffer("mean", torch.zeros(4))
+            self.register_buffer("var", torch.ones(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = nn.functional.conv2d(x, self.weight)
+            y = nn.functional.batch_norm(y, self.mean, self.var)
+            write(self)
+            return y
+
+    model, x = Changing().eval(), torch.randn(2, 4, 4, 4)
+    done = FOLD.run(capture(model, (x,)))
+    for _ in range(2):
+        torch.testing.assert_close(done(x), model(x))

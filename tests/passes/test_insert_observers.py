@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
@@ -38,3 +38,22 @@ def test_observers_sit_on_the_edges_and_are_named_after_readers() -> None:
     assert all("linear" in observer.label for observer in observers.values())
     for node in nodes:
         assert node.meta["val"] is node.all_input_nodes[0].meta["val"]
+
+
+def test_names_the_model_owns_are_not_taken() -> None:
+    class Owner(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.activation_post_process_0 = nn.Linear(8, 8)
+            self.register_buffer("activation_post_process_1", torch.ones(8))
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.activation_post_process_0(x) + self.activation_post_process_1
+            return y
+
+    model = Owner().eval()
+    prepared = x86().prepare(capture(model, (X,)))
+    calibrate(prepared, [X], progress=False)
+    with torch.no_grad():
+        torch.testing.assert_close(prepared(X), model(X))
+    x86().convert(prepared)

@@ -252,3 +252,19 @@ def test_one_clone_and_one_recompile_a_run(monkeypatch: pytest.MonkeyPatch) -> N
 def test_annotating_without_a_recipe_says_so() -> None:
     with pytest.raises(PipelineError, match="annotate-conv needs a recipe"):
         PREPARE.run(graph())
+
+
+def test_misuse_is_refused_with_the_fix() -> None:
+    with pytest.raises(PipelineError, match="a MLP|a Sequential is no graph: use capture"):
+        PREPARE.run(mlp())  # type: ignore[arg-type]
+    prepared = x86().prepare(graph())
+    with pytest.raises(PipelineError, match="prepared or quantized already"):
+        x86().prepare(prepared)
+    with pytest.raises(PipelineError, match="a nested pipeline needs a name"):
+        Pipeline((Pipeline((Note(),)),))
+    with pytest.raises(PipelineError, match="holds no passes to run up to"):
+        Pipeline((Note(), Pipeline((), name="empty"))).upto("empty")
+    with pytest.raises(PipelineError, match="did you mean 'error'"):
+        Pipeline.parse("insert-qdq{uncalibrated='eror'}")
+    with pytest.raises(PipelineError, match="annotate-linear before it breaks that"):
+        PREPARE.move("share", before="annotate-linear").check()

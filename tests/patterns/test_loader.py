@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from torch.fx import Graph
 
 from quantfx.patterns.errors import PatternError
 from quantfx.patterns.loader import load
@@ -58,6 +59,18 @@ def test_literals_and_role_suffixes(tmp_path: Path) -> None:
         (('group = "conv"\n', ""), "'group' is missing"),
         (('"act" }', '"act", out = "same(x)" }'), "$x does not enter the node that yields out"),
         (('quant = {', 'reach = "kernal"\nquant = {'), "reach = 'kernal' (did you mean 'kernel'?)"),
+        (('"act" }', '"act", out = "act" }'), "'out', and only 'out', is same(role)"),
+        (('"act" }', '"act", out = "same(w)" }'), "$w is not quantized itself"),
+        (('"act" }', "1 }"), "'quant.x' must be a string, not 1"),
+        (('"$w" }', '"$out" }'), "a role cannot be named 'out'"),
+        (("optional = true", 'optional = "zzz"'), "'optional' must be true or false"),
+        (('op = "relu"', "op = 1"), "'op' must be a list of strings, not 1"),
+        (('op = "relu", self', 'op = ["relu", 2], self'), "'op' must be a string, not 2"),
+        (("check = [", "check = 1 #"), "'check' must be a list of strings"),
+        (('"conv"\nnodes', "1\nnodes"), "'group' must be a string, not 1"),
+        (('quant = {', 'kernel = 1.5\nquant = {'), "'kernel' must be a string"),
+        (('quant = {', 'reach = [["a"]]\nquant = {'), "'reach' must be a string"),
+        (('op = "relu", self', 'op = ["add", "relu"], self'), "operators that commute and ones that do not"),
         (('quant = {', 'when = "inputs_quantized"\nquant = {'), "for templates of one node"),
         (('input = "$x", weight', 'input = "relu", weight'), "form a cycle"),
         (('self = "conv", optional = true', 'self = "$y"'), "exactly one node may be left unread"),
@@ -80,6 +93,10 @@ def test_errors_name_file_key_and_fix(
         ('f = ["aten.gelu.defualt"]', "no overload 'aten.gelu.defualt'"),
         ('f = ["aten.gleu.default"]', "no operator 'aten.gleu.default'"),
         ('f = ["gelu"]', "is not of the form namespace.operator.overload"),
+        ("f = [1]", "'targets' must be a string, not 1"),
+        ("f = { targets = 1 }", "'targets' must be a list of strings"),
+        ('f = { targets = ["aten.add.Tensor"], commutes = ["self"] }', "'commutes' must name two arguments"),
+        ('f = { targets = ["aten.add.Tensor"], commutes = 1 }', "'commutes' must be a list"),
         ("f = []", "must list at least one operator overload"),
         ('f = { targets = ["aten.add.Tensor"], commutes = ["slef", "other"] }', "no argument 'slef'"),
     ],
@@ -110,6 +127,26 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("schema = \n", encoding="utf-8")
     with pytest.raises(PatternError, match=r"bad.toml: not valid TOML.*line 1"):
         load(tmp_path / "bad.toml")
+    (tmp_path / "latin.toml").write_bytes(b"schema = '\xe9'")
+    with pytest.raises(PatternError, match="latin.toml: not UTF-8 text"):
+        load(tmp_path / "latin.toml")
+    (tmp_path / "loop.toml").write_text('schema = 1\nextends = "loop.toml"\n', encoding="utf-8")
+    with pytest.raises(PatternError, match="the file extends itself"):
+        load(tmp_path / "loop.toml")
     (tmp_path / "old.toml").write_text("schema = 0\n", encoding="utf-8")
     with pytest.raises(PatternError, match="expected 1"):
         load(tmp_path / "old.toml")
+
+
+def test_lists_and_strings_as_literals(tmp_path: Path) -> None:
+    text = CONV.replace('weight = "$w" }', 'weight = "$w", padding = [1, 1] }')
+    text += """
+[template.gelu]
+group = "conv"
+nodes.gelu = { op = "gelu", self = "$x", approximate = "'none'" }
+quant = { x = "act" }
+"""
+    patterns = load(write(tmp_path, text))
+    assert dict(patterns["conv"].nodes[0].arguments)["padding"] == Constant((1, 1))
+    assert dict(patterns["gelu"].nodes[0].arguments)["approximate"] == Constant("none")
+    assert patterns.matcher().run(Graph()) == []

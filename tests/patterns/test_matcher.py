@@ -190,3 +190,10 @@ def test_matches_do_not_depend_on_names() -> None:
         return [match.label for match in pattern_set().matcher().run(graph)]
 
     assert labels(rename=True) == labels(rename=False) == ["conv2d_add_relu"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64, torch.bool, torch.bfloat16])
+def test_a_summand_of_another_dtype_is_not_taken(dtype: torch.dtype) -> None:
+    model = Net(lambda c, x: c(x) + x.tanh().to(dtype), nn.Conv2d(4, 4, 1)).eval()
+    graph = capture(model, (IMAGE,)).graph
+    assert [match.label for match in pattern_set().matcher().run(graph)] == ["conv2d"]

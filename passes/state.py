@@ -1,0 +1,44 @@
+"""Buffers that running a module changes, such as a counter or a cache."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.clone import set_tensor
+from quantfx.passes.graphs import all_graphs, attribute
+
+
+def own_state(module: GraphModule) -> None:
+    """Give ``module`` copies of the tensors its nodes write to, so that no other module sees it."""
+    for graph_module, target, value in _written(module):
+        set_tensor(graph_module, target, value.detach().clone())
+
+
+@contextmanager
+def preserved_state(module: GraphModule) -> Generator[None]:
+    """Put back what the tensors that ``module`` writes to held before."""
+    saved = [(value, value.detach().clone()) for _, _, value in _written(module)]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for value, before in saved:
+                value.copy_(before)
+
+
+def _written(module: GraphModule) -> list[tuple[GraphModule, str, Tensor]]:
+    found: dict[tuple[int, str], tuple[GraphModule, str, Tensor]] = {}
+    for _, graph_module in all_graphs(module):
+        for node in overwritten(graph_module.graph):
+            if node.op == "get_attr":
+                target = str(node.target)
+                value = attribute(graph_module, target)
+                if isinstance(value, Tensor):
+                    found[id(graph_module), target] = (graph_module, target, value)
+    return list(found.values())
