@@ -1,4 +1,4 @@
-"""Fold batch norm in eval mode into the weights of the convolution before it."""
+"""Fold batch norm in eval mode into the weights of the convolution or linear before it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _PATTERNS = load("fold").group("fold-batch-norm")
 
 @dataclass(frozen=True)
 class FoldBatchNorm(Pass):
-    """``batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)``.
+    """``batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)``; a linear alike.
 
     s = gamma / sqrt(var + eps), in float64 (Jacob et al. 2018, section 3.2). The folded weights
     are new constants, so a weight that several convolutions share is folded for each on its own.
@@ -60,7 +60,7 @@ def _tensors(match: Match) -> list[Node]:
 
 
 def _fold(editor: Editor, match: Match) -> None:
-    conv, norm = match.nodes["conv"], match.nodes["bn"]
+    conv, norm = match.nodes["layer"], match.nodes["bn"]
     weight_node = match.roles["w"]
     if not isinstance(weight_node, Node):
         raise TypeError(f"{conv.name} has no weight")
@@ -74,13 +74,28 @@ def _fold(editor: Editor, match: Match) -> None:
         scale = scale * gamma.double()
     shift = -mean.double() if bias is None else bias.double() - mean.double()
     shift = shift * scale if beta is None else shift * scale + beta.double()
-    broadcast = scale.reshape(-1, *[1] * (weight.dim() - 1))
-    folded = (weight.double() * broadcast).to(weight.dtype)
+    folded = _scaled(weight.double(), scale, conv).to(weight.dtype)
     new_weight = editor.changed_constant(weight_node, folded, before=conv)
     set_argument(conv, "weight", new_weight)
     _set_bias(editor, conv, match.roles["b"], shift.to(weight.dtype), weight_node)
     conv.meta["val"] = norm.meta.get("val", conv.meta.get("val"))
     editor.replace(norm, conv)
+
+
+def _scaled(weight: Tensor, scale: Tensor, layer: Node) -> Tensor:
+    """Scale each output channel.
+
+    Args:
+        weight: ``(out, in / groups, *kernel)``; ``(in, out / groups, *kernel)`` if transposed.
+        scale: ``(out,)``.
+        layer: Says which of the two it is.
+    """
+    kernel = [1] * (weight.dim() - 2)
+    if not str(layer.target).startswith("aten.conv_transpose"):
+        return weight * scale.reshape(-1, 1, *kernel)
+    groups = argument_value(layer, "groups")
+    grouped = weight.reshape(groups, -1, *weight.shape[1:])
+    return (grouped * scale.reshape(groups, 1, -1, *kernel)).reshape(weight.shape)
 
 
 def _set_bias(editor: Editor, conv: Node, old: Bound, value: Tensor, weight: Node) -> None:

@@ -63,6 +63,14 @@ def constant(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     return None if node.op == "get_attr" else f"{node.name} is computed, not a stored weight"
 
 
+def matrix(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensor has two dimensions."""
+    shape = shape_of(nodes[0])
+    if shape is None:
+        return f"the shape of {nodes[0].name} is not known"
+    return None if len(shape) == 2 else f"{nodes[0].name} has {len(shape)} dimensions, not 2"
+
+
 def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The tensors are float32."""
     for node in nodes:
@@ -115,6 +123,7 @@ PREDICATES = {
     "distinct": Predicate(distinct, 2),
     "dies_here": Predicate(dies_here, 3),
     "constant": Predicate(constant, 1),
+    "matrix": Predicate(matrix, 1),
     "float32": Predicate(float32, 1),
     "feeds": Predicate(feeds, 1, takes_ops=True),
     "not_feeding": Predicate(not_feeding, 1, takes_ops=True),

@@ -117,3 +117,39 @@ def test_tensors_that_the_graph_overwrites_are_not_baked_in(
     done = FOLD.run(capture(model, (x,)))
     for _ in range(2):
         torch.testing.assert_close(done(x), model(x))
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("dims", [1, 2, 3])
+def test_transposed_convolutions_fold_along_their_second_axis(dims: int, groups: int) -> None:
+    kinds = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    conv = kinds[dims - 1](4, 8, 3, stride=2, output_padding=1, groups=groups)
+    norm = norms[dims - 1](8, eps=1e-3)
+    model = seeded(lambda: nn.Sequential(conv, norm).eval())
+    with torch.no_grad():
+        norm.weight.copy_(torch.randn(8))
+        norm.running_var.copy_(torch.rand(8) + 0.1)  # type: ignore[union-attr]
+    assert error(model, torch.randn(2, 4, *[5] * dims), folded=1) <= 1e-5
+
+
+def test_a_linear_folds_on_rows_and_not_on_sequences() -> None:
+    norm = nn.BatchNorm1d(8, eps=1e-3)
+    rows = seeded(lambda: nn.Sequential(nn.Linear(4, 8, bias=False), norm).eval())
+    with torch.no_grad():
+        norm.running_var.copy_(torch.rand(8) + 0.1)  # type: ignore[union-attr]
+    assert error(rows, torch.randn(3, 4), folded=1) <= 1e-5
+    sequence = seeded(lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(8)).eval())
+    assert error(sequence, torch.randn(3, 8, 4), folded=0) <= 1e-5
+
+
+def test_half_of_an_output_is_not_folded() -> None:
+    """The batch norm behind a chunk sees some channels only."""
+    model = seeded(
+        lambda: Net(
+            lambda c, n, x: (h := c(x).chunk(2, 1), n(h[0]) + h[1])[1],
+            nn.Conv2d(4, 8, 1),
+            nn.BatchNorm2d(4),
+        ).eval()
+    )
+    assert error(model, torch.randn(2, 4, 6, 6), folded=0) <= 1e-5
