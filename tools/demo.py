@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +106,10 @@ def _quantize(console: Console, subject: Subject) -> tuple[Result, Callable[[Ten
         backend="x86",
         calibration=_one_by_one(subject.calibration),
     )
-    with console.status("Inductor compiles the quantized graph to int8 kernels ..."):
+    status = "Inductor compiles the quantized graph to int8 kernels ..."
+    with console.status(status), warnings.catch_warnings():
+        # torch 2.13's own lowering of int8 kernels warns about how it copies zero points.
+        warnings.filterwarnings("ignore", message="To copy construct from a tensor")
         compiled = result.compile()
     return result, compiled
 
