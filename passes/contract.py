@@ -9,8 +9,9 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotation import Annotation, annotation_of
 from quantfx.passes.base import Remark
+from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.errors import ContractError
-from quantfx.passes.graphs import Site, all_graphs, module_path
+from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.pass_record import records_of
 from quantfx.passes.qdq import dequantizes
 from quantfx.passes.recipe import Recipe
@@ -49,7 +50,7 @@ def planned_matches(module: GraphModule) -> list[PlannedMatch]:
             if annotation is not None:
                 site = Site(path, annotation.match)
                 missing = tuple(site for node in nodes for site in _float_sites(path, node))
-                found.append(PlannedMatch(site, module_path(nodes[0]), annotation, missing))
+                found.append(PlannedMatch(site, module_scope(nodes[0]), annotation, missing))
     return found
 
 

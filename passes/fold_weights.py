@@ -24,7 +24,6 @@ class FoldWeights(Pass):
     name: ClassVar[str] = "fold-weights"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
     provides: ClassVar[frozenset[str]] = frozenset({"weights-folded"})
-    keeps_float: ClassVar[bool] = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fold each quantize whose tensor is a parameter or buffer."""

@@ -52,9 +52,3 @@ def attribute(module: GraphModule, target: str) -> object:
     for name in target.split("."):
         value = getattr(value, name)
     return value
-
-
-def module_path(node: Node) -> str:
-    """Return the dotted path of the user's module that ``node`` comes from; "" if unknown."""
-    stack = node.meta.get("nn_module_stack")
-    return str(list(stack.values())[-1][0]) if stack else ""

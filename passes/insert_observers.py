@@ -11,8 +11,9 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.branch_observer import BranchObserver
+from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute, module_path
+from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.make_observer import make_observer
 from quantfx.passes.observer import Observer
 from quantfx.passes.slots import read_slot, write_slot
@@ -127,5 +128,5 @@ def _insert(
 
 
 def _label(node: Node) -> str:
-    path = module_path(node)
+    path = module_scope(node)
     return f"{path} ({node.name})" if path else node.name

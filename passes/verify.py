@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import META_KEY
+from quantfx.passes.annotation import META_KEY, annotation_of
 from quantfx.passes.errors import PassError
 from quantfx.passes.graphs import all_graphs
-from quantfx.passes.qdq import dequantizes, has_qparams, qparams_of, quantizes
+from quantfx.passes.qdq import (
+    DEQUANTIZE_PER_TENSOR,
+    dequantizes,
+    has_qparams,
+    qparams_of,
+    quantizes,
+)
+from quantfx.passes.slots import read_slot
 
 
 class Fingerprint(NamedTuple):
@@ -35,13 +42,15 @@ def fingerprint(module: GraphModule) -> Fingerprint:
 
 
 def verify_structure(module: GraphModule) -> None:
-    """Raise a ``PassError`` unless every graph is well formed and its q/dq pairs agree."""
+    """Raise a ``PassError`` unless graphs are well formed and q/dq pairs and shared sites agree."""
+    shared: dict[str, tuple[str, tuple[Any, ...]]] = {}
     for path, graph_module in all_graphs(module):
         try:
             graph_module.graph.lint()
         except RuntimeError as error:
             raise PassError(f"it left an invalid graph {path}: {error}") from error
         for node in graph_module.graph.nodes:
+            _verify_sharing(node, shared)
             if has_qparams(node):
                 _verify_pair(node)
             elif _is_float_op(node):
@@ -55,6 +64,19 @@ def _verify_pair(node: Node) -> None:
         given, read = qparams_of(producer), qparams_of(node)
         if given != read:
             raise PassError(f"{node.name} reads {read}, but {producer.name} wrote {given}")
+
+
+def _verify_sharing(node: Node, shared: dict[str, tuple[str, tuple[Any, ...]]]) -> None:
+    """Every quantized input of one sharing group reads the same per-tensor qparams."""
+    annotation = annotation_of(node)
+    for slot, group in annotation.groups if annotation else ():
+        dequantize = read_slot(node, slot) if slot else None
+        if dequantize is None or dequantize.target is not DEQUANTIZE_PER_TENSOR:
+            continue
+        site, read = f"{node.name}.{slot}", qparams_of(dequantize)
+        first, expected = shared.setdefault(group, (site, read))
+        if read != expected:
+            raise PassError(f"{first} and {site} share qparams, but read {expected} and {read}")
 
 
 def _is_float_op(node: Node) -> bool:

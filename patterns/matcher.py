@@ -39,7 +39,6 @@ class _Plan:
     variant: Variant
     anchor: PatternNode
     steps: tuple[_Step, ...]
-    output: str
     checks: tuple[Check, ...]
 
 
@@ -306,7 +305,7 @@ def _compile(variant: Variant) -> _Plan:
         reached[step.node.name] = waiting.pop(step.node.name)
     dropped = {n.name for n in variant.template.nodes} - {n.name for n in variant.nodes}
     checks = tuple(c for c in variant.template.checks if dropped.isdisjoint(c.arguments))
-    return _Plan(variant, anchor, tuple(steps), variant.output.name, checks)
+    return _Plan(variant, anchor, tuple(steps), checks)
 
 
 def _reachable(

@@ -255,7 +255,7 @@ def test_annotating_without_a_recipe_says_so() -> None:
 
 
 def test_misuse_is_refused_with_the_fix() -> None:
-    with pytest.raises(PipelineError, match="a MLP|a Sequential is no graph: use capture"):
+    with pytest.raises(PipelineError, match="is no graph: use capture"):
         PREPARE.run(mlp())  # type: ignore[arg-type]
     prepared = x86().prepare(graph())
     with pytest.raises(PipelineError, match="prepared or quantized already"):

@@ -12,7 +12,7 @@ from quantfx.passes.capture import capture
 from quantfx.passes.errors import PassError
 from quantfx.passes.qdq import dequantizes, quantizes
 from quantfx.passes.verify import fingerprint, verify_structure
-from tests.models.small import mlp
+from tests.models.small import cat_pool_net, mlp
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
@@ -65,3 +65,16 @@ def test_the_fingerprint_sees_structure_literals_and_annotations() -> None:
     node.meta["quantfx"] = annotation
     wrong_scale(module)
     assert fingerprint(module).structure != before.structure
+
+
+def test_sites_that_share_must_read_the_same_qparams() -> None:
+    x = torch.randn(2, 3, 16, 16)
+    prepared = x86().prepare(capture(cat_pool_net(), (x,)))
+    calibrate(prepared, [x], progress=False)
+    module = x86().convert(prepared)
+    [cat] = module.graph.find_nodes(op="call_function", target=torch.ops.aten.cat.default)
+    dq = cat.args[0][1]
+    for node in (dq, dq.args[0]):  # the pair still agrees, only the group does not
+        node.update_arg(1, 0.5)
+    with pytest.raises(PassError, match=r"share qparams, but read .* and \(0.5"):
+        verify_structure(module)
