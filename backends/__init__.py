@@ -10,6 +10,7 @@ from quantfx.backends import targets
 from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
 from quantfx.backends.xpu import xpu
+from quantfx.passes.config import Given
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
 __all__ = ["NAMES", "Backend", "get", "x86", "xpu"]
@@ -18,12 +19,15 @@ _BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu}
 NAMES = tuple(_BACKENDS)
 
 
-def get(name: str, *, target: str | None = None, **options: Any) -> Backend:
+def get(
+    name: str, *, target: str | None = None, config: Given = "static", **options: Any
+) -> Backend:
     """Return the backend called ``name``.
 
     Args:
         name: ``x86`` or ``xpu``.
         target: ``"host"``, or an instruction set by name; None is machine-independent.
+        config: What is quantized how: a mode for the whole model, a `Config`, or a file of one.
         options: What the backend's function takes, e.g. ``reduce_range=True``.
 
     Raises:
@@ -38,4 +42,5 @@ def get(name: str, *, target: str | None = None, **options: Any) -> Backend:
         if option not in known_options:
             nearest = did_you_mean(option, known_options)
             raise QuantfxError(f"backend '{name}' has no option '{option}'{nearest}")
-    return make(None if target is None else targets.get(target), **options)
+    backend = make(None if target is None else targets.get(target), **options)
+    return backend.with_config(config)

@@ -9,6 +9,8 @@ from torch.fx import GraphModule
 
 from quantfx.backends.targets import Target
 from quantfx.passes.base import Context
+from quantfx.passes.check_config import CheckConfig
+from quantfx.passes.config import Config, Given
 from quantfx.passes.contract import require_converted, require_planned
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.insert_qdq import InsertQDQ
@@ -16,7 +18,7 @@ from quantfx.passes.instruments import Instrument
 from quantfx.passes.pass_record import facts_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.spec import Concrete
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,12 @@ class Backend:
 
         Args:
             graph: From ``capture``; not changed.
-            strict: Refuse a graph in which no template matches.
+            strict: Refuse a graph in which no template matches, and a config of which a rule
+                selects nothing.
             instruments: Called around each pass.
 
         Raises:
+            ConfigError: a rule selects nothing, or asks for what the backend cannot do.
             ContractError: nothing is to be quantized, with the near misses.
         """
         already = facts_of(graph) & {"observed", "qdq"} if isinstance(graph, GraphModule) else ()
@@ -63,7 +67,10 @@ class Backend:
             raise PipelineError(
                 "the graph is prepared or quantized already: prepare a captured one"
             )
-        prepared = self.prepare_pipeline.run(graph, self.context, instruments=instruments)
+        pipeline = self.prepare_pipeline
+        if not strict and CheckConfig() in pipeline.passes:
+            pipeline = pipeline.replace("check-config", CheckConfig(unmatched="warning"))
+        prepared = pipeline.run(graph, self.context, instruments=instruments)
         if strict:
             require_planned(prepared, self.recipe)
         return prepared
@@ -100,7 +107,23 @@ class Backend:
         """What the passes of this backend are given."""
         return Context(self.recipe)
 
-    def with_specs(self, **specs: QuantSpec) -> Backend:
+    def renamed(self, name: str) -> Backend:
+        """Return the backend under another name."""
+        return replace(self, name=name, recipe=replace(self.recipe, name=name))
+
+    def with_config(self, config: Given) -> Backend:
+        """Return the backend with another config.
+
+        Args:
+            config: A `Config`, the name of a mode for the whole model, the path of a ``.toml`` or
+                ``.json`` file, or what such a file holds.
+
+        Raises:
+            ConfigError: it is ill-formed; names the place and the nearest valid name.
+        """
+        return replace(self, recipe=replace(self.recipe, config=Config.of(config)))
+
+    def with_specs(self, **specs: Concrete) -> Backend:
         """Return the backend with other specs under the given spec names.
 
         Raises:

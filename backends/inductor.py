@@ -8,6 +8,7 @@ module and nowhere else.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -17,8 +18,16 @@ import torch._dynamo.utils
 import torch._inductor.config
 from torch.fx import GraphModule
 
+from quantfx.backends.targets import require_autocast
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.lower_weight_only import KERNEL, LowerWeightOnly
+from quantfx.passes.nested_calls import autocast_dtype
+from quantfx.passes.pass_record import records_of
+from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.report import OpRow
+from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.state import preserved_state
+from quantfx.passes.widen_casts import WidenCasts
 
 # Counter of Inductor's pattern matcher -> the kernel it counts, and what kind of operator that is.
 _COUNTERS = {
@@ -30,7 +39,13 @@ _COUNTERS = {
     "qcat_matcher_count": ("int8 cat", "cat"),
     "qreshape_matcher_count": ("int8 reshape", "flatten"),
 }
-_KIND_OF_KERNEL = dict(_COUNTERS.values())
+# Counts every linear whose weight Inductor packs. Those that no counter above knows are fp16.
+_PACKED_LINEARS = "qlinear_weight_prepack_matcher_count"
+_FP16_KERNEL = "linear_dynamic_fp16"
+_KIND_OF_KERNEL = dict(_COUNTERS.values()) | {_FP16_KERNEL: "linear", KERNEL: "linear"}
+
+# What Inductor's own patterns do not see in a q/dq graph as it is, or fail on.
+LOWER = Pipeline((ShieldAdds(), WidenCasts(), LowerWeightOnly()), name="lower")
 
 
 class CompiledModule:
@@ -38,41 +53,70 @@ class CompiledModule:
 
     Every call runs without gradients and with freezing on, because a new input shape may compile
     again. The switches are thread-local and restored after the call.
+
+    Args:
+        module: A q/dq graph.
+        autocast: ``torch.bfloat16`` to compute in it between the int8 kernels; None to leave it to
+            the caller's own ``torch.autocast``.
     """
 
-    def __init__(self, module: GraphModule) -> None:
+    def __init__(self, module: GraphModule, autocast: torch.dtype | None = None) -> None:
         self._run = torch.compile(module)
+        self._autocast = autocast
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the compiled module; the first call of a shape compiles."""
-        with torch.no_grad(), torch._inductor.config.patch(freezing=True):
+        """Run the compiled module; the first call of a shape compiles.
+
+        Raises:
+            QuantfxError: autocast is on, in a dtype that int8 does not mix with on this CPU.
+        """
+        mixed = self._autocast is not None
+        with (
+            torch.no_grad(),
+            torch._inductor.config.patch(freezing=True),
+            torch.autocast("cpu", self._autocast) if mixed else contextlib.nullcontext(),
+        ):
+            if torch.is_autocast_enabled("cpu"):
+                require_autocast(torch.get_autocast_dtype("cpu"))
             return self._run(*args, **kwargs)
 
 
 def compile_module(
-    module: GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    module: GraphModule,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    autocast: torch.dtype | None = None,
 ) -> tuple[CompiledModule, dict[str, int]]:
     """Compile ``module`` for the given inputs.
 
     Returns:
-        The compiled module, and the kernels that Inductor's patterns reached: name -> sites.
+        The compiled module, and the kernels that it reached: name -> sites.
+
+    Raises:
+        QuantfxError: the module, or the caller, autocasts to a dtype that int8 does not mix with.
     """
-    compiled = CompiledModule(module)
+    for _, graph_module in all_graphs(module):
+        for node in graph_module.graph.nodes:
+            region = autocast_dtype(node)
+            if region is not None:
+                require_autocast(region)
+    lowered = LOWER.run(module)
+    compiled = CompiledModule(lowered, autocast)
     before = _counts()
-    with preserved_state(module):
+    with preserved_state(lowered):
         compiled(*args, **kwargs)
     after = _counts()
-    reached = {
-        kernel: after[counter] - before[counter]
-        for counter, (kernel, _) in _COUNTERS.items()
-        if after[counter] > before[counter]
-    }
-    return compiled, reached
+    new = {name: after[name] - before[name] for name in after}
+    reached = {kernel: new[counter] for counter, (kernel, _) in _COUNTERS.items()}
+    int8 = sum(count for kernel, count in reached.items() if kernel.startswith("qlinear"))
+    reached[_FP16_KERNEL] = new[_PACKED_LINEARS] - int8
+    reached[KERNEL] = records_of(lowered)[-1].stats["lowered"]
+    return compiled, {kernel: count for kernel, count in reached.items() if count > 0}
 
 
 def _counts() -> dict[str, int]:
     counters = torch._dynamo.utils.counters["inductor"]
-    return {name: int(counters[name]) for name in _COUNTERS}
+    return {name: int(counters[name]) for name in (*_COUNTERS, _PACKED_LINEARS)}
 
 
 def lowered_rows(

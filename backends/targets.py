@@ -59,6 +59,7 @@ _ISA_CAPS = {
     "AVX512_CORE_BF16": "avx512_vnni",
     "AVX512_CORE_FP16": "avx512_vnni",
 }
+_ISA_CAPS_WITHOUT_BFLOAT16 = _ISA_CAPS.keys() - {"AVX512_CORE_BF16", "AVX512_CORE_FP16"}
 
 
 def host() -> Target:
@@ -68,13 +69,42 @@ def host() -> Target:
     """
     capabilities = torch.cpu.get_capabilities()
     able = [name for feature, name in _BY_CAPABILITY if capabilities.get(feature)] + ["avx2"]
-    cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
-    capped = _ISA_CAPS.get(cap.upper())
+    capped = _ISA_CAPS.get(_isa_cap())
     if capped is None:
         return TARGETS[able[0]]
     if capped in able:
         return TARGETS[capped]
     return TARGETS["avx2" if TARGETS[capped].saturates else able[0]]
+
+
+def require_autocast(dtype: torch.dtype) -> None:
+    """Refuse an autocast dtype that int8 kernels do not mix with on this machine.
+
+    Raises:
+        QuantfxError: it is not bfloat16, or the CPU has no bfloat16 instructions.
+    """
+    if dtype != torch.bfloat16:
+        raise QuantfxError(
+            f"autocast to {dtype}: torch's int8 kernels then return bfloat16, not {dtype}. Use "
+            "torch.bfloat16, or switch autocast off around the call"
+        )
+    if not has_bfloat16():
+        raise QuantfxError(
+            "autocast to bfloat16: this CPU has no bfloat16 instructions, and emulating them is "
+            "far slower than float32. Switch autocast off around the call"
+        )
+
+
+def has_bfloat16() -> bool:
+    """Whether oneDNN computes in bfloat16 by hardware on this machine."""
+    capabilities = torch.cpu.get_capabilities()
+    able = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
+    return bool(able) and _isa_cap() not in _ISA_CAPS_WITHOUT_BFLOAT16
+
+
+def _isa_cap() -> str:
+    cap = os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA") or ""
+    return cap.upper()
 
 
 def get(name: str) -> Target:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.targets import Target
 from quantfx.passes.annotate_conv import AnnotateConv
 from quantfx.passes.annotate_linear import AnnotateLinear
+from quantfx.passes.annotate_matmul import AnnotateMatmul
 from quantfx.passes.annotate_max_pool import AnnotateMaxPool
 from quantfx.passes.annotate_mul import AnnotateMul
+from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.insert_observers import InsertObservers
@@ -19,18 +23,20 @@ from quantfx.passes.propagate import Propagate
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.share import Share
-from quantfx.passes.spec import ObserverName, PairBound, QuantSpec
+from quantfx.passes.spec import CastSpec, ObserverName, PairBound, QuantSpec
 from quantfx.passes.tidy import Tidy
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
 
 PREPARE = Pipeline(
     (
-        RemoveDeadCode(),  # first: templates require single users, and dead users count
+        CheckConfig(),  # first: it knows operators by the names the user sees
+        RemoveDeadCode(),  # before the templates: they require single users, and dead users count
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
         AnnotateConv(),  # before the others: a residual add belongs to the convolution
         AnnotateLinear(),
-        AnnotateMul(),  # matmul is not here: X86InductorQuantizer quantizes it on request only
+        AnnotateMatmul(),
+        AnnotateMul(),
         AnnotateMaxPool(),  # only notes candidates: propagate settles them
         Propagate(),  # after every annotate pass: it asks what comes out of quantized patterns
         Share(),  # after propagate: it needs every site
@@ -50,8 +56,9 @@ CONVERT = Pipeline(
 
 
 def pattern_set() -> PatternSet:
-    """Return the templates that x86 binds: the recipe of X86InductorQuantizer and beyond."""
-    return load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
+    """Return the templates that x86 binds: the recipes of X86InductorQuantizer and beyond."""
+    static = load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
+    return static | load("linear_modes")
 
 
 def x86(
@@ -64,7 +71,8 @@ def x86(
 ) -> Backend:
     """Return the x86 backend.
 
-    u8 per-tensor affine activations, s8 per-channel symmetric weights.
+    u8 per-tensor affine activations, s8 per-channel symmetric weights. Static by default; linears
+    also dynamic, with fp16 weights, or with int8 weights only: see ``Backend.with_config``.
 
     Args:
         target: Weights get pair-bounded scales if its 16-bit sums saturate; None is
@@ -81,10 +89,15 @@ def x86(
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer)
     specs = (
         ("act", activation),
+        ("dynamic_act", replace(activation, dynamic=True)),
         ("conv_weight", _weight(weight_observer, "blocks" if bounded else "none")),
         ("linear_weight", _weight(weight_observer, "adjacent" if bounded else "none")),
+        ("fp16_weight", CastSpec(torch.float16)),
+        ("weight_only", _weight(weight_observer, "none")),  # its sums are float: none saturates
     )
-    recipe = Recipe("x86", patterns or pattern_set(), specs)
+    bound = patterns or pattern_set()
+    used = tuple((name, spec) for name, spec in specs if name in bound.spec_names)
+    recipe = Recipe("x86", bound, used)
     return Backend("x86", recipe, PREPARE, CONVERT, target, _policy(target, reduce_range))
 
 

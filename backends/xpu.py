@@ -1,4 +1,4 @@
-"""Intel GPUs: x86 with two passes left out and signed activations; static quantization only.
+"""Intel GPUs: x86 less what a GPU lacks, with signed activations; static quantization only.
 
 Never run on a GPU by us: its graphs are only checked as graphs.
 """
@@ -11,7 +11,7 @@ import torch
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.targets import Target
-from quantfx.backends.x86 import x86
+from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.spec import ObserverName, QuantSpec
 
 # No int8 max pooling, and no training: x86 has no pass of the second name yet.
@@ -29,12 +29,10 @@ def xpu(
         observer: How activation ranges are found.
     """
     activation = QuantSpec(torch.int8, -128, 127, symmetric=symmetric, observer=observer)
-    base = x86().without_templates("max_pool2d").with_specs(act=activation)
+    base = x86(patterns=pattern_set().of_mode("static").without("max_pool2d"))
     present = [name for name in OMITTED if name in base.prepare_pipeline.names]
     return replace(
-        base,
-        name="xpu",
-        recipe=replace(base.recipe, name="xpu"),
+        base.with_specs(act=activation).renamed("xpu"),
         prepare_pipeline=base.prepare_pipeline.without(*present),
         policy="s8 activations; unverified: no Intel GPU was at hand",
         runs_on_cpu=False,

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import overwritten
+from quantfx.passes.admissible import Admissible, ModuleFacts, why_float
 from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.boundary import operands
-from quantfx.passes.errors import PipelineError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.non_data import data_nodes
-from quantfx.passes.recipe import Recipe
+from quantfx.passes.decisions import Decisions
+from quantfx.passes.derived_observer import Derived
+from quantfx.passes.errors import PipelineError, SpecError
+from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.spec import Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
+from quantfx.patterns.quant import Quant, quant_of
 
 
 @dataclass(frozen=True)
@@ -36,78 +35,48 @@ class Annotate(Pass):
         if recipe is None:
             raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
         matcher = recipe.patterns.group(self.group).matcher()
-        refuse = _Refuse(module, recipe)
+        facts = ModuleFacts(module)
         remarks: list[Remark] = []
         count = 0
         for path, graph_module in all_graphs(module):
+            decisions = Decisions(recipe, path)
+            admission = Admissible(decisions, facts)
             claimed = {n for n in graph_module.graph.nodes if annotation_of(n) is not None}
-            for match in matcher.run(graph_module.graph, claimed):
-                reason = refuse.reason(match)
-                if reason is not None:
-                    remarks.append(_missed(path, match.anchor, reason))
-                    continue
+            for match in matcher.run(graph_module.graph, claimed, admission):
                 claimed.update(match.nodes.values())
-                for node, annotation in _annotations(match, recipe):
+                for node, annotation in _annotations(path, match, decisions):
                     set_annotation(node, annotation)
                 count += 1
-            remarks += _near_misses(matcher, graph_module, path, claimed)
+            for node in _left_over(matcher, graph_module, claimed):
+                reason = why_float(node, matcher, claimed, admission)
+                remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
         return PassResult(count > 0, tuple(remarks), {"matches": count})
 
 
-class _Refuse:
-    """Says why a match must not be quantized, by facts that only the whole module shows."""
-
-    def __init__(self, module: GraphModule, recipe: Recipe) -> None:
-        self._module = module
-        self._recipe = recipe
-
-    @cached_property
-    def _written(self) -> Mapping[Node, Node]:
-        graphs = (graph_module.graph for _, graph_module in all_graphs(self._module))
-        return {node: writer for graph in graphs for node, writer in overwritten(graph).items()}
-
-    @cached_property
-    def _data(self) -> set[Node]:
-        return data_nodes(self._module, operands(self._module))
-
-    def reason(self, match: Match) -> str | None:
-        quant = dict(match.template.quant)
-        inside = set(match.nodes.values())
-        for edge in match.edges():
-            if edge.role not in quant:
-                continue
-            reason = _empty(edge.producer) or self._overwritten(edge.producer, inside)
-            if reason is None and self._recipe.spec(quant[edge.role]).axis is None:
-                reason = self._not_data(edge.producer)
-            if reason is not None:
-                return reason
-        return self._overwritten(match.output, inside) if "out" in quant else None
-
-    def _overwritten(self, node: Node, inside: set[Node]) -> str | None:
-        """A quantize reads its tensor where that is computed, before another node writes to it."""
-        writer = self._written.get(node)
-        if writer is None or writer in inside:
-            return None
-        return f"{node.name} is overwritten in place by {writer.name}"
-
-    def _not_data(self, node: Node) -> str | None:
-        if node in self._data:
-            return None
-        return f"{node.name} is not data: it comes from integers, masks or shapes only"
+def _left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Iterator[Node]:
+    """Yield the nodes that some template starts at and that no match took."""
+    targets = {target for template in matcher.templates for target in template.anchor.targets}
+    for target in sorted(targets, key=str):
+        for node in module.graph.find_nodes(op="call_function", target=target):
+            if node not in claimed:
+                yield node
 
 
-def _annotations(match: Match, recipe: Recipe) -> Iterator[tuple[Node, Annotation]]:
-    quant = dict(match.template.quant)
-    edges = list(match.edges())
+def _annotations(
+    path: str, match: Match, decisions: Decisions
+) -> Iterator[tuple[Node, Annotation]]:
+    quant = {role: quant_of(text) for role, text in match.template.quant}
+    edges = [edge for edge in match.edges() if edge.role in quant]
+    sites = {edge.role: Site(path, edge.node.name, edge.slot) for edge in reversed(edges)}
     for node in match.nodes.values():
-        own = [edge for edge in edges if edge.node is node and edge.role in quant]
+        own = [edge for edge in edges if edge.node is node]
         is_output = node is match.output
-        shares = [pair for role in _groups(own).values() for pair in _pairs(role)]
+        shares = [pair for role in _groups(own).values() for pair in _pairs(path, role)]
         output = None
         if is_output and "out" in quant:
-            source = next(e for e in own if quant["out"] == f"same({e.role})")
-            shares.append(("", source.slot))
-            output = recipe.spec(quant[source.role])
+            source = next(edge for edge in own if quant["out"].roles == (edge.role,))
+            shares.append(("", Site(path, node.name, source.slot)))
+            output = decisions.spec(source, match.template)
         yield (
             node,
             Annotation(
@@ -116,13 +85,29 @@ def _annotations(match: Match, recipe: Recipe) -> Iterator[tuple[Node, Annotatio
                 kind=_kind(match.anchor),
                 kernel=match.template.kernel,
                 reach=match.template.reach,
-                inputs=tuple((edge.slot, recipe.spec(quant[edge.role])) for edge in own),
+                inputs=tuple(
+                    (edge.slot, _spec(edge, match, decisions, quant[edge.role], sites))
+                    for edge in own
+                ),
                 output=output,
                 shares=tuple(shares),
                 is_output=is_output,
                 pending=match.template.when == "inputs_quantized",
+                mode=match.template.mode,
             ),
         )
+
+
+def _spec(
+    edge: Edge, match: Match, decisions: Decisions, quant: Quant, sites: Mapping[str, Site]
+) -> Concrete:
+    """Return the spec of one edge; a derived one learns the sites it depends on."""
+    spec = decisions.spec(edge, match.template)
+    if not quant.roles:
+        return spec
+    if not isinstance(spec, QuantSpec):
+        raise SpecError(f"'{quant.spec}' of {edge.node.name}: '{spec}' cannot have derived qparams")
+    return replace(spec, observer=Derived(tuple(sites[role] for role in quant.roles)))
 
 
 def _groups(edges: list[Edge]) -> Mapping[str, list[Edge]]:
@@ -132,32 +117,11 @@ def _groups(edges: list[Edge]) -> Mapping[str, list[Edge]]:
     return groups
 
 
-def _pairs(edges: list[Edge]) -> tuple[tuple[str, str], ...]:
+def _pairs(path: str, edges: list[Edge]) -> tuple[tuple[str, Site], ...]:
     """Tie every element of a list argument to its first."""
-    return tuple((edge.slot, edges[0].slot) for edge in edges[1:])
+    first = Site(path, edges[0].node.name, edges[0].slot)
+    return tuple((edge.slot, first) for edge in edges[1:])
 
 
 def _kind(anchor: Node) -> str:
     return str(anchor.target).split(".")[1].removesuffix("_")
-
-
-def _empty(node: Node) -> str | None:
-    value = node.meta.get("val")
-    empty = isinstance(value, torch.Tensor) and 0 in value.shape
-    return f"{node.name} holds no elements" if empty else None
-
-
-def _near_misses(
-    matcher: Matcher, module: GraphModule, path: str, claimed: set[Node]
-) -> Iterator[Remark]:
-    targets = {target for template in matcher.templates for target in template.anchor.targets}
-    for target in sorted(targets, key=str):
-        for node in module.graph.find_nodes(op="call_function", target=target):
-            if node not in claimed:
-                # A node that does match was refused before, with its own reason.
-                for miss in matcher.explain(node, claimed)[:1]:
-                    yield _missed(path, node, miss.reason)
-
-
-def _missed(path: str, node: Node, reason: str) -> Remark:
-    return Remark("missed", path, node.name, reason, str(node.target))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from torch.fx import Node
 
-from quantfx.passes.spec import QuantSpec
-from quantfx.patterns.template import Reach
+from quantfx.passes.graphs import Site
+from quantfx.passes.spec import Spec
+from quantfx.patterns.template import Mode, Reach
 
 META_KEY = "quantfx"
 
@@ -26,9 +27,11 @@ class Annotation:
         output: Spec of the node's result, None to leave it to the consumers.
         groups: ``(slot, name of its sharing group)``, written by the share pass; the name is that
             of the group's first site.
-        shares: Pairs of slots ("" is the output) that must have the same qparams.
+        shares: ``(slot, site)``: slots ("" is the output) and the sites they share qparams with.
+        implicit: Whether inputs also share with sites that hold the same tensor under equal specs.
         is_output: Whether this node's result leaves the match.
         pending: Whether the match only holds if its inputs turn out to be quantized.
+        mode: Mode of the template.
     """
 
     template: str
@@ -36,12 +39,14 @@ class Annotation:
     kind: str
     kernel: str
     reach: Reach
-    inputs: tuple[tuple[str, QuantSpec], ...] = ()
-    output: QuantSpec | None = None
-    shares: tuple[tuple[str, str], ...] = ()
+    inputs: tuple[tuple[str, Spec], ...] = ()
+    output: Spec | None = None
+    shares: tuple[tuple[str, Site], ...] = ()
+    implicit: bool = True
     groups: tuple[tuple[str, str], ...] = ()
     is_output: bool = False
     pending: bool = False
+    mode: Mode = "static"
 
 
 def annotation_of(node: Node) -> Annotation | None:

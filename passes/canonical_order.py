@@ -78,6 +78,13 @@ def module_stack(node: Node) -> list[tuple[str, str]]:
     return [(_module_path(path), _class_name(kind)) for path, kind in stack.values()]
 
 
+def module_types(node: Node) -> list[str]:
+    """Return the qualified class names of the modules ``node`` was called in, outermost first."""
+    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
+    names = [_qualified_name(kind) for _, kind in stack.values()]
+    return [name for name in names if name != _NO_MODULE]
+
+
 def module_scope(node: Node) -> str:
     """Return the path of the innermost module ``node`` was called in; ``""`` at the top."""
     stack = module_stack(node)
@@ -204,5 +211,9 @@ def _module_path(path: str) -> str:
 
 
 def _class_name(kind: object) -> str:
-    name = kind.__name__ if isinstance(kind, type) else str(kind)
+    name = _qualified_name(kind)
     return "" if name == _NO_MODULE else name.rpartition(".")[2]
+
+
+def _qualified_name(kind: object) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)

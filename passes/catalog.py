@@ -8,19 +8,23 @@ from quantfx.passes.annotate_matmul import AnnotateMatmul
 from quantfx.passes.annotate_max_pool import AnnotateMaxPool
 from quantfx.passes.annotate_mul import AnnotateMul
 from quantfx.passes.base import Pass
+from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.functionalize import Functionalize
 from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.lower_weight_only import LowerWeightOnly
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.propagate import Propagate
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
 from quantfx.passes.share import Share
+from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.sink_constants import SinkConstants
 from quantfx.passes.tidy import Tidy
+from quantfx.passes.widen_casts import WidenCasts
 
 PASSES: tuple[type[Pass], ...] = (
     InlineNoGrad,
@@ -28,6 +32,7 @@ PASSES: tuple[type[Pass], ...] = (
     RemoveDropout,
     Functionalize,
     NormalizeOps,
+    CheckConfig,
     RemoveDeadCode,
     FoldBatchNorm,
     AnnotateConv,
@@ -41,4 +46,7 @@ PASSES: tuple[type[Pass], ...] = (
     InsertQDQ,
     FoldWeights,
     Tidy,
+    ShieldAdds,
+    WidenCasts,
+    LowerWeightOnly,
 )

@@ -10,10 +10,11 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.annotation import Annotation, annotation_of
 from quantfx.passes.base import Remark
 from quantfx.passes.canonical_order import module_scope
+from quantfx.passes.check_config import RULE
 from quantfx.passes.errors import ContractError
 from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.pass_record import records_of
-from quantfx.passes.qdq import dequantizes
+from quantfx.passes.qdq import reads_quantized
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.slots import read_slot
 from quantfx.patterns.schema import is_aten_call
@@ -57,23 +58,20 @@ def planned_matches(module: GraphModule) -> list[PlannedMatch]:
 def _float_sites(path: str, node: Node) -> Iterator[Site]:
     annotation = annotation_of(node)
     for slot, _ in annotation.inputs if annotation else ():
-        if not dequantizes(read_slot(node, slot)):
+        if not reads_quantized(read_slot(node, slot)):
             yield Site(path, node.name, slot)
 
 
 def skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
-    """Return, for each operator of a template that stays float, the last reason, in graph order.
+    """Return rules of the config in vain, then each operator that stays float for a known reason.
 
-    Operators that no template of ``recipe`` mentions are not listed here: see ``uncovered``.
+    An operator's last reason counts; they come in graph order. Operators about which ``recipe``
+    says nothing are not listed here: see ``uncovered``.
     """
-    reasons = {
-        (remark.graph, remark.node): remark
-        for record in records_of(module)
-        for remark in record.remarks
-        if remark.kind == "missed"
-    }
+    missed = [r for record in records_of(module) for r in record.remarks if r.kind == "missed"]
+    reasons = {(remark.graph, remark.node): remark for remark in missed}
     defaults = _default_reasons(recipe)
-    found: list[Remark] = []
+    found = [remark for remark in missed if remark.op == RULE]
     for path, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:
             if annotation_of(node) is not None or node.op != "call_function":
@@ -88,29 +86,25 @@ def skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
 
 def _default_reasons(recipe: Recipe) -> dict[object, str]:
     """Return why an operator stays float about which no pass left a remark."""
-    anchors = {t: each for each in recipe.patterns.templates for t in each.anchor.targets}
-    inner: dict[object, list[str]] = {}
-    for template in recipe.patterns.templates:
-        for node in template.nodes[1:]:
-            for target in node.targets:
-                inner.setdefault(target, []).append(template.name)
+    templates = recipe.patterns.templates
     reasons: dict[object, str] = {
-        target: f"only taken as part of {', '.join(dict.fromkeys(names))}"
-        for target, names in inner.items()
+        target: why for op, why in recipe.patterns.unsupported for target in op.targets
     }
+    inner: dict[object, set[str]] = {}
+    for template in templates:
+        for target in template.targets:
+            inner.setdefault(target, set()).update(op.name for op in template.anchor.ops)
+    for fused, behind in inner.items():
+        reasons[fused] = f"only taken as part of a match of {', '.join(sorted(behind))}"
+    anchors = {t: each for each in templates for t in each.anchor.targets}
     for target, template in anchors.items():
         reasons[target] = f"no pass of the pipeline matches group '{template.group}'"
     return reasons
 
 
 def uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
-    """Return how often each operator occurs that no template of ``recipe`` mentions."""
-    known = {
-        target
-        for template in recipe.patterns.templates
-        for n in template.nodes
-        for target in n.targets
-    }
+    """Return how often each operator occurs about which ``recipe`` says nothing."""
+    known = _default_reasons(recipe).keys()
     counts: dict[str, int] = {}
     for _, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:

@@ -19,6 +19,9 @@ from quantfx.passes.canonical_order import is_dequantize, is_observer, is_quanti
 from quantfx.passes.dot_text import dtype_name, range_name, shape_name
 from quantfx.passes.graphs import attribute
 from quantfx.passes.observer import Observer
+from quantfx.passes.placeholder_observer import PlaceholderObserver
+from quantfx.passes.qdq import CAST, dtype_of
+from quantfx.passes.spec import CastSpec
 from quantfx.patterns.schema import argument_value, arguments
 
 _SCALE = ("scale", "scales")
@@ -93,6 +96,9 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
                 folded.constants[node] = _stored(str(node.target), value)
         elif is_quantize(node) or is_dequantize(node) or is_observer(node):
             _fold_step(module, node, folded)
+        elif node.target is CAST and node.args[0] in folded.constants:
+            constant = folded.constants[node.all_input_nodes[0]]
+            folded.constants[node] = _with_step(constant, f"to {dtype_name(dtype_of(node))}")
     live = set(order)
     for node in order:
         if is_quantize(node) and node not in folded.constants:
@@ -126,10 +132,14 @@ def quantized_type(node: Node) -> str:
 def observed_type(module: GraphModule, node: Node) -> str:
     """Return what an observer asks for, ``u8[0,255]``; of a foreign one its class."""
     observer = attribute(module, str(node.target))
-    if not isinstance(observer, Observer):
+    if not isinstance(observer, (Observer, PlaceholderObserver)):
         return type(observer).__name__
     spec = observer.spec
+    if isinstance(spec, CastSpec):
+        return str(spec)
     text = f"{spec.dtype_name}[{spec.quant_min},{spec.quant_max}]"
+    if spec.dynamic:
+        return f"{text} dynamic"
     return text if spec.axis is None else f"{text} per-channel"
 
 

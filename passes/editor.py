@@ -19,7 +19,8 @@ from quantfx.passes.clone import set_tensor
 from quantfx.passes.errors import PassError
 
 PROVENANCE_KEY = "quantfx_by"
-_INHERITED = ("nn_module_stack", "stack_trace", "from_node", "torch_fn")
+# The last is what users of PT2E call the operators of theirs that belong together.
+_INHERITED = ("nn_module_stack", "stack_trace", "from_node", "torch_fn", "quantization_tag")
 
 
 class Editor:

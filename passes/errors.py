@@ -17,6 +17,10 @@ class SpecError(QuantfxError):
     """A quantization spec contradicts itself or the tensor it is put on."""
 
 
+class ConfigError(QuantfxError):
+    """A config is ill-formed, selects nothing, or asks for what the backend cannot do."""
+
+
 class PipelineError(QuantfxError):
     """A pipeline is ill-formed: an unknown pass or option, or a fact required but not provided."""
 

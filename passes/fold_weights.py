@@ -1,4 +1,4 @@
-"""Quantize constant weights now, so that the graph holds int8 instead of float."""
+"""Quantize or narrow constant weights now, so that the graph does not hold them in full."""
 
 from __future__ import annotations
 
@@ -10,16 +10,28 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.dot_text import dtype_name
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.qdq import QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
+from quantfx.passes.qdq import CAST, QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
 from quantfx.patterns.schema import overload
+
+_QUANTIZE = (QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR)
 
 
 @dataclass(frozen=True)
 class FoldWeights(Pass):
-    """``q(weight) -> weight_s8``, a constant."""
+    """``q(weight) -> weight_s8``, a constant; the narrowing half of a cast likewise.
+
+    A buffer that the graph writes to is no constant.
+
+    Attributes:
+        casts: Whether to fold casts.
+    """
+
+    casts: bool = True
 
     name: ClassVar[str] = "fold-weights"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
@@ -30,13 +42,24 @@ class FoldWeights(Pass):
         folded = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            for target in (QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR):
+            written = {n.target for n in overwritten(graph_module.graph) if n.op == "get_attr"}
+            for target in (*_QUANTIZE, CAST) if self.casts else _QUANTIZE:
                 for node in graph_module.graph.find_nodes(op="call_function", target=target):
                     source = node.args[0]
-                    if isinstance(source, Node) and source.op == "get_attr":
+                    if not isinstance(source, Node) or source.target in written:
+                        continue
+                    if _folds(graph_module, node, source):
                         _fold(editor, node, source)
                         folded += 1
         return PassResult(folded > 0, stats={"folded": folded})
+
+
+def _folds(module: GraphModule, node: Node, source: Node) -> bool:
+    """Whether ``node`` reads a constant, and is not the widening half of a cast."""
+    value = attribute(module, str(source.target)) if source.op == "get_attr" else None
+    if not isinstance(value, Tensor):
+        return False
+    return node.target is not CAST or dtype_of(node).itemsize < value.element_size()
 
 
 def _fold(editor: Editor, node: Node, source: Node) -> None:
@@ -47,7 +70,7 @@ def _fold(editor: Editor, node: Node, source: Node) -> None:
         integers = overload(node)(*map_arg(node.args, value))
     if not isinstance(integers, Tensor):
         raise TypeError(f"{node.name} does not yield a tensor")
-    suffix = "u8" if dtype_of(node) == torch.uint8 else "s8"
+    suffix = dtype_name(dtype_of(node))
     constant = editor.constant(f"{source.target}_{suffix}", integers, like=source, before=node)
     constant.meta["val"] = node.meta.get("val")
     editor.replace(node, constant)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.branch_observer import BranchObserver
 from quantfx.passes.canonical_order import module_scope
+from quantfx.passes.derived_observer import DerivedObserver
 from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.errors import PipelineError, SpecError
+from quantfx.passes.graphs import Site, all_graphs, attribute
 from quantfx.passes.make_observer import make_observer
 from quantfx.passes.observer import Observer
 from quantfx.passes.slots import read_slot, write_slot
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.spec import Concrete, SharedSpec, Spec
+from quantfx.patterns.errors import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,15 @@ class InsertObservers(Pass):
         """Insert observers behind every tensor that an annotation quantizes."""
         observers = _Observers([graph_module for _, graph_module in all_graphs(module)])
         inserted = 0
+        groups: dict[Site, str] = {}
         for path, graph_module in all_graphs(module):
+            groups |= _groups(path, graph_module)
             editor = Editor(graph_module, self.name)
             observers.in_branch = path != ""
             for producer, want in _wanted(graph_module).items():
                 _observe(editor, producer, want, observers)
             inserted += editor.edits
+        observers.connect_derived(groups)
         return PassResult(
             inserted > 0, stats={"inserted": inserted, "observers": len(observers.by_group)}
         )
@@ -47,25 +54,42 @@ class InsertObservers(Pass):
 class _Want:
     """The group that observes a tensor's output, and the readers that want it quantized."""
 
-    output: tuple[str, QuantSpec] | None = None
-    readers: dict[str, list[tuple[Node, str, QuantSpec]]] = field(
-        default_factory=dict[str, list[tuple[Node, str, QuantSpec]]]
+    output: tuple[str, Concrete] | None = None
+    readers: dict[str, list[tuple[Node, str, Concrete]]] = field(
+        default_factory=dict[str, list[tuple[Node, str, Concrete]]]
     )
 
 
 @dataclass
 class _Observers:
     modules: list[GraphModule]
-    by_group: dict[str, tuple[str, Observer]] = field(
-        default_factory=dict[str, tuple[str, Observer]]
+    by_group: dict[str, tuple[str, nn.Module]] = field(
+        default_factory=dict[str, tuple[str, nn.Module]]
     )
     in_branch: bool = False
     count: int = 0
 
-    def get(self, group: str, spec: QuantSpec, label: str) -> tuple[str, Observer]:
+    def get(self, group: str, spec: Concrete, label: str) -> tuple[str, nn.Module]:
         if group not in self.by_group:
             self.by_group[group] = (self._free_name(), make_observer(spec, label))
         return self.by_group[group]
+
+    def connect_derived(self, groups: Mapping[Site, str]) -> None:
+        """Tell each derived observer the observers of the sites it depends on."""
+        for _, observer in self.by_group.values():
+            if isinstance(observer, DerivedObserver):
+                observer.sources = tuple(
+                    self._source(observer, site, groups) for site in observer.derived.sources
+                )
+
+    def _source(self, derived: Observer, site: Site, groups: Mapping[Site, str]) -> nn.Module:
+        if site not in groups:
+            nearest = did_you_mean(str(site), [str(known) for known in groups])
+            raise SpecError(
+                f"the qparams of {derived.label} derive from {site}, which nothing quantizes"
+                f"{nearest}: annotate that site, or leave {derived.label} float"
+            )
+        return self.by_group[groups[site]][1]
 
     def _free_name(self) -> str:
         """Return a name that no graph of the model uses, e.g. for a module of the user's."""
@@ -86,10 +110,26 @@ def _wanted(module: GraphModule) -> dict[Node, _Want]:
         groups = dict(annotation.groups)
         for slot, spec in annotation.inputs:
             want = wanted.setdefault(read_slot(node, slot), _Want())
-            want.readers.setdefault(groups[slot], []).append((node, slot, spec))
+            want.readers.setdefault(groups[slot], []).append((node, slot, _settled(spec)))
         if annotation.output is not None:
-            wanted.setdefault(node, _Want()).output = (groups[""], annotation.output)
+            wanted.setdefault(node, _Want()).output = (groups[""], _settled(annotation.output))
     return wanted
+
+
+def _groups(path: str, module: GraphModule) -> dict[Site, str]:
+    return {
+        Site(path, node.name, slot): group
+        for node in module.graph.nodes
+        if (annotation := annotation_of(node)) is not None
+        for slot, group in annotation.groups
+    }
+
+
+def _settled(spec: Spec) -> Concrete:
+    """The share pass, which is required, put a spec in place of every reference to one."""
+    if isinstance(spec, SharedSpec):
+        raise PipelineError(f"a site is still '{spec}': run share before insert-observers")
+    return spec
 
 
 def _observe(editor: Editor, producer: Node, want: _Want, observers: _Observers) -> None:
@@ -113,18 +153,22 @@ def _insert(
     producer: Node,
     source: Node,
     observers: _Observers,
-    wanted: tuple[str, QuantSpec, str],
+    wanted: tuple[str, Concrete, str],
 ) -> Node:
     name, observer = observers.get(*wanted)
     stored = observer
     if producer.op == "get_attr":
-        weight = attribute(editor.module, str(producer.target))
-        if isinstance(weight, Tensor) and not observer.observed:
-            observer(weight)
-            observer.freeze()
-    elif observers.in_branch:
+        _observe_constant(attribute(editor.module, str(producer.target)), observer)
+    elif observers.in_branch and isinstance(observer, Observer):
         stored = BranchObserver(observer)
     return editor.call_module(name, stored, source, after=source)
+
+
+def _observe_constant(value: object, observer: nn.Module) -> None:
+    """A constant is observed here, once; modules that are not ours run on it in every call."""
+    if isinstance(value, Tensor) and isinstance(observer, Observer) and not observer.observed:
+        observer(value)
+        observer.freeze()
 
 
 def _label(node: Node) -> str:

@@ -16,13 +16,17 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError, PipelineError
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.placeholder_observer import PlaceholderObserver
 from quantfx.passes.qdq import (
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
 )
+from quantfx.passes.uncalibrated import convert_uncalibrated
 from quantfx.patterns.errors import did_you_mean
+
+_OBSERVERS = (Observer, PlaceholderObserver)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class InsertQDQ(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Compute qparams once per observer, then rewrite every graph."""
         places = _observers(module)
-        missing = [(path, node) for path, node, observer in places if not observer.observed]
+        missing = [(path, node) for path, node, each in places if not _ready(each)]
         if missing and self.uncalibrated == "error":
             raise CalibrationError(_never_run(missing, module))
         remarks = [remark for path, node in missing for remark in _leave_float(path, node)]
@@ -60,8 +64,11 @@ class InsertQDQ(Pass):
         editors = {path: Editor(each, self.name) for path, each in all_graphs(module)}
         quantized = 0
         for path, node, observer in places:
-            if observer.observed and _wanted(node):
-                _quantize(editors[path], node, qparams.of(observer))
+            if _ready(observer) and _wanted(node):
+                if isinstance(observer, Observer):
+                    _quantize(editors[path], node, qparams.of(observer))
+                else:
+                    convert_uncalibrated(editors[path], node, observer.spec)
                 quantized += 1
             else:
                 editors[path].replace(node, node.all_input_nodes[0])
@@ -104,12 +111,16 @@ class _QParams:
         return self.found[id(observer)]
 
 
-def _observers(module: GraphModule) -> list[tuple[str, Node, Observer]]:
+def _ready(observer: Observer | PlaceholderObserver) -> bool:
+    return not isinstance(observer, Observer) or observer.observed
+
+
+def _observers(module: GraphModule) -> list[tuple[str, Node, Observer | PlaceholderObserver]]:
     return [
         (path, node, observer)
         for path, graph_module in all_graphs(module)
         for node in _calls(graph_module)
-        if isinstance(observer := attribute(graph_module, str(node.target)), Observer)
+        if isinstance(observer := attribute(graph_module, str(node.target)), _OBSERVERS)
     ]
 
 
@@ -151,8 +162,13 @@ def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
     given = (*given, spec.quant_min, spec.quant_max, spec.dtype)
     q = editor.call(quantize, (producer, *given), like=producer, before=node, val=integers)
     q.meta[GROUP_KEY] = str(node.target)  # one observer, one sharing group
+    dtype = val.dtype if isinstance(val, torch.Tensor) else torch.float32
+    # A dequantize yields float32 unless told otherwise.
+    kwargs = {} if dtype == torch.float32 else {"out_dtype": dtype}
     for user in list(node.users):
-        dq = editor.call(dequantize, (q, *given), like=producer, before=user, val=val)
+        dq = editor.call(
+            dequantize, (q, *given), kwargs=kwargs, like=producer, before=user, val=val
+        )
         user.replace_input_with(node, dq)
     editor.erase(node)
 
@@ -160,6 +176,6 @@ def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
 def _drop_observers(module: GraphModule, editor: Editor) -> None:
     used = {str(node.target) for node in _calls(module)}
     for name, child in list(module.named_children()):
-        if isinstance(child, Observer) and name not in used:
+        if isinstance(child, _OBSERVERS) and name not in used:
             delattr(module, name)
             editor.edits += 1

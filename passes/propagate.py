@@ -68,4 +68,6 @@ def _float_input(
         source = annotation_of(producer)
         if source is None or source.pending or not source.is_output:
             return f"its input {producer.name} is not the output of a quantized pattern"
+        if source.mode != "static":
+            return f"its input {producer.name} is float: {source.mode} kernels yield no int8"
     return None

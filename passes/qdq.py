@@ -19,8 +19,17 @@ DEQUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.dequantize_per_tensor.d
 QUANTIZE_PER_CHANNEL = resolve_op("quantized_decomposed.quantize_per_channel.default")
 DEQUANTIZE_PER_CHANNEL = resolve_op("quantized_decomposed.dequantize_per_channel.default")
 
-_QUANTIZE = {QUANTIZE_PER_TENSOR, QUANTIZE_PER_CHANNEL}
-_DEQUANTIZE = {DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL}
+# With scale and zero point as tensors, which these find in the tensor to quantize.
+QUANTIZE_DYNAMIC = resolve_op("quantized_decomposed.quantize_per_tensor.tensor")
+DEQUANTIZE_DYNAMIC = resolve_op("quantized_decomposed.dequantize_per_tensor.tensor")
+CHOOSE_QPARAMS = resolve_op("quantized_decomposed.choose_qparams.tensor")
+CHOOSE_QPARAMS_SYMMETRIC = resolve_op("quantized_decomposed.choose_qparams_symmetric.tensor")
+
+# A change of dtype that compilers must not cancel against its opposite.
+CAST = resolve_op("quantized_decomposed.convert_element_type.no_fuse")
+
+_QUANTIZE = {QUANTIZE_PER_TENSOR, QUANTIZE_PER_CHANNEL, QUANTIZE_DYNAMIC}
+_DEQUANTIZE = {DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_DYNAMIC}
 
 
 def quantizes(node: Node) -> bool:
@@ -31,6 +40,11 @@ def quantizes(node: Node) -> bool:
 def dequantizes(node: Node) -> bool:
     """Whether ``node`` is a dequantize operator."""
     return node.op == "call_function" and node.target in _DEQUANTIZE
+
+
+def reads_quantized(node: Node) -> bool:
+    """Whether a reader of ``node`` gets values that an annotation asked for: a dq or a cast."""
+    return dequantizes(node) or node.target is CAST
 
 
 def has_qparams(node: Node) -> bool:

@@ -1,16 +1,18 @@
-"""What a backend binds for its passes: patterns, and a spec for each spec name they use."""
+"""What a backend binds for its passes: patterns, a spec for each spec name, and a config."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+from quantfx.passes.config import Config
 from quantfx.passes.errors import SpecError
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.spec import Concrete
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.quant import quant_of
 
 
 @dataclass(frozen=True)
@@ -21,23 +23,26 @@ class Recipe:
         name: What reports call it, e.g. ``x86``.
         patterns: What to look for, in order of priority.
         specs: ``(spec name, spec)`` for every name the patterns use.
+        config: Which parts of a model are quantized how.
     """
 
     name: str
     patterns: PatternSet
-    specs: tuple[tuple[str, QuantSpec], ...]
+    specs: tuple[tuple[str, Concrete], ...]
+    config: Config = field(default_factory=Config)
 
     def __post_init__(self) -> None:
         for template in self.patterns.templates:
-            for _, spec in template.quant:
-                if not spec.startswith("same("):
-                    self.spec(spec)
+            for _, text in template.quant:
+                quant = quant_of(text)
+                if not quant.is_same:
+                    self.spec(quant.spec)
 
     @cached_property
-    def _specs(self) -> Mapping[str, QuantSpec]:
+    def _specs(self) -> Mapping[str, Concrete]:
         return dict(self.specs)
 
-    def spec(self, name: str) -> QuantSpec:
+    def spec(self, name: str) -> Concrete:
         """Return the spec bound to ``name``.
 
         Raises:
@@ -50,6 +55,6 @@ class Recipe:
 
     @cached_property
     def digest(self) -> str:
-        """A hash of the patterns and the specs."""
-        text = f"{self.name}\n{self.patterns.digest}\n{self.specs!r}"
+        """A hash of the patterns, the specs and the config."""
+        text = f"{self.name}\n{self.patterns.digest}\n{self.specs!r}\n{self.config.identity}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]

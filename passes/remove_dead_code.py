@@ -20,13 +20,10 @@ class RemoveDeadCode(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Erase dead nodes of every graph, outermost first."""
-        changed = False
         graphs = list(all_graphs(module))
         before = sum(len(graph_module.graph.nodes) for _, graph_module in graphs)
         for _, graph_module in graphs:
-            changed |= graph_module.graph.eliminate_dead_code()
-            editor = Editor(graph_module, self.name)
-            editor.drop_unused_attributes()
-            changed |= editor.edits > 0
+            graph_module.graph.eliminate_dead_code()
+            Editor(graph_module, self.name).drop_unused_attributes()
         removed = before - sum(len(graph_module.graph.nodes) for _, graph_module in graphs)
-        return PassResult(changed, stats={"removed": removed})
+        return PassResult(removed > 0, stats={"removed": removed})

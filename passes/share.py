@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -10,9 +11,12 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.annotation import annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.boundary import operands, resolve
+from quantfx.passes.errors import ShareConflict
 from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.sharing import Groups, Sharing
 from quantfx.passes.slots import read_slot
+from quantfx.passes.spec import Concrete, SharedSpec, Spec
+from quantfx.patterns.errors import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -61,24 +65,66 @@ def _constraints(module: GraphModule) -> Sharing:
             for index, (slot, spec) in enumerate(annotation.inputs):
                 site = Site(path, node.name, slot)
                 slots[site] = index
-                sharing.require(site, spec, f"{annotation.template}: {slot}")
-                graph, producer = resolve((path, read_slot(node, slot)), outer)
-                sharing.flows(site, Site(graph, producer.name))
+                _require(sharing, site, spec, annotation.template, position)
+                if annotation.implicit:
+                    graph, producer = resolve((path, read_slot(node, slot)), outer)
+                    sharing.flows(site, Site(graph, producer.name))
             if annotation.output is not None:
-                sharing.require(out, annotation.output, f"{annotation.template}: output")
-            for a, b in annotation.shares:
-                why = f"{annotation.template}: {a or 'output'} = {b or 'output'}"
-                sharing.same(Site(path, node.name, a), Site(path, node.name, b), why)
+                _require(sharing, out, annotation.output, annotation.template, position)
+            for slot, other in annotation.shares:
+                why = f"{annotation.template}: {slot or 'output'} = {_short(other, out)}"
+                sharing.same(Site(path, node.name, slot), other, why)
     return sharing
 
 
+def _require(
+    sharing: Sharing, site: Site, spec: Spec, template: str, known: Mapping[tuple[str, str], object]
+) -> None:
+    what = site.slot or "output"
+    if not isinstance(spec, SharedSpec):
+        sharing.require(site, spec, f"{template}: {what}")
+        return
+    if (spec.site.graph, spec.site.node) not in known:
+        raise ShareConflict(
+            f"{site} is to share its qparams with {spec.site}, but the model has no node "
+            f"'{spec.site.node}'{did_you_mean(spec.site.node, [name for _, name in known])}"
+        )
+    sharing.same(site, spec.site, f"{template}: {what} = {_short(spec.site, site)}")
+
+
+def _short(other: Site, site: Site) -> str:
+    """Name ``other`` as seen from the node of ``site``."""
+    same_node = (other.graph, other.node) == (site.graph, site.node)
+    return (other.slot or "output") if same_node else str(other)
+
+
 def _write_groups(path: str, node: Node, groups: Groups) -> bool:
+    """Write each site's group, and what a shared spec turned out to be."""
     annotation = annotation_of(node)
     if annotation is None:
         return False
-    slots = [slot for slot, _ in annotation.inputs]
-    if annotation.output is not None:
-        slots.append("")
+    shares = list(annotation.shares)
+
+    def settled(slot: str, spec: Spec) -> Concrete:
+        if not isinstance(spec, SharedSpec):
+            return spec
+        shares.append((slot, spec.site))
+        return _spec_of(Site(path, node.name, slot), spec, groups)
+
+    inputs = tuple((slot, settled(slot, spec)) for slot, spec in annotation.inputs)
+    output = None if annotation.output is None else settled("", annotation.output)
+    slots = [slot for slot, _ in inputs] + ([] if output is None else [""])
     named = tuple((slot, str(groups.representative[Site(path, node.name, slot)])) for slot in slots)
-    set_annotation(node, replace(annotation, groups=named))
-    return named != annotation.groups
+    after = replace(annotation, inputs=inputs, output=output, shares=tuple(shares), groups=named)
+    set_annotation(node, after)
+    return after != annotation
+
+
+def _spec_of(site: Site, spec: SharedSpec, groups: Groups) -> Concrete:
+    found = groups.specs.get(groups.representative[site])
+    if found is None:
+        raise ShareConflict(
+            f"{site} is to share its qparams with {spec.site}, but nothing quantizes that site: "
+            "annotate it with a spec of its own, or leave both float"
+        )
+    return found

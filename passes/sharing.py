@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from quantfx.passes.errors import ShareConflict
 from quantfx.passes.graphs import Site
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.spec import Concrete
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Groups:
     """
 
     representative: Mapping[Site, Site]
-    specs: Mapping[Site, QuantSpec]
+    specs: Mapping[Site, Concrete]
 
 
 class Sharing:
@@ -41,9 +41,9 @@ class Sharing:
         self._sites: set[Site] = set()
         self._hard: dict[Site, dict[Site, str]] = {}
         self._flows: set[tuple[Site, Site]] = set()
-        self._required: dict[Site, dict[QuantSpec, str]] = {}
+        self._required: dict[Site, dict[Concrete, str]] = {}
 
-    def require(self, site: Site, spec: QuantSpec, why: str) -> None:
+    def require(self, site: Site, spec: Concrete, why: str) -> None:
         """Demand ``spec`` at ``site``."""
         self._sites.add(site)
         self._required.setdefault(site, {}).setdefault(spec, why)
@@ -78,9 +78,9 @@ class Sharing:
         merged = {union.root(root): spec for root, spec in specs.items()}
         return Groups(representative, merged)
 
-    def _concrete(self, order: list[Site], union: _Union) -> dict[Site, QuantSpec]:
+    def _concrete(self, order: list[Site], union: _Union) -> dict[Site, Concrete]:
         """Return the one spec demanded in each group."""
-        specs: dict[Site, QuantSpec] = {}
+        specs: dict[Site, Concrete] = {}
         first: dict[Site, Site] = {}
         for site in order:
             for spec in sorted(self._required.get(site, ()), key=repr):
@@ -90,7 +90,7 @@ class Sharing:
                 first.setdefault(root, site)
         return specs
 
-    def _explain(self, a: Site, b: Site, spec_a: QuantSpec, spec_b: QuantSpec) -> str:
+    def _explain(self, a: Site, b: Site, spec_a: Concrete, spec_b: Concrete) -> str:
         lines = [
             f"{a} and {b} must share qparams but disagree:",
             f"  {a}: {spec_a}   <- {self._required[a][spec_a]}",
@@ -142,7 +142,7 @@ class _Union:
 def _adopt(
     flows: list[tuple[Site, Site]],
     union: _Union,
-    specs: dict[Site, QuantSpec],
+    specs: dict[Site, Concrete],
     constrained: set[Site],
 ) -> None:
     """Give constrained groups without a spec that of a neighbour along the flow, nearest first.
@@ -164,12 +164,12 @@ def _adopt(
 
 
 def _merge_equal(
-    flows: list[tuple[Site, Site]], union: _Union, specs: dict[Site, QuantSpec]
+    flows: list[tuple[Site, Site]], union: _Union, specs: dict[Site, Concrete]
 ) -> None:
     """Merge a slot with its producer, and the readers of one tensor, where specs are equal."""
-    readers: dict[tuple[Site, QuantSpec], Site] = {}
+    readers: dict[tuple[Site, Concrete], Site] = {}
 
-    def spec_of(site: Site) -> QuantSpec | None:
+    def spec_of(site: Site) -> Concrete | None:
         return specs.get(union.root(site))
 
     for slot, producer in flows:

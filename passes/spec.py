@@ -3,17 +3,39 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
 
 import torch
+from torch import nn
 
+from quantfx.passes.dot_text import dtype_name
 from quantfx.passes.errors import SpecError
+from quantfx.passes.graphs import Site
 
 ObserverName = Literal["histogram", "min_max", "moving_average", "mse", "weight_mse"]
 PER_CHANNEL = ("min_max", "weight_mse")
 PairBound = Literal["none", "blocks", "adjacent"]
 
-INT8_RANGES = {torch.uint8: (0, 255), torch.int8: (-128, 127)}
+INTEGER_RANGES = {
+    torch.uint8: (0, 255),
+    torch.int8: (-128, 127),
+    torch.int16: (-(2**15), 2**15 - 1),
+    torch.int32: (-(2**31), 2**31 - 1),
+}
+# What a spec from elsewhere may ask for as well; no template of ours does.
+RANGES = INTEGER_RANGES | {
+    torch.uint16: (0, 2**16 - 1),
+    torch.float8_e4m3fn: (-448, 448),
+    torch.float8_e5m2: (-57344, 57344),
+}
+
+
+class MakeObserver(Protocol):
+    """Makes the observer of a spec; compared by value, so that equal specs can share."""
+
+    def __call__(self, spec: QuantSpec, label: str) -> nn.Module:
+        """Return a fresh observer for ``spec``; ``label`` names the tensor in errors."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,18 +43,20 @@ class QuantSpec:
     """Dtype, integer range, scheme and observer of one kind of tensor.
 
     Attributes:
-        dtype: ``torch.uint8`` or ``torch.int8``.
+        dtype: ``torch.uint8`` or ``torch.int8``; ``torch.int16`` and ``torch.int32`` for tensors
+            beside the matrix products, e.g. a bias.
         quant_min: Smallest integer used, inclusive.
         quant_max: Largest integer used, inclusive.
         symmetric: True fixes the zero point at the middle of the range; False is affine.
         axis: Channel axis of a per-channel spec; None is per-tensor.
         observer: Which observer finds the range; per-channel specs use ``min_max`` or
-            ``weight_mse``, the others are for per-tensor specs.
+            ``weight_mse``, the others are for per-tensor specs. Or what makes an observer.
         eps: Lower bound of the scale.
         pair_bound: How far the scale of a per-channel weight must grow so that no sum of two
             u8 x s8 products can leave a signed 16-bit register (see ``passes/qparams.py``).
             ``blocks`` pairs input channels (0,1), (2,3), ... (convolutions); ``adjacent`` pairs
             every two neighbours (linear, whose GEMM may start a block at any K).
+        dynamic: Find the range anew in each call, from the tensor itself; nothing is observed.
     """
 
     dtype: torch.dtype
@@ -40,20 +64,24 @@ class QuantSpec:
     quant_max: int
     symmetric: bool = False
     axis: int | None = None
-    observer: ObserverName = "histogram"
+    observer: ObserverName | MakeObserver = "histogram"
     eps: float = 2**-12
     pair_bound: PairBound = "none"
+    dynamic: bool = False
 
     def __post_init__(self) -> None:
-        if self.dtype not in INT8_RANGES:
-            raise SpecError(f"dtype {self.dtype} is not an 8-bit integer: use uint8 or int8")
-        low, high = INT8_RANGES[self.dtype]
+        if self.dtype not in RANGES:
+            raise SpecError(
+                f"dtype {self.dtype} is not an integer to quantize to: use uint8 or int8"
+            )
+        low, high = RANGES[self.dtype]
         if not low <= self.quant_min < self.quant_max <= high:
             raise SpecError(
                 f"range [{self.quant_min}, {self.quant_max}] does not fit {self.dtype}, "
                 f"which holds [{low}, {high}]"
             )
-        if self.axis is not None and self.observer not in PER_CHANNEL:
+        named = isinstance(self.observer, str)
+        if self.axis is not None and named and self.observer not in PER_CHANNEL:
             raise SpecError(
                 f"a per-channel spec observes with one of {PER_CHANNEL}, not '{self.observer}'"
             )
@@ -61,11 +89,13 @@ class QuantSpec:
             raise SpecError("'weight_mse' is for symmetric per-channel specs")
         if self.pair_bound != "none" and self.axis is None:
             raise SpecError("pair_bound needs a per-channel spec: set axis")
+        if self.dynamic and self.axis is not None:
+            raise SpecError("a dynamic spec is per-tensor: leave axis out")
 
     @property
     def dtype_name(self) -> str:
-        """``u8`` or ``s8``."""
-        return "u8" if self.dtype == torch.uint8 else "s8"
+        """``u8``, ``s8``, ``s16`` or ``s32``."""
+        return dtype_name(self.dtype)
 
     def __str__(self) -> str:
         """One word list, e.g. ``u8[0,255] affine`` or ``s8[-128,127] symmetric per-channel(0)``."""
@@ -77,4 +107,49 @@ class QuantSpec:
             parts.append(f"per-channel({self.axis})")
         if self.pair_bound != "none":
             parts.append(f"pair-bounded({self.pair_bound})")
+        if self.dynamic:
+            parts.append("dynamic")
         return " ".join(parts)
+
+
+@dataclass(frozen=True)
+class CastSpec:
+    """A tensor kept in a narrower float dtype: rounded to it, and computed with in its own.
+
+    Attributes:
+        dtype: ``torch.float16`` or ``torch.bfloat16``.
+    """
+
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        if self.dtype not in (torch.float16, torch.bfloat16):
+            raise SpecError(f"dtype {self.dtype} is not a narrow float: use float16 or bfloat16")
+
+    @property
+    def dtype_name(self) -> str:
+        """``f16`` or ``bf16``."""
+        return dtype_name(self.dtype)
+
+    def __str__(self) -> str:
+        """E.g. ``f16 cast``."""
+        return f"{self.dtype_name} cast"
+
+
+@dataclass(frozen=True)
+class SharedSpec:
+    """The spec, and the qparams, of another site; the share pass puts that site's spec in place.
+
+    Attributes:
+        site: The site to share with, quantized by whatever annotation; it may come later.
+    """
+
+    site: Site
+
+    def __str__(self) -> str:
+        """E.g. ``same as conv2d.input``."""
+        return f"same as {self.site}"
+
+
+Concrete = QuantSpec | CastSpec
+Spec = Concrete | SharedSpec

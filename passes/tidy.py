@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
-from quantfx.passes.qdq import dequantizes
+from quantfx.passes.qdq import DEQUANTIZE_DYNAMIC, dequantizes
 from quantfx.patterns.schema import overload
 
 
@@ -19,7 +19,8 @@ class Tidy(Pass):
     """Give each reader a dequantize of its own and drop tensors that nothing reads.
 
     ``f(d), g(d) -> f(d), g(d')``: a dequantize with two readers cannot be absorbed by either
-    kernel. The float originals of folded weights go here.
+    kernel; one whose range is found in each call stays single, as its readers' kernels take it.
+    The float originals of folded weights go here.
     """
 
     name: ClassVar[str] = "tidy"
@@ -32,7 +33,7 @@ class Tidy(Pass):
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
             for node in list(graph_module.graph.nodes):
-                if dequantizes(node):
+                if dequantizes(node) and node.target is not DEQUANTIZE_DYNAMIC:
                     duplicated += _duplicate(editor, node)
             dropped += editor.drop_unused_attributes()
             edits += editor.edits

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import Constant, PatternNode, Role, Template
 
 _SPEC_COLOURS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc", "#fa9fb5", "#c7c7c7")
@@ -13,13 +14,13 @@ _FLOAT = "#ffffff"
 
 def template_to_dot(template: Template) -> str:
     """Return a digraph that shows one template."""
-    specs = sorted({spec for _, spec in template.quant if not spec.startswith("same(")})
+    specs = PatternSet(template.name, (template,), ()).spec_names
     return _digraph(template.name, _template(template, specs, ""))
 
 
 def pattern_set_to_dot(patterns: PatternSet) -> str:
     """Return a digraph that shows every template of a set, each in a box of its own."""
-    specs = sorted({s for t in patterns.templates for _, s in t.quant if not s.startswith("same(")})
+    specs = patterns.spec_names
     lines: list[str] = []
     for index, template in enumerate(patterns.templates):
         lines.append(f'  subgraph "cluster_{index}" {{')
@@ -39,13 +40,13 @@ def _digraph(name: str, lines: Iterator[str] | list[str]) -> str:
     return "\n".join([*head, *lines, "}", ""])
 
 
-def _template(template: Template, specs: list[str], prefix: str) -> Iterator[str]:
+def _template(template: Template, specs: tuple[str, ...], prefix: str) -> Iterator[str]:
     quant = dict(template.quant)
     for role in template.roles:
-        spec = quant.get(role.name)
-        colour = _SPEC_COLOURS[specs.index(spec) % len(_SPEC_COLOURS)] if spec in specs else _FLOAT
+        text = quant.get(role.name)
+        colour = _FLOAT if text is None else _colour(quant_of(text).spec, specs)
         style = "filled,dashed" if role.optional else "filled"
-        label = f"{role}\\n{spec}" if spec else f"{role}"
+        label = f"{role}\\n{text}" if text else f"{role}"
         yield (
             f'  "{prefix}${role.name}" [label="{label}", shape=ellipse, style="{style}", '
             f'fillcolor="{colour}"];'
@@ -56,6 +57,10 @@ def _template(template: Template, specs: list[str], prefix: str) -> Iterator[str
         output = next(template.variants()).output.name
         yield f'  "{prefix}out" [label="out\\n{quant["out"]}", shape=ellipse, style=filled];'
         yield f'  "{prefix}{output}" -> "{prefix}out";'
+
+
+def _colour(spec: str, specs: tuple[str, ...]) -> str:
+    return _SPEC_COLOURS[specs.index(spec) % len(_SPEC_COLOURS)]
 
 
 def _node(node: PatternNode, template: Template, prefix: str) -> Iterator[str]:

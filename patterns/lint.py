@@ -37,7 +37,7 @@ def lint(patterns: PatternSet) -> tuple[Finding, ...]:
     """Return what is wrong with ``patterns``, in the order of its templates."""
     findings: list[Finding] = []
     for earlier, later in itertools.combinations(patterns.templates, 2):
-        if earlier.group == later.group:
+        if (earlier.group, earlier.mode) == (later.group, later.mode):
             findings += _compare(earlier, later)
     for template in patterns.templates:
         findings += _unused_roles(template)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,8 +16,11 @@ from torch._ops import OpOverload
 from quantfx.patterns.checks import PREDICATES
 from quantfx.patterns.errors import PatternError, did_you_mean
 from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.place import Place
+from quantfx.patterns.quant import Quant, parse_quant
 from quantfx.patterns.schema import arguments, resolve_op
 from quantfx.patterns.template import (
+    MODES,
     Binding,
     Check,
     Constant,
@@ -29,13 +32,16 @@ from quantfx.patterns.template import (
 )
 
 SCHEMA = 1
-_TOP_KEYS = ("schema", "vocabulary", "extends", "without", "ops", "template")
+_TOP_KEYS = ("schema", "vocabulary", "extends", "without", "ops", "unsupported", "template")
 _OP_KEYS = ("targets", "commutes", "where")
-_TEMPLATE_KEYS = ("group", "nodes", "quant", "check", "when", "reach", "kernel")
-_CHOICES = {"when": ("always", "inputs_quantized"), "reach": ("kernel", "fused", "layout")}
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "when": ("always", "inputs_quantized"),
+    "reach": ("kernel", "fused", "layout"),
+    "mode": MODES,
+}
+_TEMPLATE_KEYS = ("group", "nodes", "quant", "check", "kernel", "on_request", *_CHOICES)
 _ROLE = re.compile(r"\$([a-z][a-z0-9_]*)([?*]?)\Z")
 _CHECK = re.compile(r"([a-z][a-z0-9_]*)\(([a-z0-9_, ]*)\)\Z")
-_SAME = re.compile(r"same\(([a-z][a-z0-9_]*)\)\Z")
 
 
 def load(path: str | Path) -> PatternSet:
@@ -50,7 +56,7 @@ def load(path: str | Path) -> PatternSet:
 
 
 def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
-    where = _Where(file.name)
+    where = Place(file.name)
     if file.resolve() in reading:
         raise where.error("the file extends itself")
     data = _read(file)
@@ -59,16 +65,20 @@ def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
         raise where.error(f"schema = {data.get('schema')!r}, expected {SCHEMA}")
     ops: dict[str, Op] = {}
     templates: list[Template] = []
+    unsupported: dict[Op, str] = {}
     for key in ("vocabulary", "extends"):
         if key in data:
             other = file.parent / where.text(data[key], key)
             base = _load(other, (*reading, file.resolve()))
             ops |= base.vocabulary
-            templates += base.templates if key == "extends" else ()
+            if key == "extends":
+                templates += base.templates
+                unsupported |= dict(base.unsupported)
     for name, value in where.table(data.get("ops", {}), "ops").items():
         ops[name] = _op(name, value, where.at(f"ops.{name}"))
     dropped = where.texts(data.get("without", []), "without")
     inherited = PatternSet(file.stem, tuple(templates), tuple(ops.values())).without(*dropped)
+    unsupported |= _unsupported(data.get("unsupported", {}), ops, where.at("unsupported"))
     own = tuple(
         _template(name, value, ops, where.at(f"template.{name}"))
         for name, value in where.table(data.get("template", {}), "template").items()
@@ -76,47 +86,12 @@ def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
     for template in own:
         if template.name in inherited.names:
             raise where.error(f"template '{template.name}' is inherited; list it under 'without'")
-    return PatternSet(file.stem, inherited.templates + own, tuple(ops.values()))
-
-
-class _Where:
-    """A place in a file, for errors."""
-
-    def __init__(self, file: str, path: str = "") -> None:
-        self._file = file
-        self._path = path
-
-    def at(self, path: str) -> _Where:
-        return _Where(self._file, f"{self._path}.{path}" if self._path else path)
-
-    def error(self, message: str) -> PatternError:
-        place = f"{self._file}: [{self._path}]" if self._path else self._file
-        return PatternError(f"{place}: {message}")
-
-    def known_keys(self, table: Mapping[str, Any], known: Iterable[str]) -> None:
-        for key in table:
-            if key not in known:
-                raise self.error(f"unknown key '{key}'{did_you_mean(key, known)}")
-
-    def table(self, value: object, key: str) -> dict[str, Any]:
-        if not isinstance(value, dict):
-            raise self.error(f"'{key}' must be a table, not {value!r}")
-        return cast(dict[str, Any], value)
-
-    def text(self, value: object, key: str) -> str:
-        if not isinstance(value, str):
-            raise self.error(f"'{key}' must be a string, not {value!r}")
-        return value
-
-    def texts(self, value: object, key: str) -> list[str]:
-        if not isinstance(value, list):
-            raise self.error(f"'{key}' must be a list of strings, not {value!r}")
-        return [self.text(item, key) for item in cast(list[object], value)]
-
-    def flag(self, value: object, key: str) -> bool:
-        if not isinstance(value, bool):
-            raise self.error(f"'{key}' must be true or false, not {value!r}")
-        return value
+    return PatternSet(
+        file.stem,
+        inherited.templates + own,
+        tuple(ops.values()),
+        tuple(unsupported.items()),
+    )
 
 
 def _find(path: str | Path) -> Path:
@@ -141,7 +116,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise PatternError(f"{file.name}: not valid TOML: {error}") from error
 
 
-def _op(name: str, value: object, where: _Where) -> Op:
+def _op(name: str, value: object, where: Place) -> Op:
     table = {"targets": value} if isinstance(value, list) else where.table(value, name)
     where.known_keys(table, _OP_KEYS)
     names = where.texts(table.get("targets", []), "targets")
@@ -163,6 +138,14 @@ def _op(name: str, value: object, where: _Where) -> Op:
     )
 
 
+def _unsupported(value: object, ops: Mapping[str, Op], where: Place) -> dict[Op, str]:
+    reasons = where.table(value, "unsupported")
+    for name in reasons:
+        if name not in ops:
+            raise where.error(f"no op '{name}' in the vocabulary{did_you_mean(name, ops)}")
+    return {ops[name]: where.text(reason, name) for name, reason in reasons.items()}
+
+
 def _literal(value: object) -> object:
     """Return a hashable form of a TOML value: tuples for lists."""
     if isinstance(value, list):
@@ -170,28 +153,26 @@ def _literal(value: object) -> object:
     return value
 
 
-def _target(name: str, where: _Where) -> OpOverload[..., Any]:
+def _target(name: str, where: Place) -> OpOverload[..., Any]:
     try:
         return resolve_op(name)
     except PatternError as error:
         raise where.error(str(error)) from None
 
 
-def _require_argument(target: OpOverload[..., Any], name: str, where: _Where) -> None:
+def _require_argument(target: OpOverload[..., Any], name: str, where: Place) -> None:
     known = arguments(target)
     if name not in known:
         raise where.error(f"{target} has no argument '{name}'{did_you_mean(name, known)}")
 
 
-def _template(name: str, value: object, ops: Mapping[str, Op], where: _Where) -> Template:
+def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> Template:
     table = where.table(value, name)
     where.known_keys(table, _TEMPLATE_KEYS)
-    for key, choices in _CHOICES.items():
-        chosen = where.text(table.get(key, choices[0]), key)
-        if chosen not in choices:
-            raise where.error(
-                f"{key} = '{chosen}'{did_you_mean(chosen, choices)}; one of {choices}"
-            )
+    chosen: dict[str, Any] = {
+        key: where.choice(table.get(key, choices[0]), key, choices)
+        for key, choices in _CHOICES.items()
+    }
     if "group" not in table:
         raise where.error("'group' is missing: it names the pass that uses the template")
     listed = where.table(table.get("nodes", {}), "nodes")
@@ -209,9 +190,9 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: _Where) ->
             for key, spec in where.table(table.get("quant", {}), "quant").items()
         ),
         tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
-        table.get("when", "always"),
-        table.get("reach", "kernel"),
-        where.text(table.get("kernel", ""), "kernel"),
+        kernel=where.text(table.get("kernel", ""), "kernel"),
+        on_request=where.flag(table.get("on_request", False), "on_request"),
+        **chosen,
     )
     _require_graph(template.nodes, where)
     for variant in template.variants():
@@ -221,7 +202,7 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: _Where) ->
 
 
 def _node(
-    name: str, value: object, nodes: Mapping[str, Any], ops: Mapping[str, Op], where: _Where
+    name: str, value: object, nodes: Mapping[str, Any], ops: Mapping[str, Op], where: Place
 ) -> PatternNode:
     table = dict(where.table(value, name))
     given = table.pop("op", None)
@@ -246,7 +227,7 @@ def _node(
     return PatternNode(name, chosen, bindings, optional)
 
 
-def _binding(value: object, nodes: Mapping[str, Any], where: _Where) -> Binding:
+def _binding(value: object, nodes: Mapping[str, Any], where: Place) -> Binding:
     if not isinstance(value, str):
         return Constant(_literal(value))
     if len(value) > 1 and value[0] == value[-1] == "'":
@@ -266,7 +247,7 @@ def _binding(value: object, nodes: Mapping[str, Any], where: _Where) -> Binding:
     )
 
 
-def _check(text: str, where: _Where) -> Check:
+def _check(text: str, where: Place) -> Check:
     parsed = _CHECK.match(text)
     if parsed is None:
         raise where.error(f"check '{text}' is not of the form predicate(name, ...)")
@@ -275,7 +256,7 @@ def _check(text: str, where: _Where) -> Check:
     return Check(parsed[1], tuple(name.strip() for name in parsed[2].split(",") if name.strip()))
 
 
-def _require_graph(nodes: tuple[PatternNode, ...], where: _Where) -> None:
+def _require_graph(nodes: tuple[PatternNode, ...], where: Place) -> None:
     """Refuse cycles, nodes that are not connected, and more than one output."""
     reads = {node.name: {b.node for _, b in node.arguments if isinstance(b, Ref)} for node in nodes}
     waiting = dict(reads)
@@ -296,7 +277,7 @@ def _require_graph(nodes: tuple[PatternNode, ...], where: _Where) -> None:
         raise where.error(f"nodes {sorted(reads.keys() - reached)} do not lead to {outputs[0]}")
 
 
-def _require_names(template: Template, ops: Mapping[str, Op], where: _Where) -> None:
+def _require_names(template: Template, ops: Mapping[str, Op], where: Place) -> None:
     """Refuse ``quant`` and ``check`` entries that speak of roles or nodes that are not there."""
     for key, spec in template.quant:
         _require_quant(template, key, spec, where)
@@ -306,21 +287,36 @@ def _require_names(template: Template, ops: Mapping[str, Op], where: _Where) -> 
         raise where.error("when = 'inputs_quantized' is for templates of one node")
 
 
-def _require_quant(template: Template, key: str, spec: str, where: _Where) -> None:
+def _require_quant(template: Template, key: str, text: str, where: Place) -> None:
     roles = [role.name for role in template.roles]
-    same = _SAME.match(spec)
-    for name in [key, same[1]] if same else [key]:
+    quant = parse_quant(text)
+    if quant is None:
+        raise where.error(
+            f"quant gives '{key}' {text}: not of the form spec, same(role) or spec(role, ...)"
+        )
+    for name in (key, *quant.roles):
         if name not in roles and name != "out":
             raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
-    if (same is None) is (key == "out"):
-        raise where.error(f"quant gives '{key}' {spec}: 'out', and only 'out', is same(role)")
-    if same and same[1] not in dict(template.quant):
-        raise where.error(f"out = {spec}: ${same[1]} is not quantized itself")
-    if same and not _enters_output(template, same[1]):
-        raise where.error(f"out = {spec}: ${same[1]} does not enter the node that yields out")
+    if quant.is_same is not (key == "out"):
+        raise where.error(f"quant gives '{key}' {text}: 'out', and only 'out', is same(role)")
+    quantized = dict(template.quant)
+    for role in quant.roles:
+        if role not in quantized or role == "out":
+            raise where.error(f"{key} = {text}: ${role} is not quantized itself")
+        if not quant.is_same and _decides_for(quantized[role]):
+            raise where.error(f"{key} = {text}: the qparams of ${role} are derived themselves")
+    if quant.is_same and not _enters_output(template, quant.roles[0]):
+        raise where.error(
+            f"out = {text}: ${quant.roles[0]} does not enter the node that yields out"
+        )
 
 
-def _require_check(template: Template, check: Check, ops: Mapping[str, Op], where: _Where) -> None:
+def _decides_for(text: str) -> bool:
+    quant = parse_quant(text) or Quant("")
+    return bool(quant.roles)
+
+
+def _require_check(template: Template, check: Check, ops: Mapping[str, Op], where: Place) -> None:
     predicate = PREDICATES[check.name]
     inner = [*(role.name for role in template.roles), *(node.name for node in template.nodes)]
     named, others = check.arguments[: predicate.nodes], check.arguments[predicate.nodes :]

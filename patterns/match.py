@@ -84,7 +84,8 @@ class NoMatch:
     Attributes:
         label: The template variant that was tried.
         anchor: The node it was tried at.
-        depth: How many of the variant's nodes had matched, and one more if all had.
+        depth: How many of the variant's nodes had matched, one more if all had, and another if it
+            was refused although it matches.
         message: Format string of the reason.
         values: What the format string shows; formatted only when somebody reads it.
     """

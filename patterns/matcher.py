@@ -49,10 +49,26 @@ class _State:
     nodes: dict[str, Node] = field(default_factory=dict)
     roles: dict[str, Bound] = field(default_factory=dict)
     walked: bool = False
+    checked: bool = False
 
     def fail(self, message: str, *values: Any) -> NoMatch:
-        depth = len(self.nodes) + self.walked
+        depth = len(self.nodes) + self.walked + self.checked
         return NoMatch(self.plan.variant.label, self.anchor, depth, message, values)
+
+
+class Admission:
+    """What a caller may refuse beyond what the templates say; this base refuses nothing."""
+
+    def tries(self, template: Template, anchor: Node) -> bool:
+        """Whether ``template`` is to be tried at ``anchor``."""
+        return True
+
+    def refuses(self, match: Match) -> str | None:
+        """Return why ``match`` must not be, as a sentence; None admits it."""
+        return None
+
+
+ADMIT_ALL = Admission()
 
 
 class Matcher:
@@ -67,53 +83,60 @@ class Matcher:
         self.templates = tuple(templates)
         self._vocabulary = vocabulary
 
-    def run(self, graph: Graph, claimed: Iterable[Node] = ()) -> list[Match]:
+    def run(
+        self, graph: Graph, claimed: Iterable[Node] = (), admission: Admission = ADMIT_ALL
+    ) -> list[Match]:
         """Return non-overlapping matches in ``graph``, in the order they were claimed.
 
         Args:
             graph: Without dead code.
             claimed: Nodes that earlier matches own.
+            admission: What is not to match although it does; the next template has its turn then.
         """
         taken = set(claimed)
         matches: list[Match] = []
         for template in self.templates:
-            anchors = _anchors(graph, template)
+            anchors = [a for a in _anchors(graph, template) if admission.tries(template, a)]
             for variant_plans in _plans(template):
                 for anchor in anchors:
                     if anchor in taken:
                         continue
-                    match = self._first(variant_plans, anchor, taken)
+                    match = self._first(variant_plans, anchor, taken, admission)
                     if isinstance(match, Match):
                         taken.update(match.nodes.values())
                         matches.append(match)
         return matches
 
-    def explain(self, node: Node, claimed: Iterable[Node] = ()) -> list[NoMatch]:
+    def explain(
+        self, node: Node, claimed: Iterable[Node] = (), admission: Admission = ADMIT_ALL
+    ) -> list[NoMatch]:
         """Return why no template anchored at ``node``'s operator matches, deepest first."""
         taken = set(claimed)
         misses = [
             result
             for template in self.templates
-            if node.target in template.anchor.targets
+            if node.target in template.anchor.targets and admission.tries(template, node)
             for variant_plans in _plans(template)
-            if isinstance(result := self._first(variant_plans, node, taken), NoMatch)
+            if isinstance(result := self._first(variant_plans, node, taken, admission), NoMatch)
         ]
         return sorted(misses, key=lambda miss: -miss.depth)
 
     def _first(
-        self, plans: tuple[_Plan, ...], anchor: Node, taken: set[Node]
+        self, plans: tuple[_Plan, ...], anchor: Node, taken: set[Node], admission: Admission
     ) -> Match | NoMatch | None:
         """Return the first plan's match, else the deepest failure."""
         deepest: NoMatch | None = None
         for plan in plans:
-            result = self._try(plan, anchor, taken)
+            result = self._try(plan, anchor, taken, admission)
             if isinstance(result, Match):
                 return result
             if deepest is None or result.depth > deepest.depth:
                 deepest = result
         return deepest
 
-    def _try(self, plan: _Plan, anchor: Node, taken: set[Node]) -> Match | NoMatch:
+    def _try(
+        self, plan: _Plan, anchor: Node, taken: set[Node], admission: Admission
+    ) -> Match | NoMatch:
         state = _State(plan, anchor)
         failure = _bind(state, plan.anchor, anchor, taken)
         if failure is not None:
@@ -130,7 +153,12 @@ class Matcher:
             failure = rule(state)
             if failure is not None:
                 return failure
-        return Match(plan.variant, state.nodes, state.roles)
+        match = Match(plan.variant, state.nodes, state.roles)
+        reason = admission.refuses(match)
+        if reason is None:
+            return match
+        state.checked = True
+        return state.fail("{}", reason)
 
     def _check(self, state: _State) -> NoMatch | None:
         for check in state.plan.checks:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from quantfx.patterns.errors import PatternError, did_you_mean
 from quantfx.patterns.matcher import Matcher
-from quantfx.patterns.template import Op, Template
+from quantfx.patterns.quant import quant_of
+from quantfx.patterns.template import MODES, Mode, Op, Template
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class PatternSet:
         name: What reports call the set.
         templates: Earlier templates claim nodes first.
         ops: The vocabulary.
+        unsupported: ``(op, reason)`` of operators without a template that users ask about.
     """
 
     name: str
     templates: tuple[Template, ...]
     ops: tuple[Op, ...]
+    unsupported: tuple[tuple[Op, str], ...] = ()
 
     @cached_property
     def vocabulary(self) -> Mapping[str, Op]:
@@ -61,7 +64,10 @@ class PatternSet:
                 )
         ops = {op.name: op for op in (*self.ops, *other.ops)}
         return PatternSet(
-            f"{self.name}+{other.name}", self.templates + other.templates, tuple(ops.values())
+            f"{self.name}+{other.name}",
+            self.templates + other.templates,
+            tuple(ops.values()),
+            tuple((dict(self.unsupported) | dict(other.unsupported)).items()),
         )
 
     def without(self, *names: str) -> PatternSet:
@@ -78,6 +84,22 @@ class PatternSet:
         """Return the templates of one group; empty if the set has none of it."""
         return self._keep(lambda template: template.group == name)
 
+    def of_mode(self, *modes: Mode) -> PatternSet:
+        """Return the templates of the given modes."""
+        return self._keep(lambda template: template.mode in modes)
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes that some template has."""
+        present = {template.mode for template in self.templates}
+        return tuple(mode for mode in MODES if mode in present)
+
+    @property
+    def spec_names(self) -> tuple[str, ...]:
+        """The spec names that the templates use, sorted."""
+        quants = (quant_of(text) for template in self.templates for _, text in template.quant)
+        return tuple(sorted({quant.spec for quant in quants if not quant.is_same}))
+
     def matcher(self) -> Matcher:
         """Return a matcher for the templates in order."""
         return Matcher(self.templates, self.vocabulary)
@@ -89,7 +111,7 @@ class PatternSet:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def _keep(self, wanted: Callable[[Template], bool]) -> PatternSet:
-        return PatternSet(self.name, tuple(filter(wanted, self.templates)), self.ops)
+        return replace(self, templates=tuple(filter(wanted, self.templates)))
 
     def _require(self, name: str) -> None:
         if name not in self.names:

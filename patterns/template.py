@@ -11,6 +11,9 @@ from torch._ops import OpOverload
 
 Reach = Literal["kernel", "fused", "layout"]
 When = Literal["always", "inputs_quantized"]
+Mode = Literal["static", "dynamic", "fp16", "weight-only"]
+
+MODES: tuple[Mode, ...] = ("static", "dynamic", "fp16", "weight-only")
 
 
 @dataclass(frozen=True)
@@ -104,12 +107,14 @@ class Template:
         name: Snake case, operators in data order.
         group: The annotate or fold pass that uses it.
         nodes: In data order; the first is the anchor from which matching starts.
-        quant: Role (or ``out``) -> spec name, or ``same(role)`` for the qparams of that role.
+        quant: Role (or ``out``) -> how it is quantized, as ``quant.parse_quant`` reads it.
         checks: Predicates over values; structure belongs to ``nodes``.
         when: ``always``, or ``inputs_quantized`` for operators that only pass int8 on.
         reach: ``kernel`` (a named int8 kernel), ``fused`` (dq-op-q in one generated loop) or
             ``layout`` (int8 pass-through).
         kernel: The kernel that ``reach`` means; empty unless ``reach`` is ``kernel``.
+        mode: The way of quantizing it belongs to; a config decides which one an anchor gets.
+        on_request: Match only where a rule of the config, not its default, selects the mode.
     """
 
     name: str
@@ -120,6 +125,8 @@ class Template:
     when: When = "always"
     reach: Reach = "kernel"
     kernel: str = ""
+    mode: Mode = "static"
+    on_request: bool = False
 
     @property
     def anchor(self) -> PatternNode:
@@ -131,6 +138,15 @@ class Template:
         """Every role, in order of first use."""
         found = {b.name: b for n in self.nodes for _, b in n.arguments if isinstance(b, Role)}
         return tuple(found.values())
+
+    @property
+    def targets(self) -> frozenset[OpOverload[..., Any]]:
+        """Every overload that some node of it may be."""
+        return frozenset[OpOverload[..., Any]]().union(*(node.targets for node in self.nodes))
+
+    def is_weight(self, role: str) -> bool:
+        """Whether ``role`` must be a stored tensor; any other quantized role is an activation."""
+        return Check("constant", (role,)) in self.checks
 
     def variants(self) -> Iterator[Variant]:
         """Yield the template with its optional nodes present and absent, largest first."""

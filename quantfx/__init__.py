@@ -6,16 +6,19 @@ from quantfx import backends, passes, patterns
 from quantfx.api import draw, quantize
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
+from quantfx.passes.config import Config
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.report import Report
-from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.result import Result
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "Config",
     "Pipeline",
     "QuantfxError",
+    "QuantfxWarning",
     "Report",
     "Result",
     "backends",

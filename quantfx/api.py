@@ -13,6 +13,7 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
+from quantfx.passes.config import Given
 from quantfx.passes.report import make_report
 from quantfx.result import Result
 
@@ -21,21 +22,26 @@ def quantize(
     model: nn.Module,
     example_inputs: tuple[Any, ...],
     *,
-    calibration: Iterable[Any],
+    calibration: Iterable[Any] | None = None,
     backend: str | Backend = "x86",
+    config: Given | None = None,
     example_kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
     input_fn: Callable[[Any], Any] | None = None,
     strict: bool = True,
     progress: bool = True,
 ) -> Result:
-    """Quantize ``model`` to int8 for this machine and account for every operator.
+    """Quantize ``model`` for this machine and account for every operator.
 
     Args:
         model: In eval mode; not changed.
         example_inputs: Positional arguments the model accepts.
-        calibration: Batches: tensors, tuples of positional or dicts of keyword arguments.
+        calibration: Batches: tensors, tuples of positional or dicts of keyword arguments. Only
+            static quantization needs them.
         backend: A name, which means the backend for this host, or a backend.
+        config: What is quantized how: ``"static"``, ``"dynamic"``, ``"fp16"`` or ``"weight-only"``
+            for the whole model, a `Config`, or the path of a TOML or JSON file. The backend's own
+            by default, which is ``"static"``.
         example_kwargs: Keyword arguments the model accepts.
         dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
         input_fn: Turns what ``calibration`` yields into a batch, e.g. ``lambda b: b[0]``.
@@ -44,13 +50,17 @@ def quantize(
 
     Raises:
         CaptureError: the model is in training mode or torch.export rejects it.
+        ConfigError: a rule selects nothing, or asks for what the backend cannot do.
         ContractError: nothing is to be quantized, or a planned site was not converted.
         CalibrationError: the data is empty, non-finite, or does not fit the model.
     """
     chosen = backends.get(backend, target="host") if isinstance(backend, str) else backend
+    if config is not None:
+        chosen = chosen.with_config(config)
     graph = capture(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
     prepared = chosen.prepare(graph, strict=strict)
-    calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
+    if calibration is not None:
+        calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
     quantized = chosen.convert(prepared, strict=strict)
     target = chosen.target.name if chosen.target else "any"
     report = make_report(graph, quantized, chosen.recipe, target, chosen.policy)

@@ -63,6 +63,8 @@ def _patterns(options: argparse.Namespace) -> int:
     console = Console()
     patterns = backends.get(options.backend).recipe.patterns
     console.print(_pattern_table(patterns))
+    if patterns.unsupported:
+        console.print(_unsupported_table(patterns))
     findings = lint(patterns)
     for finding in findings:
         console.print(f"{finding.rule}: {finding.template}: {finding.message}", style="red")
@@ -74,14 +76,21 @@ def _patterns(options: argparse.Namespace) -> int:
 
 
 def _pattern_table(patterns: PatternSet) -> Table:
-    table = Table("template", "group", "nodes", "quantized", "reaches", title=patterns.name)
+    table = Table("template", "mode", "nodes", "quantized", "reaches", title=patterns.name)
     for template in patterns.templates:
         nodes = "\n".join(str(node) for node in template.nodes)
         checks = "".join(f"\nif {check}" for check in template.checks)
         quant = "\n".join(f"{key}: {spec}" for key, spec in template.quant)
-        table.add_row(
-            template.name, template.group, nodes + checks, quant, template.kernel or template.reach
-        )
+        mode = template.mode + (" (on request)" if template.on_request else "")
+        reaches = template.kernel or template.reach
+        table.add_row(template.name, mode, nodes + checks, quant, reaches)
+    return table
+
+
+def _unsupported_table(patterns: PatternSet) -> Table:
+    table = Table("stays float", "because")
+    for op, reason in patterns.unsupported:
+        table.add_row(op.name, reason)
     return table
 
 
@@ -96,6 +105,7 @@ def _backend_table(backend: Backend) -> Table:
     target = backend.target.name if backend.target else "any"
     table = Table(show_header=False, title=f"{backend.name} for {target}")
     table.add_row("policy", backend.policy)
+    table.add_row("modes", ", ".join(backend.recipe.patterns.modes))
     table.add_row("patterns", ", ".join(backend.recipe.patterns.names))
     for name, spec in backend.recipe.specs:
         table.add_row(name, str(spec))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.fx import GraphModule
 
 from quantfx.backends import targets
@@ -39,7 +40,9 @@ class Result:
         self._example_inputs = example_inputs
         self._example_kwargs = example_kwargs
 
-    def compile(self, *, strict: bool = True) -> CompiledModule:
+    def compile(
+        self, *, strict: bool = True, autocast: torch.dtype | None = None
+    ) -> CompiledModule:
         """Return the model compiled by Inductor onto oneDNN's int8 kernels.
 
         Freezing and no_grad, without which Inductor silently stays in float, are set for the
@@ -48,9 +51,11 @@ class Result:
 
         Args:
             strict: Refuse a compiled module in which a planned site did not reach its kernel.
+            autocast: ``torch.bfloat16`` to compute in it between the int8 kernels, which then
+                return it (int8-mixed-bf16); needs a CPU with bfloat16 instructions.
 
         Raises:
-            QuantfxError: the backend is for another device.
+            QuantfxError: the backend is for another device, or this CPU cannot autocast so.
             ContractError: a planned site was not lowered, or its integer sums would saturate on
                 this CPU.
         """
@@ -60,10 +65,12 @@ class Result:
                 "kernels take unsigned activations in convolutions. Use result.quantized, or "
                 "quantize with backend='x86' to run here"
             )
+        if autocast is not None:
+            targets.require_autocast(autocast)
         if strict and targets.host().saturates:
             _require_in_range(self.quantized)
         compiled, reached = compile_module(
-            self.quantized, self._example_inputs, self._example_kwargs
+            self.quantized, self._example_inputs, self._example_kwargs, autocast
         )
         rows = lowered_rows(self.report.rows, reached, repeated_kinds(self.quantized))
         self.report = self.report.with_lowered(rows)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import cli
-from quantfx.passes.errors import CaptureError, ContractError
+from quantfx.passes.errors import CaptureError, ConfigError, ContractError
 from tests.export_cases import Net
 from tests.models.small import mlp
 
@@ -99,6 +99,22 @@ def test_skipped_operators_have_a_reason() -> None:
     assert report.uncovered == {"aten.softmax.int": 1}
 
 
+def test_a_config_in_one_line_and_from_a_file(tmp_path: Path) -> None:
+    config = quantfx.Config("static").module("0", None)
+    (tmp_path / "mine.toml").write_text(config.to_toml(), encoding="utf-8")
+    for given in (config, tmp_path / "mine.toml"):
+        result = quantfx.quantize(mlp(), (X,), calibration=[X], config=given, progress=False)
+        assert result.report.planned == 1
+        assert result.report.skipped[0].reason == "kept float: rule module='0'"
+    with pytest.raises(ConfigError, match="module='1O' selects nothing in this graph"):
+        quantfx.quantize(mlp(), (X,), calibration=[X], config=config.module("1O", None))
+    with pytest.warns(quantfx.QuantfxWarning, match="module='1O' selects nothing"):
+        loose = quantfx.quantize(
+            mlp(), (X,), calibration=[X], config=config.module("1O", None), strict=False
+        )
+    assert loose.report.skipped[0].site == "module='1O'"
+
+
 def test_draw_writes_a_picture(tmp_path: Path) -> None:
     assert quantfx.draw(quantfx.capture(mlp(), (X,)), tmp_path / "mlp.dot").read_text()
 
@@ -106,7 +122,12 @@ def test_draw_writes_a_picture(tmp_path: Path) -> None:
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["patterns", "--draw", str(tmp_path / "patterns.dot")]) == 0
     assert "conv2d_add" in (tmp_path / "patterns.dot").read_text()
+    listed = capsys.readouterr().out
+    assert "weight-only" in listed
+    assert "conv_transpose2d" in listed
     assert cli.main(["backends", "--target", "avx2"]) == 0
-    assert "pair-bounded" in capsys.readouterr().out
+    listed = capsys.readouterr().out
+    assert "pair-bounded" in listed
+    assert "static, dynamic, fp16, weight-only" in listed
     assert cli.main(["backends", "--target", "avx3"]) == 1
     assert "did you mean 'avx2'" in capsys.readouterr().err

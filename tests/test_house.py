@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("passes", "patterns", "backends", "tools")
+FACADE = ("quantfx", "quantfx/compat")
 # What each room may import of ours; tools may import anything.
 ARROWS = {
     "patterns": {"patterns"},
@@ -41,7 +42,9 @@ def test_links_lead_to_the_rooms(room: str) -> None:
 def test_every_package_folder_is_listed() -> None:
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     listed = settings["tool"]["setuptools"]["packages"]
-    assert sorted(listed) == sorted(["quantfx", *(f"quantfx.{room}" for room in ROOMS)])
+    assert sorted(listed) == sorted(
+        [name.replace("/", ".") for name in FACADE] + [f"quantfx.{room}" for room in ROOMS]
+    )
     for room in ROOMS:
         folders = [f for f in (ROOT / room).iterdir() if f.is_dir() and f.name != "__pycache__"]
         assert folders == [], "keep the rooms flat: a sub-package would not be installed"
@@ -49,7 +52,7 @@ def test_every_package_folder_is_listed() -> None:
 
 def test_no_module_under_two_names() -> None:
     code = (
-        "import sys, quantfx, quantfx.cli, quantfx.tools.render\n"
+        "import sys, quantfx, quantfx.cli, quantfx.compat, quantfx.tools.render\n"
         "files = {}\n"
         "for name, module in list(sys.modules.items()):\n"
         "    file = getattr(module, '__file__', None)\n"
@@ -70,7 +73,7 @@ def test_rooms_import_only_along_the_arrows(room: str) -> None:
 
 
 def test_the_facade_reaches_tools_lazily() -> None:
-    for file in sorted((ROOT / "quantfx").glob("*.py")):
+    for file in sorted(file for folder in FACADE for file in (ROOT / folder).glob("*.py")):
         top = [name for name in imports(file, top_level=True) if name.startswith("quantfx.tools")]
         assert top == [], f"{file.name} imports {top} when it is imported"
 
@@ -80,7 +83,7 @@ def test_importing_changes_no_global_state_of_torch() -> None:
         "import torch, torch._inductor.config as inductor, torch._dynamo.config as dynamo\n"
         "before = inductor.save_config(), dynamo.save_config()\n"
         "threads, grad = torch.get_num_threads(), torch.is_grad_enabled()\n"
-        "import quantfx, quantfx.cli\n"
+        "import quantfx, quantfx.cli, quantfx.compat\n"
         "assert before == (inductor.save_config(), dynamo.save_config())\n"
         "assert threads == torch.get_num_threads() and grad == torch.is_grad_enabled()\n"
         "import sys; assert 'torchao' not in sys.modules\n"
@@ -91,7 +94,7 @@ def test_importing_changes_no_global_state_of_torch() -> None:
 def test_private_names_of_torch_are_isolated() -> None:
     """Each private module of torch is imported by the one file that ARCHITECTURE.md names."""
     found: dict[str, set[str]] = {}
-    for room in (*ROOMS, "quantfx"):
+    for room in (*ROOMS, *FACADE):
         for file in sorted((ROOT / room).glob("*.py")):
             for name in imports(file, top_level=False):
                 private = name.startswith("torch.") and any(

@@ -6,9 +6,12 @@ import torch._inductor.config
 from torch import nn
 
 import quantfx
+from quantfx.backends import targets
 from quantfx.backends.inductor import lowered_rows
 from quantfx.passes.errors import ContractError
 from quantfx.passes.report import OpRow
+from quantfx.patterns.errors import QuantfxError
+from tests.export_cases import ROWS, Net
 from tests.models.small import cat_pool_net
 
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -102,3 +105,64 @@ def test_equal_sites_that_inductor_merges_are_no_shortage() -> None:
     [row] = result.report.rows
     assert (row.planned, row.lowered) == (2, 2)
     assert row.kernels == {"qlinear_pointwise": 1, "merged with its equal": 1}
+
+
+KERNELS = {
+    "static": {"qlinear_pointwise": 2, "qlinear_pointwise.binary": 1},
+    "dynamic": {"qlinear_pointwise": 2, "qlinear_pointwise.binary": 1},
+    "fp16": {"linear_dynamic_fp16": 3},
+    "weight-only": {"_weight_int8pack_mm": 3},
+}
+
+
+def linears(mode: str) -> quantfx.Result:
+    torch.manual_seed(0)
+    layers = (nn.Linear(8, 16), nn.Linear(16, 16, bias=False), nn.Linear(16, 4))
+    model = Net(lambda f, g, h, x: h(g(y := f(x).relu()) + y), *layers).eval()
+    return quantfx.quantize(model, (ROWS,), calibration=[ROWS], config=mode, progress=False)
+
+
+@pytest.mark.parametrize("mode", KERNELS)
+def test_every_mode_reaches_its_kernel(mode: str) -> None:
+    result = linears(mode)
+    compiled = result.compile()
+    [row] = result.report.rows
+    assert (row.planned, row.lowered, row.kernels) == (3, 3, KERNELS[mode])
+    torch.testing.assert_close(compiled(ROWS), result.quantized(ROWS), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.skipif(not targets.has_bfloat16(), reason="this CPU has no bfloat16 instructions")
+@pytest.mark.parametrize("mode", ["static", "dynamic", "weight-only"])
+def test_int8_mixes_with_bfloat16(mode: str) -> None:
+    result = linears(mode)
+    compiled = result.compile(autocast=torch.bfloat16)
+    assert result.report.lowered == 3
+    exact = result.quantized(ROWS)
+    mixed = compiled(ROWS)
+    assert mixed.dtype == (torch.float32 if mode == "weight-only" else torch.bfloat16)
+    assert float((mixed - exact).abs().max()) < 0.02 * float(exact.abs().max())
+    assert not torch.is_autocast_enabled("cpu")
+
+
+@pytest.mark.skipif(not targets.has_bfloat16(), reason="this CPU has no bfloat16 instructions")
+def test_the_callers_own_autocast_counts() -> None:
+    compiled = linears("static").compile()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert compiled(ROWS).dtype == torch.bfloat16
+    assert compiled(ROWS).dtype == torch.float32
+
+
+def test_autocast_to_half_is_refused() -> None:
+    result = linears("static")
+    message = "autocast to torch.float16: torch's int8 kernels then return bfloat16"
+    with pytest.raises(QuantfxError, match=message):
+        result.compile(autocast=torch.float16)
+    compiled = result.compile()
+    with torch.autocast("cpu", torch.float16), pytest.raises(QuantfxError, match=message):
+        compiled(ROWS)
+
+
+def test_bfloat16_is_refused_where_the_cpu_emulates_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    with pytest.raises(QuantfxError, match="this CPU has no bfloat16 instructions"):
+        linears("dynamic").compile(autocast=torch.bfloat16)

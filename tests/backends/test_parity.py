@@ -19,6 +19,7 @@ from quantfx.passes.annotation import annotation_of
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.canonicalize import CANONICALIZE
 from quantfx.passes.capture import capture
+from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.loader import load
 from quantfx.patterns.schema import arguments, is_aten_call, overload
 from tests.models.bert import BertConfig, bert, bert_inputs
@@ -69,6 +70,7 @@ def our_edges(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[EdgeKey, Edg
     for node in prepared.graph.nodes:
         annotation = annotation_of(node)
         for slot, spec in annotation.inputs if annotation else ():
+            assert isinstance(spec, QuantSpec)
             name, dot, index = slot.partition(".")
             position = f"{arguments(overload(node))[name].position}{dot}{index}"
             scheme = torch.per_channel_symmetric if spec.symmetric else torch.per_tensor_affine

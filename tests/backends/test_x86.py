@@ -10,6 +10,8 @@ import pytest
 from quantfx import backends
 from quantfx.backends.x86 import CONVERT, PREPARE, pattern_set, x86
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.recipe import Recipe
+from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.errors import QuantfxError
 
 ROOT = Path(__file__).parents[2]
@@ -17,32 +19,39 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_pipelines_as_text() -> None:
     assert str(PREPARE) == (
-        "remove-dead-code, fold-batch-norm, annotate-conv, annotate-linear, annotate-mul, "
-        "annotate-max-pool, propagate, share, insert-observers"
+        "check-config, remove-dead-code, fold-batch-norm, annotate-conv, annotate-linear, "
+        "annotate-matmul, annotate-mul, annotate-max-pool, propagate, share, insert-observers"
     )
     assert str(CONVERT) == "insert-qdq, fold-weights, tidy"
     assert Pipeline.parse(str(PREPARE)).elements == PREPARE.elements
+
+
+def spec(recipe: Recipe, name: str) -> QuantSpec:
+    found = recipe.spec(name)
+    assert isinstance(found, QuantSpec)
+    return found
 
 
 def test_specs_follow_the_target() -> None:
     plain = x86().recipe
     assert str(plain.spec("act")) == "u8[0,255] affine"
     assert str(plain.spec("conv_weight")) == "s8[-128,127] symmetric per-channel(0)"
-    assert plain.spec("act").eps == plain.spec("conv_weight").eps == 2**-12
+    assert spec(plain, "act").eps == spec(plain, "conv_weight").eps == 2**-12
     old = backends.get("x86", target="avx2").recipe
-    assert old.spec("conv_weight").pair_bound == "blocks"
-    assert old.spec("linear_weight").pair_bound == "adjacent"
+    assert spec(old, "conv_weight").pair_bound == "blocks"
+    assert spec(old, "linear_weight").pair_bound == "adjacent"
+    assert spec(old, "weight_only").pair_bound == "none", "its sums are float"
     assert backends.get("x86", target="amx").recipe.specs == plain.specs
     reduced = backends.get("x86", target="avx2", reduce_range=True).recipe
     assert str(reduced.spec("act")) == "u8[0,127] affine"
-    assert reduced.spec("conv_weight").pair_bound == "none"
+    assert str(reduced.spec("dynamic_act")) == "u8[0,127] affine dynamic"
+    assert spec(reduced, "conv_weight").pair_bound == "none"
 
 
-def test_every_spec_name_a_template_uses_is_bound() -> None:
-    recipe = x86().recipe
-    for template in pattern_set().templates:
-        for _, spec in template.quant:
-            assert spec.startswith("same(") or recipe.spec(spec)
+def test_every_spec_name_a_template_uses_is_bound_and_no_other() -> None:
+    assert {name for name, _ in x86().recipe.specs} == set(pattern_set().spec_names)
+    static = x86(patterns=pattern_set().of_mode("static")).recipe
+    assert [name for name, _ in static.specs] == ["act", "conv_weight", "linear_weight"]
 
 
 @pytest.mark.parametrize(

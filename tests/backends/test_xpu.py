@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from syrupy.assertion import SnapshotAssertion
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import quantfx
@@ -15,8 +19,11 @@ from quantfx.backends.xpu import OMITTED
 from quantfx.passes.observer import Observer
 from quantfx.passes.qdq import dtype_of, quantizes
 from quantfx.patterns.errors import QuantfxError
-from quantfx.patterns.schema import resolve_op
-from tests.models.small import cat_pool_net
+from quantfx.patterns.schema import argument_value, resolve_op
+from tests.export_cases import Net
+from tests.models.resnet import resnet18
+from tests.models.seeded import seeded
+from tests.models.small import cat_pool_net, mlp
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 MAX_POOL = resolve_op("aten.max_pool2d.default")
@@ -35,7 +42,9 @@ def test_xpu_is_x86_less_two_passes_and_a_template() -> None:
     assert left_out == ["annotate-max-pool"]
     assert set(left_out) <= set(OMITTED)
     assert xpu.convert_pipeline == x86.convert_pipeline
-    assert set(x86.recipe.patterns.names) - set(xpu.recipe.patterns.names) == {"max_pool2d"}
+    static = x86.recipe.patterns.of_mode("static").names
+    assert set(static) - set(xpu.recipe.patterns.names) == {"max_pool2d"}
+    assert xpu.recipe.patterns.modes == ("static",)
     assert str(xpu.recipe.spec("act")) == "s8[-128,127] affine"
     assert str(backends.get("xpu", symmetric=True).recipe.spec("act")) == "s8[-128,127] symmetric"
     assert xpu.recipe.spec("conv_weight") == x86.recipe.spec("conv_weight")
@@ -56,6 +65,61 @@ def test_no_observer_is_shared_across_max_pool() -> None:
     for node in quantized.graph.nodes:
         if quantizes(node):
             assert dtype_of(node) == torch.int8
+
+
+def test_the_two_sides_of_a_max_pool_have_an_observer_each() -> None:
+    """x86 would observe both sides with one: an int8 pool keeps its input's qparams."""
+
+    def body(stem: nn.Module, before: nn.Module, after: nn.Module, x: Tensor) -> Tensor:
+        y = stem(x)
+        return before(y).mean() + after(F.max_pool2d(y, 2))
+
+    def observers(name: str) -> list[str]:
+        def conv() -> nn.Conv2d:
+            return nn.Conv2d(3, 3, 1)
+
+        model = seeded(lambda: Net(body, conv(), conv(), conv()))
+        prepared = backends.get(name).prepare(quantfx.capture(model, (X,)))
+        [pool] = prepared.graph.find_nodes(op="call_function", target=MAX_POOL)
+        stem = next(n for n in prepared.graph.nodes if n.name == "conv2d")
+        sides = [*stem.users, *pool.users]
+        return [str(node.target) for node in sides if node.op == "call_module"]
+
+    on_x86, on_xpu = observers("x86"), observers("xpu")
+    assert len(on_x86) == len(on_xpu) == 2
+    assert len(set(on_x86)) == 1
+    assert len(set(on_xpu)) == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs"),
+    [
+        pytest.param(cat_pool_net, (X,), id="cat_pool"),
+        pytest.param(lambda: resnet18((1, 1), width=8, classes=10), (X,), id="resnet"),
+        pytest.param(mlp, (X.flatten(1)[:, :8],), id="mlp"),
+    ],
+)
+def test_signed_codes_are_the_unsigned_ones_less_128(
+    make: Callable[[], nn.Module], inputs: tuple[Tensor, ...]
+) -> None:
+    """So, beside max pooling, xpu must compute bit for bit what x86 does."""
+    x86 = backends.get("x86").without_templates("max_pool2d")
+    pipeline = x86.prepare_pipeline.without("annotate-max-pool")
+    outputs: list[Tensor] = []
+    for backend in (replace(x86, prepare_pipeline=pipeline), backends.get("xpu")):
+        prepared = backend.prepare(quantfx.capture(make(), inputs))
+        quantfx.calibrate(prepared, [inputs], progress=False)
+        outputs.append(backend.convert(prepared)(*inputs))
+    assert torch.equal(*outputs)
+
+
+def test_symmetric_activations_have_their_zero_point_at_zero() -> None:
+    def zero_points(**options: Any) -> set[int]:
+        nodes = stages("xpu", **options)[1].graph.nodes
+        return {argument_value(node, "zero_point") for node in nodes if quantizes(node)}
+
+    assert zero_points(symmetric=True) == {0}
+    assert zero_points() != {0}
 
 
 @pytest.mark.parametrize("symmetric", [False, True])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -141,6 +142,135 @@ def test_a_linear_folds_on_rows_and_not_on_sequences() -> None:
     assert error(rows, torch.randn(3, 4), folded=1) <= 1e-5
     sequence = seeded(lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(8)).eval())
     assert error(sequence, torch.randn(3, 8, 4), folded=0) <= 1e-5
+
+
+def norm(kind: type[nn.Module] = nn.BatchNorm2d, channels: int = 4, **options: Any) -> nn.Module:
+    """A batch norm whose every tensor matters; eps is far from the default."""
+    made = kind(channels, eps=1e-3, **options)
+    with torch.no_grad():
+        for tensor in (made.weight, made.bias, made.running_mean):
+            if isinstance(tensor, Tensor):
+                tensor.copy_(torch.randn(channels))
+        if isinstance(made.running_var, Tensor):
+            made.running_var.copy_(torch.rand(channels) + 0.1)
+    return made
+
+
+def conv(out: int = 4, **options: Any) -> nn.Conv2d:
+    return nn.Conv2d(4, out, 1, **options)
+
+
+def added_to_a_view(c: nn.Module, n: nn.Module, x: Tensor) -> Tensor:
+    y = c(x)
+    y[:, 0] += 1
+    return n(y)
+
+
+def overwritten_afterwards(c: nn.Module, n: nn.Module, x: Tensor) -> Tensor:
+    y = c(x)
+    z = n(y)
+    y.add_(1)
+    return z + y
+
+
+def overwritten_norm(c: nn.Module, n: nn.Module, x: Tensor) -> Tensor:
+    z = n(c(x))
+    z.mul_(2)
+    return z
+
+
+@pytest.mark.parametrize(
+    ("body", "layers", "folded"),
+    [
+        # In place between the two, or on what the convolution yielded.
+        pytest.param(lambda c, n, x: n(c(x).relu_()), [conv, norm], 0, id="relu_"),
+        pytest.param(lambda c, n, x: n(c(x).mul_(2).add_(1)), [conv, norm], 0, id="mul_add_"),
+        pytest.param(added_to_a_view, [conv, norm], 0, id="view"),
+        pytest.param(overwritten_afterwards, [conv, norm], 0, id="overwritten_afterwards"),
+        pytest.param(overwritten_norm, [conv, norm], 1, id="overwritten_norm"),
+        # The batch norm sees some channels, or some rows, only.
+        pytest.param(
+            lambda c, n, m, x: torch.cat([n((h := c(x).split(4, 1))[0]), m(h[1])], 1),
+            [lambda: conv(8), norm, norm], 0, id="split",
+        ),
+        pytest.param(lambda c, n, x: n(c(x)[:, :4]), [lambda: conv(8), norm], 0, id="slice"),
+        pytest.param(lambda c, n, x: n(c(x)[:1]), [conv, norm], 0, id="rows"),
+        # Several of a kind.
+        pytest.param(lambda c, n, m, x: m(n(c(x))), [conv, norm, norm], 1, id="two_in_a_row"),
+        pytest.param(lambda c, d, n, x: n(c(x)) + n(d(x)), [conv, conv, norm], 2, id="norm_twice"),
+        pytest.param(
+            lambda c, n, m, x: n(c(x)) + m(c(x * 2)), [conv, norm, norm], 2, id="conv_twice"
+        ),
+        pytest.param(
+            lambda c, n, m, x: n(c(x)) + m(c(x * 2)),
+            [lambda: nn.ConvTranspose2d(4, 4, 3, groups=2), norm, norm], 2, id="transposed_twice",
+        ),
+        # Parameters that something else reads too.
+        pytest.param(
+            lambda c, n, x: n(c(x)) * c.bias[:, None, None], [conv, norm], 1, id="bias_read"
+        ),
+        # Forms of the batch norm.
+        pytest.param(
+            lambda c, n, x: n(c(x)), [lambda: conv(bias=False), lambda: norm(affine=False)], 1,
+            id="not_affine",
+        ),
+        pytest.param(
+            lambda c, n, x: n(c(x)), [conv, lambda: norm(track_running_stats=False)], 0,
+            id="no_statistics",
+        ),
+        pytest.param(
+            lambda c, n, x: nn.functional.batch_norm(c(x), n.running_mean, n.running_var, eps=0.1),
+            [conv, norm], 1, id="functional",
+        ),
+        pytest.param(
+            lambda c, n, x: n(nn.functional.conv2d(x, c.weight * 2)), [conv, norm], 0, id="computed"
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_folded_and_what_is_not(
+    body: Callable[..., Tensor], layers: list[Callable[[], nn.Module]], folded: int
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Net(body, *(layer() for layer in layers)).eval()
+    assert error(model, torch.randn(2, 4, 6, 6), folded) <= 1e-5
+
+
+@pytest.mark.parametrize(
+    ("linear", "batch_norm", "shape", "folded"),
+    [
+        (lambda: nn.Linear(4, 6), lambda: norm(nn.BatchNorm1d, 6), (5, 4), 1),
+        (lambda: nn.Linear(4, 6), lambda: norm(nn.BatchNorm1d, 6, affine=False), (5, 4), 1),
+        # On sequences dimension 1 is time, even where it is as long as the linear is wide.
+        (lambda: nn.Linear(4, 6), lambda: norm(nn.BatchNorm1d, 6), (5, 6, 4), 0),
+        (lambda: nn.Linear(4, 6), lambda: norm(nn.BatchNorm2d, 3), (2, 3, 5, 4), 0),
+    ],
+)
+def test_linears_fold_on_rows_only(
+    linear: Callable[[], nn.Module],
+    batch_norm: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    folded: int,
+) -> None:
+    model = nn.Sequential(linear(), batch_norm()).eval()
+    assert error(model, torch.randn(shape), folded) <= 1e-5
+
+
+@pytest.mark.xfail(strict=True, reason="folded along the wrong axis: nothing asks for a batch")
+@pytest.mark.parametrize(
+    ("convolution", "shape"),
+    [
+        (lambda: nn.Conv1d(4, 8, 3), (4, 10)),
+        (lambda: nn.Conv2d(4, 8, 3, padding=1), (4, 8, 8)),
+        (lambda: nn.ConvTranspose1d(4, 8, 3), (4, 6)),
+    ],
+)
+def test_without_a_batch_dimension_one_is_no_channel(
+    convolution: Callable[[], nn.Module], shape: tuple[int, ...]
+) -> None:
+    """The batch norm takes dimension 1 for channels: here that is the first spatial one."""
+    model = nn.Sequential(convolution(), norm(nn.BatchNorm1d, 8)).eval()
+    assert error(model, torch.randn(shape), folded=0) <= 1e-5
 
 
 def test_half_of_an_output_is_not_folded() -> None:

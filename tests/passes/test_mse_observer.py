@@ -11,7 +11,7 @@ from torch import Tensor
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.make_observer import OBSERVERS, make_observer
 from quantfx.passes.mse_observer import MinSquaredErrorObserver, squared_errors
-from quantfx.passes.observer import QParams
+from quantfx.passes.observer import Observer, QParams
 from quantfx.passes.qparams import qparams_from_range
 from quantfx.passes.spec import ObserverName, QuantSpec
 from tests.passes.distributions import KINDS, batches
@@ -36,6 +36,7 @@ def observed(spec: QuantSpec, name: ObserverName, xs: list[Tensor]) -> QParams:
     observer = make_observer(
         QuantSpec(spec.dtype, spec.quant_min, spec.quant_max, spec.symmetric, observer=name), "x"
     )
+    assert isinstance(observer, Observer)
     for x in xs:
         observer(x)
     return observer.calculate_qparams()

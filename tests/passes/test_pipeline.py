@@ -144,7 +144,7 @@ def test_facts_are_checked_before_anything_runs() -> None:
     with pytest.raises(PipelineError) as missing:
         PREPARE.without("share").check()
     assert str(missing.value) == (
-        "insert-observers (pass 8 of 8) needs 'shared': provided by share, which has not run on "
+        "insert-observers (pass 10 of 10) needs 'shared': provided by share, which has not run on "
         "this module"
     )
     with pytest.raises(PipelineError, match="provided by share, which comes later"):
@@ -219,12 +219,12 @@ def test_numerics_are_checked_on_request() -> None:
 def test_dumps_are_written_only_for_passes_that_changed_something(tmp_path: Path) -> None:
     PREPARE.run(graph(), x86().context, instruments=[DumpGraphs(tmp_path)])
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "03-annotate-linear.dot",
-        "03-annotate-linear.txt",
-        "07-share.dot",
-        "07-share.txt",
-        "08-insert-observers.dot",
-        "08-insert-observers.txt",
+        "04-annotate-linear.dot",
+        "04-annotate-linear.txt",
+        "09-share.dot",
+        "09-share.txt",
+        "10-insert-observers.dot",
+        "10-insert-observers.txt",
     ]
 
 
@@ -250,7 +250,7 @@ def test_one_clone_and_one_recompile_a_run(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_annotating_without_a_recipe_says_so() -> None:
-    with pytest.raises(PipelineError, match="annotate-conv needs a recipe"):
+    with pytest.raises(PipelineError, match="check-config needs a recipe"):
         PREPARE.run(graph())
 
 

@@ -32,7 +32,7 @@ def patterns(folder: Path, *texts: str) -> PatternSet:
     return load(file)
 
 
-@pytest.mark.parametrize("name", ["pt2e", "extended", "fold"])
+@pytest.mark.parametrize("name", ["pt2e", "extended", "linear_modes", "fold"])
 def test_our_own_sets_are_clean(name: str) -> None:
     assert lint(load(name)) == ()
 
@@ -60,6 +60,12 @@ def test_a_stricter_template_does_not_shadow(tmp_path: Path) -> None:
     strict = CONV.replace("quant =", 'check = ["constant(w)"]\nquant =')
     add = ADD.format(name="conv_add", first="self", second="other")
     assert lint(patterns(tmp_path, strict, add)) == ()
+
+
+def test_templates_of_different_modes_do_not_shadow(tmp_path: Path) -> None:
+    twin = CONV.replace("template.conv", "template.twin")
+    assert lint(patterns(tmp_path, CONV, twin)) != ()
+    assert lint(patterns(tmp_path, CONV, twin.replace("nodes", 'mode = "dynamic"\nnodes'))) == ()
 
 
 def test_a_role_nobody_uses_is_found(tmp_path: Path) -> None:

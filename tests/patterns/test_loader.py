@@ -75,6 +75,13 @@ def test_literals_and_role_suffixes(tmp_path: Path) -> None:
         (('input = "$x", weight', 'input = "relu", weight'), "form a cycle"),
         (('self = "conv", optional = true', 'self = "$y"'), "exactly one node may be left unread"),
         (('self = "conv", optional', 'self = "$y", optional'), "an optional node must read another"),
+        (("quant = {", 'mode = "dynamyc"\nquant = {'), "mode = 'dynamyc' (did you mean 'dynamic'?)"),
+        (("quant = {", 'on_request = 1\nquant = {'), "'on_request' must be true or false"),
+        (('"act" }', '"act", w = "bias(x, v)" }'), "quant names 'v', which is no role"),
+        (('"act" }', '"act", w = "bias(x, w)" }'), "the qparams of $w are derived themselves"),
+        (('{ x = "act" }', '{ w = "bias(x)" }'), "w = bias(x): $x is not quantized itself"),
+        (('"act" }', '"act", w = "bias(x" }'), "not of the form spec, same(role) or spec(role, ...)"),
+        (('"act" }', '"act", w = "same(x)" }'), "'out', and only 'out', is same(role)"),
     ],
 )  # fmt: skip
 def test_errors_name_file_key_and_fix(
@@ -105,6 +112,37 @@ def test_vocabulary_is_checked_against_torch(tmp_path: Path, ops: str, message: 
     with pytest.raises(PatternError, match="mine.toml") as error:
         load(write(tmp_path, f"[ops]\n{ops}\n", head="schema = 1\n"))
     assert message in str(error.value)
+
+
+def test_modes_requests_and_derived_specs(tmp_path: Path) -> None:
+    text = CONV.replace(
+        'quant = { x = "act" }',
+        'mode = "dynamic"\non_request = true\nquant = { x = "act", w = "weight(x)" }',
+    )
+    patterns = load(write(tmp_path, text + "[template.plain]" + CONV.split("]", 1)[1]))
+    template = patterns["conv"]
+    assert (template.mode, template.on_request) == ("dynamic", True)
+    assert (patterns["plain"].mode, patterns["plain"].on_request) == ("static", False)
+    assert dict(template.quant)["w"] == "weight(x)"
+    assert template.is_weight("w")
+    assert not template.is_weight("x")
+    assert patterns.modes == ("static", "dynamic")
+    assert patterns.of_mode("dynamic").names == ("conv",)
+    assert patterns.spec_names == ("act", "weight")
+
+
+def test_unsupported_operators_have_reasons(tmp_path: Path) -> None:
+    patterns = load(write(tmp_path, '[unsupported]\nlstm = "no kernel"\n' + CONV))
+    assert [(op.name, reason) for op, reason in patterns.unsupported] == [("lstm", "no kernel")]
+    both = patterns | load("extended")
+    assert dict(both.unsupported).keys() == dict(load("extended").unsupported).keys()
+    inherits = tmp_path / "inherits.toml"
+    inherits.write_text('schema = 1\nextends = "mine.toml"\n', encoding="utf-8")
+    assert load(inherits).unsupported == patterns.unsupported
+    with pytest.raises(PatternError, match=r"\[unsupported\]: no op 'lstn' .* mean 'lstm'"):
+        load(write(tmp_path, '[unsupported]\nlstn = "no kernel"\n'))
+    with pytest.raises(PatternError, match="'lstm' must be a string"):
+        load(write(tmp_path, "[unsupported]\nlstm = 1\n"))
 
 
 def test_extends_and_without(tmp_path: Path) -> None:

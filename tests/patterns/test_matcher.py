@@ -13,7 +13,9 @@ from quantfx.passes.capture import capture
 from quantfx.passes.contract import planned_matches
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
+from quantfx.patterns.matcher import Admission
 from quantfx.patterns.schema import argument_value
+from quantfx.patterns.template import Template
 from quantfx.tools.bench_passes import conv_chain
 from tests.export_cases import CASES, IMAGE, ExportCase, Net
 
@@ -197,3 +199,25 @@ def test_a_summand_of_another_dtype_is_not_taken(dtype: torch.dtype) -> None:
     model = Net(lambda c, x: c(x) + x.tanh().to(dtype), nn.Conv2d(4, 4, 1)).eval()
     graph = capture(model, (IMAGE,)).graph
     assert [match.label for match in pattern_set().matcher().run(graph)] == ["conv2d"]
+
+
+class Refuses(Admission):
+    """Refuses one label, and one template anywhere."""
+
+    def tries(self, template: Template, anchor: Node) -> bool:
+        return template.name != "linear"
+
+    def refuses(self, match: Match) -> str | None:
+        return "not today" if match.label == "conv2d_add_relu" else None
+
+
+def test_a_refused_match_leaves_its_nodes_to_the_next_template() -> None:
+    model = Net(lambda c, x: (c(x) + x.tanh()).relu(), nn.Conv2d(4, 4, 1)).eval()
+    graph = capture(model, (IMAGE,)).graph
+    matcher = load("pt2e").matcher()
+    [conv] = graph.find_nodes(op="call_function", target=aten.conv2d.default)
+    assert [m.label for m in matcher.run(graph, admission=Refuses())] == ["conv2d_add"]
+    refused = matcher.explain(conv, admission=Refuses())[0]
+    assert (refused.label, refused.reason) == ("conv2d_add_relu", "not today")
+    rows = capture(Net(lambda c, x: c(x), nn.Linear(8, 8)).eval(), (IMAGE,)).graph
+    assert matcher.run(rows, admission=Refuses()) == []

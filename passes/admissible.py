@@ -1,0 +1,117 @@
+"""Which matches may be quantized: what the config decides, and what only the whole module shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.boundary import operands
+from quantfx.passes.decisions import Decisions
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.non_data import data_nodes
+from quantfx.passes.spec_change import FLOAT
+from quantfx.patterns.match import Edge, Match
+from quantfx.patterns.matcher import Admission, Matcher
+from quantfx.patterns.template import Template
+
+
+class ModuleFacts:
+    """Facts that need all graphs of a module, found when first asked for."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self._module = module
+
+    @cached_property
+    def written(self) -> Mapping[Node, Node]:
+        """Nodes whose tensor is overwritten in place -> the node that does."""
+        graphs = (graph_module.graph for _, graph_module in all_graphs(self._module))
+        return {node: writer for graph in graphs for node, writer in overwritten(graph).items()}
+
+    @cached_property
+    def data(self) -> set[Node]:
+        """Nodes that carry data."""
+        return data_nodes(self._module, operands(self._module))
+
+
+class Admissible(Admission):
+    """Admits the matches of one graph that may be quantized.
+
+    Args:
+        decisions: What the config says about this graph.
+        facts: Of the whole module.
+    """
+
+    def __init__(self, decisions: Decisions, facts: ModuleFacts) -> None:
+        self.decisions = decisions
+        self._facts = facts
+
+    def tries(self, template: Template, anchor: Node) -> bool:
+        """Whether the config wants the template's mode at ``anchor``."""
+        decision = self.decisions.of(anchor)
+        if template.on_request and decision.rule is None:
+            return False
+        return decision.mode == template.mode
+
+    def refuses(self, match: Match) -> str | None:
+        """Return why ``match`` must not be quantized."""
+        for node in match.nodes.values():
+            decision = self.decisions.of(node)
+            # A default says nothing about an activation function in particular: it may be fused.
+            if decision.mode == FLOAT and decision.rule is not None:
+                return f"{node.name} is kept float: {decision.why}"
+        quant = dict(match.template.quant)
+        inside = set(match.nodes.values())
+        for edge in match.edges():
+            if edge.role in quant:
+                reason = self._refuses_edge(edge, match.template, inside)
+                if reason is not None:
+                    return reason
+        return self._overwritten(match.output, inside) if "out" in quant else None
+
+    def _refuses_edge(self, edge: Edge, template: Template, inside: set[Node]) -> str | None:
+        rule = self.decisions.float_rule(edge, template)
+        if rule is not None:
+            return f"{edge.node.name}.{edge.slot} is kept float: rule {rule}"
+        reason = _empty(edge.producer) or self._overwritten(edge.producer, inside)
+        if reason is None and not template.is_weight(edge.role):
+            return self._not_data(edge.producer)
+        return reason
+
+    def _overwritten(self, node: Node, inside: set[Node]) -> str | None:
+        """A quantize reads its tensor where that is computed, before another node writes to it."""
+        writer = self._facts.written.get(node)
+        if writer is None or writer in inside:
+            return None
+        return f"{node.name} is overwritten in place by {writer.name}"
+
+    def _not_data(self, node: Node) -> str | None:
+        if node in self._facts.data:
+            return None
+        return f"{node.name} is not data: it comes from integers, masks or shapes only"
+
+
+def why_float(node: Node, matcher: Matcher, claimed: set[Node], admission: Admissible) -> str:
+    """Return why no template took ``node``, at which some template starts."""
+    decision = admission.decisions.of(node)
+    if decision.mode == FLOAT:
+        return f"kept float: {decision.why}"
+    templates = [t for t in matcher.templates if node.target in t.anchor.targets]
+    op = next(op.name for op in templates[0].anchor.ops if node.target in op.targets)
+    of_mode = [template for template in templates if template.mode == decision.mode]
+    if not of_mode:
+        modes = ", ".join(dict.fromkeys(template.mode for template in templates))
+        return f"no {decision.mode} template takes {op}, only {modes} ({decision.why})"
+    if all(template.on_request for template in of_mode) and decision.rule is None:
+        return f"quantized on request only: select it, config.op('{op}', '{decision.mode}')"
+    misses = matcher.explain(node, claimed, admission)
+    return misses[0].reason if misses else "it already belongs to another match"
+
+
+def _empty(node: Node) -> str | None:
+    value = node.meta.get("val")
+    empty = isinstance(value, torch.Tensor) and 0 in value.shape
+    return f"{node.name} holds no elements" if empty else None

@@ -1,0 +1,150 @@
+"""Refuse a config that says something about a model that cannot be meant."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from torch.fx import GraphModule
+
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.decisions import Decisions
+from quantfx.passes.errors import ConfigError, PipelineError
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.recipe import Recipe
+from quantfx.passes.rule import ACTIVATIONS, WEIGHTS, Rule
+from quantfx.passes.selectors import (
+    CallSelector,
+    CallSite,
+    Named,
+    OpSelector,
+    call_sites,
+)
+from quantfx.passes.spec_change import FLOAT
+from quantfx.patterns.errors import QuantfxWarning, did_you_mean
+
+RULE = "config"  # stands where a remark about a node says which operator it is
+_CHOICES = ("error", "warning")
+
+
+@dataclass(frozen=True)
+class CheckConfig(Pass):
+    """Change nothing; raise a ``ConfigError`` that names every rule in vain.
+
+    1. A rule that selects nothing in this graph, with the nearest name that does.
+    2. A spec name that the backend does not bind.
+    3. A mode that no template of the backend has, or none for the operator that a rule names.
+
+    Attributes:
+        unmatched: What a rule that selects nothing is: an ``error``, or a ``warning`` and a remark.
+    """
+
+    unmatched: Literal["error", "warning"] = "error"
+
+    name: ClassVar[str] = "check-config"
+
+    def __post_init__(self) -> None:
+        if self.unmatched not in _CHOICES:
+            nearest = did_you_mean(self.unmatched, _CHOICES)
+            raise PipelineError(f"unmatched='{self.unmatched}'{nearest}; one of {_CHOICES}")
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Check the recipe's config against every graph of ``module``."""
+        recipe = context.recipe
+        if recipe is None:
+            raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
+        if not recipe.config.rules:
+            _require(list(_unknown_modes(recipe)))
+            return PassResult(changed=False)
+        calls = call_sites(module, recipe.patterns.vocabulary)
+        _require([*_unknown_modes(recipe), *_unknown_specs(recipe), *_impossible(recipe, calls)])
+        unmatched = list(_unmatched(recipe, calls))
+        if self.unmatched == "error":
+            _require([message for _, message in unmatched], "pass strict=False to go on without")
+        vain = [*unmatched, *_shadowed(module, recipe, calls, {rule for rule, _ in unmatched})]
+        for _, message in vain:
+            warnings.warn(message, QuantfxWarning, stacklevel=2)
+        remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in vain)
+        return PassResult(changed=False, remarks=remarks, stats={"rules": len(recipe.config.rules)})
+
+
+def _require(wrong: list[str], fix: str = "") -> None:
+    """Raise one error for everything that is wrong."""
+    if wrong:
+        lines = wrong if len(wrong) == 1 else [f"{len(wrong)} things are wrong in the config:"]
+        lines += [f"  {each}" for each in wrong] if len(wrong) > 1 else []
+        raise ConfigError("\n".join([*lines, fix] if fix else lines))
+
+
+def _unknown_modes(recipe: Recipe) -> Iterator[str]:
+    config, modes = recipe.config, recipe.patterns.modes
+    asked = [("the default", config.default), *((f"rule {r}", r.mode) for r in config.rules)]
+    for who, mode in asked:
+        if mode is not None and mode != FLOAT and mode not in modes:
+            yield f"{who}: backend '{recipe.name}' has no mode '{mode}', only {', '.join(modes)}"
+
+
+def _unknown_specs(recipe: Recipe) -> Iterator[str]:
+    known = (ACTIVATIONS, WEIGHTS, *(name for name, _ in recipe.specs))
+    for rule in recipe.config.rules:
+        for name, _ in rule.specs:
+            if name not in known:
+                yield f"rule {rule}: no spec '{name}'{did_you_mean(name, known)}; one of {known}"
+
+
+def _unmatched(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
+    for rule in recipe.config.rules:
+        if not any(rule.selector.selects(call) for call in calls):
+            yield rule, f"rule {rule} selects nothing in this graph{_nearest(rule, calls)}"
+
+
+def _nearest(rule: Rule, calls: list[CallSite]) -> str:
+    selector = rule.selector
+    if not isinstance(selector, Named):
+        return ""
+    names = {name for call in calls for name in selector.names(call)}
+    return did_you_mean(selector.name, sorted(names), most=3)
+
+
+def _impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[str]:
+    """Yield rules that name an operator or a call and a mode that it has no template of."""
+    for rule in recipe.config.rules:
+        named = isinstance(rule.selector, (OpSelector, CallSelector))
+        if not named or rule.mode is None or rule.mode == FLOAT:
+            continue
+        for call in calls:
+            if rule.selector.selects(call):
+                reason = _no_template(recipe, call, rule.mode)
+                if reason is not None:
+                    yield f"rule {rule}: mode '{rule.mode}' for {call.ops[-1]}: {reason}"
+                break
+
+
+def _no_template(recipe: Recipe, call: CallSite, mode: str) -> str | None:
+    target = call.node.target
+    templates = recipe.patterns.templates
+    modes = dict.fromkeys(t.mode for t in templates if target in t.anchor.targets)
+    if mode in modes:
+        return None
+    if modes:
+        return f"backend '{recipe.name}' has no such template, only {', '.join(modes)}"
+    for op, reason in recipe.patterns.unsupported:
+        if target in op.targets:
+            return reason
+    anchors = {op.name for t in templates if target in t.targets for op in t.anchor.ops}
+    if anchors:
+        return f"it is only taken behind {', '.join(sorted(anchors))}; select that instead"
+    return f"backend '{recipe.name}' has no template for it"
+
+
+def _shadowed(
+    module: GraphModule, recipe: Recipe, calls: list[CallSite], unmatched: set[Rule]
+) -> Iterator[tuple[Rule, str]]:
+    """Yield rules whose mode is decided by others wherever they select."""
+    decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
+    deciding = {decisions[call.graph].of(call.node).rule for call in calls}
+    for rule in recipe.config.rules:
+        if rule.mode is not None and not rule.specs and rule not in deciding | unmatched:
+            yield rule, f"rule {rule} decides nothing: other rules decide wherever it selects"

@@ -1,0 +1,91 @@
+"""Qparams computed from those of other tensors: a bias has the scale of activation x weight."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.passes.errors import SpecError
+from quantfx.passes.graphs import Site
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.spec import QuantSpec
+
+Rule = Callable[[Sequence[nn.Module]], tuple[Tensor, Tensor]]
+
+
+def product(observers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
+    """Return the product of all scales, and zero point 0.
+
+    It is the scale of an integer product: ``(s_x q_x) (s_w q_w) = (s_x s_w) (q_x q_w)``.
+    """
+    scale = torch.ones(())
+    for observer in observers:
+        if not isinstance(observer, Observer):
+            raise SpecError(f"a product of qparams needs calibrated observers, not {observer}")
+        scale = scale * observer.calculate_qparams().scale
+    return scale, torch.zeros_like(scale, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Derived:
+    """Makes the observer of a derived spec: ``QuantSpec(int32, ..., observer=Derived(sites))``.
+
+    Attributes:
+        sources: Sites whose observers decide; they may come later in the graph.
+        rule: From their observers, in that order, to scale and zero point; called at conversion.
+    """
+
+    sources: tuple[Site, ...] = ()
+    rule: Rule = product
+
+    def __call__(self, spec: QuantSpec, label: str) -> DerivedObserver:
+        """Return an observer that does not know its sources yet; insert-observers tells it."""
+        return DerivedObserver(spec, label, self)
+
+
+class DerivedObserver(Observer):
+    """Identity; its qparams follow from those of other observers.
+
+    Args:
+        spec: Dtype and range of the tensor; per-channel if the derived scale is.
+        label: Name of the tensor, used in errors.
+        derived: The sites it depends on, and how.
+
+    Attributes:
+        sources: Their observers, set once all exist.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str, derived: Derived) -> None:
+        super().__init__(spec, label)
+        self.derived = derived
+        self.sources: tuple[nn.Module, ...] = ()  # a tuple, so that their state is not ours too
+
+    def observe(self, x: Tensor) -> None:
+        """Record nothing."""
+
+    @property
+    def observed(self) -> bool:
+        """Whether every source was calibrated."""
+        return all(each.observed for each in self.sources if isinstance(each, Observer))
+
+    def calculate_qparams(self) -> QParams:
+        """Return what the rule makes of the sources.
+
+        Raises:
+            SpecError: the rule gives one scale a channel to a per-tensor spec, or the reverse.
+        """
+        scale, zero_point = self.derived.rule(self.sources)
+        if (scale.numel() > 1) != (self.spec.axis is not None):
+            raise SpecError(
+                f"{self.label}: its rule derives {scale.numel()} scale(s) for the spec "
+                f"'{self.spec}': set axis=0 for one a channel, axis=None for one in all"
+            )
+        shape = () if self.spec.axis is None else (-1,)
+        return QParams(
+            scale.detach().to(torch.float32).reshape(shape),
+            zero_point.detach().to(torch.int64).reshape(shape),
+            self.spec,
+        )

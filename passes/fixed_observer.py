@@ -1,0 +1,68 @@
+"""Qparams that are known beforehand, e.g. of a tensor that an operator bounds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.errors import SpecError
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.spec import QuantSpec
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """Makes the observer of a spec with known qparams: ``QuantSpec(..., observer=Fixed(s, z))``.
+
+    Attributes:
+        scale: Positive.
+        zero_point: Inside the spec's integer range.
+    """
+
+    scale: float
+    zero_point: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.scale > 0:
+            raise SpecError(f"a fixed scale must be positive, not {self.scale}")
+
+    def __call__(self, spec: QuantSpec, label: str) -> FixedObserver:
+        """Return the observer.
+
+        Raises:
+            SpecError: the spec is per-channel, or the zero point is outside its range.
+        """
+        return FixedObserver(spec, label, self)
+
+
+class FixedObserver(Observer):
+    """Identity; its qparams do not depend on data, so it needs no calibration.
+
+    Args:
+        spec: Per-tensor.
+        label: Name of the tensor, used in errors.
+        qparams: The scale and zero point.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str, qparams: Fixed) -> None:
+        super().__init__(spec, label)
+        if spec.axis is not None:
+            raise SpecError(f"{label}: fixed qparams are per-tensor, the spec is '{spec}'")
+        if not spec.quant_min <= qparams.zero_point <= spec.quant_max:
+            raise SpecError(f"{label}: zero point {qparams.zero_point} is outside of '{spec}'")
+        self.qparams = qparams
+
+    def observe(self, x: Tensor) -> None:
+        """Record nothing."""
+
+    @property
+    def observed(self) -> bool:
+        """True: nothing needs to be."""
+        return True
+
+    def calculate_qparams(self) -> QParams:
+        """Return the fixed qparams."""
+        scale = torch.tensor(self.qparams.scale, dtype=torch.float32)
+        return QParams(scale, torch.tensor(self.qparams.zero_point), self.spec)

@@ -1,0 +1,125 @@
+"""One rule of a config: what it selects, and what it decides there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from quantfx.passes.errors import ConfigError
+from quantfx.passes.selectors import Everything, Named, Selector, TensorSelector
+from quantfx.passes.spec_change import FLOAT, Change, Float, SpecChange, change_of
+from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.template import MODES, Mode
+
+ACTIVATIONS = "activations"
+WEIGHTS = "weights"
+
+
+@dataclass(frozen=True)
+class TensorRead:
+    """A quantized tensor that a call reads, as rules see it.
+
+    Attributes:
+        site: ``conv2d_3.input``.
+        spec: Name of its spec.
+        kind: ``activations`` or ``weights``.
+        integer: Whether its spec is one of integers.
+    """
+
+    site: str
+    spec: str
+    kind: str
+    integer: bool
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One selector and its decision.
+
+    Attributes:
+        selector: What the rule speaks of.
+        mode: How the selected calls are quantized, ``"float"`` for not at all; None leaves that to
+            other rules.
+        specs: ``(spec name or "activations" or "weights", change)`` for tensors that the selected
+            calls read; ``"float"`` keeps the tensor, and so every match that needs it, float.
+        tensor: The change of the one tensor that a tensor selector selects.
+    """
+
+    selector: Selector
+    mode: Mode | Float | None = None
+    specs: tuple[tuple[str, Change], ...] = ()
+    tensor: Change | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.selector, Named) and not self.selector.name:
+            raise ConfigError(f"{self.selector.kind}='' selects nothing: name something")
+        if isinstance(self.selector, TensorSelector):
+            if self.tensor is None or self.mode is not None or self.specs:
+                raise ConfigError(f"{self}: give options such as observer=..., or None for float")
+        elif self.tensor is not None:
+            raise ConfigError(f"{self}: only a tensor selector has options of its own")
+        elif self.mode is None and not self.specs:
+            raise ConfigError(f"{self} decides nothing: give a mode, None for float, or specs")
+        elif self.mode is not None and isinstance(self.selector, Everything):
+            raise ConfigError("the mode of the whole model is the config's default")
+
+    def change(self, read: TensorRead) -> Change | None:
+        """Return what this rule, which selects the call, changes in a tensor that the call reads.
+
+        What is said of all activations or weights passes by specs that are no integers: a cast
+        has no range and no observer.
+        """
+        if isinstance(self.selector, TensorSelector):
+            return self.tensor if self.selector.selects_tensor(read.site) else None
+        return merge(
+            [
+                change
+                for name, change in self.specs
+                if name == read.spec or (name == read.kind and (read.integer or change == FLOAT))
+            ]
+        )
+
+    def __str__(self) -> str:
+        return str(self.selector)
+
+
+def merge(changes: list[Change]) -> Change | None:
+    """Return all changes in one; where several speak, the last one decides."""
+    merged: Change | None = None
+    for change in changes:
+        if isinstance(merged, SpecChange) and isinstance(change, SpecChange):
+            merged = change.over(merged)
+        else:
+            merged = change
+    return merged
+
+
+def mode_of(value: object) -> Mode | Float:
+    """Return the mode that a caller or a file gives; None is ``"float"``.
+
+    Raises:
+        ConfigError: there is no such mode; names the nearest.
+    """
+    if value is None or value == FLOAT:
+        return FLOAT
+    for mode in MODES:
+        if value == mode:
+            return mode
+    known = (*MODES, FLOAT)
+    raise ConfigError(f"no mode {value!r}{did_you_mean(str(value), known)}; one of {known}")
+
+
+def specs_of(table: Mapping[str, Any]) -> tuple[tuple[str, Change], ...]:
+    """Return the changes that a caller or a file gives, by spec name.
+
+    Raises:
+        ConfigError: a change is ill-formed; names the spec.
+    """
+    found: list[tuple[str, Change]] = []
+    for name, value in table.items():
+        try:
+            found.append((name, change_of(value)))
+        except ConfigError as error:
+            raise ConfigError(f"{name}: {error}") from None
+    return tuple(found)

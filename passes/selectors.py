@@ -1,0 +1,281 @@
+"""What a rule of a config may select: calls of a graph, or tensors that they read.
+
+Selectors are frozen values and see the graph as `CallSite` values, so that each is one predicate.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.canonical_order import module_stack, module_types
+from quantfx.passes.graphs import Site, all_graphs
+from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+from quantfx.patterns.template import Op
+
+_GLOB = re.compile(r"[*?[]")
+
+
+@dataclass(frozen=True)
+class CallSite:
+    """One operator call, as selectors see it.
+
+    Attributes:
+        graph: Path of its graph, "" for the top one.
+        node: The node.
+        ops: Its overload, then the vocabulary's words for it.
+    """
+
+    graph: str
+    node: Node
+    ops: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Node name, after the path of a nested graph: ``true_graph_0/conv2d``."""
+        return str(Site(self.graph, self.node.name))
+
+    @cached_property
+    def modules(self) -> frozenset[str]:
+        """Paths of every module around the call, of those never called themselves too."""
+        found: set[str] = set()
+        for path, _ in module_stack(self.node):
+            parts = path.split(".") if path else []
+            found.update(".".join(parts[:end]) for end in range(1, len(parts) + 1))
+        return frozenset(found)
+
+    @cached_property
+    def types(self) -> frozenset[str]:
+        """Classes of the modules around the call, by qualified and by short name."""
+        qualified = module_types(self.node)
+        return frozenset([*qualified, *(name.rpartition(".")[2] for name in qualified)])
+
+    def tensors(self) -> Iterator[str]:
+        """Yield the sites it reads: ``conv2d_3.input``, ``cat.tensors.1``."""
+        for argument in arguments(overload(self.node)):
+            value = argument_value(self.node, argument)
+            if isinstance(value, Node):
+                yield f"{self.name}.{argument}"
+            elif isinstance(value, (list, tuple)):
+                for index, item in enumerate(value):
+                    if isinstance(item, Node):
+                        yield f"{self.name}.{argument}.{index}"
+
+
+def call_sites(module: GraphModule, vocabulary: Mapping[str, Op]) -> list[CallSite]:
+    """Return every operator call in all graphs of ``module``."""
+    words = words_of(vocabulary)
+    return [
+        call_site(path, node, words)
+        for path, graph_module in all_graphs(module)
+        for node in graph_module.graph.nodes
+        if is_aten_call(node)
+    ]
+
+
+def words_of(vocabulary: Mapping[str, Op]) -> dict[object, tuple[str, ...]]:
+    """Return the words of the vocabulary for each overload."""
+    words: dict[object, tuple[str, ...]] = {}
+    for op in vocabulary.values():
+        for target in op.targets:
+            words[target] = (*words.get(target, ()), op.name)
+    return words
+
+
+def call_site(path: str, node: Node, words: Mapping[object, tuple[str, ...]]) -> CallSite:
+    """Return how selectors see ``node``."""
+    return CallSite(path, node, (str(node.target), *words.get(node.target, ())))
+
+
+@dataclass(frozen=True)
+class Selector(ABC):
+    """Base of all selectors.
+
+    Attributes:
+        kind: The word for it in files and messages.
+    """
+
+    kind: ClassVar[str]
+
+    @property
+    @abstractmethod
+    def rank(self) -> int:
+        """How particular it is: rules of a higher rank decide against those of a lower one."""
+
+    @abstractmethod
+    def selects(self, call: CallSite) -> bool:
+        """Whether it speaks of ``call``, or of a tensor that ``call`` reads."""
+
+
+@dataclass(frozen=True)
+class Everything(Selector):
+    """The whole model: ``all``."""
+
+    kind: ClassVar[str] = "all"
+
+    @property
+    def rank(self) -> int:
+        """Every other selector is more particular."""
+        return 0
+
+    def selects(self, call: CallSite) -> bool:
+        """Always."""
+        return True
+
+    def __str__(self) -> str:
+        return "all"
+
+
+@dataclass(frozen=True)
+class Named(Selector):
+    """Base of the selectors that are one text.
+
+    Attributes:
+        name: What is selected; see the subclass.
+    """
+
+    name: str
+
+    @abstractmethod
+    def names(self, call: CallSite) -> Iterator[str]:
+        """Yield the names by which ``call`` could be selected."""
+
+    def selects(self, call: CallSite) -> bool:
+        """Whether one of the call's names is this one."""
+        return self.name in self.names(call)
+
+    def __str__(self) -> str:
+        return f"{self.kind}={self.name!r}"
+
+
+@dataclass(frozen=True)
+class Globbed(Named):
+    """Base of the selectors whose name may hold ``*``, ``?`` and ``[...]``; they match dots too."""
+
+    @property
+    def is_glob(self) -> bool:
+        """Whether the name is a pattern, not one exact name."""
+        return _GLOB.search(self.name) is not None
+
+    def selects(self, call: CallSite) -> bool:
+        """Whether the name or pattern fits one of the call's names."""
+        if not self.is_glob:
+            return super().selects(call)
+        return any(fnmatchcase(name, self.name) for name in self.names(call))
+
+
+@dataclass(frozen=True)
+class OpSelector(Named):
+    """Calls of an operator: a word of the vocabulary (``conv2d``) or an overload."""
+
+    kind: ClassVar[str] = "op"
+
+    @property
+    def rank(self) -> int:
+        """Below any module name."""
+        return 1
+
+    def names(self, call: CallSite) -> Iterator[str]:
+        """Yield the overload and the vocabulary's words for it."""
+        yield from call.ops
+
+
+@dataclass(frozen=True)
+class TypeSelector(Named):
+    """Everything inside modules of a class: ``Linear`` or ``torch.nn.modules.linear.Linear``."""
+
+    kind: ClassVar[str] = "type"
+
+    @property
+    def rank(self) -> int:
+        """Below any module name."""
+        return 1
+
+    def names(self, call: CallSite) -> Iterator[str]:
+        """Yield the classes around the call, by both names."""
+        yield from call.types
+
+
+@dataclass(frozen=True)
+class ModuleSelector(Globbed):
+    """Everything inside a module: its dotted path, or a pattern for such paths."""
+
+    kind: ClassVar[str] = "module"
+
+    @property
+    def rank(self) -> int:
+        """Above classes of modules; an exact path above a pattern."""
+        return 2 if self.is_glob else 3
+
+    def names(self, call: CallSite) -> Iterator[str]:
+        """Yield the path of every module around the call."""
+        yield from call.modules
+
+
+@dataclass(frozen=True)
+class CallSelector(Named):
+    """One call: the name of its node in the captured graph, ``conv2d_3``."""
+
+    kind: ClassVar[str] = "call"
+
+    @property
+    def rank(self) -> int:
+        """Above patterns of tensors, below one tensor."""
+        return 5
+
+    def names(self, call: CallSite) -> Iterator[str]:
+        """Yield the name of the node."""
+        yield call.name
+
+
+@dataclass(frozen=True)
+class TensorSelector(Globbed):
+    """A tensor that a call reads: ``conv2d_3.input``, or a pattern such as ``linear*.weight``."""
+
+    kind: ClassVar[str] = "tensor"
+
+    @property
+    def rank(self) -> int:
+        """Above everything else, if exact."""
+        return 4 if self.is_glob else 6
+
+    def names(self, call: CallSite) -> Iterator[str]:
+        """Yield the sites that the call reads."""
+        yield from call.tensors()
+
+    def selects_tensor(self, site: str) -> bool:
+        """Whether it speaks of the tensor at ``site``."""
+        return fnmatchcase(site, self.name) if self.is_glob else site == self.name
+
+
+@dataclass(frozen=True)
+class Where(Selector):
+    """Calls for which a function of the node is true; it cannot be written to a file."""
+
+    kind: ClassVar[str] = "where"
+    function: Callable[[Node], bool]
+
+    @property
+    def rank(self) -> int:
+        """That of a call site."""
+        return 5
+
+    def selects(self, call: CallSite) -> bool:
+        """Whether the function says so."""
+        return bool(self.function(call.node))
+
+    def __str__(self) -> str:
+        return f"where={getattr(self.function, '__qualname__', self.function)}"
+
+
+NAMED: dict[str, type[Named]] = {
+    selector.kind: selector
+    for selector in (ModuleSelector, TypeSelector, OpSelector, CallSelector, TensorSelector)
+}

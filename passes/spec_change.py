@@ -1,0 +1,134 @@
+"""Partial changes of a spec: what a config says about a tensor beside the backend's own spec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias, TypedDict
+
+import torch
+
+from quantfx.passes.errors import ConfigError, SpecError
+from quantfx.passes.spec import INTEGER_RANGES, Concrete, ObserverName, QuantSpec
+from quantfx.patterns.errors import did_you_mean
+
+Float = Literal["float"]
+FLOAT: Float = "float"
+_DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in INTEGER_RANGES}
+
+
+class SpecOptions(TypedDict, total=False):
+    """Keyword form of a `SpecChange`."""
+
+    dtype: str | torch.dtype
+    quant_min: int
+    quant_max: int
+    symmetric: bool
+    observer: ObserverName
+    eps: float
+
+
+@dataclass(frozen=True)
+class SpecChange:
+    """What to change in a spec; None keeps what the backend says.
+
+    Attributes:
+        dtype: Name of an integer dtype, e.g. ``int8``; brings its full range along.
+        quant_min: Smallest integer used.
+        quant_max: Largest integer used.
+        symmetric: Whether the zero point is fixed.
+        observer: Which observer finds the range.
+        eps: Lower bound of the scale.
+    """
+
+    dtype: str | None = None
+    quant_min: int | None = None
+    quant_max: int | None = None
+    symmetric: bool | None = None
+    observer: ObserverName | None = None
+    eps: float | None = None
+
+    @staticmethod
+    def of(options: Mapping[str, Any]) -> SpecChange:
+        """Return the change that ``options`` describe.
+
+        Raises:
+            ConfigError: an option or its type is unknown; names the nearest.
+        """
+        for name, value in options.items():
+            if name not in _TYPES:
+                raise ConfigError(f"unknown option '{name}'{did_you_mean(name, _TYPES)}")
+            _require_type(name, value)
+        given = dict(options)
+        if not given:
+            raise ConfigError(f"nothing to change is given; one of {tuple(_TYPES)}")
+        if "dtype" in given:
+            given["dtype"] = _dtype_name(given["dtype"])
+        return SpecChange(**given)
+
+    def options(self) -> dict[str, Any]:
+        """Return what is changed, by option name."""
+        named = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in named.items() if value is not None}
+
+    def over(self, earlier: SpecChange) -> SpecChange:
+        """Return both changes in one; this one decides where both speak."""
+        return replace(earlier, **self.options())
+
+    def apply(self, spec: Concrete) -> Concrete:
+        """Return ``spec`` with this change.
+
+        Raises:
+            SpecError: the result contradicts itself.
+        """
+        if not isinstance(spec, QuantSpec):
+            raise SpecError(f"'{spec}' is no integer spec: there is nothing to change in it")
+        options = self.options()
+        if "dtype" in options:
+            options["dtype"] = _DTYPES[options["dtype"]]
+            low, high = INTEGER_RANGES[options["dtype"]]
+            options = {"quant_min": low, "quant_max": high} | options
+        return replace(spec, **options)
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value!r}" for name, value in self.options().items())
+
+
+Change: TypeAlias = SpecChange | Float
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "dtype": (str, torch.dtype),
+    "quant_min": (int,),
+    "quant_max": (int,),
+    "symmetric": (bool,),
+    "observer": (str,),
+    "eps": (float, int),
+}
+
+
+def change_of(value: object) -> Change:
+    """Return the change that a caller or a file gives: None or ``"float"``, or options.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if value is None or value == FLOAT:
+        return FLOAT
+    if isinstance(value, SpecChange):
+        return value
+    if isinstance(value, Mapping):
+        return SpecChange.of(value)
+    raise ConfigError(f"{value!r} is neither options such as {{observer: 'min_max'}} nor 'float'")
+
+
+def _require_type(name: str, value: object) -> None:
+    if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "symmetric"):
+        wanted = " or ".join(each.__name__ for each in _TYPES[name])
+        raise ConfigError(f"{name} = {value!r} is not of type {wanted}")
+
+
+def _dtype_name(dtype: str | torch.dtype) -> str:
+    name = str(dtype).removeprefix("torch.")
+    if name not in _DTYPES:
+        raise ConfigError(f"dtype '{name}'{did_you_mean(name, _DTYPES)}; one of {tuple(_DTYPES)}")
+    return name

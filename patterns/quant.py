@@ -1,0 +1,59 @@
+"""How a template says what an edge is quantized with: the values of its ``quant`` table."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+
+_FORM = re.compile(r"([a-z][a-z0-9_]*)(?:\(\s*([a-z0-9_,\s]*?)\s*\))?\Z")
+_SAME = "same"
+
+
+@dataclass(frozen=True)
+class Quant:
+    """One value of a ``quant`` table.
+
+    1. ``act``: the spec of that name.
+    2. ``same(x)``: the spec and the qparams of role ``x``.
+    3. ``bias(x, w)``: the spec ``bias``, with qparams that follow from those of ``x`` and ``w``.
+
+    Attributes:
+        spec: Name of the spec; empty for ``same``.
+        roles: Roles whose qparams decide; empty where the tensor's own values do.
+    """
+
+    spec: str
+    roles: tuple[str, ...] = ()
+
+    @property
+    def is_same(self) -> bool:
+        """Whether the edge shares the qparams of another."""
+        return not self.spec
+
+
+@lru_cache(maxsize=1024)
+def parse_quant(text: str) -> Quant | None:
+    """Return what ``text`` says; None if it has none of the forms of ``Quant``."""
+    parsed = _FORM.match(text)
+    if parsed is None:
+        return None
+    name, listed = parsed.groups()
+    if listed is None:
+        return Quant(name) if name != _SAME else None
+    roles = tuple(role.strip() for role in listed.split(","))
+    if not all(roles) or (name == _SAME and len(roles) != 1):
+        return None
+    return Quant("" if name == _SAME else name, roles)
+
+
+def quant_of(text: str) -> Quant:
+    """Return what the value of a template that the loader accepted says.
+
+    Raises:
+        ValueError: the template was made by hand, with a value of no known form.
+    """
+    parsed = parse_quant(text)
+    if parsed is None:
+        raise ValueError(f"quant '{text}' is not of the form spec, same(role) or spec(role, ...)")
+    return parsed

@@ -1,0 +1,31 @@
+"""A backend outside quantfx, for a device that does not exist: this file and npu.toml are all."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+
+from quantfx.backends.backend import Backend
+from quantfx.backends.x86 import CONVERT, PREPARE
+from quantfx.passes.annotate import Annotate
+from quantfx.passes.recipe import Recipe
+from quantfx.passes.spec import QuantSpec
+from quantfx.patterns.loader import load
+
+
+@dataclass(frozen=True)
+class AnnotateNpu(Annotate):
+    """Match the templates of group ``npu``."""
+
+    name: ClassVar[str] = "annotate-npu"
+    group: ClassVar[str] = "npu"
+
+
+ACT = QuantSpec(torch.uint8, 0, 255, symmetric=True, observer="min_max")
+WEIGHT = QuantSpec(torch.int8, -128, 127, symmetric=True, observer="min_max")
+RECIPE = Recipe(
+    "npu", load(Path(__file__).with_suffix(".toml")), (("act", ACT), ("weight", WEIGHT))
+)
+PIPELINE = PREPARE.replace("annotate-conv", AnnotateNpu()).without("annotate-linear")
+NPU = Backend("npu", RECIPE, PIPELINE, CONVERT, policy="made up", runs_on_cpu=False)

@@ -1,0 +1,94 @@
+"""Modes side by side in one model, down to numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quantfx
+from quantfx import Config, backends
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.spec import QuantSpec
+from quantfx.patterns.schema import is_aten_call
+from tests.models.seeded import seeded
+from tests.models.small import mlp
+
+X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+class Mixed(nn.Module):
+    """Convolution -> four linears, one for each mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 16, 3)
+        self.a, self.b, self.c, self.d = (nn.Linear(16, 16) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.conv(x)).mean((2, 3))
+        return self.d(torch.relu(self.c(torch.tanh(self.b(torch.relu(self.a(y)))))))
+
+
+MIXED = (
+    Config("static").type(nn.Linear, "dynamic").module("c", "fp16").module("d", "weight-only")
+).module("a", "static")
+
+
+def noise(quantized: Tensor, exact: Tensor) -> float:
+    error = (quantized - exact).square().mean()
+    return float(10 * torch.log10(exact.square().mean() / error))
+
+
+def test_static_dynamic_fp16_and_weight_only_in_one_graph() -> None:
+    model = seeded(Mixed)
+    result = quantfx.quantize(model, (X,), calibration=[X], config=MIXED, progress=False)
+    calls = Counter(
+        str(node.target).removeprefix("quantized_decomposed.")
+        for node in result.quantized.graph.nodes
+        if is_aten_call(node) and "quantized_decomposed" in str(node.target)
+    )
+    assert calls == {
+        "quantize_per_tensor.default": 2,  # conv, a
+        "dequantize_per_tensor.default": 2,
+        "choose_qparams.tensor": 1,  # b
+        "quantize_per_tensor.tensor": 1,
+        "dequantize_per_tensor.tensor": 1,
+        "dequantize_per_channel.default": 4,  # weights of conv, a, b, d
+        "convert_element_type.no_fuse": 1,  # weight of c
+    }
+    with torch.no_grad():
+        assert noise(result.quantized(X), model(X)) > 25
+    assert result.report.planned == result.report.converted == 5
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "fp16", "weight-only"])
+def test_modes_that_need_no_calibration(mode: str) -> None:
+    model, x = mlp(), torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    result = quantfx.quantize(model, (x,), config=mode)
+    with torch.no_grad():
+        assert noise(result.quantized(x), model(x)) > 30
+
+
+def test_static_quantization_says_that_it_needs_data() -> None:
+    with pytest.raises(CalibrationError, match=r"linear"):
+        quantfx.quantize(mlp(), (torch.randn(4, 8),))
+
+
+def test_dynamic_weights_are_pair_bounded_where_sums_saturate() -> None:
+    backend = backends.get("x86", target="avx2", config="dynamic")
+    weight = backend.recipe.spec("linear_weight")
+    assert isinstance(weight, QuantSpec)
+    assert weight.pair_bound == "adjacent"
+    templates = backend.recipe.patterns.of_mode("dynamic").templates
+    assert {dict(template.quant)["w"] for template in templates} == {"linear_weight"}
+
+
+def test_the_backend_of_a_config_is_another_value() -> None:
+    backend = backends.get("x86")
+    assert backend.with_config("dynamic") == backends.get("x86", config="dynamic")
+    assert backend.recipe.config == Config("static")
+    assert backend.recipe.patterns.modes == ("static", "dynamic", "fp16", "weight-only")
+    assert backends.get("xpu").recipe.patterns.modes == ("static",)

@@ -1,0 +1,63 @@
+"""Weight-only linears become torch's int8-weight kernel, whatever their shapes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+import quantfx
+from quantfx.backends.x86 import x86
+from quantfx.passes.lower_weight_only import LowerWeightOnly
+from quantfx.passes.pipeline import Pipeline
+
+GENERATOR = torch.Generator().manual_seed(0)
+LOWER = Pipeline((LowerWeightOnly(),))
+BACKEND = x86().with_config("weight-only")
+
+
+def quantized(model: nn.Module, x: Tensor, **options: object) -> GraphModule:
+    graph = quantfx.capture(model.eval(), (x,), **options)  # type: ignore[arg-type]
+    return BACKEND.convert(BACKEND.prepare(graph))
+
+
+def calls(module: GraphModule) -> Counter[str]:
+    return Counter(str(n.target) for n in module.graph.nodes if n.op == "call_function")
+
+
+@pytest.mark.parametrize("shape", [(8,), (3, 8), (2, 3, 8), (2, 1, 3, 8)])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [1, 8, 9, 40])
+def test_the_kernel_computes_what_the_qdq_graph_does(
+    shape: tuple[int, ...], bias: bool, channels: int
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(shape, generator=GENERATOR)
+    module = quantized(nn.Linear(8, channels, bias=bias), x)
+    lowered = LOWER.run(module)
+    found = calls(lowered)
+    assert found["aten._weight_int8pack_mm.default"] == 1
+    assert not any("linear" in name or "quantize" in name for name in found)
+    torch.testing.assert_close(lowered(x), module(x), rtol=1e-5, atol=1e-6)
+    assert all(node.meta["val"].shape for node in lowered.graph.nodes if "val" in node.meta)
+
+
+def test_a_free_batch_stays_free() -> None:
+    batch = torch.export.Dim("batch", min=2, max=64)
+    x = torch.randn(4, 3, 8, generator=GENERATOR)
+    module = quantized(nn.Linear(8, 16), x, dynamic_shapes=({0: batch},))
+    lowered = LOWER.run(module)
+    for size in (2, 7):
+        y = torch.randn(size, 3, 8, generator=GENERATOR)
+        torch.testing.assert_close(lowered(y), module(y), rtol=1e-5, atol=1e-6)
+
+
+def test_other_linears_are_left_alone() -> None:
+    x = torch.randn(2, 8, generator=GENERATOR)
+    graph = quantfx.capture(nn.Linear(8, 8).eval(), (x,))
+    backend = x86().with_config("dynamic")
+    module = backend.convert(backend.prepare(graph))
+    assert calls(LOWER.run(module)) == calls(module)

@@ -1,0 +1,28 @@
+"""Half-precision weights are given back their whole cast for Inductor's pattern."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+import quantfx
+from quantfx.backends.x86 import x86
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.qdq import CAST
+from quantfx.passes.widen_casts import WidenCasts
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def test_the_weight_is_wide_and_the_result_the_same() -> None:
+    torch.manual_seed(0)
+    backend = x86().with_config("fp16")
+    graph = quantfx.capture(
+        nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval(), (X,)
+    )
+    module = backend.convert(backend.prepare(graph))
+    assert sorted(t.dtype.itemsize for t in module.state_dict().values()) == [2, 2, 4, 4]
+    widened = Pipeline((WidenCasts(),)).run(module)
+    assert {t.dtype for t in widened.state_dict().values()} == {torch.float32}
+    assert len(widened.graph.find_nodes(op="call_function", target=CAST)) == 4
+    assert torch.equal(widened(X), module(X))
