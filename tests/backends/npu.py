@@ -1,7 +1,6 @@
 """A backend outside quantfx, for a device that does not exist: this file and npu.toml are all."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -24,8 +23,7 @@ class AnnotateNpu(Annotate):
 
 ACT = QuantSpec(torch.uint8, 0, 255, symmetric=True, observer="min_max")
 WEIGHT = QuantSpec(torch.int8, -128, 127, symmetric=True, observer="min_max")
-RECIPE = Recipe(
-    "npu", load(Path(__file__).with_suffix(".toml")), (("act", ACT), ("weight", WEIGHT))
-)
+PATTERNS = load(__file__.replace(".py", ".toml"))
+RECIPE = Recipe("npu", PATTERNS, (("act", ACT), ("weight", WEIGHT)))
 PIPELINE = PREPARE.replace("annotate-conv", AnnotateNpu()).without("annotate-linear")
 NPU = Backend("npu", RECIPE, PIPELINE, CONVERT, policy="made up", runs_on_cpu=False)

@@ -40,5 +40,5 @@ def test_calls_without_a_schema_count(nodes: tuple[Node, Node]) -> None:
 
 def test_reading_what_is_no_node_is_an_error(nodes: tuple[Node, Node]) -> None:
     add = nodes[0].graph.call_function(aten.add.Tensor, (nodes[0], 2))
-    with pytest.raises(TypeError, match="add.other is 2, not the result of a node"):
+    with pytest.raises(TypeError, match="add_tensor.other is 2, not the result of a node"):
         read_slot(add, "other")

@@ -1,0 +1,61 @@
+"""The PT2E names over our passes: change the import, keep the code."""
+
+from __future__ import annotations
+
+from quantfx.compat.composable_quantizer import ComposableQuantizer
+from quantfx.compat.convert import convert_pt2e
+from quantfx.compat.derived_observer import DerivedObserverOrFakeQuantize
+from quantfx.compat.embedding_quantizer import EmbeddingQuantizer
+from quantfx.compat.export_utils import (
+    allow_exported_model_train_eval,
+    move_exported_model_to_eval,
+    move_exported_model_to_train,
+)
+from quantfx.compat.lowering import lower_pt2e_quantized_to_x86
+from quantfx.compat.prepare import prepare_pt2e
+from quantfx.compat.quantizer import Quantizer
+from quantfx.compat.specs import (
+    DerivedQuantizationSpec,
+    EdgeOrNode,
+    FixedQParamsQuantizationSpec,
+    QuantizationAnnotation,
+    QuantizationConfig,
+    QuantizationSpec,
+    QuantizationSpecBase,
+    SharedQuantizationSpec,
+)
+from quantfx.compat.x86_inductor_quantizer import (
+    X86InductorQuantizer,
+    get_default_x86_inductor_quantization_config,
+    get_x86_inductor_linear_dynamic_fp16_config,
+)
+from quantfx.compat.xpu_inductor_quantizer import (
+    XPUInductorQuantizer,
+    get_default_xpu_inductor_quantization_config,
+)
+
+__all__ = [
+    "ComposableQuantizer",
+    "DerivedObserverOrFakeQuantize",
+    "DerivedQuantizationSpec",
+    "EdgeOrNode",
+    "EmbeddingQuantizer",
+    "FixedQParamsQuantizationSpec",
+    "QuantizationAnnotation",
+    "QuantizationConfig",
+    "QuantizationSpec",
+    "QuantizationSpecBase",
+    "Quantizer",
+    "SharedQuantizationSpec",
+    "X86InductorQuantizer",
+    "XPUInductorQuantizer",
+    "allow_exported_model_train_eval",
+    "convert_pt2e",
+    "get_default_x86_inductor_quantization_config",
+    "get_default_xpu_inductor_quantization_config",
+    "get_x86_inductor_linear_dynamic_fp16_config",
+    "lower_pt2e_quantized_to_x86",
+    "move_exported_model_to_eval",
+    "move_exported_model_to_train",
+    "prepare_pt2e",
+]

@@ -1,0 +1,156 @@
+"""Turn observers of other libraries into ours, so that our passes can convert them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from quantfx.compat.errors import ObserverError, foreign_code
+from quantfx.compat.foreign_observer import ForeignObserver
+from quantfx.compat.foreign_spec import Given
+from quantfx.compat.quant_spec import quant_spec
+from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.observer import Observer
+from quantfx.passes.placeholder_observer import PlaceholderObserver
+from quantfx.passes.slots import slots_of
+from quantfx.passes.spec import CastSpec, Concrete, QuantSpec, Spec
+from quantfx.passes.verify import fingerprint
+
+
+@dataclass(frozen=True)
+class AdoptObservers(Pass):
+    """Each module that looks like an observer, judged by its attributes, becomes one of ours.
+
+    1. ``convert(model, node)``: it converts itself, now.
+    2. ``is_dynamic``: a placeholder for a range found in each call.
+    3. ``dtype`` float16: a placeholder for a cast.
+    4. Another dtype to quantize to: an observer that asks the module for its qparams.
+    5. Any other dtype (a bias that stays float): nothing; it is removed.
+    """
+
+    name: ClassVar[str] = "adopt-observers"
+    provides: ClassVar[frozenset[str]] = frozenset({"observed"})
+    keeps_float: ClassVar[bool] = False
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Adopt in every graph; a module under several names becomes one observer."""
+        before = fingerprint(module)
+        adopted = _Adopted()
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in list(graph_module.graph.find_nodes(op="call_module")):
+                found = attribute(graph_module, str(node.target))
+                if isinstance(found, nn.Module) and _observes(found):
+                    adopted.take(editor, node, found)
+            _drop_unused(graph_module)
+            for node in graph_module.graph.nodes:
+                annotation = annotation_of(node)
+                if annotation is not None:
+                    set_annotation(node, _settled(annotation, adopted))
+        return PassResult(fingerprint(module) != before, stats={"adopted": len(adopted.ours)})
+
+
+@dataclass
+class _Adopted:
+    ours: dict[nn.Module, Observer | PlaceholderObserver] = field(
+        default_factory=dict[nn.Module, "Observer | PlaceholderObserver"]
+    )
+
+    def take(self, editor: Editor, node: Node, module: Any) -> None:
+        if callable(getattr(module, "convert", None)):
+            with foreign_code():
+                module.convert(editor.module, node)
+            return
+        spec = _spec_of(module, node)
+        if spec is None:
+            editor.replace(node, node.all_input_nodes[0])
+            return
+        _see_weight(module, editor.module, node.all_input_nodes[0])
+        if module not in self.ours:
+            self.ours[module] = _ours(module, spec, node.name)
+        name = str(node.target)
+        if getattr(editor.module, name) is not self.ours[module]:
+            delattr(editor.module, name)
+            editor.module.add_module(name, self.ours[module])
+        _ask_for(node, spec)
+
+
+def _drop_unused(module: GraphModule) -> None:
+    used = {node.target for node in module.graph.find_nodes(op="call_module")}
+    for name, child in list(module.named_children()):
+        if name not in used and _observes(child):
+            delattr(module, name)
+
+
+def _observes(module: nn.Module) -> bool:
+    """Whether ``module`` is an observer or fake-quantize of another library."""
+    if isinstance(module, (Observer, PlaceholderObserver)):
+        return False
+    calculates = callable(getattr(module, "calculate_qparams", None))
+    return calculates and (hasattr(module, "dtype") or hasattr(module, "convert"))
+
+
+def _see_weight(observer: Any, owner: GraphModule, producer: Node) -> None:
+    """Show a weight to an observer that calibration never ran: no data is needed for that."""
+    seen: object = getattr(observer, "min_val", None)
+    if producer.op != "get_attr" or not isinstance(seen, Tensor):
+        return
+    if seen.numel() == 0 or bool(torch.isinf(seen).all()):
+        with torch.no_grad(), foreign_code():
+            observer(attribute(owner, str(producer.target)))
+
+
+def _spec_of(module: Any, node: Node) -> Concrete | None:
+    if module.dtype == torch.float16:
+        return CastSpec(torch.float16)
+    found = quant_spec(module)
+    if found is None and getattr(module, "is_dynamic", False):
+        raise ObserverError(
+            f"{node.name} ({type(module).__name__}) is to find its range in each call, but "
+            f"{module.dtype} is no dtype to quantize to: use int8 or uint8"
+        )
+    return found
+
+
+def _ask_for(observer: Node, spec: Concrete) -> None:
+    """Annotate around an observer that no annotation of ours asked for: another library's did."""
+    producer, users = observer.all_input_nodes[0], list(observer.users)
+    if any(annotation_of(node) is not None for node in (producer, *users)):
+        return
+    if producer.op != "call_module":
+        set_annotation(producer, replace(_unknown(producer), output=spec))
+        return
+    for user in users:  # an observer behind another
+        inputs = tuple((slot, spec) for slot, feeds in slots_of(user) if feeds is observer)
+        set_annotation(user, replace(_unknown(user), inputs=inputs))
+
+
+def _unknown(node: Node) -> Annotation:
+    return Annotation("", match=node.name, kind=str(node.target), kernel="", reach="fused")
+
+
+def _ours(module: nn.Module, spec: Concrete, label: str) -> Observer | PlaceholderObserver:
+    if isinstance(spec, CastSpec) or spec.dynamic:
+        return PlaceholderObserver(spec, label)
+    return ForeignObserver(module, spec, label)
+
+
+def _settled(annotation: Annotation, adopted: _Adopted) -> Annotation:
+    """Put what the observer said in place of the observer, which is done with."""
+    inputs = [(slot, _said(spec, adopted)) for slot, spec in annotation.inputs]
+    output = None if annotation.output is None else _said(annotation.output, adopted)
+    return replace(annotation, inputs=tuple(inputs), output=output)
+
+
+def _said(spec: Spec, adopted: _Adopted) -> Spec:
+    if not isinstance(spec, QuantSpec) or not isinstance(spec.observer, Given):
+        return spec
+    ours = adopted.ours.get(spec.observer.module)
+    return ours.spec if ours is not None else replace(spec, observer="min_max")

@@ -1,0 +1,49 @@
+"""Let a quantizer annotate, and put what it wrote into our own form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule
+
+from quantfx.compat.errors import foreign_code
+from quantfx.compat.places import Places
+from quantfx.compat.subgraphs import quantizable_graphs
+from quantfx.passes.annotation import set_annotation
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.verify import fingerprint
+
+
+@dataclass(frozen=True)
+class AnnotateWith(Pass):
+    """``meta["quantization_annotation"]``, as the quantizer writes it, becomes our annotation.
+
+    Attributes:
+        quantizer: A quantizer.
+    """
+
+    quantizer: Any
+
+    name: ClassVar[str] = "annotate-with"
+    provides: ClassVar[frozenset[str]] = frozenset({"annotated"})
+    breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Annotate, validate and translate every graph."""
+        before = fingerprint(module)
+        for _, graph_module in all_graphs(module):
+            for node in graph_module.graph.nodes:
+                set_annotation(node, None)
+        count = 0
+        for path, graph_module in list(quantizable_graphs(module)):
+            with foreign_code():
+                self.quantizer.annotate(graph_module)
+                self.quantizer.validate(graph_module)
+            for node, annotation in Places(path, graph_module).annotations(
+                type(self.quantizer).__name__
+            ):
+                set_annotation(node, annotation)
+                count += 1
+        return PassResult(fingerprint(module) != before, stats={"annotated": count})

@@ -1,0 +1,73 @@
+"""From a calibrated model to one of quantize and dequantize operators."""
+
+from __future__ import annotations
+
+from torch.fx import GraphModule
+
+from quantfx.compat.adopt_observers import AdoptObservers
+from quantfx.compat.errors import ArgumentError, as_raised
+from quantfx.compat.export_utils import forbid_train_eval
+from quantfx.compat.fold_constant_chains import FoldConstantChains
+from quantfx.compat.merge_float_readers import MergeFloatReaders
+from quantfx.compat.name_frozen_params import NameFrozenParams
+from quantfx.compat.port_metadata import PortMetadata
+from quantfx.compat.rebind import rebind_annotations
+from quantfx.compat.take_over import take_over
+from quantfx.passes.fold_weights import FoldWeights
+from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.remove_dead_code import RemoveDeadCode
+
+CONVERT = Pipeline(
+    (
+        AdoptObservers(),  # first: insert-qdq knows our observers only
+        InsertQDQ(),
+        RemoveDeadCode(),  # a result may have been observed that nothing reads
+        MergeFloatReaders(),
+        PortMetadata(),  # before folding: a constant gets the tag of what it replaces
+        FoldConstantChains(),
+        FoldWeights(casts=False),  # a cast weight stays float: users count both halves
+        NameFrozenParams(),
+        RemoveDeadCode(),  # the float originals
+    ),
+    name="convert",
+)
+KEEP_FLOAT_WEIGHTS = CONVERT.without("fold-constant-chains", "fold-weights", "name-frozen-params")
+
+
+def convert_pt2e(
+    model: GraphModule,
+    use_reference_representation: bool = False,
+    fold_quantize: bool = True,
+    *,
+    inplace: bool = True,
+) -> GraphModule:
+    """Return the quantized model.
+
+    Args:
+        model: From ``prepare_pt2e``, after calibration.
+        use_reference_representation: Must be False; integer reference arithmetic is not offered.
+        fold_quantize: Store weights as integers; False leaves them float, with a quantize each.
+        inplace: Make ``model`` itself the quantized one too, as users of these names expect.
+
+    Raises:
+        ArgumentError: an argument asks for what does not exist.
+    """
+    if not isinstance(use_reference_representation, bool):
+        raise ArgumentError(
+            f"use_reference_representation is {use_reference_representation!r}: pass a bool"
+        )
+    if use_reference_representation:
+        raise ArgumentError(
+            "use_reference_representation=True is not offered: the q/dq graph is the form that "
+            "backends read"
+        )
+    pipeline = CONVERT if fold_quantize else KEEP_FLOAT_WEIGHTS
+    with as_raised():
+        converted = pipeline.run(model)
+    rebind_annotations(converted)
+    forbid_train_eval(converted)
+    if inplace:
+        take_over(model, converted)
+        converted.graph.owning_module = converted
+    return converted

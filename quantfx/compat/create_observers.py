@@ -1,0 +1,150 @@
+"""Make the observer of every sharing group, and let the quantizer look at them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from quantfx.compat.errors import foreign_code
+from quantfx.compat.foreign_spec import ForeignSpec, Given
+from quantfx.compat.places import Places
+from quantfx.compat.specs import EdgeOrNode
+from quantfx.compat.subgraphs import quantizable_graphs
+from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.graphs import Site
+from quantfx.passes.spec import QuantSpec, Spec
+
+
+@dataclass(frozen=True)
+class CreateObservers(Pass):
+    """Each site's spec gets the module that will observe it; the same module is the same group.
+
+    Attributes:
+        quantizer: Its ``prepare_obs_or_fq_callback`` may replace any of them.
+    """
+
+    quantizer: Any
+
+    name: ClassVar[str] = "create-observers"
+    requires: ClassVar[frozenset[str]] = frozenset({"shared"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Create by group, those derived from others last, then call back graph by graph."""
+        graphs = list(quantizable_graphs(module))
+        places = {path: Places(path, graph_module) for path, graph_module in graphs}
+        observers = _Observers(dict(_wanted(graphs)))
+        for path, graph_module in graphs:
+            observers.create(graph_module, places[path])
+        names: dict[nn.Module, str] = {}
+        for path, graph_module in graphs:
+            chosen = self._chosen(graph_module, places[path], observers)
+            for node in graph_module.graph.nodes:
+                annotation = annotation_of(node)
+                if annotation is not None:
+                    set_annotation(node, _given(annotation, Site(path, node.name), chosen, names))
+        return PassResult(bool(observers.by_group), stats={"observers": len(names)})
+
+    def _chosen(
+        self, module: GraphModule, places: Places, observers: _Observers
+    ) -> dict[Site, nn.Module]:
+        """Return the observer of every site of one graph, after the quantizer's callback."""
+        shown: dict[EdgeOrNode, nn.Module] = {
+            place: observers.of(sites[0]) for place, sites in places.sites()
+        }
+        callback = getattr(self.quantizer, "prepare_obs_or_fq_callback", None)
+        if callback is not None:
+            with foreign_code():
+                callback(module, shown)
+        return {
+            site: observer
+            for place, sites in places.sites()
+            if (observer := shown.get(place)) is not None
+            for site in sites
+        }
+
+
+class _Observers:
+    """The observers by group.
+
+    Args:
+        wanted: Site -> its group, and what makes the group's observer.
+    """
+
+    def __init__(self, wanted: dict[Site, tuple[str, ForeignSpec]]) -> None:
+        self._wanted = wanted
+        self.by_group: dict[str, nn.Module] = {}
+
+    def create(self, module: GraphModule, places: Places) -> None:
+        """Create those of one graph."""
+        pending = [site for _, sites in places.sites() for site in sites]
+        for site in sorted(pending, key=lambda each: self._wanted[each][1].is_derived):
+            group, maker = self._wanted[site]
+            if group not in self.by_group:
+                derived_from = getattr(maker.spec, "derived_from", ())
+                sources = [self.of(places.site(place)) for place in derived_from]
+                with foreign_code():
+                    self.by_group[group] = maker.make(sources)
+
+    def of(self, site: Site) -> nn.Module:
+        """Return the observer of ``site``.
+
+        Raises:
+            PipelineError: it has none.
+        """
+        group = self._wanted[site][0] if site in self._wanted else ""
+        if group not in self.by_group:
+            raise PipelineError(f"{site} has no observer to derive from: annotate it with a spec")
+        return self.by_group[group]
+
+
+def _wanted(
+    graphs: list[tuple[str, GraphModule]],
+) -> Iterator[tuple[Site, tuple[str, ForeignSpec]]]:
+    for path, graph_module in graphs:
+        for node in graph_module.graph.nodes:
+            annotation = annotation_of(node)
+            groups = dict(annotation.groups) if annotation else {}
+            for slot, spec in _by_slot(annotation, node):
+                yield Site(path, node.name, slot), (groups[slot], _maker(spec))
+
+
+def _by_slot(annotation: Annotation | None, node: Node) -> list[tuple[str, Spec]]:
+    if annotation is None:
+        return []
+    output = [("", annotation.output)] if annotation.output is not None else []
+    return [*annotation.inputs, *output]
+
+
+def _maker(spec: Spec) -> ForeignSpec:
+    if isinstance(spec, QuantSpec) and isinstance(spec.observer, ForeignSpec):
+        return spec.observer
+    raise PipelineError(f"'{spec}' does not come from a quantizer: run annotate-with and share")
+
+
+def _given(
+    annotation: Annotation, output: Site, chosen: dict[Site, nn.Module], names: dict[nn.Module, str]
+) -> Annotation | None:
+    """Return ``annotation`` with modules for specs, less the sites that were left without one."""
+
+    def given(slot: str, spec: Spec) -> tuple[str, Spec] | None:
+        site = output._replace(slot=slot)
+        if site not in chosen or not isinstance(spec, QuantSpec):
+            return None
+        names.setdefault(chosen[site], str(site))
+        return slot, replace(spec, observer=Given(chosen[site]))
+
+    inputs = [found for slot, spec in annotation.inputs if (found := given(slot, spec))]
+    result = given("", annotation.output) if annotation.output is not None else None
+    slots = [slot for slot, _ in inputs] + ([""] if result else [])
+    return replace(
+        annotation,
+        inputs=tuple(inputs),
+        output=result[1] if result else None,
+        groups=tuple((slot, names[chosen[output._replace(slot=slot)]]) for slot in slots),
+    )

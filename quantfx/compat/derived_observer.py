@@ -1,0 +1,36 @@
+"""An observer whose qparams follow from those of others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+
+class DerivedObserverOrFakeQuantize(nn.Module):
+    """Identity; its qparams are what the spec's function makes of other observers.
+
+    Args:
+        spec: A derived quantization spec.
+        obs_or_fqs: The observers of the places it names.
+    """
+
+    def __init__(self, spec: Any, obs_or_fqs: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.dtype = spec.dtype
+        self.obs_or_fqs = list(obs_or_fqs)  # a list, so that their state is not ours too
+        self.derive_qparams_fn = spec.derive_qparams_fn
+        self.quant_min = spec.quant_min
+        self.quant_max = spec.quant_max
+        self.qscheme = spec.qscheme
+        self.ch_axis = spec.ch_axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        """Return scale and zero point."""
+        scale, zero_point = self.derive_qparams_fn(self.obs_or_fqs)
+        return scale, zero_point

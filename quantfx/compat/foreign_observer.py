@@ -1,0 +1,41 @@
+"""An observer or fake-quantize module of another library, as one of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from quantfx.compat.errors import foreign_code
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.spec import QuantSpec
+
+
+class ForeignObserver(Observer):
+    """Takes its qparams from another module.
+
+    Args:
+        observer: Has ``calculate_qparams() -> (scale, zero_point)``.
+        spec: What the observer's attributes say.
+        label: Name of the tensor, used in errors.
+    """
+
+    def __init__(self, observer: nn.Module, spec: QuantSpec, label: str) -> None:
+        super().__init__(spec, label)
+        self.observer: Any = observer
+
+    def observe(self, x: Tensor) -> None:
+        """Show ``x`` to the other module."""
+        self.observer(x)
+
+    @property
+    def observed(self) -> bool:
+        """True: what it does without calibration is its own business."""
+        return True
+
+    def calculate_qparams(self) -> QParams:
+        """Return what the other module calculates, in the shape our passes expect."""
+        with foreign_code():
+            scale, zero_point = self.observer.calculate_qparams()
+        shape = () if self.spec.axis is None else (-1,)
+        return QParams(scale.detach().reshape(shape), zero_point.detach().reshape(shape), self.spec)

@@ -1,0 +1,112 @@
+"""Specs of PT2E quantizers as makers of observers, the form in which our passes carry them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import nn
+from torch.ao.quantization.observer import FixedQParamsObserver
+
+from quantfx.compat.derived_observer import DerivedObserverOrFakeQuantize
+from quantfx.compat.errors import AnnotationError
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.spec import QuantSpec
+
+Kind = Literal["own", "fixed", "shared", "derived"]
+_RANGE = ("dtype", "quant_min", "quant_max", "qscheme", "is_dynamic")
+# Two places that hold one tensor share an observer if their specs agree on all of these.
+_LIKENESS = (*_RANGE, "ch_axis", "scale", "zero_point")
+_ABSENT = "absent"
+
+
+def kind_of(spec: Any) -> Kind:
+    """Return which kind of spec ``spec`` is, judged by its attributes.
+
+    Raises:
+        AnnotationError: it is none.
+    """
+    for attribute, kind in _KINDS:
+        if hasattr(spec, attribute):
+            return kind
+    raise AnnotationError(
+        f"{spec!r} is no quantization spec: it has neither observer_or_fake_quant_ctr nor "
+        "edge_or_node, derived_from or scale"
+    )
+
+
+_KINDS: tuple[tuple[str, Kind], ...] = (
+    ("edge_or_node", "shared"),
+    ("derived_from", "derived"),
+    ("observer_or_fake_quant_ctr", "own"),
+    ("scale", "fixed"),
+)
+
+
+@dataclass(frozen=True)
+class ForeignSpec:
+    """Makes the observer that a PT2E spec asks for.
+
+    Equal if the specs agree on what decides about sharing; the constructor is not part of that,
+    because quantizers make a new one for every operator.
+
+    Attributes:
+        likeness: What decides.
+        spec: The spec itself.
+    """
+
+    likeness: tuple[object, ...]
+    spec: Any = field(compare=False, repr=False)
+
+    @staticmethod
+    def of(spec: Any) -> ForeignSpec:
+        """Return the maker of ``spec``."""
+        return ForeignSpec(tuple(getattr(spec, name, _ABSENT) for name in _LIKENESS), spec)
+
+    def __call__(self, spec: QuantSpec, label: str) -> nn.Module:
+        """Refuse: observers are made by create-observers, which knows those they derive from."""
+        raise PipelineError(f"{label} has no observer yet: run create-observers before")
+
+    @property
+    def is_derived(self) -> bool:
+        """Whether it needs the observers of other places."""
+        return kind_of(self.spec) == "derived"
+
+    def make(self, sources: Sequence[nn.Module] = ()) -> nn.Module:
+        """Return a fresh observer.
+
+        Args:
+            sources: The observers it derives from, if it does.
+        """
+        kind = kind_of(self.spec)
+        if kind == "derived":
+            return DerivedObserverOrFakeQuantize(self.spec, sources)
+        values = {name: getattr(self.spec, name) for name in _RANGE}
+        if kind == "fixed":
+            constructor: Any = FixedQParamsObserver
+            values |= {"scale": self.spec.scale, "zero_point": self.spec.zero_point}
+        else:
+            constructor = self.spec.observer_or_fake_quant_ctr
+            # Those for whole tensors do not know the argument; the name is the convention.
+            if "PerChannel" in _name(constructor):
+                values["ch_axis"] = self.spec.ch_axis
+        observer: nn.Module = constructor.with_args(**values)()
+        return observer
+
+
+@dataclass(frozen=True)
+class Given:
+    """Hands out the one module it holds; equal to what hands out the same."""
+
+    module: nn.Module
+
+    def __call__(self, spec: QuantSpec, label: str) -> nn.Module:
+        """Return the module."""
+        return self.module
+
+
+def _name(constructor: Any) -> str:
+    """Return the name of the class that a constructor, maybe with arguments bound, makes."""
+    partial = getattr(constructor, "p", None)
+    return str(getattr(partial.func if partial is not None else constructor, "__name__", ""))

@@ -1,0 +1,54 @@
+"""Give folded weights the names that users of PT2E look for."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import PROVENANCE_KEY, Editor
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.qdq import dequantizes
+
+_PREFIX = "_frozen_param"
+
+
+@dataclass(frozen=True)
+class NameFrozenParams(Pass):
+    """``conv.weight_s8 -> _frozen_param0``, counted in graph order.
+
+    Its node keeps the meta of the float tensor's, less the fake value, which it no longer fits.
+    """
+
+    name: ClassVar[str] = "name-frozen-params"
+    requires: ClassVar[frozenset[str]] = frozenset({"weights-folded"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rename in every graph."""
+        edits = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            renamed: dict[str, Node] = {}
+            for node in graph_module.graph.find_nodes(op="get_attr"):
+                if any(dequantizes(user) and user.args[0] is node for user in node.users):
+                    _rename(editor, node, renamed)
+            edits += editor.edits
+        return PassResult(edits > 0, stats={"edits": edits})
+
+
+def _rename(editor: Editor, node: Node, renamed: dict[str, Node]) -> None:
+    old = str(node.target)
+    value = attribute(editor.module, old)
+    if not isinstance(value, Tensor) or old.startswith(_PREFIX):
+        return
+    if old not in renamed:
+        free = (f"{_PREFIX}{count}" for count in itertools.count())
+        name = next(name for name in free if not editor.has(name))
+        renamed[old] = editor.constant(name, value, like=node, before=node)
+        for key in ("val", PROVENANCE_KEY):
+            renamed[old].meta.pop(key, None)
+    editor.replace(node, renamed[old])

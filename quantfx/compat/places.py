@@ -1,0 +1,182 @@
+"""The places of one graph that a quantizer annotated, and what they are in our terms."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from quantfx.compat.errors import AnnotationError
+from quantfx.compat.foreign_spec import ForeignSpec, kind_of
+from quantfx.compat.quant_spec import quant_spec
+from quantfx.compat.specs import ANNOTATION_KEY, EdgeOrNode
+from quantfx.passes.aliasing import writes_to
+from quantfx.passes.annotation import Annotation
+from quantfx.passes.errors import SpecError
+from quantfx.passes.graphs import Site
+from quantfx.passes.slots import slots_of
+from quantfx.passes.spec import QuantSpec, SharedSpec, Spec
+
+
+class Places:
+    """Reads the annotations that a quantizer left in the meta of a graph's nodes.
+
+    An edge is every slot of the reader that the producer feeds; the first stands for all. Some
+    places are named but cannot be observed: the buffer an operator writes to (the write would be
+    lost), a result that is no tensor. Who shares with them shares with each other.
+
+    Args:
+        path: Of the graph.
+        module: Its owner.
+    """
+
+    def __init__(self, path: str, module: GraphModule) -> None:
+        self._path = path
+        self._module = module
+        self._specs = dict(_specs(module))
+        self._slots = {place: self._observable(place) for place in self._specs}
+        self._stand_in: dict[EdgeOrNode, Site] = {}
+
+    def annotations(self, template: str) -> Iterator[tuple[Node, Annotation]]:
+        """Yield our annotation for every node that has one of the quantizer's.
+
+        Args:
+            template: What made it, for reports.
+        """
+        inputs: dict[Node, list[tuple[str, Spec]]] = {}
+        outputs: dict[Node, Spec] = {}
+        for place, spec in self._specs.items():
+            if not self._slots[place]:
+                continue
+            translated = self._translated(place, spec)
+            if isinstance(place, Node):
+                outputs[place] = translated
+                continue
+            first, *others = self._slots[place]
+            site = Site(self._path, place[1].name, first)
+            inputs.setdefault(place[1], []).append((first, translated))
+            inputs[place[1]] += [(slot, SharedSpec(site)) for slot in others]
+        for node in self._module.graph.nodes:
+            if node in inputs or node in outputs:
+                yield (
+                    node,
+                    Annotation(
+                        template=template,
+                        match=node.name,
+                        kind=str(node.target),
+                        kernel="",
+                        reach="fused",
+                        inputs=tuple(inputs.get(node, ())),
+                        output=outputs.get(node),
+                        implicit=bool(
+                            getattr(node.meta[ANNOTATION_KEY], "allow_implicit_sharing", True)
+                        ),
+                        is_output=node in outputs,
+                    ),
+                )
+
+    def sites(self) -> Iterator[tuple[EdgeOrNode, list[Site]]]:
+        """Yield every observable place with its sites, the first of which stands for it."""
+        for place, slots in self._slots.items():
+            reader = place if isinstance(place, Node) else place[1]
+            if slots:
+                yield place, [Site(self._path, reader.name, slot) for slot in slots]
+
+    def site(self, place: EdgeOrNode) -> Site:
+        """Return the site that stands for ``place``.
+
+        Raises:
+            AnnotationError: no slot of the reader is fed by the producer.
+        """
+        if isinstance(place, Node):
+            return Site(self._path, place.name)
+        producer, reader = place
+        for slot, feeds in slots_of(reader):
+            if feeds is producer:
+                return Site(self._path, reader.name, slot)
+        raise AnnotationError(f"{reader.name} does not read {producer.name}: name an edge that is")
+
+    def _translated(self, place: EdgeOrNode, spec: Any) -> Spec:
+        if kind_of(spec) != "shared":
+            return _concrete(place, spec)
+        target: EdgeOrNode = spec.edge_or_node
+        seen = {place}
+        while target in self._specs and not self._slots[target]:
+            if target in seen:
+                raise AnnotationError(f"{target} shares with itself: give one place a spec")
+            seen.add(target)
+            hidden = self._specs[target]
+            if kind_of(hidden) != "shared":
+                return self._instead_of(target, place, hidden)
+            target = hidden.edge_or_node
+        return SharedSpec(self.site(target))
+
+    def _instead_of(self, hidden: EdgeOrNode, place: EdgeOrNode, spec: Any) -> Spec:
+        """Let the first place that shares with an unobservable one take over its spec."""
+        if hidden in self._stand_in:
+            return SharedSpec(self._stand_in[hidden])
+        self._stand_in[hidden] = self.site(place)
+        return _concrete(place, spec)
+
+    def _observable(self, place: EdgeOrNode) -> list[str]:
+        """Return the slots of ``place`` to observe, "" for a result."""
+        if isinstance(place, Node):
+            return [""] if isinstance(place.meta.get("val"), torch.Tensor) else []
+        producer, reader = place
+        if producer in writes_to(reader) and self._from_buffers(producer):
+            return []
+        return [slot for slot, feeds in slots_of(reader) if feeds is producer]
+
+    def _from_buffers(self, node: Node) -> bool:
+        """Whether ``node`` is computed from stored tensors only, a buffer among them."""
+        pending, seen, buffers = [node], set[Node](), dict(self._module.named_buffers())
+        found = False
+        while pending:
+            current = pending.pop()
+            if current.op == "placeholder":
+                return False
+            found |= current.op == "get_attr" and str(current.target) in buffers
+            seen.add(current)
+            pending += [n for n in current.all_input_nodes if n not in seen]
+        return found
+
+
+def _specs(module: GraphModule) -> Iterator[tuple[EdgeOrNode, Any]]:
+    for node in module.graph.nodes:
+        annotation: Any = node.meta.get(ANNOTATION_KEY)
+        if annotation is None:
+            continue
+        _refuse_keywords(node)
+        for producer, spec in annotation.input_qspec_map.items():
+            if not isinstance(producer, Node):
+                raise AnnotationError(
+                    f"{node.name} is annotated to quantize {producer!r}, which is not a node: a "
+                    "constant has no edge; rewrite it as a tensor in transform_for_annotation"
+                )
+            if spec is not None:
+                yield (producer, node), spec
+        if annotation.output_qspec is not None:
+            yield node, annotation.output_qspec
+
+
+def _refuse_keywords(node: Node) -> None:
+    keywords: list[str] = []
+    map_arg(node.kwargs, lambda n: keywords.append(n.name))
+    if keywords:
+        raise AnnotationError(
+            f"{node.name} is annotated, but reads {', '.join(keywords)} as a keyword argument: "
+            "pass tensors by position"
+        )
+
+
+def _concrete(place: EdgeOrNode, spec: Any) -> QuantSpec:
+    """Return a spec that carries ``spec``; its own range is for drawings only."""
+    observer = ForeignSpec.of(spec)
+    try:
+        known = quant_spec(spec, observer)
+    except SpecError as error:
+        raise AnnotationError(f"the spec of {place} contradicts itself: {error}") from error
+    return known or QuantSpec(torch.int8, -128, 127, observer=observer)

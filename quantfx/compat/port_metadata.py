@@ -1,0 +1,92 @@
+"""Say of every inserted operator which of the model's operators it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+from torch.fx.traceback import NodeSource, NodeSourceAction
+
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.qdq import (
+    CHOOSE_QPARAMS,
+    CHOOSE_QPARAMS_SYMMETRIC,
+    QUANTIZE_DYNAMIC,
+    dequantizes,
+    has_qparams,
+    quantizes,
+)
+from quantfx.passes.slots import read_slot
+
+TAG = "quantization_tag"
+_PORTED = ("stack_trace", "nn_module_stack", TAG)
+_CHOOSE = (CHOOSE_QPARAMS, CHOOSE_QPARAMS_SYMMETRIC)
+
+
+@dataclass(frozen=True)
+class PortMetadata(Pass):
+    """``[q -> dq] -> conv -> [q -> dq]``: what stands in front of, or behind, an operator is its.
+
+    1. A dequantize belongs to its reader, a quantize to the annotated operator whose result it
+       reads, a quantize of a stored tensor to that tensor.
+    2. The range found in each call, its quantize and dequantize belong to the reader.
+    3. What belongs to no annotated operator has no tag.
+
+    ``from_node`` says that conversion made it.
+    """
+
+    name: ClassVar[str] = "port-metadata"
+    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Write meta; the graph itself stays."""
+        for _, graph_module in all_graphs(module):
+            for node in graph_module.graph.nodes:
+                if has_qparams(node) or node.target in _CHOOSE:
+                    _start(node)
+            for node in graph_module.graph.nodes:
+                _port_around(node)
+        return PassResult(False)
+
+
+def _start(node: Node) -> None:
+    node.meta.pop(TAG, None)
+    source = node.args[0]
+    if isinstance(source, Node):
+        if source.op == "get_attr" and TAG in source.meta:
+            node.meta[TAG] = source.meta[TAG]
+        made = NodeSource(source, "convert_pt2e", [NodeSourceAction.CREATE])
+        node.meta["from_node"] = [made]
+
+
+def _port_around(node: Node) -> None:
+    annotation = annotation_of(node)
+    if annotation is None:
+        return
+    for slot, _ in annotation.inputs:
+        for inserted in _in_front(read_slot(node, slot)):
+            _port(node, inserted)
+    if annotation.output is not None:
+        for user in node.users:
+            if quantizes(user):
+                _port(node, user)
+
+
+def _in_front(dequantize: Node) -> Iterator[Node]:
+    if not dequantizes(dequantize):
+        return
+    yield dequantize
+    quantize = dequantize.args[0]
+    if isinstance(quantize, Node) and quantize.target is QUANTIZE_DYNAMIC:
+        yield quantize
+        yield from (n for n in quantize.all_input_nodes[1].all_input_nodes if n.target in _CHOOSE)
+
+
+def _port(source: Node, target: Node) -> None:
+    for key in _PORTED:
+        if key in source.meta:
+            target.meta[key] = source.meta[key]

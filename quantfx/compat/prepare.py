@@ -1,0 +1,94 @@
+"""From an exported model to one with observers, as a quantizer wants them."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.compat.annotate_with import AnnotateWith
+from quantfx.compat.create_observers import CreateObservers
+from quantfx.compat.errors import ArgumentError, as_raised
+from quantfx.compat.export_utils import forbid_train_eval
+from quantfx.compat.rebind import rebind_annotations
+from quantfx.compat.strip_guards import StripGuards
+from quantfx.compat.take_over import take_over
+from quantfx.compat.transform_for_annotation import TransformForAnnotation
+from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.insert_observers import InsertObservers
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.share import Share
+from quantfx.passes.sink_constants import SinkConstants
+
+_BATCH_NORM = torch.ops.aten.batch_norm.default
+_LINEAR = torch.ops.aten.linear.default
+
+
+def prepare_pipeline(quantizer: Any) -> Pipeline:
+    """Return what ``prepare_pt2e`` runs.
+
+    It leaves spellings, in-place operators and dropout as they came: what a quantizer looks for is
+    its own business.
+    """
+    return Pipeline(
+        (
+            StripGuards(),
+            SinkConstants(),  # weights that a branch is passed count as weights inside it
+            FoldBatchNorm(),  # before the quantizer: it annotates the convolution alone
+            TransformForAnnotation(quantizer),
+            StripGuards(),  # again: a quantizer that exports anew gets new guards
+            AnnotateWith(quantizer),
+            Share(),
+            CreateObservers(quantizer),  # before insertion: the quantizer may replace some
+            InsertObservers(),
+        ),
+        name="prepare",
+    )
+
+
+def prepare_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) -> GraphModule:
+    """Return ``model`` with the observers that ``quantizer`` asks for, ready to calibrate.
+
+    Args:
+        model: From ``torch.export.export(...).module()``.
+        quantizer: Anything with the methods of ``Quantizer``.
+        inplace: Give ``model`` itself the observers too, once all went well, as users of these
+            names expect; False leaves it as it is.
+
+    Raises:
+        ArgumentError: ``model`` is not a graph.
+        AnnotationError: the quantizer annotated something that cannot be observed.
+    """
+    if not isinstance(model, GraphModule):
+        raise ArgumentError(
+            f"a {type(model).__name__} is no graph: use torch.export.export(...).module()"
+        )
+    with as_raised():
+        prepared = prepare_pipeline(quantizer).run(model)
+    rebind_annotations(prepared)
+    _warn_of_linears(prepared)
+    forbid_train_eval(prepared)
+    if inplace:
+        take_over(model, prepared)
+        prepared.graph.owning_module = prepared
+    return prepared
+
+
+def _warn_of_linears(module: GraphModule) -> None:
+    """Warn of a batch norm that stays because it works on another dimension than its linear."""
+    for _, graph_module in all_graphs(module):
+        for norm in graph_module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
+            linear = norm.args[0]
+            if not isinstance(linear, Node) or linear.target is not _LINEAR:
+                continue
+            value = linear.meta.get("val")
+            if isinstance(value, Tensor) and value.dim() > 2:
+                warnings.warn(
+                    f"Not fusing linear+bn at {norm.name}: {linear.name} has {value.dim()} "
+                    "dimensions, and a batch norm works on the second, a linear on the last",
+                    stacklevel=3,
+                )

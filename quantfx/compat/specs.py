@@ -1,0 +1,125 @@
+"""How a tensor is to be quantized, in the words of PT2E quantizers.
+
+Quantizers of other libraries use classes of their own with the same attributes, so nothing in this
+package asks for these classes; what a spec is, its attributes say (see ``kinds.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.compat.errors import QuantizationSpecError
+
+ANNOTATION_KEY = "quantization_annotation"
+EdgeOrNode: TypeAlias = "tuple[Node, Node] | Node"
+"""A place in the graph: ``(producer, reader)`` for what the reader gets, a node for its result."""
+
+
+class QuantizationSpecBase:
+    """What all specs are."""
+
+
+@dataclass(frozen=True)
+class QuantizationSpec(QuantizationSpecBase):
+    """A tensor observed by an observer, or seen through a fake-quantize, of its own.
+
+    Attributes:
+        dtype: What it is quantized to.
+        observer_or_fake_quant_ctr: Makes the observer or fake-quantize module; called with the
+            other attributes as keyword arguments, through its ``with_args``.
+        quant_min: Smallest quantized value; None leaves it to the observer.
+        quant_max: Largest quantized value.
+        qscheme: E.g. ``torch.per_tensor_affine``.
+        ch_axis: Channel axis of a per-channel scheme.
+        is_dynamic: Whether the range is found anew in each call.
+    """
+
+    dtype: torch.dtype
+    observer_or_fake_quant_ctr: Any
+    quant_min: int | None = None
+    quant_max: int | None = None
+    qscheme: torch.qscheme | None = None
+    ch_axis: int | None = None
+    is_dynamic: bool = False
+
+    def __post_init__(self) -> None:
+        low, high = self.quant_min, self.quant_max
+        if low is not None and high is not None and low > high:
+            raise QuantizationSpecError(f"quant_min {low} is larger than quant_max {high}")
+        if self.ch_axis is not None and self.ch_axis < 0:
+            raise QuantizationSpecError(f"ch_axis {self.ch_axis} is negative: count from the front")
+
+
+@dataclass(frozen=True)
+class FixedQParamsQuantizationSpec(QuantizationSpecBase):
+    """A tensor whose scale and zero point are known beforehand."""
+
+    dtype: torch.dtype
+    scale: float
+    zero_point: int
+    quant_min: int | None = None
+    quant_max: int | None = None
+    qscheme: torch.qscheme | None = None
+    is_dynamic: bool = False
+
+
+@dataclass(frozen=True)
+class SharedQuantizationSpec(QuantizationSpecBase):
+    """A tensor that has the observer of another place."""
+
+    edge_or_node: EdgeOrNode
+
+
+@dataclass(frozen=True)
+class DerivedQuantizationSpec(QuantizationSpecBase):
+    """A tensor whose qparams follow from the observers of other places.
+
+    Attributes:
+        derived_from: The places.
+        derive_qparams_fn: From their observers, in that order, to scale and zero point.
+        dtype: As in ``QuantizationSpec``, like what follows.
+    """
+
+    derived_from: list[EdgeOrNode]
+    derive_qparams_fn: Callable[[list[Any]], tuple[Tensor, Tensor]]
+    dtype: torch.dtype
+    quant_min: int | None = None
+    quant_max: int | None = None
+    qscheme: torch.qscheme | None = None
+    ch_axis: int | None = None
+    is_dynamic: bool = False
+
+
+@dataclass
+class QuantizationAnnotation:
+    """What a quantizer writes on a node, under ``meta["quantization_annotation"]``.
+
+    Attributes:
+        input_qspec_map: Producer -> spec of what this node reads from it; None leaves it float.
+        output_qspec: Spec of this node's result.
+        allow_implicit_sharing: Whether what this node reads shares an observer with other places
+            that hold the same tensor under an equal spec.
+        _annotated: Whether a quantizer has decided about this node, even if for nothing.
+    """
+
+    input_qspec_map: dict[Node, Any] = field(default_factory=dict[Node, Any])
+    output_qspec: Any = None
+    allow_implicit_sharing: bool = True
+    _annotated: bool = False
+
+
+@dataclass(frozen=True)
+class QuantizationConfig:
+    """The specs of one kind of operator; None leaves that tensor float."""
+
+    input_activation: QuantizationSpec | None
+    output_activation: QuantizationSpec | None
+    weight: QuantizationSpec | None
+    bias: QuantizationSpec | None
+    is_qat: bool = False

@@ -1,0 +1,29 @@
+"""Remove the input checks that torch.export puts into a graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+
+_GUARDS = "_guards_fn"  # what torch 2.13 calls the module that checks
+
+
+@dataclass(frozen=True)
+class StripGuards(Pass):
+    """``_guards_fn(x); y = f(x) -> y = f(x)``; the module that checks goes with its call."""
+
+    name: ClassVar[str] = "strip-guards"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Erase the calls; only the top graph has any."""
+        editor = Editor(module, self.name)
+        for node in module.graph.find_nodes(op="call_module", target=_GUARDS):
+            editor.erase(node)
+        if hasattr(module, _GUARDS):
+            delattr(module, _GUARDS)
+        return PassResult(editor.edits > 0, stats={"stripped": editor.edits})

@@ -1,0 +1,40 @@
+"""Let a quantizer rewrite the model before it annotates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule
+
+from quantfx.compat.errors import foreign_code
+from quantfx.compat.subgraphs import quantizable_graphs
+from quantfx.compat.take_over import take_over
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.clone import recompile
+from quantfx.passes.verify import fingerprint
+
+
+@dataclass(frozen=True)
+class TransformForAnnotation(Pass):
+    """Runs the quantizer's own rewrite on every graph.
+
+    Attributes:
+        quantizer: A quantizer.
+    """
+
+    quantizer: Any
+
+    name: ClassVar[str] = "transform-for-annotation"
+    keeps_float: ClassVar[bool] = False  # whatever the quantizer does
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Put what the quantizer returns, which may be another module, in the graph's place."""
+        before = fingerprint(module)
+        recompile(module)  # the quantizer may run or export it
+        for _, graph_module in list(quantizable_graphs(module)):
+            with foreign_code():
+                transformed = self.quantizer.transform_for_annotation(graph_module)
+            if transformed is not graph_module:
+                take_over(graph_module, transformed)
+        return PassResult(fingerprint(module) != before)
