@@ -71,6 +71,15 @@ def matrix(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     return None if len(shape) == 2 else f"{nodes[0].name} has {len(shape)} dimensions, not 2"
 
 
+def batched(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The convolution's result has a batch dimension: as many dimensions as its weight."""
+    result, weight = (shape_of(node) for node in nodes)
+    if result is None or weight is None:
+        return f"the shapes of {nodes[0].name} and {nodes[1].name} are not known"
+    without = f"{nodes[0].name} has no batch dimension"
+    return None if len(result) == len(weight) else without
+
+
 def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The tensors are float32."""
     for node in nodes:
@@ -124,6 +133,7 @@ PREDICATES = {
     "dies_here": Predicate(dies_here, 3),
     "constant": Predicate(constant, 1),
     "matrix": Predicate(matrix, 1),
+    "batched": Predicate(batched, 2),
     "float32": Predicate(float32, 1),
     "feeds": Predicate(feeds, 1, takes_ops=True),
     "not_feeding": Predicate(not_feeding, 1, takes_ops=True),

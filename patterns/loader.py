@@ -68,7 +68,7 @@ def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
     unsupported: dict[Op, str] = {}
     for key in ("vocabulary", "extends"):
         if key in data:
-            other = file.parent / where.text(data[key], key)
+            other = _related(file, where.text(data[key], key))
             base = _load(other, (*reading, file.resolve()))
             ops |= base.vocabulary
             if key == "extends":
@@ -103,6 +103,13 @@ def _find(path: str | Path) -> Path:
             raise PatternError(f"no pattern set '{path}'{did_you_mean(path, names)}; have {names}")
         return file
     return Path(path)
+
+
+def _related(file: Path, name: str) -> Path:
+    """Return the file that another names: beside it, or else one of quantfx's own."""
+    beside = file.parent / name
+    bundled = Path(__file__).parent / name
+    return bundled if bundled.exists() and not beside.exists() else beside
 
 
 def _read(file: Path) -> dict[str, Any]:

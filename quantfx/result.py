@@ -61,9 +61,9 @@ class Result:
         """
         if not self.backend.runs_on_cpu:
             raise QuantfxError(
-                f"graphs of backend '{self.backend.name}' do not run on this machine: its int8 "
-                "kernels take unsigned activations in convolutions. Use result.quantized, or "
-                "quantize with backend='x86' to run here"
+                f"graphs of backend '{self.backend.name}' are not for the int8 kernels of this "
+                "machine's CPU. Run result.quantized, the same arithmetic in float, or quantize "
+                "with backend='x86' to compile here"
             )
         if autocast is not None:
             targets.require_autocast(autocast)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from types import ModuleType
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from unittest.mock import patch
 
 import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import X86InductorQuantizer
 
 Inputs: TypeAlias = tuple[Tensor, ...]
+Mode: TypeAlias = Literal["static", "dynamic", "fp16"]
 
 OUTPUT = "out"
 SAME_KIND = {"relu6": "hardtanh"}
@@ -108,12 +109,12 @@ def annotated_edges(model: nn.Module, example_inputs: Inputs) -> dict[EdgeKey, E
 
 
 def converted(
-    model: nn.Module, example_inputs: Inputs, calibration: Iterable[Inputs]
+    model: nn.Module, example_inputs: Inputs, calibration: Iterable[Inputs], mode: Mode = "static"
 ) -> GraphModule:
     """torchao's q/dq graph of the model, calibrated on these batches."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
-    prepared = _export_and(_prepare, model, example_inputs)
+    prepared = _export_and(lambda module: _prepare(module, mode), model, example_inputs)
     with torch.no_grad():
         for batch in calibration:
             prepared(*batch)
@@ -219,16 +220,21 @@ def _fold_and_annotate(module: GraphModule) -> GraphModule:
     return annotated
 
 
-def _prepare(module: GraphModule) -> GraphModule:
+def _prepare(module: GraphModule, mode: Mode) -> GraphModule:
     from torchao.quantization.pt2e.quantize_pt2e import prepare_pt2e
 
-    prepared: GraphModule = prepare_pt2e(module, _quantizer())
+    prepared: GraphModule = prepare_pt2e(module, _quantizer(mode))
     return prepared
 
 
-def _quantizer() -> X86InductorQuantizer:
+def _quantizer(mode: Mode = "static") -> X86InductorQuantizer:
     x86 = _import_x86()
-    return x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config())
+    config = {
+        "static": x86.get_default_x86_inductor_quantization_config,
+        "dynamic": lambda: x86.get_default_x86_inductor_quantization_config(is_dynamic=True),
+        "fp16": x86.get_x86_inductor_linear_dynamic_fp16_config,
+    }[mode]
+    return x86.X86InductorQuantizer().set_global(config())
 
 
 @functools.cache

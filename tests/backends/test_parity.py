@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.utils._pytree import tree_leaves
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.annotation import annotation_of
@@ -28,7 +29,14 @@ from tests.models.mobilenet_v2 import STAGES, mobilenet_v2
 from tests.models.resnet import resnet18, resnet50
 from tests.models.small import cat_pool_net, mlp, residual_block
 from tests.models.vit import vit_b_16
-from tests.torchao_reference import EdgeKey, EdgeSpec, annotated_edges, converted_counts, edge_keys
+from tests.torchao_reference import (
+    EdgeKey,
+    EdgeSpec,
+    annotated_edges,
+    converted,
+    converted_counts,
+    edge_keys,
+)
 
 BACKEND = x86(patterns=load("pt2e"), observer="histogram", weight_observer="min_max")
 Case = tuple[Callable[[], nn.Module], tuple[Tensor, ...]]
@@ -93,6 +101,35 @@ def test_edges_and_counts(case: Case) -> None:
     make, inputs = case
     assert our_edges(make(), inputs) == annotated_edges(make(), inputs)
     assert our_counts(make(), inputs) == converted_counts(make(), inputs, [inputs])
+
+
+def our_linears(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> GraphModule:
+    modes = load("linear_modes").without("linear_weight_only")
+    backend = x86(patterns=load("pt2e") | modes, weight_observer="min_max").with_config(mode)
+    return backend.convert(backend.prepare(captured(model, inputs)))
+
+
+def linear_ops(module: GraphModule) -> Counter[str]:
+    names = (str(n.target).split(".")[1] for n in module.graph.nodes if is_aten_call(n))
+    return Counter(name for name in names if "quantize_per" in name or "choose" in name)
+
+
+@pytest.mark.parametrize("name", ["mlp", "bert"])
+@pytest.mark.parametrize("mode", ["dynamic", "fp16"])
+def test_linears_of_other_modes(name: str, mode: Literal["dynamic", "fp16"]) -> None:
+    """Of models whose only matches are linears: torchao's dynamic mode takes convolutions too."""
+    make, inputs = SMALL[name]
+    model = make()
+    ours = our_linears(model, inputs, mode)
+    theirs = converted(model, inputs, [inputs], mode)  # a call, by which it observes weights
+    assert linear_ops(ours) == linear_ops(theirs)
+    first, second = (leaves(module(*inputs)) for module in (ours, theirs))
+    for mine, reference in zip(first, second, strict=True):
+        torch.testing.assert_close(mine, reference, rtol=1e-4, atol=1e-5)
+
+
+def leaves(outputs: Any) -> list[Tensor]:
+    return [each for each in tree_leaves(outputs) if isinstance(each, Tensor)]
 
 
 @pytest.mark.sweep

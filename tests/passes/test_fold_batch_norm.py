@@ -256,7 +256,6 @@ def test_linears_fold_on_rows_only(
     assert error(model, torch.randn(shape), folded) <= 1e-5
 
 
-@pytest.mark.xfail(strict=True, reason="folded along the wrong axis: nothing asks for a batch")
 @pytest.mark.parametrize(
     ("convolution", "shape"),
     [

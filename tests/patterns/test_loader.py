@@ -146,15 +146,23 @@ def test_unsupported_operators_have_reasons(tmp_path: Path) -> None:
 
 
 def test_extends_and_without(tmp_path: Path) -> None:
-    pt2e = Path(__file__).parents[2] / "patterns" / "pt2e.toml"
     file = tmp_path / "less.toml"
-    file.write_text(f'schema = 1\nextends = "{pt2e}"\nwithout = ["max_pool2d"]\n', encoding="utf-8")
+    file.write_text(
+        'schema = 1\nextends = "pt2e.toml"\nwithout = ["max_pool2d"]\n', encoding="utf-8"
+    )
     names = load(file).names
     assert "max_pool2d" not in names
     assert len(names) == len(load("pt2e").names) - 1
     file.write_text(file.read_text().replace("max_pool2d", "max_pool"), encoding="utf-8")
     with pytest.raises(PatternError, match="did you mean 'max_pool2d'"):
         load(file)
+
+
+def test_a_file_beside_comes_before_one_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "pt2e.toml").write_text("schema = 1\n", encoding="utf-8")
+    file = tmp_path / "mine.toml"
+    file.write_text('schema = 1\nextends = "pt2e.toml"\n', encoding="utf-8")
+    assert load(file).names == ()
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
