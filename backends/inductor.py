@@ -42,6 +42,8 @@ _COUNTERS = {
 # Counts every linear whose weight Inductor packs. Those that no counter above knows are fp16.
 _PACKED_LINEARS = "qlinear_weight_prepack_matcher_count"
 _FP16_KERNEL = "linear_dynamic_fp16"
+# Kernels of one mode; the others serve static and dynamic sites alike.
+_MODE_OF_KERNEL = {_FP16_KERNEL: "fp16", KERNEL: "weight-only"}
 _KIND_OF_KERNEL = dict(_COUNTERS.values()) | {_FP16_KERNEL: "linear", KERNEL: "linear"}
 
 # What Inductor's own patterns do not see in a q/dq graph as it is, or fail on.
@@ -136,26 +138,30 @@ def lowered_rows(
     left: dict[str, dict[str, int]] = {}
     for kernel, count in reached.items():
         left.setdefault(_KIND_OF_KERNEL[kernel], {})[kernel] = count
-    return tuple(
-        _lowered(row, left.get(_family(row.kind), {}), repeated.get(row.kind, 0)) for row in rows
-    )
+    merged = dict(repeated)
+    return tuple(_lowered(row, left.get(_family(row.kind), {}), merged) for row in rows)
 
 
 def _family(kind: str) -> str:
     return "conv" if kind.startswith("conv") else kind
 
 
-def _lowered(row: OpRow, left: dict[str, int], repeated: int) -> OpRow:
-    """Take up to ``row.planned`` sites out of ``left``."""
+def _lowered(row: OpRow, left: dict[str, int], repeated: dict[str, int]) -> OpRow:
+    """Take up to ``row.planned`` sites out of ``left`` and then of what is ``repeated``."""
     kernels: dict[str, int] = {}
     missing = row.planned
+    particular = _MODE_OF_KERNEL.values()
     for kernel in list(left):
+        mode = _MODE_OF_KERNEL.get(kernel)
+        if mode != row.mode and (mode is not None or row.mode in particular):
+            continue
         taken = min(missing, left[kernel])
         left[kernel] -= taken
         missing -= taken
         if taken:
             kernels[kernel] = taken
-    if merged := min(missing, repeated):
+    if merged := min(missing, repeated.get(row.kind, 0)):
+        repeated[row.kind] -= merged
         kernels["merged with its equal"] = merged
         missing -= merged
     if row.reach != "kernel" and missing:

@@ -30,6 +30,7 @@ class OpRow:
         lowered: Planned matches that reached what their template names; None before lowering.
         reach: ``kernel``, ``fused`` or ``layout``: what the templates promise.
         kernels: Kernel -> matches that reached it.
+        mode: How they are quantized, e.g. ``static``.
     """
 
     kind: str
@@ -38,6 +39,12 @@ class OpRow:
     lowered: int | None
     reach: str
     kernels: Mapping[str, int] = field(default_factory=dict[str, int])
+    mode: str = "static"
+
+    @property
+    def label(self) -> str:
+        """The kind, with its mode where that is not static."""
+        return self.kind if self.mode == "static" else f"{self.kind}, {self.mode}"
 
 
 @dataclass(frozen=True)
@@ -169,15 +176,15 @@ def tensor_bytes(module: nn.Module) -> int:
 
 
 def _rows(module: GraphModule) -> tuple[OpRow, ...]:
-    planned: Counter[tuple[str, str]] = Counter()
-    converted: Counter[tuple[str, str]] = Counter()
+    planned: Counter[tuple[str, str, str]] = Counter()
+    converted: Counter[tuple[str, str, str]] = Counter()
     for match in planned_matches(module):
-        key = (match.annotation.kind, match.annotation.reach)
+        key = (match.annotation.kind, match.annotation.reach, match.annotation.mode)
         planned[key] += 1
         converted[key] += not match.unconverted
     return tuple(
-        OpRow(kind, count, converted[kind, reach], None, reach)
-        for (kind, reach), count in planned.items()
+        OpRow(kind, count, converted[kind, reach, mode], None, reach, mode=mode)
+        for (kind, reach, mode), count in planned.items()
     )
 
 
@@ -188,7 +195,9 @@ def _rows_table(report: Report) -> Table:
     for row in report.rows:
         kernels = ", ".join(f"{kernel} x{count}" for kernel, count in row.kernels.items())
         lowered = "-" if row.lowered is None else str(row.lowered)
-        table.add_row(row.kind, str(row.planned), str(row.converted), lowered, kernels or row.reach)
+        table.add_row(
+            row.label, str(row.planned), str(row.converted), lowered, kernels or row.reach
+        )
     total = "-" if report.lowered is None else str(report.lowered)
     table.add_section()
     table.add_row("all", str(report.planned), str(report.converted), total, "")

@@ -76,7 +76,7 @@ class Result:
         self.report = self.report.with_lowered(rows)
         short = [row for row in self.report.rows if (row.lowered or 0) < row.planned]
         if short and strict:
-            counts = ", ".join(f"{row.kind} {row.lowered or 0}/{row.planned}" for row in short)
+            counts = ", ".join(f"{row.label} {row.lowered or 0}/{row.planned}" for row in short)
             raise ContractError(
                 f"planned sites did not reach their int8 kernel: {counts}. Inductor has no pattern "
                 "for them there, so they would run slower than float; leave their templates out "

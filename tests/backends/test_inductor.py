@@ -166,3 +166,20 @@ def test_bfloat16_is_refused_where_the_cpu_emulates_it(monkeypatch: pytest.Monke
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     with pytest.raises(QuantfxError, match="this CPU has no bfloat16 instructions"):
         linears("dynamic").compile(autocast=torch.bfloat16)
+
+
+def test_kernels_are_credited_to_the_mode_they_serve() -> None:
+    rows = tuple(
+        OpRow("linear", 2, 2, None, "kernel", mode=mode)
+        for mode in ("weight-only", "static", "dynamic", "fp16")
+    )
+    reached = {"qlinear_pointwise": 3, "linear_dynamic_fp16": 2, "_weight_int8pack_mm": 1}
+    lowered = {
+        row.label: (row.lowered, dict(row.kernels)) for row in lowered_rows(rows, reached, {})
+    }
+    assert lowered == {
+        "linear, weight-only": (1, {"_weight_int8pack_mm": 1}),
+        "linear": (2, {"qlinear_pointwise": 2}),
+        "linear, dynamic": (1, {"qlinear_pointwise": 1}),
+        "linear, fp16": (2, {"linear_dynamic_fp16": 2}),
+    }

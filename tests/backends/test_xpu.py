@@ -135,5 +135,7 @@ def test_compiling_for_this_machine_is_refused_with_the_reason() -> None:
     result = quantfx.quantize(cat_pool_net(), (X,), calibration=[X], backend="xpu", progress=False)
     assert result.report.backend == "xpu"
     assert "no Intel GPU was at hand" in " ".join(str(result.report).split())
-    with pytest.raises(QuantfxError, match="backend 'xpu' are not for the int8 kernels of this machine"):
+    with pytest.raises(
+        QuantfxError, match="backend 'xpu' are not for the int8 kernels of this machine"
+    ):
         result.compile()
