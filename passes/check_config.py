@@ -20,6 +20,7 @@ from quantfx.passes.selectors import (
     CallSite,
     Named,
     OpSelector,
+    TensorSelector,
     call_sites,
 )
 from quantfx.passes.spec_change import FLOAT
@@ -33,7 +34,8 @@ _CHOICES = ("error", "warning")
 class CheckConfig(Pass):
     """Change nothing; raise a ``ConfigError`` that names every rule in vain.
 
-    1. A rule that selects nothing in this graph, with the nearest name that does.
+    1. A rule that selects nothing in this graph, with the nearest name that does, or only tensors
+       that no template quantizes.
     2. A spec name that the backend does not bind.
     3. A mode that no template of the backend has, or none for the operator that a rule names.
 
@@ -60,7 +62,7 @@ class CheckConfig(Pass):
             return PassResult(changed=False)
         calls = call_sites(module, recipe.patterns.vocabulary)
         _require([*_unknown_modes(recipe), *_unknown_specs(recipe), *_impossible(recipe, calls)])
-        unmatched = list(_unmatched(recipe, calls))
+        unmatched = [*_unmatched(recipe, calls), *_unquantized(recipe, calls)]
         if self.unmatched == "error":
             _require([message for _, message in unmatched], "pass strict=False to go on without")
         vain = [*unmatched, *_shadowed(module, recipe, calls, {rule for rule, _ in unmatched})]
@@ -98,6 +100,23 @@ def _unmatched(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, st
     for rule in recipe.config.rules:
         if not any(rule.selector.selects(call) for call in calls):
             yield rule, f"rule {rule} selects nothing in this graph{_nearest(rule, calls)}"
+
+
+def _unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
+    """Yield rules about tensors that exist, but that no template quantizes."""
+    slots = recipe.patterns.quantized_slots
+    for rule in recipe.config.rules:
+        selector = rule.selector
+        if not isinstance(selector, TensorSelector):
+            continue
+        sites = [
+            (site, (call.node.target, site.removeprefix(f"{call.name}.").partition(".")[0]))
+            for call in calls
+            for site in call.tensors()
+            if selector.selects_tensor(site)
+        ]
+        if sites and not any(slot in slots for _, slot in sites):
+            yield rule, f"rule {rule} changes nothing: no template quantizes {sites[0][0]}"
 
 
 def _nearest(rule: Rule, calls: list[CallSite]) -> str:

@@ -10,7 +10,7 @@ from functools import cached_property
 from quantfx.patterns.errors import PatternError, did_you_mean
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.quant import quant_of
-from quantfx.patterns.template import MODES, Mode, Op, Template
+from quantfx.patterns.template import MODES, Mode, Op, Role, Template
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,20 @@ class PatternSet:
     def vocabulary(self) -> Mapping[str, Op]:
         """Op name -> Op."""
         return {op.name: op for op in self.ops}
+
+    @cached_property
+    def quantized_slots(self) -> frozenset[tuple[object, str]]:
+        """``(overload, argument)`` of every tensor that some template quantizes."""
+        return frozenset(
+            (target, slot)
+            for template in self.templates
+            for node in template.nodes
+            for argument, binding in node.arguments
+            if isinstance(binding, Role) and binding.name in dict(template.quant)
+            for op in node.ops
+            for target in op.targets
+            for slot in (op.commutes if op.commutes and argument in op.commutes else (argument,))
+        )
 
     @property
     def names(self) -> tuple[str, ...]:

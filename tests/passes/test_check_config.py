@@ -33,6 +33,8 @@ def graph() -> GraphModule:
         (Config().op("conv3d", None), "rule op='conv3d' selects nothing in this graph (did you mean 'conv2d'"),
         (Config().call("conv2d_7", None), "(did you mean 'conv2d_2' or 'conv2d_1' or 'conv2d'?)"),
         (Config().tensor("linear.inptu", None), "(did you mean 'linear.input'"),
+        (Config().tensor("linear.bias", None), "rule tensor='linear.bias' changes nothing: no template quantizes linear.bias"),
+        (Config().tensor("relu*.self", observer="min_max"), "rule tensor='relu*.self' changes nothing: no template quantizes relu.self"),
         (Config().where(lambda _: False, None), "selects nothing in this graph"),
         (Config().op("linear", act_={"eps": 1.0}), "rule op='linear': no spec 'act_' (did you mean 'act'?)"),
         (Config().op("conv2d", "dynamic"), "rule op='conv2d': mode 'dynamic' for conv2d: backend 'x86' has no such template, only static"),
