@@ -20,12 +20,14 @@ from torch.fx import GraphModule
 
 from quantfx.backends.targets import require_autocast
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.include_zero import IncludeZero
 from quantfx.passes.lower_weight_only import KERNEL, LowerWeightOnly
 from quantfx.passes.nested_calls import autocast_dtype
 from quantfx.passes.pass_record import records_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.report import OpRow
 from quantfx.passes.shield_adds import ShieldAdds
+from quantfx.passes.split_constants import SplitConstants
 from quantfx.passes.state import preserved_state
 from quantfx.passes.widen_casts import WidenCasts
 
@@ -47,7 +49,9 @@ _MODE_OF_KERNEL = {_FP16_KERNEL: "fp16", KERNEL: "weight-only"}
 _KIND_OF_KERNEL = dict(_COUNTERS.values()) | {_FP16_KERNEL: "linear", KERNEL: "linear"}
 
 # What Inductor's own patterns do not see in a q/dq graph as it is, or fail on.
-LOWER = Pipeline((ShieldAdds(), WidenCasts(), LowerWeightOnly()), name="lower")
+LOWER = Pipeline(
+    (IncludeZero(), ShieldAdds(), WidenCasts(), LowerWeightOnly(), SplitConstants()), name="lower"
+)
 
 
 class CompiledModule:
@@ -112,7 +116,8 @@ def compile_module(
     reached = {kernel: new[counter] for counter, (kernel, _) in _COUNTERS.items()}
     int8 = sum(count for kernel, count in reached.items() if kernel.startswith("qlinear"))
     reached[_FP16_KERNEL] = new[_PACKED_LINEARS] - int8
-    reached[KERNEL] = records_of(lowered)[-1].stats["lowered"]
+    stats = {record.name: record.stats for record in records_of(lowered)}
+    reached[KERNEL] = stats[LowerWeightOnly.name]["lowered"]
     return compiled, {kernel: count for kernel, count in reached.items() if count > 0}
 
 

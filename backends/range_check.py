@@ -1,4 +1,4 @@
-"""Whether an int8 site can leave the 16-bit sums of a CPU without VNNI, with its actual weights."""
+"""Whether int8 kernels compute right, with the actual weights: saturation and zero points."""
 
 from __future__ import annotations
 
@@ -33,6 +33,24 @@ def saturating_sites(module: GraphModule) -> list[Site]:
     ]
 
 
+def affine_weights(module: GraphModule) -> list[Site]:
+    """Return the dequantized constants of a q/dq graph that have a zero point other than 0."""
+    return [
+        Site(path, node.name)
+        for path, graph_module in all_graphs(module)
+        for node in graph_module.graph.nodes
+        if _constant(graph_module, node) is not None and _has_zero_points(graph_module, node)
+    ]
+
+
+def _has_zero_points(module: GraphModule, dequantize: Node) -> bool:
+    zero_points = dequantize.args[2]
+    if isinstance(zero_points, Node):
+        value = attribute(module, str(zero_points.target)) if zero_points.op == "get_attr" else None
+        return not isinstance(value, Tensor) or bool(value.any())
+    return bool(zero_points != 0)
+
+
 def _saturates(module: GraphModule, node: Node) -> bool:
     weight = _constant(module, argument_value(node, "weight"))
     activation = argument_value(node, "input")
@@ -44,9 +62,9 @@ def _saturates(module: GraphModule, node: Node) -> bool:
 
 
 def _constant(module: GraphModule, dequantize: Node) -> Tensor | None:
-    """Return the integers that a per-channel dequantize of a constant reads."""
-    source = dequantize.args[0]
-    if not dequantizes(dequantize) or not isinstance(source, Node) or source.op != "get_attr":
+    """Return the integers that a dequantize of a constant reads."""
+    source = dequantize.args[0] if dequantizes(dequantize) else None
+    if not isinstance(source, Node) or source.op != "get_attr":
         return None
     value = attribute(module, str(source.target))
     return value if isinstance(value, Tensor) else None

@@ -93,7 +93,8 @@ def x86(
         ("conv_weight", _weight(weight_observer, "blocks" if bounded else "none")),
         ("linear_weight", _weight(weight_observer, "adjacent" if bounded else "none")),
         ("fp16_weight", CastSpec(torch.float16)),
-        ("weight_only", _weight(weight_observer, "none")),  # its sums are float: none saturates
+        # Its sums are float, so none saturates, and its scales may be as small as they come.
+        ("weight_only", replace(_weight(weight_observer, "none"), eps=2**-23)),
     )
     bound = patterns or pattern_set()
     used = tuple((name, spec) for name, spec in specs if name in bound.spec_names)

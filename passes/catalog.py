@@ -12,6 +12,7 @@ from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.functionalize import Functionalize
+from quantfx.passes.include_zero import IncludeZero
 from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
@@ -23,6 +24,7 @@ from quantfx.passes.remove_dropout import RemoveDropout
 from quantfx.passes.share import Share
 from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.sink_constants import SinkConstants
+from quantfx.passes.split_constants import SplitConstants
 from quantfx.passes.tidy import Tidy
 from quantfx.passes.widen_casts import WidenCasts
 
@@ -46,7 +48,9 @@ PASSES: tuple[type[Pass], ...] = (
     InsertQDQ,
     FoldWeights,
     Tidy,
+    IncludeZero,
     ShieldAdds,
     WidenCasts,
     LowerWeightOnly,
+    SplitConstants,
 )

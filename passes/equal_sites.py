@@ -24,16 +24,22 @@ def repeated_kinds(module: GraphModule) -> Counter[str]:
 
 
 def _repeated(module: GraphModule) -> set[str]:
-    """Number values: calls of one operator on equally numbered arguments are equal."""
+    found: set[str] = set()
+    seen: set[int] = set()
+    for node, number in value_numbers(module).items():
+        if number in seen:
+            found.add(node.name)
+        seen.add(number)
+    return found
+
+
+def value_numbers(module: GraphModule) -> dict[Node, int]:
+    """Number the values of one graph: calls of one operator on equal arguments are equal."""
     numbers: dict[Hashable, int] = {}
     value: dict[Node, int] = {}
-    repeated: set[str] = set()
     for node in module.graph.nodes:
-        key = _key(node, value)
-        if key in numbers:
-            repeated.add(node.name)
-        value[node] = numbers.setdefault(key, len(numbers))
-    return repeated
+        value[node] = numbers.setdefault(_key(node, value), len(numbers))
+    return value
 
 
 def _key(node: Node, value: dict[Node, int]) -> Hashable:

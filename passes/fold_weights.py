@@ -14,6 +14,7 @@ from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.dot_text import dtype_name
 from quantfx.passes.editor import Editor
+from quantfx.passes.errors import SpecError
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.qdq import CAST, QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
 from quantfx.patterns.schema import overload
@@ -70,7 +71,19 @@ def _fold(editor: Editor, node: Node, source: Node) -> None:
         integers = overload(node)(*map_arg(node.args, value))
     if not isinstance(integers, Tensor):
         raise TypeError(f"{node.name} does not yield a tensor")
+    if node.target is CAST:
+        _require_finite(integers, source)
     suffix = dtype_name(dtype_of(node))
     constant = editor.constant(f"{source.target}_{suffix}", integers, like=source, before=node)
     constant.meta["val"] = node.meta.get("val")
     editor.replace(node, constant)
+
+
+def _require_finite(narrow: Tensor, source: Node) -> None:
+    """A narrower float dtype may not hold what the wider one did."""
+    if not bool(torch.isfinite(narrow).all()):
+        largest = torch.finfo(narrow.dtype).max
+        raise SpecError(
+            f"weight '{source.target}' has values beyond +-{largest:g}, the range of "
+            f"{narrow.dtype}: keep its module float, Config().module(..., None)"
+        )

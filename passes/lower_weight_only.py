@@ -42,12 +42,13 @@ class LowerWeightOnly(Pass):
         lowered = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
+            sizes = _Sizes(editor)
             for node in graph_module.graph.find_nodes(op="call_function", target=_LINEAR):
                 annotation = annotation_of(node)
                 weight = argument_value(node, "weight")
                 planned = annotation is not None and annotation.kernel == KERNEL
                 if planned and isinstance(weight, Node) and _fits(graph_module, weight):
-                    _lower(editor, node, weight)
+                    _lower(editor, node, weight, sizes)
                     lowered += 1
             editor.drop_unused_attributes()
         return PassResult(lowered > 0, stats={"lowered": lowered})
@@ -64,15 +65,38 @@ def _fits(module: GraphModule, dequantize: Node) -> bool:
     return isinstance(value, Tensor) and not bool(value.any())
 
 
-def _lower(editor: Editor, node: Node, dequantize: Node) -> None:
+class _Sizes:
+    """The free sizes of a graph, each read once.
+
+    torch 2.13: Dynamo takes a second ``sym_size`` of one symbol out of the graph it compiles, and
+    is then out of step with its own list of nodes (IndexError at the next new size).
+    """
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        reads = editor.graph.find_nodes(op="call_function", target=_SIZE, sort=True)
+        self._known = {str(node.meta["val"]): node for node in reversed(reads)}
+
+    def read(self, size: object, x: Node, axis: int, node: Node) -> object:
+        """Return dimension ``axis`` of ``x``, a number or a node in front of ``node``."""
+        if isinstance(size, int):
+            return size
+        known = self._known.get(str(size))
+        if known is not None and known < node:
+            return known
+        made = self._editor.call(_SIZE, (x, axis), like=node, before=node)
+        if known is not None:
+            self._editor.replace(known, made)
+        self._known[str(size)] = made
+        return made
+
+
+def _lower(editor: Editor, node: Node, dequantize: Node, known: _Sizes) -> None:
     x = argument_value(node, "input")
     bias = argument_value(node, "bias")
     integers, scales = _padded(editor, node, dequantize)
     shape = node.meta["val"].shape
-    sizes = [
-        size if isinstance(size, int) else editor.call(_SIZE, (x, axis), like=node, before=node)
-        for axis, size in enumerate(shape)
-    ]
+    sizes = [known.read(size, x, axis, node) for axis, size in enumerate(shape)]
     rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), like=node, before=node)
     # Under autocast x may come in bfloat16, and the kernel wants scales of x's dtype.
     alike = editor.call(_TYPE_AS, (scales, rows), like=node, before=node)

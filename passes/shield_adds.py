@@ -15,6 +15,7 @@ from quantfx.patterns.schema import argument_value, resolve_op
 
 _ADD = resolve_op("aten.add.Tensor")
 _SUB = resolve_op("aten.sub.Tensor")
+_TO = resolve_op("aten.to.dtype")
 _NEG = resolve_op("aten.neg.default")
 
 
@@ -61,6 +62,10 @@ def _is_activated_linear(value: object) -> bool:
 def _shield(editor: Editor, node: Node, first: Node) -> None:
     operands = [argument_value(node, "self"), argument_value(node, "other")]
     operands.remove(first)
-    negated = editor.call(_NEG, (operands[0],), like=node, before=node)
+    other = operands[0]
+    # Integers wrap and bools have no negative: the add would have made them float.
+    if not other.meta["val"].is_floating_point():
+        other = editor.call(_TO, (other, node.meta["val"].dtype), like=node, before=node)
+    negated = editor.call(_NEG, (other,), like=node, before=node)
     difference = editor.call(_SUB, (first, negated), like=node, before=node)
     editor.replace(node, difference)

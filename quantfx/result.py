@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from quantfx.backends import targets
 from quantfx.backends.backend import Backend
 from quantfx.backends.inductor import CompiledModule, compile_module, lowered_rows
-from quantfx.backends.range_check import saturating_sites
+from quantfx.backends.range_check import affine_weights, saturating_sites
 from quantfx.passes.equal_sites import repeated_kinds
 from quantfx.passes.errors import ContractError
 from quantfx.passes.report import Report
@@ -67,6 +67,7 @@ class Result:
             )
         if autocast is not None:
             targets.require_autocast(autocast)
+        _require_symmetric(self.quantized)
         if strict and targets.host().saturates:
             _require_in_range(self.quantized)
         compiled, reached = compile_module(
@@ -83,6 +84,15 @@ class Result:
                 "with backend.without_templates(...), or accept it with compile(strict=False)"
             )
         return compiled
+
+
+def _require_symmetric(quantized: GraphModule) -> None:
+    sites = affine_weights(quantized)
+    if sites:
+        raise ContractError(
+            f"the int8 kernels know no zero points of weights and would be silently wrong: "
+            f"{', '.join(map(str, sites[:5]))}. Bind a symmetric weight spec"
+        )
 
 
 def _require_in_range(quantized: GraphModule) -> None:

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch._inductor.config
-from torch import nn
+from torch import Tensor, nn
 
 import quantfx
 from quantfx.backends import targets
 from quantfx.backends.inductor import lowered_rows
+from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError
 from quantfx.passes.report import OpRow
+from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.errors import QuantfxError
 from tests.export_cases import ROWS, Net
 from tests.models.small import cat_pool_net
@@ -183,3 +187,52 @@ def test_kernels_are_credited_to_the_mode_they_serve() -> None:
         "linear, dynamic": (1, {"qlinear_pointwise": 1}),
         "linear, fp16": (2, {"linear_dynamic_fp16": 2}),
     }
+
+
+@pytest.mark.parametrize("shift", [-3.0, 0.0, 3.0])
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_a_dynamic_range_holds_zero_when_compiled_too(shift: float, spread: float) -> None:
+    """torch 2.13: what Inductor makes of choose_qparams leaves zero out (5.7 dB instead of 48)."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 16)).eval()
+    x = torch.rand(8, 32) * spread + shift
+    result = quantfx.quantize(model, (x,), config="dynamic")
+    torch.testing.assert_close(result.compile()(x), result.quantized(x), rtol=1e-3, atol=1e-4)
+
+
+class Twice(nn.Module):
+    """One layer, called twice."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.layer(x).relu())
+
+
+@pytest.mark.parametrize(("layer", "x", "mode"), [
+    (lambda: nn.Linear(8, 8), ROWS, "static"),
+    (lambda: nn.Linear(8, 8), ROWS, "dynamic"),
+    (lambda: nn.Conv2d(3, 3, 3, padding=1), IMAGE, "static"),
+])  # fmt: skip
+def test_a_layer_that_is_called_twice_is_lowered_twice(
+    layer: Callable[[], nn.Module], x: Tensor, mode: str
+) -> None:
+    torch.manual_seed(0)
+    result = quantfx.quantize(
+        Twice(layer()).eval(), (x,), calibration=[x], config=mode, progress=False
+    )
+    compiled = result.compile()
+    assert result.report.lowered == 2
+    torch.testing.assert_close(compiled(x), result.quantized(x), rtol=1e-2, atol=1e-2)
+
+
+def test_weights_with_zero_points_are_not_compiled() -> None:
+    weight = QuantSpec(torch.int8, -128, 127, axis=0, observer="min_max")
+    backend = x86().with_specs(linear_weight=weight)
+    result = quantfx.quantize(
+        nn.Linear(8, 8).eval(), (ROWS,), calibration=[ROWS], backend=backend, progress=False
+    )
+    with pytest.raises(ContractError, match="know no zero points of weights"):
+        result.compile()

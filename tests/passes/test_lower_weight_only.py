@@ -55,6 +55,21 @@ def test_a_free_batch_stays_free() -> None:
         torch.testing.assert_close(lowered(y), module(y), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("free", [1, 2])
+def test_every_free_size_is_read_once(free: int) -> None:
+    """torch 2.13: Dynamo stumbles over a second read, at the next new size."""
+    x = torch.randn(4, 5, 8, generator=GENERATOR)
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 16)).eval()
+    shapes = (dict.fromkeys(range(free), torch.export.Dim.DYNAMIC),)
+    result = quantfx.quantize(model, (x,), config="weight-only", dynamic_shapes=shapes)
+    assert calls(LOWER.run(result.quantized))["aten.sym_size.int"] == free
+    compiled = result.compile()
+    for size in (4, 2, 7):
+        y = torch.randn(size, size + 1 if free == 2 else 5, 8, generator=GENERATOR)
+        torch.testing.assert_close(compiled(y), result.quantized(y), rtol=1e-4, atol=1e-5)
+
+
 def test_other_linears_are_left_alone() -> None:
     x = torch.randn(2, 8, generator=GENERATOR)
     graph = quantfx.capture(nn.Linear(8, 8).eval(), (x,))

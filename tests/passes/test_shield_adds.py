@@ -26,6 +26,8 @@ BODIES: dict[str, Callable[..., Any]] = {
     "y + gelu": lambda f, g, x: x.tanh() + F.gelu(f(x)),
     "both": lambda f, g, x: f(x).relu() + F.gelu(g(x)),
     "relu + fused": lambda f, g, x: f(x).relu() + g(x),
+    "relu + u8": lambda f, g, x: f(x).relu() + (x > 0).to(torch.uint8),
+    "relu + bool": lambda f, g, x: f(x).relu() + (x > 0),
     "twice": lambda f, g, x: (y := f(x).relu()) + y,
     "add + relu + y": lambda f, g, x: (f(x) + x.tanh()).relu() + x.sigmoid(),
 }

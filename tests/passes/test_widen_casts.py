@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 import quantfx
 from quantfx.backends.x86 import x86
+from quantfx.passes.errors import SpecError
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qdq import CAST
 from quantfx.passes.widen_casts import WidenCasts
@@ -26,3 +28,12 @@ def test_the_weight_is_wide_and_the_result_the_same() -> None:
     assert {t.dtype for t in widened.state_dict().values()} == {torch.float32}
     assert len(widened.graph.find_nodes(op="call_function", target=CAST)) == 4
     assert torch.equal(widened(X), module(X))
+
+
+def test_a_weight_beyond_half_precision_is_refused_by_name() -> None:
+    layer = nn.Linear(8, 4)
+    with torch.no_grad():
+        layer.weight[0, 0] = 70000.0
+    model = nn.Sequential(layer).eval()
+    with pytest.raises(SpecError, match=r"weight '0.weight' has values beyond \+-65504"):
+        quantfx.quantize(model, (X,), config="fp16")

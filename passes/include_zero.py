@@ -1,0 +1,52 @@
+"""Put zero into ranges found in each call, where what Inductor compiles leaves it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.qdq import CHOOSE_QPARAMS
+from quantfx.patterns.schema import resolve_op
+
+_AMIN = resolve_op("aten.amin.default")
+_AMAX = resolve_op("aten.amax.default")
+_CLAMP = resolve_op("aten.clamp.default")
+_STACK = resolve_op("aten.stack.default")
+
+
+@dataclass(frozen=True)
+class IncludeZero(Pass):
+    """``choose_qparams(x) -> choose_qparams([min(amin(x), 0), max(amax(x), 0)])``.
+
+    The operator itself counts zero in, so its result is the same. torch 2.13: what Inductor
+    compiles in its place (``_inductor/decomposition.py``) does not, and clamps the zero point, so
+    that a tensor which is all above or all below zero gets a scale that cannot hold it.
+    """
+
+    name: ClassVar[str] = "include-zero"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite every affine dynamic range."""
+        widened = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in graph_module.graph.find_nodes(op="call_function", target=CHOOSE_QPARAMS):
+                source = node.args[0]
+                if isinstance(source, Node):
+                    node.args = (_ends(editor, node, source), *node.args[1:])
+                    widened += 1
+        return PassResult(widened > 0, stats={"widened": widened})
+
+
+def _ends(editor: Editor, node: Node, source: Node) -> Node:
+    def call(target: Any, *args: Any) -> Node:
+        return editor.call(target, args, like=source, before=node)
+
+    low = call(_CLAMP, call(_AMIN, source), None, 0)
+    high = call(_CLAMP, call(_AMAX, source), 0)
+    return call(_STACK, [low, high])
