@@ -18,12 +18,14 @@ from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.lower_weight_only import LowerWeightOnly
 from quantfx.passes.normalize_ops import NormalizeOps
+from quantfx.passes.observe_channels import ObserveChannels
 from quantfx.passes.propagate import Propagate
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
 from quantfx.passes.share import Share
 from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.sink_constants import SinkConstants
+from quantfx.passes.smooth_activations import SmoothActivations
 from quantfx.passes.split_constants import SplitConstants
 from quantfx.passes.tidy import Tidy
 from quantfx.passes.widen_casts import WidenCasts
@@ -44,7 +46,9 @@ PASSES: tuple[type[Pass], ...] = (
     AnnotateMaxPool,
     Propagate,
     Share,
+    ObserveChannels,
     InsertObservers,
+    SmoothActivations,
     InsertQDQ,
     FoldWeights,
     Tidy,

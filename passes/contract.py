@@ -68,13 +68,18 @@ def skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
     An operator's last reason counts; they come in graph order. Operators about which ``recipe``
     says nothing are not listed here: see ``uncovered``.
     """
-    missed = [r for record in records_of(module) for r in record.remarks if r.kind == "missed"]
+    remarks = [remark for record in records_of(module) for remark in record.remarks]
+    missed = [remark for remark in remarks if remark.kind == "missed"]
+    # A node that a pass made, and said so, is no operator of the user's.
+    applied = {(remark.graph, remark.node) for remark in remarks if remark.kind == "applied"}
     reasons = {(remark.graph, remark.node): remark for remark in missed}
     defaults = _default_reasons(recipe)
     found = [remark for remark in missed if remark.op == RULE]
     for path, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:
             if annotation_of(node) is not None or node.op != "call_function":
+                continue
+            if (path, node.name) in applied:
                 continue
             remark = reasons.get((path, node.name))
             if remark is None and node.target in defaults:

@@ -1,0 +1,88 @@
+"""An observer that also knows each channel, so that its tensor can still be rescaled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from quantfx.passes.channel_record import ChannelRecord
+from quantfx.passes.histogram_observer import HistogramObserver
+from quantfx.passes.histogram_record import HistogramRecord
+from quantfx.passes.mse_observer import MinSquaredErrorObserver
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.spec import QuantSpec
+
+RangeSearch = Literal["histogram", "mse"]
+_SEARCHES: dict[RangeSearch, type[HistogramRecord]] = {
+    "histogram": HistogramObserver,
+    "mse": MinSquaredErrorObserver,
+}
+RANGE_SEARCHES: tuple[RangeSearch, ...] = tuple(_SEARCHES)
+
+
+@dataclass(frozen=True)
+class ByChannel:
+    """Makes the observer of a spec: ``QuantSpec(..., observer=ByChannel())``.
+
+    Attributes:
+        search: How the range is found in the end.
+    """
+
+    search: RangeSearch = "histogram"
+
+    def __call__(self, spec: QuantSpec, label: str) -> ChannelObserver:
+        """Return a fresh observer."""
+        return ChannelObserver(spec, label, self.search)
+
+
+class ChannelObserver(Observer):
+    """Records the tensor as a whole, and each channel of its last dimension.
+
+    Args:
+        spec: A per-tensor spec.
+        label: Name of the tensor, used in errors.
+        search: How the range is found.
+
+    Attributes:
+        whole: Decides the qparams of the tensor as it is.
+        channels: What ``divided`` goes by.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str, search: RangeSearch) -> None:
+        super().__init__(spec, label)
+        self.search: RangeSearch = search
+        self.whole = self._fresh()
+        self.channels = ChannelRecord()
+
+    def observe(self, x: Tensor) -> None:
+        """Record ``x``, shape ``(..., channels)``."""
+        self.whole.observe(x)
+        self.channels.observe(x)
+
+    @property
+    def observed(self) -> bool:
+        """Whether any value was recorded."""
+        return self.whole.observed
+
+    def calculate_qparams(self) -> QParams:
+        """Return the qparams of the tensor as it is."""
+        return self.whole.calculate_qparams()
+
+    def divided(self, divisor: Tensor) -> Observer:
+        """Return an observer as if ``x / divisor`` had been recorded.
+
+        Args:
+            divisor: Positive, float32, shape ``(channels,)``.
+        """
+        self.require_observed()
+        observer = self._fresh()
+        histogram, low, high = self.channels.histogram(divisor, observer.bins)
+        observer.histogram.copy_(histogram)
+        observer.min_val.copy_(low)
+        observer.max_val.copy_(high)
+        return observer
+
+    def _fresh(self) -> HistogramRecord:
+        return _SEARCHES[self.search](replace(self.spec, observer=self.search), self.label)

@@ -1,0 +1,112 @@
+"""A histogram of each channel of a tensor, from which that of the rescaled tensor follows."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+BINS = 512  # per channel, over a power of two on both sides of zero; even, so that zero is an edge
+_PARTS = 4  # each bin is dealt out in this many places
+_LEAST_EXPONENT = -30
+# Elements counted at once: index tensors of a long sequence would take more memory than the model.
+_CHUNK = 2**20
+
+
+class ChannelRecord(nn.Module):
+    """Counts the values of each channel, the last dimension, on a range that grows with the data.
+
+    Ranges are powers of two around zero, so that a range that grows merges whole bins and loses
+    nothing but resolution.
+
+    Attributes:
+        counts: float32, shape ``(channels, BINS)``; empty before the first tensor.
+        exponent: int64, ``(channels,)``: the range is ``[-2^exponent, 2^exponent]``.
+        low: float32, ``(channels,)``: smallest value.
+        high: float32, ``(channels,)``: largest value.
+        squares: float64, ``(channels,)``: sum of squares.
+        rows: int64, ``()``: values per channel.
+    """
+
+    counts: Tensor
+    exponent: Tensor
+    low: Tensor
+    high: Tensor
+    squares: Tensor
+    rows: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("counts", torch.zeros(0, BINS))
+        self.register_buffer("exponent", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("low", torch.zeros(0))
+        self.register_buffer("high", torch.zeros(0))
+        self.register_buffer("squares", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
+
+    def observe(self, x: Tensor) -> None:
+        """Add the non-empty, finite tensor ``x``, shape ``(..., channels)``."""
+        rows = x.reshape(-1, x.shape[-1]).float()
+        if self.rows == 0:
+            self._start(rows)
+        low, high = torch.aminmax(rows, dim=0)
+        self.low = torch.minimum(self.low, low)
+        self.high = torch.maximum(self.high, high)
+        self._grow(torch.maximum(-self.low, self.high))
+        for part in torch.split(rows, max(1, _CHUNK // rows.shape[1])):
+            self._count(part)
+        self.rows = self.rows + len(rows)
+
+    def rms(self) -> Tensor:
+        """Return each channel's root mean square, float64, shape ``(channels,)``."""
+        return (self.squares / self.rows).sqrt()
+
+    def histogram(self, divisor: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the histogram of ``x / divisor`` over all channels, with its low and high end.
+
+        Args:
+            divisor: Positive, float32, shape ``(channels,)``.
+            bins: Of the result.
+
+        Returns:
+            float32 of the shapes ``(bins,)``, ``()`` and ``()``.
+        """
+        lows, highs = self.low / divisor, self.high / divisor
+        low, high = lows.min(), highs.max()
+        channel, bin_ = self.counts.nonzero(as_tuple=True)
+        width = torch.exp2(self.exponent.float()) * (2 / BINS) / divisor
+        share = self.counts[channel, bin_] / _PARTS
+        total = share.new_zeros(bins)
+        for part in range(_PARTS):
+            place = (bin_ - BINS // 2 + (part + 0.5) / _PARTS) * width[channel]
+            place = place.clamp(lows[channel], highs[channel])
+            index = ((place - low) / (high - low) * bins).long().clamp_(0, bins - 1)
+            total += torch.bincount(index, share, minlength=bins)
+        return total, low, high
+
+    def _start(self, rows: Tensor) -> None:
+        channels = rows.shape[1]
+        self.counts = rows.new_zeros(channels, BINS)
+        self.exponent = torch.full_like(self.counts[:, 0], _LEAST_EXPONENT, dtype=torch.int64)
+        self.low, self.high = rows[0].clone(), rows[0].clone()
+        self.squares = rows.new_zeros(channels, dtype=torch.float64)
+
+    def _grow(self, largest: Tensor) -> None:
+        """Merge bins, pairwise as often as needed, so that ``largest`` fits each range."""
+        exponent = torch.log2(largest.clamp(min=2.0**_LEAST_EXPONENT)).ceil().long()
+        steps = (exponent - self.exponent).clamp(min=0)
+        if not bool(steps.any()):
+            return
+        half = BINS // 2
+        bins = torch.arange(-half, half, device=steps.device)
+        target = (bins >> steps.clamp(max=BINS.bit_length())[:, None]) + half
+        self.counts = torch.zeros_like(self.counts).scatter_add_(1, target, self.counts)
+        self.exponent = self.exponent + steps
+
+    def _count(self, rows: Tensor) -> None:
+        half = BINS // 2
+        place = rows * (half * torch.exp2(-self.exponent.float()))
+        index = place.floor().long().clamp_(-half, half - 1)
+        index += half + BINS * torch.arange(len(self.counts), device=rows.device)
+        counts = torch.bincount(index.flatten(), minlength=self.counts.numel())
+        self.counts = self.counts + counts.reshape(self.counts.shape)
+        self.squares = self.squares + rows.double().square().sum(0)
