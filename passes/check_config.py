@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 from torch.fx import GraphModule
@@ -14,7 +14,7 @@ from quantfx.passes.decisions import Decisions
 from quantfx.passes.errors import ConfigError, PipelineError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.recipe import Recipe
-from quantfx.passes.rule import ACTIVATIONS, WEIGHTS, Rule
+from quantfx.passes.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead
 from quantfx.passes.selectors import (
     CallSelector,
     CallSite,
@@ -25,6 +25,8 @@ from quantfx.passes.selectors import (
 )
 from quantfx.passes.spec_change import FLOAT
 from quantfx.patterns.errors import QuantfxWarning, did_you_mean
+from quantfx.patterns.quant import quant_of
+from quantfx.patterns.template import PatternNode, Role, Template
 
 RULE = "config"  # stands where a remark about a node says which operator it is
 _CHOICES = ("error", "warning")
@@ -38,6 +40,8 @@ class CheckConfig(Pass):
        that no template quantizes.
     2. A spec name that the backend does not bind.
     3. A mode that no template of the backend has, or none for the operator that a rule names.
+
+    A rule that selects something but decides or changes nothing there is a warning and a remark.
 
     Attributes:
         unmatched: What a rule that selects nothing is: an ``error``, or a ``warning`` and a remark.
@@ -65,7 +69,13 @@ class CheckConfig(Pass):
         unmatched = [*_unmatched(recipe, calls), *_unquantized(recipe, calls)]
         if self.unmatched == "error":
             _require([message for _, message in unmatched], "pass strict=False to go on without")
-        vain = [*unmatched, *_shadowed(module, recipe, calls, {rule for rule, _ in unmatched})]
+        decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
+        known = {rule for rule, _ in unmatched}
+        vain = [
+            *unmatched,
+            *_shadowed(recipe, calls, decisions, known),
+            *_without_effect(recipe, calls, decisions, known),
+        ]
         for _, message in vain:
             warnings.warn(message, QuantfxWarning, stacklevel=2)
         remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in vain)
@@ -159,11 +169,104 @@ def _no_template(recipe: Recipe, call: CallSite, mode: str) -> str | None:
 
 
 def _shadowed(
-    module: GraphModule, recipe: Recipe, calls: list[CallSite], unmatched: set[Rule]
+    recipe: Recipe,
+    calls: list[CallSite],
+    decisions: Mapping[str, Decisions],
+    unmatched: set[Rule],
 ) -> Iterator[tuple[Rule, str]]:
     """Yield rules whose mode is decided by others wherever they select."""
-    decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
     deciding = {decisions[call.graph].of(call.node).rule for call in calls}
     for rule in recipe.config.rules:
         if rule.mode is not None and not rule.specs and rule not in deciding | unmatched:
             yield rule, f"rule {rule} decides nothing: other rules decide wherever it selects"
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """An argument that ``template`` quantizes, and the spec and kind of tensor it is there."""
+
+    template: Template
+    slot: str
+    spec: str
+    kind: str
+    is_anchor: bool
+
+
+def _without_effect(
+    recipe: Recipe,
+    calls: list[CallSite],
+    decisions: Mapping[str, Decisions],
+    unmatched: set[Rule],
+) -> Iterator[tuple[Rule, str]]:
+    """Yield rules that change tensors of which none is quantized with the spec they speak of."""
+    single = [(rule, each) for rule in recipe.config.rules for each in _changes(rule)]
+    if not single:
+        return
+    readings = _readings(recipe)
+    reads = [(call, list(_reads(recipe, call, decisions, readings))) for call in calls]
+    for rule, each in single:
+        has_effect = any(
+            each.selector.selects(call) and any(each.change(read) is not None for read in of_call)
+            for call, of_call in reads
+            if of_call
+        )
+        if not has_effect and rule not in unmatched:
+            what = f"{each.specs[0][0]}: " if each.specs else ""
+            yield (
+                rule,
+                f"rule {rule}: {what}changes nothing: in the modes chosen, no tensor that it "
+                "selects is quantized with a spec that it fits",
+            )
+
+
+def _changes(rule: Rule) -> list[Rule]:
+    """Return one rule for each change that ``rule`` makes."""
+    if rule.tensor is not None:
+        return [rule]
+    return [replace(rule, mode=None, specs=(change,)) for change in rule.specs]
+
+
+def _reads(
+    recipe: Recipe,
+    call: CallSite,
+    decisions: Mapping[str, Decisions],
+    readings: Mapping[object, list[_Reading]],
+) -> Iterator[TensorRead]:
+    """Yield the tensors of ``call`` as the templates that may take it quantize them."""
+    decision = decisions[call.graph].of(call.node)
+    asked = {recipe.config.default, *(rule.mode for rule in recipe.config.rules)}
+    for reading in readings.get(call.node.target, ()):
+        template = reading.template
+        if reading.is_anchor and template.mode != decision.mode:
+            continue
+        if reading.is_anchor and template.on_request and decision.rule is None:
+            continue
+        if template.mode not in asked:
+            continue
+        for site in call.tensors():
+            if site.removeprefix(f"{call.name}.").partition(".")[0] == reading.slot:
+                yield TensorRead(site, reading.spec, reading.kind, recipe.spec(reading.spec))
+
+
+def _readings(recipe: Recipe) -> Mapping[object, list[_Reading]]:
+    """Return what the recipe's templates quantize, by overload."""
+    found: dict[object, list[_Reading]] = {}
+    for template in recipe.patterns.templates:
+        specs = {role: quant_of(text).spec for role, text in template.quant}
+        for node in template.nodes:
+            for argument, binding in node.arguments:
+                if not isinstance(binding, Role) or not specs.get(binding.name):
+                    continue
+                spec = specs[binding.name]
+                kind = WEIGHTS if template.is_weight(binding.name) else ACTIVATIONS
+                for target, slot in _slots(node, argument):
+                    reading = _Reading(template, slot, spec, kind, node is template.anchor)
+                    found.setdefault(target, []).append(reading)
+    return found
+
+
+def _slots(node: PatternNode, argument: str) -> Iterator[tuple[object, str]]:
+    """Yield each overload that ``node`` may be, with the arguments that may stand for one."""
+    for op in node.ops:
+        commutes = op.commutes if op.commutes and argument in op.commutes else (argument,)
+        yield from ((target, slot) for target in op.targets for slot in commutes)

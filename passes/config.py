@@ -94,8 +94,7 @@ class Config:
             mode: How to quantize; None keeps float.
             specs: As for `module`.
         """
-        name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
-        return self._with(TypeSelector(name), mode, specs)
+        return self._with(TypeSelector(_class_name(kind)), mode, specs)
 
     def op(
         self, name: str | OpOverload[..., Any], mode: Choice = INHERIT, **specs: Specs
@@ -129,6 +128,10 @@ class Config:
             mode: How to quantize; None keeps float.
             specs: As for `module`.
         """
+        if not callable(function):
+            raise ConfigError(
+                f"where={function!r}: give a function of the node that returns a bool"
+            )
         return self._with(Where(function), mode, specs)
 
     def tensor(
@@ -170,7 +173,7 @@ class Config:
             return given
         if isinstance(given, Mapping):
             return Config(*config_text.from_table(given, "config"))
-        if isinstance(given, Path) or str(given).endswith((".toml", ".json")):
+        if isinstance(given, Path) or str(given).lower().endswith((".toml", ".json")):
             return Config(*config_text.read(Path(given)))
         if given in (*MODES, FLOAT):
             return Config(mode_of(given))
@@ -232,6 +235,16 @@ class Config:
 
     def _and(self, rule: Rule) -> Config:
         return replace(self, rules=(*self.rules, rule))
+
+
+def _class_name(kind: object) -> str:
+    if isinstance(kind, str):
+        return kind
+    if isinstance(kind, type):
+        return f"{kind.__module__}.{kind.__qualname__}"
+    given = type(kind).__name__
+    fix = f"; give its class, {given}" if isinstance(kind, nn.Module) else ""
+    raise ConfigError(f"type: a {given} is neither a class of modules nor the name of one{fix}")
 
 
 def _change(where: str, options: Mapping[str, Any]) -> SpecChange:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, cast
 
 from quantfx.passes.errors import ConfigError
-from quantfx.passes.rule import Rule, mode_of, specs_of
+from quantfx.passes.rule import SELECTORS, Rule, mode_of, specs_of
 from quantfx.passes.selectors import NAMED, Everything, Named, Selector, TensorSelector
 from quantfx.passes.spec_change import FLOAT, Change, Float, change_of
 from quantfx.patterns.place import Place
@@ -34,7 +34,6 @@ from quantfx.patterns.template import Mode
 
 SCHEMA = 1
 Parts: TypeAlias = tuple[Mode | Float, tuple[Rule, ...]]
-_SELECTORS = (*NAMED, Everything.kind)
 _RULE_HEADER = re.compile(r"\s*\[\[\s*rule\s*\]\]")
 
 
@@ -69,16 +68,17 @@ def read(path: Path) -> Parts:
         ConfigError: the file cannot be read, or as for `from_table`.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path.name}: not UTF-8 text: {error.reason}") from error
-    return (from_json if path.suffix == ".json" else from_toml)(text, path.name)
+    return (from_json if path.suffix.lower() == ".json" else from_toml)(text, path.name)
 
 
 def from_toml(text: str, file: str) -> Parts:
     """Return the config that TOML ``text`` describes; errors call it ``file``."""
+    _require_text(text, file)
     try:
         table = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -89,6 +89,7 @@ def from_toml(text: str, file: str) -> Parts:
 
 def from_json(text: str, file: str) -> Parts:
     """Return the config that JSON ``text`` describes; errors call it ``file``."""
+    _require_text(text, file)
     try:
         table = json.loads(text)
     except json.JSONDecodeError as error:
@@ -108,6 +109,9 @@ def from_table(table: Mapping[str, Any], file: str, lines: Iterable[int] = ()) -
         ConfigError: names the rule and the nearest valid name.
     """
     place = Place(file, error=ConfigError)
+    odd = [key for key in table if not isinstance(cast(object, key), str)]
+    if odd:
+        raise place.error(f"key {odd[0]!r} is not text; a config holds schema, default and rule")
     place.known_keys(table, ("schema", "default", "rule"))
     schema = table.get("schema", SCHEMA)
     if schema != SCHEMA:
@@ -130,10 +134,15 @@ def from_table(table: Mapping[str, Any], file: str, lines: Iterable[int] = ()) -
     return default, tuple(rules)
 
 
+def _require_text(text: object, file: str) -> None:
+    if not isinstance(text, str):
+        raise ConfigError(f"{file}: expected a str of text, not {type(text).__name__}")
+
+
 def _rule(table: Mapping[str, Any], place: Place) -> Rule:
-    given = [key for key in table if key in _SELECTORS]
+    given = [key for key in table if key in SELECTORS]
     if len(given) != 1:
-        raise place.error(f"a rule has one selector of {_SELECTORS}, not {given or 'none'}")
+        raise place.error(f"a rule has one selector of {SELECTORS}, not {given or 'none'}")
     [kind] = given
     selector: Selector = Everything()
     if kind == Everything.kind:

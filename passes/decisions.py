@@ -68,19 +68,27 @@ class Decisions:
         """Return the spec of the tensor at ``edge``, with what the config changes in it.
 
         Raises:
-            ConfigError: the changed spec contradicts itself; names the rules.
+            ConfigError: the changed spec contradicts itself, or is none that the backend's kernels
+                take; names the rules.
         """
         spec = self._recipe.spec(_spec_name(edge, template))
         spoken = self._changes(edge, template)
         change = merge([each for _, each in spoken])
         if change is None or isinstance(change, str):
             return spec
+        rules = ", ".join(str(rule) for rule, _ in spoken)
+        where = f"rule {rules}: '{change}' does not fit {edge.node.name}.{edge.slot}"
         try:
-            return change.apply(spec)
+            changed = change.apply(spec)
         except SpecError as error:
-            rules = ", ".join(str(rule) for rule, _ in spoken)
-            site = f"{edge.node.name}.{edge.slot}"
-            raise ConfigError(f"rule {rules}: '{change}' does not fit {site}: {error}") from error
+            raise ConfigError(f"{where}: {error}") from error
+        required = _required(spec, changed)
+        if required is not None:
+            raise ConfigError(
+                f"{where}: the kernels of backend '{self._recipe.name}' take {required}; use "
+                "backend.with_specs(...) for graphs that are not compiled"
+            )
+        return changed
 
     def _changes(self, edge: Edge, template: Template) -> list[tuple[Rule, Change]]:
         """Return what rules say about a tensor, the most particular one last."""
@@ -89,8 +97,7 @@ class Decisions:
             return []
         name = _spec_name(edge, template)
         kind = WEIGHTS if template.is_weight(edge.role) else ACTIVATIONS
-        is_integer = isinstance(self._recipe.spec(name), QuantSpec)
-        read = TensorRead(f"{call.name}.{edge.slot}", name, kind, is_integer)
+        read = TensorRead(f"{call.name}.{edge.slot}", name, kind, self._recipe.spec(name))
         return [(rule, change) for rule in rules if (change := rule.change(read)) is not None]
 
     def _rules_at(self, node: Node) -> tuple[CallSite, list[Rule]]:
@@ -100,6 +107,20 @@ class Decisions:
             selecting = [rule for rule in self._rules if rule.selector.selects(call)]
             self._selecting[node] = (call, selecting)
         return self._selecting[node]
+
+
+def _required(spec: Concrete, changed: Concrete) -> str | None:
+    """Return what kernels take of ``spec`` that ``changed`` is not.
+
+    A kernel is made for one dtype, and for weights without zero point: Inductor ignores theirs.
+    """
+    if changed.dtype != spec.dtype:
+        return f"{spec.dtype_name} there, not {changed.dtype_name}"
+    if not isinstance(spec, QuantSpec) or not isinstance(changed, QuantSpec):
+        return None
+    if spec.axis is not None and spec.symmetric and not changed.symmetric:
+        return "symmetric weights, without a zero point, not affine ones"
+    return None
 
 
 def _spec_name(edge: Edge, template: Template) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from numbers import Real
 
 import torch
 from torch import Tensor
@@ -17,7 +19,7 @@ class Fixed:
     """Makes the observer of a spec with known qparams: ``QuantSpec(..., observer=Fixed(s, z))``.
 
     Attributes:
-        scale: Positive.
+        scale: Positive and finite.
         zero_point: Inside the spec's integer range.
     """
 
@@ -25,8 +27,8 @@ class Fixed:
     zero_point: int = 0
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
-            raise SpecError(f"a fixed scale must be positive, not {self.scale}")
+        if not isinstance(self.scale, Real) or not math.isfinite(self.scale) or self.scale <= 0:
+            raise SpecError(f"a fixed scale must be positive and finite, not {self.scale!r}")
 
     def __call__(self, spec: QuantSpec, label: str) -> FixedObserver:
         """Return the observer.

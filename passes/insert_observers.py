@@ -81,6 +81,8 @@ class _Observers:
                 observer.sources = tuple(
                     self._source(observer, site, groups) for site in observer.derived.sources
                 )
+        for _, observer in self.by_group.values():
+            _require_acyclic(observer, ())
 
     def _source(self, derived: Observer, site: Site, groups: Mapping[Site, str]) -> nn.Module:
         if site not in groups:
@@ -98,6 +100,20 @@ class _Observers:
             self.count += 1
             if not any(hasattr(module, name) for module in self.modules):
                 return name
+
+
+def _require_acyclic(observer: nn.Module, trail: tuple[DerivedObserver, ...]) -> None:
+    """Refuse an observer whose qparams derive, by way of ``trail``, from themselves."""
+    if not isinstance(observer, DerivedObserver):
+        return
+    if observer in trail:
+        cycle = " <- ".join(each.label for each in (*trail[trail.index(observer) :], observer))
+        raise SpecError(
+            f"qparams derive from themselves: {cycle}; give one of these sites a spec that "
+            "observes, or leave it float"
+        )
+    for source in observer.sources:
+        _require_acyclic(source, (*trail, observer))
 
 
 def _wanted(module: GraphModule) -> dict[Node, _Want]:

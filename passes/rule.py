@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantfx.passes.errors import ConfigError
-from quantfx.passes.selectors import Everything, Named, Selector, TensorSelector
+from quantfx.passes.selectors import NAMED, Everything, Named, Selector, TensorSelector
+from quantfx.passes.spec import Concrete, QuantSpec
 from quantfx.passes.spec_change import FLOAT, Change, Float, SpecChange, change_of
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.template import MODES, Mode
 
 ACTIVATIONS = "activations"
 WEIGHTS = "weights"
+SELECTORS = (*NAMED, Everything.kind)  # the keys of a rule's selector in files
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,15 @@ class TensorRead:
 
     Attributes:
         site: ``conv2d_3.input``.
-        spec: Name of its spec.
+        name: Name of its spec.
         kind: ``activations`` or ``weights``.
-        integer: Whether its spec is one of integers.
+        spec: What the backend binds to that name.
     """
 
     site: str
-    spec: str
+    name: str
     kind: str
-    integer: bool
+    spec: Concrete
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,14 @@ class Rule:
     tensor: Change | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.selector, Named) and not self.selector.name:
-            raise ConfigError(f"{self.selector.kind}='' selects nothing: name something")
+        if isinstance(self.selector, Named):
+            _require_name(self.selector)
+        for name, _ in self.specs:
+            if name in (*SELECTORS, "mode"):
+                raise ConfigError(
+                    f"{self}: '{name}' cannot name a spec, in files it has a meaning of its own: "
+                    "give each selector a rule, and each change the name of a spec"
+                )
         if isinstance(self.selector, TensorSelector):
             if self.tensor is None or self.mode is not None or self.specs:
                 raise ConfigError(f"{self}: give options such as observer=..., or None for float")
@@ -68,20 +76,41 @@ class Rule:
         """Return what this rule, which selects the call, changes in a tensor that the call reads.
 
         What is said of all activations or weights passes by specs that are no integers: a cast
-        has no range and no observer.
+        has no range and no observer. In the same way what is said of the whole model leaves the
+        observers of dynamic specs alone, which have none.
         """
         if isinstance(self.selector, TensorSelector):
             return self.tensor if self.selector.selects_tensor(read.site) else None
         return merge(
             [
-                change
+                said
                 for name, change in self.specs
-                if name == read.spec or (name == read.kind and (read.integer or change == FLOAT))
+                if (said := self._said(name, change, read)) is not None
             ]
         )
 
+    def _said(self, name: str, change: Change, read: TensorRead) -> Change | None:
+        if name == read.name:
+            return change
+        if name != read.kind:
+            return None
+        if isinstance(change, str):
+            return change
+        if not isinstance(read.spec, QuantSpec):
+            return None
+        is_passed = read.spec.dynamic and isinstance(self.selector, Everything)
+        return change.without_observing() if is_passed else change
+
     def __str__(self) -> str:
         return str(self.selector)
+
+
+def _require_name(selector: Named) -> None:
+    name: object = selector.name
+    if not isinstance(name, str):
+        raise ConfigError(f"{selector.kind}={name!r}: give a name as text")
+    if not name:
+        raise ConfigError(f"{selector.kind}='' selects nothing: name something")
 
 
 def merge(changes: list[Change]) -> Change | None:
@@ -118,6 +147,9 @@ def specs_of(table: Mapping[str, Any]) -> tuple[tuple[str, Change], ...]:
     """
     found: list[tuple[str, Change]] = []
     for name, value in table.items():
+        given: object = name
+        if not isinstance(given, str):
+            raise ConfigError(f"{given!r} is no name of a spec: give text")
         try:
             found.append((name, change_of(value)))
         except ConfigError as error:

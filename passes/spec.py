@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -51,7 +52,7 @@ class QuantSpec:
         axis: Channel axis of a per-channel spec; None is per-tensor.
         observer: Which observer finds the range; per-channel specs use ``min_max`` or
             ``weight_mse``, the others are for per-tensor specs. Or what makes an observer.
-        eps: Lower bound of the scale.
+        eps: Lower bound of the scale; positive and finite.
         pair_bound: How far the scale of a per-channel weight must grow so that no sum of two
             u8 x s8 products can leave a signed 16-bit register (see ``passes/qparams.py``).
             ``blocks`` pairs input channels (0,1), (2,3), ... (convolutions); ``adjacent`` pairs
@@ -87,6 +88,13 @@ class QuantSpec:
             )
         if self.observer == "weight_mse" and (self.axis is None or not self.symmetric):
             raise SpecError("'weight_mse' is for symmetric per-channel specs")
+        if self.observer == "weight_mse" and not self.quant_min < 0 < self.quant_max:
+            raise SpecError(
+                f"'weight_mse' needs a range around 0, not [{self.quant_min}, {self.quant_max}]: "
+                "use 'min_max'"
+            )
+        if not 0 < self.eps < math.inf:
+            raise SpecError(f"eps bounds the scale from below: positive and finite, not {self.eps}")
         if self.pair_bound != "none" and self.axis is None:
             raise SpecError("pair_bound needs a per-channel spec: set axis")
         if self.dynamic and self.axis is not None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, TypeAlias, TypedDict
+from typing import Any, Literal, TypeAlias, TypedDict, get_args
 
 import torch
 
@@ -14,6 +15,7 @@ from quantfx.patterns.errors import did_you_mean
 
 Float = Literal["float"]
 FLOAT: Float = "float"
+_OBSERVERS: tuple[str, ...] = get_args(ObserverName)
 _DTYPES = {str(dtype).removeprefix("torch."): dtype for dtype in INTEGER_RANGES}
 
 
@@ -53,12 +55,12 @@ class SpecChange:
         """Return the change that ``options`` describe.
 
         Raises:
-            ConfigError: an option or its type is unknown; names the nearest.
+            ConfigError: an option, its type or an observer is unknown; names the nearest.
         """
         for name, value in options.items():
             if name not in _TYPES:
-                raise ConfigError(f"unknown option '{name}'{did_you_mean(name, _TYPES)}")
-            _require_type(name, value)
+                raise ConfigError(f"unknown option '{name}'{did_you_mean(str(name), _TYPES)}")
+            _require_valid(name, value)
         given = dict(options)
         if not given:
             raise ConfigError(f"nothing to change is given; one of {tuple(_TYPES)}")
@@ -70,6 +72,11 @@ class SpecChange:
         """Return what is changed, by option name."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in named.items() if value is not None}
+
+    def without_observing(self) -> SpecChange | None:
+        """Return what is left for a spec that observes nothing; None if nothing is."""
+        left = replace(self, **dict.fromkeys(_OBSERVING))
+        return left if left.options() else None
 
     def over(self, earlier: SpecChange) -> SpecChange:
         """Return both changes in one; this one decides where both speak."""
@@ -84,6 +91,12 @@ class SpecChange:
         if not isinstance(spec, QuantSpec):
             raise SpecError(f"'{spec}' is no integer spec: there is nothing to change in it")
         options = self.options()
+        vain = [name for name in _OBSERVING if name in options]
+        if spec.dynamic and vain:
+            raise SpecError(
+                f"'{spec}' observes nothing, its range is found in each call: leave out "
+                f"{' and '.join(vain)}, or choose mode 'static'"
+            )
         if "dtype" in options:
             options["dtype"] = _DTYPES[options["dtype"]]
             low, high = INTEGER_RANGES[options["dtype"]]
@@ -96,6 +109,7 @@ class SpecChange:
 
 Change: TypeAlias = SpecChange | Float
 
+_OBSERVING = ("observer", "eps")
 _TYPES: dict[str, tuple[type, ...]] = {
     "dtype": (str, torch.dtype),
     "quant_min": (int,),
@@ -115,16 +129,21 @@ def change_of(value: object) -> Change:
     if value is None or value == FLOAT:
         return FLOAT
     if isinstance(value, SpecChange):
-        return value
+        return SpecChange.of(value.options())
     if isinstance(value, Mapping):
         return SpecChange.of(value)
     raise ConfigError(f"{value!r} is neither options such as {{observer: 'min_max'}} nor 'float'")
 
 
-def _require_type(name: str, value: object) -> None:
+def _require_valid(name: str, value: object) -> None:
     if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "symmetric"):
         wanted = " or ".join(each.__name__ for each in _TYPES[name])
         raise ConfigError(f"{name} = {value!r} is not of type {wanted}")
+    if name == "observer" and value not in _OBSERVERS:
+        nearest = did_you_mean(str(value), _OBSERVERS)
+        raise ConfigError(f"no observer {value!r}{nearest}; one of {_OBSERVERS}")
+    if isinstance(value, float | int) and name == "eps" and not 0 < value < math.inf:
+        raise ConfigError(f"{name} = {value!r} is not positive and finite")
 
 
 def _dtype_name(dtype: str | torch.dtype) -> str:

@@ -175,8 +175,8 @@ def test_activations_and_weights_are_told_apart() -> None:
     config = Config().op("linear", weights={"symmetric": True, "quant_min": -127})
     assert spec(MLP, config, "linear", "weight") == "s8[-127,127] symmetric per-channel(0)"
     assert spec(MLP, config, "linear", "input") == "u8[0,255] affine"
-    named = Config().op("linear", act={"dtype": "int8"})
-    assert spec(MLP, named, "linear", "input") == "s8[-128,127] affine"
+    named = Config().op("linear", act={"dtype": "uint8", "quant_max": 127})
+    assert spec(MLP, named, "linear", "input") == "u8[0,127] affine"
     # A cast has no range: what is said of all weights passes it by, what names it does not.
     assert spec(MLP, Config("fp16").weights(observer="min_max"), "linear", "weight") == "f16 cast"
     with pytest.raises(ConfigError, match="does not fit linear.weight: 'f16 cast' is no integer"):
@@ -188,6 +188,37 @@ def test_a_change_that_does_not_fit_names_rule_and_tensor() -> None:
     with pytest.raises(ConfigError) as error:
         annotated(MLP, config)
     assert "rule module='0': 'observer='histogram'' does not fit linear.weight" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Config().activations(dtype="int8"), "rule all: 'dtype='int8'' does not fit linear.input: the kernels of backend 'x86' take u8 there, not s8"),
+        (Config().op("linear", act={"dtype": "int32"}), "rule op='linear': 'dtype='int32'' does not fit linear.input: the kernels"),
+        (Config().op("linear", "dynamic", dynamic_act={"dtype": "int8"}), "take u8 there, not s8"),
+        (Config().weights(symmetric=False, observer="min_max"), "does not fit linear.weight: the kernels of backend 'x86' take symmetric weights"),
+    ],
+)  # fmt: skip
+def test_a_change_keeps_what_kernels_take(config: Config, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        annotated(MLP, config)
+    assert message in str(error.value)
+    assert "use backend.with_specs(...) for graphs that are not compiled" in str(error.value)
+
+
+def test_a_dynamic_spec_has_no_observer_to_change() -> None:
+    dynamic = Config("dynamic")
+    for config in (
+        dynamic.tensor("linear.input", eps=1.0),
+        dynamic.module("0", activations={"observer": "min_max"}),
+    ):
+        with pytest.raises(ConfigError, match="dynamic' observes nothing, its range is found in"):
+            annotated(MLP, config)
+    whole = dynamic.activations(observer="min_max", quant_max=127).module("2", "static")
+    assert spec(MLP, whole, "linear", "input") == "u8[0,127] affine dynamic"
+    static = dict(annotated(MLP, whole)["linear_1"].inputs)["input"]
+    assert isinstance(static, QuantSpec)
+    assert static.observer == "min_max"
 
 
 def test_tensors_that_must_share_refuse_different_specs_by_name() -> None:

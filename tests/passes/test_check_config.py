@@ -81,6 +81,43 @@ def test_a_rule_that_others_outdo_everywhere_is_a_warning() -> None:
 
 
 @pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (Config().module("fc", conv_weight={"eps": 1.0}), "rule module='fc': conv_weight: changes nothing"),
+        (Config().module("fc", "static", dynamic_act={"quant_max": 127}), "module='fc': dynamic_act: changes nothing"),
+        (Config().op("relu", activations={"symmetric": True}), "rule op='relu': activations: changes nothing"),
+        (Config("fp16").weights(observer="min_max"), "rule all: weights: changes nothing"),
+        (Config("weight-only").activations(observer="min_max"), "rule all: activations: changes nothing"),
+        (Config("dynamic").activations(observer="min_max"), "rule all: activations: changes nothing"),
+        (Config().op("linear", "weight-only").tensor("linear.input", None), "rule tensor='linear.input': changes nothing"),
+    ],
+)  # fmt: skip
+def test_a_change_that_nothing_takes_is_a_warning_and_a_row(config: Config, message: str) -> None:
+    backend = x86().with_config(config)
+    with pytest.warns(QuantfxWarning) as caught:
+        prepared = backend.prepare(graph())
+    [warning] = [str(each.message) for each in caught if each.category is QuantfxWarning]
+    assert message in warning
+    assert warning in [remark.message for remark in skipped(prepared, backend.recipe)]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config().module("fc", linear_weight={"observer": "min_max"}),
+        Config().op("linear", "dynamic", dynamic_act={"quant_max": 127}),
+        Config().op("conv2d", conv_weight={"observer": "min_max"}, activations={"observer": "mse"}),
+        Config("dynamic").module("left", "static").activations(observer="min_max"),
+        Config().tensor("conv2d*.input", observer="min_max"),
+    ],
+)
+def test_a_change_that_some_tensor_takes_is_none(config: Config) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", QuantfxWarning)
+        x86().with_config(config).prepare(graph())
+
+
+@pytest.mark.parametrize(
     ("backend", "config", "message"),
     [
         (xpu, Config("dynamic"), "the default: backend 'xpu' has no mode 'dynamic', only static"),

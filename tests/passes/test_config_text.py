@@ -70,6 +70,15 @@ def test_errors_name_the_line_and_the_fix(
     assert message in str(error.value)
 
 
+def test_a_byte_order_mark_and_an_ending_in_capitals(tmp_path: Path) -> None:
+    for name, text in (
+        ("A.TOML", Config("dynamic").to_toml()),
+        ("B.JSON", Config("dynamic").to_json()),
+    ):
+        (tmp_path / name).write_text(text, encoding="utf-8-sig")
+        assert Config.of(str(tmp_path / name)) == Config("dynamic")
+
+
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="none.toml: cannot be read"):
         Config.of(tmp_path / "none.toml")

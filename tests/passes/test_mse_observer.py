@@ -118,7 +118,9 @@ def test_every_observer_name_makes_its_observer() -> None:
     for name, cls in OBSERVERS.items():
         spec = QuantSpec(torch.uint8, 0, 255, observer="min_max")
         if name == "weight_mse":
-            spec = replace(spec, dtype=torch.int8, quant_max=127, symmetric=True, axis=0)
+            spec = replace(
+                spec, dtype=torch.int8, quant_min=-128, quant_max=127, symmetric=True, axis=0
+            )
         observer = make_observer(replace(spec, observer=name), "conv1")
         assert type(observer) is cls
         assert observer.label == "conv1"

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -51,6 +52,14 @@ def test_what_a_caller_may_give() -> None:
         ({"dtype": "int88"}, "dtype 'int88' (did you mean 'int8'?)"),
         ({"symmetric": 1}, "symmetric = 1 is not of type bool"),
         ({"quant_min": True}, "quant_min = True is not of type int"),
+        (
+            {"observer": "minmax"},
+            "no observer 'minmax' (did you mean 'min_max'?); one of ('histogram', ",
+        ),
+        (SpecChange(dtype="int88"), "dtype 'int88' (did you mean 'int8'?)"),
+        ({1: 2}, "unknown option '1'"),
+        ({"eps": 0}, "eps = 0 is not positive and finite"),
+        ({"eps": float("nan")}, "eps = nan is not positive and finite"),
         ({"eps": "small"}, "eps = 'small' is not of type float or int"),
         (3, "3 is neither options"),
     ],
@@ -68,3 +77,7 @@ def test_what_does_not_fit() -> None:
         )
     with pytest.raises(SpecError, match="'f16 cast' is no integer spec"):
         SpecChange(observer="mse").apply(CastSpec(torch.float16))
+    with pytest.raises(
+        SpecError, match="observes nothing.*: leave out observer and eps, or choose"
+    ):
+        SpecChange(observer="mse", eps=0.1).apply(replace(ACT, dynamic=True))

@@ -192,11 +192,17 @@ def test_fixed_qparams_reach_the_sites_that_share_them() -> None:
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: Fixed(0.0), "a fixed scale must be positive, not 0.0"),
+    (lambda: Fixed(0.0), "a fixed scale must be positive and finite, not 0.0"),
+    (lambda: Fixed(float("inf")), "a fixed scale must be positive and finite, not inf"),
+    (lambda: Fixed("a"), "a fixed scale must be positive and finite, not 'a'"),  # type: ignore[arg-type]
+    (lambda: replace(ACT, eps=0.0), "eps bounds the scale from below: positive and finite, not 0"),
+    (lambda: replace(ACT, eps=float("inf")), "positive and finite, not inf"),
+    (lambda: replace(ACT, eps=float("nan")), "positive and finite, not nan"),
+    (lambda: replace(WEIGHT, quant_min=0, observer="weight_mse"), "needs a range around 0, not .0, 127.: use"),
     (lambda: Fixed(1.0, 300)(ACT, "here"), "here: zero point 300 is outside of 'u8"),
     (lambda: Fixed(1.0)(WEIGHT, "here"), "here: fixed qparams are per-tensor"),
 ])  # fmt: skip
-def test_fixed_qparams_that_cannot_be(make: Callable[[], object], message: str) -> None:
+def test_qparams_that_cannot_be(make: Callable[[], object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         make()
 
@@ -240,6 +246,22 @@ def test_a_source_may_come_later_in_the_graph() -> None:
     first, second = (n for n in module.graph.nodes if quantizes(n))
     assert first.args[1] == second.args[1]
     assert first.args[2] == 0  # the rule of products: zero point 0
+
+
+def test_a_cycle_of_derived_specs_is_refused() -> None:
+    def derived(node: str) -> QuantSpec:
+        return QuantSpec(torch.uint8, 0, 255, observer=Derived((Site("", node, "input"),)))
+
+    both: Wanted = {
+        "linear": {"input": derived("linear_1")},
+        "linear_1": {"input": derived("linear")},
+    }
+    with pytest.raises(
+        SpecError, match=r"\(linear\).input <- .*linear_1\).input <- .*linear\).input"
+    ):
+        case(lambda f, g, x: g(f(x)), linear(), linear(), **both).prepared()
+    with pytest.raises(SpecError, match="qparams derive from themselves: .*; give one of these"):
+        case(lambda f, x: f(x), linear(), linear={"input": derived("linear")}).prepared()
 
 
 def test_a_source_that_nothing_quantizes_is_named() -> None:
