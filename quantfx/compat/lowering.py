@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from torch.fx import GraphModule
 
+from quantfx.backends.targets import host
 from quantfx.compat.errors import ArgumentError
 from quantfx.compat.strip_guards import StripGuards
 from quantfx.passes.base import Context
 from quantfx.passes.editor import Editor
+from quantfx.passes.qdq import QUANTIZE_PER_TENSOR
+from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.schema import argument_value
 
 _TRANSPOSE = torch.ops.aten.t.default
 _PERMUTE = torch.ops.aten.permute.default
@@ -32,6 +37,13 @@ def lower_pt2e_quantized_to_x86(model: GraphModule, example_inputs: tuple[Any, .
 
     if not isinstance(model, GraphModule):
         raise ArgumentError(f"a {type(model).__name__} is no graph: use convert_pt2e first")
+    if host().saturates and _uses_full_range(model):
+        warnings.warn(
+            f"this CPU ({host().name}) has no VNNI: full-range int8 sums saturate and are silently "
+            "wrong. Use get_default_x86_inductor_quantization_config(reduce_range=True)",
+            QuantfxWarning,
+            stacklevel=2,
+        )
     with torch.no_grad():
         program = torch.export.export(model, example_inputs, strict=True)
         lowered: Any = program.run_decompositions(_composite_only()).module()
@@ -40,6 +52,12 @@ def lower_pt2e_quantized_to_x86(model: GraphModule, example_inputs: tuple[Any, .
         freezing_passes(lowered, example_inputs)
         constant_fold(lowered)
     return lowered  # type: ignore[no-any-return]
+
+
+def _uses_full_range(model: GraphModule) -> bool:
+    """Whether some activation reaches beyond the 7 bits that leave room in a 16-bit sum."""
+    quantizes = model.graph.find_nodes(op="call_function", target=QUANTIZE_PER_TENSOR)
+    return any(argument_value(node, "quant_max") > 127 for node in quantizes)
 
 
 def _composite_only() -> dict[Any, Any]:

@@ -108,5 +108,7 @@ def test_its_graph_is_drawn(graph_snapshot: SnapshotAssertion) -> None:
 
 
 def test_running_it_here_is_refused() -> None:
-    with pytest.raises(QuantfxError, match="graphs of backend 'npu' do not run on this machine"):
+    with pytest.raises(
+        QuantfxError, match="graphs of backend 'npu' are not for the int8 kernels of this machine"
+    ):
         quantize().compile()

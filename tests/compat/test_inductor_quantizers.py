@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx import compat
+from quantfx import QuantfxWarning, compat
 from quantfx.compat.specs import ANNOTATION_KEY
 from quantfx.passes.graphs import attribute
 from tests.compat.sample import DQ, Q, aten, count, export, find, observer, x86
@@ -224,10 +224,14 @@ def test_lowering_ends_in_onednn_operators() -> None:
     x = torch.randn(1, 4, 8, 8, generator=GENERATOR)
     # Something in front of the block: oneDNN adds to its own result, not to the caller's tensor.
     model = nn.Sequential(nn.Conv2d(4, 4, 1), residual_block())
-    prepared = compat.prepare_pt2e(export(model, x), x86())
+    config = compat.get_default_x86_inductor_quantization_config(reduce_range=True)
+    quantizer = compat.X86InductorQuantizer().set_global(config)
+    prepared = compat.prepare_pt2e(export(model, x), quantizer)  # right on every CPU
     prepared(x)
     module = compat.convert_pt2e(prepared)
-    lowered = compat.lower_pt2e_quantized_to_x86(module, (x,))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", QuantfxWarning)
+        lowered = compat.lower_pt2e_quantized_to_x86(module, (x,))
     onednn = torch.ops.onednn
     found = [count(lowered, onednn.qconv_pointwise.default)]
     found.append(count(lowered, onednn.qconv2d_pointwise.binary))
@@ -237,3 +241,12 @@ def test_lowering_ends_in_onednn_operators() -> None:
     torch.testing.assert_close(lowered(x), module(x), rtol=0.1, atol=0.1)
     with pytest.raises(ValueError, match="is no graph"):
         compat.lower_pt2e_quantized_to_x86(model, (x,))  # type: ignore[arg-type]  # the mistake
+
+
+def test_lowering_warns_where_sums_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    x = torch.randn(2, 8, generator=GENERATOR)
+    prepared = compat.prepare_pt2e(export(nn.Sequential(nn.Linear(8, 8)), x), x86())
+    prepared(x)
+    with pytest.warns(QuantfxWarning, match="reduce_range=True"):
+        compat.lower_pt2e_quantized_to_x86(compat.convert_pt2e(prepared), (x,))
