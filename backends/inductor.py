@@ -50,7 +50,14 @@ _KIND_OF_KERNEL = dict(_COUNTERS.values()) | {_FP16_KERNEL: "linear", KERNEL: "l
 
 # What Inductor's own patterns do not see in a q/dq graph as it is, or fail on.
 LOWER = Pipeline(
-    (IncludeZero(), ShieldAdds(), WidenCasts(), LowerWeightOnly(), SplitConstants()), name="lower"
+    (
+        IncludeZero(),
+        ShieldAdds(),
+        WidenCasts(),
+        LowerWeightOnly(),
+        SplitConstants(),  # last: weight-only linears, gone by now, need no copies
+    ),
+    name="lower",
 )
 
 
