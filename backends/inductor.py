@@ -51,7 +51,7 @@ _KIND_OF_KERNEL = dict(_COUNTERS.values()) | {_FP16_KERNEL: "linear", KERNEL: "l
 # What Inductor's own patterns do not see in a q/dq graph as it is, or fail on.
 LOWER = Pipeline(
     (
-        IncludeZero(),
+        IncludeZero(),  # this one and the next three do not depend on one another
         ShieldAdds(),
         WidenCasts(),
         LowerWeightOnly(),
