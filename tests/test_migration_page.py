@@ -15,7 +15,7 @@ from quantfx import Config
 from quantfx.backends import Backend
 from quantfx.backends.x86 import x86
 from quantfx.passes.contract import planned_matches
-from tests.models.seeded import seeded
+from quantfx.tools.seeded import seeded
 
 PAGE = (Path(__file__).parent.parent / "MIGRATION.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)

@@ -13,7 +13,7 @@ from quantfx import Config, backends
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.schema import is_aten_call
-from tests.models.seeded import seeded
+from quantfx.tools.seeded import seeded
 from tests.models.small import mlp
 
 X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -23,10 +23,10 @@ from quantfx.passes.capture import capture
 from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.loader import load
 from quantfx.patterns.schema import arguments, is_aten_call, overload
-from tests.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.resnet import resnet18, resnet50
 from tests.models.densenet import densenet121
-from tests.models.mobilenet_v2 import STAGES, mobilenet_v2
-from tests.models.resnet import resnet18, resnet50
 from tests.models.small import cat_pool_net, mlp, residual_block
 from tests.models.vit import vit_b_16
 from tests.torchao_reference import (

@@ -32,10 +32,10 @@ import quantfx
 from quantfx import backends
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.qdq import dtype_of, quantizes
-from tests.models.bert import BertConfig, EncoderLayer
-from tests.models.mobilenet_v2 import STAGES, mobilenet_v2
-from tests.models.resnet import resnet18
-from tests.models.seeded import seeded
+from quantfx.tools.bert import BertConfig, EncoderLayer
+from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.resnet import resnet18
+from quantfx.tools.seeded import seeded
 from tests.models.small import cat_pool_net
 
 _GENERATOR = torch.Generator().manual_seed(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from tests.models.seeded import seeded
+from quantfx.tools.seeded import seeded
 
 
 class DenseLayer(nn.Module):

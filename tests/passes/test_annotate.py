@@ -24,9 +24,9 @@ from quantfx.passes.qdq import dequantizes
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.loader import load
+from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.seeded import seeded
 from tests.export_cases import Net
-from tests.models.mobilenet_v2 import STAGES, mobilenet_v2
-from tests.models.seeded import seeded
 from tests.models.small import cat_pool_net, mlp
 
 VOCABULARY = Path(__file__).parents[2] / "patterns" / "vocabulary.toml"

@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 import quantfx
 from quantfx.backends.x86 import x86
 from quantfx.passes.contract import planned_matches, skipped
-from tests.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.bert import BertConfig, bert, bert_inputs
 
 TOKENS = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
 

@@ -21,7 +21,7 @@ from quantfx.backends.x86 import x86
 from quantfx.passes.config import Config
 from quantfx.passes.contract import planned_matches, skipped
 from quantfx.passes.observer import Observer
-from tests.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.bert import BertConfig, bert, bert_inputs
 from tests.models.decoders import rotary_attention, tiny_gpt, tiny_opt
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5]])

@@ -23,8 +23,8 @@ from quantfx.passes.pass_record import records_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.smooth_activations import MUL, SmoothActivations, smoothing_scale
 from quantfx.tools.metrics import sqnr_db
+from quantfx.tools.seeded import seeded
 from tests.export_cases import Net
-from tests.models.seeded import seeded
 
 SIZES = torch.tensor([0.02, 0.1, 1.0, 1.0, 1.0, 2.0, 3.0, 60.0])
 

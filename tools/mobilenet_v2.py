@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tests.models.seeded import seeded
+from quantfx.tools.seeded import seeded
 
 # Table 2 of the paper: expansion, output channels, blocks, stride of the first block.
 STAGES = (
@@ -41,11 +41,14 @@ class InvertedResidual(nn.Module):
         self.adds_input = stride == 1 and channels == out
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map features to features, of half the size at stride 2."""
         out: Tensor = self.conv(x)
         return x + out if self.adds_input else out
 
 
 class MobileNetV2(nn.Module):
+    """A convolution, stages of inverted residuals, and a classifier."""
+
     def __init__(
         self, stages: tuple[tuple[int, int, int, int], ...], last: int, classes: int
     ) -> None:
@@ -64,6 +67,7 @@ class MobileNetV2(nn.Module):
         self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(last, classes))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(n, 3, height, width)`` to logits ``(n, classes)``."""
         x = self.avgpool(self.features(x)).flatten(1)
         logits: Tensor = self.classifier(x)
         return logits

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from tests.models.seeded import seeded
+from quantfx.tools.seeded import seeded
 
 
 def conv_bn(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -18,6 +18,8 @@ def conv_bn(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequent
 
 
 class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut."""
+
     expansion = 1
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -28,6 +30,7 @@ class BasicBlock(nn.Module):
         self.downsample = shortcut(channels, width, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map features to features, of half the size at stride 2."""
         identity = x
         out: Tensor = self.relu(self.conv1(x))
         out = self.conv2(out)
@@ -39,6 +42,8 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions and a shortcut; the last one widens four times."""
+
     expansion = 4
 
     def __init__(self, channels: int, width: int, stride: int) -> None:
@@ -50,6 +55,7 @@ class Bottleneck(nn.Module):
         self.downsample = shortcut(channels, width * self.expansion, stride)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map features to features, of half the size at stride 2."""
         identity = x
         out: Tensor = self.relu(self.conv1(x))
         out = self.relu(self.conv2(out))
@@ -93,6 +99,7 @@ class ResNet(nn.Module):
         self.fc = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map images ``(n, 3, height, width)`` to logits ``(n, classes)``."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         logits: Tensor = self.fc(self.avgpool(self.blocks(x)).flatten(1))
         return logits

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.models.seeded import seeded
+from quantfx.tools.seeded import seeded
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,13 @@ class BertConfig:
 
     @property
     def intermediate(self) -> int:
+        """Width between the two linears of a layer."""
         return 4 * self.hidden
 
 
 class Embeddings(nn.Module):
+    """The sum of what a token, its position and its segment (always the first) stand for."""
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.words = nn.Embedding(config.vocabulary, config.hidden)
@@ -43,6 +46,7 @@ class Embeddings(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        """Map tokens, batch x length, to hidden states."""
         positions = torch.arange(tokens.shape[1], device=tokens.device)
         x = self.words(tokens) + self.token_types(torch.zeros_like(tokens))
         x = x + self.positions(positions)
@@ -51,6 +55,8 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    """Attention of several heads, without the linear that mixes them again."""
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.heads = config.heads
@@ -65,6 +71,7 @@ class SelfAttention(nn.Module):
         return x.view(x.shape[0], x.shape[1], self.heads, -1).transpose(1, 2)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map hidden states to the heads' contexts side by side; ``mask`` is added to scores."""
         query, key, value = (self.split(layer(x)) for layer in (self.query, self.key, self.value))
         if self.fused:
             context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -76,6 +83,8 @@ class SelfAttention(nn.Module):
 
 
 class EncoderLayer(nn.Module):
+    """Attention, then two linears with gelu between, each added to what it read and normalised."""
+
     def __init__(self, config: BertConfig) -> None:
         super().__init__()
         self.attention = SelfAttention(config)
@@ -88,6 +97,7 @@ class EncoderLayer(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map hidden states to hidden states; ``mask`` is added to attention scores."""
         attended = self.dropout(self.attention_output(self.attention(x, mask)))
         x = self.attention_norm(attended + x)
         fed_forward = self.dropout(self.output(self.gelu(self.intermediate(x))))
@@ -109,6 +119,7 @@ class Bert(nn.Module):
                 nn.init.normal_(module.weight, std=0.02)
 
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the hidden states, batch x length x hidden, and the pooled first token."""
         x: Tensor = self.embeddings(tokens)
         additive = (1.0 - mask[:, None, None, :].to(x.dtype)) * torch.finfo(x.dtype).min
         for layer in self.layers:
@@ -124,9 +135,11 @@ def bert(config: BertConfig | None = None) -> Bert:
     return seeded(lambda: Bert(config or BertConfig()))
 
 
-def bert_inputs(config: BertConfig, batch: int = 1, length: int = 16) -> tuple[Tensor, Tensor]:
+def bert_inputs(
+    config: BertConfig, batch: int = 1, length: int = 16, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Random tokens, and a mask that hides the last quarter of each row."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(config.vocabulary, (batch, length), generator=generator)
     mask = (torch.arange(length) < length - length // 4).long().repeat(batch, 1)
     return tokens, mask
