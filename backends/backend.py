@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 
 from torch.fx import GraphModule
 
-from quantfx.backends.targets import Target
+from quantfx.backends.device_guard import refuse_on_cpu
+from quantfx.backends.lowering import Lowering
+from quantfx.backends.range_check import saturating_sites
+from quantfx.backends.targets import Target, host
 from quantfx.passes.base import Context
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.config import Config, Given
@@ -15,10 +18,15 @@ from quantfx.passes.contract import require_converted, require_planned
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.instruments import Instrument
+from quantfx.passes.kernel_family import KernelFamily
+from quantfx.passes.lower import Lower
+from quantfx.passes.outcome import lowered_outcomes
 from quantfx.passes.pass_record import facts_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.spec import Concrete
+
+_NO_PASSES = Pipeline(())
 
 
 @dataclass(frozen=True)
@@ -30,18 +38,22 @@ class Backend:
         recipe: Patterns and the specs bound to them.
         prepare_pipeline: From a captured graph to one with observers.
         convert_pipeline: From a calibrated graph to the q/dq graph.
+        lower_pipeline: From the q/dq graph to kernel calls.
+        kernels: The families that ``lower`` asks, in order.
         target: The instruction set the specs are made for; None is machine-independent.
         policy: How the specs keep integer sums from saturating there, for the report.
-        runs_on_cpu: Whether ``Result.compile`` may compile its graphs for this machine.
+        unverified: What could not be tried, for the report: ``no XPU``.
     """
 
     name: str
     recipe: Recipe
     prepare_pipeline: Pipeline
     convert_pipeline: Pipeline
+    lower_pipeline: Pipeline = _NO_PASSES
+    kernels: tuple[KernelFamily, ...] = ()
     target: Target | None = None
     policy: str = "full-range int8"
-    runs_on_cpu: bool = True
+    unverified: str = ""
 
     def prepare(
         self,
@@ -102,10 +114,70 @@ class Backend:
             require_converted(quantized)
         return quantized
 
+    def lower(
+        self,
+        quantized: GraphModule,
+        *,
+        strict: bool = True,
+        instruments: Sequence[Instrument] = (),
+    ) -> GraphModule:
+        """Return the q/dq graph with kernel calls in the place of its quantized subgraphs.
+
+        It runs without a compiler, residual sums as operators of their own, and is what
+        ``Result.compile`` compiles.
+
+        Args:
+            quantized: From ``convert``; not changed.
+            strict: Refuse a graph in which a planned site misses its kernel or would compute
+                wrongly on this CPU; else warn.
+            instruments: Called around each pass.
+
+        Raises:
+            ContractError: what ``strict`` says.
+            PipelineError: the backend has no kernels, or the graph is not a q/dq graph.
+        """
+        lowering = self.lowering(quantized, instruments=instruments)
+        lowering.require(strict=strict)
+        return lowering.module
+
+    def lowering(
+        self,
+        quantized: GraphModule,
+        *,
+        float_dtype: str = "",
+        instruments: Sequence[Instrument] = (),
+    ) -> Lowering:
+        """Return the lowered graph with what became of every site, unchecked.
+
+        Args:
+            quantized: From ``convert``; not changed.
+            float_dtype: ``"bfloat16"`` to let kernels return float results in it.
+            instruments: Called around each pass.
+
+        Raises:
+            PipelineError: the backend has no kernels, or the graph is not a q/dq graph.
+        """
+        if not self.kernels:
+            raise PipelineError(f"backend '{self.name}' has no kernels to lower to")
+        pipeline = self.lower_pipeline
+        if float_dtype:
+            pipeline = pipeline.replace(Lower.name, Lower(float_dtype))
+        module = pipeline.run(quantized, self.context, instruments=instruments)
+        not_here = next((each.not_here for each in self.kernels if each.not_here), "")
+        if not_here:
+            refuse_on_cpu(module, not_here)
+        saturates = not not_here and host().saturates
+        return Lowering(
+            module,
+            lowered_outcomes(quantized, module),
+            tuple(saturating_sites(quantized)) if saturates else (),
+            not_here,
+        )
+
     @property
     def context(self) -> Context:
         """What the passes of this backend are given."""
-        return Context(self.recipe)
+        return Context(self.recipe, self.kernels)
 
     def renamed(self, name: str) -> Backend:
         """Return the backend under another name."""

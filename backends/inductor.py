@@ -1,64 +1,84 @@
-"""Compile a q/dq graph with Inductor, whose own patterns turn it into oneDNN kernels.
+"""Compile a lowered graph with Inductor.
 
-Inductor only lowers q/dq where ``freezing`` is on while it traces and compiles, and gradients are
-off; otherwise it silently runs float. Both are set here, for our own calls only. Everything of
-Inductor without a public name (its config switch and its counters, torch 2.13) is used in this
-module and nowhere else.
+Weights are packed for the kernels when Inductor freezes them, which it only does while its
+``freezing`` is on and gradients are off. Both are set here, for our own calls only.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any, Literal, NamedTuple
 
 import torch
-import torch._dynamo.utils
-import torch._inductor.config
 from torch.fx import GraphModule
 
+from quantfx.backends.drop_pool_copies import DropPoolCopies
+from quantfx.backends.fuse_sums import FuseSums
+from quantfx.backends.onednn_ops import KERNEL_NAMES
+from quantfx.backends.opaque_kernels import HideKernels, RevealKernels
 from quantfx.backends.targets import require_autocast
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.include_zero import IncludeZero
-from quantfx.passes.lower_weight_only import KERNEL, LowerWeightOnly
-from quantfx.passes.nested_calls import autocast_dtype
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.report import OpRow
-from quantfx.passes.shield_adds import ShieldAdds
-from quantfx.passes.split_constants import SplitConstants
-from quantfx.passes.state import preserved_state
-from quantfx.passes.widen_casts import WidenCasts
-
-# Counter of Inductor's pattern matcher -> the kernel it counts, and what kind of operator that is.
-_COUNTERS = {
-    "qconv_unary_lower_count": ("qconv_pointwise", "conv"),
-    "qconv2d_binary_lower_count": ("qconv2d_pointwise.binary", "conv"),
-    "qlinear_unary_lower_count": ("qlinear_pointwise", "linear"),
-    "qlinear_binary_lower_count": ("qlinear_pointwise.binary", "linear"),
-    "qmaxpool2d_matcher_count": ("int8 max_pool2d", "max_pool2d"),
-    "qcat_matcher_count": ("int8 cat", "cat"),
-    "qreshape_matcher_count": ("int8 reshape", "flatten"),
-}
-# Counts every linear whose weight Inductor packs. Those that no counter above knows are fp16.
-_PACKED_LINEARS = "qlinear_weight_prepack_matcher_count"
-_FP16_KERNEL = "linear_dynamic_fp16"
-# Kernels of one mode; the others serve static and dynamic sites alike.
-_MODE_OF_KERNEL = {_FP16_KERNEL: "fp16", KERNEL: "weight-only"}
-_KIND_OF_KERNEL = dict(_COUNTERS.values()) | {_FP16_KERNEL: "linear", KERNEL: "linear"}
-
-# What Inductor's own patterns do not see in a q/dq graph as it is, or fail on.
-LOWER = Pipeline(
-    (
-        IncludeZero(),  # this one and the next three do not depend on one another
-        ShieldAdds(),
-        WidenCasts(),
-        LowerWeightOnly(),
-        SplitConstants(),  # last: weight-only linears, gone by now, need no copies
-    ),
-    name="lower",
+from quantfx.backends.torch_internals import (
+    GraphPass,
+    compile_ahead_of_time,
+    inductor_settings,
+    load_package,
 )
+from quantfx.passes.base import Context
+from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.lowered import site_of
+from quantfx.passes.nested_calls import autocast_dtype
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.state import preserved_state
+from quantfx.patterns.errors import QuantfxError, did_you_mean
+
+Wrapper = Literal["python", "cpp", "aot"]
+WRAPPERS: tuple[Wrapper, ...] = ("python", "cpp", "aot")
+
+# Run on the lowered graph, in front of Inductor.
+HIDE = Pipeline((HideKernels(),), name="hide")
+# Run by Inductor on its own graph, where kernels may overwrite their inputs.
+POST_GRAD = Pipeline(
+    (
+        RevealKernels(),  # first: the others look for the kernels
+        DropPoolCopies(),
+        FuseSums(),
+    ),
+    name="post-grad",
+)
+
+
+class KernelCall(NamedTuple):
+    """One call of a kernel in a compiled graph."""
+
+    site: Site
+    kernel: str
+
+
+class Variants:
+    """What there is to compile: a graph, and for autocast one that returns bfloat16.
+
+    Args:
+        exact: Kernels return float results in float32.
+        mixed: Makes the graph whose kernels return them in bfloat16; ``exact`` by default.
+    """
+
+    def __init__(self, exact: GraphModule, mixed: Callable[[], GraphModule] | None = None) -> None:
+        self.exact = HIDE.run(exact)
+        self._make_mixed = mixed
+
+    @cached_property
+    def mixed(self) -> GraphModule:
+        """The graph for autocast."""
+        return self.exact if self._make_mixed is None else HIDE.run(self._make_mixed())
+
+    def module(self, mixed: bool) -> GraphModule:
+        """Return one of the two."""
+        return self.mixed if mixed else self.exact
 
 
 class CompiledModule:
@@ -68,14 +88,27 @@ class CompiledModule:
     again. The switches are thread-local and restored after the call.
 
     Args:
-        module: A q/dq graph.
+        module: A captured, q/dq or lowered graph, or two variants of one.
         autocast: ``torch.bfloat16`` to compute in it between the int8 kernels; None to leave it to
             the caller's own ``torch.autocast``.
+        cpp: Whether the code that calls the kernels is C++ instead of Python.
+
+    Attributes:
+        kernels: Calls of lowered kernels in the graph compiled last, in its order.
     """
 
-    def __init__(self, module: GraphModule, autocast: torch.dtype | None = None) -> None:
-        self._run = torch.compile(module)
+    def __init__(
+        self,
+        module: GraphModule | Variants,
+        autocast: torch.dtype | None = None,
+        *,
+        cpp: bool = False,
+    ) -> None:
+        self._variants = module if isinstance(module, Variants) else Variants(module)
         self._autocast = autocast
+        self._cpp = cpp
+        self._compiled: dict[bool, Callable[..., Any]] = {}
+        self.kernels: tuple[KernelCall, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the compiled module; the first call of a shape compiles.
@@ -83,100 +116,137 @@ class CompiledModule:
         Raises:
             QuantfxError: autocast is on, in a dtype that int8 does not mix with on this CPU.
         """
-        mixed = self._autocast is not None
-        with (
-            torch.no_grad(),
-            torch._inductor.config.patch(freezing=True),
-            torch.autocast("cpu", self._autocast) if mixed else contextlib.nullcontext(),
-        ):
-            if torch.is_autocast_enabled("cpu"):
-                require_autocast(torch.get_autocast_dtype("cpu"))
-            return self._run(*args, **kwargs)
+        with compiling(self._autocast, self._note_kernels, cpp_wrapper=self._cpp) as mixed:
+            return self._run(mixed)(*args, **kwargs)
+
+    def _run(self, mixed: bool) -> Callable[..., Any]:
+        if mixed not in self._compiled:
+            self._compiled[mixed] = torch.compile(self._variants.module(mixed))
+        return self._compiled[mixed]
+
+    def _note_kernels(self, kernels: tuple[KernelCall, ...]) -> None:
+        self.kernels = kernels
+
+
+class AheadOfTimeModule:
+    """A library compiled by AOTInductor; call it like the module.
+
+    Args:
+        package: The file it is in.
+        kernels: Calls of lowered kernels in it.
+    """
+
+    def __init__(self, package: Path, kernels: tuple[KernelCall, ...]) -> None:
+        self.package = package
+        self.kernels = kernels
+        self._run = load_package(package)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the compiled module, for inputs of the shapes it was compiled for."""
+        return self._run(*args, **kwargs)
+
+
+@contextmanager
+def compiling(
+    autocast: torch.dtype | None,
+    note: Callable[[tuple[KernelCall, ...]], None],
+    **settings: Any,
+) -> Generator[bool]:
+    """Set what Inductor needs; yield whether autocast is on inside.
+
+    Args:
+        autocast: Dtype to autocast to; None leaves it to the caller.
+        note: Told of the kernel calls in every graph that is compiled.
+        settings: More of Inductor's settings.
+
+    Raises:
+        QuantfxError: autocast is on, in a dtype that int8 does not mix with on this CPU.
+    """
+
+    def finish(module: GraphModule) -> None:
+        for each in POST_GRAD.passes:
+            each.run(module, Context())
+        note(kernel_calls(module))
+
+    with (
+        torch.no_grad(),
+        inductor_settings(freezing=True, post_grad_custom_pre_pass=GraphPass(finish), **settings),
+        torch.autocast("cpu", autocast) if autocast is not None else contextlib.nullcontext(),
+    ):
+        mixed = torch.is_autocast_enabled("cpu")
+        if mixed:
+            require_autocast(torch.get_autocast_dtype("cpu"))
+        yield mixed
+
+
+def kernel_calls(module: GraphModule) -> tuple[KernelCall, ...]:
+    """Return the calls of lowered kernels in a compiler's graph, in its order."""
+    return tuple(
+        KernelCall(site, KERNEL_NAMES[node.target])
+        for node in module.graph.nodes
+        if node.target in KERNEL_NAMES and (site := site_of(node)) is not None
+    )
 
 
 def compile_module(
-    module: GraphModule,
+    variants: Variants,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    *,
     autocast: torch.dtype | None = None,
-) -> tuple[CompiledModule, dict[str, int]]:
-    """Compile ``module`` for the given inputs.
+    wrapper: Wrapper = "python",
+    dynamic_shapes: Any = None,
+    package: Path | None = None,
+) -> CompiledModule | AheadOfTimeModule:
+    """Compile for the given inputs.
 
-    Returns:
-        The compiled module, and the kernels that it reached: name -> sites.
+    Args:
+        variants: What to compile.
+        args: Positional inputs.
+        kwargs: Keyword inputs.
+        autocast: ``torch.bfloat16`` to compute in it between the kernels.
+        wrapper: What calls the kernels: generated Python, generated C++, or a library compiled
+            ahead of time.
+        dynamic_shapes: Dimensions that stay free in a library, as for ``torch.export.export``.
+        package: Where to write the library; a temporary file by default.
 
     Raises:
-        QuantfxError: the module, or the caller, autocasts to a dtype that int8 does not mix with.
+        QuantfxError: the caller autocasts to a dtype that int8 does not mix with, or there is no
+            such wrapper.
     """
+    if wrapper not in WRAPPERS:
+        nearest = did_you_mean(wrapper, WRAPPERS)
+        raise QuantfxError(f"no wrapper '{wrapper}'{nearest}; one of {WRAPPERS}")
+    if wrapper == "aot":
+        return _ahead_of_time(variants, args, kwargs, autocast, dynamic_shapes, package)
+    compiled = CompiledModule(variants, autocast, cpp=wrapper == "cpp")
+    mixed = autocast is not None or torch.is_autocast_enabled("cpu")
+    with preserved_state(variants.module(mixed)):
+        compiled(*args, **kwargs)
+    return compiled
+
+
+def require_regions(module: GraphModule) -> None:
+    """Refuse autocast regions of the model's own in a dtype that int8 does not mix with."""
     for _, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:
             region = autocast_dtype(node)
             if region is not None:
                 require_autocast(region)
-    lowered = LOWER.run(module)
-    compiled = CompiledModule(lowered, autocast)
-    before = _counts()
-    with preserved_state(lowered):
-        compiled(*args, **kwargs)
-    after = _counts()
-    new = {name: after[name] - before[name] for name in after}
-    reached = {kernel: new[counter] for counter, (kernel, _) in _COUNTERS.items()}
-    int8 = sum(count for kernel, count in reached.items() if kernel.startswith("qlinear"))
-    reached[_FP16_KERNEL] = new[_PACKED_LINEARS] - int8
-    stats = {record.name: record.stats for record in records_of(lowered)}
-    reached[KERNEL] = stats[LowerWeightOnly.name]["lowered"]
-    return compiled, {kernel: count for kernel, count in reached.items() if count > 0}
 
 
-def _counts() -> dict[str, int]:
-    counters = torch._dynamo.utils.counters["inductor"]
-    return {name: int(counters[name]) for name in (*_COUNTERS, _PACKED_LINEARS)}
-
-
-def lowered_rows(
-    rows: tuple[OpRow, ...], reached: Mapping[str, int], repeated: Mapping[str, int]
-) -> tuple[OpRow, ...]:
-    """Return ``rows`` with what was lowered, according to the kernels that were reached.
-
-    Args:
-        rows: Before lowering.
-        reached: Kernel -> sites, from ``compile_module``.
-        repeated: Kind -> sites that compute what another site does, which Inductor merges.
-
-    Inductor counts by family (1d, 2d and 3d convolutions together). A family that fell short
-    credits its kinds in the order of ``rows``; that some are missing is certain, which is not.
-    Operators that only need a generated loop are lowered by being compiled at all.
-    """
-    left: dict[str, dict[str, int]] = {}
-    for kernel, count in reached.items():
-        left.setdefault(_KIND_OF_KERNEL[kernel], {})[kernel] = count
-    merged = dict(repeated)
-    return tuple(_lowered(row, left.get(_family(row.kind), {}), merged) for row in rows)
-
-
-def _family(kind: str) -> str:
-    return "conv" if kind.startswith("conv") else kind
-
-
-def _lowered(row: OpRow, left: dict[str, int], repeated: dict[str, int]) -> OpRow:
-    """Take up to ``row.planned`` sites out of ``left`` and then of what is ``repeated``."""
-    kernels: dict[str, int] = {}
-    missing = row.planned
-    particular = _MODE_OF_KERNEL.values()
-    for kernel in list(left):
-        mode = _MODE_OF_KERNEL.get(kernel)
-        if mode != row.mode and (mode is not None or row.mode in particular):
-            continue
-        taken = min(missing, left[kernel])
-        left[kernel] -= taken
-        missing -= taken
-        if taken:
-            kernels[kernel] = taken
-    if merged := min(missing, repeated.get(row.kind, 0)):
-        repeated[row.kind] -= merged
-        kernels["merged with its equal"] = merged
-        missing -= merged
-    if row.reach != "kernel" and missing:
-        kernels["fused"] = missing
-        missing = 0
-    return replace(row, lowered=row.planned - missing, kernels=kernels)
+def _ahead_of_time(
+    variants: Variants,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+    autocast: torch.dtype | None,
+    dynamic_shapes: Any,
+    package: Path | None,
+) -> AheadOfTimeModule:
+    target = package or Path(mkdtemp(prefix="quantfx-")) / "model.pt2"
+    noted: list[KernelCall] = []
+    with compiling(autocast, noted.extend) as mixed:
+        module = variants.module(mixed)
+        program = torch.export.export(module, args, dict(kwargs), dynamic_shapes=dynamic_shapes)
+        written = compile_ahead_of_time(program, target)
+    return AheadOfTimeModule(written, tuple(noted))

@@ -1,4 +1,4 @@
-"""Intel and AMD CPUs: oneDNN kernels through Inductor."""
+"""Intel and AMD CPUs: oneDNN's int8 kernels, run eagerly or through Inductor."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from dataclasses import replace
 import torch
 
 from quantfx.backends.backend import Backend
+from quantfx.backends.int8_layout import Int8Layout
+from quantfx.backends.int8pack import Int8Pack
+from quantfx.backends.onednn import OneDNN
 from quantfx.backends.targets import Target
 from quantfx.passes.annotate_conv import AnnotateConv
 from quantfx.passes.annotate_linear import AnnotateLinear
@@ -16,8 +19,12 @@ from quantfx.passes.annotate_mul import AnnotateMul
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_weights import FoldWeights
+from quantfx.passes.hoist_quantize import HoistQuantize
+from quantfx.passes.include_zero import IncludeZero
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.lower import Lower
+from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.observe_channels import ObserveChannels
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.propagate import Propagate
@@ -55,6 +62,20 @@ CONVERT = Pipeline(
     ),
     name="convert",
 )
+
+
+LOWER = Pipeline(
+    (
+        Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
+        HoistQuantize(),  # before lower: a quantize belongs to the kernel it stands behind
+        IncludeZero(),  # what Inductor compiles for a dynamic range leaves zero out
+        Lower(),
+        MergeEqual(),  # last: tidy and lower write some things twice
+    ),
+    name="lower",
+)
+
+KERNELS = (OneDNN(), Int8Pack(), Int8Layout())
 
 
 def pattern_set() -> PatternSet:
@@ -109,7 +130,8 @@ def x86(
     if smooth is not None:
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
         convert = CONVERT.before("insert-qdq", SmoothActivations(smooth))
-    return Backend("x86", recipe, prepare, convert, target, _policy(target, reduce_range))
+    policy = _policy(target, reduce_range)
+    return Backend("x86", recipe, prepare, convert, LOWER, KERNELS, target, policy)
 
 
 def _policy(target: Target | None, reduce_range: bool) -> str:

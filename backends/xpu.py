@@ -10,12 +10,20 @@ from dataclasses import replace
 import torch
 
 from quantfx.backends.backend import Backend
+from quantfx.backends.int8_layout import Int8Layout
+from quantfx.backends.onednn import OneDNN
 from quantfx.backends.targets import Target
 from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.spec import ObserverName, QuantSpec
 
 # No int8 max pooling, and no training: x86 has no pass of the second name yet.
 OMITTED = ("annotate-max-pool", "fuse-qat-conv-bn")
+
+NOT_HERE = (
+    "graphs of backend 'xpu' are not for the int8 kernels of this machine's CPU. Run "
+    "result.quantized, the same arithmetic in float, or quantize with backend='x86'"
+)
+KERNELS = (OneDNN(convolves=(torch.int8, torch.uint8), not_here=NOT_HERE), Int8Layout())
 
 
 def xpu(
@@ -34,6 +42,7 @@ def xpu(
     return replace(
         base.with_specs(act=activation).renamed("xpu"),
         prepare_pipeline=base.prepare_pipeline.without(*present),
-        policy="s8 activations; unverified: no Intel GPU was at hand",
-        runs_on_cpu=False,
+        kernels=KERNELS,
+        policy="s8 activations",
+        unverified="no XPU",
     )

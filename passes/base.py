@@ -5,11 +5,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch.fx import GraphModule
 
 from quantfx.passes.recipe import Recipe
+
+if TYPE_CHECKING:
+    from quantfx.passes.kernel_family import KernelFamily
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,11 @@ class Context:
 
     Attributes:
         recipe: The patterns and specs of the backend, None outside a backend.
+        kernels: The kernel families of the backend, asked in order by the lowering pass.
     """
 
     recipe: Recipe | None = None
+    kernels: tuple[KernelFamily, ...] = ()
 
 
 @dataclass(frozen=True)

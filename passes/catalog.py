@@ -12,11 +12,13 @@ from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.functionalize import Functionalize
+from quantfx.passes.hoist_quantize import HoistQuantize
 from quantfx.passes.include_zero import IncludeZero
 from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
-from quantfx.passes.lower_weight_only import LowerWeightOnly
+from quantfx.passes.lower import Lower
+from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.observe_channels import ObserveChannels
 from quantfx.passes.propagate import Propagate
@@ -55,6 +57,8 @@ PASSES: tuple[type[Pass], ...] = (
     IncludeZero,
     ShieldAdds,
     WidenCasts,
-    LowerWeightOnly,
+    HoistQuantize,
+    Lower,
+    MergeEqual,
     SplitConstants,
 )

@@ -4,6 +4,7 @@
 2. ``dq`` of an activation: part of the edge it stands on.
 3. ``choose_qparams`` and its results: the word "dynamic" in the pill of their ``q``.
 4. The constants that hold a scale or zero point: nothing, as no qparams are written.
+5. What packs a constant for a kernel: the word "packed" in the line of the constant.
 """
 
 from __future__ import annotations
@@ -99,6 +100,8 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
         elif node.target is CAST and node.args[0] in folded.constants:
             constant = folded.constants[node.all_input_nodes[0]]
             folded.constants[node] = _with_step(constant, f"to {dtype_name(dtype_of(node))}")
+        elif op_name(node).endswith("_prepack") and node.args[0] in folded.constants:
+            folded.constants[node] = _with_step(folded.constants[node.args[0]], "packed")
     live = set(order)
     for node in order:
         if is_quantize(node) and node not in folded.constants:

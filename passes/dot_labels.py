@@ -34,6 +34,10 @@ _COMMUTATIVE = frozenset(
 )
 # Literal arguments worth reading in a picture, beside every string.
 _LITERALS = ("other", "alpha", "exponent", "dim")
+# What kernels are told in words where there is nothing to do.
+_NOTHING = "none"
+# Where kernels read qparams, which are not written.
+_QPARAM_SLOTS = ("w_scale", "w_scales", "w_zero_point")
 # Names that a pass made up for a constant tell nothing that its reader does not.
 _MADE_UP = ("_frozen_param", "_tensor_constant", "lifted_tensor_", "_scale_", "_zero_point_")
 
@@ -95,7 +99,7 @@ def constant_lines(node: Node, constants: Mapping[Node, Constant], scope: str) -
     lines: dict[str, list[str]] = {}
     for slot, producer in slots(node):
         constant = constants.get(producer)
-        if constant is not None:
+        if constant is not None and slot not in _QPARAM_SLOTS:
             name = _shown_name(constant.target, scope, slot)
             text = f"{constant} ({name})" if name else str(constant)
             lines.setdefault(text, []).append(slot)
@@ -151,7 +155,7 @@ def _literals(node: Node) -> Iterator[str]:
     values: dict[str, Any] = dict(zip(known, node.args, strict=False)) | dict(node.kwargs)
     for name, value in values.items():
         default = known[name].default if name in known else MISSING
-        if isinstance(value, str) and value != default:
+        if isinstance(value, str) and value not in (default, _NOTHING, ""):
             yield value
         elif name in _LITERALS and _is_literal(value) and value != default:
             yield str(value) if name == "other" else f"{name}={value}"

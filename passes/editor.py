@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 
 from quantfx.passes.clone import set_tensor
 from quantfx.passes.errors import PassError
+from quantfx.passes.graphs import attribute
 
 PROVENANCE_KEY = "quantfx_by"
 # The last is what users of PT2E call the operators of theirs that belong together.
@@ -29,6 +30,10 @@ class Editor:
     Args:
         module: Owner of the graph.
         by: Name of the pass, recorded on every new node.
+
+    Attributes:
+        edits: How many there were.
+        made: Every node made, in order.
     """
 
     def __init__(self, module: GraphModule, by: str) -> None:
@@ -36,6 +41,7 @@ class Editor:
         self.graph = module.graph
         self.by = by
         self.edits = 0
+        self.made: list[Node] = []
 
     def call(
         self,
@@ -91,7 +97,20 @@ class Editor:
             node = self.graph.create_node("get_attr", free, (), {}, free.replace(".", "_"))
         fake = like.meta.get("val")
         mode = getattr(fake, "fake_mode", None)
-        return self._made(node, like, mode.from_tensor(value) if mode else value)
+        return self._made(
+            node, like, mode.from_tensor(value, static_shapes=True) if mode else value
+        )
+
+    def shared_constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
+        """Read ``value`` from ``target``, where it may be stored already; else as ``constant``."""
+        stored = attribute(self.module, target) if self.has(target) else None
+        if not isinstance(stored, Tensor) or stored.dtype != value.dtype:
+            return self.constant(target, value, like=like, before=before)
+        if not torch.equal(stored, value):
+            return self.constant(target, value, like=like, before=before)
+        with self._at(None, before):
+            node = self.graph.create_node("get_attr", target, (), {}, target.replace(".", "_"))
+        return self._made(node, like, self._fake(value, like))
 
     def changed_constant(self, node: Node, value: Tensor, *, before: Node) -> Node:
         """Return a node that reads ``value`` in the place of the get_attr ``node``.
@@ -140,6 +159,10 @@ class Editor:
         self.edits += len(dead)
         return len(dead)
 
+    def _fake(self, value: Tensor, like: Node) -> object:
+        mode = getattr(like.meta.get("val"), "fake_mode", None)
+        return mode.from_tensor(value, static_shapes=True) if mode else value
+
     def _at(self, after: Node | None, before: Node | None) -> Any:
         if after is not None:
             return self.graph.inserting_after(after)
@@ -153,6 +176,7 @@ class Editor:
         if val is not None:
             node.meta["val"] = val
         node.meta[PROVENANCE_KEY] = self.by
+        self.made.append(node)
         return node
 
 

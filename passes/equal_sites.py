@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Hashable
 from typing import Any
 
@@ -10,14 +9,14 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.contract import planned_matches
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graphs import Site, all_graphs
 
 
-def repeated_kinds(module: GraphModule) -> Counter[str]:
-    """Return, by operator kind, how many planned matches repeat the value of an earlier one."""
+def repeated_sites(module: GraphModule) -> frozenset[Site]:
+    """Return the planned sites of a q/dq graph that repeat the value of an earlier one."""
     repeated = {path: _repeated(graph_module) for path, graph_module in all_graphs(module)}
-    return Counter(
-        match.annotation.kind
+    return frozenset(
+        match.site
         for match in planned_matches(module)
         if match.site.node in repeated[match.site.graph]
     )

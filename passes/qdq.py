@@ -1,18 +1,13 @@
-"""The quantize and dequantize operators, ``torch.ops.quantized_decomposed.*``.
-
-They are what Inductor and the ecosystem read. torch registers them when it imports the module
-below, which has no public name (torch 2.13); this is the only place that imports it.
-"""
+"""The quantize and dequantize operators, ``torch.ops.quantized_decomposed.*``."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-import torch.ao.quantization.fx._decomposed  # pyright: ignore[reportUnusedImport]
 from torch.fx import Node
 
-from quantfx.patterns.schema import resolve_op
+from quantfx.patterns.schema import argument_value, resolve_op
 
 QUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.quantize_per_tensor.default")
 DEQUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.dequantize_per_tensor.default")
@@ -66,3 +61,25 @@ def dtype_of(node: Node) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{node.name} is not a q or dq node in canonical spelling")
     return dtype
+
+
+class TensorQParams(NamedTuple):
+    """What a static per-tensor quantize or dequantize is given beside its tensor."""
+
+    scale: float
+    zero_point: int
+    quant_min: int
+    quant_max: int
+    dtype: torch.dtype
+
+    @property
+    def limits(self) -> tuple[int, int] | None:
+        """The integer range, where it is narrower than that of the dtype."""
+        given = self.quant_min, self.quant_max
+        info = torch.iinfo(self.dtype)
+        return None if given == (info.min, info.max) else given
+
+
+def tensor_qparams(node: Node) -> TensorQParams:
+    """Return the qparams of a static per-tensor q or dq node."""
+    return TensorQParams(*(argument_value(node, name) for name in TensorQParams._fields))

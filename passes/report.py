@@ -13,8 +13,9 @@ from rich.table import Table
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.passes.contract import planned_matches, skipped, uncovered
+from quantfx.passes.contract import skipped, uncovered
 from quantfx.passes.graphs import Site
+from quantfx.passes.outcome import SiteOutcome, missed, planned_outcomes
 from quantfx.passes.pass_record import records_of
 from quantfx.passes.recipe import Recipe
 
@@ -27,10 +28,13 @@ class OpRow:
         kind: Operator name, e.g. ``conv2d``.
         planned: Matches of a template.
         converted: Planned matches whose every quantized edge reads a dequantize.
-        lowered: Planned matches that reached what their template names; None before lowering.
+        lowered: Planned matches that reached what their template names in the lowered module,
+            which runs without a compiler; None if the backend has no kernels.
         reach: ``kernel``, ``fused`` or ``layout``: what the templates promise.
-        kernels: Kernel -> matches that reached it.
+        kernels: Kernel -> matches that reached it in the lowered module.
         mode: How they are quantized, e.g. ``static``.
+        compiled: Planned matches that reached it in the compiled module; None before compiling.
+        compiled_kernels: Kernel -> matches that reached it there.
     """
 
     kind: str
@@ -40,6 +44,8 @@ class OpRow:
     reach: str
     kernels: Mapping[str, int] = field(default_factory=dict[str, int])
     mode: str = "static"
+    compiled: int | None = None
+    compiled_kernels: Mapping[str, int] = field(default_factory=dict[str, int])
 
     @property
     def label(self) -> str:
@@ -74,22 +80,26 @@ class Report:
         target: Name of the instruction set, or ``any``.
         policy: How weights and activations are kept from saturating there.
         rows: Per kind of operator.
+        sites: Every planned site with its kernels, or the reason why it has none.
         skipped: Operators that a template mentions but that stay float.
         uncovered: Operator -> count, of those no template mentions.
         passes: In the order they ran.
         float_bytes: Tensors of the captured graph.
         quantized_bytes: Tensors of the q/dq graph.
+        unverified: What could not be tried here, e.g. ``no XPU``; empty if nothing.
     """
 
     backend: str
     target: str
     policy: str
     rows: tuple[OpRow, ...]
+    sites: tuple[SiteOutcome, ...]
     skipped: tuple[SkippedSite, ...]
     uncovered: Mapping[str, int]
     passes: tuple[PassTime, ...]
     float_bytes: int
     quantized_bytes: int
+    unverified: str = ""
 
     @property
     def planned(self) -> int:
@@ -103,13 +113,19 @@ class Report:
 
     @property
     def lowered(self) -> int | None:
-        """Lowered matches of every kind; None before lowering."""
-        counts = [row.lowered for row in self.rows if row.lowered is not None]
-        return sum(counts) if len(counts) == len(self.rows) else None
+        """Lowered matches of every kind; None if the backend has no kernels."""
+        return _total([row.lowered for row in self.rows])
 
-    def with_lowered(self, rows: tuple[OpRow, ...]) -> Report:
-        """Return the report with rows that say what was lowered."""
-        return replace(self, rows=rows)
+    @property
+    def compiled(self) -> int | None:
+        """Matches of every kind that reached their kernels in the compiled module."""
+        return _total([row.compiled for row in self.rows])
+
+    def with_compiled(
+        self, rows: tuple[OpRow, ...], sites: tuple[SiteOutcome, ...] | None = None
+    ) -> Report:
+        """Return the report with what the compiled module calls."""
+        return replace(self, rows=rows, sites=self.sites if sites is None else sites)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
@@ -128,7 +144,11 @@ class Report:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Print the tables."""
         yield f"backend {self.backend}, target {self.target}: {self.policy}"
+        if self.unverified:
+            yield f"unverified: {self.unverified}"
         yield _rows_table(self)
+        if short := missed(self.sites):
+            yield _missed_table(short)
         if self.skipped:
             yield _skipped_table(self.skipped)
         if self.uncovered:
@@ -142,9 +162,15 @@ class Report:
 
 
 def make_report(
-    graph: GraphModule, quantized: GraphModule, recipe: Recipe, target: str, policy: str
+    graph: GraphModule,
+    quantized: GraphModule,
+    recipe: Recipe,
+    target: str,
+    policy: str,
+    sites: tuple[SiteOutcome, ...] | None = None,
+    unverified: str = "",
 ) -> Report:
-    """Return the report of a conversion, before lowering.
+    """Return the report of a conversion.
 
     Args:
         graph: As captured.
@@ -152,12 +178,16 @@ def make_report(
         recipe: The patterns and specs that were used.
         target: Name of the instruction set, or ``any``.
         policy: How saturation is avoided there.
+        sites: What became of every planned site; by default, as before lowering.
+        unverified: What could not be tried here.
     """
+    outcomes = planned_outcomes(quantized) if sites is None else sites
     return Report(
         recipe.name,
         target,
         policy,
-        _rows(quantized),
+        rows_of(outcomes),
+        outcomes,
         tuple(
             SkippedSite(str(Site(remark.graph, remark.node)), remark.op, remark.message)
             for remark in skipped(quantized, recipe)
@@ -166,6 +196,7 @@ def make_report(
         tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
         tensor_bytes(graph),
         tensor_bytes(quantized),
+        unverified,
     )
 
 
@@ -175,32 +206,63 @@ def tensor_bytes(module: nn.Module) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-def _rows(module: GraphModule) -> tuple[OpRow, ...]:
-    planned: Counter[tuple[str, str, str]] = Counter()
-    converted: Counter[tuple[str, str, str]] = Counter()
-    for match in planned_matches(module):
-        key = (match.annotation.kind, match.annotation.reach, match.annotation.mode)
-        planned[key] += 1
-        converted[key] += not match.unconverted
-    return tuple(
-        OpRow(kind, count, converted[kind, reach, mode], None, reach, mode=mode)
-        for (kind, reach, mode), count in planned.items()
+def rows_of(sites: tuple[SiteOutcome, ...]) -> tuple[OpRow, ...]:
+    """Count sites by operator, promise and mode, in order of first appearance."""
+    groups: dict[tuple[str, str, str], list[SiteOutcome]] = {}
+    for site in sites:
+        groups.setdefault((site.kind, site.reach, site.mode), []).append(site)
+    return tuple(_row(key, group) for key, group in groups.items())
+
+
+def _row(key: tuple[str, str, str], sites: list[SiteOutcome]) -> OpRow:
+    kind, reach, mode = key
+    lowered, kernels = _reached([site.kernel for site in sites])
+    compiled, compiled_kernels = _reached([site.compiled for site in sites])
+    converted = sum(site.converted for site in sites)
+    return OpRow(
+        kind, len(sites), converted, lowered, reach, kernels, mode, compiled, compiled_kernels
     )
 
 
+def _reached(kernels: list[str | None]) -> tuple[int | None, dict[str, int]]:
+    """Count kernels; there is no count while some site has not come so far."""
+    counts = Counter(kernel for kernel in kernels if kernel)
+    return (None if None in kernels else sum(counts.values())), dict(counts)
+
+
+def _total(counts: list[int | None]) -> int | None:
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
 def _rows_table(report: Report) -> Table:
-    table = Table("op", "planned", "converted", "lowered", "reaches")
-    for column in table.columns[1:4]:
+    table = Table("op", "planned", "converted", "lowered", "calls", "compiled", "calls")
+    for column in table.columns[1:4] + table.columns[5:6]:
         column.justify = "right"
     for row in report.rows:
-        kernels = ", ".join(f"{kernel} x{count}" for kernel, count in row.kernels.items())
-        lowered = "-" if row.lowered is None else str(row.lowered)
-        table.add_row(
-            row.label, str(row.planned), str(row.converted), lowered, kernels or row.reach
-        )
-    total = "-" if report.lowered is None else str(report.lowered)
+        counts = _count(row.planned), _count(row.converted), _count(row.lowered)
+        compiled = _count(row.compiled), _calls(row.compiled_kernels)
+        table.add_row(row.label, *counts, _calls(row.kernels) or row.reach, *compiled)
     table.add_section()
-    table.add_row("all", str(report.planned), str(report.converted), total, "")
+    totals = report.planned, report.converted, report.lowered
+    table.add_row("all", *map(_count, totals), "", _count(report.compiled), "")
+    return table
+
+
+def _count(count: int | None) -> str:
+    return "-" if count is None else str(count)
+
+
+def _calls(kernels: Mapping[str, int]) -> str:
+    return "\n".join(f"{kernel} x{count}" for kernel, count in kernels.items())
+
+
+def _missed_table(sites: list[SiteOutcome], most: int = 12) -> Table:
+    table = Table("missed its kernel", "op", "because")
+    for site in sites[:most]:
+        table.add_row(str(site.site), site.kind, site.reason)
+    if len(sites) > most:
+        table.add_row(f"and {len(sites) - most} more", "", "see report.sites")
     return table
 
 

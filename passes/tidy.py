@@ -19,9 +19,14 @@ class Tidy(Pass):
     """Give each reader a dequantize of its own and drop tensors that nothing reads.
 
     ``f(d), g(d) -> f(d), g(d')``: a dequantize with two readers cannot be absorbed by either
-    kernel; one whose range is found in each call stays single, as its readers' kernels take it.
+    kernel; one whose range is found in each call stays single, as Inductor's kernels take it.
     The float originals of folded weights go here.
+
+    Attributes:
+        dynamic: Whether to duplicate those whose range is found in each call, too.
     """
+
+    dynamic: bool = False
 
     name: ClassVar[str] = "tidy"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
@@ -33,7 +38,7 @@ class Tidy(Pass):
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
             for node in list(graph_module.graph.nodes):
-                if dequantizes(node) and node.target is not DEQUANTIZE_DYNAMIC:
+                if dequantizes(node) and (self.dynamic or node.target is not DEQUANTIZE_DYNAMIC):
                     duplicated += _duplicate(editor, node)
             dropped += editor.drop_unused_attributes()
             edits += editor.edits

@@ -10,6 +10,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.annotation import META_KEY, annotation_of
 from quantfx.passes.errors import PassError
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.lowered import site_of
 from quantfx.passes.qdq import (
     DEQUANTIZE_PER_TENSOR,
     dequantizes,
@@ -88,6 +89,8 @@ def _is_float_op(node: Node) -> bool:
 
 def _verify_no_integers(node: Node) -> None:
     """No float operator reads a quantized tensor as if its integers were values."""
+    if site_of(node) is not None:  # part of a kernel call, which takes integers
+        return
     for producer in node.all_input_nodes:
         if quantizes(producer):
             raise PassError(f"{node.name} reads the integers of {producer.name}: a dq is missing")

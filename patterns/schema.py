@@ -1,4 +1,9 @@
-"""Operators and their arguments by schema name, whatever way a graph spells the call."""
+"""Operators and their arguments by schema name, whatever way a graph spells the call.
+
+Importing this registers ``torch.ops.quantized_decomposed.*``, the quantize and dequantize operators
+that Inductor and the ecosystem read: torch registers them when it imports the module below, which
+has no public name (torch 2.13). This is the only place that imports it.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.ao.quantization.fx._decomposed  # pyright: ignore[reportUnusedImport]
 from torch._ops import OpOverload
 from torch.fx import Node
 
@@ -41,6 +47,11 @@ def schema_returns(target: OpOverload[..., Any]) -> list[frozenset[str]]:
     """Return the alias sets of each result, empty for a fresh tensor."""
     returns = target._schema.returns  # pyright: ignore[reportPrivateUsage]
     return [frozenset(r.alias_info.before_set if r.alias_info else ()) for r in returns]
+
+
+def schema_text(target: OpOverload[..., Any]) -> str:
+    """Return the schema as torch writes it: ``namespace::op.overload(Tensor x, ...) -> Tensor``."""
+    return str(target._schema)  # pyright: ignore[reportPrivateUsage]
 
 
 def resolve_op(name: str) -> OpOverload[..., Any]:

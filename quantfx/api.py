@@ -15,7 +15,7 @@ from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
 from quantfx.passes.config import Given
 from quantfx.passes.report import make_report
-from quantfx.result import Result
+from quantfx.result import ExampleInputs, Result
 
 
 def quantize(
@@ -63,8 +63,18 @@ def quantize(
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
     quantized = chosen.convert(prepared, strict=strict)
     target = chosen.target.name if chosen.target else "any"
-    report = make_report(graph, quantized, chosen.recipe, target, chosen.policy)
-    return Result(quantized, report, chosen, example_inputs, example_kwargs or {})
+    lowering = chosen.lowering(quantized) if chosen.kernels else None
+    report = make_report(
+        graph,
+        quantized,
+        chosen.recipe,
+        target,
+        chosen.policy,
+        lowering.sites if lowering else None,
+        chosen.unverified,
+    )
+    inputs = ExampleInputs(example_inputs, example_kwargs or {}, dynamic_shapes)
+    return Result(quantized, lowering, report, chosen, inputs, strict)
 
 
 def draw(

@@ -1,20 +1,46 @@
-"""What ``quantize`` returns: the q/dq graph, the report, and the way to a compiled module."""
+"""What ``quantize`` returns: the q/dq graph, the lowered one, the report, and compiled modules."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch.fx import GraphModule
 
 from quantfx.backends import targets
 from quantfx.backends.backend import Backend
-from quantfx.backends.inductor import CompiledModule, compile_module, lowered_rows
-from quantfx.backends.range_check import affine_weights, saturating_sites
-from quantfx.passes.equal_sites import repeated_kinds
-from quantfx.passes.errors import ContractError
-from quantfx.passes.report import Report
-from quantfx.patterns.errors import QuantfxError
+from quantfx.backends.inductor import (
+    AheadOfTimeModule,
+    CompiledModule,
+    Variants,
+    Wrapper,
+    compile_module,
+    require_regions,
+)
+from quantfx.backends.lowering import Lowering, require_compiled
+from quantfx.passes.outcome import compiled_outcomes
+from quantfx.passes.report import Report, rows_of
+from quantfx.patterns.errors import QuantfxError, did_you_mean
+
+Route = Literal["onednn", "inductor"]
+_ROUTES: tuple[Route, ...] = ("onednn", "inductor")
+
+
+@dataclass(frozen=True)
+class ExampleInputs:
+    """What a model was captured with.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    dynamic_shapes: Any = None
 
 
 class Result:
@@ -22,87 +48,125 @@ class Result:
 
     Attributes:
         quantized: The q/dq graph: int8 weights, float arithmetic, runs anywhere.
-        report: What was planned, converted and, after ``compile``, lowered.
+        report: What was planned, converted, lowered and, after ``compile``, compiled.
         backend: The backend that made it.
     """
 
     def __init__(
         self,
         quantized: GraphModule,
+        lowering: Lowering | None,
         report: Report,
         backend: Backend,
-        example_inputs: tuple[Any, ...],
-        example_kwargs: dict[str, Any],
+        inputs: ExampleInputs,
+        strict: bool = True,
     ) -> None:
         self.quantized = quantized
         self.report = report
         self.backend = backend
-        self._example_inputs = example_inputs
-        self._example_kwargs = example_kwargs
+        self._lowering = lowering
+        self._inputs = inputs
+        self._strict = strict
+
+    @property
+    def module(self) -> GraphModule:
+        """The lowered graph: calls of int8 kernels, which run without a compiler.
+
+        Residual sums are operators of their own in it, and weights are packed in each call;
+        ``compile`` does away with both.
+
+        Raises:
+            QuantfxError: the backend has no kernels.
+            ContractError: a planned site missed its kernel, or its integer sums would saturate on
+                this CPU, unless the model was quantized with ``strict=False``.
+        """
+        lowering = self._lowered
+        lowering.require(strict=self._strict)
+        return lowering.module
 
     def compile(
-        self, *, strict: bool = True, autocast: torch.dtype | None = None
-    ) -> CompiledModule:
+        self,
+        *,
+        strict: bool = True,
+        autocast: torch.dtype | None = None,
+        lower: Route = "onednn",
+        wrapper: Wrapper = "python",
+        package: str | Path | None = None,
+    ) -> CompiledModule | AheadOfTimeModule:
         """Return the model compiled by Inductor onto oneDNN's int8 kernels.
 
-        Freezing and no_grad, without which Inductor silently stays in float, are set for the
-        compiled module's own calls only. It is compiled here, for the example inputs; other
+        Freezing and no_grad, without which Inductor would pack weights in each call, are set for
+        the compiled module's own calls only. It is compiled here, for the example inputs; other
         shapes compile when they first come.
 
         Args:
-            strict: Refuse a compiled module in which a planned site did not reach its kernel.
+            strict: Refuse a compiled module in which a planned site did not reach its kernel, or
+                computes wrongly on this CPU; else warn.
             autocast: ``torch.bfloat16`` to compute in it between the int8 kernels, which then
                 return it (int8-mixed-bf16); needs a CPU with bfloat16 instructions.
+            lower: ``onednn``: the kernel calls of ``module``; ``inductor``: whatever torch's own
+                patterns, last seen in 2.13, find in ``quantized``.
+            wrapper: What calls the kernels: generated ``python``; generated ``cpp``, which costs
+                some more seconds of compiling and less per call; or a library compiled ahead of
+                time (``aot``), for the example's shapes and ``dynamic_shapes``.
+            package: Where to write the library; a temporary file by default.
 
         Raises:
             QuantfxError: the backend is for another device, or this CPU cannot autocast so.
-            ContractError: a planned site was not lowered, or its integer sums would saturate on
-                this CPU.
+            ContractError: a planned site did not reach its kernel, or its integer sums would
+                saturate on this CPU.
         """
-        if not self.backend.runs_on_cpu:
-            raise QuantfxError(
-                f"graphs of backend '{self.backend.name}' are not for the int8 kernels of this "
-                "machine's CPU. Run result.quantized, the same arithmetic in float, or quantize "
-                "with backend='x86' to compile here"
-            )
+        lowering = self._lowered
+        if lowering.not_here:
+            raise QuantfxError(lowering.not_here)
         if autocast is not None:
             targets.require_autocast(autocast)
-        _require_symmetric(self.quantized)
-        if strict and targets.host().saturates:
-            _require_in_range(self.quantized)
-        compiled, reached = compile_module(
-            self.quantized, self._example_inputs, self._example_kwargs, autocast
+        require_regions(self.quantized)
+        if lower not in _ROUTES:
+            nearest = did_you_mean(lower, _ROUTES)
+            raise QuantfxError(f"no way to lower '{lower}'{nearest}; one of {_ROUTES}")
+        if lower == "inductor":
+            return self._compile_by_patterns(lowering, strict, autocast, wrapper)
+        lowering.require(strict=strict)
+        compiled = compile_module(
+            Variants(lowering.module, self._mixed),
+            self._inputs.args,
+            self._inputs.kwargs,
+            autocast=autocast,
+            wrapper=wrapper,
+            dynamic_shapes=self._inputs.dynamic_shapes,
+            package=None if package is None else Path(package),
         )
-        rows = lowered_rows(self.report.rows, reached, repeated_kinds(self.quantized))
-        self.report = self.report.with_lowered(rows)
-        short = [row for row in self.report.rows if (row.lowered or 0) < row.planned]
-        if short and strict:
-            counts = ", ".join(f"{row.label} {row.lowered or 0}/{row.planned}" for row in short)
-            raise ContractError(
-                f"planned sites did not reach their int8 kernel: {counts}. Inductor has no pattern "
-                "for them there, so they would run slower than float; leave their templates out "
-                "with backend.without_templates(...), or accept it with compile(strict=False)"
-            )
+        sites = compiled_outcomes(lowering.sites, dict(compiled.kernels))
+        self.report = self.report.with_compiled(rows_of(sites), sites)
+        require_compiled(sites, strict=strict)
         return compiled
 
+    @property
+    def _lowered(self) -> Lowering:
+        if self._lowering is None:
+            raise QuantfxError(
+                f"backend '{self.backend.name}' has no kernels to lower to: give it some with "
+                "dataclasses.replace(backend, kernels=..., lower_pipeline=...)"
+            )
+        return self._lowering
 
-def _require_symmetric(quantized: GraphModule) -> None:
-    sites = affine_weights(quantized)
-    if sites:
-        raise ContractError(
-            f"the int8 kernels know no zero points of weights and would be silently wrong: "
-            f"{', '.join(map(str, sites[:5]))}. Bind a symmetric weight spec"
-        )
+    def _mixed(self) -> GraphModule:
+        return self.backend.lowering(self.quantized, float_dtype="bfloat16").module
 
+    def _compile_by_patterns(
+        self, lowering: Lowering, strict: bool, autocast: torch.dtype | None, wrapper: Wrapper
+    ) -> CompiledModule:
+        from quantfx.backends import inductor_patterns  # the route that goes with torch 2.13
 
-def _require_in_range(quantized: GraphModule) -> None:
-    sites = saturating_sites(quantized)
-    if sites:
-        named = ", ".join(map(str, sites[:5])) + (
-            f" and {len(sites) - 5} more" if sites[5:] else ""
+        if wrapper != "python":
+            raise QuantfxError(f"wrapper='{wrapper}' goes with lower='onednn' only")
+        lowering.require_range(strict=strict)
+        compiled, reached = inductor_patterns.compile_by_patterns(
+            self.quantized, self._inputs.args, self._inputs.kwargs, self.backend.recipe, autocast
         )
-        raise ContractError(
-            f"{len(sites)} site(s) would saturate on this CPU ({targets.host().name}, no VNNI) and "
-            f"be silently wrong: {named}. Quantize for it with target='host', or accept it with "
-            "compile(strict=False)"
-        )
+        repeated = inductor_patterns.repeated_kinds(self.quantized)
+        rows = inductor_patterns.compiled_rows(self.report.rows, reached, repeated)
+        self.report = self.report.with_compiled(rows)
+        inductor_patterns.require_rows(rows, strict=strict)
+        return compiled

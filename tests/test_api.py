@@ -20,7 +20,7 @@ def test_quantize_reports_what_it_did() -> None:
     model = mlp()
     result = quantfx.quantize(model, (X,), calibration=[X], progress=False)
     report = result.report
-    assert (report.planned, report.converted, report.lowered) == (2, 2, None)
+    assert (report.planned, report.converted, report.lowered, report.compiled) == (2, 2, 2, None)
     assert report.target == quantfx.backends.targets.host().name
     assert report.quantized_bytes < report.float_bytes
     assert [row.kind for row in report.rows] == ["linear"]

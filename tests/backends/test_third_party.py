@@ -16,9 +16,9 @@ import quantfx
 from quantfx.backends import NAMES
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.lint import lint
+from quantfx.tools.seeded import seeded
 from tests.backends import npu
 from tests.backends.npu import NPU, AnnotateNpu
-from tests.models.seeded import seeded
 
 X = torch.randn(2, 3, 6, 6, generator=torch.Generator().manual_seed(0))
 
@@ -107,8 +107,9 @@ def test_its_graph_is_drawn(graph_snapshot: SnapshotAssertion) -> None:
     assert quantize().quantized == graph_snapshot
 
 
-def test_running_it_here_is_refused() -> None:
-    with pytest.raises(
-        QuantfxError, match="graphs of backend 'npu' are not for the int8 kernels of this machine"
-    ):
-        quantize().compile()
+def test_without_kernels_there_is_nothing_to_run() -> None:
+    result = quantize()
+    assert result.report.lowered is None
+    for run in (result.compile, lambda: result.module):
+        with pytest.raises(QuantfxError, match="backend 'npu' has no kernels to lower to"):
+            run()

@@ -10,13 +10,18 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import quantfx
+from quantfx.backends.int8pack import Int8Pack
 from quantfx.backends.x86 import x86
-from quantfx.passes.lower_weight_only import LowerWeightOnly
+from quantfx.passes.base import Context
+from quantfx.passes.lower import Lower
 from quantfx.passes.pipeline import Pipeline
 
 GENERATOR = torch.Generator().manual_seed(0)
-LOWER = Pipeline((LowerWeightOnly(),))
 BACKEND = x86().with_config("weight-only")
+
+
+def lower(module: GraphModule) -> GraphModule:
+    return Pipeline((Lower(),)).run(module, Context(BACKEND.recipe, (Int8Pack(),)))
 
 
 def quantized(model: nn.Module, x: Tensor, **options: object) -> GraphModule:
@@ -37,7 +42,7 @@ def test_the_kernel_computes_what_the_qdq_graph_does(
     torch.manual_seed(0)
     x = torch.randn(shape, generator=GENERATOR)
     module = quantized(nn.Linear(8, channels, bias=bias), x)
-    lowered = LOWER.run(module)
+    lowered = lower(module)
     found = calls(lowered)
     assert found["aten._weight_int8pack_mm.default"] == 1
     assert not any("linear" in name or "quantize" in name for name in found)
@@ -49,7 +54,7 @@ def test_a_free_batch_stays_free() -> None:
     batch = torch.export.Dim("batch", min=2, max=64)
     x = torch.randn(4, 3, 8, generator=GENERATOR)
     module = quantized(nn.Linear(8, 16), x, dynamic_shapes=({0: batch},))
-    lowered = LOWER.run(module)
+    lowered = lower(module)
     for size in (2, 7):
         y = torch.randn(size, 3, 8, generator=GENERATOR)
         torch.testing.assert_close(lowered(y), module(y), rtol=1e-5, atol=1e-6)
@@ -63,7 +68,7 @@ def test_every_free_size_is_read_once(free: int) -> None:
     model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 16)).eval()
     shapes = (dict.fromkeys(range(free), torch.export.Dim.DYNAMIC),)
     result = quantfx.quantize(model, (x,), config="weight-only", dynamic_shapes=shapes)
-    assert calls(LOWER.run(result.quantized))["aten.sym_size.int"] == free
+    assert calls(lower(result.quantized))["aten.sym_size.int"] == free
     compiled = result.compile()
     for size in (4, 2, 7):
         y = torch.randn(size, size + 1 if free == 2 else 5, 8, generator=GENERATOR)
@@ -75,4 +80,4 @@ def test_other_linears_are_left_alone() -> None:
     graph = quantfx.capture(nn.Linear(8, 8).eval(), (x,))
     backend = x86().with_config("dynamic")
     module = backend.convert(backend.prepare(graph))
-    assert calls(LOWER.run(module)) == calls(module)
+    assert calls(lower(module)) == calls(module)

@@ -1,0 +1,46 @@
+"""Drop the copies in front of int8 max pools, which only running without a compiler needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_CLONE = resolve_op("aten.clone.default")
+# By name: the second exists once Inductor has been loaded.
+_POOLS = ("aten.max_pool2d_with_indices.default", "prims._low_memory_max_pool_with_offsets.default")
+
+
+@dataclass(frozen=True)
+class DropPoolCopies(Pass):
+    """``max_pool2d(contiguous(x)) -> max_pool2d(x)`` on integers, inside Inductor.
+
+    Inductor's loop takes any layout and writes the one its reader wants.
+    """
+
+    name: ClassVar[str] = "drop-pool-copies"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Let every pool of integers read what was copied."""
+        editor = Editor(module, self.name)
+        for node in module.graph.find_nodes(op="call_function", target=_CLONE):
+            if _is_copy_for_pools(node):
+                editor.replace(node, node.all_input_nodes[0])
+        return PassResult(editor.edits > 0, stats={"dropped": editor.edits})
+
+
+def _is_copy_for_pools(node: Node) -> bool:
+    value = node.meta.get("val")
+    return (
+        isinstance(value, Tensor)
+        and not value.is_floating_point()
+        and argument_value(node, "memory_format") == torch.contiguous_format
+        and all(str(user.target) in _POOLS for user in node.users)
+    )

@@ -1,0 +1,189 @@
+"""Take a residual sum, its relu and its quantize into the kernel call before it.
+
+Runs inside Inductor, on the graph behind AOTAutograd: the convolution's kernel adds into a tensor
+that it overwrites, which earlier stages would take apart again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.backends.onednn_ops import (
+    QCONV_SUM,
+    QLINEAR_ADD,
+    QLINEAR_ADD_DYNAMIC,
+    QLINEAR_DYNAMIC,
+)
+from quantfx.passes.aliasing import views_of
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.editor import Editor
+from quantfx.passes.lowered import carry_site
+from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
+from quantfx.patterns.loader import load
+from quantfx.patterns.match import Match
+from quantfx.patterns.matcher import Admission, Matcher
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_CLAMP = resolve_op("aten.clamp.default")
+_CONV = "qconv_add"
+
+
+@dataclass(frozen=True)
+class FuseSums(Pass):
+    """One kernel call in the place of several loops.
+
+    1. ``q(relu(qconv(x) + dq(y))) -> qconv.binary(x, y)``, in place of y
+    2. ``relu(qconv(x) + y) -> qconv.binary(x, y)``, in place of the float y
+    3. ``q(relu(qlinear(x) + y)) -> qlinear.binary(x, y)``; y stays as it is
+
+    The first two only where nothing reads y, or its dequantized values, from there on.
+    """
+
+    name: ClassVar[str] = "fuse-sums"
+    keeps_float: ClassVar[bool] = False
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Fuse every sum that the kernels take."""
+        editor = Editor(module, self.name)
+        admission = _Sums()
+        matches = _matcher().run(module.graph, admission=admission)
+        fused = 0
+        remarks: list[Remark] = []
+        for match in sorted(matches, key=lambda match: match.anchor):
+            # An earlier fusion may have overwritten what this one wants to.
+            reason = admission.refuses(match)
+            if reason is None:
+                _fuse(match, editor)
+                fused += 1
+            else:
+                remarks.append(Remark("missed", "", match.anchor.name, reason))
+        return PassResult(fused > 0, tuple(remarks), {"fused": fused})
+
+
+@lru_cache(maxsize=1)
+def _matcher() -> Matcher:
+    return load("sums").matcher()
+
+
+class _Sums(Admission):
+    """What the templates cannot say: dtypes, and who else reads what is overwritten."""
+
+    def refuses(self, match: Match) -> str | None:
+        """Return the first condition that a fused sum would not meet."""
+        kernel, extra = match.nodes["kernel"], _extra(match)
+        ours, other = kernel.meta.get("val"), extra.meta.get("val")
+        if not isinstance(ours, Tensor) or not isinstance(other, Tensor):
+            return f"the values of {kernel.name} and {extra.name} are not known"
+        if ours.dtype != other.dtype or not ours.is_floating_point():
+            return f"{kernel.name} is {ours.dtype}, {extra.name} {other.dtype}"
+        if match.template.name != _CONV:
+            return None
+        if ours.dim() != 4:
+            return f"{kernel.name} has {ours.dim()} dimensions: only two-dimensional kernels sum"
+        return _not_free(match)
+
+
+def _extra(match: Match) -> Node:
+    """Return the summand as the graph stands now."""
+    add = match.nodes["add"]
+    operands = argument_value(add, "self"), argument_value(add, "other")
+    extra = operands[1] if operands[0] is match.nodes["kernel"] else operands[0]
+    if not isinstance(extra, Node):
+        raise TypeError(f"{add.name} adds {extra!r}, not the result of a node")
+    return extra
+
+
+def _integers(match: Match) -> Node | None:
+    """Return the integers to sum into: those of a dequantized summand, for a quantized result."""
+    quantize, extra = match.nodes.get("q"), _extra(match)
+    if quantize is None or extra.target is not DEQUANTIZE_PER_TENSOR:
+        return None
+    same = argument_value(extra, "dtype") == argument_value(quantize, "dtype")
+    source = extra.args[0]
+    return source if same and isinstance(source, Node) else None
+
+
+def _not_free(match: Match) -> str | None:
+    """Return why the convolution may not overwrite its summand."""
+    extra, integers = _extra(match), _integers(match)
+    output = match.output
+    if "q" in match.nodes and integers is None:
+        return f"{extra.name} is float, or of another dtype than the result"
+    if integers is None and any(user.target is QUANTIZE_PER_TENSOR for user in output.users):
+        return f"{output.name} is quantized behind the sum"
+    for tensor in (extra,) if integers is None else (integers, extra):
+        reason = _overwritten(tensor, match, fresh=integers is None or tensor is integers)
+        if reason is not None:
+            return reason
+    return None
+
+
+def _overwritten(tensor: Node, match: Match, fresh: bool) -> str | None:
+    if fresh and (tensor.op != "call_function" or views_of(tensor)):
+        return f"{tensor.name} is an input, a constant or a view"
+    inside = set(match.nodes.values())
+    for user in tensor.users:
+        if user in inside:
+            continue
+        if user.op == "output" or not user < match.output:
+            return f"{user.name} uses {tensor.name} later"
+        if tensor in views_of(user):
+            return f"{user.name} is a view of {tensor.name}"
+    return None
+
+
+def _fuse(match: Match, editor: Editor) -> None:
+    kernel, output = match.nodes["kernel"], match.output
+    relu = "relu" if "relu" in match.nodes else "none"
+    quantize = match.nodes.get("q")
+    scale, zero_point, limits = 1.0, 0, None
+    dtype: torch.dtype = kernel.meta["val"].dtype
+    if quantize is not None:
+        qparams = tensor_qparams(quantize)
+        scale, zero_point, dtype = qparams.scale, qparams.zero_point, qparams.dtype
+        limits = qparams.limits
+    result = (scale, zero_point, dtype)
+    if match.template.name == _CONV:
+        call = _sum(match, editor, result, relu)
+    else:
+        dynamic = kernel.target is QLINEAR_DYNAMIC
+        args = (*kernel.args[:6], _extra(match), kernel.args[6], *result)
+        args = (*args, 1.0, 0, "add", 1.0, relu, [], "")
+        op = QLINEAR_ADD_DYNAMIC if dynamic else QLINEAR_ADD
+        call = editor.call(op, args, like=kernel, before=output)
+    carry_site(kernel, call)
+    if limits is not None:  # the kernel clamps to the range of the dtype only
+        call = editor.call(_CLAMP, (call, *limits), like=kernel, before=output)
+    editor.replace(output, call)
+    _erase_unused(editor, match)
+
+
+def _sum(match: Match, editor: Editor, result: tuple[float, int, torch.dtype], relu: str) -> Node:
+    kernel = match.nodes["kernel"]
+    target, scale, zero_point = _extra(match), 1.0, 0
+    integers = _integers(match)
+    if integers is not None:
+        scale, zero_point = tensor_qparams(target)[:2]
+        target = integers
+    geometry = kernel.args[7:11]
+    args = (*kernel.args[:6], target, kernel.args[6], *geometry, *result)
+    args = (*args, scale, zero_point, "sum", 1.0, relu, [], "")
+    return editor.call(QCONV_SUM, args, like=kernel, before=match.output)
+
+
+def _erase_unused(editor: Editor, match: Match) -> None:
+    extra = [node for node in _producers(match) if node.target is DEQUANTIZE_PER_TENSOR]
+    for node in sorted({*match.nodes.values(), *extra} - {match.output}, reverse=True):
+        if not node.users:
+            editor.erase(node)
+
+
+def _producers(match: Match) -> Iterator[Node]:
+    yield from match.nodes["add"].all_input_nodes

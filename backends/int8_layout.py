@@ -1,0 +1,70 @@
+"""The kernel family ``int8-layout``: operators that only move or select values work on integers.
+
+``q(cat(dq(a), dq(b))) -> cat(a, b)``, where all have one scale and zero point: the values are the
+same, rounding and the order of integers included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from quantfx.passes.editor import Editor
+from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.qdq import dequantizes, qparams_of
+from quantfx.patterns.schema import overload, resolve_op
+
+_MAX_POOL = resolve_op("aten.max_pool2d.default")
+_CONTIGUOUS = resolve_op("aten.contiguous.default")
+_POOL_LIMIT = 255
+
+
+@dataclass(frozen=True)
+class Int8Layout(KernelFamily):
+    """The operator itself, on int8 tensors."""
+
+    name: ClassVar[str] = "int8-layout"
+
+    def takes(self, candidate: Candidate) -> bool:
+        """Whether the template passes int8 on."""
+        return candidate.reach == "layout"
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return which input has other qparams than the result, or is float."""
+        quantize = candidate.quantize
+        if quantize is None:
+            return f"{candidate.anchor.name} is not quantized"
+        for node in candidate.anchor.all_input_nodes:
+            if not dequantizes(node):
+                return f"{node.name} is float"
+            if qparams_of(node) != qparams_of(quantize):
+                return f"{node.name} has other qparams than {quantize.name}"
+        return None
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the operator once more, on the integers."""
+        node, before = candidate.anchor, candidate.match.output
+
+        def integers(dequantize: Node) -> Node:
+            source = argument_node(dequantize, "input")
+            return _contiguous(source, node, editor, before) if node.target is _MAX_POOL else source
+
+        args: Any = map_arg(node.args, integers)
+        kwargs: Any = map_arg(node.kwargs, integers)
+        call = editor.call(overload(node), args, kwargs=kwargs, like=node, before=before)
+        return Emission(call, before, f"int8 {str(node.target).split('.')[1]}")
+
+
+def _contiguous(source: Node, like: Node, editor: Editor, before: Node) -> Node:
+    """Order the planes one after another, where the pool needs it.
+
+    torch 2.13: ``max_pool2d`` on a uint8 tensor in channels_last counts positions in a byte, and
+    raises for planes of more. Inductor's loop does not, so ``fuse_sums`` takes the copy out.
+    """
+    height, width = source.meta["val"].shape[-2:]
+    if isinstance(height, int) and isinstance(width, int) and height * width <= _POOL_LIMIT:
+        return source
+    return editor.call(_CONTIGUOUS, (source,), like=like, before=before)

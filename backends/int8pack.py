@@ -1,0 +1,118 @@
+"""The kernel family ``int8pack``: float activations times int8 weights.
+
+``linear(x, dq(w), b) -> _weight_int8pack_mm(x, w, scales) + b``. The kernel multiplies each float
+row with the int8 weights, sums, and scales the sum per output channel:
+``y_n = s_n * sum_k x_k w_nk``. It takes two dimensions, so x is reshaped around it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import attribute
+from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
+from quantfx.patterns.schema import argument_value, resolve_op
+
+KERNEL = "_weight_int8pack_mm"
+_MATMUL = resolve_op(f"aten.{KERNEL}.default")
+_RESHAPE = resolve_op("aten.reshape.default")
+_ADD = resolve_op("aten.add.Tensor")
+_TYPE_AS = resolve_op("aten.type_as.default")
+_SIZE = resolve_op("aten.sym_size.int")
+_SLICE = resolve_op("aten.slice.Tensor")
+_FEWEST_CHANNELS = 9
+
+
+@dataclass(frozen=True)
+class Int8Pack(KernelFamily):
+    """torch's kernel for linears whose weight alone is int8."""
+
+    name: ClassVar[str] = "int8pack"
+    kernels: ClassVar[frozenset[str]] = frozenset({KERNEL})
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return what the kernel does not know: zero points, or scales that are not per row."""
+        dequantize = candidate.dequantize("w")
+        if dequantizes(argument_node(candidate.anchor, "input")):
+            return "its input is quantized too"
+        name = candidate.quantized("w").name
+        if dequantize.target is not DEQUANTIZE_PER_CHANNEL or dequantize.args[3] != 0:
+            return f"{name} has not one scale for each row"
+        zero_points = _constant(editor, argument_node(dequantize, "zero_points"))
+        if zero_points is None:
+            return f"the zero points of {name} are computed, not stored"
+        return f"{name} has zero points, the kernel knows none" if bool(zero_points.any()) else None
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the product, with the reshapes and the bias around it."""
+        node = candidate.anchor
+        x, bias = argument_node(node, "input"), argument_value(node, "bias")
+        integers, scales, channels = _padded(editor, node, candidate.dequantize("w"))
+        shape = node.meta["val"].shape
+        sizes = [_size(editor, size, x, axis, node) for axis, size in enumerate(shape)]
+        rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), like=node, before=node)
+        # Under autocast x may come in bfloat16, and the kernel wants scales of x's dtype.
+        alike = editor.call(_TYPE_AS, (scales, rows), like=node, before=node)
+        product = editor.call(_MATMUL, (rows, integers, alike), like=node, before=node)
+        if channels != shape[-1]:
+            product = editor.call(_SLICE, (product, 1, 0, shape[-1]), like=node, before=node)
+        result = editor.call(_RESHAPE, (product, sizes), like=node, before=node)
+        if bias is not None:
+            result = editor.call(_ADD, (result, bias), like=node, before=node)
+        return Emission(result, node, KERNEL)
+
+
+def _size(editor: Editor, size: object, x: Node, axis: int, node: Node) -> object:
+    """Return dimension ``axis`` of ``x``, a number or a node in front of ``node``.
+
+    torch 2.13: Dynamo takes a second ``sym_size`` of one symbol out of the graph it compiles, and
+    is then out of step with its own list of nodes (IndexError at the next new size). So each free
+    size is read once.
+    """
+    if isinstance(size, int):
+        return size
+    reads = editor.graph.find_nodes(op="call_function", target=_SIZE, sort=True)
+    known = next((each for each in reads if str(each.meta["val"]) == str(size)), None)
+    if known is not None and known < node:
+        return known
+    made = editor.call(_SIZE, (x, axis), like=node, before=node)
+    if known is not None:
+        editor.replace(known, made)
+    return made
+
+
+def _padded(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, int]:
+    """Return int8 weights and scales, of very few channels with rows of zeros added, and how many.
+
+    torch 2.13: Inductor writes vectors of up to 8 constants into its loops, and then fails to pass
+    them to this kernel.
+    """
+    sources = argument_node(dequantize, "input"), argument_node(dequantize, "scales")
+    values = [_constant(editor, each) for each in sources]
+    channels = len(values[1]) if values[1] is not None else _FEWEST_CHANNELS
+    missing = _FEWEST_CHANNELS - channels
+    if missing <= 0:
+        return *sources, channels
+    padded = [
+        editor.constant(
+            f"{source.target}_padded",
+            torch.cat([value, value.new_zeros(missing, *value.shape[1:])]),
+            like=source,
+            before=node,
+        )
+        for source, value in zip(sources, values, strict=True)
+        if value is not None
+    ]
+    return padded[0], padded[1], _FEWEST_CHANNELS
+
+
+def _constant(editor: Editor, node: Node) -> Tensor | None:
+    value = attribute(editor.module, str(node.target)) if node.op == "get_attr" else None
+    return value if isinstance(value, Tensor) else None

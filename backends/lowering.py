@@ -1,0 +1,93 @@
+"""What lowering a q/dq graph yields, and what must hold of it before anything runs."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+
+from torch.fx import GraphModule
+
+from quantfx.backends import targets
+from quantfx.passes.errors import ContractError
+from quantfx.passes.graphs import Site
+from quantfx.passes.outcome import SiteOutcome, missed
+from quantfx.patterns.errors import QuantfxWarning
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Lowering:
+    """A lowered module and what became of every planned site.
+
+    Attributes:
+        module: Calls of kernels in the place of q/dq subgraphs.
+        sites: Every planned site with its kernel or the reason why there is none.
+        saturating: Sites whose integer sums can pass 16 bits on this CPU, which adds them there.
+        not_here: Why the module cannot run on this machine; empty if it can.
+    """
+
+    module: GraphModule
+    sites: tuple[SiteOutcome, ...]
+    saturating: tuple[Site, ...]
+    not_here: str = ""
+
+    def require(self, *, strict: bool = True) -> None:
+        """Check that every planned site has its kernel and that the kernels compute right here.
+
+        Args:
+            strict: Raise; else only warn.
+
+        Raises:
+            ContractError: a site saturates on this CPU, or missed its kernel.
+        """
+        self.require_range(strict=strict)
+        if short := missed(self.sites):
+            complain(_missing(short), strict=strict)
+
+    def require_range(self, *, strict: bool = True) -> None:
+        """Check that no integer sum can saturate on this CPU, with the actual weights.
+
+        Raises:
+            ContractError: names the sites where one can, if ``strict``.
+        """
+        if self.saturating:
+            complain(self._saturates(), strict=strict)
+
+    def _saturates(self) -> str:
+        return (
+            f"{len(self.saturating)} site(s) would saturate on this CPU ({targets.host().name}, no "
+            f"VNNI) and be silently wrong: {_listed(list(map(str, self.saturating)))}. Quantize "
+            "for it with target='host', or accept it with strict=False"
+        )
+
+
+def require_compiled(sites: tuple[SiteOutcome, ...], *, strict: bool) -> None:
+    """Raise, or warn unless ``strict``, where the compiled module misses a kernel.
+
+    Raises:
+        ContractError: names the sites.
+    """
+    lost = [site for site in missed(sites) if site.kernel]
+    if lost:
+        complain(_missing(lost), strict=strict)
+
+
+def complain(message: str, *, strict: bool) -> None:
+    """Raise a ``ContractError``; unless ``strict``, warn instead."""
+    if strict:
+        raise ContractError(message)
+    warnings.warn(message, QuantfxWarning, stacklevel=4)
+
+
+def _missing(short: list[SiteOutcome]) -> str:
+    lines = [f"{site.site} ({site.kind}): {site.reason}" for site in short]
+    return (
+        f"{len(short)} planned site(s) did not reach their int8 kernel: {_listed(lines)}. Leave "
+        "them float with a config or backend.without_templates(...), or accept it with strict=False"
+    )
+
+
+def _listed(items: list[str]) -> str:
+    more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
+    return ", ".join(items[:_SHOWN]) + more

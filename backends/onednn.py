@@ -1,0 +1,316 @@
+"""The kernel family ``onednn``: int8 convolutions and linears, and linears with fp16 weights.
+
+``q(relu(conv2d(dq(x), dq(w), b))) -> qconv_pointwise(x, prepack(w), b, "relu")``: the integers go
+in and come out, scale and zero point of the result included. A residual sum stays behind its
+convolution or linear; ``fuse_sums`` takes it in where the graph is compiled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.backends.onednn_ops import (
+    LINEAR_FP16,
+    LINEAR_FP16_PREPACK,
+    LINEAR_RELU_FP16,
+    QCONV,
+    QCONV_PREPACK,
+    QLINEAR,
+    QLINEAR_DYNAMIC,
+    QLINEAR_PREPACK,
+    register_fakes,
+)
+from quantfx.backends.onednn_post_ops import FUSED_BY, NONE, PostOp, post_op
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import attribute
+from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.qdq import (
+    DEQUANTIZE_DYNAMIC,
+    DEQUANTIZE_PER_CHANNEL,
+    DEQUANTIZE_PER_TENSOR,
+    tensor_qparams,
+)
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_TO = resolve_op("aten.to.dtype")
+_CLAMP = resolve_op("aten.clamp.default")
+_UNSQUEEZE = resolve_op("aten.unsqueeze.default")
+_SQUEEZE = resolve_op("aten.squeeze.dim")
+
+_CONV = frozenset({"qconv_pointwise", "qconv2d_pointwise.binary"})
+_LINEAR = frozenset({"qlinear_pointwise", "qlinear_pointwise.binary"})
+_DYNAMIC = frozenset({"qlinear_pointwise.tensor", "qlinear_pointwise.binary_tensor"})
+_FP16 = frozenset({"linear_dynamic_fp16", "linear_relu_dynamic_fp16"})
+_FLOATS = (torch.float32, torch.bfloat16)
+
+
+@dataclass(frozen=True)
+class OneDNN(KernelFamily):
+    """oneDNN through the operators that torch has for it.
+
+    Attributes:
+        convolves: Dtypes of activations that its convolutions take.
+        not_here: Why the graphs cannot run on this machine; empty if they can.
+    """
+
+    convolves: tuple[torch.dtype, ...] = (torch.uint8,)
+    not_here: str = ""
+
+    name: ClassVar[str] = "onednn"
+    kernels: ClassVar[frozenset[str]] = _CONV | _LINEAR | _DYNAMIC | _FP16
+
+    def prepare(self) -> None:
+        """Register the fake kernels that torch lacks."""
+        register_fakes()
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return the first condition of the kernel that the candidate does not meet."""
+        if candidate.kernel in _FP16:
+            return _fp16_weight(candidate, editor)
+        return (
+            self._activation(candidate)
+            or _weight(candidate, editor)
+            or _result(candidate)
+            or _activation_function(candidate)
+        )
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write prepack and kernel call."""
+        if candidate.kernel in _FP16:
+            return _fp16(candidate, editor)
+        if candidate.kernel in _CONV:
+            return _convolution(candidate, editor)
+        return _linear(candidate, editor)
+
+    def _activation(self, candidate: Candidate) -> str | None:
+        dequantize, name = candidate.dequantize("x"), candidate.quantized("x").name
+        dtype = argument_value(dequantize, "dtype")
+        accepted = self.convolves if candidate.kernel in _CONV else (torch.uint8, torch.int8)
+        if dequantize.target is DEQUANTIZE_PER_CHANNEL:
+            return f"{name} has a scale for each channel, the kernel takes one"
+        if dtype not in accepted:
+            return f"{name} is {dtype}, the kernel takes {' or '.join(map(str, accepted))}"
+        return None
+
+
+def _weight(candidate: Candidate, editor: Editor) -> str | None:
+    """The kernels know int8 weights with one scale for each output channel, or one at all."""
+    dequantize = candidate.dequantize("w")
+    name = candidate.quantized("w").name
+    if argument_value(dequantize, "dtype") != torch.int8:
+        return f"{name} is {argument_value(dequantize, 'dtype')}, the kernel takes torch.int8"
+    if dequantize.target is DEQUANTIZE_PER_TENSOR:
+        zero_point = argument_value(dequantize, "zero_point")
+        return f"{name} has zero point {zero_point}, the kernel knows none" if zero_point else None
+    if argument_value(dequantize, "axis") != 0:
+        return f"{name} has its scales along axis {argument_value(dequantize, 'axis')}, not 0"
+    zero_points = _constant(editor, argument_value(dequantize, "zero_points"))
+    if zero_points is None or _constant(editor, argument_value(dequantize, "scales")) is None:
+        return f"the scales or zero points of {name} are computed, not stored"
+    return f"{name} has zero points, the kernel knows none" if bool(zero_points.any()) else None
+
+
+def _result(candidate: Candidate) -> str | None:
+    quantize = candidate.quantize
+    if quantize is not None:
+        dtype = argument_value(quantize, "dtype")
+        return None if dtype in (torch.uint8, torch.int8) else f"its result is {dtype}"
+    dtype = _float_dtype(candidate)
+    return None if dtype in _FLOATS else f"its result is {dtype}, not float32 or bfloat16"
+
+
+def _activation_function(candidate: Candidate) -> str | None:
+    activation = candidate.node("unary") or candidate.node("relu")
+    if activation is None or _adds(candidate):
+        return None
+    known = post_op(activation)
+    kind = _kind(candidate)
+    if known is None or known.name not in FUSED_BY[kind]:
+        return f"the {kind} kernel does not fuse {activation.target}"
+    return None
+
+
+def _adds(candidate: Candidate) -> bool:
+    """Whether the match goes on with a sum, which the operator itself leaves out."""
+    return candidate.node("add") is not None
+
+
+def _kind(candidate: Candidate) -> str:
+    return str(candidate.anchor.target).split(".")[1]
+
+
+def _float_dtype(candidate: Candidate) -> torch.dtype:
+    value = candidate.last_float.meta.get("val")
+    dtype = value.dtype if isinstance(value, Tensor) else torch.float32
+    return candidate.float_dtype or dtype if dtype == torch.float32 else dtype
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a kernel makes of its sums: activation, and scale, zero point and dtype."""
+
+    stands_for: Node
+    post_op: PostOp
+    scale: float = 1.0
+    zero_point: int = 0
+    dtype: torch.dtype = torch.float32
+    limits: tuple[int, int] | None = None
+
+    @property
+    def arguments(self) -> tuple[Any, ...]:
+        """As the operators take them."""
+        name, scalars, algorithm = self.post_op
+        return (self.scale, self.zero_point, self.dtype, name, list(scalars), algorithm)
+
+
+def _result_of(candidate: Candidate) -> _Result:
+    if _adds(candidate):
+        # Its sum is rounded once, behind the add, so the convolution's part stays exact.
+        exact = candidate.kernel in _CONV
+        dtype = torch.float32 if exact else _float_dtype(candidate)
+        return _Result(candidate.anchor, NONE, dtype=dtype)
+    fused = post_op(candidate.node("unary") or candidate.node("relu")) or NONE
+    quantize = candidate.quantize
+    if quantize is None:
+        return _Result(candidate.match.output, fused, dtype=_float_dtype(candidate))
+    qparams = tensor_qparams(quantize)
+    scale, zero_point, dtype = qparams.scale, qparams.zero_point, qparams.dtype
+    return _Result(quantize, fused, scale, zero_point, dtype, qparams.limits)
+
+
+def _convolution(candidate: Candidate, editor: Editor) -> Emission:
+    node, result = candidate.anchor, _result_of(candidate)
+    before = result.stands_for
+    dequantize = candidate.dequantize("x")
+    x: Node = candidate.quantized("x")
+    scale, zero_point = dequantize.args[1:3]
+    weight = candidate.quantized("w")
+    rank = weight.meta["val"].dim() - 2
+    batched = x.meta["val"].dim() == rank + 2
+    if not batched:
+        x = editor.call(_UNSQUEEZE, (x, 0), like=node, before=before)
+    scales, zero_points = _weight_qparams(candidate, editor, before)
+    geometry = [_spread(argument_value(node, each), rank) for each in _GEOMETRY]
+    groups = argument_value(node, "groups")
+    packed = editor.call(
+        QCONV_PREPACK,
+        (weight, scales, scale, zero_point, *geometry, groups, _static_shape(x)),
+        like=node,
+        before=before,
+    )
+    inputs = (x, scale, zero_point, packed, scales, zero_points, argument_value(node, "bias"))
+    call = editor.call(
+        QCONV, (*inputs, *geometry, groups, *result.arguments), like=node, before=before
+    )
+    made = call if batched else editor.call(_SQUEEZE, (call, 0), like=node, before=before)
+    return Emission(_limited(made, result, editor, before), result.stands_for, "qconv_pointwise")
+
+
+_GEOMETRY = ("stride", "padding", "dilation")
+
+
+def _linear(candidate: Candidate, editor: Editor) -> Emission:
+    node, result = candidate.anchor, _result_of(candidate)
+    before = result.stands_for
+    dequantize = candidate.dequantize("x")
+    dynamic = dequantize.target is DEQUANTIZE_DYNAMIC
+    x = candidate.quantized("x")
+    scales, zero_points = _weight_qparams(candidate, editor, before)
+    packed = editor.call(
+        QLINEAR_PREPACK, (candidate.quantized("w"), _static_rows(x)), like=node, before=before
+    )
+    scale, zero_point = dequantize.args[1:3]
+    inputs = (x, scale, zero_point, packed, scales, zero_points, argument_value(node, "bias"))
+    call = editor.call(
+        QLINEAR_DYNAMIC if dynamic else QLINEAR,
+        (*inputs, *result.arguments),
+        like=node,
+        before=before,
+    )
+    kernel = "qlinear_pointwise.tensor" if dynamic else "qlinear_pointwise"
+    return Emission(_limited(call, result, editor, before), result.stands_for, kernel)
+
+
+def _limited(call: Node, result: _Result, editor: Editor, before: Node) -> Node:
+    """Keep the integers in the range of their spec: the kernels clamp to that of the dtype."""
+    if result.limits is None:
+        return call
+    return editor.call(_CLAMP, (call, *result.limits), like=call, before=before)
+
+
+def _fp16(candidate: Candidate, editor: Editor) -> Emission:
+    node, before = candidate.anchor, candidate.last_float
+    narrow = candidate.quantized("w")
+    # The operator packs from float32 and rounds again to what is half precision already.
+    wide = editor.call(_TO, (narrow, torch.float32), like=narrow, before=before)
+    x = argument_node(node, "input")
+    packed = editor.call(LINEAR_FP16_PREPACK, (wide, _static_rows(x)), like=node, before=before)
+    relu = candidate.node("relu") is not None
+    call = editor.call(
+        LINEAR_RELU_FP16 if relu else LINEAR_FP16,
+        (x, packed, argument_value(node, "bias")),
+        like=node,
+        before=before,
+    )
+    return Emission(call, before, candidate.kernel)
+
+
+def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:
+    value = _constant(editor, candidate.quantized("w"))
+    x = argument_node(candidate.anchor, "input").meta.get("val")
+    if value is None or value.dtype != torch.float16:
+        return f"{candidate.quantized('w').name} is not stored in half precision"
+    if isinstance(x, Tensor) and x.dtype != torch.float32:
+        return f"its input is {x.dtype}, the kernel takes torch.float32"
+    return None
+
+
+def _weight_qparams(candidate: Candidate, editor: Editor, before: Node) -> tuple[Node, Node]:
+    """Return the tensors of scales and zero points, one each for a weight with one scale.
+
+    The zero points, all zero, are int32: Inductor would convert others, with a warning for each.
+    """
+    dequantize, weight = candidate.dequantize("w"), candidate.quantized("w")
+    if dequantize.target is DEQUANTIZE_PER_CHANNEL:
+        scales = argument_node(dequantize, "scales")
+    else:
+        scale = torch.tensor([float(argument_value(dequantize, "scale"))])
+        name = f"{weight.target}_scale"
+        scales = editor.shared_constant(name, scale, like=weight, before=before)
+    zeros = torch.zeros(scales.meta["val"].shape, dtype=torch.int32)
+    name = f"{weight.target}_zero_point"
+    return scales, editor.shared_constant(name, zeros, like=weight, before=before)
+
+
+def _constant(editor: Editor, node: object) -> Tensor | None:
+    if not isinstance(node, Node) or node.op != "get_attr":
+        return None
+    value = attribute(editor.module, str(node.target))
+    return value if isinstance(value, Tensor) else None
+
+
+def _static_shape(x: Node) -> list[int] | None:
+    """Return the shape that packing may be tuned for; None where a size is free."""
+    shape = list(x.meta["val"].shape)
+    return shape if all(isinstance(size, int) for size in shape) else None
+
+
+def _static_rows(x: Node) -> list[int] | None:
+    """Return the shape of ``x`` as a matrix; None where a size is free."""
+    shape = _static_shape(x)
+    if shape is None or 0 in shape:
+        return None
+    rows = 1
+    for size in shape[:-1]:
+        rows *= size
+    return [rows, shape[-1]]
+
+
+def _spread(value: Any, count: int) -> list[Any]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values * count if len(values) == 1 else values

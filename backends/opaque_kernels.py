@@ -1,0 +1,81 @@
+"""Keep Inductor's own patterns away from kernel calls until ours have fused what they can.
+
+torch 2.13 looks for ``onednn.qconv_pointwise`` and ``qlinear_pointwise`` followed by activations,
+sums and quantizes, and fuses these without regard to a quantize's range, to who else reads a
+summand, or (an AssertionError) to a sum behind a fused activation. So the graph that it is given
+calls operators of the same meaning by names of ours, which become oneDNN's again behind its
+patterns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import torch
+from torch._ops import OpOverload
+from torch.fx import GraphModule
+
+from quantfx.backends.onednn_ops import QCONV, QLINEAR, QLINEAR_DYNAMIC
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.graphs import all_graphs
+from quantfx.patterns.schema import resolve_op, schema_text
+
+NAMESPACE = "quantfx"
+_KERNELS = (QCONV, QLINEAR, QLINEAR_DYNAMIC)
+
+
+@dataclass(frozen=True)
+class HideKernels(Pass):
+    """``onednn.qconv_pointwise(x) -> quantfx.qconv_pointwise(x)``, and so on."""
+
+    name: ClassVar[str] = "hide-kernels"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rename the calls of every graph."""
+        hidden = _rename(module, _opaque())
+        return PassResult(hidden > 0, stats={"hidden": hidden})
+
+
+@dataclass(frozen=True)
+class RevealKernels(Pass):
+    """``quantfx.qconv_pointwise(x) -> onednn.qconv_pointwise(x)``, and so on."""
+
+    name: ClassVar[str] = "reveal-kernels"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rename the calls of every graph."""
+        revealed = _rename(module, {opaque: kernel for kernel, opaque in _opaque().items()})
+        return PassResult(revealed > 0, stats={"revealed": revealed})
+
+
+def _rename(module: GraphModule, names: Mapping[Any, Any]) -> int:
+    count = 0
+    for _, graph_module in all_graphs(module):
+        for old, new in names.items():
+            for node in graph_module.graph.find_nodes(op="call_function", target=old):
+                node.target = new
+                count += 1
+    return count
+
+
+@lru_cache(maxsize=1)
+def _opaque() -> dict[OpOverload[..., Any], OpOverload[..., Any]]:
+    """Define the operators, once per process, and return them by the kernel they stand for."""
+    library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
+    found: dict[OpOverload[..., Any], OpOverload[..., Any]] = {}
+    for kernel in _KERNELS:
+        schema = schema_text(kernel).partition("::")[2]
+        name = schema.partition("(")[0]
+        library.define(schema)
+        # Runs the kernel where nothing reveals it, and on fake tensors.
+        library.impl(name, kernel, "CompositeExplicitAutograd")
+        packet, _, overload = name.partition(".")
+        found[kernel] = resolve_op(f"{NAMESPACE}.{packet}.{overload or 'default'}")
+    _LIBRARIES.append(library)  # its operators live as long as it does
+    return found
+
+
+_LIBRARIES: list[Any] = []

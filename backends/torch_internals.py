@@ -1,0 +1,62 @@
+"""Everything of Inductor that quantfx uses and that has no public name (torch 2.13).
+
+Checked by ``tests/backends/test_torch_internals_2_13.py``; on another torch, mend this file first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import torch._dynamo.utils
+import torch._inductor
+import torch._inductor.config
+from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch.export import ExportedProgram
+from torch.fx import Graph, GraphModule
+
+
+class GraphPass(CustomGraphPass):
+    """A function that Inductor calls on its graph behind AOTAutograd and freezing.
+
+    Args:
+        function: Changes the module in place.
+    """
+
+    def __init__(self, function: Callable[[GraphModule], None]) -> None:
+        self._function = function
+
+    def __call__(self, graph: Graph) -> None:
+        """Run on the module that owns ``graph``."""
+        module = graph.owning_module
+        if module is not None:
+            self._function(module)
+
+    def uuid(self) -> None:
+        """No key: a graph from Inductor's cache would not say which kernels were fused."""
+        return
+
+
+def inductor_settings(**settings: Any) -> AbstractContextManager[None]:
+    """Return a context in which Inductor has other settings, in this thread only."""
+    return torch._inductor.config.patch(**settings)  # type: ignore[no-any-return]
+
+
+def inductor_counter(name: str) -> int:
+    """Return one of Inductor's counters, of this process so far."""
+    return int(torch._dynamo.utils.counters["inductor"][name])
+
+
+def compile_ahead_of_time(program: ExportedProgram, package: Path, **settings: Any) -> Path:
+    """Compile to a library with AOTInductor and return the package it was put in."""
+    written = torch._inductor.aoti_compile_and_package(
+        program, package_path=str(package), inductor_configs=settings
+    )
+    return Path(written)
+
+
+def load_package(package: Path) -> Callable[..., Any]:
+    """Return the model in a package of ``compile_ahead_of_time``."""
+    return torch._inductor.aoti_load_package(str(package))

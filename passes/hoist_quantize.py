@@ -1,0 +1,100 @@
+"""Quantize before values are moved, not after: the producer's kernel can then yield integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.qdq import QUANTIZE_PER_TENSOR, dequantizes, qparams_of
+from quantfx.patterns.schema import overload, resolve_op
+
+# Operators whose result holds the values of their first argument, each of them, and no others.
+MOVES = frozenset(
+    resolve_op(f"aten.{name}")
+    for name in (
+        "view.default",
+        "reshape.default",
+        "permute.default",
+        "transpose.int",
+        "flatten.using_ints",
+        "squeeze.dim",
+        "squeeze.dims",
+        "unsqueeze.default",
+    )
+)
+
+
+@dataclass(frozen=True)
+class HoistQuantize(Pass):
+    """Let int8 flow through moves that no template annotates; the integers are the same.
+
+    1. ``q(view(x)) -> view(q(x))``, as often as moves follow each other
+    2. ``q(dq(i)) -> i``, where both have the same qparams
+
+    Only where nothing else reads the float tensors in between.
+    """
+
+    name: ClassVar[str] = "hoist-quantize"
+    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Move each quantize as far up as it goes."""
+        hoisted = cancelled = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            quantizes = graph_module.graph.find_nodes(
+                op="call_function", target=QUANTIZE_PER_TENSOR
+            )
+            for node in quantizes:
+                source = node
+                while (move := _move_before(source)) is not None:
+                    source = _hoist(editor, source, move)
+                    hoisted += 1
+                cancelled += _cancel(editor, source) if source is not node else 0
+        stats = {"hoisted": hoisted, "cancelled": cancelled}
+        return PassResult(hoisted > 0, stats=stats)
+
+
+def _move_before(quantize: Node) -> Node | None:
+    """Return the move that alone feeds ``quantize``, if nothing annotates it."""
+    move = quantize.args[0]
+    if not isinstance(move, Node) or move.target not in MOVES or annotation_of(move) is not None:
+        return None
+    source = move.args[0]
+    alone = len(move.users) == 1 and isinstance(source, Node) and len(source.users) == 1
+    return move if alone and isinstance(source, Node) and source.op == "call_function" else None
+
+
+def _hoist(editor: Editor, quantize: Node, move: Node) -> Node:
+    source = move.args[0]
+    above = editor.call(
+        overload(quantize), (source, *quantize.args[1:]), like=quantize, before=move
+    )
+    moved = editor.call(
+        overload(move),
+        (above, *move.args[1:]),
+        kwargs=dict(move.kwargs),
+        like=move,
+        before=quantize,
+    )
+    editor.replace(quantize, moved)
+    editor.erase(move)
+    return above
+
+
+def _cancel(editor: Editor, quantize: Node) -> bool:
+    source = quantize.args[0]
+    if not isinstance(source, Node) or not dequantizes(source):
+        return False
+    integers = source.args[0]
+    if qparams_of(source) != qparams_of(quantize) or not isinstance(integers, Node):
+        return False
+    editor.replace(quantize, integers)
+    editor.erase(source)
+    return True

@@ -1,0 +1,139 @@
+"""The interface between the lowering pass and the kernels: what they take and what they become."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import Node
+
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import Site
+from quantfx.patterns.match import Match
+from quantfx.patterns.schema import argument_value
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A template found in a q/dq graph, with the dequantizes and the quantize around it.
+
+    What enters it is read from the graph when asked for: an earlier site may have been lowered in
+    the meantime.
+
+    Attributes:
+        site: The anchor's place.
+        match: Of a template of ``quantized_edges``.
+        float_dtype: What a float result is returned in; None for that of the graph.
+    """
+
+    site: Site
+    match: Match
+    float_dtype: torch.dtype | None = None
+
+    @property
+    def anchor(self) -> Node:
+        """The convolution, linear, pool or cat itself."""
+        return self.match.anchor
+
+    @property
+    def kernel(self) -> str:
+        """The kernel that the template names."""
+        return self.match.template.kernel
+
+    @property
+    def reach(self) -> str:
+        """How the template is lowered: ``kernel`` or ``layout``."""
+        return self.match.template.reach
+
+    def node(self, name: str) -> Node | None:
+        """Return the node that the template calls ``name``; None if this match is without it."""
+        return self.match.nodes.get(name)
+
+    def dequantize(self, role: str) -> Node:
+        """Return the dequantize, or cast, by which ``role`` enters the match."""
+        return self.match.nodes[dequantize_name(role)]
+
+    def quantized(self, role: str) -> Node:
+        """Return the integers, or the narrow floats, of ``role``."""
+        return argument_node(self.dequantize(role), "input")
+
+    @property
+    def quantize(self) -> Node | None:
+        """The quantize of the result; None where it leaves as float."""
+        return self.node(QUANTIZE)
+
+    @property
+    def last_float(self) -> Node:
+        """The node whose float result leaves the match, or is quantized."""
+        quantize = self.quantize
+        return self.match.output if quantize is None else argument_node(quantize, "input")
+
+
+QUANTIZE = "q"
+
+
+def dequantize_name(role: str) -> str:
+    """Return the name that the dequantize of ``role`` has in a template with quantized edges."""
+    return f"{role}_dq"
+
+
+def argument_node(node: Node, name: str) -> Node:
+    """Return the node that feeds argument ``name`` of ``node``.
+
+    Raises:
+        TypeError: something else is given there.
+    """
+    value = argument_value(node, name)
+    if not isinstance(value, Node):
+        raise TypeError(f"{node.name}.{name} is {value!r}, not the result of a node")
+    return value
+
+
+@dataclass(frozen=True)
+class Emission:
+    """What a family wrote for a candidate.
+
+    Attributes:
+        node: The new call.
+        stands_for: The node of the match whose value it yields: its output, or an earlier one if
+            the kernel computes only the beginning of the match.
+        kernel: Name of the kernel that was called.
+    """
+
+    node: Node
+    stands_for: Node
+    kernel: str
+
+
+class KernelFamily(ABC):
+    """Kernels that come together, as a value: nothing is registered, a backend lists its families.
+
+    A family is verified from outside, by what it emitted: ``compare_sites`` runs each call and the
+    part of the q/dq graph that it stands for on identical inputs.
+
+    Attributes:
+        name: E.g. ``onednn``.
+        kernels: Names that templates use for its kernels; empty if it goes by ``reach``.
+        not_here: Why what it emits cannot run on this machine; empty if it can.
+    """
+
+    name: ClassVar[str]
+    kernels: ClassVar[frozenset[str]] = frozenset()
+    not_here: str = ""
+
+    def prepare(self) -> None:  # noqa: B027  most families need nothing
+        """Do what emitting needs once per process, such as registering fake kernels."""
+
+    def takes(self, candidate: Candidate) -> bool:
+        """Whether the candidate's template is meant for this family."""
+        return candidate.kernel in self.kernels
+
+    @abstractmethod
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return why a candidate that it takes is beyond its kernels, None if it is not."""
+
+    @abstractmethod
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the kernel call in front of what it stands for, and leave the match in place."""

@@ -1,0 +1,152 @@
+"""Rewrite q/dq subgraphs to the kernels their templates name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.editor import Editor
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
+from quantfx.passes.lowered import Lowered, set_lowered, set_site
+from quantfx.passes.quantized_edges import quantized_edges
+from quantfx.passes.recipe import Recipe
+from quantfx.patterns.match import Match
+from quantfx.patterns.matcher import Admission, Matcher
+from quantfx.patterns.template import Template
+
+
+@dataclass(frozen=True)
+class Lower(Pass):
+    """``q(relu(conv2d(dq(x), dq(w)))) -> qconv_pointwise(x, w, "relu")``, by template.
+
+    The backend's templates with q and dq on their edges, in the backend's order, are matched and
+    handed to the first kernel family that takes them; a template that the family refuses gives way
+    to the next. What is planned and not lowered stays as it is, with a remark that says why.
+
+    Attributes:
+        float_dtype: In what kernels return float results, ``"bfloat16"`` under autocast; by
+            default what the graph says.
+    """
+
+    float_dtype: str = ""
+
+    name: ClassVar[str] = "lower"
+    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    provides: ClassVar[frozenset[str]] = frozenset({"lowered"})
+    keeps_float: ClassVar[bool] = False  # kernels round at ties to the other side
+
+    def __post_init__(self) -> None:
+        if self.float_dtype not in ("", "bfloat16"):
+            raise PipelineError(f"float_dtype='{self.float_dtype}': one of '', 'bfloat16'")
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Lower every graph."""
+        if context.recipe is None or not context.kernels:
+            raise PipelineError(f"{self.name} needs a recipe and kernels: run it with Context(...)")
+        for family in context.kernels:
+            family.prepare()
+        matcher = _matcher(context.recipe)
+        remarks: list[Remark] = []
+        lowered = 0
+        for path, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            made = _Lowering(context.kernels, path, editor, self._dtype)
+            matches = matcher.run(graph_module.graph, admission=made)
+            for match in sorted(matches, key=lambda match: match.anchor):
+                made.lower(match)
+            lowered += len(matches)
+            remarks += _left(matcher, graph_module, made)
+            editor.drop_unused_attributes()
+        return PassResult(lowered > 0, tuple(remarks), {"lowered": lowered})
+
+    @property
+    def _dtype(self) -> torch.dtype | None:
+        return torch.bfloat16 if self.float_dtype else None
+
+
+def _matcher(recipe: Recipe) -> Matcher:
+    templates = [
+        quantized_edges(template, recipe)
+        for template in recipe.patterns.templates
+        if template.reach in ("kernel", "layout") and template.quant
+    ]
+    return Matcher(templates, recipe.patterns.vocabulary)
+
+
+@dataclass(frozen=True)
+class _Lowering(Admission):
+    """Which family takes a match of one graph, and the rewrite."""
+
+    families: Sequence[KernelFamily]
+    path: str
+    editor: Editor
+    dtype: torch.dtype | None
+
+    def tries(self, template: Template, anchor: Node) -> bool:
+        """Whether ``template`` is of the mode that the site was planned in."""
+        annotation = annotation_of(anchor)
+        return annotation is None or annotation.mode == template.mode
+
+    def refuses(self, match: Match) -> str | None:
+        """Return why no family can lower ``match``."""
+        candidate = self._candidate(match)
+        family = self._family(candidate)
+        if family is None:
+            return f"no kernel family of the backend has {candidate.kernel or candidate.reach}"
+        return family.refuses(candidate, self.editor)
+
+    def lower(self, match: Match) -> None:
+        """Write the kernel call and erase what it replaces."""
+        candidate = self._candidate(match)
+        family = self._family(candidate)
+        assert family is not None, "refuses admitted the match"
+        before = len(self.editor.made)
+        emission = family.emit(candidate, self.editor)
+        for node in self.editor.made[before:]:
+            set_site(node, candidate.site)
+        covers = self._replace(match, emission)
+        output = emission.stands_for.name
+        lowered = Lowered(candidate.site, match.label, emission.kernel, covers, output)
+        set_lowered(emission.node, lowered)
+
+    def _candidate(self, match: Match) -> Candidate:
+        return Candidate(Site(self.path, match.anchor.name), match, self.dtype)
+
+    def _family(self, candidate: Candidate) -> KernelFamily | None:
+        return next((each for each in self.families if each.takes(candidate)), None)
+
+    def _replace(self, match: Match, emission: Emission) -> tuple[str, ...]:
+        """Give the result's users the kernel call; return the names of what became unused."""
+        emission.stands_for.replace_all_uses_with(emission.node)
+        erased: list[str] = []
+        for node in sorted(_producers(match), reverse=True):
+            if not node.users:
+                erased.append(node.name)
+                self.editor.erase(node)
+        return tuple(reversed(erased))
+
+
+def _producers(match: Match) -> set[Node]:
+    """Return the nodes of a match, and those that list roles bind: dequantizes of a cat."""
+    many = (bound for bound in match.roles.values() if isinstance(bound, tuple))
+    return {*match.nodes.values(), *(node for bound in many for node in bound)}
+
+
+def _left(matcher: Matcher, module: GraphModule, admission: Admission) -> Iterator[Remark]:
+    """Yield why each anchor that was to reach a kernel did not."""
+    path = admission.path if isinstance(admission, _Lowering) else ""
+    for node in module.graph.nodes:
+        annotation = annotation_of(node)
+        if annotation is None or annotation.match != node.name or annotation.reach == "fused":
+            continue
+        misses = matcher.explain(node, admission=admission)
+        reason = misses[0].reason if misses else f"no template of a kernel starts at {node.target}"
+        yield Remark("missed", path, node.name, reason, str(node.target))

@@ -1,0 +1,71 @@
+"""What lowering leaves on the kernel calls it makes: which site each one stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.graphs import Site, all_graphs
+
+META_KEY = "quantfx_lowered"
+# The one meta entry that torch carries through Dynamo and AOTAutograd to Inductor's own passes.
+CUSTOM_KEY = "custom"
+_SITE = "quantfx_site"
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """One site that became a kernel call.
+
+    Attributes:
+        site: The anchor's place in the q/dq graph.
+        template: Label of the matched variant, e.g. ``conv2d_unary_q``.
+        kernel: What computes it, e.g. ``qconv_pointwise``.
+        covers: Nodes of the q/dq graph that the call replaces, in graph order.
+        output: The one of them whose value the call yields.
+    """
+
+    site: Site
+    template: str
+    kernel: str
+    covers: tuple[str, ...]
+    output: str
+
+
+def lowered_of(node: Node) -> Lowered | None:
+    """Return what lowering wrote on ``node``, if anything."""
+    value = node.meta.get(META_KEY)
+    return value if isinstance(value, Lowered) else None
+
+
+def set_lowered(node: Node, lowered: Lowered) -> None:
+    """Write ``lowered`` on ``node``, whose value is that of the site."""
+    node.meta[META_KEY] = lowered
+
+
+def set_site(node: Node, site: Site) -> None:
+    """Write on ``node``, where compilers keep it, that it is made for ``site``."""
+    node.meta[CUSTOM_KEY] = {**node.meta.get(CUSTOM_KEY, {}), _SITE: site}
+
+
+def carry_site(source: Node, target: Node) -> None:
+    """Let ``target`` be made for the site that ``source`` was made for."""
+    if CUSTOM_KEY in source.meta:
+        target.meta[CUSTOM_KEY] = dict(source.meta[CUSTOM_KEY])
+
+
+def site_of(node: Node) -> Site | None:
+    """Return the site that ``node`` was made for, also in a graph that a compiler traced anew."""
+    value = node.meta.get(CUSTOM_KEY, {}).get(_SITE)
+    return value if isinstance(value, Site) else None
+
+
+def lowered_nodes(module: GraphModule) -> Iterator[tuple[Node, Lowered]]:
+    """Yield every kernel call of ``module`` with what it stands for, in graph order."""
+    for _, graph_module in all_graphs(module):
+        for node in graph_module.graph.nodes:
+            lowered = lowered_of(node)
+            if lowered is not None:
+                yield node, lowered

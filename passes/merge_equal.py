@@ -1,0 +1,38 @@
+"""Compute once what several kernel calls would compute from the same tensors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.equal_sites import value_numbers
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.lowered import site_of
+from quantfx.passes.qdq import has_qparams
+
+
+@dataclass(frozen=True)
+class MergeEqual(Pass):
+    """``k(x), k(x) -> y, y`` with ``y = k(x)``, for kernel calls, their packing, q and dq."""
+
+    name: ClassVar[str] = "merge-equal"
+    requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Merge in every graph."""
+        merged = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            first: dict[int, Node] = {}
+            for node, number in value_numbers(graph_module).items():
+                if site_of(node) is None and not has_qparams(node):
+                    continue
+                if node.op == "call_function" and first.setdefault(number, node) is not node:
+                    editor.replace(node, first[number])
+                    merged += 1
+            editor.drop_unused_attributes()
+        return PassResult(merged > 0, stats={"merged": merged})

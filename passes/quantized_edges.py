@@ -1,0 +1,74 @@
+"""Turn an annotation template into the pattern of what becomes of it in a q/dq graph.
+
+``conv2d(x, w) -> relu`` turns into ``conv2d(dq(x), dq(w)) -> relu -> q``: a dequantize (or cast)
+on every quantized edge, and a quantize behind the result. So what annotates is what lowers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quantfx.passes.kernel_family import QUANTIZE, dequantize_name
+from quantfx.passes.qdq import (
+    CAST,
+    DEQUANTIZE_DYNAMIC,
+    DEQUANTIZE_PER_CHANNEL,
+    DEQUANTIZE_PER_TENSOR,
+    QUANTIZE_PER_TENSOR,
+)
+from quantfx.passes.recipe import Recipe
+from quantfx.passes.spec import CastSpec, QuantSpec
+from quantfx.patterns.quant import quant_of
+from quantfx.patterns.template import Binding, Op, PatternNode, Ref, Role, Template
+
+_DEQUANTIZE = Op("dequantize", (DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL))
+_DYNAMIC = Op("dequantize_dynamic", (DEQUANTIZE_DYNAMIC,))
+_CAST = Op("cast", (CAST,))
+_QUANTIZE = Op("quantize", (QUANTIZE_PER_TENSOR,))
+
+# Of a template's checks, those that hold of a q/dq graph too. The others speak of float tensors
+# that are integers by now, or of an order of execution that a kernel family sees to itself.
+_KEPT_CHECKS = ("constant", "same_shape")
+
+
+def quantized_edges(template: Template, recipe: Recipe) -> Template:
+    """Return ``template`` with a dequantize on each quantized edge and a quantize behind it.
+
+    The quantize may be absent from a match (the result then leaves as float), unless the template
+    passes int8 on (``reach = "layout"``). List roles keep their place; their elements are
+    dequantizes, which who lowers them has to look at.
+
+    Args:
+        template: Quantizes at least one edge.
+        recipe: Its specs decide which dequantize belongs on an edge.
+    """
+    quant = dict(template.quant)
+    edges: dict[str, PatternNode] = {}
+
+    def through(binding: Binding) -> Binding:
+        if not isinstance(binding, Role) or binding.many or binding.name not in quant:
+            return binding
+        name = dequantize_name(binding.name)
+        edges[name] = PatternNode(
+            name, (_op(template, binding.name, recipe),), (("input", binding),)
+        )
+        return Ref(name)
+
+    nodes = tuple(
+        replace(node, arguments=tuple((slot, through(each)) for slot, each in node.arguments))
+        for node in template.nodes
+    )
+    output = next(template.variants()).output.name
+    quantize = PatternNode(
+        QUANTIZE, (_QUANTIZE,), (("input", Ref(output)),), optional=template.reach == "kernel"
+    )
+    checks = tuple(check for check in template.checks if check.name in _KEPT_CHECKS)
+    return replace(template, nodes=(*nodes, *edges.values(), quantize), checks=checks)
+
+
+def _op(template: Template, role: str, recipe: Recipe) -> Op:
+    quant = quant_of(dict(template.quant)[role])
+    spec = recipe.spec(quant.spec)
+    if isinstance(spec, CastSpec):
+        return _CAST
+    return _DYNAMIC if isinstance(spec, QuantSpec) and spec.dynamic else _DEQUANTIZE
