@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch.fx import GraphModule
 
 from quantfx.backends.device_guard import refuse_on_cpu
+from quantfx.backends.fuse_sums import FuseSums
 from quantfx.backends.lowering import Lowering
 from quantfx.backends.range_check import saturating_sites
 from quantfx.backends.targets import Target, host
 from quantfx.passes.base import Context
 from quantfx.passes.check_config import CheckConfig
+from quantfx.passes.compare_sites import SiteComparison, compare_sites
 from quantfx.passes.config import Config, Given
 from quantfx.passes.contract import require_converted, require_planned
 from quantfx.passes.errors import PipelineError
@@ -25,6 +28,7 @@ from quantfx.passes.pass_record import facts_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.spec import Concrete
+from quantfx.patterns.errors import QuantfxError
 
 _NO_PASSES = Pipeline(())
 
@@ -173,6 +177,28 @@ class Backend:
             tuple(saturating_sites(quantized)) if saturates else (),
             not_here,
         )
+
+    def compare_sites(
+        self, quantized: GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[SiteComparison, ...]:
+        """Run every kernel call, sums fused, and the float arithmetic that it stands for.
+
+        Args:
+            quantized: From ``convert``; not changed.
+            args: Positional inputs.
+            kwargs: Keyword inputs.
+
+        Raises:
+            QuantfxError: the kernels cannot run on this machine.
+        """
+        not_here = next((each.not_here for each in self.kernels if each.not_here), "")
+        if not_here:
+            raise QuantfxError(not_here)
+        upto = self.lower_pipeline.upto(Lower.name)
+        before = Pipeline(upto.passes[:-1])
+        reference = before.run(quantized, self.context)
+        lowered = (upto + Pipeline((FuseSums(),))).run(quantized, self.context)
+        return compare_sites(reference, lowered, args, kwargs)
 
     @property
     def context(self) -> Context:

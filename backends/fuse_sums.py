@@ -6,8 +6,7 @@ that it overwrites, which earlier stages would take apart again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
 
@@ -15,7 +14,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from quantfx.backends.limit_range import LIMITS, limit_range
 from quantfx.backends.onednn_ops import (
+    KERNEL_NAMES,
+    QCONV,
     QCONV_SUM,
     QLINEAR_ADD,
     QLINEAR_ADD_DYNAMIC,
@@ -24,15 +26,16 @@ from quantfx.backends.onednn_ops import (
 from quantfx.passes.aliasing import views_of
 from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.editor import Editor
-from quantfx.passes.lowered import carry_site
+from quantfx.passes.lowered import carry_site, lowered_of, set_lowered
 from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
-from quantfx.patterns.schema import argument_value, resolve_op
+from quantfx.patterns.schema import argument_value, overload, resolve_op
 
-_CLAMP = resolve_op("aten.clamp.default")
 _CONV = "qconv_add"
+# A float sum followed by these is one loop; in the kernel it would be a pass over memory more.
+_ONE_LOOP = (QUANTIZE_PER_TENSOR, resolve_op("aten.relu.default"))
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,13 @@ class FuseSums(Pass):
     3. ``q(relu(qlinear(x) + y)) -> qlinear.binary(x, y)``; y stays as it is
 
     The first two only where nothing reads y, or its dequantized values, from there on.
+
+    Attributes:
+        eager: The graph will run without a compiler, which would lay y out as the kernel wants it:
+            overwrite only what comes from a convolution's kernel, which is laid out so.
     """
+
+    eager: bool = False
 
     name: ClassVar[str] = "fuse-sums"
     keeps_float: ClassVar[bool] = False
@@ -52,7 +61,7 @@ class FuseSums(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fuse every sum that the kernels take."""
         editor = Editor(module, self.name)
-        admission = _Sums()
+        admission = _Sums(self.eager)
         matches = _matcher().run(module.graph, admission=admission)
         fused = 0
         remarks: list[Remark] = []
@@ -75,6 +84,9 @@ def _matcher() -> Matcher:
 class _Sums(Admission):
     """What the templates cannot say: dtypes, and who else reads what is overwritten."""
 
+    def __init__(self, eager: bool = False) -> None:
+        self._eager = eager
+
     def refuses(self, match: Match) -> str | None:
         """Return the first condition that a fused sum would not meet."""
         kernel, extra = match.nodes["kernel"], _extra(match)
@@ -87,7 +99,15 @@ class _Sums(Admission):
             return None
         if ours.dim() != 4:
             return f"{kernel.name} has {ours.dim()} dimensions: only two-dimensional kernels sum"
-        return _not_free(match)
+        return _not_free(match) or (_layout(match) if self._eager else None)
+
+
+def _layout(match: Match) -> str | None:
+    target = source = _integers(match) or _extra(match)
+    while source.target in LIMITS:  # which keep the layout
+        source = source.all_input_nodes[0]
+    ours = source.target in (QCONV, QCONV_SUM)
+    return None if ours else f"{target.name} may be laid out in another way than the kernel wants"
 
 
 def _extra(match: Match) -> Node:
@@ -116,8 +136,8 @@ def _not_free(match: Match) -> str | None:
     output = match.output
     if "q" in match.nodes and integers is None:
         return f"{extra.name} is float, or of another dtype than the result"
-    if integers is None and any(user.target is QUANTIZE_PER_TENSOR for user in output.users):
-        return f"{output.name} is quantized behind the sum"
+    if integers is None and any(user.target in _ONE_LOOP for user in output.users):
+        return f"a loop behind {output.name} takes the sum along"
     for tensor in (extra,) if integers is None else (integers, extra):
         reason = _overwritten(tensor, match, fresh=integers is None or tensor is integers)
         if reason is not None:
@@ -128,6 +148,8 @@ def _not_free(match: Match) -> str | None:
 def _overwritten(tensor: Node, match: Match, fresh: bool) -> str | None:
     if fresh and (tensor.op != "call_function" or views_of(tensor)):
         return f"{tensor.name} is an input, a constant or a view"
+    if tensor in match.nodes["kernel"].all_input_nodes:
+        return f"{tensor.name} is what the kernel reads"
     inside = set(match.nodes.values())
     for user in tensor.users:
         if user in inside:
@@ -143,13 +165,10 @@ def _fuse(match: Match, editor: Editor) -> None:
     kernel, output = match.nodes["kernel"], match.output
     relu = "relu" if "relu" in match.nodes else "none"
     quantize = match.nodes.get("q")
-    scale, zero_point, limits = 1.0, 0, None
-    dtype: torch.dtype = kernel.meta["val"].dtype
-    if quantize is not None:
-        qparams = tensor_qparams(quantize)
-        scale, zero_point, dtype = qparams.scale, qparams.zero_point, qparams.dtype
-        limits = qparams.limits
-    result = (scale, zero_point, dtype)
+    qparams = None if quantize is None else tensor_qparams(quantize)
+    result: tuple[float, int, torch.dtype] = (1.0, 0, kernel.meta["val"].dtype)
+    if qparams is not None:
+        result = (qparams.scale, qparams.zero_point, qparams.dtype)
     if match.template.name == _CONV:
         call = _sum(match, editor, result, relu)
     else:
@@ -159,10 +178,15 @@ def _fuse(match: Match, editor: Editor) -> None:
         op = QLINEAR_ADD_DYNAMIC if dynamic else QLINEAR_ADD
         call = editor.call(op, args, like=kernel, before=output)
     carry_site(kernel, call)
-    if limits is not None:  # the kernel clamps to the range of the dtype only
-        call = editor.call(_CLAMP, (call, *limits), like=kernel, before=output)
-    editor.replace(output, call)
-    _erase_unused(editor, match)
+    limited = limit_range(call, qparams, editor, output)
+    lowered = lowered_of(kernel)
+    editor.replace(output, limited)
+    erased = _erase_unused(editor, match)
+    if lowered is not None:
+        covers = (*lowered.covers, *erased, output.name)
+        name = KERNEL_NAMES[overload(call)]
+        fused = replace(lowered, kernel=name, covers=covers, output=output.name)
+        set_lowered(limited, fused)
 
 
 def _sum(match: Match, editor: Editor, result: tuple[float, int, torch.dtype], relu: str) -> Node:
@@ -178,12 +202,14 @@ def _sum(match: Match, editor: Editor, result: tuple[float, int, torch.dtype], r
     return editor.call(QCONV_SUM, args, like=kernel, before=match.output)
 
 
-def _erase_unused(editor: Editor, match: Match) -> None:
-    extra = [node for node in _producers(match) if node.target is DEQUANTIZE_PER_TENSOR]
-    for node in sorted({*match.nodes.values(), *extra} - {match.output}, reverse=True):
+def _erase_unused(editor: Editor, match: Match) -> list[str]:
+    """Erase what the kernel call stands for; return the names, but for the kernel, in order."""
+    kernel = match.nodes["kernel"]
+    summands = [n for n in match.nodes["add"].all_input_nodes if n.target is DEQUANTIZE_PER_TENSOR]
+    nodes = sorted({*match.nodes.values(), *summands} - {match.output}, reverse=True)
+    erased: list[str] = []
+    for node in nodes:
         if not node.users:
+            erased += [node.name] if node is not kernel else []
             editor.erase(node)
-
-
-def _producers(match: Match) -> Iterator[Node]:
-    yield from match.nodes["add"].all_input_nodes
+    return erased[::-1]

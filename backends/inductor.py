@@ -20,7 +20,7 @@ from torch.fx import GraphModule
 from quantfx.backends.drop_pool_copies import DropPoolCopies
 from quantfx.backends.fuse_sums import FuseSums
 from quantfx.backends.onednn_ops import KERNEL_NAMES
-from quantfx.backends.opaque_kernels import HideKernels, RevealKernels
+from quantfx.backends.opaque_kernels import HideKernels, RevealKernels, opaque_kernels
 from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
     GraphPass,
@@ -35,6 +35,7 @@ from quantfx.passes.nested_calls import autocast_dtype
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.state import preserved_state
 from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.schema import overload
 
 Wrapper = Literal["python", "cpp", "aot"]
 WRAPPERS: tuple[Wrapper, ...] = ("python", "cpp", "aot")
@@ -156,17 +157,18 @@ def compiling(
 
     Args:
         autocast: Dtype to autocast to; None leaves it to the caller.
-        note: Told of the kernel calls in every graph that is compiled.
+        note: Told of the kernel calls in what was compiled, if anything was.
         settings: More of Inductor's settings.
 
     Raises:
         QuantfxError: autocast is on, in a dtype that int8 does not mix with on this CPU.
     """
+    calls: list[KernelCall] = []
 
     def finish(module: GraphModule) -> None:
         for each in POST_GRAD.passes:
             each.run(module, Context())
-        note(kernel_calls(module))
+        calls.extend(kernel_calls(module))
 
     with (
         torch.no_grad(),
@@ -177,14 +179,19 @@ def compiling(
         if mixed:
             require_autocast(torch.get_autocast_dtype("cpu"))
         yield mixed
+    if calls:
+        note(tuple(calls))
 
 
 def kernel_calls(module: GraphModule) -> tuple[KernelCall, ...]:
     """Return the calls of lowered kernels in a compiler's graph, in its order."""
+    names = KERNEL_NAMES | {
+        opaque: KERNEL_NAMES[kernel] for kernel, opaque in opaque_kernels().items()
+    }
     return tuple(
-        KernelCall(site, KERNEL_NAMES[node.target])
+        KernelCall(site, names[overload(node)])
         for node in module.graph.nodes
-        if node.target in KERNEL_NAMES and (site := site_of(node)) is not None
+        if node.target in names and (site := site_of(node)) is not None
     )
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from quantfx.backends.limit_range import limit_range
 from quantfx.backends.onednn_ops import (
     LINEAR_FP16,
     LINEAR_FP16_PREPACK,
@@ -33,12 +34,13 @@ from quantfx.passes.qdq import (
     DEQUANTIZE_DYNAMIC,
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,
+    TensorQParams,
     tensor_qparams,
 )
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _TO = resolve_op("aten.to.dtype")
-_CLAMP = resolve_op("aten.clamp.default")
+_PAD = resolve_op("aten.constant_pad_nd.default")
 _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 _SQUEEZE = resolve_op("aten.squeeze.dim")
 
@@ -159,7 +161,7 @@ class _Result:
     scale: float = 1.0
     zero_point: int = 0
     dtype: torch.dtype = torch.float32
-    limits: tuple[int, int] | None = None
+    qparams: TensorQParams | None = None
 
     @property
     def arguments(self) -> tuple[Any, ...]:
@@ -180,22 +182,19 @@ def _result_of(candidate: Candidate) -> _Result:
         return _Result(candidate.match.output, fused, dtype=_float_dtype(candidate))
     qparams = tensor_qparams(quantize)
     scale, zero_point, dtype = qparams.scale, qparams.zero_point, qparams.dtype
-    return _Result(quantize, fused, scale, zero_point, dtype, qparams.limits)
+    return _Result(quantize, fused, scale, zero_point, dtype, qparams)
 
 
 def _convolution(candidate: Candidate, editor: Editor) -> Emission:
     node, result = candidate.anchor, _result_of(candidate)
     before = result.stands_for
-    dequantize = candidate.dequantize("x")
-    x: Node = candidate.quantized("x")
-    scale, zero_point = dequantize.args[1:3]
-    weight = candidate.quantized("w")
-    rank = weight.meta["val"].dim() - 2
-    batched = x.meta["val"].dim() == rank + 2
-    if not batched:
-        x = editor.call(_UNSQUEEZE, (x, 0), like=node, before=before)
+    scale, zero_point = candidate.dequantize("x").args[1:3]
     scales, zero_points = _weight_qparams(candidate, editor, before)
-    geometry = [_spread(argument_value(node, each), rank) for each in _GEOMETRY]
+    shape = _ConvShape(candidate, editor, before)
+    x = shape.grown(candidate.quantized("x"))
+    weight = shape.weight(candidate.quantized("w"))
+    geometry = [shape.geometry(each) for each in _GEOMETRY]
+    x, geometry[1] = _narrow_padding(x, zero_point, weight, geometry, editor, before)
     groups = argument_value(node, "groups")
     packed = editor.call(
         QCONV_PREPACK,
@@ -207,11 +206,73 @@ def _convolution(candidate: Candidate, editor: Editor) -> Emission:
     call = editor.call(
         QCONV, (*inputs, *geometry, groups, *result.arguments), like=node, before=before
     )
-    made = call if batched else editor.call(_SQUEEZE, (call, 0), like=node, before=before)
-    return Emission(_limited(made, result, editor, before), result.stands_for, "qconv_pointwise")
+    limited = limit_range(shape.shrunk(call), result.qparams, editor, before)
+    return Emission(limited, before, "qconv_pointwise")
 
 
 _GEOMETRY = ("stride", "padding", "dilation")
+
+
+class _ConvShape:
+    """The shape that the kernel works in: with a batch, and with at least two spatial dimensions.
+
+    torch 2.13: a packed one-dimensional weight says that it has four dimensions, by which Inductor
+    infers a wrong shape of the result when it freezes; and that kernel fuses fewer activations.
+    """
+
+    def __init__(self, candidate: Candidate, editor: Editor, before: Node) -> None:
+        self._node, self._editor, self._before = candidate.anchor, editor, before
+        self._rank = candidate.quantized("w").meta["val"].dim() - 2
+        self._batched = candidate.quantized("x").meta["val"].dim() == self._rank + 2
+        self._flat = self._rank == 1
+
+    def grown(self, x: Node) -> Node:
+        """Return ``x`` with the dimensions that it lacks, of size 1."""
+        if not self._batched:
+            x = self._call(_UNSQUEEZE, x, 0)
+        return self._call(_UNSQUEEZE, x, 2) if self._flat else x
+
+    def shrunk(self, result: Node) -> Node:
+        """Return ``result`` without them."""
+        result = self._call(_SQUEEZE, result, 2) if self._flat else result
+        return result if self._batched else self._call(_SQUEEZE, result, 0)
+
+    def weight(self, node: Node) -> Node:
+        """Return the integers of the weight in the kernel's dimensions."""
+        value = _constant(self._editor, node)
+        if not self._flat or value is None:
+            return node
+        name = f"{node.target}_2d"
+        flat = value.unsqueeze(2)
+        return self._editor.shared_constant(name, flat, like=node, before=self._before)
+
+    def geometry(self, name: str) -> list[Any]:
+        """Return stride, padding or dilation for each of the kernel's dimensions."""
+        value = argument_value(self._node, name)
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        values = values * self._rank if len(values) == 1 else values
+        return [0 if name == "padding" else 1, *values] if self._flat else values
+
+    def _call(self, op: Any, x: Node, axis: int) -> Node:
+        return self._editor.call(op, (x, axis), like=self._node, before=self._before)
+
+
+def _narrow_padding(
+    x: Node, zero_point: Any, weight: Node, geometry: list[list[int]], editor: Editor, before: Node
+) -> tuple[Node, list[int]]:
+    """Pad the integers where a kernel position would lie outside of the image altogether.
+
+    torch 2.13, AVX512: with one channel a group, such a convolution adds what happens to be in
+    memory to its result instead of what makes up for the zero point.
+    """
+    _, padding, dilation = geometry
+    sizes = weight.meta["val"].shape[2:]
+    extents = [d * (size - 1) + 1 for d, size in zip(dilation, sizes, strict=True)]
+    if all(p < extent for p, extent in zip(padding, extents, strict=True)):
+        return x, padding
+    ends = [p for p in reversed(padding) for _ in range(2)]  # last dimension first, both its ends
+    padded = editor.call(_PAD, (x, ends, zero_point), like=x, before=before)
+    return padded, [0] * len(padding)
 
 
 def _linear(candidate: Candidate, editor: Editor) -> Emission:
@@ -233,14 +294,7 @@ def _linear(candidate: Candidate, editor: Editor) -> Emission:
         before=before,
     )
     kernel = "qlinear_pointwise.tensor" if dynamic else "qlinear_pointwise"
-    return Emission(_limited(call, result, editor, before), result.stands_for, kernel)
-
-
-def _limited(call: Node, result: _Result, editor: Editor, before: Node) -> Node:
-    """Keep the integers in the range of their spec: the kernels clamp to that of the dtype."""
-    if result.limits is None:
-        return call
-    return editor.call(_CLAMP, (call, *result.limits), like=call, before=before)
+    return Emission(limit_range(call, result.qparams, editor, before), before, kernel)
 
 
 def _fp16(candidate: Candidate, editor: Editor) -> Emission:
@@ -309,8 +363,3 @@ def _static_rows(x: Node) -> list[int] | None:
     for size in shape[:-1]:
         rows *= size
     return [rows, shape[-1]]
-
-
-def _spread(value: Any, count: int) -> list[Any]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return values * count if len(values) == 1 else values

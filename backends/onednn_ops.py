@@ -28,14 +28,17 @@ LINEAR_RELU_FP16 = resolve_op("onednn.linear_relu_dynamic_fp16.default")
 
 
 def _packed_convolution(weight: Tensor, *_: object) -> Tensor:
-    return torch.empty_like(weight)
+    return _packed(weight, list(weight.shape))
 
 
 def _packed_linear(weight: Tensor, *_: object) -> Tensor:
-    # What a packed matrix says its strides are; Inductor would copy one that it expects otherwise.
-    return torch.empty_strided(
-        (weight.shape[1], weight.shape[0]), (1, 0), dtype=weight.dtype, device=weight.device
-    )
+    return _packed(weight, [weight.shape[1], weight.shape[0]])
+
+
+def _packed(weight: Tensor, shape: list[int]) -> Tensor:
+    """Return a tensor with the strides that a packed one says it has: Inductor compares them."""
+    strides = [1, *[0] * (len(shape) - 1)]
+    return torch.empty_strided(shape, strides, dtype=weight.dtype, device=weight.device)
 
 
 _FAKES = {

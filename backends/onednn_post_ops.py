@@ -32,7 +32,7 @@ NONE = PostOp("none")
 _CONV2D = frozenset({"none", "relu", "hardtanh", "hardswish", "swish"})
 # Kind of operator -> what its kernel fuses.
 FUSED_BY = {
-    "conv1d": frozenset({"none", "relu"}),
+    "conv1d": _CONV2D,  # computed as conv2d
     "conv2d": _CONV2D,
     "conv3d": frozenset({"none"}),
     "linear": _CONV2D | {"leaky_relu", "tanh", "gelu"},

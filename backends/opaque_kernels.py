@@ -9,18 +9,19 @@ patterns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
 import torch
 from torch._ops import OpOverload
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from quantfx.backends.onednn_ops import QCONV, QLINEAR, QLINEAR_DYNAMIC
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.kernel_family import argument_node
 from quantfx.patterns.schema import resolve_op, schema_text
 
 NAMESPACE = "quantfx"
@@ -35,34 +36,42 @@ class HideKernels(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rename the calls of every graph."""
-        hidden = _rename(module, _opaque())
+        hidden = _rename(module, opaque_kernels())
         return PassResult(hidden > 0, stats={"hidden": hidden})
 
 
 @dataclass(frozen=True)
 class RevealKernels(Pass):
-    """``quantfx.qconv_pointwise(x) -> onednn.qconv_pointwise(x)``, and so on."""
+    """``quantfx.qconv_pointwise(x) -> onednn.qconv_pointwise(x)``, and so on.
+
+    Only where the weight is a packed constant. In a branch of control flow Inductor freezes nothing
+    and cannot lower the kernels (torch 2.13), so they stay calls of ours, which it can.
+    """
 
     name: ClassVar[str] = "reveal-kernels"
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rename the calls of every graph."""
-        revealed = _rename(module, {opaque: kernel for kernel, opaque in _opaque().items()})
+        names = {opaque: kernel for kernel, opaque in opaque_kernels().items()}
+        revealed = _rename(module, names, lambda node: argument_node(node, "qw").op == "get_attr")
         return PassResult(revealed > 0, stats={"revealed": revealed})
 
 
-def _rename(module: GraphModule, names: Mapping[Any, Any]) -> int:
+def _rename(
+    module: GraphModule, names: Mapping[Any, Any], wanted: Callable[[Node], bool] = lambda _: True
+) -> int:
     count = 0
     for _, graph_module in all_graphs(module):
         for old, new in names.items():
             for node in graph_module.graph.find_nodes(op="call_function", target=old):
-                node.target = new
-                count += 1
+                if wanted(node):
+                    node.target = new
+                    count += 1
     return count
 
 
 @lru_cache(maxsize=1)
-def _opaque() -> dict[OpOverload[..., Any], OpOverload[..., Any]]:
+def opaque_kernels() -> dict[OpOverload[..., Any], OpOverload[..., Any]]:
     """Define the operators, once per process, and return them by the kernel they stand for."""
     library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
     found: dict[OpOverload[..., Any], OpOverload[..., Any]] = {}

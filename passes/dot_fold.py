@@ -101,7 +101,8 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
             constant = folded.constants[node.all_input_nodes[0]]
             folded.constants[node] = _with_step(constant, f"to {dtype_name(dtype_of(node))}")
         elif op_name(node).endswith("_prepack") and node.args[0] in folded.constants:
-            folded.constants[node] = _with_step(folded.constants[node.args[0]], "packed")
+            constant = folded.constants[node.all_input_nodes[0]]
+            folded.constants[node] = _with_step(constant, "packed")
     live = set(order)
     for node in order:
         if is_quantize(node) and node not in folded.constants:

@@ -41,6 +41,7 @@ class Lower(Pass):
     name: ClassVar[str] = "lower"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
     provides: ClassVar[frozenset[str]] = frozenset({"lowered"})
+    breaks: ClassVar[frozenset[str]] = frozenset({"qdq"})
     keeps_float: ClassVar[bool] = False  # kernels round at ties to the other side
 
     def __post_init__(self) -> None:

@@ -100,13 +100,6 @@ def feeds(nodes: Sequence[Node], ops: Sequence[Op]) -> str | None:
     return f"no user of {nodes[0].name} takes int8: {', '.join(user.name for user in users)}"
 
 
-def not_feeding(nodes: Sequence[Node], ops: Sequence[Op]) -> str | None:
-    """No user of the node is one of the operators."""
-    targets = {target for op in ops for target in op.targets}
-    user = next((user for user in nodes[0].users if user.target in targets), None)
-    return f"{nodes[0].name} feeds {user.name}, which its kernel cannot fuse" if user else None
-
-
 def _ancestors(node: Node, *, not_before: Node) -> set[Node]:
     found: set[Node] = set()
     pending = [node]
@@ -136,5 +129,4 @@ PREDICATES = {
     "batched": Predicate(batched, 2),
     "float32": Predicate(float32, 1),
     "feeds": Predicate(feeds, 1, takes_ops=True),
-    "not_feeding": Predicate(not_feeding, 1, takes_ops=True),
 }

@@ -20,6 +20,7 @@ from quantfx.backends.inductor import (
     require_regions,
 )
 from quantfx.backends.lowering import Lowering, require_compiled
+from quantfx.passes.compare_sites import SiteComparison
 from quantfx.passes.outcome import compiled_outcomes
 from quantfx.passes.report import Report, rows_of
 from quantfx.patterns.errors import QuantfxError, did_you_mean
@@ -141,6 +142,23 @@ class Result:
         self.report = self.report.with_compiled(rows_of(sites), sites)
         require_compiled(sites, strict=strict)
         return compiled
+
+    def compare_sites(self, *args: Any, **kwargs: Any) -> tuple[SiteComparison, ...]:
+        """Hold every kernel call against the float arithmetic that it stands for.
+
+        Both run on the same inputs, those that the call has when the lowered module runs with sums
+        fused. Integer results may differ by a step, where a tie rounds to the other side.
+
+        Args:
+            args: Positional inputs of the model; the example inputs by default.
+            kwargs: Keyword inputs.
+
+        Raises:
+            QuantfxError: the kernels cannot run on this machine.
+        """
+        if not (args or kwargs):
+            args, kwargs = self._inputs.args, self._inputs.kwargs
+        return self.backend.compare_sites(self.quantized, args, kwargs)
 
     @property
     def _lowered(self) -> Lowering:

@@ -1,0 +1,31 @@
+"""Keep integers in a range that is narrower than their dtype, as ``reduce_range`` asks for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from quantfx.passes.editor import Editor
+from quantfx.passes.qdq import TensorQParams
+from quantfx.patterns.schema import resolve_op
+
+_FULL = resolve_op("aten.full.default")
+_MINIMUM = resolve_op("aten.minimum.default")
+_MAXIMUM = resolve_op("aten.maximum.default")
+LIMITS = (_MINIMUM, _MAXIMUM)
+
+
+def limit_range(call: Node, qparams: TensorQParams | None, editor: Editor, before: Node) -> Node:
+    """Return ``call`` in the range of ``qparams``; oneDNN itself clamps to that of the dtype.
+
+    Spelled as a minimum and a maximum: behind AOTAutograd, Inductor takes no ``clamp`` any more.
+    """
+    if qparams is None or qparams.limits is None:
+        return call
+    low, high = qparams.limits
+    for op, bound in ((_MAXIMUM, low), (_MINIMUM, high)):
+        kwargs: dict[str, Any] = {"dtype": qparams.dtype, "device": call.meta["val"].device}
+        value = editor.call(_FULL, ([], bound), kwargs=kwargs, like=call, before=before)
+        call = editor.call(op, (call, value), like=call, before=before)
+    return call

@@ -1,0 +1,146 @@
+"""Hold each kernel call against the float arithmetic that it stands for, on identical inputs.
+
+The lowered graph runs once. Each call's inputs then also go through the part of the q/dq graph that
+the call replaced, so that a difference is that site's own and not what earlier sites passed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch._ops import OpOverload
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from quantfx.passes.graphs import Site, attribute
+from quantfx.passes.lowered import Lowered, lowered_of
+from quantfx.patterns.schema import schema_arguments
+
+
+@dataclass(frozen=True)
+class SiteComparison:
+    """One kernel call against its reference.
+
+    Attributes:
+        site: The anchor in the q/dq graph.
+        kernel: What was called.
+        steps: Largest difference of integer results, in quantization steps; None for float results.
+        error: Largest difference of float results, relative to the largest magnitude; None for
+            integer results.
+    """
+
+    site: Site
+    kernel: str
+    steps: int | None = None
+    error: float | None = None
+
+    def within(self, steps: int, error: float) -> bool:
+        """Whether the call is as exact as asked for."""
+        return (self.steps or 0) <= steps and (self.error or 0.0) <= error
+
+
+def compare_sites(
+    reference: GraphModule, lowered: GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[SiteComparison, ...]:
+    """Return a comparison for each kernel call in the top graph, in its order.
+
+    Calls inside control flow are left out: they run when a branch does.
+
+    Args:
+        reference: The q/dq graph as the lowering pass found it.
+        lowered: What the pass, and passes that fuse behind it, made of that graph.
+        args: Positional inputs.
+        kwargs: Keyword inputs.
+    """
+    found: list[SiteComparison] = []
+    nodes = {node.name: node for node in reference.graph.nodes}
+
+    def compare(call: Lowered, result: Tensor, values: Mapping[str, Any]) -> None:
+        expected = _run(reference, [nodes[name] for name in call.covers], values)[call.output]
+        found.append(_comparison(call, result, expected))
+
+    with torch.no_grad():
+        _Recorder(lowered, compare).run_with(args, kwargs)
+    return tuple(found)
+
+
+def _comparison(call: Lowered, result: Tensor, expected: Tensor) -> SiteComparison:
+    if not result.numel():
+        return SiteComparison(call.site, call.kernel, 0)
+    if result.is_floating_point():
+        difference = float((result.double() - expected.double()).abs().max())
+        largest = float(expected.double().abs().max())
+        error = difference / max(largest, torch.finfo(torch.float32).tiny)
+        return SiteComparison(call.site, call.kernel, error=error)
+    steps = int((result.int() - expected.int()).abs().max())
+    return SiteComparison(call.site, call.kernel, steps)
+
+
+class _Recorder(fx.Interpreter):
+    """Runs the lowered graph and keeps the value of every node of the q/dq graph that it knows."""
+
+    def __init__(
+        self,
+        module: GraphModule,
+        compare: Callable[[Lowered, Tensor, Mapping[str, Any]], None],
+    ) -> None:
+        super().__init__(module)
+        self._compare = compare
+        self._flatten = module.graph.process_inputs
+        self._values: dict[str, Any] = {}
+
+    def run_with(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Run for inputs in the calling convention of the module."""
+        self.run(*self._flatten(*args, **kwargs), enable_io_processing=False)
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node; compare it if it is a kernel call that stands for a site."""
+        result = super().run_node(n)
+        call = lowered_of(n)
+        if call is not None:
+            self._compare(call, result, self._values)
+            self._values[call.output] = result
+        self._values[n.name] = result
+        return result
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Give a kernel that overwrites an argument a copy, laid out as compilers do for it."""
+        if isinstance(target, OpOverload):
+            writes = [
+                bool(each.alias_info and each.alias_info.is_write)
+                for each in schema_arguments(target)
+            ]
+            args = tuple(
+                _channels_last(value) if index < len(writes) and writes[index] else value
+                for index, value in enumerate(args)
+            )
+        return super().call_function(target, args, kwargs)
+
+
+def _channels_last(value: Any) -> Any:
+    if not isinstance(value, Tensor):
+        return value
+    copy = value.clone()
+    return copy.contiguous(memory_format=torch.channels_last) if copy.dim() == 4 else copy
+
+
+def _run(module: GraphModule, nodes: list[Node], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of ``nodes``, each an operator, given those of the nodes before them."""
+    made: dict[str, Any] = {}
+
+    def value(node: Node) -> Any:
+        if node.name in made:
+            return made[node.name]
+        if node.op == "get_attr":
+            return attribute(module, str(node.target))
+        return values[node.name]
+
+    for node in nodes:
+        target: Any = node.target
+        args: Any = map_arg(node.args, value)
+        made[node.name] = target(*args, **map_arg(node.kwargs, value))
+    return made

@@ -1,0 +1,71 @@
+"""Compile a network in a process of its own; not a test module, ``test_independence`` starts it.
+
+Usage: independence.py NETWORK ROUTE FILE. The route ``onednn`` runs with Inductor's q/dq patterns
+switched off before it loads them, as they are in torch >= 2.14; ``inductor`` runs on nothing else.
+Writes to FILE the output, the kernels that were called and what the patterns counted.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import torch
+import torch._inductor.fx_passes.mkldnn_fusion as mkldnn_fusion
+import torch._inductor.fx_passes.quantization as quantization
+from torch._dynamo.utils import counters
+from torch.utils._pytree import tree_leaves
+
+import quantfx
+from quantfx.tools.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.mobilenet_v2 import mobilenet_v2
+from quantfx.tools.resnet import resnet18, resnet50
+from quantfx.tools.seeded import seeded
+from tests.models.small import cat_pool_net
+
+REGISTER = "_register_quantization_weight_pack_pass"
+SMALL_BERT = BertConfig(layers=2, hidden=32, heads=2, vocabulary=50, positions=16)
+SIX_LAYERS = BertConfig(layers=6)
+
+
+def images(size: int, count: int = 1) -> tuple[torch.Tensor]:
+    """Return images of noise."""
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(count, 3, size, size, generator=generator),)
+
+
+NETWORKS: dict[str, Any] = {
+    "cat_pool_net": lambda: (cat_pool_net(), images(16, count=2)),
+    "resnet18_small": lambda: (seeded(resnet18), images(32)),
+    "bert_small": lambda: (seeded(lambda: bert(SMALL_BERT)), bert_inputs(SMALL_BERT, 2, 8)),
+    "resnet50": lambda: (seeded(resnet50), images(224)),
+    "mobilenet_v2": lambda: (seeded(mobilenet_v2), images(224)),
+    "bert": lambda: (seeded(lambda: bert(SIX_LAYERS)), bert_inputs(SIX_LAYERS, 1, 128)),
+}
+
+
+def main(network: str, route: Any, file: str) -> None:
+    """Quantize, compile by ``route``, run, and write what came out."""
+    if route == "onednn":
+        for module in (quantization, mkldnn_fusion):
+            assert REGISTER in vars(module)
+            vars(module)[REGISTER] = lambda: None
+    torch.set_num_threads(2)
+    model, inputs = NETWORKS[network]()
+    result = quantfx.quantize(model.eval(), inputs, calibration=[inputs], progress=False)
+    compiled = result.compile(lower=route)
+    torch.save(
+        {
+            "outputs": tree_leaves(compiled(*inputs)),
+            "kernels": {row.kind: dict(row.compiled_kernels) for row in result.report.rows},
+            "packed_by_patterns": sum(
+                count for name, count in counters["inductor"].items() if "prepack_matcher" in name
+            ),
+            "torchao": any(name.partition(".")[0] == "torchao" for name in sys.modules),
+        },
+        file,
+    )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

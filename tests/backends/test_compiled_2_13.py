@@ -1,0 +1,148 @@
+"""What Inductor of torch 2.13 makes of lowered graphs: wrappers, free sizes, code without copies."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import torch._inductor.config
+from torch import nn
+from torch._inductor.utils import run_and_get_code
+
+import quantfx
+from quantfx import backends
+from quantfx.backends.inductor import AheadOfTimeModule, CompiledModule
+from quantfx.patterns.errors import QuantfxError
+from quantfx.tools.resnet import resnet18
+from tests.models.small import cat_pool_net, residual_block
+
+IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+SMALL_RESNET = ((1, 1), 16, 10)
+
+
+def quantize(model: nn.Module, x: torch.Tensor, **options: object) -> quantfx.Result:
+    return quantfx.quantize(model, (x,), calibration=[x], progress=False, **options)  # type: ignore[arg-type]
+
+
+def test_a_generated_cpp_wrapper_computes_the_same() -> None:
+    result = quantize(cat_pool_net(), IMAGE)
+    python, cpp = result.compile(), result.compile(wrapper="cpp")
+    assert torch.equal(cpp(IMAGE), python(IMAGE))
+    assert cpp.kernels == python.kernels
+    assert not torch._inductor.config.cpp_wrapper
+
+
+def test_a_library_compiled_ahead_of_time_takes_free_sizes(tmp_path: Path) -> None:
+    batch = torch.export.Dim("batch", min=1, max=64)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    result = quantize(residual_block(), x, dynamic_shapes=({0: batch},))
+    library = result.compile(wrapper="aot", package=tmp_path / "block.pt2")
+    assert isinstance(library, AheadOfTimeModule)
+    assert library.package == tmp_path / "block.pt2"
+    assert [call.kernel for call in library.kernels] == [
+        "qconv_pointwise",
+        "qconv2d_pointwise.binary",
+    ]
+    compiled = result.compile()
+    assert result.report.compiled == result.report.planned
+    for size in (1, 2, 5):
+        y = x[:1].expand(size, -1, -1, -1).contiguous()
+        assert torch.equal(library(y), compiled(y))
+    assert not torch._inductor.config.freezing
+
+
+def test_an_unknown_wrapper() -> None:
+    result = quantize(cat_pool_net(), IMAGE)
+    with pytest.raises(QuantfxError, match="no wrapper 'cp' .did you mean 'cpp'"):
+        result.compile(wrapper="cp")  # type: ignore[arg-type]
+
+
+def test_the_code_holds_kernel_calls_and_two_loops_and_no_copy() -> None:
+    """Quantize the input (into channels_last), and average: everything else is oneDNN's."""
+    x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    result = quantize(resnet18(*SMALL_RESNET), x)
+    compiled = CompiledModule(result.module)
+    # Everything that is compiled anew here writes code; what a cache gave would write none.
+    torch._dynamo.reset()
+    with torch.no_grad(), torch._inductor.config.patch(freezing=True, fx_graph_cache=False):
+        _, [code] = run_and_get_code(compiled, x)
+    body = code[code.index("def call(") :]
+    calls = re.findall(r"torch\.ops\.onednn\.(\w+)\.", body)
+    assert sorted(set(calls)) == ["qconv2d_pointwise", "qconv_pointwise", "qlinear_pointwise"]
+    assert len(calls) == result.report.planned - 3, "all but max pool, average pool and flatten"
+    loops = re.findall(r"(cpp_fused_\w+)\(", body)
+    assert loops == [
+        "cpp_fused_quantize_per_tensor_0",
+        "cpp_fused_max_pool2d_with_indices_1",
+        loops[2],
+    ]
+    assert "mean" in loops[2]
+    assert "clone" not in body
+    assert "copy_" not in body
+    assert ".contiguous(" not in body
+
+
+@pytest.mark.parametrize("channels", [1, 3, 7, 8, 16])
+def test_vectors_of_few_channels_reach_the_kernels(channels: int) -> None:
+    """Inductor writes vectors of up to 8 constants into its loops."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, channels, 3), nn.ReLU(), nn.Flatten(),
+                          nn.Linear(channels * 196, channels)).eval()  # fmt: skip
+    result = quantize(model, IMAGE)
+    compiled = result.compile()
+    torch.testing.assert_close(compiled(IMAGE), result.module(IMAGE), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("padding", [1, 2])
+def test_a_convolution_of_one_dimension_before_a_float_sum(padding: int) -> None:
+    """The packed weight of conv1d says four dimensions: Inductor inferred a wrong shape by it."""
+    torch.manual_seed(0)
+    x = torch.randn(1, 4, 7)
+
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(4, 4, 2 * padding + 1, padding=padding)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.conv(x) + x.sin()
+
+    result = quantize(Block().eval(), x)
+    torch.testing.assert_close(result.compile()(x), result.module(x), rtol=1e-5, atol=1e-6)
+
+
+def test_control_flow_runs_its_kernels() -> None:
+    class Branch(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = torch.cond(
+                x.sum() > 0, lambda x: self.one(x).relu(), lambda x: self.two(x), (x,)
+            )
+            return y
+
+    torch.manual_seed(0)
+    x = torch.rand(4, 8)
+    result = quantfx.quantize(Branch().eval(), (x,), calibration=[x, -x], progress=False)
+    assert result.report.planned == result.report.lowered == 2
+    for given in (x, -x):
+        with torch.no_grad():
+            torch.testing.assert_close(
+                result.module(given), result.quantized(given), rtol=1e-4, atol=1e-5
+            )
+    compiled = result.compile()
+    for given in (x, -x):
+        torch.testing.assert_close(compiled(given), result.module(given), rtol=1e-4, atol=1e-5)
+
+
+def test_xpu_graphs_are_refused_when_run_here() -> None:
+    backend = backends.get("xpu")
+    result = quantize(cat_pool_net(), IMAGE, backend=backend)
+    assert result.report.lowered == result.report.planned
+    for run in (lambda: result.module(IMAGE), result.compile, result.compare_sites):
+        with pytest.raises(QuantfxError, match="graphs of backend 'xpu' are not for"):
+            run()

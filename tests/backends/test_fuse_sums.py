@@ -1,0 +1,130 @@
+"""Sums go into the kernel before them where nothing else needs what is overwritten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from syrupy.assertion import SnapshotAssertion
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+import quantfx
+from quantfx import backends
+from quantfx.backends.fuse_sums import FuseSums
+from quantfx.backends.onednn_ops import QCONV_SUM, QLINEAR_ADD
+from quantfx.passes.pipeline import Pipeline
+from tests.export_cases import Net
+from tests.models.small import residual_block
+
+X86 = backends.get("x86", target="host")
+X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+ROWS = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
+
+
+def conv() -> nn.Module:
+    return nn.Conv2d(4, 4, 3, padding=1)
+
+
+def quantize(forward: Callable[..., Tensor], *layers: nn.Module, x: Tensor = X) -> quantfx.Result:
+    torch.manual_seed(0)
+    model = Net(forward, *layers).eval()
+    return quantfx.quantize(model, (x,), calibration=[x], backend=X86, progress=False)
+
+
+def fused(result: quantfx.Result, op: object) -> int:
+    module = Pipeline((FuseSums(),)).run(result.module)
+    return len(module.graph.find_nodes(op="call_function", target=op))  # type: ignore[arg-type]
+
+
+# f is a stem, h(g(y)) a block beside y, and k a layer behind the sum.
+FUSED: dict[str, tuple[int, Callable[..., Tensor]]] = {
+    "into the integers of the summand": (
+        1, lambda f, g, h, k, x: k((h(g(y := f(x).relu()).relu()) + y).relu())),
+    "without relu": (1, lambda f, g, h, k, x: k(h(g(y := f(x).relu()).relu()) + y)),
+    "the other operand": (1, lambda f, g, h, k, x: k((y := f(x).relu()) + h(g(y).relu()))),
+    "into a float summand": (1, lambda f, g, h, k, x: (h(g(y := f(x).relu()).relu()) + y).relu()),
+    "one sum after another": (
+        2, lambda f, g, h, k, x: (
+            k(g(z := (h(g(y := f(x).relu()).relu()) + y).relu()).relu()) + z).relu()),
+    "two branches": (1, lambda f, g, h, k, x: k((g(y := f(x).relu()) + h(y)).relu())),
+    # What must not be overwritten:
+    "the kernel reads it": (0, lambda f, g, h, k, x: k((g(y := f(x).relu()) + y).relu())),
+    "read later": (0, lambda f, g, h, k, x: k((h(g(y := f(x).relu()).relu()) + y).relu()) * k(y)),
+    "an output": (
+        0, lambda f, g, h, k, x: torch.stack([k((h(g(y := f(x).relu()).relu()) + y).relu()), y])),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FUSED)
+def test_what_is_fused_and_what_is_not(case: str) -> None:
+    count, forward = FUSED[case]
+    result = quantize(forward, conv(), conv(), conv(), conv())
+    assert fused(result, QCONV_SUM) == count
+    assert all(each.within(1, 1e-5) for each in result.compare_sites())
+    compiled = result.compile()
+    assert sum(call.kernel == "qconv2d_pointwise.binary" for call in compiled.kernels) == count
+    expected = result.module(X)
+    for _ in range(2):  # a second call would see what the first had overwritten
+        torch.testing.assert_close(compiled(X), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_input_of_the_model_is_not_overwritten() -> None:
+    result = quantize(lambda f, g, x: g(f(x) + x), conv(), conv())
+    before = X.clone()
+    torch.testing.assert_close(result.compile()(X), result.module(X), rtol=1e-4, atol=1e-5)
+    assert torch.equal(X, before)
+
+
+def test_a_linear_leaves_its_summand_alone_so_it_may_be_read_later() -> None:
+    result = quantize(
+        lambda f, g, x: (g(y := f(x)) + y).relu() * y, nn.Linear(8, 8), nn.Linear(8, 8), x=ROWS
+    )
+    assert fused(result, QLINEAR_ADD) == 1
+    compiled = result.compile()
+    torch.testing.assert_close(compiled(ROWS), result.quantized(ROWS), rtol=1e-4, atol=1e-5)
+
+
+def test_a_sum_that_broadcasts_stays() -> None:
+    result = quantize(
+        lambda f, g, x: g(f(x)) + f(x).mean(0, keepdim=True),
+        nn.Linear(8, 8),
+        nn.Linear(8, 8),
+        x=ROWS,
+    )
+    assert fused(result, QLINEAR_ADD) == 0
+
+
+@pytest.mark.parametrize(("rank", "reason"), [
+    (1, "squeeze_dim is aten.squeeze.dim, not add"), (3, "only two-dimensional kernels sum"),
+])  # fmt: skip
+def test_only_two_dimensional_convolutions_sum(rank: int, reason: str) -> None:
+    layer = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[rank - 1]
+    x = torch.randn(1, 4, *[5] * rank)
+    result = quantize(
+        lambda f, g, x: g(f(x).relu()) + x.sin(),  # a fresh float summand
+        *(layer(4, 4, 3, padding=1) for _ in range(2)),
+        x=x,
+    )
+    assert fused(result, QCONV_SUM) == 0
+    assert reason in why_not(result)
+    compiled = result.compile()
+    torch.testing.assert_close(compiled(x), result.quantized(x), rtol=1e-4, atol=1e-5)
+
+
+def why_not(result: quantfx.Result) -> str:
+    from quantfx.backends.fuse_sums import _matcher, _Sums  # the reason has no other way out
+
+    graph = result.module.graph
+    misses = [m for n in graph.nodes for m in _matcher().explain(n, admission=_Sums())]
+    return max(misses, key=lambda miss: miss.depth).reason
+
+
+def test_the_fused_graph_is_drawn(graph_snapshot: SnapshotAssertion) -> None:
+    result = quantfx.quantize(
+        residual_block(), (X,), calibration=[X], backend=backends.get("x86"), progress=False
+    )
+    lowered: GraphModule = result.module
+    assert lowered == graph_snapshot(name="lowered")
+    assert Pipeline((FuseSums(),)).run(lowered) == graph_snapshot(name="fused")

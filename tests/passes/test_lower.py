@@ -1,0 +1,138 @@
+"""The lowering pass itself: which family gets what, reasons, and what it writes down."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+import quantfx
+from quantfx import backends
+from quantfx.backends.int8_layout import Int8Layout
+from quantfx.backends.onednn import OneDNN
+from quantfx.passes.editor import Editor
+from quantfx.passes.errors import ContractError, PipelineError
+from quantfx.passes.graphs import Site
+from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
+from quantfx.passes.lower import Lower
+from quantfx.passes.lowered import lowered_nodes, site_of
+from quantfx.passes.pipeline import Pipeline
+from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.schema import overload
+from tests.models.small import cat_pool_net, mlp, residual_block
+
+X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+X86 = backends.get("x86")
+
+
+def qdq(model: nn.Module, x: torch.Tensor) -> GraphModule:
+    prepared = X86.prepare(quantfx.capture(model, (x,)))
+    quantfx.calibrate(prepared, [x], progress=False)
+    return X86.convert(prepared)
+
+
+def test_the_pipeline_as_text() -> None:
+    text = "tidy{dynamic=True}, hoist-quantize, include-zero, lower, merge-equal"
+    assert str(X86.lower_pipeline) == text
+    assert Pipeline.parse(text).passes == X86.lower_pipeline.passes
+    mixed = X86.lower_pipeline.replace("lower", Lower("bfloat16"))
+    assert Pipeline.parse(str(mixed)).passes == mixed.passes
+    with pytest.raises(PipelineError, match="float_dtype='float16'"):
+        Lower("float16")
+
+
+def test_every_call_says_which_site_it_stands_for() -> None:
+    lowered = X86.lower(qdq(residual_block(), torch.randn(2, 4, 8, 8)))
+    calls = {each.site: each for _, each in lowered_nodes(lowered)}
+    assert list(calls) == [Site("", "conv2d"), Site("", "conv2d_1")]
+    first, second = calls.values()
+    assert (first.template, first.kernel) == ("conv2d_unary_q", "qconv_pointwise")
+    assert first.covers[-1] == first.output
+    assert second.template == "conv2d_add_relu"
+    assert second.output == "conv2d_1", "the sum behind it stays"
+    packs = [node for node in lowered.graph.nodes if "prepack" in str(node.target)]
+    assert [site_of(node) for node in packs] == list(calls)
+
+
+def test_new_nodes_carry_scope_and_provenance() -> None:
+    lowered = X86.lower(qdq(cat_pool_net(), X))
+    for node, _ in lowered_nodes(lowered):
+        assert node.meta["quantfx_by"] == "lower"
+        assert "nn_module_stack" in node.meta
+        assert isinstance(node.meta["val"], torch.Tensor)
+
+
+@dataclass(frozen=True)
+class Picky(OneDNN):
+    """Takes no layer of more than eight channels."""
+
+    name: ClassVar[str] = "picky"
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        if candidate.quantized("w").meta["val"].shape[0] > 8:
+            return "more than eight channels"
+        return super().refuses(candidate, editor)
+
+
+def test_a_refused_site_has_its_reason_everywhere() -> None:
+    backend = replace(X86, kernels=(Picky(), Int8Layout()))
+    module = qdq(mlp(), ROWS)
+    with pytest.raises(
+        ContractError, match=r"1 planned site.*: linear \(linear\): more than eight"
+    ):
+        backend.lower(module)
+    with pytest.warns(QuantfxWarning, match="more than eight channels"):
+        lowered = backend.lower(module, strict=False)
+    torch.testing.assert_close(lowered(ROWS), module(ROWS), rtol=1e-5, atol=1e-6)
+    result = quantfx.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
+    missed, reached = result.report.sites
+    assert (missed.kernel, missed.reason) == ("", "more than eight channels")
+    assert (reached.kernel, reached.reason) == ("qlinear_pointwise", "")
+    assert result.report.lowered == 1
+    assert "missed its kernel" in str(result.report)
+    with pytest.raises(ContractError, match="more than eight channels"):
+        _ = result.module
+    with pytest.raises(ContractError, match="more than eight channels"):
+        result.compile()
+
+
+@dataclass(frozen=True)
+class Again(KernelFamily):
+    """A family of somebody else: the float operator once more, for float results."""
+
+    name: ClassVar[str] = "again"
+    kernels: ClassVar[frozenset[str]] = frozenset({"qlinear_pointwise"})
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        return None if candidate.match.output is candidate.anchor else "more than a linear"
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        node = candidate.anchor
+        call = editor.call(overload(node), node.args, like=node, before=node)
+        return Emission(call, node, "again")
+
+
+def test_the_first_family_that_takes_a_template_decides() -> None:
+    """What it refuses is tried as a smaller variant, without relu and quantize."""
+    backend = replace(X86, kernels=(Again(), *X86.kernels))
+    module = qdq(mlp(), ROWS)
+    lowering = backend.lowering(module)
+    assert [site.kernel for site in lowering.sites] == ["again", "again"]
+    assert torch.equal(lowering.module(ROWS), module(ROWS))
+
+
+def test_without_kernels_or_recipe_it_says_what_is_missing() -> None:
+    module = qdq(mlp(), ROWS)
+    with pytest.raises(PipelineError, match="lower needs a recipe and kernels"):
+        Pipeline((Lower(),)).run(module)
+    with pytest.raises(PipelineError, match="backend 'x86' has no kernels to lower to"):
+        replace(X86, kernels=()).lower(module)
+    with pytest.raises(PipelineError, match="needs 'qdq'"):
+        X86.lower(quantfx.capture(mlp(), (ROWS,)))
+    with pytest.raises(PipelineError, match="needs 'qdq'"):
+        X86.lower(X86.lower(module))
