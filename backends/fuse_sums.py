@@ -104,7 +104,7 @@ class _Sums(Admission):
 
 def _layout(match: Match) -> str | None:
     target = source = _integers(match) or _extra(match)
-    while source.target in LIMITS:  # which keep the layout
+    while source.target in (*LIMITS, DEQUANTIZE_PER_TENSOR):  # which keep the layout
         source = source.all_input_nodes[0]
     ours = source.target in (QCONV, QCONV_SUM)
     return None if ours else f"{target.name} may be laid out in another way than the kernel wants"

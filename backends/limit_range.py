@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch.fx import Node
 
 from quantfx.passes.editor import Editor
@@ -13,7 +14,7 @@ from quantfx.patterns.schema import resolve_op
 _FULL = resolve_op("aten.full.default")
 _MINIMUM = resolve_op("aten.minimum.default")
 _MAXIMUM = resolve_op("aten.maximum.default")
-LIMITS = (_MINIMUM, _MAXIMUM)
+LIMITS = (_MAXIMUM, _MINIMUM)
 
 
 def limit_range(call: Node, qparams: TensorQParams | None, editor: Editor, before: Node) -> Node:
@@ -23,8 +24,10 @@ def limit_range(call: Node, qparams: TensorQParams | None, editor: Editor, befor
     """
     if qparams is None or qparams.limits is None:
         return call
-    low, high = qparams.limits
-    for op, bound in ((_MAXIMUM, low), (_MINIMUM, high)):
+    ends = torch.iinfo(qparams.dtype)
+    for op, bound, end in zip(LIMITS, qparams.limits, (ends.min, ends.max), strict=True):
+        if bound == end:
+            continue
         kwargs: dict[str, Any] = {"dtype": qparams.dtype, "device": call.meta["val"].device}
         value = editor.call(_FULL, ([], bound), kwargs=kwargs, like=call, before=before)
         call = editor.call(op, (call, value), like=call, before=before)

@@ -34,9 +34,9 @@ class GraphPass(CustomGraphPass):
         if module is not None:
             self._function(module)
 
-    def uuid(self) -> None:
+    def uuid(self) -> object | None:
         """No key: a graph from Inductor's cache would not say which kernels were fused."""
-        return
+        return None
 
 
 def inductor_settings(**settings: Any) -> AbstractContextManager[None]:

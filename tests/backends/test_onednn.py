@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,8 +27,8 @@ SIGNED = QuantSpec(torch.int8, -128, 127, observer="min_max")
 
 def quantize(model: nn.Module, x: Tensor, **options: Any) -> quantfx.Result:
     torch.manual_seed(0)
-    options = {"calibration": [x], "progress": False, "backend": X86} | options
-    return quantfx.quantize(model.eval(), (x,), **options)
+    given: dict[str, Any] = {"calibration": [x], "progress": False, "backend": X86} | options
+    return quantfx.quantize(model.eval(), (x,), **given)
 
 
 def calls(result: quantfx.Result, op: Any) -> list[tuple[Any, ...]]:
@@ -69,7 +70,7 @@ ACTIVATIONS = {
     "tanh": nn.Tanh(),
     "gelu": nn.GELU(),
 }
-LAYERS = {
+LAYERS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "conv1d": (lambda: nn.Conv1d(4, 4, 3), IMAGE.flatten(2)),
     "conv2d": (lambda: nn.Conv2d(4, 4, 3), IMAGE),
     "conv3d": (lambda: nn.Conv3d(2, 4, 3), torch.randn(1, 2, 5, 5, 5)),

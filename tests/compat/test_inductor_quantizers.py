@@ -221,7 +221,7 @@ def test_xpu_is_x86_less_max_pooling() -> None:
 
 def test_lowering_ends_in_onednn_operators() -> None:
     x = torch.randn(1, 4, 8, 8, generator=GENERATOR)
-    # Something in front of the block: oneDNN adds to its own result, not to the caller's tensor.
+    # Something in front of the block: without a compiler, oneDNN adds to its own results only.
     model = nn.Sequential(nn.Conv2d(4, 4, 1), residual_block())
     config = compat.get_default_x86_inductor_quantization_config(reduce_range=True)
     quantizer = compat.X86InductorQuantizer().set_global(config)
