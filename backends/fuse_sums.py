@@ -6,6 +6,7 @@ that it overwrites, which earlier stages would take apart again.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import ClassVar
@@ -31,7 +32,7 @@ from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tenso
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
-from quantfx.patterns.schema import argument_value, overload, resolve_op
+from quantfx.patterns.schema import argument_value, is_aten_call, overload, resolve_op
 
 _CONV = "qconv_add"
 # A float sum followed by these is one loop; in the kernel it would be a pass over memory more.
@@ -146,7 +147,7 @@ def _not_free(match: Match) -> str | None:
 
 
 def _overwritten(tensor: Node, match: Match, fresh: bool) -> str | None:
-    if fresh and (tensor.op != "call_function" or views_of(tensor)):
+    if fresh and not _is_fresh(tensor):
         return f"{tensor.name} is an input, a constant or a view"
     if tensor in match.nodes["kernel"].all_input_nodes:
         return f"{tensor.name} is what the kernel reads"
@@ -159,6 +160,13 @@ def _overwritten(tensor: Node, match: Match, fresh: bool) -> str | None:
         if tensor in views_of(user):
             return f"{user.name} is a view of {tensor.name}"
     return None
+
+
+def _is_fresh(tensor: Node) -> bool:
+    """Whether ``tensor`` has memory of its own: made by an operator, and no view of its inputs."""
+    # One of several results, as of a max pool with indices, is as fresh as they are.
+    source = tensor.args[0] if tensor.target is operator.getitem else tensor
+    return isinstance(source, Node) and is_aten_call(source) and not views_of(source)
 
 
 def _fuse(match: Match, editor: Editor) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
@@ -23,11 +24,15 @@ from quantfx.backends.onednn_ops import KERNEL_NAMES
 from quantfx.backends.opaque_kernels import HideKernels, RevealKernels, opaque_kernels
 from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
+    BackendCompilerFailed,
     GraphPass,
     compile_ahead_of_time,
     inductor_settings,
     load_package,
+    needs_settings,
+    with_inductor,
 )
+from quantfx.backends.whole_rows import WholeRows
 from quantfx.passes.base import Context
 from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.lowered import site_of
@@ -47,6 +52,7 @@ POST_GRAD = Pipeline(
     (
         RevealKernels(),  # first: the others look for the kernels
         DropPoolCopies(),
+        WholeRows(),
         FuseSums(),
     ),
     name="post-grad",
@@ -85,8 +91,8 @@ class Variants:
 class CompiledModule:
     """A graph module compiled by Inductor; call it like the module.
 
-    Every call runs without gradients and with freezing on, because a new input shape may compile
-    again. The switches are thread-local and restored after the call.
+    Every call runs without gradients. While one compiles, for a new shape, Inductor's settings are
+    those that freezing needs; they are thread-local.
 
     Args:
         module: A captured, q/dq or lowered graph, or two variants of one.
@@ -117,13 +123,24 @@ class CompiledModule:
         Raises:
             QuantfxError: autocast is on, in a dtype that int8 does not mix with on this CPU.
         """
-        with compiling(self._autocast, self._note_kernels, cpp_wrapper=self._cpp) as mixed:
-            return self._run(mixed)(*args, **kwargs)
+        with torch.no_grad():
+            if self._autocast is None:
+                return self._call(args, kwargs)
+            with torch.autocast("cpu", self._autocast):
+                return self._call(args, kwargs)
 
-    def _run(self, mixed: bool) -> Callable[..., Any]:
-        if mixed not in self._compiled:
-            self._compiled[mixed] = torch.compile(self._variants.module(mixed))
-        return self._compiled[mixed]
+    def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        mixed = autocasts()
+        if mixed in self._compiled:
+            try:
+                return self._compiled[mixed](*args, **kwargs)
+            except BackendCompilerFailed as error:
+                if not needs_settings(error):
+                    raise
+        else:
+            self._compiled[mixed] = with_inductor(self._variants.module(mixed), is_compiling)
+        with compiling(self._note_kernels, cpp_wrapper=self._cpp):
+            return self._compiled[mixed](*args, **kwargs)
 
     def _note_kernels(self, kernels: tuple[KernelCall, ...]) -> None:
         self.kernels = kernels
@@ -147,21 +164,33 @@ class AheadOfTimeModule:
         return self._run(*args, **kwargs)
 
 
-@contextmanager
-def compiling(
-    autocast: torch.dtype | None,
-    note: Callable[[tuple[KernelCall, ...]], None],
-    **settings: Any,
-) -> Generator[bool]:
-    """Set what Inductor needs; yield whether autocast is on inside.
+_COMPILING: ContextVar[bool] = ContextVar("quantfx_compiling", default=False)
 
-    Args:
-        autocast: Dtype to autocast to; None leaves it to the caller.
-        note: Told of the kernel calls in what was compiled, if anything was.
-        settings: More of Inductor's settings.
+
+def is_compiling() -> bool:
+    """Whether this is inside of ``compiling``."""
+    return _COMPILING.get()
+
+
+def autocasts() -> bool:
+    """Whether autocast is on.
 
     Raises:
-        QuantfxError: autocast is on, in a dtype that int8 does not mix with on this CPU.
+        QuantfxError: it is, to a dtype that int8 does not mix with on this CPU.
+    """
+    if not torch.is_autocast_enabled("cpu"):
+        return False
+    require_autocast(torch.get_autocast_dtype("cpu"))
+    return True
+
+
+@contextmanager
+def compiling(note: Callable[[tuple[KernelCall, ...]], None], **settings: Any) -> Generator[None]:
+    """Set what Inductor needs to compile a lowered graph.
+
+    Args:
+        note: Told of the kernel calls in what was compiled, if anything was.
+        settings: More of Inductor's settings.
     """
     calls: list[KernelCall] = []
 
@@ -170,15 +199,19 @@ def compiling(
             each.run(module, Context())
         calls.extend(kernel_calls(module))
 
-    with (
-        torch.no_grad(),
-        inductor_settings(freezing=True, post_grad_custom_pre_pass=GraphPass(finish), **settings),
-        torch.autocast("cpu", autocast) if autocast is not None else contextlib.nullcontext(),
-    ):
-        mixed = torch.is_autocast_enabled("cpu")
-        if mixed:
-            require_autocast(torch.get_autocast_dtype("cpu"))
-        yield mixed
+    token = _COMPILING.set(True)
+    try:
+        with inductor_settings(
+            freezing=True,
+            post_grad_custom_pre_pass=GraphPass(finish),
+            # Dynamo's guards have seen to the inputs; asserts at each kernel cost 5 % of a
+            # MobileNetV2 inference.
+            size_asserts=False,
+            **settings,
+        ):
+            yield
+    finally:
+        _COMPILING.reset(token)
     if calls:
         note(tuple(calls))
 
@@ -252,8 +285,9 @@ def _ahead_of_time(
 ) -> AheadOfTimeModule:
     target = package or Path(mkdtemp(prefix="quantfx-")) / "model.pt2"
     noted: list[KernelCall] = []
-    with compiling(autocast, noted.extend) as mixed:
-        module = variants.module(mixed)
+    casting = contextlib.nullcontext() if autocast is None else torch.autocast("cpu", autocast)
+    with torch.no_grad(), casting, compiling(noted.extend):
+        module = variants.module(autocasts())
         program = torch.export.export(module, args, dict(kwargs), dynamic_shapes=dynamic_shapes)
         written = compile_ahead_of_time(program, target)
     return AheadOfTimeModule(written, tuple(noted))

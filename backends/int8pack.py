@@ -11,17 +11,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
 from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import attribute
 from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
 from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
 from quantfx.patterns.schema import argument_value, resolve_op
 
 KERNEL = "_weight_int8pack_mm"
 _MATMUL = resolve_op(f"aten.{KERNEL}.default")
+_CONTIGUOUS = resolve_op("aten.contiguous.default")
 _RESHAPE = resolve_op("aten.reshape.default")
 _ADD = resolve_op("aten.add.Tensor")
 _TYPE_AS = resolve_op("aten.type_as.default")
@@ -45,7 +44,7 @@ class Int8Pack(KernelFamily):
         name = candidate.quantized("w").name
         if dequantize.target is not DEQUANTIZE_PER_CHANNEL or dequantize.args[3] != 0:
             return f"{name} has not one scale for each row"
-        zero_points = _constant(editor, argument_node(dequantize, "zero_points"))
+        zero_points = editor.stored(argument_value(dequantize, "zero_points"))
         if zero_points is None:
             return f"the zero points of {name} are computed, not stored"
         return f"{name} has zero points, the kernel knows none" if bool(zero_points.any()) else None
@@ -57,6 +56,7 @@ class Int8Pack(KernelFamily):
         integers, scales, channels = _padded(editor, node, candidate.dequantize("w"))
         shape = node.meta["val"].shape
         sizes = [_size(editor, size, x, axis, node) for axis, size in enumerate(shape)]
+        x = editor.call(_CONTIGUOUS, (x,), like=node, before=node)  # the kernel wants whole rows
         rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), like=node, before=node)
         # Under autocast x may come in bfloat16, and the kernel wants scales of x's dtype.
         alike = editor.call(_TYPE_AS, (scales, rows), like=node, before=node)
@@ -95,7 +95,7 @@ def _padded(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, i
     them to this kernel.
     """
     sources = argument_node(dequantize, "input"), argument_node(dequantize, "scales")
-    values = [_constant(editor, each) for each in sources]
+    values = [editor.stored(each) for each in sources]
     channels = len(values[1]) if values[1] is not None else _FEWEST_CHANNELS
     missing = _FEWEST_CHANNELS - channels
     if missing <= 0:
@@ -111,8 +111,3 @@ def _padded(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, i
         if value is not None
     ]
     return padded[0], padded[1], _FEWEST_CHANNELS
-
-
-def _constant(editor: Editor, node: Node) -> Tensor | None:
-    value = attribute(editor.module, str(node.target)) if node.op == "get_attr" else None
-    return value if isinstance(value, Tensor) else None

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 
 from torch.fx import GraphModule
 
 from quantfx.backends import targets
 from quantfx.passes.errors import ContractError
 from quantfx.passes.graphs import Site
+from quantfx.passes.keep_packed import KeepPacked
 from quantfx.passes.outcome import SiteOutcome, missed
+from quantfx.passes.pipeline import Pipeline
 from quantfx.patterns.errors import QuantfxWarning
 
 _SHOWN = 5
+# For running a lowered module as it is: no compiler folds the packing of its weights.
+EAGER = Pipeline((KeepPacked(),), name="eager")
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,11 @@ class Lowering:
     sites: tuple[SiteOutcome, ...]
     saturating: tuple[Site, ...]
     not_here: str = ""
+
+    @cached_property
+    def eager(self) -> GraphModule:
+        """The module with each weight packed once; as it is where it cannot run."""
+        return self.module if self.not_here else EAGER.run(self.module)
 
     def require(self, *, strict: bool = True) -> None:
         """Check that every planned site has its kernel and that the kernels compute right here.

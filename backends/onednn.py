@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from quantfx.backends.conv_shape import ConvShape, narrow_padding
 from quantfx.backends.limit_range import limit_range
 from quantfx.backends.onednn_ops import (
     LINEAR_FP16,
@@ -28,7 +29,6 @@ from quantfx.backends.onednn_ops import (
 )
 from quantfx.backends.onednn_post_ops import FUSED_BY, NONE, PostOp, post_op
 from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import attribute
 from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
 from quantfx.passes.qdq import (
     DEQUANTIZE_DYNAMIC,
@@ -40,9 +40,6 @@ from quantfx.passes.qdq import (
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _TO = resolve_op("aten.to.dtype")
-_PAD = resolve_op("aten.constant_pad_nd.default")
-_UNSQUEEZE = resolve_op("aten.unsqueeze.default")
-_SQUEEZE = resolve_op("aten.squeeze.dim")
 
 _CONV = frozenset({"qconv_pointwise", "qconv2d_pointwise.binary"})
 _LINEAR = frozenset({"qlinear_pointwise", "qlinear_pointwise.binary"})
@@ -111,8 +108,8 @@ def _weight(candidate: Candidate, editor: Editor) -> str | None:
         return f"{name} has zero point {zero_point}, the kernel knows none" if zero_point else None
     if argument_value(dequantize, "axis") != 0:
         return f"{name} has its scales along axis {argument_value(dequantize, 'axis')}, not 0"
-    zero_points = _constant(editor, argument_value(dequantize, "zero_points"))
-    if zero_points is None or _constant(editor, argument_value(dequantize, "scales")) is None:
+    zero_points = editor.stored(argument_value(dequantize, "zero_points"))
+    if zero_points is None or editor.stored(argument_value(dequantize, "scales")) is None:
         return f"the scales or zero points of {name} are computed, not stored"
     return f"{name} has zero points, the kernel knows none" if bool(zero_points.any()) else None
 
@@ -190,15 +187,20 @@ def _convolution(candidate: Candidate, editor: Editor) -> Emission:
     before = result.stands_for
     scale, zero_point = candidate.dequantize("x").args[1:3]
     scales, zero_points = _weight_qparams(candidate, editor, before)
-    shape = _ConvShape(candidate, editor, before)
-    x = shape.grown(candidate.quantized("x"))
-    weight = shape.weight(candidate.quantized("w"))
-    geometry = [shape.geometry(each) for each in _GEOMETRY]
-    x, geometry[1] = _narrow_padding(x, zero_point, weight, geometry, editor, before)
+    shape = ConvShape(candidate, editor, before)
+    x, padding = narrow_padding(
+        shape.grown(candidate.quantized("x")),
+        zero_point,
+        shape.extents(),
+        shape.padding(),
+        editor,
+        before,
+    )
+    geometry = (shape.steps("stride"), padding, shape.steps("dilation"))
     groups = argument_value(node, "groups")
     packed = editor.call(
         QCONV_PREPACK,
-        (weight, scales, scale, zero_point, *geometry, groups, _static_shape(x)),
+        (shape.weight(), scales, scale, zero_point, *geometry, groups, _static_shape(x)),
         like=node,
         before=before,
     )
@@ -208,71 +210,6 @@ def _convolution(candidate: Candidate, editor: Editor) -> Emission:
     )
     limited = limit_range(shape.shrunk(call), result.qparams, editor, before)
     return Emission(limited, before, "qconv_pointwise")
-
-
-_GEOMETRY = ("stride", "padding", "dilation")
-
-
-class _ConvShape:
-    """The shape that the kernel works in: with a batch, and with at least two spatial dimensions.
-
-    torch 2.13: a packed one-dimensional weight says that it has four dimensions, by which Inductor
-    infers a wrong shape of the result when it freezes; and that kernel fuses fewer activations.
-    """
-
-    def __init__(self, candidate: Candidate, editor: Editor, before: Node) -> None:
-        self._node, self._editor, self._before = candidate.anchor, editor, before
-        self._rank = candidate.quantized("w").meta["val"].dim() - 2
-        self._batched = candidate.quantized("x").meta["val"].dim() == self._rank + 2
-        self._flat = self._rank == 1
-
-    def grown(self, x: Node) -> Node:
-        """Return ``x`` with the dimensions that it lacks, of size 1."""
-        if not self._batched:
-            x = self._call(_UNSQUEEZE, x, 0)
-        return self._call(_UNSQUEEZE, x, 2) if self._flat else x
-
-    def shrunk(self, result: Node) -> Node:
-        """Return ``result`` without them."""
-        result = self._call(_SQUEEZE, result, 2) if self._flat else result
-        return result if self._batched else self._call(_SQUEEZE, result, 0)
-
-    def weight(self, node: Node) -> Node:
-        """Return the integers of the weight in the kernel's dimensions."""
-        value = _constant(self._editor, node)
-        if not self._flat or value is None:
-            return node
-        name = f"{node.target}_2d"
-        flat = value.unsqueeze(2)
-        return self._editor.shared_constant(name, flat, like=node, before=self._before)
-
-    def geometry(self, name: str) -> list[Any]:
-        """Return stride, padding or dilation for each of the kernel's dimensions."""
-        value = argument_value(self._node, name)
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
-        values = values * self._rank if len(values) == 1 else values
-        return [0 if name == "padding" else 1, *values] if self._flat else values
-
-    def _call(self, op: Any, x: Node, axis: int) -> Node:
-        return self._editor.call(op, (x, axis), like=self._node, before=self._before)
-
-
-def _narrow_padding(
-    x: Node, zero_point: Any, weight: Node, geometry: list[list[int]], editor: Editor, before: Node
-) -> tuple[Node, list[int]]:
-    """Pad the integers where a kernel position would lie outside of the image altogether.
-
-    torch 2.13, AVX512: with one channel a group, such a convolution adds what happens to be in
-    memory to its result instead of what makes up for the zero point.
-    """
-    _, padding, dilation = geometry
-    sizes = weight.meta["val"].shape[2:]
-    extents = [d * (size - 1) + 1 for d, size in zip(dilation, sizes, strict=True)]
-    if all(p < extent for p, extent in zip(padding, extents, strict=True)):
-        return x, padding
-    ends = [p for p in reversed(padding) for _ in range(2)]  # last dimension first, both its ends
-    padded = editor.call(_PAD, (x, ends, zero_point), like=x, before=before)
-    return padded, [0] * len(padding)
 
 
 def _linear(candidate: Candidate, editor: Editor) -> Emission:
@@ -315,7 +252,7 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
 
 
 def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:
-    value = _constant(editor, candidate.quantized("w"))
+    value = editor.stored(candidate.quantized("w"))
     x = argument_node(candidate.anchor, "input").meta.get("val")
     if value is None or value.dtype != torch.float16:
         return f"{candidate.quantized('w').name} is not stored in half precision"
@@ -339,13 +276,6 @@ def _weight_qparams(candidate: Candidate, editor: Editor, before: Node) -> tuple
     zeros = torch.zeros(scales.meta["val"].shape, dtype=torch.int32)
     name = f"{weight.target}_zero_point"
     return scales, editor.shared_constant(name, zeros, like=weight, before=before)
-
-
-def _constant(editor: Editor, node: object) -> Tensor | None:
-    if not isinstance(node, Node) or node.op != "get_attr":
-        return None
-    value = attribute(editor.module, str(node.target))
-    return value if isinstance(value, Tensor) else None
 
 
 def _static_shape(x: Node) -> list[int] | None:

@@ -10,10 +10,14 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch._dynamo.utils
 import torch._inductor
 import torch._inductor.config
+from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed
+from torch._inductor.compile_fx import compile_fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
 
@@ -44,6 +48,32 @@ def inductor_settings(**settings: Any) -> AbstractContextManager[None]:
     return torch._inductor.config.patch(**settings)  # type: ignore[no-any-return]
 
 
+class OutsideSettings(Exception):
+    """Dynamo wants to compile while the settings are not those that the graph needs."""
+
+
+def with_inductor(module: GraphModule, ready: Callable[[], bool]) -> Callable[..., Any]:
+    """Return ``module`` to be compiled by Inductor, whenever a call needs it and ``ready`` says so.
+
+    Raises:
+        OutsideSettings: a call needs compiling and it does not; see ``needs_settings``.
+    """
+
+    def backend(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        if not ready():
+            raise OutsideSettings
+        made: Any = compile_fx(graph, inputs)
+        return made  # type: ignore[no-any-return]
+
+    compiled: Callable[..., Any] = torch.compile(module, backend=backend)
+    return compiled
+
+
+def needs_settings(error: BackendCompilerFailed) -> bool:
+    """Whether a call failed because it came outside of the settings."""
+    return isinstance(error.inner_exception, OutsideSettings)
+
+
 def inductor_counter(name: str) -> int:
     """Return one of Inductor's counters, of this process so far."""
     return int(torch._dynamo.utils.counters["inductor"][name])
@@ -60,3 +90,11 @@ def compile_ahead_of_time(program: ExportedProgram, package: Path, **settings: A
 def load_package(package: Path) -> Callable[..., Any]:
     """Return the model in a package of ``compile_ahead_of_time``."""
     return torch._inductor.aoti_load_package(str(package))
+
+
+def force_strides() -> OpOverload[..., Any]:
+    """Return Inductor's operator that gives a tensor the order of strides it is told."""
+    from torch._inductor import inductor_prims  # registers itself with a running Inductor
+
+    op: OpOverload[..., Any] = inductor_prims.force_stride_order
+    return op

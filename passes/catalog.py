@@ -17,6 +17,7 @@ from quantfx.passes.include_zero import IncludeZero
 from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.keep_packed import KeepPacked
 from quantfx.passes.lower import Lower
 from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.normalize_ops import NormalizeOps
@@ -60,5 +61,6 @@ PASSES: tuple[type[Pass], ...] = (
     HoistQuantize,
     Lower,
     MergeEqual,
+    KeepPacked,
     SplitConstants,
 )

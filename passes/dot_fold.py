@@ -19,6 +19,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.canonical_order import is_dequantize, is_observer, is_quantize, op_name
 from quantfx.passes.dot_text import dtype_name, range_name, shape_name
 from quantfx.passes.graphs import attribute
+from quantfx.passes.keep_packed import PackedWeight, is_prepack
 from quantfx.passes.observer import Observer
 from quantfx.passes.placeholder_observer import PlaceholderObserver
 from quantfx.passes.qdq import CAST, dtype_of
@@ -100,7 +101,7 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
         elif node.target is CAST and node.args[0] in folded.constants:
             constant = folded.constants[node.all_input_nodes[0]]
             folded.constants[node] = _with_step(constant, f"to {dtype_name(dtype_of(node))}")
-        elif op_name(node).endswith("_prepack") and node.args[0] in folded.constants:
+        elif _packs(module, node) and node.args[0] in folded.constants:
             constant = folded.constants[node.all_input_nodes[0]]
             folded.constants[node] = _with_step(constant, "packed")
     live = set(order)
@@ -108,6 +109,12 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
         if is_quantize(node) and node not in folded.constants:
             _fold_dynamic(node, folded, live)
     return folded
+
+
+def _packs(module: GraphModule, node: Node) -> bool:
+    if node.op == "call_module":
+        return isinstance(attribute(module, str(node.target)), PackedWeight)
+    return is_prepack(node)
 
 
 def argument(node: Node, *names: str) -> object:

@@ -72,8 +72,17 @@ class Editor:
         value = val if val is not None else _fake_result(node)
         return self._made(node, like, value)
 
-    def call_module(self, target: str, module: nn.Module, producer: Node, *, after: Node) -> Node:
-        """Insert ``target(producer)``, storing ``module`` under ``target`` if it is new there.
+    def call_module(
+        self,
+        target: str,
+        module: nn.Module,
+        *producers: Node,
+        after: Node,
+        like: Node | None = None,
+    ) -> Node:
+        """Insert ``target(*producers)``, storing ``module`` under ``target`` if it is new there.
+
+        The new node inherits from ``like``, by default the first producer.
 
         Raises:
             PassError: something else is stored under that name.
@@ -83,8 +92,9 @@ class Editor:
         elif getattr(self.module, target) is not module:
             raise PassError(f"the module has another '{target}' already: choose a free name")
         with self._at(after, None):
-            node = self.graph.create_node("call_module", target, (producer,), {}, target)
-        return self._made(node, producer, producer.meta.get("val"))
+            node = self.graph.create_node("call_module", target, producers, {}, target)
+        source = producers[0] if like is None else like
+        return self._made(node, source, source.meta.get("val"))
 
     def constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
         """Store ``value`` as a buffer near ``target`` (a free name is found) and read it."""
@@ -125,6 +135,13 @@ class Editor:
         set_tensor(self.module, str(node.target), value)
         self.edits += 1
         return node
+
+    def stored(self, node: object) -> Tensor | None:
+        """Return the constant that ``node`` reads; None if it is computed, or no node."""
+        if not isinstance(node, Node) or node.op != "get_attr":
+            return None
+        value = attribute(self.module, str(node.target))
+        return value if isinstance(value, Tensor) else None
 
     def has(self, target: str) -> bool:
         """Whether the module stores something under the dotted ``target``."""

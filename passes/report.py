@@ -236,25 +236,23 @@ def _total(counts: list[int | None]) -> int | None:
 
 
 def _rows_table(report: Report) -> Table:
-    table = Table("op", "planned", "converted", "lowered", "calls", "compiled", "calls")
-    for column in table.columns[1:4] + table.columns[5:6]:
+    """Return the counts of both forms, and the kernels of the compiled one, once there is one."""
+    table = Table("op", "planned", "converted", "lowered", "compiled", "reaches")
+    for column in table.columns[1:5]:
         column.justify = "right"
     for row in report.rows:
-        counts = _count(row.planned), _count(row.converted), _count(row.lowered)
-        compiled = _count(row.compiled), _calls(row.compiled_kernels)
-        table.add_row(row.label, *counts, _calls(row.kernels) or row.reach, *compiled)
+        counts = row.planned, row.converted, row.lowered, row.compiled
+        kernels = row.kernels if row.compiled is None else row.compiled_kernels
+        reaches = ", ".join(f"{kernel} x{count}" for kernel, count in kernels.items())
+        table.add_row(row.label, *map(_count, counts), reaches or row.reach)
     table.add_section()
-    totals = report.planned, report.converted, report.lowered
-    table.add_row("all", *map(_count, totals), "", _count(report.compiled), "")
+    totals = report.planned, report.converted, report.lowered, report.compiled
+    table.add_row("all", *map(_count, totals), "")
     return table
 
 
 def _count(count: int | None) -> str:
     return "-" if count is None else str(count)
-
-
-def _calls(kernels: Mapping[str, int]) -> str:
-    return "\n".join(f"{kernel} x{count}" for kernel, count in kernels.items())
 
 
 def _missed_table(sites: list[SiteOutcome], most: int = 12) -> Table:

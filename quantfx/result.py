@@ -73,8 +73,8 @@ class Result:
     def module(self) -> GraphModule:
         """The lowered graph: calls of int8 kernels, which run without a compiler.
 
-        Residual sums are operators of their own in it, and weights are packed in each call;
-        ``compile`` does away with both.
+        Each weight is packed for its kernel at the first call. Residual sums are operators of their
+        own; ``compile`` fuses them.
 
         Raises:
             QuantfxError: the backend has no kernels.
@@ -83,7 +83,7 @@ class Result:
         """
         lowering = self._lowered
         lowering.require(strict=self._strict)
-        return lowering.module
+        return lowering.eager
 
     def compile(
         self,

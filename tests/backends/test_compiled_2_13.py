@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -59,15 +60,12 @@ def test_an_unknown_wrapper() -> None:
         result.compile(wrapper="cp")  # type: ignore[arg-type]
 
 
-def test_the_code_holds_kernel_calls_and_two_loops_and_no_copy() -> None:
-    """Quantize the input (into channels_last), and average: everything else is oneDNN's."""
+def test_the_code_holds_kernel_calls_and_three_loops_and_no_copy() -> None:
+    """Quantize the input (into channels_last), pool, average: everything else is oneDNN's."""
     x = torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     result = quantize(resnet18(*SMALL_RESNET), x)
-    compiled = CompiledModule(result.module)
-    # Everything that is compiled anew here writes code; what a cache gave would write none.
-    torch._dynamo.reset()
-    with torch.no_grad(), torch._inductor.config.patch(freezing=True, fx_graph_cache=False):
-        _, [code] = run_and_get_code(compiled, x)
+    compiled = CompiledModule(result.backend.lower(result.quantized))
+    _, [code] = run_and_get_code(compiled, x)
     body = code[code.index("def call(") :]
     calls = re.findall(r"torch\.ops\.onednn\.(\w+)\.", body)
     assert sorted(set(calls)) == ["qconv2d_pointwise", "qconv_pointwise", "qlinear_pointwise"]
@@ -146,3 +144,30 @@ def test_xpu_graphs_are_refused_when_run_here() -> None:
     for run in (lambda: result.module(IMAGE), result.compile, result.compare_sites):
         with pytest.raises(QuantfxError, match="graphs of backend 'xpu' are not for"):
             run()
+
+
+def test_new_shapes_compile_and_calls_cost_no_settings() -> None:
+    """Settings are entered while something compiles; a call that does not, leaves them alone."""
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    batch = torch.export.Dim("batch", min=1, max=64)
+    model = nn.Linear(8, 8).eval()
+    result = quantfx.quantize(
+        model, (x,), calibration=[x], dynamic_shapes=({0: batch},), progress=False
+    )
+    compiled = result.compile()
+    assert isinstance(compiled, CompiledModule)
+    entered: list[object] = []
+    with mock.patch("quantfx.backends.inductor.compiling", entered.append):
+        compiled(x)
+    assert entered == []
+    for size in (1, 2, 9):
+        given = x[:1].expand(size, -1)
+        torch.testing.assert_close(compiled(given), result.module(given), rtol=1e-5, atol=1e-6)
+    assert [call.kernel for call in compiled.kernels] == ["qlinear_pointwise"]
+
+
+def test_errors_of_the_model_reach_the_caller() -> None:
+    compiled = quantize(cat_pool_net(), IMAGE).compile()
+    with pytest.raises(Exception, match=r"channels|size|shape|rank|dim"):
+        compiled(torch.randn(2, 5, 16, 16))
+    assert compiled(IMAGE).shape == (2, 5)

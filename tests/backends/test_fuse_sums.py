@@ -77,6 +77,21 @@ def test_the_input_of_the_model_is_not_overwritten() -> None:
     assert torch.equal(X, before)
 
 
+@pytest.mark.parametrize(("count", "summand"), [
+    (1, lambda z: z), (0, lambda z: z.split([3, 1], 1)[0]), (0, lambda z: z[:, :3]),
+])  # fmt: skip
+def test_part_of_another_tensor_is_not_overwritten(
+    count: int, summand: Callable[[Tensor], Tensor]
+) -> None:
+    torch.manual_seed(0)
+    channels = 4 if count else 3
+    model = Net(lambda f, x: f(x) + summand(x.sin()), nn.Conv2d(4, channels, 3, padding=1)).eval()
+    backend = X86.without_templates("conv2d_add")  # which would quantize the summand
+    result = quantfx.quantize(model, (X,), calibration=[X], backend=backend, progress=False)
+    assert fused(result, QCONV_SUM) == count
+    torch.testing.assert_close(result.compile()(X), result.module(X), rtol=1e-5, atol=1e-6)
+
+
 def test_a_linear_leaves_its_summand_alone_so_it_may_be_read_later() -> None:
     result = quantize(
         lambda f, g, x: (g(y := f(x)) + y).relu() * y, nn.Linear(8, 8), nn.Linear(8, 8), x=ROWS

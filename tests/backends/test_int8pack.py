@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from quantfx.backends.x86 import x86
 from quantfx.passes.base import Context
 from quantfx.passes.lower import Lower
 from quantfx.passes.pipeline import Pipeline
+from tests.export_cases import Net
 
 GENERATOR = torch.Generator().manual_seed(0)
 BACKEND = x86().with_config("weight-only")
@@ -81,3 +83,14 @@ def test_other_linears_are_left_alone() -> None:
     backend = x86().with_config("dynamic")
     module = backend.convert(backend.prepare(graph))
     assert calls(lower(module)) == calls(module)
+
+
+@pytest.mark.parametrize("turned", [lambda x: x.t(), lambda x: x.t().sin()])
+def test_rows_that_are_not_contiguous(turned: Callable[[Tensor], Tensor]) -> None:
+    """The kernel raises for them, and Inductor lays a copy out like what it copies."""
+    torch.manual_seed(0)
+    x = torch.randn(8, 5, generator=GENERATOR)
+    model = Net(lambda f, x: f(turned(x)), nn.Linear(8, 16)).eval()
+    result = quantfx.quantize(model, (x,), config="weight-only")
+    for run in (result.module, result.compile()):
+        torch.testing.assert_close(run(x), result.quantized(x), rtol=1e-5, atol=1e-6)

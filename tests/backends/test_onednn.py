@@ -130,6 +130,19 @@ def test_padding_beyond_the_kernel(channels: int, groups: int, kernel: int, padd
     assert all(each.within(1, 1e-5) for each in result.compare_sites())
 
 
+@pytest.mark.parametrize(("layer", "shape"), [
+    (nn.Conv2d(4, 8, 4, padding="same"), (2, 4, 8, 8)),
+    (nn.Conv1d(4, 8, 4, padding="same", dilation=3), (2, 4, 20)),
+    (nn.Conv3d(2, 4, 2, padding="same"), (2, 4, 5, 6)),
+])  # fmt: skip
+def test_padding_of_different_ends(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    """An even kernel with ``padding="same"``; canonicalization leaves it as it is."""
+    x = torch.randn(shape) + 1.0
+    result = quantize(layer, x)
+    assert result.module(x).shape == result.quantized(x).shape
+    assert all(each.within(1, 1e-5) for each in result.compare_sites())
+
+
 def test_integers_stay_in_the_range_that_was_asked_for() -> None:
     """The kernel clamps to 255 where ``reduce_range`` wants 127: the next sums could saturate."""
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))

@@ -7,6 +7,8 @@ per process. Prints one JSON object, case -> what went wrong with each kind of w
 from __future__ import annotations
 
 import json
+import random
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
@@ -100,12 +102,37 @@ def conv(x: Tensor, weight: Tensor, groups: int) -> Tensor:
     return result
 
 
+LINEAR_SHAPES = [
+    *((5, k, 16) for k in (2, 3, 4, 5, 31, 64, 65, 66, 67, 256, 257, 258, 259, 514)),
+    *((1, 257, 1), (64, 130, 33), (200, 1025, 70), (3, 1024, 257)),
+]  # rows, K, N
+CONV_SHAPES = [
+    *((2, k, c, 8, 1) for k in (1, 3, 5) for c in (1, 2, 3, 4, 5, 7, 16, 17, 64)),
+    *((2, k, c, 16 * g, g) for k in (1, 3, 5) for c, g in ((6, 2), (10, 2), (15, 3), (32, 2))),
+    *((2, k, c, c, c) for k in (3, 5) for c in (1, 8, 17)),
+    *((1, k, c, 16, 1) for k in (1, 3, 5) for c in (3, 8, 33)),
+    *((1, 3, 10, 32, 2), (1, 3, 16, 16, 16), (3, 3, 16, 32, 2)),
+    *((3, k, c, 8, 1) for k in (1, 3, 5) for c in (3, 8)),
+]  # rank, kernel, channels, output channels, groups
+
+
+def random_shapes(draw: random.Random, count: int) -> None:
+    """Put random shapes in the place of the listed ones."""
+    LINEAR_SHAPES[:] = [
+        (draw.randint(1, 200), draw.randint(1, 1600), draw.randint(1, 257)) for _ in range(count)
+    ]
+    CONV_SHAPES.clear()
+    for _ in range(count):
+        groups = draw.choice((1, 1, 1, 2, 3, 8))
+        channels, out = groups * draw.randint(1, 40), groups * draw.randint(1, 24)
+        CONV_SHAPES.append(
+            (draw.choice((1, 2, 2, 3)), draw.choice((1, 3, 5)), channels, out, groups)
+        )
+
+
 def linear_cases() -> Iterator[tuple[str, Outcome, Outcome]]:
-    """Yield name, outcome unbounded, outcome bounded of each (rows, K, N)."""
-    for rows, k, n in [
-        *((5, k, 16) for k in (2, 3, 4, 5, 31, 64, 65, 66, 67, 256, 257, 258, 259, 514)),
-        *((1, 257, 1), (64, 130, 33), (200, 1025, 70), (3, 1024, 257)),
-    ]:
+    """Yield name, outcome unbounded, outcome bounded of each linear."""
+    for rows, k, n in LINEAR_SHAPES:
         x, weight = worst_activation(rows, k), worst_weight(n, k)
         yield (
             f"linear {rows}x{k}x{n}",
@@ -116,14 +143,7 @@ def linear_cases() -> Iterator[tuple[str, Outcome, Outcome]]:
 
 def conv_cases() -> Iterator[tuple[str, Outcome, Outcome]]:
     """Yield name, outcome unbounded, outcome bounded of each convolution."""
-    for rank, kernel, channels, out, groups in [
-        *((2, k, c, 8, 1) for k in (1, 3, 5) for c in (1, 2, 3, 4, 5, 7, 16, 17, 64)),
-        *((2, k, c, 16 * g, g) for k in (1, 3, 5) for c, g in ((6, 2), (10, 2), (15, 3), (32, 2))),
-        *((2, k, c, c, c) for k in (3, 5) for c in (1, 8, 17)),
-        *((1, k, c, 16, 1) for k in (1, 3, 5) for c in (3, 8, 33)),
-        *((1, 3, 10, 32, 2), (1, 3, 16, 16, 16), (3, 3, 16, 32, 2)),
-        *((3, k, c, 8, 1) for k in (1, 3, 5) for c in (3, 8)),
-    ]:
+    for rank, kernel, channels, out, groups in CONV_SHAPES:
         x = worst_activation(2, channels, *[7] * rank)
         weight = worst_weight(out, channels // groups, *[kernel] * rank)
 
@@ -140,12 +160,14 @@ def conv_cases() -> Iterator[tuple[str, Outcome, Outcome]]:
         )
 
 
-def main() -> None:
-    """Print the outcome of every case."""
+def main(count: int = 0) -> None:
+    """Print the outcome of every listed case, or of ``count`` random linears and convolutions."""
     torch.manual_seed(0)
+    if count:
+        random_shapes(random.Random(0), count)
     rows = [*linear_cases(), *conv_cases()]
     print(json.dumps({name: [asdict(plain), asdict(bound)] for name, plain, bound in rows}))
 
 
 if __name__ == "__main__":
-    main()
+    main(*map(int, sys.argv[1:]))

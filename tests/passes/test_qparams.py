@@ -187,24 +187,40 @@ def test_saturates_reads_sign_neighbourhood_and_activation() -> None:
     assert not saturates(torch.full((3, 1, 5, 5), 127, dtype=torch.int8), 255, "blocks").any()
 
 
-@pytest.fixture(scope="module")
-def avx2_outcomes() -> dict[str, list[dict[str, Any]]]:
+Outcomes = dict[str, list[dict[str, Any]]]
+
+
+def outcomes(*arguments: str, isa: str | None = "AVX2") -> Outcomes:
     """Kernel against integer arithmetic in a process whose oneDNN may use AVX2 only."""
     program = Path(__file__).with_name("saturating_kernels.py")
     result = subprocess.run(
-        [sys.executable, str(program)],
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        [sys.executable, str(program), *arguments],
+        env={**os.environ, **({"ONEDNN_MAX_CPU_ISA": isa} if isa else {})},
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=1200,
     )
-    outcomes: dict[str, list[dict[str, Any]]] = json.loads(result.stdout)
-    return outcomes
+    found: Outcomes = json.loads(result.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def avx2_outcomes() -> Outcomes:
+    return outcomes()
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("isa", ["AVX2", None], ids=["limited to AVX2", "this host"])
+def test_the_pairing_rules_hold_on_random_shapes(isa: str | None) -> None:
+    """No channel that the rule calls safe is wrong, and none is wrong with bounded weights."""
+    found = outcomes("300", isa=isa)
+    assert [name for name, (_, bound) in found.items() if bound["wrong"] > 1e-6] == []
+    assert [name for name, (plain, _) in found.items() if plain["unforeseen"]] == []
 
 
 def test_avx2_kernels_are_exact_with_pair_bounded_weights(
-    avx2_outcomes: dict[str, list[dict[str, Any]]],
+    avx2_outcomes: Outcomes,
 ) -> None:
     inexact = {name: bound for name, (_, bound) in avx2_outcomes.items() if bound["wrong"] > 1e-6}
     assert inexact == {}
@@ -215,7 +231,7 @@ def test_avx2_kernels_are_exact_with_pair_bounded_weights(
     not torch.cpu.get_capabilities().get("avx2", False), reason="saturation is one of x86 kernels"
 )
 def test_avx2_kernels_are_wrong_without_the_bound(
-    avx2_outcomes: dict[str, list[dict[str, Any]]],
+    avx2_outcomes: Outcomes,
 ) -> None:
     wrong = [name for name, (plain, _) in avx2_outcomes.items() if plain["wrong"] > 0.1]
     assert len(wrong) > 50
@@ -223,6 +239,6 @@ def test_avx2_kernels_are_wrong_without_the_bound(
 
 
 def test_saturates_foresees_every_wrong_channel(
-    avx2_outcomes: dict[str, list[dict[str, Any]]],
+    avx2_outcomes: Outcomes,
 ) -> None:
     assert not any(o["unforeseen"] for outcomes in avx2_outcomes.values() for o in outcomes)

@@ -1,0 +1,110 @@
+"""The shape that oneDNN's int8 convolutions work in, and padding that they cannot do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.fx import Node
+
+from quantfx.passes.editor import Editor
+from quantfx.passes.kernel_family import Candidate
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_PAD = resolve_op("aten.constant_pad_nd.default")
+_UNSQUEEZE = resolve_op("aten.unsqueeze.default")
+_SQUEEZE = resolve_op("aten.squeeze.dim")
+
+Ends = tuple[int, int]
+
+
+class ConvShape:
+    """The shape that the kernel works in: with a batch, and with at least two spatial dimensions.
+
+    torch 2.13: a packed one-dimensional weight says that it has four dimensions, by which Inductor
+    infers a wrong shape of the result when it freezes; and that kernel fuses fewer activations.
+    """
+
+    def __init__(self, candidate: Candidate, editor: Editor, before: Node) -> None:
+        self._node, self._editor, self._before = candidate.anchor, editor, before
+        self._weight = candidate.quantized("w")
+        self._rank = self._weight.meta["val"].dim() - 2
+        self._batched = candidate.quantized("x").meta["val"].dim() == self._rank + 2
+        self._flat = self._rank == 1
+
+    def grown(self, x: Node) -> Node:
+        """Return ``x`` with the dimensions that it lacks, of size 1."""
+        if not self._batched:
+            x = self._call(_UNSQUEEZE, x, 0)
+        return self._call(_UNSQUEEZE, x, 2) if self._flat else x
+
+    def shrunk(self, result: Node) -> Node:
+        """Return ``result`` without them."""
+        result = self._call(_SQUEEZE, result, 2) if self._flat else result
+        return result if self._batched else self._call(_SQUEEZE, result, 0)
+
+    def weight(self) -> Node:
+        """Return the integers of the weight in the kernel's dimensions."""
+        node = self._weight
+        value = self._editor.stored(node)
+        if not self._flat or value is None:
+            return node
+        name = f"{node.target}_2d"
+        flat = value.unsqueeze(2)
+        return self._editor.shared_constant(name, flat, like=node, before=self._before)
+
+    def steps(self, name: str) -> list[Any]:
+        """Return stride or dilation for each of the kernel's dimensions."""
+        values = self._spread(argument_value(self._node, name))
+        return [1, *values] if self._flat else values
+
+    def extents(self) -> list[int]:
+        """Return the size of the dilated kernel in each of its dimensions."""
+        sizes = self._weight.meta["val"].shape[2:]
+        dilation = self._spread(argument_value(self._node, "dilation"))
+        values = [d * (size - 1) + 1 for d, size in zip(dilation, sizes, strict=True)]
+        return [1, *values] if self._flat else values
+
+    def padding(self) -> list[Ends]:
+        """Return the padding at both ends of each of the kernel's dimensions.
+
+        ``same`` puts the odd one of a total ``extent - 1`` behind, as torch does.
+        """
+        given = argument_value(self._node, "padding")
+        if isinstance(given, str):
+            totals = [extent - 1 if given == "same" else 0 for extent in self.extents()]
+            return [(total // 2, total - total // 2) for total in totals]
+        values: list[Ends] = [(each, each) for each in self._spread(given)]
+        return [(0, 0), *values] if self._flat else values
+
+    def _spread(self, value: Any) -> list[Any]:
+        values = list(value) if isinstance(value, (list, tuple)) else [value]
+        return values * self._rank if len(values) == 1 else values
+
+    def _call(self, op: Any, x: Node, axis: int) -> Node:
+        return self._editor.call(op, (x, axis), like=self._node, before=self._before)
+
+
+def narrow_padding(
+    x: Node, zero_point: Any, extents: list[int], padding: list[Ends], editor: Editor, before: Node
+) -> tuple[Node, list[int]]:
+    """Return the integers, and the padding that is left for the kernel to do.
+
+    They are padded beforehand if the kernel cannot: with more on one end than on the other, and
+    where it would lie outside of the image altogether. torch 2.13, AVX512: with one channel a
+    group, such a convolution adds what happens to be in memory to its result instead of what makes
+    up for the zero point.
+
+    Args:
+        x: Integers in the kernel's dimensions.
+        zero_point: What stands for 0.0.
+        extents: Size of the dilated kernel in each spatial dimension.
+        padding: What the convolution asks for at both ends of each.
+        editor: Of the graph.
+        before: Where to write.
+    """
+    pairs = list(zip(padding, extents, strict=True))
+    if all(front == back and front < extent for (front, back), extent in pairs):
+        return x, [front for front, _ in padding]
+    ends = [each for pair in reversed(padding) for each in pair]  # last dimension first
+    padded = editor.call(_PAD, (x, ends, zero_point), like=x, before=before)
+    return padded, [0] * len(padding)

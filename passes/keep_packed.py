@@ -1,0 +1,94 @@
+"""Pack each weight once instead of in every call, where no compiler does that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.lowered import carry_site
+from quantfx.patterns.schema import is_aten_call, overload, resolve_op
+
+
+class PackedWeight(nn.Module):
+    """``op(weight, scales, ...)``, computed when it is first called.
+
+    What oneDNN packs cannot be copied or stored: a copy, and a module that was pickled, packs anew.
+    So does one whose weight was written to. A compiler that traces sees the operator itself.
+
+    Args:
+        op: Name of a prepack operator.
+        literals: Its arguments behind the tensors.
+    """
+
+    def __init__(self, op: str, literals: tuple[Any, ...]) -> None:
+        super().__init__()
+        self.op = op
+        self.literals = literals
+        self._packed: Tensor | None = None
+        self._packed_from: tuple[int, int] | None = None
+
+    def forward(self, *tensors: Tensor) -> Tensor:
+        """Return the packed weight; ``tensors`` are the weight and what else the operator reads."""
+        weight = tensors[0]
+        if torch.compiler.is_compiling() or type(weight) not in (Tensor, nn.Parameter):
+            return self._pack(tensors)
+        version = weight.data_ptr(), weight._version  # pyright: ignore[reportPrivateUsage]
+        if self._packed is None or self._packed_from != version:
+            self._packed, self._packed_from = self._pack(tensors), version
+        return self._packed
+
+    def extra_repr(self) -> str:
+        """The operator."""
+        return self.op
+
+    def _pack(self, tensors: tuple[Tensor, ...]) -> Tensor:
+        packed: Tensor = resolve_op(self.op)(*tensors, *self.literals)
+        return packed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_packed": None, "_packed_from": None}
+
+
+@dataclass(frozen=True)
+class KeepPacked(Pass):
+    """``kernel(x, prepack(w)) -> kernel(x, PackedWeight(w))``, for running without a compiler."""
+
+    name: ClassVar[str] = "keep-packed"
+    requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Give every packing of a constant a module that remembers it."""
+        kept = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in list(graph_module.graph.nodes):
+                if is_prepack(node) and all(n.op == "get_attr" for n in node.all_input_nodes):
+                    _keep(editor, node)
+                    kept += 1
+        return PassResult(kept > 0, stats={"kept": kept})
+
+
+def is_prepack(node: Node) -> bool:
+    """Whether ``node`` packs a weight for a kernel."""
+    return is_aten_call(node) and "prepack" in str(node.target)
+
+
+def _keep(editor: Editor, node: Node) -> None:
+    tensors = [each for each in node.args if isinstance(each, Node)]
+    literals = node.args[len(tensors) :]
+    target = base = f"{tensors[0].target}_packed".replace(".", "_")
+    count = 0
+    while editor.has(target):
+        count += 1
+        target = f"{base}_{count}"
+    packed = PackedWeight(str(overload(node)), tuple(literals))
+    call = editor.call_module(target, packed, *tensors, after=node, like=node)
+    carry_site(node, call)
+    editor.replace(node, call)
