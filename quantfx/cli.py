@@ -1,4 +1,4 @@
-"""The command line: ``quantfx demo | patterns | backends``."""
+"""The command line: ``quantfx demo | patterns | backends | bench | doctor``."""
 
 from __future__ import annotations
 
@@ -49,7 +49,47 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("backends", help="list the backends with specs and pipelines")
     listing.add_argument("--target", default=None, help="'host' or an instruction set")
     listing.set_defaults(run=_backends)
+    _add_bench(commands.add_parser("bench", help="compare engines, which take turns in one run"))
+    _add_doctor(commands.add_parser("doctor", help="say what this machine makes of int8"))
     return parser
+
+
+def _add_doctor(doctor: argparse.ArgumentParser) -> None:
+    doctor.add_argument("--backend", default="x86", help="whose templates to try")
+    doctor.add_argument(
+        "--compile",
+        action="store_true",
+        help="try the templates through Inductor, too; half a minute",
+    )
+    doctor.add_argument("--json", type=Path, metavar="FILE", help="write all findings to it")
+    doctor.set_defaults(run=_doctor)
+
+
+def _add_bench(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="resnet50, mobilenet_v2, bert or efficientnet_lite0 (needs the packages of the demo)",
+    )
+    bench.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        metavar="PACKAGE.MODULE:FUNCTION",
+        help="your own: a function that returns (model, example_inputs, calibration_batches)",
+    )
+    bench.add_argument("--engines", metavar="A,B,C", help="which; an unknown name lists them all")
+    bench.add_argument("--rounds", type=int, default=15, help="turns of each engine")
+    bench.add_argument("--calls", type=int, default=5, help="timed calls of a turn")
+    bench.add_argument("--batch", type=int, default=1, help="rows of a batch of a named model")
+    bench.add_argument("--threads", type=int, default=None, help="of each engine; default: all")
+    bench.add_argument("--json", type=Path, metavar="FILE", help="write all figures to it")
+    bench.add_argument("--chart", type=Path, metavar="FILE.svg", help="draw speed-ups to it")
+    bench.add_argument(
+        "--breakdown", action="store_true", help="say where the milliseconds of quantfx are"
+    )
+    bench.set_defaults(run=_bench)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -57,6 +97,33 @@ def _demo(options: argparse.Namespace) -> int:
 
     run(options.output)
     return 0
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from quantfx.tools.bench import Request, run  # the facade reaches tools lazily
+    from quantfx.tools.bench_engines import DEFAULT
+
+    run(
+        Request(
+            models=(*options.models, *options.model),
+            engines=options.engines.split(",") if options.engines else DEFAULT,
+            rounds=options.rounds,
+            calls=options.calls,
+            batch=options.batch,
+            threads=options.threads,
+            json=options.json,
+            chart=options.chart,
+            breakdown=options.breakdown,
+        )
+    )
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from quantfx.tools.doctor import run  # the facade reaches tools lazily
+
+    report = run(options.backend, compiles=options.compile, json=options.json)
+    return 1 if report.problems else 0
 
 
 def _patterns(options: argparse.Namespace) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -57,10 +57,11 @@ def ratio(
             baseline_time = _seconds(baseline, calls, clock)
             candidate_time = _seconds(candidate, calls, clock)
         ratios.append(baseline_time / candidate_time)
-    return _summary(ratios)
+    return summarize(ratios)
 
 
-def _summary(ratios: list[float]) -> Ratio:
+def summarize(ratios: Sequence[float]) -> Ratio:
+    """Return the median and the quartiles of ``ratios``, of which there is at least one."""
     if len(ratios) == 1:  # statistics.quantiles wants two
         return Ratio(ratios[0], ratios[0], ratios[0])
     low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")

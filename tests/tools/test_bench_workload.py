@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from quantfx.tools.bench_workload import WorkloadError, load_workload, named_workloads
+
+OWN = """
+import torch
+from torch import nn
+
+x = torch.randn(2, 8)
+def good(): return nn.Linear(8, 4).eval(), (x,), [x, (x,)]
+def one_tensor(): return nn.Linear(8, 4).eval(), x, iter([x])
+def pair(): return nn.Linear(8, 4).eval(), (x,)
+def no_module(): return len, (x,), [x]
+def training(): return nn.Linear(8, 4), (x,), [x]
+def by_name(): return nn.Linear(8, 4).eval(), (x,), [{"x": x}]
+def no_tensors(): return nn.Linear(8, 4).eval(), (x, 3), [x]
+def no_batches(): return nn.Linear(8, 4).eval(), (x,), []
+def no_iterable(): return nn.Linear(8, 4).eval(), (x,), None
+def shapes(): return nn.Linear(8, 4).eval(), (x,), [x[:1]]
+def raises(): raise KeyError("gone")
+number = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_workload.py").write_text(OWN)
+    (tmp_path / "broken_workload.py").write_text("1 +")
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+def test_a_users_function_is_called() -> None:
+    workload = load_workload("own_workload:good")
+    assert [tensor.shape for tensor in workload.example] == [(2, 8)]
+    assert [len(batch) for batch in workload.calibration] == [1, 1]
+    assert workload.test == workload.calibration
+    assert len(load_workload("own_workload:one_tensor").calibration) == 1
+
+
+def test_every_process_gets_equal_weights() -> None:
+    first, second = (load_workload("own_workload:good").model for _ in range(2))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("mobilenet", r"no model 'mobilenet' \(did you mean 'mobilenet_v2'\?\); one of resnet50,"),
+        ("own_workload:goood", r"'own_workload' has no function 'goood' \(did you mean 'good'\?\)"),
+        ("own_workload:number", "has no function 'number'"),
+        ("no_such_module:f", "importing 'no_such_module' raised ModuleNotFoundError"),
+        ("broken_workload:f", "raised SyntaxError"),
+        (":f", "raised ValueError"),
+        ("own_workload:pair", r"returned tuple, not the tuple \(model, example_inputs,"),
+        ("own_workload:no_module", "is a builtin_function_or_method, not an nn.Module"),
+        ("own_workload:training", r"return model.eval\(\)"),
+        ("own_workload:by_name", "a calibration batch is no tensor and no tuple of tensors"),
+        ("own_workload:no_tensors", "example_inputs is no tensor and no tuple"),
+        ("own_workload:no_batches", "there are no calibration batches"),
+        ("own_workload:no_iterable", "calibration_batches are a NoneType"),
+        ("own_workload:shapes", r"has shapes \[\(1, 8\)\], the example \[\(2, 8\)\]"),
+        ("own_workload:raises", "own_workload:raises raised KeyError: 'gone'"),
+    ],
+)
+def test_anything_else_is_an_error_that_says_what(model: str, message: str) -> None:
+    with pytest.raises(WorkloadError, match=message):
+        load_workload(model)
+
+
+def test_a_named_network_has_data_of_the_batch_size() -> None:
+    workload = load_workload("mobilenet_v2", batch=2)
+    batches = [workload.example, *workload.calibration, *workload.test]
+    assert {batch[0].shape for batch in batches} == {(2, 3, 224, 224)}
+    assert len({batch[0][0, 0, 0, 0].item() for batch in batches}) == len(batches)
+    assert not workload.model.training
+
+
+def test_the_names() -> None:
+    assert named_workloads() == ("resnet50", "mobilenet_v2", "bert", "efficientnet_lite0")

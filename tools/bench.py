@@ -1,0 +1,122 @@
+"""``quantfx bench``: engines side by side on named models and on the user's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from quantfx.patterns.errors import QuantfxError
+from quantfx.tools.bench_chart import to_svg
+from quantfx.tools.bench_engine import Engine
+from quantfx.tools.bench_engines import BROKEN_DOWN, DEFAULT, choose_engines
+from quantfx.tools.bench_json import to_json
+from quantfx.tools.bench_process import ProcessWorker
+from quantfx.tools.bench_results import BenchReport, Comparison, Settings
+from quantfx.tools.bench_session import Worker
+from quantfx.tools.bench_table import legend, parts_of
+from quantfx.tools.bench_turns import compare
+from quantfx.tools.bench_workload import require_workload
+from quantfx.tools.machine import this_machine
+
+_WARMUP = 5
+
+# Engine, model, batch and threads -> a worker.
+StartWorker = Callable[[Engine, str, int, int], Worker]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for.
+
+    Attributes:
+        models: Names, or the user's ``package.module:function``.
+        engines: Names; the baseline is added if missing.
+        rounds: In each of them every engine has one turn.
+        calls: Timed calls of a turn.
+        batch: Rows of a batch of a named model.
+        threads: Of every engine; None for as many as torch takes.
+        json: File for everything that was measured.
+        chart: File for the bar chart.
+        breakdown: Whether to say where the milliseconds of ``quantfx`` are.
+    """
+
+    models: Sequence[str]
+    engines: Sequence[str] = DEFAULT
+    rounds: int = 15
+    calls: int = 5
+    batch: int = 1
+    threads: int | None = None
+    json: Path | None = None
+    chart: Path | None = None
+    breakdown: bool = False
+
+
+def run(
+    request: Request, console: Console | None = None, start: StartWorker = ProcessWorker
+) -> BenchReport:
+    """Measure, print tables and write the files that are asked for.
+
+    Args:
+        request: What to measure.
+        console: Where to print; by default standard output.
+        start: Makes the workers; by default in processes of their own.
+
+    Raises:
+        QuantfxError: an unknown name, a number below 1, or a model that cannot be loaded.
+    """
+    console = console or Console()
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own model lies there
+    settings = _settings(request)
+    names = [*request.engines, *((BROKEN_DOWN.name,) if request.breakdown else ())]
+    engines = choose_engines(names)
+    for model in request.models:
+        require_workload(model)
+    comparisons: list[Comparison] = []
+    with console.status("starting") as status:
+        for model in request.models:
+            comparison = compare(
+                model,
+                engines,
+                settings,
+                partial(_start, start, model, settings),
+                announce=status.update,
+                broken_down=BROKEN_DOWN.name if request.breakdown else None,
+            )
+            for part in parts_of(comparison):
+                console.print(part, markup=False, highlight=False)
+            comparisons.append(comparison)
+    report = BenchReport(this_machine(), settings, tuple(comparisons))
+    console.print(legend(report), markup=False, highlight=False)
+    for path, to_text in ((request.json, to_json), (request.chart, to_svg)):
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(to_text(report), encoding="utf-8")
+            console.print(f"written: {path}", markup=False, highlight=False)
+    return report
+
+
+def _start(start: StartWorker, model: str, settings: Settings, engine: Engine) -> Worker:
+    return start(engine, model, settings.batch, settings.threads)
+
+
+def _settings(request: Request) -> Settings:
+    threads = torch.get_num_threads() if request.threads is None else request.threads
+    for name, number in (
+        ("--rounds", request.rounds),
+        ("--calls", request.calls),
+        ("--batch", request.batch),
+        ("--threads", threads),
+    ):
+        if number < 1:
+            raise QuantfxError(f"{name} must be at least 1, got {number}")
+    if not request.models:
+        raise QuantfxError("no model: name one, or give your own with --model")
+    return Settings(request.rounds, request.calls, _WARMUP, threads, request.batch)

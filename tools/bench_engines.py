@@ -1,0 +1,67 @@
+"""The engines that ``quantfx bench`` compares, as data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.tools import (
+    engine_inductor,
+    engine_onnxruntime,
+    engine_openvino,
+    engine_quantfx,
+    engine_torchao,
+)
+from quantfx.tools.bench_engine import Engine
+
+# What every other engine is compared with.
+BASELINE = Engine("fp32", "float32, Inductor with freezing", engine_inductor.build_float32)
+
+ENGINES = {
+    engine.name: engine
+    for engine in (
+        BASELINE,
+        Engine("bf16", "bfloat16 autocast, Inductor", engine_inductor.build_bfloat16),
+        Engine("torchao", "PT2E static int8, Inductor", engine_torchao.build),
+        Engine("onnxruntime", "static QDQ, U8S8 per channel", engine_onnxruntime.build),
+        Engine("openvino", "NNCF static int8", engine_openvino.build),
+        Engine("quantfx", "static int8", engine_quantfx.build),
+        Engine(
+            "quantfx-cpp", "static int8, C++ wrapper", partial(engine_quantfx.build, wrapper="cpp")
+        ),
+        Engine(
+            "quantfx-aot", "static int8, AOTInductor", partial(engine_quantfx.build, wrapper="aot")
+        ),
+        Engine(
+            "quantfx-inductor",
+            "static int8, Inductor's own patterns",
+            partial(engine_quantfx.build, lower="inductor"),
+        ),
+        Engine("quantfx-bf16", "static int8, bfloat16 between", engine_quantfx.build_bfloat16),
+        Engine(
+            "quantfx-dynamic",
+            "dynamic int8 linears",
+            partial(engine_quantfx.build, config="dynamic"),
+        ),
+    )
+}
+
+# The one whose milliseconds are broken down: its operators pass torch's dispatcher, as the
+# profiler needs it, which those of generated C++ do not.
+BROKEN_DOWN = ENGINES["quantfx"]
+
+DEFAULT = ("fp32", "bf16", "torchao", "onnxruntime", "openvino", "quantfx")
+
+
+def choose_engines(names: Sequence[str]) -> tuple[Engine, ...]:
+    """Return the engines of these names, each once, the baseline among them in any case.
+
+    Raises:
+        QuantfxError: there is none of a name; names the nearest.
+    """
+    for name in names:
+        if name not in ENGINES:
+            near = did_you_mean(name, ENGINES)
+            raise QuantfxError(f"no engine '{name}'{near}; one of {', '.join(ENGINES)}")
+    return tuple(ENGINES[name] for name in dict.fromkeys((BASELINE.name, *names)))

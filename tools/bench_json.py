@@ -1,0 +1,81 @@
+"""A benchmark as JSON: everything that was measured, down to each round."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+from quantfx.tools.bench_breakdown import Breakdown
+from quantfx.tools.bench_engines import BASELINE
+from quantfx.tools.bench_results import BenchReport, Comparison, Measured, Missed
+
+FORMAT = 1
+_NOTES = {
+    "speedup": "time of the baseline over time of the engine, by round: median and quartiles",
+    "build_seconds": "import, quantize, compile and first call, from empty caches",
+    "accuracy": "against the float network run eagerly; non-finite numbers are texts",
+    "peak_bytes": "resident memory of the engine's process since its start, with the float model "
+    "and building, without the compilers it starts",
+    "round_seconds": "of one call: mean over the calls of a turn; entry r belongs to round r, in "
+    "which all engines had one turn",
+    "breakdown": "medians; kernels, overhead and rest sum up to the whole",
+}
+
+
+def to_json(report: BenchReport) -> str:
+    """Return the report as JSON text."""
+    data = {
+        "format": FORMAT,
+        "machine": asdict(report.machine),
+        "settings": asdict(report.settings),
+        "baseline": BASELINE.name,
+        "notes": _NOTES,
+        "models": [_comparison(comparison) for comparison in report.comparisons],
+    }
+    return json.dumps(data, indent=2, allow_nan=False)
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "model": comparison.model,
+        "rows": [_row(comparison, row) for row in comparison.rows],
+        "breakdown": _breakdown(comparison.breakdown),
+    }
+
+
+def _row(comparison: Comparison, row: Measured | Missed) -> dict[str, Any]:
+    if isinstance(row, Missed):
+        return {"engine": row.engine, "title": row.title, "missed": row.reason}
+    speedup = comparison.speedup(row, BASELINE.name)
+    return {
+        "engine": row.engine,
+        "title": row.title,
+        "missed": None,
+        "speedup": asdict(speedup) if speedup else None,
+        "milliseconds": {"median": row.median_ms, "min": row.min_ms},
+        "build_seconds": row.build_seconds,
+        "peak_bytes": row.peak_bytes,
+        "accuracy": {
+            "sqnr_db": _number(row.accuracy.sqnr_db),
+            "top1_agreement": row.accuracy.top1,
+        },
+        "round_seconds": list(row.seconds),
+    }
+
+
+def _breakdown(breakdown: Breakdown | str | None) -> dict[str, Any] | str | None:
+    if not isinstance(breakdown, Breakdown):
+        return breakdown
+    return {
+        "whole_ms": breakdown.whole_ms,
+        "kernel_ms": breakdown.kernel_ms,
+        "overhead_ms": breakdown.overhead_ms,
+        "rest_ms": breakdown.rest_ms,
+        "sites": [asdict(site) for site in breakdown.sites],
+    }
+
+
+def _number(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)  # JSON has no inf and no nan

@@ -1,0 +1,108 @@
+"""What a benchmark found, as data."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+
+from quantfx.tools.bench_accuracy import Accuracy
+from quantfx.tools.bench_breakdown import Breakdown
+from quantfx.tools.machine import Machine
+from quantfx.tools.side_by_side import Ratio, summarize
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How it was measured.
+
+    Attributes:
+        rounds: In each of them every engine has one turn.
+        calls: Timed calls of a turn.
+        warmup: Calls of each engine before the first round.
+        threads: Of every engine.
+        batch: Rows of a batch of a named network.
+    """
+
+    rounds: int
+    calls: int
+    warmup: int
+    threads: int
+    batch: int
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An engine that ran.
+
+    Attributes:
+        engine: Its name.
+        title: What it is.
+        build_seconds: To import, quantize, compile and run the first call, from empty caches.
+        accuracy: Against the float network.
+        peak_bytes: Most resident memory of its process, without the compilers it starts.
+        seconds: Of one call, a mean over the calls of a turn; one entry a round.
+    """
+
+    engine: str
+    title: str
+    build_seconds: float
+    accuracy: Accuracy
+    peak_bytes: int
+    seconds: tuple[float, ...]
+
+    @property
+    def median_ms(self) -> float:
+        """Milliseconds of a call: the median of the rounds."""
+        return statistics.median(self.seconds) * 1e3
+
+    @property
+    def min_ms(self) -> float:
+        """Milliseconds of a call: the fastest round."""
+        return min(self.seconds) * 1e3
+
+
+@dataclass(frozen=True)
+class Missed:
+    """An engine that has no figures.
+
+    Attributes:
+        engine: Its name.
+        title: What it is.
+        reason: Starts with ``skipped`` if it cannot be had here, with ``failed`` if it broke.
+    """
+
+    engine: str
+    title: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All engines on one model.
+
+    Attributes:
+        model: Its name.
+        rows: In the order of the engines.
+        breakdown: Of this library's own engine, if asked for; a text says why there is none.
+    """
+
+    model: str
+    rows: tuple[Measured | Missed, ...]
+    breakdown: Breakdown | str | None = None
+
+    def speedup(self, row: Measured, baseline: str) -> Ratio | None:
+        """Return how much faster than the baseline, round by round; None if that did not run."""
+        for other in self.rows:
+            if isinstance(other, Measured) and other.engine == baseline:
+                pairs = zip(other.seconds, row.seconds, strict=True)
+                return summarize([theirs / ours for theirs, ours in pairs])
+        return None
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """All models on one machine."""
+
+    machine: Machine
+    settings: Settings
+    comparisons: tuple[Comparison, ...]

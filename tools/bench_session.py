@@ -1,0 +1,145 @@
+"""One engine and one workload in one process: built once, then timed turn by turn."""
+
+from __future__ import annotations
+
+import gc
+import resource
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from quantfx.tools.bench_accuracy import Accuracy, compare_outputs
+from quantfx.tools.bench_breakdown import Breakdown, NamedKernel, break_down
+from quantfx.tools.bench_engine import Engine, EngineError, EngineUnavailable, Run
+from quantfx.tools.bench_profile import watch
+from quantfx.tools.bench_workload import Workload
+
+
+@dataclass(frozen=True)
+class Built:
+    """What building an engine cost, and how near it is to the float network.
+
+    Attributes:
+        seconds: To import, quantize, compile and run the first call.
+        accuracy: On the workload's test batches.
+    """
+
+    seconds: float
+    accuracy: Accuracy
+
+
+class Worker(Protocol):
+    """An engine that takes turns with others."""
+
+    def build(self) -> Built:
+        """Make the engine ready; first of all calls."""
+        ...
+
+    def turn(self, calls: int) -> float:
+        """Run ``calls`` calls and return their seconds."""
+        ...
+
+    def breakdown(self, repeats: int) -> Breakdown:
+        """Measure where the time of a call goes."""
+        ...
+
+    def peak_bytes(self) -> int:
+        """Return the most memory that the process had, building included."""
+        ...
+
+    def close(self) -> None:
+        """End it; may be called again."""
+        ...
+
+
+class Session:
+    """A worker in this process.
+
+    Args:
+        engine: What runs.
+        workload: What it runs.
+        threads: Of torch, and of the engine if it has its own.
+    """
+
+    def __init__(self, engine: Engine, workload: Workload, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._engine = engine
+        self._workload = workload
+        self._threads = threads
+        self._run: Run | None = None
+
+    def build(self) -> Built:
+        """Quantize, compile, run once; then compare with the float network.
+
+        Raises:
+            EngineUnavailable: a package is missing, or the CPU lacks what the engine needs.
+            EngineError: anything else went wrong.
+        """
+        start = time.perf_counter()
+        try:
+            run = self._engine.build(self._workload, self._threads)
+            run(*self._workload.example)
+            seconds = time.perf_counter() - start
+            accuracy = self._accuracy(run)
+        except EngineError:
+            raise
+        except ModuleNotFoundError as error:
+            raise EngineUnavailable(
+                f"no package of module '{error.name}': pip install 'quantfx[bench]'"
+            ) from error
+        except Exception as error:  # engines are foreign code: any of them is a reason, not an end
+            raise EngineError(_reason(error)) from error
+        self._run = run
+        gc.collect()
+        return Built(seconds, accuracy)
+
+    def turn(self, calls: int) -> float:
+        """Run ``calls`` calls after one that is not timed.
+
+        That one finds the caches as another engine has left them.
+        """
+        run, example = self._built(), self._workload.example
+        run(*example)
+        start = time.perf_counter()
+        for _ in range(calls):
+            run(*example)
+        return time.perf_counter() - start
+
+    def breakdown(self, repeats: int) -> Breakdown:
+        """Measure where the time of a call goes, with medians over ``repeats``.
+
+        Raises:
+            QuantfxError: the engine does not run int8 operators of torch.
+        """
+        run, example = self._built(), self._workload.example
+        kernels: Sequence[NamedKernel] = getattr(run, "kernels", ())
+        watch(lambda: run(*example))  # the profiler's own first call is slow
+        return break_down([watch(lambda: run(*example)) for _ in range(repeats)], kernels)
+
+    def peak_bytes(self) -> int:
+        """Return the peak of the resident memory of this process, without its children."""
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return peak if sys.platform == "darwin" else peak * 1024
+
+    def close(self) -> None:
+        """Forget the engine."""
+        self._run = None
+
+    def _built(self) -> Run:
+        if self._run is None:
+            raise EngineError("it was not built")
+        return self._run
+
+    def _accuracy(self, run: Run) -> Accuracy:
+        with torch.no_grad():
+            reference = [self._workload.model(*batch) for batch in self._workload.test]
+        return compare_outputs(reference, [run(*batch) for batch in self._workload.test])
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -1,0 +1,186 @@
+"""What is benchmarked: a network, an example, and batches to calibrate and to compare on."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.tools import photographs
+from quantfx.tools.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
+from quantfx.tools.mobilenet_v2 import mobilenet_v2
+from quantfx.tools.resnet import resnet50
+
+Batch = tuple[Tensor, ...]
+
+_BATCHES = 8
+_BERT_LENGTH = 128
+
+
+class WorkloadError(QuantfxError):
+    """There is no such model, or what the user's function returns cannot be benchmarked."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A network and its data, the same in every process that loads it.
+
+    Attributes:
+        model: In eval mode.
+        example: Positional arguments; these are timed.
+        calibration: Batches to calibrate with, of the example's shapes.
+        test: Batches on which engines are compared with the float network.
+    """
+
+    model: nn.Module
+    example: Batch
+    calibration: tuple[Batch, ...]
+    test: tuple[Batch, ...]
+
+
+def named_workloads() -> tuple[str, ...]:
+    """Return the names that ``load_workload`` knows without a user's function."""
+    return tuple(_NAMED)
+
+
+def require_workload(model: str) -> None:
+    """Refuse a model that ``load_workload`` cannot find, without building it.
+
+    Raises:
+        WorkloadError: an unknown name, or a function that cannot be imported.
+    """
+    if ":" in model:
+        _function(model)
+    elif model not in _NAMED:
+        raise WorkloadError(
+            f"no model '{model}'{did_you_mean(model, _NAMED)}; one of {', '.join(_NAMED)}, or your "
+            "own with --model package.module:function"
+        )
+
+
+def load_workload(model: str, batch: int = 1) -> Workload:
+    """Build a named network, or call the user's ``package.module:function``.
+
+    The function returns ``(model, example_inputs, calibration_batches)``: a module in eval mode, a
+    tuple of tensors, and batches that are tensors or such tuples.
+
+    Args:
+        model: A name or a function.
+        batch: Rows of a batch of a named network; a user's function decides for itself.
+
+    Raises:
+        WorkloadError: there is no such model, or it returns something else.
+        QuantfxError: a package of the network is missing.
+    """
+    require_workload(model)
+    if ":" not in model:
+        return _NAMED[model](batch)
+    torch.manual_seed(0)  # every engine's process calls it, and all shall get equal weights
+    try:
+        returned = _function(model)()
+    except Exception as error:
+        raise WorkloadError(f"{model} raised {type(error).__name__}: {error}") from error
+    return _checked(model, returned)
+
+
+def _function(model: str) -> Callable[[], object]:
+    module_name, _, name = model.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except Exception as error:
+        raise WorkloadError(
+            f"{model}: importing '{module_name}' raised {type(error).__name__}: {error}. Run in "
+            "the folder that holds it, or install it"
+        ) from error
+    function: Callable[[], object] | None = getattr(module, name, None)
+    if not callable(function):
+        near = did_you_mean(name, vars(module))
+        raise WorkloadError(f"{model}: '{module_name}' has no function '{name}'{near}")
+    return function
+
+
+def _checked(model: str, returned: object) -> Workload:
+    if not isinstance(returned, tuple) or len(returned) != 3:
+        raise WorkloadError(
+            f"{model} returned {type(returned).__name__}, not the tuple "
+            "(model, example_inputs, calibration_batches)"
+        )
+    network, example, batches = returned
+    if not isinstance(network, nn.Module):
+        raise WorkloadError(f"{model}: the model is a {type(network).__name__}, not an nn.Module")
+    if network.training:
+        raise WorkloadError(f"{model}: the model is in training mode; return model.eval()")
+    if not isinstance(batches, Iterable):
+        raise WorkloadError(f"{model}: calibration_batches are a {type(batches).__name__}")
+    inputs = _tensors(model, "example_inputs", example)
+    calibration = tuple(_tensors(model, "a calibration batch", batch) for batch in batches)
+    shapes = [tensor.shape for tensor in inputs]
+    for batch in calibration:
+        if [tensor.shape for tensor in batch] != shapes:
+            raise WorkloadError(
+                f"{model}: a calibration batch has shapes "
+                f"{[tuple(tensor.shape) for tensor in batch]}, the example "
+                f"{[tuple(shape) for shape in shapes]}; peers need them equal"
+            )
+    if not calibration:
+        raise WorkloadError(f"{model}: there are no calibration batches")
+    return Workload(network, inputs, calibration, calibration)
+
+
+def _tensors(model: str, what: str, given: object) -> Batch:
+    if isinstance(given, Tensor):
+        return (given,)
+    values: tuple[object, ...] = tuple(given) if isinstance(given, tuple | list) else (given,)
+    tensors = tuple(value for value in values if isinstance(value, Tensor))
+    if not tensors or len(tensors) < len(values):
+        raise WorkloadError(
+            f"{model}: {what} is no tensor and no tuple of tensors; all engines are fed positional "
+            "tensors, so wrap the model in a module that takes them"
+        )
+    return tensors
+
+
+def _images(make: Callable[[], nn.Module], batch: int) -> Workload:
+    def images(seed: int) -> Batch:
+        return (torch.randn(batch, 3, 224, 224, generator=torch.Generator().manual_seed(seed)),)
+
+    return _seeded_workload(make(), images)
+
+
+def _bert(batch: int) -> Workload:
+    return _seeded_workload(
+        bert(), lambda seed: bert_inputs(BertConfig(), batch, _BERT_LENGTH, seed)
+    )
+
+
+def _seeded_workload(model: nn.Module, inputs: Callable[[int], Batch]) -> Workload:
+    calibration = tuple(inputs(seed) for seed in range(1, _BATCHES + 1))
+    test = tuple(inputs(seed) for seed in range(_BATCHES + 1, 2 * _BATCHES + 1))
+    return Workload(model, inputs(0), calibration, test)
+
+
+def _efficientnet_lite0(batch: int) -> Workload:
+    model = load_efficientnet_lite0()
+    calibration = _full(photographs.calibration_crops(), batch)
+    test = _full(photographs.test_crops(), batch)
+    return Workload(model, test[0], calibration, test)
+
+
+def _full(images: Tensor, batch: int) -> tuple[Batch, ...]:
+    if batch > len(images):
+        raise WorkloadError(f"efficientnet_lite0 has {len(images)} images; --batch is {batch}")
+    starts = range(0, len(images) - batch + 1, batch)
+    return tuple((images[start : start + batch],) for start in starts)
+
+
+_NAMED: dict[str, Callable[[int], Workload]] = {
+    "resnet50": lambda batch: _images(resnet50, batch),
+    "mobilenet_v2": lambda batch: _images(mobilenet_v2, batch),
+    "bert": _bert,
+    "efficientnet_lite0": _efficientnet_lite0,
+}

@@ -1,0 +1,94 @@
+"""What ``quantfx doctor`` says of torch, the CPU and what the two make of int8."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+
+import torch
+
+from quantfx import backends
+from quantfx.backends import targets
+from quantfx.tools.doctor_check import Check
+
+# What the private names of torch that we use were last checked on (see ARCHITECTURE.md).
+CHECKED_ON = (2, 13)
+
+# Those that decide whether int8 is right and fast, and whether bfloat16 is.
+ISA = ("avx2", "avx512_f", "avx_vnni", "avx512_vnni", "amx_int8", "avx512_bf16", "amx_bf16")
+# oneDNN reads the first that is set.
+ISA_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+
+
+def python() -> Check:
+    """Return the interpreter."""
+    return Check("Python", "ok", f"{platform.python_version()}, {platform.platform()}")
+
+
+def torch_version() -> Check:
+    """Return whether torch is the one that we were written for."""
+    version = torch.__version__
+    checked = ".".join(map(str, CHECKED_ON))
+    if version.split(".")[:2] == checked.split("."):
+        return Check("torch", "ok", version)
+    found = f"{version}; the names that torch keeps private were checked on {checked}"
+    return Check("torch", "note", found, f"if a template misses its kernel: torch {checked}")
+
+
+def cpu() -> Check:
+    """Return what the CPU calls itself."""
+    name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
+    return Check("CPU", "ok", f"{name}, {os.cpu_count()} cores")
+
+
+def isa() -> Check:
+    """Return which instructions that matter the CPU has."""
+    capabilities = torch.cpu.get_capabilities()
+    present = [name for name in ISA if capabilities.get(name)]
+    absent = [name for name in ISA if name not in present]
+    parts = [" ".join(present) or "none that matter"]
+    parts += [f"without {' '.join(absent)}"] if absent else []
+    return Check("instructions", "ok" if "avx2" in present else "note", "; ".join(parts))
+
+
+def isa_cap() -> Check:
+    """Return whether oneDNN is kept from using some of them."""
+    name = next((name for name in ISA_CAPS if os.environ.get(name)), None)
+    if name is None:
+        return Check("oneDNN's ISA cap", "ok", "none")
+    found = f"{name}={os.environ[name]}"
+    return Check("oneDNN's ISA cap", "note", found, f"to use all that the CPU has: unset {name}")
+
+
+def target() -> Check:
+    """Return what ``target="host"`` is here, and how its sums are kept right."""
+    host = targets.host()
+    policy = backends.get("x86", target="host").policy
+    if host.saturates:
+        return Check("target", "note", f"{host.name}; {policy}")
+    return Check("target", "ok", f"{host.name}, its sums do not saturate; {policy}")
+
+
+def bfloat16() -> Check:
+    """Return whether ``compile(autocast=torch.bfloat16)`` is possible."""
+    if targets.has_bfloat16():
+        return Check("bfloat16", "ok", "in hardware")
+    return Check("bfloat16", "note", "not in hardware, so autocast to it is refused")
+
+
+def threads() -> Check:
+    """Return how many threads a kernel has."""
+    return Check("threads", "ok", f"{torch.get_num_threads()}")
+
+
+CHECKS: tuple[Callable[[], Check], ...] = (
+    python,
+    torch_version,
+    cpu,
+    isa,
+    isa_cap,
+    target,
+    bfloat16,
+    threads,
+)

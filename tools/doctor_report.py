@@ -1,0 +1,46 @@
+"""All that ``quantfx doctor`` found, as data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+
+from quantfx.tools.doctor_check import Check, Status
+from quantfx.tools.doctor_templates import TemplateRow
+from quantfx.tools.machine import Machine
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class DoctorReport:
+    """The whole finding.
+
+    Attributes:
+        machine: What it was found on.
+        checks: In the order they are printed.
+        backend: Whose templates they are.
+        unverified: What of the backend cannot be tried here, e.g. ``no XPU``.
+        templates: One row each, in the backend's order.
+    """
+
+    machine: Machine
+    checks: tuple[Check, ...]
+    backend: str
+    unverified: str
+    templates: tuple[TemplateRow, ...]
+
+    @property
+    def problems(self) -> int:
+        """How many checks and templates have one."""
+        found = [check.status for check in self.checks] + [row.status for row in self.templates]
+        return found.count("problem")
+
+    @property
+    def status(self) -> Status:
+        """``problem`` if there is one, else ``ok``."""
+        return "problem" if self.problems else "ok"
+
+    def to_json(self) -> str:
+        """Return the report as JSON text."""
+        return json.dumps({"format": FORMAT, "status": self.status, **asdict(self)}, indent=2)

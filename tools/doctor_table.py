@@ -1,0 +1,118 @@
+"""What ``quantfx doctor`` found, as tables for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from quantfx.tools.doctor_check import Check, Status
+from quantfx.tools.doctor_report import DoctorReport
+from quantfx.tools.doctor_templates import WITHOUT_SUM, TemplateRow
+
+STYLES: dict[Status, str] = {"ok": "green", "note": "yellow", "problem": "red"}
+
+_SUM_APART = "sum apart"
+
+
+def checks_table(checks: Sequence[Check]) -> Table:
+    """Return a row for every check, with its fix below."""
+    table = _table("", "", "")
+    for check in checks:
+        fix = f"\n-> {check.fix}" if check.fix else ""
+        status = Text(check.status, STYLES[check.status])
+        table.add_row(status, Text(check.name), Text(check.found + fix))
+    return table
+
+
+def template_parts(report: DoctorReport) -> Iterator[Table | Text]:
+    """Yield the table of templates, what is to be said of some, and what the columns mean."""
+    yield templates_table(report)
+    for row in report.templates:
+        if row.reason:
+            yield Text(f"{row.template}: {row.reason}", STYLES[row.status])
+    if report.unverified:
+        yield Text(f"unverified: {report.unverified}; only lowered, not run", STYLES["note"])
+    yield Text(_legend(report.templates))
+
+
+def templates_table(report: DoctorReport) -> Table:
+    """Return a row for every template; routes that were not tried have no column."""
+    routes = ("lowered", "compiled", "patterns") if _compiled(report.templates) else ("lowered",)
+    table = _table("template", "mode", "promises", *routes)
+    table.title = f"backend {report.backend}"
+    for column in table.columns:
+        column.no_wrap = column.header != "promises"  # the widest, so it alone gives way
+    for row in report.templates:
+        mode = f"{row.mode} (*)" if row.on_request else row.mode
+        reached = (_lowered(row), _reached(row, row.compiled), _by_patterns(row))[: len(routes)]
+        style = "" if row.status == "ok" else STYLES[row.status]
+        table.add_row(*(Text(cell, style) for cell in (row.template, mode, row.promised, *reached)))
+    return table
+
+
+def conclusion(report: DoctorReport) -> Text:
+    """Return the last line."""
+    if not report.problems:
+        return Text("no problem found", STYLES["ok"])
+    counted = "1 problem" if report.problems == 1 else f"{report.problems} problems"
+    return Text(f"{counted} found", STYLES["problem"])
+
+
+def _lowered(row: TemplateRow) -> str:
+    return _SUM_APART if _sum_apart(row, row.lowered) else _reached(row, row.lowered)
+
+
+def _reached(row: TemplateRow, kernel: str | None) -> str:
+    """Return ``yes`` for what was promised, and the name of anything else."""
+    if kernel is None:
+        return "-"
+    return "yes" if kernel == row.promised else kernel or "no"
+
+
+def _by_patterns(row: TemplateRow) -> str:
+    """Inductor counts kernels by family, so there is less to say."""
+    if row.by_patterns is None:
+        return "-"
+    if _sum_apart(row, row.by_patterns):
+        return _SUM_APART
+    return "yes" if row.by_patterns else "no"
+
+
+def _sum_apart(row: TemplateRow, kernel: str) -> bool:
+    return row.promised in WITHOUT_SUM and kernel in WITHOUT_SUM.values()
+
+
+def _legend(rows: Sequence[TemplateRow]) -> str:
+    lines = [
+        "lowered: in result.module, where a sum is still an operator of its own, and dq-op-q a "
+        "float one between dequantize and quantize."
+    ]
+    if _compiled(rows):
+        lines.append(
+            "patterns: those of torch itself, compile(lower='inductor'); a miss of theirs is no "
+            "problem."
+        )
+    if any(row.on_request for row in rows):
+        lines.append("(*): only where a rule of the config asks for it.")
+    return "\n".join(lines)
+
+
+def _compiled(rows: Sequence[TemplateRow]) -> bool:
+    return any(row.compiled is not None for row in rows)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(
+        box=SIMPLE_HEAD,
+        show_header=any(columns),
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        title_justify="left",
+    )
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

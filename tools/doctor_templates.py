@@ -1,0 +1,164 @@
+"""Which template reaches which kernel by which route, with the installed torch on this machine."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+
+import quantfx
+from quantfx.backends.backend import Backend
+from quantfx.passes.compare_sites import SiteComparison
+from quantfx.passes.contract import planned_matches
+from quantfx.passes.outcome import FUSED, UNFUSED, SiteOutcome
+from quantfx.patterns.template import Template
+from quantfx.result import Result
+from quantfx.tools.doctor_check import Status
+from quantfx.tools.template_examples import EXAMPLES
+
+# How far a kernel may be from the float arithmetic it stands for: a tie may round to the other
+# side, and floats add up in another order.
+STEPS, ERROR = 1, 1e-5
+
+# A residual sum is an operator of its own until the graph is compiled.
+WITHOUT_SUM = {
+    "qconv2d_pointwise.binary": "qconv_pointwise",
+    "qlinear_pointwise.binary": "qlinear_pointwise",
+    "qlinear_pointwise.binary_tensor": "qlinear_pointwise.tensor",
+}
+
+
+@dataclass(frozen=True)
+class TemplateRow:
+    """What became of the one match of a template's example.
+
+    Attributes:
+        template: Its name.
+        mode: The mode it belongs to.
+        on_request: Whether only a rule of the config makes it match.
+        promised: The kernel, ``int8 <op>`` where int8 passes through, or ``fused``.
+        lowered: What computes it in the lowered module; empty if nothing does.
+        compiled: The same of the compiled module; None if that was not tried.
+        by_patterns: The same where Inductor's own patterns found it in the q/dq graph.
+        status: ``problem`` if it missed its kernel, ``note`` if only Inductor's patterns did.
+        reason: Why it did.
+    """
+
+    template: str
+    mode: str
+    on_request: bool
+    promised: str
+    lowered: str = ""
+    compiled: str | None = None
+    by_patterns: str | None = None
+    status: Status = "ok"
+    reason: str = ""
+
+    def failed(self, reason: str) -> TemplateRow:
+        """Return the row with a problem; the first line of ``reason`` tells enough."""
+        return replace(self, status="problem", reason=reason.strip().partition("\n")[0])
+
+
+def examine(backend: Backend, name: str, *, compiles: bool) -> TemplateRow:
+    """Quantize and lower the example of a template, and compile it by both routes.
+
+    Args:
+        backend: Binds the template.
+        name: Of the template.
+        compiles: Whether to compile, which takes seconds.
+    """
+    template = backend.recipe.patterns[name]
+    row = TemplateRow(name, template.mode, template.on_request, _promised(template))
+    here = not any(family.not_here for family in backend.kernels)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they tell is in the row
+        try:
+            result = _quantized(backend, name)
+            row = _lowered(row, template, result, here=here)
+            if compiles and here and row.status == "ok":
+                row = replace(row, compiled="")  # what stays if compiling raises
+                row = _by_patterns(_compiled(row, template, result), template, result)
+        except Exception as error:  # whatever goes wrong here is what doctor is there to find
+            row = row.failed(f"{type(error).__name__}: {error}")
+    return row
+
+
+def _quantized(backend: Backend, name: str) -> Result:
+    example = EXAMPLES[name]
+    inputs = example.inputs()
+    return quantfx.quantize(
+        example.model(),
+        inputs,
+        calibration=[inputs],
+        backend=backend,
+        config=example.config,
+        progress=False,
+    )
+
+
+def _promised(template: Template) -> str:
+    if template.reach == "layout":
+        return f"int8 {template.anchor.ops[0].name}"
+    return template.kernel or FUSED
+
+
+def _lowered(row: TemplateRow, template: Template, result: Result, *, here: bool) -> TemplateRow:
+    site = _site(template, result)
+    if site is None:
+        return row.failed("no template of this name matches its example")
+    row = replace(row, lowered=site.kernel or "")
+    expected = UNFUSED if row.promised == FUSED else WITHOUT_SUM.get(row.promised, row.promised)
+    if row.lowered != expected:
+        return row.failed(site.reason or f"lowered to {row.lowered}, not to {expected}")
+    wrong = [e for e in result.compare_sites() if not e.within(STEPS, ERROR)] if here else []
+    return row.failed(_off(wrong[0])) if wrong else row
+
+
+def _off(compared: SiteComparison) -> str:
+    if compared.error is None:
+        return f"{compared.kernel} is off by {compared.steps} steps"
+    return f"{compared.kernel} is off by {compared.error:.1e} of the largest magnitude"
+
+
+def _compiled(row: TemplateRow, template: Template, result: Result) -> TemplateRow:
+    result.compile(strict=False)
+    site = _site(template, result)
+    row = replace(row, compiled=site.compiled if site and site.compiled else "")
+    if row.compiled == row.promised:
+        return row
+    reason = site.reason if site else ""
+    return row.failed(reason or f"compiled to {row.compiled}, not to {row.promised}")
+
+
+def _by_patterns(row: TemplateRow, template: Template, result: Result) -> TemplateRow:
+    """Add what the other route finds; it is on its way out of torch, so a miss is no problem."""
+    try:
+        result.compile(strict=False, lower="inductor")
+    except Exception as error:  # as in `examine`
+        return _missed_by_patterns(row, f"{type(error).__name__}: {error}")
+    kinds = {op.name for op in template.anchor.ops}
+    kernels = [
+        kernel
+        for each in result.report.rows
+        if each.kind in kinds
+        for kernel in each.compiled_kernels
+    ]
+    if not kernels:
+        return _missed_by_patterns(row, "torch's own patterns do not find it")
+    return replace(row, by_patterns=", ".join(kernels))
+
+
+def _missed_by_patterns(row: TemplateRow, reason: str) -> TemplateRow:
+    if row.status == "problem":
+        return replace(row, by_patterns="")
+    return replace(row.failed(reason), by_patterns="", status="note")
+
+
+def _site(template: Template, result: Result) -> SiteOutcome | None:
+    """Return the site of the template's match; others may be there to make it one."""
+    labels = {variant.label for variant in template.variants()}
+    matched = {
+        match.site
+        for match in planned_matches(result.quantized)
+        if match.annotation.template in labels
+    }
+    return next((site for site in result.report.sites if site.site in matched), None)

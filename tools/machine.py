@@ -1,0 +1,64 @@
+"""The machine and the versions that a measurement belongs to."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+
+import torch
+
+from quantfx.backends import targets
+
+_PACKAGES = ("quantfx", "torch", "torchao", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
+_ISA = ("avx", "amx", "fma")
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Facts without which figures mean little.
+
+    Attributes:
+        cpu: As the CPU calls itself.
+        cores: Logical ones.
+        isa: Vector and matrix extensions it has.
+        target: Which of our targets that is.
+        isa_cap: ``ONEDNN_MAX_CPU_ISA``, or its older name ``DNNL_MAX_CPU_ISA``, if set.
+        system: Operating system and Python.
+        versions: Package -> version, None where it is not installed.
+        date: UTC, ISO 8601.
+    """
+
+    cpu: str
+    cores: int
+    isa: tuple[str, ...]
+    target: str
+    isa_cap: str | None
+    system: str
+    versions: dict[str, str | None]
+    date: str
+
+
+def this_machine() -> Machine:
+    """Return the facts about this machine, now."""
+    capabilities = torch.cpu.get_capabilities()
+    able = [name for name, has in capabilities.items() if has is True and name.startswith(_ISA)]
+    return Machine(
+        cpu=str(capabilities.get("cpu_name", platform.processor())),
+        cores=os.cpu_count() or 1,
+        isa=tuple(sorted(able)),
+        target=targets.host().name,
+        isa_cap=os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA"),
+        system=f"{platform.platform()}, Python {platform.python_version()}",
+        versions={package: _version(package) for package in _PACKAGES},
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

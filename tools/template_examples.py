@@ -1,0 +1,122 @@
+"""For every template that a backend binds, the smallest model that has one match of it.
+
+Optional nodes are left out, and so is everything around the match but for what makes it one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.passes.config import Config
+from quantfx.tools.seeded import seeded
+
+
+@dataclass(frozen=True)
+class Example:
+    """A model with one match of a template.
+
+    Attributes:
+        make: Makes the model; its weights are left to ``model``.
+        shapes: Of its inputs.
+        config: Under which the template matches.
+    """
+
+    make: Callable[[], nn.Module]
+    shapes: tuple[tuple[int, ...], ...]
+    config: Config = Config()  # noqa: RUF009  a frozen value
+
+    def model(self) -> nn.Module:
+        """Return the model in eval mode; its weights are the same each time."""
+        return seeded(self.make)
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Return inputs, to calibrate and to compare on; they are the same each time."""
+        generator = torch.Generator().manual_seed(0)
+        return tuple(torch.randn(shape, generator=generator) for shape in self.shapes)
+
+
+class Call(nn.Module):
+    """A function of the inputs."""
+
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self._function = function
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return ``function(*inputs)``."""
+        return self._function(*inputs)
+
+
+class Sum(nn.Module):
+    """A layer, plus what was computed before: a sum into an input would overwrite it."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        """Return ``layer(x) + abs(other)``."""
+        computed = other.abs()
+        result: Tensor = self._layer(x) + computed
+        return result
+
+
+class Cat(nn.Module):
+    """Two layers side by side, their channels one after another."""
+
+    def __init__(self, left: nn.Module, right: nn.Module) -> None:
+        super().__init__()
+        self._left, self._right = left, right
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``cat(left(x), right(x))``."""
+        return torch.cat([self._left(x), self._right(x)], dim=1)
+
+
+_IMAGE, _PRODUCT = (2, 4, 8, 8), (2, 16, 8, 8)
+_ROWS, _SUMS = (4, 8), (4, 16)
+
+
+def _conv2d() -> nn.Module:
+    return nn.Conv2d(4, 16, 3, padding=1)
+
+
+def _linear() -> nn.Module:
+    return nn.Linear(8, 16)
+
+
+def _behind_conv2d(*layers: nn.Module) -> nn.Module:
+    """Only what reads int8 passes int8 on."""
+    return nn.Sequential(_conv2d(), *layers)
+
+
+EXAMPLES: dict[str, Example] = {
+    # A convolution, alone and with a sum behind it.
+    "conv1d": Example(lambda: nn.Conv1d(4, 16, 3), ((2, 4, 8),)),
+    "conv2d": Example(_conv2d, (_IMAGE,)),
+    "conv2d_add": Example(lambda: Sum(_conv2d()), (_IMAGE, _PRODUCT)),
+    "conv3d": Example(lambda: nn.Conv3d(4, 16, 3), ((2, 4, 4, 4, 4),)),
+    # A linear: static, dynamic, with fp16 weights, with int8 weights only.
+    "linear": Example(_linear, (_ROWS,)),
+    "linear_wide": Example(lambda: nn.Sequential(_linear(), nn.Hardswish()), (_ROWS,)),
+    "linear_add": Example(lambda: Sum(_linear()), (_ROWS, _SUMS)),
+    "linear_dynamic": Example(_linear, (_ROWS,), Config("dynamic")),
+    "linear_add_dynamic": Example(lambda: Sum(_linear()), (_ROWS, _SUMS), Config("dynamic")),
+    "linear_fp16": Example(_linear, (_ROWS,), Config("fp16")),
+    "linear_relu_fp16": Example(
+        lambda: nn.Sequential(_linear(), nn.ReLU()), (_ROWS,), Config("fp16")
+    ),
+    "linear_weight_only": Example(_linear, (_ROWS,), Config("weight-only")),
+    # Two tensors.
+    "matmul": Example(lambda: Call(torch.matmul), (_ROWS, (8, 4)), Config().op("matmul", "static")),
+    "mul": Example(lambda: Call(torch.mul), (_ROWS, _ROWS)),
+    # What passes int8 on.
+    "max_pool2d": Example(lambda: _behind_conv2d(nn.MaxPool2d(2)), (_IMAGE,)),
+    "avg_pool2d": Example(lambda: _behind_conv2d(nn.AvgPool2d(2)), (_IMAGE,)),
+    "cat": Example(lambda: Cat(_conv2d(), _conv2d()), (_IMAGE,)),
+    "flatten": Example(lambda: _behind_conv2d(nn.Flatten(), nn.Linear(16 * 8 * 8, 4)), (_IMAGE,)),
+}
