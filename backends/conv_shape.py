@@ -26,9 +26,9 @@ class ConvShape:
 
     def __init__(self, candidate: Candidate, editor: Editor, before: Node) -> None:
         self._node, self._editor, self._before = candidate.anchor, editor, before
-        self._weight = candidate.quantized("w")
+        self._weight = candidate.quantized("weight")
         self._rank = self._weight.meta["val"].dim() - 2
-        self._batched = candidate.quantized("x").meta["val"].dim() == self._rank + 2
+        self._batched = candidate.quantized("input").meta["val"].dim() == self._rank + 2
         self._flat = self._rank == 1
 
     def grown(self, x: Node) -> Node:

@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
+from threading import Lock
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -22,6 +23,7 @@ from quantfx.backends.drop_pool_copies import DropPoolCopies
 from quantfx.backends.fuse_sums import FuseSums
 from quantfx.backends.onednn_ops import KERNEL_NAMES
 from quantfx.backends.opaque_kernels import HideKernels, RevealKernels, opaque_kernels
+from quantfx.backends.static_graph import StaticGraph, static_forms
 from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
     BackendCompilerFailed,
@@ -91,8 +93,9 @@ class Variants:
 class CompiledModule:
     """A graph module compiled by Inductor; call it like the module.
 
-    Every call runs without gradients. While one compiles, for a new shape, Inductor's settings are
-    those that freezing needs; they are thread-local.
+    Every call runs without gradients. Inputs of the form that the graph was captured with run its
+    own code; others go through Dynamo, which compiles for their shapes. While a call compiles,
+    Inductor's settings are those that freezing needs; they are thread-local.
 
     Args:
         module: A captured, q/dq or lowered graph, or two variants of one.
@@ -114,7 +117,9 @@ class CompiledModule:
         self._variants = module if isinstance(module, Variants) else Variants(module)
         self._autocast = autocast
         self._cpp = cpp
-        self._compiled: dict[bool, Callable[..., Any]] = {}
+        self._static: dict[bool, StaticGraph | None] = {}
+        self._dynamo: dict[bool, Callable[..., Any]] = {}
+        self._lock = Lock()
         self.kernels: tuple[KernelCall, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -131,16 +136,33 @@ class CompiledModule:
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mixed = autocasts()
-        if mixed in self._compiled:
+        static = self._static_graph(mixed)
+        if static is None or not static.fits(args, kwargs):
+            return self._call_dynamo(mixed, args, kwargs)
+        if not static.is_compiled:
+            with self._lock, compiling(self._note_kernels, cpp_wrapper=self._cpp):
+                if not static.is_compiled:  # by another thread, in the meantime
+                    static.compile(args)
+        return static(*args)
+
+    def _static_graph(self, mixed: bool) -> StaticGraph | None:
+        if mixed not in self._static:
+            module = self._variants.module(mixed)
+            forms = static_forms(module)
+            self._static[mixed] = None if forms is None else StaticGraph(module, forms)
+        return self._static[mixed]
+
+    def _call_dynamo(self, mixed: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if mixed in self._dynamo:
             try:
-                return self._compiled[mixed](*args, **kwargs)
+                return self._dynamo[mixed](*args, **kwargs)
             except BackendCompilerFailed as error:
                 if not needs_settings(error):
                     raise
         else:
-            self._compiled[mixed] = with_inductor(self._variants.module(mixed), is_compiling)
+            self._dynamo[mixed] = with_inductor(self._variants.module(mixed), is_compiling)
         with compiling(self._note_kernels, cpp_wrapper=self._cpp):
-            return self._compiled[mixed](*args, **kwargs)
+            return self._dynamo[mixed](*args, **kwargs)
 
     def _note_kernels(self, kernels: tuple[KernelCall, ...]) -> None:
         self.kernels = kernels

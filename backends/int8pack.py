@@ -38,10 +38,12 @@ class Int8Pack(KernelFamily):
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernel does not know: zero points, or scales that are not per row."""
-        dequantize = candidate.dequantize("w")
+        if reason := candidate.indirect("weight"):
+            return reason
+        dequantize = candidate.dequantize("weight")
         if dequantizes(argument_node(candidate.anchor, "input")):
             return "its input is quantized too"
-        name = candidate.quantized("w").name
+        name = candidate.quantized("weight").name
         if dequantize.target is not DEQUANTIZE_PER_CHANNEL or dequantize.args[3] != 0:
             return f"{name} has not one scale for each row"
         zero_points = editor.stored(argument_value(dequantize, "zero_points"))
@@ -53,7 +55,7 @@ class Int8Pack(KernelFamily):
         """Write the product, with the reshapes and the bias around it."""
         node = candidate.anchor
         x, bias = argument_node(node, "input"), argument_value(node, "bias")
-        integers, scales, channels = _padded(editor, node, candidate.dequantize("w"))
+        integers, scales, channels = _padded(editor, node, candidate.dequantize("weight"))
         shape = node.meta["val"].shape
         sizes = [_size(editor, size, x, axis, node) for axis, size in enumerate(shape)]
         x = editor.call(_CONTIGUOUS, (x,), like=node, before=node)  # the kernel wants whole rows

@@ -40,6 +40,7 @@ from quantfx.passes.qdq import (
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _TO = resolve_op("aten.to.dtype")
+_ADDS = (resolve_op("aten.add.Tensor"), resolve_op("aten.add_.Tensor"))
 
 _CONV = frozenset({"qconv_pointwise", "qconv2d_pointwise.binary"})
 _LINEAR = frozenset({"qlinear_pointwise", "qlinear_pointwise.binary"})
@@ -70,9 +71,10 @@ class OneDNN(KernelFamily):
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return the first condition of the kernel that the candidate does not meet."""
         if candidate.kernel in _FP16:
-            return _fp16_weight(candidate, editor)
+            return candidate.indirect("weight") or _fp16_weight(candidate, editor)
         return (
-            self._activation(candidate)
+            candidate.indirect("input", "weight")
+            or self._activation(candidate)
             or _weight(candidate, editor)
             or _result(candidate)
             or _activation_function(candidate)
@@ -87,7 +89,7 @@ class OneDNN(KernelFamily):
         return _linear(candidate, editor)
 
     def _activation(self, candidate: Candidate) -> str | None:
-        dequantize, name = candidate.dequantize("x"), candidate.quantized("x").name
+        dequantize, name = candidate.dequantize("input"), candidate.quantized("input").name
         dtype = argument_value(dequantize, "dtype")
         accepted = self.convolves if candidate.kernel in _CONV else (torch.uint8, torch.int8)
         if dequantize.target is DEQUANTIZE_PER_CHANNEL:
@@ -99,8 +101,8 @@ class OneDNN(KernelFamily):
 
 def _weight(candidate: Candidate, editor: Editor) -> str | None:
     """The kernels know int8 weights with one scale for each output channel, or one at all."""
-    dequantize = candidate.dequantize("w")
-    name = candidate.quantized("w").name
+    dequantize = candidate.dequantize("weight")
+    name = candidate.quantized("weight").name
     if argument_value(dequantize, "dtype") != torch.int8:
         return f"{name} is {argument_value(dequantize, 'dtype')}, the kernel takes torch.int8"
     if dequantize.target is DEQUANTIZE_PER_TENSOR:
@@ -124,19 +126,19 @@ def _result(candidate: Candidate) -> str | None:
 
 
 def _activation_function(candidate: Candidate) -> str | None:
-    activation = candidate.node("unary") or candidate.node("relu")
-    if activation is None or _adds(candidate):
+    if _adds(candidate) or not candidate.behind:
         return None
-    known = post_op(activation)
+    known = post_op(candidate.behind[0])
     kind = _kind(candidate)
-    if known is None or known.name not in FUSED_BY[kind]:
-        return f"the {kind} kernel does not fuse {activation.target}"
+    if len(candidate.behind) > 1 or known is None or known.name not in FUSED_BY[kind]:
+        behind = ", ".join(str(node.target) for node in candidate.behind)
+        return f"the {kind} kernel does not fuse {behind}"
     return None
 
 
 def _adds(candidate: Candidate) -> bool:
     """Whether the match goes on with a sum, which the operator itself leaves out."""
-    return candidate.node("add") is not None
+    return any(node.target in _ADDS for node in candidate.behind[:1])
 
 
 def _kind(candidate: Candidate) -> str:
@@ -173,7 +175,7 @@ def _result_of(candidate: Candidate) -> _Result:
         exact = candidate.kernel in _CONV
         dtype = torch.float32 if exact else _float_dtype(candidate)
         return _Result(candidate.anchor, NONE, dtype=dtype)
-    fused = post_op(candidate.node("unary") or candidate.node("relu")) or NONE
+    fused = post_op(*candidate.behind[:1]) or NONE
     quantize = candidate.quantize
     if quantize is None:
         return _Result(candidate.match.output, fused, dtype=_float_dtype(candidate))
@@ -185,11 +187,11 @@ def _result_of(candidate: Candidate) -> _Result:
 def _convolution(candidate: Candidate, editor: Editor) -> Emission:
     node, result = candidate.anchor, _result_of(candidate)
     before = result.stands_for
-    scale, zero_point = candidate.dequantize("x").args[1:3]
+    scale, zero_point = candidate.dequantize("input").args[1:3]
     scales, zero_points = _weight_qparams(candidate, editor, before)
     shape = ConvShape(candidate, editor, before)
     x, padding = narrow_padding(
-        shape.grown(candidate.quantized("x")),
+        shape.grown(candidate.quantized("input")),
         zero_point,
         shape.extents(),
         shape.padding(),
@@ -215,12 +217,12 @@ def _convolution(candidate: Candidate, editor: Editor) -> Emission:
 def _linear(candidate: Candidate, editor: Editor) -> Emission:
     node, result = candidate.anchor, _result_of(candidate)
     before = result.stands_for
-    dequantize = candidate.dequantize("x")
+    dequantize = candidate.dequantize("input")
     dynamic = dequantize.target is DEQUANTIZE_DYNAMIC
-    x = candidate.quantized("x")
+    x = candidate.quantized("input")
     scales, zero_points = _weight_qparams(candidate, editor, before)
     packed = editor.call(
-        QLINEAR_PREPACK, (candidate.quantized("w"), _static_rows(x)), like=node, before=before
+        QLINEAR_PREPACK, (candidate.quantized("weight"), _static_rows(x)), like=node, before=before
     )
     scale, zero_point = dequantize.args[1:3]
     inputs = (x, scale, zero_point, packed, scales, zero_points, argument_value(node, "bias"))
@@ -236,12 +238,12 @@ def _linear(candidate: Candidate, editor: Editor) -> Emission:
 
 def _fp16(candidate: Candidate, editor: Editor) -> Emission:
     node, before = candidate.anchor, candidate.last_float
-    narrow = candidate.quantized("w")
+    narrow = candidate.quantized("weight")
     # The operator packs from float32 and rounds again to what is half precision already.
     wide = editor.call(_TO, (narrow, torch.float32), like=narrow, before=before)
     x = argument_node(node, "input")
     packed = editor.call(LINEAR_FP16_PREPACK, (wide, _static_rows(x)), like=node, before=before)
-    relu = candidate.node("relu") is not None
+    relu = bool(candidate.behind)
     call = editor.call(
         LINEAR_RELU_FP16 if relu else LINEAR_FP16,
         (x, packed, argument_value(node, "bias")),
@@ -252,10 +254,12 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
 
 
 def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:
-    value = editor.stored(candidate.quantized("w"))
+    if [post_op(node) for node in candidate.behind] not in ([], [PostOp("relu")]):
+        return f"the kernel does not fuse {candidate.behind[0].target}"
+    value = editor.stored(candidate.quantized("weight"))
     x = argument_node(candidate.anchor, "input").meta.get("val")
     if value is None or value.dtype != torch.float16:
-        return f"{candidate.quantized('w').name} is not stored in half precision"
+        return f"{candidate.quantized('weight').name} is not stored in half precision"
     if isinstance(x, Tensor) and x.dtype != torch.float32:
         return f"its input is {x.dtype}, the kernel takes torch.float32"
     return None
@@ -266,7 +270,7 @@ def _weight_qparams(candidate: Candidate, editor: Editor, before: Node) -> tuple
 
     The zero points, all zero, are int32: Inductor would convert others, with a warning for each.
     """
-    dequantize, weight = candidate.dequantize("w"), candidate.quantized("w")
+    dequantize, weight = candidate.dequantize("weight"), candidate.quantized("weight")
     if dequantize.target is DEQUANTIZE_PER_CHANNEL:
         scales = argument_node(dequantize, "scales")
     else:

@@ -73,7 +73,7 @@ _POST_OPS: dict[Any, Callable[[Node], PostOp]] = {
 }
 
 
-def post_op(activation: Node | None) -> PostOp | None:
+def post_op(activation: Node | None = None) -> PostOp | None:
     """Return the post-op that computes ``activation``; None if oneDNN's operators have none."""
     if activation is None:
         return NONE

@@ -48,6 +48,17 @@ def inductor_settings(**settings: Any) -> AbstractContextManager[None]:
     return torch._inductor.config.patch(**settings)  # type: ignore[no-any-return]
 
 
+def compile_graph(module: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+    """Return Inductor's code for a graph, for inputs of exactly this form.
+
+    Args:
+        module: Changed by this: its calling convention moves into what is returned.
+        inputs: Positional, as many as it has placeholders.
+    """
+    made: Any = compile_fx(module, inputs)
+    return made  # type: ignore[no-any-return]
+
+
 class OutsideSettings(Exception):
     """Dynamo wants to compile while the settings are not those that the graph needs."""
 
@@ -62,8 +73,7 @@ def with_inductor(module: GraphModule, ready: Callable[[], bool]) -> Callable[..
     def backend(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
         if not ready():
             raise OutsideSettings
-        made: Any = compile_fx(graph, inputs)
-        return made  # type: ignore[no-any-return]
+        return compile_graph(graph, inputs)
 
     compiled: Callable[..., Any] = torch.compile(module, backend=backend)
     return compiled

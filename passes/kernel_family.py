@@ -11,6 +11,7 @@ from torch.fx import Node
 
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import Site
+from quantfx.passes.qdq import dequantizes, reads_quantized
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value
 
@@ -47,22 +48,35 @@ class Candidate:
         """How the template is lowered: ``kernel`` or ``layout``."""
         return self.match.template.reach
 
-    def node(self, name: str) -> Node | None:
-        """Return the node that the template calls ``name``; None if this match is without it."""
-        return self.match.nodes.get(name)
+    def dequantize(self, argument: str) -> Node:
+        """Return what feeds an argument of the anchor: the dequantize or cast, if it is one."""
+        return argument_node(self.anchor, argument)
 
-    def dequantize(self, role: str) -> Node:
-        """Return the dequantize, or cast, by which ``role`` enters the match."""
-        return self.match.nodes[dequantize_name(role)]
+    def quantized(self, argument: str) -> Node:
+        """Return the integers, or the narrow floats, that are dequantized for an argument."""
+        return argument_node(self.dequantize(argument), "input")
 
-    def quantized(self, role: str) -> Node:
-        """Return the integers, or the narrow floats, of ``role``."""
-        return argument_node(self.dequantize(role), "input")
+    def indirect(self, *arguments: str) -> str | None:
+        """Return which argument of the anchor does not read a dequantize or cast, as a sentence.
+
+        A template may have operators of its own in between, of which a kernel knows nothing.
+        """
+        for argument in arguments:
+            if not reads_quantized(self.dequantize(argument)):
+                return f"{self.anchor.name}.{argument} reads {self.dequantize(argument).name}"
+        return None
+
+    @property
+    def behind(self) -> tuple[Node, ...]:
+        """The operators of the template between the anchor and the result, in graph order."""
+        quantize = self.quantize
+        nodes = [node for node in self.match.nodes.values() if not dequantizes(node)]
+        return tuple(n for n in sorted(nodes) if self.anchor < n and n is not quantize)
 
     @property
     def quantize(self) -> Node | None:
         """The quantize of the result; None where it leaves as float."""
-        return self.node(QUANTIZE)
+        return self.match.nodes.get(QUANTIZE)
 
     @property
     def last_float(self) -> Node:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -22,7 +23,9 @@ from quantfx.passes.lower import Lower
 from quantfx.passes.lowered import lowered_nodes, site_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.loader import load
 from quantfx.patterns.schema import overload
+from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp, residual_block
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -74,7 +77,7 @@ class Picky(OneDNN):
     name: ClassVar[str] = "picky"
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        if candidate.quantized("w").meta["val"].shape[0] > 8:
+        if candidate.quantized("weight").meta["val"].shape[0] > 8:
             return "more than eight channels"
         return super().refuses(candidate, editor)
 
@@ -136,3 +139,39 @@ def test_without_kernels_or_recipe_it_says_what_is_missing() -> None:
         X86.lower(quantfx.capture(mlp(), (ROWS,)))
     with pytest.raises(PipelineError, match="needs 'qdq'"):
         X86.lower(X86.lower(module))
+
+
+FOREIGN = """
+schema = 1
+vocabulary = "vocabulary.toml"
+[ops]
+neg = ["aten.neg.default"]
+[template.other_names]
+group = "linear"
+nodes.layer = { op = "linear", input = "$activation", weight = "$matrix", bias = "$b?" }
+nodes.behind = { op = "relu", self = "layer", optional = true }
+check = ["constant(matrix)"]
+quant = { activation = "act", matrix = "linear_weight" }
+kernel = "qlinear_pointwise"
+[template.turned]
+group = "conv"
+nodes.layer = { op = "conv2d", input = "before", weight = "$w", bias = "$b?" }
+nodes.before = { op = "neg", self = "$x" }
+check = ["constant(w)"]
+quant = { x = "act", w = "conv_weight" }
+kernel = "qconv_pointwise"
+"""
+
+
+def test_templates_from_elsewhere_may_use_other_names_and_more_operators(tmp_path: Path) -> None:
+    """Nothing of a match is dropped because a kernel does not know it."""
+    file = tmp_path / "foreign.toml"
+    file.write_text(FOREIGN)
+    backend = backends.get("x86", patterns=load(file))
+    result = quantfx.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
+    assert [site.kernel for site in result.report.sites] == ["qlinear_pointwise"] * 2
+    torch.testing.assert_close(result.module(ROWS), result.quantized(ROWS), rtol=1e-5, atol=1e-6)
+    turned = Net(lambda f, x: f(-x), nn.Conv2d(3, 4, 3)).eval()
+    result = quantfx.quantize(turned, (X,), calibration=[X], backend=backend, progress=False)
+    [site] = result.report.sites
+    assert (site.kernel, site.reason) == ("", "conv2d.input reads neg")
