@@ -38,9 +38,9 @@ from quantfx.backends.whole_rows import WholeRows
 from quantfx.passes.base import Context
 from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.lowered import site_of
-from quantfx.passes.nested_calls import autocast_dtype
+from quantfx.passes.nested_calls import autocast_dtype, nested_calls
 from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.state import preserved_state
+from quantfx.passes.state import preserved_state, written_state
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 from quantfx.patterns.schema import overload
 
@@ -305,6 +305,7 @@ def _ahead_of_time(
     dynamic_shapes: Any,
     package: Path | None,
 ) -> AheadOfTimeModule:
+    _require_library(variants.exact)
     target = package or Path(mkdtemp(prefix="quantfx-")) / "model.pt2"
     noted: list[KernelCall] = []
     casting = contextlib.nullcontext() if autocast is None else torch.autocast("cpu", autocast)
@@ -313,3 +314,26 @@ def _ahead_of_time(
         program = torch.export.export(module, args, dict(kwargs), dynamic_shapes=dynamic_shapes)
         written = compile_ahead_of_time(program, target)
     return AheadOfTimeModule(written, tuple(noted))
+
+
+def _require_library(module: GraphModule) -> None:
+    """Refuse what AOTInductor of torch 2.13 loses or cannot take.
+
+    Raises:
+        QuantfxError: names it.
+    """
+    small = [name for name, value in written_state(module) if value.numel() <= _LOST_ELEMENTS]
+    if small:
+        raise QuantfxError(
+            f"wrapper='aot': buffer '{small[0]}' is written to, and AOTInductor takes a tensor of "
+            "so few elements for a constant: what is written would be lost. Use wrapper='cpp'"
+        )
+    for _, graph_module in all_graphs(module):
+        if any(call.is_choice for call in nested_calls(graph_module)):
+            raise QuantfxError(
+                "wrapper='aot': AOTInductor does not take int8 kernels inside of torch.cond. Use "
+                "wrapper='cpp'"
+            )
+
+
+_LOST_ELEMENTS = 8

@@ -45,13 +45,13 @@ def overwritten(graph: Graph) -> dict[Node, Node]:
     found: dict[Node, Node] = {}
     for writer in graph.nodes:
         for target in writes_to(writer):
-            for node in _sharing_memory(target):
+            for node in sharing_memory(target):
                 if node < writer:
                     found[node] = writer
     return found
 
 
-def _sharing_memory(node: Node) -> set[Node]:
+def sharing_memory(node: Node) -> set[Node]:
     """Return every node whose result may share memory with that of ``node``, itself included."""
     found: set[Node] = set()
     pending = [node]

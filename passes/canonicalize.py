@@ -6,6 +6,7 @@ from quantfx.passes.functionalize import Functionalize
 from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
 from quantfx.passes.sink_constants import SinkConstants
@@ -14,6 +15,7 @@ CANONICALIZE = Pipeline(
     (
         InlineNoGrad(),  # first: what it inlines is canonicalized with the rest
         SinkConstants(),  # weights of control-flow branches become constants of the branch
+        RemoveAsserts(),  # of dtypes that need not hold under autocast
         RemoveDropout(),  # before functionalize: dropout in eval returns its input, an alias
         Functionalize(),
         NormalizeOps(),  # after functionalize: the table needs the functional names only

@@ -23,6 +23,7 @@ from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.observe_channels import ObserveChannels
 from quantfx.passes.propagate import Propagate
+from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
 from quantfx.passes.share import Share
@@ -36,6 +37,7 @@ from quantfx.passes.widen_casts import WidenCasts
 PASSES: tuple[type[Pass], ...] = (
     InlineNoGrad,
     SinkConstants,
+    RemoveAsserts,
     RemoveDropout,
     Functionalize,
     NormalizeOps,

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, NamedTuple
 
-from torch.fx import GraphModule, Node
+import torch
+from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
+from quantfx.passes.aliasing import sharing_memory, writes_to
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.graphs import Site, all_graphs
+from quantfx.patterns.schema import is_aten_call, overload
 
 
 def repeated_sites(module: GraphModule) -> frozenset[Site]:
@@ -32,17 +36,43 @@ def _repeated(module: GraphModule) -> set[str]:
     return found
 
 
+class _Value(NamedTuple):
+    """Stands for a node among the arguments of another, unlike any literal."""
+
+    number: int
+
+
 def value_numbers(module: GraphModule) -> dict[Node, int]:
-    """Number the values of one graph: calls of one operator on equal arguments are equal."""
+    """Number the values of one graph: calls of one operator on equal arguments are equal.
+
+    Unless they draw random numbers, write to a tensor, or read memory that something writes to.
+    """
+    written = _written_memory(module.graph)
     numbers: dict[Hashable, int] = {}
     value: dict[Node, int] = {}
     for node in module.graph.nodes:
-        value[node] = numbers.setdefault(_key(node, value), len(numbers))
+        read = {node, *node.all_input_nodes}
+        pure = _is_pure(node) and written.isdisjoint(read)
+        key = _key(node, value) if pure else node.name
+        value[node] = numbers.setdefault(key, len(numbers))
     return value
 
 
 def _key(node: Node, value: dict[Node, int]) -> Hashable:
-    if node.op in ("placeholder", "output", "call_module"):
-        return node.name
-    args: Any = map_arg((node.args, node.kwargs), lambda n: value[n])
+    args: Any = map_arg((node.args, node.kwargs), lambda n: _Value(value[n]))
     return (node.op, node.target, str(args))
+
+
+def _is_pure(node: Node) -> bool:
+    """Whether the value of ``node`` follows from its operator and arguments."""
+    if node.op == "get_attr" or node.target is operator.getitem:
+        return True
+    if not is_aten_call(node) or writes_to(node):
+        return False
+    return torch.Tag.nondeterministic_seeded not in overload(node).tags
+
+
+def _written_memory(graph: Graph) -> set[Node]:
+    """Return every node that may hold memory to which some node writes."""
+    targets = (target for writer in graph.nodes for target in writes_to(writer))
+    return set[Node]().union(*(sharing_memory(target) for target in targets))

@@ -39,7 +39,9 @@ class PackedWeight(nn.Module):
         weight = tensors[0]
         if torch.compiler.is_compiling() or type(weight) not in (Tensor, nn.Parameter):
             return self._pack(tensors)
-        version = weight.data_ptr(), weight._version  # pyright: ignore[reportPrivateUsage]
+        # Inference tensors keep no count of writes; they are rarely written to.
+        count = 0 if weight.is_inference() else weight._version  # pyright: ignore[reportPrivateUsage]
+        version = weight.data_ptr(), count
         if self._packed is None or self._packed_from != version:
             self._packed, self._packed_from = self._pack(tensors), version
         return self._packed

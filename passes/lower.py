@@ -141,13 +141,12 @@ def _producers(match: Match) -> set[Node]:
     return {*match.nodes.values(), *(node for bound in many for node in bound)}
 
 
-def _left(matcher: Matcher, module: GraphModule, admission: Admission) -> Iterator[Remark]:
+def _left(matcher: Matcher, module: GraphModule, admission: _Lowering) -> Iterator[Remark]:
     """Yield why each anchor that was to reach a kernel did not."""
-    path = admission.path if isinstance(admission, _Lowering) else ""
     for node in module.graph.nodes:
         annotation = annotation_of(node)
         if annotation is None or annotation.match != node.name or annotation.reach == "fused":
             continue
         misses = matcher.explain(node, admission=admission)
         reason = misses[0].reason if misses else f"no template of a kernel starts at {node.target}"
-        yield Remark("missed", path, node.name, reason, str(node.target))
+        yield Remark("missed", admission.path, node.name, reason, str(node.target))

@@ -7,12 +7,14 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.editor import Editor
 from quantfx.passes.equal_sites import value_numbers
 from quantfx.passes.graphs import all_graphs
-from quantfx.passes.lowered import site_of
+from quantfx.passes.lowered import lowered_of, site_of
 from quantfx.passes.qdq import has_qparams
+
+MERGED = "merged with its equal"
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class MergeEqual(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Merge in every graph."""
+        """Merge in every graph; a remark says which sites are no calls of their own any more."""
+        remarks: list[Remark] = []
         merged = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
@@ -32,7 +35,11 @@ class MergeEqual(Pass):
                 if site_of(node) is None and not has_qparams(node):
                     continue
                 if node.op == "call_function" and first.setdefault(number, node) is not node:
+                    call = lowered_of(node)
+                    if call is not None:
+                        site = call.site
+                        remarks.append(Remark("applied", site.graph, site.node, MERGED))
                     editor.replace(node, first[number])
                     merged += 1
             editor.drop_unused_attributes()
-        return PassResult(merged > 0, stats={"merged": merged})
+        return PassResult(merged > 0, tuple(remarks), {"merged": merged})

@@ -34,6 +34,11 @@ class NestedCall:
     graphs: tuple[GraphModule, ...]
     operands: tuple[Any, ...]
 
+    @property
+    def is_choice(self) -> bool:
+        """Whether it runs one of several graphs."""
+        return self.node.target is _COND
+
     def keep(self, operands: tuple[Any, ...]) -> None:
         """Pass other operands; the graphs must already have placeholders for exactly these."""
         if self.node.target is _COND:

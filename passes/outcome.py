@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
+from quantfx.passes.aliasing import writes_to
 from quantfx.passes.contract import PlannedMatch, planned_matches
-from quantfx.passes.equal_sites import repeated_sites
 from quantfx.passes.graphs import Site
 from quantfx.passes.lower import Lower
-from quantfx.passes.lowered import lowered_nodes
+from quantfx.passes.lowered import lowered_nodes, lowered_of
+from quantfx.passes.merge_equal import MERGED, MergeEqual
 from quantfx.passes.pass_record import records_of
+from quantfx.patterns.schema import is_aten_call
 from quantfx.patterns.template import Mode, Reach
 
 # What a site that has no kernel of its own runs as, without and with a compiler.
 UNFUSED = "dq-op-q"
 FUSED = "fused"
-MERGED = "merged with its equal"
+FOLDED = "folded to a constant"
 
 
 @dataclass(frozen=True)
@@ -62,29 +64,49 @@ def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[Site
         lowered: What the lowering pipeline made of it.
     """
     kernels = {each.site: each.kernel for _, each in lowered_nodes(lowered)}
-    reasons = {
-        Site(remark.graph, remark.node): remark.message
-        for record in records_of(lowered)
-        if record.name == Lower.name
-        for remark in record.remarks
-    }
-    repeated = repeated_sites(quantized)
+    reasons = _remarks(lowered, Lower.name)
+    merged = _remarks(lowered, MergeEqual.name)
     return tuple(
-        _lowered(_planned(match), kernels, reasons, match.site in repeated)
-        for match in planned_matches(quantized)
+        _lowered(_planned(match), kernels | merged, reasons) for match in planned_matches(quantized)
     )
 
 
+def _remarks(lowered: GraphModule, name: str) -> dict[Site, str]:
+    """Return what the pass called ``name`` had to say about each site."""
+    return {
+        Site(remark.graph, remark.node): remark.message
+        for record in records_of(lowered)
+        if record.name == name
+        for remark in record.remarks
+    }
+
+
+def constant_sites(lowered: GraphModule) -> frozenset[Site]:
+    """Return the sites of the top graph that depend on no input: a compiler computes them once."""
+    varying: set[Node] = set()
+    found: set[Site] = set()
+    for node in lowered.graph.nodes:
+        inputs = node.all_input_nodes
+        constant = node.op == "get_attr" or (is_aten_call(node) and bool(inputs))
+        if not constant or not varying.isdisjoint(inputs) or writes_to(node):
+            varying.add(node)
+        elif (call := lowered_of(node)) is not None:
+            found.add(call.site)
+    return frozenset(found)
+
+
 def compiled_outcomes(
-    outcomes: tuple[SiteOutcome, ...], kernels: Mapping[Site, str]
+    outcomes: tuple[SiteOutcome, ...], kernels: Mapping[Site, str], lowered: GraphModule
 ) -> tuple[SiteOutcome, ...]:
     """Return ``outcomes`` with the kernels that the compiled module calls.
 
     Args:
         outcomes: Of lowering.
         kernels: Site -> kernel, as found in the compiler's graph.
+        lowered: What was compiled.
     """
-    return tuple(_compiled(outcome, kernels) for outcome in outcomes)
+    constant = dict.fromkeys(constant_sites(lowered), FOLDED)
+    return tuple(_compiled(outcome, constant | dict(kernels)) for outcome in outcomes)
 
 
 def missed(outcomes: tuple[SiteOutcome, ...]) -> list[SiteOutcome]:
@@ -105,11 +127,9 @@ def _planned(match: PlannedMatch) -> SiteOutcome:
 
 
 def _lowered(
-    outcome: SiteOutcome, kernels: Mapping[Site, str], reasons: Mapping[Site, str], repeated: bool
+    outcome: SiteOutcome, kernels: Mapping[Site, str], reasons: Mapping[Site, str]
 ) -> SiteOutcome:
     kernel = kernels.get(outcome.site)
-    if kernel is None and repeated and outcome.site not in reasons:
-        kernel = MERGED
     if kernel is None:
         kernel = "" if outcome.reach == "kernel" else UNFUSED
     reason = reasons.get(outcome.site, "")

@@ -32,6 +32,11 @@ def preserved_state(module: GraphModule) -> Generator[None]:
                 value.copy_(before)
 
 
+def written_state(module: GraphModule) -> list[tuple[str, Tensor]]:
+    """Return name and value of every stored tensor that the nodes of ``module`` write to."""
+    return [(target, value) for _, target, value in _written(module)]
+
+
 def _written(module: GraphModule) -> list[tuple[GraphModule, str, Tensor]]:
     found: dict[tuple[int, str], tuple[GraphModule, str, Tensor]] = {}
     for _, graph_module in all_graphs(module):

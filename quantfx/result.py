@@ -138,7 +138,7 @@ class Result:
             dynamic_shapes=self._inputs.dynamic_shapes,
             package=None if package is None else Path(package),
         )
-        sites = compiled_outcomes(lowering.sites, dict(compiled.kernels))
+        sites = compiled_outcomes(lowering.sites, dict(compiled.kernels), lowering.module)
         self.report = self.report.with_compiled(rows_of(sites), sites)
         require_compiled(sites, strict=strict)
         return compiled

@@ -14,9 +14,11 @@ from torch._inductor.utils import run_and_get_code
 
 import quantfx
 from quantfx import backends
+from quantfx.backends import targets
 from quantfx.backends.inductor import AheadOfTimeModule, CompiledModule
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.resnet import resnet18
+from tests.export_cases import Net
 from tests.models.small import cat_pool_net, residual_block
 
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
@@ -171,3 +173,78 @@ def test_errors_of_the_model_reach_the_caller() -> None:
     with pytest.raises(Exception, match=r"channels|size|shape|rank|dim"):
         compiled(torch.randn(2, 5, 16, 16))
     assert compiled(IMAGE).shape == (2, 5)
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "fp16", "weight-only"])
+def test_a_linear_of_a_constant_is_computed_once(mode: str) -> None:
+    """Learned queries: freezing folds the call, which is no shortage."""
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 8)
+
+    class Queries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.query, self.key = nn.Linear(8, 8), nn.Linear(8, 8)
+            self.learned = nn.Parameter(torch.randn(1, 4, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (self.query(self.learned) @ self.key(x).transpose(1, 2)).softmax(-1)
+
+    result = quantfx.quantize(Queries().eval(), (x,), calibration=[x], config=mode, progress=False)
+    compiled = result.compile()
+    assert result.report.compiled == result.report.planned == 2
+    if mode != "dynamic":
+        assert next(site.compiled for site in result.report.sites) == "folded to a constant"
+    torch.testing.assert_close(compiled(x), result.quantized(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not targets.has_bfloat16(), reason="this CPU has no bfloat16 instructions")
+@pytest.mark.parametrize("mode", ["static", "dynamic"])
+def test_conversions_of_the_model_do_not_stop_autocast(mode: str) -> None:
+    """torch.export asserts float32 before ``x.float()``, where autocast gives bfloat16."""
+    torch.manual_seed(0)
+    x = torch.randn(4, 8)
+    model = Net(
+        lambda f, g, x: g(f(x).float().softmax(-1)), nn.Linear(8, 8), nn.Linear(8, 8)
+    ).eval()
+    result = quantfx.quantize(model, (x,), calibration=[x], config=mode, progress=False)
+    mixed = result.compile(autocast=torch.bfloat16)(x)
+    torch.testing.assert_close(mixed.float(), result.quantized(x), rtol=0.05, atol=0.02)
+
+
+def test_quantizing_and_running_in_inference_mode() -> None:
+    with torch.inference_mode():
+        result = quantize(cat_pool_net(), IMAGE)
+        expected = result.quantized(IMAGE)
+        for run in (result.module, result.compile()):
+            torch.testing.assert_close(run(IMAGE), expected, rtol=1e-2, atol=1e-2)
+
+
+def test_what_a_library_would_lose_or_not_take_is_refused() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+            self.register_buffer("n", torch.zeros(1))
+            self.n: torch.Tensor
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.n.add_(1)
+            return self.linear(x) * self.n
+
+    class Choice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y: torch.Tensor = torch.cond(
+                x.sum() > 0, lambda x: self.linear(x), lambda x: x * 2, (x,)
+            )
+            return y
+
+    x = torch.rand(4, 8)
+    for model, message in ((Counting(), "buffer 'n' is written to"), (Choice(), "torch.cond")):
+        result = quantize(model.eval(), x)
+        with pytest.raises(QuantfxError, match=message):
+            result.compile(wrapper="aot")

@@ -140,6 +140,6 @@ def test_the_fused_graph_is_drawn(graph_snapshot: SnapshotAssertion) -> None:
     result = quantfx.quantize(
         residual_block(), (X,), calibration=[X], backend=backends.get("x86"), progress=False
     )
-    lowered: GraphModule = result.module
+    lowered: GraphModule = result.backend.lowering(result.quantized).module
     assert lowered == graph_snapshot(name="lowered")
     assert Pipeline((FuseSums(),)).run(lowered) == graph_snapshot(name="fused")

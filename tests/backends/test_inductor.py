@@ -177,5 +177,7 @@ def test_weights_with_zero_points_are_not_compiled() -> None:
     result = quantfx.quantize(
         nn.Linear(8, 8).eval(), (ROWS,), calibration=[ROWS], backend=backend, progress=False
     )
-    with pytest.raises(ContractError, match="has zero points, the kernel knows none"):
+    with pytest.raises(
+        ContractError, match="has zero points, the kernel knows none|would saturate"
+    ):
         result.compile()

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import quantfx
 from quantfx import backends
@@ -37,3 +40,47 @@ def test_it_runs_on_lowered_graphs_only() -> None:
     pipeline = backend.lower_pipeline
     assert pipeline.names[-1] == MergeEqual.name
     assert MergeEqual.requires == {"lowered"}
+
+
+class Recurrent(nn.Module):
+    """Writes each step's result into a buffer that the next step reads, through a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.register_buffer("cache", torch.zeros(4, 8))
+        self.cache: Tensor
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        steps: list[Tensor] = []
+        for step in range(3):
+            y = torch.tanh(self.linear(self.cache.sum(0, keepdim=True) + x))
+            self.cache[step] = y[0]
+            steps.append(y)
+        return tuple(steps)
+
+
+def literals(f: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
+    """Multiply by numbers, among them those by which values are numbered, and by tensors."""
+    return (*(f(x * k) for k in range(1, 12)), f(x * x.sin()), f(x * x.cos()))
+
+
+@pytest.mark.parametrize("mode", ["dynamic", "fp16", "weight-only"])
+@pytest.mark.parametrize("make", [Recurrent, lambda: Net(literals, nn.Linear(8, 8))])
+def test_calls_on_different_values_stay_apart(make: Callable[[], nn.Module], mode: str) -> None:
+    torch.manual_seed(0)
+    x = X[:1]
+    result = quantfx.quantize(make().eval(), (x,), config=mode)
+    expected = result.quantized(x)
+    for given, wanted in zip(result.module(x), expected, strict=True):
+        torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-5)
+    assert "merged with its equal" not in {site.kernel for site in result.report.sites}
+
+
+def test_linears_of_equal_random_operators_stay_apart() -> None:
+    torch.manual_seed(0)
+    noisy = Net(
+        lambda f, x: f(x + torch.randn_like(x)) - f(x + torch.randn_like(x)), nn.Linear(8, 8)
+    )
+    result = quantfx.quantize(noisy.eval(), (X,), config="dynamic")
+    assert float(result.module(X).abs().max()) > 0.1
