@@ -238,6 +238,8 @@ def _total(counts: list[int | None]) -> int | None:
 def _rows_table(report: Report) -> Table:
     """Return the counts of both forms, and the kernels of the compiled one, once there is one."""
     table = Table("op", "planned", "converted", "lowered", "compiled", "reaches")
+    for column in table.columns:
+        column.overflow = "fold"  # a kernel's name ends in what tells it apart
     for column in table.columns[1:5]:
         column.justify = "right"
     for row in report.rows:
