@@ -167,7 +167,7 @@ class Backend:
         if float_dtype:
             pipeline = pipeline.replace(Lower.name, Lower(float_dtype))
         module = pipeline.run(quantized, self.context, instruments=instruments)
-        not_here = next((each.not_here for each in self.kernels if each.not_here), "")
+        not_here = self._not_here
         if not_here:
             refuse_on_cpu(module, not_here)
         saturates = not not_here and host().saturates
@@ -191,7 +191,7 @@ class Backend:
         Raises:
             QuantfxError: the kernels cannot run on this machine.
         """
-        not_here = next((each.not_here for each in self.kernels if each.not_here), "")
+        not_here = self._not_here
         if not_here:
             raise QuantfxError(not_here)
         upto = self.lower_pipeline.upto(Lower.name)
@@ -199,6 +199,11 @@ class Backend:
         reference = before.run(quantized, self.context)
         lowered = (upto + Pipeline((FuseSums(),))).run(quantized, self.context)
         return compare_sites(reference, lowered, args, kwargs)
+
+    @property
+    def _not_here(self) -> str:
+        """Why the kernels cannot run on this machine; empty if they can."""
+        return next((each.not_here for each in self.kernels if each.not_here), "")
 
     @property
     def context(self) -> Context:
