@@ -147,9 +147,11 @@ class CompiledModule:
 
     def _static_graph(self, mixed: bool) -> StaticGraph | None:
         if mixed not in self._static:
-            module = self._variants.module(mixed)
-            forms = static_forms(module)
-            self._static[mixed] = None if forms is None else StaticGraph(module, forms)
+            with self._lock:  # two threads at the first call must share one
+                if mixed not in self._static:
+                    module = self._variants.module(mixed)
+                    forms = static_forms(module)
+                    self._static[mixed] = None if forms is None else StaticGraph(module, forms)
         return self._static[mixed]
 
     def _call_dynamo(self, mixed: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
