@@ -4,17 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, overload
 
 from torch.fx import GraphModule
 
 from quantfx.backends.device_guard import refuse_on_cpu
 from quantfx.backends.fuse_sums import FuseSums
 from quantfx.backends.lowering import Lowering
+from quantfx.backends.qat import (
+    Qat,
+    as_trainable,
+    fake_quantizing,
+    require_evaluates,
+    require_trains,
+)
 from quantfx.backends.range_check import saturating_sites
 from quantfx.backends.targets import Target, host
 from quantfx.passes.base import Context
 from quantfx.passes.check_config import CheckConfig
+from quantfx.passes.clone import clone, owned, settled
 from quantfx.passes.compare_sites import SiteComparison, compare_sites
 from quantfx.passes.config import Config, Given
 from quantfx.passes.contract import require_converted, require_planned
@@ -26,6 +34,7 @@ from quantfx.passes.lower import Lower
 from quantfx.passes.outcome import lowered_outcomes
 from quantfx.passes.pass_record import facts_of
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.qat_module import QatModule
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.spec import Concrete
 from quantfx.patterns.errors import QuantfxError
@@ -47,6 +56,7 @@ class Backend:
         target: The instruction set the specs are made for; None is machine-independent.
         policy: How the specs keep integer sums from saturating there, for the report.
         unverified: What could not be tried, for the report: ``no XPU``.
+        qat: What it needs for quantization-aware training; None if it does not train.
     """
 
     name: str
@@ -58,18 +68,45 @@ class Backend:
     target: Target | None = None
     policy: str = "full-range int8"
     unverified: str = ""
+    qat: Qat | None = None
+
+    @overload
+    def prepare(
+        self,
+        graph: GraphModule,
+        *,
+        qat: Literal[False] = False,
+        strict: bool = True,
+        instruments: Sequence[Instrument] = (),
+    ) -> GraphModule: ...
+
+    @overload
+    def prepare(
+        self,
+        graph: GraphModule,
+        *,
+        qat: Literal[True],
+        learn_scales: bool = False,
+        strict: bool = True,
+        instruments: Sequence[Instrument] = (),
+    ) -> QatModule: ...
 
     def prepare(
         self,
         graph: GraphModule,
         *,
+        qat: bool = False,
+        learn_scales: bool = False,
         strict: bool = True,
         instruments: Sequence[Instrument] = (),
     ) -> GraphModule:
         """Return a copy of ``graph`` with observers: float in, float out, ready to calibrate.
 
         Args:
-            graph: From ``capture``; not changed.
+            graph: From ``capture``, with ``training=True`` for ``qat``; not changed.
+            qat: Insert modules that also round, for training. The result is in training mode and
+                shares no tensor with ``graph``.
+            learn_scales: Train the scales with the weights, instead of letting them follow.
             strict: Refuse a graph in which no template matches, and a config of which a rule
                 selects nothing.
             instruments: Called around each pass.
@@ -77,6 +114,7 @@ class Backend:
         Raises:
             ConfigError: a rule selects nothing, or asks for what the backend cannot do.
             ContractError: nothing is to be quantized, with the near misses.
+            PipelineError: the graph was not captured for this, or the backend does not train.
         """
         already = facts_of(graph) & {"observed", "qdq"} if isinstance(graph, GraphModule) else ()
         if already:
@@ -86,10 +124,18 @@ class Backend:
         pipeline = self.prepare_pipeline
         if not strict and CheckConfig() in pipeline.passes:
             pipeline = pipeline.replace("check-config", CheckConfig(unmatched="warning"))
-        prepared = pipeline.run(graph, self.context, instruments=instruments)
+        context = self.context
+        if qat:
+            training = require_trains(self.qat, self.name, pipeline, graph)
+            context = replace(context, recipe=training.recipe(self.recipe))
+            pipeline = fake_quantizing(pipeline, learn_scales)
+            graph = clone(graph, owned)
+        else:
+            require_evaluates(graph, learn_scales)
+        prepared = pipeline.run(graph, context, instruments=instruments)
         if strict:
             require_planned(prepared, self.recipe)
-        return prepared
+        return as_trainable(prepared) if qat else prepared
 
     def convert(
         self,
@@ -113,6 +159,9 @@ class Backend:
         pipeline = self.convert_pipeline
         if not strict and InsertQDQ() in pipeline.passes:
             pipeline = pipeline.replace("insert-qdq", InsertQDQ(uncalibrated="float"))
+        if self.qat is not None and "trainable" in facts_of(prepared):
+            pipeline = self.qat.finish + pipeline
+            prepared = clone(prepared, settled)
         quantized = pipeline.run(prepared, self.context, instruments=instruments)
         if strict:
             require_converted(quantized)

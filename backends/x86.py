@@ -10,17 +10,22 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.int8_layout import Int8Layout
 from quantfx.backends.int8pack import Int8Pack
 from quantfx.backends.onednn import OneDNN
+from quantfx.backends.qat import Qat
 from quantfx.backends.targets import Target
 from quantfx.passes.annotate_conv import AnnotateConv
+from quantfx.passes.annotate_conv_bn import AnnotateConvBn
 from quantfx.passes.annotate_linear import AnnotateLinear
 from quantfx.passes.annotate_matmul import AnnotateMatmul
 from quantfx.passes.annotate_max_pool import AnnotateMaxPool
 from quantfx.passes.annotate_mul import AnnotateMul
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.fold_weights import FoldWeights
+from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.hoist_quantize import HoistQuantize
 from quantfx.passes.include_zero import IncludeZero
+from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.lower import Lower
@@ -30,6 +35,8 @@ from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.propagate import Propagate
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.remove_dead_code import RemoveDeadCode
+from quantfx.passes.remove_dropout import RemoveDropout
+from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
 from quantfx.passes.smooth_activations import SmoothActivations
 from quantfx.passes.spec import CastSpec, ObserverName, PairBound, QuantSpec
@@ -42,6 +49,8 @@ PREPARE = Pipeline(
         CheckConfig(),  # first: it knows operators by the names the user sees
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
+        AnnotateConvBn(),  # training only, whose batch norms are not folded: before annotate-conv
+        FuseQatConvBn(),  # behind annotate-conv-bn, whose matches it rewrites
         AnnotateConv(),  # before the others: a residual add belongs to the convolution
         AnnotateLinear(),
         AnnotateMatmul(),
@@ -63,6 +72,17 @@ CONVERT = Pipeline(
     name="convert",
 )
 
+# What a trained module goes through before CONVERT; then it is what CONVERT gets from calibration.
+FINISH_TRAINING = Pipeline(
+    (
+        SettleModes(),  # first: the others know operators in evaluation mode
+        InlineNoGrad(),
+        RemoveDropout(),
+        FoldQatConvBn(),
+        FoldBatchNorm(),  # behind float layers; those of quantized ones are folded by now
+    ),
+    name="finish-training",
+)
 
 LOWER = Pipeline(
     (
@@ -131,7 +151,8 @@ def x86(
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
         convert = CONVERT.before("insert-qdq", SmoothActivations(smooth))
     policy = _policy(target, reduce_range)
-    return Backend("x86", recipe, prepare, convert, LOWER, KERNELS, target, policy)
+    qat = Qat(load("qat"), FINISH_TRAINING)
+    return Backend("x86", recipe, prepare, convert, LOWER, KERNELS, target, policy, qat=qat)
 
 
 def _policy(target: Target | None, reduce_range: bool) -> str:

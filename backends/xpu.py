@@ -16,8 +16,8 @@ from quantfx.backends.targets import Target
 from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.spec import ObserverName, QuantSpec
 
-# No int8 max pooling, and no training: x86 has no pass of the second name yet.
-OMITTED = ("annotate-max-pool", "fuse-qat-conv-bn")
+# No int8 max pooling, and no training.
+OMITTED = ("annotate-max-pool", "annotate-conv-bn", "fuse-qat-conv-bn")
 
 NOT_HERE = (
     "graphs of backend 'xpu' are not for the int8 kernels of this machine's CPU. Run "
@@ -38,11 +38,11 @@ def xpu(
     """
     activation = QuantSpec(torch.int8, -128, 127, symmetric=symmetric, observer=observer)
     base = x86(patterns=pattern_set().of_mode("static").without("max_pool2d"))
-    present = [name for name in OMITTED if name in base.prepare_pipeline.names]
     return replace(
         base.with_specs(act=activation).renamed("xpu"),
-        prepare_pipeline=base.prepare_pipeline.without(*present),
+        prepare_pipeline=base.prepare_pipeline.without(*OMITTED),
         kernels=KERNELS,
         policy="s8 activations",
         unverified="no XPU",
+        qat=None,
     )

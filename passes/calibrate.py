@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Generator, Iterable, Sized
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CalibrationError
+from quantfx.passes.fake_quantize import FakeQuantize
 from quantfx.passes.inputs import input_leaves, recorded_inputs
 from quantfx.passes.pass_record import facts_of
 from quantfx.passes.state import preserved_state
@@ -27,7 +29,8 @@ def calibrate(
 ) -> int:
     """Run every batch of ``data`` through ``prepared`` without gradients; return how many.
 
-    Buffers that the model changes as it runs are put back afterwards.
+    Buffers that the model changes as it runs are put back afterwards. A module prepared for
+    training runs in eval mode without rounding, and starts its training from the ranges found.
 
     Args:
         prepared: A module with observers, from a backend's ``prepare``.
@@ -53,6 +56,7 @@ def calibrate(
     console = Console(stderr=True)
     with (
         preserved_state(prepared),
+        _calibrating(prepared),
         Progress(console=console, disable=not (progress and console.is_terminal)) as bar,
     ):
         task = bar.add_task("calibrate", total=len(data) if isinstance(data, Sized) else None)
@@ -66,6 +70,24 @@ def calibrate(
     if count == 0:
         raise CalibrationError("calibration data is empty: the iterable gave 0 batches")
     return count
+
+
+@contextmanager
+def _calibrating(prepared: GraphModule) -> Generator[None]:
+    """Let fake-quantize modules observe only, in eval mode, however the module stands."""
+    observers = [each for each in prepared.modules() if isinstance(each, FakeQuantize)]
+    training = [each for each in prepared.modules() if each.training]
+    prepared.eval()
+    for observer in observers:
+        observer.calibrating = True
+    try:
+        yield
+    finally:
+        for observer in observers:
+            observer.calibrated()
+            observer.calibrating = False
+        for module in training:
+            module.training = True
 
 
 def _arguments(batch: Any, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:

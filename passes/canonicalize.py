@@ -10,6 +10,7 @@ from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
 from quantfx.passes.sink_constants import SinkConstants
+from quantfx.passes.switch_modes import SwitchModes
 
 CANONICALIZE = Pipeline(
     (
@@ -21,5 +22,18 @@ CANONICALIZE = Pipeline(
         NormalizeOps(),  # after functionalize: the table needs the functional names only
         RemoveDeadCode(),  # last: the passes above leave unused constants behind
     ),
+    name="canonicalize",
+)
+
+CANONICALIZE_TRAINING = Pipeline(
+    (
+        SwitchModes(),  # first: the others see which dropouts and batch norms have a mode
+        SinkConstants(),
+        RemoveAsserts(),
+        RemoveDropout(),  # those that are in eval mode while the model trains
+        Functionalize(),
+        NormalizeOps(),
+        RemoveDeadCode(),
+    ),  # regions without gradients stay regions until training is over
     name="canonicalize",
 )

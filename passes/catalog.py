@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from quantfx.passes.annotate_conv import AnnotateConv
+from quantfx.passes.annotate_conv_bn import AnnotateConvBn
 from quantfx.passes.annotate_linear import AnnotateLinear
 from quantfx.passes.annotate_matmul import AnnotateMatmul
 from quantfx.passes.annotate_max_pool import AnnotateMaxPool
@@ -10,8 +11,10 @@ from quantfx.passes.annotate_mul import AnnotateMul
 from quantfx.passes.base import Pass
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.functionalize import Functionalize
+from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.hoist_quantize import HoistQuantize
 from quantfx.passes.include_zero import IncludeZero
 from quantfx.passes.inline_no_grad import InlineNoGrad
@@ -26,15 +29,18 @@ from quantfx.passes.propagate import Propagate
 from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
+from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
 from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.sink_constants import SinkConstants
 from quantfx.passes.smooth_activations import SmoothActivations
 from quantfx.passes.split_constants import SplitConstants
+from quantfx.passes.switch_modes import SwitchModes
 from quantfx.passes.tidy import Tidy
 from quantfx.passes.widen_casts import WidenCasts
 
 PASSES: tuple[type[Pass], ...] = (
+    SwitchModes,
     InlineNoGrad,
     SinkConstants,
     RemoveAsserts,
@@ -44,6 +50,8 @@ PASSES: tuple[type[Pass], ...] = (
     CheckConfig,
     RemoveDeadCode,
     FoldBatchNorm,
+    AnnotateConvBn,
+    FuseQatConvBn,
     AnnotateConv,
     AnnotateLinear,
     AnnotateMul,
@@ -54,6 +62,8 @@ PASSES: tuple[type[Pass], ...] = (
     ObserveChannels,
     InsertObservers,
     SmoothActivations,
+    SettleModes,
+    FoldQatConvBn,
     InsertQDQ,
     FoldWeights,
     Tidy,

@@ -9,12 +9,15 @@ only module that touches it.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from quantfx.passes.graphs import all_graphs, attribute
+
+Kind = TypeVar("Kind", bound=GraphModule)
 
 
 def keep(tensor: Tensor) -> Tensor:
@@ -25,14 +28,28 @@ def keep(tensor: Tensor) -> Tensor:
 def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> GraphModule:
     """Return a copy of ``module`` with a graph of its own, not yet compiled.
 
-    Tensors are passed through ``tensor`` (shared by default), other submodules are shared. Call
-    ``recompile`` before running the copy.
+    Tensors are passed through ``tensor`` (shared by default), other submodules are shared. What was
+    one parameter under two names stays one. Call ``recompile`` before running the copy.
 
     Args:
         module: Not changed.
         tensor: Maps each parameter and buffer to what the copy holds.
     """
-    copy = GraphModule(nn.Module(), Graph())
+    return _clone(module, tensor, GraphModule, {})
+
+
+def clone_as(module: GraphModule, kind: type[Kind]) -> Kind:
+    """Return a copy of ``module`` of another class, which shares its tensors; not yet compiled."""
+    return _clone(module, keep, kind, {})
+
+
+def _clone(
+    module: GraphModule,
+    tensor: Callable[[Tensor], Tensor],
+    kind: type[Kind],
+    copies: dict[int, Tensor],
+) -> Kind:
+    copy = kind(nn.Module(), Graph())
     copy.training = module.training
     copied: dict[Node, Node] = {}
     value = copy.graph.graph_copy(module.graph, copied)
@@ -42,7 +59,7 @@ def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> Gra
     copy.meta = dict(module.meta)
     for node in copy.graph.nodes:
         if node.op in ("get_attr", "call_module"):
-            _copy_attribute(module, copy, str(node.target), tensor)
+            _copy_attribute(module, copy, str(node.target), tensor, copies)
     return copy
 
 
@@ -53,22 +70,35 @@ def recompile(module: GraphModule) -> None:
 
 
 def _copy_attribute(
-    source: GraphModule, copy: GraphModule, target: str, tensor: Callable[[Tensor], Tensor]
+    source: GraphModule,
+    copy: GraphModule,
+    target: str,
+    tensor: Callable[[Tensor], Tensor],
+    copies: dict[int, Tensor],
 ) -> None:
     if _has(copy, target):
         return
     value = attribute(source, target)
     if isinstance(value, GraphModule):
-        copy.add_submodule(target, clone(value, tensor))
+        copy.add_submodule(target, _clone(value, tensor, GraphModule, copies))
     elif isinstance(value, nn.Module):
         copy.add_submodule(target, value)
-    elif isinstance(value, nn.Parameter):
-        mapped = tensor(value)
-        set_tensor(copy, target, nn.Parameter(mapped, requires_grad=mapped.requires_grad))
     elif isinstance(value, Tensor):
-        set_tensor(copy, target, tensor(value))
+        if id(value) not in copies:
+            copies[id(value)] = _copied(value, tensor)
+        set_tensor(copy, target, copies[id(value)])
     else:
         setattr(_owner(copy, target), target.rpartition(".")[2], value)
+
+
+def _copied(value: Tensor, tensor: Callable[[Tensor], Tensor]) -> Tensor:
+    mapped = tensor(value)
+    if not isinstance(value, nn.Parameter):
+        return mapped
+    if isinstance(mapped, nn.Parameter) and mapped is not value:
+        return mapped
+    # A parameter of its own, even of the same storage: ``module.double()`` changes parameters.
+    return nn.Parameter(mapped, requires_grad=mapped.requires_grad)
 
 
 def _has(module: GraphModule, target: str) -> bool:
@@ -106,4 +136,24 @@ def detached(tensor: Tensor) -> Tensor:
     """Share parameters without gradient; copy buffers, which a forward call may change."""
     if isinstance(tensor, nn.Parameter):
         return tensor.detach()
+    return torch.clone(tensor.detach())
+
+
+def trainable(tensor: Tensor) -> Tensor:
+    """Share parameters, which go on asking for gradients as before; copy buffers."""
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad)
+    return torch.clone(tensor.detach())
+
+
+def owned(tensor: Tensor) -> Tensor:
+    """Copy parameters and buffers; a parameter asks for gradients as before."""
+    copied = torch.clone(tensor.detach())
+    if isinstance(tensor, nn.Parameter):
+        return nn.Parameter(copied, requires_grad=tensor.requires_grad)
+    return copied
+
+
+def settled(tensor: Tensor) -> Tensor:
+    """Copy parameters and buffers, none of which asks for gradients."""
     return torch.clone(tensor.detach())

@@ -77,12 +77,15 @@ class Editor:
         target: str,
         module: nn.Module,
         *producers: Node,
-        after: Node,
+        after: Node | None = None,
+        before: Node | None = None,
         like: Node | None = None,
+        val: object = None,
     ) -> Node:
         """Insert ``target(*producers)``, storing ``module`` under ``target`` if it is new there.
 
-        The new node inherits from ``like``, by default the first producer.
+        The new node inherits from ``like``, by default the first producer; so does its fake value,
+        unless ``val`` is given.
 
         Raises:
             PassError: something else is stored under that name.
@@ -91,17 +94,14 @@ class Editor:
             self.module.add_module(target, module)
         elif getattr(self.module, target) is not module:
             raise PassError(f"the module has another '{target}' already: choose a free name")
-        with self._at(after, None):
+        with self._at(after, before):
             node = self.graph.create_node("call_module", target, producers, {}, target)
         source = producers[0] if like is None else like
-        return self._made(node, source, source.meta.get("val"))
+        return self._made(node, source, source.meta.get("val") if val is None else val)
 
     def constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
         """Store ``value`` as a buffer near ``target`` (a free name is found) and read it."""
-        free, count = target, 0
-        while self.has(free):
-            count += 1
-            free = f"{target}_{count}"
+        free = self.free_name(target)
         set_tensor(self.module, free, value)
         with self._at(None, before):
             node = self.graph.create_node("get_attr", free, (), {}, free.replace(".", "_"))
@@ -125,12 +125,12 @@ class Editor:
     def changed_constant(self, node: Node, value: Tensor, *, before: Node) -> Node:
         """Return a node that reads ``value`` in the place of the get_attr ``node``.
 
-        The stored tensor is replaced if ``node`` is its one reader and is read once itself; else
-        ``value`` gets a name of its own.
+        The stored tensor is replaced if ``node`` is its one reader and is read by ``before`` alone,
+        or by nothing; else ``value`` gets a name of its own.
         """
         readers = self.graph.find_nodes(op="get_attr", sort=False)
         alone = [n for n in readers if n.target == node.target] == [node]
-        if not alone or list(node.users) != [before]:
+        if not alone or list(node.users) not in ([], [before]):
             return self.constant(str(node.target), value, like=node, before=before)
         set_tensor(self.module, str(node.target), value)
         self.edits += 1
@@ -152,6 +152,14 @@ class Editor:
             value = getattr(value, name)
         return True
 
+    def free_name(self, target: str) -> str:
+        """Return ``target``, with a number behind it if the module stores something there."""
+        free, count = target, 0
+        while self.has(free):
+            count += 1
+            free = f"{target}_{count}"
+        return free
+
     def replace(self, node: Node, replacement: Node) -> None:
         """Give every user of ``node`` the ``replacement`` and erase ``node``."""
         node.replace_all_uses_with(replacement)
@@ -161,6 +169,15 @@ class Editor:
         """Remove a node that nothing uses."""
         self.graph.erase_node(node)
         self.edits += 1
+
+    def erase_unused(self, *nodes: Node) -> None:
+        """Remove each of ``nodes`` that nothing uses, and then what it read; constants stay."""
+        pending = list(nodes)
+        while pending:
+            node = pending.pop()
+            if not node.users and node.op in ("call_function", "call_module"):
+                pending += node.all_input_nodes
+                self.erase(node)
 
     def drop_unused_attributes(self) -> int:
         """Erase unused get_attr nodes and delete what no node refers to; return how many."""

@@ -5,17 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.graphs import all_graphs
 from quantfx.patterns.loader import load
-from quantfx.patterns.match import Bound, Match
-from quantfx.patterns.schema import argument_value, set_argument
+from quantfx.patterns.match import Match
+from quantfx.patterns.schema import set_argument
 
 _PATTERNS = load("fold").group("fold-batch-norm")
 
@@ -60,61 +59,16 @@ def _tensors(match: Match) -> list[Node]:
 
 
 def _fold(editor: Editor, match: Match) -> None:
-    conv, norm = match.nodes["layer"], match.nodes["bn"]
-    weight_node = match.roles["w"]
-    if not isinstance(weight_node, Node):
-        raise TypeError(f"{conv.name} has no weight")
-    weight, bias, gamma, beta, mean, var = (
-        _value(editor.module, match, role) for role in ("w", "b", "gamma", "beta", "mean", "var")
-    )
-    if weight is None or mean is None or var is None:
-        raise TypeError(f"{norm.name} has no statistics")
-    scale = (var.double() + argument_value(norm, "eps")).rsqrt()
-    if gamma is not None:
-        scale = scale * gamma.double()
-    shift = -mean.double() if bias is None else bias.double() - mean.double()
-    shift = shift * scale if beta is None else shift * scale + beta.double()
-    folded = _scaled(weight.double(), scale, conv).to(weight.dtype)
-    new_weight = editor.changed_constant(weight_node, folded, before=conv)
-    set_argument(conv, "weight", new_weight)
-    _set_bias(editor, conv, match.roles["b"], shift.to(weight.dtype), weight_node)
-    conv.meta["val"] = norm.meta.get("val", conv.meta.get("val"))
-    editor.replace(norm, conv)
-
-
-def _scaled(weight: Tensor, scale: Tensor, layer: Node) -> Tensor:
-    """Scale each output channel.
-
-    Args:
-        weight: ``(out, in / groups, *kernel)``; ``(in, out / groups, *kernel)`` if transposed.
-        scale: ``(out,)``.
-        layer: Says which of the two it is.
-    """
-    kernel = [1] * (weight.dim() - 2)
-    if not str(layer.target).startswith("aten.conv_transpose"):
-        return weight * scale.reshape(-1, 1, *kernel)
-    groups = argument_value(layer, "groups")
-    grouped = weight.reshape(groups, -1, *weight.shape[1:])
-    return (grouped * scale.reshape(groups, 1, -1, *kernel)).reshape(weight.shape)
-
-
-def _set_bias(editor: Editor, conv: Node, old: Bound, value: Tensor, weight: Node) -> None:
-    """Give ``conv`` the bias ``value``; positionally where it had none, as torch.export does."""
-    if isinstance(old, Node):
-        set_argument(conv, "bias", editor.changed_constant(old, value, before=conv))
-        return
-    owner = str(weight.target).rpartition(".")[0]
-    target = f"{owner}.bias" if owner else "bias"
-    bias = editor.constant(target, value, like=weight, before=conv)
-    if "bias" in conv.kwargs or len(conv.args) > 2:
-        set_argument(conv, "bias", bias)
-    else:
-        conv.args = (*conv.args, bias)
-
-
-def _value(module: GraphModule, match: Match, role: str) -> Tensor | None:
-    node = match.roles[role]
-    if not isinstance(node, Node):
-        return None
-    value = attribute(module, str(node.target))
-    return value.detach() if isinstance(value, torch.Tensor) else None
+    layer, norm = match.nodes["layer"], match.nodes["bn"]
+    weight_node, bias_node = match.roles["w"], match.roles["b"]
+    weight = editor.stored(weight_node)
+    if not isinstance(weight_node, Node) or weight is None:
+        raise TypeError(f"{layer.name} has no weight")
+    statistics = statistics_of(editor, norm)
+    bias = statistics.folded_bias(editor.stored(bias_node)).to(weight.dtype)
+    folded = scale_channels(weight.detach().double(), statistics.scale, layer).to(weight.dtype)
+    set_argument(layer, "weight", editor.changed_constant(weight_node, folded, before=layer))
+    old = bias_node if isinstance(bias_node, Node) else None
+    set_bias(editor, layer, old, bias.detach(), weight_node)
+    layer.meta["val"] = norm.meta.get("val", layer.meta.get("val"))
+    editor.replace(norm, layer)

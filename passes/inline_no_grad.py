@@ -14,7 +14,7 @@ from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
 
-_SET_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
+SET_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class InlineNoGrad(Pass):
         pending = [graph_module for _, graph_module in all_graphs(module)]
         while pending:
             graph_module = pending.pop()
-            wrapped = graph_module.graph.find_nodes(op="call_function", target=_SET_GRAD)
+            wrapped = graph_module.graph.find_nodes(op="call_function", target=SET_GRAD)
             for node in wrapped:
                 _inline(Editor(graph_module, self.name), node)
                 count += 1

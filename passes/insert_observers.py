@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, Literal, get_args
 
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
@@ -16,17 +16,36 @@ from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.derived_observer import DerivedObserver
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import PipelineError, SpecError
-from quantfx.passes.graphs import Site, all_graphs, attribute
+from quantfx.passes.graphs import Site, all_graphs, nested
+from quantfx.passes.inline_no_grad import SET_GRAD
+from quantfx.passes.make_fake_quantize import make_fake_quantize
 from quantfx.passes.make_observer import make_observer
 from quantfx.passes.observer import Observer
 from quantfx.passes.slots import read_slot, write_slot
 from quantfx.passes.spec import Concrete, SharedSpec, Spec
 from quantfx.patterns.errors import did_you_mean
 
+FakeQuantizing = Literal["no", "follow", "learn"]
+_CHOICES: tuple[FakeQuantizing, ...] = get_args(FakeQuantizing)
+
 
 @dataclass(frozen=True)
 class InsertObservers(Pass):
-    """``conv(x, w) -> conv(observe(x), observe(w))``; a weight is observed here, once."""
+    """``conv(x, w) -> conv(observe(x), observe(w))``; a weight is observed here, once.
+
+    Attributes:
+        fake_quantize: Insert modules that also round, for training: ``no``; ``follow``, whose
+            scales follow what flows through them; or ``learn``, whose scales are parameters.
+    """
+
+    fake_quantize: FakeQuantizing = "no"
+
+    def __post_init__(self) -> None:
+        if self.fake_quantize not in _CHOICES:
+            nearest = did_you_mean(self.fake_quantize, _CHOICES)
+            raise PipelineError(
+                f"fake_quantize='{self.fake_quantize}'{nearest}; one of {', '.join(_CHOICES)}"
+            )
 
     name: ClassVar[str] = "insert-observers"
     requires: ClassVar[frozenset[str]] = frozenset({"shared"})
@@ -34,13 +53,14 @@ class InsertObservers(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Insert observers behind every tensor that an annotation quantizes."""
-        observers = _Observers([graph_module for _, graph_module in all_graphs(module)])
+        graphs = dict(all_graphs(module))
+        observers = _Observers(list(graphs.values()), self.fake_quantize, _regions(graphs))
         inserted = 0
         groups: dict[Site, str] = {}
         for path, graph_module in all_graphs(module):
             groups |= _groups(path, graph_module)
             editor = Editor(graph_module, self.name)
-            observers.in_branch = path != ""
+            observers.enter(path)
             for producer, want in _wanted(graph_module).items():
                 _observe(editor, producer, want, observers)
             inserted += editor.edits
@@ -63,16 +83,38 @@ class _Want:
 @dataclass
 class _Observers:
     modules: list[GraphModule]
+    fake_quantize: FakeQuantizing
+    regions: frozenset[str]
     by_group: dict[str, tuple[str, nn.Module]] = field(
         default_factory=dict[str, tuple[str, nn.Module]]
     )
     in_branch: bool = False
+    path: str = ""
     count: int = 0
 
-    def get(self, group: str, spec: Concrete, label: str) -> tuple[str, nn.Module]:
+    def enter(self, path: str) -> None:
+        """Go on in the graph at ``path``."""
+        self.in_branch = path not in self.regions
+        self.path = path
+
+    def get(
+        self, group: str, spec: Concrete, label: str, weight: Tensor | None
+    ) -> tuple[str, nn.Module]:
+        """Return name and module of the group's observer."""
         if group not in self.by_group:
-            self.by_group[group] = (self._free_name(), make_observer(spec, label))
+            self.by_group[group] = (self._free_name(), self._made(spec, label, weight))
         return self.by_group[group]
+
+    def _made(self, spec: Concrete, label: str, weight: Tensor | None) -> nn.Module:
+        if self.fake_quantize == "no":
+            return make_observer(spec, label)
+        if self.in_branch:
+            raise SpecError(
+                f"{label} is in branch {self.path} of control flow, which cannot train quantized: "
+                "keep it float in the config"
+            )
+        learn = self.fake_quantize == "learn"
+        return make_fake_quantize(spec, label, weight=weight, learn_scale=learn)
 
     def connect_derived(self, groups: Mapping[Site, str]) -> None:
         """Tell each derived observer the observers of the sites it depends on."""
@@ -171,20 +213,39 @@ def _insert(
     observers: _Observers,
     wanted: tuple[str, Concrete, str],
 ) -> Node:
-    name, observer = observers.get(*wanted)
+    name, observer = observers.get(*wanted, weight=_weight(producer))
     stored = observer
-    if producer.op == "get_attr":
-        _observe_constant(attribute(editor.module, str(producer.target)), observer)
+    constant = editor.stored(producer)
+    if constant is not None:  # modules that are not ours run on it in every call
+        if isinstance(observer, Observer):
+            observer.see_constant(constant)
     elif observers.in_branch and isinstance(observer, Observer):
         stored = BranchObserver(observer)
     return editor.call_module(name, stored, source, after=source)
 
 
-def _observe_constant(value: object, observer: nn.Module) -> None:
-    """A constant is observed here, once; modules that are not ours run on it in every call."""
-    if isinstance(value, Tensor) and isinstance(observer, Observer) and not observer.observed:
-        observer(value)
-        observer.freeze()
+def _weight(producer: Node) -> Tensor | None:
+    """Return the fake value of a tensor that is a constant, or computed from constants only."""
+    pending = [producer]
+    while pending:
+        node = pending.pop()
+        if node.op == "get_attr":
+            continue
+        if node.op != "call_function" or not node.all_input_nodes:
+            return None
+        pending += node.all_input_nodes
+    value = producer.meta.get("val")
+    return value if isinstance(value, Tensor) else None
+
+
+def _regions(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
+    """Return the paths of graphs that run whenever the model does: no branch leads there."""
+    found = {""}
+    for path, module in graphs.items():
+        for node, _ in nested(module):
+            if path in found and all(user.target is SET_GRAD for user in node.users):
+                found.add(f"{path}.{node.target}" if path else str(node.target))
+    return frozenset(found)
 
 
 def _label(node: Node) -> str:

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotation import annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.editor import Editor
-from quantfx.passes.errors import CalibrationError, PipelineError
+from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.observer import Observer, QParams
 from quantfx.passes.placeholder_observer import PlaceholderObserver
@@ -66,7 +67,9 @@ class InsertQDQ(Pass):
         for path, node, observer in places:
             if _ready(observer) and _wanted(node):
                 if isinstance(observer, Observer):
-                    _quantize(editors[path], node, qparams.of(observer))
+                    editor = editors[path]
+                    stored = editor.stored(_require_float32(node.all_input_nodes[0]))
+                    _quantize(editor, node, qparams.of(observer, stored))
                 else:
                     convert_uncalibrated(editors[path], node, observer.spec)
                 quantized += 1
@@ -105,10 +108,22 @@ class _QParams:
 
     found: dict[int, QParams] = field(default_factory=dict[int, QParams])
 
-    def of(self, observer: Observer) -> QParams:
+    def of(self, observer: Observer, stored: Tensor | None) -> QParams:
         if id(observer) not in self.found:
-            self.found[id(observer)] = observer.calculate_qparams()
+            with torch.no_grad():
+                self.found[id(observer)] = observer.qparams_of(stored)
         return self.found[id(observer)]
+
+
+def _require_float32(producer: Node) -> Node:
+    """Refuse double precision, in which a model may train."""
+    value = producer.meta.get("val")
+    if isinstance(value, Tensor) and value.dtype == torch.float64:
+        raise SpecError(
+            f"{producer.name} is float64, and the quantize operators take float32: capture and "
+            "prepare the model in float32, and give it trained.float().state_dict()"
+        )
+    return producer
 
 
 def _ready(observer: Observer | PlaceholderObserver) -> bool:

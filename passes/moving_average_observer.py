@@ -33,7 +33,10 @@ class MovingAverageObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         """Move the range towards that of ``x``."""
-        low, high = torch.aminmax(x)
+        self.follow(*torch.aminmax(x))
+
+    def follow(self, low: Tensor, high: Tensor) -> None:
+        """Move the range towards ``[low, high]``, both of shape ``()``."""
         self.require_finite(low, high)
         low, high = low.to(self.min_val.dtype), high.to(self.max_val.dtype)
         if self.observed:

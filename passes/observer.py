@@ -73,6 +73,24 @@ class Observer(nn.Module, ABC):
             CalibrationError: nothing was recorded.
         """
 
+    def qparams_of(self, x: Tensor | None) -> QParams:
+        """Return the qparams of the tensor in the graph.
+
+        Args:
+            x: The tensor where it is a constant, else None. Observers go by what they recorded; a
+                fake-quantize goes by the weight as training left it.
+
+        Raises:
+            CalibrationError: nothing was recorded.
+        """
+        return self.calculate_qparams()
+
+    def see_constant(self, x: Tensor) -> None:
+        """Record the constant ``x``, once and for all, when inserted behind it."""
+        if not self.observed:
+            self(x)
+            self.freeze()
+
     def require_finite(self, low: Tensor, high: Tensor) -> None:
         """Raise a ``CalibrationError`` that names this site unless both bounds are finite."""
         if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import Node
 
+from quantfx.patterns.schema import argument_value
 from quantfx.patterns.template import Op
 
 
@@ -80,6 +81,13 @@ def batched(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     return None if len(result) == len(weight) else without
 
 
+def follows_mode(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The batch norm computes with its batch in training, with running statistics otherwise."""
+    if isinstance(argument_value(nodes[0], "training"), Node):
+        return None
+    return f"{nodes[0].name} does not follow train() and eval()"
+
+
 def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The tensors are float32."""
     for node in nodes:
@@ -88,6 +96,15 @@ def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
             return f"{node.name} is not known to be a tensor"
         if value.dtype != torch.float32:
             return f"{node.name} is {str(value.dtype).removeprefix('torch.')}, not float32"
+    return None
+
+
+def trainable(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensors are of a dtype to train in: float32 or float64."""
+    for node in nodes:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor) or value.dtype not in (torch.float32, torch.float64):
+            return f"{node.name} is neither float32 nor float64"
     return None
 
 
@@ -128,5 +145,7 @@ PREDICATES = {
     "matrix": Predicate(matrix, 1),
     "batched": Predicate(batched, 2),
     "float32": Predicate(float32, 1),
+    "trainable": Predicate(trainable, 1),
+    "follows_mode": Predicate(follows_mode, 1),
     "feeds": Predicate(feeds, 1, takes_ops=True),
 }

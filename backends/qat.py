@@ -1,0 +1,122 @@
+"""What a backend needs for quantization-aware training beside what it has for calibration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch.fx import GraphModule
+
+from quantfx.passes.clone import clone_as, recompile
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
+from quantfx.passes.insert_observers import InsertObservers
+from quantfx.passes.pass_record import facts_of
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.qat_module import QatModule
+from quantfx.passes.recipe import Recipe
+from quantfx.passes.spec import Concrete, QuantSpec
+from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.template import Check, Template
+
+# Lower than any weight: folded with a batch norm whose gamma is small, a whole channel may be, and
+# a larger floor under its scale would round it to zero, where it gets no gradient any more.
+_EPS = 2**-40
+
+
+@dataclass(frozen=True)
+class Qat:
+    """Quantization-aware training of one backend.
+
+    Attributes:
+        patterns: Templates with a batch norm in them; their spec names are those of the recipe.
+        finish: From a trained module to one that the convert pipeline takes.
+    """
+
+    patterns: PatternSet
+    finish: Pipeline
+
+    def recipe(self, recipe: Recipe) -> Recipe:
+        """Return ``recipe`` for training: more templates, for float64 too, and other floors."""
+        bound = dict(recipe.specs)
+        fitting = tuple(t for t in self.patterns.templates if _binds(t, bound))
+        patterns = replace(self.patterns, templates=fitting) | recipe.patterns
+        weights = {
+            spec
+            for template in patterns.templates
+            for role, spec in template.quant
+            if template.is_weight(role)
+        }
+        return replace(
+            recipe,
+            patterns=replace(patterns, templates=tuple(map(_in_float64, patterns.templates))),
+            specs=tuple((n, _floored(s) if n in weights else s) for n, s in recipe.specs),
+        )
+
+
+def _binds(template: Template, specs: dict[str, Concrete]) -> bool:
+    return all(spec in specs for _, spec in template.quant)
+
+
+def _in_float64(template: Template) -> Template:
+    """Kernels take float32, but a model may train in double precision on its way there."""
+    checks = tuple(
+        Check("trainable", check.arguments) if check.name == "float32" else check
+        for check in template.checks
+    )
+    return replace(template, checks=checks)
+
+
+def _floored(spec: Concrete) -> Concrete:
+    return replace(spec, eps=min(spec.eps, _EPS)) if isinstance(spec, QuantSpec) else spec
+
+
+def require_trains(qat: Qat | None, backend: str, pipeline: Pipeline, graph: GraphModule) -> Qat:
+    """Return ``qat``, or say what is missing for quantization-aware training.
+
+    Raises:
+        PipelineError: the backend does not train, or the graph or the pipeline is for calibration.
+    """
+    if qat is None:
+        raise PipelineError(
+            f"backend '{backend}' does not train: it leaves out the pass '{FuseQatConvBn.name}'. "
+            "Train with backend 'x86', or calibrate instead, without qat=True"
+        )
+    if "trainable" not in facts_of(graph):
+        raise PipelineError(
+            "the graph was captured in eval mode: capture(model, ..., training=True) for qat=True"
+        )
+    calibrating = [each for each in ("observe-channels",) if each in pipeline.names]
+    if calibrating:
+        raise PipelineError(
+            f"pass '{calibrating[0]}' looks at calibration data only: prepare for training with a "
+            "backend without it, e.g. x86(smooth=None)"
+        )
+    return qat
+
+
+def require_evaluates(graph: GraphModule, learn_scales: bool) -> None:
+    """Refuse what is for training only.
+
+    Raises:
+        PipelineError: the graph was captured for training, or scales are to be learned.
+    """
+    if learn_scales:
+        raise PipelineError("learn_scales=True is for training: pass qat=True as well")
+    if isinstance(graph, GraphModule) and "trainable" in facts_of(graph):
+        raise PipelineError(
+            "the graph was captured for training: pass qat=True, or capture(model.eval(), ...) to "
+            "calibrate"
+        )
+
+
+def fake_quantizing(pipeline: Pipeline, learn_scales: bool) -> Pipeline:
+    """Return ``pipeline`` with fake-quantize modules in the place of observers."""
+    insert = InsertObservers("learn" if learn_scales else "follow")
+    return pipeline.replace(InsertObservers.name, insert)
+
+
+def as_trainable(prepared: GraphModule) -> QatModule:
+    """Return ``prepared``, whose tensors are its own, as a module to train."""
+    module = clone_as(prepared, QatModule)
+    recompile(module)
+    return module.train()

@@ -1,0 +1,127 @@
+"""The arithmetic of batch norm in evaluation: a scale and a shift for each channel."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.passes.editor import Editor
+from quantfx.patterns.schema import argument_value, set_argument
+
+
+@dataclass(frozen=True)
+class NormStatistics:
+    """What a batch norm with running statistics computes with.
+
+    Attributes:
+        mean: ``(channels,)``.
+        var: ``(channels,)``.
+        gamma: ``(channels,)``, None for 1.
+        beta: ``(channels,)``, None for 0.
+        eps: Added to the variance.
+    """
+
+    mean: Tensor
+    var: Tensor
+    gamma: Tensor | None
+    beta: Tensor | None
+    eps: float
+
+    @property
+    def scale(self) -> Tensor:
+        """``gamma / sqrt(var + eps)`` in float64 (Jacob et al. 2018, section 3.2)."""
+        scale = (self.var.double() + self.eps).rsqrt()
+        return scale if self.gamma is None else scale * self.gamma.double()
+
+    def folded_bias(self, bias: Tensor | None) -> Tensor:
+        """Return ``(bias - mean) * scale + beta`` in float64."""
+        shift = -self.mean.double() if bias is None else bias.double() - self.mean.double()
+        shift = shift * self.scale
+        return shift if self.beta is None else shift + self.beta.double()
+
+
+def statistics_of(editor: Editor, norm: Node) -> NormStatistics:
+    """Return what the batch norm ``norm`` is given.
+
+    Raises:
+        TypeError: it has no running statistics, or computes some of them.
+    """
+
+    def given(name: str) -> Tensor | None:
+        node = argument_value(norm, name)
+        value = editor.stored(node)
+        if node is not None and value is None:
+            raise TypeError(f"{norm.name}.{name} is computed")
+        return None if value is None else value.detach()
+
+    mean, var = given("running_mean"), given("running_var")
+    if mean is None or var is None:
+        raise TypeError(f"{norm.name} has no running statistics")
+    eps = argument_value(norm, "eps")
+    return NormStatistics(mean, var, given("weight"), given("bias"), eps)
+
+
+def output_axis(layer: Node) -> int:
+    """Return the axis of the output channels in the weight of a convolution or linear."""
+    return 1 if str(layer.target).startswith("aten.conv_transpose") else 0
+
+
+def scale_channels(weight: Tensor, scale: Tensor, layer: Node) -> Tensor:
+    """Scale each output channel.
+
+    Args:
+        weight: ``(out, in / groups, *kernel)``; ``(in, out / groups, *kernel)`` if transposed.
+        scale: ``(out,)``.
+        layer: Says which of the two it is.
+    """
+    kernel = [1] * (weight.dim() - 2)
+    if output_axis(layer) == 0:
+        return weight * scale.reshape(-1, 1, *kernel)
+    groups = argument_value(layer, "groups")
+    grouped = weight.reshape(groups, -1, *weight.shape[1:])
+    return (grouped * scale.reshape(groups, 1, -1, *kernel)).reshape(weight.shape)
+
+
+def set_bias(editor: Editor, layer: Node, old: Node | None, value: Tensor, weight: Node) -> None:
+    """Give ``layer`` the bias ``value``; positionally where it had none, as torch.export does.
+
+    Args:
+        editor: Of the layer's graph.
+        layer: A convolution or linear.
+        old: The constant that was its bias, if it had one.
+        value: ``(out,)``.
+        weight: The constant behind its weight, beside which a new bias is stored.
+    """
+    if old is not None:
+        set_argument(layer, "bias", editor.changed_constant(old, value, before=layer))
+        return
+    owner = str(weight.target).rpartition(".")[0]
+    target = f"{owner}.bias" if owner else "bias"
+    bias = editor.constant(target, value, like=weight, before=layer)
+    if "bias" in layer.kwargs or len(layer.args) > 2:
+        set_argument(layer, "bias", bias)
+    else:
+        layer.args = (*layer.args, bias)
+
+
+def batch_norm_scale(gamma: Tensor | None, var: Tensor, eps: float) -> Tensor:
+    """Return ``gamma / sqrt(var + eps)``, shape ``(channels,)``, without gradient.
+
+    A weight is multiplied by it before fake quantization, and the result divided by it again, so
+    that training rounds the weight that inference will have. Per channel the two cancel but for
+    the rounding: a gradient through them would be that of the rounding error alone. A scale of 0,
+    where a residual branch starts, counts as 1: what is multiplied by 0 cannot be divided again,
+    and gamma would never get a gradient.
+    """
+    with torch.no_grad():
+        scale = raw_scale(gamma, var, eps)
+        return scale.masked_fill(scale == 0, 1.0)
+
+
+def raw_scale(gamma: Tensor | None, var: Tensor, eps: float) -> Tensor:
+    """Return ``gamma / sqrt(var + eps)`` in the dtype of ``var``, shape ``(channels,)``."""
+    deviation = torch.sqrt(var + eps)
+    return deviation.reciprocal() if gamma is None else gamma / deviation

@@ -1,0 +1,39 @@
+"""What torch.export makes of a model, as a plain graph module."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from quantfx.passes.errors import CaptureError
+
+
+def export_graph(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None, dynamic_shapes: Any
+) -> GraphModule:
+    """Return the graph of ``model`` in torch.export's training IR, as the model is now.
+
+    Raises:
+        CaptureError: torch.export rejects it.
+    """
+    if not isinstance(args, tuple):
+        raise CaptureError(
+            "example_inputs must be a tuple of positional arguments, not "
+            f"{type(args).__name__}: write (x,) for one tensor"
+        )
+    try:
+        program = torch.export.export(
+            model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
+        )
+    except Exception as error:  # torch.export raises many kinds, all meaning "rejected"
+        reason = str(error).strip().split("\n")[0]
+        raise CaptureError(
+            f"torch.export rejects {type(model).__name__}: {type(error).__name__}: {reason}"
+        ) from error
+    exported = program.module(check_guards=False)
+    if not isinstance(exported, GraphModule):
+        raise CaptureError(f"torch.export returned a {type(exported).__name__}, not a GraphModule")
+    return exported

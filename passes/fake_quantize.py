@@ -1,0 +1,93 @@
+"""What all fake-quantize modules are: observers that also round, for training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.spec import QuantSpec
+
+_NARROW = (torch.bfloat16, torch.float16)
+
+
+class FakeQuantize(Observer):
+    """Rounds a float tensor to the integer grid it will be quantized to, and goes on in float.
+
+    Gradients pass unchanged where the value lies in the grid's range, and vanish outside of it (the
+    straight-through estimator, Bengio et al. 2013). The range is only learned in training mode.
+
+    Attributes:
+        quantizing: Round; False makes it an observer.
+        frozen: Learn nothing more.
+        calibrating: Only observe, in whatever mode.
+        group: Process group whose members agree on what they observe: ``"world"`` for all
+            processes, if torch.distributed is initialized; None for this process alone.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str = "") -> None:
+        super().__init__(spec, label)
+        self.quantizing = True
+        self.calibrating = False
+        self.group: Any = "world"
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Observe ``x``, if training, and return it rounded, in its own dtype.
+
+        Raises:
+            CalibrationError: ``x`` holds NaN or infinity, or nothing was ever observed.
+        """
+        if not x.numel():
+            return x
+        if self.calibrating or (self.training and not self.frozen):
+            self.observe(x.detach())
+        if not self.quantizing or self.calibrating:
+            return x
+        # Under autocast x may be narrower than its grid: 8 bits and a scale do not fit bfloat16.
+        return (
+            self.fake_quantize(x.float()).to(x.dtype)
+            if x.dtype in _NARROW
+            else (self.fake_quantize(x))
+        )
+
+    @abstractmethod
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Return the float32 or float64 tensor ``x`` on the grid, differentiable."""
+
+    def see_constant(self, x: Tensor) -> None:
+        """Do nothing: training changes it."""
+
+    def calculate_qparams(self) -> QParams:
+        """Return the qparams of a tensor that is no constant."""
+        return self.qparams_of(None)
+
+    def calibrated(self) -> None:
+        """Take note that calibration is over."""
+
+    def get_extra_state(self) -> Tensor:
+        """Return the flags for ``state_dict``, as a tensor."""
+        return torch.tensor([self.frozen, self.quantizing])
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Take the flags from a ``state_dict``."""
+        self.frozen, self.quantizing = (bool(flag) for flag in state[:2])
+
+
+def fake_quantized(x: Tensor, qparams: QParams) -> Tensor:
+    """Return ``x`` quantized and dequantized, with a straight-through gradient.
+
+    The values are those of ``quantize_per_tensor`` and ``dequantize_per_tensor`` (or per channel)
+    with the same qparams, bit for bit.
+
+    Args:
+        x: float32 or float64.
+        qparams: Per tensor, or for a channel axis of ``x``.
+    """
+    spec, zero_point = qparams.spec, qparams.zero_point.to(torch.int32)
+    limits = spec.quant_min, spec.quant_max
+    if spec.axis is None:
+        return torch.fake_quantize_per_tensor_affine(x, qparams.scale, zero_point, *limits)
+    return torch.fake_quantize_per_channel_affine(x, qparams.scale, zero_point, spec.axis, *limits)

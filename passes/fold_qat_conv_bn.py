@@ -1,0 +1,110 @@
+"""Fold the batch norms of a trained graph into the weights that training rounded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotation import annotation_of, set_annotation
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.batch_norm import raw_scale, scale_channels, set_bias, statistics_of
+from quantfx.passes.editor import Editor
+from quantfx.passes.errors import PassError
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.scaled_layer import KEY, ScaledLayer, scaled_layer_of
+from quantfx.patterns.schema import argument_value, set_argument
+
+
+@dataclass(frozen=True)
+class FoldQatConvBn(Pass):
+    """``norm(conv(x, observe(w * s)) / s + b) -> conv(x, observe(w_folded), b_folded)``.
+
+    The folded weight is the one that training rounded, to the bit.
+    """
+
+    name: ClassVar[str] = "fold-qat-conv-bn"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Fold around every layer that fuse-qat-conv-bn scaled."""
+        remarks: list[Remark] = []
+        for path, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            nodes = {node.name: node for node in graph_module.graph.nodes}
+            for layer in list(nodes.values()):
+                note = scaled_layer_of(layer)
+                if note is not None:
+                    _fold(editor, layer, note, nodes)
+                    remarks.append(Remark("applied", path, note.norm, f"into {layer.name}"))
+            if editor.edits:
+                editor.drop_unused_attributes()
+        return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
+
+
+def _fold(editor: Editor, layer: Node, note: ScaledLayer, nodes: dict[str, Node]) -> None:
+    missing = [name for name in (note.weight, note.result, note.norm) if name not in nodes]
+    if missing:
+        raise PassError(
+            f"{layer.name} was scaled for its batch norm, but {', '.join(missing)} is gone: "
+            "put passes that rewrite there before annotate-conv-bn"
+        )
+    scaled, result, norm = nodes[note.weight], nodes[note.result], nodes[note.norm]
+    weight_node, scale_of_weight = (argument_value(scaled, name) for name in ("self", "other"))
+    weight = editor.stored(weight_node)
+    if weight is None:
+        raise PassError(f"the weight of {layer.name} is no constant any more")
+    statistics = statistics_of(editor, norm)
+    raw = raw_scale(statistics.gamma, statistics.var, statistics.eps)
+    folded = scale_channels(weight.detach(), raw.detach(), layer)
+    editor.replace(scaled, editor.changed_constant(weight_node, folded, before=scaled))
+    old_bias = _bias_of(result, layer)
+    bias = statistics.folded_bias(editor.stored(old_bias)).to(weight.dtype).detach()
+    _take_over(layer, norm)
+    editor.replace(norm, layer)
+    editor.erase_unused(result, scale_of_weight)
+    _put_bias(editor, layer, old_bias, bias, weight_node)
+    del layer.meta[KEY]
+
+
+def _bias_of(result: Node, layer: Node) -> Node | None:
+    """Return the bias that is added to the rescaled result, if one is."""
+    if layer in result.all_input_nodes:
+        return None
+    reshaped = argument_value(result, "other")
+    bias = argument_value(reshaped, "self")
+    return bias if isinstance(bias, Node) else None
+
+
+def _put_bias(editor: Editor, layer: Node, old: Node | None, value: Tensor, weight: Node) -> None:
+    """Give ``layer`` its folded bias, behind the observer of its bias if it has one."""
+    placed = argument_value(layer, "bias")
+    if isinstance(placed, Node) and placed.op == "call_module":
+        stand_in = placed.all_input_nodes[0]
+        target = str(weight.target).rpartition(".")[0] + ".bias" if old is None else str(old.target)
+        bias = editor.constant(target, value, like=weight, before=placed)
+        placed.replace_input_with(stand_in, bias)
+        editor.erase_unused(stand_in)
+        return
+    if isinstance(placed, Node):
+        set_argument(layer, "bias", None)
+        editor.erase_unused(placed)
+    set_bias(editor, layer, old, value, weight)
+
+
+def _take_over(layer: Node, norm: Node) -> None:
+    """Give ``layer`` what was said of the batch norm's result, which it now yields."""
+    layer.meta["val"] = norm.meta.get("val", layer.meta.get("val"))
+    own, other = annotation_of(layer), annotation_of(norm)
+    if own is None or other is None:
+        set_annotation(layer, own or other)
+        return
+    joined = replace(
+        own,
+        output=other.output,
+        shares=(*own.shares, *other.shares),
+        groups=(*own.groups, *other.groups),
+        is_output=other.is_output,
+    )
+    set_annotation(layer, joined)

@@ -1,0 +1,51 @@
+"""Let training round the weights that inference has, with their batch norm folded in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.scaled_layer import scale_layer, scaled_layer_of
+from quantfx.patterns.schema import argument_value
+
+_BATCH_NORM = torch.ops.aten.batch_norm.default
+
+
+@dataclass(frozen=True)
+class FuseQatConvBn(Pass):
+    """``norm(conv(x, w, b)) -> norm(conv(x, w * s) / s + b)``, s = gamma / sqrt(var + eps).
+
+    Where annotate-conv-bn matched; a graph that is not for training has no such match. The batch
+    norm stays, with its eps, momentum and parameters, and trains as before.
+    """
+
+    name: ClassVar[str] = "fuse-qat-conv-bn"
+    requires: ClassVar[frozenset[str]] = frozenset({"annotated"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite around every batch norm that was annotated with a layer."""
+        remarks: list[Remark] = []
+        for path, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for layer, norm in list(_annotated(graph_module)):
+                scale_layer(editor, layer, norm)
+                remarks.append(Remark("applied", path, norm.name, f"with {layer.name}"))
+        return PassResult(bool(remarks), tuple(remarks), {"fused": len(remarks)})
+
+
+def _annotated(module: GraphModule) -> Iterator[tuple[Node, Node]]:
+    """Yield each annotated batch norm behind the anchor of its match."""
+    for norm in module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
+        layer, annotation = argument_value(norm, "input"), annotation_of(norm)
+        if not isinstance(layer, Node) or annotation is None or layer.name != annotation.match:
+            continue
+        if scaled_layer_of(layer) is None:
+            yield layer, norm

@@ -1,0 +1,43 @@
+"""From a spec to the module that fake-quantizes as it says."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
+from quantfx.passes.errors import SpecError
+from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
+from quantfx.passes.moving_fake_quantize import MovingFakeQuantize
+from quantfx.passes.placeholder_observer import PlaceholderObserver
+from quantfx.passes.spec import CastSpec, Concrete
+from quantfx.passes.weight_fake_quantize import WeightFakeQuantize
+
+
+def make_fake_quantize(
+    spec: Concrete, label: str, *, weight: Tensor | None, learn_scale: bool
+) -> nn.Module:
+    """Return a fresh fake-quantize module.
+
+    Args:
+        spec: What the tensor is quantized to. Its ``observer`` finds where a learned scale starts;
+            otherwise activations follow a moving average, and weights their own range.
+        label: Name of the tensor, used in errors.
+        weight: The tensor, or one of its shape, if it is a weight; None for an activation.
+        learn_scale: Make the scale a parameter.
+
+    Raises:
+        SpecError: the spec makes an observer of its own, of which no gradient is known.
+    """
+    if isinstance(spec, CastSpec):
+        return PlaceholderObserver(spec, label)  # half precision rounds finer than any gradient
+    if not isinstance(spec.observer, str):
+        raise SpecError(
+            f"{label}: '{spec}' makes an observer of its own, which cannot fake-quantize; name one "
+            "of quantfx's observers, or quantize after training"
+        )
+    if spec.dynamic:
+        return DynamicFakeQuantize(spec, label)
+    if learn_scale:
+        channels = 1 if weight is None or spec.axis is None else weight.shape[spec.axis]
+        return LearnedFakeQuantize(spec, channels, label)
+    return MovingFakeQuantize(spec, label) if weight is None else WeightFakeQuantize(spec, label)

@@ -1,0 +1,46 @@
+"""Fake quantization of activations, with a range that follows the batches."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.agree import agreed_range
+from quantfx.passes.fake_quantize import FakeQuantize, fake_quantized
+from quantfx.passes.moving_average_observer import MovingAverageObserver
+from quantfx.passes.observer import QParams
+from quantfx.passes.spec import QuantSpec
+
+
+class MovingFakeQuantize(FakeQuantize):
+    """Rounds with the qparams of a moving average of each batch's range.
+
+    Args:
+        spec: Per-tensor.
+        label: Name of the tensor, used in errors.
+
+    Attributes:
+        range: The average.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str = "") -> None:
+        super().__init__(spec, label)
+        self.range = MovingAverageObserver(spec, label)
+
+    def observe(self, x: Tensor) -> None:
+        """Move the range towards that of ``x``, and of what other processes see."""
+        low, high = torch.aminmax(x)
+        self.range.follow(*agreed_range(low, high, None if self.calibrating else self.group))
+
+    @property
+    def observed(self) -> bool:
+        """Whether any batch was seen."""
+        return self.range.observed
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Return ``x`` on the grid of the range seen so far."""
+        return fake_quantized(x, self.range.calculate_qparams())
+
+    def qparams_of(self, x: Tensor | None) -> QParams:
+        """Return the qparams of the range seen so far."""
+        return self.range.calculate_qparams()

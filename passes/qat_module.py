@@ -1,0 +1,69 @@
+"""A graph with fake-quantize modules, which trains as any module does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from torch.fx import GraphModule
+
+from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
+from quantfx.passes.fake_quantize import FakeQuantize
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
+from quantfx.passes.mode import Mode
+from quantfx.passes.switch_modes import BATCH_NORM_MODE
+
+
+class QatModule(GraphModule):
+    """What ``prepare(..., qat=True)`` returns: float in, float out, rounded in between.
+
+    ``train()`` and ``eval()`` switch batch norms, dropouts and the learning of ranges; rounding
+    goes on in both. What the methods below switch is saved in ``state_dict``, as are the ranges.
+    """
+
+    def fake_quantize(self, enabled: bool = True) -> None:
+        """Round, or with False compute as the float model does."""
+        for module in self.fake_quantizes():
+            module.quantizing = enabled
+
+    def freeze_observers(self, frozen: bool = True) -> None:
+        """Keep the ranges of activations as they are; learned scales go on being trained."""
+        for module in self.fake_quantizes():
+            if isinstance(module, FakeQuantize):
+                module.frozen = frozen
+
+    def freeze_batch_norm(self, frozen: bool = True) -> None:
+        """Let batch norms in training compute with their running statistics and keep those.
+
+        Their parameters go on being trained. Weights are rounded as they will be folded with the
+        running statistics, so the last part of a training is best spent on those.
+        """
+        for _, graph_module in all_graphs(self):
+            for name, module in graph_module.named_children():
+                if isinstance(module, Mode) and name.startswith(BATCH_NORM_MODE):
+                    module.frozen = frozen
+
+    def agree_within(self, group: Any) -> None:
+        """Choose the processes that agree on the ranges they observe.
+
+        Args:
+            group: A process group of torch.distributed; ``"world"``, the default, for all
+                processes; None for each process by itself.
+        """
+        for module in self.fake_quantizes():
+            if isinstance(module, FakeQuantize):
+                module.group = group
+
+    def scale_parameters(self) -> Iterator[nn.Parameter]:
+        """Yield the learned scales, e.g. to give them a learning rate of their own."""
+        for module in self.fake_quantizes():
+            if isinstance(module, LearnedFakeQuantize):
+                yield module.scale
+
+    def fake_quantizes(self) -> Iterator[FakeQuantize | DynamicFakeQuantize]:
+        """Yield every fake-quantize module."""
+        for module in self.modules():
+            if isinstance(module, (FakeQuantize, DynamicFakeQuantize)):
+                yield module

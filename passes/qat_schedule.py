@@ -1,0 +1,42 @@
+"""When rounding begins and when ranges and batch norms stand still, in steps of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.qat_module import QatModule
+
+
+@dataclass(frozen=True)
+class QatSchedule:
+    """Switches a module by the number of the step; it can be resumed anywhere.
+
+    A common schedule rounds from the start and freezes batch norms, then ranges, for the last
+    third (Krishnamoorthi 2018, section 4.1).
+
+    Attributes:
+        fake_quantize_from: First step that rounds; before it ranges are learned on float.
+        freeze_batch_norm_from: First step with frozen batch norms; None for never.
+        freeze_observers_from: First step with frozen ranges; None for never.
+    """
+
+    fake_quantize_from: int = 0
+    freeze_batch_norm_from: int | None = None
+    freeze_observers_from: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("fake_quantize_from", "freeze_batch_norm_from", "freeze_observers_from"):
+            value = getattr(self, name)
+            if value is not None and value < 0:
+                raise PipelineError(f"{name}={value}: steps count from 0")
+
+    def apply(self, module: QatModule, step: int) -> None:
+        """Switch ``module`` as step number ``step``, from 0, wants it; call it before the step."""
+        module.fake_quantize(step >= self.fake_quantize_from)
+        module.freeze_batch_norm(_reached(step, self.freeze_batch_norm_from))
+        module.freeze_observers(_reached(step, self.freeze_observers_from))
+
+
+def _reached(step: int, first: int | None) -> bool:
+    return first is not None and step >= first

@@ -1,0 +1,99 @@
+"""A convolution or linear in training whose weight is scaled as its batch norm will scale it.
+
+``norm(layer(x, w, b)) -> norm(layer(x, w * s) / s + b)``. What is fake-quantized is ``w * s``, the
+weight that inference has once the batch norm is folded (Jacob et al. 2018, section 3.2, with the
+running variance for that of the batch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.fx import Node
+
+from quantfx.passes.batch_norm import batch_norm_scale, output_axis
+from quantfx.passes.editor import Editor
+from quantfx.patterns.schema import argument_value, resolve_op, set_argument
+
+KEY = "quantfx_scaled_layer"
+_RESHAPE = resolve_op("aten.reshape.default")
+_MUL = resolve_op("aten.mul.Tensor")
+_DIV = resolve_op("aten.div.Tensor")
+_ADD = resolve_op("aten.add.Tensor")
+
+
+@dataclass(frozen=True)
+class ScaledLayer:
+    """Names of the nodes around a scaled layer, kept in its node's meta.
+
+    Attributes:
+        weight: The scaled weight.
+        result: What the batch norm reads: the result, scaled back and with its bias.
+        norm: The batch norm.
+    """
+
+    weight: str
+    result: str
+    norm: str
+
+
+def scaled_layer_of(node: Node) -> ScaledLayer | None:
+    """Return the note on ``node``, if it is a scaled layer."""
+    value = node.meta.get(KEY)
+    return value if isinstance(value, ScaledLayer) else None
+
+
+def scale_layer(editor: Editor, layer: Node, norm: Node) -> None:
+    """Rewrite ``norm(layer(x, w, b))`` in training.
+
+    Args:
+        editor: Of their graph.
+        layer: Read by ``norm`` only; its weight and bias are constants.
+        norm: Has running statistics.
+    """
+    gamma, var = argument_value(norm, "weight"), argument_value(norm, "running_var")
+    args = (gamma, var, argument_value(norm, "eps"))
+    scale = editor.call(batch_norm_scale, args, like=norm, before=layer)
+    rescale(editor, layer, norm, (scale, scale), bias=None)
+
+
+def rescale(
+    editor: Editor, layer: Node, norm: Node, scales: tuple[Node, Node], bias: Node | None
+) -> None:
+    """Multiply the weight of ``layer`` by a scale, and divide its result by a scale.
+
+    Args:
+        editor: Of their graph.
+        layer: Read by ``norm`` only.
+        norm: The batch norm behind it.
+        scales: ``(channels,)`` each, for the weight and for the result, computed before ``layer``.
+        bias: What takes the place of the bias, which is added to the result instead.
+    """
+    weight, old_bias = argument_value(layer, "weight"), argument_value(layer, "bias")
+    dims = weight.meta["val"].dim()
+    along_weight = [-1 if axis == output_axis(layer) else 1 for axis in range(dims)]
+    along_result = [-1 if axis == 1 else 1 for axis in range(layer.meta["val"].dim())]
+
+    def shaped(value: Node, shape: list[int], before: Node) -> Node:
+        return editor.call(_RESHAPE, (value, shape), like=norm, before=before)
+
+    by_weight = shaped(scales[0], along_weight, layer)
+    scaled = editor.call(_MUL, (weight, by_weight), like=layer, before=layer, name="scaled_weight")
+    set_argument(layer, "weight", scaled)
+    if old_bias is not None:
+        set_argument(layer, "bias", bias)
+    by_result = shaped(scales[1], along_result, norm)
+    result = editor.call(_DIV, (layer, by_result), like=layer, before=norm, name="unscaled_result")
+    if old_bias is not None:
+        added = shaped(old_bias, along_result, norm)
+        result = editor.call(_ADD, (result, added), like=layer, before=norm)
+    set_argument(norm, "input", result)
+    layer.meta[KEY] = ScaledLayer(scaled.name, result.name, norm.name)
+    editor.edits += 1
+
+
+def has_single_reader(layer: Node, norm: Node) -> bool:
+    """Whether only ``norm`` reads ``layer``, so that its result may be scaled."""
+    value = layer.meta.get("val")
+    return list(layer.users) == [norm] and isinstance(value, torch.Tensor)

@@ -1,0 +1,70 @@
+"""Fix a trained graph in evaluation mode."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.mode import Mode
+from quantfx.passes.switch_modes import cumulative_momentum
+from quantfx.passes.training_graph import counts_batches
+from quantfx.patterns.schema import arguments, is_aten_call, overload
+
+
+@dataclass(frozen=True)
+class SettleModes(Pass):
+    """Undo ``switch-modes`` with the literals of evaluation; counters of batches stand still."""
+
+    name: ClassVar[str] = "settle-modes"
+    breaks: ClassVar[frozenset[str]] = frozenset({"trainable"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Replace every mode node."""
+        count = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in graph_module.graph.find_nodes(op="call_module"):
+                if isinstance(attribute(graph_module, str(node.target)), Mode):
+                    _settle(editor, node, False)
+                    delattr(graph_module, str(node.target))
+            averages = graph_module.graph.find_nodes(op="call_function", target=cumulative_momentum)
+            for node in averages:
+                _settle(editor, node, 0.0)  # what nn.BatchNorm2d passes in evaluation
+            if editor.edits:
+                editor.drop_unused_attributes()
+                count += editor.edits
+        return PassResult(count > 0, stats={"settled": count})
+
+
+def _settle(editor: Editor, node: Node, value: object) -> None:
+    for user in list(node.users):
+        if counts_batches(user):
+            editor.erase(user)
+        elif user.target is operator.mul:
+            _settle(editor, user, 0.0)
+        else:
+            _put(user, node, value)
+    editor.erase(node)
+
+
+def _put(user: Node, node: Node, value: object) -> None:
+    """Pass ``value`` for ``node``, and leave trailing defaults out, as torch.export does."""
+
+    def put(argument: Any) -> Any:
+        return value if argument is node else argument
+
+    user.args = tuple(put(argument) for argument in user.args)
+    user.kwargs = {name: put(argument) for name, argument in user.kwargs.items()}
+    if not is_aten_call(user):
+        return
+    defaults = [argument.default for argument in arguments(overload(user)).values()]
+    kept = list(user.args)
+    while kept and not isinstance(kept[-1], Node) and kept[-1] == defaults[len(kept) - 1]:
+        kept.pop()
+    user.args = tuple(kept)

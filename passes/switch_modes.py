@@ -1,0 +1,98 @@
+"""Let ``train()`` and ``eval()`` switch the operators of a graph captured for training."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.mode import Mode
+from quantfx.passes.training_graph import CUMULATIVE, MODE_KEY, counts_batches
+from quantfx.patterns.schema import argument_value, set_argument
+
+_BATCH_NORM = torch.ops.aten.batch_norm.default
+MODE, BATCH_NORM_MODE = "training_mode", "batch_norm_mode"
+
+
+def cumulative_momentum(batches: Tensor) -> float:
+    """Return the factor of a cumulative average: 1 / the number of batches, this one included."""
+    return 1.0 / max(int(batches), 1)
+
+
+@dataclass(frozen=True)
+class SwitchModes(Pass):
+    """Arguments that differ between training and evaluation read a `Mode` instead of a literal.
+
+    1. ``batch_norm(..., training=True) -> batch_norm(..., training=batch_norm_mode())``; flags of
+       other operators alike, with a mode of their own, so that batch norms can be frozen alone
+    2. ``dropout_p=0.1 -> dropout_p=training_mode() * 0.1``
+    3. ``num_batches_tracked += 1 -> num_batches_tracked += batch_norm_mode()``
+    4. ``momentum=None``, a cumulative average ``-> momentum=cumulative_momentum(batches)``
+
+    A graph that was not captured for training has no such arguments.
+    """
+
+    name: ClassVar[str] = "switch-modes"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite what the capture noted."""
+        count = 0
+        for _, graph_module in all_graphs(module):
+            modes = _Modes(Editor(graph_module, self.name))
+            batches: Node | None = None
+            for node in list(graph_module.graph.nodes):
+                if counts_batches(node):
+                    set_argument(node, "other", modes.of(BATCH_NORM_MODE))
+                    batches = node.args[0]  # the batch norm that it belongs to comes next
+                    count += 1
+                for name in node.meta.pop(MODE_KEY, ()):
+                    modes.switch(node, name)
+                    count += 1
+                if node.target is _BATCH_NORM and argument_value(node, "momentum") == CUMULATIVE:
+                    set_argument(node, "momentum", modes.cumulative(node, batches))
+                    count += 1
+        return PassResult(count > 0, stats={"switched": count})
+
+
+class _Modes:
+    """The mode nodes of one graph, made where they are first needed."""
+
+    def __init__(self, editor: Editor) -> None:
+        self._editor = editor
+        self._nodes: dict[str, Node] = {}
+
+    def of(self, name: str) -> Node:
+        """Return the node that yields the mode ``name``, at the head of the graph."""
+        if name not in self._nodes:
+            editor = self._editor
+            free = editor.free_name(name)
+            nodes = list(editor.graph.nodes)
+            first = next(node for node in nodes if node.op != "placeholder")
+            # Like the first node of all: an input, which belongs to no module.
+            self._nodes[name] = editor.call_module(
+                free, Mode(), before=first, like=nodes[0], val=True
+            )
+        return self._nodes[name]
+
+    def switch(self, node: Node, name: str) -> None:
+        """Let the argument ``name`` of ``node`` follow the mode."""
+        given = argument_value(node, name)
+        if isinstance(given, bool):
+            is_norm = node.target is _BATCH_NORM
+            set_argument(node, name, self.of(BATCH_NORM_MODE if is_norm else MODE))
+            return
+        mode = self.of(MODE)
+        chance = self._editor.call(operator.mul, (mode, given), like=node, before=node, val=given)
+        set_argument(node, name, chance)
+
+    def cumulative(self, norm: Node, batches: Node | None) -> Node:
+        """Return the momentum of a batch norm that averages over all batches alike."""
+        args = (batches,)
+        return self._editor.call(cumulative_momentum, args, like=norm, before=norm, val=1.0)

@@ -1,0 +1,162 @@
+"""The graph of a model in training, with a note on every argument that depends on the mode."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.canonical_order import module_scope
+from quantfx.passes.errors import CaptureError
+from quantfx.passes.export_graph import export_graph
+from quantfx.passes.graphs import all_graphs
+from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+
+MODE_KEY = "quantfx_mode"
+# Stands for ``momentum=None``, a cumulative average, which torch.export cannot trace: its factor
+# is computed from a counter's value. No batch norm has a momentum below zero.
+CUMULATIVE = -1.0
+_ADD = torch.ops.aten.add_.Tensor
+_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+
+
+def training_graph(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None, dynamic_shapes: Any
+) -> GraphModule:
+    """Return the graph of ``model`` in training mode.
+
+    The model is exported in both modes. The graphs may differ in literals, such as the ``train`` of
+    a dropout: each node of the result lists these under ``meta[MODE_KEY]``. A submodule that is in
+    eval mode while the model trains stays so, as a frozen batch norm; a model that is in eval mode
+    altogether is exported as after ``train()``.
+
+    Raises:
+        CaptureError: torch.export rejects the model, or it does something else in training than in
+            evaluation; names the first operator.
+    """
+    twin = _twin(model)
+    if not any(module.training for module in twin.modules()):
+        twin.train()
+    for module in twin.modules():
+        if isinstance(module, _BATCH_NORMS) and module.momentum is None:
+            module.momentum = CUMULATIVE
+    training = export_graph(twin, args, kwargs, dynamic_shapes)
+    evaluation = export_graph(twin.eval(), args, kwargs, dynamic_shapes)
+    others = dict(all_graphs(evaluation))
+    for path, graph_module in all_graphs(training):
+        if path not in others:
+            raise CaptureError(f"training runs a graph {path} that evaluation does not: {_FIX}")
+        _compare(graph_module, others[path])
+    return training
+
+
+_FIX = (
+    "only the arguments of operators may depend on the mode, as in nn.Dropout and nn.BatchNorm2d. "
+    "Call eval() on that submodule before the capture to train without it"
+)
+
+
+def counts_batches(node: Node) -> bool:
+    """Whether ``node`` is a batch norm's ``num_batches_tracked += 1``, there in training only."""
+    counter = node.args[0] if node.target is _ADD else None
+    return (
+        isinstance(counter, Node)
+        and counter.op == "get_attr"
+        and str(counter.target).endswith("num_batches_tracked")
+        and not node.users
+    )
+
+
+def _twin(model: nn.Module) -> nn.Module:
+    """Return a copy of the modules that holds the very tensors, so that modes can be set on it."""
+    tensors = [*model.parameters(), *model.buffers()]
+    try:
+        return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
+    except Exception as error:  # whatever a module of the user's cannot copy
+        raise CaptureError(
+            f"{type(model).__name__} cannot be copied, which capturing both modes needs: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _compare(training: GraphModule, evaluation: GraphModule) -> None:
+    """Write the notes on the nodes of ``training``."""
+    twins: dict[Node, Node] = {}
+    ours = [node for node in training.graph.nodes if not _is_passive(node)]
+    theirs = [node for node in evaluation.graph.nodes if not _is_passive(node)]
+    _pair_inputs(training, evaluation, twins)
+    for node, other in zip_longest(ours, theirs):
+        if node is None or other is None or node.target != other.target:
+            raise CaptureError(_differs(node, other))
+        twins[node] = other
+        names = tuple(_changing(node, other, twins))
+        if names:
+            node.meta[MODE_KEY] = names
+
+
+def _is_passive(node: Node) -> bool:
+    return node.op in ("placeholder", "get_attr") or counts_batches(node)
+
+
+def _pair_inputs(training: GraphModule, evaluation: GraphModule, twins: dict[Node, Node]) -> None:
+    for op in ("placeholder", "get_attr"):
+        found = {node.target: node for node in evaluation.graph.find_nodes(op=op)}
+        for node in training.graph.find_nodes(op=op):
+            if node.target in found:
+                twins[node] = found[node.target]
+
+
+def _changing(node: Node, other: Node, twins: Mapping[Node, Node]) -> Iterator[str]:
+    """Yield the arguments that are literals, and others in evaluation."""
+    for name, ours, theirs in _arguments(node, other):
+        if _same(ours, theirs, twins):
+            continue
+        is_flag = ours is True and theirs is False
+        is_probability = isinstance(ours, float) and theirs == 0.0
+        if not is_flag and not is_probability:
+            raise CaptureError(
+                f"{node.name}.{name} ({node.target}){_where(node)} is {ours} in training and "
+                f"{theirs} in evaluation: {_FIX}"
+            )
+        yield name
+
+
+def _arguments(node: Node, other: Node) -> Iterator[tuple[str, Any, Any]]:
+    if is_aten_call(node):
+        for name in arguments(overload(node)):
+            yield name, argument_value(node, name), argument_value(other, name)
+    else:
+        yield "args", node.args, other.args
+        yield "kwargs", node.kwargs, other.kwargs
+
+
+def _same(ours: Any, theirs: Any, twins: Mapping[Node, Node]) -> bool:
+    if isinstance(ours, Node):
+        return twins.get(ours) is theirs
+    if isinstance(ours, (list, tuple)):
+        return (
+            isinstance(theirs, (list, tuple))
+            and len(ours) == len(theirs)
+            and all(_same(a, b, twins) for a, b in zip(ours, theirs, strict=True))
+        )
+    if isinstance(ours, dict):
+        return ours.keys() == theirs.keys() and all(
+            _same(value, theirs[key], twins) for key, value in ours.items()
+        )
+    return type(ours) is type(theirs) and bool(ours == theirs)
+
+
+def _differs(node: Node | None, other: Node | None) -> str:
+    here = "nothing" if node is None else f"{node.target}{_where(node)}"
+    there = "nothing" if other is None else f"{other.target}{_where(other)}"
+    return f"the model calls {here} in training where it calls {there} in evaluation: {_FIX}"
+
+
+def _where(node: Node) -> str:
+    scope = module_scope(node)
+    return f" in module '{scope}'" if scope else ""

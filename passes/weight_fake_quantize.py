@@ -1,0 +1,57 @@
+"""Fake quantization of weights, which are all there in each step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.fake_quantize import FakeQuantize, fake_quantized
+from quantfx.passes.observer import QParams
+from quantfx.passes.qparams import largest_pair_sums, qparams_from_range, scale_above_pair_sums
+from quantfx.passes.spec import QuantSpec
+
+
+class WeightFakeQuantize(FakeQuantize):
+    """Rounds with the qparams of the weight's range as it is now; it remembers nothing.
+
+    A pair bound holds in every step, so that training sees the scales of a CPU without VNNI.
+    """
+
+    def observe(self, x: Tensor) -> None:
+        """Do nothing: the range is that of each call's own weight."""
+
+    @property
+    def observed(self) -> bool:
+        """True: it needs no data."""
+        return True
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Return ``x`` on the grid of its range."""
+        return fake_quantized(x, weight_qparams(x.detach(), self.spec))
+
+    def qparams_of(self, x: Tensor | None) -> QParams:
+        """Return the qparams of the weight ``x``."""
+        if x is None:
+            raise CalibrationError(
+                f"the weight of {self.label} is computed from data: keep that operator float"
+            )
+        return weight_qparams(x, self.spec)
+
+
+def weight_qparams(weight: Tensor, spec: QuantSpec) -> QParams:
+    """Return the qparams of the range of ``weight``, pair-bounded if the spec says so.
+
+    Args:
+        weight: ``(out, in / groups, *kernel)`` or ``(N, K)``, without gradient.
+        spec: Per-tensor, or per-channel along its axis.
+    """
+    if spec.axis is None:
+        low, high = torch.aminmax(weight)
+    else:
+        low, high = torch.aminmax(weight.movedim(spec.axis, 0).flatten(1), dim=1)
+    qparams = qparams_from_range(low, high, spec)
+    sums = largest_pair_sums(weight, spec)
+    if sums is None:
+        return qparams
+    return QParams(scale_above_pair_sums(qparams.scale, sums), qparams.zero_point, spec)
