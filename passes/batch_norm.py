@@ -42,6 +42,17 @@ class NormStatistics:
         shift = shift * self.scale
         return shift if self.beta is None else shift + self.beta.double()
 
+    def single_precision(self, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return scale and folded bias by way of ``rsqrt``, in the dtype of the statistics.
+
+        The order of operations is that of ``torch.nn.utils.fuse_conv_bn_weights``.
+        """
+        gamma = torch.ones_like(self.var) if self.gamma is None else self.gamma
+        beta = torch.zeros_like(self.mean) if self.beta is None else self.beta
+        shift = torch.zeros_like(self.mean) if bias is None else bias
+        reciprocal = torch.rsqrt(self.var + self.eps)
+        return gamma * reciprocal, (shift - self.mean) * reciprocal * gamma + beta
+
 
 def statistics_of(editor: Editor, norm: Node) -> NormStatistics:
     """Return what the batch norm ``norm`` is given.

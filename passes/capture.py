@@ -59,7 +59,9 @@ def capture(
     recompile(module)
     module.train(training)
     record_inputs(module, example_inputs, example_kwargs or {})
-    return (pipeline or (CANONICALIZE_TRAINING if training else CANONICALIZE)).run(module)
+    if pipeline is None:
+        pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE
+    return pipeline.run(module)
 
 
 def _require_eval(model: nn.Module) -> None:

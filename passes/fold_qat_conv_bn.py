@@ -15,6 +15,7 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.errors import PassError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.scaled_layer import KEY, ScaledLayer, scaled_layer_of
+from quantfx.passes.training_graph import COUNTS, counts_batches
 from quantfx.patterns.schema import argument_value, set_argument
 
 
@@ -23,7 +24,14 @@ class FoldQatConvBn(Pass):
     """``norm(conv(x, observe(w * s)) / s + b) -> conv(x, observe(w_folded), b_folded)``.
 
     The folded weight is the one that training rounded, to the bit.
+
+    Attributes:
+        by_rsqrt: Fold with ``w * (gamma * rsqrt(var + eps))`` instead, and the bias in single
+            precision, as PT2E's conversion does: a few of a million weights then round to the other
+            neighbour than in training.
     """
+
+    by_rsqrt: bool = False
 
     name: ClassVar[str] = "fold-qat-conv-bn"
 
@@ -36,14 +44,16 @@ class FoldQatConvBn(Pass):
             for layer in list(nodes.values()):
                 note = scaled_layer_of(layer)
                 if note is not None:
-                    _fold(editor, layer, note, nodes)
+                    _fold(editor, layer, note, nodes, by_rsqrt=self.by_rsqrt)
                     remarks.append(Remark("applied", path, note.norm, f"into {layer.name}"))
             if editor.edits:
                 editor.drop_unused_attributes()
         return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
 
 
-def _fold(editor: Editor, layer: Node, note: ScaledLayer, nodes: dict[str, Node]) -> None:
+def _fold(
+    editor: Editor, layer: Node, note: ScaledLayer, nodes: dict[str, Node], *, by_rsqrt: bool
+) -> None:
     missing = [name for name in (note.weight, note.result, note.norm) if name not in nodes]
     if missing:
         raise PassError(
@@ -56,16 +66,32 @@ def _fold(editor: Editor, layer: Node, note: ScaledLayer, nodes: dict[str, Node]
     if weight is None:
         raise PassError(f"the weight of {layer.name} is no constant any more")
     statistics = statistics_of(editor, norm)
-    raw = raw_scale(statistics.gamma, statistics.var, statistics.eps)
-    folded = scale_channels(weight.detach(), raw.detach(), layer)
-    editor.replace(scaled, editor.changed_constant(weight_node, folded, before=scaled))
     old_bias = _bias_of(result, layer)
-    bias = statistics.folded_bias(editor.stored(old_bias)).to(weight.dtype).detach()
+    scale, bias = statistics.single_precision(editor.stored(old_bias))
+    if not by_rsqrt:
+        scale = raw_scale(statistics.gamma, statistics.var, statistics.eps)
+        bias = statistics.folded_bias(editor.stored(old_bias))
+    bias = bias.to(weight.dtype).detach()
+    folded = scale_channels(weight.detach(), scale.detach(), layer)
+    editor.replace(scaled, editor.changed_constant(weight_node, folded, before=scaled))
     _take_over(layer, norm)
+    counters = _counters(norm)
     editor.replace(norm, layer)
     editor.erase_unused(result, scale_of_weight)
+    for counter in counters:
+        editor.erase(counter)
     _put_bias(editor, layer, old_bias, bias, weight_node)
     del layer.meta[KEY]
+
+
+def _counters(norm: Node) -> list[Node]:
+    """Return what counts the batches of ``norm``, which has no more use."""
+    owner = str(argument_value(norm, "running_mean").target).rpartition(".")[0]
+    return [
+        node
+        for node in norm.graph.find_nodes(op="call_function", target=COUNTS)
+        if counts_batches(node) and str(node.args[0].target).rpartition(".")[0] == owner
+    ]
 
 
 def _bias_of(result: Node, layer: Node) -> Node | None:

@@ -21,7 +21,7 @@ MODE_KEY = "quantfx_mode"
 # Stands for ``momentum=None``, a cumulative average, which torch.export cannot trace: its factor
 # is computed from a counter's value. No batch norm has a momentum below zero.
 CUMULATIVE = -1.0
-_ADD = torch.ops.aten.add_.Tensor
+COUNTS = torch.ops.aten.add_.Tensor
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
@@ -63,7 +63,7 @@ _FIX = (
 
 def counts_batches(node: Node) -> bool:
     """Whether ``node`` is a batch norm's ``num_batches_tracked += 1``, there in training only."""
-    counter = node.args[0] if node.target is _ADD else None
+    counter = node.args[0] if node.target is COUNTS else None
     return (
         isinstance(counter, Node)
         and counter.op == "get_attr"

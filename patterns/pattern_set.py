@@ -94,6 +94,16 @@ class PatternSet:
             self._require(name)
         return self._keep(lambda template: template.name not in names)
 
+    def only(self, *names: str) -> PatternSet:
+        """Return the named templates alone.
+
+        Raises:
+            PatternError: there is none of a name; names the nearest one.
+        """
+        for name in names:
+            self._require(name)
+        return self._keep(lambda template: template.name in names)
+
     def group(self, name: str) -> PatternSet:
         """Return the templates of one group; empty if the set has none of it."""
         return self._keep(lambda template: template.group == name)

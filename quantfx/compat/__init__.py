@@ -12,7 +12,7 @@ from quantfx.compat.export_utils import (
     move_exported_model_to_train,
 )
 from quantfx.compat.lowering import lower_pt2e_quantized_to_x86
-from quantfx.compat.prepare import prepare_pt2e
+from quantfx.compat.prepare import prepare_pt2e, prepare_qat_pt2e
 from quantfx.compat.quantizer import Quantizer
 from quantfx.compat.specs import (
     DerivedQuantizationSpec,
@@ -58,4 +58,5 @@ __all__ = [
     "move_exported_model_to_eval",
     "move_exported_model_to_train",
     "prepare_pt2e",
+    "prepare_qat_pt2e",
 ]

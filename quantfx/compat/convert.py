@@ -13,6 +13,7 @@ from quantfx.compat.name_frozen_params import NameFrozenParams
 from quantfx.compat.port_metadata import PortMetadata
 from quantfx.compat.rebind import rebind_annotations
 from quantfx.compat.take_over import take_over
+from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.pipeline import Pipeline
@@ -20,7 +21,8 @@ from quantfx.passes.remove_dead_code import RemoveDeadCode
 
 CONVERT = Pipeline(
     (
-        AdoptObservers(),  # first: insert-qdq knows our observers only
+        FoldQatConvBn(by_rsqrt=True),  # first: fake-quantizes are asked about folded weights
+        AdoptObservers(),  # before insert-qdq, which knows our observers only
         InsertQDQ(),
         RemoveDeadCode(),  # a result may have been observed that nothing reads
         MergeFloatReaders(),

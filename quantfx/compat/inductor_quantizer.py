@@ -43,7 +43,7 @@ _WORDS: dict[Any, str] = {
 _OPS = tuple(dict.fromkeys(_WORDS.values()))
 _ON_REQUEST = ("matmul",)
 # Checks of what Inductor can fuse, fold or run afterwards; PT2E quantizers leave those to it.
-_LATER_CHECKS = {"distinct", "dies_here", "float32"}
+_LATER_CHECKS = {"distinct", "dies_here", "float32", "follows_mode", "batched"}
 _STORED = "constant"
 _UNSHAPED = ("conv", "linear")
 
@@ -56,6 +56,7 @@ class InductorQuantizer(Quantizer):
     """
 
     patterns: ClassVar[PatternSet]
+    training_patterns: ClassVar[PatternSet] = PatternSet("none", (), ())
     passes: ClassVar[Pipeline]
 
     def __init__(self) -> None:
@@ -93,9 +94,10 @@ class InductorQuantizer(Quantizer):
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Annotate ``model``, config by config; nodes with an annotation are left alone."""
-        context = self._context()
-        words = context.recipe.patterns.vocabulary if context.recipe else {}
+        recipe = self._context(False).recipe
+        words = recipe.patterns.vocabulary if recipe else {}
         for selected, config in self._selections(words):
+            context = self._context(config is not None and bool(config.is_qat))
             Round(model, self.passes, context).run(selected, config)
         return model
 
@@ -113,8 +115,9 @@ class InductorQuantizer(Quantizer):
 
     @classmethod
     @functools.cache
-    def _context(cls) -> Context:
-        recipe = x86(patterns=_as_others_match(cls.patterns)).recipe
+    def _context(cls, qat: bool) -> Context:
+        patterns = cls.training_patterns | cls.patterns if qat else cls.patterns
+        recipe = x86(patterns=_as_others_match(patterns)).recipe
         config = Config()
         for op in _ON_REQUEST:  # which configs reach them is decided here, not there
             config = config.op(op, "static")

@@ -10,6 +10,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from quantfx.compat.specs import ANNOTATION_KEY, QuantizationAnnotation, SharedQuantizationSpec
+from quantfx.passes.annotate_conv_bn import AnnotateConvBn
 from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.base import Context
 from quantfx.passes.canonical_order import module_scope, module_stack
@@ -80,7 +81,7 @@ class Round:
             config: The specs; None notes that the matches stay float.
         """
         nodes = [node for _, each in all_graphs(self.model) for node in each.graph.nodes]
-        anchors = self._anchors()
+        anchors, trained = self._anchors(), self._trained()
         barred = {node for node in _behind_repeated_linears(nodes) if node.target not in anchors}
         barred.update(node for node in nodes if _is_integer(node))
         for node in nodes:
@@ -93,10 +94,19 @@ class Round:
                 if config is None and found is None and node.target in anchors:
                     found = replace(_TAKEN, match=node.name)  # float, whatever its inputs are
                 if found is not None and found.match and ANNOTATION_KEY not in node.meta:
-                    node.meta[ANNOTATION_KEY] = _written(node, found, config)
+                    written = _written(node, found, config)
+                    if config is not None and found.is_output and found.template in trained:
+                        written.output_qspec = config.output_activation
+                    node.meta[ANNOTATION_KEY] = written
         finally:
             for node in nodes:
                 set_annotation(node, None)
+
+    def _trained(self) -> set[str]:
+        """Return the labels of matches with a batch norm, whose result PT2E observes as well."""
+        patterns = self.context.recipe.patterns if self.context.recipe else None
+        templates = patterns.group(AnnotateConvBn.group).templates if patterns else ()
+        return {variant.label for template in templates for variant in template.variants()}
 
     def _anchors(self) -> set[object]:
         recipe = self.context.recipe

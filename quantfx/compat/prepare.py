@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,10 +14,12 @@ from quantfx.compat.annotate_with import AnnotateWith
 from quantfx.compat.create_observers import CreateObservers
 from quantfx.compat.errors import ArgumentError, as_raised
 from quantfx.compat.export_utils import forbid_train_eval
+from quantfx.compat.fuse_conv_bn import FuseConvBn
 from quantfx.compat.rebind import rebind_annotations
 from quantfx.compat.strip_guards import StripGuards
 from quantfx.compat.take_over import take_over
 from quantfx.compat.transform_for_annotation import TransformForAnnotation
+from quantfx.passes.clone import clone, keep, owned
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.insert_observers import InsertObservers
@@ -50,6 +53,15 @@ def prepare_pipeline(quantizer: Any) -> Pipeline:
     )
 
 
+def prepare_qat_pipeline(quantizer: Any) -> Pipeline:
+    """Return what ``prepare_qat_pt2e`` runs: batch norms stay, and scale the weights they follow.
+
+    The scaled weight is put there last, when all annotations speak of slots and no longer of nodes.
+    """
+    pipeline = prepare_pipeline(quantizer).without(FoldBatchNorm.name)
+    return pipeline.before(InsertObservers.name, FuseConvBn())
+
+
 def prepare_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) -> GraphModule:
     """Return ``model`` with the observers that ``quantizer`` asks for, ready to calibrate.
 
@@ -63,12 +75,36 @@ def prepare_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) ->
         ArgumentError: ``model`` is not a graph.
         AnnotationError: the quantizer annotated something that cannot be observed.
     """
+    return _prepare(model, prepare_pipeline(quantizer), inplace, keep)
+
+
+def prepare_qat_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) -> GraphModule:
+    """Return ``model`` with the fake-quantize modules that ``quantizer`` asks for, to train.
+
+    Batch norms keep their eps and momentum. The result has parameters of its own: training it
+    changes neither the model that was exported nor any copy.
+
+    Args:
+        model: From ``torch.export.export(...).module()`` of a model in training mode.
+        quantizer: Anything with the methods of ``Quantizer``.
+        inplace: Make ``model`` itself the prepared one too; False leaves it as it is.
+
+    Raises:
+        ArgumentError: ``model`` is not a graph.
+        AnnotationError: the quantizer annotated something that cannot be observed.
+    """
+    return _prepare(model, prepare_qat_pipeline(quantizer), inplace, owned)
+
+
+def _prepare(
+    model: GraphModule, pipeline: Pipeline, inplace: bool, tensor: Callable[[Tensor], Tensor]
+) -> GraphModule:
     if not isinstance(model, GraphModule):
         raise ArgumentError(
             f"a {type(model).__name__} is no graph: use torch.export.export(...).module()"
         )
     with as_raised():
-        prepared = prepare_pipeline(quantizer).run(model)
+        prepared = pipeline.run(clone(model, tensor) if tensor is not keep else model)
     rebind_annotations(prepared)
     _warn_of_linears(prepared)
     forbid_train_eval(prepared)

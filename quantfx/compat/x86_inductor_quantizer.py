@@ -29,6 +29,7 @@ class X86InductorQuantizer(InductorQuantizer):
     """Annotates for oneDNN on CPUs what the templates of set ``pt2e`` match."""
 
     patterns = load("pt2e")
+    training_patterns = load("qat").only("conv2d_bn_add", "conv2d_bn")
     passes = Pipeline(tuple(each for each in PREPARE if isinstance(each, Annotate)))
 
 

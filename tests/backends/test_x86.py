@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quantfx import backends
-from quantfx.backends.x86 import CONVERT, PREPARE, pattern_set, x86
+from quantfx.backends.x86 import CONVERT, FINISH_TRAINING, PREPARE, pattern_set, x86
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.spec import QuantSpec
@@ -19,8 +19,12 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_pipelines_as_text() -> None:
     assert str(PREPARE) == (
-        "check-config, remove-dead-code, fold-batch-norm, annotate-conv, annotate-linear, "
-        "annotate-matmul, annotate-mul, annotate-max-pool, propagate, share, insert-observers"
+        "check-config, remove-dead-code, fold-batch-norm, annotate-conv-bn, fuse-qat-conv-bn, "
+        "annotate-conv, annotate-linear, annotate-matmul, annotate-mul, annotate-max-pool, "
+        "propagate, share, insert-observers"
+    )
+    assert str(FINISH_TRAINING) == (
+        "settle-modes, inline-no-grad, remove-dropout, fold-qat-conv-bn, fold-batch-norm"
     )
     assert str(CONVERT) == "insert-qdq, fold-weights, tidy"
     assert Pipeline.parse(str(PREPARE)).elements == PREPARE.elements

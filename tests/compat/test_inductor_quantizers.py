@@ -210,8 +210,9 @@ def test_xpu_shares_observers_as_recorded(name: str) -> None:
     }
 
 
-def test_xpu_is_x86_less_max_pooling() -> None:
-    kept = set(compat.X86InductorQuantizer.passes.names) - {"annotate-max-pool"}
+def test_xpu_is_x86_less_max_pooling_and_training() -> None:
+    left = {"annotate-max-pool", "annotate-conv-bn"}
+    kept = set(compat.X86InductorQuantizer.passes.names) - left
     assert set(compat.XPUInductorQuantizer.passes.names) == kept
     left_out = set(compat.X86InductorQuantizer.patterns.names) - set(
         compat.XPUInductorQuantizer.patterns.names

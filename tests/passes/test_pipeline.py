@@ -144,7 +144,7 @@ def test_facts_are_checked_before_anything_runs() -> None:
     with pytest.raises(PipelineError) as missing:
         PREPARE.without("share").check()
     assert str(missing.value) == (
-        "insert-observers (pass 10 of 10) needs 'shared': provided by share, which has not run on "
+        "insert-observers (pass 12 of 12) needs 'shared': provided by share, which has not run on "
         "this module"
     )
     with pytest.raises(PipelineError, match="provided by share, which comes later"):
@@ -219,12 +219,12 @@ def test_numerics_are_checked_on_request() -> None:
 def test_dumps_are_written_only_for_passes_that_changed_something(tmp_path: Path) -> None:
     PREPARE.run(graph(), x86().context, instruments=[DumpGraphs(tmp_path)])
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "04-annotate-linear.dot",
-        "04-annotate-linear.txt",
-        "09-share.dot",
-        "09-share.txt",
-        "10-insert-observers.dot",
-        "10-insert-observers.txt",
+        "06-annotate-linear.dot",
+        "06-annotate-linear.txt",
+        "11-share.dot",
+        "11-share.txt",
+        "12-insert-observers.dot",
+        "12-insert-observers.txt",
     ]
 
 

@@ -1,0 +1,59 @@
+"""Scale weights by the batch norm behind them in training, in the operators PT2E spells that in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.scaled_layer import rescale
+from quantfx.patterns.loader import load
+from quantfx.patterns.match import Match
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_PATTERNS = load("qat_pt2e").group("fuse-conv-bn")
+_ADD = resolve_op("aten.add.Tensor")
+_SQRT = resolve_op("aten.sqrt.default")
+_DIV = resolve_op("aten.div.Tensor")
+_EQ = resolve_op("aten.eq.Scalar")
+_MASKED_FILL = resolve_op("aten.masked_fill.Scalar")
+_ZEROS_LIKE = resolve_op("aten.zeros_like.default")
+
+
+@dataclass(frozen=True)
+class FuseConvBn(Pass):
+    """``norm(conv(x, w, b)) -> norm(conv(x, w * s, 0) / s + b)``, ``s = gamma / sqrt(var + eps)``.
+
+    As PT2E users and quantizers know the graph, but with each batch norm's own eps and momentum. A
+    result is divided by 1 where s is 0.
+    """
+
+    name: ClassVar[str] = "fuse-conv-bn"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite every match."""
+        fused = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for match in _PATTERNS.matcher().run(graph_module.graph):
+                _fuse(editor, match)
+                fused += 1
+        return PassResult(fused > 0, stats={"fused": fused})
+
+
+def _fuse(editor: Editor, match: Match) -> None:
+    conv, norm = match.nodes["conv"], match.nodes["bn"]
+
+    def call(target: object, *args: object) -> Node:
+        return editor.call(target, args, like=norm, before=conv)  # type: ignore[arg-type]  # overloads
+
+    shifted = call(_ADD, argument_value(norm, "running_var"), argument_value(norm, "eps"))
+    scale = call(_DIV, argument_value(norm, "weight"), call(_SQRT, shifted))
+    divisor = call(_MASKED_FILL, scale, call(_EQ, scale, 0), 1.0)
+    bias = argument_value(conv, "bias")
+    zeros = None if bias is None else call(_ZEROS_LIKE, bias)
+    rescale(editor, conv, norm, (scale, divisor), zeros)
