@@ -116,23 +116,3 @@ def set_bias(editor: Editor, layer: Node, old: Node | None, value: Tensor, weigh
         set_argument(layer, "bias", bias)
     else:
         layer.args = (*layer.args, bias)
-
-
-def batch_norm_scale(gamma: Tensor | None, var: Tensor, eps: float) -> Tensor:
-    """Return ``gamma / sqrt(var + eps)``, shape ``(channels,)``, without gradient.
-
-    A weight is multiplied by it before fake quantization, and the result divided by it again, so
-    that training rounds the weight that inference will have. Per channel the two cancel but for
-    the rounding: a gradient through them would be that of the rounding error alone. A scale of 0,
-    where a residual branch starts, counts as 1: what is multiplied by 0 cannot be divided again,
-    and gamma would never get a gradient.
-    """
-    with torch.no_grad():
-        scale = raw_scale(gamma, var, eps)
-        return scale.masked_fill(scale == 0, 1.0)
-
-
-def raw_scale(gamma: Tensor | None, var: Tensor, eps: float) -> Tensor:
-    """Return ``gamma / sqrt(var + eps)`` in the dtype of ``var``, shape ``(channels,)``."""
-    deviation = torch.sqrt(var + eps)
-    return deviation.reciprocal() if gamma is None else gamma / deviation

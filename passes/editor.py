@@ -76,16 +76,16 @@ class Editor:
         self,
         target: str,
         module: nn.Module,
-        *producers: Node,
+        *args: Any,
         after: Node | None = None,
         before: Node | None = None,
         like: Node | None = None,
         val: object = None,
     ) -> Node:
-        """Insert ``target(*producers)``, storing ``module`` under ``target`` if it is new there.
+        """Insert ``target(*args)``, storing ``module`` under ``target`` if it is new there.
 
-        The new node inherits from ``like``, by default the first producer; so does its fake value,
-        unless ``val`` is given.
+        The new node inherits from ``like``, by default the first argument, then a node; so does its
+        fake value, unless ``val`` is given.
 
         Raises:
             PassError: something else is stored under that name.
@@ -95,8 +95,8 @@ class Editor:
         elif getattr(self.module, target) is not module:
             raise PassError(f"the module has another '{target}' already: choose a free name")
         with self._at(after, before):
-            node = self.graph.create_node("call_module", target, producers, {}, target)
-        source = producers[0] if like is None else like
+            node = self.graph.create_node("call_module", target, args, {}, target)
+        source: Node = args[0] if like is None else like
         return self._made(node, source, source.meta.get("val") if val is None else val)
 
     def constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
@@ -159,6 +159,11 @@ class Editor:
             count += 1
             free = f"{target}_{count}"
         return free
+
+    def name_of(self, module: nn.Module, target: str) -> str:
+        """Return the name under which ``module`` is stored; a free one near ``target`` if none."""
+        names = (name for name, child in self.module.named_children() if child is module)
+        return next(names, None) or self.free_name(target)
 
     def replace(self, node: Node, replacement: Node) -> None:
         """Give every user of ``node`` the ``replacement`` and erase ``node``."""

@@ -10,7 +10,8 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotation import annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.batch_norm import raw_scale, scale_channels, set_bias, statistics_of
+from quantfx.passes.batch_norm import scale_channels, set_bias, statistics_of
+from quantfx.passes.batch_norm_scale import BatchNormScale, raw_scale
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import PassError
 from quantfx.passes.graphs import all_graphs
@@ -47,6 +48,7 @@ class FoldQatConvBn(Pass):
                     _fold(editor, layer, note, nodes, by_rsqrt=self.by_rsqrt)
                     remarks.append(Remark("applied", path, note.norm, f"into {layer.name}"))
             if editor.edits:
+                _drop_scales(graph_module)
                 editor.drop_unused_attributes()
         return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
 
@@ -82,6 +84,13 @@ def _fold(
         editor.erase(counter)
     _put_bias(editor, layer, old_bias, bias, weight_node)
     del layer.meta[KEY]
+
+
+def _drop_scales(module: GraphModule) -> None:
+    used = {str(node.target) for node in module.graph.find_nodes(op="call_module")}
+    for name, child in list(module.named_children()):
+        if isinstance(child, BatchNormScale) and name not in used:
+            delattr(module, name)
 
 
 def _counters(norm: Node) -> list[Node]:

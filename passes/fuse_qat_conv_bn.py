@@ -11,6 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.batch_norm_scale import BatchNormScale
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.scaled_layer import scale_layer, scaled_layer_of
@@ -34,9 +35,9 @@ class FuseQatConvBn(Pass):
         """Rewrite around every batch norm that was annotated with a layer."""
         remarks: list[Remark] = []
         for path, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
+            editor, scale = Editor(graph_module, self.name), BatchNormScale()
             for layer, norm in list(_annotated(graph_module)):
-                scale_layer(editor, layer, norm)
+                scale_layer(editor, layer, norm, scale)
                 remarks.append(Remark("applied", path, norm.name, f"with {layer.name}"))
         return PassResult(bool(remarks), tuple(remarks), {"fused": len(remarks)})
 

@@ -231,7 +231,7 @@ def _weight(producer: Node) -> Tensor | None:
         node = pending.pop()
         if node.op == "get_attr":
             continue
-        if node.op != "call_function" or not node.all_input_nodes:
+        if not node.all_input_nodes:
             return None
         pending += node.all_input_nodes
     value = producer.meta.get("val")

@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
+from quantfx.passes.batch_norm_scale import BatchNormScale
 from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
 from quantfx.passes.fake_quantize import FakeQuantize
 from quantfx.passes.graphs import all_graphs
@@ -25,8 +26,9 @@ class QatModule(GraphModule):
 
     def fake_quantize(self, enabled: bool = True) -> None:
         """Round, or with False compute as the float model does."""
-        for module in self.fake_quantizes():
-            module.quantizing = enabled
+        for module in self.modules():
+            if isinstance(module, (FakeQuantize, DynamicFakeQuantize, BatchNormScale)):
+                module.quantizing = enabled
 
     def freeze_observers(self, frozen: bool = True) -> None:
         """Keep the ranges of activations as they are; learned scales go on being trained."""

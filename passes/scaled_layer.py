@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch.fx import Node
 
-from quantfx.passes.batch_norm import batch_norm_scale, output_axis
+from quantfx.passes.batch_norm import output_axis
+from quantfx.passes.batch_norm_scale import BatchNormScale
 from quantfx.passes.editor import Editor
 from quantfx.patterns.schema import argument_value, resolve_op, set_argument
 
@@ -44,17 +44,20 @@ def scaled_layer_of(node: Node) -> ScaledLayer | None:
     return value if isinstance(value, ScaledLayer) else None
 
 
-def scale_layer(editor: Editor, layer: Node, norm: Node) -> None:
+def scale_layer(editor: Editor, layer: Node, norm: Node, module: BatchNormScale) -> None:
     """Rewrite ``norm(layer(x, w, b))`` in training.
 
     Args:
         editor: Of their graph.
         layer: Read by ``norm`` only; its weight and bias are constants.
         norm: Has running statistics.
+        module: Computes the scale; one for all layers of a graph.
     """
-    gamma, var = argument_value(norm, "weight"), argument_value(norm, "running_var")
-    args = (gamma, var, argument_value(norm, "eps"))
-    scale = editor.call(batch_norm_scale, args, like=norm, before=layer)
+    names = ("weight", "running_var", "eps")
+    args = tuple(argument_value(norm, name) for name in names)
+    val = argument_value(norm, "running_var").meta.get("val")
+    name = editor.name_of(module, "batch_norm_scale")
+    scale = editor.call_module(name, module, *args, before=layer, like=norm, val=val)
     rescale(editor, layer, norm, (scale, scale), bias=None)
 
 
@@ -91,9 +94,3 @@ def rescale(
     set_argument(norm, "input", result)
     layer.meta[KEY] = ScaledLayer(scaled.name, result.name, norm.name)
     editor.edits += 1
-
-
-def has_single_reader(layer: Node, norm: Node) -> bool:
-    """Whether only ``norm`` reads ``layer``, so that its result may be scaled."""
-    value = layer.meta.get("val")
-    return list(layer.users) == [norm] and isinstance(value, torch.Tensor)

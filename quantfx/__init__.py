@@ -8,8 +8,11 @@ from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
 from quantfx.passes.config import Config
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.qat_module import QatModule
+from quantfx.passes.qat_schedule import QatSchedule
 from quantfx.passes.report import Report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+from quantfx.qat import convert_qat, prepare_qat
 from quantfx.result import Result
 
 __version__ = "0.1.0"
@@ -17,6 +20,8 @@ __version__ = "0.1.0"
 __all__ = [
     "Config",
     "Pipeline",
+    "QatModule",
+    "QatSchedule",
     "QuantfxError",
     "QuantfxWarning",
     "Report",
@@ -24,8 +29,10 @@ __all__ = [
     "backends",
     "calibrate",
     "capture",
+    "convert_qat",
     "draw",
     "passes",
     "patterns",
+    "prepare_qat",
     "quantize",
 ]

@@ -9,13 +9,11 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
 from quantfx.passes.config import Given
-from quantfx.passes.report import make_report
-from quantfx.result import ExampleInputs, Result
+from quantfx.result import ExampleInputs, Result, choose_backend, make_result
 
 
 def quantize(
@@ -54,27 +52,14 @@ def quantize(
         ContractError: nothing is to be quantized, or a planned site was not converted.
         CalibrationError: the data is empty, non-finite, or does not fit the model.
     """
-    chosen = backends.get(backend, target="host") if isinstance(backend, str) else backend
-    if config is not None:
-        chosen = chosen.with_config(config)
+    chosen = choose_backend(backend, config)
     graph = capture(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
     prepared = chosen.prepare(graph, strict=strict)
     if calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
     quantized = chosen.convert(prepared, strict=strict)
-    target = chosen.target.name if chosen.target else "any"
-    lowering = chosen.lowering(quantized) if chosen.kernels else None
-    report = make_report(
-        graph,
-        quantized,
-        chosen.recipe,
-        target,
-        chosen.policy,
-        lowering.sites if lowering else None,
-        chosen.unverified,
-    )
     inputs = ExampleInputs(example_inputs, example_kwargs or {}, dynamic_shapes)
-    return Result(quantized, lowering, report, chosen, inputs, strict)
+    return make_result(graph, quantized, chosen, inputs, strict=strict)
 
 
 def draw(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch.fx import GraphModule
 
+from quantfx import backends
 from quantfx.backends import targets
 from quantfx.backends.backend import Backend
 from quantfx.backends.inductor import (
@@ -21,8 +22,9 @@ from quantfx.backends.inductor import (
 )
 from quantfx.backends.lowering import Lowering, require_compiled
 from quantfx.passes.compare_sites import SiteComparison
+from quantfx.passes.config import Given
 from quantfx.passes.outcome import compiled_outcomes
-from quantfx.passes.report import Report, rows_of
+from quantfx.passes.report import Report, make_report, rows_of
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
 Route = Literal["onednn", "inductor"]
@@ -188,3 +190,49 @@ class Result:
         self.report = self.report.with_compiled(rows)
         inductor_patterns.require_rows(rows, strict=strict)
         return compiled
+
+
+def choose_backend(backend: str | Backend, config: Given | None) -> Backend:
+    """Return the backend that a user asks for.
+
+    Args:
+        backend: A name, which means the backend for this host, or a backend.
+        config: What is quantized how; None leaves the backend's own.
+
+    Raises:
+        ConfigError: the config is ill-formed.
+        QuantfxError: there is no backend of that name.
+    """
+    chosen = backends.get(backend, target="host") if isinstance(backend, str) else backend
+    return chosen if config is None else chosen.with_config(config)
+
+
+def make_result(
+    graph: GraphModule,
+    quantized: GraphModule,
+    backend: Backend,
+    inputs: ExampleInputs,
+    *,
+    strict: bool,
+) -> Result:
+    """Return the result of a conversion, lowered if the backend has kernels.
+
+    Args:
+        graph: The float graph, for its size.
+        quantized: The q/dq graph.
+        backend: What made it.
+        inputs: What the model was captured with.
+        strict: Whether ``Result.module`` refuses what misses its kernel.
+    """
+    target = backend.target.name if backend.target else "any"
+    lowering = backend.lowering(quantized) if backend.kernels else None
+    report = make_report(
+        graph,
+        quantized,
+        backend.recipe,
+        target,
+        backend.policy,
+        lowering.sites if lowering else None,
+        backend.unverified,
+    )
+    return Result(quantized, lowering, report, backend, inputs, strict)

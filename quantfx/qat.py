@@ -1,0 +1,105 @@
+"""Quantization-aware training in two calls, around a training loop of the user's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from quantfx.backends.backend import Backend
+from quantfx.passes.calibrate import calibrate
+from quantfx.passes.capture import capture
+from quantfx.passes.config import Given
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.qat_module import QatModule
+from quantfx.result import ExampleInputs, Result, choose_backend, make_result
+
+_SETUP = "quantfx_qat_setup"
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What ``convert_qat`` has to know of ``prepare_qat``; kept with the module."""
+
+    backend: Backend
+    inputs: ExampleInputs
+
+
+def prepare_qat(
+    model: nn.Module,
+    example_inputs: tuple[Any, ...],
+    *,
+    calibration: Iterable[Any] | None = None,
+    backend: str | Backend = "x86",
+    config: Given | None = None,
+    learn_scales: bool = False,
+    example_kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    input_fn: Callable[[Any], Any] | None = None,
+    strict: bool = True,
+    progress: bool = True,
+) -> QatModule:
+    """Return a copy of ``model`` that computes with rounded weights and activations, to train.
+
+    Train it as any module: ``train()`` and ``eval()``, any optimizer over its ``parameters()``,
+    ``state_dict()``, autocast to bfloat16, DistributedDataParallel. It has tensors of its own.
+
+    Args:
+        model: Not changed. Submodules in eval mode, while the model is in training mode, stay so.
+        example_inputs: Positional arguments the model accepts; use ``dynamic_shapes`` or a loader
+            with ``drop_last`` if batches differ in size.
+        calibration: Batches to find ranges on before training; without them the first batches of
+            the training do that.
+        backend: A name, which means the backend for this host, or a backend.
+        config: What is quantized how; the backend's own by default.
+        learn_scales: Train the scales too (LSQ), instead of letting them follow the ranges.
+        example_kwargs: Keyword arguments the model accepts.
+        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+        input_fn: Turns what ``calibration`` yields into a batch, e.g. ``lambda b: b[0]``.
+        strict: Raise where the contract does not hold.
+        progress: Show a progress bar while calibrating.
+
+    Raises:
+        CaptureError: torch.export rejects the model, or it takes another path in training.
+        ConfigError: a rule selects nothing, or asks for what the backend cannot do.
+        ContractError: nothing is to be quantized.
+        PipelineError: the backend does not train.
+        CalibrationError: the data is empty, non-finite, or does not fit the model.
+    """
+    chosen = choose_backend(backend, config)
+    graph = capture(
+        model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes, training=True
+    )
+    prepared = chosen.prepare(graph, qat=True, learn_scales=learn_scales, strict=strict)
+    if calibration is not None:
+        calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
+    inputs = ExampleInputs(example_inputs, example_kwargs or {}, dynamic_shapes)
+    prepared.meta[_SETUP] = _Setup(chosen, inputs)
+    return prepared
+
+
+def convert_qat(trained: QatModule, *, strict: bool = True) -> Result:
+    """Return the int8 model of what ``prepare_qat`` returned, once it is trained.
+
+    Batch norms are folded into the weights, and the q/dq graph is that of calibration, with the
+    weights and ranges of the training.
+
+    Args:
+        trained: Not changed; training can go on. A copy of the module will do, too.
+        strict: Raise where the contract does not hold.
+
+    Raises:
+        CalibrationError: a tensor was never seen, neither in training nor in calibration.
+        ContractError: a planned site was not converted.
+        PipelineError: the module does not come from ``prepare_qat``.
+    """
+    setup = trained.meta.get(_SETUP) if isinstance(trained, QatModule) else None
+    if not isinstance(setup, _Setup):
+        raise PipelineError(
+            f"a {type(trained).__name__} that prepare_qat did not return: give it what that "
+            "returned, or use backend.convert"
+        )
+    quantized = setup.backend.convert(trained, strict=strict)
+    return make_result(trained, quantized, setup.backend, setup.inputs, strict=strict)
