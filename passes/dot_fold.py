@@ -141,14 +141,14 @@ def quantized_type(node: Node) -> str:
 
 
 def observed_type(module: GraphModule, node: Node) -> str:
-    """Return what an observer asks for, ``u8[0,255]``; of a foreign one its class."""
+    """Return what an observer does, ``observe u8[0,255]``; of a foreign one its class."""
     observer = attribute(module, str(node.target))
     if not isinstance(observer, (Observer, PlaceholderObserver)):
-        return type(observer).__name__
+        return f"observe {type(observer).__name__}"
     spec = observer.spec
     if isinstance(spec, CastSpec):
-        return str(spec)
-    text = f"{spec.dtype_name}[{spec.quant_min},{spec.quant_max}]"
+        return f"{observer.verb} {spec}"
+    text = f"{observer.verb} {spec.dtype_name}[{spec.quant_min},{spec.quant_max}]"
     if spec.dynamic:
         return f"{text} dynamic"
     return text if spec.axis is None else f"{text} per-channel"
@@ -190,7 +190,7 @@ def _has_qparams(node: Node) -> bool:
 def _after(module: GraphModule, node: Node, constant: Constant) -> Constant:
     """Return ``constant`` as it leaves ``node``, one of the nodes it goes through."""
     if is_observer(node):
-        return _with_step(constant, f"observe {observed_type(module, node)}")
+        return _with_step(constant, observed_type(module, node))
     scheme = "per-channel" if argument(node, "axis") is not None else "per-tensor"
     if argument(node, *_ZERO_POINT) is None:
         scheme = f"{scheme} symmetric"

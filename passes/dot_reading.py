@@ -158,7 +158,7 @@ class _GraphReader:
         if node.op == "output":
             return "output", ()
         if is_observer(node):
-            return f"observe {observed_type(self.module, node)}{self._shared(node)}", ()
+            return f"{observed_type(self.module, node)}{self._shared(node)}", ()
         if is_quantize(node) or is_dequantize(node):
             word = "q" if is_quantize(node) else "dq"
             dynamic = " dynamic" if node in self.folded.dynamic else ""

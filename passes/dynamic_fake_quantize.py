@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -25,6 +27,8 @@ class DynamicFakeQuantize(PlaceholderObserver):
     Attributes:
         quantizing: False makes it the identity.
     """
+
+    verb: ClassVar[str] = "fake-quantize"
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__(spec, label)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +27,8 @@ class FakeQuantize(Observer):
         group: Process group whose members agree on what they observe: ``"world"`` for all
             processes, if torch.distributed is initialized; None for this process alone.
     """
+
+    verb: ClassVar[str] = "fake-quantize"
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__(spec, label)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ class LearnedFakeQuantize(FakeQuantize):
         started: Whether the scale has a meaning.
     """
 
+    verb: ClassVar[str] = "learn"
     zero_point: Tensor
 
     def __init__(self, spec: QuantSpec, channels: int = 1, label: str = "") -> None:

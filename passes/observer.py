@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +36,8 @@ class Observer(nn.Module, ABC):
         label: Name of the observed tensor, used in errors.
         frozen: Whether the record is final, as it is for a constant weight.
     """
+
+    verb: ClassVar[str] = "observe"  # what a drawing says it does
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__()
