@@ -16,7 +16,7 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.errors import PassError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.scaled_layer import KEY, ScaledLayer, scaled_layer_of
-from quantfx.passes.training_graph import COUNTS, counts_batches
+from quantfx.passes.training_graph import COUNTS, counter_of
 from quantfx.patterns.schema import argument_value, set_argument
 
 
@@ -42,12 +42,15 @@ class FoldQatConvBn(Pass):
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
             nodes = {node.name: node for node in graph_module.graph.nodes}
+            matches: set[str] = set()
             for layer in list(nodes.values()):
                 note = scaled_layer_of(layer)
                 if note is not None:
                     _fold(editor, layer, note, nodes, by_rsqrt=self.by_rsqrt)
                     remarks.append(Remark("applied", path, note.norm, f"into {layer.name}"))
+                    matches.add(layer.name)
             if editor.edits:
+                _rename(graph_module, matches)
                 _drop_scales(graph_module)
                 editor.drop_unused_attributes()
         return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
@@ -86,6 +89,15 @@ def _fold(
     del layer.meta[KEY]
 
 
+def _rename(module: GraphModule, matches: set[str]) -> None:
+    """Call each match what it is now: the template of the same name without a batch norm."""
+    for node in module.graph.nodes:
+        annotation = annotation_of(node)
+        if annotation is not None and annotation.match in matches:
+            label = annotation.template.replace("_bn", "", 1)
+            set_annotation(node, replace(annotation, template=label))
+
+
 def _drop_scales(module: GraphModule) -> None:
     used = {str(node.target) for node in module.graph.find_nodes(op="call_module")}
     for name, child in list(module.named_children()):
@@ -94,13 +106,11 @@ def _drop_scales(module: GraphModule) -> None:
 
 
 def _counters(norm: Node) -> list[Node]:
-    """Return what counts the batches of ``norm``, which has no more use."""
+    """Return what counts the batches of ``norm``, which has no more use, the last one first."""
     owner = str(argument_value(norm, "running_mean").target).rpartition(".")[0]
-    return [
-        node
-        for node in norm.graph.find_nodes(op="call_function", target=COUNTS)
-        if counts_batches(node) and str(node.args[0].target).rpartition(".")[0] == owner
-    ]
+    found = norm.graph.find_nodes(op="call_function", target=COUNTS)
+    counters = [(node, counter_of(node)) for node in reversed(found)]
+    return [node for node, of in counters if of and str(of.target).rpartition(".")[0] == owner]
 
 
 def _bias_of(result: Node, layer: Node) -> Node | None:

@@ -13,7 +13,7 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.mode import Mode
 from quantfx.passes.switch_modes import cumulative_momentum
-from quantfx.passes.training_graph import counts_batches
+from quantfx.passes.training_graph import counter_of
 from quantfx.patterns.schema import arguments, is_aten_call, overload
 
 
@@ -43,8 +43,8 @@ class SettleModes(Pass):
 
 
 def _settle(editor: Editor, node: Node, value: object) -> None:
-    for user in list(node.users):
-        if counts_batches(user):
+    for user in reversed(list(node.users)):  # a counter may read another
+        if counter_of(user) is not None:
             editor.erase(user)
         elif user.target is operator.mul:
             _settle(editor, user, 0.0)

@@ -14,7 +14,7 @@ from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.mode import Mode
-from quantfx.passes.training_graph import CUMULATIVE, MODE_KEY, counts_batches
+from quantfx.passes.training_graph import CUMULATIVE, MODE_KEY, counter_of
 from quantfx.patterns.schema import argument_value, set_argument
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
@@ -48,9 +48,10 @@ class SwitchModes(Pass):
             modes = _Modes(Editor(graph_module, self.name))
             batches: Node | None = None
             for node in list(graph_module.graph.nodes):
-                if counts_batches(node):
+                counter = counter_of(node)
+                if counter is not None:
                     set_argument(node, "other", modes.of(BATCH_NORM_MODE))
-                    batches = node.args[0]  # the batch norm that it belongs to comes next
+                    batches = counter  # the batch norm that it belongs to comes next
                     count += 1
                 for name in node.meta.pop(MODE_KEY, ()):
                     modes.switch(node, name)

@@ -61,15 +61,18 @@ _FIX = (
 )
 
 
-def counts_batches(node: Node) -> bool:
-    """Whether ``node`` is a batch norm's ``num_batches_tracked += 1``, there in training only."""
-    counter = node.args[0] if node.target is COUNTS else None
-    return (
-        isinstance(counter, Node)
-        and counter.op == "get_attr"
-        and str(counter.target).endswith("num_batches_tracked")
-        and not node.users
-    )
+def counter_of(node: Node) -> Node | None:
+    """Return the ``num_batches_tracked`` that ``node`` adds to; None if it does anything else.
+
+    A batch norm that is called twice adds to the result of its first addition.
+    """
+    counter: Any = node
+    while isinstance(counter, Node) and counter.target is COUNTS:
+        counter = counter.args[0]
+    if counter is node or not isinstance(counter, Node) or counter.op != "get_attr":
+        return None
+    is_counter = str(counter.target).rpartition(".")[2] == "num_batches_tracked"
+    return counter if is_counter else None
 
 
 def _twin(model: nn.Module) -> nn.Module:
@@ -100,7 +103,7 @@ def _compare(training: GraphModule, evaluation: GraphModule) -> None:
 
 
 def _is_passive(node: Node) -> bool:
-    return node.op in ("placeholder", "get_attr") or counts_batches(node)
+    return node.op in ("placeholder", "get_attr") or counter_of(node) is not None
 
 
 def _pair_inputs(training: GraphModule, evaluation: GraphModule, twins: dict[Node, Node]) -> None:
