@@ -10,8 +10,10 @@ from quantfx.passes.clone import clone_as, recompile
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.insert_observers import InsertObservers
+from quantfx.passes.lift_dropout import LiftDropout
 from quantfx.passes.pass_record import facts_of
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.place_dropout import PlaceDropout
 from quantfx.passes.qat_module import QatModule
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.spec import Concrete, QuantSpec
@@ -116,7 +118,16 @@ def fake_quantizing(pipeline: Pipeline, learn_scales: bool) -> Pipeline:
 
 
 def as_trainable(prepared: GraphModule) -> QatModule:
-    """Return ``prepared``, whose tensors are its own, as a module to train."""
+    """Return ``prepared``, whose tensors are its own, as a module to train.
+
+    Raises:
+        PipelineError: its dropouts were taken out, and no pass put them back.
+    """
+    if "dropout-lifted" in facts_of(prepared):
+        raise PipelineError(
+            f"the pipeline has '{LiftDropout.name}' and not '{PlaceDropout.name}' behind "
+            f"'{InsertObservers.name}': the model would train without its dropouts"
+        )
     module = clone_as(prepared, QatModule)
     recompile(module)
     return module.train()

@@ -28,10 +28,12 @@ from quantfx.passes.include_zero import IncludeZero
 from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.lift_dropout import LiftDropout
 from quantfx.passes.lower import Lower
 from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.observe_channels import ObserveChannels
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.place_dropout import PlaceDropout
 from quantfx.passes.propagate import Propagate
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.remove_dead_code import RemoveDeadCode
@@ -47,6 +49,7 @@ from quantfx.patterns.pattern_set import PatternSet
 PREPARE = Pipeline(
     (
         CheckConfig(),  # first: it knows operators by the names the user sees
+        LiftDropout(),  # training only: before the templates, which inference has none for
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
         AnnotateConvBn(),  # training only, whose batch norms are not folded: before annotate-conv
@@ -59,6 +62,7 @@ PREPARE = Pipeline(
         Propagate(),  # after every annotate pass: it asks what comes out of quantized patterns
         Share(),  # after propagate: it needs every site
         InsertObservers(),
+        PlaceDropout(),  # behind insert-observers: what is rounded is what inference has
     ),
     name="prepare",
 )

@@ -17,7 +17,13 @@ from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.spec import ObserverName, QuantSpec
 
 # No int8 max pooling, and no training.
-OMITTED = ("annotate-max-pool", "annotate-conv-bn", "fuse-qat-conv-bn")
+OMITTED = (
+    "lift-dropout",
+    "annotate-conv-bn",
+    "fuse-qat-conv-bn",
+    "annotate-max-pool",
+    "place-dropout",
+)
 
 NOT_HERE = (
     "graphs of backend 'xpu' are not for the int8 kernels of this machine's CPU. Run "

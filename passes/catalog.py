@@ -21,10 +21,12 @@ from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.keep_packed import KeepPacked
+from quantfx.passes.lift_dropout import LiftDropout
 from quantfx.passes.lower import Lower
 from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.observe_channels import ObserveChannels
+from quantfx.passes.place_dropout import PlaceDropout
 from quantfx.passes.propagate import Propagate
 from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
@@ -49,6 +51,7 @@ PASSES: tuple[type[Pass], ...] = (
     NormalizeOps,
     CheckConfig,
     RemoveDeadCode,
+    LiftDropout,
     FoldBatchNorm,
     AnnotateConvBn,
     FuseQatConvBn,
@@ -61,6 +64,7 @@ PASSES: tuple[type[Pass], ...] = (
     Share,
     ObserveChannels,
     InsertObservers,
+    PlaceDropout,
     SmoothActivations,
     SettleModes,
     FoldQatConvBn,

@@ -14,7 +14,7 @@ from quantfx.passes.fake_quantize import FakeQuantize
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
 from quantfx.passes.mode import Mode
-from quantfx.passes.switch_modes import BATCH_NORM_MODE
+from quantfx.passes.mode_node import BATCH_NORM_MODE
 
 
 class QatModule(GraphModule):

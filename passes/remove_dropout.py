@@ -12,11 +12,9 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.patterns.schema import argument_value, resolve_op
 
-_DROPOUT = tuple(
-    resolve_op(f"aten.{kind}{suffix}.default")
-    for kind in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-    for suffix in ("", "_")
-)
+_KINDS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+DROPOUTS = tuple(resolve_op(f"aten.{kind}.default") for kind in _KINDS)
+_IN_PLACE = tuple(resolve_op(f"aten.{kind}_.default") for kind in _KINDS)
 
 
 @dataclass(frozen=True)
@@ -30,16 +28,11 @@ class RemoveDropout(Pass):
         removed = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            for target in _DROPOUT:
+            for target in (*DROPOUTS, *_IN_PLACE):
                 for node in graph_module.graph.find_nodes(op="call_function", target=target):
-                    source = argument_value(node, "input" if _has_input(node) else "self")
+                    source = argument_value(node, "input" if target in DROPOUTS else "self")
                     train = argument_value(node, "train")
                     if train is False and isinstance(source, Node):
                         editor.replace(node, source)
                         removed += 1
         return PassResult(removed > 0, stats={"removed": removed})
-
-
-def _has_input(node: Node) -> bool:
-    """Whether the operand is called ``input`` (functional forms) and not ``self`` (in place)."""
-    return not str(node.target).split(".")[1].endswith("_")

@@ -13,12 +13,11 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
-from quantfx.passes.mode import Mode
+from quantfx.passes.mode_node import BATCH_NORM_MODE, MODE, mode_node
 from quantfx.passes.training_graph import CUMULATIVE, MODE_KEY, counter_of
 from quantfx.patterns.schema import argument_value, set_argument
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
-MODE, BATCH_NORM_MODE = "training_mode", "batch_norm_mode"
 
 
 def cumulative_momentum(batches: Tensor) -> float:
@@ -45,55 +44,36 @@ class SwitchModes(Pass):
         """Rewrite what the capture noted."""
         count = 0
         for _, graph_module in all_graphs(module):
-            modes = _Modes(Editor(graph_module, self.name))
+            editor = Editor(graph_module, self.name)
             batches: Node | None = None
             for node in list(graph_module.graph.nodes):
                 counter = counter_of(node)
                 if counter is not None:
-                    set_argument(node, "other", modes.of(BATCH_NORM_MODE))
+                    set_argument(node, "other", mode_node(editor, BATCH_NORM_MODE))
                     batches = counter  # the batch norm that it belongs to comes next
                     count += 1
                 for name in node.meta.pop(MODE_KEY, ()):
-                    modes.switch(node, name)
+                    _switch(editor, node, name)
                     count += 1
                 if node.target is _BATCH_NORM and argument_value(node, "momentum") == CUMULATIVE:
-                    set_argument(node, "momentum", modes.cumulative(node, batches))
+                    set_argument(node, "momentum", _cumulative(editor, node, batches))
                     count += 1
         return PassResult(count > 0, stats={"switched": count})
 
 
-class _Modes:
-    """The mode nodes of one graph, made where they are first needed."""
+def _switch(editor: Editor, node: Node, name: str) -> None:
+    """Let the argument ``name`` of ``node`` follow the mode."""
+    given = argument_value(node, name)
+    if isinstance(given, bool):
+        is_norm = node.target is _BATCH_NORM
+        set_argument(node, name, mode_node(editor, BATCH_NORM_MODE if is_norm else MODE))
+        return
+    mode = mode_node(editor, MODE)
+    set_argument(
+        node, name, editor.call(operator.mul, (mode, given), like=node, before=node, val=given)
+    )
 
-    def __init__(self, editor: Editor) -> None:
-        self._editor = editor
-        self._nodes: dict[str, Node] = {}
 
-    def of(self, name: str) -> Node:
-        """Return the node that yields the mode ``name``, at the head of the graph."""
-        if name not in self._nodes:
-            editor = self._editor
-            free = editor.free_name(name)
-            nodes = list(editor.graph.nodes)
-            first = next(node for node in nodes if node.op != "placeholder")
-            # Like the first node of all: an input, which belongs to no module.
-            self._nodes[name] = editor.call_module(
-                free, Mode(), before=first, like=nodes[0], val=True
-            )
-        return self._nodes[name]
-
-    def switch(self, node: Node, name: str) -> None:
-        """Let the argument ``name`` of ``node`` follow the mode."""
-        given = argument_value(node, name)
-        if isinstance(given, bool):
-            is_norm = node.target is _BATCH_NORM
-            set_argument(node, name, self.of(BATCH_NORM_MODE if is_norm else MODE))
-            return
-        mode = self.of(MODE)
-        chance = self._editor.call(operator.mul, (mode, given), like=node, before=node, val=given)
-        set_argument(node, name, chance)
-
-    def cumulative(self, norm: Node, batches: Node | None) -> Node:
-        """Return the momentum of a batch norm that averages over all batches alike."""
-        args = (batches,)
-        return self._editor.call(cumulative_momentum, args, like=norm, before=norm, val=1.0)
+def _cumulative(editor: Editor, norm: Node, batches: Node | None) -> Node:
+    """Return the momentum of a batch norm that averages over all batches alike."""
+    return editor.call(cumulative_momentum, (batches,), like=norm, before=norm, val=1.0)

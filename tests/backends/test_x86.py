@@ -19,9 +19,9 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_pipelines_as_text() -> None:
     assert str(PREPARE) == (
-        "check-config, remove-dead-code, fold-batch-norm, annotate-conv-bn, fuse-qat-conv-bn, "
-        "annotate-conv, annotate-linear, annotate-matmul, annotate-mul, annotate-max-pool, "
-        "propagate, share, insert-observers"
+        "check-config, lift-dropout, remove-dead-code, fold-batch-norm, annotate-conv-bn, "
+        "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-matmul, annotate-mul, "
+        "annotate-max-pool, propagate, share, insert-observers, place-dropout"
     )
     assert str(FINISH_TRAINING) == (
         "settle-modes, inline-no-grad, remove-dropout, fold-qat-conv-bn, fold-batch-norm"

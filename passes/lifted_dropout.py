@@ -1,0 +1,42 @@
+"""A dropout that was taken out of a graph, noted where it has to go back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch._ops import OpOverload
+from torch.fx import Node
+
+KEY = "quantfx_dropouts"
+
+
+@dataclass(frozen=True, eq=False)
+class LiftedDropout:
+    """One call of a dropout; every reader it had has a note of the same object.
+
+    Attributes:
+        target: Operator.
+        p: Probability of a zero.
+        name: Name of the call.
+        meta: Meta of the call.
+    """
+
+    target: OpOverload[..., Any]
+    p: object
+    name: str
+    meta: Mapping[str, Any]
+
+
+def dropouts_of(reader: Node) -> dict[str, tuple[LiftedDropout, ...]]:
+    """Return the dropouts that go back in front of ``reader``, by slot, the innermost first."""
+    return dict(reader.meta.get(KEY, ()))
+
+
+def set_dropouts(reader: Node, dropouts: Mapping[str, tuple[LiftedDropout, ...]]) -> None:
+    """Note the dropouts that go back in front of ``reader``."""
+    if dropouts:
+        reader.meta[KEY] = tuple(dropouts.items())
+    else:
+        reader.meta.pop(KEY, None)

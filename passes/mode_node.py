@@ -1,0 +1,25 @@
+"""The node of a graph that yields a mode, made where there is none."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import attribute
+from quantfx.passes.mode import Mode
+
+MODE, BATCH_NORM_MODE = "training_mode", "batch_norm_mode"
+
+
+def mode_node(editor: Editor, name: str) -> Node:
+    """Return the node at the head of the graph that yields the mode ``name``."""
+    calls: list[Node] = editor.graph.find_nodes(op="call_module")
+    for call in calls:
+        target = str(call.target)
+        if target.startswith(name) and isinstance(attribute(editor.module, target), Mode):
+            return call
+    nodes = list(editor.graph.nodes)
+    first = next(node for node in nodes if node.op != "placeholder")
+    mode = Mode().train(editor.module.training)
+    # Like the first node of all: an input, which belongs to no module.
+    return editor.call_module(editor.free_name(name), mode, before=first, like=nodes[0], val=True)

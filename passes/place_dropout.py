@@ -1,0 +1,98 @@
+"""Put the dropouts of training back, behind fake quantization."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.lifted_dropout import LiftedDropout, dropouts_of, set_dropouts
+from quantfx.passes.mode_node import MODE, mode_node
+from quantfx.passes.slots import read_slot, write_slot
+
+
+@dataclass(frozen=True)
+class PlaceDropout(Pass):
+    """``linear(round(x)) -> linear(dropout(round(x)))`` wherever lift-dropout took one.
+
+    A dropout that some readers see rounded and others not goes in front of the rounding.
+    """
+
+    name: ClassVar[str] = "place-dropout"
+    breaks: ClassVar[frozenset[str]] = frozenset({"dropout-lifted"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Place every dropout once, for all its readers, the innermost of a chain first."""
+        placed = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for dropout, readers in _readers(graph_module):
+                _place(editor, dropout, readers)
+                placed += 1
+        return PassResult(placed > 0, stats={"placed": placed})
+
+
+@dataclass
+class _Reader:
+    node: Node
+    slot: str
+
+    @property
+    def source(self) -> Node:
+        return read_slot(self.node, self.slot)
+
+
+def _readers(module: GraphModule) -> list[tuple[LiftedDropout, list[_Reader]]]:
+    """Return the dropouts in graph order with their readers, and forget the notes."""
+    found: dict[LiftedDropout, list[_Reader]] = {}
+    for node in module.graph.nodes:
+        for slot, dropouts in dropouts_of(node).items():
+            for dropout in dropouts:
+                found.setdefault(dropout, []).append(_Reader(node, slot))
+        set_dropouts(node, {})
+    return list(found.items())
+
+
+def _place(editor: Editor, dropout: LiftedDropout, readers: list[_Reader]) -> None:
+    sources = dict.fromkeys(reader.source for reader in readers)
+    if len(sources) == 1:
+        placed = _call(editor, dropout, next(iter(sources)), before=readers[0].node)
+        for reader in readers:
+            write_slot(reader.node, reader.slot, placed)
+        return
+    tensors = {source: _unobserved(source) for source in sources}
+    first = min(sources)  # the tensor itself, or the first of the modules that round it
+    before = first.next if first is tensors[first] else first
+    placed = _call(editor, dropout, tensors[first], before=before)
+    for source, tensor in tensors.items():
+        behind = placed
+        if source is not tensor:
+            behind = _observed_again(editor, source, placed)
+        for reader in readers:
+            if reader.source is source:
+                write_slot(reader.node, reader.slot, behind)
+        editor.erase_unused(source)
+
+
+def _call(editor: Editor, dropout: LiftedDropout, source: Node, before: Node) -> Node:
+    args = (source, dropout.p, mode_node(editor, MODE))
+    val = dropout.meta.get("val")
+    node = editor.call(dropout.target, args, like=source, before=before, val=val, name=dropout.name)
+    node.meta |= dropout.meta
+    return node
+
+
+def _unobserved(source: Node) -> Node:
+    """Return the tensor that ``source`` observes or rounds."""
+    while source.op == "call_module":
+        source = source.all_input_nodes[0]
+    return source
+
+
+def _observed_again(editor: Editor, source: Node, placed: Node) -> Node:
+    module = editor.module.get_submodule(str(source.target))
+    return editor.call_module(str(source.target), module, placed, after=placed)

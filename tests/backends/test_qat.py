@@ -1,0 +1,190 @@
+"""Training on x86, from its drawings to int8 kernels, and what other backends say to it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from syrupy.assertion import SnapshotAssertion
+from torch import Tensor, nn
+
+from quantfx import backends
+from quantfx.backends import targets
+from quantfx.backends.backend import Backend
+from quantfx.backends.x86 import x86
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.capture import capture
+from quantfx.passes.config import Config
+from quantfx.passes.errors import ConfigError, ContractError, PipelineError, SpecError
+from quantfx.passes.qat_module import QatModule
+from quantfx.passes.qparams import saturates
+from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.resnet import resnet18
+from quantfx.tools.seeded import seeded
+from tests.models.normed import NORMED, image, norm1d, norm2d, normed
+from tests.models.small import residual_block
+
+GENERATOR = torch.Generator().manual_seed(0)
+IMAGES = torch.randn(4, 3, 32, 32, generator=GENERATOR)
+
+
+class Mixed(nn.Module):
+    """One of each kind that training fuses, and a batch norm that is no layer's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.conv_norm = nn.Conv1d(3, 4, 3), norm1d(4)
+        self.linear, self.linear_norm = nn.Linear(4, 6, bias=False), norm1d(6)
+        self.last = norm1d(6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv_norm(self.conv(x)).relu().mean(2)
+        return self.last(self.linear_norm(self.linear(y)).relu())
+
+
+SNAPSHOTS = {
+    "residual_block": (residual_block, torch.randn(2, 4, 8, 8, generator=GENERATOR)),
+    "mixed": (lambda: seeded(Mixed), torch.randn(2, 3, 8, generator=GENERATOR)),
+}
+
+
+@pytest.mark.parametrize("name", SNAPSHOTS)
+def test_snapshots(name: str, graph_snapshot: SnapshotAssertion) -> None:
+    make, x = SNAPSHOTS[name]
+    module = x86().prepare(capture(make(), (x,), training=True), qat=True)
+    assert module == graph_snapshot(name="prepared")
+    module(x)
+    quantized = x86().convert(module)
+    assert quantized == graph_snapshot(name="qdq")
+    assert torch.allclose(quantized(x), module.eval()(x), atol=1e-5)
+
+
+def trained(model: nn.Module, x: Tensor, backend: Backend, steps: int = 3) -> QatModule:
+    module = backend.prepare(capture(model, (x,), training=True), qat=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        batch = torch.randn(x.shape, generator=GENERATOR)
+        torch.autograd.backward(module(batch).square().mean())
+        optimizer.step()
+    return module
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_what_is_trained_is_lowered(name: str) -> None:
+    backend = backends.get("x86", target="host")
+    model, x = normed(name)
+    module = trained(model, x, backend)
+    quantized = backend.convert(module)
+    [site] = backend.lowering(quantized).sites
+    assert site.kernel
+    expected = module.eval()(x)
+    step = (expected.max() - expected.min()) / 255
+    assert (backend.lower(quantized)(x) - expected).abs().max() <= step
+
+
+@pytest.mark.parametrize(
+    ("make", "kernels"),
+    [
+        (lambda: resnet18((1, 1), width=8), {"conv2d": 6, "max_pool2d": 1, "linear": 1}),
+        (lambda: mobilenet_v2(STAGES[:3], last=64), {"conv2d": 19, "linear": 1}),
+    ],
+    ids=["resnet", "mobilenet"],
+)
+def test_networks_are_planned_as_for_calibration(make: object, kernels: dict[str, int]) -> None:
+    assert callable(make)
+    model: nn.Module = make()
+    backend = backends.get("x86", target="host")
+    module = trained(model, IMAGES, backend, steps=1)
+    quantized = backend.convert(module)
+    plain = backend.prepare(capture(model.eval(), (IMAGES,)))
+
+    def plan(graph: torch.fx.GraphModule) -> list[tuple[str, str]]:
+        notes = {n.name: annotation_of(n) for n in graph.graph.nodes}
+        return sorted((note.match, note.template) for note in notes.values() if note)
+
+    assert plan(quantized) == plan(plain)
+    sites = backend.lowering(quantized).sites
+    assert all(site.kernel for site in sites)
+    counts = {kind: sum(site.kind == kind for site in sites) for kind in kernels}
+    assert counts == kernels
+    error = (quantized(IMAGES) - module.eval()(IMAGES)).abs().max()
+    assert error <= 1e-4 * module(IMAGES).abs().max()
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_training_keeps_the_sums_of_saturating_cpus_in_bounds(learn_scales: bool) -> None:
+    backend = x86(targets.get("avx2"))
+    model = nn.Sequential(nn.Conv2d(8, 6, 3), norm2d(6), nn.Flatten(), nn.Linear(216, 5))
+    x = image(8, 8, 8)
+    graph = capture(model.train(), (x,), training=True)
+    module = backend.prepare(graph, qat=True, learn_scales=learn_scales)
+    module(x).square().sum().backward()
+    quantized = backend.convert(module)
+    for name, pairing in (("0.weight_s8", "blocks"), ("3.weight_s8", "adjacent")):
+        integers = quantized.get_buffer(name)
+        assert integers.abs().max() <= 127
+        assert not saturates(integers, 255, pairing).any()  # type: ignore[arg-type]
+    assert torch.allclose(quantized(x), module.eval()(x), atol=1e-5)
+    plain = x86().prepare(graph, qat=True)
+    plain(x)
+    assert saturates(x86().convert(plain).get_buffer("3.weight_s8"), 255, "adjacent").any()
+
+
+def test_xpu_says_that_it_does_not_train() -> None:
+    graph = capture(residual_block(), (torch.randn(2, 4, 8, 8),), training=True)
+    with pytest.raises(PipelineError, match="'xpu' does not train: .*'fuse-qat-conv-bn'.*'x86'"):
+        backends.get("xpu").prepare(graph, qat=True)
+
+
+def test_graphs_and_options_of_the_other_kind_are_refused() -> None:
+    model, x = residual_block(), torch.randn(2, 4, 8, 8)
+    evaluation, training = capture(model, (x,)), capture(model, (x,), training=True)
+    with pytest.raises(PipelineError, match="captured in eval mode: .*training=True"):
+        x86().prepare(evaluation, qat=True)
+    with pytest.raises(PipelineError, match="captured for training: pass qat=True"):
+        x86().prepare(training)
+    with pytest.raises(PipelineError, match="learn_scales=True is for training"):
+        x86().prepare(evaluation, learn_scales=True)  # type: ignore[call-overload]
+    with pytest.raises(PipelineError, match="'observe-channels' looks at calibration data only"):
+        x86(smooth=0.5).prepare(training, qat=True)
+    prepared = x86().prepare(training, qat=True)
+    with pytest.raises(PipelineError, match="prepared or quantized already"):
+        x86().prepare(prepared, qat=True)
+
+
+def test_the_config_decides_in_training_too() -> None:
+    model, x = residual_block(), torch.randn(2, 4, 8, 8, generator=GENERATOR)
+    graph = capture(model, (x,), training=True)
+    config = Config().module("conv1", None).weights(quant_min=-8, quant_max=7)
+    backend = x86().with_config(config)
+    module = backend.prepare(graph, qat=True)
+    module(x)
+    quantized = backend.convert(module)
+    names = {name for name, _ in quantized.named_buffers() if name.endswith("_s8")}
+    assert names == {"conv2.0.weight_s8"}
+    integers = quantized.get_buffer("conv2.0.weight_s8")
+    assert (int(integers.min()), int(integers.max())) == (-8, 7)
+    assert not quantized.graph.find_nodes(
+        op="call_function", target=torch.ops.aten.batch_norm.default
+    )  # that of the float layer is folded, as in calibration
+    assert torch.allclose(quantized(x), module.eval()(x), atol=1e-5)
+    with pytest.raises(ConfigError, match="selects nothing"):
+        x86().with_config(Config().module("conv9", None)).prepare(graph, qat=True)
+    with pytest.raises(ContractError, match="nothing to quantize"):
+        x86().with_config(Config(None)).prepare(graph, qat=True)
+
+
+def test_a_branch_of_control_flow_does_not_train() -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.left, self.right = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            chosen: Tensor = torch.cond(x.sum() > 0, self.left, self.right, (x,))
+            return chosen
+
+    x = torch.randn(4, 8, generator=GENERATOR)
+    graph = capture(Branches(), (x,), training=True)
+    with pytest.raises(SpecError, match="in branch true_graph_0 of control flow"):
+        x86().prepare(graph, qat=True)

@@ -1,0 +1,105 @@
+"""Two processes that train one model see one range: that of both their batches."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as distributed
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from quantfx.backends.x86 import x86
+from quantfx.passes.agree import agreed_copy, agreed_range
+from quantfx.passes.capture import capture
+from quantfx.passes.qat_module import QatModule
+from quantfx.tools.seeded import seeded
+
+STEPS, ROWS = 4, 6
+
+
+def net() -> nn.Sequential:
+    """Without batch norms, whose statistics are of each process's own rows."""
+    return seeded(lambda: nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)))
+
+
+def data(step: int) -> Tensor:
+    return torch.randn(2 * ROWS, 8, generator=torch.Generator().manual_seed(step)) * (step + 1)
+
+
+def prepared(learn_scales: bool) -> QatModule:
+    graph = capture(net(), (data(0)[:ROWS],), training=True)
+    return x86().prepare(graph, qat=True, learn_scales=learn_scales)
+
+
+def train(module: nn.Module, rows: slice) -> None:
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        torch.autograd.backward(module(data(step)[rows]).square().mean())
+        optimizer.step()
+
+
+def work(rank: int, port: int, folder: str, learn_scales: bool, alone: bool) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=2)
+    try:
+        module = prepared(learn_scales)
+        if alone:
+            module.agree_within(None)
+        rows = slice(rank * ROWS, (rank + 1) * ROWS)
+        # Without its broadcast of buffers, so that agreement is the observers' own doing.
+        train(DistributedDataParallel(module, broadcast_buffers=False), rows)
+        torch.save(module.state_dict(), Path(folder) / f"{rank}.pt")
+    finally:
+        distributed.destroy_process_group()
+
+
+def run(folder: Path, *, learn_scales: bool = False, alone: bool = False) -> list[dict[str, Any]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = multiprocessing.get_context("spawn")
+    given = port, str(folder), learn_scales, alone
+    processes = [context.Process(target=work, args=(rank, *given)) for rank in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_both_processes_end_with_one_state(tmp_path: Path, learn_scales: bool) -> None:
+    first, second = run(tmp_path, learn_scales=learn_scales)
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    if learn_scales:
+        return
+    module = prepared(learn_scales)
+    train(module, slice(None))
+    ranges = [key for key in first if ".range." in key]
+    assert len(ranges) == 4
+    together = module.state_dict()
+    assert all(torch.allclose(first[key], together[key], rtol=1e-5) for key in ranges)
+    of_input = min(ranges)  # exact: nothing trained comes before it
+    assert torch.equal(first[of_input], together[of_input])
+
+
+def test_processes_can_be_left_alone(tmp_path: Path) -> None:
+    first, second = run(tmp_path, alone=True)
+    assert any(not torch.equal(first[key], second[key]) for key in first if ".range." in key)
+
+
+def test_without_other_processes_nothing_is_asked() -> None:
+    low, high = torch.tensor(-1.0), torch.tensor(2.0)
+    for group in ("world", None):
+        assert agreed_range(low, high, group) == (low, high)
+        agreed_copy(low, group)
