@@ -19,6 +19,7 @@ _PATTERNS = load("qat_pt2e").group("fuse-conv-bn")
 _ADD = resolve_op("aten.add.Tensor")
 _SQRT = resolve_op("aten.sqrt.default")
 _DIV = resolve_op("aten.div.Tensor")
+_RECIPROCAL = resolve_op("aten.reciprocal.default")
 _EQ = resolve_op("aten.eq.Scalar")
 _MASKED_FILL = resolve_op("aten.masked_fill.Scalar")
 _ZEROS_LIKE = resolve_op("aten.zeros_like.default")
@@ -28,8 +29,9 @@ _ZEROS_LIKE = resolve_op("aten.zeros_like.default")
 class FuseConvBn(Pass):
     """``norm(conv(x, w, b)) -> norm(conv(x, w * s, 0) / s + b)``, ``s = gamma / sqrt(var + eps)``.
 
-    As PT2E users and quantizers know the graph, but with each batch norm's own eps and momentum. A
-    result is divided by 1 where s is 0.
+    As PT2E users and quantizers know the graph, but with each batch norm's own eps and momentum.
+    Where s is 0, 1 stands for it: a result is never divided by 0, and a gamma that starts at 0, as
+    in a residual branch, gets its gradient.
     """
 
     name: ClassVar[str] = "fuse-conv-bn"
@@ -52,8 +54,12 @@ def _fuse(editor: Editor, match: Match) -> None:
         return editor.call(target, args, like=norm, before=conv)  # type: ignore[arg-type]  # overloads
 
     shifted = call(_ADD, argument_value(norm, "running_var"), argument_value(norm, "eps"))
-    scale = call(_DIV, argument_value(norm, "weight"), call(_SQRT, shifted))
+    deviation, gamma = call(_SQRT, shifted), argument_value(norm, "weight")
+    scale = call(_RECIPROCAL, deviation) if gamma is None else call(_DIV, gamma, deviation)
     divisor = call(_MASKED_FILL, scale, call(_EQ, scale, 0), 1.0)
     bias = argument_value(conv, "bias")
+    values = editor.stored(gamma)
+    if values is not None and not bool(values.all()):
+        scale = divisor
     zeros = None if bias is None else call(_ZEROS_LIKE, bias)
     rescale(editor, conv, norm, (scale, divisor), zeros)

@@ -104,7 +104,8 @@ def test_rounding_changes_the_curve_and_every_parameter_trains() -> None:
     losses = train(module, list(batches(8)))
     model = seeded(Net).train()
     assert losses != pytest.approx(train(model, list(batches(8))), rel=1e-4)
-    assert all(not torch.equal(value, before[key]) for key, value in module.named_parameters())
+    still = [key for key, value in module.named_parameters() if torch.equal(value, before[key])]
+    assert still in ([], ["first.bias"])  # a batch norm takes it away again
 
 
 def test_train_and_eval_switch_flags_only() -> None:
