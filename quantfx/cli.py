@@ -1,4 +1,4 @@
-"""The command line: ``quantfx demo | patterns | backends | bench | doctor``."""
+"""The command line: ``quantfx demo | qat | patterns | backends | bench | doctor``."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     demo = commands.add_parser("demo", help="quantize a trained network and measure it")
     demo.add_argument("--output", type=Path, default=Path("demo-out"), help="where drawings go")
     demo.set_defaults(run=_demo)
+    qat = commands.add_parser("qat", help="train two small networks with weights of few bits")
+    qat.add_argument("--output", type=Path, default=Path("demo-out"), help="where the curves go")
+    qat.set_defaults(run=_qat)
     patterns = commands.add_parser(
         "patterns", help="list, lint and draw the templates of a backend"
     )
@@ -94,6 +97,13 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     from quantfx.tools.demo import run  # the facade reaches tools lazily
+
+    run(options.output)
+    return 0
+
+
+def _qat(options: argparse.Namespace) -> int:
+    from quantfx.tools.low_bits import run  # the facade reaches tools lazily
 
     run(options.output)
     return 0

@@ -1,8 +1,8 @@
-"""A small residual network trained on the spot on scikit-learn's handwritten digits."""
+"""Small networks trained on the spot on scikit-learn's handwritten digits."""
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from torch.nn import functional
 from quantfx.patterns.errors import QuantfxError
 
 _EPOCHS = 12
-_BATCH = 64
+BATCH = 64
 _TRAIN_SHARE = 0.75
 
 
@@ -24,12 +24,14 @@ class DigitsRun:
     Attributes:
         model: The network, in eval mode.
         train_images: What it was trained on; calibrate with these.
+        train_labels: Their digits.
         test_images: Held-out images.
         test_labels: Their digits.
     """
 
     model: nn.Module
     train_images: Tensor
+    train_labels: Tensor
     test_images: Tensor
     test_labels: Tensor
 
@@ -38,6 +40,12 @@ class DigitsRun:
         with torch.no_grad():
             predicted: Tensor = (model or self.model)(self.test_images).argmax(1)
         return (predicted == self.test_labels).float().mean().item()
+
+    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the training data once, in random order, in batches of at least 64."""
+        count = len(self.train_images) // BATCH
+        for rows in torch.randperm(len(self.train_images)).chunk(count):
+            yield self.train_images[rows], self.train_labels[rows]
 
 
 class DigitsNet(nn.Module):
@@ -61,21 +69,25 @@ class DigitsNet(nn.Module):
         return logits
 
 
-def train_digits(seed: int = 0) -> DigitsRun:
-    """Train the network in a few seconds; random state and threads are left as they were.
+def train_digits(seed: int = 0, make: Callable[[], nn.Module] = DigitsNet) -> DigitsRun:
+    """Train a network in a few seconds; random state and threads are left as they were.
+
+    Args:
+        seed: Of the weights, of the split into training and test images, and of the batches.
+        make: Returns the network, which maps ``(n, 1, 8, 8)`` to logits ``(n, 10)``.
 
     Raises:
         QuantfxError: scikit-learn is not installed.
     """
     images, labels = _load()
-    with torch.random.fork_rng(devices=[]), _one_thread():
+    with torch.random.fork_rng(devices=[]), one_thread():
         torch.manual_seed(seed)
         order = torch.randperm(len(images))
         cut = int(_TRAIN_SHARE * len(images))
         train, test = order[:cut], order[cut:]
-        model = DigitsNet()
-        _train(model, images[train], labels[train])
-    return DigitsRun(model.eval(), images[train], images[test], labels[test])
+        run = DigitsRun(make(), images[train], labels[train], images[test], labels[test])
+        _train(run)
+    return run
 
 
 def _conv_bn(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -94,7 +106,7 @@ def _load() -> tuple[Tensor, Tensor]:
 
 
 @contextmanager
-def _one_thread() -> Generator[None, None, None]:
+def one_thread() -> Generator[None, None, None]:
     """Use one thread: operators this small lose more to waiting for a second than it gives."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -104,16 +116,16 @@ def _one_thread() -> Generator[None, None, None]:
         torch.set_num_threads(threads)
 
 
-def _train(model: nn.Module, images: Tensor, labels: Tensor) -> None:
-    batches = len(images) // _BATCH
+def _train(run: DigitsRun) -> None:
+    model = run.model.train()
+    steps = _EPOCHS * (len(run.train_images) // BATCH)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, max_lr=1e-2, total_steps=_EPOCHS * batches
-    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=1e-2, total_steps=steps)
     for _ in range(_EPOCHS):
-        for batch in torch.randperm(len(images)).chunk(batches):
-            loss = functional.cross_entropy(model(images[batch]), labels[batch])
+        for images, labels in run.batches():
+            loss = functional.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
+    model.eval()

@@ -1,0 +1,33 @@
+"""Training recovers what calibration loses at few bits."""
+
+from __future__ import annotations
+
+from xml.etree import ElementTree
+
+from quantfx.tools.digits import train_digits
+from quantfx.tools.low_bits import AtBits, Recovery, chart, recovery
+
+
+def test_training_recovers_what_calibration_loses_at_two_bits() -> None:
+    found = recovery("convolutions", train_digits(), bits=(2,), epochs=3)
+    [row] = found.rows
+    assert found.accuracy > 0.98
+    assert row.calibrated < 0.9
+    assert row.int8 > row.calibrated + 0.05
+    assert row.learned_int8 > row.calibrated + 0.05
+    assert len(row.trained) == len(row.learned) == 4
+    assert abs(row.trained[-1] - row.int8) < 0.02  # the kernels compute what was trained
+
+
+def test_the_chart_has_two_panels_a_network() -> None:
+    rows = (
+        AtBits(8, 0.99, (0.98, 0.99), (0.98, 0.99), 0.99, 0.99),
+        AtBits(2, 0.7, (0.4, 0.98), (0.7, 0.97), 0.98, 0.97),
+    )
+    text = chart([Recovery("one", 0.99, rows), Recovery("two", 0.95, rows)])
+    root = ElementTree.fromstring(text)  # our own text
+    lines = [each for each in root.iter() if each.tag.endswith("polyline")]
+    assert len(lines) == 4 * 4
+    words = [each.text for each in root.iter() if each.tag.endswith("text")]
+    assert words.count("bits of a weight") == 2
+    assert "one: 2 bits" in words
