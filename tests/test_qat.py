@@ -1,0 +1,128 @@
+"""The two calls around a training loop, from a float model to int8 kernels."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quantfx
+from quantfx.passes.errors import CalibrationError, CaptureError, ConfigError, PipelineError
+from quantfx.tools.digits_transformer import DigitsTransformer
+from quantfx.tools.resnet import resnet18
+from quantfx.tools.seeded import seeded
+from tests.models.normed import normed
+
+GENERATOR = torch.Generator().manual_seed(0)
+IMAGES = torch.randn(4, 3, 32, 32, generator=GENERATOR)
+ROWS = torch.randn(4, 1, 8, 8, generator=GENERATOR)
+
+
+def trained(module: quantfx.QatModule, x: Tensor, steps: int = 3) -> quantfx.QatModule:
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        torch.autograd.backward(module(x).square().mean())
+        optimizer.step()
+    return module
+
+
+def networks() -> dict[str, tuple[nn.Module, Tensor]]:
+    return {
+        "resnet": (seeded(lambda: resnet18((1, 1), width=8)), IMAGES),
+        "transformer": (seeded(DigitsTransformer), ROWS),
+    }
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+@pytest.mark.parametrize("name", ["resnet", "transformer"])
+def test_from_the_model_to_int8_kernels(name: str, learn_scales: bool) -> None:
+    model, x = networks()[name]
+    before = copy.deepcopy(model.state_dict())
+    module = trained(quantfx.prepare_qat(model, (x,), learn_scales=learn_scales), x)
+    result = quantfx.convert_qat(module)
+    expected = module.eval()(x)
+    largest = expected.abs().max()
+    assert (result.quantized(x) - expected).abs().max() <= 1e-5 * largest
+    assert (result.module(x) - expected).abs().max() <= 0.05 * largest
+    assert result.report.planned > 0
+    assert result.report.lowered == result.report.planned
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    plain = quantfx.quantize(model, (x,), calibration=[x], progress=False)
+    ours, theirs = (
+        [(str(site.site), site.kernel) for site in each.report.sites] for each in (result, plain)
+    )
+    assert ours == theirs
+
+
+def test_a_trained_network_compiles() -> None:
+    model, x = networks()["resnet"]
+    module = trained(quantfx.prepare_qat(model, (x,)), x)
+    result = quantfx.convert_qat(module)
+    compiled = result.compile()
+    assert result.report.compiled == result.report.planned
+    with torch.no_grad():
+        expected = module.eval()(x)
+        assert (compiled(x) - expected).abs().max() <= 0.05 * expected.abs().max()
+
+
+def test_batches_of_other_sizes_and_keyword_arguments() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 4)
+
+        def forward(self, x: Tensor, *, scale: Tensor) -> dict[str, Tensor]:
+            return {"y": self.linear(x) * scale}
+
+    batch = torch.export.Dim("batch")
+    x, scale = torch.randn(4, 8, generator=GENERATOR), torch.ones(4)
+    module = quantfx.prepare_qat(
+        Scaled(),
+        (x,),
+        example_kwargs={"scale": scale},
+        dynamic_shapes={"x": {0: batch}, "scale": None},
+    )
+    for size in (3, 7):
+        y = module(torch.randn(size, 8, generator=GENERATOR), scale=scale)["y"]
+        assert y.shape == (size, 4)
+    result = quantfx.convert_qat(module)
+    assert result.module(x[:2], scale=scale)["y"].shape == (2, 4)
+
+
+def test_calibration_comes_first_and_a_copy_converts() -> None:
+    model, x = normed("relu")
+    pairs = [(x, 0), (x * 2, 1)]
+    module = quantfx.prepare_qat(
+        model, (x,), calibration=pairs, input_fn=lambda pair: pair[0], progress=False
+    )
+    assert module.training
+    result = quantfx.convert_qat(copy.deepcopy(module))
+    assert torch.equal(result.quantized(x), quantfx.convert_qat(module).quantized(x))
+
+
+def test_what_was_never_seen_is_named_or_left_float() -> None:
+    model, x = normed("relu")
+    module = quantfx.prepare_qat(model, (x,))
+    with pytest.raises(CalibrationError, match=r"never calibrated: layer \(conv2d\).input"):
+        quantfx.convert_qat(module)
+    result = quantfx.convert_qat(module, strict=False)
+    assert result.report.planned == 0
+    assert torch.allclose(result.quantized(x), model.eval()(x), atol=1e-5)
+
+
+def test_wrong_calls_are_refused_by_name() -> None:
+    model, x = normed("relu")
+    with pytest.raises(PipelineError, match="'xpu' does not train"):
+        quantfx.prepare_qat(model, (x,), backend="xpu")
+    with pytest.raises(ConfigError, match="layr"):
+        quantfx.prepare_qat(model, (x,), config=quantfx.Config().module("layr", None))
+    with pytest.raises(CaptureError, match="example_inputs must be a tuple"):
+        quantfx.prepare_qat(model, x)  # type: ignore[arg-type]
+    with pytest.raises(CaptureError, match="not a torch.nn.Module"):
+        quantfx.prepare_qat(abs, (x,))  # type: ignore[arg-type]
+    graph = quantfx.capture(model.eval(), (x,))
+    with pytest.raises(PipelineError, match="prepare_qat did not return"):
+        quantfx.convert_qat(graph)  # type: ignore[arg-type]
