@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.conv_shape import ConvShape, narrow_padding
+from quantfx.backends.conv_shape import ConvShape, narrow_padding, narrow_steps
 from quantfx.backends.limit_range import limit_range
 from quantfx.backends.onednn_ops import (
     LINEAR_FP16,
@@ -198,7 +198,10 @@ def _convolution(candidate: Candidate, editor: Editor) -> Emission:
         editor,
         before,
     )
-    geometry = (shape.steps("stride"), padding, shape.steps("dilation"))
+    x, steps = narrow_steps(
+        x, shape.steps("stride"), shape.extents(), shape.channels, editor, before
+    )
+    geometry = (steps, padding, shape.steps("dilation"))
     groups = argument_value(node, "groups")
     packed = editor.call(
         QCONV_PREPACK,
