@@ -138,7 +138,10 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _patterns(options: argparse.Namespace) -> int:
     console = Console()
-    patterns = backends.get(options.backend).recipe.patterns
+    backend = backends.get(options.backend)
+    patterns = backend.recipe.patterns
+    if backend.qat is not None:
+        patterns = patterns | backend.qat.patterns
     console.print(_pattern_table(patterns))
     if patterns.unsupported:
         console.print(_unsupported_table(patterns))
@@ -188,6 +191,9 @@ def _backend_table(backend: Backend) -> Table:
         table.add_row(name, str(spec))
     table.add_row("prepare", str(backend.prepare_pipeline))
     table.add_row("convert", str(backend.convert_pipeline))
+    if backend.qat is not None:
+        table.add_row("patterns of training", ", ".join(backend.qat.patterns.names))
+        table.add_row("after training", str(backend.qat.finish))
     return table
 
 

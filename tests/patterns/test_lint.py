@@ -32,7 +32,7 @@ def patterns(folder: Path, *texts: str) -> PatternSet:
     return load(file)
 
 
-@pytest.mark.parametrize("name", ["pt2e", "extended", "linear_modes", "fold"])
+@pytest.mark.parametrize("name", ["pt2e", "extended", "linear_modes", "fold", "qat", "qat_pt2e"])
 def test_our_own_sets_are_clean(name: str) -> None:
     assert lint(load(name)) == ()
 
