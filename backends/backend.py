@@ -16,6 +16,7 @@ from quantfx.backends.qat import (
     as_trainable,
     fake_quantizing,
     require_evaluates,
+    require_qat,
     require_trains,
 )
 from quantfx.backends.range_check import saturating_sites
@@ -32,7 +33,7 @@ from quantfx.passes.instruments import Instrument
 from quantfx.passes.kernel_family import KernelFamily
 from quantfx.passes.lower import Lower
 from quantfx.passes.outcome import lowered_outcomes
-from quantfx.passes.pass_record import facts_of
+from quantfx.passes.pass_record import TRAINABLE, facts_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qat_module import QatModule
 from quantfx.passes.recipe import Recipe
@@ -126,7 +127,8 @@ class Backend:
             pipeline = pipeline.replace("check-config", CheckConfig(unmatched="warning"))
         context = self.context
         if qat:
-            training = require_trains(self.qat, self.name, pipeline, graph)
+            training = require_qat(self.qat, self.name)
+            require_trains(pipeline, graph)
             context = replace(context, recipe=training.recipe(self.recipe))
             pipeline = fake_quantizing(pipeline, learn_scales)
             graph = clone(graph, owned)
@@ -159,8 +161,8 @@ class Backend:
         pipeline = self.convert_pipeline
         if not strict and InsertQDQ() in pipeline.passes:
             pipeline = pipeline.replace("insert-qdq", InsertQDQ(uncalibrated="float"))
-        if self.qat is not None and "trainable" in facts_of(prepared):
-            pipeline = self.qat.finish + pipeline
+        if isinstance(prepared, GraphModule) and TRAINABLE in facts_of(prepared):
+            pipeline = require_qat(self.qat, self.name).finish + pipeline
             prepared = clone(prepared, settled)
         quantized = pipeline.run(prepared, self.context, instruments=instruments)
         if strict:

@@ -11,7 +11,8 @@ from quantfx.passes.errors import PipelineError
 from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.lift_dropout import LiftDropout
-from quantfx.passes.pass_record import facts_of
+from quantfx.passes.observe_channels import ObserveChannels
+from quantfx.passes.pass_record import TRAINABLE, facts_of, records_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.place_dropout import PlaceDropout
 from quantfx.passes.qat_module import QatModule
@@ -72,28 +73,39 @@ def _floored(spec: Concrete) -> Concrete:
     return replace(spec, eps=min(spec.eps, _EPS)) if isinstance(spec, QuantSpec) else spec
 
 
-def require_trains(qat: Qat | None, backend: str, pipeline: Pipeline, graph: GraphModule) -> Qat:
-    """Return ``qat``, or say what is missing for quantization-aware training.
+def require_qat(qat: Qat | None, backend: str) -> Qat:
+    """Return ``qat``.
 
     Raises:
-        PipelineError: the backend does not train, or the graph or the pipeline is for calibration.
+        PipelineError: there is none: the backend does not train.
     """
     if qat is None:
         raise PipelineError(
             f"backend '{backend}' does not train: it leaves out the pass '{FuseQatConvBn.name}'. "
             "Train with backend 'x86', or calibrate instead, without qat=True"
         )
-    if "trainable" not in facts_of(graph):
+    return qat
+
+
+def require_trains(pipeline: Pipeline, graph: GraphModule) -> None:
+    """Refuse what is for calibration only.
+
+    Raises:
+        PipelineError: the graph was captured in eval mode, or a pass looks at calibration data.
+    """
+    if not isinstance(graph, GraphModule):
+        raise PipelineError(
+            f"a {type(graph).__name__} is no graph: use capture(model, ..., training=True) first"
+        )
+    if TRAINABLE not in facts_of(graph):
         raise PipelineError(
             "the graph was captured in eval mode: capture(model, ..., training=True) for qat=True"
         )
-    calibrating = [each for each in ("observe-channels",) if each in pipeline.names]
-    if calibrating:
+    if ObserveChannels.name in pipeline.names:
         raise PipelineError(
-            f"pass '{calibrating[0]}' looks at calibration data only: prepare for training with a "
-            "backend without it, e.g. x86(smooth=None)"
+            f"pass '{ObserveChannels.name}' looks at calibration data only: prepare for training "
+            "with a backend without it, e.g. x86(smooth=None)"
         )
-    return qat
 
 
 def require_evaluates(graph: GraphModule, learn_scales: bool) -> None:
@@ -104,7 +116,7 @@ def require_evaluates(graph: GraphModule, learn_scales: bool) -> None:
     """
     if learn_scales:
         raise PipelineError("learn_scales=True is for training: pass qat=True as well")
-    if isinstance(graph, GraphModule) and "trainable" in facts_of(graph):
+    if isinstance(graph, GraphModule) and TRAINABLE in facts_of(graph):
         raise PipelineError(
             "the graph was captured for training: pass qat=True, or capture(model.eval(), ...) to "
             "calibrate"
@@ -121,12 +133,22 @@ def as_trainable(prepared: GraphModule) -> QatModule:
     """Return ``prepared``, whose tensors are its own, as a module to train.
 
     Raises:
-        PipelineError: its dropouts were taken out, and no pass put them back.
+        PipelineError: some of its dropouts were not put back, or a submodule has a method's name.
     """
-    if "dropout-lifted" in facts_of(prepared):
+    counts = {"lifted": 0, "placed": 0}
+    for record in records_of(prepared):
+        for name in counts:
+            counts[name] += record.stats.get(name, 0)
+    if counts["lifted"] != counts["placed"]:
         raise PipelineError(
-            f"the pipeline has '{LiftDropout.name}' and not '{PlaceDropout.name}' behind "
-            f"'{InsertObservers.name}': the model would train without its dropouts"
+            f"'{LiftDropout.name}' took {counts['lifted']} dropouts out, '{PlaceDropout.name}' "
+            f"put {counts['placed']} back: the model would train without the others. The second "
+            f"belongs behind '{InsertObservers.name}', and no pass between them may erase a reader"
+        )
+    taken = [name for name, _ in prepared.named_children() if hasattr(QatModule, name)]
+    if taken:
+        raise PipelineError(
+            f"the model has a submodule '{taken[0]}', which is a method of what trains: rename it"
         )
     module = clone_as(prepared, QatModule)
     recompile(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,6 +10,21 @@ import torch.distributed as distributed
 from torch import Tensor
 
 WORLD = "world"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Processes that agree; a copy names the same ones.
+
+    Attributes:
+        members: A process group, ``"world"`` for all processes if torch.distributed is initialized,
+            or None for this process alone.
+    """
+
+    members: Any = WORLD
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Group:
+        return self
 
 
 def agreed_range(low: Tensor, high: Tensor, group: Any) -> tuple[Tensor, Tensor]:

@@ -82,9 +82,10 @@ def _calibrating(prepared: GraphModule) -> Generator[None]:
         observer.calibrating = True
     try:
         yield
-    finally:
         for observer in observers:
             observer.calibrated()
+    finally:
+        for observer in observers:
             observer.calibrating = False
         for module in training:
             module.training = True

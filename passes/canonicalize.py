@@ -9,6 +9,7 @@ from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
+from quantfx.passes.remove_self_copies import RemoveSelfCopies
 from quantfx.passes.sink_constants import SinkConstants
 from quantfx.passes.switch_modes import SwitchModes
 
@@ -30,6 +31,7 @@ CANONICALIZE_TRAINING = Pipeline(
         SwitchModes(),  # first: the others see which dropouts and batch norms have a mode
         SinkConstants(),
         RemoveAsserts(),
+        RemoveSelfCopies(),  # before anything trains: autograd takes them for changes
         RemoveDropout(),  # those that are in eval mode while the model trains
         Functionalize(),
         NormalizeOps(),

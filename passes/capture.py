@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 from torch.fx import GraphModule
 
@@ -12,7 +13,7 @@ from quantfx.passes.clone import clone, detached, recompile, trainable
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.export_graph import export_graph
 from quantfx.passes.inputs import record_inputs
-from quantfx.passes.pass_record import set_facts
+from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.training_graph import training_graph
 
@@ -50,12 +51,14 @@ def capture(
     if not isinstance(model, nn.Module):
         raise CaptureError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
     if training:
+        if torch.is_inference_mode_enabled():
+            raise CaptureError("nothing trains in inference mode: capture outside of it")
         exported = training_graph(model, example_inputs, example_kwargs, dynamic_shapes)
     else:
         _require_eval(model)
         exported = export_graph(model, example_inputs, example_kwargs, dynamic_shapes)
     module = clone(exported, trainable if training else detached)
-    set_facts(module, frozenset({"captured", "trainable"} if training else {"captured"}))
+    set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
     recompile(module)
     module.train(training)
     record_inputs(module, example_inputs, example_kwargs or {})

@@ -31,6 +31,7 @@ from quantfx.passes.propagate import Propagate
 from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
+from quantfx.passes.remove_self_copies import RemoveSelfCopies
 from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
 from quantfx.passes.shield_adds import ShieldAdds
@@ -47,6 +48,7 @@ PASSES: tuple[type[Pass], ...] = (
     SinkConstants,
     RemoveAsserts,
     RemoveDropout,
+    RemoveSelfCopies,
     Functionalize,
     NormalizeOps,
     CheckConfig,

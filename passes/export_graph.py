@@ -28,12 +28,12 @@ def export_graph(
         program = torch.export.export(
             model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
         )
+        exported = program.module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds, all meaning "rejected"
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(
             f"torch.export rejects {type(model).__name__}: {type(error).__name__}: {reason}"
         ) from error
-    exported = program.module(check_guards=False)
     if not isinstance(exported, GraphModule):
         raise CaptureError(f"torch.export returned a {type(exported).__name__}, not a GraphModule")
     return exported

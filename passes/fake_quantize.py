@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from quantfx.passes.agree import Group
 from quantfx.passes.observer import Observer, QParams
 from quantfx.passes.spec import QuantSpec
 
@@ -24,8 +25,6 @@ class FakeQuantize(Observer):
         quantizing: Round; False makes it an observer.
         frozen: Learn nothing more.
         calibrating: Only observe, in whatever mode.
-        group: Process group whose members agree on what they observe: ``"world"`` for all
-            processes, if torch.distributed is initialized; None for this process alone.
     """
 
     verb: ClassVar[str] = "fake-quantize"
@@ -34,26 +33,32 @@ class FakeQuantize(Observer):
         super().__init__(spec, label)
         self.quantizing = True
         self.calibrating = False
-        self.group: Any = "world"
+        self._group = Group()
+
+    @property
+    def group(self) -> Any:
+        """Process group whose members agree on what they observe; see `Group`."""
+        return self._group.members
+
+    @group.setter
+    def group(self, members: Any) -> None:
+        self._group = Group(members)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Observe ``x``, if training, and return it rounded, in its own dtype.
+        """Observe ``x``, if training and not frozen, and return it rounded, in its own dtype.
 
         Raises:
-            CalibrationError: ``x`` holds NaN or infinity, or nothing was ever observed.
+            CalibrationError: a range is to be observed and ``x`` holds NaN or infinity, or nothing
+                was ever observed.
         """
-        if not x.numel():
-            return x
-        if self.calibrating or (self.training and not self.frozen):
+        if (self.calibrating or self.training) and not self.frozen:
             self.observe(x.detach())
-        if not self.quantizing or self.calibrating:
+        if not self.quantizing or self.calibrating or not x.numel():
             return x
+        if x.dtype not in _NARROW:
+            return self.fake_quantize(x)
         # Under autocast x may be narrower than its grid: 8 bits and a scale do not fit bfloat16.
-        return (
-            self.fake_quantize(x.float()).to(x.dtype)
-            if x.dtype in _NARROW
-            else (self.fake_quantize(x))
-        )
+        return self.fake_quantize(x.float()).to(x.dtype)
 
     @abstractmethod
     def fake_quantize(self, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.pass_record import TRAINABLE, facts_of
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import set_argument
@@ -24,7 +25,8 @@ class FoldBatchNorm(Pass):
     """``batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)``; a linear alike.
 
     s = gamma / sqrt(var + eps), in float64 (Jacob et al. 2018, section 3.2). The folded weights
-    are new constants, so a weight that several convolutions share is folded for each on its own.
+    are new constants, so a weight that several convolutions share is folded for each on its own. A
+    graph that trains is left alone: what is folded has no parameters any more.
     """
 
     name: ClassVar[str] = "fold-batch-norm"
@@ -32,6 +34,8 @@ class FoldBatchNorm(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fold every match of the fold templates."""
+        if TRAINABLE in facts_of(module):
+            return PassResult(False, stats={"folded": 0})
         remarks: list[Remark] = []
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -13,7 +14,7 @@ from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.batch_norm_scale import BatchNormScale, raw_scale
 from quantfx.passes.editor import Editor
-from quantfx.passes.errors import PassError
+from quantfx.passes.errors import CalibrationError, PassError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.scaled_layer import KEY, ScaledLayer, scaled_layer_of
 from quantfx.passes.training_graph import COUNTS, counter_of
@@ -24,7 +25,8 @@ from quantfx.patterns.schema import argument_value, set_argument
 class FoldQatConvBn(Pass):
     """``norm(conv(x, observe(w * s)) / s + b) -> conv(x, observe(w_folded), b_folded)``.
 
-    The folded weight is the one that training rounded, to the bit.
+    The folded weight is the one that training rounded, to the bit, but for channels with a gamma of
+    0, which are zero.
 
     Attributes:
         by_rsqrt: Fold with ``w * (gamma * rsqrt(var + eps))`` instead, and the bias in single
@@ -71,12 +73,13 @@ def _fold(
     if weight is None:
         raise PassError(f"the weight of {layer.name} is no constant any more")
     statistics = statistics_of(editor, norm)
-    old_bias = _bias_of(result, layer)
+    old_bias = nodes[note.bias] if note.bias else None
     scale, bias = statistics.single_precision(editor.stored(old_bias))
     if not by_rsqrt:
         scale = raw_scale(statistics.gamma, statistics.var, statistics.eps)
         bias = statistics.folded_bias(editor.stored(old_bias))
     bias = bias.to(weight.dtype).detach()
+    _require_finite(bias, norm)
     folded = scale_channels(weight.detach(), scale.detach(), layer)
     editor.replace(scaled, editor.changed_constant(weight_node, folded, before=scaled))
     _take_over(layer, norm)
@@ -87,6 +90,14 @@ def _fold(
         editor.erase(counter)
     _put_bias(editor, layer, old_bias, bias, weight_node)
     del layer.meta[KEY]
+
+
+def _require_finite(bias: Tensor, norm: Node) -> None:
+    if not bool(torch.isfinite(bias).all()):
+        raise CalibrationError(
+            f"{norm.name} has NaN or infinity among its statistics or parameters: the training "
+            "diverged; go back to a checkpoint before that"
+        )
 
 
 def _rename(module: GraphModule, matches: set[str]) -> None:
@@ -111,15 +122,6 @@ def _counters(norm: Node) -> list[Node]:
     found = norm.graph.find_nodes(op="call_function", target=COUNTS)
     counters = [(node, counter_of(node)) for node in reversed(found)]
     return [node for node, of in counters if of and str(of.target).rpartition(".")[0] == owner]
-
-
-def _bias_of(result: Node, layer: Node) -> Node | None:
-    """Return the bias that is added to the rescaled result, if one is."""
-    if layer in result.all_input_nodes:
-        return None
-    reshaped = argument_value(result, "other")
-    bias = argument_value(reshaped, "self")
-    return bias if isinstance(bias, Node) else None
 
 
 def _put_bias(editor: Editor, layer: Node, old: Node | None, value: Tensor, weight: Node) -> None:

@@ -68,7 +68,7 @@ class InsertQDQ(Pass):
             if _ready(observer) and _wanted(node):
                 if isinstance(observer, Observer):
                     editor = editors[path]
-                    stored = editor.stored(_require_float32(node.all_input_nodes[0]))
+                    stored = editor.stored(_require_float32(editor.module, node.all_input_nodes[0]))
                     _quantize(editor, node, qparams.of(observer, stored))
                 else:
                     convert_uncalibrated(editors[path], node, observer.spec)
@@ -115,10 +115,11 @@ class _QParams:
         return self.found[id(observer)]
 
 
-def _require_float32(producer: Node) -> Node:
+def _require_float32(module: GraphModule, producer: Node) -> Node:
     """Refuse double precision, in which a model may train."""
     value = producer.meta.get("val")
-    if isinstance(value, Tensor) and value.dtype == torch.float64:
+    stored = attribute(module, str(producer.target)) if producer.op == "get_attr" else value
+    if torch.float64 in (getattr(each, "dtype", None) for each in (value, stored)):
         raise SpecError(
             f"{producer.name} is float64, and the quantize operators take float32: capture and "
             "prepare the model in float32, and give it trained.float().state_dict()"

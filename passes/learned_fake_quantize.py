@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import Function
 
 from quantfx.passes.agree import agreed_copy
 from quantfx.passes.fake_quantize import FakeQuantize
@@ -20,10 +21,15 @@ from quantfx.passes.spec import QuantSpec
 class LearnedFakeQuantize(FakeQuantize):
     """Rounds with a learned step size (LSQ, Esser et al. 2020, section 2.1).
 
-    The gradient of the scale is ``round(x / s) - x / s`` inside the range and the clipped integer
-    outside, times ``1 / sqrt(n * quant_max)``, n elements a scale (section 2.2). It starts where
-    the spec's own observer puts it, on what calibration saw or else on the first batch; the zero
-    point stays as it was then.
+    The scale is ``start * exp(log_ratio)``, so that no step of an optimizer makes it zero or
+    negative, a step of Adam changes it by its learning rate relative to itself, and weight decay
+    draws it back to where it started (a logarithm as in Jain et al. 2020, section 3.3). The
+    parameter gets the gradient that LSQ gives the scale s: ``round(x / s) - x / s`` inside the
+    range and the clipped integer outside, times ``1 / sqrt(n * quant_max)``, n elements a scale
+    (section 2.2).
+
+    It starts where the spec's own observer puts it, on what calibration saw or else on the first
+    batch that is rounded; the zero point stays as it was then.
 
     Args:
         spec: Per-tensor or per-channel.
@@ -31,103 +37,125 @@ class LearnedFakeQuantize(FakeQuantize):
         label: Name of the tensor, used in errors.
 
     Attributes:
-        scale: float32 parameter, shape ``()`` or ``(channels,)``; 1 before it has started.
+        log_ratio: float32 parameter, shape ``()`` or ``(channels,)``.
+        start: float32 of the same shape; 0 before it has started.
         zero_point: int64 of the same shape.
-        started: Whether the scale has a meaning.
     """
 
     verb: ClassVar[str] = "learn"
+    start: Tensor
     zero_point: Tensor
 
     def __init__(self, spec: QuantSpec, channels: int = 1, label: str = "") -> None:
         super().__init__(spec, label)
         shape = () if spec.axis is None else (channels,)
-        self.scale = nn.Parameter(torch.ones(shape))
+        self.log_ratio = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("start", torch.zeros(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int64))
-        self.started = False
         # In a list, so that what it records is no part of the state_dict.
         self._first: list[Observer] = []
 
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` rounded; the scale has a gradient even while nothing is rounded.
+
+        DistributedDataParallel waits for that of every parameter.
+        """
+        result = super().forward(x)
+        if self.training and not self.calibrating and result is x:
+            touched: Tensor = _Touch.apply(x, self.log_ratio)  # type: ignore[no-untyped-call]
+            return touched
+        return result
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale as it is now, differentiable."""
+        return self.start * self.log_ratio.exp()
+
     def observe(self, x: Tensor) -> None:
-        """Find the scale to start from, unless it has one."""
-        if self.started:
+        """Find the scale to start from, unless it has one; calibration finds it anew."""
+        if not self.calibrating and (self.observed or not self.quantizing):
             return
         if not self._first:
             observer = make_observer(replace(self.spec, dynamic=False), self.label)
             if not isinstance(observer, Observer):
                 raise TypeError(f"{self.label}: '{self.spec}' observes nothing")
             self._first = [observer]
-        self._first[0].observe(x.float())
+        if x.numel():
+            self._first[0].observe(x.float())
         if not self.calibrating:
-            self._start()
+            self._begin()
 
     def calibrated(self) -> None:
         """Start from what calibration saw."""
-        if self._first and not self.started:
-            self._start()
+        if self._first:
+            self._begin()
 
     @property
     def observed(self) -> bool:
         """Whether the scale has a meaning."""
-        return self.started
+        return bool((self.start > 0).all())
 
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return ``x`` on the grid, with gradients for ``x`` and for the scale."""
         self.require_observed()
         spec = self.spec
-        per_scale = x.numel() // self.scale.numel()
-        gradient = 1 / math.sqrt(per_scale * max(spec.quant_max, 1))
-        scale = self._bounded(_scaled_gradient(self.scale, gradient), x.detach())
+        per_scale = x.numel() // self.log_ratio.numel()
+        current = self.scale
+        by_lsq = 1 / math.sqrt(per_scale * max(spec.quant_max, 1)) / current.detach()
+        scale = self._bounded(_with_gradient_of(current, current * by_lsq), x.detach())
         zero_point = self.zero_point.to(scale.dtype)
         if spec.axis is not None:
             shape = [1] * x.dim()
             shape[spec.axis] = -1
             scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
         # As torch quantizes: the reciprocal first.
-        steps = _rounded(x * (1 / scale)) + zero_point
+        scaled = x * (1 / scale)
+        steps = _with_gradient_of(scaled.round(), scaled) + zero_point
         return (steps.clamp(spec.quant_min, spec.quant_max) - zero_point) * scale
 
     def qparams_of(self, x: Tensor | None) -> QParams:
         """Return the learned qparams; for a constant ``x`` they are pair-bounded as in training."""
         self.require_observed()
         scale = self.scale.detach().float()
-        scale = scale.clamp(min=self.spec.eps) if x is None else self._bounded(scale, x)
-        return QParams(scale, self.zero_point, self.spec)
+        self.require_finite(scale, scale if x is None else x)
+        return QParams(self._bounded(scale, x), self.zero_point, self.spec)
 
-    def get_extra_state(self) -> Tensor:
-        """Return the flags for ``state_dict``, as a tensor."""
-        return torch.tensor([self.frozen, self.quantizing, self.started])
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take the flags from a ``state_dict``."""
-        super().set_extra_state(state)
-        self.started = bool(state[2])
-
-    def _start(self) -> None:
-        found = self._first.pop().calculate_qparams()
+    def _begin(self) -> None:
+        first = self._first.pop()
         with torch.no_grad():
-            self.scale.copy_(found.scale)
-            self.zero_point.copy_(found.zero_point)
-        for value in (self.scale.data, self.zero_point):
+            if first.observed:  # an empty batch leaves it for the next one
+                found = first.calculate_qparams()
+                self.start.copy_(found.scale)
+                self.zero_point.copy_(found.zero_point)
+                self.log_ratio.zero_()
+        for value in (self.start, self.zero_point):
             agreed_copy(value, None if self.calibrating else self.group)
-        self.started = True
 
-    def _bounded(self, scale: Tensor, x: Tensor) -> Tensor:
-        """A step is positive, and as large as the pair bound of the weight asks for."""
-        scale = scale.clamp(min=self.spec.eps)
-        sums = largest_pair_sums(x, self.spec)
-        return scale if sums is None else scale_above_pair_sums(scale, sums)
+    def _bounded(self, scale: Tensor, x: Tensor | None) -> Tensor:
+        """Return ``scale``, above the spec's floor and as large as the pair bound of ``x`` asks.
+
+        Its gradient passes, so that a scale which lies below can leave there again.
+        """
+        bounded = scale.clamp(min=self.spec.eps)
+        sums = None if x is None else largest_pair_sums(x, self.spec)
+        if sums is not None:
+            bounded = scale_above_pair_sums(bounded, sums)
+        return _with_gradient_of(bounded, scale)
 
 
-def _scaled_gradient(value: Tensor, factor: float) -> Tensor:
-    """Return ``value``, to the bit, with ``factor`` on its gradient."""
-    return _with_gradient_of(value, value * factor)
+class _Touch(Function):
+    """Identity with a gradient of zero for a parameter that is not used."""
 
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, parameter: Tensor) -> Tensor:
+        ctx.save_for_backward(parameter)
+        return x.view_as(x)
 
-def _rounded(value: Tensor) -> Tensor:
-    """Return ``value`` rounded to even, with the gradient of the identity."""
-    return _with_gradient_of(value.round(), value)
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor]:
+        return grad_outputs[0], torch.zeros_like(ctx.saved_tensors[0])
 
 
 def _with_gradient_of(value: Tensor, other: Tensor) -> Tensor:
+    """Return ``value``, to the bit, with the gradient of ``other``."""
     return value.detach() + (other - other.detach())

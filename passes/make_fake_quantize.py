@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from quantfx.passes.cast_fake_quantize import CastFakeQuantize
 from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
 from quantfx.passes.errors import SpecError
 from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
 from quantfx.passes.moving_fake_quantize import MovingFakeQuantize
-from quantfx.passes.placeholder_observer import PlaceholderObserver
 from quantfx.passes.spec import CastSpec, Concrete
 from quantfx.passes.weight_fake_quantize import WeightFakeQuantize
 
@@ -29,7 +29,7 @@ def make_fake_quantize(
         SpecError: the spec makes an observer of its own, of which no gradient is known.
     """
     if isinstance(spec, CastSpec):
-        return PlaceholderObserver(spec, label)  # half precision rounds finer than any gradient
+        return CastFakeQuantize(spec, label)
     if not isinstance(spec.observer, str):
         raise SpecError(
             f"{label}: '{spec}' makes an observer of its own, which cannot fake-quantize; name one "

@@ -29,8 +29,13 @@ class MovingFakeQuantize(FakeQuantize):
 
     def observe(self, x: Tensor) -> None:
         """Move the range towards that of ``x``, and of what other processes see."""
-        low, high = torch.aminmax(x)
-        self.range.follow(*agreed_range(low, high, None if self.calibrating else self.group))
+        if x.numel():
+            low, high = torch.aminmax(x)
+        else:  # others may hold something, and wait for this process
+            low, high = x.new_tensor(torch.inf), x.new_tensor(-torch.inf)
+        low, high = agreed_range(low, high, None if self.calibrating else self.group)
+        if x.numel() or low <= high:
+            self.range.follow(low, high)
 
     @property
     def observed(self) -> bool:

@@ -98,8 +98,8 @@ class Observer(nn.Module, ABC):
         """Raise a ``CalibrationError`` that names this site unless both bounds are finite."""
         if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
             raise CalibrationError(
-                f"non-finite activation at {self.label or 'an observer'}: the calibration batch "
-                "makes this tensor NaN or infinite; remove the batch or fix the model"
+                f"non-finite activation at {self.label or 'an observer'}: the batch makes this "
+                "tensor NaN or infinite; remove the batch or fix the model"
             )
 
     def require_observed(self) -> None:

@@ -9,6 +9,9 @@ from torch.fx import GraphModule
 
 from quantfx.passes.base import Remark
 
+TRAINABLE = "trainable"
+"""Holds of a graph that was captured for training, until its training is over."""
+
 _FACTS = "quantfx_facts"
 _RECORDS = "quantfx_records"
 

@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.passes.batch_norm_scale import BatchNormScale
+from quantfx.passes.cast_fake_quantize import CastFakeQuantize
 from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
+from quantfx.passes.errors import PipelineError
 from quantfx.passes.fake_quantize import FakeQuantize
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
 from quantfx.passes.mode import Mode
 from quantfx.passes.mode_node import BATCH_NORM_MODE
 
+_ROUNDING = (FakeQuantize, DynamicFakeQuantize, CastFakeQuantize)
+
 
 class QatModule(GraphModule):
     """What ``prepare(..., qat=True)`` returns: float in, float out, rounded in between.
 
     ``train()`` and ``eval()`` switch batch norms, dropouts and the learning of ranges; rounding
-    goes on in both. What the methods below switch is saved in ``state_dict``, as are the ranges.
+    goes on in both. ``state_dict`` holds ranges and what is frozen or switched off.
+
+    Under activation checkpointing freeze observers and batch norms: what is computed again would
+    see ranges and statistics that have moved.
     """
 
     def fake_quantize(self, enabled: bool = True) -> None:
         """Round, or with False compute as the float model does."""
         for module in self.modules():
-            if isinstance(module, (FakeQuantize, DynamicFakeQuantize, BatchNormScale)):
+            if isinstance(module, (*_ROUNDING, BatchNormScale)):
                 module.quantizing = enabled
 
     def freeze_observers(self, frozen: bool = True) -> None:
@@ -59,13 +66,24 @@ class QatModule(GraphModule):
                 module.group = group
 
     def scale_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield the learned scales, e.g. to give them a learning rate of their own."""
+        """Yield what scales are learned by, e.g. to give it a learning rate of its own."""
         for module in self.fake_quantizes():
             if isinstance(module, LearnedFakeQuantize):
-                yield module.scale
+                yield module.log_ratio
 
-    def fake_quantizes(self) -> Iterator[FakeQuantize | DynamicFakeQuantize]:
+    def fake_quantizes(self) -> Iterator[FakeQuantize | DynamicFakeQuantize | CastFakeQuantize]:
         """Yield every fake-quantize module."""
         for module in self.modules():
-            if isinstance(module, (FakeQuantize, DynamicFakeQuantize)):
+            if isinstance(module, _ROUNDING):
                 yield module
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            PipelineError: always: torch.fx would not keep what the conversion has to know.
+        """
+        raise PipelineError(
+            "a module prepared for training is not pickled: save its state_dict(), prepare the "
+            "model again, and load it there"
+        )

@@ -16,7 +16,8 @@ class QatSchedule:
     third (Krishnamoorthi 2018, section 4.1).
 
     Attributes:
-        fake_quantize_from: First step that rounds; before it ranges are learned on float.
+        fake_quantize_from: First step that rounds; before it ranges are learned on float. Scales
+            to learn start with the first step that rounds.
         freeze_batch_norm_from: First step with frozen batch norms; None for never.
         freeze_observers_from: First step with frozen ranges; None for never.
     """
@@ -32,7 +33,16 @@ class QatSchedule:
                 raise PipelineError(f"{name}={value}: steps count from 0")
 
     def apply(self, module: QatModule, step: int) -> None:
-        """Switch ``module`` as step number ``step``, from 0, wants it; call it before the step."""
+        """Switch ``module`` as step number ``step``, from 0, wants it; call it before the step.
+
+        Raises:
+            PipelineError: ``module`` is none that was prepared for training.
+        """
+        if not isinstance(module, QatModule):
+            raise PipelineError(
+                f"a {type(module).__name__} has nothing to switch: give the module that was "
+                "prepared, which a wrapper such as DistributedDataParallel holds as .module"
+            )
         module.fake_quantize(step >= self.fake_quantize_from)
         module.freeze_batch_norm(_reached(step, self.freeze_batch_norm_from))
         module.freeze_observers(_reached(step, self.freeze_observers_from))

@@ -21,6 +21,7 @@ _RESHAPE = resolve_op("aten.reshape.default")
 _MUL = resolve_op("aten.mul.Tensor")
 _DIV = resolve_op("aten.div.Tensor")
 _ADD = resolve_op("aten.add.Tensor")
+_TYPE_AS = resolve_op("aten.type_as.default")
 
 
 @dataclass(frozen=True)
@@ -31,11 +32,13 @@ class ScaledLayer:
         weight: The scaled weight.
         result: What the batch norm reads: the result, scaled back and with its bias.
         norm: The batch norm.
+        bias: The constant that is added to the result; empty if none is.
     """
 
     weight: str
     result: str
     norm: str
+    bias: str
 
 
 def scaled_layer_of(node: Node) -> ScaledLayer | None:
@@ -58,11 +61,17 @@ def scale_layer(editor: Editor, layer: Node, norm: Node, module: BatchNormScale)
     val = argument_value(norm, "running_var").meta.get("val")
     name = editor.name_of(module, "batch_norm_scale")
     scale = editor.call_module(name, module, *args, before=layer, like=norm, val=val)
-    rescale(editor, layer, norm, (scale, scale), bias=None)
+    rescale(editor, layer, norm, (scale, scale), bias=None, keep_dtype=True)
 
 
 def rescale(
-    editor: Editor, layer: Node, norm: Node, scales: tuple[Node, Node], bias: Node | None
+    editor: Editor,
+    layer: Node,
+    norm: Node,
+    scales: tuple[Node, Node],
+    *,
+    bias: Node | None,
+    keep_dtype: bool,
 ) -> None:
     """Multiply the weight of ``layer`` by a scale, and divide its result by a scale.
 
@@ -72,6 +81,8 @@ def rescale(
         norm: The batch norm behind it.
         scales: ``(channels,)`` each, for the weight and for the result, computed before ``layer``.
         bias: What takes the place of the bias, which is added to the result instead.
+        keep_dtype: Cast what the batch norm reads to the dtype of the layer's result, which under
+            autocast is narrower than the scale's.
     """
     weight, old_bias = argument_value(layer, "weight"), argument_value(layer, "bias")
     dims = weight.meta["val"].dim()
@@ -91,6 +102,10 @@ def rescale(
     if old_bias is not None:
         added = shaped(old_bias, along_result, norm)
         result = editor.call(_ADD, (result, added), like=layer, before=norm)
+    if keep_dtype:
+        result = editor.call(_TYPE_AS, (result, layer), like=layer, before=norm)
     set_argument(norm, "input", result)
-    layer.meta[KEY] = ScaledLayer(scaled.name, result.name, norm.name)
+    layer.meta[KEY] = ScaledLayer(
+        scaled.name, result.name, norm.name, "" if old_bias is None else old_bias.name
+    )
     editor.edits += 1

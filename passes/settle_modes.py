@@ -12,6 +12,7 @@ from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.mode import Mode
+from quantfx.passes.pass_record import TRAINABLE
 from quantfx.passes.switch_modes import cumulative_momentum
 from quantfx.passes.training_graph import counter_of
 from quantfx.patterns.schema import arguments, is_aten_call, overload
@@ -22,7 +23,7 @@ class SettleModes(Pass):
     """Undo ``switch-modes`` with the literals of evaluation; counters of batches stand still."""
 
     name: ClassVar[str] = "settle-modes"
-    breaks: ClassVar[frozenset[str]] = frozenset({"trainable"})
+    breaks: ClassVar[frozenset[str]] = frozenset({TRAINABLE})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Replace every mode node."""

@@ -45,18 +45,19 @@ class SwitchModes(Pass):
         count = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            batches: Node | None = None
+            counters: dict[str, Node] = {}
             for node in list(graph_module.graph.nodes):
                 counter = counter_of(node)
                 if counter is not None:
                     set_argument(node, "other", mode_node(editor, BATCH_NORM_MODE))
-                    batches = counter  # the batch norm that it belongs to comes next
+                    counters[_owner(counter)] = counter
                     count += 1
                 for name in node.meta.pop(MODE_KEY, ()):
                     _switch(editor, node, name)
                     count += 1
                 if node.target is _BATCH_NORM and argument_value(node, "momentum") == CUMULATIVE:
-                    set_argument(node, "momentum", _cumulative(editor, node, batches))
+                    counter = counters[_owner(argument_value(node, "running_mean"))]
+                    set_argument(node, "momentum", _cumulative(editor, node, counter))
                     count += 1
         return PassResult(count > 0, stats={"switched": count})
 
@@ -74,6 +75,11 @@ def _switch(editor: Editor, node: Node, name: str) -> None:
     )
 
 
-def _cumulative(editor: Editor, norm: Node, batches: Node | None) -> Node:
+def _owner(buffer: Node) -> str:
+    """Return the path of the batch norm that a buffer belongs to."""
+    return str(buffer.target).rpartition(".")[0]
+
+
+def _cumulative(editor: Editor, norm: Node, batches: Node) -> Node:
     """Return the momentum of a batch norm that averages over all batches alike."""
     return editor.call(cumulative_momentum, (batches,), like=norm, before=norm, val=1.0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.export_graph import export_graph
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.remove_dropout import DROPOUTS
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
 
 MODE_KEY = "quantfx_mode"
@@ -42,9 +42,10 @@ def training_graph(
     twin = _twin(model)
     if not any(module.training for module in twin.modules()):
         twin.train()
-    for module in twin.modules():
-        if isinstance(module, _BATCH_NORMS) and module.momentum is None:
-            module.momentum = CUMULATIVE
+    norms = [each for each in twin.modules() if isinstance(each, _BATCH_NORMS) and each.training]
+    for norm in norms:
+        if norm.momentum is None and norm.running_mean is not None:
+            norm.momentum = CUMULATIVE
     training = export_graph(twin, args, kwargs, dynamic_shapes)
     evaluation = export_graph(twin.eval(), args, kwargs, dynamic_shapes)
     others = dict(all_graphs(evaluation))
@@ -56,8 +57,8 @@ def training_graph(
 
 
 _FIX = (
-    "only the arguments of operators may depend on the mode, as in nn.Dropout and nn.BatchNorm2d. "
-    "Call eval() on that submodule before the capture to train without it"
+    "only arguments of operators may depend on the mode, as in nn.Dropout and nn.BatchNorm2d. "
+    "Write it so, or call eval() on that submodule before the capture to train it as in evaluation"
 )
 
 
@@ -93,13 +94,31 @@ def _compare(training: GraphModule, evaluation: GraphModule) -> None:
     ours = [node for node in training.graph.nodes if not _is_passive(node)]
     theirs = [node for node in evaluation.graph.nodes if not _is_passive(node)]
     _pair_inputs(training, evaluation, twins)
-    for node, other in zip_longest(ours, theirs):
-        if node is None or other is None or node.target != other.target:
+    rest = iter(theirs)
+    other = next(rest, None)
+    for node in ours:
+        if _is_added_dropout(node, other, twins):
+            twins[node] = twins[node.all_input_nodes[0]]
+            node.meta[MODE_KEY] = ("train",)
+            continue
+        if other is None or node.target != other.target:
             raise CaptureError(_differs(node, other))
         twins[node] = other
         names = tuple(_changing(node, other, twins))
         if names:
             node.meta[MODE_KEY] = names
+        other = next(rest, None)
+    if other is not None:
+        raise CaptureError(_differs(None, other))
+
+
+def _is_added_dropout(node: Node, other: Node | None, twins: Mapping[Node, Node]) -> bool:
+    """Whether ``node`` is a dropout that evaluation leaves out, as nn.MultiheadAttention does."""
+    if node.target not in DROPOUTS or argument_value(node, "train") is not True:
+        return False
+    source = twins.get(node.all_input_nodes[0])
+    same = other is not None and other.target == node.target and other.args[0] is source
+    return source is not None and not same
 
 
 def _is_passive(node: Node) -> bool:

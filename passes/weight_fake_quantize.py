@@ -36,6 +36,7 @@ class WeightFakeQuantize(FakeQuantize):
             raise CalibrationError(
                 f"the weight of {self.label} is computed from data: keep that operator float"
             )
+        self.require_finite(*torch.aminmax(x))
         return weight_qparams(x, self.spec)
 
 

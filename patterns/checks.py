@@ -81,11 +81,12 @@ def batched(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     return None if len(result) == len(weight) else without
 
 
-def follows_mode(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The batch norm computes with its batch in training, with running statistics otherwise."""
-    if isinstance(argument_value(nodes[0], "training"), Node):
+def foldable(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The batch norm computes with running statistics in evaluation, whatever in training."""
+    training = argument_value(nodes[0], "training")
+    if isinstance(training, Node) or training is False:
         return None
-    return f"{nodes[0].name} does not follow train() and eval()"
+    return f"{nodes[0].name} computes with its batch in evaluation, too"
 
 
 def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
@@ -146,6 +147,6 @@ PREDICATES = {
     "batched": Predicate(batched, 2),
     "float32": Predicate(float32, 1),
     "trainable": Predicate(trainable, 1),
-    "follows_mode": Predicate(follows_mode, 1),
+    "foldable": Predicate(foldable, 1),
     "feeds": Predicate(feeds, 1, takes_ops=True),
 }

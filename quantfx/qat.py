@@ -54,7 +54,9 @@ def prepare_qat(
             the training do that.
         backend: A name, which means the backend for this host, or a backend.
         config: What is quantized how; the backend's own by default.
-        learn_scales: Train the scales too (LSQ), instead of letting them follow the ranges.
+        learn_scales: Train the scales too (LSQ). Otherwise those of weights follow their range and
+            those of activations a moving average of theirs, whatever observer the config names; a
+            learned scale starts where that observer puts it.
         example_kwargs: Keyword arguments the model accepts.
         dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
         input_fn: Turns what ``calibration`` yields into a batch, e.g. ``lambda b: b[0]``.
@@ -99,7 +101,8 @@ def convert_qat(trained: QatModule, *, strict: bool = True) -> Result:
     if not isinstance(setup, _Setup):
         raise PipelineError(
             f"a {type(trained).__name__} that prepare_qat did not return: give it what that "
-            "returned, or use backend.convert"
+            "returned (a wrapper such as DistributedDataParallel holds it as .module), or use "
+            "backend.convert"
         )
     quantized = setup.backend.convert(trained, strict=strict)
     return make_result(trained, quantized, setup.backend, setup.inputs, strict=strict)

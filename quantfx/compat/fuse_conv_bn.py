@@ -62,4 +62,4 @@ def _fuse(editor: Editor, match: Match) -> None:
     if values is not None and not bool(values.all()):
         scale = divisor
     zeros = None if bias is None else call(_ZEROS_LIKE, bias)
-    rescale(editor, conv, norm, (scale, divisor), zeros)
+    rescale(editor, conv, norm, (scale, divisor), bias=zeros, keep_dtype=False)

@@ -43,7 +43,7 @@ _WORDS: dict[Any, str] = {
 _OPS = tuple(dict.fromkeys(_WORDS.values()))
 _ON_REQUEST = ("matmul",)
 # Checks of what Inductor can fuse, fold or run afterwards; PT2E quantizers leave those to it.
-_LATER_CHECKS = {"distinct", "dies_here", "float32", "follows_mode", "batched"}
+_LATER_CHECKS = {"distinct", "dies_here", "float32", "foldable", "batched"}
 _STORED = "constant"
 _UNSHAPED = ("conv", "linear")
 

@@ -115,6 +115,8 @@ def test_without_rounding_it_is_the_float_model(name: str) -> None:
         assert torch.allclose(module(batch), model(batch), atol=1e-5)
     statistics = dict(module.named_buffers())
     for key, value in model.named_buffers():
+        if model.frozen and key.endswith("tracked"):
+            continue  # it stands still, and nothing reads it
         assert torch.allclose(statistics[key].float(), value.float(), atol=1e-5), key
     compat.move_exported_model_to_eval(module)
     assert torch.allclose(module(x), model.eval()(x), atol=1e-5)

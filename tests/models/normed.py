@@ -22,6 +22,7 @@ class Normed(nn.Module):
     ) -> None:
         super().__init__()
         self.layer, self.norm, self.behind = layer, norm, behind
+        self.frozen = False
         for parameter in norm.parameters():  # neither 1 nor 0, and of both signs
             nn.init.normal_(parameter)
 
@@ -48,6 +49,13 @@ def zero_gamma() -> Normed:
     return net
 
 
+def frozen() -> Normed:
+    """Its batch norm keeps its statistics while the rest trains."""
+    net = Normed(nn.Conv2d(3, 6, 3), norm2d(6), lambda _, y: y.relu())
+    net.frozen = True
+    return net
+
+
 # name -> network and example; every layer in them is fused with its batch norm.
 NORMED: dict[str, tuple[Callable[[], Normed], Tensor]] = {
     "conv2d": (lambda: Normed(nn.Conv2d(3, 6, 3), norm2d(6)), image(3, 8, 8)),
@@ -63,6 +71,7 @@ NORMED: dict[str, tuple[Callable[[], Normed], Tensor]] = {
     "grouped": (lambda: Normed(nn.Conv2d(4, 6, 3, 2, 1, groups=2), norm2d(6)), image(4, 8, 8)),
     "depthwise": (lambda: Normed(nn.Conv2d(6, 6, 3, groups=6), norm2d(6)), image(6, 8, 8)),
     "zero gamma": (zero_gamma, image(3, 8, 8)),
+    "frozen": (frozen, image(3, 8, 8)),
     "relu": (
         lambda: Normed(nn.Conv2d(3, 6, 3), norm2d(6), lambda _, y: y.relu()),
         image(3, 8, 8),
@@ -107,4 +116,6 @@ def normed(name: str) -> tuple[Normed, Tensor]:
         for key, buffer in net.named_buffers():
             if buffer.is_floating_point():
                 nn.init.uniform_(buffer, 0.5 if key.endswith("var") else -0.5, 2.0)
-    return net.train(), x
+    net.train()
+    net.norm.train(not net.frozen)
+    return net, x

@@ -56,7 +56,7 @@ def test_without_rounding_it_is_the_float_model(name: str, scaling: bool) -> Non
     for key, value in model.named_buffers():
         if value.is_floating_point():
             assert nearly(statistics[key], value), key
-        else:
+        elif not model.frozen:  # else the counter stands still, and nothing reads it
             assert torch.equal(statistics[key], value), key
     assert nearly(prepared.eval()(x), model.eval()(x))
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import io
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.fx import Interpreter, Node
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
@@ -248,6 +250,100 @@ def test_learned_scales_are_parameters_from_the_start() -> None:
     assert all(each.requires_grad for each in scales)
 
 
+def test_no_optimizer_kills_a_learned_scale() -> None:
+    module = prepared(learn_scales=True)
+    optimizer = torch.optim.Adam(module.parameters(), lr=0.01)
+    for at, batch in enumerate(batches(60)):
+        step(module, optimizer, *batch, at)
+    for each in module.fake_quantizes():
+        assert isinstance(each, LearnedFakeQuantize)
+        assert bool((each.scale > 0).all())
+        assert each.log_ratio.grad is not None
+        assert bool((each.log_ratio.grad != 0).all())
+
+
+def test_a_learned_scale_starts_with_the_first_step_that_rounds() -> None:
+    module, late = prepared(learn_scales=True), prepared(learn_scales=True)
+    late.fake_quantize(False)
+    late(X * 50)
+    assert not any(each.observed for each in late.fake_quantizes())
+    late.fake_quantize(True)
+    late(X)
+    module(X)
+    for ours, theirs in zip(late.fake_quantizes(), module.fake_quantizes(), strict=True):
+        assert isinstance(ours, LearnedFakeQuantize)
+        assert isinstance(theirs, LearnedFakeQuantize)
+        if ours.spec.axis is None and "first" in ours.label:
+            assert torch.equal(ours.start, theirs.start)
+
+
+def test_scales_have_a_gradient_while_nothing_is_rounded() -> None:
+    """DistributedDataParallel waits for one."""
+    module = prepared(learn_scales=True)
+    module.fake_quantize(False)
+    module(X).sum().backward()
+    assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in module.scale_parameters())  # type: ignore[arg-type]
+
+
+def test_calibration_that_fails_leaves_a_module_that_works() -> None:
+    for learn_scales in (False, True):
+        module = prepared(learn_scales=learn_scales)
+        module.get_parameter("first.weight").data.fill_(3e37)
+        with pytest.raises(CalibrationError, match="non-finite activation at second"):
+            calibrate(module, [X.abs() + 1], progress=False)
+        assert module.training
+        assert not any(
+            each.calibrating for each in module.modules() if isinstance(each, FakeQuantize)
+        )
+
+
+def test_what_diverged_is_not_converted() -> None:
+    for learn_scales in (False, True):
+        for name, pattern in (("second.weight", "non-finite"), ("second_norm.bias", "diverged")):
+            module = prepared(learn_scales=learn_scales)
+            module(X)
+            module.get_parameter(name).data[0] = torch.nan
+            with pytest.raises(CalibrationError, match=pattern):
+                x86().convert(module)
+
+
+def test_it_is_copied_and_not_pickled() -> None:
+    module = prepared()
+    module(X)
+    module.agree_within(object())  # as little copied or pickled as a process group
+    copy.deepcopy(module)
+    with pytest.raises(PipelineError, match=r"save its state_dict\(\)"):
+        torch.save(module, io.BytesIO())
+
+
+def test_a_submodule_with_a_methods_name_is_refused() -> None:
+    model = nn.Sequential()
+    model.add_module("freeze_observers", nn.Linear(8, 4))
+    graph = capture(model, (torch.randn(2, 8),), training=True)
+    with pytest.raises(PipelineError, match="submodule 'freeze_observers'.*rename it"):
+        x86().prepare(graph, qat=True)
+
+
+def test_frozen_observers_do_not_calibrate() -> None:
+    module = prepared()
+    module(X)
+    module.freeze_observers()
+    before = copy.deepcopy(module.state_dict())
+    calibrate(module, [X * 9], progress=False)
+    assert_equal_states(module.state_dict(), before)
+
+
+def test_half_precision_weights_are_rounded_in_training() -> None:
+    config = Config(None).op("linear", "fp16")
+    module = prepared(config=config)
+    module.eval()
+    quantized = x86().with_config(config).convert(module)
+    assert torch.allclose(quantized(X), module(X), atol=1e-6)
+    rounded = module(X)
+    module.fake_quantize(False)
+    assert not torch.equal(module(X), rounded)
+
+
 def test_calibration_starts_the_ranges_and_leaves_the_rest_alone() -> None:
     for learn_scales in (False, True):
         module = prepared(learn_scales=learn_scales)
@@ -277,15 +373,33 @@ def test_dynamic_ranges_train_as_well() -> None:
     assert nearly(quantized(X), module.eval()(X))
 
 
+def norms_read(module: QatModule) -> list[tuple[str, torch.dtype]]:
+    """Return the dtype of what each batch norm reads, of the calls to come in this context."""
+
+    class Reads(Interpreter):
+        def run_node(self, n: Node) -> Any:
+            result = super().run_node(n)
+            if n.target is torch.ops.aten.batch_norm.default:
+                args, _ = self.fetch_args_kwargs_from_env(n)
+                found.append((n.name, args[0].dtype))
+            return result
+
+    found: list[tuple[str, torch.dtype]] = []
+    Reads(module).run(X)
+    return found
+
+
 def test_autocast_to_bfloat16() -> None:
     module = prepared()
     optimizer = torch.optim.SGD(module.parameters(), lr=0.5)
-    losses = []
+    losses: list[float] = []
     for _ in range(12):
         optimizer.zero_grad()
         with torch.autocast("cpu", torch.bfloat16):
             y = module(X)
             assert y.dtype == torch.bfloat16
+            if not losses:
+                assert {dtype for _, dtype in norms_read(module)} == {torch.bfloat16}
             loss = F.cross_entropy(y.float(), torch.arange(4))
         torch.autograd.backward(loss)
         optimizer.step()

@@ -71,7 +71,7 @@ def test_both_modes_are_the_models_own(name: str) -> None:
         assert torch.equal(*results)
     buffers = dict(graph.named_buffers())
     for key, value in twin.named_buffers():
-        if key in buffers:  # a frozen batch norm is folded into the graph's constants, or unread
+        if key in buffers:  # a frozen batch norm counts nothing, and the counter is not read
             assert torch.equal(value, buffers[key]), key
     graph.eval()
     twin.eval()
@@ -102,6 +102,69 @@ def test_a_model_in_eval_mode_is_captured_as_if_it_trained() -> None:
     assert graph.training
     assert not model.training
     assert torch.equal(graph(x), copy.deepcopy(model).train()(x))
+
+
+class Frozen(nn.Module):
+    """A cumulative batch norm that is frozen in front of one that is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.BatchNorm2d(3, momentum=None).eval()
+        self.second = nn.BatchNorm2d(3, momentum=None)
+        self.third = nn.BatchNorm2d(3, momentum=None, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.third(self.second(self.first(x)).exp()).exp()
+
+
+class Counting(nn.Module):
+    """A buffer that is changed in place and then used."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+        self.count: Tensor
+        self.register_buffer("count", torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.count += 1
+        return self.linear(x) * self.count
+
+
+class WithWeights(nn.Module):
+    """Attention that returns its weights, and drops some of them in training only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(8, 2, dropout=0.4, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, weights = self.attention(x, x, x)
+        return y.sum(1) + weights.sum()
+
+
+@pytest.mark.parametrize("kind", [Frozen, Counting, WithWeights])
+def test_odd_models_train_as_they_are(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    model, x = kind(), X[:, 0] if kind is WithWeights else X
+    graph = capture(model, (x,), training=True)
+    for step in range(3):
+        results = []
+        for module in (model, graph):
+            torch.manual_seed(step)
+            results.append(module(x * (step + 1)))
+            torch.autograd.backward(results[-1].square().mean())
+        assert torch.equal(*results)
+    given = dict(graph.named_parameters())
+    for key, parameter in model.named_parameters():
+        assert parameter.grad is not None
+        assert torch.allclose(given[key].grad, parameter.grad)  # type: ignore[arg-type]
+    assert torch.equal(graph.eval()(x), copy.deepcopy(model).eval()(x))
+
+
+def test_inference_mode_is_refused() -> None:
+    with torch.inference_mode(), pytest.raises(CaptureError, match="inference mode"):
+        capture(nn.Linear(8, 8), (X,), training=True)
 
 
 def test_another_path_in_training_is_refused_by_name() -> None:
