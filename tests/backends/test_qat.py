@@ -16,6 +16,7 @@ from quantfx.passes.capture import capture
 from quantfx.passes.config import Config
 from quantfx.passes.errors import ConfigError, ContractError, PipelineError, SpecError
 from quantfx.passes.qat_module import QatModule
+from quantfx.passes.qat_schedule import QatSchedule
 from quantfx.passes.qparams import saturates
 from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.resnet import resnet18
@@ -192,3 +193,20 @@ def test_a_branch_of_control_flow_does_not_train() -> None:
     graph = capture(Branches(), (x,), training=True)
     with pytest.raises(SpecError, match="in branch true_graph_0 of control flow"):
         x86().prepare(graph, qat=True)
+
+
+def test_modules_and_what_others_trained_are_refused() -> None:
+    net = nn.Sequential(nn.Linear(8, 4))
+    with pytest.raises(PipelineError, match="a Sequential is no graph"):
+        x86().prepare(net, qat=True)  # type: ignore[call-overload]
+    with pytest.raises(PipelineError, match="a Sequential is no graph"):
+        x86().convert(net)  # type: ignore[arg-type]
+    x = torch.randn(4, 8, generator=GENERATOR)
+    module = x86().prepare(capture(net, (x,), training=True), qat=True)
+    module(x)
+    with pytest.raises(PipelineError, match="'xpu' does not train"):
+        backends.get("xpu").convert(module)
+    with pytest.raises(SpecError, match="float64, and the quantize operators take float32"):
+        x86().convert(module.double())
+    with pytest.raises(PipelineError, match="a DataParallel has nothing to switch"):
+        QatSchedule().apply(nn.DataParallel(module), 0)  # type: ignore[arg-type]

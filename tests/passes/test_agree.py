@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import socket
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.agree import agreed_copy, agreed_range
+from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
 from quantfx.passes.qat_module import QatModule
+from quantfx.passes.qat_schedule import QatSchedule
 from quantfx.tools.seeded import seeded
 
 STEPS, ROWS = 4, 6
@@ -37,36 +40,63 @@ def prepared(learn_scales: bool) -> QatModule:
     return x86().prepare(graph, qat=True, learn_scales=learn_scales)
 
 
-def train(module: nn.Module, rows: slice) -> None:
+@dataclass(frozen=True)
+class Case:
+    """What differs from the plainest training.
+
+    Attributes:
+        learn_scales: Train the scales, too.
+        alone: Let each process observe by itself.
+        calibrate_first: Calibrate in the first process only.
+        rounds_from: First step that rounds.
+        empty: Give the second process no rows in every other step.
+    """
+
+    learn_scales: bool = False
+    alone: bool = False
+    calibrate_first: bool = False
+    rounds_from: int = 0
+    empty: bool = False
+
+
+def train(module: nn.Module, rows: slice, inner: QatModule, case: Case) -> None:
     optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    schedule = QatSchedule(case.rounds_from)
     for step in range(STEPS):
+        schedule.apply(inner, step)
         optimizer.zero_grad()
-        torch.autograd.backward(module(data(step)[rows]).square().mean())
+        batch = data(step)[rows]
+        if case.empty and rows.start and step % 2 == 0:
+            batch = batch[:0]
+        torch.autograd.backward(module(batch).square().sum())
         optimizer.step()
 
 
-def work(rank: int, port: int, folder: str, learn_scales: bool, alone: bool) -> None:
+def work(rank: int, port: int, folder: str, case: Case) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     try:
-        module = prepared(learn_scales)
-        if alone:
+        module = prepared(case.learn_scales)
+        if case.alone:
             module.agree_within(None)
+        if case.calibrate_first and rank == 0:
+            calibrate(module, [data(9)[:ROWS]], progress=False)
         rows = slice(rank * ROWS, (rank + 1) * ROWS)
         # Without its broadcast of buffers, so that agreement is the observers' own doing.
-        train(DistributedDataParallel(module, broadcast_buffers=False), rows)
+        parallel = DistributedDataParallel(module, broadcast_buffers=False)
+        train(parallel, rows, module, case)
         torch.save(module.state_dict(), Path(folder) / f"{rank}.pt")
     finally:
         distributed.destroy_process_group()
 
 
-def run(folder: Path, *, learn_scales: bool = False, alone: bool = False) -> list[dict[str, Any]]:
+def run(folder: Path, case: Case) -> list[dict[str, Any]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     context = multiprocessing.get_context("spawn")
-    given = port, str(folder), learn_scales, alone
+    given = port, str(folder), case
     processes = [context.Process(target=work, args=(rank, *given)) for rank in range(2)]
     for process in processes:
         process.start()
@@ -76,25 +106,33 @@ def run(folder: Path, *, learn_scales: bool = False, alone: bool = False) -> lis
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
-@pytest.mark.parametrize("learn_scales", [False, True])
-def test_both_processes_end_with_one_state(tmp_path: Path, learn_scales: bool) -> None:
-    first, second = run(tmp_path, learn_scales=learn_scales)
+CASES = {
+    "following": Case(),
+    "learned": Case(learn_scales=True),
+    "learned, calibrated in one, rounding late": Case(
+        learn_scales=True, calibrate_first=True, rounds_from=2
+    ),
+    "an empty batch in one": Case(empty=True),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_processes_end_with_one_state(tmp_path: Path, name: str) -> None:
+    case = CASES[name]
+    first, second = run(tmp_path, case)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[key], second[key]) for key in first)
-    if learn_scales:
-        return
-    module = prepared(learn_scales)
-    train(module, slice(None))
-    ranges = [key for key in first if ".range." in key]
-    assert len(ranges) == 4
-    together = module.state_dict()
-    assert all(torch.allclose(first[key], together[key], rtol=1e-5) for key in ranges)
-    of_input = min(ranges)  # exact: nothing trained comes before it
-    assert torch.equal(first[of_input], together[of_input])
+    if case == Case():
+        module = prepared(False)
+        train(module, slice(None), module, case)
+        ranges = [key for key in first if ".range." in key]
+        assert len(ranges) == 4
+        of_input = min(ranges)  # exact: nothing trained comes before it
+        assert torch.equal(first[of_input], module.state_dict()[of_input])
 
 
 def test_processes_can_be_left_alone(tmp_path: Path) -> None:
-    first, second = run(tmp_path, alone=True)
+    first, second = run(tmp_path, Case(alone=True))
     assert any(not torch.equal(first[key], second[key]) for key in first if ".range." in key)
 
 
