@@ -57,6 +57,9 @@ class QatModule(GraphModule):
     def agree_within(self, group: Any) -> None:
         """Choose the processes that agree on the ranges they observe.
 
+        All of them have to run the forward passes of the training. Calibrate in each, or before
+        DistributedDataParallel hands the first one's buffers to all (its default).
+
         Args:
             group: A process group of torch.distributed; ``"world"``, the default, for all
                 processes; None for each process by itself.

@@ -83,8 +83,8 @@ def work(rank: int, port: int, folder: str, case: Case) -> None:
         if case.calibrate_first and rank == 0:
             calibrate(module, [data(9)[:ROWS]], progress=False)
         rows = slice(rank * ROWS, (rank + 1) * ROWS)
-        # Without its broadcast of buffers, so that agreement is the observers' own doing.
-        parallel = DistributedDataParallel(module, broadcast_buffers=False)
+        # Without its broadcast of buffers, if it can be, so that agreement is the observers' doing.
+        parallel = DistributedDataParallel(module, broadcast_buffers=case.calibrate_first)
         train(parallel, rows, module, case)
         torch.save(module.state_dict(), Path(folder) / f"{rank}.pt")
     finally:
@@ -101,7 +101,8 @@ def run(folder: Path, case: Case) -> list[dict[str, Any]]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join()
+        process.join(60)
+        process.kill()
     assert [process.exitcode for process in processes] == [0, 0]
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
