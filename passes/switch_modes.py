@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
+from quantfx.passes.errors import CaptureError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.mode_node import BATCH_NORM_MODE, MODE, mode_node
 from quantfx.passes.training_graph import CUMULATIVE, MODE_KEY, counter_of
@@ -56,7 +57,12 @@ class SwitchModes(Pass):
                     _switch(editor, node, name)
                     count += 1
                 if node.target is _BATCH_NORM and argument_value(node, "momentum") == CUMULATIVE:
-                    counter = counters[_owner(argument_value(node, "running_mean"))]
+                    counter = counters.get(_owner(argument_value(node, "running_mean")))
+                    if counter is None:
+                        raise CaptureError(
+                            f"{node.name} averages over all batches (momentum=None) in a region "
+                            "without gradients: give it a momentum"
+                        )
                     set_argument(node, "momentum", _cumulative(editor, node, counter))
                     count += 1
         return PassResult(count > 0, stats={"switched": count})
