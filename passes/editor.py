@@ -177,11 +177,11 @@ class Editor:
 
     def erase_unused(self, *nodes: Node) -> None:
         """Remove each of ``nodes`` that nothing uses, and then what it read; constants stay."""
-        pending = list(nodes)
+        pending = dict.fromkeys(nodes)
         while pending:
-            node = pending.pop()
+            node, _ = pending.popitem()
             if not node.users and node.op in ("call_function", "call_module"):
-                pending += node.all_input_nodes
+                pending |= dict.fromkeys(node.all_input_nodes)
                 self.erase(node)
 
     def drop_unused_attributes(self) -> int:
