@@ -31,7 +31,8 @@ class Qat:
     """Quantization-aware training of one backend.
 
     Attributes:
-        patterns: Templates with a batch norm in them; their spec names are those of the recipe.
+        patterns: Templates with a batch norm in them, each named as one of the backend's with
+            ``_bn`` in it.
         finish: From a trained module to one that the convert pipeline takes.
     """
 
@@ -40,8 +41,12 @@ class Qat:
 
     def recipe(self, recipe: Recipe) -> Recipe:
         """Return ``recipe`` for training: more templates, for float64 too, and other floors."""
-        bound = dict(recipe.specs)
-        fitting = tuple(t for t in self.patterns.templates if _binds(t, bound))
+        # What a template is once its batch norm is folded, the backend must have, too.
+        fitting = tuple(
+            template
+            for template in self.patterns.templates
+            if template.name.replace("_bn", "", 1) in recipe.patterns.names
+        )
         patterns = replace(self.patterns, templates=fitting) | recipe.patterns
         weights = {
             spec
@@ -54,10 +59,6 @@ class Qat:
             patterns=replace(patterns, templates=tuple(map(_in_float64, patterns.templates))),
             specs=tuple((n, _floored(s) if n in weights else s) for n, s in recipe.specs),
         )
-
-
-def _binds(template: Template, specs: dict[str, Concrete]) -> bool:
-    return all(spec in specs for _, spec in template.quant)
 
 
 def _in_float64(template: Template) -> Template:

@@ -18,6 +18,7 @@ from quantfx.passes.errors import ConfigError, ContractError, PipelineError, Spe
 from quantfx.passes.qat_module import QatModule
 from quantfx.passes.qat_schedule import QatSchedule
 from quantfx.passes.qparams import saturates
+from quantfx.patterns.loader import load
 from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.resnet import resnet18
 from quantfx.tools.seeded import seeded
@@ -210,3 +211,14 @@ def test_modules_and_what_others_trained_are_refused() -> None:
         x86().convert(module.double())
     with pytest.raises(PipelineError, match="a DataParallel has nothing to switch"):
         QatSchedule().apply(nn.DataParallel(module), 0)  # type: ignore[arg-type]
+
+
+def test_templates_that_a_backend_leaves_out_do_not_train_either() -> None:
+    model, x = normed("relu")
+    graph = capture(model, (x,), training=True)
+    with pytest.raises(ContractError, match="nothing to quantize"):
+        x86().without_templates("conv2d").prepare(graph, qat=True)
+    narrow = x86(patterns=load("pt2e"))
+    assert narrow.qat is not None
+    names = narrow.qat.recipe(narrow.recipe).patterns.group("conv-bn").names
+    assert names == ("conv2d_bn_add", "conv2d_bn", "linear_bn_add", "linear_bn")
