@@ -7,7 +7,10 @@ from torch import Tensor, nn
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.observer import Observer
+from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.weight_observer import WeightObserver
 from tests.models.small import mlp
 
@@ -57,3 +60,11 @@ def test_names_the_model_owns_are_not_taken() -> None:
     with torch.no_grad():
         torch.testing.assert_close(prepared(X), model(X))
     x86().convert(prepared)
+
+
+def test_the_option_has_a_text_form_and_is_checked() -> None:
+    pipeline = Pipeline((InsertObservers("learn"),))
+    assert str(pipeline) == "insert-observers{fake_quantize='learn'}"
+    assert Pipeline.parse(str(pipeline)) == pipeline
+    with pytest.raises(PipelineError, match="did you mean 'follow'"):
+        InsertObservers("folow")  # type: ignore[arg-type]
