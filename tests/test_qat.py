@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -10,10 +11,14 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.passes.errors import CalibrationError, CaptureError, ConfigError, PipelineError
+from quantfx.tools.bert import BERT_TINY, bert, bert_inputs
 from quantfx.tools.digits_transformer import DigitsTransformer
-from quantfx.tools.resnet import resnet18
+from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.resnet import resnet18, resnet50
 from quantfx.tools.seeded import seeded
 from tests.models.normed import normed
+from tests.models.small import cat_pool_net
+from tests.models.vit import vit_b_16
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(4, 3, 32, 32, generator=GENERATOR)
@@ -56,6 +61,38 @@ def test_from_the_model_to_int8_kernels(name: str, learn_scales: bool) -> None:
         [(str(site.site), site.kernel) for site in each.report.sites] for each in (result, plain)
     )
     assert ours == theirs
+
+
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
+    "bert": (lambda: bert(BERT_TINY), bert_inputs(BERT_TINY)),
+    "vit": (lambda: vit_b_16(2, 64, 4, image=32), (IMAGES,)),
+    "mobilenet": (lambda: mobilenet_v2(STAGES[:3], last=64), (IMAGES,)),
+    "bottlenecks": (lambda: resnet50((1, 1), width=8), (IMAGES,)),
+    "cat and pools": (cat_pool_net, (IMAGES,)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_train_as_they_are_and_are_lowered_as_after_calibration(name: str) -> None:
+    make, inputs = NETWORKS[name]
+    model = make().eval()
+    module = quantfx.prepare_qat(model, inputs)
+    module.fake_quantize(False)
+    results = []
+    for each in (copy.deepcopy(model).train(), module):
+        torch.manual_seed(0)
+        results.append(each(*inputs))
+    assert torch.equal(*results)
+    module.fake_quantize(True)
+    torch.autograd.backward(module(*inputs).square().mean())
+    result = quantfx.convert_qat(module)
+    plain = quantfx.quantize(model, inputs, calibration=[inputs], progress=False)
+    ours, theirs = (
+        [(str(site.site), site.kernel) for site in each.report.sites] for each in (result, plain)
+    )
+    assert ours == theirs
+    expected = module.eval()(*inputs)
+    assert (result.quantized(*inputs) - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
 def test_a_trained_network_compiles() -> None:
