@@ -123,9 +123,9 @@ def narrow_steps(
     """Return the integers, and the stride that is left for the kernel to do.
 
     A convolution of single pixels reads nothing of those that its stride leaves out, and where the
-    kernel cannot be trusted to skip them they are left out beforehand. torch 2.13, AVX2 without
-    VNNI: with 8, 24, 40, ... channels a group, threads that skip pixels share a buffer, and what
-    they yield differs from call to call.
+    kernel cannot be trusted to skip them they are left out beforehand. torch 2.13, limited
+    to AVX2: with 8, 24, 40, ... channels a group and more than one thread, what comes out differs
+    from call to call.
 
     Args:
         x: Integers in the kernel's dimensions, padded.

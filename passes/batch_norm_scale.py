@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from quantfx.passes.saved_flags import SavedFlags
 
 
-class BatchNormScale(nn.Module):
+class BatchNormScale(SavedFlags):
     """``gamma / sqrt(var + eps)``, by which training scales a weight before it rounds it.
 
     The result is divided by it again. Per channel the two cancel but for the rounding, so no
@@ -16,6 +20,8 @@ class BatchNormScale(nn.Module):
         quantizing: False, while nothing is rounded, makes the scale 1: then the graph computes what
             the float model does, without the detour.
     """
+
+    saved: ClassVar[tuple[str, ...]] = ("quantizing",)
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,14 +38,6 @@ class BatchNormScale(nn.Module):
             return torch.ones_like(var)
         scale = raw_scale(gamma, var, eps)
         return scale.masked_fill(scale == 0, 1.0)
-
-    def get_extra_state(self) -> Tensor:
-        """Return the flag for ``state_dict``, as a tensor."""
-        return torch.tensor([self.quantizing])
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take the flag from a ``state_dict``."""
-        self.quantizing = bool(state[0])
 
 
 def raw_scale(gamma: Tensor | None, var: Tensor, eps: float) -> Tensor:

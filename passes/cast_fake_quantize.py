@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from quantfx.passes.placeholder_observer import PlaceholderObserver
+from quantfx.passes.saved_flags import SavedFlags
 from quantfx.passes.spec import CastSpec
 
 
-class CastFakeQuantize(PlaceholderObserver):
+class CastFakeQuantize(SavedFlags, PlaceholderObserver):
     """Rounds to the narrow dtype and goes on in the wide one.
 
     Args:
@@ -23,6 +23,7 @@ class CastFakeQuantize(PlaceholderObserver):
     """
 
     verb: ClassVar[str] = "fake-quantize"
+    saved: ClassVar[tuple[str, ...]] = ("quantizing",)
 
     def __init__(self, spec: CastSpec, label: str = "") -> None:
         super().__init__(spec, label)
@@ -32,11 +33,3 @@ class CastFakeQuantize(PlaceholderObserver):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` rounded, in its own dtype; the gradient passes."""
         return x.to(self.dtype).to(x.dtype) if self.quantizing else x
-
-    def get_extra_state(self) -> Tensor:
-        """Return the flag for ``state_dict``, as a tensor."""
-        return torch.tensor([self.quantizing])
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take the flag from a ``state_dict``."""
-        self.quantizing = bool(state[0])

@@ -10,12 +10,13 @@ from torch import Tensor
 
 from quantfx.passes.agree import Group
 from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.saved_flags import SavedFlags
 from quantfx.passes.spec import QuantSpec
 
 _NARROW = (torch.bfloat16, torch.float16)
 
 
-class FakeQuantize(Observer):
+class FakeQuantize(SavedFlags, Observer):
     """Rounds a float tensor to the integer grid it will be quantized to, and goes on in float.
 
     Gradients pass unchanged where the value lies in the grid's range, and vanish outside of it (the
@@ -28,6 +29,7 @@ class FakeQuantize(Observer):
     """
 
     verb: ClassVar[str] = "fake-quantize"
+    saved: ClassVar[tuple[str, ...]] = ("frozen", "quantizing")
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__(spec, label)
@@ -73,14 +75,6 @@ class FakeQuantize(Observer):
 
     def calibrated(self) -> None:
         """Take note that calibration is over."""
-
-    def get_extra_state(self) -> Tensor:
-        """Return the flags for ``state_dict``, as a tensor."""
-        return torch.tensor([self.frozen, self.quantizing])
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take the flags from a ``state_dict``."""
-        self.frozen, self.quantizing = (bool(flag) for flag in state[:2])
 
 
 def fake_quantized(x: Tensor, qparams: QParams) -> Tensor:

@@ -67,9 +67,9 @@ class InsertQDQ(Pass):
         for path, node, observer in places:
             if _ready(observer) and _wanted(node):
                 if isinstance(observer, Observer):
-                    editor = editors[path]
-                    stored = editor.stored(_require_float32(editor.module, node.all_input_nodes[0]))
-                    _quantize(editor, node, qparams.of(observer, stored))
+                    stored = editors[path].stored(node.all_input_nodes[0])
+                    _require_float32(node.all_input_nodes[0], stored)
+                    _quantize(editors[path], node, qparams.of(observer, stored))
                 else:
                     convert_uncalibrated(editors[path], node, observer.spec)
                 quantized += 1
@@ -115,16 +115,14 @@ class _QParams:
         return self.found[id(observer)]
 
 
-def _require_float32(module: GraphModule, producer: Node) -> Node:
-    """Refuse double precision, in which a model may train."""
-    value = producer.meta.get("val")
-    stored = attribute(module, str(producer.target)) if producer.op == "get_attr" else value
-    if torch.float64 in (getattr(each, "dtype", None) for each in (value, stored)):
+def _require_float32(producer: Node, stored: Tensor | None) -> None:
+    """Refuse double precision, in which a model may be captured, or cast to for its training."""
+    values = stored, producer.meta.get("val")
+    if any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in values):
         raise SpecError(
             f"{producer.name} is float64, and the quantize operators take float32: capture and "
             "prepare the model in float32, and give it trained.float().state_dict()"
         )
-    return producer
 
 
 def _ready(observer: Observer | PlaceholderObserver) -> bool:

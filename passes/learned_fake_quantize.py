@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +22,7 @@ class LearnedFakeQuantize(FakeQuantize):
 
     The scale is ``start * exp(log_ratio)``, so that no step of an optimizer makes it zero or
     negative, a step of Adam changes it by its learning rate relative to itself, and weight decay
-    draws it back to where it started (a logarithm as in Jain et al. 2020, section 3.3). The
+    draws it back to where it started (a logarithm, as in Jain et al. 2020). The
     parameter gets the gradient that LSQ gives the scale s: ``round(x / s) - x / s`` inside the
     range and the clipped integer outside, times ``1 / sqrt(n * quant_max)``, n elements a scale
     (section 2.2).
@@ -32,7 +31,7 @@ class LearnedFakeQuantize(FakeQuantize):
     batch that is rounded; the zero point stays as it was then.
 
     Args:
-        spec: Per-tensor or per-channel.
+        spec: Per-tensor or per-channel; not dynamic, and its observer is one of ours by name.
         channels: How many, if per-channel.
         label: Name of the tensor, used in errors.
 
@@ -76,10 +75,7 @@ class LearnedFakeQuantize(FakeQuantize):
         if not self.calibrating and (self.observed or not self.quantizing):
             return
         if not self._first:
-            observer = make_observer(replace(self.spec, dynamic=False), self.label)
-            if not isinstance(observer, Observer):
-                raise TypeError(f"{self.label}: '{self.spec}' observes nothing")
-            self._first = [observer]
+            self._first = [cast(Observer, make_observer(self.spec, self.label))]
         if x.numel():
             self._first[0].observe(x.float())
         if not self.calibrating:

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.observer import Observer, QParams
-from quantfx.passes.qparams import largest_pair_sums, qparams_from_range, scale_above_pair_sums
+from quantfx.passes.qparams import (
+    largest_pair_sums,
+    qparams_from_range,
+    range_of,
+    scale_above_pair_sums,
+)
 from quantfx.passes.spec import QuantSpec
 
 
@@ -34,10 +39,7 @@ class MinMaxObserver(Observer):
 
     def observe(self, x: Tensor) -> None:
         """Widen the range to hold ``x``."""
-        if self.spec.axis is None:
-            low, high = torch.aminmax(x)
-        else:
-            low, high = torch.aminmax(x.movedim(self.spec.axis, 0).flatten(1), dim=1)
+        low, high = range_of(x, self.spec)
         self.require_finite(low, high)
         self.min_val = torch.minimum(self.min_val, low.to(self.min_val.dtype))
         self.max_val = torch.maximum(self.max_val, high.to(self.max_val.dtype))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from typing import ClassVar
+
+from quantfx.passes.saved_flags import SavedFlags
 
 
-class Mode(nn.Module):
+class Mode(SavedFlags):
     """Yields its own ``training`` flag, so that ``train()`` and ``eval()`` switch operators.
 
     A graph calls it and passes the result on: ``batch_norm(..., training=mode())``.
@@ -15,6 +16,8 @@ class Mode(nn.Module):
         frozen: Yield False even while training.
     """
 
+    saved: ClassVar[tuple[str, ...]] = ("frozen",)
+
     def __init__(self) -> None:
         super().__init__()
         self.frozen = False
@@ -22,11 +25,3 @@ class Mode(nn.Module):
     def forward(self) -> bool:
         """Return whether to behave as in training."""
         return self.training and not self.frozen
-
-    def get_extra_state(self) -> Tensor:
-        """Return the flag for ``state_dict``, as a tensor."""
-        return torch.tensor([self.frozen])
-
-    def set_extra_state(self, state: Tensor) -> None:
-        """Take the flag from a ``state_dict``."""
-        self.frozen = bool(state[0])

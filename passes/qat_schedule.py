@@ -12,9 +12,6 @@ from quantfx.passes.qat_module import QatModule
 class QatSchedule:
     """Switches a module by the number of the step; it can be resumed anywhere.
 
-    A common schedule rounds from the start and freezes batch norms, then ranges, for the last
-    third (Krishnamoorthi 2018, section 4.1).
-
     Attributes:
         fake_quantize_from: First step that rounds; before it ranges are learned on float. Scales
             to learn start with the first step that rounds.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
+from torch._ops import OpOverload
 from torch.fx import Node
 
 from quantfx.patterns.schema import argument_value, resolve_op
@@ -20,11 +21,19 @@ DEQUANTIZE_DYNAMIC = resolve_op("quantized_decomposed.dequantize_per_tensor.tens
 CHOOSE_QPARAMS = resolve_op("quantized_decomposed.choose_qparams.tensor")
 CHOOSE_QPARAMS_SYMMETRIC = resolve_op("quantized_decomposed.choose_qparams_symmetric.tensor")
 
+# A range found in the tensor itself needs a floor against division by zero only.
+DYNAMIC_EPS = torch.finfo(torch.float32).eps
+
 # A change of dtype that compilers must not cancel against its opposite.
 CAST = resolve_op("quantized_decomposed.convert_element_type.no_fuse")
 
 _QUANTIZE = {QUANTIZE_PER_TENSOR, QUANTIZE_PER_CHANNEL, QUANTIZE_DYNAMIC}
 _DEQUANTIZE = {DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_DYNAMIC}
+
+
+def choose_qparams_op(symmetric: bool) -> OpOverload[..., Any]:
+    """Return the operator that finds scale and zero point in the tensor itself."""
+    return CHOOSE_QPARAMS_SYMMETRIC if symmetric else CHOOSE_QPARAMS
 
 
 def quantizes(node: Node) -> bool:

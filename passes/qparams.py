@@ -24,6 +24,15 @@ S16_MAX = 32767
 PAIR_STEPS = 127
 
 
+def range_of(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+    """Return the smallest and largest value of ``x``, of each channel if ``spec`` has an axis."""
+    if spec.axis is None:
+        low, high = torch.aminmax(x)
+    else:
+        low, high = torch.aminmax(x.movedim(spec.axis, 0).flatten(1), dim=1)
+    return low, high
+
+
 def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
     """Return the scale and zero point that cover ``[low, high]`` and zero.
 

@@ -23,6 +23,10 @@ MODE_KEY = "quantfx_mode"
 CUMULATIVE = -1.0
 COUNTS = torch.ops.aten.add_.Tensor
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
+_FIX = (
+    "only arguments of operators may depend on the mode, as in nn.Dropout and nn.BatchNorm2d. "
+    "Write it so, or call eval() on that submodule before the capture to train it as in evaluation"
+)
 
 
 def training_graph(
@@ -54,12 +58,6 @@ def training_graph(
             raise CaptureError(f"training runs a graph {path} that evaluation does not: {_FIX}")
         _compare(graph_module, others[path])
     return training
-
-
-_FIX = (
-    "only arguments of operators may depend on the mode, as in nn.Dropout and nn.BatchNorm2d. "
-    "Write it so, or call eval() on that submodule before the capture to train it as in evaluation"
-)
 
 
 def counter_of(node: Node) -> Node | None:

@@ -13,15 +13,12 @@ from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.editor import Editor
 from quantfx.passes.qdq import (
     CAST,
-    CHOOSE_QPARAMS,
-    CHOOSE_QPARAMS_SYMMETRIC,
     DEQUANTIZE_DYNAMIC,
+    DYNAMIC_EPS,
     QUANTIZE_DYNAMIC,
+    choose_qparams_op,
 )
 from quantfx.passes.spec import CastSpec, QuantSpec
-
-# A range found in the tensor itself needs a floor against division by zero only.
-_EPS = torch.finfo(torch.float32).eps
 
 
 def convert_uncalibrated(editor: Editor, node: Node, spec: QuantSpec | CastSpec) -> None:
@@ -38,9 +35,11 @@ def convert_uncalibrated(editor: Editor, node: Node, spec: QuantSpec | CastSpec)
 
 def _quantize_dynamically(editor: Editor, node: Node, spec: QuantSpec) -> None:
     producer = node.all_input_nodes[0]
-    choose = CHOOSE_QPARAMS_SYMMETRIC if spec.symmetric else CHOOSE_QPARAMS
+    choose = choose_qparams_op(spec.symmetric)
     whole = (spec.quant_min, spec.quant_max)
-    chosen = editor.call(choose, (producer, *whole, _EPS, spec.dtype), like=producer, before=node)
+    chosen = editor.call(
+        choose, (producer, *whole, DYNAMIC_EPS, spec.dtype), like=producer, before=node
+    )
     scale, zero_point = (
         editor.call(operator.getitem, (chosen, index), like=producer, before=node)
         for index in (0, 1)

@@ -8,7 +8,12 @@ from torch import Tensor
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.fake_quantize import FakeQuantize, fake_quantized
 from quantfx.passes.observer import QParams
-from quantfx.passes.qparams import largest_pair_sums, qparams_from_range, scale_above_pair_sums
+from quantfx.passes.qparams import (
+    largest_pair_sums,
+    qparams_from_range,
+    range_of,
+    scale_above_pair_sums,
+)
 from quantfx.passes.spec import QuantSpec
 
 
@@ -47,11 +52,7 @@ def weight_qparams(weight: Tensor, spec: QuantSpec) -> QParams:
         weight: ``(out, in / groups, *kernel)`` or ``(N, K)``, without gradient.
         spec: Per-tensor, or per-channel along its axis.
     """
-    if spec.axis is None:
-        low, high = torch.aminmax(weight)
-    else:
-        low, high = torch.aminmax(weight.movedim(spec.axis, 0).flatten(1), dim=1)
-    qparams = qparams_from_range(low, high, spec)
+    qparams = qparams_from_range(*range_of(weight, spec), spec)
     sums = largest_pair_sums(weight, spec)
     if sums is None:
         return qparams

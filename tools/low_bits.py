@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -105,28 +106,18 @@ def _at_bits(run: DigitsRun, bits: int, epochs: int) -> AtBits:
     half = 2 ** (bits - 1)
     config = quantfx.Config().weights(quant_min=-half, quant_max=half - 1)
     example = (run.train_images[:BATCH],)
-    shapes = ({0: torch.export.Dim("images")},)
-    calibrated = quantfx.quantize(
-        run.model,
-        example,
-        calibration=[run.train_images],
-        config=config,
-        dynamic_shapes=shapes,
-        progress=False,
-    )
+    options: dict[str, Any] = {
+        "calibration": [run.train_images],
+        "config": config,
+        "dynamic_shapes": ({0: torch.export.Dim("images")},),
+        "progress": False,
+    }
+    calibrated = quantfx.quantize(run.model, example, **options)
     curves: list[tuple[float, ...]] = []
     ends: list[float] = []
     for learn_scales in (False, True):
         torch.manual_seed(0)
-        module = quantfx.prepare_qat(
-            run.model,
-            example,
-            calibration=[run.train_images],
-            config=config,
-            learn_scales=learn_scales,
-            dynamic_shapes=shapes,
-            progress=False,
-        )
+        module = quantfx.prepare_qat(run.model, example, learn_scales=learn_scales, **options)
         curves.append(tuple(_trained(module, run, epochs)))
         ends.append(run.accuracy(quantfx.convert_qat(module).module))
     return AtBits(bits, run.accuracy(calibrated.module), curves[0], curves[1], ends[0], ends[1])

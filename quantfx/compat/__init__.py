@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from quantfx.compat.composable_quantizer import ComposableQuantizer
-from quantfx.compat.convert import convert_pt2e
-from quantfx.compat.derived_observer import DerivedObserverOrFakeQuantize
-from quantfx.compat.embedding_quantizer import EmbeddingQuantizer
-from quantfx.compat.export_utils import (
-    allow_exported_model_train_eval,
-    move_exported_model_to_eval,
-    move_exported_model_to_train,
-)
-from quantfx.compat.fake_quantize import (
+from torch.ao.quantization.fake_quantize import (
     FakeQuantize,
     FakeQuantizeBase,
     FixedQParamsFakeQuantize,
@@ -27,6 +18,16 @@ from quantfx.compat.fake_quantize import (
     disable_observer,
     enable_fake_quant,
     enable_observer,
+)
+
+from quantfx.compat.composable_quantizer import ComposableQuantizer
+from quantfx.compat.convert import convert_pt2e
+from quantfx.compat.derived_observer import DerivedObserverOrFakeQuantize
+from quantfx.compat.embedding_quantizer import EmbeddingQuantizer
+from quantfx.compat.export_utils import (
+    allow_exported_model_train_eval,
+    move_exported_model_to_eval,
+    move_exported_model_to_train,
 )
 from quantfx.compat.lowering import lower_pt2e_quantized_to_x86
 from quantfx.compat.prepare import prepare_pt2e, prepare_qat_pt2e

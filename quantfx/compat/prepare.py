@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from quantfx.compat.rebind import rebind_annotations
 from quantfx.compat.strip_guards import StripGuards
 from quantfx.compat.take_over import take_over
 from quantfx.compat.transform_for_annotation import TransformForAnnotation
-from quantfx.passes.clone import clone, keep, owned
+from quantfx.passes.clone import clone, owned
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.insert_observers import InsertObservers
@@ -75,7 +74,7 @@ def prepare_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) ->
         ArgumentError: ``model`` is not a graph.
         AnnotationError: the quantizer annotated something that cannot be observed.
     """
-    return _prepare(model, prepare_pipeline(quantizer), inplace, keep)
+    return _prepare(model, prepare_pipeline(quantizer), inplace=inplace, own_tensors=False)
 
 
 def prepare_qat_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) -> GraphModule:
@@ -93,18 +92,18 @@ def prepare_qat_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True
         ArgumentError: ``model`` is not a graph.
         AnnotationError: the quantizer annotated something that cannot be observed.
     """
-    return _prepare(model, prepare_qat_pipeline(quantizer), inplace, owned)
+    return _prepare(model, prepare_qat_pipeline(quantizer), inplace=inplace, own_tensors=True)
 
 
 def _prepare(
-    model: GraphModule, pipeline: Pipeline, inplace: bool, tensor: Callable[[Tensor], Tensor]
+    model: GraphModule, pipeline: Pipeline, *, inplace: bool, own_tensors: bool
 ) -> GraphModule:
     if not isinstance(model, GraphModule):
         raise ArgumentError(
             f"a {type(model).__name__} is no graph: use torch.export.export(...).module()"
         )
     with as_raised():
-        prepared = pipeline.run(clone(model, tensor) if tensor is not keep else model)
+        prepared = pipeline.run(clone(model, owned) if own_tensors else model)
     rebind_annotations(prepared)
     _warn_of_linears(prepared)
     forbid_train_eval(prepared)

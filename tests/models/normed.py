@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quantfx.passes.qat_module import QatModule
+
 EPS, MOMENTUM = 1e-3, 0.03
 
 
@@ -119,3 +121,12 @@ def normed(name: str) -> tuple[Normed, Tensor]:
     net.train()
     net.norm.train(not net.frozen)
     return net, x
+
+
+def round_nothing(module: QatModule) -> None:
+    """Let ``module`` scale weights and scale results back as ever, and round nothing.
+
+    ``fake_quantize(False)`` takes the scaling away as well.
+    """
+    for each in module.fake_quantizes():
+        each.quantizing = False

@@ -177,6 +177,15 @@ def test_the_gradient_of_learned_scales_is_that_of_finite_differences_between_st
     )
 
 
+def test_a_scale_below_its_bound_can_leave_there_again() -> None:
+    for spec in (replace(S8, pair_bound="adjacent"), replace(S8, eps=10.0)):
+        module = LearnedFakeQuantize(spec, 64)
+        module(X)
+        module.log_ratio.data -= 2
+        (module(X) * X).sum().backward()
+        assert bool((gradient(module.log_ratio) != 0).all())
+
+
 def test_a_learned_scale_starts_where_calibration_put_it() -> None:
     first = LearnedFakeQuantize(replace(U8, observer="min_max"))
     first(X)

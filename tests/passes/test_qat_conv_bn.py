@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import Interpreter, Node
 
-from quantfx.backends.x86 import pattern_set, x86
+from quantfx.backends.x86 import FINISH_TRAINING, pattern_set, x86
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
 from quantfx.passes.dot import to_dot
 from quantfx.passes.errors import PassError
-from quantfx.passes.fake_quantize import FakeQuantize
 from quantfx.passes.qat_module import QatModule
 from quantfx.passes.scaled_layer import scaled_layer_of
 from quantfx.patterns.loader import load
-from tests.models.normed import EPS, NORMED, image, norm2d, normed
+from tests.models.normed import EPS, NORMED, image, norm2d, normed, round_nothing
 
 GENERATOR = torch.Generator().manual_seed(0)
 BACKEND = x86()
@@ -43,12 +44,10 @@ def test_without_rounding_it_is_the_float_model(name: str, scaling: bool) -> Non
     model, x = normed(name)
     prepared = prepare(model, x)
     assert sum(scaled_layer_of(node) is not None for node in prepared.graph.nodes) == 1
-    prepared.fake_quantize(False)
-    if scaling:  # the weight is scaled and the result scaled back, although nothing is rounded
-        prepared.fake_quantize(True)
-        for module in prepared.modules():
-            if isinstance(module, FakeQuantize):
-                module.quantizing = False
+    if scaling:
+        round_nothing(prepared)
+    else:
+        prepared.fake_quantize(False)
     for _ in range(3):
         batch = like(x)
         assert nearly(prepared(batch), model(batch))
@@ -65,9 +64,7 @@ def test_without_rounding_it_is_the_float_model(name: str, scaling: bool) -> Non
 def test_gradients_without_rounding_are_the_float_models(name: str) -> None:
     model, x = normed(name)
     prepared = prepare(model, x)
-    for module in prepared.modules():
-        if isinstance(module, FakeQuantize):
-            module.quantizing = False
+    round_nothing(prepared)
     wanted = like(model(x))
     for module in (model, prepared):
         (module(x) * wanted).sum().backward()
@@ -109,6 +106,56 @@ def test_the_converted_graph_is_that_of_calibration(name: str) -> None:
     calibrated = BACKEND.prepare(capture(model.eval(), (x,)))
     calibrate(calibrated, [x], progress=False)
     assert to_dot(BACKEND.convert(trained)) == to_dot(BACKEND.convert(calibrated))
+
+
+@pytest.mark.parametrize("name", NORMED)
+def test_folding_keeps_the_float_function(name: str) -> None:
+    model, x = normed(name)
+    prepared = prepare(model, x)
+    prepared.fake_quantize(False)
+    for module in (model, prepared):
+        module(x)  # the statistics move
+    folded = FINISH_TRAINING.run(prepared)
+    norms = folded.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
+    assert not norms
+    assert nearly(folded.eval()(x), model.eval()(x))
+
+
+def test_a_channel_with_a_small_gamma_keeps_its_bits() -> None:
+    """Under the floor that scales have in calibration, 2^-12, it would be rounded to zero."""
+    model, x = normed("conv2d")
+    model.norm.weight.data[0] = 1e-6
+    prepared = prepare(model, x)
+    prepared(x).square().sum().backward()
+    weight, gamma = (prepared.get_parameter(f"{n}.weight").grad for n in ("layer", "norm"))
+    assert weight is not None
+    assert gamma is not None
+    assert weight[0].any()
+    assert gamma[0] != 0
+    integers = BACKEND.convert(prepared).get_buffer("layer.weight_s8")[0].int()  # |-128| is 128
+    assert integers.abs().max() >= 127
+
+
+def test_no_gradient_runs_through_the_scale() -> None:
+    """Gamma gets that of the batch norm alone, as if the rounded weight did not depend on it."""
+    model, x = normed("conv2d")
+    prepared = prepare(model, x)
+    wanted = like(model(x))
+    (prepared(x) * wanted).sum().backward()
+    gradient = prepared.get_parameter("norm.weight").grad
+    [norm] = prepared.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
+    read: list[Tensor] = []
+
+    class Reads(Interpreter):
+        def run_node(self, n: Node) -> Any:
+            if n is norm:
+                read.append(self.fetch_args_kwargs_from_env(n)[0][0].detach())
+            return super().run_node(n)
+
+    Reads(prepared).run(x)
+    normalized = nn.functional.batch_norm(read[0], None, None, training=True, eps=EPS)
+    assert gradient is not None
+    assert torch.allclose(gradient, (normalized * wanted).sum((0, 2, 3)), rtol=1e-4, atol=1e-4)
 
 
 def test_every_template_is_another_one_once_its_batch_norm_is_folded() -> None:
@@ -154,9 +201,7 @@ def test_shared_weights_are_scaled_for_each_reader(kind: type[nn.Module]) -> Non
     model, x = kind().train(), image(3, 8, 8)
     prepared = prepare(model, x)
     assert sum(scaled_layer_of(node) is not None for node in prepared.graph.nodes) == 2
-    for module in prepared.modules():
-        if isinstance(module, FakeQuantize):
-            module.quantizing = False
+    round_nothing(prepared)
     for _ in range(3):
         batch = like(x)
         assert nearly(prepared(batch), model(batch))

@@ -24,7 +24,7 @@ from quantfx.passes.mode import Mode
 from quantfx.passes.qat_module import QatModule
 from quantfx.passes.qat_schedule import QatSchedule
 from quantfx.tools.seeded import seeded
-from tests.models.normed import norm2d
+from tests.models.normed import norm2d, round_nothing
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -87,11 +87,10 @@ def test_loss_curves_without_rounding_are_the_float_models(
 ) -> None:
     model = seeded(Net).train().to(dtype)
     module = x86().prepare(capture(model, (X.to(dtype),), training=True), qat=True)
-    module.fake_quantize(False)
     if scaling:
-        module.fake_quantize(True)
-        for each in module.fake_quantizes():
-            each.quantizing = False
+        round_nothing(module)
+    else:
+        module.fake_quantize(False)
     data = list(batches(20, dtype))
     ours, theirs = train(module, data), train(model, data)
     assert ours == pytest.approx(theirs, rel=tolerance)
