@@ -8,14 +8,15 @@ from typing import Any
 
 from quantfx.backends import targets
 from quantfx.backends.backend import Backend
+from quantfx.backends.native import native
 from quantfx.backends.x86 import x86
 from quantfx.backends.xpu import xpu
 from quantfx.passes.config import Given
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
-__all__ = ["NAMES", "Backend", "get", "x86", "xpu"]
+__all__ = ["NAMES", "Backend", "get", "native", "x86", "xpu"]
 
-_BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu}
+_BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu, "native": native}
 NAMES = tuple(_BACKENDS)
 
 
@@ -25,7 +26,7 @@ def get(
     """Return the backend called ``name``.
 
     Args:
-        name: ``x86`` or ``xpu``.
+        name: ``x86``, ``xpu`` or ``native``.
         target: ``"host"``, or an instruction set by name; None is machine-independent.
         config: What is quantized how: a mode for the whole model, a `Config`, or a file of one.
         options: What the backend's function takes, e.g. ``reduce_range=True``.

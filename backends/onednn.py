@@ -29,7 +29,13 @@ from quantfx.backends.onednn_ops import (
 )
 from quantfx.backends.onednn_post_ops import FUSED_BY, NONE, PostOp, post_op
 from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.kernel_family import (
+    Candidate,
+    Emission,
+    KernelFamily,
+    Saturation,
+    argument_node,
+)
 from quantfx.passes.qdq import (
     DEQUANTIZE_DYNAMIC,
     DEQUANTIZE_PER_CHANNEL,
@@ -63,6 +69,11 @@ class OneDNN(KernelFamily):
 
     name: ClassVar[str] = "onednn"
     kernels: ClassVar[frozenset[str]] = _CONV | _LINEAR | _DYNAMIC | _FP16
+
+    @property
+    def saturates(self) -> Saturation:
+        """Those of neighbours: oneDNN adds them in 16 bits there."""
+        return "neighbours"
 
     def prepare(self) -> None:
         """Register the fake kernels that torch lacks."""

@@ -8,17 +8,21 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.graphs import Site, all_graphs, attribute
 from quantfx.passes.qdq import dequantizes
-from quantfx.passes.qparams import Pairing, saturates
+from quantfx.passes.qparams import S16_MAX, Pairing, saturates
 from quantfx.patterns.schema import argument_value
 
 _QUANT_MAX = 4  # position of quant_max in a per-tensor dequantize
 
 
-def saturating_sites(module: GraphModule) -> list[Site]:
+def saturating_sites(module: GraphModule, *, any_two: bool = False) -> list[Site]:
     """Return the convolutions and linears of a q/dq graph whose integer sums can pass 32767.
 
     The bound is exact for the pairs oneDNN adds (see ``QuantSpec.pair_bound``) and assumes that
     activations reach the end of their integer range.
+
+    Args:
+        module: The q/dq graph.
+        any_two: Whether convolutions may add up any two products.
     """
     planned = {
         match.site
@@ -29,7 +33,7 @@ def saturating_sites(module: GraphModule) -> list[Site]:
         Site(path, node.name)
         for path, graph_module in all_graphs(module)
         for node in graph_module.graph.nodes
-        if Site(path, node.name) in planned and _saturates(graph_module, node)
+        if Site(path, node.name) in planned and _saturates(graph_module, node, any_two)
     ]
 
 
@@ -51,14 +55,18 @@ def _has_zero_points(module: GraphModule, dequantize: Node) -> bool:
     return bool(zero_points != 0)
 
 
-def _saturates(module: GraphModule, node: Node) -> bool:
+def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
     weight = _constant(module, argument_value(node, "weight"))
     activation = argument_value(node, "input")
     if weight is None or not (isinstance(activation, Node) and dequantizes(activation)):
         return False
-    pairing: Pairing = "adjacent" if weight.dim() == 2 else "blocks"
     largest = activation.args[_QUANT_MAX]
-    return isinstance(largest, int) and bool(saturates(weight, largest, pairing).any())
+    if not isinstance(largest, int):
+        return False
+    if "transpose" in str(node.target) or (any_two and weight.dim() > 2):
+        return 2 * int(weight.int().abs().max()) * largest > S16_MAX
+    pairing: Pairing = "adjacent" if weight.dim() == 2 else "blocks"
+    return bool(saturates(weight, largest, pairing).any())
 
 
 def _constant(module: GraphModule, dequantize: Node) -> Tensor | None:

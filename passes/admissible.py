@@ -70,7 +70,12 @@ class Admissible(Admission):
                 reason = self._refuses_edge(edge, match.template, inside)
                 if reason is not None:
                     return reason
-        return self._overwritten(match.output, inside) if "out" in quant else None
+        if "out" not in quant:
+            return None
+        rule = self.decisions.float_output(match)
+        if rule is not None:
+            return f"{match.output.name} is kept float: rule {rule}"
+        return self._overwritten(match.output, inside)
 
     def _refuses_edge(self, edge: Edge, template: Template, inside: set[Node]) -> str | None:
         rule = self.decisions.float_rule(edge, template)

@@ -74,9 +74,9 @@ def _annotations(
         shares = [pair for role in _groups(own).values() for pair in _pairs(path, role)]
         output = None
         if is_output and "out" in quant:
-            source = next(edge for edge in own if quant["out"].roles == (edge.role,))
-            shares.append(("", Site(path, node.name, source.slot)))
-            output = decisions.spec(source, match.template)
+            output = decisions.output(match)
+            if quant["out"].is_same:
+                shares.append(("", sites[quant["out"].roles[0]]))
         yield (
             node,
             Annotation(

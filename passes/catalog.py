@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from quantfx.passes.adopt_outputs import AdoptOutputs
+from quantfx.passes.annotate_batch_norm import AnnotateBatchNorm
+from quantfx.passes.annotate_binary import AnnotateBinary
+from quantfx.passes.annotate_cat import AnnotateCat
 from quantfx.passes.annotate_conv import AnnotateConv
 from quantfx.passes.annotate_conv_bn import AnnotateConvBn
+from quantfx.passes.annotate_default import AnnotateDefault
+from quantfx.passes.annotate_embedding import AnnotateEmbedding
+from quantfx.passes.annotate_fixed_qparams import AnnotateFixedQparams
+from quantfx.passes.annotate_layer_norm import AnnotateLayerNorm
 from quantfx.passes.annotate_linear import AnnotateLinear
 from quantfx.passes.annotate_matmul import AnnotateMatmul
 from quantfx.passes.annotate_max_pool import AnnotateMaxPool
 from quantfx.passes.annotate_mul import AnnotateMul
+from quantfx.passes.annotate_rnn import AnnotateRnn
+from quantfx.passes.annotate_share_qparams import AnnotateShareQparams
 from quantfx.passes.base import Pass
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
@@ -62,7 +72,17 @@ PASSES: tuple[type[Pass], ...] = (
     AnnotateMul,
     AnnotateMatmul,
     AnnotateMaxPool,
+    AnnotateRnn,
+    AnnotateEmbedding,
+    AnnotateBinary,
+    AnnotateCat,
+    AnnotateDefault,
+    AnnotateBatchNorm,
+    AnnotateLayerNorm,
+    AnnotateFixedQparams,
+    AnnotateShareQparams,
     Propagate,
+    AdoptOutputs,
     Share,
     ObserveChannels,
     InsertObservers,

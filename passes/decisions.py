@@ -13,7 +13,7 @@ from quantfx.passes.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead, merge
 from quantfx.passes.selectors import CallSite, call_site, words_of
 from quantfx.passes.spec import Concrete, QuantSpec
 from quantfx.passes.spec_change import FLOAT, Change, Float
-from quantfx.patterns.match import Edge
+from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import Mode, Template
 
@@ -61,8 +61,12 @@ class Decisions:
 
     def float_rule(self, edge: Edge, template: Template) -> Rule | None:
         """Return the rule that keeps the tensor at ``edge`` float, if any does."""
-        spoken = self._changes(edge, template)
-        return spoken[-1][0] if spoken and spoken[-1][1] == FLOAT else None
+        return _keeps_float(self._changes(edge.node, self._read(edge, template)))
+
+    def float_output(self, match: Match) -> Rule | None:
+        """Return the rule that keeps the result of ``match`` float, if any does."""
+        read = self._result(match)
+        return None if read is None else _keeps_float(self._changes(match.output, read))
 
     def spec(self, edge: Edge, template: Template) -> Concrete:
         """Return the spec of the tensor at ``edge``, with what the config changes in it.
@@ -71,13 +75,29 @@ class Decisions:
             ConfigError: the changed spec contradicts itself, or is none that the backend's kernels
                 take; names the rules.
         """
-        spec = self._recipe.spec(_spec_name(edge, template))
-        spoken = self._changes(edge, template)
+        return self._spec(edge.node, self._read(edge, template))
+
+    def output(self, match: Match) -> Concrete:
+        """Return the spec of a match's result: its own, or that of the input it shares with.
+
+        Raises:
+            ConfigError: as ``spec``.
+        """
+        read = self._result(match)
+        if read is not None:
+            return self._spec(match.output, read)
+        role = quant_of(dict(match.template.quant)["out"]).roles[0]
+        source = next(edge for edge in match.edges() if edge.role == role)
+        return self.spec(source, match.template)
+
+    def _spec(self, node: Node, read: TensorRead) -> Concrete:
+        spec = read.spec
+        spoken = self._changes(node, read)
         change = merge([each for _, each in spoken])
         if change is None or isinstance(change, str):
             return spec
         rules = ", ".join(str(rule) for rule, _ in spoken)
-        where = f"rule {rules}: '{change}' does not fit {edge.node.name}.{edge.slot}"
+        where = f"rule {rules}: '{change}' does not fit {read.site}"
         try:
             changed = change.apply(spec)
         except SpecError as error:
@@ -90,14 +110,24 @@ class Decisions:
             )
         return changed
 
-    def _changes(self, edge: Edge, template: Template) -> list[tuple[Rule, Change]]:
-        """Return what rules say about a tensor, the most particular one last."""
-        call, rules = self._rules_at(edge.node)
-        if not rules:
-            return []
-        name = _spec_name(edge, template)
+    def _read(self, edge: Edge, template: Template) -> TensorRead:
+        name = quant_of(dict(template.quant)[edge.role]).spec
         kind = WEIGHTS if template.is_weight(edge.role) else ACTIVATIONS
-        read = TensorRead(f"{call.name}.{edge.slot}", name, kind, self._recipe.spec(name))
+        call, _ = self._rules_at(edge.node)
+        return TensorRead(f"{call.name}.{edge.slot}", name, kind, self._recipe.spec(name))
+
+    def _result(self, match: Match) -> TensorRead | None:
+        """Return the result of ``match`` as rules see it; None if it has no spec of its own."""
+        text = dict(match.template.quant).get("out")
+        if text is None or quant_of(text).is_same:
+            return None
+        name = quant_of(text).spec
+        call, _ = self._rules_at(match.output)
+        return TensorRead(call.name, name, ACTIVATIONS, self._recipe.spec(name))
+
+    def _changes(self, node: Node, read: TensorRead) -> list[tuple[Rule, Change]]:
+        """Return what rules say about a tensor, the most particular one last."""
+        _, rules = self._rules_at(node)
         return [(rule, change) for rule in rules if (change := rule.change(read)) is not None]
 
     def _rules_at(self, node: Node) -> tuple[CallSite, list[Rule]]:
@@ -107,6 +137,10 @@ class Decisions:
             selecting = [rule for rule in self._rules if rule.selector.selects(call)]
             self._selecting[node] = (call, selecting)
         return self._selecting[node]
+
+
+def _keeps_float(spoken: list[tuple[Rule, Change]]) -> Rule | None:
+    return spoken[-1][0] if spoken and spoken[-1][1] == FLOAT else None
 
 
 def _required(spec: Concrete, changed: Concrete) -> str | None:
@@ -121,7 +155,3 @@ def _required(spec: Concrete, changed: Concrete) -> str | None:
     if spec.axis is not None and spec.symmetric and not changed.symmetric:
         return "symmetric weights, without a zero point, not affine ones"
     return None
-
-
-def _spec_name(edge: Edge, template: Template) -> str:
-    return quant_of(dict(template.quant)[edge.role]).spec

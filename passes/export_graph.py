@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
+
+_RECURRENT = r".*_flat_weights\[0\].*assigned during export"
 
 
 def export_graph(
@@ -25,9 +28,14 @@ def export_graph(
             f"{type(args).__name__}: write (x,) for one tensor"
         )
     try:
-        program = torch.export.export(
-            model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
-        )
+        with warnings.catch_warnings():
+            # torch's own recurrent layers keep a list of their weights, which export reads.
+            warnings.filterwarnings(
+                "ignore", message=r".*_flat_weights\[0\].*assigned during export"
+            )
+            program = torch.export.export(
+                model, args, kwargs, dynamic_shapes=dynamic_shapes, strict=False
+            )
         exported = program.module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds, all meaning "rejected"
         reason = str(error).strip().split("\n")[0]

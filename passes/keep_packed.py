@@ -5,22 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.lowered import carry_site
+from quantfx.passes.packed import Packed
 from quantfx.patterns.schema import is_aten_call, overload, resolve_op
 
 
-class PackedWeight(nn.Module):
+class PackedWeight(Packed):
     """``op(weight, scales, ...)``, computed when it is first called.
-
-    What oneDNN packs cannot be copied or stored: a copy, and a module that was pickled, packs anew.
-    So does one whose weight was written to. A compiler that traces sees the operator itself.
 
     Args:
         op: Name of a prepack operator.
@@ -31,31 +27,14 @@ class PackedWeight(nn.Module):
         super().__init__()
         self.op = op
         self.literals = literals
-        self._packed: Tensor | None = None
-        self._packed_from: tuple[int, int] | None = None
 
-    def forward(self, *tensors: Tensor) -> Tensor:
+    def pack(self, *tensors: Any) -> Any:
         """Return the packed weight; ``tensors`` are the weight and what else the operator reads."""
-        weight = tensors[0]
-        if torch.compiler.is_compiling() or type(weight) not in (Tensor, nn.Parameter):
-            return self._pack(tensors)
-        # Inference tensors keep no count of writes; they are rarely written to.
-        count = 0 if weight.is_inference() else weight._version  # pyright: ignore[reportPrivateUsage]
-        version = weight.data_ptr(), count
-        if self._packed is None or self._packed_from != version:
-            self._packed, self._packed_from = self._pack(tensors), version
-        return self._packed
+        return resolve_op(self.op)(*tensors, *self.literals)
 
     def extra_repr(self) -> str:
         """The operator."""
         return self.op
-
-    def _pack(self, tensors: tuple[Tensor, ...]) -> Tensor:
-        packed: Tensor = resolve_op(self.op)(*tensors, *self.literals)
-        return packed
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_packed": None, "_packed_from": None}
 
 
 @dataclass(frozen=True)

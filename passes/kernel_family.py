@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
 
 import torch
 from torch.fx import Node
@@ -12,8 +13,12 @@ from torch.fx import Node
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import Site
 from quantfx.passes.qdq import dequantizes, reads_quantized
+from quantfx.passes.spec import Concrete
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value
+
+# Those of neighbouring input channels only, or of any two.
+Saturation = Literal["none", "neighbours", "any"]
 
 
 @dataclass(frozen=True)
@@ -27,11 +32,13 @@ class Candidate:
         site: The anchor's place.
         match: Of a template of ``quantized_edges``.
         float_dtype: What a float result is returned in; None for that of the graph.
+        packs: Role -> spec of each weight that the kernel keeps in a form of its own.
     """
 
     site: Site
     match: Match
     float_dtype: torch.dtype | None = None
+    packs: Mapping[str, Concrete] = field(default_factory=dict[str, Concrete])
 
     @property
     def anchor(self) -> Node:
@@ -136,6 +143,11 @@ class KernelFamily(ABC):
     name: ClassVar[str]
     kernels: ClassVar[frozenset[str]] = frozenset()
     not_here: str = ""
+
+    @property
+    def saturates(self) -> Saturation:
+        """Which sums of two u8 x s8 products saturate on CPUs without VNNI."""
+        return "none"
 
     def prepare(self) -> None:  # noqa: B027  most families need nothing
         """Do what emitting needs once per process, such as registering fake kernels."""

@@ -22,6 +22,8 @@ from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.template import Template
 
+_WITHOUT = ("fused", "reference")  # these have no kernel to reach
+
 
 @dataclass(frozen=True)
 class Lower(Pass):
@@ -59,7 +61,7 @@ class Lower(Pass):
         lowered = 0
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            made = _Lowering(context.kernels, path, editor, self._dtype)
+            made = _Lowering(context.recipe, context.kernels, path, editor, self._dtype)
             matches = matcher.run(graph_module.graph, admission=made)
             for match in sorted(matches, key=lambda match: match.anchor):
                 made.lower(match)
@@ -77,7 +79,7 @@ def _matcher(recipe: Recipe) -> Matcher:
     templates = [
         quantized_edges(template, recipe)
         for template in recipe.patterns.templates
-        if template.reach in ("kernel", "layout") and template.quant
+        if template.reach in ("kernel", "layout") and (template.quant or template.packs)
     ]
     return Matcher(templates, recipe.patterns.vocabulary)
 
@@ -86,6 +88,7 @@ def _matcher(recipe: Recipe) -> Matcher:
 class _Lowering(Admission):
     """Which family takes a match of one graph, and the rewrite."""
 
+    recipe: Recipe
     families: Sequence[KernelFamily]
     path: str
     editor: Editor
@@ -113,24 +116,32 @@ class _Lowering(Admission):
         emission = family.emit(candidate, self.editor)
         for node in self.editor.made[before:]:
             set_site(node, candidate.site)
-        covers = self._replace(match, emission)
+        replaced = self._replace(match, emission)
+        # What a kernel packs by itself, it also quantizes by itself: no node says how.
+        covers = () if match.template.packs else replaced
         output = emission.stands_for.name
         lowered = Lowered(candidate.site, match.label, emission.kernel, covers, output)
         set_lowered(emission.node, lowered)
 
     def _candidate(self, match: Match) -> Candidate:
-        return Candidate(Site(self.path, match.anchor.name), match, self.dtype)
+        packs = {role: self.recipe.spec(name) for role, name in match.template.packs}
+        return Candidate(Site(self.path, match.anchor.name), match, self.dtype, packs)
 
     def _family(self, candidate: Candidate) -> KernelFamily | None:
         return next((each for each in self.families if each.takes(candidate)), None)
 
     def _replace(self, match: Match, emission: Emission) -> tuple[str, ...]:
-        """Give the result's users the kernel call; return the names of what became unused."""
+        """Give the result's users the kernel call; return what became unused, in graph order."""
         emission.stands_for.replace_all_uses_with(emission.node)
         erased: list[str] = []
-        for node in sorted(_producers(match), reverse=True):
+        pending = _producers(match)
+        while pending:
+            node = max(pending)
+            pending.remove(node)
             if not node.users:
                 erased.append(node.name)
+                # Behind a kernel that finds dynamic ranges itself, what found them goes, too.
+                pending |= {each for each in node.all_input_nodes if each.op == "call_function"}
                 self.editor.erase(node)
         return tuple(reversed(erased))
 
@@ -145,7 +156,7 @@ def _left(matcher: Matcher, module: GraphModule, admission: _Lowering) -> Iterat
     """Yield why each anchor that was to reach a kernel did not."""
     for node in module.graph.nodes:
         annotation = annotation_of(node)
-        if annotation is None or annotation.match != node.name or annotation.reach == "fused":
+        if annotation is None or annotation.match != node.name or annotation.reach in _WITHOUT:
             continue
         misses = matcher.explain(node, admission=admission)
         reason = misses[0].reason if misses else f"no template of a kernel starts at {node.target}"

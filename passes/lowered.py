@@ -23,7 +23,8 @@ class Lowered:
         site: The anchor's place in the q/dq graph.
         template: Label of the matched variant, e.g. ``conv2d_unary_q``.
         kernel: What computes it, e.g. ``qconv_pointwise``.
-        covers: Nodes of the q/dq graph that the call replaces, in graph order.
+        covers: Nodes of the q/dq graph that the call replaces, in graph order; empty if that graph
+            does not say what it computes.
         output: The one of them whose value the call yields.
     """
 

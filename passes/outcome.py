@@ -19,6 +19,7 @@ from quantfx.patterns.template import Mode, Reach
 
 # What a site that has no kernel of its own runs as, without and with a compiler.
 UNFUSED = "dq-op-q"
+REFERENCE = "reference"
 FUSED = "fused"
 FOLDED = "folded to a constant"
 
@@ -32,7 +33,7 @@ class SiteOutcome:
         module: Dotted path of the user's module it comes from.
         kind: Operator name, e.g. ``conv2d``.
         mode: How it is quantized.
-        reach: What its template promises: ``kernel``, ``fused`` or ``layout``.
+        reach: What its template promises: ``kernel``, ``fused``, ``layout`` or ``reference``.
         converted: Whether every quantized edge reads a dequantize.
         kernel: What computes it in the lowered module: a kernel, ``dq-op-q`` where the template
             promises none, ``""`` if it missed its kernel; None before lowering.
@@ -131,7 +132,7 @@ def _lowered(
 ) -> SiteOutcome:
     kernel = kernels.get(outcome.site)
     if kernel is None:
-        kernel = "" if outcome.reach == "kernel" else UNFUSED
+        kernel = {"kernel": "", "reference": REFERENCE}.get(outcome.reach, UNFUSED)
     reason = reasons.get(outcome.site, "")
     if not kernel and not reason:
         reason = "the lowering pipeline did not look at it"

@@ -28,7 +28,7 @@ _QUANTIZE = Op("quantize", (QUANTIZE_PER_TENSOR,))
 
 # Of a template's checks, those that hold of a q/dq graph too. The others speak of float tensors
 # that are integers by now, or of an order of execution that a kernel family sees to itself.
-_KEPT_CHECKS = ("constant", "same_shape")
+_KEPT_CHECKS = ("constant", "same_shape", "scalar_operand")
 
 
 def quantized_edges(template: Template, recipe: Recipe) -> Template:

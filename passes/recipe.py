@@ -33,7 +33,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for template in self.patterns.templates:
-            for _, text in template.quant:
+            for _, text in (*template.quant, *template.packs):
                 quant = quant_of(text)
                 if not quant.is_same:
                     self.spec(quant.spec)

@@ -76,8 +76,9 @@ class Rule:
         """Return what this rule, which selects the call, changes in a tensor that the call reads.
 
         What is said of all activations or weights passes by specs that are no integers: a cast
-        has no range and no observer. In the same way what is said of the whole model leaves the
-        observers of dynamic specs alone, which have none.
+        has no range and no observer; and by those with an observer of their own, which know their
+        qparams beforehand or demand something of them. In the same way what is said of the whole
+        model leaves the observers of dynamic specs alone, which have none.
         """
         if isinstance(self.selector, TensorSelector):
             return self.tensor if self.selector.selects_tensor(read.site) else None
@@ -96,7 +97,7 @@ class Rule:
             return None
         if isinstance(change, str):
             return change
-        if not isinstance(read.spec, QuantSpec):
+        if not isinstance(read.spec, QuantSpec) or not isinstance(read.spec.observer, str):
             return None
         is_passed = read.spec.dynamic and isinstance(self.selector, Everything)
         return change.without_observing() if is_passed else change

@@ -59,9 +59,9 @@ def dies_here(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def constant(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensor is a parameter or buffer of the graph."""
-    node = nodes[0]
-    return None if node.op == "get_attr" else f"{node.name} is computed, not a stored weight"
+    """The tensor, or each one of a list, is a parameter or buffer of the graph."""
+    computed = next((node for node in nodes if node.op != "get_attr"), None)
+    return None if computed is None else f"{computed.name} is computed, not a stored weight"
 
 
 def matrix(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
@@ -87,6 +87,21 @@ def foldable(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     if isinstance(training, Node) or training is False:
         return None
     return f"{nodes[0].name} computes with its batch in evaluation, too"
+
+
+def scalar_operand(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The other operand of the sum or product is a number, written in the model."""
+    other = argument_value(nodes[0], "other")
+    is_number = isinstance(other, (int, float)) and not isinstance(other, bool)
+    return None if is_number else f"{nodes[0].name}.other is {other}, not a number"
+
+
+def dimensions_4_or_5(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensor is an image or a volume: it has four or five dimensions."""
+    shape = shape_of(nodes[0])
+    if shape is None:
+        return f"the shape of {nodes[0].name} is not known"
+    return None if len(shape) in (4, 5) else f"{nodes[0].name} has {len(shape)} dimensions"
 
 
 def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
@@ -145,6 +160,8 @@ PREDICATES = {
     "constant": Predicate(constant, 1),
     "matrix": Predicate(matrix, 1),
     "batched": Predicate(batched, 2),
+    "scalar_operand": Predicate(scalar_operand, 1),
+    "dimensions_4_or_5": Predicate(dimensions_4_or_5, 1),
     "float32": Predicate(float32, 1),
     "trainable": Predicate(trainable, 1),
     "foldable": Predicate(foldable, 1),

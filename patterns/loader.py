@@ -9,7 +9,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from torch._ops import OpOverload
 
@@ -26,6 +26,7 @@ from quantfx.patterns.template import (
     Constant,
     Op,
     PatternNode,
+    Reach,
     Ref,
     Role,
     Template,
@@ -36,10 +37,10 @@ _TOP_KEYS = ("schema", "vocabulary", "extends", "without", "ops", "unsupported",
 _OP_KEYS = ("targets", "commutes", "where")
 _CHOICES: dict[str, tuple[str, ...]] = {
     "when": ("always", "inputs_quantized"),
-    "reach": ("kernel", "fused", "layout"),
+    "reach": get_args(Reach),
     "mode": MODES,
 }
-_TEMPLATE_KEYS = ("group", "nodes", "quant", "check", "kernel", "on_request", *_CHOICES)
+_TEMPLATE_KEYS = ("group", "nodes", "quant", "check", "kernel", "packs", "on_request", *_CHOICES)
 _ROLE = re.compile(r"\$([a-z][a-z0-9_]*)([?*]?)\Z")
 _CHECK = re.compile(r"([a-z][a-z0-9_]*)\(([a-z0-9_, ]*)\)\Z")
 
@@ -192,12 +193,10 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> 
         name,
         where.text(table["group"], "group"),
         nodes,
-        tuple(
-            (key, where.text(spec, f"quant.{key}"))
-            for key, spec in where.table(table.get("quant", {}), "quant").items()
-        ),
+        _names(table.get("quant", {}), "quant", where),
         tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
         kernel=where.text(table.get("kernel", ""), "kernel"),
+        packs=_names(table.get("packs", {}), "packs", where),
         on_request=where.flag(table.get("on_request", False), "on_request"),
         **chosen,
     )
@@ -206,6 +205,11 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> 
         _require_graph(variant.nodes, where)
     _require_names(template, ops, where)
     return template
+
+
+def _names(value: object, what: str, where: Place) -> tuple[tuple[str, str], ...]:
+    table = where.table(value, what)
+    return tuple((key, where.text(spec, f"{what}.{key}")) for key, spec in table.items())
 
 
 def _node(
@@ -288,6 +292,8 @@ def _require_names(template: Template, ops: Mapping[str, Op], where: Place) -> N
     """Refuse ``quant`` and ``check`` entries that speak of roles or nodes that are not there."""
     for key, spec in template.quant:
         _require_quant(template, key, spec, where)
+    for role, spec in template.packs:
+        _require_pack(template, role, spec, where)
     for check in template.checks:
         _require_check(template, check, ops, where)
     if template.when == "inputs_quantized" and len(template.nodes) > 1:
@@ -304,18 +310,27 @@ def _require_quant(template: Template, key: str, text: str, where: Place) -> Non
     for name in (key, *quant.roles):
         if name not in roles and name != "out":
             raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
-    if quant.is_same is not (key == "out"):
-        raise where.error(f"quant gives '{key}' {text}: 'out', and only 'out', is same(role)")
+    if quant.is_same and key != "out":
+        raise where.error(f"quant gives '{key}' {text}: only 'out' is same(role)")
+    if key == "out" and quant.roles and not quant.is_same:
+        raise where.error(f"quant gives 'out' {text}: it is a spec of its own, or same(role)")
     quantized = dict(template.quant)
     for role in quant.roles:
         if role not in quantized or role == "out":
             raise where.error(f"{key} = {text}: ${role} is not quantized itself")
         if not quant.is_same and _decides_for(quantized[role]):
             raise where.error(f"{key} = {text}: the qparams of ${role} are derived themselves")
-    if quant.is_same and not _enters_output(template, quant.roles[0]):
-        raise where.error(
-            f"out = {text}: ${quant.roles[0]} does not enter the node that yields out"
-        )
+
+
+def _require_pack(template: Template, role: str, spec: str, where: Place) -> None:
+    roles = [each.name for each in template.roles]
+    quant = parse_quant(spec)
+    if role not in roles:
+        raise where.error(f"packs names '{role}', which is no role{did_you_mean(role, roles)}")
+    if quant is None or quant.is_same or quant.roles:
+        raise where.error(f"packs gives '{role}' {spec}: not the name of a spec")
+    if role in dict(template.quant) or not template.is_weight(role):
+        raise where.error(f"packs names '{role}', which must be constant({role}) and not in quant")
 
 
 def _decides_for(text: str) -> bool:
@@ -338,8 +353,3 @@ def _require_check(template: Template, check: Check, ops: Mapping[str, Op], wher
                 raise where.error(
                     f"check {check}: unknown name '{name}'{did_you_mean(name, known)}"
                 )
-
-
-def _enters_output(template: Template, role: str) -> bool:
-    output = next(template.variants()).output
-    return any(isinstance(b, Role) and b.name == role for _, b in output.arguments)

@@ -121,8 +121,8 @@ class PatternSet:
     @property
     def spec_names(self) -> tuple[str, ...]:
         """The spec names that the templates use, sorted."""
-        quants = (quant_of(text) for template in self.templates for _, text in template.quant)
-        return tuple(sorted({quant.spec for quant in quants if not quant.is_same}))
+        texts = [text for each in self.templates for _, text in (*each.quant, *each.packs)]
+        return tuple(sorted({quant.spec for quant in map(quant_of, texts) if not quant.is_same}))
 
     def matcher(self) -> Matcher:
         """Return a matcher for the templates in order."""

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from torch._ops import OpOverload
 
-Reach = Literal["kernel", "fused", "layout"]
+Reach = Literal["kernel", "fused", "layout", "reference"]
 When = Literal["always", "inputs_quantized"]
-Mode = Literal["static", "dynamic", "fp16", "weight-only"]
+Mode = Literal["static", "dynamic", "fp16", "weight-only", "weight-only-4bit", "static-fp16"]
 
-MODES: tuple[Mode, ...] = ("static", "dynamic", "fp16", "weight-only")
+MODES: tuple[Mode, ...] = get_args(Mode)
 
 
 @dataclass(frozen=True)
@@ -110,11 +110,14 @@ class Template:
         quant: Role (or ``out``) -> how it is quantized, as ``quant.parse_quant`` reads it.
         checks: Predicates over values; structure belongs to ``nodes``.
         when: ``always``, or ``inputs_quantized`` for operators that only pass int8 on.
-        reach: ``kernel`` (a named int8 kernel), ``fused`` (dq-op-q in one generated loop) or
-            ``layout`` (int8 pass-through).
+        reach: ``kernel`` (a named int8 kernel), ``fused`` (dq-op-q in one generated loop),
+            ``layout`` (int8 pass-through) or ``reference`` (no kernel: rounded, then computed in
+            float).
         kernel: The kernel that ``reach`` means; empty unless ``reach`` is ``kernel``.
         mode: The way of quantizing it belongs to; a config decides which one an anchor gets.
         on_request: Match only where a rule of the config, not its default, selects the mode.
+        packs: Role -> spec name of each weight that the kernel keeps in a form of its own, for
+            which the graph has no quantize: its float values stay there until lowering.
     """
 
     name: str
@@ -127,6 +130,7 @@ class Template:
     kernel: str = ""
     mode: Mode = "static"
     on_request: bool = False
+    packs: tuple[tuple[str, str], ...] = ()
 
     @property
     def anchor(self) -> PatternNode:

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
+from quantfx.backends.native_rows import variant
 from quantfx.patterns.dot import pattern_set_to_dot
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.lint import lint
@@ -50,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     patterns.set_defaults(run=_patterns)
     listing = commands.add_parser("backends", help="list the backends with specs and pipelines")
+    listing.add_argument(
+        "name", nargs="?", help="of one; 'native' also lists the rows of torch's BackendConfig"
+    )
+    listing.add_argument("--variant", default=None, help="of 'native', e.g. 'qnnpack'")
     listing.add_argument("--target", default=None, help="'host' or an instruction set")
     listing.set_defaults(run=_backends)
     _add_bench(commands.add_parser("bench", help="compare engines, which take turns in one run"))
@@ -176,8 +181,15 @@ def _unsupported_table(patterns: PatternSet) -> Table:
 
 def _backends(options: argparse.Namespace) -> int:
     console = Console()
-    for name in backends.NAMES:
-        console.print(_backend_table(backends.get(name, target=options.target)))
+    if options.variant is not None and options.name != "native":
+        raise QuantfxError("only 'native' has variants: quantfx backends native --variant NAME")
+    for name in backends.NAMES if options.name is None else (options.name,):
+        if options.variant is None:
+            console.print(_backend_table(backends.get(name, target=options.target)))
+    if options.name == "native":
+        from quantfx.tools.native_table import native_table  # the facade reaches tools lazily
+
+        console.print(native_table(variant(options.variant or "native")))
     return 0
 
 

@@ -120,8 +120,9 @@ class Result:
                 saturate on this CPU.
         """
         lowering = self._lowered
-        if lowering.not_here:
-            raise QuantfxError(lowering.not_here)
+        refused = lowering.not_here or self.backend.eager
+        if refused:
+            raise QuantfxError(refused)
         if autocast is not None:
             targets.require_autocast(autocast)
         require_regions(self.quantized)

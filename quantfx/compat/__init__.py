@@ -30,6 +30,20 @@ from quantfx.compat.export_utils import (
     move_exported_model_to_train,
 )
 from quantfx.compat.lowering import lower_pt2e_quantized_to_x86
+from quantfx.compat.native_backend_config import (
+    default_dynamic_float16_dtype_config,
+    default_dynamic_int8_dtype_config,
+    default_op_fp16_dtype_config,
+    default_op_quint8_dtype_config,
+    get_native_backend_config,
+    get_native_backend_config_dict,
+    get_test_only_legacy_native_backend_config,
+    get_test_only_legacy_native_backend_config_dict,
+    input_output_only_quint8_dtype_config,
+    weight_only_quint4x2_dtype_config,
+    weight_only_quint8_dtype_config,
+    weighted_op_quint8_dtype_config,
+)
 from quantfx.compat.prepare import prepare_pt2e, prepare_qat_pt2e
 from quantfx.compat.quantizer import Quantizer
 from quantfx.compat.specs import (
@@ -74,10 +88,14 @@ __all__ = [
     "allow_exported_model_train_eval",
     "convert_pt2e",
     "default_dynamic_fake_quant",
+    "default_dynamic_float16_dtype_config",
+    "default_dynamic_int8_dtype_config",
     "default_fake_quant",
     "default_fused_act_fake_quant",
     "default_fused_per_channel_wt_fake_quant",
     "default_fused_wt_fake_quant",
+    "default_op_fp16_dtype_config",
+    "default_op_quint8_dtype_config",
     "default_per_channel_weight_fake_quant",
     "default_weight_fake_quant",
     "disable_fake_quant",
@@ -86,10 +104,18 @@ __all__ = [
     "enable_observer",
     "get_default_x86_inductor_quantization_config",
     "get_default_xpu_inductor_quantization_config",
+    "get_native_backend_config",
+    "get_native_backend_config_dict",
+    "get_test_only_legacy_native_backend_config",
+    "get_test_only_legacy_native_backend_config_dict",
     "get_x86_inductor_linear_dynamic_fp16_config",
+    "input_output_only_quint8_dtype_config",
     "lower_pt2e_quantized_to_x86",
     "move_exported_model_to_eval",
     "move_exported_model_to_train",
     "prepare_pt2e",
     "prepare_qat_pt2e",
+    "weight_only_quint4x2_dtype_config",
+    "weight_only_quint8_dtype_config",
+    "weighted_op_quint8_dtype_config",
 ]

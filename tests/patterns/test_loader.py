@@ -57,9 +57,11 @@ def test_literals_and_role_suffixes(tmp_path: Path) -> None:
         (("quant = { x", "quant = { y"), "quant names 'y', which is no role"),
         (('group = "conv"', 'gruop = "conv"'), "unknown key 'gruop' (did you mean 'group'?)"),
         (('group = "conv"\n', ""), "'group' is missing"),
-        (('"act" }', '"act", out = "same(x)" }'), "$x does not enter the node that yields out"),
         (('quant = {', 'reach = "kernal"\nquant = {'), "reach = 'kernal' (did you mean 'kernel'?)"),
-        (('"act" }', '"act", out = "act" }'), "'out', and only 'out', is same(role)"),
+        (('"act" }', '"act", out = "bias(x)" }'), "it is a spec of its own, or same(role)"),
+        (('"act" }', '"act" }\npacks = { v = "act" }'), "packs names 'v', which is no role"),
+        (('"act" }', '"act" }\npacks = { x = "act" }'), "which must be constant(x) and not in quant"),
+        (('"act" }', '"act" }\npacks = { w = "same(x)" }'), "not the name of a spec"),
         (('"act" }', '"act", out = "same(w)" }'), "$w is not quantized itself"),
         (('"act" }', "1 }"), "'quant.x' must be a string, not 1"),
         (('"$w" }', '"$out" }'), "a role cannot be named 'out'"),
@@ -81,7 +83,7 @@ def test_literals_and_role_suffixes(tmp_path: Path) -> None:
         (('"act" }', '"act", w = "bias(x, w)" }'), "the qparams of $w are derived themselves"),
         (('{ x = "act" }', '{ w = "bias(x)" }'), "w = bias(x): $x is not quantized itself"),
         (('"act" }', '"act", w = "bias(x" }'), "not of the form spec, same(role) or spec(role, ...)"),
-        (('"act" }', '"act", w = "same(x)" }'), "'out', and only 'out', is same(role)"),
+        (('"act" }', '"act", w = "same(x)" }'), "only 'out' is same(role)"),
     ],
 )  # fmt: skip
 def test_errors_name_file_key_and_fix(

@@ -1,0 +1,60 @@
+"""Let quantized values carry their qparams, as torch's native kernels read and yield them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.backends.native_static import limited
+from quantfx.backends.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.kernel_family import argument_node
+from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
+
+
+@dataclass(frozen=True)
+class CarryQParams(Pass):
+    """``dq(q(x, s, z), s, z) -> dequantize(quantize_per_tensor(x, s, z))``.
+
+    What dequantizes stored integers, such as a weight, stays as it is.
+
+    Attributes:
+        limits: Whether to keep to integer ranges narrower than that of the dtype.
+    """
+
+    limits: bool = True
+
+    name: ClassVar[str] = "carry-qparams"
+    requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
+    keeps_float: ClassVar[bool] = False  # the two quantizes round some ties to other sides
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite every quantize, and the dequantizes of what carries its qparams."""
+        count = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in list(graph_module.graph.nodes):
+                if node.target is QUANTIZE_PER_TENSOR:
+                    self._quantize(editor, node)
+                elif node.target is DEQUANTIZE_PER_TENSOR and node.args[0].op != "get_attr":
+                    node.target, node.args, node.kwargs = DEQUANTIZE, (node.args[0],), {}
+                else:
+                    continue
+                count += 1
+        return PassResult(count > 0, stats={"rewritten": count})
+
+    def _quantize(self, editor: Editor, node: Node) -> None:
+        """Rewrite in place, so that the node keeps its name."""
+        qparams, x = tensor_qparams(node), argument_node(node, "input")
+        node.target = QUANTIZE
+        node.args = (x, qparams.scale, qparams.zero_point, CARRYING[qparams.dtype])
+        node.kwargs = {}
+        if self.limits and qparams.limits is not None:
+            users = list(node.users)
+            bounded = limited(node, qparams, editor, node.next)
+            for user in users:
+                user.replace_input_with(node, bounded)

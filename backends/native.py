@@ -1,0 +1,234 @@
+"""torch's own quantized kernels, ``torch.ops.quantized``: every row of its native BackendConfig.
+
+Static graphs, dynamic linears and recurrent layers, half precision, and embeddings of 8 or 4 bits.
+The lowered graph runs eagerly: its tensors carry their qparams, which compilers do not know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from quantfx.backends import native_rows
+from quantfx.backends.backend import Backend
+from quantfx.backends.carry_qparams import CarryQParams
+from quantfx.backends.engines import Engines
+from quantfx.backends.native_dynamic import NativeDynamic
+from quantfx.backends.native_embedding import NativeEmbedding
+from quantfx.backends.native_layers import NativeLayers
+from quantfx.backends.native_ops import NativeOps
+from quantfx.backends.native_patterns import pattern_set
+from quantfx.backends.native_rnn import NativeRnn
+from quantfx.backends.targets import Target
+from quantfx.passes.adopt_outputs import AdoptOutputs
+from quantfx.passes.annotate_batch_norm import AnnotateBatchNorm
+from quantfx.passes.annotate_binary import AnnotateBinary
+from quantfx.passes.annotate_cat import AnnotateCat
+from quantfx.passes.annotate_conv import AnnotateConv
+from quantfx.passes.annotate_default import AnnotateDefault
+from quantfx.passes.annotate_embedding import AnnotateEmbedding
+from quantfx.passes.annotate_fixed_qparams import AnnotateFixedQparams
+from quantfx.passes.annotate_layer_norm import AnnotateLayerNorm
+from quantfx.passes.annotate_linear import AnnotateLinear
+from quantfx.passes.annotate_rnn import AnnotateRnn
+from quantfx.passes.annotate_share_qparams import AnnotateShareQparams
+from quantfx.passes.check_config import CheckConfig
+from quantfx.passes.fixed_observer import Fixed
+from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold_weights import FoldWeights
+from quantfx.passes.including_observer import Including
+from quantfx.passes.insert_observers import InsertObservers
+from quantfx.passes.insert_qdq import InsertQDQ
+from quantfx.passes.kernel_family import Saturation
+from quantfx.passes.lower import Lower
+from quantfx.passes.merge_equal import MergeEqual
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.recipe import Recipe
+from quantfx.passes.remove_dead_code import RemoveDeadCode
+from quantfx.passes.share import Share
+from quantfx.passes.spec import CastSpec, Concrete, ObserverName, QuantSpec
+from quantfx.passes.tidy import Tidy
+from quantfx.patterns.errors import QuantfxError
+
+PREPARE = Pipeline(
+    (
+        CheckConfig(),  # first: it knows operators by the names the user sees
+        RemoveDeadCode(),  # before the templates: they require single users, and dead users count
+        FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
+        AnnotateConv(),  # layers before the others: an activation behind one belongs to it
+        AnnotateLinear(),
+        AnnotateRnn(),
+        AnnotateEmbedding(),
+        AnnotateBinary(),  # before share-qparams: the same holds of its relu
+        AnnotateCat(),
+        AnnotateDefault(),
+        AnnotateBatchNorm(),
+        AnnotateLayerNorm(),
+        AnnotateFixedQparams(),
+        AnnotateShareQparams(),
+        AdoptOutputs(),  # before share: it says what else is to share
+        Share(),  # behind every annotate pass: it needs every site
+        InsertObservers(),
+    ),
+    name="prepare",
+)
+
+CONVERT = Pipeline(
+    (
+        InsertQDQ(),
+        FoldWeights(),
+        Tidy(),  # last: fold-weights leaves the float originals unused
+    ),
+    name="convert",
+)
+
+EAGER = (
+    "graphs of backend 'native' are of tensors that carry their qparams, which compilers do not "
+    "know: run result.module as it is, or quantize with backend='x86' to compile"
+)
+
+# Two products of 255 and 64 fit a 16-bit sum, whichever weights the kernel pairs.
+_ANY_TWO: dict[str, Any] = {"quant_min": -64, "quant_max": 63}
+_BOUNDS: dict[Saturation, dict[str, Any]] = {
+    "none": {},
+    "neighbours": {"pair_bound": "blocks"},
+    "any": _ANY_TWO,
+}
+
+# What a tensor's own values need at the least, as torch.ao's observers have it.
+_EPS = torch.finfo(torch.float32).eps
+
+
+def lower_pipeline(limits: bool) -> Pipeline:
+    """Return the passes from the q/dq graph to kernels.
+
+    Args:
+        limits: Whether to keep to integer ranges narrower than that of the dtype.
+    """
+    return Pipeline(
+        (
+            Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
+            Lower(),
+            CarryQParams(limits),  # behind lower, whose templates know a quantize by its qparams
+            MergeEqual(),  # last: several readers dequantize one tensor
+        ),
+        name="lower",
+    )
+
+
+def native(
+    target: Target | None = None,
+    *,
+    variant: str = "native",
+    engine: str | None = None,
+    engines: Mapping[str, str] | None = None,
+    reduce_range: bool = False,
+    limits: bool = True,
+    observer: ObserverName = "mse",
+    weight_observer: ObserverName = "weight_mse",
+) -> Backend:
+    """Return the native backend.
+
+    u8 per-tensor affine activations and results, s8 per-channel symmetric weights, except those of
+    transposed convolutions and recurrent layers, which have one scale. Static by default; modes
+    dynamic, fp16, weight-only and weight-only-4bit: see ``Backend.with_config``.
+
+    Args:
+        target: On CPUs whose 16-bit sums saturate weights are bounded, and convolutions are
+            onednn's; None is machine-independent: full range.
+        variant: Which relative of torch's native BackendConfig: ``legacy`` with static half
+            precision, or ``fbgemm``, ``x86``, ``qnnpack`` or ``onednn``, whose engine it has.
+        engine: One of ``ENGINES`` for every operator that has it. ``x86``, the default, is onednn
+            or fbgemm, whichever computes it right and fast; ``qnnpack`` never saturates, and is
+            slower than float.
+        engines: The same for single operators, e.g. ``{"linear": "onednn"}``.
+        reduce_range: Activations in [0, 127], as in torch.ao's default qconfigs for x86 and fbgemm:
+            another way to keep sums from saturating, at the price of one bit.
+        limits: Whether kernels keep to that range. FX graph mode's do not: there, what lies beyond
+            the calibrated range goes up to 255. False gives the same integers as that, and is for
+            CPUs with VNNI.
+        observer: How activation ranges are found.
+        weight_observer: How scales of weights with many are found.
+
+    Raises:
+        QuantfxError: there is no such engine or operator, or the operator does not have it.
+    """
+    config = native_rows.variant(variant)
+    if config.declared_only:
+        raise QuantfxError(
+            f"variant '{variant}' is a set of rows that no kernel here is for: choose one of "
+            "native, legacy, fbgemm, x86, qnnpack and onednn"
+        )
+    chosen = Engines.of(engine or config.engine or None, engines)
+    saturation = chosen.saturates if target is not None and target.saturates else "none"
+    bounded = "none" if reduce_range else saturation
+    specs = _specs(reduce_range, bounded, observer, weight_observer)
+    patterns = pattern_set(config)
+    used = tuple((name, spec) for name, spec in specs if name in patterns.spec_names)
+    name = "native" if variant == "native" else f"native-{variant}"
+    recipe = Recipe(name, patterns, used)
+    kernels = (
+        NativeLayers(chosen, limits),
+        NativeDynamic(chosen),
+        NativeRnn(chosen),
+        NativeEmbedding(),
+        NativeOps(chosen, limits),
+    )
+    policy = _policy(target, saturation != "none", reduce_range)
+    return Backend(
+        name,
+        recipe,
+        PREPARE,
+        CONVERT,
+        lower_pipeline(limits),
+        kernels,
+        target,
+        policy,
+        eager=EAGER,
+    )
+
+
+def _specs(
+    reduce_range: bool,
+    bounded: Saturation,
+    observer: ObserverName,
+    weight_observer: ObserverName,
+) -> tuple[tuple[str, Concrete], ...]:
+    """Return what the spec names of the templates mean."""
+    activation = QuantSpec(
+        torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=_EPS
+    )
+    channels = QuantSpec(
+        *(torch.int8, -128, 127), symmetric=True, axis=0, observer=weight_observer, eps=_EPS
+    )
+    one_scale = replace(channels, axis=None, observer="min_max")
+    is_exact = bounded == "none"
+    whole = replace(activation, quant_max=255)
+    row = QuantSpec(torch.uint8, 0, 255, axis=0, observer="min_max", eps=_EPS)
+    return (
+        ("act", activation),
+        ("unit", replace(whole, observer=Fixed(2**-8, 0))),
+        ("signed_unit", replace(whole, observer=Fixed(2**-7, 128))),
+        ("dynamic_act", replace(activation, dynamic=True)),
+        ("conv_weight", replace(channels, **_BOUNDS[bounded])),
+        ("linear_weight", replace(channels, pair_bound="none" if is_exact else "adjacent")),
+        ("conv_transpose_weight", replace(one_scale, **({} if is_exact else _ANY_TWO))),
+        ("prelu_weight", replace(whole, observer=Including(1.0))),
+        ("fp16", CastSpec(torch.float16)),
+        ("rnn_weight", one_scale),  # its activations are in 0..127 on every CPU
+        ("embedding_weight", row),
+        ("embedding_weight_4bit", replace(row, quant_max=15)),
+    )
+
+
+def _policy(target: Target | None, saturating: bool, reduce_range: bool) -> str:
+    if reduce_range:
+        return "activations in [0, 127] on request"
+    if target is None:
+        return "full range, right on CPUs with VNNI or AMX; pass target= for others"
+    if saturating:
+        return "no VNNI: 16-bit sums saturate, so weights have bounded scales"
+    return "full range: products add up in 32 bits"

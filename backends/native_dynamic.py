@@ -1,0 +1,125 @@
+"""The kernel family ``native-dynamic``: linears that read and return float.
+
+``relu(linear(dq(q(x)), dq(w), b)) -> quantized.linear_relu_dynamic(x, packed(w, b))``, where the
+kernel finds the range of x in each call; and with weights in half precision.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.backends.engines import Engines
+from quantfx.backends.native_layers import pack, rows_of, weight_reason
+from quantfx.backends.packed_layer import PackedHalf, PackedLayer
+from quantfx.backends.quantized_tensors import announce
+from quantfx.passes.editor import Editor
+from quantfx.passes.kernel_family import (
+    Candidate,
+    Emission,
+    KernelFamily,
+    Saturation,
+    argument_node,
+)
+from quantfx.passes.qdq import DEQUANTIZE_DYNAMIC
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_DYNAMIC = "quantized.linear_dynamic"
+_FP16 = "quantized.linear_dynamic_fp16"
+_REDUCED = 127
+
+
+@dataclass(frozen=True)
+class NativeDynamic(KernelFamily):
+    """torch's dynamic linears.
+
+    Attributes:
+        engines: Which engine packs them.
+    """
+
+    engines: Engines = Engines()  # noqa: RUF009  a frozen value
+
+    name: ClassVar[str] = "native-dynamic"
+    kernels: ClassVar[frozenset[str]] = frozenset({_DYNAMIC, _FP16})
+
+    @property
+    def saturates(self) -> Saturation:
+        """What its engine saturates: linears add neighbours up."""
+        return "none" if self.engines.get("linear_dynamic") == "qnnpack" else "neighbours"
+
+    def prepare(self) -> None:
+        """Let torch give its warning here."""
+        announce()
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return the first condition of the kernel that the candidate does not meet."""
+        if candidate.quantize is not None and len(candidate.last_float.users) > 1:
+            return f"{candidate.last_float.name} is read as float, too"
+        if candidate.kernel == _FP16:
+            return candidate.indirect("weight") or _half(candidate, editor)
+        return (
+            candidate.indirect("input", "weight")
+            or weight_reason(candidate, editor)
+            or _found_range(candidate)
+        )
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the packing, which is done once, and the kernel call."""
+        node, before = candidate.anchor, candidate.last_float
+        relu = "relu_" if candidate.behind else ""
+        if candidate.kernel == _FP16:
+            kernel = f"quantized.linear_{relu}dynamic_fp16"
+            x = argument_node(node, "input")
+            weight = candidate.quantized("weight")
+            bias = argument_value(node, "bias")
+            half = PackedHalf(self.engines.other("linear_fp16"))
+            target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
+            packed = editor.call_module(target, half, weight, bias, before=before, like=weight)
+            args: tuple[object, ...] = (x, packed)
+        else:
+            kernel = f"quantized.linear_{relu}dynamic"
+            quantize = candidate.quantized("input")
+            x = argument_node(quantize, "input")
+            engine = self.engines.linear("linear_dynamic", rows_of(x))
+            layer = PackedLayer("quantized.linear_prepack.default", engine)
+            reduced = argument_value(quantize, "quant_max") == _REDUCED
+            args = (x, pack(candidate, editor, layer, before), reduced)
+        call = editor.call(
+            resolve_op(f"{kernel}.default"),
+            args,
+            like=node,
+            before=before,
+            val=before.meta.get("val"),
+        )
+        return Emission(call, before, kernel)
+
+
+def _found_range(candidate: Candidate) -> str | None:
+    """The kernel finds an affine range in 0..255, or in 0..127 if it is reduced."""
+    dequantize = candidate.dequantize("input")
+    if dequantize.target is not DEQUANTIZE_DYNAMIC:
+        return f"{dequantize.name} has a fixed range"
+    limits = argument_value(dequantize, "quant_min"), argument_value(dequantize, "quant_max")
+    if limits not in ((0, 255), (0, _REDUCED)) or "symmetric" in str(_choose(dequantize).target):
+        return f"{dequantize.name} has range {limits}, the kernel finds an affine one in 0..255"
+    return None
+
+
+def _choose(dequantize: Node) -> Node:
+    """Return what finds the scale."""
+    scale = argument_node(dequantize, "scale")
+    return scale.all_input_nodes[0]
+
+
+def _half(candidate: Candidate, editor: Editor) -> str | None:
+    value = editor.stored(candidate.quantized("weight"))
+    x = argument_node(candidate.anchor, "input").meta.get("val")
+    if value is None or value.dtype != torch.float16:
+        return f"{candidate.quantized('weight').name} is not stored in half precision"
+    if isinstance(x, Tensor) and x.dtype != torch.float32:
+        return f"its input is {x.dtype}, the kernel takes torch.float32"
+    return None

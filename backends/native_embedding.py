@@ -1,0 +1,144 @@
+"""The kernel family ``native-embedding``: tables of 8-bit or 4-bit rows.
+
+``embedding(w, indices) -> quantized.embedding_byte(packed(w), indices)``. Each row has a scale and
+a float offset of its own, which no quantize of our graphs can say: the q/dq graph has the float
+table.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.backends.quantized_tensors import announce, expected_warning, rows
+from quantfx.passes.editor import Editor
+from quantfx.passes.errors import SpecError
+from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.packed import Packed
+from quantfx.passes.spec import Concrete, QuantSpec
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_PREPACK = resolve_op("quantized.embedding_bag_prepack.default")
+_RESHAPE = resolve_op("aten.reshape.default")
+_BAG = "quantized.embedding_bag"
+_MOST_DIMENSIONS = 2  # of the indices that the kernels take
+
+
+class PackedEmbedding(Packed):
+    """A float table, quantized by row and packed.
+
+    Args:
+        spec: uint8 in 0..255 or 0..15, affine, by row; the offsets are not rounded.
+    """
+
+    def __init__(self, spec: Concrete) -> None:
+        super().__init__()
+        if not isinstance(spec, QuantSpec) or (spec.quant_min, spec.quant_max) not in (
+            *((0, 255), (0, 15)),
+        ):
+            raise SpecError(f"'{spec}': rows of embeddings are stored in 0..255 or in 0..15")
+        self.bits = 8 if spec.quant_max == 255 else 4
+        self.eps = spec.eps
+
+    def pack(self, *tensors: Any) -> Any:
+        """Return the packed table."""
+        (weight,) = tensors
+        scales, offsets = row_qparams(weight, self.bits, self.eps)
+        with expected_warning():
+            return _PREPACK(rows(weight, scales, offsets, self.bits))
+
+    def extra_repr(self) -> str:
+        """How many bits a number has."""
+        return f"{self.bits} bits"
+
+
+def row_qparams(weight: Tensor, bits: int, eps: float) -> tuple[Tensor, Tensor]:
+    """Return scale and offset of each row: ``q = round(w / scale + offset)``.
+
+    ``scale = (max - min) / (2^bits - 1)``, 1 where that is not above ``eps``; ``offset = -min /
+    scale``, not rounded, so that the smallest value of a row is exact. It is what FX graph mode's
+    observer of float qparams computes.
+    """
+    low, high = torch.aminmax(weight.detach(), dim=1)
+    scales = (high - low) / (2**bits - 1)
+    scales = torch.where(scales > eps, scales, torch.ones_like(scales))
+    return scales, -low / scales
+
+
+@dataclass(frozen=True)
+class NativeEmbedding(KernelFamily):
+    """torch's embeddings of packed rows."""
+
+    name: ClassVar[str] = "native-embedding"
+    kernels: ClassVar[frozenset[str]] = frozenset(
+        {f"quantized.embedding{bag}_{size}" for bag in ("", "_bag") for size in ("byte", "4bit")}
+    )
+
+    def prepare(self) -> None:
+        """Let torch give its warning here."""
+        announce()
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return what the kernels lack."""
+        node = candidate.anchor
+        indices = argument_node(node, "indices").meta.get("val")
+        if not isinstance(indices, Tensor) or indices.dtype not in (torch.int32, torch.int64):
+            return f"the indices of {node.name} are not int32 or int64"
+        if candidate.kernel.startswith(_BAG):
+            return _bag_reason(node)
+        sizes = indices.shape
+        if not 1 <= len(sizes) <= _MOST_DIMENSIONS and not all(isinstance(n, int) for n in sizes):
+            return f"indices of {len(sizes)} dimensions, of which some are free"
+        return None
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the packing, which is done once, and the kernel call."""
+        node, weight = candidate.anchor, argument_node(candidate.anchor, "weight")
+        table = PackedEmbedding(candidate.packs["w"])
+        target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
+        packed = editor.call_module(target, table, weight, before=node, like=weight)
+        kernel = resolve_op(f"{candidate.kernel}.default")
+        indices = argument_node(node, "indices")
+        if candidate.kernel.startswith(_BAG):
+            call = _bag(editor, node, kernel, packed)
+        else:
+            call = _lookup(editor, node, kernel, packed, indices)
+        return Emission(call, node, candidate.kernel)
+
+
+def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node, indices: Node) -> Node:
+    val = node.meta["val"]
+    shape = list(indices.meta["val"].shape)
+    if 1 <= len(shape) <= _MOST_DIMENSIONS:
+        return editor.call(kernel, (packed, indices), like=node, before=node, val=val)
+    flat = editor.call(_RESHAPE, (indices, [-1]), like=node, before=node)
+    flat_val = val.reshape(-1, val.shape[-1])
+    found = editor.call(kernel, (packed, flat), like=node, before=node, val=flat_val)
+    return editor.call(_RESHAPE, (found, list(val.shape)), like=node, before=node, val=val)
+
+
+def _bag(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
+    """Write the kernel, which yields the sums alone, and give them to who reads them."""
+    sums = node.meta["val"][0]
+    arguments = [argument_value(node, name) for name in ("indices", "offsets")]
+    weights = argument_value(node, "per_sample_weights")
+    include = argument_value(node, "include_last_offset")
+    args = (packed, *arguments, False, 0, False, weights, None, include)
+    call = editor.call(kernel, args, like=node, before=node, val=sums)
+    for user in list(node.users):
+        editor.replace(user, call)
+    return call
+
+
+def _bag_reason(node: Node) -> str | None:
+    if argument_value(node, "padding_idx") not in (None, -1):
+        return f"{node.name} leaves out a padding index, and the kernel does not"
+    for user in node.users:
+        if user.target is not operator.getitem or user.args[1] != 0:
+            return f"{user.name} reads more of {node.name} than its sums"
+    return None

@@ -1,0 +1,238 @@
+"""The kernel family ``native-layers``: static convolutions and linears of namespace ``quantized``.
+
+``q(relu(conv2d(dq(x), dq(w), b))) -> quantized.conv2d_relu(x, packed(w, b), scale, zero_point)``
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.backends.conv_geometry import Geometry
+from quantfx.backends.engines import Engines, Transposed
+from quantfx.backends.native_static import limited, quantized_result, result_qparams, unsigned
+from quantfx.backends.packed_layer import PackedLayer
+from quantfx.backends.quantized_tensors import announce
+from quantfx.backends.targets import host
+from quantfx.passes.editor import Editor
+from quantfx.passes.kernel_family import (
+    Candidate,
+    Emission,
+    KernelFamily,
+    Saturation,
+    argument_node,
+)
+from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_PAD = resolve_op("aten.constant_pad_nd.default")
+_SLICE = resolve_op("aten.slice.Tensor")
+_CONV = frozenset(f"quantized.conv{n}d" for n in (1, 2, 3))
+_TRANSPOSED = frozenset(f"quantized.conv_transpose{n}d" for n in (1, 2, 3))
+_LINEAR = "quantized.linear"
+# The overload that takes packed parameters alone; in one dimension there is no other.
+_OVERLOADS = {f"quantized.conv{n}d{relu}": "new" for n in (2, 3) for relu in ("", "_relu")}
+
+
+@dataclass(frozen=True)
+class NativeLayers(KernelFamily):
+    """torch's quantized layers, each packed for an engine.
+
+    Attributes:
+        engines: Which one.
+        limits: Whether results keep to integer ranges narrower than that of the dtype; FX graph
+            mode lets them pass.
+    """
+
+    engines: Engines = Engines()  # noqa: RUF009  a frozen value
+    limits: bool = True
+
+    name: ClassVar[str] = "native-layers"
+    kernels: ClassVar[frozenset[str]] = _CONV | _TRANSPOSED | {_LINEAR}
+
+    @property
+    def saturates(self) -> Saturation:
+        """Which sums its engines saturate."""
+        return self.engines.saturates
+
+    def prepare(self) -> None:
+        """Let torch give its warning here."""
+        announce()
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return the first condition of the kernel that the candidate does not meet."""
+        return (
+            candidate.indirect("input", "weight")
+            or unsigned(candidate.dequantize("input"))
+            or quantized_result(candidate)
+            or weight_reason(candidate, editor)
+            or self._engine_reason(candidate)
+        )
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the packing, which is done once, and the kernel call."""
+        before = candidate.match.output
+        if candidate.kernel == _LINEAR:
+            x = candidate.quantized("input")
+            engine = self.engines.linear("linear", rows_of(x))
+            packed = PackedLayer("quantized.linear_prepack.default", engine)
+            return self._emit(candidate, editor, x, packed, before)
+        shape = geometry(candidate)
+        if candidate.kernel in _TRANSPOSED:
+            return self._transposed(candidate, editor, shape)
+        x, shape = padded(candidate, editor, shape)
+        engine = self.engines.conv(group_inputs(candidate), host().saturates) or ""
+        packed = PackedLayer(f"{candidate.kernel}_prepack.default", engine, shape)
+        return self._emit(candidate, editor, x, packed, before)
+
+    def _transposed(self, candidate: Candidate, editor: Editor, shape: Geometry) -> Emission:
+        """A kernel that no engine computes right gets zeros behind it, which add to the result."""
+        before = candidate.match.output
+        engine = self._transposed_engine(candidate, shape)
+        grown = (0,) * len(shape.kernel)
+        if engine is None:
+            grown = tuple(int(size == 2) for size in shape.kernel)
+            engine = self._transposed_engine(candidate, _grown(shape, grown)) or ""
+        prepack = f"{candidate.kernel}_prepack.default"
+        packed = PackedLayer(prepack, engine, shape, grown=grown)
+        x = candidate.quantized("input")
+        return self._emit(candidate, editor, x, packed, before, grown=grown)
+
+    def _emit(
+        self,
+        candidate: Candidate,
+        editor: Editor,
+        x: Node,
+        packed: PackedLayer,
+        before: Node,
+        grown: tuple[int, ...] = (),
+    ) -> Emission:
+        node, qparams = candidate.anchor, result_qparams(candidate)
+        relu = "_relu" if candidate.behind else ""
+        kernel = f"{candidate.kernel}{relu}"
+        call = editor.call(
+            resolve_op(f"{kernel}.{_OVERLOADS.get(kernel, 'default')}"),
+            (x, pack(candidate, editor, packed, before), qparams.scale, qparams.zero_point),
+            like=node,
+            before=before,
+            val=before.meta.get("val"),
+        )
+        result = _shrunk(call, packed.geometry, grown, editor, before)
+        if self.limits:
+            result = limited(result, qparams, editor, before)
+        return Emission(result, before, kernel)
+
+    def _engine_reason(self, candidate: Candidate) -> str | None:
+        is_conv = candidate.kernel in _CONV
+        if is_conv and self.engines.conv(group_inputs(candidate), host().saturates) is None:
+            asked = self.engines.get("conv")
+            return f"engine {asked} computes convolutions with one channel a group wrongly"
+        if candidate.kernel in _TRANSPOSED:
+            shape = geometry(candidate)
+            grown = tuple(int(size == 2) for size in shape.kernel)
+            shapes = (shape, _grown(shape, grown))
+            if not any(self._transposed_engine(candidate, each) for each in shapes):
+                asked = self.engines.get("conv_transpose")
+                return f"engine {asked} computes a transposed convolution of this shape wrongly"
+        return None
+
+    def _transposed_engine(self, candidate: Candidate, shape: Geometry) -> str | None:
+        weight = candidate.quantized("weight").meta["val"]
+        transposed = Transposed(
+            weight.shape[0] // shape.groups,
+            weight.shape[1],
+            shape.kernel,
+            shape.extent,
+            shape.stride,
+            any(shape.output_padding or ()),
+        )
+        return self.engines.conv_transpose(transposed)
+
+
+def pack(candidate: Candidate, editor: Editor, packed: PackedLayer, before: Node) -> Node:
+    """Write the packing of the weight and bias of ``candidate``."""
+    dequantize, weight = candidate.dequantize("weight"), candidate.quantized("weight")
+    scales: Node | None = None
+    if dequantize.target is DEQUANTIZE_PER_CHANNEL:
+        scales = argument_node(dequantize, "scales")
+    else:
+        packed.scale = float(argument_value(dequantize, "scale"))
+    bias = argument_value(candidate.anchor, "bias")
+    target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
+    return editor.call_module(target, packed, weight, scales, bias, before=before, like=weight)
+
+
+def weight_reason(candidate: Candidate, editor: Editor) -> str | None:
+    """Return why the weight is none that the kernels take: int8, symmetric, stored."""
+    dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
+    if argument_value(dequantize, "dtype") != torch.int8:
+        return f"{name} is {argument_value(dequantize, 'dtype')}, the kernel takes torch.int8"
+    if editor.stored(candidate.quantized("weight")) is None:
+        return f"{name} is computed, not stored"
+    if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
+        zero_point = argument_value(dequantize, "zero_point")
+        return f"{name} has zero point {zero_point}, not 0" if zero_point else None
+    if candidate.kernel in _TRANSPOSED:
+        return f"{name} has a scale for each channel, the kernel takes one"
+    if argument_value(dequantize, "axis") != 0:
+        return f"{name} has its scales along axis {argument_value(dequantize, 'axis')}, not 0"
+    zero_points = editor.stored(argument_value(dequantize, "zero_points"))
+    if zero_points is None or bool(zero_points.any()):
+        return f"{name} has zero points, or they are computed"
+    return None
+
+
+def rows_of(x: Node) -> int | None:
+    """Return how many rows ``x`` has as a matrix; None where a size is free."""
+    sizes = list(x.meta["val"].shape[:-1])
+    return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
+
+
+def geometry(candidate: Candidate) -> Geometry:
+    """Return how the convolution of ``candidate`` moves over its input."""
+    kernel = tuple(int(size) for size in candidate.quantized("weight").meta["val"].shape[2:])
+    return Geometry.of(candidate.anchor, kernel)
+
+
+def group_inputs(candidate: Candidate) -> int:
+    """Return how many input channels a group of the convolution has."""
+    return int(candidate.quantized("weight").meta["val"].shape[1])
+
+
+def padded(candidate: Candidate, editor: Editor, shape: Geometry) -> tuple[Node, Geometry]:
+    """Pad the input itself where the kernel cannot: with more on one end than on the other."""
+    x = candidate.quantized("input")
+    if shape.is_even:
+        return x, shape
+    val = x.meta["val"]
+    sizes = [n + sum(ends) for n, ends in zip(val.shape[2:], shape.padding, strict=True)]
+    grown = val.new_empty([*val.shape[:2], *sizes])
+    before = candidate.match.output
+    around = editor.call(_PAD, (x, shape.ends, 0.0), like=x, before=before, val=grown)
+    return around, replace(shape, padding=((0, 0),) * len(shape.padding))
+
+
+def _grown(geometry: Geometry, grown: tuple[int, ...]) -> Geometry:
+    kernel = tuple(size + more for size, more in zip(geometry.kernel, grown, strict=True))
+    return replace(geometry, kernel=kernel)
+
+
+def _shrunk(
+    call: Node, geometry: Geometry | None, grown: tuple[int, ...], editor: Editor, before: Node
+) -> Node:
+    """Take away what the zeros behind the kernel have added to the end of the result."""
+    if geometry is None:
+        return call
+    val = call.meta.get("val")
+    assert isinstance(val, Tensor), "taken from the quantize of the result"
+    for axis, more in enumerate(grown):
+        if more:
+            end = -more * geometry.dilation[axis]
+            args = (call, axis + 2, 0, end)
+            call = editor.call(_SLICE, args, like=call, before=before, val=val)
+    return call

@@ -1,0 +1,225 @@
+"""The kernel family ``native-ops``: operators on quantized tensors that need no packed weight.
+
+``q(add(dq(a), dq(b))) -> quantized.add(a, b, scale, zero_point)``. Where the kernel is called
+``QuantizedCPU``, after torch's dispatch key, it is the ATen operator itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from quantfx.backends.engines import Engines
+from quantfx.backends.native_static import limited, quantized_result, result_qparams, unsigned
+from quantfx.backends.quantized_tensors import FROM_INTEGERS, announce
+from quantfx.passes.editor import Editor
+from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.qdq import dequantizes, tensor_qparams
+from quantfx.patterns.schema import argument_value, overload, resolve_op
+
+_SCALE, _ZERO_POINT = "(scale)", "(zero point)"
+_RESULT = (_SCALE, _ZERO_POINT)
+_SAME_OP = "QuantizedCPU"
+_NORM = ("weight", "bias", "eps", *_RESULT)
+
+# Kernel -> its arguments: those of the ATen operator by name, the qparams of the result, literals.
+_CALLS: dict[str, tuple[Any, ...]] = {
+    "quantized.add": ("self", "other", *_RESULT),
+    "quantized.mul": ("self", "other", *_RESULT),
+    "quantized.matmul": ("self", "other", *_RESULT),
+    "quantized.add.Scalar": ("self", "other"),
+    "quantized.mul.Scalar": ("self", "other"),
+    "quantized.cat": ("tensors", "dim", *_RESULT),
+    "quantized.elu": ("self", *_RESULT, "alpha", "scale", "input_scale"),
+    "quantized.leaky_relu": ("self", "negative_slope", False, *_RESULT),
+    "quantized.hardswish": ("self", *_RESULT),
+    "quantized.prelu": ("self", "weight", *_RESULT),
+    "quantized.instance_norm": ("input", *_NORM),
+    "quantized.group_norm": ("input", "num_groups", *_NORM),
+    "quantized.layer_norm": ("input", "normalized_shape", *_NORM),
+    "quantized.batch_norm": (
+        *("input", "weight", "bias", "running_mean", "running_var", "eps"),
+        *_RESULT,
+    ),
+    "quantized.softmax": ("self", "dim", *_RESULT),
+}
+
+# What some ATen operators quantize their result with, whatever one asks for.
+_FIXED = {
+    resolve_op("aten.sigmoid.default"): (2**-8, 0),
+    resolve_op("aten.hardsigmoid.default"): (2**-8, 0),
+    resolve_op("aten.tanh.default"): (2**-7, 128),
+}
+_STACK = resolve_op("aten.stack.default")
+_UNSQUEEZE = resolve_op("aten.unsqueeze.default")
+_CONTIGUOUS = resolve_op("aten.contiguous.default")
+# torch 2.13: where qnnpack computes these, it takes channels_last for channels first.
+_CLAMPS = {resolve_op(f"aten.{op}.default") for op in ("relu", "relu6", "hardtanh", "clamp")}
+_MAX_POOL3D = resolve_op("aten.max_pool3d.default")
+_AVERAGES = {resolve_op(f"aten.avg_pool{n}d.default") for n in (1, 2, 3)}
+
+
+@dataclass(frozen=True)
+class NativeOps(KernelFamily):
+    """torch's kernels for quantized tensors.
+
+    Attributes:
+        engines: Which engine they may run with: they are not packed, but read torch's global one.
+        limits: Whether results keep to integer ranges narrower than that of the dtype.
+    """
+
+    engines: Engines = Engines()  # noqa: RUF009  a frozen value
+    limits: bool = True
+
+    name: ClassVar[str] = "native-ops"
+    kernels: ClassVar[frozenset[str]] = frozenset({*_CALLS, _SAME_OP})
+
+    def prepare(self) -> None:
+        """Let torch give its warning here."""
+        announce()
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return the first condition of the kernel that the candidate does not meet."""
+        reads = [node for node in candidate.anchor.all_input_nodes if dequantizes(node)]
+        if not reads:
+            return f"{candidate.anchor.name} reads no quantized tensor"
+        return (
+            unsigned(*reads)
+            or quantized_result(candidate)
+            or _float_operand(candidate)
+            or _other_qparams(candidate)
+            or self._wrong_on_qnnpack(candidate)
+        )
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the kernel call, on the quantized tensors."""
+        before = candidate.match.output
+        if candidate.kernel == _SAME_OP:
+            return self._same_op(candidate, editor, before)
+        kernel, qparams = _kernel(candidate), result_qparams(candidate)
+        given = {_SCALE: qparams.scale, _ZERO_POINT: qparams.zero_point}
+        args: list[Any] = []
+        for each in _CALLS[candidate.kernel]:
+            if not isinstance(each, str):
+                args.append(each)
+            else:
+                value = argument_value(candidate.anchor, each) if each not in given else given[each]
+                args.append(_carrying(value, editor, before))
+        if candidate.anchor.target is _STACK:
+            args[0] = [_unsqueezed(each, args[1], editor, before) for each in args[0]]
+        call = _call(resolve_op(kernel), tuple(args), candidate, editor)
+        is_shifted = candidate.kernel.endswith(".Scalar")  # its range has moved with its qparams
+        if self.limits and not is_shifted:
+            call = limited(call, qparams, editor, before)
+        return Emission(call, before, kernel.removesuffix(".default"))
+
+    def _same_op(self, candidate: Candidate, editor: Editor, before: Node) -> Emission:
+        node = candidate.anchor
+        args = _carrying(node.args, editor, before)
+        kwargs = _carrying(node.kwargs, editor, before)
+        if self.engines.runs_qnnpack and node.target in _CLAMPS:
+            x = args[0]
+            val = x.meta.get("val")
+            args = (editor.call(_CONTIGUOUS, (x,), like=x, before=before, val=val), *args[1:])
+        call = _call(overload(node), args, candidate, editor, kwargs)
+        return Emission(call, before, str(node.target).removesuffix(".default"))
+
+    def _wrong_on_qnnpack(self, candidate: Candidate) -> str | None:
+        node = candidate.anchor
+        if not self.engines.runs_qnnpack:
+            return None
+        if node.target is _MAX_POOL3D:
+            return "engine qnnpack has no max_pool3d"
+        if node.target in _AVERAGES and not argument_value(node, "count_include_pad"):
+            return "engine qnnpack counts padding in averages that leave it out"
+        return None
+
+
+def _kernel(candidate: Candidate) -> str:
+    """Return the operator's full name, with the activation function that it takes in."""
+    name, _, overload_name = candidate.kernel.partition(".")[2].partition(".")
+    if name == "batch_norm":
+        name = f"batch_norm{argument_node(candidate.anchor, 'input').meta['val'].dim() - 2}d"
+    relu = "_relu" if candidate.behind else ""
+    return f"quantized.{name}{relu}.{overload_name or 'default'}"
+
+
+def _float_operand(candidate: Candidate) -> str | None:
+    """Return which operand of the kernel is a float tensor, as a sentence."""
+    names = ("self", "other", "input", "tensors")
+    used = [name for name in _CALLS.get(candidate.kernel, ("self", "input")) if name in names]
+    for name in used:
+        value = _argument(candidate.anchor, name)
+        for node in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(node, Node) and not dequantizes(node):
+                return f"{node.name} is float"
+    if candidate.kernel == "quantized.prelu":
+        return None if dequantizes(candidate.dequantize("weight")) else "its weight is float"
+    return None
+
+
+def _argument(node: Node, name: str) -> Any:
+    try:
+        return argument_value(node, name)
+    except KeyError:
+        return None
+
+
+def _other_qparams(candidate: Candidate) -> str | None:
+    """Return why the result cannot have the qparams that the graph says, as a sentence."""
+    if candidate.kernel != _SAME_OP:
+        return None
+    node, qparams = candidate.anchor, result_qparams(candidate)
+    fixed = _FIXED.get(overload(node))
+    if fixed is not None:
+        yields, what = fixed, "the kernel yields"
+    else:
+        source = next(each for each in node.all_input_nodes if dequantizes(each))
+        read = tensor_qparams(source)
+        yields, what = (read.scale, read.zero_point), f"{source.name} has"
+    asked = qparams.scale, qparams.zero_point
+    return None if asked == yields else f"its result has qparams {asked}, {what} {yields}"
+
+
+def _carrying(value: Any, editor: Editor, before: Node) -> Any:
+    """Return ``value`` with quantized tensors in the place of dequantizes."""
+
+    def source(node: Node) -> Node:
+        if not dequantizes(node):
+            return node
+        integers = argument_node(node, "input")
+        if integers.op != "get_attr":
+            return integers
+        qparams = tensor_qparams(node)
+        args = (integers, qparams.scale, qparams.zero_point)
+        return editor.call(
+            FROM_INTEGERS, args, like=integers, before=before, val=integers.meta.get("val")
+        )
+
+    return map_arg(value, source)
+
+
+def _unsqueezed(x: Node, axis: int, editor: Editor, before: Node) -> Node:
+    val = x.meta["val"].unsqueeze(axis)
+    return editor.call(_UNSQUEEZE, (x, axis), like=x, before=before, val=val)
+
+
+def _call(
+    target: Any,
+    args: tuple[Any, ...],
+    candidate: Candidate,
+    editor: Editor,
+    kwargs: dict[str, Any] | None = None,
+) -> Node:
+    before = candidate.match.output
+    return editor.call(
+        target,
+        args,
+        kwargs=kwargs,
+        like=candidate.anchor,
+        before=before,
+        val=before.meta.get("val"),
+    )

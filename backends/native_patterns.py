@@ -1,0 +1,66 @@
+"""The templates of the native backend and of its relatives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from quantfx.backends.native_rows import NativeRow, Variant, variant
+from quantfx.patterns.loader import load
+from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.quant import quant_of
+from quantfx.patterns.template import Template
+
+_HALF = "fp16"
+
+
+def pattern_set(chosen: Variant) -> PatternSet:
+    """Return the templates of the rows of ``chosen``, and those beyond the rows."""
+    everything = _everything()
+    native = everything.of_mode("static", "dynamic", "fp16", "weight-only", "weight-only-4bit")
+    dropped = _named(variant("native").rows, native) - _named(chosen.rows, everything)
+    added = _named(chosen.rows, everything) - set(native.names)
+    kept = (*(set(native.names) - dropped), *added)
+    return replace(everything.only(*kept), name=chosen.name)
+
+
+def _everything() -> PatternSet:
+    base = load("native_layers") | load("native_ops")
+    legacy = {row.group for row in variant("legacy").rows if "default_op_fp16" in row.dtypes}
+    halves = tuple(
+        _half(template)
+        for template in base.templates
+        if template.mode == "static" and template.group in legacy
+    )
+    return replace(base, templates=base.templates + halves)
+
+
+def _named(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
+    """Return the templates that stand for ``rows``, those of a number among them."""
+    names = {
+        outcome.template.name
+        for row in rows
+        for outcome in row.outcomes(patterns)
+        if outcome.template is not None
+    }
+    scalars = {f"{row.template}_scalar" for row in rows if row.by_tensors}
+    scalars |= {f"{name}_static_fp16" for name in scalars}
+    return names | (scalars & set(patterns.names))
+
+
+def _half(template: Template) -> Template:
+    """Return the template of static half precision: every tensor is rounded to it.
+
+    torch has no kernels for it. Here the arithmetic is that of float32 on rounded tensors, as in FX
+    graph mode's reference graphs, but for operators that pass half precision on there.
+    """
+    quant = {role: _HALF for role, _ in template.quant}
+    quant |= {role.name: _HALF for role in template.roles if template.is_weight(role.name)}
+    assert all(not quant_of(text).roles for text in quant.values()), "a spec each"
+    return replace(
+        template,
+        name=f"{template.name}_static_fp16",
+        mode="static-fp16",
+        reach="reference",
+        kernel="",
+        quant=tuple(sorted(quant.items(), key=lambda item: item[0] == "out")),
+    )

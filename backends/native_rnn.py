@@ -1,0 +1,111 @@
+"""The kernel family ``native-rnn``: LSTM, GRU and cells with int8 or half-precision weights.
+
+``lstm(x, h, weights) -> quantized_lstm(x, h, packed(weights))``. The activations are quantized in
+the kernel, at each step, so that the q/dq graph has the layer as it was.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch.fx import Node
+
+from quantfx.backends.engines import Engines
+from quantfx.backends.packed_rnn import PackedCell, PackedRnn
+from quantfx.backends.quantized_tensors import announce
+from quantfx.passes.editor import Editor
+from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
+from quantfx.passes.spec import CastSpec
+from quantfx.patterns.schema import argument_value, overload, resolve_op
+
+_LSTM, _GRU = "aten.quantized_lstm", "aten.quantized_gru"
+_LSTM_CELL = "quantized.quantized_lstm_cell_dynamic"
+_RNN_CELL = "quantized.quantized_rnn_cell_dynamic"
+_LSTM_OP, _GRU_OP = resolve_op(f"{_LSTM}.input"), resolve_op(f"{_GRU}.input")
+_FLAGS = ("has_biases", "num_layers", "dropout", "train", "bidirectional", "batch_first")
+_CELLS = {
+    resolve_op(f"aten.{name}.default"): resolve_op(f"quantized.quantized_{kernel}_dynamic.default")
+    for name, kernel in (
+        ("lstm_cell", "lstm_cell"),
+        ("gru_cell", "gru_cell"),
+        ("rnn_tanh_cell", "rnn_tanh_cell"),
+        ("rnn_relu_cell", "rnn_relu_cell"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class NativeRnn(KernelFamily):
+    """torch's dynamic recurrent kernels.
+
+    Attributes:
+        engines: Which engine packs them.
+    """
+
+    engines: Engines = Engines()  # noqa: RUF009  a frozen value
+
+    name: ClassVar[str] = "native-rnn"
+    kernels: ClassVar[frozenset[str]] = frozenset({_LSTM, _GRU, _LSTM_CELL, _RNN_CELL})
+
+    def prepare(self) -> None:
+        """Let torch give its warning here."""
+        announce()
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return what the kernels lack: projections, training, weights that are computed."""
+        node = candidate.anchor
+        if candidate.kernel not in (_LSTM, _GRU):
+            return None
+        if argument_value(node, "train"):
+            return f"{node.name} is in training mode"
+        expected = argument_value(node, "num_layers") * (1 + argument_value(node, "bidirectional"))
+        expected *= 4 if argument_value(node, "has_biases") else 2
+        given = len(argument_value(node, "params"))
+        if given != expected:
+            return f"{node.name} projects its state (proj_size), and the kernel cannot"
+        return None
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the packing, which is done once, and the kernel call."""
+        node = candidate.anchor
+        spec = candidate.packs["w"]
+        is_half = isinstance(spec, CastSpec)
+        engine = self.engines.other("rnn_fp16" if is_half else "rnn")
+        x, hx = argument_value(node, "input"), argument_value(node, "hx")
+        kwargs: dict[str, Any] = {}
+        if candidate.kernel in (_LSTM, _GRU):
+            flags = [argument_value(node, name) for name in _FLAGS]
+            layers = PackedRnn(engine, spec, argument_value(node, "has_biases"))
+            packed = _packed(editor, node, layers, argument_value(node, "params"))
+            args = (x, hx, packed, True, *flags[1:])
+            target = _LSTM_OP if candidate.kernel == _LSTM else _GRU_OP
+            if target is _LSTM_OP:
+                dtype = torch.float16 if is_half else torch.qint8
+                kwargs = {"dtype": dtype, "use_dynamic": True}
+        else:
+            weights = [argument_value(node, name) for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
+            packed = _packed(editor, node, PackedCell(engine, spec), weights)
+            parts = [_part(editor, packed, index, node) for index in range(len(weights))]
+            args = (x, hx, *parts)
+            target = _CELLS[overload(node)]
+        call = editor.call(
+            target, args, kwargs=kwargs, like=node, before=node, val=node.meta.get("val")
+        )
+        return Emission(call, node, str(target).removesuffix(".default").removesuffix(".input"))
+
+
+def _packed(editor: Editor, node: Node, module: PackedCell, tensors: Sequence[Node | None]) -> Node:
+    weight = tensors[0]
+    assert weight is not None, "the template requires a weight"
+    target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
+    return editor.call_module(target, module, *tensors, before=node, like=weight)
+
+
+def _part(editor: Editor, packed: Node, index: int, node: Node) -> Node:
+    return editor.call(
+        operator.getitem, (packed, index), like=packed, before=node, val=packed.meta.get("val")
+    )

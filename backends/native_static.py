@@ -1,0 +1,53 @@
+"""What the static native families have in common: a quantized tensor goes in, another comes out."""
+
+from __future__ import annotations
+
+import torch
+from torch.fx import Node
+
+from quantfx.passes.editor import Editor
+from quantfx.passes.kernel_family import Candidate
+from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, TensorQParams, tensor_qparams
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_CLAMP = resolve_op("aten.clamp.default")
+
+
+def quantized_result(candidate: Candidate) -> str | None:
+    """Return why the result is none that a static kernel yields, as a sentence."""
+    quantize = candidate.quantize
+    if quantize is None:
+        return f"its result {candidate.last_float.name} is not quantized"
+    dtype = argument_value(quantize, "dtype")
+    return None if dtype == torch.uint8 else f"its result is {dtype}, the kernel yields torch.uint8"
+
+
+def unsigned(*dequantizes: Node) -> str | None:
+    """Return which dequantize reads no uint8 tensor with one scale, as a sentence."""
+    for node in dequantizes:
+        if node.target is not DEQUANTIZE_PER_TENSOR:
+            return f"{node.name} is no dequantize with one scale"
+        dtype = argument_value(node, "dtype")
+        if dtype != torch.uint8:
+            return f"{node.name} reads {dtype}, the kernel takes torch.uint8"
+    return None
+
+
+def result_qparams(candidate: Candidate) -> TensorQParams:
+    """Return the qparams of the result.
+
+    Raises:
+        TypeError: it is not quantized.
+    """
+    if candidate.quantize is None:
+        raise TypeError(f"the result of {candidate.anchor.name} is not quantized")
+    return tensor_qparams(candidate.quantize)
+
+
+def limited(call: Node, qparams: TensorQParams, editor: Editor, before: Node) -> Node:
+    """Return ``call`` in the integer range of ``qparams``; kernels know that of the dtype only."""
+    if qparams.limits is None:
+        return call
+    low, high = (qparams.scale * (end - qparams.zero_point) for end in qparams.limits)
+    val = call.meta.get("val")
+    return editor.call(_CLAMP, (call, low, high), like=call, before=before, val=val)

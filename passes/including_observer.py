@@ -1,0 +1,46 @@
+"""Ranges that hold a given value, whatever the tensor holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.min_max_observer import MinMaxObserver
+from quantfx.passes.spec import QuantSpec
+
+
+@dataclass(frozen=True)
+class Including:
+    """Makes the observer of a spec: ``QuantSpec(..., observer=Including(1.0))``.
+
+    Attributes:
+        value: What the range has to hold, beside what is seen and zero.
+    """
+
+    value: float
+
+    def __call__(self, spec: QuantSpec, label: str) -> IncludingObserver:
+        """Return the observer."""
+        return IncludingObserver(spec, label, self.value)
+
+
+class IncludingObserver(MinMaxObserver):
+    """Keeps the range of what was seen and of one value more.
+
+    Args:
+        spec: Per-tensor or per-channel.
+        label: Name of the tensor, used in errors.
+        value: The value to hold.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str, value: float) -> None:
+        super().__init__(spec, label)
+        self.value = value
+
+    def observe(self, x: Tensor) -> None:
+        """Widen the range to hold ``x`` and the value."""
+        super().observe(x)
+        self.min_val = torch.clamp(self.min_val, max=self.value)
+        self.max_val = torch.clamp(self.max_val, min=self.value)
