@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.backends.native_static import limited
+from quantfx.backends.native_static import CLAMP, bounds
 from quantfx.backends.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
@@ -48,13 +48,12 @@ class CarryQParams(Pass):
         return PassResult(count > 0, stats={"rewritten": count})
 
     def _quantize(self, editor: Editor, node: Node) -> None:
-        """Rewrite in place, so that the node keeps its name."""
+        """Rewrite in place, so that the node keeps its name: others know its value by it."""
         qparams, x = tensor_qparams(node), argument_node(node, "input")
-        node.target = QUANTIZE
-        node.args = (x, qparams.scale, qparams.zero_point, CARRYING[qparams.dtype])
+        args = (x, qparams.scale, qparams.zero_point, CARRYING[qparams.dtype])
         node.kwargs = {}
-        if self.limits and qparams.limits is not None:
-            users = list(node.users)
-            bounded = limited(node, qparams, editor, node.next)
-            for user in users:
-                user.replace_input_with(node, bounded)
+        if not self.limits or qparams.limits is None:
+            node.target, node.args = QUANTIZE, args
+            return
+        whole = editor.call(QUANTIZE, args, like=node, before=node, val=node.meta.get("val"))
+        node.target, node.args = CLAMP, (whole, *bounds(qparams))

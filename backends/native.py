@@ -23,6 +23,7 @@ from quantfx.backends.native_ops import NativeOps
 from quantfx.backends.native_patterns import pattern_set
 from quantfx.backends.native_rnn import NativeRnn
 from quantfx.backends.targets import Target
+from quantfx.passes.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.passes.adopt_outputs import AdoptOutputs
 from quantfx.passes.annotate_batch_norm import AnnotateBatchNorm
 from quantfx.passes.annotate_binary import AnnotateBinary
@@ -57,6 +58,7 @@ PREPARE = Pipeline(
     (
         CheckConfig(),  # first: it knows operators by the names the user sees
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
+        AdoptFakeQuantize(),  # before fold-batch-norm, which would take such a batch norm otherwise
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
         AnnotateConv(),  # layers before the others: an activation behind one belongs to it
         AnnotateLinear(),

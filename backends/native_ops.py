@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
@@ -108,6 +109,8 @@ class NativeOps(KernelFamily):
             else:
                 value = argument_value(candidate.anchor, each) if each not in given else given[each]
                 args.append(_carrying(value, editor, before))
+        if candidate.kernel == "quantized.batch_norm":
+            args[1:3] = _affine(candidate.anchor, editor, before)
         if candidate.anchor.target is _STACK:
             args[0] = [_unsqueezed(each, args[1], editor, before) for each in args[0]]
         call = _call(resolve_op(kernel), tuple(args), candidate, editor)
@@ -200,6 +203,20 @@ def _carrying(value: Any, editor: Editor, before: Node) -> Any:
         )
 
     return map_arg(value, source)
+
+
+def _affine(node: Node, editor: Editor, before: Node) -> list[Node]:
+    """Return weight and bias of a batch norm, which the kernel wants even if there are none."""
+    mean = argument_node(node, "running_mean")
+    channels = mean.meta["val"].shape[0]
+    found: list[Node] = []
+    for name, value in (("weight", torch.ones(channels)), ("bias", torch.zeros(channels))):
+        given = argument_value(node, name)
+        target = f"{mean.target}_no_{name}"
+        if given is None:
+            given = editor.shared_constant(target, value, like=mean, before=before)
+        found.append(given)
+    return found
 
 
 def _unsqueezed(x: Node, axis: int, editor: Editor, before: Node) -> Node:

@@ -10,7 +10,7 @@ from quantfx.passes.kernel_family import Candidate
 from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, TensorQParams, tensor_qparams
 from quantfx.patterns.schema import argument_value, resolve_op
 
-_CLAMP = resolve_op("aten.clamp.default")
+CLAMP = resolve_op("aten.clamp.default")
 
 
 def quantized_result(candidate: Candidate) -> str | None:
@@ -48,6 +48,11 @@ def limited(call: Node, qparams: TensorQParams, editor: Editor, before: Node) ->
     """Return ``call`` in the integer range of ``qparams``; kernels know that of the dtype only."""
     if qparams.limits is None:
         return call
-    low, high = (qparams.scale * (end - qparams.zero_point) for end in qparams.limits)
     val = call.meta.get("val")
-    return editor.call(_CLAMP, (call, low, high), like=call, before=before, val=val)
+    return editor.call(CLAMP, (call, *bounds(qparams)), like=call, before=before, val=val)
+
+
+def bounds(qparams: TensorQParams) -> tuple[float, float]:
+    """Return the values of the smallest and the largest integer of ``qparams``."""
+    low, high = qparams.quant_min - qparams.zero_point, qparams.quant_max - qparams.zero_point
+    return qparams.scale * low, qparams.scale * high

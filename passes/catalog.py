@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from quantfx.passes.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.passes.adopt_outputs import AdoptOutputs
 from quantfx.passes.annotate_batch_norm import AnnotateBatchNorm
 from quantfx.passes.annotate_binary import AnnotateBinary
@@ -64,6 +65,7 @@ PASSES: tuple[type[Pass], ...] = (
     CheckConfig,
     RemoveDeadCode,
     LiftDropout,
+    AdoptFakeQuantize,
     FoldBatchNorm,
     AnnotateConvBn,
     FuseQatConvBn,

@@ -22,7 +22,8 @@ from quantfx.passes.make_fake_quantize import make_fake_quantize
 from quantfx.passes.make_observer import make_observer
 from quantfx.passes.observer import Observer
 from quantfx.passes.slots import read_slot, write_slot
-from quantfx.passes.spec import Concrete, SharedSpec, Spec
+from quantfx.passes.spec import Concrete, QuantSpec, SharedSpec, Spec
+from quantfx.passes.trained_observer import TrainedObserver, trained_qparams
 from quantfx.patterns.errors import did_you_mean
 
 FakeQuantizing = Literal["no", "follow", "learn"]
@@ -97,15 +98,16 @@ class _Observers:
         self.in_branch = path not in self.regions
         self.path = path
 
-    def get(
-        self, group: str, spec: Concrete, label: str, weight: Tensor | None
-    ) -> tuple[str, nn.Module]:
+    def get(self, group: str, spec: Concrete, label: str, producer: Node) -> tuple[str, nn.Module]:
         """Return name and module of the group's observer."""
         if group not in self.by_group:
-            self.by_group[group] = (self._free_name(), self._made(spec, label, weight))
+            self.by_group[group] = (self._free_name(), self._made(spec, label, producer))
         return self.by_group[group]
 
-    def _made(self, spec: Concrete, label: str, weight: Tensor | None) -> nn.Module:
+    def _made(self, spec: Concrete, label: str, producer: Node) -> nn.Module:
+        trained = trained_qparams(producer)
+        if trained is not None and isinstance(spec, QuantSpec):
+            return TrainedObserver(spec, label, trained)
         if self.fake_quantize == "no":
             return make_observer(spec, label)
         if self.in_branch:
@@ -114,7 +116,7 @@ class _Observers:
                 "keep it float in the config"
             )
         learn = self.fake_quantize == "learn"
-        return make_fake_quantize(spec, label, weight=weight, learn_scale=learn)
+        return make_fake_quantize(spec, label, weight=_weight(producer), learn_scale=learn)
 
     def connect_derived(self, groups: Mapping[Site, str]) -> None:
         """Tell each derived observer the observers of the sites it depends on."""
@@ -213,7 +215,7 @@ def _insert(
     observers: _Observers,
     wanted: tuple[str, Concrete, str],
 ) -> Node:
-    name, observer = observers.get(*wanted, weight=_weight(producer))
+    name, observer = observers.get(*wanted, producer)
     stored = observer
     constant = editor.stored(producer)
     if constant is not None:  # modules that are not ours run on it in every call

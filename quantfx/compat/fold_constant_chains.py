@@ -5,17 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
 
-from quantfx.passes.aliasing import overwritten, writes_to
+from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.constant_chain import constant_chain, constant_value
 from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.graphs import all_graphs
 from quantfx.passes.qdq import quantizes
-from quantfx.patterns.schema import is_aten_call, overload
 
 
 @dataclass(frozen=True)
@@ -45,12 +42,11 @@ def _fold(editor: Editor, quantize: Node, written: set[Node]) -> None:
     source = quantize.args[0]
     if not isinstance(source, Node) or source.op == "get_attr":
         return
-    chain = _chain(source, written)
-    if chain is None:
+    chain = constant_chain(source, written) or []
+    stored = next((node for node in chain if node.op == "get_attr"), None)
+    if stored is None:
         return
-    with torch.no_grad():
-        value = _value(editor.module, source)
-    stored = next(node for node in chain if node.op == "get_attr")
+    value = constant_value(editor.module, source)
     constant = editor.constant(
         f"{stored.target}_{source.name}", value, like=stored, before=quantize
     )
@@ -58,35 +54,3 @@ def _fold(editor: Editor, quantize: Node, written: set[Node]) -> None:
     for node in chain:  # from the quantize backwards
         if not node.users:
             editor.erase(node)
-
-
-def _chain(source: Node, written: set[Node]) -> list[Node] | None:
-    """Return the nodes that compute ``source``, last first, None unless all are constant."""
-    found: dict[Node, None] = {}
-    pending = [source]
-    while pending:
-        node = pending.pop()
-        pure = node.op == "get_attr" or (is_aten_call(node) and not writes_to(node))
-        if not pure or node in written or _draws(node):
-            return None
-        found[node] = None
-        pending += node.all_input_nodes
-    chain = sorted(found, reverse=True)
-    return chain if any(node.op == "get_attr" for node in chain) else None
-
-
-def _draws(node: Node) -> bool:
-    tags = overload(node).tags if is_aten_call(node) else []
-    return torch.Tag.nondeterministic_seeded in tags
-
-
-def _value(module: GraphModule, node: Node) -> Tensor:
-    if node.op == "get_attr":
-        value: object = attribute(module, str(node.target))
-    else:
-        args = map_arg(node.args, lambda n: _value(module, n))
-        kwargs = map_arg(node.kwargs, lambda n: _value(module, n))
-        value = overload(node)(*args, **kwargs)
-    if not isinstance(value, Tensor):
-        raise TypeError(f"{node.name} is not a tensor")
-    return value

@@ -1,0 +1,125 @@
+"""Take over what torch.ao's quantization-aware training has found for weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.batch_norm import set_bias, statistics_of
+from quantfx.passes.constant_chain import constant_chain, constant_value
+from quantfx.passes.editor import Editor
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.observer import QParams
+from quantfx.passes.qparams import qparams_from_range
+from quantfx.passes.spec import QuantSpec
+from quantfx.passes.trained_observer import set_trained_qparams
+from quantfx.patterns.loader import load
+from quantfx.patterns.match import Match
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_FAKE_QUANTIZE = resolve_op("aten.fused_moving_avg_obs_fake_quant.default")
+_PATTERNS = load("qat_modules").group("adopt-fake-quantize")
+_EPS = torch.finfo(torch.float32).eps  # the floor of torch.ao's scales
+_ALIKE = 1e-4  # two ways to compute one scale may differ in the last bits
+
+
+@dataclass(frozen=True)
+class AdoptFakeQuantize(Pass):
+    """``conv(x, fake_quantize(w)) -> conv(x, w)``, with the scales of training noted on w.
+
+    And ``batch_norm(conv(x, fake_quantize(w * s)) / s + b) -> conv(x, w * s, b')``, which is what
+    nniqat.ConvBn2d and its like compute in evaluation; s is the scale of the batch norm, and
+    ``b' = (b - mean) * s + beta`` (Jacob et al. 2018, section 3.2). The fake quantize of an
+    activation stays: only weights are known here.
+    """
+
+    name: ClassVar[str] = "adopt-fake-quantize"
+    keeps_float: ClassVar[bool] = False  # weights are rounded later, not in the float graph
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite every fake quantize of a constant, and then the layers scaled for one."""
+        adopted = folded = 0
+        remarks: list[Remark] = []
+        for path, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            found = graph_module.graph.find_nodes(op="call_function", target=_FAKE_QUANTIZE)
+            weights = set(_adopt(editor, found, set(overwritten(graph_module.graph))))
+            adopted += len(weights)
+            for match in _PATTERNS.matcher().run(graph_module.graph) if weights else ():
+                norm = match.nodes["bn"].name
+                if match.roles["w"] in weights and _fold(editor, match):
+                    remarks.append(Remark("applied", path, norm, f"into {match.anchor.name}"))
+                    folded += 1
+            if adopted:
+                editor.drop_unused_attributes()
+        return PassResult(adopted > 0, tuple(remarks), {"adopted": adopted, "folded": folded})
+
+
+def _adopt(editor: Editor, found: Iterable[Node], written: set[Node]) -> Iterator[Node]:
+    """Replace each fake quantize of a constant by that constant; yield it."""
+    for node in list(found):
+        source = argument_value(node, "self")
+        chain = constant_chain(source, written) or []
+        stored = next((each for each in chain if each.op == "get_attr"), None)
+        if stored is None:
+            continue
+        qparams = _qparams(editor, node)
+        if source is not stored:
+            value = constant_value(editor.module, source)
+            stored = editor.constant(f"{stored.target}_scaled", value, like=stored, before=node)
+        set_trained_qparams(stored, qparams)
+        node.replace_all_uses_with(stored)
+        editor.erase_unused(node)
+        yield stored
+
+
+def _qparams(editor: Editor, node: Node) -> QParams:
+    low, high = (editor.stored(argument_value(node, f"running_{end}")) for end in ("min", "max"))
+    if low is None or high is None or not bool((low <= high).all()):
+        raise CalibrationError(
+            f"{node.name}: the weight's range is not known: run the model in training mode first"
+        )
+    per_channel = argument_value(node, "per_row_fake_quant")
+    spec = QuantSpec(
+        torch.int8,
+        argument_value(node, "quant_min"),
+        argument_value(node, "quant_max"),
+        symmetric=argument_value(node, "symmetric_quant"),
+        axis=argument_value(node, "ch_axis") if per_channel else None,
+        observer="min_max",
+        eps=_EPS,
+    )
+    return qparams_from_range(low.detach().clone(), high.detach().clone(), spec)
+
+
+def _fold(editor: Editor, match: Match) -> bool:
+    """Rewrite a scaled layer, unless it is scaled by something else than its batch norm."""
+    layer, norm, weight = match.anchor, match.nodes["bn"], match.roles["w"]
+    scale = _flat(editor, match.roles["s"])
+    statistics = statistics_of(editor, norm)
+    if scale is None or not isinstance(weight, Node) or scale.shape != statistics.scale.shape:
+        return False
+    if not torch.allclose(scale.double(), statistics.scale, rtol=_ALIKE, atol=0):
+        return False
+    bias = _flat(editor, match.roles.get("b"))
+    value = statistics.folded_bias(bias).to(scale.dtype)
+    set_bias(editor, layer, None, value, weight)
+    layer.meta["val"] = norm.meta.get("val", layer.meta.get("val"))
+    norm.replace_all_uses_with(layer)
+    editor.erase_unused(norm)
+    return True
+
+
+def _flat(editor: Editor, node: object) -> Tensor | None:
+    """Return a constant of one value for each channel; None if it is computed, or there is none."""
+    if not isinstance(node, Node) or constant_chain(node, ()) is None:
+        return None
+    return constant_value(editor.module, node).detach().flatten()

@@ -1,0 +1,53 @@
+"""Scales of a weight that its training has found."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from quantfx.passes.errors import SpecError
+from quantfx.passes.min_max_observer import MinMaxObserver
+from quantfx.passes.observer import QParams
+from quantfx.passes.qparams import scale_above_pair_sums
+from quantfx.passes.spec import QuantSpec
+
+_KEY = "quantfx_trained"
+
+
+class TrainedObserver(MinMaxObserver):
+    """Has the qparams of training, fitted to a spec of a narrower range; a pair bound still holds.
+
+    Args:
+        spec: Symmetric; per-channel as the weight was in training, or not.
+        label: Name of the tensor, used in errors.
+        trained: What training has found.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str, trained: QParams) -> None:
+        super().__init__(spec, label)
+        there = trained.spec
+        if (there.axis, there.symmetric, there.dtype) != (spec.axis, spec.symmetric, spec.dtype):
+            raise SpecError(
+                f"{label} was trained as '{there}', and the backend quantizes it as '{spec}': keep "
+                "it float in the config, or train it anew with prepare(..., qat=True)"
+            )
+        self.trained = trained
+
+    def calculate_qparams(self) -> QParams:
+        """Return the qparams of training, with what the spec demands beyond them."""
+        self.require_observed()
+        there = self.trained.spec
+        steps = self.spec.quant_max - self.spec.quant_min
+        factor = max(1.0, (there.quant_max - there.quant_min) / steps)
+        scale = scale_above_pair_sums(self.trained.scale * factor, self.pair_sum)
+        return QParams(scale, self.trained.zero_point, self.spec)
+
+
+def trained_qparams(producer: Node) -> QParams | None:
+    """Return what training has found for the constant ``producer``, if anything."""
+    value = producer.meta.get(_KEY)
+    return value if isinstance(value, QParams) else None
+
+
+def set_trained_qparams(producer: Node, qparams: QParams) -> None:
+    """Note on the constant ``producer`` what training has found for it."""
+    producer.meta[_KEY] = qparams
