@@ -14,6 +14,9 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.kernel_family import argument_node
 from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
+from quantfx.patterns.schema import resolve_op
+
+_CONTIGUOUS = resolve_op("aten.contiguous.default")
 
 
 @dataclass(frozen=True)
@@ -24,9 +27,11 @@ class CarryQParams(Pass):
 
     Attributes:
         limits: Whether to keep to integer ranges narrower than that of the dtype.
+        channels_first: Whether to lay values out so before they are clamped, for qnnpack.
     """
 
     limits: bool = True
+    channels_first: bool = False
 
     name: ClassVar[str] = "carry-qparams"
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
@@ -55,5 +60,8 @@ class CarryQParams(Pass):
         if not self.limits or qparams.limits is None:
             node.target, node.args = QUANTIZE, args
             return
+        if self.channels_first:
+            x = editor.call(_CONTIGUOUS, (x,), like=node, before=node)
+            args = (x, *args[1:])
         whole = editor.call(QUANTIZE, args, like=node, before=node, val=node.meta.get("val"))
         node.target, node.args = CLAMP, (whole, *bounds(qparams))

@@ -104,17 +104,20 @@ _BOUNDS: dict[Saturation, dict[str, Any]] = {
 _EPS = torch.finfo(torch.float32).eps
 
 
-def lower_pipeline(limits: bool) -> Pipeline:
+def lower_pipeline(limits: bool, channels_first: bool = False) -> Pipeline:
     """Return the passes from the q/dq graph to kernels.
 
     Args:
         limits: Whether to keep to integer ranges narrower than that of the dtype.
+        channels_first: Whether to lay values out so before they are clamped, for qnnpack.
     """
     return Pipeline(
         (
             Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
             Lower(),
-            CarryQParams(limits),  # behind lower, whose templates know a quantize by its qparams
+            CarryQParams(
+                limits, channels_first
+            ),  # behind lower, whose templates know a quantize by its qparams
             MergeEqual(),  # last: several readers dequantize one tensor
         ),
         name="lower",
@@ -185,7 +188,7 @@ def native(
         recipe,
         PREPARE,
         CONVERT,
-        lower_pipeline(limits),
+        lower_pipeline(limits, chosen.runs_qnnpack),
         kernels,
         target,
         policy,

@@ -124,7 +124,7 @@ class NativeLayers(KernelFamily):
         )
         result = _shrunk(call, packed.geometry, grown, editor, before)
         if self.limits:
-            result = limited(result, qparams, editor, before)
+            result = limited(result, qparams, editor, before, self.engines)
         return Emission(result, before, kernel)
 
     def _engine_reason(self, candidate: Candidate) -> str | None:

@@ -14,7 +14,13 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from quantfx.backends.engines import Engines
-from quantfx.backends.native_static import limited, quantized_result, result_qparams, unsigned
+from quantfx.backends.native_static import (
+    clampable,
+    limited,
+    quantized_result,
+    result_qparams,
+    unsigned,
+)
 from quantfx.backends.quantized_tensors import FROM_INTEGERS, announce
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
@@ -56,8 +62,6 @@ _FIXED = {
 }
 _STACK = resolve_op("aten.stack.default")
 _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
-_CONTIGUOUS = resolve_op("aten.contiguous.default")
-# torch 2.13: where qnnpack computes these, it takes channels_last for channels first.
 _CLAMPS = {resolve_op(f"aten.{op}.default") for op in ("relu", "relu6", "hardtanh", "clamp")}
 _MAX_POOL3D = resolve_op("aten.max_pool3d.default")
 _AVERAGES = {resolve_op(f"aten.avg_pool{n}d.default") for n in (1, 2, 3)}
@@ -111,22 +115,22 @@ class NativeOps(KernelFamily):
                 args.append(_carrying(value, editor, before))
         if candidate.kernel == "quantized.batch_norm":
             args[1:3] = _affine(candidate.anchor, editor, before)
+        if candidate.kernel == "quantized.softmax":  # qnnpack counts dimensions from the front
+            args[1] %= candidate.anchor.meta["val"].dim()
         if candidate.anchor.target is _STACK:
             args[0] = [_unsqueezed(each, args[1], editor, before) for each in args[0]]
         call = _call(resolve_op(kernel), tuple(args), candidate, editor)
         is_shifted = candidate.kernel.endswith(".Scalar")  # its range has moved with its qparams
         if self.limits and not is_shifted:
-            call = limited(call, qparams, editor, before)
+            call = limited(call, qparams, editor, before, self.engines)
         return Emission(call, before, kernel.removesuffix(".default"))
 
     def _same_op(self, candidate: Candidate, editor: Editor, before: Node) -> Emission:
         node = candidate.anchor
         args = _carrying(node.args, editor, before)
         kwargs = _carrying(node.kwargs, editor, before)
-        if self.engines.runs_qnnpack and node.target in _CLAMPS:
-            x = args[0]
-            val = x.meta.get("val")
-            args = (editor.call(_CONTIGUOUS, (x,), like=x, before=before, val=val), *args[1:])
+        if node.target in _CLAMPS:
+            args = (clampable(args[0], editor, before, self.engines), *args[1:])
         call = _call(overload(node), args, candidate, editor, kwargs)
         return Emission(call, before, str(node.target).removesuffix(".default"))
 
@@ -134,11 +138,20 @@ class NativeOps(KernelFamily):
         node = candidate.anchor
         if not self.engines.runs_qnnpack:
             return None
+        if candidate.kernel == "quantized.add" and not _qnnpack_adds(candidate):
+            return "engine qnnpack adds tensors only whose scales are near to that of the sum"
         if node.target is _MAX_POOL3D:
             return "engine qnnpack has no max_pool3d"
         if node.target in _AVERAGES and not argument_value(node, "count_include_pad"):
             return "engine qnnpack counts padding in averages that leave it out"
         return None
+
+
+def _qnnpack_adds(candidate: Candidate) -> bool:
+    """Whether the ratio of each operand's scale to that of the result is in [2^-14, 2^8)."""
+    scale = result_qparams(candidate).scale
+    operands = (candidate.dequantize(name) for name in ("self", "other"))
+    return all(2**-14 <= tensor_qparams(each).scale / scale < 2**8 for each in operands)
 
 
 def _kernel(candidate: Candidate) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
+from quantfx.backends.engines import Engines
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import Candidate
 from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, TensorQParams, tensor_qparams
 from quantfx.patterns.schema import argument_value, resolve_op
 
 CLAMP = resolve_op("aten.clamp.default")
+_CONTIGUOUS = resolve_op("aten.contiguous.default")
 
 
 def quantized_result(candidate: Candidate) -> str | None:
@@ -44,12 +46,26 @@ def result_qparams(candidate: Candidate) -> TensorQParams:
     return tensor_qparams(candidate.quantize)
 
 
-def limited(call: Node, qparams: TensorQParams, editor: Editor, before: Node) -> Node:
+def limited(
+    call: Node, qparams: TensorQParams, editor: Editor, before: Node, engines: Engines
+) -> Node:
     """Return ``call`` in the integer range of ``qparams``; kernels know that of the dtype only."""
     if qparams.limits is None:
         return call
+    call = clampable(call, editor, before, engines)
     val = call.meta.get("val")
     return editor.call(CLAMP, (call, *bounds(qparams)), like=call, before=before, val=val)
+
+
+def clampable(x: Node, editor: Editor, before: Node, engines: Engines) -> Node:
+    """Return ``x`` in the layout in which it is clamped right.
+
+    torch 2.13: where qnnpack clamps, which relu does too, it takes channels_last for channels
+    first.
+    """
+    if not engines.runs_qnnpack:
+        return x
+    return editor.call(_CONTIGUOUS, (x,), like=x, before=before, val=x.meta.get("val"))
 
 
 def bounds(qparams: TensorQParams) -> tuple[float, float]:

@@ -82,7 +82,7 @@ def _conv(rank: int) -> Callable[[Draw], Any]:
             groups=groups,
             bias=draw.random() < 0.7,
         )
-        sizes = [draw.randint(7, 11) for _ in range(rank)]
+        sizes = [draw.randint(9, 12) for _ in range(rank)]
         return Then(conv, draw.random() < 0.5), (_values(draw, 2, inputs, *sizes),)
 
     return make

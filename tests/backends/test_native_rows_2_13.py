@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.ao.nn import qat as nnqat
-from torch.ao.quantization import get_default_qat_qconfig
-from torch.ao.quantization.qconfig import float_qparams_weight_only_qconfig
+from torch.ao.quantization import default_embedding_qat_qconfig
 
 import quantfx
 from quantfx import backends
@@ -123,26 +122,10 @@ def test_methods_of_two_rows_do_not_exist() -> None:
 
 
 def test_embeddings_in_training_cannot_be_captured() -> None:
-    qconfig: Any = get_default_qat_qconfig("x86")  # type: ignore[no-untyped-call]
-    weights: Any = float_qparams_weight_only_qconfig
-    table: Any = nnqat.Embedding(
-        20, 8, qconfig=type(qconfig)(qconfig.activation, _FakeFloat.with_args(weights.weight))
-    )
+    qconfig: Any = default_embedding_qat_qconfig
+    table: Any = nnqat.Embedding(20, 8, qconfig=qconfig)
     with pytest.raises(CaptureError, match="torch.export rejects"):
         quantfx.capture(table.eval(), (torch.randint(0, 20, (4, 3)),))
-
-
-class _FakeFloat(torch.ao.quantization.FakeQuantize):
-    """A fake quantize for float offsets, as a user of the row has to bring one."""
-
-    @classmethod
-    def with_args(cls, observer: Any) -> Any:
-        return super().with_args(
-            observer=observer.p.func,
-            dtype=torch.quint8,
-            qscheme=torch.per_channel_affine_float_qparams,
-            ch_axis=0,
-        )
 
 
 def test_counts() -> None:
