@@ -21,6 +21,10 @@ $(VENV)/demo: $(VENV)/base requirements-demo.txt
 	$(PIP) --no-deps --requirement requirements-demo.txt
 	touch $@
 
+$(VENV)/sweep: $(VENV)/test requirements-sweep.txt
+	$(PIP) --no-deps --requirement requirements-sweep.txt
+	touch $@
+
 demo: $(VENV)/demo
 	$(BIN)/quantfx demo
 
@@ -34,7 +38,7 @@ lint: $(VENV)/test
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # The whole of what CI runs a seeded subset of: large networks, all random configurations.
-sweep: $(VENV)/test
+sweep: $(VENV)/sweep
 	$(BIN)/pytest -m sweep
 
 # What matching and the passes cost on large graphs.

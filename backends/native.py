@@ -138,7 +138,7 @@ def native(
     """Return the native backend.
 
     u8 per-tensor affine activations and results, s8 per-channel symmetric weights, except those of
-    transposed convolutions and recurrent layers, which have one scale. Static by default; modes
+    transposed convolutions, which have one scale. Static by default; modes
     dynamic, fp16, weight-only and weight-only-4bit: see ``Backend.with_config``.
 
     Args:
@@ -178,7 +178,7 @@ def native(
     kernels = (
         NativeLayers(chosen, limits),
         NativeDynamic(chosen),
-        NativeRnn(chosen),
+        NativeRnn(chosen, reduce_range),
         NativeEmbedding(),
         NativeOps(chosen, limits),
     )
@@ -223,7 +223,8 @@ def _specs(
         ("conv_transpose_weight", replace(one_scale, **({} if is_exact else _ANY_TWO))),
         ("prelu_weight", replace(whole, observer=Including(1.0))),
         ("fp16", CastSpec(torch.float16)),
-        ("rnn_weight", one_scale),  # its activations are in 0..127 on every CPU
+        # Without VNNI its activations are in 0..127, so that nothing saturates.
+        ("rnn_weight", replace(channels, observer="min_max")),
         ("embedding_weight", row),
         ("embedding_weight_4bit", replace(row, quant_max=15)),
     )

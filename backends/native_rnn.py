@@ -17,6 +17,7 @@ from torch.fx import Node
 from quantfx.backends.engines import Engines
 from quantfx.backends.packed_rnn import PackedCell, PackedRnn
 from quantfx.backends.quantized_tensors import announce
+from quantfx.backends.targets import host
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
 from quantfx.passes.spec import CastSpec
@@ -44,9 +45,12 @@ class NativeRnn(KernelFamily):
 
     Attributes:
         engines: Which engine packs them.
+        reduce_range: Whether layers quantize activations to 0..127; those for CPUs without VNNI do
+            so anyhow, and cells do everywhere: their kernels know nothing else.
     """
 
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
+    reduce_range: bool = False
 
     name: ClassVar[str] = "native-rnn"
     kernels: ClassVar[frozenset[str]] = frozenset({_LSTM, _GRU, _LSTM_CELL, _RNN_CELL})
@@ -79,7 +83,9 @@ class NativeRnn(KernelFamily):
         kwargs: dict[str, Any] = {}
         if candidate.kernel in (_LSTM, _GRU):
             flags = [argument_value(node, name) for name in _FLAGS]
-            layers = PackedRnn(engine, spec, argument_value(node, "has_biases"))
+            has_biases = argument_value(node, "has_biases")
+            reduced = self.reduce_range or host().saturates
+            layers = PackedRnn(engine, spec, has_biases, reduced)
             packed = _packed(editor, node, layers, argument_value(node, "params"))
             args = (x, hx, packed, True, *flags[1:])
             target = _LSTM_OP if candidate.kernel == _LSTM else _GRU_OP

@@ -18,8 +18,6 @@ _PREPACK = resolve_op("quantized.linear_prepack.default")
 _PREPACK_FP16 = resolve_op("quantized.linear_prepack_fp16.default")
 _CELL = resolve_op("quantized.make_quantized_cell_params_dynamic.default")
 _CELL_FP16 = resolve_op("quantized.make_quantized_cell_params_fp16.default")
-# The kernel multiplies with activations in 0..127, as FX graph mode has it: right on every CPU.
-_REDUCE_RANGE = True
 
 
 class PackedCell(Packed):
@@ -27,7 +25,7 @@ class PackedCell(Packed):
 
     Args:
         engine: Whose kernels will read it.
-        spec: Of the weights: int8 with one scale, or half precision.
+        spec: Of the weights: int8, or half precision.
     """
 
     def __init__(self, engine: str, spec: Concrete) -> None:
@@ -51,8 +49,7 @@ class PackedCell(Packed):
         with torch.no_grad():
             observer.see_constant(weight)
             qparams = observer.qparams_of(weight)
-        quantized = signed(weight, float(qparams.scale))
-        return packed_by(self.engine, _PREPACK, quantized, bias)
+        return packed_by(self.engine, _PREPACK, signed(weight, qparams.scale), bias)
 
     def extra_repr(self) -> str:
         """The spec and the engine."""
@@ -66,11 +63,13 @@ class PackedRnn(PackedCell):
         engine: Whose kernels will read it.
         spec: Of the weights.
         has_biases: Whether the parameters have any; else zeros stand in for them.
+        reduce_range: Whether the kernel multiplies with activations in 0..127.
     """
 
-    def __init__(self, engine: str, spec: Concrete, has_biases: bool) -> None:
+    def __init__(self, engine: str, spec: Concrete, has_biases: bool, reduce_range: bool) -> None:
         super().__init__(engine, spec)
         self.has_biases = has_biases
+        self.reduce_range = reduce_range
 
     def pack(self, *tensors: Any) -> Any:
         """Return a list of cell parameters, for weights and biases in the order of torch's."""
@@ -82,4 +81,4 @@ class PackedRnn(PackedCell):
     def _cell(self, w_ih: Any, w_hh: Any, b_ih: Tensor, b_hh: Tensor) -> Any:
         if isinstance(self.spec, CastSpec):
             return _CELL_FP16(w_ih, w_hh)
-        return _CELL(w_ih, w_hh, b_ih, b_hh, _REDUCE_RANGE)
+        return _CELL(w_ih, w_hh, b_ih, b_hh, self.reduce_range)

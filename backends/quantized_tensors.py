@@ -58,10 +58,19 @@ def per_channel(integers: Tensor, scales: Tensor, zero_points: Tensor, axis: int
     return made
 
 
-def signed(weight: Tensor, scale: float) -> Tensor:
-    """Return float ``weight`` quantized to int8 with one scale and no zero point."""
+def signed(weight: Tensor, scale: Tensor) -> Tensor:
+    """Return float ``weight`` quantized to int8 without zero points.
+
+    Args:
+        weight: ``(out, in)``.
+        scale: ``()`` for the whole, or ``(out,)``.
+    """
     with expected_warning():
-        made: Tensor = QUANTIZE(weight, scale, 0, torch.qint8)
+        if not scale.dim():
+            made: Tensor = QUANTIZE(weight, float(scale), 0, torch.qint8)
+        else:
+            none = torch.zeros(len(scale), dtype=torch.long)
+            made = _QUANTIZE_ROWS(weight, scale, none, 0, torch.qint8)
     return made
 
 

@@ -13,6 +13,7 @@ import quantfx
 from quantfx import backends
 from quantfx.backends.native_rows import NativeRow, Outcome
 from quantfx.passes.qdq import quantizes, tensor_qparams
+from quantfx.passes.spec import QuantSpec
 from tests.backends.fx_graph_mode import ENGINE, engine, fx_outputs, qconfig_of
 from tests.backends.native_models import model_of
 from tests.backends.test_native_rows_2_13 import NATIVE_ROWS, label
@@ -20,7 +21,14 @@ from tests.backends.test_native_rows_2_13 import NATIVE_ROWS, label
 # Ours folds in float64, FX graph mode in float32: weights and scales differ in the last bits.
 FOLDED = ("BatchNorm", "nni.ConvBn", "nni.LinearBn")
 FOLDING = ("conv", "linear")
+# FX graph mode packs recurrent weights so; ours have a scale for each channel.
+ONE_SCALE = QuantSpec(
+    torch.int8, -128, 127, symmetric=True, observer="min_max", eps=torch.finfo(torch.float32).eps
+)
 ROWS = [(r, o) for r, o in NATIVE_ROWS if o.template is not None and "qat." not in r.pattern]
+
+# One row of each template and form: module, function or method, fused or not.
+FIRST = list({(o.template, r.pattern[:2], len(r.fused)): (r, o) for r, o in ROWS}.values())
 
 
 def ours(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> quantfx.Result:
@@ -33,7 +41,7 @@ def ours(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> qua
         limits=False,
         observer="min_max",
         weight_observer="min_max",
-    )
+    ).with_specs(rnn_weight=ONE_SCALE)
     return quantfx.quantize(
         *(model, inputs),
         calibration=[inputs],
@@ -57,8 +65,18 @@ def step(result: quantfx.Result) -> float:
     return scales[-1] if scales else 0.0
 
 
+@pytest.mark.parametrize(("row", "outcome"), FIRST, ids=label)
+def test_a_row_of_each_template_equals_fx_graph_mode(row: NativeRow, outcome: Outcome) -> None:
+    check(row, outcome)
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize(("row", "outcome"), ROWS, ids=label)
 def test_rows_equal_fx_graph_mode(row: NativeRow, outcome: Outcome) -> None:
+    check(row, outcome)
+
+
+def check(row: NativeRow, outcome: Outcome) -> None:
     model, inputs = model_of(row.pattern)
     mode = outcome.mode or "static"
     result = ours(model, inputs, mode)

@@ -21,7 +21,7 @@ QNNPACK = (
 CASES = [
     (kind, engine) for kind in KINDS for engine in ENGINES if kind in LAYERS or engine == "x86"
 ]
-SUBSET = range(6)
+SUBSET = range(3)
 SWEEP = range(100)
 
 
