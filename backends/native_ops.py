@@ -30,6 +30,7 @@ from quantfx.patterns.schema import argument_value, overload, resolve_op
 _SCALE, _ZERO_POINT = "(scale)", "(zero point)"
 _RESULT = (_SCALE, _ZERO_POINT)
 _SAME_OP = "QuantizedCPU"
+_BATCH_NORM = "quantized.batch_norm*d"
 _NORM = ("weight", "bias", "eps", *_RESULT)
 
 # Kernel -> its arguments: those of the ATen operator by name, the qparams of the result, literals.
@@ -47,7 +48,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "quantized.instance_norm": ("input", *_NORM),
     "quantized.group_norm": ("input", "num_groups", *_NORM),
     "quantized.layer_norm": ("input", "normalized_shape", *_NORM),
-    "quantized.batch_norm": (
+    _BATCH_NORM: (
         *("input", "weight", "bias", "running_mean", "running_var", "eps"),
         *_RESULT,
     ),
@@ -113,7 +114,7 @@ class NativeOps(KernelFamily):
             else:
                 value = argument_value(candidate.anchor, each) if each not in given else given[each]
                 args.append(_carrying(value, editor, before))
-        if candidate.kernel == "quantized.batch_norm":
+        if candidate.kernel == _BATCH_NORM:
             args[1:3] = _affine(candidate.anchor, editor, before)
         if candidate.kernel == "quantized.softmax":  # qnnpack counts dimensions from the front
             args[1] %= candidate.anchor.meta["val"].dim()
@@ -157,8 +158,9 @@ def _qnnpack_adds(candidate: Candidate) -> bool:
 def _kernel(candidate: Candidate) -> str:
     """Return the operator's full name, with the activation function that it takes in."""
     name, _, overload_name = candidate.kernel.partition(".")[2].partition(".")
-    if name == "batch_norm":
-        name = f"batch_norm{argument_node(candidate.anchor, 'input').meta['val'].dim() - 2}d"
+    if candidate.kernel == _BATCH_NORM:
+        rank = argument_node(candidate.anchor, "input").meta["val"].dim() - 2
+        name = name.replace("*", str(rank))
     relu = "_relu" if candidate.behind else ""
     return f"quantized.{name}{relu}.{overload_name or 'default'}"
 

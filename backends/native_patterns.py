@@ -42,8 +42,8 @@ def _named(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
         for outcome in row.outcomes(patterns)
         if outcome.template is not None
     }
-    scalars = {f"{row.template}_scalar" for row in rows if row.by_tensors}
-    scalars |= {f"{name}_static_fp16" for name in scalars}
+    numbers = {row.template for row in rows if row.by_tensors}
+    scalars = {name.replace(each, f"{each}_scalar") for name in names for each in numbers}
     return names | (scalars & set(patterns.names))
 
 

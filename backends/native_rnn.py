@@ -25,7 +25,7 @@ from quantfx.patterns.schema import argument_value, overload, resolve_op
 
 _LSTM, _GRU = "aten.quantized_lstm", "aten.quantized_gru"
 _LSTM_CELL = "quantized.quantized_lstm_cell_dynamic"
-_RNN_CELL = "quantized.quantized_rnn_cell_dynamic"
+_RNN_CELL = "quantized.quantized_*_cell_dynamic"
 _LSTM_OP, _GRU_OP = resolve_op(f"{_LSTM}.input"), resolve_op(f"{_GRU}.input")
 _FLAGS = ("has_biases", "num_layers", "dropout", "train", "bidirectional", "batch_first")
 _CELLS = {
