@@ -54,6 +54,9 @@ from quantfx.passes.spec import CastSpec, Concrete, ObserverName, QuantSpec
 from quantfx.passes.tidy import Tidy
 from quantfx.patterns.errors import QuantfxError
 
+# With a number added or multiplied, values leave the range of what is read; the kernel knows how.
+SHIFTED = ("quantized.add.Scalar", "quantized.mul.Scalar")
+
 PREPARE = Pipeline(
     (
         CheckConfig(),  # first: it knows operators by the names the user sees
@@ -71,7 +74,7 @@ PREPARE = Pipeline(
         AnnotateLayerNorm(),
         AnnotateFixedQparams(),
         AnnotateShareQparams(),
-        AdoptOutputs(),  # before share: it says what else is to share
+        AdoptOutputs(SHIFTED),  # before share: it says what else is to share
         Share(),  # behind every annotate pass: it needs every site
         InsertObservers(),
     ),

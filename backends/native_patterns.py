@@ -25,11 +25,13 @@ def pattern_set(chosen: Variant) -> PatternSet:
 
 def _everything() -> PatternSet:
     base = load("native_layers") | load("native_ops")
-    legacy = {row.group for row in variant("legacy").rows if "default_op_fp16" in row.dtypes}
+    rows = [row for row in variant("legacy").rows if "default_op_fp16" in row.dtypes]
+    legacy = {row.template for row in rows}
+    legacy |= {f"{row.template}_scalar" for row in rows if row.by_tensors}
     halves = tuple(
         _half(template)
         for template in base.templates
-        if template.mode == "static" and template.group in legacy
+        if template.mode == "static" and template.name in legacy
     )
     return replace(base, templates=base.templates + halves)
 

@@ -83,7 +83,7 @@ def _adopt(editor: Editor, found: Iterable[Node], written: set[Node]) -> Iterato
 
 def _qparams(editor: Editor, node: Node) -> QParams:
     low, high = (editor.stored(argument_value(node, f"running_{end}")) for end in ("min", "max"))
-    if low is None or high is None or not bool((low <= high).all()):
+    if low is None or high is None or not low.numel() or not bool((low <= high).all()):
         raise CalibrationError(
             f"{node.name}: the weight's range is not known: run the model in training mode first"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from torch.fx import GraphModule, Node
@@ -20,68 +20,81 @@ from quantfx.passes.spec import QuantSpec, SharedSpec, Spec
 class AdoptOutputs(Pass):
     """``conv(sigmoid(x))``: the convolution reads what the sigmoid yields, in fixed qparams.
 
-    Else it would be quantized twice, to its own range and to that which the reader asks for.
-    Inputs that must share one range, as those of a cat, adopt a result only if all can.
+    Else it would be quantized twice, to its own range and to that which the reader asks for. A
+    result that shares qparams with such an input takes them on. Inputs that must share one range,
+    as those of a cat, adopt a result only if all can.
+
+    Attributes:
+        unless: Kernels that share qparams with their input although their values may lie beyond
+            its range: they adopt nothing.
     """
+
+    unless: tuple[str, ...] = ()
 
     name: ClassVar[str] = "adopt-outputs"
     requires: ClassVar[frozenset[str]] = frozenset({"annotated"})
     breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Let inputs share with the outputs they read, in every graph."""
-        outer = operands(module)
-        adopted = 0
+        """Let inputs share with the outputs they read, in every graph and in graph order."""
+        adoption = _Adoption(operands(module))
         for path, graph_module in all_graphs(module):
             for node in graph_module.graph.nodes:
                 annotation = annotation_of(node)
-                if annotation is None:
-                    continue
-                inputs = tuple(_adopted(path, node, annotation, outer))
-                changed = sum(
-                    new != old for new, old in zip(inputs, annotation.inputs, strict=True)
-                )
-                if changed:
-                    set_annotation(node, replace(annotation, inputs=inputs))
-                    adopted += changed
-        return PassResult(adopted > 0, stats={"adopted": adopted})
+                if annotation is not None and annotation.kernel not in self.unless:
+                    adoption.visit(path, node, annotation)
+        count = len(adoption.adopted)
+        return PassResult(count > 0, stats={"adopted": count})
 
 
-def _adopted(
-    path: str, node: Node, annotation: Annotation, outer: Mapping[Node, Place]
-) -> Iterator[tuple[str, Spec]]:
-    """Yield the inputs of ``node``, those that adopt a result with the site they share with."""
-    offers = {
-        slot: offer
-        for slot, spec in annotation.inputs
-        if (offer := _offer(path, read_slot(node, slot), spec, outer)) is not None
-    }
-    tied = _tied(node, annotation)
-    specs = {offers[slot].spec if slot in offers else None for slot in tied}
-    for slot, spec in annotation.inputs:
-        adopts = slot in offers and (slot not in tied or len(specs) == 1)
-        yield slot, SharedSpec(offers[slot].site) if adopts else spec
+@dataclass
+class _Adoption:
+    """What was adopted so far.
 
+    Attributes:
+        outer: Where control flow gets its operands from.
+        adopted: Input -> the spec that it adopted.
+        outputs: Result that shares with such an input -> the same.
+    """
 
-@dataclass(frozen=True)
-class _Offer:
-    """A result that is quantized otherwise than its reader asks for, but to the same integers."""
+    outer: Mapping[Node, Place]
+    adopted: dict[Site, QuantSpec] = field(default_factory=dict[Site, QuantSpec])
+    outputs: dict[Site, QuantSpec] = field(default_factory=dict[Site, QuantSpec])
 
-    site: Site
-    spec: QuantSpec
+    def visit(self, path: str, node: Node, annotation: Annotation) -> None:
+        """Adopt what ``node`` can; its producers were visited."""
+        inputs = tuple(self._inputs(path, node, annotation))
+        output = annotation.output
+        source = next((site for slot, site in annotation.shares if not slot), None)
+        if output is not None and source is not None and source in self.adopted:
+            self.outputs[Site(path, node.name)] = self.adopted[source]
+            output = SharedSpec(source)
+        set_annotation(node, replace(annotation, inputs=inputs, output=output))
 
+    def _inputs(self, path: str, node: Node, annotation: Annotation) -> Iterator[tuple[str, Spec]]:
+        offers = {
+            slot: offer
+            for slot, spec in annotation.inputs
+            if (offer := self._offer(path, read_slot(node, slot), spec)) is not None
+        }
+        ties = [(slot, site.slot) for slot, site in annotation.shares if slot]
+        tied = {slot for tie in ties for slot in tie}
+        specs = {offers[slot][1] if slot in offers else None for slot in tied}
+        for slot, spec in annotation.inputs:
+            if slot in offers and (slot not in tied or len(specs) == 1):
+                site, adopted = offers[slot]
+                self.adopted[Site(path, node.name, slot)] = adopted
+                yield slot, SharedSpec(site)
+            else:
+                yield slot, spec
 
-def _offer(path: str, node: Node, wanted: Spec, outer: Mapping[Node, Place]) -> _Offer | None:
-    graph, producer = resolve((path, node), outer)
-    source = annotation_of(producer)
-    spec = None if source is None else source.output
-    if not isinstance(spec, QuantSpec) or not isinstance(wanted, QuantSpec) or spec == wanted:
-        return None
-    same = (spec.dtype, spec.axis, spec.dynamic) == (wanted.dtype, wanted.axis, wanted.dynamic)
-    return _Offer(Site(graph, producer.name), spec) if same else None
-
-
-def _tied(node: Node, annotation: Annotation) -> set[str]:
-    """Return the inputs that share with each other, as the elements of a list do."""
-    ties = [(slot, site.slot) for slot, site in annotation.shares if slot]
-    return {slot for tie in ties for slot in tie}
+    def _offer(self, path: str, node: Node, wanted: Spec) -> tuple[Site, QuantSpec] | None:
+        """Return the result behind ``node``, if it is quantized otherwise but to like integers."""
+        graph, producer = resolve((path, node), self.outer)
+        site = Site(graph, producer.name)
+        source = annotation_of(producer)
+        spec = self.outputs.get(site, None if source is None else source.output)
+        if not isinstance(spec, QuantSpec) or not isinstance(wanted, QuantSpec) or spec == wanted:
+            return None
+        same = (spec.dtype, spec.axis, spec.dynamic) == (wanted.dtype, wanted.axis, wanted.dynamic)
+        return (site, spec) if same else None
