@@ -1,0 +1,272 @@
+"""The native backend beside its kernels: options, packing, limits, what it refuses."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from syrupy.assertion import SnapshotAssertion
+from torch import Tensor, nn
+
+import quantfx
+from quantfx import backends
+from quantfx.backends.native_rows import VARIANTS, variant
+from quantfx.backends.quantized_tensors import WARNING
+from quantfx.passes.config import Config
+from quantfx.passes.graphs import attribute
+from quantfx.passes.packed import Packed
+from quantfx.patterns.errors import QuantfxError
+from quantfx.tools.native_examples import NATIVE_EXAMPLES
+from quantfx.tools.seeded import seeded
+from quantfx.tools.template_examples import EXAMPLES
+from tests.backends.native_models import Call
+
+X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+# One graph of each group of the BackendConfig; tensor-info is the size of reshape(x.shape[0], ...).
+GROUPS = {
+    "conv": "conv_transpose2d",
+    "linear": "linear_dynamic",
+    "binary": "add_scalar",
+    "cat": "cat",
+    "default": "prelu",
+    "fixed-qparams": "tanh",
+    "share-qparams": "layout",
+    "batch-norm": "batch_norm",
+    "layer-norm": "layer_norm",
+    "rnn": "lstm_dynamic",
+    "embedding": "embedding_bag_weight_only_4bit",
+}
+
+
+def conv_net() -> nn.Module:
+    return nn.Sequential(
+        *(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.Hardswish()),
+        *(nn.Flatten(), nn.Linear(512, 10)),
+    )
+
+
+def quantize(model: nn.Module, *inputs: Any, **options: Any) -> quantfx.Result:
+    target = options.pop("target", "host")
+    backend = backends.get("native", target=target, **options)
+    return quantfx.quantize(model, inputs, calibration=[inputs], backend=backend, progress=False)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_one_graph_of_each_group(group: str, graph_snapshot: SnapshotAssertion) -> None:
+    example = (EXAMPLES | NATIVE_EXAMPLES)[GROUPS[group]]
+    backend = backends.get("native", config=example.config, weight_observer="min_max")
+    template = backend.recipe.patterns[GROUPS[group]]
+    assert template.group == group
+    graph = quantfx.capture(example.model(), example.inputs())
+    prepared = backend.prepare(graph)
+    quantfx.calibrate(prepared, [example.inputs()], progress=False)
+    assert backend.convert(prepared) == graph_snapshot
+
+
+def test_sizes_are_not_observed() -> None:
+    model = Call(lambda x: x.reshape(x.shape[0], 2, -1) * x.size(0)).eval()
+    backend = backends.get("native", target="host")
+    free = ({0: torch.export.Dim.DYNAMIC},)
+    result = quantfx.quantize(
+        *(model, (X,)), calibration=[X], backend=backend, dynamic_shapes=(free,), progress=False
+    )
+    assert result.report.sites[0].kind == "reshape"
+    for rows in (1, 3, 9):
+        x = X[:1].repeat(rows, 1)
+        assert result.module(x).shape == (rows, 2, 4)
+
+
+def test_compiling_is_refused_with_the_way_out() -> None:
+    with pytest.raises(QuantfxError, match="run result.module as it is, or quantize with"):
+        quantize(nn.Linear(8, 4).eval(), X).compile()
+
+
+def test_a_batch_may_be_free() -> None:
+    model = seeded(conv_net)
+    backend = backends.get("native", target="host")
+    result = quantfx.quantize(
+        *(model, (IMAGES,)),
+        calibration=[IMAGES],
+        backend=backend,
+        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
+        progress=False,
+    )
+    whole = result.module(IMAGES)
+    assert torch.equal(torch.cat([result.module(IMAGES[:1]), result.module(IMAGES[1:])]), whole)
+
+
+def test_weights_are_packed_once_and_anew_after_a_write() -> None:
+    module = quantize(nn.Linear(8, 4, bias=False).eval(), X).module
+    (packed,) = (each for each in module.modules() if isinstance(each, Packed))
+    calls: list[int] = []
+    pack = packed.pack
+
+    def counted(*tensors: Any) -> Any:
+        calls.append(1)
+        return pack(*tensors)
+
+    packed.pack = counted  # type: ignore[method-assign]
+    with torch.no_grad():
+        before = module(X)
+        assert torch.equal(module(X), before)
+        assert len(calls) == 1
+        attribute(module, "weight_s8").zero_()
+        assert float(module(X).abs().max()) == 0
+    assert len(calls) == 2
+
+
+def test_packed_modules_are_copied_and_pickled() -> None:
+    module = quantize(nn.Linear(8, 4).eval(), X).module
+    expected = module(X)
+    assert torch.equal(copy.deepcopy(module)(X), expected)
+    (packed,) = (each for each in module.modules() if isinstance(each, Packed))
+    assert pickle.loads(pickle.dumps(packed)).extra_repr() == packed.extra_repr()
+
+
+def test_torch_says_once_that_quantized_tensors_go_away_and_not_to_our_users() -> None:
+    """In torch 2.13 it does; where this fails, see quantized_tensors.py."""
+    code = (
+        "import warnings, torch, quantfx\n"
+        "warnings.simplefilter('error')\n"
+        "x = torch.randn(4, 8)\n"
+        "r = quantfx.quantize(torch.nn.Linear(8, 4).eval(), (x,), calibration=[x], "
+        "backend='native', progress=False)\n"
+        "r.module(x)\n"
+    )
+    from subprocess import run
+    from sys import executable
+
+    ran = run([executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "deprecated" not in ran.stderr
+    there = "import torch; torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)"
+    ran = run([executable, "-c", there], capture_output=True, text=True, check=False)
+    with warnings.catch_warnings(record=True):
+        import re
+
+        assert re.search(WARNING, ran.stderr)
+
+
+def test_a_reduced_range_is_kept_to_unless_one_asks_for_fx_graph_mode() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8)).eval()
+    kept = quantize(model, X, reduce_range=True, observer="min_max")
+    passed = quantize(model, X, reduce_range=True, observer="min_max", limits=False)
+    clamps = [str(node.target) for node in kept.module.graph.nodes].count("aten.clamp.default")
+    assert clamps == 3
+    assert "aten.clamp.default" not in [str(node.target) for node in passed.module.graph.nodes]
+    assert torch.equal(kept.module(X), passed.module(X))  # calibrated on X: nothing lies beyond
+    far = X * 4
+    torch.testing.assert_close(kept.module(far), kept.quantized(far), atol=0.05, rtol=0)
+    assert not torch.allclose(passed.module(far), kept.module(far), atol=0.2)
+
+
+def test_a_config_changes_results_as_it_does_inputs() -> None:
+    model = seeded(conv_net)
+    config = Config().activations(observer="min_max")
+    backend = backends.get("native", config=config)
+    prepared = backend.prepare(quantfx.capture(model, (IMAGES,)))
+    kinds = {type(each).__name__ for name, each in prepared.named_children() if "post" in name}
+    assert kinds == {"MinMaxObserver", "WeightObserver"}
+    kept = quantize(model, IMAGES, config=Config().type(nn.Hardswish, None))
+    assert "hardswish" not in {site.kind for site in kept.report.sites}
+
+
+def test_known_ranges_are_not_changed_by_what_is_said_of_activations() -> None:
+    model = nn.Sequential(nn.Linear(8, 8), nn.Sigmoid()).eval()
+    result = quantize(model, X, config=Config().activations(observer="min_max", quant_max=127))
+    assert result.report.sites[-1].kernel == "aten.sigmoid"
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants(name: str) -> None:
+    if variant(name).declared_only:
+        with pytest.raises(QuantfxError, match=f"variant '{name}' is a set of rows"):
+            backends.get("native", variant=name)
+        return
+    backend = backends.get("native", variant=name)
+    names = backend.recipe.patterns.names
+    assert ("layer_norm" in names) == (name in ("native", "legacy", "onednn"))
+    assert ("linear_fp16" in names) == (name != "onednn")
+    assert ("embedding_weight_only" in names) == (name != "onednn")
+    assert ("linear_static_fp16" in names) == (name == "legacy")
+    assert backend.name == ("native" if name == "native" else f"native-{name}")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"variant": "onedn"}, "no variant 'onedn' (did you mean 'onednn'?)"),
+        ({"engine": "mkldnn"}, "no engine 'mkldnn'"),
+        ({"engines": {"linears": "onednn"}}, "no operator with engines 'linears'"),
+        ({"bits": 4}, "backend 'native' has no option 'bits'"),
+    ],
+)
+def test_errors_name_the_fix(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(QuantfxError) as raised:
+        backends.get("native", **options)
+    assert message in str(raised.value)
+
+
+def test_weights_are_bounded_for_cpus_that_saturate() -> None:
+    plain, old = (backends.get("native", target=name) for name in ("amx", "avx2"))
+    assert plain.recipe.specs == backends.get("native").recipe.specs
+    assert str(old.recipe.spec("conv_weight")).endswith("pair-bounded(blocks)")
+    assert str(old.recipe.spec("linear_weight")).endswith("pair-bounded(adjacent)")
+    assert str(old.recipe.spec("conv_transpose_weight")) == "s8[-64,63] symmetric"
+    fbgemm = backends.get("native", target="avx2", engine="fbgemm")
+    assert str(fbgemm.recipe.spec("conv_weight")) == "s8[-64,63] symmetric per-channel(0)"
+    exact = backends.get("native", target="avx2", engine="qnnpack")
+    assert exact.recipe.specs == plain.recipe.specs
+    reduced = backends.get("native", target="avx2", reduce_range=True)
+    assert reduced.recipe.spec("conv_weight") == plain.recipe.spec("conv_weight")
+
+
+def test_full_range_is_refused_where_it_saturates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    model = nn.Linear(8, 4).eval()
+    with torch.no_grad():
+        model.weight.copy_(torch.linspace(0.5, 1, 8).expand(4, 8))
+    with pytest.raises(quantfx.QuantfxError, match="would saturate on this CPU"):
+        quantize(model, X, target=None).module(X)
+    assert quantize(model, X).module(X).shape == (4, 4)
+    assert quantize(model, X, target=None, engine="qnnpack").module(X).shape == (4, 4)
+
+
+def test_a_third_party_family_comes_first() -> None:
+    backend = backends.get("native", target="host")
+    fewer = replace(backend, kernels=backend.kernels[:-1])
+    with pytest.raises(quantfx.QuantfxError, match="no kernel family of the backend has"):
+        quantfx.quantize(
+            nn.Sequential(nn.Linear(8, 8), nn.Hardswish()).eval(),
+            (X,),
+            calibration=[X],
+            backend=fewer,
+            progress=False,
+        ).module(X)
+
+
+class Shared(nn.Module):
+    """One weight, two layers, and a tensor that is read as float, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.two = nn.Linear(8, 8), nn.Linear(8, 8)
+        self.two.weight = self.one.weight
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.one(x)
+        return self.two(y) + y, torch.exp(y)
+
+
+def test_shared_weights_and_readers_in_float() -> None:
+    model = seeded(Shared)
+    result = quantize(model, X)
+    with torch.no_grad():
+        for got, expected in zip(result.module(X), model(X), strict=True):
+            assert float((got - expected).abs().max()) < 0.03 * float(expected.abs().max())
