@@ -62,7 +62,7 @@ def test_nothing_of_the_page_escapes() -> None:
     """A block or row that is written a little differently would not be run."""
     fences = re.findall(r"^```(.*)$", PAGE, re.MULTILINE)
     assert set(fences) == {"", "python", "python run"}
-    assert fences.count("python run") == len(BLOCKS) == 8
+    assert fences.count("python run") == len(BLOCKS) == 10
     for match in re.finditer(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         assert "quantfx" not in match[1], "only old lines are not run"
     rows = [line for line in PAGE.splitlines() if line.startswith("|") and "---" not in line]

@@ -116,7 +116,8 @@ def test_weights_are_packed_once_and_anew_after_a_write() -> None:
         before = module(X)
         assert torch.equal(module(X), before)
         assert len(calls) == 1
-        attribute(module, "weight_s8").zero_()
+        weight: Any = attribute(module, "weight_s8")
+        weight.zero_()
         assert float(module(X).abs().max()) == 0
     assert len(calls) == 2
 
