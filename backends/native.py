@@ -23,6 +23,7 @@ from quantfx.backends.native_ops import NativeOps
 from quantfx.backends.native_patterns import pattern_set
 from quantfx.backends.native_rnn import NativeRnn
 from quantfx.backends.targets import Target
+from quantfx.backends.x86 import CONVERT
 from quantfx.passes.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.passes.adopt_outputs import AdoptOutputs
 from quantfx.passes.annotate_batch_norm import AnnotateBatchNorm
@@ -39,10 +40,8 @@ from quantfx.passes.annotate_share_qparams import AnnotateShareQparams
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fixed_observer import Fixed
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
-from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.including_observer import Including
 from quantfx.passes.insert_observers import InsertObservers
-from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.kernel_family import Saturation
 from quantfx.passes.lower import Lower
 from quantfx.passes.merge_equal import MergeEqual
@@ -79,15 +78,6 @@ PREPARE = Pipeline(
         InsertObservers(),
     ),
     name="prepare",
-)
-
-CONVERT = Pipeline(
-    (
-        InsertQDQ(),
-        FoldWeights(),
-        Tidy(),  # last: fold-weights leaves the float originals unused
-    ),
-    name="convert",
 )
 
 EAGER = (

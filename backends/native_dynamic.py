@@ -9,11 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.engines import Engines
+from quantfx.backends.half_weight import half_weight_reason
 from quantfx.backends.native_layers import pack, rows_of, weight_reason
 from quantfx.backends.packed_layer import PackedHalf, PackedLayer
 from quantfx.backends.quantized_tensors import announce
@@ -60,7 +59,7 @@ class NativeDynamic(KernelFamily):
         if candidate.quantize is not None and len(candidate.last_float.users) > 1:
             return f"{candidate.last_float.name} is read as float, too"
         if candidate.kernel == _FP16:
-            return candidate.indirect("weight") or _half(candidate, editor)
+            return candidate.indirect("weight") or half_weight_reason(candidate, editor)
         return (
             candidate.indirect("input", "weight")
             or weight_reason(candidate, editor)
@@ -113,13 +112,3 @@ def _choose(dequantize: Node) -> Node:
     """Return what finds the scale."""
     scale = argument_node(dequantize, "scale")
     return scale.all_input_nodes[0]
-
-
-def _half(candidate: Candidate, editor: Editor) -> str | None:
-    value = editor.stored(candidate.quantized("weight"))
-    x = argument_node(candidate.anchor, "input").meta.get("val")
-    if value is None or value.dtype != torch.float16:
-        return f"{candidate.quantized('weight').name} is not stored in half precision"
-    if isinstance(x, Tensor) and x.dtype != torch.float32:
-        return f"its input is {x.dtype}, the kernel takes torch.float32"
-    return None

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.conv_shape import ConvShape, narrow_padding, narrow_steps
+from quantfx.backends.half_weight import half_weight_reason
 from quantfx.backends.limit_range import limit_range
 from quantfx.backends.onednn_ops import (
     LINEAR_FP16,
@@ -270,13 +271,7 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
 def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:
     if [post_op(node) for node in candidate.behind] not in ([], [PostOp("relu")]):
         return f"the kernel does not fuse {candidate.behind[0].target}"
-    value = editor.stored(candidate.quantized("weight"))
-    x = argument_node(candidate.anchor, "input").meta.get("val")
-    if value is None or value.dtype != torch.float16:
-        return f"{candidate.quantized('weight').name} is not stored in half precision"
-    if isinstance(x, Tensor) and x.dtype != torch.float32:
-        return f"its input is {x.dtype}, the kernel takes torch.float32"
-    return None
+    return half_weight_reason(candidate, editor)
 
 
 def _weight_qparams(candidate: Candidate, editor: Editor, before: Node) -> tuple[Node, Node]:

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tests.backends.native_models import Call
+from quantfx.tools.template_examples import Call
 
 Draw = random.Random
 

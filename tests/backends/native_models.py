@@ -11,19 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from quantfx.tools.template_examples import Call
+
 Inputs = tuple[Any, ...]
-
-
-class Call(nn.Module):
-    """A function of the inputs."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self._function = function
-
-    def forward(self, *inputs: Any) -> Any:
-        """Return what the function returns."""
-        return self._function(*inputs)
 
 
 class Weighted(nn.Module):

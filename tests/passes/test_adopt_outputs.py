@@ -14,7 +14,7 @@ import quantfx
 from quantfx import backends
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qdq import quantizes, tensor_qparams
-from tests.backends.native_models import Call
+from quantfx.tools.template_examples import Call
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 UNIT = (2**-8, 0)
