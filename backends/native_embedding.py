@@ -25,6 +25,7 @@ from quantfx.patterns.schema import argument_value, resolve_op
 
 _PREPACK = resolve_op("quantized.embedding_bag_prepack.default")
 _RESHAPE = resolve_op("aten.reshape.default")
+_SLICE = resolve_op("aten.slice.Tensor")
 _BAG = "quantized.embedding_bag"
 _MOST_DIMENSIONS = 2  # of the indices that the kernels take
 
@@ -48,6 +49,8 @@ class PackedEmbedding(Packed):
     def pack(self, *tensors: Any) -> Any:
         """Return the packed table."""
         (weight,) = tensors
+        if self.bits == 4 and weight.shape[1] % 2:  # two numbers to a byte, none across two rows
+            weight = torch.cat([weight, weight[:, -1:]], 1)
         scales, offsets = row_qparams(weight, self.bits, self.eps)
         with expected_warning():
             return _PREPACK(rows(weight, scales, offsets, self.bits))
@@ -115,11 +118,22 @@ def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node, indices: Node
     val = node.meta["val"]
     shape = list(indices.meta["val"].shape)
     if 1 <= len(shape) <= _MOST_DIMENSIONS:
-        return editor.call(kernel, (packed, indices), like=node, before=node, val=val)
+        found = editor.call(kernel, (packed, indices), like=node, before=node, val=val)
+        return _own_columns(editor, found, node)
     flat = editor.call(_RESHAPE, (indices, [-1]), like=node, before=node)
     flat_val = val.reshape(-1, val.shape[-1])
     found = editor.call(kernel, (packed, flat), like=node, before=node, val=flat_val)
+    found = _own_columns(editor, found, node)
     return editor.call(_RESHAPE, (found, list(val.shape)), like=node, before=node, val=val)
+
+
+def _own_columns(editor: Editor, found: Node, node: Node) -> Node:
+    """Take away the column that was added to a table of an odd width."""
+    val = found.meta["val"]
+    if val.shape[-1] % 2 == 0 or "4bit" not in str(found.target):
+        return found
+    args = (found, -1, 0, val.shape[-1])
+    return editor.call(_SLICE, args, like=node, before=node, val=val)
 
 
 def _bag(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
@@ -130,6 +144,7 @@ def _bag(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     include = argument_value(node, "include_last_offset")
     args = (packed, *arguments, False, 0, False, weights, None, include)
     call = editor.call(kernel, args, like=node, before=node, val=sums)
+    call = _own_columns(editor, call, node)
     for user in list(node.users):
         editor.replace(user, call)
     return call

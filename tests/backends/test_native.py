@@ -247,6 +247,29 @@ def test_a_third_party_family_comes_first() -> None:
         ).module(X)
 
 
+@pytest.mark.parametrize("mode", ["weight-only", "weight-only-4bit"])
+@pytest.mark.parametrize("width", [1, 7, 8])
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 2)])
+def test_tables_of_every_width(shape: tuple[int, ...], width: int, mode: str) -> None:
+    model = seeded(lambda: nn.Embedding(20, width)).eval()
+    words = torch.randint(0, 20, shape, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        got, expected = quantize(model, words, config=mode).module(words), model(words)
+    assert got.shape == expected.shape
+    rows = model.weight.detach()[words]
+    span = rows.amax(-1, keepdim=True) - rows.amin(-1, keepdim=True)
+    steps = 255 if mode == "weight-only" else 15
+    # With 4 bits, scale and offset of a row are in half precision.
+    rest = (1e-5 if mode == "weight-only" else 2e-3) * rows.abs().amax(-1, keepdim=True)
+    assert bool(((got - expected).abs() <= span / steps / 2 + rest).all())
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", "fp16"])
+def test_a_vector_is_left_to_float_with_the_reason(mode: str) -> None:
+    with pytest.raises(quantfx.QuantfxError, match="is a vector, and kernels take rows"):
+        quantize(nn.Linear(8, 4).eval(), X[0], config=mode)
+
+
 class Shared(nn.Module):
     """One weight, two layers, and a tensor that is read as float, too."""
 
