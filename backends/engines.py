@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
+
 from quantfx.passes.kernel_family import Saturation
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
@@ -105,8 +107,11 @@ class Engines:
 
     @property
     def runs_qnnpack(self) -> bool:
-        """Whether operators without weights are to be right with qnnpack's kernels too."""
-        return _EXACT in dict(self.chosen).values()
+        """Whether operators without weights are to be right with qnnpack's kernels too.
+
+        They have no engine of their own, but read torch's global one when they run.
+        """
+        return _EXACT in (*dict(self.chosen).values(), torch.backends.quantized.engine)
 
 
 def available(op: str) -> tuple[str, ...]:

@@ -22,6 +22,7 @@ from quantfx.backends.native_layers import NativeLayers
 from quantfx.backends.native_ops import NativeOps
 from quantfx.backends.native_patterns import pattern_set
 from quantfx.backends.native_rnn import NativeRnn
+from quantfx.backends.native_rows import Variant
 from quantfx.backends.targets import Target
 from quantfx.backends.x86 import CONVERT
 from quantfx.passes.adopt_fake_quantize import AdoptFakeQuantize
@@ -108,9 +109,7 @@ def lower_pipeline(limits: bool, channels_first: bool = False) -> Pipeline:
         (
             Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
             Lower(),
-            CarryQParams(
-                limits, channels_first
-            ),  # behind lower, whose templates know a quantize by its qparams
+            CarryQParams(limits, channels_first),  # behind lower, whose templates read qparams
             MergeEqual(),  # last: several readers dequantize one tensor
         ),
         name="lower",
@@ -131,8 +130,8 @@ def native(
     """Return the native backend.
 
     u8 per-tensor affine activations and results, s8 per-channel symmetric weights, except those of
-    transposed convolutions, which have one scale. Static by default; modes
-    dynamic, fp16, weight-only and weight-only-4bit: see ``Backend.with_config``.
+    transposed convolutions, which have one scale. Static by default; modes dynamic, fp16,
+    weight-only and weight-only-4bit: see ``Backend.with_config``.
 
     Args:
         target: On CPUs whose 16-bit sums saturate weights are bounded, and convolutions are
@@ -146,20 +145,15 @@ def native(
         reduce_range: Activations in [0, 127], as in torch.ao's default qconfigs for x86 and fbgemm:
             another way to keep sums from saturating, at the price of one bit.
         limits: Whether kernels keep to that range. FX graph mode's do not: there, what lies beyond
-            the calibrated range goes up to 255. False gives the same integers as that, and is for
-            CPUs with VNNI.
+            the calibrated range goes up to 255. False gives the same integers as that, and is
+            refused on CPUs whose sums saturate.
         observer: How activation ranges are found.
         weight_observer: How scales of weights with many are found.
 
     Raises:
         QuantfxError: there is no such engine or operator, or the operator does not have it.
     """
-    config = native_rows.variant(variant)
-    if config.declared_only:
-        raise QuantfxError(
-            f"variant '{variant}' is a set of rows that no kernel here is for: choose one of "
-            "native, legacy, fbgemm, x86, qnnpack and onednn"
-        )
+    config = _variant(variant)
     chosen = Engines.of(engine or config.engine or None, engines)
     saturation = chosen.saturates if target is not None and target.saturates else "none"
     bounded = "none" if reduce_range else saturation
@@ -176,17 +170,18 @@ def native(
         NativeOps(chosen, limits),
     )
     policy = _policy(target, saturation != "none", reduce_range)
-    return Backend(
-        name,
-        recipe,
-        PREPARE,
-        CONVERT,
-        lower_pipeline(limits, chosen.runs_qnnpack),
-        kernels,
-        target,
-        policy,
-        eager=EAGER,
-    )
+    lower = lower_pipeline(limits, chosen.runs_qnnpack)
+    return Backend(name, recipe, PREPARE, CONVERT, lower, kernels, target, policy, eager=EAGER)
+
+
+def _variant(name: str) -> Variant:
+    found = native_rows.variant(name)
+    if found.declared_only:
+        raise QuantfxError(
+            f"variant '{name}' is a set of rows that no kernel here is for: choose one of "
+            "native, legacy, fbgemm, x86, qnnpack and onednn"
+        )
+    return found
 
 
 def _specs(
@@ -205,7 +200,7 @@ def _specs(
     one_scale = replace(channels, axis=None, observer="min_max")
     is_exact = bounded == "none"
     whole = replace(activation, quant_max=255)
-    row = QuantSpec(torch.uint8, 0, 255, axis=0, observer="min_max", eps=_EPS)
+    row = QuantSpec(torch.uint8, 0, 255, axis=0, observer="min_max", eps=2**-100)
     return (
         ("act", activation),
         ("unit", replace(whole, observer=Fixed(2**-8, 0))),

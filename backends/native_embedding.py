@@ -26,6 +26,7 @@ from quantfx.patterns.schema import argument_value, resolve_op
 _PREPACK = resolve_op("quantized.embedding_bag_prepack.default")
 _RESHAPE = resolve_op("aten.reshape.default")
 _SLICE = resolve_op("aten.slice.Tensor")
+_CONTIGUOUS = resolve_op("aten.contiguous.default")
 _BAG = "quantized.embedding_bag"
 _MOST_DIMENSIONS = 2  # of the indices that the kernels take
 
@@ -39,10 +40,8 @@ class PackedEmbedding(Packed):
 
     def __init__(self, spec: Concrete) -> None:
         super().__init__()
-        if not isinstance(spec, QuantSpec) or (spec.quant_min, spec.quant_max) not in (
-            *((0, 255), (0, 15)),
-        ):
-            raise SpecError(f"'{spec}': rows of embeddings are stored in 0..255 or in 0..15")
+        if not isinstance(spec, QuantSpec):
+            raise SpecError(f"'{spec}': rows of embeddings are stored as integers")
         self.bits = 8 if spec.quant_max == 255 else 4
         self.eps = spec.eps
 
@@ -65,7 +64,7 @@ def row_qparams(weight: Tensor, bits: int, eps: float) -> tuple[Tensor, Tensor]:
 
     ``scale = (max - min) / (2^bits - 1)``, 1 where that is not above ``eps``; ``offset = -min /
     scale``, not rounded, so that the smallest value of a row is exact. It is what FX graph mode's
-    observer of float qparams computes.
+    observer of float qparams computes, with a larger ``eps``.
     """
     low, high = torch.aminmax(weight.detach(), dim=1)
     scales = (high - low) / (2**bits - 1)
@@ -88,7 +87,10 @@ class NativeEmbedding(KernelFamily):
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernels lack."""
-        node = candidate.anchor
+        node, spec = candidate.anchor, candidate.packs["w"]
+        largest = 15 if candidate.kernel.endswith("4bit") else 255
+        if not isinstance(spec, QuantSpec) or (spec.quant_min, spec.quant_max) != (0, largest):
+            return f"its rows are to be '{spec}', and the kernel stores them in 0..{largest}"
         indices = argument_node(node, "indices").meta.get("val")
         if not isinstance(indices, Tensor) or indices.dtype not in (torch.int32, torch.int64):
             return f"the indices of {node.name} are not int32 or int64"
@@ -106,7 +108,7 @@ class NativeEmbedding(KernelFamily):
         target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
         packed = editor.call_module(target, table, weight, before=node, like=weight)
         kernel = resolve_op(f"{candidate.kernel}.default")
-        indices = argument_node(node, "indices")
+        indices = _contiguous(editor, argument_node(node, "indices"), node)
         if candidate.kernel.startswith(_BAG):
             call = _bag(editor, node, kernel, packed)
         else:
@@ -127,6 +129,16 @@ def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node, indices: Node
     return editor.call(_RESHAPE, (found, list(val.shape)), like=node, before=node, val=val)
 
 
+def _contiguous(editor: Editor, value: Any, node: Node) -> Any:
+    """The kernels take one number after another; of weights they do not even check it."""
+    if not isinstance(value, Node):
+        return value
+    val = value.meta["val"]
+    if val.is_contiguous():
+        return value
+    return editor.call(_CONTIGUOUS, (value,), like=value, before=node)
+
+
 def _own_columns(editor: Editor, found: Node, node: Node) -> Node:
     """Take away the column that was added to a table of an odd width."""
     val = found.meta["val"]
@@ -139,8 +151,8 @@ def _own_columns(editor: Editor, found: Node, node: Node) -> Node:
 def _bag(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     """Write the kernel, which yields the sums alone, and give them to who reads them."""
     sums = node.meta["val"][0]
-    arguments = [argument_value(node, name) for name in ("indices", "offsets")]
-    weights = argument_value(node, "per_sample_weights")
+    names = ("indices", "offsets", "per_sample_weights")
+    *arguments, weights = (_contiguous(editor, argument_value(node, n), node) for n in names)
     include = argument_value(node, "include_last_offset")
     args = (packed, *arguments, False, 0, False, weights, None, include)
     call = editor.call(kernel, args, like=node, before=node, val=sums)

@@ -72,6 +72,8 @@ class NativeLayers(KernelFamily):
             or quantized_result(candidate)
             or weight_reason(candidate, editor)
             or self._engine_reason(candidate)
+            or self._limit_reason(candidate)
+            or self._bias_reason(candidate, editor)
         )
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
@@ -126,6 +128,26 @@ class NativeLayers(KernelFamily):
         if self.limits:
             result = limited(result, qparams, editor, before, self.engines)
         return Emission(result, before, kernel)
+
+    def _limit_reason(self, candidate: Candidate) -> str | None:
+        """Beyond a reduced range, which nobody keeps to then, sums of two products saturate."""
+        largest = argument_value(candidate.dequantize("input"), "quant_max")
+        if self.limits or self.saturates == "none" or largest > 127 or not host().saturates:
+            return None
+        return "limits=False lets activations pass 127, where sums saturate on this CPU (no VNNI)"
+
+    def _bias_reason(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Qnnpack stores ``bias / (scale of x * scale of w)`` in 32 bits, and does not check it."""
+        kinds = (("linear", {_LINEAR}), ("conv", _CONV), ("conv_transpose", _TRANSPOSED))
+        op = next(op for op, kernels in kinds if candidate.kernel in kernels)
+        bias = editor.stored(argument_value(candidate.anchor, "bias"))
+        if self.engines.get(op) != "qnnpack" or bias is None:
+            return None
+        scales = _weight_scales(candidate, editor).double()
+        steps = scales * float(argument_value(candidate.dequantize("input"), "scale"))
+        if bool((bias.detach().double().abs() / steps < 2**31).all()):
+            return None
+        return "engine qnnpack keeps a bias in 32 bits, and beside tiny weights this one has more"
 
     def _engine_reason(self, candidate: Candidate) -> str | None:
         is_conv = candidate.kernel in _CONV
@@ -185,6 +207,15 @@ def weight_reason(candidate: Candidate, editor: Editor) -> str | None:
     if zero_points is None or bool(zero_points.any()):
         return f"{name} has zero points, or they are computed"
     return None
+
+
+def _weight_scales(candidate: Candidate, editor: Editor) -> Tensor:
+    dequantize = candidate.dequantize("weight")
+    if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
+        return torch.tensor(float(argument_value(dequantize, "scale")))
+    scales = editor.stored(argument_value(dequantize, "scales"))
+    assert scales is not None, "weight_reason has seen to it"
+    return scales
 
 
 def rows_of(x: Node) -> int | None:

@@ -18,6 +18,7 @@ from quantfx.backends.native_static import (
     clampable,
     limited,
     quantized_result,
+    requantized,
     result_qparams,
     unsigned,
 )
@@ -97,6 +98,7 @@ class NativeOps(KernelFamily):
             or quantized_result(candidate)
             or _float_operand(candidate)
             or _other_qparams(candidate)
+            or _prelu_without_one(candidate)
             or self._wrong_on_qnnpack(candidate)
         )
 
@@ -121,8 +123,9 @@ class NativeOps(KernelFamily):
         if candidate.anchor.target is _STACK:
             args[0] = [_unsqueezed(each, args[1], editor, before) for each in args[0]]
         call = _call(resolve_op(kernel), tuple(args), candidate, editor)
-        is_shifted = candidate.kernel.endswith(".Scalar")  # its range has moved with its qparams
-        if self.limits and not is_shifted:
+        if self.limits and qparams.limits is not None:
+            if candidate.kernel.endswith(".Scalar"):  # its range has moved with its qparams
+                call = requantized(call, qparams, editor, before)
             call = limited(call, qparams, editor, before, self.engines)
         return Emission(call, before, kernel.removesuffix(".default"))
 
@@ -192,6 +195,8 @@ def _other_qparams(candidate: Candidate) -> str | None:
         return None
     node, qparams = candidate.anchor, result_qparams(candidate)
     fixed = _FIXED.get(overload(node))
+    if fixed is not None and qparams.limits is not None:
+        return f"its result is to keep to {qparams.limits}, and the kernel yields all of 0..255"
     if fixed is not None:
         yields, what = fixed, "the kernel yields"
     else:
@@ -200,6 +205,18 @@ def _other_qparams(candidate: Candidate) -> str | None:
         yields, what = (read.scale, read.zero_point), f"{source.name} has"
     asked = qparams.scale, qparams.zero_point
     return None if asked == yields else f"its result has qparams {asked}, {what} {yields}"
+
+
+def _prelu_without_one(candidate: Candidate) -> str | None:
+    """The kernel multiplies positive values by 1 in the qparams of the weight."""
+    if candidate.kernel != "quantized.prelu":
+        return None
+    weight = candidate.dequantize("weight")
+    qparams = tensor_qparams(weight)
+    integer = round(1 / qparams.scale) + qparams.zero_point
+    if integer <= qparams.quant_max and abs(qparams.scale * round(1 / qparams.scale) - 1) < 0.01:
+        return None
+    return f"{weight.name} has a range without 1: its spec needs observer=Including(1.0)"
 
 
 def _carrying(value: Any, editor: Editor, before: Node) -> Any:

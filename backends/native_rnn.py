@@ -20,7 +20,7 @@ from quantfx.backends.quantized_tensors import announce
 from quantfx.backends.targets import host
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
-from quantfx.passes.spec import CastSpec
+from quantfx.passes.spec import CastSpec, QuantSpec
 from quantfx.patterns.schema import argument_value, overload, resolve_op
 
 _LSTM, _GRU = "aten.quantized_lstm", "aten.quantized_gru"
@@ -61,7 +61,12 @@ class NativeRnn(KernelFamily):
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernels lack: projections, training, weights that are computed."""
-        node = candidate.anchor
+        node, spec = candidate.anchor, candidate.packs["w"]
+        large = _beyond_half(node, editor) if isinstance(spec, CastSpec) else None
+        if large is not None:
+            return f"{large.name} has values beyond the range of half precision"
+        if isinstance(spec, QuantSpec) and (spec.quant_min, spec.quant_max) != (-128, 127):
+            return f"its weights are to be '{spec}', and the kernel stores them in -128..127"
         if candidate.kernel not in (_LSTM, _GRU):
             return None
         if argument_value(node, "train"):
@@ -102,6 +107,16 @@ class NativeRnn(KernelFamily):
             target, args, kwargs=kwargs, like=node, before=node, val=node.meta.get("val")
         )
         return Emission(call, node, str(target).removesuffix(".default").removesuffix(".input"))
+
+
+def _beyond_half(node: Node, editor: Editor) -> Node | None:
+    """Return a weight that half precision cannot hold."""
+    largest = torch.finfo(torch.float16).max
+    for each in node.all_input_nodes:
+        value = editor.stored(each)
+        if value is not None and bool((value.detach().abs() > largest).any()):
+            return each
+    return None
 
 
 def _packed(editor: Editor, node: Node, module: PackedCell, tensors: Sequence[Node | None]) -> Node:

@@ -6,6 +6,7 @@ import torch
 from torch.fx import Node
 
 from quantfx.backends.engines import Engines
+from quantfx.backends.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import Candidate
 from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, TensorQParams, tensor_qparams
@@ -55,6 +56,15 @@ def limited(
     call = clampable(call, editor, before, engines)
     val = call.meta.get("val")
     return editor.call(CLAMP, (call, *bounds(qparams)), like=call, before=before, val=val)
+
+
+def requantized(call: Node, qparams: TensorQParams, editor: Editor, before: Node) -> Node:
+    """Return ``call``, which carries qparams of its own, in those that the graph says."""
+    val = call.meta["val"]
+    exact = val.to(torch.float32)
+    value = editor.call(DEQUANTIZE, (call,), like=call, before=before, val=exact)
+    args = (value, qparams.scale, qparams.zero_point, CARRYING[qparams.dtype])
+    return editor.call(QUANTIZE, args, like=call, before=before, val=val)
 
 
 def clampable(x: Node, editor: Editor, before: Node, engines: Engines) -> Node:

@@ -6,6 +6,7 @@ The warning is kept from our users here; a test counts it, so that its end does 
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ _QUANTIZE_ROWS = resolve_op("aten.quantize_per_channel.default")
 
 # The plain dtype that our graphs use -> the one of a tensor that carries its qparams.
 CARRYING = {torch.uint8: torch.quint8, torch.int8: torch.qint8}
+_ENGINE = threading.Lock()  # the engine is one for the process, and packing reads it
 WARNING = r"torch\.quantize_per_tensor.*deprecated"
 
 
@@ -84,10 +86,11 @@ def rows(weight: Tensor, scales: Tensor, offsets: Tensor, bits: int) -> Tensor:
 
 def packed_by(engine: str, prepack: Any, *args: Any) -> Any:
     """Return ``prepack(*args)`` for the kernels of ``engine``, which what is packed remembers."""
-    before = torch.backends.quantized.engine
-    torch.backends.quantized.engine = engine
-    try:
-        with torch.no_grad(), expected_warning():
-            return prepack(*args)
-    finally:
-        torch.backends.quantized.engine = before
+    with _ENGINE:
+        before = torch.backends.quantized.engine
+        torch.backends.quantized.engine = engine
+        try:
+            with torch.no_grad(), expected_warning():
+                return prepack(*args)
+        finally:
+            torch.backends.quantized.engine = before

@@ -70,6 +70,9 @@ class Admissible(Admission):
                 reason = self._refuses_edge(edge, match.template, inside)
                 if reason is not None:
                     return reason
+        rule = self.decisions.float_pack(match)
+        if rule is not None:
+            return f"the weights of {match.anchor.name} are kept float: rule {rule}"
         if "out" not in quant:
             return None
         rule = self.decisions.float_output(match)

@@ -68,6 +68,7 @@ def _annotations(
     quant = {role: quant_of(text) for role, text in match.template.quant}
     edges = [edge for edge in match.edges() if edge.role in quant]
     sites = {edge.role: Site(path, edge.node.name, edge.slot) for edge in reversed(edges)}
+    packs = tuple((role, decisions.pack(match, role)) for role, _ in match.template.packs)
     for node in match.nodes.values():
         own = [edge for edge in edges if edge.node is node]
         is_output = node is match.output
@@ -94,6 +95,7 @@ def _annotations(
                 is_output=is_output,
                 pending=match.template.when == "inputs_quantized",
                 mode=match.template.mode,
+                packs=packs,
             ),
         )
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch.fx import Node
 
 from quantfx.passes.graphs import Site
-from quantfx.passes.spec import Spec
+from quantfx.passes.spec import Concrete, Spec
 from quantfx.patterns.template import Mode, Reach
 
 META_KEY = "quantfx"
@@ -32,6 +32,7 @@ class Annotation:
         is_output: Whether this node's result leaves the match.
         pending: Whether the match only holds if its inputs turn out to be quantized.
         mode: Mode of the template.
+        packs: ``(role, spec)`` of each weight that the kernel quantizes itself.
     """
 
     template: str
@@ -47,6 +48,7 @@ class Annotation:
     is_output: bool = False
     pending: bool = False
     mode: Mode = "static"
+    packs: tuple[tuple[str, Concrete], ...] = ()
 
 
 def annotation_of(node: Node) -> Annotation | None:

@@ -252,7 +252,8 @@ def _readings(recipe: Recipe) -> Mapping[object, list[_Reading]]:
     """Return what the recipe's templates quantize, by overload."""
     found: dict[object, list[_Reading]] = {}
     for template in recipe.patterns.templates:
-        specs = {role: quant_of(text).spec for role, text in template.quant}
+        named = (*template.quant, *template.packs)
+        specs = {role: quant_of(text).spec for role, text in named}
         for node in template.nodes:
             for argument, binding in node.arguments:
                 if not isinstance(binding, Role) or not specs.get(binding.name):

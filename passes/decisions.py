@@ -68,6 +68,22 @@ class Decisions:
         read = self._result(match)
         return None if read is None else _keeps_float(self._changes(match.output, read))
 
+    def float_pack(self, match: Match) -> Rule | None:
+        """Return the rule that keeps a weight float that the kernel of ``match`` packs, if any."""
+        for role, _ in match.template.packs:
+            rule = _keeps_float(self._changes(match.anchor, self._packed(match, role)))
+            if rule is not None:
+                return rule
+        return None
+
+    def pack(self, match: Match, role: str) -> Concrete:
+        """Return the spec of a weight that the kernel of ``match`` packs.
+
+        Raises:
+            ConfigError: as ``spec``.
+        """
+        return self._spec(match.anchor, self._packed(match, role))
+
     def spec(self, edge: Edge, template: Template) -> Concrete:
         """Return the spec of the tensor at ``edge``, with what the config changes in it.
 
@@ -115,6 +131,13 @@ class Decisions:
         kind = WEIGHTS if template.is_weight(edge.role) else ACTIVATIONS
         call, _ = self._rules_at(edge.node)
         return TensorRead(f"{call.name}.{edge.slot}", name, kind, self._recipe.spec(name))
+
+    def _packed(self, match: Match, role: str) -> TensorRead:
+        name = dict(match.template.packs)[role]
+        edge = next(edge for edge in match.edges() if edge.role == role)
+        call, _ = self._rules_at(match.anchor)
+        slot = edge.slot.partition(".")[0]  # of a list, all elements alike
+        return TensorRead(f"{call.name}.{slot}", name, WEIGHTS, self._recipe.spec(name))
 
     def _result(self, match: Match) -> TensorRead | None:
         """Return the result of ``match`` as rules see it; None if it has no spec of its own."""

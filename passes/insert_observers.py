@@ -55,7 +55,9 @@ class InsertObservers(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Insert observers behind every tensor that an annotation quantizes."""
         graphs = dict(all_graphs(module))
-        observers = _Observers(list(graphs.values()), self.fake_quantize, _regions(graphs))
+        observers = _Observers(
+            list(graphs.values()), self.fake_quantize, _regions(graphs), _constant_groups(graphs)
+        )
         inserted = 0
         groups: dict[Site, str] = {}
         for path, graph_module in all_graphs(module):
@@ -86,8 +88,12 @@ class _Observers:
     modules: list[GraphModule]
     fake_quantize: FakeQuantizing
     regions: frozenset[str]
+    constant: frozenset[str]
     by_group: dict[str, tuple[str, nn.Module]] = field(
         default_factory=dict[str, tuple[str, nn.Module]]
+    )
+    branches: dict[tuple[str, str], BranchObserver] = field(
+        default_factory=dict[tuple[str, str], BranchObserver]
     )
     in_branch: bool = False
     path: str = ""
@@ -117,6 +123,13 @@ class _Observers:
             )
         learn = self.fake_quantize == "learn"
         return make_fake_quantize(spec, label, weight=_weight(producer), learn_scale=learn)
+
+    def in_this_branch(self, group: str, observer: Observer) -> BranchObserver:
+        """Return the group's one observer for the graph at hand."""
+        key = self.path, group
+        if key not in self.branches:
+            self.branches[key] = BranchObserver(observer)
+        return self.branches[key]
 
     def connect_derived(self, groups: Mapping[Site, str]) -> None:
         """Tell each derived observer the observers of the sites it depends on."""
@@ -218,12 +231,32 @@ def _insert(
     name, observer = observers.get(*wanted, producer)
     stored = observer
     constant = editor.stored(producer)
-    if constant is not None:  # modules that are not ours run on it in every call
-        if isinstance(observer, Observer):
+    group = wanted[0]
+    if constant is not None and group in observers.constant:
+        if isinstance(observer, Observer):  # modules that are not ours run on it in every call
             observer.see_constant(constant)
     elif observers.in_branch and isinstance(observer, Observer):
-        stored = BranchObserver(observer)
+        stored = observers.in_this_branch(group, observer)
     return editor.call_module(name, stored, source, after=source)
+
+
+def _constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
+    """Return the groups that share qparams among stored tensors alone.
+
+    A stored tensor that shares with others, as in ``cat([self.token, x])``, says only a part of
+    what the range must hold.
+    """
+    groups: set[str] = set()
+    varying: set[str] = set()
+    for path, module in graphs.items():
+        editor = Editor(module, path)
+        for producer, want in _wanted(module).items():
+            groups |= want.readers.keys()
+            if want.output is not None:
+                varying.add(want.output[0])
+            if editor.stored(producer) is None:
+                varying |= want.readers.keys()
+    return frozenset(groups - varying)
 
 
 def _weight(producer: Node) -> Tensor | None:

@@ -125,6 +125,8 @@ class _Lowering(Admission):
 
     def _candidate(self, match: Match) -> Candidate:
         packs = {role: self.recipe.spec(name) for role, name in match.template.packs}
+        annotation = annotation_of(match.anchor)
+        packs |= dict(annotation.packs) if annotation is not None else {}
         return Candidate(Site(self.path, match.anchor.name), match, self.dtype, packs)
 
     def _family(self, candidate: Candidate) -> KernelFamily | None:

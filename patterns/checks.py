@@ -80,6 +80,16 @@ def has_rows(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     return None if len(shape) >= 2 else f"{nodes[0].name} is a vector, and kernels take rows"
 
 
+def has_positions(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensor has three dimensions at least: a batch, channels, and where they are."""
+    shape = shape_of(nodes[0])
+    if shape is None:
+        return f"the shape of {nodes[0].name} is not known"
+    return (
+        None if len(shape) >= 3 else f"{nodes[0].name} has {len(shape)} dimensions, not 3 or more"
+    )
+
+
 def batched(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The convolution's result has a batch dimension: as many dimensions as its weight."""
     result, weight = (shape_of(node) for node in nodes)
@@ -168,6 +178,7 @@ PREDICATES = {
     "constant": Predicate(constant, 1),
     "matrix": Predicate(matrix, 1),
     "has_rows": Predicate(has_rows, 1),
+    "has_positions": Predicate(has_positions, 1),
     "batched": Predicate(batched, 2),
     "scalar_operand": Predicate(scalar_operand, 1),
     "dimensions_4_or_5": Predicate(dimensions_4_or_5, 1),

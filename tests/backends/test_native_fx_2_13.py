@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import quantfx
 from quantfx import backends
 from quantfx.backends.native_rows import NativeRow, Outcome
+from quantfx.backends.targets import host
 from quantfx.passes.qdq import quantizes, tensor_qparams
 from quantfx.passes.spec import QuantSpec
 from tests.backends.fx_graph_mode import ENGINE, engine, fx_outputs, qconfig_of
@@ -38,7 +39,7 @@ def ours(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> qua
         config=mode,
         engine=ENGINE,
         reduce_range=True,
-        limits=False,
+        limits=host().saturates,  # calibrated on the same data: nothing lies beyond
         observer="min_max",
         weight_observer="min_max",
     ).with_specs(rnn_weight=ONE_SCALE)

@@ -21,7 +21,7 @@ QNNPACK = (
 CASES = [
     (kind, engine) for kind in KINDS for engine in ENGINES if kind in LAYERS or engine == "x86"
 ]
-SUBSET = range(3)
+SUBSET = (0, 1, 4)  # the last with a reduced range
 SWEEP = range(100)
 
 
