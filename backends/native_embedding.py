@@ -108,16 +108,16 @@ class NativeEmbedding(KernelFamily):
         target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
         packed = editor.call_module(target, table, weight, before=node, like=weight)
         kernel = resolve_op(f"{candidate.kernel}.default")
-        indices = _contiguous(editor, argument_node(node, "indices"), node)
         if candidate.kernel.startswith(_BAG):
             call = _bag(editor, node, kernel, packed)
         else:
-            call = _lookup(editor, node, kernel, packed, indices)
+            call = _lookup(editor, node, kernel, packed)
         return Emission(call, node, candidate.kernel)
 
 
-def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node, indices: Node) -> Node:
+def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     val = node.meta["val"]
+    indices = _contiguous(editor, argument_node(node, "indices"), node)
     shape = list(indices.meta["val"].shape)
     if 1 <= len(shape) <= _MOST_DIMENSIONS:
         found = editor.call(kernel, (packed, indices), like=node, before=node, val=val)
@@ -130,11 +130,11 @@ def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node, indices: Node
 
 
 def _contiguous(editor: Editor, value: Any, node: Node) -> Any:
-    """The kernels take one number after another; of weights they do not even check it."""
+    """The kernels take one number after another, and of weights they do not even check it.
+
+    A model may be called with another layout than that of its example.
+    """
     if not isinstance(value, Node):
-        return value
-    val = value.meta["val"]
-    if val.is_contiguous():
         return value
     return editor.call(_CONTIGUOUS, (value,), like=value, before=node)
 

@@ -104,6 +104,17 @@ def test_tables_take_indices_in_any_layout(mode: str) -> None:
     assert error(quantize(model, *inputs, weights, config=mode), model, *inputs, weights) < 0.1
 
 
+def test_a_table_may_be_called_with_another_layout_than_its_example() -> None:
+    bag = seeded(lambda: nn.EmbeddingBag(20, 16, mode="sum"))
+    model = Model(lambda s, i, o, w: s.b(i, o, per_sample_weights=w), b=bag)
+    example = (torch.randint(0, 20, (7,)), torch.tensor([0, 2, 5]), torch.randn(7))
+    result = quantize(model, *example, config="weight-only")
+    strided = tuple(torch.stack([each, each.new_zeros(len(each))], 1)[:, 0] for each in example)
+    assert not any(each.is_contiguous() for each in strided)
+    with torch.no_grad():
+        assert torch.equal(result.module(*strided), result.module(*example))
+
+
 def test_rows_of_close_values_are_not_lost() -> None:
     table = nn.Embedding(9, 16)
     with torch.no_grad():
