@@ -89,7 +89,7 @@ class _Adoption:
                 yield slot, spec
 
     def _offer(self, path: str, node: Node, wanted: Spec) -> tuple[Site, QuantSpec] | None:
-        """Return the result behind ``node``, if it is quantized otherwise but to like integers."""
+        """Return the result behind ``node``, if its integers are some that its reader takes."""
         graph, producer = resolve((path, node), self.outer)
         site = Site(graph, producer.name)
         source = annotation_of(producer)
@@ -97,4 +97,5 @@ class _Adoption:
         if not isinstance(spec, QuantSpec) or not isinstance(wanted, QuantSpec) or spec == wanted:
             return None
         same = (spec.dtype, spec.axis, spec.dynamic) == (wanted.dtype, wanted.axis, wanted.dynamic)
-        return (site, spec) if same else None
+        within = wanted.quant_min <= spec.quant_min and spec.quant_max <= wanted.quant_max
+        return (site, spec) if same and within else None

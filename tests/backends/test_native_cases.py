@@ -224,6 +224,14 @@ def test_a_negative_factor_keeps_to_a_reduced_range() -> None:
     assert error(result, model, x) < 0.02
 
 
+def test_a_known_range_does_not_pass_a_reduced_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    model = seeded(lambda: nn.Sequential(nn.Linear(8, 8), nn.Sigmoid(), nn.Linear(8, 4)))
+    result = quantize(model, X, reduce_range=True)
+    assert error(result, model, X) < 0.03
+    assert all(each.within(1, 0) for each in result.compare_sites())
+
+
 def test_group_norm_of_rows_stays_float() -> None:
     with pytest.raises(QuantfxError, match="has 2 dimensions, not 3 or more"):
         quantize(nn.GroupNorm(2, 8).eval(), X)
