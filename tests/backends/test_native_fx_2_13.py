@@ -33,6 +33,7 @@ ROWS = [
     if outcome.template is not None and "qat." not in row.pattern and row.pattern != "nn.PReLU"
 ]
 
+REFUSED = "layers whose results nobody limits are refused on CPUs without VNNI"
 # One row of each template and form: module, function or method, fused or not.
 FIRST = list({(o.template, r.pattern[:2], len(r.fused)): (r, o) for r, o in ROWS}.values())
 
@@ -44,7 +45,7 @@ def ours(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> qua
         config=mode,
         engine=ENGINE,
         reduce_range=True,
-        limits=host().saturates,  # calibrated on the same data: nothing lies beyond
+        limits=False,
         observer="min_max",
         weight_observer="min_max",
     ).with_specs(rnn_weight=ONE_SCALE)
@@ -85,6 +86,8 @@ def test_rows_equal_fx_graph_mode(row: NativeRow, outcome: Outcome) -> None:
 def check(row: NativeRow, outcome: Outcome) -> None:
     model, inputs = model_of(row.pattern)
     mode = outcome.mode or "static"
+    if mode == "static" and row.group in FOLDING and host().saturates:
+        pytest.skip(REFUSED)
     result = ours(model, inputs, mode)
     got = run(result, inputs)
     if row.pattern.strip("(").startswith("torch.conv"):
@@ -102,6 +105,7 @@ def check(row: NativeRow, outcome: Outcome) -> None:
         assert torch.equal(got, expected)
 
 
+@pytest.mark.skipif(host().saturates, reason=REFUSED)
 def test_a_network_equals_fx_graph_mode() -> None:
     """Layers, sums, products by two tensors and by numbers, norms, pools, shapes."""
     torch.manual_seed(0)

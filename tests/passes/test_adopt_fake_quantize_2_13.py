@@ -21,6 +21,7 @@ from quantfx.passes.graphs import attribute
 from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL
 from tests.backends.native_models import model_of
 
+EXACT = backends.get("native", engine="qnnpack")  # full range on every CPU
 ROWS = [
     *(f"nnqat.Conv{n}d" for n in (1, 2, 3)),
     *(f"nniqat.ConvBn{relu}{n}d" for n in (1, 2, 3) for relu in ("", "ReLU")),
@@ -35,7 +36,7 @@ def test_the_scale_of_training_is_the_scale_of_the_weight(row: str) -> None:
         model,
         inputs,
         calibration=[inputs],
-        backend=backends.get("native"),
+        backend=EXACT,
         progress=False,
     )
     found = result.quantized.graph.find_nodes(op="call_function", target=DEQUANTIZE_PER_CHANNEL)
@@ -70,9 +71,7 @@ def test_a_network_trained_by_fx_graph_mode_agrees_with_its_conversion() -> None
         if name.startswith("activation_post_process"):
             setattr(prepared, name, nn.Identity())
     prepared.eval()
-    result = quantfx.quantize(
-        *(prepared, (x,)), calibration=[x], backend=backends.get("native"), progress=False
-    )
+    result = quantfx.quantize(*(prepared, (x,)), calibration=[x], backend=EXACT, progress=False)
     assert [site.kernel for site in result.report.sites] == [
         "quantized.conv2d_relu",
         "quantized.conv2d",
