@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.aliasing import writes_to
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.editor import Editor
@@ -143,9 +144,14 @@ class _Lowering(Admission):
             if not node.users:
                 erased.append(node.name)
                 # Behind a kernel that finds dynamic ranges itself, what found them goes, too.
-                pending |= {each for each in node.all_input_nodes if each.op == "call_function"}
+                pending |= {each for each in node.all_input_nodes if _computes(each)}
                 self.editor.erase(node)
         return tuple(reversed(erased))
+
+
+def _computes(node: Node) -> bool:
+    """Whether ``node`` does nothing but compute its value."""
+    return node.op == "call_function" and not writes_to(node)
 
 
 def _producers(match: Match) -> set[Node]:
