@@ -14,7 +14,8 @@ ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
 # Operators whose engine can be chosen.
 OPS = ("conv", "conv_transpose", "linear", "linear_dynamic", "linear_fp16", "rnn", "rnn_fp16")
 
-# With fewer rows fbgemm's linears are faster, with more onednn's: four times on a CPU with AMX.
+# On AVX512 with VNNI fbgemm's linears are a little faster below, onednn's above; and those use AMX
+# where there is one.
 MANY_ROWS = 128
 _FP16 = ("x86", "fbgemm")
 _BY_RULE = "x86"  # in torch, too, that is fbgemm for some operators and onednn for others
@@ -152,7 +153,7 @@ class Transposed:
     def right_on(self, engine: str) -> bool:
         """Whether ``engine`` computes it within a step of the float result.
 
-        Measured on torch 2.13, some 400 random configurations for each rank and engine. onednn is
+        Measured on torch 2.13, hundreds of random configurations a rank and engine. onednn is
         wrong where a group's channels differ or the stride leaves gaps between the kernel's places,
         and refuses output padding; fbgemm in two dimensions with a kernel of 2 and channels that 8
         divides; qnnpack in three dimensions.

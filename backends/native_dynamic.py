@@ -13,14 +13,13 @@ from torch.fx import Node
 
 from quantfx.backends.engines import Engines
 from quantfx.backends.half_weight import half_weight_reason
+from quantfx.backends.native_family import NativeFamily, write_packed
 from quantfx.backends.native_layers import pack, rows_of, weight_reason
 from quantfx.backends.packed_layer import PackedHalf, PackedLayer
-from quantfx.backends.quantized_tensors import announce
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import (
     Candidate,
     Emission,
-    KernelFamily,
     Saturation,
     argument_node,
 )
@@ -33,7 +32,7 @@ _REDUCED = 127
 
 
 @dataclass(frozen=True)
-class NativeDynamic(KernelFamily):
+class NativeDynamic(NativeFamily):
     """torch's dynamic linears.
 
     Attributes:
@@ -49,10 +48,6 @@ class NativeDynamic(KernelFamily):
     def saturates(self) -> Saturation:
         """What its engine saturates: linears add neighbours up."""
         return "none" if self.engines.get("linear_dynamic") == "qnnpack" else "neighbours"
-
-    def prepare(self) -> None:
-        """Let torch give its warning here."""
-        announce()
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return the first condition of the kernel that the candidate does not meet."""
@@ -76,8 +71,7 @@ class NativeDynamic(KernelFamily):
             weight = candidate.quantized("weight")
             bias = argument_value(node, "bias")
             half = PackedHalf(self.engines.other("linear_fp16"))
-            target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
-            packed = editor.call_module(target, half, weight, bias, before=before, like=weight)
+            packed = write_packed(editor, half, weight, bias, before=before)
             args: tuple[object, ...] = (x, packed)
         else:
             kernel = f"quantized.linear_{relu}dynamic"

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.quantized_tensors import announce, expected_warning, rows
+from quantfx.backends.native_family import NativeFamily, write_packed
+from quantfx.backends.quantized_tensors import rows
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import SpecError
-from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.kernel_family import Candidate, Emission, argument_node
 from quantfx.passes.packed import Packed
 from quantfx.passes.spec import Concrete, QuantSpec
 from quantfx.patterns.schema import argument_value, resolve_op
@@ -51,8 +52,7 @@ class PackedEmbedding(Packed):
         if self.bits == 4 and weight.shape[1] % 2:  # two numbers to a byte, none across two rows
             weight = torch.cat([weight, weight[:, -1:]], 1)
         scales, offsets = row_qparams(weight, self.bits, self.eps)
-        with expected_warning():
-            return _PREPACK(rows(weight, scales, offsets, self.bits))
+        return _PREPACK(rows(weight, scales, offsets, self.bits))
 
     def extra_repr(self) -> str:
         """How many bits a number has."""
@@ -73,17 +73,13 @@ def row_qparams(weight: Tensor, bits: int, eps: float) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class NativeEmbedding(KernelFamily):
+class NativeEmbedding(NativeFamily):
     """torch's embeddings of packed rows."""
 
     name: ClassVar[str] = "native-embedding"
     kernels: ClassVar[frozenset[str]] = frozenset(
         {f"quantized.embedding{bag}_{size}" for bag in ("", "_bag") for size in ("byte", "4bit")}
     )
-
-    def prepare(self) -> None:
-        """Let torch give its warning here."""
-        announce()
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernels lack."""
@@ -105,8 +101,7 @@ class NativeEmbedding(KernelFamily):
         """Write the packing, which is done once, and the kernel call."""
         node, weight = candidate.anchor, argument_node(candidate.anchor, "weight")
         table = PackedEmbedding(candidate.packs["w"])
-        target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
-        packed = editor.call_module(target, table, weight, before=node, like=weight)
+        packed = write_packed(editor, table, weight, before=node)
         kernel = resolve_op(f"{candidate.kernel}.default")
         if candidate.kernel.startswith(_BAG):
             call = _bag(editor, node, kernel, packed)

@@ -15,15 +15,14 @@ from torch.fx import Node
 
 from quantfx.backends.conv_geometry import Geometry
 from quantfx.backends.engines import Engines, Transposed
+from quantfx.backends.native_family import NativeFamily, write_packed
 from quantfx.backends.native_static import limited, quantized_result, result_qparams, unsigned
 from quantfx.backends.packed_layer import PackedLayer
-from quantfx.backends.quantized_tensors import announce
 from quantfx.backends.targets import host
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import (
     Candidate,
     Emission,
-    KernelFamily,
     Saturation,
     argument_node,
 )
@@ -40,7 +39,7 @@ _OVERLOADS = {f"quantized.conv{n}d{relu}": "new" for n in (2, 3) for relu in (""
 
 
 @dataclass(frozen=True)
-class NativeLayers(KernelFamily):
+class NativeLayers(NativeFamily):
     """torch's quantized layers, each packed for an engine.
 
     Attributes:
@@ -59,10 +58,6 @@ class NativeLayers(KernelFamily):
     def saturates(self) -> Saturation:
         """Which sums its engines saturate."""
         return self.engines.saturates
-
-    def prepare(self) -> None:
-        """Let torch give its warning here."""
-        announce()
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return the first condition of the kernel that the candidate does not meet."""
@@ -185,8 +180,7 @@ def pack(candidate: Candidate, editor: Editor, packed: PackedLayer, before: Node
     else:
         packed.scale = float(argument_value(dequantize, "scale"))
     bias = argument_value(candidate.anchor, "bias")
-    target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
-    return editor.call_module(target, packed, weight, scales, bias, before=before, like=weight)
+    return write_packed(editor, packed, weight, scales, bias, before=before)
 
 
 def weight_reason(candidate: Candidate, editor: Editor) -> str | None:

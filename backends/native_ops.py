@@ -14,6 +14,7 @@ from torch.fx import Node
 from torch.fx.node import map_arg
 
 from quantfx.backends.engines import Engines
+from quantfx.backends.native_family import NativeFamily
 from quantfx.backends.native_static import (
     clampable,
     limited,
@@ -22,15 +23,16 @@ from quantfx.backends.native_static import (
     result_qparams,
     unsigned,
 )
-from quantfx.backends.quantized_tensors import FROM_INTEGERS, announce
+from quantfx.backends.quantized_tensors import FROM_INTEGERS
 from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.kernel_family import Candidate, Emission, argument_node
 from quantfx.passes.qdq import dequantizes, tensor_qparams
-from quantfx.patterns.schema import argument_value, overload, resolve_op
+from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
 
 _SCALE, _ZERO_POINT = "(scale)", "(zero point)"
 _RESULT = (_SCALE, _ZERO_POINT)
 _SAME_OP = "QuantizedCPU"
+_FIRST = ("self", "input")  # what ATen operators of one tensor call it
 _BATCH_NORM = "quantized.batch_norm*d"
 _NORM = ("weight", "bias", "eps", *_RESULT)
 
@@ -70,7 +72,7 @@ _AVERAGES = {resolve_op(f"aten.avg_pool{n}d.default") for n in (1, 2, 3)}
 
 
 @dataclass(frozen=True)
-class NativeOps(KernelFamily):
+class NativeOps(NativeFamily):
     """torch's kernels for quantized tensors.
 
     Attributes:
@@ -83,10 +85,6 @@ class NativeOps(KernelFamily):
 
     name: ClassVar[str] = "native-ops"
     kernels: ClassVar[frozenset[str]] = frozenset({*_CALLS, _SAME_OP})
-
-    def prepare(self) -> None:
-        """Let torch give its warning here."""
-        announce()
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return the first condition of the kernel that the candidate does not meet."""
@@ -170,23 +168,15 @@ def _kernel(candidate: Candidate) -> str:
 
 def _float_operand(candidate: Candidate) -> str | None:
     """Return which operand of the kernel is a float tensor, as a sentence."""
-    names = ("self", "other", "input", "tensors")
-    used = [name for name in _CALLS.get(candidate.kernel, ("self", "input")) if name in names]
-    for name in used:
-        value = _argument(candidate.anchor, name)
+    names = {"self", "other", "input", "tensors"} & {*_CALLS.get(candidate.kernel, _FIRST)}
+    for name in sorted(names & arguments(overload(candidate.anchor)).keys()):
+        value = argument_value(candidate.anchor, name)
         for node in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(node, Node) and not dequantizes(node):
                 return f"{node.name} is float"
     if candidate.kernel == "quantized.prelu":
         return None if dequantizes(candidate.dequantize("weight")) else "its weight is float"
     return None
-
-
-def _argument(node: Node, name: str) -> Any:
-    try:
-        return argument_value(node, name)
-    except KeyError:
-        return None
 
 
 def _other_qparams(candidate: Candidate) -> str | None:

@@ -7,7 +7,6 @@ the kernel, at each step, so that the q/dq graph has the layer as it was.
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -15,11 +14,11 @@ import torch
 from torch.fx import Node
 
 from quantfx.backends.engines import Engines
+from quantfx.backends.native_family import NativeFamily, write_packed
 from quantfx.backends.packed_rnn import PackedCell, PackedRnn
-from quantfx.backends.quantized_tensors import announce
 from quantfx.backends.targets import host
 from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
+from quantfx.passes.kernel_family import Candidate, Emission
 from quantfx.passes.spec import CastSpec, QuantSpec
 from quantfx.patterns.schema import argument_value, overload, resolve_op
 
@@ -40,13 +39,13 @@ _CELLS = {
 
 
 @dataclass(frozen=True)
-class NativeRnn(KernelFamily):
+class NativeRnn(NativeFamily):
     """torch's dynamic recurrent kernels.
 
     Attributes:
         engines: Which engine packs them.
-        reduce_range: Whether layers quantize activations to 0..127; those for CPUs without VNNI do
-            so anyhow, and cells do everywhere: their kernels know nothing else.
+        reduce_range: Whether layers quantize activations to 0..127. Those for CPUs without VNNI do
+            so anyhow; so do cells on every engine but qnnpack, which never does (torch 2.13).
     """
 
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
@@ -54,10 +53,6 @@ class NativeRnn(KernelFamily):
 
     name: ClassVar[str] = "native-rnn"
     kernels: ClassVar[frozenset[str]] = frozenset({_LSTM, _GRU, _LSTM_CELL, _RNN_CELL})
-
-    def prepare(self) -> None:
-        """Let torch give its warning here."""
-        announce()
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernels lack: projections, training, weights that are computed."""
@@ -91,7 +86,7 @@ class NativeRnn(KernelFamily):
             has_biases = argument_value(node, "has_biases")
             reduced = self.reduce_range or host().saturates
             layers = PackedRnn(engine, spec, has_biases, reduced)
-            packed = _packed(editor, node, layers, argument_value(node, "params"))
+            packed = write_packed(editor, layers, *argument_value(node, "params"), before=node)
             args = (x, hx, packed, True, *flags[1:])
             target = _LSTM_OP if candidate.kernel == _LSTM else _GRU_OP
             if target is _LSTM_OP:
@@ -99,7 +94,7 @@ class NativeRnn(KernelFamily):
                 kwargs = {"dtype": dtype, "use_dynamic": True}
         else:
             weights = [argument_value(node, name) for name in ("w_ih", "w_hh", "b_ih", "b_hh")]
-            packed = _packed(editor, node, PackedCell(engine, spec), weights)
+            packed = write_packed(editor, PackedCell(engine, spec), *weights, before=node)
             parts = [_part(editor, packed, index, node) for index in range(len(weights))]
             args = (x, hx, *parts)
             target = _CELLS[overload(node)]
@@ -117,13 +112,6 @@ def _beyond_half(node: Node, editor: Editor) -> Node | None:
         if value is not None and bool((value.detach().abs() > largest).any()):
             return each
     return None
-
-
-def _packed(editor: Editor, node: Node, module: PackedCell, tensors: Sequence[Node | None]) -> Node:
-    weight = tensors[0]
-    assert weight is not None, "the template requires a weight"
-    target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
-    return editor.call_module(target, module, *tensors, before=node, like=weight)
 
 
 def _part(editor: Editor, packed: Node, index: int, node: Node) -> Node:

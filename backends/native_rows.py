@@ -30,7 +30,7 @@ _MODES: dict[str, tuple[Mode, str]] = {
     "weight_only_quint8": ("weight-only", "_weight_only"),
     "weight_only_quint4x2": ("weight-only-4bit", "_weight_only_4bit"),
 }
-_NO_KERNEL = "torch has no kernel for it that runs on this CPU with every engine set"
+_NO_KERNEL = "no kernel of torch's takes it in these dtypes, whichever engine is set"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,6 @@ class NativeRow:
         reason: The same as a sentence.
         by_tensors: The observation with 0, 1 or 2 tensors among the operands; empty if it is the
             same for all.
-        nested: Whether the pattern names an operator before its operands.
         root: Name of torch.ao's module that it stands for; so ``reference``, ``qat`` and ``fused``.
         fuser: Name of torch.ao's function that fuses it.
         index: ``(weight or bias, position)`` among the arguments of a function.
@@ -62,7 +61,6 @@ class NativeRow:
     status: Status | None = None
     reason: str = ""
     by_tensors: tuple[Observation, ...] = ()
-    nested: bool = False
     root: str = ""
     reference: str = ""
     qat: str = ""

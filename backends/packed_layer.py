@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -56,7 +55,7 @@ class PackedLayer(Packed):
     def _quantized(self, weight: Tensor, scales: Tensor | None) -> Tensor:
         if scales is None:
             return per_tensor(weight, float(self.scale or 1.0), 0)
-        return per_channel(weight, scales, torch.zeros(len(scales), dtype=torch.long), 0)
+        return per_channel(weight, scales, 0)
 
     def _literals(self) -> tuple[Any, ...]:
         shape = self.geometry

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -29,34 +27,26 @@ _ENGINE = threading.Lock()  # the engine is one for the process, and packing rea
 WARNING = r"torch\.quantize_per_tensor.*deprecated"
 
 
-@contextmanager
-def expected_warning() -> Generator[None]:
-    """Keep torch from saying that quantized tensors go away."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=WARNING)
-        yield
-
-
 def announce() -> None:
     """Make a first quantized tensor, so that torch's one warning does not come up in a user's run.
 
     By torch's Python function: what the operators warn of is written to stderr, past all filters.
     """
-    with expected_warning():
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=WARNING)
         torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)
 
 
 def per_tensor(integers: Tensor, scale: float, zero_point: int) -> Tensor:
     """Return uint8 or int8 ``integers`` as a tensor that carries ``scale`` and ``zero_point``."""
-    with expected_warning():
-        made: Tensor = FROM_INTEGERS(integers, scale, zero_point)
+    made: Tensor = FROM_INTEGERS(integers, scale, zero_point)
     return made
 
 
-def per_channel(integers: Tensor, scales: Tensor, zero_points: Tensor, axis: int) -> Tensor:
-    """Return ``integers`` as a tensor that carries one scale and zero point for each channel."""
-    with expected_warning():
-        made: Tensor = _PER_CHANNEL(integers, scales.double(), zero_points.long(), axis)
+def per_channel(integers: Tensor, scales: Tensor, axis: int) -> Tensor:
+    """Return int8 ``integers`` as a tensor that carries one scale for each channel of ``axis``."""
+    none = torch.zeros(len(scales), dtype=torch.long)
+    made: Tensor = _PER_CHANNEL(integers, scales.double(), none, axis)
     return made
 
 
@@ -67,20 +57,18 @@ def signed(weight: Tensor, scale: Tensor) -> Tensor:
         weight: ``(out, in)``.
         scale: ``()`` for the whole, or ``(out,)``.
     """
-    with expected_warning():
-        if not scale.dim():
-            made: Tensor = QUANTIZE(weight, float(scale), 0, torch.qint8)
-        else:
-            none = torch.zeros(len(scale), dtype=torch.long)
-            made = _QUANTIZE_ROWS(weight, scale, none, 0, torch.qint8)
+    if not scale.dim():
+        made: Tensor = QUANTIZE(weight, float(scale), 0, torch.qint8)
+    else:
+        none = torch.zeros(len(scale), dtype=torch.long)
+        made = _QUANTIZE_ROWS(weight, scale, none, 0, torch.qint8)
     return made
 
 
 def rows(weight: Tensor, scales: Tensor, offsets: Tensor, bits: int) -> Tensor:
     """Return float ``weight`` quantized by row, with a float offset each, to 8 or 4 bits."""
     dtype = torch.quint8 if bits == 8 else torch.quint4x2
-    with expected_warning():
-        made: Tensor = _QUANTIZE_ROWS(weight, scales, offsets, 0, dtype)
+    made: Tensor = _QUANTIZE_ROWS(weight, scales, offsets, 0, dtype)
     return made
 
 
@@ -90,7 +78,7 @@ def packed_by(engine: str, prepack: Any, *args: Any) -> Any:
         before = torch.backends.quantized.engine
         torch.backends.quantized.engine = engine
         try:
-            with torch.no_grad(), expected_warning():
+            with torch.no_grad():
                 return prepack(*args)
         finally:
             torch.backends.quantized.engine = before

@@ -1,0 +1,26 @@
+"""What all families of torch's own kernels have in common."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from quantfx.backends.quantized_tensors import announce
+from quantfx.passes.editor import Editor
+from quantfx.passes.kernel_family import KernelFamily
+from quantfx.passes.packed import Packed
+
+
+class NativeFamily(KernelFamily):
+    """Kernels on tensors that carry their qparams."""
+
+    def prepare(self) -> None:
+        """Let torch give its warning about such tensors here."""
+        announce()
+
+
+def write_packed(
+    editor: Editor, packed: Packed, weight: Node, *others: Node | None, before: Node
+) -> Node:
+    """Write the packing of ``weight`` and what goes with it, under a name like the weight's."""
+    target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
+    return editor.call_module(target, packed, weight, *others, before=before, like=weight)
