@@ -32,7 +32,10 @@ class Geometry:
 
     @classmethod
     def of(cls, node: Node, kernel: tuple[int, ...]) -> Geometry:
-        """Return the geometry of the convolution ``node`` with a kernel of the given size."""
+        """Return the geometry of the convolution ``node`` with a kernel of the given size.
+
+        Padding ``same`` puts the odd one of a total ``extent - 1`` behind, as torch does.
+        """
         rank = len(kernel)
         dilation = _spread(argument_value(node, "dilation"), rank)
         given = argument_value(node, "padding")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from torch.fx import Node
 
+from quantfx.backends.conv_geometry import Geometry
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import Candidate
-from quantfx.patterns.schema import argument_value, resolve_op
+from quantfx.patterns.schema import resolve_op
 
 _PAD = resolve_op("aten.constant_pad_nd.default")
 _SLICE = resolve_op("aten.slice.Tensor")
@@ -32,6 +33,8 @@ class ConvShape:
         self._rank = self._weight.meta["val"].dim() - 2
         self._batched = candidate.quantized("input").meta["val"].dim() == self._rank + 2
         self._flat = self._rank == 1
+        kernel = tuple(int(size) for size in self._weight.meta["val"].shape[2:])
+        self._geometry = Geometry.of(self._node, kernel)
 
     def grown(self, x: Node) -> Node:
         """Return ``x`` with the dimensions that it lacks, of size 1."""
@@ -54,16 +57,14 @@ class ConvShape:
         flat = value.unsqueeze(2)
         return self._editor.shared_constant(name, flat, like=node, before=self._before)
 
-    def steps(self, name: str) -> list[Any]:
+    def steps(self, name: Literal["stride", "dilation"]) -> list[Any]:
         """Return stride or dilation for each of the kernel's dimensions."""
-        values = self._spread(argument_value(self._node, name))
+        values = list(getattr(self._geometry, name))
         return [1, *values] if self._flat else values
 
     def extents(self) -> list[int]:
         """Return the size of the dilated kernel in each of its dimensions."""
-        sizes = self._weight.meta["val"].shape[2:]
-        dilation = self._spread(argument_value(self._node, "dilation"))
-        values = [d * (size - 1) + 1 for d, size in zip(dilation, sizes, strict=True)]
+        values = list(self._geometry.extent)
         return [1, *values] if self._flat else values
 
     @property
@@ -72,20 +73,9 @@ class ConvShape:
         return int(self._weight.meta["val"].shape[1])
 
     def padding(self) -> list[Ends]:
-        """Return the padding at both ends of each of the kernel's dimensions.
-
-        ``same`` puts the odd one of a total ``extent - 1`` behind, as torch does.
-        """
-        given = argument_value(self._node, "padding")
-        if isinstance(given, str):
-            totals = [extent - 1 if given == "same" else 0 for extent in self.extents()]
-            return [(total // 2, total - total // 2) for total in totals]
-        values: list[Ends] = [(each, each) for each in self._spread(given)]
+        """Return the padding at both ends of each of the kernel's dimensions."""
+        values = list(self._geometry.padding)
         return [(0, 0), *values] if self._flat else values
-
-    def _spread(self, value: Any) -> list[Any]:
-        values = list(value) if isinstance(value, (list, tuple)) else [value]
-        return values * self._rank if len(values) == 1 else values
 
     def _call(self, op: Any, x: Node, axis: int) -> Node:
         return self._editor.call(op, (x, axis), like=self._node, before=self._before)

@@ -64,11 +64,7 @@ def is_prepack(node: Node) -> bool:
 def _keep(editor: Editor, node: Node) -> None:
     tensors = [each for each in node.args if isinstance(each, Node)]
     literals = node.args[len(tensors) :]
-    target = base = f"{tensors[0].target}_packed".replace(".", "_")
-    count = 0
-    while editor.has(target):
-        count += 1
-        target = f"{base}_{count}"
+    target = editor.free_name(f"{tensors[0].target}_packed".replace(".", "_"))
     packed = PackedWeight(str(overload(node)), tuple(literals))
     call = editor.call_module(target, packed, *tensors, after=node, like=node)
     carry_site(node, call)
