@@ -38,10 +38,15 @@ def get(
         known = list(_BACKENDS)
         raise QuantfxError(f"no backend '{name}'{did_you_mean(name, known)}; one of {known}")
     make = _BACKENDS[name]
-    known_options = list(inspect.signature(make).parameters)[1:]
+    known_options = options_of(name)
     for option in options:
         if option not in known_options:
             nearest = did_you_mean(option, known_options)
             raise QuantfxError(f"backend '{name}' has no option '{option}'{nearest}")
     backend = make(None if target is None else targets.get(target), **options)
     return backend.with_config(config)
+
+
+def options_of(name: str) -> tuple[str, ...]:
+    """Return what ``get`` takes for the backend called ``name`` beside target and config."""
+    return tuple(inspect.signature(_BACKENDS[name]).parameters)[1:]

@@ -221,7 +221,7 @@ class Backend:
         if float_dtype:
             pipeline = pipeline.replace(Lower.name, Lower(float_dtype))
         module = pipeline.run(quantized, self.context, instruments=instruments)
-        not_here = self._not_here
+        not_here = self.not_here
         if not_here:
             refuse_on_cpu(module, not_here)
         saturation = {each.saturates for each in self.kernels} if host().saturates else set()
@@ -248,7 +248,7 @@ class Backend:
         Raises:
             QuantfxError: the kernels cannot run on this machine.
         """
-        not_here = self._not_here
+        not_here = self.not_here
         if not_here:
             raise QuantfxError(not_here)
         before = Pipeline(self.lower_pipeline.upto(Lower.name).passes[:-1])
@@ -259,7 +259,7 @@ class Backend:
         return compare_sites(reference, lowered, args, kwargs)
 
     @property
-    def _not_here(self) -> str:
+    def not_here(self) -> str:
         """Why the kernels cannot run on this machine; empty if they can."""
         return next((each.not_here for each in self.kernels if each.not_here), "")
 

@@ -102,6 +102,7 @@ class CompiledModule:
         autocast: ``torch.bfloat16`` to compute in it between the int8 kernels; None to leave it to
             the caller's own ``torch.autocast``.
         cpp: Whether the code that calls the kernels is C++ instead of Python.
+        dynamic: Compile for free sizes at once, instead of when a second size comes.
 
     Attributes:
         kernels: Calls of lowered kernels in the graph compiled last, in its order.
@@ -113,10 +114,12 @@ class CompiledModule:
         autocast: torch.dtype | None = None,
         *,
         cpp: bool = False,
+        dynamic: bool | None = None,
     ) -> None:
         self._variants = module if isinstance(module, Variants) else Variants(module)
         self._autocast = autocast
         self._cpp = cpp
+        self._dynamic = dynamic
         self._static: dict[bool, StaticGraph | None] = {}
         self._dynamo: dict[bool, Callable[..., Any]] = {}
         self._lock = Lock()
@@ -162,7 +165,9 @@ class CompiledModule:
                 if not needs_settings(error):
                     raise
         else:
-            self._dynamo[mixed] = with_inductor(self._variants.module(mixed), is_compiling)
+            self._dynamo[mixed] = with_inductor(
+                self._variants.module(mixed), is_compiling, dynamic=self._dynamic
+            )
         with compiling(self._note_kernels, cpp_wrapper=self._cpp):
             return self._dynamo[mixed](*args, **kwargs)
 

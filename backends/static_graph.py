@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.backends.torch_internals import compile_graph
+from quantfx.backends.torch_internals import compile_last
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.clone import clone, recompile
 from quantfx.passes.graphs import all_graphs
@@ -46,7 +46,7 @@ class StaticGraph:
     """
 
     def __init__(self, module: GraphModule, forms: tuple[TensorForm, ...]) -> None:
-        self._module = module
+        self._module: GraphModule | None = module
         self._forms = forms
         self._run: Callable[..., Any] | None = None
 
@@ -66,11 +66,11 @@ class StaticGraph:
 
     def compile(self, args: tuple[Any, ...]) -> None:
         """Compile, under the settings in force; the inputs must fit."""
-        copy = clone(
-            self._module
-        )  # Inductor takes the calling convention off the graph it is given
+        assert self._module is not None, "it compiles once"
+        copy = clone(self._module)  # Inductor takes the calling convention off what it is given
         recompile(copy)
-        self._run = compile_graph(copy, list(args))
+        self._run = compile_last(copy, list(args))
+        self._module = None  # its weights are in the code now
 
     def __call__(self, *args: Any) -> Any:
         """Run what was compiled, for inputs that fit."""

@@ -59,11 +59,33 @@ def compile_graph(module: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
     return made  # type: ignore[no-any-return]
 
 
+def compile_last(module: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+    """Return Inductor's code for a graph that nothing else uses, as ``compile_graph``.
+
+    AOTAutograd keeps the module in what it returns, for the module's methods, and with it the
+    weights from which the kernels' own were packed: they are taken out here.
+
+    Args:
+        module: Has no tensors any more afterwards.
+        inputs: Positional, as many as it has placeholders.
+    """
+    made = compile_graph(module, inputs)
+    for each in module.modules():
+        for name in [
+            *dict(each.named_parameters(recurse=False)),
+            *dict(each.named_buffers(recurse=False)),
+        ]:
+            delattr(each, name)
+    return made
+
+
 class OutsideSettings(Exception):
     """Dynamo wants to compile while the settings are not those that the graph needs."""
 
 
-def with_inductor(module: GraphModule, ready: Callable[[], bool]) -> Callable[..., Any]:
+def with_inductor(
+    module: GraphModule, ready: Callable[[], bool], *, dynamic: bool | None = None
+) -> Callable[..., Any]:
     """Return ``module`` to be compiled by Inductor, whenever a call needs it and ``ready`` says so.
 
     Raises:
@@ -75,7 +97,7 @@ def with_inductor(module: GraphModule, ready: Callable[[], bool]) -> Callable[..
             raise OutsideSettings
         return compile_graph(graph, inputs)
 
-    compiled: Callable[..., Any] = torch.compile(module, backend=backend)
+    compiled: Callable[..., Any] = torch.compile(module, backend=backend, dynamic=dynamic)
     return compiled
 
 

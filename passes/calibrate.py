@@ -61,7 +61,7 @@ def calibrate(
     ):
         task = bar.add_task("calibrate", total=len(data) if isinstance(data, Sized) else None)
         for item in data:
-            args, kwargs = _arguments(item if input_fn is None else input_fn(item), count)
+            args, kwargs = batch_arguments(item if input_fn is None else input_fn(item), count)
             check(args, kwargs, count)
             with torch.no_grad():
                 prepared(*args, **kwargs)
@@ -91,7 +91,12 @@ def _calibrating(prepared: GraphModule) -> Generator[None]:
             module.training = True
 
 
-def _arguments(batch: Any, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def batch_arguments(batch: Any, index: int) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the positional and keyword arguments that a batch stands for.
+
+    Raises:
+        CalibrationError: it is none: names its type and ``index``.
+    """
     if isinstance(batch, Tensor):
         return (batch,), {}
     if isinstance(batch, (tuple, list)):

@@ -35,3 +35,19 @@ class ShareConflict(QuantfxError):
 
 class ContractError(QuantfxError):
     """Planned, annotated, converted and lowered sites are not the same."""
+
+
+class StaleWeightsError(QuantfxError):
+    """A model's weights were written to after int8 weights had been made of them."""
+
+
+class ModeError(QuantfxError):
+    """An int8 graph was called for gradients, which it has none of."""
+
+
+class OptionError(QuantfxError):
+    """An option of ``torch.compile`` that the backend does not have, or a wrong value of one."""
+
+
+class FileError(QuantfxError):
+    """A saved model cannot be written or read; names the file, what is wrong with it, the fix."""

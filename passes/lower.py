@@ -57,7 +57,7 @@ class Lower(Pass):
             raise PipelineError(f"{self.name} needs a recipe and kernels: run it with Context(...)")
         for family in context.kernels:
             family.prepare()
-        matcher = _matcher(context.recipe)
+        matcher = lowering_matcher(context.recipe)
         remarks: list[Remark] = []
         lowered = 0
         for path, graph_module in all_graphs(module):
@@ -76,7 +76,8 @@ class Lower(Pass):
         return torch.bfloat16 if self.float_dtype else None
 
 
-def _matcher(recipe: Recipe) -> Matcher:
+def lowering_matcher(recipe: Recipe) -> Matcher:
+    """Return what finds the templates of kernels, with q and dq on their edges, in a q/dq graph."""
     templates = [
         quantized_edges(template, recipe)
         for template in recipe.patterns.templates

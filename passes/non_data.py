@@ -16,6 +16,13 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.boundary import Place
 from quantfx.passes.graphs import all_graphs, attribute
 
+_NON_DATA = "quantfx_non_data"
+
+
+def mark_non_data(node: Node) -> None:
+    """Note that the placeholder ``node`` is a stored tensor, not something the model is asked."""
+    node.meta[_NON_DATA] = True
+
 
 def data_nodes(module: GraphModule, outer: Mapping[Node, Place]) -> set[Node]:
     """Return the nodes, of all graphs of ``module``, that carry data.
@@ -42,6 +49,8 @@ def _carries(
     if node.op == "placeholder":
         if node in outer:
             return outer[node][1] in found
+        if node.meta.get(_NON_DATA, False):
+            return False
         # A loop's carried values have no operand on record: they count as data.
         return path != "" or _is_float(node)
     if node.op == "get_attr":

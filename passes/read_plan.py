@@ -1,0 +1,74 @@
+"""Find what is quantized in a q/dq graph that carries no annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.canonical_order import op_name
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.lower import lowering_matcher
+from quantfx.passes.qdq import dequantizes
+from quantfx.patterns.matcher import Matcher
+from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+
+
+@dataclass(frozen=True)
+class ReadPlan(Pass):
+    """Annotate ``conv2d(dq(x), dq(w))`` in a graph of another quantizer, or traced anew.
+
+    Planned is what a template of a kernel matches, q and dq on its edges included, and beyond that
+    every operator that reads a dequantized weight and a dequantized activation: one that no
+    template takes is to be reported, not passed over.
+    """
+
+    name: ClassVar[str] = "read-plan"
+    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Annotate anchors; those that carry an annotation keep it."""
+        if context.recipe is None:
+            raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
+        matcher = lowering_matcher(context.recipe)
+        count = 0
+        for _, graph_module in all_graphs(module):
+            claimed = {n for n in graph_module.graph.nodes if annotation_of(n) is not None}
+            for node, annotation in _planned(matcher, graph_module, claimed):
+                set_annotation(node, annotation)
+                count += 1
+        return PassResult(count > 0, stats={"planned": count})
+
+
+def _planned(
+    matcher: Matcher, module: GraphModule, claimed: set[Node]
+) -> Iterator[tuple[Node, Annotation]]:
+    for match in matcher.run(module.graph, claimed):
+        template = match.template
+        claimed.update(match.nodes.values())
+        yield (
+            match.anchor,
+            Annotation(
+                match.label,
+                match.anchor.name,
+                op_name(match.anchor),
+                template.kernel,
+                template.reach,
+                mode=template.mode,
+            ),
+        )
+    for node in module.graph.nodes:
+        if node not in claimed and _is_quantized_layer(node):
+            yield node, Annotation("", node.name, op_name(node), "", "kernel")
+
+
+def _is_quantized_layer(node: Node) -> bool:
+    if not is_aten_call(node) or not {"input", "weight"} <= arguments(overload(node)).keys():
+        return False
+    given = (argument_value(node, name) for name in ("input", "weight"))
+    return all(isinstance(each, Node) and dequantizes(each) for each in given)

@@ -1,0 +1,182 @@
+"""Quantize a model as it is used: observe its first calls, then run it in int8."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from threading import RLock
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from quantfx.backends.backend import Backend
+from quantfx.dynamo.compile_frame import Plan, compile_frame
+from quantfx.dynamo.compile_report import CompileReport
+from quantfx.dynamo.compile_state import CompileState
+from quantfx.dynamo.internals import BackendCompilerFailed, require_internals
+from quantfx.dynamo.options import Options
+from quantfx.passes.config import Given
+from quantfx.passes.errors import CalibrationError, OptionError
+from quantfx.patterns.errors import QuantfxError
+from quantfx.result import choose_backend
+
+State = Literal["observing", "int8"]
+
+
+class AutoQuantized(nn.Module):
+    """A model that observes its first calls, in float, and then runs in int8.
+
+    Both phases are a ``torch.compile`` of the same model, so that int8 graphs are lowered where
+    Dynamo guards what they depend on: graph breaks, dynamic sizes and new shapes work as they do
+    for any compiled model.
+
+    Args:
+        model: In eval mode; not changed. It is this module's only submodule.
+        backend: What quantizes.
+        batches: Calls to observe.
+        options: As of ``quantfx.auto``.
+        compile_options: As of ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        backend: Backend,
+        batches: int,
+        options: Options,
+        compile_options: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self._backend = backend
+        self._batches = batches
+        self._options = options
+        self._compile_options = compile_options
+        self._lock = RLock()
+        self._int8: Callable[..., Any] | None = None
+        self._observe = self._compiled(Plan(backend, options, math.inf))
+        self.train(model.training)
+
+    @property
+    def state(self) -> State:
+        """``observing``, in float, or ``int8``."""
+        return "observing" if self._int8 is None else "int8"
+
+    @property
+    def observed(self) -> int:
+        """Calls observed so far, of the graph that saw the most."""
+        return max((each.count for each in self._options.state.calibrations), default=0)
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the model.
+
+        Raises:
+            CalibrationError: a call that is observed holds NaN, or an int8 call takes a path that
+                no observed call took.
+            StaleWeightsError: a weight was written to since conversion.
+            QuantfxError: the model cannot be quantized as asked.
+        """
+        run = self._phase() if self._int8 is None else self._int8
+        try:
+            return run(*args, **kwargs)
+        except BackendCompilerFailed as error:
+            inner = error.inner_exception
+            if isinstance(inner, QuantfxError):
+                raise inner from None  # ours, without the frames of Dynamo around it
+            raise
+
+    def convert(self) -> AutoQuantized:
+        """Run in int8 from the next call on, however many calls were observed; return itself.
+
+        Called again, it takes the weights as they are now, with the ranges that were observed.
+
+        Raises:
+            CalibrationError: no call was observed, and the config needs ranges.
+        """
+        with self._lock:
+            needed = any(each.needs_data for each in self._options.state.calibrations)
+            if needed and not self.observed:
+                raise CalibrationError("no call was observed: call the model with data first")
+            self._options.state.start_again()
+            plan = Plan(self._backend, self._options, 0, observed_only=True)
+            self._int8 = self._compiled(plan)
+        return self
+
+    def release_float_weights(self) -> int:
+        """Give back the memory of float weights that only int8 code stands for; return the bytes.
+
+        For good, see ``CompileState.release_float_weights``: call it once every kind of input was
+        seen in int8.
+
+        Raises:
+            QuantfxError: the model is still observed.
+        """
+        return self._options.state.release_float_weights()
+
+    def report(self) -> CompileReport:
+        """Return what became of each graph of the model; of each operator, once it is int8."""
+        return self._options.state.report()
+
+    def _phase(self) -> Callable[..., Any]:
+        """Return what runs a call, after becoming int8 if enough calls were observed."""
+        with self._lock:
+            if self._int8 is None and self._is_ready():
+                self.convert()
+            return self._observe if self._int8 is None else self._int8
+
+    def _is_ready(self) -> bool:
+        known = self._options.state.calibrations
+        if not known:
+            return False
+        return self.observed >= self._batches or not any(each.needs_data for each in known)
+
+    def _compiled(self, plan: Plan) -> Callable[..., Any]:
+        compiler: Any = partial(compile_frame, plan=plan)
+        compile_model: Any = torch.compile  # torch 2.13 declares no isolate_recompiles
+        compiled = compile_model(
+            self.model, backend=compiler, isolate_recompiles=True, **self._compile_options
+        )
+        # Not the module itself, which would become a submodule with a second copy of each name.
+        forward: Callable[..., Any] = compiled.forward
+        return forward
+
+
+def auto(
+    model: nn.Module,
+    *,
+    backend: str | Backend = "x86",
+    calibration_batches: int = 8,
+    config: Given | None = None,
+    strict: bool = True,
+    dynamic: bool | None = None,
+    fullgraph: bool = False,
+    check_weights: bool = True,
+) -> AutoQuantized:
+    """Return ``model`` as a module that quantizes itself: for models that export rejects, too.
+
+    The first calls compute in float, to the bit what the model computes, and are observed. Then it
+    is converted, lowered and compiled for int8, graph by graph where Dynamo breaks it.
+
+    Args:
+        model: In eval mode; not changed. It is computed in float as long as it is in training mode.
+        backend: A name, which means the backend for this host, or a backend.
+        calibration_batches: How many calls to observe.
+        config: What is quantized how, as for ``quantize``.
+        strict: Raise where the contract does not hold; else warn.
+        dynamic: As for ``torch.compile``.
+        fullgraph: As for ``torch.compile``.
+        check_weights: Refuse calls after weights were written to.
+
+    Raises:
+        OptionError: ``calibration_batches`` is no number of calls.
+        QuantfxError: the backend or config does not exist, or the backend cannot run here.
+    """
+    require_internals()
+    if isinstance(calibration_batches, bool) or calibration_batches < 0:
+        raise OptionError(f"calibration_batches={calibration_batches}: not a number of calls")
+    chosen = choose_backend(backend, config)
+    options = Options(strict=strict, check_weights=check_weights, state=CompileState())
+    compile_options = {"dynamic": dynamic, "fullgraph": fullgraph}
+    return AutoQuantized(model, chosen, calibration_batches, options, compile_options)

@@ -1,0 +1,117 @@
+"""Weights that a compiled graph holds as constants: whether they still are what it was made of."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from quantfx.passes.errors import StaleWeightsError
+
+
+class BoundWeights:
+    """The model's own tensors, by name and by identity, and what they were when they were read.
+
+    They are referred to weakly: that a graph was compiled keeps no model alive.
+
+    Args:
+        tensors: Dotted name and tensor of each.
+        counters: Likewise, of what is written to whenever some of them are. The running statistics
+            of a batch norm count no writes themselves: its operator does not say that it writes.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[tuple[str, Tensor]],
+        counters: Sequence[tuple[str, Tensor]] = (),
+    ) -> None:
+        self.names = tuple(name for name, _ in (*tensors, *counters))
+        self._stamped = [
+            (weakref.ref(tensor), _no_version if tensor.is_inference() else _version)
+            for _, tensor in (*tensors, *counters)
+        ]
+        self._count = len(tensors)
+        self._stamps = self._current()
+
+    def copy(self) -> BoundWeights:
+        """Return the same tensors, to be noted independently."""
+        pairs = self._existing()
+        return BoundWeights(pairs[: self._count], pairs[self._count :])
+
+    def are(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether these are the very tensors."""
+        return len(tensors) == self._count and all(
+            reference() is tensor
+            for (reference, _), tensor in zip(self._stamped, tensors, strict=False)
+        )
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """Names of those that were written to, or given other storage, since ``note``.
+
+        Writes to what ``.data`` returns are not seen.
+        """
+        now = self._current()
+        if now == self._stamps:
+            return ()
+        pairs = zip(self.names, now, self._stamps, strict=True)
+        return tuple(name for name, new, old in pairs if new != old)
+
+    def note(self) -> None:
+        """Take the tensors as they are now for what they should be."""
+        self._stamps = self._current()
+
+    def require_unchanged(self, remedy: str) -> None:
+        """Check that the graph still computes with what the model holds.
+
+        Args:
+            remedy: What to do, for the message.
+
+        Raises:
+            StaleWeightsError: a tensor was written to since ``note``; names it.
+        """
+        if self._current() == self._stamps:
+            return
+        first, *others = self.changed
+        more = f" and {len(others)} more" if others else ""
+        raise StaleWeightsError(
+            f"{first}{more} changed since the model was converted to int8, whose weights are "
+            f"those of before: {remedy}"
+        )
+
+    @property
+    def tensors(self) -> list[tuple[str, Tensor]]:
+        """Name and tensor of each.
+
+        Raises:
+            StaleWeightsError: one does not exist any more.
+        """
+        return self._existing()[: self._count]
+
+    def _existing(self) -> list[tuple[str, Tensor]]:
+        found: list[tuple[str, Tensor]] = []
+        for name, (reference, _) in zip(self.names, self._stamped, strict=True):
+            tensor = reference()
+            if tensor is None:
+                raise StaleWeightsError(f"{name} does not exist any more")
+            found.append((name, tensor))
+        return found
+
+    def _current(self) -> list[tuple[int, int]]:
+        # Called before each int8 call, so written for speed.
+        return [
+            _GONE if (tensor := reference()) is None else (versions(tensor), tensor.data_ptr())
+            for reference, versions in self._stamped
+        ]
+
+
+_GONE = (-1, -1)
+
+
+def _version(tensor: Tensor) -> int:
+    return tensor._version
+
+
+def _no_version(_: Tensor) -> int:
+    return 0  # tensors made in inference mode count no writes

@@ -1,0 +1,157 @@
+"""The observers of one graph, and how many calls they have seen."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from threading import RLock
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from quantfx.backends.backend import Backend
+from quantfx.dynamo.bound_weights import BoundWeights
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.canonical_order import module_scope
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.observer import Observer
+
+
+class Calibration:
+    """What was observed in one Python frame with one set of weights.
+
+    Dynamo makes a graph of its own for other shapes; such graphs share their observers here, so
+    that whichever runs, all learn from it. A frame that goes on behind a graph break is another
+    frame, and a module that is used twice has two sites in a graph.
+
+    Args:
+        backend: What prepared the graph.
+        code: The frame's code.
+        weights: The constants of the graph.
+        prepared: The first such graph, with observers.
+
+    Attributes:
+        count: Calls observed.
+        lock: Held while observing and converting.
+    """
+
+    def __init__(
+        self, backend: Backend, code: CodeType, weights: BoundWeights, prepared: GraphModule
+    ) -> None:
+        self.backend = backend
+        self.code = code
+        self.weights = weights
+        self.count = 0
+        self.lock = RLock()
+        self._signature = _signature(prepared)
+        self._observers = [module for _, _, module in _observing(prepared)]
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether some observer has to see a call before its range is known."""
+        recording = (each for each in self._observers if isinstance(each, Observer))
+        return any(not each.frozen for each in recording)
+
+    def share(self, prepared: GraphModule) -> bool:
+        """Give ``prepared`` the observers that are here; False if it observes other sites."""
+        if _signature(prepared) != self._signature:
+            return False
+        for (owner, node, own), known in zip(_observing(prepared), self._observers, strict=True):
+            if not _is_constant(own):
+                setattr(owner, str(node.target), known)
+        return True
+
+    def restart(self, prepared: GraphModule) -> None:
+        """Forget what was seen: the weights are others now, and so is ``prepared``."""
+        self.count = 0
+        self.weights.note()
+        self._observers = [module for _, _, module in _observing(prepared)]
+
+    def observe(self, prepared: GraphModule, args: Sequence[Any]) -> None:
+        """Run one call through observers, without gradients, autocast or a trace of it elsewhere.
+
+        Args:
+            prepared: Shares these observers.
+            args: Its inputs; those that it writes to must be copies.
+
+        Raises:
+            CalibrationError: a tensor on the way is NaN or infinite; nothing was recorded.
+        """
+        with (
+            self.lock,
+            _unless_it_fails(self._observers),
+            torch.no_grad(),
+            torch.autocast("cpu", enabled=False),
+            torch.random.fork_rng(devices=[]),
+        ):
+            prepared(*args)
+            self.count += 1
+
+
+def require_finite(names: Sequence[str], args: Sequence[Any], call: int) -> None:
+    """Refuse inputs that hold NaN or infinity.
+
+    Raises:
+        CalibrationError: names the input.
+    """
+    for name, value in zip(names, args, strict=True):
+        floating = isinstance(value, Tensor) and value.is_floating_point()
+        if floating and not bool(torch.isfinite(value).all()):
+            raise CalibrationError(
+                f"call {call} of calibration: input '{name}' holds NaN or infinity; it was not "
+                "observed"
+            )
+
+
+@contextmanager
+def _unless_it_fails(observers: list[nn.Module]) -> Generator[None]:
+    """Put the observers back to what they were if the block raises."""
+    # What refers to an observer goes on referring to that one, not to a copy.
+    shared: dict[int, Any] = {id(each): each for each in observers}
+    saved = copy.deepcopy([vars(each) for each in observers], shared)
+    try:
+        yield
+    except BaseException:
+        for observer, state in zip(observers, saved, strict=True):
+            vars(observer).update(state)
+        raise
+
+
+def _observing(module: GraphModule) -> list[tuple[GraphModule, Node, nn.Module]]:
+    """Return the calls of observers, in graph order."""
+    found: list[tuple[GraphModule, Node, nn.Module]] = []
+    for _, graph_module in all_graphs(module):
+        for node in graph_module.graph.find_nodes(op="call_module", sort=True):
+            called = attribute(graph_module, str(node.target))
+            if isinstance(called, nn.Module):
+                found.append((graph_module, node, called))
+    return found
+
+
+def _is_constant(observer: nn.Module) -> bool:
+    return isinstance(observer, Observer) and observer.frozen
+
+
+def _signature(prepared: GraphModule) -> tuple[object, ...]:
+    """Return what is observed, where, and by which observer, free of names and of shapes."""
+    first: dict[int, int] = {}
+    rows: list[object] = []
+    for _, node, observer in _observing(prepared):
+        group = first.setdefault(id(observer), len(rows))
+        producer = node.all_input_nodes[0]
+        readers = sorted(_reads(user) for user in node.users)
+        rows.append((group, getattr(observer, "spec", None), _reads(producer), tuple(readers)))
+    return tuple(rows)
+
+
+def _reads(node: Node) -> tuple[str, str, str]:
+    annotation = annotation_of(node)
+    kind = "" if annotation is None else annotation.template
+    # A constant counts by its name, which is that of the user's parameter; inputs have none.
+    target = "" if node.op == "placeholder" else str(node.target)
+    return (target, module_scope(node), kind)

@@ -1,0 +1,134 @@
+"""What a quantizing backend does with one graph that Dynamo hands it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
+from quantfx.dynamo.compile_report import GraphRecord
+from quantfx.dynamo.explicit import observe_data
+from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
+from quantfx.dynamo.internals import current_frame
+from quantfx.dynamo.online_graph import OnlineGraph
+from quantfx.dynamo.options import Options
+from quantfx.passes.contract import planned_matches, skipped
+from quantfx.passes.errors import CalibrationError, CaptureError
+from quantfx.passes.report import make_report
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the graphs of one ``torch.compile`` are quantized.
+
+    Attributes:
+        backend: The backend.
+        options: As read.
+        batches: Calls to observe before a graph becomes int8; infinite to only observe.
+        observed_only: Refuse graphs that were never observed, instead of observing them.
+    """
+
+    backend: Backend
+    options: Options
+    batches: float
+    observed_only: bool = False
+
+
+def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Callable[..., Any]:
+    """Return what to call in the place of ``module``.
+
+    Args:
+        module: Dynamo's graph; not changed.
+        inputs: As Dynamo hands them.
+        plan: What to do with it.
+
+    Raises:
+        QuantfxError: the graph cannot be captured, calibrated or lowered, unless the options are
+            not strict and it can stay float; or this machine has no such kernels.
+    """
+    refused = plan.backend.not_here
+    if refused:
+        raise QuantfxError(
+            f"torch.compile for '{plan.backend.name}' cannot run on this machine: {refused}. What "
+            "can be done here: quantfx.quantize(model, inputs, backend="
+            f"'{plan.backend.name}').quantized, a q/dq graph that runs in float"
+        )
+    try:
+        captured = capture_frame(module, inputs)
+    except CaptureError as error:
+        if plan.options.strict:
+            raise
+        record = plan.options.state.record(current_frame().where)
+        return _stay_float(module.forward, record, str(error), warn=True)
+    record = plan.options.state.record(captured.frame.where)
+    if captured.training:
+        plan.options.state.add_float(captured.weights)
+        reason = f"{captured.training}: it computes in float; call model.eval() for int8"
+        return _stay_float(module.forward, record, reason, warn=True)
+    prepared = plan.backend.prepare(captured.graph, strict=False)
+    if not planned_matches(prepared):
+        plan.options.state.add_float(captured.weights)
+        return _nothing_planned(captured, prepared, plan.backend, record)
+    calibration, known = plan.options.state.calibration(
+        plan.backend, captured.frame.code, captured.weights, prepared
+    )
+    graph = OnlineGraph(
+        captured,
+        prepared,
+        calibration,
+        record,
+        batches=plan.batches,
+        strict=plan.options.strict,
+        check_weights=plan.options.check_weights,
+    )
+    if plan.options.calibration is not None and not known:
+        observe_data(captured, prepared, calibration, plan.options)
+    if plan.observed_only and calibration.needs_data and not calibration.count:
+        plan.options.state.add_float(captured.weights)
+        return _never_observed(captured, record, strict=plan.options.strict)
+    plan.options.state.add_graph(graph)
+    if graph.is_ready:
+        graph.convert_here(inputs)
+    return graph
+
+
+def _never_observed(
+    captured: FrameGraph, record: GraphRecord, *, strict: bool
+) -> Callable[..., Any]:
+    reason = "it never ran while calls were observed"
+    if strict:
+        raise CalibrationError(
+            f"the graph of {captured.frame.where} has no ranges: {reason}. Observe a call that "
+            "takes this path, or let it stay float with strict=False"
+        )
+    return _stay_float(captured.run, record, reason, warn=True)
+
+
+def _nothing_planned(
+    captured: FrameGraph, prepared: GraphModule, backend: Backend, record: GraphRecord
+) -> Callable[..., Any]:
+    """Let a graph be float in which no template matches; warn if it has what templates mention."""
+    target = backend.target.name if backend.target else "any"
+    record.report = make_report(
+        captured.graph, prepared, backend.recipe, target, backend.policy, (), backend.unverified
+    )
+    missed = skipped(prepared, backend.recipe)
+    reason = "nothing to quantize"
+    if missed:
+        reason += f": {missed[0].node} ({missed[0].op}): {missed[0].message}"
+    return _stay_float(captured.run, record, reason, warn=bool(missed))
+
+
+def _stay_float(
+    run: Callable[..., Any], record: GraphRecord, reason: str, *, warn: bool
+) -> Callable[..., Any]:
+    record.phase = "float"
+    record.reason = reason
+    if warn:
+        warnings.warn(f"{record.where} stays float: {reason}", QuantfxWarning, stacklevel=5)
+    return run

@@ -1,0 +1,138 @@
+"""What ``torch.compile`` knows of a model: its graphs, and what was observed in them."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from threading import RLock
+from types import CodeType
+
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
+from quantfx.dynamo.bound_weights import BoundWeights
+from quantfx.dynamo.calibration import Calibration
+from quantfx.dynamo.compile_report import CompileReport, GraphRecord
+from quantfx.dynamo.online_graph import OnlineGraph
+from quantfx.dynamo.release_weights import release_weights
+from quantfx.patterns.errors import QuantfxError
+
+
+@dataclass(eq=False)
+class CompileState:
+    """What ``torch.compile`` knows of a model: pass one as option ``state`` to look at it.
+
+    ``torch.compile`` compares options, so a state is equal to itself only. Without one, backends
+    remember what was observed for as long as compiled code uses it.
+
+    Attributes:
+        records: Every graph so far.
+    """
+
+    records: list[GraphRecord] = field(default_factory=list[GraphRecord])
+    _calibrations: list[Calibration] = field(default_factory=list[Calibration])
+    _graphs: weakref.WeakSet[OnlineGraph] = field(default_factory=weakref.WeakSet[OnlineGraph])
+    _float: list[BoundWeights] = field(default_factory=list[BoundWeights])
+    _lock: RLock = field(default_factory=RLock)
+
+    def report(self) -> CompileReport:
+        """Return the account of every graph."""
+        return CompileReport(tuple(self.records))
+
+    @property
+    def calibrations(self) -> tuple[Calibration, ...]:
+        """What is observed, graph by graph."""
+        return tuple(self._known())
+
+    def record(self, where: str) -> GraphRecord:
+        """Return a new record."""
+        record = GraphRecord(where)
+        self.records.append(record)
+        return record
+
+    def add_graph(self, graph: OnlineGraph) -> None:
+        """Note a graph that is int8 or will be."""
+        self._graphs.add(graph)
+
+    def add_float(self, weights: BoundWeights) -> None:
+        """Note what a graph reads that stays float."""
+        self._float.append(weights)
+
+    def start_again(self) -> None:
+        """Forget the graphs, which are about to be made anew, but nothing that was observed."""
+        with self._lock:
+            for graph in list(self._graphs):
+                graph.stop()
+            self._graphs.clear()
+            self._float.clear()
+            self.records.clear()
+
+    def release_float_weights(self) -> int:
+        """Give back the memory of float weights that no graph reads any more; return the bytes.
+
+        For good: the model cannot compute in float afterwards, nor be saved or converted anew, and
+        inputs of a form that was not compiled for by now are refused. So call it once every kind
+        of input was seen. Weights that the model reads outside of compiled graphs must not be
+        among them; reading one raises torch's error about storage without data.
+
+        Raises:
+            QuantfxError: a graph is still observed, or none is int8.
+        """
+        with self._lock:
+            waiting = [graph.where for graph in self._graphs if graph.storages is None]
+            if waiting or not self._graphs:
+                what = f"{waiting[0]} is still observed" if waiting else "no graph is int8"
+                raise QuantfxError(
+                    f"float weights cannot be released: {what}. Call the model until report() "
+                    "says int8"
+                )
+            needed = {address for graph in self._graphs for address in graph.storages or ()}
+            for weights in self._float:
+                needed |= {t.untyped_storage().data_ptr() for _, t in weights.tensors}
+            return release_weights([graph.weights for graph in self._graphs], needed)
+
+    def calibration(
+        self, backend: Backend, code: CodeType, weights: BoundWeights, prepared: GraphModule
+    ) -> tuple[Calibration, bool]:
+        """Return what is observed of a graph, and whether it was there already.
+
+        Args:
+            backend: What prepared it.
+            code: Of its frame.
+            weights: Its constants.
+            prepared: The graph with observers; gets those that are there.
+        """
+        tensors = [tensor for _, tensor in weights.tensors]
+        with self._lock:
+            for known in self._known():
+                same = known.code is code and known.weights.are(tensors)
+                if same and known.backend == backend and known.share(prepared):
+                    return known, True
+            made = Calibration(backend, code, weights.copy(), prepared)
+            self._remember(made)
+            return made, False
+
+    def _known(self) -> Sequence[Calibration]:
+        return self._calibrations
+
+    def _remember(self, calibration: Calibration) -> None:
+        self._calibrations.append(calibration)
+
+
+@dataclass(eq=False)
+class SharedState(CompileState):
+    """What all models have that are compiled without a state: it keeps nothing alive."""
+
+    _weak: list[weakref.ref[Calibration]] = field(default_factory=list[weakref.ref[Calibration]])
+
+    def record(self, where: str) -> GraphRecord:
+        """Return a record that nobody will ask for."""
+        return GraphRecord(where)
+
+    def _known(self) -> Sequence[Calibration]:
+        self._weak = [each for each in self._weak if each() is not None]
+        return [known for each in self._weak if (known := each()) is not None]
+
+    def _remember(self, calibration: Calibration) -> None:
+        self._weak.append(weakref.ref(calibration))

@@ -1,0 +1,111 @@
+"""Calibration data that comes with the options: observed before the first call."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping
+from itertools import takewhile
+from types import CodeType, FunctionType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from quantfx.dynamo.calibration import Calibration, require_finite
+from quantfx.dynamo.frame_graph import FrameGraph
+from quantfx.dynamo.options import Options
+from quantfx.passes.calibrate import batch_arguments
+from quantfx.passes.errors import CalibrationError
+
+_OTHERWISE = (
+    "observe calls with options={'calibration_batches': N}, or use quantfx.auto(model), or "
+    "torch.compile(..., fullgraph=True) to see what breaks the graph"
+)
+
+
+def observe_data(
+    captured: FrameGraph, prepared: GraphModule, calibration: Calibration, options: Options
+) -> None:
+    """Run every batch of the options' data through the observers.
+
+    A batch is what the model's own ``forward`` takes; what the graph takes is found by evaluating
+    where Dynamo says that each of its inputs comes from.
+
+    Raises:
+        CalibrationError: the model is several graphs, of which this is an inner one; there is no
+            batch; or one does not fit the model or holds NaN.
+    """
+    frame = captured.frame
+    if frame.resumes or not frame.outermost:
+        raise CalibrationError(
+            f"calibration data is for models that are one graph, and {frame.where} takes values "
+            f"computed by another part of the model: {_OTHERWISE}"
+        )
+    data: Iterable[Any] = options.calibration or ()
+    for index, item in enumerate(data):
+        given = item if options.input_fn is None else options.input_fn(item)
+        args, kwargs = batch_arguments(given, index)
+        values = _bound(frame.code, frame.values, args, kwargs, index)
+        inputs = [
+            _evaluated(captured, position, values, index)
+            for position in range(len(captured.inputs))
+        ]
+        require_finite(captured.names, inputs, index + 1)
+        calibration.observe(prepared, inputs)
+    if calibration.count == 0:
+        raise CalibrationError("option 'calibration' gave 0 batches")
+
+
+def _bound(
+    code: CodeType,
+    values: Mapping[str, Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    index: int,
+) -> dict[str, Any]:
+    """Return the local variables that a call with these arguments starts with."""
+    signature = inspect.signature(FunctionType(code, {}))
+    names = list(signature.parameters)
+    # Modules are no part of a batch; ``forward`` has its own as the first parameter.
+    modules = list(takewhile(lambda name: isinstance(values.get(name), nn.Module), names))
+    args = (*(values[name] for name in modules), *args)
+    try:
+        bound = signature.bind_partial(*args, **kwargs)
+    except TypeError as error:
+        raise CalibrationError(
+            f"batch {index} does not fit {code.co_name}({', '.join(names)}): {error}. A loader of "
+            "(input, label) pairs takes option input_fn=lambda batch: batch[0]"
+        ) from None
+    # What the batch does not give must not come from the call that is being compiled.
+    others = {name: value for name, value in values.items() if name not in names}
+    return {**others, **bound.arguments}
+
+
+def _evaluated(captured: FrameGraph, position: int, values: Mapping[str, Any], index: int) -> Any:
+    source = captured.sources[position]
+    name = captured.names[position]
+    try:
+        value = source.evaluate(values, captured.frame.scope)
+    except LookupError as error:
+        raise CalibrationError(f"batch {index} has no '{name}' ({error})") from error
+    expected = source.node.meta.get("example_value")
+    if isinstance(expected, Tensor):
+        _check(value, expected, name, index)
+    return value
+
+
+def _check(value: object, expected: Tensor, name: str, index: int) -> None:
+    if not isinstance(value, Tensor):
+        raise CalibrationError(
+            f"batch {index}: input '{name}' is a {type(value).__name__}, not a tensor"
+        )
+    fits = value.dtype == expected.dtype and value.dim() == expected.dim()
+    if fits:
+        sizes = zip(expected.shape, value.shape, strict=True)
+        fits = all(not isinstance(size, int) or size == actual for size, actual in sizes)
+    if not fits:
+        raise CalibrationError(
+            f"batch {index}: input '{name}' is {value.dtype} of shape {list(value.shape)}, and the "
+            f"model is compiled for {expected.dtype} of {[str(s) for s in expected.shape]}; free "
+            "a size with torch.compile(..., dynamic=True)"
+        )

@@ -1,0 +1,317 @@
+"""A graph of Dynamo's as one that the passes take: ATen operators, weights as constants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from quantfx.dynamo.bound_weights import BoundWeights
+from quantfx.dynamo.internals import (
+    SWITCHES_GRADIENTS,
+    Frame,
+    GraphInput,
+    current_frame,
+    graph_inputs,
+    guard_identity,
+    guard_mode,
+    owner_of,
+    specialize_floats,
+    trace,
+)
+from quantfx.dynamo.release_weights import is_released
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.canonicalize import CANONICALIZE
+from quantfx.passes.clone import clone, detached, recompile, set_tensor
+from quantfx.passes.editor import Editor
+from quantfx.passes.errors import CaptureError
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.non_data import mark_non_data
+from quantfx.passes.pass_record import set_facts
+from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.schema import arguments, is_aten_call, overload, resolve_op
+
+# Where operators read what belongs to a layer. A buffer that stands elsewhere, such as a cache or
+# a running mean of the user's own, may be another object in each call.
+_LAYER_ARGUMENTS = frozenset(
+    {"weight", "bias", "running_mean", "running_var", "params", "weight_scale", "scales"}
+)
+_SYM_SIZE = resolve_op("aten.sym_size.int")
+_BATCH_NORM = resolve_op("aten.batch_norm.default")
+_DROPOUTS = tuple(
+    resolve_op(f"aten.{name}.default")
+    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
+)
+_STEP = re.compile(
+    r"\._modules\['([^']+)'\]|\._(?:parameters|buffers)\['([^']+)'\]|\.(\w+)|\[(\d+)\]"
+)
+_ROOT = re.compile(r"^(?:[LG]\['[^']*'\])")
+
+
+@dataclass(frozen=True)
+class FrameGraph:
+    """One graph that Dynamo found in a model, captured.
+
+    Attributes:
+        frame: The Python frame it is of.
+        graph: Canonical; weights and buffers of layers are constants under their dotted names.
+        run: Dynamo's own graph, which computes exactly what the model does; takes all inputs.
+        inputs: Those of Dynamo's inputs, by position, that ``graph`` takes.
+        sources: Where they come from, e.g. ``L['x']``.
+        written: Positions of inputs that the graph writes to.
+        weights: What became constants.
+        training: Why it is a graph for training; empty if it is not.
+    """
+
+    frame: Frame
+    graph: GraphModule
+    run: Callable[..., Any]
+    inputs: tuple[int, ...]
+    sources: tuple[GraphInput, ...]
+    written: frozenset[int]
+    weights: BoundWeights
+    training: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What messages call the inputs of ``graph``."""
+        return tuple(_readable(each.source) or each.node.name for each in self.sources)
+
+
+def capture_frame(
+    module: GraphModule, inputs: Sequence[Any], *, all_static: bool = False
+) -> FrameGraph:
+    """Capture a graph in a running ``torch.compile``.
+
+    Dynamo passes parameters and buffers as inputs and shares the compiled graph between instances
+    of a class. What becomes a constant here is guarded by identity, so that another instance, and
+    a parameter that was replaced, compile graphs of their own; modules that own one are guarded by
+    their mode.
+
+    Args:
+        module: As Dynamo hands it to a backend; not changed.
+        inputs: As Dynamo hands them, the model's own tensors among them.
+        all_static: Make every tensor of a module's a constant, not only those of layers.
+
+    Raises:
+        CaptureError: the graph cannot be expressed in ATen operators.
+    """
+    frame = current_frame()
+    specialize_floats(module)
+    sources = graph_inputs(module)
+    try:
+        traced = trace(module)
+    except Exception as error:  # any kind means that this graph cannot be traced
+        reason = str(error).strip().split("\n")[0]
+        raise CaptureError(
+            f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
+        ) from error
+    _drop_gradient_modes(traced)
+    placeholders = list(traced.graph.find_nodes(op="placeholder"))
+    overwritten_nodes = set(overwritten(traced.graph))
+    written = {i for i, node in enumerate(placeholders) if node in overwritten_nodes}
+    bound = [
+        index
+        for index, (source, node) in enumerate(zip(sources, placeholders, strict=True))
+        if source.static
+        and index not in written
+        and isinstance(inputs[index], Tensor)
+        and (all_static or _belongs_to_layer(inputs[index], node))
+    ]
+    _require_memory([(sources[index], inputs[index]) for index in bound], frame)
+    owners = _guard([sources[index].node for index in bound], frame)
+    for index, (source, node) in enumerate(zip(sources, placeholders, strict=True)):
+        if source.static and index not in bound:
+            mark_non_data(node)
+    names = _bind(traced, [(sources[i], placeholders[i], inputs[i]) for i in bound])
+    _read_sizes(traced)
+    kept = [i for i, node in enumerate(placeholders) if node in set(traced.graph.nodes)]
+    weights = BoundWeights(
+        [(name, inputs[i]) for name, i in zip(names, bound, strict=True)], _counters(owners)
+    )
+    return FrameGraph(
+        frame,
+        _canonical(traced),
+        module.forward,
+        tuple(kept),
+        tuple(sources[i] for i in kept),
+        frozenset(written),
+        weights,
+        _trains(traced) or _in_training(owners),
+    )
+
+
+def _require_memory(bound: list[tuple[GraphInput, Tensor]], frame: Frame) -> None:
+    released = [source.source for source, tensor in bound if is_released(tensor)]
+    if released:
+        raise QuantfxError(
+            f"{frame.where} needs another graph, for inputs of a form that it was not compiled "
+            f"for, and the float weights were released ({_dotted(released[0]) or released[0]}): "
+            "release them once every kind of input was seen"
+        )
+
+
+def _drop_gradient_modes(module: GraphModule) -> None:
+    """Erase switches of the gradient mode, which inference does not depend on."""
+    for _, graph_module in all_graphs(module):
+        switches = graph_module.graph.find_nodes(op="call_function", target=SWITCHES_GRADIENTS)
+        for node in switches:
+            graph_module.graph.erase_node(node)
+
+
+def _belongs_to_layer(value: Tensor, node: Node) -> bool:
+    if isinstance(value, nn.Parameter):
+        return bool(node.users)
+    return bool(node.users) and all(_is_layer_argument(user, node) for user in node.users)
+
+
+def _is_layer_argument(user: Node, node: Node) -> bool:
+    if not is_aten_call(user):
+        return False
+    for argument in arguments(overload(user)).values():
+        given = user.args[argument.position : argument.position + 1]
+        values = (*given, user.kwargs.get(argument.name))
+        if any(value is node or _holds(value, node) for value in values):
+            return argument.name in _LAYER_ARGUMENTS
+    return False
+
+
+def _holds(value: object, node: Node) -> bool:
+    return isinstance(value, (list, tuple)) and any(each is node for each in value)
+
+
+def _guard(nodes: list[Node], frame: Frame) -> list[nn.Module]:
+    """Guard inputs that become constants; return the modules that own them."""
+    owners: dict[int, nn.Module] = {}
+    for node in nodes:
+        guard_identity(node, frame)
+        owner = owner_of(node, frame)
+        if owner is not None and id(owner) not in owners:
+            owners[id(owner)] = owner
+            guard_mode(node)
+    return list(owners.values())
+
+
+def _in_training(owners: list[nn.Module]) -> str:
+    training = (owner for owner in owners if owner.training)
+    return next((f"{type(owner).__name__} is in training mode" for owner in training), "")
+
+
+def _counters(owners: list[nn.Module]) -> list[tuple[str, Tensor]]:
+    """Return what batch norms count training steps with, in which their statistics move."""
+    return [
+        (f"the running statistics of a {type(owner).__name__}", count)
+        for owner in owners
+        if isinstance(count := getattr(owner, "num_batches_tracked", None), Tensor)
+    ]
+
+
+def _bind(module: GraphModule, found: list[tuple[GraphInput, Node, Tensor]]) -> list[str]:
+    """Put constants in the place of placeholders; return their names."""
+    names: list[str] = []
+    for source, node, value in found:
+        name = _free_name(module, _dotted(source.source) or node.name)
+        set_tensor(module, name, value)
+        with module.graph.inserting_before(node):
+            constant = module.graph.get_attr(name)
+        constant.meta = {"val": node.meta.get("val")}
+        node.replace_all_uses_with(constant)
+        module.graph.erase_node(node)
+        names.append(name)
+    return names
+
+
+def _free_name(module: GraphModule, name: str) -> str:
+    """Return ``name``, numbered if it, or a part of it, is something else already."""
+    count = 0
+    candidate = name
+    while not _is_free(module, candidate):
+        count += 1
+        candidate = f"{name}_{count}"
+    return candidate
+
+
+def _is_free(module: nn.Module, name: str) -> bool:
+    *path, last = name.split(".")
+    owner: Any = module
+    for step in path:
+        owner = getattr(owner, step, None)
+        if owner is None:
+            return True
+        if not isinstance(owner, nn.Module) or isinstance(owner, GraphModule):
+            return False
+    return not hasattr(owner, last)
+
+
+def _dotted(source: str) -> str:
+    """Return ``layers.0.weight`` for ``L['self']._modules['layers']._modules['0']...``."""
+    rest = _ROOT.sub("", source)
+    steps = [step for match in _STEP.finditer(rest) for step in match.groups() if step]
+    if "".join(match.group(0) for match in _STEP.finditer(rest)) != rest or not steps:
+        return ""
+    if steps[0] == "_orig_mod":
+        steps = steps[1:]
+    return ".".join(steps) if all(re.fullmatch(r"\w+", step) for step in steps) else ""
+
+
+def _readable(source: str) -> str:
+    """Return ``x`` for ``L['x']``."""
+    return re.sub(r"^[LG]\['([^']*)'\]", r"\1", source)
+
+
+def _read_sizes(module: GraphModule) -> None:
+    """Compute sizes that come as inputs from the tensors whose sizes they are.
+
+    ``x[s0, 8], s0`` becomes ``x, sym_size(x, 0)``: the form that export gives, and one that can be
+    compiled for other sizes later. Sizes of no tensor stay inputs.
+    """
+    editor = Editor(module, "read-sizes")
+    placeholders = list(module.graph.find_nodes(op="placeholder"))
+    first = next(node for node in module.graph.nodes if node.op not in ("placeholder", "get_attr"))
+    for node in placeholders:
+        value = node.meta.get("val")
+        if not isinstance(value, torch.SymInt):
+            continue
+        found = _dimension(placeholders, value)
+        if not node.users:
+            editor.erase(node)
+        elif found is not None:
+            size = editor.call(_SYM_SIZE, found, like=found[0], before=first, val=value)
+            node.replace_all_uses_with(size)
+            editor.erase(node)
+
+
+def _dimension(placeholders: list[Node], size: torch.SymInt) -> tuple[Node, int] | None:
+    """Return the tensor and the dimension that have ``size``, by the same symbol."""
+    symbol = str(size)
+    for node in placeholders:
+        value = node.meta.get("val")
+        if isinstance(value, Tensor):
+            for dimension, each in enumerate(value.shape):
+                if isinstance(each, torch.SymInt) and str(each) == symbol:
+                    return node, dimension
+    return None
+
+
+def _canonical(traced: GraphModule) -> GraphModule:
+    module = clone(traced, detached)
+    set_facts(module, frozenset({"captured"}))
+    recompile(module)
+    module.train(False)
+    return CANONICALIZE.run(module)
+
+
+def _trains(module: GraphModule) -> str:
+    """Return which operator behaves as in training, if any does."""
+    for _, graph_module in all_graphs(module):
+        for node in graph_module.graph.nodes:
+            if node.target is _BATCH_NORM and node.args[5] is True:
+                return "a batch norm is in training mode"
+            if node.target in _DROPOUTS and node.args[2] is True:
+                return "a dropout is in training mode"
+    return ""

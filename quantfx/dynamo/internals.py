@@ -1,0 +1,295 @@
+"""Everything of Dynamo that quantfx uses and that has no public name (torch 2.13).
+
+``require_internals`` says what the running torch lacks before anything is compiled; on another
+torch, mend this file first. Inductor's part is in ``backends/torch_internals.py``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from types import CodeType
+from typing import Any
+
+import torch
+from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import GraphModule, Interpreter, Node
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.traceback import preserve_node_meta
+
+from quantfx.patterns.errors import QuantfxError
+
+_NEEDED = (
+    ("torch._dynamo.guards", "GuardBuilder"),
+    ("torch._dynamo.guards", "install_guard"),
+    ("torch._dynamo.source", "AttrSource"),
+    ("torch._dynamo.source", "LocalSource"),
+    ("torch._dynamo.symbolic_convert", "InstructionTranslator"),
+    ("torch._dynamo.symbolic_convert", "TensorifyState"),
+    ("torch._dynamo.exc", "TensorifyScalarRestartAnalysis"),
+)
+# What Dynamo writes for a region with or without gradients.
+SWITCHES_GRADIENTS: Any = torch._C._set_grad_enabled  # pyright: ignore[reportPrivateUsage]
+_RESUMES = "torch_dynamo_resume_in_"
+# Files whose frames lie between what the user compiled and the first frame that Dynamo traces.
+_CALLS_MODULES = ("torch/nn/modules/module.py",)
+_ENTERS = "torch/_dynamo/eval_frame.py"
+
+
+class OutsideDynamo(QuantfxError):
+    """A backend was called by something else than a running ``torch.compile``."""
+
+
+@lru_cache(maxsize=1)
+def require_internals() -> None:
+    """Check that this torch has every private name used here.
+
+    Raises:
+        QuantfxError: names what it lacks.
+    """
+    for module, name in _NEEDED:
+        if not hasattr(importlib.import_module(module), name):
+            raise QuantfxError(
+                f"torch {torch.__version__} has no {module}.{name}, which quantfx's torch.compile "
+                "backends need: use torch 2.13, or quantfx.quantize, which does without Dynamo"
+            )
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The Python frame that Dynamo compiles.
+
+    Attributes:
+        code: The same object for every compilation of the frame; a frame that goes on behind a
+            graph break has code of its own.
+        values: Its local variables at entry, by name.
+        scope: Its global variables.
+        resumes: Whether it goes on behind a graph break.
+        outermost: Whether it is what the user's own call runs, not a function that this calls.
+    """
+
+    code: CodeType
+    values: Mapping[str, Any]
+    scope: Mapping[str, Any]
+    resumes: bool
+    outermost: bool
+
+    @property
+    def where(self) -> str:
+        """Function and place, for messages."""
+        name = self.code.co_name
+        if self.resumes:
+            name = f"behind a graph break in {name.removeprefix(_RESUMES).rpartition('_at_')[0]}"
+        return f"{name} ({self.code.co_filename}:{self.code.co_firstlineno})"
+
+
+def current_frame() -> Frame:
+    """Return the frame that is being compiled.
+
+    Raises:
+        OutsideDynamo: none is.
+    """
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    try:
+        translator: Any = InstructionTranslator.current_tx()
+    except (AttributeError, RuntimeError, AssertionError):
+        raise OutsideDynamo(
+            "a quantfx backend was called outside of torch.compile: pass its name, "
+            "torch.compile(model, backend='quantfx_x86')"
+        ) from None
+    code: CodeType = translator.f_code
+    return Frame(
+        code,
+        translator.f_locals,
+        translator.f_globals,
+        code.co_name.startswith(_RESUMES),
+        _is_outermost(),
+    )
+
+
+def _is_outermost() -> bool:
+    """Whether between the user's call and the frame there is only the calling of modules."""
+    frame = inspect.currentframe()
+    callers: list[str] = []
+    while frame is not None:
+        callers.append(frame.f_code.co_filename.replace("\\", "/"))
+        frame = frame.f_back
+    compiler = max((i for i, name in enumerate(callers) if "torch/_dynamo/convert_frame" in name))
+    for name in callers[compiler + 1 :]:
+        if name.endswith(_ENTERS):
+            return True
+        if not name.endswith(_CALLS_MODULES):
+            return False
+    return False
+
+
+@dataclass(frozen=True)
+class GraphInput:
+    """One input of Dynamo's graph.
+
+    Attributes:
+        node: Its placeholder.
+        source: Python expression that it comes from, e.g. ``L['self']._parameters['weight']``;
+            empty for a size that came in as part of a shape.
+        static: Whether it is a parameter, buffer or other tensor attribute of a module.
+    """
+
+    node: Node
+    source: str
+    static: bool
+
+    def evaluate(self, values: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
+        """Return what the source means for other local variables.
+
+        Raises:
+            LookupError: it reads something that they do not have.
+        """
+        try:
+            return eval(self.source, {"L": values, "G": scope, "torch": torch})
+        except (KeyError, IndexError, AttributeError, TypeError, NameError) as error:
+            raise LookupError(f"{self.source}: {type(error).__name__}: {error}") from error
+
+
+def graph_inputs(graph: GraphModule) -> list[GraphInput]:
+    """Return the inputs of a graph that Dynamo hands to a backend, in its order."""
+    return [
+        GraphInput(node, _source_name(node), _is_static(node))
+        for node in graph.graph.find_nodes(op="placeholder")
+    ]
+
+
+def _source_name(node: Node) -> str:
+    argument = node.meta.get("grapharg")
+    source = getattr(argument, "source", None)
+    return str(source.name) if source is not None else ""
+
+
+def _is_static(node: Node) -> bool:
+    return "_dynamo_static_input_type" in node.meta.get("tensor_dict", {})
+
+
+def guard_identity(node: Node, frame: Frame) -> None:
+    """Let Dynamo compile anew once another object is passed for the input ``node``.
+
+    The local variable that it hangs on, if that is a module, is guarded as well: Dynamo's limit of
+    graphs for one function (8) then counts for each module by itself, so that a hundred equal
+    layers can have a graph each.
+    """
+    from torch._dynamo.guards import GuardBuilder, install_guard
+    from torch._dynamo.source import LocalSource
+
+    source: Any = node.meta["grapharg"].source
+    install_guard(source.make_guard(GuardBuilder.ID_MATCH))
+    while (base := getattr(source, "base", None)) is not None:
+        source = base
+    if isinstance(source, LocalSource) and isinstance(
+        frame.values.get(source.local_name), nn.Module
+    ):
+        install_guard(source.make_guard(GuardBuilder.ID_MATCH))
+
+
+def owner_of(node: Node, frame: Frame) -> nn.Module | None:
+    """Return the module whose parameter or buffer the input ``node`` is; None if it is of none."""
+    source = _owner_source(node)
+    if source is None:
+        return None
+    try:
+        owner = eval(source.name, {"L": frame.values, "G": frame.scope, "torch": torch})
+    except Exception:  # a source that names something of Dynamo's own
+        return None
+    return owner if isinstance(owner, nn.Module) else None
+
+
+def guard_mode(node: Node) -> None:
+    """Let Dynamo compile anew once the module that owns the input ``node`` changes its mode."""
+    from torch._dynamo.guards import GuardBuilder, install_guard
+    from torch._dynamo.source import AttrSource
+
+    source = _owner_source(node)
+    assert source is not None, "owner_of found it"
+    install_guard(AttrSource(source, "training").make_guard(GuardBuilder.CONSTANT_MATCH))
+
+
+def _owner_source(node: Node) -> Any:
+    source: Any = getattr(node.meta.get("grapharg"), "source", None)
+    while source is not None:
+        if getattr(source, "member", None) in ("_parameters", "_buffers"):
+            return source.base
+        source = getattr(source, "base", None)
+    return None
+
+
+def specialize_floats(graph: GraphModule) -> None:
+    """Make Dynamo start again with Python floats as constants, if any came as inputs.
+
+    With ``dynamic=True`` a float such as ``eps`` is passed as a tensor and read by ``item``.
+
+    Raises:
+        TensorifyScalarRestartAnalysis: Dynamo's own signal to start again.
+    """
+    from torch._dynamo.exc import TensorifyScalarRestartAnalysis
+    from torch._dynamo.symbolic_convert import TensorifyState
+
+    symbols = [
+        symbol
+        for node in graph.graph.find_nodes(op="placeholder")
+        if (symbol := _float_symbol(node)) is not None
+    ]
+    if symbols:
+        for symbol in symbols:
+            TensorifyState.specialize(symbol)
+        raise TensorifyScalarRestartAnalysis
+
+
+def _float_symbol(node: Node) -> str | None:
+    value = node.meta.get("example_value")
+    memo = getattr(value, "item_memo", None)
+    if not isinstance(memo, torch.SymFloat) or any(user.target != "item" for user in node.users):
+        return None
+    # Not ``expr``, in which the symbol may have been replaced by its value already.
+    name = getattr(memo.node._expr, "name", None)
+    return str(name) if name is not None else None
+
+
+def trace(graph: GraphModule) -> GraphModule:
+    """Return Dynamo's graph as one of ATen operators, with the same inputs and outputs.
+
+    The operators are those of ``torch.export``: composite ones stay whole. Autocast is off, so
+    that shapes and dtypes are those of the model itself.
+    """
+    inputs = [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
+
+    def run(*args: Any) -> Any:
+        return Interpreter(graph).run(*args)
+
+    modes = (value.fake_mode for value in inputs if isinstance(value, FakeTensor))
+    # Branches of control flow are traced with tensors made on the way, which must be fakes, too.
+    fakes = next(modes, None) or contextlib.nullcontext()
+    with (
+        preserve_node_meta(),
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        fakes,
+    ):
+        traced: GraphModule = make_fx(run, pre_dispatch=True)(*inputs)
+    return traced
+
+
+def compiling_backend() -> str | None:
+    """Return the name of the backend that is compiling; None if it has none, or none is."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    try:
+        translator: Any = InstructionTranslator.current_tx()
+    except (AttributeError, RuntimeError, AssertionError):
+        return None
+    compiler: Any = translator.output.compiler_fn
+    name = getattr(compiler, "_compiler_name", None) or getattr(compiler, "compiler_name", None)
+    return None if name is None else str(name)

@@ -1,0 +1,56 @@
+"""What backend ``quantfx_lower`` does with a q/dq graph that Dynamo hands it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch.fx import GraphModule
+
+from quantfx import backends
+from quantfx.backends.lowering import complain
+from quantfx.dynamo.frame_graph import capture_frame
+from quantfx.dynamo.int8_graph import compile_here, in_place_of, lower_quantized
+from quantfx.dynamo.options import Options
+from quantfx.passes.contract import planned_matches
+from quantfx.passes.pass_record import facts_of, set_facts
+from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.read_plan import ReadPlan
+from quantfx.passes.report import Report
+
+
+def lower_frame(module: GraphModule, inputs: Sequence[Any], options: Options) -> Callable[..., Any]:
+    """Return the int8 code of a q/dq graph, for oneDNN.
+
+    Args:
+        module: Dynamo's graph; not changed.
+        inputs: As Dynamo hands them.
+        options: As read.
+
+    Raises:
+        CaptureError: the graph cannot be expressed in ATen operators.
+        ContractError: nothing in it is quantized, or something missed its kernel or would saturate
+            on this CPU; a warning unless ``strict``.
+    """
+    captured = capture_frame(module, inputs, all_static=True)
+    record = options.state.record(captured.frame.where)
+    backend = backends.get("x86", target="host")
+    set_facts(captured.graph, facts_of(captured.graph) | {"qdq"})
+    quantized = Pipeline((ReadPlan(),)).run(captured.graph, backend.context)
+    if not planned_matches(quantized):
+        record.phase, record.reason = "float", "no operator of it reads dequantized tensors"
+        complain(
+            f"{record.where}: nothing to lower: {record.reason}. Pass a q/dq graph, such as "
+            "quantfx.quantize(...).quantized; for a float model there is backend 'quantfx_x86'",
+            strict=options.strict,
+        )
+        return captured.run
+
+    def note(report: Report) -> None:
+        record.report = report
+
+    frame = lower_quantized(captured, quantized, backend, strict=options.strict)
+    taken = [inputs[index] for index in captured.inputs]
+    run = compile_here(frame, taken, note, strict=options.strict)
+    record.phase = "int8"
+    return in_place_of(captured, run, captured.weights if options.check_weights else None)

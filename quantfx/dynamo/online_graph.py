@@ -1,0 +1,176 @@
+"""A graph that computes in float while it is observed, and in int8 from then on."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx.dynamo.calibration import Calibration, require_finite
+from quantfx.dynamo.compile_report import GraphRecord
+from quantfx.dynamo.frame_graph import FrameGraph
+from quantfx.dynamo.int8_graph import (
+    QuantizedFrame,
+    compile_here,
+    compile_later,
+    in_place_of,
+    quantize_frame,
+    run_eagerly,
+)
+from quantfx.passes.report import Report
+from quantfx.patterns.errors import QuantfxWarning
+
+_LOG = logging.getLogger("quantfx")
+
+
+class OnlineGraph:
+    """What a backend returns to Dynamo in the place of a graph.
+
+    Args:
+        captured: The graph.
+        prepared: The same with observers.
+        calibration: Owner of the observers.
+        record: Told what becomes of it.
+        batches: Calls to observe before it becomes int8.
+        strict: Raise where the contract does not hold.
+        check_weights: Refuse calls after weights were written to.
+
+    Attributes:
+        where: Function and place of its frame.
+        weights: The model's tensors that were made constants.
+        storages: Addresses of the memory that the int8 code reads; None as long as it is float.
+    """
+
+    def __init__(
+        self,
+        captured: FrameGraph,
+        prepared: GraphModule,
+        calibration: Calibration,
+        record: GraphRecord,
+        *,
+        batches: float,
+        strict: bool,
+        check_weights: bool,
+    ) -> None:
+        self.where = captured.frame.where
+        self._captured: FrameGraph | None = captured
+        self._float: Callable[..., Any] | None = captured.run
+        self._prepared: GraphModule | None = prepared
+        self._calibration = calibration  # also keeps it, for graphs of other shapes
+        self._record = record
+        self._batches = batches
+        self._strict = strict
+        self._check_weights = check_weights
+        self._int8: Callable[..., Any] | None = None
+        self.weights = captured.weights
+        self.storages: frozenset[int] | None = None  # float: all that it reads
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it has seen enough calls to become int8."""
+        return self._calibration.count >= self._batches or not self._calibration.needs_data
+
+    def __call__(self, *args: Any) -> Any:
+        """Compute the graph."""
+        int8 = self._int8
+        return self._first_calls(args) if int8 is None else int8(*args)
+
+    def stop(self) -> None:
+        """Give up what observing needs: from now on it only computes, in float."""
+        with self._calibration.lock:
+            self._captured = self._prepared = None
+
+    def convert_here(self, inputs: Sequence[Any]) -> None:
+        """Become int8 in a running ``torch.compile``.
+
+        Args:
+            inputs: As Dynamo hands them.
+        """
+        captured, frame = self._quantize()
+        taken = [inputs[index] for index in captured.inputs]
+        if self._calibration.backend.eager:
+            self._become(captured, frame, run_eagerly(frame, self._note))
+        else:
+            run = compile_here(frame, taken, self._note, strict=self._strict)
+            self._become(captured, frame, run)
+
+    def _first_calls(self, args: tuple[Any, ...]) -> Any:
+        with self._calibration.lock:
+            float_run, captured = self._float, self._captured
+            if self._int8 is None and captured is not None:
+                self._follow_weights(captured)
+                if self.is_ready:
+                    self._convert_later(args)
+                else:
+                    self._observe(captured, args)
+            run = self._int8 or float_run
+        assert run is not None, "float until it is int8"
+        return run(*args)  # outside of the lock: computing needs none
+
+    def _follow_weights(self, captured: FrameGraph) -> None:
+        """Start anew if the weights were written to since they were read."""
+        if not captured.weights.changed:
+            return
+        captured.weights.note()
+        prepared = self._calibration.backend.prepare(captured.graph, strict=False)
+        if self._calibration.weights.changed:
+            lost = self._calibration.count
+            self._calibration.restart(prepared)
+            if lost:
+                warnings.warn(
+                    f"weights of {captured.frame.where} changed while it was observed: {lost} "
+                    "call(s) are forgotten, calibration starts anew",
+                    QuantfxWarning,
+                    stacklevel=4,
+                )
+        else:
+            self._calibration.share(prepared)
+        self._prepared = prepared
+
+    def _observe(self, captured: FrameGraph, args: tuple[Any, ...]) -> None:
+        assert self._prepared is not None, "kept until it is int8"
+        given = [
+            args[i].clone() if i in captured.written and isinstance(args[i], Tensor) else args[i]
+            for i in captured.inputs
+        ]
+        require_finite(captured.names, given, self._calibration.count + 1)
+        self._calibration.observe(self._prepared, given)
+        self._record.observed = self._calibration.count
+
+    def _convert_later(self, args: tuple[Any, ...]) -> None:
+        captured, frame = self._quantize()
+        taken = [args[index] for index in captured.inputs]
+        if self._calibration.backend.eager:
+            self._become(captured, frame, run_eagerly(frame, self._note))
+        else:
+            run = compile_later(frame, taken, self._note, strict=self._strict)
+            self._become(captured, frame, run)
+
+    def _quantize(self) -> tuple[FrameGraph, QuantizedFrame]:
+        captured, prepared = self._captured, self._prepared
+        assert captured is not None, "it becomes int8 once"
+        assert prepared is not None, "kept until it is int8"
+        backend = self._calibration.backend
+        with self._calibration.lock:
+            return captured, quantize_frame(captured, prepared, backend, strict=self._strict)
+
+    def _become(self, captured: FrameGraph, frame: QuantizedFrame, run: Callable[..., Any]) -> None:
+        weights = captured.weights if self._check_weights else None
+        self._int8 = in_place_of(captured, run, weights)
+        self.weights, self.storages = captured.weights, frame.storages
+        # The float graph goes, and with it copies of weights.
+        self._captured = self._prepared = self._float = None
+        self._record.phase = "int8"
+        self._record.observed = self._calibration.count
+
+    def _note(self, report: Report) -> None:
+        self._record.report = report
+        rows = ", ".join(
+            f"{row.label} {row.lowered if row.compiled is None else row.compiled}/{row.planned}"
+            for row in report.rows
+        )
+        _LOG.info("%s is int8: %s", self._record.where, rows)

@@ -1,0 +1,138 @@
+"""What ``torch.compile(..., options={...})`` may say to a backend of quantfx."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from quantfx import backends
+from quantfx.backends.backend import Backend
+from quantfx.dynamo.compile_state import CompileState, SharedState
+from quantfx.passes.errors import OptionError
+from quantfx.patterns.errors import did_you_mean
+
+_SHARED = SharedState()
+
+
+class Batches:
+    """Calibration data for ``options``: any iterable of batches, compared by identity.
+
+    ``torch.compile`` compares the options of two calls, and lists of tensors do not compare.
+
+    Args:
+        data: Batches, as ``quantfx.calibrate`` takes them.
+    """
+
+    def __init__(self, data: Iterable[Any]) -> None:
+        self._data = data
+
+    def __iter__(self) -> Any:
+        return iter(self._data)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Options by name.
+
+    Attributes:
+        calibration_batches: How many calls are observed, and computed in float, before int8.
+        calibration: Batches to observe when the model is compiled, so that the first call is int8
+            already; None to observe calls.
+        input_fn: Turns what ``calibration`` yields into a batch.
+        config: What is quantized how; None leaves the backend's own.
+        strict: Raise where the contract does not hold; else warn.
+        target: ``host``, or the name of an instruction set.
+        check_weights: Refuse calls after weights were written to; costs some 0.1 us for each.
+        state: Where to look at what became of each graph.
+        rest: Options of the backend's own function, e.g. ``reduce_range``.
+    """
+
+    calibration_batches: int = 8
+    calibration: Iterable[Any] | None = None
+    input_fn: Callable[[Any], Any] | None = None
+    config: Any = None
+    strict: bool = True
+    target: str = "host"
+    check_weights: bool = True
+    state: CompileState = _SHARED
+    rest: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def backend(self, name: str) -> Backend:
+        """Return the backend called ``name`` with these options.
+
+        Raises:
+            QuantfxError: the target or the config does not exist or is ill-formed.
+        """
+        given = {} if self.config is None else {"config": self.config}
+        return backends.get(name, target=self.target, **given, **self.rest)
+
+
+def read_options(
+    compiler: str,
+    backend: str | None,
+    options: Mapping[str, Any] | None,
+    mode: str | None,
+    only: tuple[str, ...] = (),
+) -> Options:
+    """Return the options of one ``torch.compile``.
+
+    Args:
+        compiler: Name of the ``torch.compile`` backend, for messages.
+        backend: Name of the quantfx backend whose options are taken as well; None for none.
+        options: As the user gave them.
+        mode: Likewise.
+        only: The options of ours that it has; by default all.
+
+    Raises:
+        OptionError: an unknown option or mode, with the nearest, or a value of a wrong kind.
+    """
+    if mode not in (None, "default"):
+        raise OptionError(
+            f"mode='{mode}' is Inductor's, and backend {compiler} has no modes: leave it out"
+        )
+    given = dict(options or {})
+    own = only or tuple(name for name in Options.__dataclass_fields__ if name != "rest")
+    more = () if backend is None else backends.options_of(backend)
+    for name in given:
+        if name not in (*own, *more):
+            known = sorted((*own, *more))
+            raise OptionError(
+                f"unknown option '{name}' for backend {compiler}{did_you_mean(name, known)}; "
+                f"known: {', '.join(known)}"
+            )
+    for name, value in given.items():
+        problem = _problem(name, value)
+        if problem:
+            raise OptionError(f"option '{name}' of backend {compiler} {problem}")
+    if given.get("calibration") is not None and "calibration_batches" in given:
+        raise OptionError(
+            "options 'calibration' and 'calibration_batches' exclude each other: the first "
+            "observes data at once, the second the first calls"
+        )
+    rest = {name: value for name, value in given.items() if name in more and name not in own}
+    return Options(**{k: v for k, v in given.items() if k not in rest}, rest=rest)
+
+
+def _problem(name: str, value: object) -> str:
+    """Return what is wrong with the value of an option; empty if nothing."""
+    if name == "calibration_batches" and (isinstance(value, bool) or not isinstance(value, int)):
+        return f"is a {type(value).__name__}, not a number of calls"
+    if name == "calibration_batches" and isinstance(value, int) and value < 0:
+        return f"is {value}: not a number of calls"
+    if name in ("strict", "check_weights") and not isinstance(value, bool):
+        return f"is a {type(value).__name__}, not True or False"
+    if name == "state" and not isinstance(value, CompileState):
+        return f"is a {type(value).__name__}, not a quantfx.CompileState"
+    if name == "input_fn" and value is not None and not callable(value):
+        return f"is a {type(value).__name__}, not a function"
+    if name == "calibration" and isinstance(value, (list, tuple, dict, Tensor)):
+        return (
+            f"is a {type(value).__name__}: torch.compile compares options, and such values do not "
+            "compare. Pass a DataLoader, or quantfx.Batches(data)"
+        )
+    if name == "calibration" and value is not None and not isinstance(value, Iterable):
+        return f"is a {type(value).__name__}, not an iterable of batches"
+    return ""

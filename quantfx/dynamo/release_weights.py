@@ -1,0 +1,36 @@
+"""Give back the memory of float weights that only int8 code stands for now."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from torch import Tensor
+
+from quantfx.dynamo.bound_weights import BoundWeights
+
+
+def release_weights(weights: Collection[BoundWeights], needed: Collection[int]) -> int:
+    """Empty the memory of weights; return how many bytes that gave back.
+
+    The tensors stay the objects they are, with their shapes, so that Dynamo's guards hold. Reading
+    one raises torch's error about storage without data.
+
+    Args:
+        weights: What graphs hold as constants.
+        needed: Addresses of memory that some graph still reads.
+    """
+    count = 0
+    for each in weights:
+        for _, tensor in each.tensors:
+            storage = tensor.untyped_storage()
+            if storage.nbytes() and storage.data_ptr() not in needed:
+                count += storage.nbytes()
+                storage.resize_(0)
+    for each in weights:
+        each.note()
+    return count
+
+
+def is_released(tensor: Tensor) -> bool:
+    """Whether the memory of ``tensor`` was given back."""
+    return tensor.numel() > 0 and tensor.untyped_storage().nbytes() == 0
