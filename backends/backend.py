@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from quantfx.backends.device_guard import refuse_on_cpu
 from quantfx.backends.fuse_sums import FuseSums
 from quantfx.backends.lowering import Lowering
+from quantfx.backends.plain_inductor import warn_of_plain_inductor
 from quantfx.backends.qat import (
     Qat,
     as_trainable,
@@ -170,6 +171,7 @@ class Backend:
         quantized = pipeline.run(prepared, self.context, instruments=instruments)
         if strict:
             require_converted(quantized)
+        warn_of_plain_inductor(quantized)
         return quantized
 
     def lower(

@@ -14,7 +14,7 @@ from quantfx.passes.graphs import Site
 from quantfx.passes.keep_packed import KeepPacked
 from quantfx.passes.outcome import SiteOutcome, missed
 from quantfx.passes.pipeline import Pipeline
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 _SHOWN = 5
 # For running a lowered module as it is: no compiler folds the packing of its weights.
@@ -83,10 +83,10 @@ def require_compiled(sites: tuple[SiteOutcome, ...], *, strict: bool) -> None:
         complain(_missing(lost), strict=strict)
 
 
-def complain(message: str, *, strict: bool) -> None:
-    """Raise a ``ContractError``; unless ``strict``, warn instead."""
+def complain(message: str, *, strict: bool, kind: type[QuantfxError] = ContractError) -> None:
+    """Raise an error of that kind; unless ``strict``, warn instead."""
     if strict:
-        raise ContractError(message)
+        raise kind(message)
     warnings.warn(message, QuantfxWarning, stacklevel=4)
 
 

@@ -106,6 +106,24 @@ def needs_settings(error: BackendCompilerFailed) -> bool:
     return isinstance(error.inner_exception, OutsideSettings)
 
 
+def compiling_backend() -> str | None:
+    """Return the name of the backend that is compiling; None if it has none, or none is."""
+    from torch._dynamo.symbolic_convert import InstructionTranslator
+
+    try:
+        translator: Any = InstructionTranslator.current_tx()
+    except (AttributeError, RuntimeError, AssertionError):
+        return None
+    compiler: Any = translator.output.compiler_fn
+    name = getattr(compiler, "_compiler_name", None) or getattr(compiler, "compiler_name", None)
+    return None if name is None else str(name)
+
+
+def inductor_freezes() -> bool:
+    """Whether Inductor, called now, would pack weights: told to, and without gradients."""
+    return bool(torch._inductor.config.freezing) and not torch.is_grad_enabled()
+
+
 def inductor_counter(name: str) -> int:
     """Return one of Inductor's counters, of this process so far."""
     return int(torch._dynamo.utils.counters["inductor"][name])

@@ -13,6 +13,7 @@ from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.decisions import Decisions
 from quantfx.passes.errors import ConfigError, PipelineError
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.pass_record import records_of
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead
 from quantfx.passes.selectors import (
@@ -29,7 +30,7 @@ from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import PatternNode, Role, Template
 
 RULE = "config"  # stands where a remark about a node says which operator it is
-_CHOICES = ("error", "warning")
+_CHOICES = ("error", "warning", "remark")
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,11 @@ class CheckConfig(Pass):
     A rule that selects something but decides or changes nothing there is a warning and a remark.
 
     Attributes:
-        unmatched: What a rule that selects nothing is: an ``error``, or a ``warning`` and a remark.
+        unmatched: What a rule that selects nothing is: an ``error``, a ``warning`` and a remark, or
+            only a ``remark``, for graphs that are but a part of the model.
     """
 
-    unmatched: Literal["error", "warning"] = "error"
+    unmatched: Literal["error", "warning", "remark"] = "error"
 
     name: ClassVar[str] = "check-config"
 
@@ -72,13 +74,12 @@ class CheckConfig(Pass):
         decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
         known = {rule for rule, _ in unmatched}
         vain = [
-            *unmatched,
             *_shadowed(recipe, calls, decisions, known),
             *_without_effect(recipe, calls, decisions, known),
         ]
-        for _, message in vain:
+        for _, message in (*(unmatched if self.unmatched == "warning" else ()), *vain):
             warnings.warn(message, QuantfxWarning, stacklevel=2)
-        remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in vain)
+        remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in (*unmatched, *vain))
         return PassResult(changed=False, remarks=remarks, stats={"rules": len(recipe.config.rules)})
 
 
@@ -271,3 +272,13 @@ def _slots(node: PatternNode, argument: str) -> Iterator[tuple[object, str]]:
     for op in node.ops:
         commutes = op.commutes if op.commutes and argument in op.commutes else (argument,)
         yield from ((target, slot) for target in op.targets for slot in commutes)
+
+
+def rules_in_vain(module: GraphModule) -> frozenset[str]:
+    """Return what ``CheckConfig`` had to say about rules of the config."""
+    return frozenset(
+        remark.message
+        for record in records_of(module)
+        for remark in record.remarks
+        if remark.op == RULE
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from threading import RLock
 from typing import Any, Literal
@@ -12,13 +13,15 @@ import torch
 from torch import nn
 
 from quantfx.backends.backend import Backend
+from quantfx.backends.lowering import complain
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.compile_report import CompileReport
 from quantfx.dynamo.compile_state import CompileState
 from quantfx.dynamo.internals import BackendCompilerFailed, require_internals
 from quantfx.dynamo.options import Options
+from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.config import Given
-from quantfx.passes.errors import CalibrationError, OptionError
+from quantfx.passes.errors import CalibrationError, ConfigError, OptionError
 from quantfx.patterns.errors import QuantfxError
 from quantfx.result import choose_backend
 
@@ -99,6 +102,7 @@ class AutoQuantized(nn.Module):
             needed = any(each.needs_data for each in self._options.state.calibrations)
             if needed and not self.observed:
                 raise CalibrationError("no call was observed: call the model with data first")
+            self._require_rules()
             self._options.state.start_again()
             plan = Plan(self._backend, self._options, 0, observed_only=True)
             self._int8 = self._compiled(plan)
@@ -119,6 +123,13 @@ class AutoQuantized(nn.Module):
         """Return what became of each graph of the model; of each operator, once it is int8."""
         return self._options.state.report()
 
+    def _require_rules(self) -> None:
+        """Refuse rules of the config that are in vain in every graph of the model."""
+        graphs = [each.vain for each in self._options.state.records]
+        vain = sorted(frozenset.intersection(*graphs)) if graphs else []
+        if vain:
+            complain("; ".join(vain), strict=self._options.strict, kind=ConfigError)
+
     def _phase(self) -> Callable[..., Any]:
         """Return what runs a call, after becoming int8 if enough calls were observed."""
         with self._lock:
@@ -128,8 +139,8 @@ class AutoQuantized(nn.Module):
 
     def _is_ready(self) -> bool:
         known = self._options.state.calibrations
-        if not known:
-            return False
+        if not known or any(each.weights.changed for each in known):
+            return False  # those of other weights are observed anew
         return self.observed >= self._batches or not any(each.needs_data for each in known)
 
     def _compiled(self, plan: Plan) -> Callable[..., Any]:
@@ -177,6 +188,11 @@ def auto(
     if isinstance(calibration_batches, bool) or calibration_batches < 0:
         raise OptionError(f"calibration_batches={calibration_batches}: not a number of calls")
     chosen = choose_backend(backend, config)
+    pipeline = chosen.prepare_pipeline
+    if CheckConfig() in pipeline.passes:
+        # A rule need not select something in each graph of the model, only in one of them.
+        pipeline = pipeline.replace(CheckConfig.name, CheckConfig(unmatched="remark"))
+        chosen = replace(chosen, prepare_pipeline=pipeline)
     options = Options(strict=strict, check_weights=check_weights, state=CompileState())
     compile_options = {"dynamic": dynamic, "fullgraph": fullgraph}
     return AutoQuantized(model, chosen, calibration_batches, options, compile_options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -20,6 +21,7 @@ from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.observer import Observer
+from quantfx.patterns.errors import QuantfxWarning
 
 
 class Calibration:
@@ -66,11 +68,27 @@ class Calibration:
                 setattr(owner, str(node.target), known)
         return True
 
-    def restart(self, prepared: GraphModule) -> None:
-        """Forget what was seen: the weights are others now, and so is ``prepared``."""
-        self.count = 0
-        self.weights.note()
-        self._observers = [module for _, _, module in _observing(prepared)]
+    def restart_if_stale(self, prepared: GraphModule, where: str) -> bool:
+        """Forget what was seen if the weights are others now; return whether they are.
+
+        Args:
+            prepared: The graph as it is with the weights of now.
+            where: What the graph is of, for the warning.
+        """
+        with self.lock:
+            if not self.weights.changed:
+                return False
+            lost, self.count = self.count, 0
+            self.weights.note()
+            self._observers = [module for _, _, module in _observing(prepared)]
+        if lost:
+            warnings.warn(
+                f"weights of {where} changed since it was observed: {lost} call(s) are forgotten, "
+                "calibration starts anew",
+                QuantfxWarning,
+                stacklevel=5,
+            )
+        return True
 
     def observe(self, prepared: GraphModule, args: Sequence[Any]) -> None:
         """Run one call through observers, without gradients, autocast or a trace of it elsewhere.

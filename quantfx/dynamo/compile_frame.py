@@ -16,6 +16,7 @@ from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame
 from quantfx.dynamo.online_graph import OnlineGraph
 from quantfx.dynamo.options import Options
+from quantfx.passes.check_config import rules_in_vain
 from quantfx.passes.contract import planned_matches, skipped
 from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.report import make_report
@@ -71,12 +72,15 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
         reason = f"{captured.training}: it computes in float; call model.eval() for int8"
         return _stay_float(module.forward, record, reason, warn=True)
     prepared = plan.backend.prepare(captured.graph, strict=False)
+    record.vain = rules_in_vain(prepared)
     if not planned_matches(prepared):
         plan.options.state.add_float(captured.weights)
         return _nothing_planned(captured, prepared, plan.backend, record)
     calibration, known = plan.options.state.calibration(
         plan.backend, captured.frame.code, captured.weights, prepared
     )
+    if known and not plan.observed_only:
+        known = not calibration.restart_if_stale(prepared, captured.frame.where)
     graph = OnlineGraph(
         captured,
         prepared,

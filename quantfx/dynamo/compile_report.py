@@ -20,6 +20,7 @@ class GraphRecord:
         observed: Calls observed in its frame, in all its graphs.
         reason: Why it is float; empty if it is not.
         report: Operator by operator, once there is something to report.
+        vain: What is to be said about rules of the config that select or change nothing in it.
     """
 
     where: str
@@ -27,6 +28,7 @@ class GraphRecord:
     observed: int = 0
     reason: str = ""
     report: Report | None = None
+    vain: frozenset[str] = frozenset()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain data."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import GraphModule, Node
 
 from quantfx.dynamo.bound_weights import BoundWeights
@@ -26,6 +29,7 @@ from quantfx.dynamo.internals import (
 )
 from quantfx.dynamo.release_weights import is_released
 from quantfx.passes.aliasing import overwritten
+from quantfx.passes.canonical_order import op_name
 from quantfx.passes.canonicalize import CANONICALIZE
 from quantfx.passes.clone import clone, detached, recompile, set_tensor
 from quantfx.passes.editor import Editor
@@ -41,6 +45,10 @@ from quantfx.patterns.schema import arguments, is_aten_call, overload, resolve_o
 _LAYER_ARGUMENTS = frozenset(
     {"weight", "bias", "running_mean", "running_var", "params", "weight_scale", "scales"}
 )
+# What a graph computes with sizes and tuples.
+_ON_NUMBERS = frozenset(
+    value for module in (operator, math) for value in vars(module).values() if callable(value)
+) | {value for name, value in vars(torch).items() if name.startswith("sym_")}
 _SYM_SIZE = resolve_op("aten.sym_size.int")
 _BATCH_NORM = resolve_op("aten.batch_norm.default")
 _DROPOUTS = tuple(
@@ -112,6 +120,7 @@ def capture_frame(
             f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
         ) from error
     _drop_gradient_modes(traced)
+    _require_operators(traced, frame)
     placeholders = list(traced.graph.find_nodes(op="placeholder"))
     overwritten_nodes = set(overwritten(traced.graph))
     written = {i for i, node in enumerate(placeholders) if node in overwritten_nodes}
@@ -162,6 +171,18 @@ def _drop_gradient_modes(module: GraphModule) -> None:
         switches = graph_module.graph.find_nodes(op="call_function", target=SWITCHES_GRADIENTS)
         for node in switches:
             graph_module.graph.erase_node(node)
+
+
+def _require_operators(module: GraphModule, frame: Frame) -> None:
+    """Refuse what is no computation, such as entering a region of autocast."""
+    for _, graph_module in all_graphs(module):
+        for node in graph_module.graph.nodes:
+            plain = isinstance(node.target, (OpOverload, HigherOrderOperator))
+            if node.op == "call_function" and not plain and node.target not in _ON_NUMBERS:
+                raise CaptureError(
+                    f"the graph of {frame.where} calls {op_name(node)}, which is no operator: "
+                    "quantfx.quantize takes models with regions of autocast or inference mode"
+                )
 
 
 def _belongs_to_layer(value: Tensor, node: Node) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import inspect
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType
@@ -33,6 +34,7 @@ _NEEDED = (
     ("torch._dynamo.symbolic_convert", "InstructionTranslator"),
     ("torch._dynamo.symbolic_convert", "TensorifyState"),
     ("torch._dynamo.exc", "TensorifyScalarRestartAnalysis"),
+    ("torch._dynamo.convert_frame", "compile_lock"),
 )
 # What Dynamo writes for a region with or without gradients.
 SWITCHES_GRADIENTS: Any = torch._C._set_grad_enabled  # pyright: ignore[reportPrivateUsage]
@@ -40,6 +42,16 @@ _RESUMES = "torch_dynamo_resume_in_"
 # Files whose frames lie between what the user compiled and the first frame that Dynamo traces.
 _CALLS_MODULES = ("torch/nn/modules/module.py",)
 _ENTERS = "torch/_dynamo/eval_frame.py"
+
+
+def compile_lock() -> AbstractContextManager[Any]:
+    """Return the lock that is held while Dynamo or Inductor compile, which one thread can do.
+
+    Whoever holds another lock while compiling must take this one first.
+    """
+    from torch._dynamo import convert_frame
+
+    return convert_frame.compile_lock
 
 
 class OutsideDynamo(QuantfxError):
@@ -280,16 +292,3 @@ def trace(graph: GraphModule) -> GraphModule:
     ):
         traced: GraphModule = make_fx(run, pre_dispatch=True)(*inputs)
     return traced
-
-
-def compiling_backend() -> str | None:
-    """Return the name of the backend that is compiling; None if it has none, or none is."""
-    from torch._dynamo.symbolic_convert import InstructionTranslator
-
-    try:
-        translator: Any = InstructionTranslator.current_tx()
-    except (AttributeError, RuntimeError, AssertionError):
-        return None
-    compiler: Any = translator.output.compiler_fn
-    name = getattr(compiler, "_compiler_name", None) or getattr(compiler, "compiler_name", None)
-    return None if name is None else str(name)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -21,8 +21,8 @@ from quantfx.dynamo.int8_graph import (
     quantize_frame,
     run_eagerly,
 )
+from quantfx.dynamo.internals import compile_lock
 from quantfx.passes.report import Report
-from quantfx.patterns.errors import QuantfxWarning
 
 _LOG = logging.getLogger("quantfx")
 
@@ -99,15 +99,21 @@ class OnlineGraph:
             self._become(captured, frame, run)
 
     def _first_calls(self, args: tuple[Any, ...]) -> Any:
-        with self._calibration.lock:
-            float_run, captured = self._float, self._captured
-            if self._int8 is None and captured is not None:
+        compiles = self.is_ready
+        # Dynamo, when it makes a graph that shares these observers, takes the locks in this order.
+        with compile_lock() if compiles else nullcontext(), self._calibration.lock:
+            captured, run, again = self._captured, self._float, False
+            if captured is not None:
                 self._follow_weights(captured)
-                if self.is_ready:
+                if not self.is_ready:
+                    self._observe(captured, args)
+                elif compiles:
                     self._convert_later(args)
                 else:
-                    self._observe(captured, args)
-            run = self._int8 or float_run
+                    again = True  # another thread observed the last call
+            run = self._int8 or run
+        if again:
+            return self._first_calls(args)
         assert run is not None, "float until it is int8"
         return run(*args)  # outside of the lock: computing needs none
 
@@ -116,20 +122,9 @@ class OnlineGraph:
         if not captured.weights.changed:
             return
         captured.weights.note()
-        prepared = self._calibration.backend.prepare(captured.graph, strict=False)
-        if self._calibration.weights.changed:
-            lost = self._calibration.count
-            self._calibration.restart(prepared)
-            if lost:
-                warnings.warn(
-                    f"weights of {captured.frame.where} changed while it was observed: {lost} "
-                    "call(s) are forgotten, calibration starts anew",
-                    QuantfxWarning,
-                    stacklevel=4,
-                )
-        else:
-            self._calibration.share(prepared)
-        self._prepared = prepared
+        self._prepared = self._calibration.backend.prepare(captured.graph, strict=False)
+        if not self._calibration.restart_if_stale(self._prepared, captured.frame.where):
+            self._calibration.share(self._prepared)
 
     def _observe(self, captured: FrameGraph, args: tuple[Any, ...]) -> None:
         assert self._prepared is not None, "kept until it is int8"

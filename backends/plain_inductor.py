@@ -1,0 +1,44 @@
+"""Say so when plain Inductor compiles a q/dq graph to float code."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from quantfx.backends.torch_internals import compiling_backend, inductor_freezes
+from quantfx.patterns.errors import QuantfxWarning
+
+
+def warn_of_plain_inductor(module: GraphModule) -> None:
+    """Let ``torch.compile(module)`` warn that it makes no int8 kernels.
+
+    Without freezing Inductor compiles quantize, dequantize and float arithmetic, slower than the
+    float model, and says nothing; ``options={"freezing": True}`` comes too late for it in torch
+    2.13. The warning hangs on a hook of the module, which Dynamo runs once, while it traces.
+    """
+    module.register_forward_pre_hook(_when_called)
+
+
+def _when_called(_: nn.Module, __: tuple[Any, ...]) -> None:
+    if torch.compiler.is_compiling():
+        _LOOK()
+
+
+def _look() -> None:
+    if compiling_backend() == "inductor" and not inductor_freezes():
+        warnings.warn(
+            "Inductor compiles a q/dq graph without freezing, to float code: no int8 kernel, and "
+            "slower than the model was. Use quantfx's Result.compile(), or "
+            "torch.compile(quantized, backend='quantfx_lower')",
+            QuantfxWarning,
+            stacklevel=2,
+        )
+
+
+_as_constant: Any = torch.compiler.assume_constant_result  # torch declares no types
+_LOOK: Callable[[], None] = _as_constant(_look)  # Dynamo runs it, instead of tracing it
