@@ -36,6 +36,7 @@ from quantfx.backends.torch_internals import (
 )
 from quantfx.backends.whole_rows import WholeRows
 from quantfx.passes.base import Context
+from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.lowered import site_of
 from quantfx.passes.nested_calls import autocast_dtype, nested_calls
@@ -48,7 +49,13 @@ Wrapper = Literal["python", "cpp", "aot"]
 WRAPPERS: tuple[Wrapper, ...] = ("python", "cpp", "aot")
 
 # Run on the lowered graph, in front of Inductor.
-HIDE = Pipeline((HideKernels(),), name="hide")
+HIDE = Pipeline(
+    (
+        HideKernels(),
+        ExpandAffineWeights(),  # those that no kernel took: Inductor's own patterns would
+    ),
+    name="hide",
+)
 # Run by Inductor on its own graph, where kernels may overwrite their inputs.
 POST_GRAD = Pipeline(
     (

@@ -21,6 +21,7 @@ from quantfx.passes.annotate_rnn import AnnotateRnn
 from quantfx.passes.annotate_share_qparams import AnnotateShareQparams
 from quantfx.passes.base import Pass
 from quantfx.passes.check_config import CheckConfig
+from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.fold_weights import FoldWeights
@@ -39,6 +40,7 @@ from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.observe_channels import ObserveChannels
 from quantfx.passes.place_dropout import PlaceDropout
 from quantfx.passes.propagate import Propagate
+from quantfx.passes.read_plan import ReadPlan
 from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
@@ -101,6 +103,8 @@ PASSES: tuple[type[Pass], ...] = (
     HoistQuantize,
     Lower,
     MergeEqual,
+    ReadPlan,
+    ExpandAffineWeights,
     KeepPacked,
     SplitConstants,
 )

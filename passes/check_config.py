@@ -274,11 +274,11 @@ def _slots(node: PatternNode, argument: str) -> Iterator[tuple[object, str]]:
         yield from ((target, slot) for target in op.targets for slot in commutes)
 
 
-def rules_in_vain(module: GraphModule) -> frozenset[str]:
-    """Return what ``CheckConfig`` had to say about rules of the config."""
-    return frozenset(
-        remark.message
+def rules_in_vain(module: GraphModule) -> dict[str, str]:
+    """Return each rule of the config that ``CheckConfig`` had something to say about, and what."""
+    return {
+        remark.node: remark.message
         for record in records_of(module)
         for remark in record.remarks
         if remark.op == RULE
-    )
+    }

@@ -6,6 +6,7 @@ from the cause. Every node made here carries the meta of the node it stands for.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -69,7 +70,7 @@ class Editor:
         """
         with self._at(after, before):
             node = self.graph.create_node("call_function", target, args, kwargs or {}, name)
-        value = val if val is not None else _fake_result(node)
+        value = val if val is not None else _fake_result(node, like)
         return self._made(node, like, value)
 
     def call_module(
@@ -105,11 +106,7 @@ class Editor:
         set_tensor(self.module, free, value)
         with self._at(None, before):
             node = self.graph.create_node("get_attr", free, (), {}, free.replace(".", "_"))
-        fake = like.meta.get("val")
-        mode = getattr(fake, "fake_mode", None)
-        return self._made(
-            node, like, mode.from_tensor(value, static_shapes=True) if mode else value
-        )
+        return self._made(node, like, self._fake(value, like))
 
     def shared_constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
         """Read ``value`` from ``target``, where it may be stored already; else as ``constant``."""
@@ -224,12 +221,14 @@ def _prefixes(name: str) -> Iterator[str]:
     return itertools.accumulate(name.split("."), lambda path, leaf: f"{path}.{leaf}")
 
 
-def _fake_result(node: Node) -> object:
+def _fake_result(node: Node, like: Node) -> object:
     """Run the node's operator on its arguments' fake values; None if they have none."""
     missing = [n for n in node.all_input_nodes if "val" not in n.meta]
     if missing or not callable(node.target):
         return None
     args = map_arg(node.args, lambda n: n.meta["val"])
     kwargs = map_arg(node.kwargs, lambda n: n.meta["val"])
-    with torch.no_grad():
+    # An operator without arguments makes a fake only if told to.
+    mode = None if node.all_input_nodes else getattr(like.meta.get("val"), "fake_mode", None)
+    with torch.no_grad(), mode or contextlib.nullcontext():
         return node.target(*args, **kwargs)

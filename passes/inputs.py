@@ -32,6 +32,11 @@ def record_inputs(module: GraphModule, args: tuple[Any, ...], kwargs: dict[str, 
     module.meta[_INPUTS] = tuple(path for path, _ in input_leaves(module, args, kwargs))
 
 
+def set_recorded_inputs(module: GraphModule, paths: tuple[str, ...]) -> None:
+    """Remember paths that are known from elsewhere."""
+    module.meta[_INPUTS] = paths
+
+
 def recorded_inputs(module: GraphModule) -> tuple[str, ...]:
     """Return the paths recorded at capture, empty for a graph from elsewhere."""
     return tuple(module.meta.get(_INPUTS, ()))

@@ -131,6 +131,26 @@ class Report:
         """Return the report as plain data."""
         return asdict(self)
 
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Report:
+        """Return the report that ``to_dict`` made plain data of, also by way of JSON.
+
+        Raises:
+            KeyError: a field is missing.
+            TypeError: a field is unknown.
+        """
+        sites: list[dict[str, Any]] = data["sites"]
+        fields: dict[str, Any] = {
+            "rows": tuple(OpRow(**row) for row in data["rows"]),
+            "sites": tuple(
+                SiteOutcome(Site(*each["site"]), **{k: v for k, v in each.items() if k != "site"})
+                for each in sites
+            ),
+            "skipped": tuple(SkippedSite(**site) for site in data["skipped"]),
+            "passes": tuple(PassTime(**each) for each in data["passes"]),
+        }
+        return Report(**{**data, **fields})
+
     def to_json(self) -> str:
         """Return the report as JSON text."""
         return json.dumps(self.to_dict(), indent=2)

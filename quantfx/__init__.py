@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from quantfx import backends, passes, patterns
 from quantfx.api import draw, quantize
+from quantfx.auto_quantized import AutoQuantized, auto
+from quantfx.dynamo.compile_state import CompileState
+from quantfx.dynamo.options import Batches
+from quantfx.load_result import load
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.capture import capture
 from quantfx.passes.config import Config
@@ -18,6 +22,9 @@ from quantfx.result import Result
 __version__ = "0.1.0"
 
 __all__ = [
+    "AutoQuantized",
+    "Batches",
+    "CompileState",
     "Config",
     "Pipeline",
     "QatModule",
@@ -26,11 +33,13 @@ __all__ = [
     "QuantfxWarning",
     "Report",
     "Result",
+    "auto",
     "backends",
     "calibrate",
     "capture",
     "convert_qat",
     "draw",
+    "load",
     "passes",
     "patterns",
     "prepare_qat",

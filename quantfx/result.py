@@ -21,11 +21,14 @@ from quantfx.backends.inductor import (
     require_regions,
 )
 from quantfx.backends.lowering import Lowering, require_compiled
+from quantfx.onnx_export import export_onnx
+from quantfx.origin import Origin
 from quantfx.passes.compare_sites import SiteComparison
 from quantfx.passes.config import Given
 from quantfx.passes.outcome import compiled_outcomes
 from quantfx.passes.report import Report, make_report, rows_of
 from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.save_result import save
 
 Route = Literal["onednn", "inductor"]
 _ROUTES: tuple[Route, ...] = ("onednn", "inductor")
@@ -52,7 +55,8 @@ class Result:
     Attributes:
         quantized: The q/dq graph: int8 weights, float arithmetic, runs anywhere.
         report: What was planned, converted, lowered and, after ``compile``, compiled.
-        backend: The backend that made it.
+        backend: The backend that made it, or lowers it.
+        origin: With which versions and pipelines it was made.
     """
 
     def __init__(
@@ -63,10 +67,12 @@ class Result:
         backend: Backend,
         inputs: ExampleInputs,
         strict: bool = True,
+        origin: Origin | None = None,
     ) -> None:
         self.quantized = quantized
         self.report = report
         self.backend = backend
+        self.origin = Origin.of(backend) if origin is None else origin
         self._lowering = lowering
         self._inputs = inputs
         self._strict = strict
@@ -162,6 +168,49 @@ class Result:
         if not (args or kwargs):
             args, kwargs = self._inputs.args, self._inputs.kwargs
         return self.backend.compare_sites(self.quantized, args, kwargs)
+
+    def save(self, path: str | Path, *, input_values: bool = True) -> None:
+        """Write a file from which ``quantfx.load`` makes this result again, on any machine.
+
+        It holds the q/dq graph with its int8 weights, without the float ones, and config, report
+        and example inputs. It is written in one step: a failure leaves no half file.
+
+        Args:
+            path: Where to, e.g. ``resnet50.quantfx``.
+            input_values: Store what the example inputs hold. False stores their form only, for
+                inputs that are large or secret; after loading they are zeros.
+
+        Raises:
+            FileError: the model or an example input holds what has no form in files, or the file
+                cannot be written.
+        """
+        save(
+            Path(path),
+            self.quantized,
+            self.report,
+            self.backend,
+            self.origin,
+            self._inputs.args,
+            self._inputs.kwargs,
+            self._inputs.dynamic_shapes,
+            input_values=input_values,
+        )
+
+    def export_onnx(self, path: str | Path) -> None:
+        """Write the q/dq graph as an ONNX model of QuantizeLinear and DequantizeLinear pairs.
+
+        Needs the packages ``onnx`` and ``onnxscript``. The weights are int8 in it; dimensions that
+        ``dynamic_shapes`` left free are free. It is for other runtimes: none of quantfx's kernels,
+        nor its check that integer sums stay in range on a CPU without VNNI, is in it.
+
+        Args:
+            path: Where to, e.g. ``model.onnx``.
+
+        Raises:
+            QuantfxError: a package is missing, or the model has what ONNX cannot express.
+        """
+        inputs = self._inputs
+        export_onnx(self.quantized, Path(path), inputs.args, inputs.kwargs, inputs.dynamic_shapes)
 
     @property
     def _lowered(self) -> Lowering:

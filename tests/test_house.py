@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("passes", "patterns", "backends", "tools")
-FACADE = ("quantfx", "quantfx/compat")
+FACADE = ("quantfx", "quantfx/compat", "quantfx/dynamo")
 # What each room may import of ours; tools may import anything.
 ARROWS = {
     "patterns": {"patterns"},

@@ -59,14 +59,15 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
             "can be done here: quantfx.quantize(model, inputs, backend="
             f"'{plan.backend.name}').quantized, a q/dq graph that runs in float"
         )
+    frame = current_frame()
     try:
-        captured = capture_frame(module, inputs)
+        captured = capture_frame(module, inputs, frame)
     except CaptureError as error:
         if plan.options.strict:
             raise
-        record = plan.options.state.record(current_frame().where)
+        record = plan.options.state.record(frame.where)
         return _stay_float(module.forward, record, str(error), warn=True)
-    record = plan.options.state.record(captured.frame.where)
+    record = plan.options.state.record(captured.where)
     if captured.training:
         plan.options.state.add_float(captured.weights)
         reason = f"{captured.training}: it computes in float; call model.eval() for int8"
@@ -77,10 +78,10 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
         plan.options.state.add_float(captured.weights)
         return _nothing_planned(captured, prepared, plan.backend, record)
     calibration, known = plan.options.state.calibration(
-        plan.backend, captured.frame.code, captured.weights, prepared
+        plan.backend, captured.code, captured.weights, prepared
     )
     if known and not plan.observed_only:
-        known = not calibration.restart_if_stale(prepared, captured.frame.where)
+        known = not calibration.restart_if_stale(prepared, captured.where)
     graph = OnlineGraph(
         captured,
         prepared,
@@ -91,7 +92,7 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
         check_weights=plan.options.check_weights,
     )
     if plan.options.calibration is not None and not known:
-        observe_data(captured, prepared, calibration, plan.options)
+        observe_data(captured, frame, prepared, calibration, plan.options)
     if plan.observed_only and calibration.needs_data and not calibration.count:
         plan.options.state.add_float(captured.weights)
         return _never_observed(captured, record, strict=plan.options.strict)
@@ -107,7 +108,7 @@ def _never_observed(
     reason = "it never ran while calls were observed"
     if strict:
         raise CalibrationError(
-            f"the graph of {captured.frame.where} has no ranges: {reason}. Observe a call that "
+            f"the graph of {captured.where} has no ranges: {reason}. Observe a call that "
             "takes this path, or let it stay float with strict=False"
         )
     return _stay_float(captured.run, record, reason, warn=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from quantfx.passes.report import Report
@@ -20,7 +21,7 @@ class GraphRecord:
         observed: Calls observed in its frame, in all its graphs.
         reason: Why it is float; empty if it is not.
         report: Operator by operator, once there is something to report.
-        vain: What is to be said about rules of the config that select or change nothing in it.
+        vain: Rules of the config that select or change nothing in it, and what they miss.
     """
 
     where: str
@@ -28,7 +29,7 @@ class GraphRecord:
     observed: int = 0
     reason: str = ""
     report: Report | None = None
-    vain: frozenset[str] = frozenset()
+    vain: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the record as plain data."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from itertools import takewhile
-from types import CodeType, FunctionType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 
 from quantfx.dynamo.calibration import Calibration, require_finite
 from quantfx.dynamo.frame_graph import FrameGraph
+from quantfx.dynamo.internals import Frame
 from quantfx.dynamo.options import Options
 from quantfx.passes.calibrate import batch_arguments
 from quantfx.passes.errors import CalibrationError
@@ -24,7 +25,11 @@ _OTHERWISE = (
 
 
 def observe_data(
-    captured: FrameGraph, prepared: GraphModule, calibration: Calibration, options: Options
+    captured: FrameGraph,
+    frame: Frame,
+    prepared: GraphModule,
+    calibration: Calibration,
+    options: Options,
 ) -> None:
     """Run every batch of the options' data through the observers.
 
@@ -35,7 +40,6 @@ def observe_data(
         CalibrationError: the model is several graphs, of which this is an inner one; there is no
             batch; or one does not fit the model or holds NaN.
     """
-    frame = captured.frame
     if frame.resumes or not frame.outermost:
         raise CalibrationError(
             f"calibration data is for models that are one graph, and {frame.where} takes values "
@@ -46,10 +50,9 @@ def observe_data(
         given = item if options.input_fn is None else options.input_fn(item)
         args, kwargs = batch_arguments(given, index)
         values = _bound(frame.code, frame.values, args, kwargs, index)
-        inputs = [
-            _evaluated(captured, position, values, index)
-            for position in range(len(captured.inputs))
-        ]
+        variables = values, frame.scope
+        positions = range(len(captured.inputs))
+        inputs = [_evaluated(captured, position, variables, index) for position in positions]
         require_finite(captured.names, inputs, index + 1)
         calibration.observe(prepared, inputs)
     if calibration.count == 0:
@@ -64,7 +67,8 @@ def _bound(
     index: int,
 ) -> dict[str, Any]:
     """Return the local variables that a call with these arguments starts with."""
-    signature = inspect.signature(FunctionType(code, {}))
+    closure = tuple(CellType() for _ in code.co_freevars)
+    signature = inspect.signature(FunctionType(code, {}, closure=closure))
     names = list(signature.parameters)
     # Modules are no part of a batch; ``forward`` has its own as the first parameter.
     modules = list(takewhile(lambda name: isinstance(values.get(name), nn.Module), names))
@@ -81,11 +85,16 @@ def _bound(
     return {**others, **bound.arguments}
 
 
-def _evaluated(captured: FrameGraph, position: int, values: Mapping[str, Any], index: int) -> Any:
+def _evaluated(
+    captured: FrameGraph,
+    position: int,
+    variables: tuple[Mapping[str, Any], Mapping[str, Any]],
+    index: int,
+) -> Any:
     source = captured.sources[position]
     name = captured.names[position]
     try:
-        value = source.evaluate(values, captured.frame.scope)
+        value = source.evaluate(*variables)
     except LookupError as error:
         raise CalibrationError(f"batch {index} has no '{name}' ({error})") from error
     expected = source.node.meta.get("example_value")

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import CodeType
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from quantfx.dynamo.internals import (
     SWITCHES_GRADIENTS,
     Frame,
     GraphInput,
-    current_frame,
     graph_inputs,
     guard_identity,
     guard_mode,
@@ -66,7 +66,8 @@ class FrameGraph:
     """One graph that Dynamo found in a model, captured.
 
     Attributes:
-        frame: The Python frame it is of.
+        code: Of the Python frame it is of; its variables are not kept, the model is among them.
+        where: That frame's function and place.
         graph: Canonical; weights and buffers of layers are constants under their dotted names.
         run: Dynamo's own graph, which computes exactly what the model does; takes all inputs.
         inputs: Those of Dynamo's inputs, by position, that ``graph`` takes.
@@ -76,7 +77,8 @@ class FrameGraph:
         training: Why it is a graph for training; empty if it is not.
     """
 
-    frame: Frame
+    code: CodeType
+    where: str
     graph: GraphModule
     run: Callable[..., Any]
     inputs: tuple[int, ...]
@@ -92,7 +94,7 @@ class FrameGraph:
 
 
 def capture_frame(
-    module: GraphModule, inputs: Sequence[Any], *, all_static: bool = False
+    module: GraphModule, inputs: Sequence[Any], frame: Frame, *, all_static: bool = False
 ) -> FrameGraph:
     """Capture a graph in a running ``torch.compile``.
 
@@ -104,12 +106,12 @@ def capture_frame(
     Args:
         module: As Dynamo hands it to a backend; not changed.
         inputs: As Dynamo hands them, the model's own tensors among them.
+        frame: The frame that is being compiled.
         all_static: Make every tensor of a module's a constant, not only those of layers.
 
     Raises:
         CaptureError: the graph cannot be expressed in ATen operators.
     """
-    frame = current_frame()
     specialize_floats(module)
     sources = graph_inputs(module)
     try:
@@ -144,7 +146,8 @@ def capture_frame(
         [(name, inputs[i]) for name, i in zip(names, bound, strict=True)], _counters(owners)
     )
     return FrameGraph(
-        frame,
+        frame.code,
+        frame.where,
         _canonical(traced),
         module.forward,
         tuple(kept),

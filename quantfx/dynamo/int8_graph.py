@@ -205,21 +205,29 @@ def in_place_of(
         ModeError: (the returned function) an input asks for its gradient.
     """
     taken = captured.inputs
-    where = captured.frame.where
+    where = captured.where
 
     def int8(*args: Any) -> Any:
         if weights is not None:
             weights.require_unchanged(STALE)
         inputs = [args[index] for index in taken]
-        if torch.is_grad_enabled():
-            if any(isinstance(each, Tensor) and each.requires_grad for each in inputs):
-                raise ModeError(
-                    f"an input of {where} asks for its gradient, and int8 graphs have none: call "
-                    "it in torch.no_grad(), detach the input, or train() the model, which then "
-                    "runs in float"
-                )
-            with torch.no_grad():
-                return run(*inputs)
-        return run(*inputs)
+        if not torch.is_grad_enabled():
+            return run(*inputs)
+        require_no_gradient(inputs, where)
+        with torch.no_grad():
+            return run(*inputs)
 
     return int8
+
+
+def require_no_gradient(inputs: Sequence[Any], where: str) -> None:
+    """Refuse a call that wants gradients.
+
+    Raises:
+        ModeError: an input asks for its gradient.
+    """
+    if any(isinstance(each, Tensor) and each.requires_grad for each in inputs):
+        raise ModeError(
+            f"an input of {where} asks for its gradient, and int8 graphs have none: call it in "
+            "torch.no_grad(), detach the input, or train() the model, which then runs in float"
+        )

@@ -11,6 +11,7 @@ from quantfx import backends
 from quantfx.backends.lowering import complain
 from quantfx.dynamo.frame_graph import capture_frame
 from quantfx.dynamo.int8_graph import compile_here, in_place_of, lower_quantized
+from quantfx.dynamo.internals import current_frame
 from quantfx.dynamo.options import Options
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.pass_record import facts_of, set_facts
@@ -32,8 +33,8 @@ def lower_frame(module: GraphModule, inputs: Sequence[Any], options: Options) ->
         ContractError: nothing in it is quantized, or something missed its kernel or would saturate
             on this CPU; a warning unless ``strict``.
     """
-    captured = capture_frame(module, inputs, all_static=True)
-    record = options.state.record(captured.frame.where)
+    captured = capture_frame(module, inputs, current_frame(), all_static=True)
+    record = options.state.record(captured.where)
     backend = backends.get("x86", target="host")
     set_facts(captured.graph, facts_of(captured.graph) | {"qdq"})
     quantized = Pipeline((ReadPlan(),)).run(captured.graph, backend.context)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -19,6 +20,7 @@ from quantfx.dynamo.int8_graph import (
     compile_later,
     in_place_of,
     quantize_frame,
+    require_no_gradient,
     run_eagerly,
 )
 from quantfx.dynamo.internals import compile_lock
@@ -56,7 +58,7 @@ class OnlineGraph:
         strict: bool,
         check_weights: bool,
     ) -> None:
-        self.where = captured.frame.where
+        self.where = captured.where
         self._captured: FrameGraph | None = captured
         self._float: Callable[..., Any] | None = captured.run
         self._prepared: GraphModule | None = prepared
@@ -115,7 +117,10 @@ class OnlineGraph:
         if again:
             return self._first_calls(args)
         assert run is not None, "float until it is int8"
-        return run(*args)  # outside of the lock: computing needs none
+        # Without gradients, as in int8: what comes behind must not see the difference. Outside of
+        # the lock: computing needs none.
+        with torch.no_grad():
+            return run(*args)
 
     def _follow_weights(self, captured: FrameGraph) -> None:
         """Start anew if the weights were written to since they were read."""
@@ -123,11 +128,13 @@ class OnlineGraph:
             return
         captured.weights.note()
         self._prepared = self._calibration.backend.prepare(captured.graph, strict=False)
-        if not self._calibration.restart_if_stale(self._prepared, captured.frame.where):
+        if not self._calibration.restart_if_stale(self._prepared, captured.where):
             self._calibration.share(self._prepared)
 
     def _observe(self, captured: FrameGraph, args: tuple[Any, ...]) -> None:
         assert self._prepared is not None, "kept until it is int8"
+        if torch.is_grad_enabled():
+            require_no_gradient([args[i] for i in captured.inputs], self.where)
         given = [
             args[i].clone() if i in captured.written and isinstance(args[i], Tensor) else args[i]
             for i in captured.inputs

@@ -96,11 +96,11 @@ class AutoQuantized(nn.Module):
         Called again, it takes the weights as they are now, with the ranges that were observed.
 
         Raises:
-            CalibrationError: no call was observed, and the config needs ranges.
+            CalibrationError: no call was observed.
+            ConfigError: a rule selects nothing in any graph.
         """
         with self._lock:
-            needed = any(each.needs_data for each in self._options.state.calibrations)
-            if needed and not self.observed:
+            if not self._options.state.calibrations:
                 raise CalibrationError("no call was observed: call the model with data first")
             self._require_rules()
             self._options.state.start_again()
@@ -126,9 +126,11 @@ class AutoQuantized(nn.Module):
     def _require_rules(self) -> None:
         """Refuse rules of the config that are in vain in every graph of the model."""
         graphs = [each.vain for each in self._options.state.records]
-        vain = sorted(frozenset.intersection(*graphs)) if graphs else []
-        if vain:
-            complain("; ".join(vain), strict=self._options.strict, kind=ConfigError)
+        rules = set.intersection(*(set(each) for each in graphs)) if graphs else set[str]()
+        if rules:
+            # Of what the graphs say, the one with the nearest name.
+            messages = [max((each[rule] for each in graphs), key=len) for rule in sorted(rules)]
+            complain("; ".join(messages), strict=self._options.strict, kind=ConfigError)
 
     def _phase(self) -> Callable[..., Any]:
         """Return what runs a call, after becoming int8 if enough calls were observed."""

@@ -1,0 +1,86 @@
+"""Annotations and specs as plain data, and back."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from quantfx.passes.annotation import Annotation
+from quantfx.passes.errors import FileError
+from quantfx.passes.fixed_observer import Fixed
+from quantfx.passes.graphs import Site
+from quantfx.passes.including_observer import Including
+from quantfx.passes.spec import CastSpec, Concrete, QuantSpec, SharedSpec, Spec
+from quantfx.passes.value_text import decode, encode
+
+_MAKERS: dict[str, type[Fixed] | type[Including]] = {"fixed": Fixed, "including": Including}
+# Once a graph is converted, nothing asks an observer any more, so any will do for those of others.
+_FOREIGN_OBSERVER = "min_max"
+
+
+def encode_spec(spec: Spec) -> dict[str, Any]:
+    """Return a spec as plain data."""
+    if isinstance(spec, SharedSpec):
+        return {"same_as": list(spec.site)}
+    if isinstance(spec, CastSpec):
+        return {"cast": encode(spec.dtype)}
+    return {**vars(spec), "dtype": encode(spec.dtype), "observer": _encode_observer(spec.observer)}
+
+
+def _encode_observer(observer: object) -> Any:
+    for name, maker in _MAKERS.items():
+        if isinstance(observer, maker):
+            return {name: dict(vars(observer))}
+    return observer if isinstance(observer, str) else _FOREIGN_OBSERVER
+
+
+def decode_spec(data: dict[str, Any]) -> Spec:
+    """Return the spec that ``data`` describes.
+
+    Raises:
+        SpecError: it contradicts itself.
+    """
+    if "same_as" in data:
+        return SharedSpec(Site(*data["same_as"]))
+    if "cast" in data:
+        return CastSpec(decode(data["cast"], {}))
+    observer: Any = data["observer"]
+    if isinstance(observer, dict):
+        ((name, fields),) = cast(dict[str, Any], observer).items()
+        observer = _MAKERS[name](**fields)
+    made: dict[str, Any] = {"dtype": decode(data["dtype"], {}), "observer": observer}
+    return QuantSpec(**{**data, **made})
+
+
+def encode_annotation(annotation: Annotation) -> dict[str, Any]:
+    """Return an annotation as plain data, without fields that are as by default."""
+    fields = dict(vars(annotation))
+    fields["inputs"] = [[slot, encode_spec(spec)] for slot, spec in annotation.inputs]
+    fields["packs"] = [[role, encode_spec(spec)] for role, spec in annotation.packs]
+    fields["shares"] = [[slot, list(site)] for slot, site in annotation.shares]
+    fields["groups"] = [list(each) for each in annotation.groups]
+    if annotation.output is not None:
+        fields["output"] = encode_spec(annotation.output)
+    return fields
+
+
+def decode_annotation(data: dict[str, Any]) -> Annotation:
+    """Return the annotation that ``data`` describes.
+
+    Raises:
+        FileError: a field is missing or unknown.
+    """
+    fields = dict(data)
+    fields["inputs"] = tuple((slot, decode_spec(spec)) for slot, spec in data["inputs"])
+    fields["packs"] = tuple((role, _concrete(spec)) for role, spec in data["packs"])
+    fields["shares"] = tuple((slot, Site(*site)) for slot, site in data["shares"])
+    fields["groups"] = tuple((slot, name) for slot, name in data["groups"])
+    output = data["output"]
+    fields["output"] = None if output is None else decode_spec(output)
+    try:
+        return Annotation(**fields)
+    except TypeError as error:
+        raise FileError(f"an annotation of another form: {error}") from None
+
+
+def _concrete(data: dict[str, Any]) -> Concrete:
+    return cast(Concrete, decode_spec(data))

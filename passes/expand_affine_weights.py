@@ -1,0 +1,60 @@
+"""Dequantize for good what no kernel took and a compiler would get wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.patterns.schema import argument_value, overload
+
+
+@dataclass(frozen=True)
+class ExpandAffineWeights(Pass):
+    """``dequantize_per_channel(weight, scales, zero_points) -> float constant``, unless they are 0.
+
+    Inductor's own patterns (torch 2.13) give such a weight to an int8 kernel and ignore its zero
+    points. No quantizer of ours makes any, and no kernel takes one.
+    """
+
+    name: ClassVar[str] = "expand-affine-weights"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Expand every such constant."""
+        count = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            dequantizes = graph_module.graph.find_nodes(
+                op="call_function", target=DEQUANTIZE_PER_CHANNEL
+            )
+            for node in dequantizes:
+                count += _expand(editor, node)
+            editor.drop_unused_attributes()
+        return PassResult(count > 0, stats={"expanded": count})
+
+
+def _expand(editor: Editor, node: Node) -> bool:
+    constants: dict[Node, Tensor] = {}
+    for source in node.all_input_nodes:
+        value = attribute(editor.module, str(source.target)) if source.op == "get_attr" else None
+        if not isinstance(value, Tensor):
+            return False
+        constants[source] = value
+    zero_points = argument_value(node, "zero_points")
+    if not isinstance(zero_points, Node) or not bool(constants[zero_points].any()):
+        return False
+    arguments = [
+        constants.get(each, each) if isinstance(each, Node) else each for each in node.args
+    ]
+    with torch.no_grad():
+        value = overload(node)(*arguments, **node.kwargs)
+    name = f"{node.all_input_nodes[0].target}_expanded"
+    editor.replace(node, editor.constant(name, value, like=node, before=node))
+    return True

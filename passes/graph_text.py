@@ -1,0 +1,242 @@
+"""Graph modules as plain data and tensors, and back.
+
+Everything is kept by which passes and people know a graph: names and order of nodes, annotations,
+modules of origin, shapes, nested graphs, which tensors are one. Stack traces are not: they hold
+paths and lines of somebody's source.
+
+What is read becomes code, which torch.fx generates. So every name is one, and every target an
+operator, before it gets there.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from quantfx.passes.annotation import annotation_of, set_annotation
+from quantfx.passes.annotation_text import decode_annotation, encode_annotation
+from quantfx.passes.base import Remark
+from quantfx.passes.calling_convention import encode_convention, set_convention
+from quantfx.passes.clone import recompile, set_tensor
+from quantfx.passes.dot_groups import GROUP_KEY
+from quantfx.passes.editor import PROVENANCE_KEY
+from quantfx.passes.errors import FileError
+from quantfx.passes.fake_text import FakeReader, FakeWriter
+from quantfx.passes.graphs import attribute
+from quantfx.passes.inputs import recorded_inputs, set_recorded_inputs
+from quantfx.passes.pass_record import PassRecord, facts_of, records_of, set_facts, set_records
+from quantfx.passes.value_text import decode, decode_target, encode, encode_target
+
+_SCOPE = "nn_module_stack"
+# What passes, and users of PT2E, write on nodes as text.
+_TEXTS = (GROUP_KEY, PROVENANCE_KEY, "quantization_tag")
+_DOTTED = re.compile(r"(?!__)\w+(\.(?!__)\w+)*", re.ASCII)
+
+
+def is_plain(tensor: Tensor) -> bool:
+    """Whether files hold such a tensor: dense, with data, and of no class of somebody's own."""
+    dense = tensor.layout is torch.strided and not tensor.is_meta
+    return dense and type(tensor.detach()) is Tensor
+
+
+class GraphWriter:
+    """Turns a graph module into plain data.
+
+    Attributes:
+        tensors: The parameters and buffers that it reads, by the keys used in the data.
+    """
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] = {}
+        self._keys: dict[int, str] = {}
+        self._fakes = FakeWriter()
+
+    def encode(self, module: GraphModule) -> dict[str, Any]:
+        """Return ``module`` as plain data.
+
+        Raises:
+            FileError: it holds what has no form in files; names it.
+        """
+        return {
+            "graph": self._graph(module),
+            "sizes": self._fakes.sizes,
+            "facts": sorted(facts_of(module)),
+            "records": [asdict(record) for record in records_of(module)],
+            "inputs": list(recorded_inputs(module)),
+        }
+
+    def _graph(self, module: GraphModule) -> dict[str, Any]:
+        state: dict[str, Any] = {}
+        graphs: dict[str, Any] = {}
+        for node in module.graph.find_nodes(op="get_attr", sort=True):
+            target = str(node.target)
+            value = attribute(module, target)
+            if target in state or target in graphs:
+                continue
+            if isinstance(value, GraphModule):
+                graphs[target] = self._graph(value)
+            else:
+                state[target] = self._stored(node, value)
+        return {
+            "nodes": [self._node(node) for node in module.graph.nodes],
+            "state": state,
+            "graphs": graphs,
+            "convention": encode_convention(module.graph),
+        }
+
+    def _stored(self, node: Node, value: object) -> dict[str, Any]:
+        if not isinstance(value, Tensor) or not is_plain(value):
+            raise FileError(
+                f"node '{node.name}' reads '{node.target}', a {type(value).__name__}: files hold "
+                "plain dense tensors only"
+            )
+        if id(value) not in self._keys:
+            key = str(len(self.tensors))
+            self._keys[id(value)] = key
+            self.tensors[key] = value
+        return {
+            "tensor": self._keys[id(value)],
+            "parameter": isinstance(value, nn.Parameter),
+            "requires_grad": value.requires_grad,
+        }
+
+    def _node(self, node: Node) -> dict[str, Any]:
+        if node.op == "call_module":
+            raise FileError(
+                f"node '{node.name}' calls the module '{node.target}': files hold graphs of "
+                "operators, such as capture and quantize make them"
+            )
+        annotation = annotation_of(node)
+        scope: Mapping[str, tuple[str, object]] = node.meta.get(_SCOPE) or {}
+        called = node.op == "call_function"
+        data = {
+            "op": node.op,
+            "name": node.name,
+            "target": encode_target(node) if called else str(node.target),
+            "args": _encoded(node, node.args),
+            "kwargs": _encoded(node, node.kwargs),
+            "value": self._fakes.encode(node.meta.get("val")),
+            "annotation": None if annotation is None else encode_annotation(annotation),
+            "scope": [[key, path, _class_name(kind)] for key, (path, kind) in scope.items()],
+        }
+        texts = {key: node.meta[key] for key in _TEXTS if isinstance(node.meta.get(key), str)}
+        return {key: value for key, value in (data | texts).items() if value not in (None, [])}
+
+
+def decode_graph(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> GraphModule:
+    """Return the graph module that ``data`` describes.
+
+    Args:
+        data: From ``GraphWriter.encode``.
+        tensors: Those that came with it.
+
+    Raises:
+        FileError: this torch has no such operator, or a name is none.
+        Exception: of any kind, where ``data`` is damaged.
+    """
+    stored: dict[tuple[str, bool], Tensor] = {}
+    module = _decode_graph(data["graph"], tensors, stored, FakeReader(data["sizes"]))
+    set_facts(module, frozenset(data["facts"]))
+    set_records(module, tuple(_record(record) for record in data["records"]))
+    set_recorded_inputs(module, tuple(data["inputs"]))
+    module.graph.lint()
+    recompile(module)
+    return module
+
+
+def _decode_graph(
+    data: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    stored: dict[tuple[str, bool], Tensor],
+    fakes: FakeReader,
+) -> GraphModule:
+    module = GraphModule(nn.Module(), Graph())
+    module.training = False
+    for target, inner in data["graphs"].items():
+        module.add_submodule(_dotted(target), _decode_graph(inner, tensors, stored, fakes))
+    for target, entry in data["state"].items():
+        key = entry["tensor"], entry["parameter"]
+        if key not in stored:  # what was one tensor under two names stays one
+            value = tensors[key[0]].requires_grad_(entry["requires_grad"])
+            stored[key] = nn.Parameter(value, value.requires_grad) if key[1] else value
+        set_tensor(module, _dotted(target), stored[key])
+    nodes: dict[str, Node] = {}
+    for each in data["nodes"]:
+        node = _decode_node(module.graph, each, nodes)
+        nodes[node.name] = node
+        _set_meta(node, each, fakes)
+    set_convention(module.graph, data["convention"])
+    return module
+
+
+def _decode_node(graph: Graph, data: dict[str, Any], nodes: Mapping[str, Node]) -> Node:
+    op, name = data["op"], data["name"]
+    if op not in ("placeholder", "get_attr", "call_function", "output"):
+        raise FileError(f"node '{name}' is a '{op}', which files do not hold")
+    target = data["target"]
+    if op == "call_function":
+        target = _target(target, name)
+    elif op == "get_attr":
+        attribute(cast(GraphModule, graph.owning_module), _dotted(target))
+    else:
+        _identifier(target)
+    args = tuple(decode(data.get("args", []), nodes))
+    kwargs = {_identifier(key): decode(v, nodes) for key, v in data.get("kwargs", {}).items()}
+    node = graph.create_node(op, target, args, kwargs, _identifier(name))
+    if node.name != name:
+        raise FileError(f"two nodes are called '{name}'")
+    return node
+
+
+def _target(target: str, name: str) -> Any:
+    try:
+        return decode_target(target)
+    except FileError as error:
+        raise FileError(f"node '{name}': {error}") from None
+
+
+def _set_meta(node: Node, data: dict[str, Any], fakes: FakeReader) -> None:
+    if "value" in data:
+        node.meta["val"] = fakes.decode(data["value"])
+    if "annotation" in data:
+        set_annotation(node, decode_annotation(data["annotation"]))
+    if "scope" in data:
+        node.meta[_SCOPE] = {key: (path, kind) for key, path, kind in data["scope"]}
+    node.meta |= {key: str(data[key]) for key in _TEXTS if key in data}
+
+
+def _record(data: dict[str, Any]) -> PassRecord:
+    fields: dict[str, Any] = {"remarks": tuple(Remark(**remark) for remark in data["remarks"])}
+    return PassRecord(**{**data, **fields})
+
+
+def _encoded(node: Node, value: Any) -> Any:
+    try:
+        if isinstance(value, tuple):
+            return [encode(item) for item in cast(tuple[object, ...], value)]
+        return {key: encode(item) for key, item in value.items()} or None
+    except FileError as error:
+        raise FileError(f"node '{node.name}': {error}") from None
+
+
+def _class_name(kind: object) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
+
+
+def _identifier(name: str) -> str:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        raise FileError(f"{name!r} is no name")
+    return name
+
+
+def _dotted(target: str) -> str:
+    if not _DOTTED.fullmatch(target):
+        raise FileError(f"{target!r} is no path of a tensor")
+    return target

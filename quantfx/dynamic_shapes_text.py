@@ -1,0 +1,116 @@
+"""Dynamic shapes, as ``torch.export`` takes them, as plain data, and back.
+
+``{"x": {0: Dim("batch", max=64), 1: None}}``, sums and products of dims, ``Dim.AUTO`` and its
+kin, a ``ShapesCollection``: what comes back means the same to the exporter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from torch.export import AdditionalInputs, Dim, ShapesCollection
+from torch.fx import GraphModule
+
+from quantfx.passes.errors import FileError
+
+# Named by torch without a public class: the kind of Dim.AUTO, and of sums and products of dims.
+_HINTS: dict[str, Any] = {"AUTO": Dim.AUTO, "DYNAMIC": Dim.DYNAMIC, "STATIC": Dim.STATIC}
+_HINT = type(Dim.AUTO)
+_DERIVED = type(Dim("derived", min=1) + 1)
+
+
+def encode_shapes(
+    shapes: Any, module: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Return dynamic shapes as plain data.
+
+    Args:
+        shapes: As for ``torch.export.export``.
+        module: What they are the shapes of the inputs of.
+        args: Positional inputs.
+        kwargs: Keyword inputs.
+
+    Raises:
+        FileError: they hold what has no form in files.
+    """
+    if isinstance(shapes, (ShapesCollection, AdditionalInputs)):
+        collected: Any = shapes  # its method has no types
+        shapes = collected.dynamic_shapes(module, args, kwargs)
+    return _encode(shapes)
+
+
+def _encode(shape: Any) -> Any:
+    if shape is None or type(shape) is int:
+        return shape
+    if isinstance(shape, (tuple, list)):
+        items = [_encode(item) for item in cast(list[Any], shape)]
+        return {"tuple" if isinstance(shape, tuple) else "list": items}
+    if isinstance(shape, Mapping):
+        pairs = shape.items()
+        return {"dict": [[_key(key), _encode(item)] for key, item in pairs]}
+    if isinstance(shape, _HINT):
+        hint: Any = shape
+        return {"hint": hint.type.name, "min": hint.min, "max": hint.max}
+    if isinstance(shape, _DERIVED):
+        return _encode_derived(shape)
+    if isinstance(shape, Dim):
+        return _encode_dim(shape)
+    raise FileError(
+        f"dynamic_shapes holds a {type(shape).__name__}, which has no form in files: use Dim, "
+        "Dim.AUTO, Dim.DYNAMIC, Dim.STATIC, int or None in dicts, tuples and lists"
+    )
+
+
+def _key(key: object) -> int | str:
+    if type(key) in (int, str):
+        return cast(int | str, key)
+    raise FileError(f"dynamic_shapes has the key {key!r}: files hold names and numbers")
+
+
+def _encode_dim(dim: Any) -> dict[str, Any]:
+    # An unbounded dim has an infinity of sympy's for its maximum.
+    largest = dim.max if isinstance(dim.max, int) else None
+    return {"dim": dim.__name__, "min": int(dim.min), "max": largest}
+
+
+def _encode_derived(dim: Any) -> dict[str, Any]:
+    """``a * root + b``: torch allows no other, and keeps it as a function."""
+    offset = dim.fn(0)
+    return {"root": _encode_dim(dim.root), "times": dim.fn(1) - offset, "plus": offset}
+
+
+def decode_shapes(data: Any, dims: dict[str, Dim] | None = None) -> Any:
+    """Return the dynamic shapes that ``data`` describes.
+
+    Args:
+        data: From ``encode_shapes``.
+        dims: Those made so far, by name: one name is one dim.
+    """
+    dims = {} if dims is None else dims
+    if not isinstance(data, dict):
+        return data
+    table = cast(dict[str, Any], data)
+    if "tuple" in table:
+        return tuple(decode_shapes(item, dims) for item in table["tuple"])
+    if "list" in table:
+        return [decode_shapes(item, dims) for item in table["list"]]
+    if "dict" in table:
+        return {key: decode_shapes(item, dims) for key, item in table["dict"]}
+    if "hint" in table:
+        hint = _HINTS[table["hint"]]
+        bounds = table["min"], table["max"]
+        return hint if bounds == (None, None) else hint(min=bounds[0], max=bounds[1])
+    if "root" in table:
+        scaled = _dim(table["root"], dims)
+        if table["times"] != 1:
+            scaled = scaled * table["times"]
+        return scaled + table["plus"] if table["plus"] else scaled
+    return _dim(table, dims)
+
+
+def _dim(table: dict[str, Any], dims: dict[str, Dim]) -> Dim:
+    name: str = table["dim"]
+    if name not in dims:
+        dims[name] = Dim(name, min=table["min"], max=table["max"])
+    return dims[name]

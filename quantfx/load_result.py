@@ -1,0 +1,112 @@
+"""Load a saved result and lower it for this machine."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quantfx import backends
+from quantfx.backends.backend import Backend
+from quantfx.backends.lowering import Lowering
+from quantfx.dynamic_shapes_text import decode_shapes
+from quantfx.inputs_text import decode_inputs
+from quantfx.origin import Origin
+from quantfx.passes.config import Config
+from quantfx.passes.errors import FileError
+from quantfx.passes.graph_text import decode_graph
+from quantfx.passes.report import Report, rows_of
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning, did_you_mean
+from quantfx.result import ExampleInputs, Result
+from quantfx.saved_file import Contents, read
+
+
+def load(path: str | Path, *, backend: str | Backend | None = None, strict: bool = True) -> Result:
+    """Return the result that ``Result.save`` wrote, lowered for this machine.
+
+    Nothing in the file is executed or unpickled: names of operators are looked up, and tensors are
+    read with ``weights_only``. The report is the one that was saved, with what became of each site
+    on this machine.
+
+    Args:
+        path: The file.
+        backend: What lowers it: a backend of the same name as the one that made it; by default
+            quantfx's own of that name.
+        strict: Refuse a graph whose integer sums could saturate on this CPU; else warn.
+
+    Raises:
+        FileError: it is no such file, damaged, or of another version; or ``backend`` is another.
+        ContractError: sites would saturate on this CPU, which has no VNNI; names them.
+    """
+    path = Path(path)
+    contents = read(path)
+    chosen = _backend(path, contents.header, backend)
+    try:
+        result, lowering = _result(contents, chosen, strict)
+    except FileError as error:
+        raise FileError(f"{path}: {error}{_versions(contents)}") from None
+    except QuantfxError as error:
+        raise FileError(
+            f"{path}: it cannot be lowered here: {error}{_versions(contents)}"
+        ) from error
+    except Exception as error:  # a damaged text may fail anywhere
+        raise FileError(
+            f"{path}: it is damaged, or not written by quantfx: save it again "
+            f"({type(error).__name__}: {error}){_versions(contents)}"
+        ) from error
+    if lowering is not None:
+        lowering.require_range(strict=strict)
+    return result
+
+
+def _result(contents: Contents, chosen: Backend, strict: bool) -> tuple[Result, Lowering | None]:
+    header = contents.header
+    config = header["config"]
+    if config is not None:
+        chosen = chosen.with_config(Config.from_json(config))
+    args, kwargs = decode_inputs(header["inputs"], contents.tensors)
+    inputs = ExampleInputs(args, kwargs, decode_shapes(header["dynamic_shapes"]))
+    quantized = decode_graph(contents.graph, contents.tensors)
+    report = Report.from_dict(header["report"])
+    origin = Origin.from_dict(header["origin"])
+    lowering = chosen.lowering(quantized) if chosen.kernels else None
+    if lowering is not None:
+        report = replace(report, rows=rows_of(lowering.sites), sites=lowering.sites)
+    return Result(quantized, lowering, report, chosen, inputs, strict, origin), lowering
+
+
+def _backend(path: Path, header: dict[str, Any], given: str | Backend | None) -> Backend:
+    name: str = header["backend"]
+    if given is None:
+        if name not in backends.NAMES:
+            raise FileError(
+                f"{path}: backend '{name}' made it, which is none of quantfx's own"
+                f"{did_you_mean(name, backends.NAMES)}: pass backend=<that backend>"
+            )
+        if header["variant"]:
+            warnings.warn(
+                f"{path}: a variant of backend '{name}' made it, with other patterns, kernels or "
+                "lowering, and quantfx's own lowers it now. Pass backend=<that variant>",
+                QuantfxWarning,
+                stacklevel=3,
+            )
+    if isinstance(given, Backend):
+        chosen = given
+    else:
+        chosen = backends.get(name if given is None else given, target="host")
+    if chosen.name != name:
+        raise FileError(
+            f"{path}: backend '{name}' made it, and '{chosen.name}' is given: its kernels are "
+            f"others. If it is the same backend, pass backend.renamed('{name}')"
+        )
+    return chosen
+
+
+def _versions(contents: Contents) -> str:
+    written = contents.header.get("torch")
+    if written == torch.__version__:
+        return ""
+    return f". It was written with torch {written}, and this is torch {torch.__version__}"

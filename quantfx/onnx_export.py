@@ -1,0 +1,145 @@
+"""The q/dq graph as ONNX: QuantizeLinear and DequantizeLinear pairs, by torch's own exporter.
+
+torch 2.13 with onnxscript 0.7 translates most of what quantfx writes. Ours are the translations of
+what it lacks, or gets wrong: integer ranges narrower than their dtype, whose ends it drops.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.fx import GraphModule
+
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.nested_calls import nested_calls
+from quantfx.passes.qdq import (
+    CAST,
+    CHOOSE_QPARAMS,
+    DEQUANTIZE_DYNAMIC,
+    QUANTIZE_DYNAMIC,
+    QUANTIZE_PER_TENSOR,
+)
+from quantfx.passes.state import written_state
+from quantfx.patterns.errors import QuantfxError
+
+_NEEDED = ("onnx", "onnxscript")
+_OPSET = 20
+_FLOAT, _INT64, _DOUBLE = 1, 7, 11  # of onnx.TensorProto, which may not be there to ask
+
+
+def export_onnx(
+    quantized: GraphModule, path: Path, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any
+) -> None:
+    """Write a q/dq graph as an ONNX model.
+
+    Args:
+        quantized: Not changed.
+        path: Where to.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+        shapes: Dimensions that stay free, as for ``torch.export.export``.
+
+    Raises:
+        QuantfxError: a package is missing, or the model has what ONNX cannot express.
+    """
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise QuantfxError(f"export to ONNX needs {' and '.join(missing)}: pip install onnxscript")
+    written = written_state(quantized)
+    if written:
+        raise QuantfxError(
+            f"buffer '{written[0][0]}' is written to: an ONNX model has no state. Pass it to the "
+            "model as an input and return it"
+        )
+    for _, graph_module in all_graphs(quantized):
+        if any(call.is_choice for call in nested_calls(graph_module)):
+            raise QuantfxError("torch.cond: torch's exporter to ONNX does not take it from a graph")
+    try:
+        program = torch.onnx.export(
+            quantized,
+            args,
+            kwargs=kwargs,
+            dynamo=True,
+            dynamic_shapes=shapes,
+            opset_version=_OPSET,
+            custom_translation_table=_translations(),
+            verbose=False,
+        )
+    except torch.onnx.OnnxExporterError as error:
+        raise QuantfxError(f"torch cannot export this model to ONNX: {_reason(error)}") from error
+    if program is None:
+        raise QuantfxError("torch exported nothing to ONNX")
+    program.save(path)
+
+
+def _reason(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).partition("\n")[0]
+
+
+def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return torch's operators with what they become.
+
+    Written as onnxscript wants it: plain functions, run once on symbolic values.
+    """
+    op: Any = importlib.import_module("onnxscript").opset20
+
+    def integer(value: int, dtype: int) -> Any:
+        return op.Cast(op.Constant(value_int=value), to=dtype)
+
+    def quantize(
+        x: Any, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: int
+    ) -> Any:
+        # QuantizeLinear clamps to the dtype. Clamped floats leave it a quantized convolution to
+        # whoever looks for QuantizeLinear; clamped integers would not.
+        low, high = (quant_min - zero_point) * scale, (quant_max - zero_point) * scale
+        if (quant_min, quant_max) not in ((0, 255), (-128, 127)):
+            x = op.Clip(x, op.Constant(value_float=low), op.Constant(value_float=high))
+        return op.QuantizeLinear(x, op.Constant(value_float=scale), integer(zero_point, dtype))
+
+    def choose(x: Any, quant_min: int, quant_max: int, eps: float, dtype: int) -> Any:
+        zero = op.Constant(value_float=0.0)
+        low = op.Min(op.ReduceMin(x, keepdims=0), zero)
+        high = op.Max(op.ReduceMax(x, keepdims=0), zero)
+        steps = op.Constant(value_float=float(quant_max - quant_min))
+        scale = op.Max(op.Div(op.Sub(high, low), steps), op.Constant(value_float=eps))
+        smallest = op.Constant(value_float=float(quant_min))
+        largest = op.Constant(value_float=float(quant_max))
+        zero_point = op.Sub(smallest, op.Round(op.Div(low, scale)))
+        zero_point = op.Clip(zero_point, smallest, largest)
+        return op.Cast(scale, to=_DOUBLE), op.Cast(zero_point, to=_INT64)  # as torch's own
+
+    def quantize_dynamic(
+        x: Any, scale: Any, zero_point: Any, quant_min: int, quant_max: int, dtype: int
+    ) -> Any:
+        quantized = op.QuantizeLinear(x, op.Cast(scale, to=_FLOAT), op.Cast(zero_point, to=dtype))
+        return op.Clip(quantized, integer(quant_min, dtype), integer(quant_max, dtype))
+
+    def dequantize_dynamic(
+        x: Any,
+        scale: Any,
+        zero_point: Any,
+        quant_min: int,
+        quant_max: int,
+        dtype: int,
+        out_dtype: int | None = None,
+    ) -> Any:
+        value = op.DequantizeLinear(x, op.Cast(scale, to=_FLOAT), op.Cast(zero_point, to=dtype))
+        return value if out_dtype in (None, -1) else op.Cast(value, to=out_dtype)
+
+    def cast(x: Any, dtype: int) -> Any:
+        return op.Cast(x, to=dtype)
+
+    return {
+        QUANTIZE_PER_TENSOR: quantize,
+        CHOOSE_QPARAMS: choose,
+        QUANTIZE_DYNAMIC: quantize_dynamic,
+        DEQUANTIZE_DYNAMIC: dequantize_dynamic,
+        CAST: cast,
+    }

@@ -1,0 +1,56 @@
+"""Where a result comes from: what made it, kept when it is saved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from quantfx.backends.backend import Backend
+from quantfx.saved_file import version
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What quantized a model.
+
+    Attributes:
+        quantfx: Version of quantfx.
+        torch: Version of torch.
+        target: Instruction set it was quantized for, or ``any``.
+        pipelines: Text of the prepare, convert and lower pipelines.
+        fingerprints: Hash of each, with all options, the patterns, the specs and the config.
+    """
+
+    quantfx: str
+    torch: str
+    target: str
+    pipelines: Mapping[str, str]
+    fingerprints: Mapping[str, str]
+
+    @staticmethod
+    def of(backend: Backend) -> Origin:
+        """Return the origin of what ``backend`` makes in this process."""
+        pipelines = {
+            "prepare": backend.prepare_pipeline,
+            "convert": backend.convert_pipeline,
+            "lower": backend.lower_pipeline,
+        }
+        return Origin(
+            version(),
+            torch.__version__,
+            backend.target.name if backend.target else "any",
+            {name: str(pipeline) for name, pipeline in pipelines.items()},
+            {name: pipeline.fingerprint(backend.context) for name, pipeline in pipelines.items()},
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the origin as plain data."""
+        return {**vars(self)}
+
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> Origin:
+        """Return the origin that ``to_dict`` made plain data of."""
+        return Origin(**data)

@@ -1,0 +1,112 @@
+"""Save a result: its q/dq graph and all that is needed to lower and compile it elsewhere."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx import backends
+from quantfx.backends.backend import Backend
+from quantfx.dynamic_shapes_text import encode_shapes
+from quantfx.inputs_text import encode_inputs
+from quantfx.origin import Origin
+from quantfx.passes.errors import ConfigError, FileError
+from quantfx.passes.graph_text import GraphWriter
+from quantfx.passes.report import Report
+from quantfx.patterns.errors import QuantfxWarning
+from quantfx.saved_file import FORMAT, Contents, version, write
+
+
+def save(
+    path: Path,
+    quantized: GraphModule,
+    report: Report,
+    backend: Backend,
+    origin: Origin,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dynamic_shapes: Any,
+    *,
+    input_values: bool,
+) -> None:
+    """Write a file for ``quantfx.load``; nothing of what is given changes.
+
+    Args:
+        path: Where to.
+        quantized: The q/dq graph.
+        report: Its report.
+        backend: What made it.
+        origin: When and where that was.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+        dynamic_shapes: Dimensions that stay free.
+        input_values: Whether to keep what the example inputs hold, or their form only.
+
+    Raises:
+        FileError: something has no form in files, or the file cannot be written.
+    """
+    try:
+        writer = GraphWriter()
+        graph = writer.encode(quantized)
+        inputs, input_tensors = encode_inputs(args, kwargs, values=input_values)
+        shapes = encode_shapes(dynamic_shapes, quantized, args, kwargs)
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from None
+    header = {
+        "format": FORMAT,
+        "quantfx": version(),
+        "torch": torch.__version__,
+        "backend": backend.name,
+        "variant": _is_variant(backend),
+        "config": _config(backend),
+        "origin": origin.to_dict(),
+        "report": report.to_dict(),
+        "inputs": inputs,
+        "dynamic_shapes": shapes,
+    }
+    write(path, Contents(header, graph, _compact(writer.tensors | input_tensors)))
+
+
+def _config(backend: Backend) -> str | None:
+    try:
+        return backend.recipe.config.to_json()
+    except ConfigError as error:
+        warnings.warn(
+            f"the file will not hold the config ({error}); what it decided is in the graph and "
+            "the report",
+            QuantfxWarning,
+            stacklevel=4,
+        )
+        return None
+
+
+def _is_variant(backend: Backend) -> bool:
+    """Whether another backend than the builtin one of its name is to lower the graph."""
+    if backend.name not in backends.NAMES:
+        return True
+    target = backend.target.name if backend.target else None
+    builtin = backends.get(backend.name, target=target)
+    return _lowers(backend) != _lowers(builtin)
+
+
+def _lowers(backend: Backend) -> tuple[object, ...]:
+    return backend.recipe.patterns.digest, repr(backend.lower_pipeline), repr(backend.kernels)
+
+
+def _compact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return tensors to store: plain ones on the CPU, none of them with the rest of a larger one.
+
+    A view would be stored with all the memory it is a view of.
+    """
+    plain = {key: value.detach().cpu() for key, value in tensors.items()}
+    return {
+        key: value.clone()
+        if value.untyped_storage().nbytes() > value.numel() * value.element_size()
+        else value
+        for key, value in plain.items()
+    }

@@ -1,0 +1,170 @@
+"""The file a result is saved to: a zip archive of two texts and a file of tensors.
+
+===============  ===================================================================
+``quantfx.json``  the header: who wrote it and how, config, report, example inputs
+``graph.json``    the q/dq graph
+``tensors.pt``    its tensors, by ``torch.save``; read with ``weights_only``
+===============  ===================================================================
+
+Not ``torch.export.save``: reading such a file evaluates text in it as Python (its sizes, by sympy),
+imports modules it names and falls back to full unpickling, in torch 2.13. Nor does it keep the
+names of nodes, or what a graph writes to.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import uuid
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.errors import FileError
+
+FORMAT = 1
+_HEADER, _GRAPH, _TENSORS = "quantfx.json", "graph.json", "tensors.pt"
+_FIELDS = ("backend", "variant", "config", "origin", "report", "inputs", "dynamic_shapes")
+_DAMAGED = "it is truncated or damaged: copy it again, or save it again"
+# What reading a damaged archive may raise, besides what is not an Exception.
+_DAMAGE = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError),
+    *(KeyError, ValueError),
+)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in a file.
+
+    Attributes:
+        header: Plain data.
+        graph: Plain data.
+        tensors: By key.
+    """
+
+    header: dict[str, Any]
+    graph: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def write(path: Path, contents: Contents) -> None:
+    """Write a file in one step: whoever reads ``path`` finds the old file or the whole new one.
+
+    Raises:
+        FileError: the folder is not there or cannot be written to, or ``path`` is a folder.
+    """
+    target = Path(os.path.realpath(path))  # a link stays one
+    if target.is_dir():
+        raise FileError(f"{path}: is a folder: name a file in it")
+    if not target.parent.is_dir():
+        raise FileError(f"{path}: there is no folder {target.parent}: make it first")
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with partial.open("xb") as file:
+            _write(file, contents)
+        os.replace(partial, target)
+    except OSError as error:
+        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write(file: io.BufferedWriter, contents: Contents) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in ((_HEADER, contents.header), (_GRAPH, contents.graph)):
+            member = zipfile.ZipInfo(name)  # without the time of day: equal results, equal files
+            member.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(member, json.dumps(data, allow_nan=False))
+        with archive.open(zipfile.ZipInfo(_TENSORS), "w", force_zip64=True) as stream:
+            torch.save(contents.tensors, stream)
+
+
+def read(path: Path) -> Contents:
+    """Return what is in a file, after checking that it is whole and of a format known here.
+
+    Raises:
+        FileError: it is not; says what it is as far as can be told.
+    """
+    if path.is_dir():
+        raise FileError(f"{path}: is a folder: name the file that Result.save wrote")
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+            if start != b"PK":
+                what = "has no file format of ours" if start else "is empty"
+                raise FileError(f"{path}: {what}: it is no file that Result.save wrote")
+            return _read(path, file)
+    except FileNotFoundError:
+        raise FileError(f"{path}: there is no such file") from None
+    except PermissionError as error:
+        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _read(path: Path, file: io.BufferedReader) -> Contents:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            header = _header(path, archive)
+            graph: dict[str, Any] = json.loads(archive.read(_GRAPH))
+            # Read whole, which checks its sum; what torch reads of it is what was checked.
+            tensors = io.BytesIO(archive.read(_TENSORS))
+        return Contents(header, graph, _tensors(path, tensors))
+    except _DAMAGE as error:
+        raise FileError(f"{path}: {_DAMAGED} ({error})") from error
+
+
+def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
+    names = archive.namelist()
+    if _HEADER not in names:
+        raise FileError(f"{path}: {_foreign(names)}")
+    header: object = json.loads(archive.read(_HEADER))
+    if not isinstance(header, dict) or "format" not in header:
+        raise FileError(f"{path}: {_DAMAGED} (its header says nothing)")
+    found = cast(dict[str, Any], header)
+    if found["format"] != FORMAT:
+        raise FileError(
+            f"{path}: quantfx {found.get('quantfx')} wrote it in format {found['format']}, and "
+            f"quantfx {version()} reads format {FORMAT}. Load it with the quantfx that wrote it, "
+            "or quantize and save the model with this one"
+        )
+    if missing := [field for field in _FIELDS if field not in found]:
+        raise FileError(f"{path}: {_DAMAGED} (its header has no {missing[0]})")
+    return found
+
+
+def _foreign(names: list[str]) -> str:
+    leaves = {name.rpartition("/")[2] for name in names}
+    if "archive_format" in leaves:
+        return "torch.export.save or AOTInductor wrote it, not Result.save: load it with torch"
+    if "data.pkl" in leaves:
+        return "torch.save wrote it, not Result.save: load it with torch"
+    return "it is an archive, but not one that Result.save wrote"
+
+
+def _tensors(path: Path, stream: io.BytesIO) -> dict[str, Tensor]:
+    try:
+        loaded: object = torch.load(stream, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:
+        raise FileError(
+            f"{path}: holds something else than tensors where only those belong; it was not "
+            f"loaded. Do not trust where it comes from ({str(error).splitlines()[0]})"
+        ) from None
+    tensors = cast(dict[object, object], loaded) if isinstance(loaded, dict) else {None: None}
+    for key, value in tensors.items():
+        if not isinstance(key, str) or type(value) is not Tensor:
+            raise FileError(f"{path}: {_DAMAGED} (its tensors are no table of tensors)")
+    return cast(dict[str, Tensor], tensors)
+
+
+def version() -> str:
+    """Return the version of quantfx."""
+    import quantfx  # which imports this module
+
+    return quantfx.__version__

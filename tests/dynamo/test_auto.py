@@ -1,0 +1,252 @@
+"""quantfx.auto: two phases of one model, switched by count or by hand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import quantfx
+from quantfx.passes.errors import (
+    CalibrationError,
+    ConfigError,
+    OptionError,
+    StaleWeightsError,
+)
+from quantfx.patterns.errors import QuantfxError
+from tests.dynamo.models import WIDTH, Branch, Convolutions, Mlp, batches, close
+
+
+def auto(model: nn.Module, batches: int = 2, backend: str = "native", **options: Any) -> Any:
+    return quantfx.auto(model, backend=backend, calibration_batches=batches, **options)
+
+
+def test_it_observes_then_computes_in_int8() -> None:
+    model = Mlp().eval()
+    quantized = auto(model)
+    data = batches(4)
+    assert str(quantized.report()) == "no graph yet: call the model"
+    for x in data[:2]:
+        assert quantized.state == "observing"
+        assert torch.equal(quantized(x), model(x))
+    assert quantized.observed == 2
+    result = quantized(data[2])
+    assert quantized.state == "int8"
+    assert close(result, model(data[2]))
+    assert not torch.equal(result, model(data[2]))
+    report = quantized.report()
+    assert [graph.phase for graph in report.graphs] == ["int8"]
+    assert report.planned == 2
+    assert report.to_dict()["graphs"][0]["report"]["rows"][0]["lowered"] == 2
+    assert "linear" in str(report)
+
+
+def test_models_that_export_rejects_are_int8_in_every_part() -> None:
+    model = Branch().eval()
+    with pytest.raises(quantfx.passes.errors.CaptureError):
+        quantfx.capture(model, (batches(1)[0],))
+    quantized = auto(model, 4)
+    data = [x + sign for x in batches(2) for sign in (1, -1)]
+    assert all(torch.equal(quantized(x), model(x)) for x in data)
+    assert all(close(quantized(x), model(x)) for x in data)
+    assert [graph.phase for graph in quantized.report().graphs] == ["int8"] * 3
+    assert [graph.observed for graph in quantized.report().graphs] == [4, 2, 2]
+
+
+def test_a_path_that_no_call_took_is_an_error_or_stays_float() -> None:
+    model = Branch().eval()
+    x = batches(1)[0]
+    for strict in (True, False):
+        quantized = auto(model, 2, strict=strict)
+        for _ in range(2):
+            quantized(x + 1)
+        assert close(quantized(x + 1), model(x + 1))
+        if strict:
+            with pytest.raises(
+                CalibrationError, match="behind a graph break in forward .* no ranges"
+            ):
+                quantized(x - 1)
+        else:
+            with pytest.warns(quantfx.QuantfxWarning, match="never ran while calls were observed"):
+                assert quantized(x - 1).isfinite().all()
+            phases = [graph.phase for graph in quantized.report().graphs]
+            assert phases == ["int8", "int8", "float"]
+
+
+def test_convert_by_hand_and_again_after_a_change_of_weights() -> None:
+    model = Mlp().eval()
+    quantized = auto(model, 100)
+    with pytest.raises(CalibrationError, match="no call was observed"):
+        quantized.convert()
+    data = batches(3)
+    for x in data:
+        quantized(x)
+    assert quantized.convert() is quantized
+    assert close(quantized(x), model(x))
+    with torch.no_grad():
+        model.second.weight.mul_(1.01)
+    with pytest.raises(StaleWeightsError, match=r"second\.weight changed.*convert\(\) again"):
+        quantized(x)
+    quantized.convert()
+    assert close(quantized(x), model(x))
+    assert [graph.phase for graph in quantized.report().graphs] == ["int8"]
+
+
+def test_weights_that_change_before_the_switch_are_observed_anew() -> None:
+    model = Mlp().eval()
+    quantized = auto(model)
+    data = batches(3)
+    for x in data[:2]:
+        quantized(x)
+    model.load_state_dict(Mlp().state_dict())
+    with pytest.warns(quantfx.QuantfxWarning, match=r"2 call\(s\) are forgotten"):
+        assert torch.equal(quantized(data[2]), model(data[2]))
+    assert quantized.state == "observing"
+    quantized(data[0])
+    assert close(quantized(data[0]), model(data[0]))
+
+
+def test_modes_without_ranges_switch_after_the_first_call() -> None:
+    model = Mlp().eval()
+    quantized = auto(model, 8, config="dynamic")
+    x = batches(1)[0]
+    for _ in range(2):
+        assert close(quantized(x), model(x))
+    assert quantized.state == "int8"
+    assert close(auto(model, 0, config="dynamic")(x), model(x))
+
+
+def test_a_model_in_training_mode_is_float_and_counts_no_calls() -> None:
+    model = Mlp()
+    quantized = auto(model)
+    x = batches(1)[0]
+    with pytest.warns(quantfx.QuantfxWarning, match="in training mode"):
+        quantized(x).sum().backward()
+    for _ in range(2):
+        quantized(x)
+    assert quantized.state == "observing"
+    assert model.first.weight.grad is not None
+    quantized.eval()
+    assert not model.training
+    for _ in range(3):
+        quantized(x)
+    assert quantized.state == "int8"
+
+
+def test_a_rule_that_selects_nothing_in_any_graph_is_an_error() -> None:
+    model = Branch().eval()
+    data = [x + sign for x in batches(2) for sign in (1, -1)]
+    # "negative" is in one graph of three: enough.
+    config = quantfx.Config("static").module("negative", None)
+    quantized = auto(model, 4, config=config)
+    for x in (*data, data[0], data[1]):
+        quantized(x)
+    assert quantized.report().planned == 2
+    quantized = auto(model, 4, config=quantfx.Config("static").module("negativ", None))
+    for x in data:
+        quantized(x)
+    with pytest.raises(ConfigError, match="'negativ'.* selects nothing"):
+        quantized(data[0])
+
+
+def test_errors_are_ours_and_not_dynamos() -> None:
+    with pytest.raises(OptionError, match="calibration_batches=-1"):
+        auto(Mlp().eval(), -1)
+    with pytest.raises(QuantfxError, match=r"no backend 'x68' \(did you mean 'x86'\?\)"):
+        auto(Mlp().eval(), backend="x68")
+    with pytest.raises(QuantfxError, match="'xpu' cannot run on this machine"):
+        auto(Mlp().eval(), backend="xpu")(batches(1)[0])
+    quantized = auto(Mlp().eval())
+    with pytest.raises(CalibrationError, match="input 'x' holds NaN"):
+        quantized(batches(1)[0] * float("nan"))
+
+
+def test_the_model_is_its_only_submodule() -> None:
+    model = Mlp().eval()
+    quantized = auto(model)
+    quantized(batches(1)[0])
+    assert list(quantized.state_dict()) == [f"model.{name}" for name in model.state_dict()]
+    assert not quantized.training
+
+
+def test_keyword_arguments_and_several_inputs() -> None:
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(WIDTH, WIDTH)
+
+        def forward(
+            self, x: torch.Tensor, *, scale: torch.Tensor | None = None
+        ) -> dict[str, torch.Tensor]:
+            y = self.linear(x)
+            return {"y": y if scale is None else y * scale, "x": x}
+
+    model = Pair().eval()
+    quantized = auto(model)
+    x, scale = batches(1)[0], torch.rand(WIDTH)
+    for _ in range(3):
+        assert close(quantized(x, scale=scale)["y"], model(x, scale=scale)["y"])
+    assert quantized.state == "int8"
+
+
+@pytest.mark.parametrize("dynamic", [True, None])
+def test_batches_of_one_to_twenty(dynamic: bool | None) -> None:
+    model = Convolutions().eval()
+    quantized = auto(model, 3, "x86", dynamic=dynamic)
+    torch.manual_seed(1)
+    for rows in (4, 8, 6, *range(1, 21)):
+        x = torch.rand(rows, 3, 8, 8) * 2 - 1
+        with torch.no_grad():
+            assert close(quantized(x), model(x)), rows
+    assert {graph.phase for graph in quantized.report().graphs} == {"int8"}
+    report = quantized.report().graphs[-1].report
+    assert report is not None
+    assert report.planned == report.compiled == 4
+
+
+def test_released_weights() -> None:
+    model = Branch().eval()
+    model.register_parameter("unused", nn.Parameter(torch.ones(3)))
+    quantized = auto(model, 2, "x86")
+    data = [x + sign for x in batches(1) for sign in (1, -1)]
+    quantized(data[0])
+    with pytest.raises(QuantfxError, match="is still observed"):
+        quantized.release_float_weights()
+    quantized(data[1])
+    with torch.no_grad():
+        before = [quantized(x) for x in data]
+        expected = sum(
+            each.weight.numel() * 4 for each in (model.first, model.positive, model.negative)
+        )
+        assert quantized.release_float_weights() == expected
+        assert all(torch.equal(quantized(x), y) for x, y in zip(data, before, strict=True))
+        assert quantized.release_float_weights() == 0
+        with pytest.raises(RuntimeError):
+            model(data[0])
+        with pytest.raises(QuantfxError, match="float weights were released"):
+            quantized(torch.cat(data) + 1)
+
+
+def test_weights_that_some_graph_reads_in_float_are_kept() -> None:
+    class Embedding(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table = nn.Embedding(64, WIDTH)
+            self.linear = nn.Linear(WIDTH, WIDTH)
+            self.head = nn.Linear(WIDTH, 64, bias=False)
+            self.head.weight = self.table.weight
+
+        def forward(self, index: torch.Tensor) -> torch.Tensor:
+            return self.head(torch.relu(self.linear(self.table(index))))
+
+    model = Embedding().eval()
+    quantized = auto(model, 1, "x86")
+    index = torch.randint(0, 64, (4, 5))
+    with torch.no_grad():
+        for _ in range(2):
+            result = quantized(index)
+        assert quantized.release_float_weights() == model.linear.weight.numel() * 4
+        assert torch.equal(quantized(index), result)
+    assert model.table.weight.untyped_storage().nbytes()
