@@ -2,8 +2,7 @@
 
 torch 2.13: ``GraphModule(root, graph)`` and ``copy.deepcopy`` both generate Python code, which
 costs more than everything a pipeline does. Copying nodes into an empty GraphModule does not.
-``Graph._codegen`` (the calling convention: pytrees in and out) has no public reader; this is the
-only module that touches it.
+``Graph._codegen`` (the calling convention: pytrees in and out) has no public reader.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def test_nothing_of_the_page_escapes() -> None:
     """A block or row that is written a little differently would not be run."""
     fences = re.findall(r"^```(.*)$", PAGE, re.MULTILINE)
     assert set(fences) == {"", "python", "python run"}
-    assert fences.count("python run") == len(BLOCKS) == 10
+    assert fences.count("python run") == len(BLOCKS) == 12
     for match in re.finditer(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL):
         assert "quantfx" not in match[1], "only old lines are not run"
     rows = [line for line in PAGE.splitlines() if line.startswith("|") and "---" not in line]
@@ -71,7 +71,13 @@ def test_nothing_of_the_page_escapes() -> None:
     assert len(list(ROW.finditer(PAGE))) == len(rows) - headings - len(prose)
 
 
-def test_every_block_runs(names: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_block_runs(
+    names: dict[str, Any],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # one block saves a file
     before = {name: tensor.clone() for name, tensor in names["model"].state_dict().items()}
     kept: list[Any] = []
     for block in BLOCKS:
