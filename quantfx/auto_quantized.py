@@ -93,7 +93,8 @@ class AutoQuantized(nn.Module):
     def convert(self) -> AutoQuantized:
         """Run in int8 from the next call on, however many calls were observed; return itself.
 
-        Called again, it takes the weights as they are now, with the ranges that were observed.
+        Called again, it takes the weights as they are now, with the ranges that were observed. For
+        weights that are far from those of then, make a new one with ``quantfx.auto``.
 
         Raises:
             CalibrationError: no call was observed.
@@ -107,6 +108,17 @@ class AutoQuantized(nn.Module):
             plan = Plan(self._backend, self._options, 0, observed_only=True)
             self._int8 = self._compiled(plan)
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Refuse to be copied or pickled.
+
+        Raises:
+            QuantfxError: always; says what can be.
+        """
+        raise QuantfxError(
+            "what torch.compile made cannot be copied or pickled: copy or save .model and give it "
+            "to quantfx.auto again, or use quantfx.quantize(...).save(path)"
+        )
 
     def release_float_weights(self) -> int:
         """Give back the memory of float weights that only int8 code stands for; return the bytes.

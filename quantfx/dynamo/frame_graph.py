@@ -162,9 +162,9 @@ def _require_memory(bound: list[tuple[GraphInput, Tensor]], frame: Frame) -> Non
     released = [source.source for source, tensor in bound if is_released(tensor)]
     if released:
         raise QuantfxError(
-            f"{frame.where} needs another graph, for inputs of a form that it was not compiled "
-            f"for, and the float weights were released ({_dotted(released[0]) or released[0]}): "
-            "release them once every kind of input was seen"
+            f"{frame.where} needs another graph, for inputs of a form or a mode (gradients, "
+            "autocast) that it was not compiled for, and the float weights were released "
+            f"({_dotted(released[0]) or released[0]}): release them once all of these were seen"
         )
 
 

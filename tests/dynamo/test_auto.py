@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from typing import Any
 
 import pytest
@@ -169,6 +171,14 @@ def test_the_model_is_its_only_submodule() -> None:
     quantized(batches(1)[0])
     assert list(quantized.state_dict()) == [f"model.{name}" for name in model.state_dict()]
     assert not quantized.training
+
+
+def test_it_refuses_to_be_copied_and_says_what_can_be() -> None:
+    quantized = auto(Mlp().eval())
+    for copied in (copy.deepcopy, pickle.dumps):
+        with pytest.raises(QuantfxError, match=r"copy or save \.model"):
+            copied(quantized)
+    assert copy.deepcopy(quantized.model).state_dict().keys() == quantized.model.state_dict().keys()
 
 
 def test_keyword_arguments_and_several_inputs() -> None:
