@@ -58,6 +58,7 @@ class AutoQuantized(nn.Module):
         self._options = options
         self._compile_options = compile_options
         self._lock = RLock()
+        self._calls = 0
         self._int8: Callable[..., Any] | None = None
         self._observe = self._compiled(Plan(backend, options, math.inf))
         self.train(model.training)
@@ -144,11 +145,28 @@ class AutoQuantized(nn.Module):
             messages = [max((each[rule] for each in graphs), key=len) for rule in sorted(rules)]
             complain("; ".join(messages), strict=self._options.strict, kind=ConfigError)
 
+    def _require_plan(self) -> None:
+        """Refuse a model of which nothing would ever become int8."""
+        if self._options.state.calibrations:
+            return
+        reasons = [f"  {each.where}: {each.reason}" for each in self._options.state.records]
+        graphs = (
+            "\n".join(["of its graphs:", *reasons]) if reasons else "Dynamo makes no graph of it"
+        )
+        complain(
+            f"nothing to quantize in {type(self.model).__name__} after {self._calls} call(s); "
+            f"{graphs}",
+            strict=self._options.strict,
+        )
+
     def _phase(self) -> Callable[..., Any]:
         """Return what runs a call, after becoming int8 if enough calls were observed."""
         with self._lock:
             if self._int8 is None and self._is_ready():
                 self.convert()
+            elif self._calls == max(self._batches, 1):
+                self._require_plan()
+            self._calls += not self.model.training
             return self._observe if self._int8 is None else self._int8
 
     def _is_ready(self) -> bool:

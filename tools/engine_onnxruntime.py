@@ -20,6 +20,7 @@ def build(workload: Workload, threads: int) -> Run:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     names = [f"input_{index}" for index in range(len(workload.example))]
+    reader: Any = _Reader(names, workload.calibration)  # has what is asked for, not the class
     with TemporaryDirectory() as folder:
         exported, prepared, quantized = (
             Path(folder, f"{stage}.onnx") for stage in ("exported", "prepared", "quantized")
@@ -31,7 +32,7 @@ def build(workload: Workload, threads: int) -> Run:
         quantize_static(
             prepared,
             quantized,
-            _Reader(names, workload.calibration),
+            reader,
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
@@ -40,11 +41,12 @@ def build(workload: Workload, threads: int) -> Run:
 
 
 def _session(path: Path, names: Sequence[str], threads: int) -> Run:
-    from onnxruntime import InferenceSession, SessionOptions
+    import onnxruntime
 
-    options = SessionOptions()
+    runtime: Any = onnxruntime  # its types lack half of its names
+    options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
-    session = InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    session = runtime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
     def run(*inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = session.run(None, _feed(names, inputs))

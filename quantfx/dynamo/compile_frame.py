@@ -92,7 +92,8 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
         check_weights=plan.options.check_weights,
     )
     if plan.options.calibration is not None and not known:
-        observe_data(captured, frame, prepared, calibration, plan.options)
+        with plan.options.state.unless_it_fails(calibration):
+            observe_data(captured, frame, prepared, calibration, plan.options)
     if plan.observed_only and calibration.needs_data and not calibration.count:
         plan.options.state.add_float(captured.weights)
         return _never_observed(captured, record, strict=plan.options.strict)

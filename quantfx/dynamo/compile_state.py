@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
 from types import CodeType
@@ -113,8 +114,21 @@ class CompileState:
             self._remember(made)
             return made, False
 
+    @contextmanager
+    def unless_it_fails(self, calibration: Calibration) -> Generator[None]:
+        """Forget ``calibration`` if the block raises: what it saw is not all that it was to see."""
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._forget(calibration)
+            raise
+
     def _known(self) -> Sequence[Calibration]:
         return self._calibrations
+
+    def _forget(self, calibration: Calibration) -> None:
+        self._calibrations.remove(calibration)
 
     def _remember(self, calibration: Calibration) -> None:
         self._calibrations.append(calibration)
@@ -136,3 +150,6 @@ class SharedState(CompileState):
 
     def _remember(self, calibration: Calibration) -> None:
         self._weak.append(weakref.ref(calibration))
+
+    def _forget(self, calibration: Calibration) -> None:
+        self._weak = [each for each in self._weak if each() is not calibration]

@@ -141,7 +141,8 @@ def capture_frame(
             mark_non_data(node)
     names = _bind(traced, [(sources[i], placeholders[i], inputs[i]) for i in bound])
     _read_sizes(traced)
-    kept = [i for i, node in enumerate(placeholders) if node in set(traced.graph.nodes)]
+    left = set(traced.graph.find_nodes(op="placeholder"))
+    kept = [index for index, node in enumerate(placeholders) if node in left]
     weights = BoundWeights(
         [(name, inputs[i]) for name, i in zip(names, bound, strict=True)], _counters(owners)
     )

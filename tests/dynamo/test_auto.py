@@ -14,6 +14,7 @@ import quantfx
 from quantfx.passes.errors import (
     CalibrationError,
     ConfigError,
+    ContractError,
     OptionError,
     StaleWeightsError,
 )
@@ -151,6 +152,26 @@ def test_a_rule_that_selects_nothing_in_any_graph_is_an_error() -> None:
         quantized(x)
     with pytest.raises(ConfigError, match="'negativ'.* selects nothing"):
         quantized(data[0])
+
+
+def test_a_model_with_nothing_to_quantize_is_an_error_and_not_observed_for_ever() -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cumsum(x, 0)
+
+    x = batches(1)[0]
+    for make in (Nothing, lambda: nn.LSTM(WIDTH, 8)):
+        for strict in (True, False):
+            quantized = auto(make().eval(), 2, "x86", strict=strict)
+            for _ in range(2):
+                quantized(x)
+            if strict:
+                with pytest.raises(ContractError, match="nothing to quantize in .* 2 call"):
+                    quantized(x)
+            else:
+                with pytest.warns(quantfx.QuantfxWarning, match="nothing to quantize in"):
+                    quantized(x)
+                quantized(x)
 
 
 def test_errors_are_ours_and_not_dynamos() -> None:

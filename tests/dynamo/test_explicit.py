@@ -105,6 +105,15 @@ def test_wrong_data_is_refused_by_name(data: list[Any], message: str) -> None:
     assert phases(state) == [("observing", 0)]
 
 
+def test_half_of_the_data_is_no_calibration() -> None:
+    model, x = Mlp().eval(), batches(1)[0]
+    fast, state = compiled(model, calibration=quantfx.Batches([x, x * float("nan")]))
+    for _ in range(2):  # a second call must not go on with what the first one saw
+        with pytest.raises(BackendCompilerFailed, match="call 2 of calibration: input 'x'"):
+            fast(x)
+    assert not state.calibrations
+
+
 def test_a_model_of_several_graphs_is_refused_with_the_ways_out() -> None:
     x = batches(1)[0]
     fast, _ = compiled(Branch().eval(), calibration=quantfx.Batches([x]))
