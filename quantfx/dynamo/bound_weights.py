@@ -89,6 +89,26 @@ class BoundWeights:
         """
         return self._existing()[: self._count]
 
+    @property
+    def living(self) -> list[Tensor]:
+        """Those of the tensors that still exist."""
+        references = (reference for reference, _ in self._stamped[: self._count])
+        return [tensor for reference in references if (tensor := reference()) is not None]
+
+    def require_same_memory(self, where: str) -> None:
+        """Check that tensors are where they were read, whatever was written there since.
+
+        Raises:
+            StaleWeightsError: one was given other memory, or does not exist any more; names it.
+        """
+        pairs = zip(self.names, self._current(), self._stamps, strict=True)
+        moved = [name for name, (_, now), (_, before) in pairs if now != before]
+        if moved:
+            raise StaleWeightsError(
+                f"{moved[0]} was given other memory (.data, or to() of the model) since {where} "
+                "was compiled: compile the model again (torch.compiler.reset() first)"
+            )
+
     def _existing(self) -> list[tuple[str, Tensor]]:
         found: list[tuple[str, Tensor]] = []
         for name, (reference, _) in zip(self.names, self._stamped, strict=True):

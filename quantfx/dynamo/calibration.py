@@ -12,14 +12,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.dynamo.bound_weights import BoundWeights
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.canonical_order import module_scope
+from quantfx.dynamo.signature import observing, signature
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.observer import Observer
 from quantfx.patterns.errors import QuantfxWarning
 
@@ -36,6 +34,7 @@ class Calibration:
         code: The frame's code.
         weights: The constants of the graph.
         prepared: The first such graph, with observers.
+        inputs: Where its inputs come from.
 
     Attributes:
         count: Calls observed.
@@ -43,15 +42,20 @@ class Calibration:
     """
 
     def __init__(
-        self, backend: Backend, code: CodeType, weights: BoundWeights, prepared: GraphModule
+        self,
+        backend: Backend,
+        code: CodeType,
+        weights: BoundWeights,
+        prepared: GraphModule,
+        inputs: Sequence[str],
     ) -> None:
         self.backend = backend
         self.code = code
         self.weights = weights
         self.count = 0
         self.lock = RLock()
-        self._signature = _signature(prepared)
-        self._observers = [module for _, _, module in _observing(prepared)]
+        self._signature = signature(prepared, inputs)
+        self._observers = [module for _, _, module in observing(prepared)]
 
     @property
     def needs_data(self) -> bool:
@@ -59,11 +63,11 @@ class Calibration:
         recording = (each for each in self._observers if isinstance(each, Observer))
         return any(not each.frozen for each in recording)
 
-    def share(self, prepared: GraphModule) -> bool:
-        """Give ``prepared`` the observers that are here; False if it observes other sites."""
-        if _signature(prepared) != self._signature:
+    def share(self, prepared: GraphModule, inputs: Sequence[str]) -> bool:
+        """Give ``prepared`` the observers that are here; False if it computes something else."""
+        if signature(prepared, inputs) != self._signature:
             return False
-        for (owner, node, own), known in zip(_observing(prepared), self._observers, strict=True):
+        for (owner, node, own), known in zip(observing(prepared), self._observers, strict=True):
             if not _is_constant(own):
                 setattr(owner, str(node.target), known)
         return True
@@ -80,7 +84,7 @@ class Calibration:
                 return False
             lost, self.count = self.count, 0
             self.weights.note()
-            self._observers = [module for _, _, module in _observing(prepared)]
+            self._observers = [module for _, _, module in observing(prepared)]
         if lost:
             warnings.warn(
                 f"weights of {where} changed since it was observed: {lost} call(s) are forgotten, "
@@ -140,36 +144,5 @@ def _unless_it_fails(observers: list[nn.Module]) -> Generator[None]:
         raise
 
 
-def _observing(module: GraphModule) -> list[tuple[GraphModule, Node, nn.Module]]:
-    """Return the calls of observers, in graph order."""
-    found: list[tuple[GraphModule, Node, nn.Module]] = []
-    for _, graph_module in all_graphs(module):
-        for node in graph_module.graph.find_nodes(op="call_module", sort=True):
-            called = attribute(graph_module, str(node.target))
-            if isinstance(called, nn.Module):
-                found.append((graph_module, node, called))
-    return found
-
-
 def _is_constant(observer: nn.Module) -> bool:
     return isinstance(observer, Observer) and observer.frozen
-
-
-def _signature(prepared: GraphModule) -> tuple[object, ...]:
-    """Return what is observed, where, and by which observer, free of names and of shapes."""
-    first: dict[int, int] = {}
-    rows: list[object] = []
-    for _, node, observer in _observing(prepared):
-        group = first.setdefault(id(observer), len(rows))
-        producer = node.all_input_nodes[0]
-        readers = sorted(_reads(user) for user in node.users)
-        rows.append((group, getattr(observer, "spec", None), _reads(producer), tuple(readers)))
-    return tuple(rows)
-
-
-def _reads(node: Node) -> tuple[str, str, str]:
-    annotation = annotation_of(node)
-    kind = "" if annotation is None else annotation.template
-    # A constant counts by its name, which is that of the user's parameter; inputs have none.
-    target = "" if node.op == "placeholder" else str(node.target)
-    return (target, module_scope(node), kind)

@@ -7,13 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
+from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.compile_report import GraphRecord
 from quantfx.dynamo.explicit import observe_data
 from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
-from quantfx.dynamo.internals import current_frame
+from quantfx.dynamo.internals import current_frame, graph_inputs
 from quantfx.dynamo.online_graph import OnlineGraph
 from quantfx.dynamo.options import Options
 from quantfx.passes.check_config import rules_in_vain
@@ -52,19 +55,14 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
         QuantfxError: the graph cannot be captured, calibrated or lowered, unless the options are
             not strict and it can stay float; or this machine has no such kernels.
     """
-    refused = plan.backend.not_here
-    if refused:
-        raise QuantfxError(
-            f"torch.compile for '{plan.backend.name}' cannot run on this machine: {refused}. What "
-            "can be done here: quantfx.quantize(model, inputs, backend="
-            f"'{plan.backend.name}').quantized, a q/dq graph that runs in float"
-        )
+    _require_here(plan.backend)
     frame = current_frame()
     try:
         captured = capture_frame(module, inputs, frame)
     except CaptureError as error:
         if plan.options.strict:
             raise
+        plan.options.state.add_float(_static_tensors(module, inputs))
         record = plan.options.state.record(frame.where)
         return _stay_float(module.forward, record, str(error), warn=True)
     record = plan.options.state.record(captured.where)
@@ -77,9 +75,7 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
     if not planned_matches(prepared):
         plan.options.state.add_float(captured.weights)
         return _nothing_planned(captured, prepared, plan.backend, record)
-    calibration, known = plan.options.state.calibration(
-        plan.backend, captured.code, captured.weights, prepared
-    )
+    calibration, known = plan.options.state.calibration(plan.backend, captured, prepared)
     if known and not plan.observed_only:
         known = not calibration.restart_if_stale(prepared, captured.where)
     graph = OnlineGraph(
@@ -101,6 +97,33 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
     if graph.is_ready:
         graph.convert_here(inputs)
     return graph
+
+
+def _require_here(backend: Backend) -> None:
+    """Refuse what cannot run on this machine, or as the caller wants it computed.
+
+    Raises:
+        QuantfxError: says what can be done.
+    """
+    if backend.not_here:
+        raise QuantfxError(
+            f"torch.compile for '{backend.name}' cannot run on this machine: {backend.not_here}. "
+            "What can be done here: quantfx.quantize(model, inputs, backend="
+            f"'{backend.name}').quantized, a q/dq graph that runs in float"
+        )
+    if backend.eager and torch.is_autocast_enabled("cpu"):
+        raise QuantfxError(
+            f"the kernels of '{backend.name}' return float32, also under autocast: switch autocast "
+            "off around the call"
+        )
+
+
+def _static_tensors(module: GraphModule, inputs: Sequence[Any]) -> BoundWeights:
+    """Return the model's own tensors among the inputs."""
+    pairs = zip(graph_inputs(module), inputs, strict=True)
+    return BoundWeights(
+        [(each.source, x) for each, x in pairs if each.static and isinstance(x, Tensor)]
+    )
 
 
 def _never_observed(

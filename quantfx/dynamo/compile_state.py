@@ -7,7 +7,6 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
-from types import CodeType
 
 from torch.fx import GraphModule
 
@@ -15,6 +14,7 @@ from quantfx.backends.backend import Backend
 from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.calibration import Calibration
 from quantfx.dynamo.compile_report import CompileReport, GraphRecord
+from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.online_graph import OnlineGraph
 from quantfx.dynamo.release_weights import release_weights
 from quantfx.patterns.errors import QuantfxError
@@ -90,27 +90,28 @@ class CompileState:
                 )
             needed = {address for graph in self._graphs for address in graph.storages or ()}
             for weights in self._float:
-                needed |= {t.untyped_storage().data_ptr() for _, t in weights.tensors}
+                needed |= {t.untyped_storage().data_ptr() for t in weights.living}
             return release_weights([graph.weights for graph in self._graphs], needed)
 
     def calibration(
-        self, backend: Backend, code: CodeType, weights: BoundWeights, prepared: GraphModule
+        self, backend: Backend, captured: FrameGraph, prepared: GraphModule
     ) -> tuple[Calibration, bool]:
         """Return what is observed of a graph, and whether it was there already.
 
         Args:
             backend: What prepared it.
-            code: Of its frame.
-            weights: Its constants.
-            prepared: The graph with observers; gets those that are there.
+            captured: The graph.
+            prepared: The same with observers; gets those that are there.
         """
-        tensors = [tensor for _, tensor in weights.tensors]
+        tensors = [tensor for _, tensor in captured.weights.tensors]
+        inputs = [each.source for each in captured.sources]
         with self._lock:
             for known in self._known():
-                same = known.code is code and known.weights.are(tensors)
-                if same and known.backend == backend and known.share(prepared):
+                same = known.code is captured.code and known.weights.are(tensors)
+                if same and known.backend == backend and known.share(prepared, inputs):
                     return known, True
-            made = Calibration(backend, code, weights.copy(), prepared)
+            weights = captured.weights.copy()
+            made = Calibration(backend, captured.code, weights, prepared, inputs)
             self._remember(made)
             return made, False
 
@@ -143,6 +144,9 @@ class SharedState(CompileState):
     def record(self, where: str) -> GraphRecord:
         """Return a record that nobody will ask for."""
         return GraphRecord(where)
+
+    def add_float(self, weights: BoundWeights) -> None:
+        """Note nothing: nobody can ask to release weights."""
 
     def _known(self) -> Sequence[Calibration]:
         self._weak = [each for each in self._weak if each() is not None]

@@ -172,8 +172,9 @@ class _Nested:
 
     def __call__(self, *args: Any) -> Any:
         result = self._run(*args)
-        if self._first is not None:
-            (frame, note), self._first = self._first, None
+        first, self._first = self._first, None
+        if first is not None:
+            frame, note = first
             note(_account(frame, list(self._run.kernels), strict=self._strict))
         return result
 

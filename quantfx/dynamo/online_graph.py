@@ -126,10 +126,12 @@ class OnlineGraph:
         """Start anew if the weights were written to since they were read."""
         if not captured.weights.changed:
             return
+        # What was captured reads the memory that the weights were in.
+        captured.weights.require_same_memory(self.where)
         captured.weights.note()
         self._prepared = self._calibration.backend.prepare(captured.graph, strict=False)
         if not self._calibration.restart_if_stale(self._prepared, captured.where):
-            self._calibration.share(self._prepared)
+            self._calibration.share(self._prepared, [each.source for each in captured.sources])
 
     def _observe(self, captured: FrameGraph, args: tuple[Any, ...]) -> None:
         assert self._prepared is not None, "kept until it is int8"

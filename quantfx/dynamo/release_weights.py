@@ -21,7 +21,7 @@ def release_weights(weights: Collection[BoundWeights], needed: Collection[int]) 
     """
     count = 0
     for each in weights:
-        for _, tensor in each.tensors:
+        for tensor in each.living:
             storage = tensor.untyped_storage()
             if storage.nbytes() and storage.data_ptr() not in needed:
                 count += storage.nbytes()

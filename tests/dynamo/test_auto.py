@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 from typing import Any
 
@@ -19,7 +20,7 @@ from quantfx.passes.errors import (
     StaleWeightsError,
 )
 from quantfx.patterns.errors import QuantfxError
-from tests.dynamo.models import WIDTH, Branch, Convolutions, Mlp, batches, close
+from tests.dynamo.models import WIDTH, Branch, Convolutions, Mlp, batches, close, compiled
 
 
 def auto(model: nn.Module, batches: int = 2, backend: str = "native", **options: Any) -> Any:
@@ -281,3 +282,33 @@ def test_weights_that_some_graph_reads_in_float_are_kept() -> None:
         assert quantized.release_float_weights() == model.linear.weight.numel() * 4
         assert torch.equal(quantized(index), result)
     assert model.table.weight.untyped_storage().nbytes()
+
+
+def test_weights_of_graphs_that_stay_float_are_kept_and_dead_ones_forgotten() -> None:
+    class Regions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Linear(WIDTH, WIDTH)
+            self.second = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: torch.Tensor, region: bool) -> torch.Tensor:
+            if region:  # which is not captured
+                with torch.autocast("cpu", torch.bfloat16):
+                    return self.first(x)
+            return self.second(self.first(x))
+
+    state = quantfx.CompileState()
+    x = batches(1)[0]
+    gone: Any = nn.Linear(WIDTH, 4)  # in training mode
+    compiled(gone, state=state)[0](x)
+    model = Regions().eval()
+    fast, _ = compiled(model, state=state, strict=False)
+    del gone
+    gc.collect()
+    with torch.no_grad():
+        region = fast(x, True)
+        for _ in range(3):
+            result = fast(x, False)
+        assert state.release_float_weights() == WIDTH * WIDTH * 4  # second's; biases are read
+        assert torch.equal(fast(x, True), region)
+        assert torch.equal(fast(x, False), result)

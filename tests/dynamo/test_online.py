@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 
 from quantfx.dynamo.compile_state import CompileState
@@ -350,6 +351,62 @@ def test_graphs_of_other_shapes_share_what_was_observed() -> None:
         assert close(fast(x), model(x))
     assert [phase for phase, _ in phases(state)] == ["int8"] * 4
     assert state.calibrations[0].count == 3
+
+
+class Specialized(nn.Module):
+    """Dynamo makes a graph for each value of what comes beside the tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: dict[str, torch.Tensor], key: str, scale: float, flag: bool) -> Any:
+        y = torch.relu(x[key] / scale)
+        return self.linear(y.exp() if flag else y)
+
+
+@pytest.mark.parametrize("other", [("b", 1.0, False), ("a", 0.01, False), ("a", 1.0, True)])
+@pytest.mark.parametrize("backend", ["quantfx_native", "quantfx_x86"])
+def test_graphs_that_compute_something_else_share_no_ranges(
+    backend: str, other: tuple[str, float, bool]
+) -> None:
+    model = Specialized().eval()
+    data = batches(1)[0]
+    x = {"a": data, "b": data * 100}
+    fast, state = compiled(model, backend, 1)
+    for arguments in (("a", 1.0, False), other):
+        assert torch.equal(fast(x, *arguments), model(x, *arguments))
+    for arguments in (("a", 1.0, False), other):
+        assert close(fast(x, *arguments), model(x, *arguments))
+    assert phases(state) == [("int8", 1)] * 2
+
+
+@pytest.mark.parametrize("change", ["data", "to"])
+def test_memory_that_is_replaced_while_observing_is_an_error(change: str) -> None:
+    model = Mlp().eval()
+    fast, state = compiled(model)
+    x = batches(1)[0]
+    fast(x)
+    if change == "data":
+        model.first.weight.data = torch.randn(WIDTH, WIDTH)
+    else:
+        model.to(torch.bfloat16).to(torch.float32)
+    with pytest.raises(StaleWeightsError, match=r"first\.weight was given other memory"):
+        fast(x)
+    torch.compiler.reset()
+    again, _ = compiled(model, state=state)
+    for _ in range(3):
+        result = again(x)
+    assert close(result, model(x))
+
+
+def test_kernels_that_return_float32_are_refused_under_autocast() -> None:
+    fast, _ = compiled(Mlp().eval())
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(BackendCompilerFailed, match="'native' return float32, also under autocast"),
+    ):
+        fast(batches(1)[0])
 
 
 def test_modes_without_ranges_need_no_calls() -> None:

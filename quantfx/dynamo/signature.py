@@ -1,0 +1,84 @@
+"""What makes two graphs with observers the same computation, for inputs of any shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.patterns.schema import arguments, is_aten_call, overload
+
+# Arguments that are sizes where shapes are fixed, and computed from shapes where they are free.
+_SIZES = frozenset({"size", "shape", "end", "length"})
+
+
+def observing(module: GraphModule) -> list[tuple[GraphModule, Node, nn.Module]]:
+    """Return the calls of observers, in graph order."""
+    found: list[tuple[GraphModule, Node, nn.Module]] = []
+    for _, graph_module in all_graphs(module):
+        for node in graph_module.graph.find_nodes(op="call_module", sort=True):
+            called = attribute(graph_module, str(node.target))
+            if isinstance(called, nn.Module):
+                found.append((graph_module, node, called))
+    return found
+
+
+def signature(prepared: GraphModule, inputs: Sequence[str]) -> tuple[object, ...]:
+    """Return what ``prepared`` computes and observes, operator by operator, without sizes.
+
+    Graphs that share ranges must agree in all of it. Dynamo makes one for each value of a flag or
+    a number that the model takes, and each may see other values at the same layer.
+
+    Args:
+        prepared: With observers.
+        inputs: Where its inputs come from, e.g. ``L['x']``.
+    """
+    groups: dict[int, int] = {}
+    rows: list[object] = []
+    for path, graph_module in all_graphs(prepared):
+        numbers: dict[Node, int] = {}
+        sources = iter(inputs)
+        for node in graph_module.graph.nodes:
+            source = next(sources, "") if node.op == "placeholder" and not path else ""
+            if _is_number(node):
+                continue  # computed from shapes, or fixed where these are
+            numbers[node] = len(numbers)
+            rows.append((path, source, *_row(graph_module, node, numbers, groups)))
+    return tuple(rows)
+
+
+def _is_number(node: Node) -> bool:
+    value = node.meta.get("val")
+    kinds = (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
+    return isinstance(value, kinds) and not isinstance(value, Tensor)
+
+
+def _row(
+    module: GraphModule, node: Node, numbers: dict[Node, int], groups: dict[int, int]
+) -> tuple[object, ...]:
+    if node.op == "call_module":
+        observer = attribute(module, str(node.target))
+        target: object = groups.setdefault(id(observer), len(groups))
+        return (target, getattr(observer, "spec", None), _plain(node.args, numbers))
+    if not is_aten_call(node):
+        target = "" if node.op == "placeholder" else str(node.target)
+        return (node.op, target, _plain(node.args, numbers), _plain(node.kwargs, numbers))
+    names = tuple(arguments(overload(node)))
+    given = dict(zip(names, node.args, strict=False)) | node.kwargs
+    kept = {name: value for name, value in given.items() if name not in _SIZES}
+    return (node.op, str(node.target), _plain(kept, numbers))
+
+
+def _plain(value: Any, numbers: dict[Node, int]) -> object:
+    """Return an argument as something hashable, nodes by their number."""
+    if isinstance(value, Node):
+        return ("node", numbers.get(value))
+    if isinstance(value, dict):
+        return tuple((str(key), _plain(each, numbers)) for key, each in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(each, numbers) for each in value)
+    return repr(value)
