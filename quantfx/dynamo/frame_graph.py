@@ -68,6 +68,7 @@ class FrameGraph:
     Attributes:
         code: Of the Python frame it is of; its variables are not kept, the model is among them.
         where: That frame's function and place.
+        outermost: Whether it takes what the user passes, not what another part computed.
         graph: Canonical; weights and buffers of layers are constants under their dotted names.
         run: Dynamo's own graph, which computes exactly what the model does; takes all inputs.
         inputs: Those of Dynamo's inputs, by position, that ``graph`` takes.
@@ -79,6 +80,7 @@ class FrameGraph:
 
     code: CodeType
     where: str
+    outermost: bool
     graph: GraphModule
     run: Callable[..., Any]
     inputs: tuple[int, ...]
@@ -149,6 +151,7 @@ def capture_frame(
     return FrameGraph(
         frame.code,
         frame.where,
+        frame.outermost and not frame.resumes,
         _canonical(traced),
         module.forward,
         tuple(kept),

@@ -206,7 +206,7 @@ def in_place_of(
         ModeError: (the returned function) an input asks for its gradient.
     """
     taken = captured.inputs
-    where = captured.where
+    where, outermost = captured.where, captured.outermost
 
     def int8(*args: Any) -> Any:
         if weights is not None:
@@ -214,20 +214,29 @@ def in_place_of(
         inputs = [args[index] for index in taken]
         if not torch.is_grad_enabled():
             return run(*inputs)
-        require_no_gradient(inputs, where)
+        require_no_gradient(inputs, where, outermost)
         with torch.no_grad():
             return run(*inputs)
 
     return int8
 
 
-def require_no_gradient(inputs: Sequence[Any], where: str) -> None:
+def require_no_gradient(inputs: Sequence[Any], where: str, outermost: bool) -> None:
     """Refuse a call that wants gradients.
+
+    Args:
+        inputs: Of a graph.
+        where: What it is of.
+        outermost: Whether they come from the user. What a float part of the model computes in front
+            of a graph break has a gradient by its parameters, which nobody asked for.
 
     Raises:
         ModeError: an input asks for its gradient.
     """
-    if any(isinstance(each, Tensor) and each.requires_grad for each in inputs):
+    if any(
+        isinstance(each, Tensor) and each.requires_grad and (outermost or each.is_leaf)
+        for each in inputs
+    ):
         raise ModeError(
             f"an input of {where} asks for its gradient, and int8 graphs have none: call it in "
             "torch.no_grad(), detach the input, or train() the model, which then runs in float"

@@ -136,7 +136,8 @@ class OnlineGraph:
     def _observe(self, captured: FrameGraph, args: tuple[Any, ...]) -> None:
         assert self._prepared is not None, "kept until it is int8"
         if torch.is_grad_enabled():
-            require_no_gradient([args[i] for i in captured.inputs], self.where)
+            inputs = [args[i] for i in captured.inputs]
+            require_no_gradient(inputs, self.where, captured.outermost)
         given = [
             args[i].clone() if i in captured.written and isinstance(args[i], Tensor) else args[i]
             for i in captured.inputs

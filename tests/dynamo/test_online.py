@@ -204,6 +204,26 @@ def test_an_input_that_asks_for_its_gradient_is_refused() -> None:
         fast(x.clone().requires_grad_())
 
 
+def test_float_parts_in_front_of_a_graph_break_ask_for_nothing() -> None:
+    class Parts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = nn.LayerNorm(WIDTH)
+            self.linear = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            x = self.norm(x)
+            torch._dynamo.graph_break()
+            return self.linear(x)
+
+    model, x = Parts().eval(), batches(1)[0]
+    fast, state = compiled(model, "quantfx_x86")
+    for _ in range(3):  # with gradients on, which the parameters of the norm have
+        result = fast(x)
+    assert close(result, model(x))
+    assert phases(state) == [("float", 0), ("int8", 2)]
+
+
 def test_a_batch_with_nan_is_refused_by_name_and_not_observed() -> None:
     model = Mlp().eval()
     fast, state = compiled(model)
