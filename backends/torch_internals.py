@@ -106,13 +106,20 @@ def needs_settings(error: BackendCompilerFailed) -> bool:
     return isinstance(error.inner_exception, OutsideSettings)
 
 
-def compiling_backend() -> str | None:
-    """Return the name of the backend that is compiling; None if it has none, or none is."""
+def current_translator() -> Any:
+    """Return what translates the frame that Dynamo compiles at the moment; None if it does not."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     try:
-        translator: Any = InstructionTranslator.current_tx()
+        return InstructionTranslator.current_tx()
     except (AttributeError, RuntimeError, AssertionError):
+        return None
+
+
+def compiling_backend() -> str | None:
+    """Return the name of the backend that is compiling; None if it has none, or none is."""
+    translator = current_translator()
+    if translator is None:
         return None
     compiler: Any = translator.output.compiler_fn
     name = getattr(compiler, "_compiler_name", None) or getattr(compiler, "compiler_name", None)

@@ -14,10 +14,11 @@ from torch import nn
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.lowering import complain
+from quantfx.backends.torch_internals import BackendCompilerFailed
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.compile_report import CompileReport
 from quantfx.dynamo.compile_state import CompileState
-from quantfx.dynamo.internals import BackendCompilerFailed, require_internals
+from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.options import Options
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.config import Given

@@ -42,9 +42,7 @@ from quantfx.patterns.schema import arguments, is_aten_call, overload, resolve_o
 
 # Where operators read what belongs to a layer. A buffer that stands elsewhere, such as a cache or
 # a running mean of the user's own, may be another object in each call.
-_LAYER_ARGUMENTS = frozenset(
-    {"weight", "bias", "running_mean", "running_var", "params", "weight_scale", "scales"}
-)
+_LAYER_ARGUMENTS = frozenset({"weight", "bias", "running_mean", "running_var", "params"})
 # What a graph computes with sizes and tuples.
 _ON_NUMBERS = frozenset(
     value for module in (operator, math) for value in vars(module).values() if callable(value)
@@ -126,28 +124,21 @@ def capture_frame(
     _drop_gradient_modes(traced)
     _require_operators(traced, frame)
     placeholders = list(traced.graph.find_nodes(op="placeholder"))
-    overwritten_nodes = set(overwritten(traced.graph))
-    written = {i for i, node in enumerate(placeholders) if node in overwritten_nodes}
-    bound = [
-        index
-        for index, (source, node) in enumerate(zip(sources, placeholders, strict=True))
-        if source.static
-        and index not in written
-        and isinstance(inputs[index], Tensor)
-        and (all_static or _belongs_to_layer(inputs[index], node))
-    ]
-    _require_memory([(sources[index], inputs[index]) for index in bound], frame)
-    owners = _guard([sources[index].node for index in bound], frame)
-    for index, (source, node) in enumerate(zip(sources, placeholders, strict=True)):
-        if source.static and index not in bound:
+    changing = set(overwritten(traced.graph))
+    bound: list[tuple[GraphInput, Node, Tensor]] = []
+    for source, node, value in zip(sources, placeholders, inputs, strict=True):
+        if not source.static or not isinstance(value, Tensor):
+            continue
+        if node not in changing and (all_static or _belongs_to_layer(value, node)):
+            bound.append((source, node, value))
+        else:
             mark_non_data(node)
-    names = _bind(traced, [(sources[i], placeholders[i], inputs[i]) for i in bound])
+    _require_memory(bound, frame)
+    owners = _guard([source.node for source, _, _ in bound], frame)
+    weights = BoundWeights(_bind(traced, bound), _counters(owners))
     _read_sizes(traced)
     left = set(traced.graph.find_nodes(op="placeholder"))
     kept = [index for index, node in enumerate(placeholders) if node in left]
-    weights = BoundWeights(
-        [(name, inputs[i]) for name, i in zip(names, bound, strict=True)], _counters(owners)
-    )
     return FrameGraph(
         frame.code,
         frame.where,
@@ -156,14 +147,14 @@ def capture_frame(
         module.forward,
         tuple(kept),
         tuple(sources[i] for i in kept),
-        frozenset(written),
+        frozenset(index for index, node in enumerate(placeholders) if node in changing),
         weights,
         _trains(traced) or _in_training(owners),
     )
 
 
-def _require_memory(bound: list[tuple[GraphInput, Tensor]], frame: Frame) -> None:
-    released = [source.source for source, tensor in bound if is_released(tensor)]
+def _require_memory(bound: list[tuple[GraphInput, Node, Tensor]], frame: Frame) -> None:
+    released = [source.source for source, _, tensor in bound if is_released(tensor)]
     if released:
         raise QuantfxError(
             f"{frame.where} needs another graph, for inputs of a form or a mode (gradients, "
@@ -239,9 +230,11 @@ def _counters(owners: list[nn.Module]) -> list[tuple[str, Tensor]]:
     ]
 
 
-def _bind(module: GraphModule, found: list[tuple[GraphInput, Node, Tensor]]) -> list[str]:
-    """Put constants in the place of placeholders; return their names."""
-    names: list[str] = []
+def _bind(
+    module: GraphModule, found: list[tuple[GraphInput, Node, Tensor]]
+) -> list[tuple[str, Tensor]]:
+    """Put constants in the place of placeholders; return them with their names."""
+    named: list[tuple[str, Tensor]] = []
     for source, node, value in found:
         name = _free_name(module, _dotted(source.source) or node.name)
         set_tensor(module, name, value)
@@ -250,8 +243,8 @@ def _bind(module: GraphModule, found: list[tuple[GraphInput, Node, Tensor]]) -> 
         constant.meta = {"val": node.meta.get("val")}
         node.replace_all_uses_with(constant)
         module.graph.erase_node(node)
-        names.append(name)
-    return names
+        named.append((name, value))
+    return named
 
 
 def _free_name(module: GraphModule, name: str) -> str:

@@ -18,12 +18,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 
+from quantfx.backends.torch_internals import current_translator
 from quantfx.patterns.errors import QuantfxError
 
 _NEEDED = (
@@ -107,15 +107,12 @@ def current_frame() -> Frame:
     Raises:
         OutsideDynamo: none is.
     """
-    from torch._dynamo.symbolic_convert import InstructionTranslator
-
-    try:
-        translator: Any = InstructionTranslator.current_tx()
-    except (AttributeError, RuntimeError, AssertionError):
+    translator = current_translator()
+    if translator is None:
         raise OutsideDynamo(
             "a quantfx backend was called outside of torch.compile: pass its name, "
             "torch.compile(model, backend='quantfx_x86')"
-        ) from None
+        )
     code: CodeType = translator.f_code
     return Frame(
         code,
@@ -163,10 +160,14 @@ class GraphInput:
         Raises:
             LookupError: it reads something that they do not have.
         """
-        try:
-            return eval(self.source, {"L": values, "G": scope, "torch": torch})
-        except (KeyError, IndexError, AttributeError, TypeError, NameError) as error:
-            raise LookupError(f"{self.source}: {type(error).__name__}: {error}") from error
+        return _evaluate(self.source, values, scope)
+
+
+def _evaluate(source: str, values: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
+    try:
+        return eval(source, {"L": values, "G": scope, "torch": torch})
+    except (KeyError, IndexError, AttributeError, TypeError, NameError) as error:
+        raise LookupError(f"{source}: {type(error).__name__}: {error}") from error
 
 
 def graph_inputs(graph: GraphModule) -> list[GraphInput]:
@@ -213,8 +214,8 @@ def owner_of(node: Node, frame: Frame) -> nn.Module | None:
     if source is None:
         return None
     try:
-        owner = eval(source.name, {"L": frame.values, "G": frame.scope, "torch": torch})
-    except Exception:  # a source that names something of Dynamo's own
+        owner = _evaluate(source.name, frame.values, frame.scope)
+    except (LookupError, SyntaxError):  # a source that names something of Dynamo's own
         return None
     return owner if isinstance(owner, nn.Module) else None
 

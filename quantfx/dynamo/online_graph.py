@@ -92,13 +92,7 @@ class OnlineGraph:
         Args:
             inputs: As Dynamo hands them.
         """
-        captured, frame = self._quantize()
-        taken = [inputs[index] for index in captured.inputs]
-        if self._calibration.backend.eager:
-            self._become(captured, frame, run_eagerly(frame, self._note))
-        else:
-            run = compile_here(frame, taken, self._note, strict=self._strict)
-            self._become(captured, frame, run)
+        self._convert(inputs, compile_here)
 
     def _first_calls(self, args: tuple[Any, ...]) -> Any:
         compiles = self.is_ready
@@ -110,7 +104,7 @@ class OnlineGraph:
                 if not self.is_ready:
                     self._observe(captured, args)
                 elif compiles:
-                    self._convert_later(args)
+                    self._convert(args, compile_later)
                 else:
                     again = True  # another thread observed the last call
             run = self._int8 or run
@@ -146,22 +140,19 @@ class OnlineGraph:
         self._calibration.observe(self._prepared, given)
         self._record.observed = self._calibration.count
 
-    def _convert_later(self, args: tuple[Any, ...]) -> None:
-        captured, frame = self._quantize()
-        taken = [args[index] for index in captured.inputs]
-        if self._calibration.backend.eager:
-            self._become(captured, frame, run_eagerly(frame, self._note))
-        else:
-            run = compile_later(frame, taken, self._note, strict=self._strict)
-            self._become(captured, frame, run)
-
-    def _quantize(self) -> tuple[FrameGraph, QuantizedFrame]:
+    def _convert(self, args: Sequence[Any], compile_for: Callable[..., Callable[..., Any]]) -> None:
         captured, prepared = self._captured, self._prepared
         assert captured is not None, "it becomes int8 once"
         assert prepared is not None, "kept until it is int8"
         backend = self._calibration.backend
         with self._calibration.lock:
-            return captured, quantize_frame(captured, prepared, backend, strict=self._strict)
+            frame = quantize_frame(captured, prepared, backend, strict=self._strict)
+        if backend.eager:
+            run = run_eagerly(frame, self._note)
+        else:
+            taken = [args[index] for index in captured.inputs]
+            run = compile_for(frame, taken, self._note, strict=self._strict)
+        self._become(captured, frame, run)
 
     def _become(self, captured: FrameGraph, frame: QuantizedFrame, run: Callable[..., Any]) -> None:
         weights = captured.weights if self._check_weights else None
