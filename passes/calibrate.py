@@ -138,14 +138,32 @@ class _Signature:
             )
         for name, expected in self._expected.items():
             if isinstance(expected, Tensor):
-                _check_tensor(given[name], expected, name, index)
+                check_tensor(given[name], expected, name, index)
             elif isinstance(expected, (bool, int, float)) and given[name] != expected:
                 raise CalibrationError(
                     f"batch {index}: input '{name}' is {given[name]}, captured as {expected}"
                 )
 
 
-def _check_tensor(given: object, expected: Tensor, name: str, index: int) -> None:
+def check_tensor(
+    given: object,
+    expected: Tensor,
+    name: str,
+    index: int,
+    free: str = "free a dimension with dynamic_shapes=",
+) -> None:
+    """Check one input of a batch against what the graph was made for.
+
+    Args:
+        given: What the batch holds.
+        expected: A tensor of the right dtype and shape; sizes that are no numbers are free.
+        name: Of the input.
+        index: Of the batch.
+        free: How to let a size vary, for the message.
+
+    Raises:
+        CalibrationError: it is no tensor, of another dtype or shape, or holds NaN or infinity.
+    """
     if not isinstance(given, Tensor):
         raise CalibrationError(
             f"batch {index}: input '{name}' is a {type(given).__name__}, not a tensor"
@@ -161,7 +179,12 @@ def _check_tensor(given: object, expected: Tensor, name: str, index: int) -> Non
     if not fits:
         raise CalibrationError(
             f"batch {index}: input '{name}' has shape {list(given.shape)}, captured with "
-            f"{[str(size) for size in expected.shape]}; free a dimension with dynamic_shapes="
+            f"{[str(size) for size in expected.shape]}; {free}"
         )
-    if given.is_floating_point() and not bool(torch.isfinite(given).all()):
+    if not all_finite(given):
         raise CalibrationError(f"batch {index}: input '{name}' holds NaN or infinity")
+
+
+def all_finite(value: Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity."""
+    return not value.is_floating_point() or bool(torch.isfinite(value).all())

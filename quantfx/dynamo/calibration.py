@@ -17,6 +17,7 @@ from torch.fx import GraphModule
 from quantfx.backends.backend import Backend
 from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.signature import observing, signature
+from quantfx.passes.calibrate import all_finite
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.observer import Observer
 from quantfx.patterns.errors import QuantfxWarning
@@ -122,8 +123,7 @@ def require_finite(names: Sequence[str], args: Sequence[Any], call: int) -> None
         CalibrationError: names the input.
     """
     for name, value in zip(names, args, strict=True):
-        floating = isinstance(value, Tensor) and value.is_floating_point()
-        if floating and not bool(torch.isfinite(value).all()):
+        if isinstance(value, Tensor) and not all_finite(value):
             raise CalibrationError(
                 f"call {call} of calibration: input '{name}' holds NaN or infinity; it was not "
                 "observed"

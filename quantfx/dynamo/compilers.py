@@ -2,6 +2,17 @@
 
 ``torch.compile(model, backend="quantfx_x86")`` finds them without quantfx being imported. They are
 not registered in any other way.
+
+- ``quantfx_x86``, for Intel and AMD CPUs, observes the first calls in float, then computes in int8.
+  Options: ``quantfx.dynamo.options.Options``, and those of the backend's own function.
+- ``quantfx_xpu``, for Intel GPUs, is the same; it was never run on one, and is refused on a CPU.
+- ``quantfx_native`` is the same for torch's native kernels, which run one by one. Recurrent layers
+  break Dynamo's graph and stay float: ``quantfx.quantize`` takes them.
+- ``quantfx_lower`` lowers a q/dq graph, e.g. ``quantfx.quantize(...).quantized``, to oneDNN's
+  kernels. Options: ``strict``, ``check_weights`` and ``state``.
+
+Each raises a ``QuantfxError`` where an option is wrong, or the graph cannot become what they ask for;
+``torch.compile`` wraps it.
 """
 
 from __future__ import annotations
@@ -16,101 +27,53 @@ from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.lower_frame import lower_frame
 from quantfx.dynamo.options import Options, read_options
 
-Given = Mapping[str, Any] | None
+Compiler = Callable[..., Callable[..., Any]]
+_LOWER_OPTIONS = ("strict", "check_weights", "state")
 
 
-def quantfx_x86(
-    gm: GraphModule,
-    example_inputs: Sequence[Any],
-    *,
-    options: Given = None,
-    mode: str | None = None,
-    **_: object,
-) -> Callable[..., Any]:
-    """Quantize for Intel and AMD CPUs: observe the first calls in float, then compute in int8.
+def _compiler(
+    name: str,
+    read: Callable[[Mapping[str, Any] | None, str | None], Options],
+    compile_graph: Callable[[GraphModule, Sequence[Any], Options], Callable[..., Any]],
+) -> Compiler:
+    """Return a backend with the signature that torch calls, now and in later versions."""
 
-    Args:
-        gm: Dynamo's graph.
-        example_inputs: Its inputs.
-        options: See ``quantfx.dynamo.options.Options``; and those of ``quantfx.backends.x86``.
-        mode: None or ``default``.
+    def compiler(
+        gm: GraphModule,
+        example_inputs: Sequence[Any],
+        *,
+        options: Mapping[str, Any] | None = None,
+        mode: str | None = None,
+        **_: object,
+    ) -> Callable[..., Any]:
+        require_internals()
+        return compile_graph(gm, example_inputs, read(options, mode))
 
-    Raises:
-        QuantfxError: an option is wrong, or the graph cannot be quantized as they ask.
-    """
-    return _quantizing("x86", gm, example_inputs, options, mode)
-
-
-def quantfx_xpu(
-    gm: GraphModule,
-    example_inputs: Sequence[Any],
-    *,
-    options: Given = None,
-    mode: str | None = None,
-    **_: object,
-) -> Callable[..., Any]:
-    """Quantize for Intel GPUs, as ``quantfx_x86``; never run on one, and refused on a CPU.
-
-    Raises:
-        QuantfxError: there is no XPU; says what can be done without; or as ``quantfx_x86``.
-    """
-    return _quantizing("xpu", gm, example_inputs, options, mode)
+    compiler.__name__ = compiler.__qualname__ = name
+    return compiler
 
 
-def quantfx_native(
-    gm: GraphModule,
-    example_inputs: Sequence[Any],
-    *,
-    options: Given = None,
-    mode: str | None = None,
-    **_: object,
-) -> Callable[..., Any]:
-    """Quantize for torch's native kernels, which run one by one, as ``quantfx_x86``.
+def _quantizing(backend: str) -> Compiler:
+    name = f"quantfx_{backend}"
 
-    Recurrent layers break Dynamo's graph, and stay float: ``quantfx.quantize`` takes them.
+    def compile_graph(
+        gm: GraphModule, inputs: Sequence[Any], options: Options
+    ) -> Callable[..., Any]:
+        # Data that comes with the options is observed as a whole, before the first call.
+        batches = 1 if options.calibration is not None else options.calibration_batches
+        return compile_frame(gm, inputs, Plan(options.backend(backend), options, batches))
 
-    Raises:
-        QuantfxError: as ``quantfx_x86``.
-    """
-    return _quantizing("native", gm, example_inputs, options, mode)
+    def read(given: Mapping[str, Any] | None, mode: str | None) -> Options:
+        return read_options(name, backend, given, mode)
+
+    return _compiler(name, read, compile_graph)
 
 
-def quantfx_lower(
-    gm: GraphModule,
-    example_inputs: Sequence[Any],
-    *,
-    options: Given = None,
-    mode: str | None = None,
-    **_: object,
-) -> Callable[..., Any]:
-    """Lower a q/dq graph to oneDNN's int8 kernels, e.g. ``quantfx.quantize(...).quantized``.
-
-    Args:
-        gm: Dynamo's graph of it.
-        example_inputs: Its inputs.
-        options: ``strict``, ``check_weights`` and ``state``, as for ``quantfx_x86``.
-        mode: None or ``default``.
-
-    Raises:
-        QuantfxError: an option is wrong.
-        ContractError: there is nothing quantized in the graph, or something missed its kernel.
-    """
-    require_internals()
-    read = read_options("quantfx_lower", None, options, mode, LOWER_OPTIONS)
-    return lower_frame(gm, example_inputs, read)
-
-
-LOWER_OPTIONS = ("strict", "check_weights", "state")
-
-
-def _quantizing(
-    name: str, gm: GraphModule, inputs: Sequence[Any], given: Given, mode: str | None
-) -> Callable[..., Any]:
-    require_internals()
-    options = read_options(f"quantfx_{name}", name, given, mode)
-    return compile_frame(gm, inputs, Plan(options.backend(name), options, _batches(options)))
-
-
-def _batches(options: Options) -> float:
-    """Return after how many calls a graph becomes int8: none if the data comes with the options."""
-    return 1 if options.calibration is not None else options.calibration_batches
+quantfx_x86 = _quantizing("x86")
+quantfx_xpu = _quantizing("xpu")
+quantfx_native = _quantizing("native")
+quantfx_lower = _compiler(
+    "quantfx_lower",
+    lambda given, mode: read_options("quantfx_lower", None, given, mode, _LOWER_OPTIONS),
+    lower_frame,
+)

@@ -11,17 +11,18 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.dynamo.calibration import Calibration, require_finite
+from quantfx.dynamo.calibration import Calibration
 from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.internals import Frame
 from quantfx.dynamo.options import Options
-from quantfx.passes.calibrate import batch_arguments
+from quantfx.passes.calibrate import batch_arguments, check_tensor
 from quantfx.passes.errors import CalibrationError
 
 _OTHERWISE = (
     "observe calls with options={'calibration_batches': N}, or use quantfx.auto(model), or "
     "torch.compile(..., fullgraph=True) to see what breaks the graph"
 )
+_FREE = "free a size with torch.compile(..., dynamic=True)"
 
 
 def observe_data(
@@ -53,7 +54,6 @@ def observe_data(
         variables = values, frame.scope
         positions = range(len(captured.inputs))
         inputs = [_evaluated(captured, position, variables, index) for position in positions]
-        require_finite(captured.names, inputs, index + 1)
         calibration.observe(prepared, inputs)
     if calibration.count == 0:
         raise CalibrationError("option 'calibration' gave 0 batches")
@@ -99,22 +99,5 @@ def _evaluated(
         raise CalibrationError(f"batch {index} has no '{name}' ({error})") from error
     expected = source.node.meta.get("example_value")
     if isinstance(expected, Tensor):
-        _check(value, expected, name, index)
+        check_tensor(value, expected, name, index, _FREE)
     return value
-
-
-def _check(value: object, expected: Tensor, name: str, index: int) -> None:
-    if not isinstance(value, Tensor):
-        raise CalibrationError(
-            f"batch {index}: input '{name}' is a {type(value).__name__}, not a tensor"
-        )
-    fits = value.dtype == expected.dtype and value.dim() == expected.dim()
-    if fits:
-        sizes = zip(expected.shape, value.shape, strict=True)
-        fits = all(not isinstance(size, int) or size == actual for size, actual in sizes)
-    if not fits:
-        raise CalibrationError(
-            f"batch {index}: input '{name}' is {value.dtype} of shape {list(value.shape)}, and the "
-            f"model is compiled for {expected.dtype} of {[str(s) for s in expected.shape]}; free "
-            "a size with torch.compile(..., dynamic=True)"
-        )

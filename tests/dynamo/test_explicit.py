@@ -90,9 +90,12 @@ def test_other_sizes_with_free_dimensions() -> None:
     [
         ([], "gave 0 batches"),
         ([(torch.ones(8, WIDTH), torch.ones(1))], r"batch 0 does not fit forward\(self, x\)"),
-        ([torch.ones(3, WIDTH)], r"shape \[3, 32\], and the model is compiled for .*dynamic=True"),
+        (
+            [torch.ones(3, WIDTH)],
+            r"has shape \[3, 32\], captured with \['8', '32'\]; free a size.*dynamic=True",
+        ),
         ([torch.ones(8, WIDTH, dtype=torch.float64)], "is torch.float64"),
-        ([torch.full((8, WIDTH), float("nan"))], "call 1 of calibration: input 'x' holds NaN"),
+        ([torch.full((8, WIDTH), float("nan"))], "batch 0: input 'x' holds NaN"),
         ([({"x": 1},)], "input 'x' is a dict, not a tensor"),
         ([3], "batch 0 is a int"),
     ],
@@ -109,7 +112,7 @@ def test_half_of_the_data_is_no_calibration() -> None:
     model, x = Mlp().eval(), batches(1)[0]
     fast, state = compiled(model, calibration=quantfx.Batches([x, x * float("nan")]))
     for _ in range(2):  # a second call must not go on with what the first one saw
-        with pytest.raises(BackendCompilerFailed, match="call 2 of calibration: input 'x'"):
+        with pytest.raises(BackendCompilerFailed, match="batch 1: input 'x' holds NaN"):
             fast(x)
     assert not state.calibrations
 
