@@ -11,8 +11,8 @@ not registered in any other way.
 - ``quantfx_lower`` lowers a q/dq graph, e.g. ``quantfx.quantize(...).quantized``, to oneDNN's
   kernels. Options: ``strict``, ``check_weights`` and ``state``.
 
-Each raises a ``QuantfxError`` where an option is wrong, or the graph cannot become what they ask for;
-``torch.compile`` wraps it.
+Each raises a ``QuantfxError`` where an option is wrong or the graph cannot become what is asked
+for; ``torch.compile`` wraps it.
 """
 
 from __future__ import annotations
