@@ -19,10 +19,16 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch.fx import GraphModule
 
+from quantfx.backends.declare_layouts import DeclareLayouts
 from quantfx.backends.drop_pool_copies import DropPoolCopies
 from quantfx.backends.fuse_sums import FuseSums
-from quantfx.backends.onednn_ops import KERNEL_NAMES
-from quantfx.backends.opaque_kernels import HideKernels, RevealKernels, opaque_kernels
+from quantfx.backends.onednn_ops import KERNEL_NAMES, QCONV
+from quantfx.backends.opaque_kernels import (
+    HideKernels,
+    RevealKernels,
+    channels_last_kernel,
+    opaque_kernels,
+)
 from quantfx.backends.static_graph import StaticGraph, static_forms
 from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
@@ -63,6 +69,7 @@ POST_GRAD = Pipeline(
         DropPoolCopies(),
         WholeRows(),
         FuseSums(),
+        DeclareLayouts(),  # last: sums are looked for behind torch's own operators
     ),
     name="post-grad",
 )
@@ -257,6 +264,7 @@ def kernel_calls(module: GraphModule) -> tuple[KernelCall, ...]:
     names = KERNEL_NAMES | {
         opaque: KERNEL_NAMES[kernel] for kernel, opaque in opaque_kernels().items()
     }
+    names[channels_last_kernel()] = KERNEL_NAMES[QCONV]
     return tuple(
         KernelCall(site, names[overload(node)])
         for node in module.graph.nodes

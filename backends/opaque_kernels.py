@@ -19,6 +19,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
 from quantfx.backends.onednn_ops import QCONV, QLINEAR, QLINEAR_DYNAMIC
+from quantfx.backends.torch_internals import lower_channels_last
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.kernel_family import argument_node
@@ -85,6 +86,19 @@ def opaque_kernels() -> dict[OpOverload[..., Any], OpOverload[..., Any]]:
         found[kernel] = resolve_op(f"{NAMESPACE}.{packet}.{overload or 'default'}")
     _LIBRARIES.append(library)  # its operators live as long as it does
     return found
+
+
+@lru_cache(maxsize=1)
+def channels_last_kernel() -> OpOverload[..., Any]:
+    """Define ``quantfx.qconv_channels_last``, once per process, with its lowering in Inductor."""
+    library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
+    _, _, arguments = schema_text(QCONV).partition("(")
+    library.define(f"qconv_channels_last({arguments}")
+    library.impl("qconv_channels_last", QCONV, "CompositeExplicitAutograd")
+    _LIBRARIES.append(library)
+    op = resolve_op(f"{NAMESPACE}.qconv_channels_last.default")
+    lower_channels_last(op, QCONV)
+    return op
 
 
 _LIBRARIES: list[Any] = []

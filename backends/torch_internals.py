@@ -155,3 +155,24 @@ def force_strides() -> OpOverload[..., Any]:
 
     op: OpOverload[..., Any] = inductor_prims.force_stride_order
     return op
+
+
+def lower_channels_last(op: OpOverload[..., Any], kernel: OpOverload[..., Any]) -> None:
+    """Let Inductor compile ``op`` to a call of ``kernel`` whose result is declared channels_last.
+
+    Args:
+        op: An operator of ours, with the schema of ``kernel``.
+        kernel: A convolution of oneDNN that Inductor knows.
+    """
+    from torch._inductor import ir, lowering
+
+    def lower(*args: Any) -> Any:
+        box: Any = lowering.lowerings[kernel](*args)
+        call = box.data.data
+        declared = call.layout
+        strides = ir.make_channels_last_strides_for(declared.size)
+        call.layout = ir.FixedLayout(declared.device, declared.dtype, declared.size, strides)
+        return box
+
+    register: Any = lowering.register_lowering
+    register(op, type_promotion_kind=None)(lower)

@@ -1,0 +1,45 @@
+"""Tell Inductor the layout that int8 convolutions really return where it would guess another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.backends.onednn_ops import QCONV
+from quantfx.backends.opaque_kernels import channels_last_kernel
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.kernel_family import argument_node
+
+
+@dataclass(frozen=True)
+class DeclareLayouts(Pass):
+    """``onednn.qconv_pointwise(x) -> quantfx.qconv_channels_last(x)`` where sizes are free.
+
+    A kernel with a packed weight returns channels_last. torch 2.13 declares a contiguous result
+    where a size is free and the input is both, as with one channel or one pixel
+    (``_prepare_convolution_fusion_create``), and whatever reads the result then reads noise. Our
+    operator is the same call with the layout it has. Only where the weight is a packed constant:
+    elsewhere the kernels stay hidden and keep the layout they are traced with.
+    """
+
+    name: ClassVar[str] = "declare-layouts"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rename the calls of every graph whose result has a free size."""
+        op = channels_last_kernel()
+        count = 0
+        for _, graph_module in all_graphs(module):
+            for node in graph_module.graph.find_nodes(op="call_function", target=QCONV):
+                if _is_free(node) and argument_node(node, "qw").op == "get_attr":
+                    node.target = op
+                    count += 1
+        return PassResult(count > 0, stats={"declared": count})
+
+
+def _is_free(node: Node) -> bool:
+    value = node.meta.get("val")
+    return not isinstance(value, Tensor) or any(not isinstance(size, int) for size in value.shape)
