@@ -96,11 +96,8 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
     reasons = [f"{r.node} ({r.op}): {r.message}" for r in missed[:10]]
     others = [f"{op} x{count}" for op, count in uncovered(module, recipe).items()]
     lines = [f"nothing to quantize: no template of '{recipe.name}' matches this graph"]
-    if dtype := _other_dtype(module):
-        lines.append(
-            f"the model's weights are {dtype}, and templates take float32: quantize model.float(), "
-            "with inputs and calibration data in float32"
-        )
+    if advice := dtype_advice(module):
+        lines.append(advice)
     if reasons:
         lines += ["near misses:", *(f"  {reason}" for reason in reasons)]
     if others:
@@ -109,14 +106,19 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
     raise ContractError("\n".join(lines))
 
 
-def _other_dtype(module: GraphModule) -> str:
-    """Return the dtype of most weights of ``module`` if templates do not take it, else ""."""
+def dtype_advice(module: GraphModule) -> str:
+    """Return what to do about weights most of which have a dtype that no template takes, or ""."""
     sizes: Counter[torch.dtype] = Counter()
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():
             sizes[tensor.dtype] += tensor.numel()
     [(dtype, _)] = sizes.most_common(1) or [(torch.float32, 0)]
-    return "" if dtype == torch.float32 else str(dtype).removeprefix("torch.")
+    if dtype == torch.float32:
+        return ""
+    return (
+        f"the model's weights are {str(dtype).removeprefix('torch.')}, and templates take float32: "
+        "quantize model.float(), with inputs and calibration data in float32"
+    )
 
 
 def require_converted(module: GraphModule) -> None:
