@@ -86,8 +86,8 @@ class Admissible(Admission):
             return f"{edge.node.name}.{edge.slot} is kept float: rule {rule}"
         reason = _empty(edge.producer) or self._overwritten(edge.producer, inside)
         if reason is None and not template.is_weight(edge.role):
-            return self._not_data(edge.producer)
-        return reason
+            reason = self._not_data(edge.producer)
+        return reason or _not_float(edge.producer)
 
     def _overwritten(self, node: Node, inside: set[Node]) -> str | None:
         """A quantize reads its tensor where that is computed, before another node writes to it."""
@@ -123,3 +123,11 @@ def _empty(node: Node) -> str | None:
     value = node.meta.get("val")
     empty = isinstance(value, torch.Tensor) and 0 in value.shape
     return f"{node.name} holds no elements" if empty else None
+
+
+def _not_float(node: Node) -> str | None:
+    """Complex numbers and 8-bit images carry data, but there is nothing to round in them."""
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or value.is_floating_point():
+        return None
+    return f"{node.name} holds {str(value.dtype).removeprefix('torch.')}, not floats"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.accounts import accounts
 from quantfx.passes.annotation import Annotation, annotation_of
 from quantfx.passes.base import Remark
 from quantfx.passes.canonical_order import module_scope
@@ -17,7 +20,6 @@ from quantfx.passes.pass_record import records_of
 from quantfx.passes.qdq import reads_quantized
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.slots import read_slot
-from quantfx.patterns.schema import is_aten_call
 
 
 @dataclass(frozen=True)
@@ -68,73 +70,55 @@ def skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
     An operator's last reason counts; they come in graph order. Operators about which ``recipe``
     says nothing are not listed here: see ``uncovered``.
     """
-    remarks = [remark for record in records_of(module) for remark in record.remarks]
-    missed = [remark for remark in remarks if remark.kind == "missed"]
-    # A node that a pass made, and said so, is no operator of the user's.
-    applied = {(remark.graph, remark.node) for remark in remarks if remark.kind == "applied"}
-    reasons = {(remark.graph, remark.node): remark for remark in missed}
-    defaults = _default_reasons(recipe)
-    found = [remark for remark in missed if remark.op == RULE]
-    for path, graph_module in all_graphs(module):
-        for node in graph_module.graph.nodes:
-            if annotation_of(node) is not None or node.op != "call_function":
-                continue
-            if (path, node.name) in applied:
-                continue
-            remark = reasons.get((path, node.name))
-            if remark is None and node.target in defaults:
-                remark = Remark("missed", path, node.name, defaults[node.target], str(node.target))
-            if remark is not None:
-                found.append(remark)
-    return found
-
-
-def _default_reasons(recipe: Recipe) -> dict[object, str]:
-    """Return why an operator stays float about which no pass left a remark."""
-    templates = recipe.patterns.templates
-    reasons: dict[object, str] = {
-        target: why for op, why in recipe.patterns.unsupported for target in op.targets
-    }
-    inner: dict[object, set[str]] = {}
-    for template in templates:
-        for target in template.targets:
-            inner.setdefault(target, set()).update(op.name for op in template.anchor.ops)
-    for fused, behind in inner.items():
-        reasons[fused] = f"only taken as part of a match of {', '.join(sorted(behind))}"
-    anchors = {t: each for each in templates for t in each.anchor.targets}
-    for target, template in anchors.items():
-        reasons[target] = f"no pass of the pipeline matches group '{template.group}'"
-    return reasons
+    remarks = (remark for record in records_of(module) for remark in record.remarks)
+    rules = [remark for remark in remarks if remark.kind == "missed" and remark.op == RULE]
+    return rules + [
+        Remark("missed", each.graph, each.node.name, each.reason, each.op)
+        for each in accounts(module, recipe)
+        if each.standing == "skipped"
+    ]
 
 
 def uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
-    """Return how often each operator occurs about which ``recipe`` says nothing."""
-    known = _default_reasons(recipe).keys()
-    counts: dict[str, int] = {}
-    for _, graph_module in all_graphs(module):
-        for node in graph_module.graph.nodes:
-            if is_aten_call(node) and node.target not in known and _is_aten(node):
-                counts[str(node.target)] = counts.get(str(node.target), 0) + 1
-    return dict(sorted(counts.items()))
+    """Return how often each operator occurs about which ``recipe`` says nothing.
 
-
-def _is_aten(node: Node) -> bool:
-    return str(node.target).startswith("aten.")
+    Operators of other libraries and control flow are among them, by their names.
+    """
+    found = (each.op for each in accounts(module, recipe) if each.standing == "uncovered")
+    return dict(sorted(Counter(found).items()))
 
 
 def require_planned(module: GraphModule, recipe: Recipe) -> None:
     """Raise a ``ContractError`` with the near misses unless some template matched."""
     if planned_matches(module):
         return
-    reasons = [f"{r.node} ({r.op}): {r.message}" for r in skipped(module, recipe)[:10]]
+    missed = skipped(module, recipe)
+    reasons = [f"{r.node} ({r.op}): {r.message}" for r in missed[:10]]
     others = [f"{op} x{count}" for op, count in uncovered(module, recipe).items()]
     lines = [f"nothing to quantize: no template of '{recipe.name}' matches this graph"]
+    if advice := dtype_advice(module):
+        lines.append(advice)
     if reasons:
         lines += ["near misses:", *(f"  {reason}" for reason in reasons)]
     if others:
         lines.append(f"operators without a template: {', '.join(others)}")
     lines.append("pass strict=False to go on with a float graph")
     raise ContractError("\n".join(lines))
+
+
+def dtype_advice(module: GraphModule) -> str:
+    """Return what to do about weights most of which have a dtype that no template takes, or ""."""
+    sizes: Counter[torch.dtype] = Counter()
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            sizes[tensor.dtype] += tensor.numel()
+    [(dtype, _)] = sizes.most_common(1) or [(torch.float32, 0)]
+    if dtype == torch.float32:
+        return ""
+    return (
+        f"the model's weights are {str(dtype).removeprefix('torch.')}, and templates take float32: "
+        "quantize model.float(), with inputs and calibration data in float32"
+    )
 
 
 def require_converted(module: GraphModule) -> None:

@@ -1,8 +1,9 @@
-"""Which float tensors carry data: those computed from float inputs or trained parameters.
+"""Which tensors carry data: those computed from float inputs or trained parameters.
 
 Position ids, masks, ``ones``, ``arange`` and what is computed from shapes are float tensors as
 well once a model multiplies with them, but they are not activations: rounding them to 8 bits
-changes what the model attends to.
+changes what the model attends to. Spectra are complex, and images and sound arrive as integers of
+8 or 16 bits: these carry data, though only floats are quantized. Wider integers count and index.
 """
 
 from __future__ import annotations
@@ -52,19 +53,20 @@ def _carries(
         if node.meta.get(_NON_DATA, False):
             return False
         # A loop's carried values have no operand on record: they count as data.
-        return path != "" or _is_float(node)
+        return path != "" or _holds_samples(node)
     if node.op == "get_attr":
         return isinstance(attribute(module, str(node.target)), nn.Parameter)
-    if _is_known_integer(node):
+    if not _holds_samples(node):
         return False
     return any(producer in found for producer in node.all_input_nodes)
 
 
-def _is_float(node: Node) -> bool:
+def _holds_samples(node: Node) -> bool:
     value = node.meta.get("val")
-    return not isinstance(value, torch.Tensor) or value.is_floating_point()
+    return not isinstance(value, torch.Tensor) or not _counts_or_masks(value.dtype)
 
 
-def _is_known_integer(node: Node) -> bool:
-    value = node.meta.get("val")
-    return isinstance(value, torch.Tensor) and not value.is_floating_point()
+def _counts_or_masks(dtype: torch.dtype) -> bool:
+    if dtype.is_floating_point or dtype.is_complex:
+        return False
+    return dtype == torch.bool or dtype.itemsize > 2

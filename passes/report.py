@@ -10,14 +10,17 @@ from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
+from rich.text import Text
 from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.passes.contract import skipped, uncovered
 from quantfx.passes.graphs import Site
+from quantfx.passes.mostly_float import Balance, headline, reached
 from quantfx.passes.outcome import SiteOutcome, missed, planned_outcomes
 from quantfx.passes.pass_record import records_of
 from quantfx.passes.recipe import Recipe
+from quantfx.passes.work import OperatorWork, work_of
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,8 @@ class Report:
         rows: Per kind of operator.
         sites: Every planned site with its kernels, or the reason why it has none.
         skipped: Operators that a template mentions but that stay float.
-        uncovered: Operator -> count, of those no template mentions.
+        uncovered: Operator -> count, of those no template mentions, of any library.
+        work: Multiply-accumulates and weights of each operator that has any, or may have.
         passes: In the order they ran.
         float_bytes: Tensors of the captured graph.
         quantized_bytes: Tensors of the q/dq graph.
@@ -96,6 +100,7 @@ class Report:
     sites: tuple[SiteOutcome, ...]
     skipped: tuple[SkippedSite, ...]
     uncovered: Mapping[str, int]
+    work: tuple[OperatorWork, ...]
     passes: tuple[PassTime, ...]
     float_bytes: int
     quantized_bytes: int
@@ -121,6 +126,20 @@ class Report:
         """Matches of every kind that reached their kernels in the compiled module."""
         return _total([row.compiled for row in self.rows])
 
+    @property
+    def balance(self) -> Balance:
+        """How much of the multiply-accumulates and of the weights is quantized."""
+        return Balance.of(reached(self.work, self.sites))
+
+    @property
+    def headline(self) -> str:
+        """What to know first: that most stays float, because of what, and what would change it.
+
+        Empty if most is quantized.
+        """
+        work = reached(self.work, self.sites)
+        return headline(work, backend=self.backend, planned=self.planned)
+
     def with_compiled(
         self, rows: tuple[OpRow, ...], sites: tuple[SiteOutcome, ...] | None = None
     ) -> Report:
@@ -129,7 +148,7 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""
-        return asdict(self)
+        return {"headline": self.headline, **asdict(self)}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Report:
@@ -140,6 +159,7 @@ class Report:
             TypeError: a field is unknown.
         """
         sites: list[dict[str, Any]] = data["sites"]
+        work: list[dict[str, Any]] = data["work"]
         fields: dict[str, Any] = {
             "rows": tuple(OpRow(**row) for row in data["rows"]),
             "sites": tuple(
@@ -147,9 +167,14 @@ class Report:
                 for each in sites
             ),
             "skipped": tuple(SkippedSite(**site) for site in data["skipped"]),
+            "work": tuple(
+                OperatorWork(Site(*each["site"]), **{k: v for k, v in each.items() if k != "site"})
+                for each in work
+            ),
             "passes": tuple(PassTime(**each) for each in data["passes"]),
         }
-        return Report(**{**data, **fields})
+        stored = {key: value for key, value in data.items() if key != "headline"}
+        return Report(**{**stored, **fields})
 
     def to_json(self) -> str:
         """Return the report as JSON text."""
@@ -163,6 +188,8 @@ class Report:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Print the tables."""
+        if self.headline:
+            yield Text(self.headline, style="bold")
         yield f"backend {self.backend}, target {self.target}: {self.policy}"
         if self.unverified:
             yield f"unverified: {self.unverified}"
@@ -174,6 +201,8 @@ class Report:
         if self.uncovered:
             others = ", ".join(f"{op} x{count}" for op, count in self.uncovered.items())
             yield f"float, no template: {others}"
+        if balance := str(self.balance):
+            yield Text(balance)
         yield _passes_line(self.passes)
         yield (
             f"tensors: {self.float_bytes / 2**20:.1f} MiB float -> "
@@ -213,6 +242,7 @@ def make_report(
             for remark in skipped(quantized, recipe)
         ),
         uncovered(quantized, recipe),
+        work_of(quantized, recipe),
         tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
         tensor_bytes(graph),
         tensor_bytes(quantized),

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from quantfx.passes.errors import FileError
 
-FORMAT = 1
+FORMAT = 2
 _HEADER, _GRAPH, _TENSORS = "quantfx.json", "graph.json", "tensors.pt"
 _FIELDS = ("backend", "variant", "config", "origin", "report", "inputs", "dynamic_shapes")
 _DAMAGED = "it is truncated or damaged: copy it again, or save it again"

@@ -141,7 +141,7 @@ def test_another_format(saved: Path, tmp_path: Path) -> None:
 
     with pytest.raises(
         FileError,
-        match=r"quantfx 9.1 wrote it in format 7, and quantfx 0.* reads format 1. Load it",
+        match=r"quantfx 9.1 wrote it in format 7, and quantfx 0.* reads format 2. Load it",
     ):
         quantfx.load(rewritten(saved, tmp_path / "file", "quantfx.json", edit))
 

@@ -20,7 +20,7 @@ from quantfx.dynamo.internals import current_frame, graph_inputs
 from quantfx.dynamo.online_graph import OnlineGraph
 from quantfx.dynamo.options import Options
 from quantfx.passes.check_config import rules_in_vain
-from quantfx.passes.contract import planned_matches, skipped
+from quantfx.passes.contract import dtype_advice, planned_matches, skipped
 from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.report import make_report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
@@ -150,6 +150,8 @@ def _nothing_planned(
     reason = "nothing to quantize"
     if missed:
         reason += f": {missed[0].node} ({missed[0].op}): {missed[0].message}"
+    if advice := dtype_advice(prepared):
+        reason += f"; {advice}"
     return _stay_float(captured.run, record, reason, warn=bool(missed))
 
 

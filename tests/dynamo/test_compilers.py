@@ -159,3 +159,11 @@ def test_a_graph_with_nothing_to_quantize_says_why() -> None:
         assert torch.equal(fast(x), model(x))
     assert phases(state) == [("float", 0)]
     assert "nothing to quantize" in str(state.report())
+
+
+def test_a_half_model_is_told_its_way_out() -> None:
+    fast, state = compiled(Mlp().eval().to(torch.bfloat16), "quantfx_x86")
+    x = batches(1)[0].to(torch.bfloat16)
+    with pytest.warns(quantfx.QuantfxWarning, match=r"weights are bfloat16.*model\.float\(\)"):
+        fast(x)
+    assert phases(state) == [("float", 0)]

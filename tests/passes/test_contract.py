@@ -10,6 +10,7 @@ from quantfx.passes.capture import capture
 from quantfx.passes.contract import planned_matches, require_converted, skipped, uncovered
 from quantfx.passes.errors import ContractError
 from quantfx.passes.qdq import dequantizes
+from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
@@ -51,3 +52,23 @@ def test_without_a_pass_the_reasons_say_what_is_missing() -> None:
     assert "aten.max_pool2d.default" not in uncovered(prepared, backend.recipe)
     less = backend.without_templates("max_pool2d").recipe
     assert uncovered(prepared, less)["aten.max_pool2d.default"] == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_a_model_of_another_dtype_is_told_its_way_out(dtype: torch.dtype) -> None:
+    prepared = capture(mlp().to(dtype), (X.to(dtype),))
+    with pytest.raises(ContractError) as error:
+        x86().prepare(prepared)
+    name = str(dtype).removeprefix("torch.")
+    assert f"the model's weights are {name}, and templates take float32" in str(error.value)
+    assert "quantize model.float(), with inputs and calibration data in float32" in str(error.value)
+    assert f"is {name}, not float32" in str(error.value)
+
+
+def test_a_float32_model_with_a_buffer_of_another_dtype_is_not() -> None:
+    model = Net(lambda layer, x: layer(x).softmax(-1), torch.nn.Softmax(-1)).eval()
+    model.register_buffer("table", torch.zeros(2, dtype=torch.float64))
+    model.register_parameter("weight", torch.nn.Parameter(torch.zeros(8)))
+    with pytest.raises(ContractError) as error:
+        x86().prepare(capture(model, (X,)))
+    assert "float32" not in str(error.value)

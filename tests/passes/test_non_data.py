@@ -86,3 +86,63 @@ def test_what_a_branch_reads_is_data_if_its_operand_is() -> None:
     case = CASES["cond"]
     module = x86().prepare(quantfx.capture(case.make(), case.inputs))
     assert len(planned_matches(module)) == 2
+
+
+class Spectrum(nn.Module):
+    """A layer behind a spectrum: complex in between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bins = nn.Linear(9, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        spectra = torch.fft.rfft(x)
+        twice = torch.cat([spectra * spectra, spectra])
+        return self.bins(twice.abs())
+
+
+class Samples(nn.Module):
+    """Images and sound as they are stored, scaled inside the model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        pooled = torch.nn.functional.max_pool2d(torch.cat([x, x], 0), 1)
+        return self.layer(pooled.float() / 255)
+
+
+class Integers(Samples):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x.float())
+
+
+def test_what_comes_of_complex_numbers_is_data() -> None:
+    module = prepared(Spectrum(), torch.randn(4, 16))
+    assert [match.module for match in planned_matches(module)] == ["bins"]
+    reasons = {remark.node: remark.message for remark in skipped(module, x86().recipe)}
+    assert reasons["mul"] == "float32: fft_rfft is complex64, not float32"
+    assert reasons["cat"] == "mul holds complex64, not floats"
+
+
+def test_images_and_sound_are_data_and_wider_integers_are_not() -> None:
+    for dtype in (torch.uint8, torch.int8, torch.int16):
+        module = prepared(Samples(), torch.ones(1, 3, 8, 8, dtype=dtype))
+        assert [match.annotation.kind for match in planned_matches(module)] == ["conv2d"]
+        for node in module.graph.find_nodes(op="call_module"):
+            assert node.meta["val"].dtype == torch.float32
+    for dtype in (torch.int32, torch.int64, torch.bool):
+        model = Integers() if dtype == torch.bool else Samples()
+        module = prepared(model, torch.ones(1, 3, 8, 8, dtype=dtype))
+        assert not planned_matches(module)
+
+
+def test_images_are_quantized_right() -> None:
+    image = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
+    model = Samples().eval()
+    result = quantfx.quantize(model, (image,), calibration=[image], progress=False)
+    with torch.no_grad():
+        expected = model(image)
+    for got in (result.quantized(image), result.module(image)):
+        assert (got - expected).norm() < 0.03 * expected.norm()

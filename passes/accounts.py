@@ -1,0 +1,119 @@
+"""In which list of the report each call of a module stands: in exactly one.
+
+``planned``      a match of a template holds it
+``skipped``      a template or the recipe mentions it, and there is a reason why it stays float
+``uncovered``    nothing mentions it
+``made``         a pass made it: q/dq, and what passes say they added; no operator of the model
+``bookkeeping``  arithmetic on sizes, and taking one of several results; no operator either
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.editor import PROVENANCE_KEY
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.operator_name import is_bookkeeping, namespace, operator_name
+from quantfx.passes.pass_record import records_of
+from quantfx.passes.recipe import Recipe
+
+Standing = Literal["planned", "skipped", "uncovered", "made", "bookkeeping"]
+
+
+class Account(NamedTuple):
+    """One call.
+
+    Attributes:
+        graph: Path of its graph, "" for the top one.
+        node: The call itself.
+        standing: Which list it is in.
+        op: Name of the operator, with its namespace.
+        reason: Why it stays float; empty if it does not, or if nothing mentions it.
+    """
+
+    graph: str
+    node: Node
+    standing: Standing
+    op: str
+    reason: str = ""
+
+
+def accounts(module: GraphModule, recipe: Recipe) -> Iterator[Account]:
+    """Yield the account of every call_function node of every graph of ``module``, in order."""
+    ledger = _Ledger(module, recipe)
+    for path, graph_module in all_graphs(module):
+        for node in graph_module.graph.nodes:
+            if node.op == "call_function":
+                standing, reason = ledger.look_up(path, node)
+                yield Account(path, node, standing, operator_name(node), reason)
+
+
+@dataclass(frozen=True)
+class _Ledger:
+    """What passes and the recipe say about nodes of ``module``."""
+
+    module: GraphModule
+    recipe: Recipe
+
+    def look_up(self, path: str, node: Node) -> tuple[Standing, str]:
+        if annotation_of(node) is not None:
+            return "planned", ""
+        if (path, node.name) in self._applied or _is_qdq_of_a_pass(node):
+            return "made", ""
+        # An operator's last reason counts.
+        reason = self._reasons.get((path, node.name)) or self._defaults.get(node.target)
+        if reason:
+            return "skipped", reason
+        return ("bookkeeping" if is_bookkeeping(node) else "uncovered"), ""
+
+    @cached_property
+    def _applied(self) -> frozenset[tuple[str, str]]:
+        """Nodes that a pass made, and said so."""
+        return frozenset(
+            (remark.graph, remark.node)
+            for record in records_of(self.module)
+            for remark in record.remarks
+            if remark.kind == "applied"
+        )
+
+    @cached_property
+    def _reasons(self) -> Mapping[tuple[str, str], str]:
+        return {
+            (remark.graph, remark.node): remark.message
+            for record in records_of(self.module)
+            for remark in record.remarks
+            if remark.kind == "missed"
+        }
+
+    @cached_property
+    def _defaults(self) -> Mapping[object, str]:
+        return _default_reasons(self.recipe)
+
+
+def _is_qdq_of_a_pass(node: Node) -> bool:
+    """Whether a pass put ``node`` in to quantize; a model may hold such operators of its own."""
+    return namespace(node) == "quantized_decomposed" and PROVENANCE_KEY in node.meta
+
+
+def _default_reasons(recipe: Recipe) -> dict[object, str]:
+    """Return why an operator stays float about which no pass left a remark."""
+    templates = recipe.patterns.templates
+    reasons: dict[object, str] = {
+        target: why for op, why in recipe.patterns.unsupported for target in op.targets
+    }
+    inner: dict[object, set[str]] = {}
+    for template in templates:
+        for target in template.targets:
+            inner.setdefault(target, set()).update(op.name for op in template.anchor.ops)
+    for fused, behind in inner.items():
+        reasons[fused] = f"only taken as part of a match of {', '.join(sorted(behind))}"
+    anchors = {t: each for each in templates for t in each.anchor.targets}
+    for target, template in anchors.items():
+        reasons[target] = f"no pass of the pipeline matches group '{template.group}'"
+    return reasons

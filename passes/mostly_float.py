@@ -1,0 +1,199 @@
+"""What to say first of a model of which most stays float: how much, because of what, what helps."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from quantfx.passes.graphs import Site
+from quantfx.passes.outcome import SiteOutcome
+from quantfx.passes.work import OperatorWork
+
+_MOST_CAUSES = 3
+_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "einsum", "tensordot")
+_NATIVE_LAYERS = (
+    *("lstm", "gru", "embedding", "embedding_bag"),
+    *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
+)
+# What a reason says -> what would change it. Other reasons say it themselves, or nothing would.
+_REMEDIES = (
+    ("kept float:", "change that rule of the config"),
+    ("is kept float:", "change that rule of the config"),
+    ("not float32", "quantize model.float()"),
+    ("not a stored weight", "store what is computed, e.g. by remove_parametrizations"),
+)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """What is quantized and what is not, summed over a model.
+
+    Attributes:
+        macs: Multiply-accumulates of all operators that can be counted.
+        float_macs: Of those that stay float.
+        weight_bytes: Of all weights, in float.
+        float_weight_bytes: Of those that only float operators read.
+        unknown: Operator -> how many of it have multiply-accumulates that are not known.
+    """
+
+    macs: int
+    float_macs: int
+    weight_bytes: int
+    float_weight_bytes: int
+    unknown: tuple[tuple[str, int], ...] = ()
+
+    @staticmethod
+    def of(work: Collection[OperatorWork]) -> Balance:
+        """Sum up ``work``, of which what is planned is quantized."""
+        stays = [row for row in work if not row.planned]
+        unknown = Counter(row.op for row in work if row.macs is None)
+        return Balance(
+            sum(row.macs or 0 for row in work),
+            sum(row.macs or 0 for row in stays),
+            sum(row.weight_bytes for row in work),
+            sum(row.weight_bytes for row in stays),
+            tuple(sorted(unknown.items())),
+        )
+
+    @property
+    def is_mostly_float(self) -> bool:
+        """Whether most of what is known to be multiplied, or most of the weights, stays float."""
+        return 2 * self.float_macs > self.macs or 2 * self.float_weight_bytes > self.weight_bytes
+
+    def shares(self, macs: int, weight_bytes: int) -> str:
+        """Return how much of the model ``macs`` and ``weight_bytes`` are."""
+        parts: list[str] = []
+        if macs:
+            parts.append(f"{macs / self.macs:.0%} of the multiply-accumulates")
+        if weight_bytes:
+            parts.append(f"{weight_bytes / self.weight_bytes:.0%} of the weight bytes")
+        return " and ".join(parts)
+
+    def __str__(self) -> str:
+        parts: list[str] = []
+        if self.macs:
+            share = 1 - self.float_macs / self.macs
+            parts.append(f"{share:.0%} of {_amount(self.macs)} multiply-accumulates")
+        if self.weight_bytes:
+            share = 1 - self.float_weight_bytes / self.weight_bytes
+            parts.append(f"{share:.0%} of {_size(self.weight_bytes)} of weights")
+        text = f"quantized: {', '.join(parts)}" if parts else ""
+        if self.unknown:
+            listed = ", ".join(f"{op} x{count}" for op, count in self.unknown)
+            text += f"{'; ' if text else ''}multiply-accumulates not known of {listed}"
+        return text
+
+
+def reached(
+    work: Collection[OperatorWork], sites: tuple[SiteOutcome, ...]
+) -> tuple[OperatorWork, ...]:
+    """Return ``work`` with what was planned in vain among what stays float."""
+    reasons: dict[Site, str] = {}
+    for outcome in sites:
+        if "" in (outcome.kernel, outcome.compiled) or not outcome.converted:
+            reasons[outcome.site] = outcome.reason or "it was planned, but not converted"
+    return tuple(
+        replace(row, planned=False, reason=reasons[row.site]) if row.site in reasons else row
+        for row in work
+    )
+
+
+def headline(work: Sequence[OperatorWork], *, backend: str, planned: int) -> str:
+    """Return one line if most multiply-accumulates or weight bytes stay float, else "".
+
+    Args:
+        work: From ``reached``.
+        backend: Name of the backend, on which depends what would help.
+        planned: Sites that were planned; without any, nothing is quantized.
+    """
+    balance = Balance.of(work)
+    if planned and not balance.is_mostly_float:
+        return ""
+    first = "most of the model stays float" if planned else "nothing is quantized"
+    if shares := balance.shares(balance.float_macs, balance.float_weight_bytes):
+        first += f": {shares}"
+    found = _by_cause(work)
+    main = [group for group in found if _matters(Balance.of(group[1]), balance)][:_MOST_CAUSES]
+    causes = [_cause(key, rows, balance, backend) for key, rows in main]
+    if len(found) > len(main):
+        causes.append(f"{len(found) - len(main)} smaller in report.work")
+    return f"{first}. Causes: {'; '.join(causes)}" if causes else first
+
+
+def _matters(own: Balance, total: Balance) -> bool:
+    """Whether it is a hundredth of the whole at least, or nobody knows."""
+    return (
+        bool(own.unknown)
+        or 100 * own.macs > total.macs
+        or 100 * own.weight_bytes > total.weight_bytes
+    )
+
+
+_Key = tuple[str, str]
+_Rows = list[OperatorWork]
+
+
+def _by_cause(work: Sequence[OperatorWork]) -> list[tuple[_Key, _Rows]]:
+    """Return what stays float by operator and reason, what costs most first."""
+    groups: dict[_Key, _Rows] = {}
+    for row in work:
+        if not row.planned:
+            groups.setdefault((row.op, row.reason), []).append(row)
+    total = Balance.of(work)
+
+    def weight(group: tuple[_Key, _Rows]) -> tuple[float, int]:
+        own = Balance.of(group[1])
+        largest = max(own.macs / max(total.macs, 1), own.weight_bytes / max(total.weight_bytes, 1))
+        return -largest, -len(own.unknown)
+
+    return sorted(groups.items(), key=weight)
+
+
+def _cause(key: _Key, rows: _Rows, total: Balance, backend: str) -> str:
+    op, reason = key
+    own = Balance.of(rows)
+    shares = total.shares(own.macs, own.weight_bytes)
+    if own.unknown:
+        shares += f"{', ' if shares else ''}multiply-accumulates not known"
+    said = reason or ("no template takes it" if _is_of_torch(op) else "not an operator of torch's")
+    remedy = _remedy(op, reason, backend)
+    return f"{op} x{len(rows)} ({shares}): {said}{f': {remedy}' if remedy else ''}"
+
+
+def _remedy(op: str, reason: str, backend: str) -> str:
+    """Return what would change that ``op`` stays float; empty if the reason says all."""
+    name = op.split(".")[1] if _is_aten(op) else ""
+    for text, remedy in _REMEDIES:
+        if text in reason:
+            return remedy
+    if name in _NATIVE_LAYERS and backend != "native":
+        return "backend='native' has kernels for it"
+    if reason:
+        return ""
+    if name in _PRODUCTS:
+        return "write it as torch.nn.functional.linear, or as matmul and select that"
+    if name:
+        return "give the backend a template and a kernel for it"
+    if _is_of_torch(op):
+        return ""
+    return "write it in torch's own operators, or give the backend a template and a kernel for it"
+
+
+def _is_aten(op: str) -> bool:
+    return op.startswith("aten.")
+
+
+def _is_of_torch(op: str) -> bool:
+    return op.startswith(("aten.", "higher_order.", "prims.", "quantized_decomposed."))
+
+
+def _amount(count: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"

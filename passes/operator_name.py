@@ -1,0 +1,39 @@
+"""What reports call the operator of a node: its name, with the namespace it belongs to."""
+
+from __future__ import annotations
+
+import operator
+
+import torch
+from torch.fx import Node
+
+from quantfx.patterns.schema import is_aten_call
+
+
+def operator_name(node: Node) -> str:
+    """Return what ``node`` calls, e.g. ``aten.relu.default``, ``higher_order.cond``."""
+    target = node.target
+    if is_aten_call(node) or isinstance(target, str):
+        return str(target)
+    module = getattr(target, "__module__", type(target).__module__)
+    name = getattr(target, "__qualname__", None) or getattr(target, "__name__", repr(target))
+    return f"{module}.{name}".removeprefix("torch.ops.").removeprefix("_")
+
+
+def namespace(node: Node) -> str:
+    """Return the library an operator is of: ``aten`` for torch's own."""
+    return operator_name(node).partition(".")[0]
+
+
+def is_bookkeeping(node: Node) -> bool:
+    """Whether ``node`` is Python's own arithmetic on sizes, or takes an element of a result.
+
+    torch.export writes those as ``operator.*``, ``math.*`` and ``torch.sym_*``: no operator of a
+    model. The same functions on tensors are.
+    """
+    if is_aten_call(node) or operator_name(node).startswith("higher_order."):
+        return False
+    if node.target is operator.getitem:
+        return True
+    value = node.meta.get("val")
+    return isinstance(value, (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool))

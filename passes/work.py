@@ -1,0 +1,148 @@
+"""What operators of a module have to do: multiply-accumulates, and the weights they read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.accounts import Account, accounts
+from quantfx.passes.annotation import annotation_of
+from quantfx.passes.boundary import operands
+from quantfx.passes.graphs import Site, all_graphs, attribute
+from quantfx.passes.macs import macs_of
+from quantfx.passes.operator_name import namespace
+from quantfx.passes.qdq import has_qparams, reads_quantized
+from quantfx.passes.recipe import Recipe
+
+_FLOAT_BYTES = 4  # of an element that a dequantize or a cast makes of what is stored
+_VERB = re.compile(r" (is|has|holds|takes|uses) ")
+
+
+@dataclass(frozen=True)
+class OperatorWork:
+    """One operator that multiplies matrices, reads weights, or may do so.
+
+    Attributes:
+        site: The operator; the anchor of its match if it is planned.
+        op: Its name, with its namespace.
+        macs: Multiply-accumulates, with free sizes as in the example; None if they are not known.
+        weight_bytes: Of the stored tensors that it reads, in float. What several operators read is
+            counted once, with the first; a planned one comes before others.
+        planned: Whether a match holds it.
+        reason: Why not, without the names of nodes; empty if nothing mentions the operator.
+    """
+
+    site: Site
+    op: str
+    macs: int | None
+    weight_bytes: int
+    planned: bool
+    reason: str = ""
+
+
+def work_of(module: GraphModule, recipe: Recipe) -> tuple[OperatorWork, ...]:
+    """Return the operators of all graphs of ``module`` that have work to do, in graph order."""
+    found = [a for a in accounts(module, recipe) if a.standing not in ("made", "bookkeeping")]
+    weights = _weight_bytes(module)
+    names = {
+        path: {node.name for node in graph_module.graph.nodes}
+        for path, graph_module in all_graphs(module)
+    }
+    rows = (_row(each, weights.get(each.node, 0), names[each.graph]) for each in found)
+    return tuple(row for row in rows if row.macs != 0 or row.weight_bytes)
+
+
+def _row(account: Account, weight_bytes: int, names: set[str]) -> OperatorWork:
+    annotation = annotation_of(account.node)
+    name = account.node.name if annotation is None else annotation.match
+    return OperatorWork(
+        Site(account.graph, name),
+        account.op,
+        macs_of(account.node),
+        weight_bytes,
+        annotation is not None,
+        re.sub(r"[\w.]+", lambda word: _unnamed(word, names), account.reason),
+    )
+
+
+def _unnamed(word: re.Match[str], names: set[str]) -> str:
+    """Replace the name of a node, with or without a slot, so that equal reasons are equal."""
+    node, _, slot = word[0].partition(".")
+    if node not in names:
+        return word[0]
+    # "linear" may be a node and the word for all linears: what is around it says which is meant.
+    means_node = slot or re.search(r"_\d+$", node) or _VERB.match(word.string, word.end())
+    return "…" if means_node else word[0]
+
+
+def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
+    """Return the bytes of stored tensors by the operator that reads them."""
+    found: dict[Node, int] = {}
+    seen: set[tuple[object, ...]] = set()
+    readers = _Readers(module)
+    for node, tensor in _stored(module):
+        # Tensors of the same memory are one: tied weights, and weights that branches share.
+        memory = tensor.untyped_storage().data_ptr() or id(tensor)
+        key = (memory, tensor.storage_offset(), *tensor.shape)
+        reader = readers.of(node)
+        if reader is not None and key not in seen:
+            seen.add(key)
+            quantized = any(reads_quantized(user) for user in node.users)
+            size = _FLOAT_BYTES if quantized else tensor.element_size()
+            found[reader] = found.get(reader, 0) + tensor.numel() * size
+    return found
+
+
+def _stored(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
+    """Yield what reads a float tensor, or the integers of a quantized one; not scales."""
+    for _, graph_module in all_graphs(module):
+        for node in graph_module.graph.find_nodes(op="get_attr"):
+            tensor = attribute(graph_module, str(node.target))
+            if isinstance(tensor, Tensor) and node.users and _is_weight(node, tensor):
+                yield node, tensor
+
+
+def _is_weight(node: Node, tensor: Tensor) -> bool:
+    quantized = [user for user in node.users if has_qparams(user)]
+    if any(user.args[0] is node for user in quantized):
+        return True
+    return tensor.is_floating_point() and len(quantized) < len(node.users)
+
+
+class _Readers:
+    """Finds the operators that read stored tensors, through what is computed of these alone."""
+
+    def __init__(self, module: GraphModule) -> None:
+        self._inner: dict[Node, list[Node]] = {}
+        for placeholder, (_, operand) in operands(module).items():
+            self._inner.setdefault(operand, []).append(placeholder)
+        self._constant: set[Node] = set()
+        for _, graph_module in all_graphs(module):
+            for node in graph_module.graph.nodes:
+                inputs = node.all_input_nodes
+                if node.op == "get_attr" or (inputs and self._constant.issuperset(inputs)):
+                    self._constant.add(node)
+
+    def of(self, node: Node) -> Node | None:
+        """Return the first planned operator that reads ``node``, else the first of all."""
+        found = list(self._all(node))
+        planned = (reader for reader in found if annotation_of(reader) is not None)
+        return next(planned, found[0] if found else None)
+
+    def _all(self, start: Node) -> Iterator[Node]:
+        pending, seen = [start], {start}
+        while pending:
+            node = pending.pop(0)
+            inner = self._inner.get(node, [])
+            for user in (*inner, *node.users):
+                if user in seen or user.op == "output":
+                    continue
+                seen.add(user)
+                if user in inner or (user in self._constant and annotation_of(user) is None):
+                    pending.append(user)
+                elif not (inner and namespace(user) == "higher_order"):  # its graph reads it
+                    yield user
