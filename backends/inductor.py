@@ -42,8 +42,13 @@ from quantfx.backends.torch_internals import (
 )
 from quantfx.backends.whole_rows import WholeRows
 from quantfx.passes.base import Context
+from quantfx.passes.checked_module import input_check
+from quantfx.passes.clone import clone_as, recompile
 from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.input_check import InputCheck
+from quantfx.passes.input_contract import contract_of
+from quantfx.passes.inputs import input_leaves
 from quantfx.passes.lowered import site_of
 from quantfx.passes.nested_calls import autocast_dtype, nested_calls
 from quantfx.passes.pipeline import Pipeline
@@ -91,17 +96,32 @@ class Variants:
     """
 
     def __init__(self, exact: GraphModule, mixed: Callable[[], GraphModule] | None = None) -> None:
-        self.exact = HIDE.run(exact)
+        self.exact = _plain(HIDE.run(exact))
         self._make_mixed = mixed
 
     @cached_property
     def mixed(self) -> GraphModule:
         """The graph for autocast."""
-        return self.exact if self._make_mixed is None else HIDE.run(self._make_mixed())
+        return self.exact if self._make_mixed is None else _plain(HIDE.run(self._make_mixed()))
+
+    @cached_property
+    def check(self) -> InputCheck | None:
+        """What refuses inputs that the graphs do not hold for."""
+        contract = contract_of(self.exact)
+        if contract is None or not contract.checked:
+            return None
+        return input_check(self.exact, contract)
 
     def module(self, mixed: bool) -> GraphModule:
         """Return one of the two."""
         return self.mixed if mixed else self.exact
+
+
+def _plain(module: GraphModule) -> GraphModule:
+    """Return the module without checks of its own: what is compiled of it is called behind them."""
+    plain = clone_as(module, GraphModule)
+    recompile(plain)
+    return plain
 
 
 class CompiledModule:
@@ -155,6 +175,8 @@ class CompiledModule:
         mixed = autocasts()
         static = self._static_graph(mixed)
         if static is None or not static.fits(args, kwargs):
+            if self._variants.check is not None:
+                self._variants.check(args, kwargs)
             return self._call_dynamo(mixed, args, kwargs)
         if not static.is_compiled:
             with self._lock, compiling(self._note_kernels, cpp_wrapper=self._cpp):
@@ -195,15 +217,25 @@ class AheadOfTimeModule:
     Args:
         package: The file it is in.
         kernels: Calls of lowered kernels in it.
+        check: Refuses inputs that it does not hold for.
     """
 
-    def __init__(self, package: Path, kernels: tuple[KernelCall, ...]) -> None:
+    def __init__(
+        self, package: Path, kernels: tuple[KernelCall, ...], check: InputCheck | None = None
+    ) -> None:
         self.package = package
         self.kernels = kernels
         self._run = load_package(package)
+        self._check = check
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the compiled module, for inputs of the shapes it was compiled for."""
+        """Run the compiled module, for inputs of the shapes it was compiled for.
+
+        Raises:
+            InputError: the library does not hold for the inputs.
+        """
+        if self._check is not None:
+            self._check(args, kwargs)
         return self._run(*args, **kwargs)
 
 
@@ -335,7 +367,13 @@ def _ahead_of_time(
         module = variants.module(autocasts())
         program = torch.export.export(module, args, dict(kwargs), dynamic_shapes=dynamic_shapes)
         written = compile_ahead_of_time(program, target)
-    return AheadOfTimeModule(written, tuple(noted))
+    contract = contract_of(module)
+    if contract is None or not contract.checked:
+        return AheadOfTimeModule(written, tuple(noted))
+    if dynamic_shapes is None:
+        leaves = [leaf for _, leaf in input_leaves(module, args, dict(kwargs))]
+        contract = contract.for_example_only(leaves)
+    return AheadOfTimeModule(written, tuple(noted), input_check(module, contract))
 
 
 def _require_library(module: GraphModule) -> None:

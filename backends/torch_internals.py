@@ -165,12 +165,13 @@ def lower_channels_last(op: OpOverload[..., Any], kernel: OpOverload[..., Any]) 
         kernel: A convolution of oneDNN that Inductor knows.
     """
     from torch._inductor import ir, lowering
+    from torch._prims_common import make_channels_last_strides_for
 
     def lower(*args: Any) -> Any:
         box: Any = lowering.lowerings[kernel](*args)
         call = box.data.data
         declared = call.layout
-        strides = ir.make_channels_last_strides_for(declared.size)
+        strides: Any = make_channels_last_strides_for(declared.size)
         call.layout = ir.FixedLayout(declared.device, declared.dtype, declared.size, strides)
         return box
 

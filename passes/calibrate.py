@@ -15,7 +15,8 @@ from torch.fx import GraphModule
 
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.fake_quantize import FakeQuantize
-from quantfx.passes.inputs import input_leaves, recorded_inputs
+from quantfx.passes.input_contract import contract_of
+from quantfx.passes.inputs import input_leaves
 from quantfx.passes.pass_record import facts_of
 from quantfx.passes.state import preserved_state
 
@@ -115,9 +116,15 @@ class _Signature:
     def __init__(self, module: GraphModule) -> None:
         self._module = module
         placeholders = module.graph.find_nodes(op="placeholder")
-        names = recorded_inputs(module) or tuple(str(node.target) for node in placeholders)
-        self._by_name = bool(recorded_inputs(module))
-        values = (node.meta.get("val") for node in placeholders)
+        contract = contract_of(module)
+        self._by_name = contract is not None
+        values = [node.meta.get("val") for node in placeholders]
+        if contract is None:
+            names = [str(node.target) for node in placeholders]
+            self._free = dict.fromkeys(names, frozenset[int]())
+        else:
+            names = [form.path for form in contract.forms]
+            self._free = {form.path: form.free_dimensions for form in contract.forms}
         self._expected = dict(zip(names, values, strict=True))
 
     def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any], index: int) -> None:
@@ -138,7 +145,7 @@ class _Signature:
             )
         for name, expected in self._expected.items():
             if isinstance(expected, Tensor):
-                check_tensor(given[name], expected, name, index)
+                check_tensor(given[name], expected, name, index, self._free[name])
             elif isinstance(expected, (bool, int, float)) and given[name] != expected:
                 raise CalibrationError(
                     f"batch {index}: input '{name}' is {given[name]}, captured as {expected}"
@@ -150,6 +157,7 @@ def check_tensor(
     expected: Tensor,
     name: str,
     index: int,
+    varying: frozenset[int] = frozenset(),
     free: str = "free a dimension with dynamic_shapes=",
 ) -> None:
     """Check one input of a batch against what the graph was made for.
@@ -159,6 +167,7 @@ def check_tensor(
         expected: A tensor of the right dtype and shape; sizes that are no numbers are free.
         name: Of the input.
         index: Of the batch.
+        varying: Dimensions whose size is free.
         free: How to let a size vary, for the message.
 
     Raises:
@@ -173,8 +182,8 @@ def check_tensor(
             f"batch {index}: input '{name}' is {given.dtype}, captured with {expected.dtype}"
         )
     fits = given.dim() == expected.dim() and all(
-        not isinstance(size, int) or size == actual
-        for size, actual in zip(expected.shape, given.shape, strict=True)
+        not isinstance(size, int) or size == actual or place in varying
+        for place, (size, actual) in enumerate(zip(expected.shape, given.shape, strict=True))
     )
     if not fits:
         raise CalibrationError(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
+import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,9 +13,13 @@ from torch.fx import GraphModule
 
 from quantfx.passes.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
 from quantfx.passes.clone import clone, detached, recompile, trainable
+from quantfx.passes.compare_capture import compare_capture
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.export_graph import export_graph
-from quantfx.passes.inputs import record_inputs
+from quantfx.passes.free_sizes import FreeSizes, first_sizes, sizes_of, with_one
+from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
+from quantfx.passes.inputs import input_leaves
+from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.training_graph import training_graph
@@ -26,6 +33,8 @@ def capture(
     dynamic_shapes: Any = None,
     training: bool = False,
     pipeline: Pipeline | None = None,
+    check_inputs: bool = True,
+    compare: bool = True,
 ) -> GraphModule:
     """Return the canonical ATen graph of ``model``, by default in eval mode.
 
@@ -43,28 +52,75 @@ def capture(
             eval mode while the model trains stay so.
         pipeline: What canonicalizes the exported graph; ``CANONICALIZE`` by default, or
             ``CANONICALIZE_TRAINING``.
+        check_inputs: Let the graph, and all that is made of it, raise ``InputError`` for inputs
+            that it would compute wrongly with: other shapes than the example's (but for a first
+            dimension that nothing depends on, and ``dynamic_shapes``), other dtypes, devices,
+            structures, numbers, flags or strings. It costs some 0.5 us an input and call.
+        compare: Call model and graph once with the example inputs, warn if they differ, and refuse
+            a model whose results depend on state in plain attributes. Not done for training.
 
     Raises:
         CaptureError: the model is in training mode and ``training`` was not asked for, torch.export
-            rejects it, or it takes another path in training than in evaluation.
+            rejects it, it takes another path in training than in evaluation, or it keeps state in
+            plain attributes.
     """
     if not isinstance(model, nn.Module):
         raise CaptureError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
     if training:
         if torch.is_inference_mode_enabled():
             raise CaptureError("nothing trains in inference mode: capture outside of it")
-        exported = training_graph(model, example_inputs, example_kwargs, dynamic_shapes)
+        export = partial(training_graph, model)
     else:
         _require_eval(model)
-        exported = export_graph(model, example_inputs, example_kwargs, dynamic_shapes)
+        export = partial(_export, model, compare)
+    exported = export(example_inputs, example_kwargs, dynamic_shapes)
     module = clone(exported, trainable if training else detached)
     set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
     recompile(module)
     module.train(training)
-    record_inputs(module, example_inputs, example_kwargs or {})
+    inputs = example_inputs, example_kwargs or {}
+    if dynamic_shapes is None and check_inputs:
+        sizes = first_sizes(exported, export, inspect.signature(model.forward), *inputs)
+    else:
+        sizes = sizes_of(exported)
+        if check_inputs:
+            sizes = with_one(exported, sizes, export, *inputs)
+    set_contract(module, _contract(module, inputs, sizes, check_inputs))
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE
-    return pipeline.run(module)
+    graph = pipeline.run(module)
+    if compare and not training:
+        compare_capture(model, graph, *inputs)
+    return graph
+
+
+def _export(
+    model: nn.Module,
+    judged: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+    shapes: Any,
+) -> GraphModule:
+    """Export ``model``, which is then as it was: torch leaves new attributes, fake ones, in it."""
+    with restored(model, buffers=False), warnings.catch_warnings():
+        if judged:  # compare_capture sees what attributes that are assigned do to results
+            warnings.filterwarnings("ignore", message=r".*assigned during export")
+        return export_graph(model, args, kwargs, shapes)
+
+
+def _contract(
+    module: GraphModule,
+    inputs: tuple[tuple[Any, ...], dict[str, Any]],
+    sizes: FreeSizes,
+    checked: bool,
+) -> InputContract:
+    leaves = input_leaves(module, *inputs)
+    forms = tuple(
+        form_of_leaf(path, leaf, known)
+        for (path, leaf), known in zip(leaves, sizes.values, strict=True)
+    )
+    arguments = tuple(inspect.signature(module.forward).parameters)
+    return InputContract(arguments, forms, sizes.ranges, sizes.conditions, checked)
 
 
 def _require_eval(model: nn.Module) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
+from quantfx.passes.checked_module import CheckedModule
 from quantfx.passes.graphs import all_graphs, attribute
 
 Kind = TypeVar("Kind", bound=GraphModule)
@@ -24,7 +25,7 @@ def keep(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> GraphModule:
+def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> CheckedModule:
     """Return a copy of ``module`` with a graph of its own, not yet compiled.
 
     Tensors are passed through ``tensor`` (shared by default), other submodules are shared. What was
@@ -34,7 +35,7 @@ def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> Gra
         module: Not changed.
         tensor: Maps each parameter and buffer to what the copy holds.
     """
-    return _clone(module, tensor, GraphModule, {})
+    return _clone(module, tensor, CheckedModule, {})
 
 
 def clone_as(module: GraphModule, kind: type[Kind]) -> Kind:

@@ -9,6 +9,10 @@ class CaptureError(QuantfxError):
     """The model cannot be turned into a graph; quotes the exporter's own reason."""
 
 
+class InputError(QuantfxError):
+    """A graph was called with inputs that it does not hold for; names the input and the way out."""
+
+
 class CalibrationError(QuantfxError):
     """Calibration data is empty, non-finite, of a wrong form, or did not reach every site."""
 

@@ -24,13 +24,14 @@ from quantfx.passes.annotation import annotation_of, set_annotation
 from quantfx.passes.annotation_text import decode_annotation, encode_annotation
 from quantfx.passes.base import Remark
 from quantfx.passes.calling_convention import encode_convention, set_convention
+from quantfx.passes.checked_module import CheckedModule
 from quantfx.passes.clone import recompile, set_tensor
 from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.editor import PROVENANCE_KEY
 from quantfx.passes.errors import FileError
 from quantfx.passes.fake_text import FakeReader, FakeWriter
 from quantfx.passes.graphs import attribute
-from quantfx.passes.inputs import recorded_inputs, set_recorded_inputs
+from quantfx.passes.input_contract import InputContract, contract_of, set_contract
 from quantfx.passes.pass_record import PassRecord, facts_of, records_of, set_facts, set_records
 from quantfx.passes.value_text import decode, decode_target, encode, encode_target
 
@@ -69,7 +70,7 @@ class GraphWriter:
             "sizes": self._fakes.sizes,
             "facts": sorted(facts_of(module)),
             "records": [asdict(record) for record in records_of(module)],
-            "inputs": list(recorded_inputs(module)),
+            "inputs": None if (contract := contract_of(module)) is None else contract.to_dict(),
         }
 
     def _graph(self, module: GraphModule) -> dict[str, Any]:
@@ -145,7 +146,7 @@ def decode_graph(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> GraphMo
     module = _decode_graph(data["graph"], tensors, stored, FakeReader(data["sizes"]))
     set_facts(module, frozenset(data["facts"]))
     set_records(module, tuple(_record(record) for record in data["records"]))
-    set_recorded_inputs(module, tuple(data["inputs"]))
+    set_contract(module, data["inputs"] and InputContract.from_dict(data["inputs"]))
     module.graph.lint()
     recompile(module)
     return module
@@ -157,7 +158,7 @@ def _decode_graph(
     stored: dict[tuple[str, bool], Tensor],
     fakes: FakeReader,
 ) -> GraphModule:
-    module = GraphModule(nn.Module(), Graph())
+    module = CheckedModule(nn.Module(), Graph())
     module.training = False
     for target, inner in data["graphs"].items():
         module.add_submodule(_dotted(target), _decode_graph(inner, tensors, stored, fakes))

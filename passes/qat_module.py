@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from torch import nn
-from torch.fx import GraphModule
 
 from quantfx.passes.batch_norm_scale import BatchNormScale
 from quantfx.passes.cast_fake_quantize import CastFakeQuantize
+from quantfx.passes.checked_module import CheckedModule
 from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.fake_quantize import FakeQuantize
@@ -21,7 +21,7 @@ from quantfx.passes.mode_node import BATCH_NORM_MODE
 _ROUNDING = (FakeQuantize, DynamicFakeQuantize, CastFakeQuantize)
 
 
-class QatModule(GraphModule):
+class QatModule(CheckedModule):
     """What ``prepare(..., qat=True)`` returns: float in, float out, rounded in between.
 
     ``train()`` and ``eval()`` switch batch norms, dropouts and the learning of ranges; rounding

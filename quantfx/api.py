@@ -28,6 +28,8 @@ def quantize(
     input_fn: Callable[[Any], Any] | None = None,
     strict: bool = True,
     progress: bool = True,
+    check_inputs: bool = True,
+    compare: bool = True,
 ) -> Result:
     """Quantize ``model`` for this machine and account for every operator.
 
@@ -45,15 +47,26 @@ def quantize(
         input_fn: Turns what ``calibration`` yields into a batch, e.g. ``lambda b: b[0]``.
         strict: Raise where the contract does not hold.
         progress: Show a progress bar where the terminal allows it.
+        check_inputs: Let what is returned, in all its forms, refuse inputs that it would compute
+            wrongly with, as for ``capture``.
+        compare: Call the model and its graph once with the example inputs and warn if they differ.
 
     Raises:
-        CaptureError: the model is in training mode or torch.export rejects it.
+        CaptureError: the model is in training mode, torch.export rejects it, or it keeps state in
+            plain attributes.
         ConfigError: a rule selects nothing, or asks for what the backend cannot do.
         ContractError: nothing is to be quantized, or a planned site was not converted.
         CalibrationError: the data is empty, non-finite, or does not fit the model.
     """
     chosen = choose_backend(backend, config)
-    graph = capture(model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes)
+    graph = capture(
+        model,
+        example_inputs,
+        example_kwargs,
+        dynamic_shapes=dynamic_shapes,
+        check_inputs=check_inputs,
+        compare=compare,
+    )
     prepared = chosen.prepare(graph, strict=strict)
     if calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)

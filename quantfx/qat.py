@@ -40,6 +40,7 @@ def prepare_qat(
     input_fn: Callable[[Any], Any] | None = None,
     strict: bool = True,
     progress: bool = True,
+    check_inputs: bool = True,
 ) -> QatModule:
     """Return a copy of ``model`` that computes with rounded weights and activations, to train.
 
@@ -62,6 +63,7 @@ def prepare_qat(
         input_fn: Turns what ``calibration`` yields into a batch, e.g. ``lambda b: b[0]``.
         strict: Raise where the contract does not hold.
         progress: Show a progress bar while calibrating.
+        check_inputs: Refuse inputs that the graph would compute wrongly with, as for ``capture``.
 
     Raises:
         CaptureError: torch.export rejects the model, or it takes another path in training.
@@ -72,7 +74,12 @@ def prepare_qat(
     """
     chosen = choose_backend(backend, config)
     graph = capture(
-        model, example_inputs, example_kwargs, dynamic_shapes=dynamic_shapes, training=True
+        model,
+        example_inputs,
+        example_kwargs,
+        dynamic_shapes=dynamic_shapes,
+        training=True,
+        check_inputs=check_inputs,
     )
     prepared = chosen.prepare(graph, qat=True, learn_scales=learn_scales, strict=strict)
     if calibration is not None:

@@ -39,7 +39,7 @@ def state():
         "functorch config": torch._functorch.config.save_config(),
         "backends": {name: value for name, value in registry._COMPILER_FNS.items() if value},
         "backend names": sorted(registry._BACKENDS),
-        "lowerings": len(torch._inductor.lowering.lowerings),
+        "lowerings": len([op for op in torch._inductor.lowering.lowerings if "quantfx" not in str(op)]),
         "decompositions": len(torch._inductor.decomposition.decompositions),
         "decomposition table": len(torch._decomp.decomposition_table),
         "joint patterns": patterns(joint_graph.patterns),

@@ -99,5 +99,5 @@ def _evaluated(
         raise CalibrationError(f"batch {index} has no '{name}' ({error})") from error
     expected = source.node.meta.get("example_value")
     if isinstance(expected, Tensor):
-        check_tensor(value, expected, name, index, _FREE)
+        check_tensor(value, expected, name, index, free=_FREE)
     return value

@@ -59,7 +59,7 @@ def test_calibrating_does_not_change_the_function() -> None:
         (X, "calibration data is one tensor: pass a list of batches"),
         (3, "is a int, not an iterable"),
         ([X, X[:, :7]], "batch 1: input '.*' has shape [4, 7], captured with ['4', '8']"),
-        ([X[:2]], "has shape [2, 8], captured with ['4', '8']; free a dimension with dynamic_shapes="),
+        ([X[:, None]], "has shape [4, 1, 8], captured with ['4', '8']; free a dimension with dynamic_shapes="),
         ([X.double()], "is torch.float64, captured with torch.float32"),
         ([X * float("nan")], "batch 0: input '.*' holds NaN or infinity"),
         ([X / 0], "holds NaN or infinity"),
@@ -177,7 +177,7 @@ def test_dictionaries_may_come_in_any_order() -> None:
     module = x86().prepare(capture(Pair().eval(), ({"x": X, "y": X[:2]},)))
     assert calibrate(module, [({"y": X[:2], "x": X},)], progress=False) == 1
     with pytest.raises(CalibrationError, match="input 'd.'x'.' has shape"):
-        calibrate(module, [({"y": X[:2], "x": X[:2]},)])
+        calibrate(module, [({"y": X[:2], "x": X[:2, None]},)])
     with pytest.raises(CalibrationError, match="is a str, not a tensor"):
         calibrate(module, [({"y": "y", "x": X},)])
     with pytest.raises(CalibrationError, match="batch 0 holds"):

@@ -1,0 +1,103 @@
+"""A graph module whose calls are held against what its graph takes for granted."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, Self
+
+import torch
+from torch.fx import GraphModule
+
+from quantfx.passes.errors import InputError, ModeError
+from quantfx.passes.input_check import InputCheck, fits_traced
+from quantfx.passes.input_contract import InputContract, contract_of, set_contract
+from quantfx.passes.pass_record import TRAINABLE, facts_of
+
+
+class CheckedModule(GraphModule):
+    """Raises ``InputError`` for inputs that its graph would compute wrongly with.
+
+    The check is part of ``forward``, so that it runs where a compiler takes the module for a part
+    of another. Copies and pickles check as well. A graph without a contract takes what comes.
+    """
+
+    _input_check: InputCheck | None = None
+
+    def recompile(self) -> Any:
+        """Generate the code of ``forward``, and put the check in front of it."""
+        code = super().recompile()
+        kind: Any = type(self)  # torch.fx makes a class for each module
+        kind.forward = _checked(kind.forward)
+        return code
+
+    def check_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Check the inputs of a call.
+
+        Raises:
+            InputError: the graph does not hold for them; names one.
+        """
+        contract = contract_of(self)
+        if contract is None or not contract.checked:
+            return
+        if torch.compiler.is_compiling():
+            if not fits_traced(contract, args, kwargs):
+                # Dynamo then runs the call without compiling it, and the check below tells more.
+                raise InputError("the inputs are none that the graph was captured for")
+            return
+        check = self._input_check
+        if check is None or check.contract is not contract:
+            check = input_check(self, contract)
+            self.__dict__["_input_check"] = check
+        check(args, kwargs)
+
+    def train(self, mode: bool = True) -> Self:
+        """Refuse training, unless the graph was captured for it.
+
+        Raises:
+            ModeError: ``mode`` is True, and the graph computes what evaluation computes.
+        """
+        if mode and contract_of(self) is not None and TRAINABLE not in facts_of(self):
+            raise ModeError(
+                "this graph was captured in eval mode and computes that whatever its mode: use "
+                "prepare_qat, or capture with training=True, to train; leave it out of train()"
+            )
+        super().train(mode)
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the contract, which torch.fx would lose."""
+        return _restored, (super().__reduce__(), contract_of(self))
+
+
+def input_check(module: GraphModule, contract: InputContract) -> InputCheck:
+    """Return what checks calls of ``module`` by ``contract``."""
+    return InputCheck(contract, inspect.signature(module.forward))
+
+
+def _checked(generated: Callable[..., Any]) -> Callable[..., Any]:
+    """Return ``generated`` behind the check, as a function with code of its own.
+
+    Dynamo counts what it compiled, up to its limit, by code objects: one for all modules would run
+    out.
+    """
+
+    def forward(self: CheckedModule, *args: Any, **kwargs: Any) -> Any:
+        self.check_inputs(args, kwargs)
+        return generated(self, *args, **kwargs)
+
+    own = FunctionType(forward.__code__.replace(), forward.__globals__, closure=forward.__closure__)
+    return functools.update_wrapper(own, generated)
+
+
+def _restored(reduced: tuple[Any, ...], contract: InputContract | None) -> CheckedModule:
+    from quantfx.passes.clone import clone_as, recompile  # which makes modules of this kind
+
+    make, arguments = reduced
+    plain: GraphModule = make(*arguments)
+    module = clone_as(plain, CheckedModule)
+    set_contract(module, contract)
+    recompile(module)
+    return module

@@ -1,0 +1,269 @@
+"""Which sizes a graph holds for beyond those of the example, and on what conditions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import Dim
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.inputs import equal_but_leaves, input_leaves, map_leaves
+from quantfx.passes.size_expression import UnknownExpression, size_names, size_value
+
+Export = Callable[[tuple[Any, ...], dict[str, Any], Any], GraphModule]
+Ranges = dict[str, tuple[int, int | None]]
+# torch writes "any size" as numbers about the largest that fits.
+_NO_BOUND = 2**62
+# The least size that torch's symbols stand for.
+_SPECIAL = 2
+_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+_ASSERTS = ("aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default")
+
+
+@dataclass(frozen=True)
+class FreeSizes:
+    """What is known of the inputs' sizes.
+
+    Attributes:
+        values: A fake tensor or a size for each placeholder; the example's leaf where all is fixed.
+        ranges: Smallest and largest value of each free size; None for no bound.
+        conditions: What else holds of free sizes, e.g. ``Eq(Mod(s0, 4), 0)``.
+    """
+
+    values: tuple[object, ...]
+    ranges: Ranges
+    conditions: tuple[str, ...] = ()
+
+
+def first_sizes(
+    graph: GraphModule,
+    export: Export,
+    signature: inspect.Signature,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> FreeSizes:
+    """Return what is known of the inputs where first dimensions that nothing depends on are free.
+
+    The model is exported again with its inputs' first dimensions free. Where that gives the very
+    graph that the example gave, sizes that none of its arguments mentions, such as that of the
+    batch, are free in ``graph`` too. A size of 1 is held to be special by torch, so it is one of
+    them only where an export for it gives the same graph again.
+
+    Args:
+        graph: Exported for the example.
+        export: Exports the model for inputs and dynamic shapes.
+        signature: Of the model's forward.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+    """
+    leaves = tuple(leaf for _, leaf in input_leaves(graph, args, kwargs))
+    rows = [leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()]
+    fixed = FreeSizes(leaves, {})
+    if not rows or 0 in rows:
+        return fixed
+    several = map_leaves(_not_one, (args, kwargs))
+    named = signature.bind(*several[0], **several[1]).arguments
+    symbolic = _exported(export, several, map_leaves(_first_free, dict(named)))
+    used = None if symbolic is None else used_sizes(graph, symbolic)
+    if symbolic is None or used is None:
+        return fixed
+    known = sizes_of(symbolic)
+    if len(known.values) != len(leaves):
+        return fixed
+    one = max(rows) == 1 or _holds_for_one(symbolic, export, args, kwargs)
+    free = {
+        name: (1 if one and low == _SPECIAL else low, high)
+        for name, (low, high) in known.ranges.items()
+        if name not in used
+    }
+    values = [_settled(leaf, size, free) for leaf, size in zip(leaves, known.values, strict=True)]
+    conditions = tuple(each for each in known.conditions if size_names(each) <= set(free))
+    return FreeSizes(tuple(values), free, conditions)
+
+
+def sizes_of(symbolic: GraphModule) -> FreeSizes:
+    """Return what an exported graph says of its inputs' sizes.
+
+    A size under a condition that has no form as text counts as fixed, by having no range.
+    """
+    values = tuple(node.meta.get("val") for node in symbolic.graph.find_nodes(op="placeholder"))
+    symbols: dict[str, Any] = {}
+    environment: Any = None
+    for value in values:
+        for size in value.shape if isinstance(value, Tensor) else (value,):
+            if isinstance(size, torch.SymInt):
+                environment = size.node.shape_env
+                symbols |= {str(each): each for each in size.node.expr.free_symbols}
+    if environment is None:
+        return FreeSizes(values, {})
+    guards = sorted({str(environment.simplify(guard.expr)) for guard in environment.guards})
+    conditions = [each for each in guards if size_names(each) & set(symbols)]
+    unknown = {name for each in conditions if not _computes(each) for name in size_names(each)}
+    ranges: Ranges = {}
+    for name, symbol in symbols.items():
+        bounds = environment.bound_sympy(symbol)
+        high = bounds.upper
+        if name not in unknown:
+            finite = high.is_Integer and high < _NO_BOUND
+            ranges[name] = (int(bounds.lower), int(high) if finite else None)
+    return FreeSizes(values, ranges, tuple(each for each in conditions if _computes(each)))
+
+
+def _computes(condition: str) -> bool:
+    try:
+        size_value(condition, dict.fromkeys(size_names(condition), 8))
+    except UnknownExpression:
+        return False
+    return True
+
+
+def with_one(
+    graph: GraphModule,
+    known: FreeSizes,
+    export: Export,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> FreeSizes:
+    """Return ``known`` with 1 among the free sizes, if the graph exported for it is the same.
+
+    torch takes 0 and 1 out of the range of every free size, and looks at no condition on them.
+
+    Args:
+        graph: Exported with free sizes.
+        known: What it says of them.
+        export: Exports the model for inputs and dynamic shapes.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+    """
+    special = {name for name, (low, _) in known.ranges.items() if low == _SPECIAL}
+    if not special or not _holds_for_one(graph, export, args, kwargs):
+        return known
+    return replace(
+        known,
+        ranges={
+            name: (1 if name in special else low, high)
+            for name, (low, high) in known.ranges.items()
+        },
+    )
+
+
+def _holds_for_one(
+    graph: GraphModule, export: Export, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> bool:
+    """Whether the model does the same where each free size is 1."""
+    placeholders = graph.graph.find_nodes(op="placeholder")
+    knowns = iter([node.meta.get("val") for node in placeholders])
+    single = _exported(export, map_leaves(lambda leaf: _one(leaf, next(knowns)), (args, kwargs)))
+    return single is not None and used_sizes(single, graph) is not None
+
+
+def used_sizes(graph: GraphModule, symbolic: GraphModule) -> set[str] | None:
+    """Return the free sizes that arguments in ``symbolic`` depend on; None if it is another graph.
+
+    Args:
+        graph: Exported for one example.
+        symbolic: The same model, exported with free sizes.
+    """
+    used: set[str] = set()
+    others = dict(all_graphs(symbolic))
+    for path, module in all_graphs(graph):
+        if path not in others or not _same(module, others[path], used):
+            return None
+    return used
+
+
+def _same(left: GraphModule, right: GraphModule, used: set[str]) -> bool:
+    lefts, rights = list(_kept(left)), list(_kept(right))
+    if len(lefts) != len(rights):
+        return False
+    places = {node: place for place, node in enumerate(lefts)}
+    places |= {node: place for place, node in enumerate(rights)}
+    for one, other in zip(lefts, rights, strict=True):
+        if one.op != other.op or not _same_target(left, right, one, other):
+            return False
+        pairs = equal_but_leaves((one.args, one.kwargs), (other.args, other.kwargs))
+        if pairs is None or not all(_same_argument(*pair, places, used) for pair in pairs):
+            return False
+    return True
+
+
+def _kept(module: GraphModule) -> Iterator[Node]:
+    """Yield the nodes that compute something else than sizes."""
+    for node in module.graph.nodes:
+        is_size = node.op == "call_function" and isinstance(node.meta.get("val"), _SYMBOLIC)
+        if not is_size and str(node.target) not in _ASSERTS and not _is_plain_size(node):
+            yield node
+
+
+def _is_plain_size(node: Node) -> bool:
+    """Whether ``node`` reads a size that is a number: the other export has it as a literal."""
+    return node.op == "call_function" and type(node.meta.get("val")) in (int, float, bool)
+
+
+def _same_target(left: GraphModule, right: GraphModule, one: Node, other: Node) -> bool:
+    if one.op != "get_attr":
+        return one.op == "output" or one.op == "placeholder" or one.target == other.target
+    mine, theirs = attribute(left, str(one.target)), attribute(right, str(other.target))
+    if isinstance(mine, Tensor) and isinstance(theirs, Tensor):
+        return mine is theirs or (
+            mine.shape == theirs.shape
+            and mine.dtype == theirs.dtype
+            and mine.device == theirs.device
+            and (mine.data_ptr() == theirs.data_ptr() or torch.equal(mine, theirs))
+        )
+    return one.target == other.target
+
+
+def _same_argument(one: object, other: object, places: dict[Node, int], used: set[str]) -> bool:
+    if isinstance(other, Node) and other not in places:  # a size: computed, or literal in the other
+        value = other.meta.get("val")
+        if isinstance(value, _SYMBOLIC):
+            used |= {str(each) for each in value.node.expr.free_symbols}
+            return True
+        return one == value
+    if isinstance(one, Node):
+        return isinstance(other, Node) and one in places and places[one] == places[other]
+    return type(one) is type(other) and (one == other or (one != one and other != other))
+
+
+def _exported(
+    export: Export, inputs: tuple[tuple[Any, ...], dict[str, Any]], shapes: Any = None
+) -> GraphModule | None:
+    try:
+        return export(*inputs, shapes)
+    except Exception:  # other sizes than the example's need not work at all
+        return None
+
+
+def _not_one(leaf: object) -> object:
+    """Two rows where there is one, which torch holds to be special."""
+    if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == 1:
+        return torch.cat((leaf, leaf))
+    return leaf
+
+
+def _one(leaf: object, known: object) -> object:
+    """The first of each dimension whose size is free."""
+    if isinstance(leaf, Tensor) and isinstance(known, Tensor):
+        for place, size in enumerate(known.shape):
+            if isinstance(size, torch.SymInt):
+                leaf = leaf.narrow(place, 0, 1)
+    return leaf
+
+
+def _first_free(leaf: object) -> Any:
+    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] else None
+
+
+def _settled(leaf: object, known: object, free: Ranges) -> object:
+    """Return ``known`` if its first size is free, else the example."""
+    if not isinstance(leaf, Tensor) or not isinstance(known, Tensor) or not leaf.dim():
+        return leaf
+    names = size_names(str(known.shape[0]))
+    return known if names and names <= set(free) else leaf

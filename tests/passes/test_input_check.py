@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from quantfx.passes.errors import InputError
+from quantfx.passes.input_check import InputCheck, fits_traced
+from quantfx.passes.input_contract import InputContract, InputForm
+
+X = torch.zeros(2, 4)
+
+
+def two(x: Any, y: Any) -> None: ...
+
+
+def form(path: str, *shape: int | str, dtype: torch.dtype = torch.float32) -> InputForm:
+    return InputForm(path, dtype, "cpu", shape)
+
+
+def check(
+    *forms: InputForm, ranges: dict[str, Any] | None = None, conditions: tuple[str, ...] = ()
+) -> InputCheck:
+    contract = InputContract(("x", "y"), forms, ranges or {}, conditions)
+    return InputCheck(contract, inspect.signature(two))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((X[:1], X), r"input 'x' has shape \(1, 4\), .* for \(2, 4\): .*\{'x': \{0: Dim.AUTO\}\}"),
+        ((X, X[None]), r"input 'y' has shape \(1, 2, 4\)"),
+        ((X.double(), X), "input 'x' is torch.float64, .* convert it to torch.float32"),
+        ((X.to("meta"), X), "input 'x' is on meta, .* move it to cpu"),
+        ((3.0, X), "input 'x' is 3.0, .* for a tensor"),
+        (([X], X), r"it has x\[0\] more; it lacks x"),
+        ((X,), r"arguments \(x, y\): missing a required argument: 'y'"),
+        ((X, X, X), "too many positional arguments"),
+    ],
+)
+def test_what_does_not_fit_is_named(inputs: tuple[Any, ...], message: str) -> None:
+    checked = check(form("x", 2, 4), form("y", 2, 4))
+    for _ in range(2):  # after a call that fits was remembered, too
+        with pytest.raises(InputError, match=message):
+            checked(inputs, {})
+        checked((X, X), {})
+    checked((X,), {"y": X})
+
+
+@pytest.mark.parametrize(
+    ("captured", "other"),
+    [(2.0, 3.0), (2.0, 2), (1, True), (None, 0), ("sum", "mean"), (False, True), (2.0, X)],
+)
+def test_plain_values_are_those_of_the_capture(captured: object, other: object) -> None:
+    checked = check(form("x", 2, 4), InputForm("y", value=captured))
+    checked((X, captured), {})
+    for _ in range(2):
+        with pytest.raises(InputError, match=r"input 'y' is .*captured with"):
+            checked((X, other), {})
+
+
+def test_not_a_number_is_itself() -> None:
+    check(form("x", 2, 4), InputForm("y", value=float("nan")))((X, float("nan")), {})
+
+
+def test_free_sizes_agree_and_stay_in_range() -> None:
+    checked = check(
+        form("x", "s0", 4),
+        form("y", "2*s0", "s1"),
+        ranges={"s0": (1, 8), "s1": (2, None)},
+        conditions=("Eq(Mod(s1, 2), 0)",),
+    )
+    for _ in range(2):
+        checked((torch.zeros(3, 4), torch.zeros(6, 2)), {})
+        for x, y, message in (
+            (9, (18, 2), "makes s0 = 9, .* 1 to 8"),
+            (3, (5, 2), "has size 5 in dimension 0, .* for 6"),
+            (3, (6, 1), "makes s1 = 1, .* at least 2"),
+            (3, (6, 3), r"holds where Eq\(Mod\(s1, 2\), 0\), and the inputs have s0 = 3, s1 = 3"),
+        ):
+            with pytest.raises(InputError, match=message):
+                checked((torch.zeros(x, 4), torch.zeros(y)), {})
+
+
+def test_a_size_that_is_only_part_of_a_sum_is_found() -> None:
+    checked = check(form("x", "2*s0", 4), form("y", "s0 + 1", 4), ranges={"s0": (1, None)})
+    checked((torch.zeros(6, 4), torch.zeros(4, 4)), {})
+    for x, y in ((5, 3), (6, 5)):
+        with pytest.raises(InputError, match="as other inputs have it"):
+            checked((torch.zeros(x, 4), torch.zeros(y, 4)), {})
+
+
+def test_what_a_compiler_traces_says_the_same() -> None:
+    checked = check(form("x", "s0", 4), InputForm("y", value=2.0), ranges={"s0": (1, None)})
+    fits: list[tuple[tuple[Any, ...], dict[str, Any], bool]] = [
+        ((X, 2.0), {}, True),
+        ((X,), {"y": 2.0}, True),
+        ((X, 3.0), {}, False),
+        ((X.T, 2.0), {}, False),
+        ((X.int(), 2.0), {}, False),
+        ((X,), {"z": 2.0}, False),
+        ((X,), {}, False),
+    ]
+    for args, kwargs, expected in fits:
+        assert fits_traced(checked.contract, args, kwargs) is expected
+        if expected:
+            checked(args, kwargs)
+        else:
+            with pytest.raises(InputError):
+                checked(args, kwargs)
+
+
+def test_a_contract_is_plain_data() -> None:
+    contract = InputContract(
+        ("x", "y"),
+        (form("x", "s0", 4, dtype=torch.int64), InputForm("y", value=float("inf"))),
+        {"s0": (1, None)},
+        ("Ne(s0, 7)",),
+        checked=False,
+    )
+    assert InputContract.from_dict(contract.to_dict()) == contract
+
+
+def test_subclasses_of_tensors_are_looked_at() -> None:
+    checked = check(form("x", 2, 4), form("y", 2, 4))
+    checked((X, torch.nn.Parameter(X)), {})
+    with pytest.raises(InputError, match="has shape"):
+        checked((X, torch.nn.Parameter(X[:1])), {})
+    given: Tensor = X
+    checked((given, given), {})
