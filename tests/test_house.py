@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -60,7 +61,7 @@ before = state()
 import quantfx, quantfx.cli, quantfx.compat
 same = state() == before
 torchao = "torchao" in sys.modules
-import quantfx.tools.render
+import quantfx.tools.bench, quantfx.tools.render
 files = {}
 for name, module in list(sys.modules.items()):
     file = getattr(module, "__file__", None)
@@ -70,31 +71,38 @@ print(json.dumps([same, torchao, list(files.values()), list(sys.modules)]))
 """
 
 
+class Imported(NamedTuple):
+    """What an import did."""
+
+    same_state: bool
+    torchao: bool
+    files: list[list[str]]
+    modules: list[str]
+
+
 @pytest.fixture(scope="module")
-def imported() -> tuple[bool, bool, list[list[str]], list[str]]:
-    """Whether importing left torch's state, imported torchao; names by file, and all modules."""
+def imported() -> Imported:
     done = subprocess.run(
         [sys.executable, "-c", IMPORT], check=True, cwd=ROOT, capture_output=True, text=True
     )
-    found: tuple[bool, bool, list[list[str]], list[str]] = tuple(json.loads(done.stdout))
-    return found
+    return Imported(*json.loads(done.stdout))
 
 
-def test_no_module_under_two_names(
-    imported: tuple[bool, bool, list[list[str]], list[str]],
-) -> None:
-    _, _, files, modules = imported
-    assert "quantfx.tools.render" in modules
-    assert [names for names in files if len(names) > 1] == []
-    assert not {"passes", "patterns", "backends", "tools"} & set(modules)
+def test_no_module_under_two_names(imported: Imported) -> None:
+    assert "quantfx.tools.render" in imported.modules
+    assert [names for names in imported.files if len(names) > 1] == []
+    assert not {"passes", "patterns", "backends", "tools"} & set(imported.modules)
 
 
-def test_importing_changes_no_global_state_of_torch(
-    imported: tuple[bool, bool, list[list[str]], list[str]],
-) -> None:
-    same, torchao, _, _ = imported
-    assert same
-    assert not torchao
+def test_no_peer_is_imported_before_its_engine_is_built(imported: Imported) -> None:
+    assert "quantfx.tools.bench" in imported.modules
+    peers = {"torchao", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf"}
+    assert not peers & set(imported.modules)
+
+
+def test_importing_changes_no_global_state_of_torch(imported: Imported) -> None:
+    assert imported.same_state
+    assert not imported.torchao
 
 
 @pytest.mark.parametrize("room", ARROWS)

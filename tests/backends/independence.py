@@ -38,7 +38,7 @@ def images(size: int, count: int = 1) -> tuple[torch.Tensor]:
 
 NETWORKS: dict[str, Any] = {
     "cat_pool_net": lambda: (cat_pool_net(), images(16, count=2)),
-    "resnet18_small": lambda: (seeded(resnet18), images(32)),
+    "resnet18_small": lambda: (seeded(lambda: resnet18(width=8)), images(32)),
     "bert_small": lambda: (seeded(lambda: bert(SMALL_BERT)), bert_inputs(SMALL_BERT, 2, 8)),
     "resnet50": lambda: (seeded(resnet50), images(224)),
     "mobilenet_v2": lambda: (seeded(mobilenet_v2), images(224)),
