@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 
 from quantfx.backends.native_rows import NativeRow, Variant, variant
 from quantfx.patterns.loader import load
@@ -13,6 +14,7 @@ from quantfx.patterns.template import Template
 _HALF = "fp16"
 
 
+@cache
 def pattern_set(chosen: Variant) -> PatternSet:
     """Return the templates of the rows of ``chosen``, and those beyond the rows."""
     everything = _everything()

@@ -128,6 +128,7 @@ class Variant:
 VARIANTS = ("native", "legacy", "fbgemm", "x86", "qnnpack", "onednn", "executorch", "tensorrt")
 
 
+@cache
 def variant(name: str) -> Variant:
     """Return the native config or a relative.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -33,6 +34,7 @@ from quantfx.patterns.template import (
 )
 
 SCHEMA = 1
+_BUNDLED = Path(__file__).parent
 _TOP_KEYS = ("schema", "vocabulary", "extends", "without", "ops", "unsupported", "template")
 _OP_KEYS = ("targets", "commutes", "where")
 _CHOICES: dict[str, tuple[str, ...]] = {
@@ -53,7 +55,14 @@ def load(path: str | Path) -> PatternSet:
     Raises:
         PatternError: the file cannot be read or says something that does not hold.
     """
-    return _load(_find(path), ())
+    file = _find(path)
+    return _load_bundled(file) if file.parent == _BUNDLED else _load(file, ())
+
+
+@cache
+def _load_bundled(file: Path) -> PatternSet:
+    """Read one of quantfx's own files, which do not change while a program runs, only once."""
+    return _load(file, ())
 
 
 def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
@@ -96,11 +105,10 @@ def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
 
 
 def _find(path: str | Path) -> Path:
-    bundled = Path(__file__).parent
     if isinstance(path, str) and "/" not in path and not path.endswith(".toml"):
-        file = bundled / f"{path}.toml"
+        file = _BUNDLED / f"{path}.toml"
         if not file.exists():
-            names = [found.stem for found in bundled.glob("*.toml")]
+            names = [found.stem for found in _BUNDLED.glob("*.toml")]
             raise PatternError(f"no pattern set '{path}'{did_you_mean(path, names)}; have {names}")
         return file
     return Path(path)
@@ -109,7 +117,7 @@ def _find(path: str | Path) -> Path:
 def _related(file: Path, name: str) -> Path:
     """Return the file that another names: beside it, or else one of quantfx's own."""
     beside = file.parent / name
-    bundled = Path(__file__).parent / name
+    bundled = _BUNDLED / name
     return bundled if bundled.exists() and not beside.exists() else beside
 
 

@@ -48,7 +48,7 @@ class PatternSet:
             for slot in (op.commutes if op.commutes and argument in op.commutes else (argument,))
         )
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Template names in order."""
         return tuple(template.name for template in self.templates)
@@ -60,7 +60,7 @@ class PatternSet:
             PatternError: there is none; names the nearest one.
         """
         self._require(name)
-        return next(template for template in self.templates if template.name == name)
+        return self.templates[self.names.index(name)]
 
     def __or__(self, other: PatternSet) -> PatternSet:
         """Return both sets' templates, this one's first.

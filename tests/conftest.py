@@ -1,10 +1,20 @@
-"""Fixtures of all tests."""
+"""Fixtures of all tests, and how Inductor compiles in them."""
 
 from __future__ import annotations
+
+import copy
+import os
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
 
+# Read when Inductor is first imported, here and in the processes that tests start. The generated
+# code is the same; what it costs beside the compiler is not, in each process: a pool of workers
+# that import torch, and one more that tries whether this CPU runs its own instruction set.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+
+from quantfx.tools.digits import DigitsRun, train_digits
 from tests.snapshot import DotSnapshotExtension
 
 
@@ -12,3 +22,15 @@ from tests.snapshot import DotSnapshotExtension
 def graph_snapshot(snapshot: SnapshotAssertion) -> SnapshotAssertion:
     """Compare a graph with its stored drawing: ``assert module == graph_snapshot(name="qdq")``."""
     return snapshot.use_extension(DotSnapshotExtension)
+
+
+@pytest.fixture(scope="session")
+def trained_digits() -> DigitsRun:
+    """Trained once, which takes seconds; tests take ``digits``."""
+    return train_digits()
+
+
+@pytest.fixture
+def digits(trained_digits: DigitsRun) -> DigitsRun:
+    """A network trained on scikit-learn's digits, and its data: a copy, to do anything with."""
+    return copy.deepcopy(trained_digits)

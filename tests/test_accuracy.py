@@ -9,12 +9,7 @@ from torch import Tensor
 import quantfx
 from quantfx.backends import targets
 from quantfx.backends.x86 import x86
-from quantfx.tools.digits import DigitsRun, train_digits
-
-
-@pytest.fixture(scope="module")
-def digits() -> DigitsRun:
-    return train_digits()
+from quantfx.tools.digits import DigitsRun
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -50,17 +52,57 @@ def test_every_package_folder_is_listed() -> None:
         assert folders == [], "keep the rooms flat: a sub-package would not be installed"
 
 
-def test_no_module_under_two_names() -> None:
-    code = (
-        "import sys, quantfx, quantfx.cli, quantfx.compat, quantfx.tools.render\n"
-        "files = {}\n"
-        "for name, module in list(sys.modules.items()):\n"
-        "    file = getattr(module, '__file__', None)\n"
-        "    if file and 'quantfx' in name: files.setdefault(file, []).append(name)\n"
-        "assert all(len(names) == 1 for names in files.values()), files\n"
-        "assert not {'passes', 'patterns', 'backends', 'tools'} & set(sys.modules)\n"
+# One process for all that an import must not do: it takes seconds.
+IMPORT = """
+import json, sys, torch, torch._inductor.config as inductor, torch._dynamo.config as dynamo
+def state():
+    return inductor.save_config(), dynamo.save_config(), torch.get_num_threads(), torch.is_grad_enabled()
+before = state()
+import quantfx, quantfx.cli, quantfx.compat
+same = state() == before
+torchao = "torchao" in sys.modules
+import quantfx.tools.bench, quantfx.tools.render
+files = {}
+for name, module in list(sys.modules.items()):
+    file = getattr(module, "__file__", None)
+    if file and "quantfx" in name:
+        files.setdefault(file, []).append(name)
+print(json.dumps([same, torchao, list(files.values()), list(sys.modules)]))
+"""
+
+
+class Imported(NamedTuple):
+    """What an import did."""
+
+    same_state: bool
+    torchao: bool
+    files: list[list[str]]
+    modules: list[str]
+
+
+@pytest.fixture(scope="module")
+def imported() -> Imported:
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORT], check=True, cwd=ROOT, capture_output=True, text=True
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    return Imported(*json.loads(done.stdout))
+
+
+def test_no_module_under_two_names(imported: Imported) -> None:
+    assert "quantfx.tools.render" in imported.modules
+    assert [names for names in imported.files if len(names) > 1] == []
+    assert not {"passes", "patterns", "backends", "tools"} & set(imported.modules)
+
+
+def test_no_peer_is_imported_before_its_engine_is_built(imported: Imported) -> None:
+    assert "quantfx.tools.bench" in imported.modules
+    peers = {"torchao", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf"}
+    assert not peers & set(imported.modules)
+
+
+def test_importing_changes_no_global_state_of_torch(imported: Imported) -> None:
+    assert imported.same_state
+    assert not imported.torchao
 
 
 @pytest.mark.parametrize("room", ARROWS)
@@ -76,19 +118,6 @@ def test_the_facade_reaches_tools_lazily() -> None:
     for file in sorted(file for folder in FACADE for file in (ROOT / folder).glob("*.py")):
         top = [name for name in imports(file, top_level=True) if name.startswith("quantfx.tools")]
         assert top == [], f"{file.name} imports {top} when it is imported"
-
-
-def test_importing_changes_no_global_state_of_torch() -> None:
-    code = (
-        "import torch, torch._inductor.config as inductor, torch._dynamo.config as dynamo\n"
-        "before = inductor.save_config(), dynamo.save_config()\n"
-        "threads, grad = torch.get_num_threads(), torch.is_grad_enabled()\n"
-        "import quantfx, quantfx.cli, quantfx.compat\n"
-        "assert before == (inductor.save_config(), dynamo.save_config())\n"
-        "assert threads == torch.get_num_threads() and grad == torch.is_grad_enabled()\n"
-        "import sys; assert 'torchao' not in sys.modules\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_private_names_of_torch_are_isolated() -> None:

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+import torch._inductor.config
 from torch import Tensor, nn
 from torch.export import Dim
 
 import quantfx
+from quantfx.backends.inductor import AheadOfTimeModule
 from quantfx.tools.seeded import seeded
 from tests.saved_models import IMAGE, quantized
 
@@ -59,34 +61,37 @@ class Small(nn.Module):
 
 def assert_runs_without_quantfx(
     folder: Path, model: nn.Module, x: Tensor, shapes: Any, batches: tuple[int, ...]
-) -> set[str]:
-    """Save, load, compile, run in a process without quantfx; return the kernels that it calls."""
+) -> None:
+    """Save, load, compile with the same results as Python code's, run in a process without quantfx."""
     package, expected = folder / "model.pt2", folder / "expected.pt"
     quantized(model, x, dynamic_shapes=shapes).save(folder / "model.quantfx")
     result = quantfx.load(folder / "model.quantfx")
     compiled = result.compile(wrapper="aot", package=package)
+    assert isinstance(compiled, AheadOfTimeModule)
+    assert compiled.package == package
     assert result.report.compiled == result.report.planned
-    assert calls(package) == {call.kernel for call in compiled.kernels}
+    assert [call.kernel for call in compiled.kernels] == list(ENTRIES.values())
+    assert calls(package) == set(ENTRIES.values())
+    assert not torch._inductor.config.freezing
     inputs = [x[:1].expand(size, *x.shape[1:]) + size for size in batches]
     torch.save([(each, compiled(each)) for each in inputs], expected)
+    python = result.compile()
     for each in inputs:
+        assert torch.equal(compiled(each), python(each))
         torch.testing.assert_close(compiled(each), result.module(each), rtol=0, atol=0.02)
     command = [sys.executable, "-c", WITHOUT_QUANTFX, str(package), str(expected)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
     assert done.stdout == "same\n", done.stderr
-    return calls(package)
 
 
 def test_of_any_batch(tmp_path: Path) -> None:
     free = ({0: Dim("batch", min=1, max=64)},)
-    kernels = assert_runs_without_quantfx(tmp_path, seeded(Small), IMAGE, free, (2, 1, 5))
-    assert kernels == set(ENTRIES.values())
+    assert_runs_without_quantfx(tmp_path, seeded(Small), IMAGE, free, (2, 1, 5))
 
 
 @pytest.mark.sweep
 def test_of_one_batch(tmp_path: Path) -> None:
-    kernels = assert_runs_without_quantfx(tmp_path, seeded(Small), IMAGE, None, (2,))
-    assert kernels == set(ENTRIES.values())
+    assert_runs_without_quantfx(tmp_path, seeded(Small), IMAGE, None, (2,))
 
 
 def calls(package: Path) -> set[str]:

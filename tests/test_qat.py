@@ -70,7 +70,7 @@ def first(result: Tensor | tuple[Tensor, ...]) -> Tensor:
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
     "bert": (lambda: bert(BERT_TINY), bert_inputs(BERT_TINY)),
     "vit": (lambda: vit_b_16(2, 64, 4, image=32), (IMAGES,)),
-    "mobilenet": (lambda: mobilenet_v2(STAGES[:3], last=64), (IMAGES,)),
+    "mobilenet": (lambda: mobilenet_v2(STAGES[:2], last=64), (IMAGES,)),
     "bottlenecks": (lambda: resnet50((1, 1), width=8), (IMAGES,)),
     "cat and pools": (cat_pool_net, (IMAGES,)),
 }

@@ -7,6 +7,7 @@ Models come in eval mode.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 from unittest.mock import patch
+from weakref import WeakKeyDictionary
 
 import torch
 import torch._inductor.config
@@ -112,13 +114,31 @@ def converted(
     model: nn.Module, example_inputs: Inputs, calibration: Iterable[Inputs], mode: Mode = "static"
 ) -> GraphModule:
     """torchao's q/dq graph of the model, calibrated on these batches."""
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
-
     prepared = _export_and(lambda module: _prepare(module, mode), model, example_inputs)
     with torch.no_grad():
         for batch in calibration:
             prepared(*batch)
-    quantized: GraphModule = convert_pt2e(prepared)
+    return convert(prepared)
+
+
+def convert(prepared: GraphModule) -> GraphModule:
+    """torchao's `convert_pt2e`, which looks for no trained layers of kinds that are not there.
+
+    For each of four kinds of convolutions it exports twenty-four patterns, which takes seconds.
+    """
+    from torchao.quantization.pt2e import qat_utils
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
+
+    fold = qat_utils._fold_conv_bn_qat_helper
+
+    def fold_what_is_there(
+        module: GraphModule, layer: Callable[..., Tensor], *args: object, **kwargs: object
+    ) -> GraphModule:
+        kinds = {kind for kind, _ in _node_keys(module.graph).values()}
+        return fold(module, layer, *args, **kwargs) if layer.__name__ in kinds else module
+
+    with patch.object(qat_utils, "_fold_conv_bn_qat_helper", fold_what_is_there):
+        quantized: GraphModule = convert_pt2e(prepared)
     return quantized
 
 
@@ -186,6 +206,10 @@ def _first_key(edge: tuple[Node, Node], keys: dict[Node, tuple[str, int]]) -> Ed
     return EdgeKey(*keys[user], argument)
 
 
+# By strictness, of models that are asked about several times, always with the same inputs.
+_EXPORTS: WeakKeyDictionary[nn.Module, dict[bool, nn.Module]] = WeakKeyDictionary()
+
+
 def _export_and(
     step: Callable[[GraphModule], GraphModule], model: nn.Module, example_inputs: Inputs
 ) -> GraphModule:
@@ -201,9 +225,12 @@ def _export_and(
 
 
 def _export(model: nn.Module, example_inputs: Inputs, *, strict: bool) -> GraphModule:
-    with torch.no_grad():
-        program = torch.export.export(model, example_inputs, strict=strict)
-    module = program.module(check_guards=False)
+    exports = _EXPORTS.setdefault(model, {})
+    if strict not in exports:
+        with torch.no_grad():
+            program = torch.export.export(model, example_inputs, strict=strict)
+        exports[strict] = program.module(check_guards=False)
+    module = copy.deepcopy(exports[strict])
     assert isinstance(module, GraphModule)
     # X86InductorQuantizer raises IndexError on a dead linear, such as an unused pooler.
     module.graph.eliminate_dead_code()

@@ -1,13 +1,15 @@
-"""Compile a network in a process of its own; not a test module, ``test_independence`` starts it.
+"""Compile networks in a process of its own; not a test module, ``test_independence`` starts it.
 
-Usage: independence.py NETWORK ROUTE FILE. The route ``onednn`` runs with Inductor's q/dq patterns
+Usage: independence.py ROUTE FOLDER NETWORK... The route ``onednn`` runs with Inductor's q/dq patterns
 switched off before it loads them, as they are in torch >= 2.14; ``inductor`` runs on nothing else.
-Writes to FILE the output, the kernels that were called and what the patterns counted.
+Writes to a file of FOLDER for each network the output, the kernels that were called and what the
+patterns counted.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,7 +38,7 @@ def images(size: int, count: int = 1) -> tuple[torch.Tensor]:
 
 NETWORKS: dict[str, Any] = {
     "cat_pool_net": lambda: (cat_pool_net(), images(16, count=2)),
-    "resnet18_small": lambda: (seeded(resnet18), images(32)),
+    "resnet18_small": lambda: (seeded(lambda: resnet18(width=8)), images(32)),
     "bert_small": lambda: (seeded(lambda: bert(SMALL_BERT)), bert_inputs(SMALL_BERT, 2, 8)),
     "resnet50": lambda: (seeded(resnet50), images(224)),
     "mobilenet_v2": lambda: (seeded(mobilenet_v2), images(224)),
@@ -44,13 +46,21 @@ NETWORKS: dict[str, Any] = {
 }
 
 
-def main(network: str, route: Any, file: str) -> None:
-    """Quantize, compile by ``route``, run, and write what came out."""
+def main(route: Any, folder: str, *networks: str) -> None:
+    """Quantize, compile by ``route``, run, and write what came out, network by network."""
     if route == "onednn":
         for module in (quantization, mkldnn_fusion):
             assert REGISTER in vars(module)
             vars(module)[REGISTER] = lambda: None
     torch.set_num_threads(2)
+    for network in networks:
+        compile_network(network, route, Path(folder, f"{network}-{route}.pt"))
+
+
+def compile_network(network: str, route: Any, file: Path) -> None:
+    """Quantize one, compile it, run it, and write what came out."""
+    counters.clear()
+    torch.compiler.reset()
     model, inputs = NETWORKS[network]()
     result = quantfx.quantize(model.eval(), inputs, calibration=[inputs], progress=False)
     compiled = result.compile(lower=route)

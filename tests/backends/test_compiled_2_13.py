@@ -1,9 +1,11 @@
-"""What Inductor of torch 2.13 makes of lowered graphs: wrappers, free sizes, code without copies."""
+"""What Inductor of torch 2.13 makes of lowered graphs: wrappers, free sizes, code without copies.
+
+Libraries compiled ahead of time are in ``tests/test_package.py``.
+"""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -15,11 +17,11 @@ from torch._inductor.utils import run_and_get_code
 import quantfx
 from quantfx import backends
 from quantfx.backends import targets
-from quantfx.backends.inductor import AheadOfTimeModule, CompiledModule
+from quantfx.backends.inductor import CompiledModule
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.resnet import resnet18
 from tests.export_cases import Net
-from tests.models.small import cat_pool_net, residual_block
+from tests.models.small import cat_pool_net
 
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 SMALL_RESNET = ((1, 1), 16, 10)
@@ -35,25 +37,6 @@ def test_a_generated_cpp_wrapper_computes_the_same() -> None:
     assert torch.equal(cpp(IMAGE), python(IMAGE))
     assert cpp.kernels == python.kernels
     assert not torch._inductor.config.cpp_wrapper
-
-
-def test_a_library_compiled_ahead_of_time_takes_free_sizes(tmp_path: Path) -> None:
-    batch = torch.export.Dim("batch", min=1, max=64)
-    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    result = quantize(residual_block(), x, dynamic_shapes=({0: batch},))
-    library = result.compile(wrapper="aot", package=tmp_path / "block.pt2")
-    assert isinstance(library, AheadOfTimeModule)
-    assert library.package == tmp_path / "block.pt2"
-    assert [call.kernel for call in library.kernels] == [
-        "qconv_pointwise",
-        "qconv2d_pointwise.binary",
-    ]
-    compiled = result.compile()
-    assert result.report.compiled == result.report.planned
-    for size in (1, 2, 5):
-        y = x[:1].expand(size, -1, -1, -1).contiguous()
-        assert torch.equal(library(y), compiled(y))
-    assert not torch._inductor.config.freezing
 
 
 def test_an_unknown_wrapper() -> None:
@@ -84,7 +67,9 @@ def test_the_code_holds_kernel_calls_and_three_loops_and_no_copy() -> None:
     assert ".contiguous(" not in body
 
 
-@pytest.mark.parametrize("channels", [1, 3, 7, 8, 16])
+@pytest.mark.parametrize(
+    "channels", [1, 8, 16, *(pytest.param(each, marks=pytest.mark.sweep) for each in (3, 7))]
+)
 def test_vectors_of_few_channels_reach_the_kernels(channels: int) -> None:
     """Inductor writes vectors of up to 8 constants into its loops."""
     torch.manual_seed(0)

@@ -5,9 +5,11 @@ torch >= 2.14 is imitated, not run: the function that registers the patterns doe
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +20,39 @@ ROOT = Path(__file__).parents[2]
 ADDED = "qconv2d_pointwise.binary"
 
 
-def run(network: str, route: str, folder: Path) -> dict[str, Any]:
-    file = folder / f"{network}-{route}.pt"
+def run(route: str, folder: Path, networks: Iterable[str]) -> None:
     subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.backends.independence", network, route, file],
+        [sys.executable, "-W", "ignore", "-m", "tests.backends.independence",
+         route, folder, *networks],
         check=True,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    written: dict[str, Any] = torch.load(file)
-    return written
+    )  # fmt: skip
+
+
+Folder = Callable[[Iterable[str]], Path]
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> Folder:
+    """Return where the results of some networks lie: those of each route from one process."""
+
+    @functools.cache
+    def folder(networks: tuple[str, ...]) -> Path:
+        path = tmp_path_factory.mktemp("networks")
+        for route in ("onednn", "inductor"):
+            run(route, path, networks)
+        return path
+
+    return lambda networks: folder(tuple(networks))
+
+
+def results(network: str, folder: Path) -> tuple[dict[str, Any], ...]:
+    return tuple(torch.load(folder / f"{network}-{route}.pt") for route in ("onednn", "inductor"))
 
 
 def check(network: str, folder: Path, kernels: dict[str, dict[str, int]]) -> None:
-    ours, theirs = run(network, "onednn", folder), run(network, "inductor", folder)
+    ours, theirs = results(network, folder)
     assert not ours["torchao"]
     assert ours["packed_by_patterns"] == 0
     assert theirs["packed_by_patterns"] > 0, "their route is what it says"
@@ -44,21 +65,30 @@ def check(network: str, folder: Path, kernels: dict[str, dict[str, int]]) -> Non
             assert torch.equal(a, b)
 
 
-@pytest.mark.parametrize(("network", "kernels"), [
-    ("cat_pool_net", {"conv2d": {"qconv_pointwise": 3}, "linear": {"qlinear_pointwise": 1}}),
-    ("resnet18_small", {"conv2d": {"qconv_pointwise": 12, ADDED: 8}}),
-    ("bert_small", {"linear": {"qlinear_pointwise": 9, "qlinear_pointwise.binary": 4}}),
-])  # fmt: skip
-def test_small_networks(network: str, kernels: dict[str, dict[str, int]], tmp_path: Path) -> None:
-    check(network, tmp_path, kernels)
+SMALL = {
+    "cat_pool_net": {"conv2d": {"qconv_pointwise": 3}, "linear": {"qlinear_pointwise": 1}},
+    "resnet18_small": {"conv2d": {"qconv_pointwise": 12, ADDED: 8}},
+    "bert_small": {"linear": {"qlinear_pointwise": 9, "qlinear_pointwise.binary": 4}},
+}
+FULL = {
+    "resnet50": {
+        "conv2d": {"qconv_pointwise": 37, ADDED: 16},
+        "linear": {"qlinear_pointwise": 1},
+    },
+    "mobilenet_v2": {
+        "conv2d": {"qconv_pointwise": 42, ADDED: 10},
+        "linear": {"qlinear_pointwise": 1},
+    },
+    "bert": {"linear": {"qlinear_pointwise": 25, "qlinear_pointwise.binary": 12}},
+}
+
+
+@pytest.mark.parametrize("network", SMALL)
+def test_small_networks(network: str, compiled: Folder) -> None:
+    check(network, compiled(SMALL), SMALL[network])
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize(("network", "kernels"), [
-    ("resnet50", {"conv2d": {"qconv_pointwise": 37, ADDED: 16}, "linear": {"qlinear_pointwise": 1}}),
-    ("mobilenet_v2", {"conv2d": {"qconv_pointwise": 42, ADDED: 10},
-                      "linear": {"qlinear_pointwise": 1}}),
-    ("bert", {"linear": {"qlinear_pointwise": 25, "qlinear_pointwise.binary": 12}}),
-])  # fmt: skip
-def test_full_networks(network: str, kernels: dict[str, dict[str, int]], tmp_path: Path) -> None:
-    check(network, tmp_path, kernels)
+@pytest.mark.parametrize("network", FULL)
+def test_full_networks(network: str, compiled: Folder) -> None:
+    check(network, compiled(FULL), FULL[network])

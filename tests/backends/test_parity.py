@@ -71,8 +71,8 @@ def captured(model: nn.Module, inputs: tuple[Tensor, ...]) -> GraphModule:
     return capture(model, inputs, pipeline=CANONICALIZE.without("remove-dropout"))
 
 
-def our_edges(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[EdgeKey, EdgeSpec]:
-    prepared = BACKEND.prepare_pipeline.upto("share").run(captured(model, inputs), BACKEND.context)
+def our_edges(graph: GraphModule) -> dict[EdgeKey, EdgeSpec]:
+    prepared = BACKEND.prepare_pipeline.upto("share").run(graph, BACKEND.context)
     keys = edge_keys(prepared.graph)
     edges: dict[EdgeKey, EdgeSpec] = {}
     for node in prepared.graph.nodes:
@@ -88,8 +88,8 @@ def our_edges(model: nn.Module, inputs: tuple[Tensor, ...]) -> dict[EdgeKey, Edg
     return edges
 
 
-def our_counts(model: nn.Module, inputs: tuple[Tensor, ...]) -> Counter[str]:
-    prepared = BACKEND.prepare(captured(model, inputs))
+def our_counts(graph: GraphModule, inputs: tuple[Tensor, ...]) -> Counter[str]:
+    prepared = BACKEND.prepare(graph)
     calibrate(prepared, [inputs], progress=False)
     nodes: Any = BACKEND.convert(prepared).graph.nodes
     names = (str(node.target).split(".")[1] for node in nodes if is_aten_call(node))
@@ -98,9 +98,13 @@ def our_counts(model: nn.Module, inputs: tuple[Tensor, ...]) -> Counter[str]:
 
 @pytest.mark.parametrize("case", SMALL.values(), ids=list(SMALL))
 def test_edges_and_counts(case: Case) -> None:
-    make, inputs = case
-    assert our_edges(make(), inputs) == annotated_edges(make(), inputs)
-    assert our_counts(make(), inputs) == converted_counts(make(), inputs, [inputs])
+    check_edges_and_counts(*case)
+
+
+def check_edges_and_counts(make: Callable[[], nn.Module], inputs: tuple[Tensor, ...]) -> None:
+    graph, theirs = captured(make(), inputs), make()
+    assert our_edges(graph) == annotated_edges(theirs, inputs)
+    assert our_counts(graph, inputs) == converted_counts(theirs, inputs, [inputs])
 
 
 def our_linears(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> GraphModule:
@@ -135,6 +139,4 @@ def leaves(outputs: Any) -> list[Tensor]:
 @pytest.mark.sweep
 @pytest.mark.parametrize("case", LARGE.values(), ids=list(LARGE))
 def test_edges_and_counts_of_large_networks(case: Case) -> None:
-    make, inputs = case
-    assert our_edges(make(), inputs) == annotated_edges(make(), inputs)
-    assert our_counts(make(), inputs) == converted_counts(make(), inputs, [inputs])
+    check_edges_and_counts(*case)

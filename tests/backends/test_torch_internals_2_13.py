@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch._inductor.config
 from torch import nn
@@ -45,6 +46,8 @@ def test_a_graph_pass_sees_frozen_weights_and_sites_behind_dynamo_and_aot() -> N
     assert GraphPass(seen.append).uuid() is None
 
 
+# In CI the packages of tests/test_package.py are: a library takes its ten seconds.
+@pytest.mark.sweep
 def test_a_package_is_written_and_loaded(tmp_path: Path) -> None:
     model = nn.Linear(8, 8).eval()
     with torch.no_grad():

@@ -20,6 +20,7 @@ from quantfx.compat.specs import ANNOTATION_KEY
 from quantfx.patterns.loader import load
 from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.resnet import resnet18
+from tests import torchao_reference
 from tests.compat.sample import DQ, DQ_CHANNEL, Q, aten, count, find
 from tests.models.normed import NORMED, image, norm2d, normed
 
@@ -36,7 +37,7 @@ class Torchao:
     """torchao's functions under one name."""
 
     prepare_qat_pt2e = staticmethod(quantize_pt2e.prepare_qat_pt2e)
-    convert_pt2e = staticmethod(quantize_pt2e.convert_pt2e)
+    convert_pt2e = staticmethod(torchao_reference.convert)
     move_exported_model_to_eval = staticmethod(move_exported_model_to_eval)
 
 

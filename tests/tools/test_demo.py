@@ -6,11 +6,10 @@ from pathlib import Path
 from rich.console import Console
 
 from quantfx.tools.demo import Subject, run
-from quantfx.tools.digits import train_digits
+from quantfx.tools.digits import DigitsRun
 
 
-def test_the_demo_runs_on_any_classifier(tmp_path: Path) -> None:
-    digits = train_digits()
+def test_the_demo_runs_on_any_classifier(tmp_path: Path, digits: DigitsRun) -> None:
     subject = Subject(
         "A small network on scikit-learn's digits",
         digits.model,

@@ -7,11 +7,6 @@ from quantfx.tools.digits import DigitsRun, train_digits
 pytest.importorskip("sklearn")
 
 
-@pytest.fixture(scope="module")
-def digits() -> DigitsRun:
-    return train_digits()
-
-
 def test_float_accuracy_is_worth_quantizing(digits: DigitsRun) -> None:
     assert digits.accuracy() >= 0.97
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from quantfx.tools.digits import train_digits
+from quantfx.tools.digits import DigitsRun
 from quantfx.tools.low_bits import AtBits, Recovery, chart, recovery
 
 
-def test_training_recovers_what_calibration_loses_at_two_bits() -> None:
-    found = recovery("convolutions", train_digits(), bits=(2,), epochs=3)
+def test_training_recovers_what_calibration_loses_at_two_bits(digits: DigitsRun) -> None:
+    found = recovery("convolutions", digits, bits=(2,), epochs=3)
     [row] = found.rows
     assert found.accuracy > 0.98
     assert row.calibrated < 0.9
