@@ -76,12 +76,8 @@ def first_sizes(
     known = sizes_of(symbolic)
     if len(known.values) != len(leaves):
         return fixed
-    one = max(rows) == 1 or _holds_for_one(symbolic, export, args, kwargs)
-    free = {
-        name: (1 if one and low == _SPECIAL else low, high)
-        for name, (low, high) in known.ranges.items()
-        if name not in used
-    }
+    known = with_one(symbolic, known, export, args, kwargs)
+    free = {name: bounds for name, bounds in known.ranges.items() if name not in used}
     values = [_settled(leaf, size, free) for leaf, size in zip(leaves, known.values, strict=True)]
     conditions = tuple(each for each in known.conditions if size_names(each) <= set(free))
     return FreeSizes(tuple(values), free, conditions)
@@ -130,9 +126,10 @@ def with_one(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> FreeSizes:
-    """Return ``known`` with 1 among the free sizes, if the graph exported for it is the same.
+    """Return ``known`` with 1 among the free sizes for which an export gives the same graph.
 
-    torch takes 0 and 1 out of the range of every free size, and looks at no condition on them.
+    torch takes 0 and 1 out of the range of every free size, and looks at no condition on them. 0 is
+    let in where 1 is: there is nothing then that could be wrong but the shape.
 
     Args:
         graph: Exported with free sizes.
@@ -142,24 +139,29 @@ def with_one(
         kwargs: Keyword example inputs.
     """
     special = {name for name, (low, _) in known.ranges.items() if low == _SPECIAL}
-    if not special or not _holds_for_one(graph, export, args, kwargs):
-        return known
+    fit = {name for name in special if _holds_for_one(graph, {name}, export, args, kwargs)}
+    if len(fit) > 1 and not _holds_for_one(graph, fit, export, args, kwargs):
+        fit.clear()
     return replace(
         known,
         ranges={
-            name: (1 if name in special else low, high)
-            for name, (low, high) in known.ranges.items()
+            name: (0 if name in fit else low, high) for name, (low, high) in known.ranges.items()
         },
     )
 
 
 def _holds_for_one(
-    graph: GraphModule, export: Export, args: tuple[Any, ...], kwargs: dict[str, Any]
+    graph: GraphModule,
+    names: set[str],
+    export: Export,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
 ) -> bool:
-    """Whether the model does the same where each free size is 1."""
+    """Whether the model does the same where the free sizes of these names are 1."""
     placeholders = graph.graph.find_nodes(op="placeholder")
     knowns = iter([node.meta.get("val") for node in placeholders])
-    single = _exported(export, map_leaves(lambda leaf: _one(leaf, next(knowns)), (args, kwargs)))
+    inputs = map_leaves(lambda leaf: _one(leaf, next(knowns), names), (args, kwargs))
+    single = _exported(export, inputs)
     return single is not None and used_sizes(single, graph) is not None
 
 
@@ -187,7 +189,7 @@ def _same(left: GraphModule, right: GraphModule, used: set[str]) -> bool:
     for one, other in zip(lefts, rights, strict=True):
         if one.op != other.op or not _same_target(left, right, one, other):
             return False
-        pairs = equal_but_leaves((one.args, one.kwargs), (other.args, other.kwargs))
+        pairs = equal_but_leaves(_arguments(one), _arguments(other))
         if pairs is None or not all(_same_argument(*pair, places, used) for pair in pairs):
             return False
     return True
@@ -204,6 +206,14 @@ def _kept(module: GraphModule) -> Iterator[Node]:
 def _is_plain_size(node: Node) -> bool:
     """Whether ``node`` reads a size that is a number: the other export has it as a literal."""
     return node.op == "call_function" and type(node.meta.get("val")) in (int, float, bool)
+
+
+def _arguments(node: Node) -> tuple[Any, ...]:
+    """Return a node's arguments; torch writes the start of a slice as 0, and as None if free."""
+    args = node.args
+    if node.target is torch.ops.aten.slice.Tensor and args[2:3] == (None,):
+        args = (*args[:2], 0, *args[3:])
+    return args, node.kwargs
 
 
 def _same_target(left: GraphModule, right: GraphModule, one: Node, other: Node) -> bool:
@@ -248,11 +258,11 @@ def _not_one(leaf: object) -> object:
     return leaf
 
 
-def _one(leaf: object, known: object) -> object:
-    """The first of each dimension whose size is free."""
+def _one(leaf: object, known: object, names: set[str]) -> object:
+    """The first of each dimension whose size is one of these names."""
     if isinstance(leaf, Tensor) and isinstance(known, Tensor):
         for place, size in enumerate(known.shape):
-            if isinstance(size, torch.SymInt):
+            if str(size) in names:
                 leaf = leaf.narrow(place, 0, 1)
     return leaf
 

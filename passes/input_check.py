@@ -9,7 +9,7 @@ from operator import attrgetter
 from typing import Any, NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantfx.passes.errors import InputError
 from quantfx.passes.input_contract import InputContract, InputForm, shape_text
@@ -137,7 +137,7 @@ class InputCheck:
             for place, size in enumerate(form.shape):
                 if isinstance(size, str):
                     self._check_expression(given[form.path], form, place, size, sizes)
-        if any(size != 1 for size in sizes.values()):  # 1 was looked at by itself
+        if any(size > 1 for size in sizes.values()):  # 1 was looked at by itself
             for condition in self.contract.conditions:
                 if not size_value(condition, sizes):
                     shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
@@ -215,7 +215,8 @@ def _check_tensor(value: object, form: InputForm, sizes: dict[str, int]) -> None
         _refuse(form.path, f"is {_told(value)}", "a tensor")
     if value.dtype != form.dtype:
         _refuse(form.path, f"is {value.dtype}", str(form.dtype), f"convert it to {form.dtype}")
-    if str(value.device) != form.device:
+    # Fake tensors of a device that is not here stand for a graph moved to it.
+    if type(value) in (Tensor, nn.Parameter) and str(value.device) != form.device:
         _refuse(form.path, f"is on {value.device}", form.device, f"move it to {form.device}")
     fits = value.dim() == len(form.shape) and all(
         isinstance(size, str) or size == actual

@@ -36,10 +36,10 @@ def rows(function: Any, *inputs: Tensor) -> list[int | str]:
 
 
 @pytest.mark.parametrize("size", [1, 2, 5])
-def test_a_batch_that_nothing_reads_is_free_from_one_row_on(size: int) -> None:
+def test_a_batch_that_nothing_reads_is_free(size: int) -> None:
     found = contract(torch.relu, torch.randn(size, 4))
     assert isinstance(found.forms[0].shape[0], str)
-    assert list(found.ranges.values()) == [(1, None)]
+    assert list(found.ranges.values()) == [(0, None)]
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,14 @@ def test_one_row_that_takes_another_path_is_no_part_of_the_range() -> None:
     assert rows(lambda x: x * 2 if x.shape[0] == 1 else x, torch.randn(1, 4)) == [1]
 
 
+def test_each_size_is_tried_by_itself() -> None:
+    model = Call(lambda x: x * 2 if x.shape[1] == 1 else x).eval()
+    free = {"inputs": ({0: Dim.AUTO, 1: Dim.AUTO},)}
+    found = contract_of(capture(model, (torch.randn(3, 5, 4),), dynamic_shapes=free))
+    assert found is not None
+    assert sorted(found.ranges.values()) == [(0, None), (2, None)]
+
+
 def test_inputs_that_must_agree_share_a_size() -> None:
     one, other = rows(lambda x, y: x + y, torch.randn(3, 4), torch.randn(3, 4))
     assert isinstance(one, str)
@@ -87,4 +95,4 @@ def test_free_sizes_of_dynamic_shapes_are_taken_over() -> None:
     batch, length, width = found.forms[0].shape
     assert width == 4
     assert found.ranges[str(batch)] == (3, 9)
-    assert found.ranges[str(length)] == (1, None)
+    assert found.ranges[str(length)] == (0, None)
