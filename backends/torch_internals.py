@@ -137,6 +137,13 @@ def inductor_freezes() -> bool:
     return bool(torch._inductor.config.freezing) and not torch.is_grad_enabled()
 
 
+def has_qdq_patterns() -> bool:
+    """Whether Inductor has patterns of its own that lower q/dq graphs: torch 2.14 took them out."""
+    from torch._inductor.fx_passes import quantization
+
+    return hasattr(quantization, "_register_quantization_weight_pack_pass")
+
+
 def inductor_counter(name: str) -> int:
     """Return one of Inductor's counters, of this process so far."""
     return int(torch._dynamo.utils.counters["inductor"][name])

@@ -48,10 +48,11 @@ def free_sizes(inputs: Sequence[Any]) -> tuple[FreeSize, ...]:
             for dimension, number in enumerate(numbers):
                 symbol = str(number)
                 # Of what is computed, as a stride of 3*s0 mostly is, the parts are passed.
-                if isinstance(number, torch.SymInt) and symbol.isidentifier():
-                    if symbol not in known:
-                        known.add(symbol)
-                        found.append(FreeSize(number, position, dimension, is_stride))
+                if not isinstance(number, torch.SymInt) or not symbol.isidentifier():
+                    continue
+                if symbol not in known:
+                    known.add(symbol)
+                    found.append(FreeSize(number, position, dimension, is_stride))
     return tuple(found)
 
 
