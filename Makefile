@@ -6,8 +6,15 @@ PIP    := $(BIN)/pip install --quiet --constraint constraints.txt
 
 # Processes that run tests. Each takes 1.5 GB; a file's tests stay together, for what they share.
 WORKERS ?= 2
+TOGETHER := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
 
-.PHONY: demo test lint ruff mypy pyright sweep bench clean
+# The versions that quantfx/patterns/torch_version.py says are tested.
+TESTED := $(shell sed -n 's/^TESTED = (\(.*\))$$/\1/p' patterns/torch_version.py | tr -d '",')
+MATRIX := .matrix
+# What of the tests `make matrix` runs: all, or e.g. TESTS=tests/test_api.py.
+TESTS ?=
+
+.PHONY: demo test lint ruff mypy pyright sweep matrix bench clean
 
 $(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -32,7 +39,7 @@ demo: $(VENV)/demo
 	$(BIN)/quantfx demo
 
 test: $(VENV)/test lint
-	$(BIN)/pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
+	$(BIN)/pytest $(TOGETHER)
 
 # Side by side: the two type checkers take a minute each.
 lint: $(VENV)/test
@@ -52,9 +59,25 @@ pyright: $(VENV)/test
 sweep: $(VENV)/sweep
 	$(BIN)/pytest -m sweep
 
+# The tests on each version of torch, in an environment of its own, one after the other, to the end.
+# Gigabytes and hours: not in CI. Those newer than constraints.txt are CUDA builds, run on the CPU;
+# PIP_CONSTRAINT lifts a cap on torch that a machine may have set for pip.
+matrix:
+	$(MAKE) --keep-going $(TESTED:%=matrix-%)
+
+matrix-%: $(MATRIX)/%/test
+	CUDA_VISIBLE_DEVICES= $(MATRIX)/$*/bin/python -m pytest $(TOGETHER) $(TESTS)
+
+$(MATRIX)/%/test: pyproject.toml
+	$(PYTHON) -m venv $(MATRIX)/$*
+	PIP_CONSTRAINT=/dev/null $(MATRIX)/$*/bin/pip install --quiet torch==$* --editable ".[test]"
+	touch $@
+
+.PRECIOUS: $(MATRIX)/%/test
+
 # What matching and the passes cost on large graphs.
 bench: $(VENV)/base
 	$(BIN)/python -m quantfx.tools.bench_passes
 
 clean:
-	rm -rf $(VENV) demo-out
+	rm -rf $(VENV) $(MATRIX) demo-out

@@ -1,6 +1,6 @@
 """The other route to kernels: Inductor's own patterns find them in a q/dq graph.
 
-They are in torch 2.13 and leave it afterwards. Which site reached which kernel is not known, only
+They are in torch 2.13 and left it with 2.14. Which site reached which kernel is not known, only
 how many of a family did: Inductor counts.
 """
 
@@ -17,7 +17,7 @@ from torch.fx import GraphModule
 from quantfx.backends.inductor import CompiledModule, Variants
 from quantfx.backends.int8pack import KERNEL, Int8Pack
 from quantfx.backends.lowering import complain
-from quantfx.backends.torch_internals import inductor_counter
+from quantfx.backends.torch_internals import has_qdq_patterns, inductor_counter
 from quantfx.passes.base import Context
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.equal_sites import repeated_sites
@@ -33,6 +33,7 @@ from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.split_constants import SplitConstants
 from quantfx.passes.state import preserved_state
 from quantfx.passes.widen_casts import WidenCasts
+from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.pattern_set import PatternSet
 
 # Counter of Inductor's pattern matcher -> the kernel it counts, and what kind of operator that is.
@@ -66,6 +67,20 @@ ADAPT = Pipeline(
     ),
     name="adapt",
 )
+
+
+def require_patterns() -> None:
+    """Refuse a torch that has no such patterns.
+
+    Raises:
+        QuantfxError: says what compiles there instead.
+    """
+    if not has_qdq_patterns():
+        raise QuantfxError(
+            "compile(lower='inductor') needs Inductor's own patterns for q/dq graphs, which torch "
+            f"2.13 was the last to have; this is torch {torch.__version__}: use lower='onednn', "
+            "the default, which needs none of them"
+        )
 
 
 def compile_by_patterns(

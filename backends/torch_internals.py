@@ -17,6 +17,7 @@ import torch._inductor.config
 from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed
 from torch._inductor.compile_fx import compile_fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
+from torch._inductor.fx_utils import FakeTensorUpdater
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
@@ -24,6 +25,9 @@ from torch.fx import Graph, GraphModule
 
 class GraphPass(CustomGraphPass):
     """A function that Inductor calls on its graph behind AOTAutograd and freezing.
+
+    Fake tensors behind what it changed are made anew as long as kernels are operators: from torch
+    2.14 on, Inductor refuses to do so behind its lowerings, where a layout differs from the noted.
 
     Args:
         function: Changes the module in place.
@@ -36,7 +40,9 @@ class GraphPass(CustomGraphPass):
         """Run on the module that owns ``graph``."""
         module = graph.owning_module
         if module is not None:
+            updater = FakeTensorUpdater(module)
             self._function(module)
+            updater.incremental_update()
 
     def uuid(self) -> object | None:
         """No key: a graph from Inductor's cache would not say which kernels were fused."""
@@ -129,6 +135,13 @@ def compiling_backend() -> str | None:
 def inductor_freezes() -> bool:
     """Whether Inductor, called now, would pack weights: told to, and without gradients."""
     return bool(torch._inductor.config.freezing) and not torch.is_grad_enabled()
+
+
+def has_qdq_patterns() -> bool:
+    """Whether Inductor has patterns of its own that lower q/dq graphs: torch 2.14 took them out."""
+    from torch._inductor.fx_passes import quantization
+
+    return hasattr(quantization, "_register_quantization_weight_pack_pass")
 
 
 def inductor_counter(name: str) -> int:

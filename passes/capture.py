@@ -23,6 +23,7 @@ from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.training_graph import training_graph
+from quantfx.patterns.torch_version import warn_of_untested
 
 
 def capture(
@@ -64,6 +65,7 @@ def capture(
             rejects it, it takes another path in training than in evaluation, or it keeps state in
             plain attributes.
     """
+    warn_of_untested()
     if not isinstance(model, nn.Module):
         raise CaptureError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
     if training:

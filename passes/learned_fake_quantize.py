@@ -107,7 +107,7 @@ class LearnedFakeQuantize(FakeQuantize):
         # As torch quantizes: the reciprocal first.
         scaled = x * (1 / scale)
         steps = _with_gradient_of(scaled.round(), scaled) + zero_point
-        return (steps.clamp(spec.quant_min, spec.quant_max) - zero_point) * scale
+        return (_clipped(steps, spec.quant_min, spec.quant_max) - zero_point) * scale
 
     def qparams_of(self, x: Tensor | None) -> QParams:
         """Return the learned qparams; for a constant ``x`` they are pair-bounded as in training."""
@@ -150,6 +150,15 @@ class _Touch(Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor]:
         return grad_outputs[0], torch.zeros_like(ctx.saved_tensors[0])
+
+
+def _clipped(steps: Tensor, least: int, most: int) -> Tensor:
+    """Return ``steps.clamp(least, most)`` with the gradient of LSQ: that of a limit itself passes.
+
+    From torch 2.14 on, ``clamp`` gives a value that equals a limit no gradient.
+    """
+    inside = (steps >= least) & (steps <= most)
+    return torch.where(inside, steps, steps.detach().clamp(least, most))
 
 
 def _with_gradient_of(value: Tensor, other: Tensor) -> Tensor:

@@ -115,7 +115,7 @@ def _is_added_dropout(node: Node, other: Node | None, twins: Mapping[Node, Node]
     if node.target not in DROPOUTS or argument_value(node, "train") is not True:
         return False
     source = twins.get(node.all_input_nodes[0])
-    same = other is not None and other.target == node.target and other.args[0] is source
+    same = other is not None and other.target == node.target and _same_value(source, other.args[0])
     return source is not None and not same
 
 
@@ -157,7 +157,7 @@ def _arguments(node: Node, other: Node) -> Iterator[tuple[str, Any, Any]]:
 
 def _same(ours: Any, theirs: Any, twins: Mapping[Node, Node]) -> bool:
     if isinstance(ours, Node):
-        return twins.get(ours) is theirs
+        return _same_value(twins.get(ours), theirs)
     if isinstance(ours, (list, tuple)):
         return (
             isinstance(theirs, (list, tuple))
@@ -169,6 +169,21 @@ def _same(ours: Any, theirs: Any, twins: Mapping[Node, Node]) -> bool:
             _same(value, theirs[key], twins) for key, value in ours.items()
         )
     return type(ours) is type(theirs) and bool(ours == theirs)
+
+
+def _same_value(twin: Node | None, other: Any) -> bool:
+    """Whether evaluation computes the same for both.
+
+    A dropout returns its very input there, and tracers take what they saw last for the name of a
+    tensor: from torch 2.14 on, whoever reads the input behind a dropout reads the dropout.
+    """
+    return twin is not None and isinstance(other, Node) and _undropped(twin) is _undropped(other)
+
+
+def _undropped(node: Node) -> Node:
+    while node.target in DROPOUTS and argument_value(node, "train") is False:
+        node = node.all_input_nodes[0]
+    return node
 
 
 def _differs(node: Node | None, other: Node | None) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from quantfx.patterns.torch_version import require_torch
+
+require_torch()  # before anything is imported that an older one lacks
+
 from quantfx import backends, passes, patterns
 from quantfx.api import draw, quantize
 from quantfx.auto_quantized import AutoQuantized, auto

@@ -24,6 +24,7 @@ from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.config import Given
 from quantfx.passes.errors import CalibrationError, ConfigError, OptionError
 from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.torch_version import warn_of_untested
 from quantfx.result import choose_backend
 
 State = Literal["observing", "int8"]
@@ -217,6 +218,7 @@ def auto(
         OptionError: ``calibration_batches`` is no number of calls.
         QuantfxError: the backend or config does not exist, or the backend cannot run here.
     """
+    warn_of_untested()
     require_internals()
     if isinstance(calibration_batches, bool) or calibration_batches < 0:
         raise OptionError(f"calibration_batches={calibration_batches}: not a number of calls")

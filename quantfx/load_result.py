@@ -20,6 +20,7 @@ from quantfx.passes.errors import FileError
 from quantfx.passes.graph_text import decode_graph
 from quantfx.passes.report import Report, rows_of
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning, did_you_mean
+from quantfx.patterns.torch_version import warn_of_untested
 from quantfx.result import ExampleInputs, Result
 from quantfx.saved_file import Contents, read
 
@@ -41,6 +42,7 @@ def load(path: str | Path, *, backend: str | Backend | None = None, strict: bool
         FileError: it is no such file, damaged, or of another version; or ``backend`` is another.
         ContractError: sites would saturate on this CPU, which has no VNNI; names them.
     """
+    warn_of_untested()
     path = Path(path)
     contents = read(path)
     chosen = _backend(path, contents.header, backend)

@@ -114,14 +114,15 @@ class Result:
             autocast: ``torch.bfloat16`` to compute in it between the int8 kernels, which then
                 return it (int8-mixed-bf16); needs a CPU with bfloat16 instructions.
             lower: ``onednn``: the kernel calls of ``module``; ``inductor``: whatever torch's own
-                patterns, last seen in 2.13, find in ``quantized``.
+                patterns find in ``quantized``; torch 2.13 is the last to have them.
             wrapper: What calls the kernels: generated ``python``; generated ``cpp``, which costs
                 some more seconds of compiling and less per call; or a library compiled ahead of
                 time (``aot``), for the example's shapes and ``dynamic_shapes``.
             package: Where to write the library; a temporary file by default.
 
         Raises:
-            QuantfxError: the backend is for another device, or this CPU cannot autocast so.
+            QuantfxError: the backend is for another device, this CPU cannot autocast so, or torch
+                has no patterns for ``lower="inductor"``.
             ContractError: a planned site did not reach its kernel, or its integer sums would
                 saturate on this CPU.
         """
@@ -231,6 +232,7 @@ class Result:
 
         if wrapper != "python":
             raise QuantfxError(f"wrapper='{wrapper}' goes with lower='onednn' only")
+        inductor_patterns.require_patterns()
         lowering.require_range(strict=strict)
         compiled, reached = inductor_patterns.compile_by_patterns(
             self.quantized, self._inputs.args, self._inputs.kwargs, self.backend.recipe, autocast

@@ -118,19 +118,3 @@ def test_the_facade_reaches_tools_lazily() -> None:
     for file in sorted(file for folder in FACADE for file in (ROOT / folder).glob("*.py")):
         top = [name for name in imports(file, top_level=True) if name.startswith("quantfx.tools")]
         assert top == [], f"{file.name} imports {top} when it is imported"
-
-
-def test_private_names_of_torch_are_isolated() -> None:
-    """Each private module of torch is imported by the one file that ARCHITECTURE.md names."""
-    found: dict[str, set[str]] = {}
-    for room in (*ROOMS, *FACADE):
-        for file in sorted((ROOT / room).glob("*.py")):
-            for name in imports(file, top_level=False):
-                private = name.startswith("torch.") and any(
-                    part.startswith("_") for part in name.split(".")
-                )
-                if private and not name.startswith("torch._ops"):
-                    found.setdefault(name.rpartition(".")[0] or name, set()).add(file.name)
-    text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    for files in found.values():
-        assert all(file in text for file in files), found

@@ -10,10 +10,8 @@ import torch
 
 from quantfx import backends
 from quantfx.backends import targets
+from quantfx.patterns.torch_version import TESTED, tested
 from quantfx.tools.doctor_check import Check
-
-# What the private names of torch that we use were last checked on (see ARCHITECTURE.md).
-CHECKED_ON = (2, 13)
 
 # Those that decide whether int8 is right and fast, and whether bfloat16 is.
 ISA = ("avx2", "avx512_f", "avx_vnni", "avx512_vnni", "amx_int8", "avx512_bf16", "amx_bf16")
@@ -29,11 +27,11 @@ def python() -> Check:
 def torch_version() -> Check:
     """Return whether torch is the one that we were written for."""
     version = torch.__version__
-    checked = ".".join(map(str, CHECKED_ON))
-    if version.split(".")[:2] == checked.split("."):
+    if tested():
         return Check("torch", "ok", version)
-    found = f"{version}; the names that torch keeps private were checked on {checked}"
-    return Check("torch", "note", found, f"if a template misses its kernel: torch {checked}")
+    found = f"{version}; quantfx was tested with {', '.join(TESTED)}"
+    newest = TESTED[-1]
+    return Check("torch", "note", found, f"if a template misses its kernel: torch {newest}")
 
 
 def cpu() -> Check:

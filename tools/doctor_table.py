@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import compress
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -40,14 +41,15 @@ def template_parts(report: DoctorReport) -> Iterator[Table | Text]:
 
 def templates_table(report: DoctorReport) -> Table:
     """Return a row for every template; routes that were not tried have no column."""
-    routes = ("lowered", "compiled", "patterns") if _compiled(report.templates) else ("lowered",)
+    tried = (True, _compiled(report.templates), _tried_patterns(report.templates))
+    routes = tuple(compress(("lowered", "compiled", "patterns"), tried))
     table = _table("template", "mode", "promises", *routes)
     table.title = f"backend {report.backend}"
     for column in table.columns:
         column.no_wrap = column.header != "promises"  # the widest, so it alone gives way
     for row in report.templates:
         mode = f"{row.mode} (*)" if row.on_request else row.mode
-        reached = (_lowered(row), _reached(row, row.compiled), _by_patterns(row))[: len(routes)]
+        reached = compress((_lowered(row), _reached(row, row.compiled), _by_patterns(row)), tried)
         style = "" if row.status == "ok" else STYLES[row.status]
         table.add_row(*(Text(cell, style) for cell in (row.template, mode, row.promised, *reached)))
     return table
@@ -90,7 +92,7 @@ def _legend(rows: Sequence[TemplateRow]) -> str:
         "lowered: in result.module, where a sum is still an operator of its own, and dq-op-q a "
         "float one between dequantize and quantize."
     ]
-    if _compiled(rows):
+    if _tried_patterns(rows):
         lines.append(
             "patterns: those of torch itself, compile(lower='inductor'); a miss of theirs is no "
             "problem."
@@ -102,6 +104,10 @@ def _legend(rows: Sequence[TemplateRow]) -> str:
 
 def _compiled(rows: Sequence[TemplateRow]) -> bool:
     return any(row.compiled is not None for row in rows)
+
+
+def _tried_patterns(rows: Sequence[TemplateRow]) -> bool:
+    return any(row.by_patterns is not None for row in rows)
 
 
 def _table(*columns: str) -> Table:

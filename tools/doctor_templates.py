@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import quantfx
 from quantfx.backends.backend import Backend
+from quantfx.backends.torch_internals import has_qdq_patterns
 from quantfx.passes.compare_sites import SiteComparison
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.outcome import FUSED, UNFUSED, SiteOutcome
@@ -40,7 +41,8 @@ class TemplateRow:
         promised: The kernel, ``int8 <op>`` where int8 passes through, or ``fused``.
         lowered: What computes it in the lowered module; empty if nothing does.
         compiled: The same of the compiled module; None if that was not tried.
-        by_patterns: The same where Inductor's own patterns found it in the q/dq graph.
+        by_patterns: The same where Inductor's own patterns found it in the q/dq graph; None also if
+            this torch has none.
         status: ``problem`` if it missed its kernel, ``note`` if only Inductor's patterns did.
         reason: Why it did.
     """
@@ -143,7 +145,9 @@ def _compiled(row: TemplateRow, template: Template, result: Result) -> TemplateR
 
 
 def _by_patterns(row: TemplateRow, template: Template, result: Result) -> TemplateRow:
-    """Add what the other route finds; it is on its way out of torch, so a miss is no problem."""
+    """Add what the other route finds; torch 2.13 is its last, so a miss is no problem."""
+    if not has_qdq_patterns():
+        return row
     try:
         result.compile(strict=False, lower="inductor")
     except Exception as error:  # as in `examine`

@@ -26,6 +26,7 @@ from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.lower_frame import lower_frame
 from quantfx.dynamo.options import Options, read_options
+from quantfx.patterns.torch_version import warn_of_untested
 
 Compiler = Callable[..., Callable[..., Any]]
 _LOWER_OPTIONS = ("strict", "check_weights", "state")
@@ -46,6 +47,7 @@ def _compiler(
         mode: str | None = None,
         **_: object,
     ) -> Callable[..., Any]:
+        warn_of_untested()
         require_internals()
         return compile_graph(gm, example_inputs, read(options, mode))
 

@@ -25,6 +25,7 @@ from quantfx.backends.static_graph import StaticGraph, static_forms
 from quantfx.backends.torch_internals import compile_last
 from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.frame_graph import FrameGraph
+from quantfx.dynamo.free_sizes import compile_with_sizes
 from quantfx.passes.errors import ModeError
 from quantfx.passes.outcome import compiled_outcomes
 from quantfx.passes.report import Report, make_report, rows_of
@@ -128,7 +129,7 @@ def compile_here(
     module = HIDE.run(frame.lowering.module)
     module.meta.pop("dynamo_compile_id", None)
     with torch.no_grad(), compiling(kernels.extend):
-        run = compile_last(module, list(inputs))
+        run = compile_with_sizes(module, inputs, compile_last)
     note(_account(frame, kernels, strict=strict))
     return run
 

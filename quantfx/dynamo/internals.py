@@ -25,6 +25,7 @@ from torch.fx.traceback import preserve_node_meta
 
 from quantfx.backends.torch_internals import current_translator
 from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.torch_version import TESTED
 
 _NEEDED = (
     ("torch._dynamo.guards", "GuardBuilder"),
@@ -69,7 +70,8 @@ def require_internals() -> None:
         if not hasattr(importlib.import_module(module), name):
             raise QuantfxError(
                 f"torch {torch.__version__} has no {module}.{name}, which quantfx's torch.compile "
-                "backends need: use torch 2.13, or quantfx.quantize, which does without Dynamo"
+                f"backends need: use torch {TESTED[-1]}, or quantfx.quantize, which does without "
+                "Dynamo"
             )
 
 

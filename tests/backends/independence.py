@@ -1,7 +1,7 @@
 """Compile networks in a process of its own; not a test module, ``test_independence`` starts it.
 
 Usage: independence.py ROUTE FOLDER NETWORK... The route ``onednn`` runs with Inductor's q/dq patterns
-switched off before it loads them, as they are in torch >= 2.14; ``inductor`` runs on nothing else.
+switched off before it loads them, as torch 2.14 and later have none; ``inductor`` runs on nothing else.
 Writes to a file of FOLDER for each network the output, the kernels that were called and what the
 patterns counted.
 """
@@ -19,6 +19,7 @@ from torch._dynamo.utils import counters
 from torch.utils._pytree import tree_leaves
 
 import quantfx
+from quantfx.backends.torch_internals import has_qdq_patterns
 from quantfx.tools.bert import BertConfig, bert, bert_inputs
 from quantfx.tools.mobilenet_v2 import mobilenet_v2
 from quantfx.tools.resnet import resnet18, resnet50
@@ -48,7 +49,7 @@ NETWORKS: dict[str, Any] = {
 
 def main(route: Any, folder: str, *networks: str) -> None:
     """Quantize, compile by ``route``, run, and write what came out, network by network."""
-    if route == "onednn":
+    if route == "onednn" and has_qdq_patterns():
         for module in (quantization, mkldnn_fusion):
             assert REGISTER in vars(module)
             vars(module)[REGISTER] = lambda: None

@@ -1,6 +1,7 @@
 """Our lowering needs none of Inductor's q/dq patterns, which torch 2.13 is the last to have.
 
-torch >= 2.14 is imitated, not run: the function that registers the patterns does nothing.
+On 2.13 later versions are imitated: the function that registers the patterns does nothing. They
+themselves have no patterns to compare with, so that only what is reached is looked at.
 """
 
 from __future__ import annotations
@@ -16,8 +17,11 @@ from typing import Any
 import pytest
 import torch
 
+from quantfx.backends.torch_internals import has_qdq_patterns
+
 ROOT = Path(__file__).parents[2]
 ADDED = "qconv2d_pointwise.binary"
+ROUTES = ("onednn", "inductor") if has_qdq_patterns() else ("onednn",)
 
 
 def run(route: str, folder: Path, networks: Iterable[str]) -> None:
@@ -40,23 +44,27 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     @functools.cache
     def folder(networks: tuple[str, ...]) -> Path:
         path = tmp_path_factory.mktemp("networks")
-        for route in ("onednn", "inductor"):
+        for route in ROUTES:
             run(route, path, networks)
         return path
 
     return lambda networks: folder(tuple(networks))
 
 
-def results(network: str, folder: Path) -> tuple[dict[str, Any], ...]:
-    return tuple(torch.load(folder / f"{network}-{route}.pt") for route in ("onednn", "inductor"))
+def results(network: str, route: str, folder: Path) -> dict[str, Any]:
+    written: dict[str, Any] = torch.load(folder / f"{network}-{route}.pt")
+    return written
 
 
 def check(network: str, folder: Path, kernels: dict[str, dict[str, int]]) -> None:
-    ours, theirs = results(network, folder)
+    ours = results(network, "onednn", folder)
     assert not ours["torchao"]
     assert ours["packed_by_patterns"] == 0
-    assert theirs["packed_by_patterns"] > 0, "their route is what it says"
     assert {kind: ours["kernels"][kind] for kind in kernels} == kernels
+    if not has_qdq_patterns():
+        return
+    theirs = results(network, "inductor", folder)
+    assert theirs["packed_by_patterns"] > 0, "their route is what it says"
     for a, b in zip(ours["outputs"], theirs["outputs"], strict=True):
         if "bert" in network and a.dim() == 2:
             # Behind the pooler's tanh, which only our kernel computes: theirs is in a loop of its own.

@@ -1,19 +1,27 @@
-"""The route through Inductor's own patterns, which torch 2.13 is the last to have."""
+"""The route through Inductor's own patterns, which torch 2.13 is the last to have.
+
+Behind it, they are refused by name, and what needs them is skipped.
+"""
 
 from __future__ import annotations
 
 import pytest
 import torch
 from torch import nn
+from torch._inductor.fx_passes import quantization
 
 import quantfx
 from quantfx.backends.inductor_patterns import compiled_rows
+from quantfx.backends.torch_internals import has_qdq_patterns
 from quantfx.passes.errors import ContractError
 from quantfx.passes.report import OpRow
 from quantfx.patterns.errors import QuantfxError
 from tests.export_cases import ROWS, Net
 from tests.models.small import cat_pool_net, residual_block
 
+needs_patterns = pytest.mark.skipif(
+    not has_qdq_patterns(), reason="torch 2.13 is the last to have q/dq patterns in Inductor"
+)
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
@@ -27,6 +35,7 @@ def linears() -> nn.Module:
     return Net(lambda f, g, h, x: h(g(y := f(x).relu()) + y), *layers)
 
 
+@needs_patterns
 @pytest.mark.parametrize(("model", "x", "mode"), [
     (cat_pool_net(), IMAGE, "static"),
     (residual_block(), torch.randn(2, 4, 8, 8), "static"),
@@ -45,6 +54,7 @@ def test_it_computes_bit_for_bit_what_our_lowering_does(
     assert result.report.planned == result.report.compiled
 
 
+@needs_patterns
 def test_what_its_patterns_do_not_know_is_an_error_that_names_it() -> None:
     model = nn.Sequential(nn.Conv3d(2, 4, 3), nn.Flatten(), nn.Linear(4 * 8, 3))
     x = torch.randn(2, 2, 4, 4, 4)
@@ -57,6 +67,7 @@ def test_what_its_patterns_do_not_know_is_an_error_that_names_it() -> None:
     assert result.report.compiled == result.report.planned == 3
 
 
+@needs_patterns
 @pytest.mark.parametrize("activation", [nn.Hardtanh(), nn.Hardswish(), nn.SiLU()])
 def test_activations_a_conv1d_kernel_refuses_are_an_error_here_only(activation: nn.Module) -> None:
     """Inductor would fuse them, and the kernel would raise at run time."""
@@ -67,6 +78,15 @@ def test_activations_a_conv1d_kernel_refuses_are_an_error_here_only(activation: 
     compiled = result.compile()
     assert result.report.planned == result.report.compiled == 2
     torch.testing.assert_close(compiled(x), result.quantized(x), atol=1e-2, rtol=1e-2)
+
+
+def test_a_torch_without_them_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(quantization, "_register_quantization_weight_pack_pass", raising=False)
+    result = quantize(linears(), ROWS)
+    with pytest.raises(QuantfxError, match="torch 2.13 was the last.*use lower='onednn'"):
+        result.compile(lower="inductor")
+    result.compile()
+    assert result.report.planned == result.report.compiled
 
 
 def test_other_names_and_wrappers_are_refused() -> None:

@@ -5,7 +5,8 @@ decompositions, and the patterns that turn q/dq into oneDNN operators run on the
 make of it is counted, never run: kernels, code generation and speed stay unverified.
 
 Attention is spelled out here, because ``scaled_dot_product_attention`` asks the device which
-kernel it has, and there is none. torch 2.13; its private names are listed in ARCHITECTURE.md.
+kernel it has, and there is none. torch 2.13 is the last to have these patterns; its private names
+are listed in ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import quantfx
 from quantfx import backends
+from quantfx.backends.torch_internals import has_qdq_patterns
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.qdq import dtype_of, quantizes
 from quantfx.tools.bert import BertConfig, EncoderLayer
@@ -38,6 +40,9 @@ from quantfx.tools.resnet import resnet18
 from quantfx.tools.seeded import seeded
 from tests.models.small import cat_pool_net
 
+pytestmark = pytest.mark.skipif(
+    not has_qdq_patterns(), reason="torch 2.13 is the last to have q/dq patterns in Inductor"
+)
 _GENERATOR = torch.Generator().manual_seed(0)
 IMAGE = torch.randn(2, 3, 32, 32, generator=_GENERATOR)
 SEQUENCE = torch.randn(2, 8, 32, generator=_GENERATOR)

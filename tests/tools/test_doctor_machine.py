@@ -27,7 +27,14 @@ def test_all_of_them_on_this_machine() -> None:
 
 @pytest.mark.parametrize(
     ("version", "status"),
-    [("2.13.0+cpu", "ok"), ("2.13.1", "ok"), ("2.14.0.dev20260701", "note"), ("2.1.3", "note")],
+    [
+        ("2.13.0+cpu", "ok"),
+        ("2.13.1", "ok"),
+        ("2.14.1+cu130", "ok"),
+        ("2.15.0", "ok"),
+        ("2.16.0.dev20261101", "note"),
+        ("2.1.3", "note"),
+    ],
 )
 def test_torch(monkeypatch: pytest.MonkeyPatch, version: str, status: str) -> None:
     monkeypatch.setattr(torch, "__version__", version)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
@@ -56,6 +57,13 @@ def test_without_compiling_there_is_one_route() -> None:
     assert ["linear", "static", "qlinear_pointwise", "yes"] in lines
     assert ["linear_add_dynamic", "dynamic", SUM, "sum", "apart"] in lines
     assert ["matmul", "static", "(*)", "fused", "dq-op-q"] in lines
+
+
+def test_without_patterns_in_torch_there_is_no_column_of_theirs() -> None:
+    rows = [replace(row, by_patterns=None) for row in COMPILED]
+    header, *_ = [line for line in lines_of(report(*rows)) if "template" in line]
+    assert header == ["template", "mode", "promises", "lowered", "compiled"]
+    assert "patterns" not in text_of(*template_parts(report(*rows)))
 
 
 def test_all_routes_and_why_one_misses() -> None:

@@ -9,6 +9,7 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.backends.int8_layout import Int8Layout
 from quantfx.backends.onednn import OneDNN
+from quantfx.backends.torch_internals import has_qdq_patterns
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import Candidate, Emission
 from quantfx.patterns.schema import resolve_op
@@ -105,8 +106,17 @@ def test_what_does_not_compile_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> 
     assert row.reason == "RuntimeError: does not compile"
 
 
+@pytest.mark.skipif(
+    not has_qdq_patterns(), reason="torch 2.13 is the last to have q/dq patterns in Inductor"
+)
 def test_what_torchs_patterns_miss_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     failing(monkeypatch, "inductor")
     row = examine(HOST, "mul", compiles=True)
     assert (row.status, row.compiled, row.by_patterns) == ("note", "fused", "")
     assert row.reason == "RuntimeError: does not compile"
+
+
+def test_patterns_that_torch_does_not_have_are_not_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor_templates, "has_qdq_patterns", lambda: False)
+    row = examine(HOST, "mul", compiles=True)
+    assert (row.status, row.compiled, row.by_patterns) == ("ok", "fused", None)
