@@ -29,6 +29,7 @@ from quantfx.backends.opaque_kernels import (
     channels_last_kernel,
     opaque_kernels,
 )
+from quantfx.backends.recompile_limit import warns_at_limit
 from quantfx.backends.static_graph import StaticGraph, static_forms
 from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
@@ -202,7 +203,7 @@ class CompiledModule:
                     raise
         else:
             self._dynamo[mixed] = with_inductor(
-                self._variants.module(mixed), is_compiling, dynamic=self._dynamic
+                self._variants.module(mixed), is_compiling, warns_at_limit, dynamic=self._dynamic
             )
         with compiling(self._note_kernels, cpp_wrapper=self._cpp):
             return self._dynamo[mixed](*args, **kwargs)

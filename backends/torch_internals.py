@@ -1,14 +1,19 @@
 """Everything of Inductor that quantfx uses and that has no public name (torch 2.13).
 
+Of Dynamo, what is needed to see it compile; the rest is in ``quantfx/dynamo/internals.py``.
+
 Checked by ``tests/backends/test_torch_internals_2_13.py``; on another torch, mend this file first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from types import CodeType
+from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo.utils
@@ -21,6 +26,8 @@ from torch._inductor.fx_utils import FakeTensorUpdater
 from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
+
+from quantfx.patterns.errors import QuantfxError
 
 
 class GraphPass(CustomGraphPass):
@@ -90,9 +97,19 @@ class OutsideSettings(Exception):
 
 
 def with_inductor(
-    module: GraphModule, ready: Callable[[], bool], *, dynamic: bool | None = None
+    module: GraphModule,
+    ready: Callable[[], bool],
+    mark: Callable[[Callable[..., Any]], Callable[..., Any]],
+    *,
+    dynamic: bool | None = None,
 ) -> Callable[..., Any]:
     """Return ``module`` to be compiled by Inductor, whenever a call needs it and ``ready`` says so.
+
+    Args:
+        module: What to compile.
+        ready: Whether the settings are those that it needs.
+        mark: Marks the backend for whoever watches Dynamo compile; returns it.
+        dynamic: As for ``torch.compile``.
 
     Raises:
         OutsideSettings: a call needs compiling and it does not; see ``needs_settings``.
@@ -103,13 +120,153 @@ def with_inductor(
             raise OutsideSettings
         return compile_graph(graph, inputs)
 
-    compiled: Callable[..., Any] = torch.compile(module, backend=backend, dynamic=dynamic)
+    compiled: Callable[..., Any] = torch.compile(module, backend=mark(backend), dynamic=dynamic)
     return compiled
 
 
 def needs_settings(error: BackendCompilerFailed) -> bool:
     """Whether a call failed because it came outside of the settings."""
     return isinstance(error.inner_exception, OutsideSettings)
+
+
+class ReachedLimit(NamedTuple):
+    """A limit of Dynamo's, and what there is by now.
+
+    Attributes:
+        name: Of the setting, in ``torch._dynamo.config``.
+        value: Its value.
+        reasons: Returns why each graph does not fit the call, as Dynamo says it.
+        graphs: The guards of these graphs: other objects for other graphs.
+    """
+
+    name: str
+    value: int
+    reasons: Callable[[], list[str]]
+    graphs: tuple[Any, ...]
+
+
+SHARED_REGION = -1
+"""The number of what every ``torch.compile`` shares that does not isolate its recompiles."""
+# What is read of Dynamo's function that compiles a frame.
+_LOCALS = frozenset(
+    {"code", "compiler_fn", "one_graph", "cache_entries", "cache_size", "frame", "compile_id"}
+)
+
+
+@lru_cache(maxsize=1)
+def _require_locals() -> None:
+    from torch._dynamo import convert_frame
+
+    code = convert_frame._compile.__code__  # pyright: ignore[reportPrivateUsage]
+    missing = _LOCALS - {*code.co_varnames, *code.co_cellvars}
+    if missing:
+        raise QuantfxError(
+            f"torch {torch.__version__} has no '{min(missing)}' in "
+            "torch._dynamo.convert_frame._compile, by which quantfx sees that Dynamo stops "
+            "compiling: use torch 2.13, or quantfx.quantize and result.module, without Dynamo"
+        )
+
+
+def call_before_compiles(hook: Callable[[], str]) -> None:
+    """Let Dynamo call ``hook`` before each compile, also of others; once, if asked to again.
+
+    Raises:
+        QuantfxError: this torch compiles frames in another way; says what is missing.
+    """
+    from torch._dynamo import utils
+
+    _require_locals()
+    if hook not in (utils.get_hook_for_recompile_user_context() or ()):
+        utils.register_hook_for_recompile_user_context(hook)
+
+
+def values_of_compile() -> Mapping[str, Any] | None:
+    """Return the variables with which Dynamo compiles a frame; None outside of that."""
+    from torch._dynamo import convert_frame
+
+    caller = inspect.currentframe()
+    compiles = convert_frame._compile.__code__  # pyright: ignore[reportPrivateUsage]
+    while caller is not None and caller.f_code is not compiles:
+        caller = caller.f_back
+    return None if caller is None else caller.f_locals
+
+
+def reached_limit(values: Mapping[str, Any]) -> ReachedLimit | None:
+    """Return the limit for which Dynamo will not compile.
+
+    Args:
+        values: As of ``values_of_compile``.
+    """
+    from torch._dynamo import config
+    from torch._dynamo.cache_size import exceeds_recompile_limit
+    from torch._dynamo.guards import get_and_maybe_log_recompilation_reasons
+
+    exceeded, name = exceeds_recompile_limit(values["cache_size"], values["compile_id"])
+    if not exceeded:
+        return None
+    entries: list[Any] = values["cache_entries"]
+
+    def reasons() -> list[str]:
+        found: list[str] = get_and_maybe_log_recompilation_reasons(
+            entries, values["frame"], values["compiler_fn"], skip_logging=True
+        )
+        return found
+
+    guards = tuple(entry.guard_manager for entry in entries)
+    return ReachedLimit(name, int(getattr(config, name)), reasons, guards)
+
+
+def wants_errors(values: Mapping[str, Any]) -> bool:
+    """Whether the user asked for an error where something cannot be compiled (``fullgraph``)."""
+    from torch._dynamo import config
+
+    return bool(values["one_graph"] or config.fail_on_recompile_limit_hit)
+
+
+def current_region() -> int:
+    """Return the number of what shares the graphs that are made at the moment."""
+    from torch._C._dynamo import eval_frame
+
+    return int(eval_frame.get_eval_frame_isolate_recompiles_id())
+
+
+def is_compiled(code: CodeType) -> bool:
+    """Whether there is compiled code for some call of a function, in whatever region.
+
+    Where threads compile, Dynamo may mix up their regions (torch 2.13).
+    """
+    from torch._dynamo import eval_frame
+
+    count: Any = eval_frame._get_total_cache_entry_count  # pyright: ignore[reportPrivateUsage]
+    return bool(count(code))
+
+
+def inner_backend(compiler: Any) -> Any:
+    """Return what one of Dynamo's wrappers of a backend calls; None if it is no wrapper."""
+    names = ("_torchdynamo_orig_backend", "compiler_fn")
+    return next((x for name in names if (x := getattr(compiler, name, None)) is not None), None)
+
+
+def leave_to_python(message: str) -> None:
+    """Run this call of the frame, and what it calls, as it is; Dynamo asks again at the next.
+
+    By itself Dynamo never asks again at its limit, for whichever object the function is called:
+    other instances of a class would not be compiled any more, and nobody told.
+
+    Args:
+        message: Why, for Dynamo's log.
+
+    Raises:
+        Unsupported: Dynamo's own, of a frame that it cannot compile.
+    """
+    from torch._dynamo import types
+    from torch._dynamo.exc import Unsupported
+
+    dynamo: Any = types
+    action = dynamo.FrameAction
+    error = Unsupported(message)
+    error.frame_exec_strategy = dynamo.FrameExecStrategy(action.DEFAULT, action.RUN_ONLY)
+    raise error
 
 
 def current_translator() -> Any:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from threading import RLock
 from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
+from quantfx.backends.compile_attempts import Attempt, watch_compiles, watched
 from quantfx.backends.lowering import complain
 from quantfx.backends.torch_internals import BackendCompilerFailed
 from quantfx.dynamo.compile_frame import Plan, compile_frame
@@ -20,6 +21,7 @@ from quantfx.dynamo.compile_report import CompileReport
 from quantfx.dynamo.compile_state import CompileState
 from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.options import Options
+from quantfx.dynamo.watch_calls import CallWatch
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.config import Given
 from quantfx.passes.errors import CalibrationError, ConfigError, OptionError
@@ -27,7 +29,7 @@ from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import warn_of_untested
 from quantfx.result import choose_backend
 
-State = Literal["observing", "int8"]
+State = Literal["observing", "int8", "int8 and float"]
 
 
 class AutoQuantized(nn.Module):
@@ -61,14 +63,21 @@ class AutoQuantized(nn.Module):
         self._compile_options = compile_options
         self._lock = RLock()
         self._calls = 0
+        self._watch = CallWatch(options.state, type(model).__name__)
         self._int8: Callable[..., Any] | None = None
         self._observe = self._compiled(Plan(backend, options, math.inf))
         self.train(model.training)
 
     @property
     def state(self) -> State:
-        """``observing``, in float, or ``int8``."""
-        return "observing" if self._int8 is None else "int8"
+        """``observing``, in float, or ``int8``.
+
+        ``int8 and float`` once some calls were left to Python by Dynamo, which was then warned of:
+        ``report()`` says what, and why.
+        """
+        if self._int8 is None:
+            return "observing"
+        return "int8 and float" if self._options.state.is_partly_float else "int8"
 
     @property
     def observed(self) -> int:
@@ -82,16 +91,29 @@ class AutoQuantized(nn.Module):
             CalibrationError: a call that is observed holds NaN, or an int8 call takes a path that
                 no observed call took.
             StaleWeightsError: a weight was written to since conversion.
-            QuantfxError: the model cannot be quantized as asked.
+            QuantfxError: the model cannot be quantized as asked, or this is called in
+                ``torch.export``, which would take its float model.
         """
+        if torch.compiler.is_compiling():
+            return _outside(self, args, kwargs)
+        return self.call_now(args, kwargs)
+
+    def call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute the model, as ``forward`` does outside of ``torch.compile``."""
         run = self._phase() if self._int8 is None else self._int8
+        call = self._watch.call
+        call.ran = False
         try:
-            return run(*args, **kwargs)
-        except BackendCompilerFailed as error:
-            inner = error.inner_exception
-            if isinstance(inner, QuantfxError):
+            result = run(*args, **kwargs)
+        except BaseException as error:
+            self._watch.forget()
+            inner = getattr(error, "inner_exception", None)
+            if isinstance(error, BackendCompilerFailed) and isinstance(inner, QuantfxError):
                 raise inner from None  # ours, without the frames of Dynamo around it
             raise
+        if call.attempts or not call.ran:
+            self._watch.judge(is_int8=self._int8 is not None)
+        return result
 
     def convert(self) -> AutoQuantized:
         """Run in int8 from the next call on, however many calls were observed; return itself.
@@ -108,6 +130,7 @@ class AutoQuantized(nn.Module):
                 raise CalibrationError("no call was observed: call the model with data first")
             self._require_rules()
             self._options.state.start_again()
+            self._watch.start_again()
             plan = Plan(self._backend, self._options, 0, observed_only=True)
             self._int8 = self._compiled(plan)
         return self
@@ -178,14 +201,46 @@ class AutoQuantized(nn.Module):
         return self.observed >= self._batches or not any(each.needs_data for each in known)
 
     def _compiled(self, plan: Plan) -> Callable[..., Any]:
-        compiler: Any = partial(compile_frame, plan=plan)
+        watch = self._watch
+        advice = ". What was observed so far is used from convert() on"
+
+        def compiler(module: GraphModule, inputs: Sequence[Any]) -> Callable[..., Any]:
+            watch_compiles()
+            return watch.watched(compile_frame(module, inputs, plan))
+
+        def attempted(attempt: Attempt) -> bool:
+            return watch.attempted(attempt, "" if plan.observed_only else advice)
+
         compile_model: Any = torch.compile  # torch 2.13 declares no isolate_recompiles
         compiled = compile_model(
-            self.model, backend=compiler, isolate_recompiles=True, **self._compile_options
+            self.model,
+            backend=watched(compiler, attempted),
+            isolate_recompiles=True,
+            **self._compile_options,
         )
         # Not the module itself, which would become a submodule with a second copy of each name.
         forward: Callable[..., Any] = compiled.forward
         return forward
+
+
+def _call_outside(module: AutoQuantized, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Compute in the middle of what somebody else compiles, who would compile the float model.
+
+    Raises:
+        QuantfxError: it is exported, and cannot be.
+    """
+    if torch.compiler.is_exporting():
+        raise QuantfxError(
+            "what quantfx.auto made cannot be exported: export .model, or use quantfx.quantize, "
+            "whose results are"
+        )
+    return module.call_now(args, kwargs)
+
+
+_disable: Any = torch.compiler.disable
+_outside: Callable[..., Any] = _disable(
+    _call_outside, reason="quantfx.auto compiles its model itself, to int8"
+)
 
 
 def auto(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -11,13 +12,16 @@ from threading import RLock
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
+from quantfx.backends.compile_attempts import Attempt
+from quantfx.backends.recompile_limit import explain_limit
 from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.calibration import Calibration
 from quantfx.dynamo.compile_report import CompileReport, GraphRecord
 from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.online_graph import OnlineGraph
 from quantfx.dynamo.release_weights import release_weights
-from quantfx.patterns.errors import QuantfxError
+from quantfx.dynamo.told_limits import ToldLimits
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 
 @dataclass(eq=False)
@@ -28,10 +32,13 @@ class CompileState:
     remember what was observed for as long as compiled code uses it.
 
     Attributes:
-        records: Every graph so far.
+        records: Every graph so far, and what Dynamo runs in Python although it has graphs of it.
+        is_partly_float: Whether some calls, or parts of them, run in Python, in float.
     """
 
     records: list[GraphRecord] = field(default_factory=list[GraphRecord])
+    is_partly_float: bool = False
+    _told: ToldLimits = field(default_factory=ToldLimits)
     _calibrations: list[Calibration] = field(default_factory=list[Calibration])
     _graphs: weakref.WeakSet[OnlineGraph] = field(default_factory=weakref.WeakSet[OnlineGraph])
     _float: list[BoundWeights] = field(default_factory=list[BoundWeights])
@@ -46,9 +53,9 @@ class CompileState:
         """What is observed, graph by graph."""
         return tuple(self._known())
 
-    def record(self, where: str) -> GraphRecord:
-        """Return a new record."""
-        record = GraphRecord(where)
+    def record(self, where: str, reason: str = "") -> GraphRecord:
+        """Return a new record, with a reason of what stays float."""
+        record = GraphRecord(where, "float" if reason else "observing", reason=reason)
         self.records.append(record)
         return record
 
@@ -60,6 +67,37 @@ class CompileState:
         """Note what a graph reads that stays float."""
         self._float.append(weights)
 
+    def note_limit(self, attempt: Attempt, advice: str = "") -> None:
+        """Say that Dynamo compiles no more of a function, once for each cause.
+
+        Args:
+            attempt: That it refuses.
+            advice: More to do about it.
+
+        Raises:
+            QuantfxError: the user asked for an error where something is not compiled.
+        """
+        if attempt.limit is None:
+            return
+        message = explain_limit(attempt, attempt.limit, "run in Python, in float") + advice
+        if attempt.is_strict:
+            raise QuantfxError(message)
+        with self._lock:
+            if not self._told.is_news(attempt, attempt.limit):
+                return
+            self.is_partly_float = True
+        self.note_python(attempt.where, message)
+
+    def note_python(self, where: str, message: str) -> None:
+        """Say that something runs in Python, in float, that looks as if it was int8.
+
+        Args:
+            where: What.
+            message: What happened, why, and what to do.
+        """
+        self.record(where, message)
+        warnings.warn(message, QuantfxWarning, stacklevel=4)
+
     def start_again(self) -> None:
         """Forget the graphs, which are about to be made anew, but nothing that was observed."""
         with self._lock:
@@ -68,6 +106,8 @@ class CompileState:
             self._graphs.clear()
             self._float.clear()
             self.records.clear()
+            self.is_partly_float = False
+            self._told = ToldLimits()
 
     def release_float_weights(self) -> int:
         """Give back the memory of float weights that no graph reads any more; return the bytes.
@@ -141,9 +181,9 @@ class SharedState(CompileState):
 
     _weak: list[weakref.ref[Calibration]] = field(default_factory=list[weakref.ref[Calibration]])
 
-    def record(self, where: str) -> GraphRecord:
+    def record(self, where: str, reason: str = "") -> GraphRecord:
         """Return a record that nobody will ask for."""
-        return GraphRecord(where)
+        return GraphRecord(where, "float" if reason else "observing", reason=reason)
 
     def add_float(self, weights: BoundWeights) -> None:
         """Note nothing: nobody can ask to release weights."""

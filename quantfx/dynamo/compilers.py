@@ -22,6 +22,8 @@ from typing import Any
 
 from torch.fx import GraphModule
 
+from quantfx.backends.compile_attempts import Attempt, watched
+from quantfx.backends.torch_internals import SHARED_REGION
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.lower_frame import lower_frame
@@ -49,7 +51,19 @@ def _compiler(
     ) -> Callable[..., Any]:
         warn_of_untested()
         require_internals()
+        watched(compiler, watch)  # of all compiles from the first on
         return compile_graph(gm, example_inputs, read(options, mode))
+
+    def watch(
+        attempt: Attempt,
+        *,
+        options: Mapping[str, Any] | None = None,
+        mode: str | None = None,
+        **_: object,
+    ) -> bool:
+        if attempt.limit is not None:
+            read(options, mode).state.note_limit(attempt)
+        return attempt.region == SHARED_REGION
 
     compiler.__name__ = compiler.__qualname__ = name
     return compiler

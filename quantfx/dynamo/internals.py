@@ -23,6 +23,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 
+from quantfx.backends.compile_attempts import place_of, resumes
 from quantfx.backends.torch_internals import current_translator
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import TESTED
@@ -36,10 +37,14 @@ _NEEDED = (
     ("torch._dynamo.symbolic_convert", "TensorifyState"),
     ("torch._dynamo.exc", "TensorifyScalarRestartAnalysis"),
     ("torch._dynamo.convert_frame", "compile_lock"),
+    ("torch._dynamo.convert_frame", "_compile"),
+    ("torch._dynamo.utils", "register_hook_for_recompile_user_context"),
+    ("torch._dynamo.cache_size", "exceeds_recompile_limit"),
+    ("torch._dynamo.guards", "get_and_maybe_log_recompilation_reasons"),
+    ("torch._dynamo.eval_frame", "_get_total_cache_entry_count"),
 )
 # What Dynamo writes for a region with or without gradients.
 SWITCHES_GRADIENTS: Any = torch._C._set_grad_enabled  # pyright: ignore[reportPrivateUsage]
-_RESUMES = "torch_dynamo_resume_in_"
 # Files whose frames lie between what the user compiled and the first frame that Dynamo traces.
 _CALLS_MODULES = ("torch/nn/modules/module.py",)
 _ENTERS = "torch/_dynamo/eval_frame.py"
@@ -97,10 +102,7 @@ class Frame:
     @property
     def where(self) -> str:
         """Function and place, for messages."""
-        name = self.code.co_name
-        if self.resumes:
-            name = f"behind a graph break in {name.removeprefix(_RESUMES).rpartition('_at_')[0]}"
-        return f"{name} ({self.code.co_filename}:{self.code.co_firstlineno})"
+        return place_of(self.code)
 
 
 def current_frame() -> Frame:
@@ -120,7 +122,7 @@ def current_frame() -> Frame:
         code,
         translator.f_locals,
         translator.f_globals,
-        code.co_name.startswith(_RESUMES),
+        resumes(code),
         _is_outermost(),
     )
 

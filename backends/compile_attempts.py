@@ -1,0 +1,142 @@
+"""Be told whenever Dynamo is about to compile for one of our backends, or refuses to go on.
+
+A backend is called for graphs only. At its limit of graphs for one function Dynamo lets Python run
+what fits none of them, for good, and calls no backend; but in front of each compile, also of that
+which it then refuses, it calls hooks. Ours looks who is compiling, and tells the watch of that
+backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType
+from typing import Any, TypeVar
+
+from torch import nn
+
+from quantfx.backends.torch_internals import (
+    ReachedLimit,
+    call_before_compiles,
+    current_region,
+    inner_backend,
+    leave_to_python,
+    reached_limit,
+    values_of_compile,
+    wants_errors,
+)
+
+_RESUMES = "torch_dynamo_resume_in_"
+_ATTRIBUTE = "quantfx_watch"
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Dynamo is about to compile a Python frame.
+
+    Attributes:
+        code: The frame's code.
+        owner: The module whose method it is, or that it stands for; None if there is none.
+        region: The number of what shares its graphs.
+        is_strict: Whether the user asked for an error where something is not compiled.
+        limit: Set if it will not be compiled.
+    """
+
+    code: CodeType
+    owner: nn.Module | None
+    region: int
+    is_strict: bool
+    limit: ReachedLimit | None
+
+    @property
+    def where(self) -> str:
+        """Function and place, for messages."""
+        return place_of(self.code)
+
+
+Watch = Callable[..., bool]
+"""Called with an ``Attempt`` and, by name, what ``torch.compile`` was given for the backend.
+
+At a limit it says whether the function has to stay open for objects that share its code.
+"""
+_Compiler = TypeVar("_Compiler", bound=Callable[..., Any])
+
+
+def watched(compiler: _Compiler, watch: Watch) -> _Compiler:
+    """Let ``watch`` know of each attempt to compile for ``compiler``, which is returned."""
+    setattr(compiler, _ATTRIBUTE, watch)
+    watch_compiles()
+    return compiler
+
+
+def watch_compiles() -> None:
+    """Have Dynamo call our hook, if it does not.
+
+    Raises:
+        QuantfxError: this torch compiles in another way.
+    """
+    call_before_compiles(_tell)
+
+
+def place_of(code: CodeType) -> str:
+    """Return a function's name and place."""
+    name = code.co_name
+    if resumes(code):
+        name = f"behind a graph break in {name.removeprefix(_RESUMES).rpartition('_at_')[0]}"
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})"
+
+
+def resumes(code: CodeType) -> bool:
+    """Whether a function is what Dynamo made of the rest of one, behind a graph break."""
+    return code.co_name.startswith(_RESUMES)
+
+
+def _tell() -> str:
+    """Tell the watch of whoever compiles; called by Dynamo."""
+    values = values_of_compile()
+    if values is None:
+        return ""
+    watch, given = _watch_of(values["compiler_fn"])
+    if watch is None:
+        return ""
+    attempt = _attempt(values)
+    if watch(attempt, **given) and attempt.limit is not None:
+        leave_to_python(f"{attempt.where} has reached {attempt.limit.name}")
+    return ""  # a hook may name a context
+
+
+def _watch_of(compiler: Any) -> tuple[Watch | None, dict[str, Any]]:
+    """Return the watch of a backend, and what ``torch.compile`` was given for it."""
+    given: dict[str, Any] = {}
+    while compiler is not None:
+        is_partial = isinstance(compiler, partial)
+        given = {**getattr(compiler, "keywords" if is_partial else "kwargs", {}), **given}
+        watch: Watch | None = getattr(compiler, _ATTRIBUTE, None)
+        if watch is not None:
+            return watch, given
+        compiler = compiler.func if is_partial else inner_backend(compiler)
+    return None, given
+
+
+def _attempt(values: Mapping[str, Any]) -> Attempt:
+    code: CodeType = values["code"]
+    return Attempt(
+        code,
+        _owner(values["frame"].f_locals, code),
+        current_region(),
+        wants_errors(values),
+        reached_limit(values),
+    )
+
+
+def _owner(values: Mapping[str, Any], code: CodeType) -> nn.Module | None:
+    # What Dynamo puts around a module of torch.nn has it, or its method, as a free variable.
+    names = (*code.co_varnames[:1], *code.co_freevars)
+    found = (values.get(name) for name in names)
+    owners = (each if isinstance(each, nn.Module) else _self(each) for each in found)
+    return next((each for each in owners if isinstance(each, nn.Module)), None)
+
+
+def _self(method: object) -> object:
+    return getattr(method, "__self__", None)

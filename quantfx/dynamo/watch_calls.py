@@ -1,0 +1,107 @@
+"""Whether the calls of a model run the graphs that were made of it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from quantfx.backends.compile_attempts import Attempt
+from quantfx.backends.torch_internals import is_compiled
+from quantfx.dynamo.compile_state import CompileState
+
+
+class ThisCall(threading.local):
+    """What is seen of the call that this thread is in.
+
+    Attributes:
+        ran: Whether a graph ran.
+        attempts: Functions that Dynamo began to compile.
+    """
+
+    ran = False
+
+    def __init__(self) -> None:
+        self.attempts: list[Attempt] = []
+
+
+class CallWatch:
+    """Sees, for each call of a model, what Dynamo made of it, and says what it left to Python.
+
+    Args:
+        state: Told of it.
+        name: Of the model, for messages.
+
+    Attributes:
+        call: What is seen of the call at hand: to be begun with ``ran = False``.
+    """
+
+    def __init__(self, state: CompileState, name: str) -> None:
+        self.call = ThisCall()
+        self._state = state
+        self._name = name
+        self._idle = False  # a call ran no graph, and it was said
+        self._skipped: dict[object, str] = {}
+
+    def attempted(self, attempt: Attempt, advice: str) -> bool:
+        """Note that Dynamo compiles, or is at its limit; see ``compile_attempts.Watch``.
+
+        Args:
+            attempt: Of the model's graphs, which share their code with nobody's.
+            advice: What else to do at the limit.
+        """
+        if attempt.limit is not None:
+            self._state.note_limit(attempt, advice)
+        else:
+            self.call.attempts.append(attempt)
+        return False
+
+    def watched(self, graph: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``graph`` so that it is seen to run."""
+        call = self.call
+
+        def run(*args: Any) -> Any:
+            call.ran = True
+            return graph(*args)
+
+        return run
+
+    def start_again(self) -> None:
+        """Go on with other graphs; what Dynamo skipped it does not try again."""
+        self._idle = False
+        for where in self._skipped.values():
+            self._state.record(where, _skipped(where))
+
+    def forget(self) -> None:
+        """Forget what Dynamo began in a call that failed."""
+        self.call.attempts.clear()
+
+    def judge(self, *, is_int8: bool) -> None:
+        """Say what Dynamo left to Python in the call that was just made.
+
+        Args:
+            is_int8: Whether it should have run int8 graphs.
+        """
+        attempts, self.call.attempts = self.call.attempts, []
+        for attempt in attempts:
+            if attempt.code not in self._skipped and not is_compiled(attempt.code):
+                self._skipped[attempt.code] = attempt.where
+                self._state.note_python(attempt.where, _skipped(attempt.where))
+        if self.call.ran or not is_int8 or self._idle or self._state.is_partly_float:
+            return
+        self._idle = self._state.is_partly_float = True
+        self._state.note_python(
+            self._name,
+            f"a call of {self._name} ran none of its int8 graphs: Dynamo left all of it to Python, "
+            "where layers compute in float. It does so for what torch.compiler.disable, a stance "
+            "or torch._dynamo.config.disable says, and where it skips a function "
+            '(TORCH_LOGS="graph_breaks" shows it); a path without layers loses nothing',
+        )
+
+
+def _skipped(where: str) -> str:
+    return (
+        f"Dynamo compiles nothing of {where}, as it cannot go on behind a graph break in a loop, a "
+        "with or a try: layers that it calls itself compute in float and are in no graph; those of "
+        'modules that it calls are. TORCH_LOGS="graph_breaks" shows what breaks it'
+    )
