@@ -39,6 +39,7 @@ from quantfx.passes.pass_record import TRAINABLE, facts_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qat_module import QatModule
 from quantfx.passes.recipe import Recipe
+from quantfx.passes.scale_remarks import warn_of_scales
 from quantfx.passes.spec import Concrete
 from quantfx.patterns.errors import QuantfxError
 
@@ -171,6 +172,7 @@ class Backend:
         quantized = pipeline.run(prepared, self.context, instruments=instruments)
         if strict:
             require_converted(quantized)
+        warn_of_scales(quantized)
         warn_of_plain_inductor(quantized)
         return quantized
 

@@ -49,6 +49,7 @@ from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.remove_dead_code import RemoveDeadCode
+from quantfx.passes.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
 from quantfx.passes.share import Share
 from quantfx.passes.spec import CastSpec, Concrete, ObserverName, QuantSpec
 from quantfx.passes.tidy import Tidy
@@ -93,9 +94,6 @@ _BOUNDS: dict[Saturation, dict[str, Any]] = {
     "neighbours": {"pair_bound": "blocks"},
     "any": _ANY_TWO,
 }
-
-# What a tensor's own values need at the least, as torch.ao's observers have it.
-_EPS = torch.finfo(torch.float32).eps
 
 
 def lower_pipeline(limits: bool, channels_first: bool = False) -> Pipeline:
@@ -148,7 +146,8 @@ def native(
             the calibrated range goes up to 255. False gives the same integers as that, and is
             refused on CPUs whose sums saturate.
         observer: How activation ranges are found.
-        weight_observer: How scales of weights with many are found.
+        weight_observer: How scales of weights with many are found. ``observer="histogram"`` with
+            ``"min_max"`` here is what FX graph mode does, its floor of 2^-23 under scales included.
 
     Raises:
         QuantfxError: there is no such engine or operator, or the operator does not have it.
@@ -157,7 +156,12 @@ def native(
     chosen = Engines.of(engine or config.engine or None, engines)
     saturation = chosen.saturates if target is not None and target.saturates else "none"
     bounded = "none" if reduce_range else saturation
-    specs = _specs(reduce_range, bounded, observer, weight_observer)
+    torch_ao = observer == "histogram" and weight_observer == "min_max"
+    least = TORCH_AO_FLOOR if torch_ao else SCALE_FLOOR
+    # Qnnpack keeps a bias in 32 bits, in steps of the product of scales: see native_layers.py.
+    in_32_bits = "qnnpack" in (chosen.get("linear"), chosen.get("conv"))
+    weight_least = TORCH_AO_FLOOR if in_32_bits else least
+    specs = _specs(reduce_range, bounded, (observer, least), (weight_observer, weight_least))
     patterns = pattern_set(config)
     used = tuple((name, spec) for name, spec in specs if name in patterns.spec_names)
     name = "native" if variant == "native" else f"native-{variant}"
@@ -187,15 +191,15 @@ def _variant(name: str) -> Variant:
 def _specs(
     reduce_range: bool,
     bounded: Saturation,
-    observer: ObserverName,
-    weight_observer: ObserverName,
+    activations: tuple[ObserverName, float],
+    weights: tuple[ObserverName, float],
 ) -> tuple[tuple[str, Concrete], ...]:
-    """Return what the spec names of the templates mean."""
-    activation = QuantSpec(
-        torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=_EPS
-    )
+    """Return what the spec names of the templates mean; observers come with the least scale."""
+    observer, eps = activations
+    activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
+    observer, eps = weights
     channels = QuantSpec(
-        *(torch.int8, -128, 127), symmetric=True, axis=0, observer=weight_observer, eps=_EPS
+        *(torch.int8, -128, 127), symmetric=True, axis=0, observer=observer, eps=eps
     )
     one_scale = replace(channels, axis=None, observer="min_max")
     is_exact = bounded == "none"

@@ -38,10 +38,11 @@ from quantfx.passes.propagate import Propagate
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
+from quantfx.passes.scale_floor import SCALE_FLOOR, TORCHAO_FLOOR
 from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
 from quantfx.passes.smooth_activations import SmoothActivations
-from quantfx.passes.spec import CastSpec, ObserverName, PairBound, QuantSpec
+from quantfx.passes.spec import CastSpec, ObserverName, QuantSpec
 from quantfx.passes.tidy import Tidy
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
@@ -130,22 +131,24 @@ def x86(
             price of one bit.
         observer: How activation ranges are found.
         weight_observer: How weight scales are found. ``observer="histogram"`` with ``"min_max"``
-            here is what X86InductorQuantizer does; the defaults gave 2 to 4 dB more on
-            EfficientNet-Lite0 (see README).
+            here is what X86InductorQuantizer does, its floor of 2^-12 under all scales included;
+            the defaults gave 2 to 4 dB more on EfficientNet-Lite0 (see README).
         smooth: How much of the unevenness of activation channels goes into the weights of static
             linears, 0 to 1 (see ``SmoothActivations``); 0.8 gave 5 dB more on MiniLM. None leaves
             them as they are.
     """
     bounded = target is not None and target.saturates and not reduce_range
-    activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer)
+    torchao = observer == "histogram" and weight_observer == "min_max"
+    eps = TORCHAO_FLOOR if torchao else SCALE_FLOOR
+    activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
+    weight = replace(_weight(weight_observer), eps=eps)
     specs = (
         ("act", activation),
         ("dynamic_act", replace(activation, dynamic=True)),
-        ("conv_weight", _weight(weight_observer, "blocks" if bounded else "none")),
-        ("linear_weight", _weight(weight_observer, "adjacent" if bounded else "none")),
+        ("conv_weight", replace(weight, pair_bound="blocks" if bounded else "none")),
+        ("linear_weight", replace(weight, pair_bound="adjacent" if bounded else "none")),
         ("fp16_weight", CastSpec(torch.float16)),
-        # Its sums are float, so none saturates, and its scales may be as small as they come.
-        ("weight_only", replace(_weight(weight_observer, "none"), eps=2**-23)),
+        ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
     )
     bound = patterns or pattern_set()
     used = tuple((name, spec) for name, spec in specs if name in bound.spec_names)
@@ -169,7 +172,5 @@ def _policy(target: Target | None, reduce_range: bool) -> str:
     return "full range: products add up in 32 bits"
 
 
-def _weight(observer: ObserverName, pair_bound: PairBound) -> QuantSpec:
-    return QuantSpec(
-        torch.int8, -128, 127, symmetric=True, axis=0, observer=observer, pair_bound=pair_bound
-    )
+def _weight(observer: ObserverName) -> QuantSpec:
+    return QuantSpec(torch.int8, -128, 127, symmetric=True, axis=0, observer=observer)

@@ -19,6 +19,7 @@ from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.observer import QParams
 from quantfx.passes.qparams import qparams_from_range
+from quantfx.passes.scale_floor import TORCH_AO_FLOOR
 from quantfx.passes.spec import QuantSpec
 from quantfx.passes.trained_observer import set_trained_qparams
 from quantfx.patterns.loader import load
@@ -27,7 +28,6 @@ from quantfx.patterns.schema import argument_value, resolve_op
 
 _FAKE_QUANTIZE = resolve_op("aten.fused_moving_avg_obs_fake_quant.default")
 _PATTERNS = load("qat_modules").group("adopt-fake-quantize")
-_EPS = torch.finfo(torch.float32).eps  # the floor of torch.ao's scales
 _ALIKE = 1e-4  # two ways to compute one scale may differ in the last bits
 
 
@@ -95,7 +95,7 @@ def _qparams(editor: Editor, node: Node) -> QParams:
         symmetric=argument_value(node, "symmetric_quant"),
         axis=argument_value(node, "ch_axis") if per_channel else None,
         observer="min_max",
-        eps=_EPS,
+        eps=TORCH_AO_FLOOR,
     )
     return qparams_from_range(low.detach().clone(), high.detach().clone(), spec)
 

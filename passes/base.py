@@ -20,14 +20,15 @@ class Remark:
     """Something a reader of the report wants to know about one node.
 
     Attributes:
-        kind: ``applied``, or ``missed`` for something that was tried and did not hold.
+        kind: ``applied``; ``missed`` for something that was tried and did not hold; or ``noted``,
+            which is about values, and ``node`` names a tensor.
         graph: Path of the node's graph, "" for the top one.
         node: Node name.
         message: The rule and its reason.
         op: Operator of the node, by which reports group.
     """
 
-    kind: Literal["applied", "missed"]
+    kind: Literal["applied", "missed", "noted"]
     graph: str
     node: str
     message: str

@@ -32,6 +32,11 @@ class BranchObserver(Observer):
         """Whether the branch ran."""
         return self.ran
 
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor] | None:
+        """What shared recorded."""
+        return self.shared.extremes
+
     def calculate_qparams(self) -> QParams:
         """Return the qparams of the shared observer."""
         self.require_observed()

@@ -66,6 +66,11 @@ class ChannelObserver(Observer):
         """Whether any value was recorded."""
         return self.whole.observed
 
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor] | None:
+        """What whole recorded."""
+        return self.whole.extremes
+
     def calculate_qparams(self) -> QParams:
         """Return the qparams of the tensor as it is."""
         return self.whole.calculate_qparams()

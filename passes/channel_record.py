@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 BINS = 512  # per channel, over a power of two on both sides of zero; even, so that zero is an edge
 _PARTS = 4  # each bin is dealt out in this many places
-_LEAST_EXPONENT = -30
+_LEAST_EXPONENT = -110  # a bin's width, and its reciprocal, are normal
 # Elements counted at once: index tensors of a long sequence would take more memory than the model.
 _CHUNK = 2**20
 

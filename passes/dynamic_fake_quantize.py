@@ -10,7 +10,7 @@ from torch import Tensor
 from quantfx.passes.fake_quantize import fake_quantized
 from quantfx.passes.observer import QParams
 from quantfx.passes.placeholder_observer import PlaceholderObserver
-from quantfx.passes.qdq import DYNAMIC_EPS, choose_qparams_op
+from quantfx.passes.qdq import choose_qparams_op
 from quantfx.passes.saved_flags import SavedFlags
 from quantfx.passes.spec import QuantSpec
 
@@ -41,7 +41,7 @@ class DynamicFakeQuantize(SavedFlags, PlaceholderObserver):
         spec = self.dynamic
         value = x.float()
         with torch.no_grad():
-            given = (spec.quant_min, spec.quant_max, DYNAMIC_EPS, spec.dtype)
+            given = (spec.quant_min, spec.quant_max, spec.eps, spec.dtype)
             scale, zero_point = choose_qparams_op(spec.symmetric)(value.detach(), *given)
         qparams = QParams(scale.float().reshape(()), zero_point.reshape(()), spec)
         return fake_quantized(value, qparams).to(x.dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,12 +12,13 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.dot_text import dtype_name
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import SpecError
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.qdq import CAST, QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
+from quantfx.passes.scale_remarks import SCALE, lost_in_half
 from quantfx.patterns.schema import overload
 
 _QUANTIZE = (QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR)
@@ -41,6 +43,7 @@ class FoldWeights(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fold each quantize whose tensor is a parameter or buffer."""
         folded = 0
+        remarks: list[Remark] = []
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
             written = {n.target for n in overwritten(graph_module.graph) if n.op == "get_attr"}
@@ -50,9 +53,9 @@ class FoldWeights(Pass):
                     if not isinstance(source, Node) or source.target in written:
                         continue
                     if _folds(graph_module, node, source):
-                        _fold(editor, node, source)
+                        remarks += _fold(editor, node, source)
                         folded += 1
-        return PassResult(folded > 0, stats={"folded": folded})
+        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
 
 
 def _folds(module: GraphModule, node: Node, source: Node) -> bool:
@@ -63,7 +66,7 @@ def _folds(module: GraphModule, node: Node, source: Node) -> bool:
     return node.target is not CAST or dtype_of(node).itemsize < value.element_size()
 
 
-def _fold(editor: Editor, node: Node, source: Node) -> None:
+def _fold(editor: Editor, node: Node, source: Node) -> Iterator[Remark]:
     def value(argument: Node) -> Any:
         return attribute(editor.module, str(argument.target))
 
@@ -73,6 +76,8 @@ def _fold(editor: Editor, node: Node, source: Node) -> None:
         raise TypeError(f"{node.name} does not yield a tensor")
     if node.target is CAST:
         _require_finite(integers, source)
+        if reason := lost_in_half(value(source), integers):
+            yield Remark("noted", "", str(source.target), reason, SCALE)
     suffix = dtype_name(dtype_of(node))
     constant = editor.constant(f"{source.target}_{suffix}", integers, like=source, before=node)
     constant.meta["val"] = node.meta.get("val")

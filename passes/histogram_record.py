@@ -48,10 +48,11 @@ class HistogramRecord(Observer):
         self.require_finite(low, high)
         low = torch.minimum(low, self.min_val)
         high = torch.maximum(high, self.max_val)
-        counts = torch.histc(x, self.bins, min=float(low), max=float(high))
-        if self.observed:
-            counts += self._spread_over(low, high)
-        self.histogram.copy_(counts)
+        if bool(torch.isfinite(high - low)):
+            counts = torch.histc(x, self.bins, min=float(low), max=float(high))
+            if self.observed:
+                counts += self._spread_over(low, high)
+            self.histogram.copy_(counts)
         self.min_val.copy_(low)
         self.max_val.copy_(high)
 
@@ -76,6 +77,11 @@ class HistogramRecord(Observer):
         """Whether any value was recorded."""
         return bool(self.min_val <= self.max_val)
 
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The smallest and largest value recorded."""
+        return self.min_val, self.max_val
+
     @abstractmethod
     def find_range(self) -> tuple[Tensor, Tensor]:
         """Return the low and high end to keep of a non-empty record, both of shape ``()``."""
@@ -83,5 +89,7 @@ class HistogramRecord(Observer):
     def calculate_qparams(self) -> QParams:
         """Return the qparams of the range chosen from the record."""
         self.require_observed()
-        low, high = self.find_range()
+        low, high = self.min_val, self.max_val
+        if bool(torch.isfinite(high - low)):  # else it is too wide for bins, and kept as it is
+            low, high = self.find_range()
         return qparams_from_range(low, high, self.spec)

@@ -16,6 +16,7 @@ from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
 from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.normal_products import raised
 from quantfx.passes.observer import Observer, QParams
 from quantfx.passes.placeholder_observer import PlaceholderObserver
 from quantfx.passes.qdq import (
@@ -24,6 +25,7 @@ from quantfx.passes.qdq import (
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
 )
+from quantfx.passes.scale_remarks import SCALE, unlike_data
 from quantfx.passes.uncalibrated import convert_uncalibrated
 from quantfx.patterns.errors import did_you_mean
 
@@ -61,15 +63,19 @@ class InsertQDQ(Pass):
         if missing and self.uncalibrated == "error":
             raise CalibrationError(_never_run(missing, module))
         remarks = [remark for path, node in missing for remark in _leave_float(path, node)]
-        qparams = _QParams()
         editors = {path: Editor(each, self.name) for path, each in all_graphs(module)}
+        qparams = _QParams()
+        for path, node, observer in places:
+            if isinstance(observer, Observer) and observer.observed and _wanted(node):
+                stored = editors[path].stored(node.all_input_nodes[0])
+                _require_float32(node.all_input_nodes[0], stored)
+                qparams.find(observer, node, stored)
+        remarks += qparams.remarks()
         quantized = 0
         for path, node, observer in places:
             if _ready(observer) and _wanted(node):
                 if isinstance(observer, Observer):
-                    stored = editors[path].stored(node.all_input_nodes[0])
-                    _require_float32(node.all_input_nodes[0], stored)
-                    _quantize(editors[path], node, qparams.of(observer, stored))
+                    _quantize(editors[path], node, qparams.of(observer))
                 else:
                     convert_uncalibrated(editors[path], node, observer.spec)
                 quantized += 1
@@ -107,12 +113,34 @@ class _QParams:
     """Qparams by observer; the search for a range is the expensive part and runs once."""
 
     found: dict[int, QParams] = field(default_factory=dict[int, QParams])
+    at: dict[Node, Observer] = field(default_factory=dict[Node, Observer])
+    weights: dict[Node, Tensor] = field(default_factory=dict[Node, Tensor])
 
-    def of(self, observer: Observer, stored: Tensor | None) -> QParams:
+    def find(self, observer: Observer, node: Node, stored: Tensor | None) -> None:
+        self.at[node] = observer
+        if stored is not None:
+            self.weights[node] = stored
         if id(observer) not in self.found:
             with torch.no_grad():
                 self.found[id(observer)] = observer.qparams_of(stored)
+
+    def of(self, observer: Observer) -> QParams:
         return self.found[id(observer)]
+
+    def remarks(self) -> Iterator[Remark]:
+        """Fit the weights to what they are multiplied with; yield where scales fit no values."""
+        found = dict(self.found)
+        for node in self.weights:
+            observer = self.at[node]
+            self.found[id(observer)] = raised(node, self.of(observer), self._at)
+        for observer, node in {id(each): (each, at) for at, each in self.at.items()}.values():
+            stored = self.weights.get(node)
+            reason = unlike_data(observer, stored, found[id(observer)], self.of(observer))
+            if reason is not None:
+                yield Remark("noted", "", observer.label or node.name, reason, SCALE)
+
+    def _at(self, node: Node) -> QParams | None:
+        return self.of(self.at[node]) if node in self.at else None
 
 
 def _require_float32(producer: Node, stored: Tensor | None) -> None:

@@ -94,20 +94,11 @@ class LearnedFakeQuantize(FakeQuantize):
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return ``x`` on the grid, with gradients for ``x`` and for the scale."""
         self.require_observed()
-        spec = self.spec
-        per_scale = x.numel() // self.log_ratio.numel()
-        current = self.scale
-        by_lsq = 1 / math.sqrt(per_scale * max(spec.quant_max, 1)) / current.detach()
-        scale = self._bounded(_with_gradient_of(current, current * by_lsq), x.detach())
-        zero_point = self.zero_point.to(scale.dtype)
-        if spec.axis is not None:
-            shape = [1] * x.dim()
-            shape[spec.axis] = -1
-            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
-        # As torch quantizes: the reciprocal first.
-        scaled = x * (1 / scale)
-        steps = _with_gradient_of(scaled.round(), scaled) + zero_point
-        return (_clipped(steps, spec.quant_min, spec.quant_max) - zero_point) * scale
+        scale = self._bounded(self.scale.detach(), x.detach())
+        rounded: Tensor = _Rounded.apply(  # type: ignore[no-untyped-call]
+            x, self.log_ratio, scale, self.zero_point.to(scale.dtype), self.spec
+        )
+        return rounded
 
     def qparams_of(self, x: Tensor | None) -> QParams:
         """Return the learned qparams; for a constant ``x`` they are pair-bounded as in training."""
@@ -128,15 +119,53 @@ class LearnedFakeQuantize(FakeQuantize):
             agreed_copy(value, None if self.calibrating else self.group)
 
     def _bounded(self, scale: Tensor, x: Tensor | None) -> Tensor:
-        """Return ``scale``, above the spec's floor and as large as the pair bound of ``x`` asks.
-
-        Its gradient passes, so that a scale which lies below can leave there again.
-        """
+        """Return ``scale``, above the spec's floor and as large as the pair bound of ``x`` asks."""
         bounded = scale.clamp(min=self.spec.eps)
         sums = None if x is None else largest_pair_sums(x, self.spec)
-        if sums is not None:
-            bounded = scale_above_pair_sums(bounded, sums)
-        return _with_gradient_of(bounded, scale)
+        return bounded if sums is None else scale_above_pair_sums(bounded, sums)
+
+
+class _Rounded(Function):
+    """Rounding to a grid, with gradients for the tensor and for the logarithm of the scale.
+
+    Written out, because what autograd makes of ``x / scale`` squares the scale, and squares of
+    scales below 2^-63 are no floats. The gradient passes where a bound holds the scale up, so that
+    it can leave there again.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, log_ratio: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec
+    ) -> Tensor:
+        if spec.axis is not None:
+            shape = [1] * x.dim()
+            shape[spec.axis] = -1
+            scale, zero_point = scale.reshape(shape), zero_point.reshape(shape)
+        ctx.save_for_backward(x, scale, zero_point)
+        ctx.spec, ctx.shape = spec, log_ratio.shape
+        _, steps = _steps(x, scale, zero_point)
+        return (steps.clamp(spec.quant_min, spec.quant_max) - zero_point) * scale
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor, None, None, None]:
+        x, scale, zero_point = ctx.saved_tensors
+        (grad,), spec = grad_outputs, ctx.spec
+        scaled, steps = _steps(x, scale, zero_point)
+        inside = (steps >= spec.quant_min) & (steps <= spec.quant_max)
+        of_x = torch.where(inside, grad, 0)
+        clipped = steps.clamp(spec.quant_min, spec.quant_max) - zero_point
+        of_scale = grad * torch.where(inside, clipped - scaled, clipped)
+        others = [axis for axis in range(x.dim()) if axis != spec.axis]
+        total = of_scale.sum(others) if others else of_scale
+        per_scale = x.numel() // total.numel()
+        of_log = total.to(scale.dtype) / math.sqrt(per_scale * max(spec.quant_max, 1))
+        return of_x, of_log.reshape(ctx.shape), None, None, None
+
+
+def _steps(x: Tensor, scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
+    """Return ``x`` in steps of the grid, and rounded, from zero; as torch quantizes."""
+    scaled = x * (1 / scale)  # the reciprocal first
+    return scaled, scaled.round() + zero_point
 
 
 class _Touch(Function):
@@ -150,17 +179,3 @@ class _Touch(Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> tuple[Tensor, Tensor]:
         return grad_outputs[0], torch.zeros_like(ctx.saved_tensors[0])
-
-
-def _clipped(steps: Tensor, least: int, most: int) -> Tensor:
-    """Return ``steps.clamp(least, most)`` with the gradient of LSQ: that of a limit itself passes.
-
-    From torch 2.14 on, ``clamp`` gives a value that equals a limit no gradient.
-    """
-    inside = (steps >= least) & (steps <= most)
-    return torch.where(inside, steps, steps.detach().clamp(least, most))
-
-
-def _with_gradient_of(value: Tensor, other: Tensor) -> Tensor:
-    """Return ``value``, to the bit, with the gradient of ``other``."""
-    return value.detach() + (other - other.detach())

@@ -52,6 +52,11 @@ class MinMaxObserver(Observer):
         """Whether any value was recorded."""
         return bool((self.min_val <= self.max_val).all())
 
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The smallest and largest value recorded."""
+        return self.min_val, self.max_val
+
     def calculate_qparams(self) -> QParams:
         """Return the qparams of the recorded range, pair-bounded if the spec says so."""
         self.require_observed()

@@ -50,6 +50,11 @@ class MovingAverageObserver(Observer):
         """Whether any value was recorded."""
         return bool(self.min_val <= self.max_val)
 
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The smallest and largest value recorded."""
+        return self.min_val, self.max_val
+
     def calculate_qparams(self) -> QParams:
         """Return the qparams of the averaged range."""
         self.require_observed()

@@ -42,6 +42,11 @@ class MovingFakeQuantize(FakeQuantize):
         """Whether any batch was seen."""
         return self.range.observed
 
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor] | None:
+        """What range recorded."""
+        return self.range.extremes
+
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return ``x`` on the grid of the range seen so far."""
         return fake_quantized(x, self.range.calculate_qparams())

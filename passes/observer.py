@@ -88,6 +88,11 @@ class Observer(nn.Module, ABC):
         """
         return self.calculate_qparams()
 
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor] | None:
+        """The smallest and largest value recorded; None if it records something else."""
+        return None
+
     def see_constant(self, x: Tensor) -> None:
         """Record the constant ``x``, once and for all, when inserted behind it."""
         if not self.observed:

@@ -21,9 +21,6 @@ DEQUANTIZE_DYNAMIC = resolve_op("quantized_decomposed.dequantize_per_tensor.tens
 CHOOSE_QPARAMS = resolve_op("quantized_decomposed.choose_qparams.tensor")
 CHOOSE_QPARAMS_SYMMETRIC = resolve_op("quantized_decomposed.choose_qparams_symmetric.tensor")
 
-# A range found in the tensor itself needs a floor against division by zero only.
-DYNAMIC_EPS = torch.finfo(torch.float32).eps
-
 # A change of dtype that compilers must not cancel against its opposite.
 CAST = resolve_op("quantized_decomposed.convert_element_type.no_fuse")
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from quantfx.passes.errors import SpecError
 from quantfx.passes.observer import QParams
+from quantfx.passes.scale_floor import UNKNOWN_RANGE, floored
 from quantfx.passes.spec import QuantSpec
 
 Pairing = Literal["blocks", "adjacent"]
@@ -22,6 +23,8 @@ Pairing = Literal["blocks", "adjacent"]
 S16_MAX = 32767
 # Two magnitudes that sum to 127 steps round to integers that sum to at most 127 + 2 * 0.5 = 128.
 PAIR_STEPS = 127
+# Less than the largest float by more than the rounding of a product.
+_LARGEST = torch.finfo(torch.float32).max * (1 - 2**-20)
 
 
 def range_of(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
@@ -29,7 +32,7 @@ def range_of(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
     if spec.axis is None:
         low, high = torch.aminmax(x)
     else:
-        low, high = torch.aminmax(x.movedim(spec.axis, 0).flatten(1), dim=1)
+        low, high = torch.aminmax(x.movedim(spec.axis, 0).reshape(x.shape[spec.axis], -1), dim=1)
     return low, high
 
 
@@ -42,7 +45,12 @@ def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
        ``zero_point = quant_min - round(low / scale)``, clamped to the range.
 
     The scale is never below ``spec.eps``. Both cases give bit for bit what torch.ao's uniform
-    observers give (torch/ao/quantization/observer.py, ``_calculate_qparams``).
+    observers give (torch/ao/quantization/observer.py, ``_calculate_qparams``), but where those end
+    in infinity, and for ranges of zero alone unless ``spec`` asks for a floor:
+
+    3. a range of zero alone is that of the largest channel, or else the unit range; a guess of
+       ``UNKNOWN_RANGE`` for a tensor with one scale.
+    4. no integer of the range stands for more than the largest float.
 
     Args:
         low: Smallest values, shape ``()`` per tensor or ``(channels,)`` per channel.
@@ -51,14 +59,36 @@ def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
     """
     low = low.to(torch.float32).clamp(max=0.0)
     high = high.to(torch.float32).clamp(min=0.0)
+    if not floored(spec.eps):
+        low, high = _with_zeros_guessed(low, high, spec)
     steps = spec.quant_max - spec.quant_min
     if spec.symmetric:
         scale = (torch.maximum(-low, high) / (steps / 2)).clamp(min=spec.eps)
         zero_point = torch.full_like(scale, _symmetric_zero_point(spec), dtype=torch.int64)
-        return QParams(scale, zero_point, spec)
-    scale = ((high - low) / steps).clamp(min=spec.eps)
+        return QParams(_representable(scale, zero_point, spec), zero_point, spec)
+    scale = (high - low) / steps
+    # Only a span beyond the largest float is divided in two parts, whose bits differ from one's.
+    scale = torch.where(scale.isinf(), high / steps - low / steps, scale).clamp(min=spec.eps)
     zero_point = spec.quant_min - torch.round(low / scale).to(torch.int64)
-    return QParams(scale, zero_point.clamp(spec.quant_min, spec.quant_max), spec)
+    zero_point = zero_point.clamp(spec.quant_min, spec.quant_max)
+    return QParams(_representable(scale, zero_point, spec), zero_point, spec)
+
+
+def _with_zeros_guessed(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
+    """Return the range with something around zero where it holds nothing else."""
+    reach = torch.full((), UNKNOWN_RANGE)
+    if spec.axis is not None and low.numel():
+        largest = torch.maximum(-low, high).max()
+        reach = torch.where(largest > 0, largest, torch.ones_like(largest))
+    reach = reach.to(low)
+    nothing = (low == 0) & (high == 0)
+    return torch.where(nothing, -reach, low), torch.where(nothing, reach, high)
+
+
+def _representable(scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+    """Return ``scale``, lowered where the first or last integer would stand for infinity."""
+    farthest = torch.maximum(zero_point - spec.quant_min, spec.quant_max - zero_point)
+    return torch.minimum(scale, (_LARGEST / farthest.double()).to(scale.dtype))
 
 
 def _symmetric_zero_point(spec: QuantSpec) -> int:
@@ -104,7 +134,7 @@ def largest_pair_sums(weight: Tensor, spec: QuantSpec) -> Tensor | None:
 
 def scale_above_pair_sums(scale: Tensor, sums: Tensor) -> Tensor:
     """Return the larger of ``scale`` and ``sums / 127``, both of shape ``(out,)``."""
-    return torch.maximum(scale, sums / PAIR_STEPS)
+    return torch.maximum(scale, sums.clamp(max=torch.finfo(torch.float32).max) / PAIR_STEPS)
 
 
 def saturates(weight: Tensor, activation_max: int, pairing: Pairing) -> Tensor:

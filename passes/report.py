@@ -20,6 +20,7 @@ from quantfx.passes.mostly_float import Balance, headline, reached
 from quantfx.passes.outcome import SiteOutcome, missed, planned_outcomes
 from quantfx.passes.pass_record import records_of
 from quantfx.passes.recipe import Recipe
+from quantfx.passes.scale_remarks import ScaleRemark, scale_remarks
 from quantfx.passes.work import OperatorWork, work_of
 
 
@@ -91,6 +92,7 @@ class Report:
         float_bytes: Tensors of the captured graph.
         quantized_bytes: Tensors of the q/dq graph.
         unverified: What could not be tried here, e.g. ``no XPU``; empty if nothing.
+        scales: Tensors whose scale is not what their values ask for, and why.
     """
 
     backend: str
@@ -105,6 +107,7 @@ class Report:
     float_bytes: int
     quantized_bytes: int
     unverified: str = ""
+    scales: tuple[ScaleRemark, ...] = ()
 
     @property
     def planned(self) -> int:
@@ -172,6 +175,7 @@ class Report:
                 for each in work
             ),
             "passes": tuple(PassTime(**each) for each in data["passes"]),
+            "scales": tuple(ScaleRemark(**each) for each in data.get("scales", ())),
         }
         stored = {key: value for key, value in data.items() if key != "headline"}
         return Report(**{**stored, **fields})
@@ -198,6 +202,8 @@ class Report:
             yield _missed_table(short)
         if self.skipped:
             yield _skipped_table(self.skipped)
+        if self.scales:
+            yield _scales_table(self.scales)
         if self.uncovered:
             others = ", ".join(f"{op} x{count}" for op, count in self.uncovered.items())
             yield f"float, no template: {others}"
@@ -247,6 +253,7 @@ def make_report(
         tensor_bytes(graph),
         tensor_bytes(quantized),
         unverified,
+        scale_remarks(quantized),
     )
 
 
@@ -322,6 +329,15 @@ def _skipped_table(skipped_sites: tuple[SkippedSite, ...], most: int = 12) -> Ta
         table.add_row(site.site, site.op, site.reason)
     if len(skipped_sites) > most:
         table.add_row(f"and {len(skipped_sites) - most} more", "", "see report.skipped")
+    return table
+
+
+def _scales_table(scales: tuple[ScaleRemark, ...], most: int = 12) -> Table:
+    table = Table("scale does not fit", "because")
+    for each in scales[:most]:
+        table.add_row(each.site, each.reason)
+    if len(scales) > most:
+        table.add_row(f"and {len(scales) - most} more", "see report.scales")
     return table
 
 

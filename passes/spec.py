@@ -12,6 +12,7 @@ from torch import nn
 from quantfx.passes.dot_text import dtype_name
 from quantfx.passes.errors import SpecError
 from quantfx.passes.graphs import Site
+from quantfx.passes.scale_floor import SCALE_FLOOR
 
 ObserverName = Literal["histogram", "min_max", "moving_average", "mse", "weight_mse"]
 PER_CHANNEL = ("min_max", "weight_mse")
@@ -52,7 +53,8 @@ class QuantSpec:
         axis: Channel axis of a per-channel spec; None is per-tensor.
         observer: Which observer finds the range; per-channel specs use ``min_max`` or
             ``weight_mse``, the others are for per-tensor specs. Or what makes an observer.
-        eps: Lower bound of the scale; positive and finite.
+        eps: Lower bound of the scale, at least ``SCALE_FLOOR``; by default as small as kernels take
+            exactly.
         pair_bound: How far the scale of a per-channel weight must grow so that no sum of two
             u8 x s8 products can leave a signed 16-bit register (see ``passes/qparams.py``).
             ``blocks`` pairs input channels (0,1), (2,3), ... (convolutions); ``adjacent`` pairs
@@ -66,7 +68,7 @@ class QuantSpec:
     symmetric: bool = False
     axis: int | None = None
     observer: ObserverName | MakeObserver = "histogram"
-    eps: float = 2**-12
+    eps: float = SCALE_FLOOR
     pair_bound: PairBound = "none"
     dynamic: bool = False
 
@@ -95,6 +97,10 @@ class QuantSpec:
             )
         if not 0 < self.eps < math.inf:
             raise SpecError(f"eps bounds the scale from below: positive and finite, not {self.eps}")
+        if self.eps < SCALE_FLOOR:
+            raise SpecError(
+                f"eps={self.eps:g} is below 2^-126: the reciprocal of such a scale overflows"
+            )
         if self.pair_bound != "none" and self.axis is None:
             raise SpecError("pair_bound needs a per-channel spec: set axis")
         if self.dynamic and self.axis is not None:

@@ -14,7 +14,6 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.qdq import (
     CAST,
     DEQUANTIZE_DYNAMIC,
-    DYNAMIC_EPS,
     QUANTIZE_DYNAMIC,
     choose_qparams_op,
 )
@@ -38,7 +37,7 @@ def _quantize_dynamically(editor: Editor, node: Node, spec: QuantSpec) -> None:
     choose = choose_qparams_op(spec.symmetric)
     whole = (spec.quant_min, spec.quant_max)
     chosen = editor.call(
-        choose, (producer, *whole, DYNAMIC_EPS, spec.dtype), like=producer, before=node
+        choose, (producer, *whole, spec.eps, spec.dtype), like=producer, before=node
     )
     scale, zero_point = (
         editor.call(operator.getitem, (chosen, index), like=producer, before=node)

@@ -8,12 +8,17 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.observer import Observer, QParams
-from quantfx.passes.qparams import largest_pair_sums, scale_above_pair_sums
+from quantfx.passes.qparams import (
+    largest_pair_sums,
+    qparams_from_range,
+    scale_above_pair_sums,
+)
 from quantfx.passes.spec import QuantSpec
 
 _SHRINK, _GROW = 0.5, 1.01
 _MOST, _LEAST = 103, 16
 _WORK = 2**24
+_EXPONENT = 126  # whose power of two, and its reciprocal, are normal
 # Rows searched at once: torch hands larger operands to its thread pool, and so many calls that each
 # wait for a second thread take ten times longer than one thread in its cache.
 _BLOCK = 2**15 - 1
@@ -52,14 +57,22 @@ class WeightObserver(Observer):
         """Return the best scales, with zero point 0."""
         self.require_observed()
         weight = cast(Tensor, self.weight)
-        rows = weight.movedim(self.spec.axis or 0, 0).flatten(1).float()
-        largest = rows.abs().amax(1)
-        least = torch.full_like(largest, self.spec.eps)
-        sums = largest_pair_sums(weight, self.spec)
+        spec = self.spec
+        weight = weight.movedim(spec.axis or 0, 0).float()
+        largest = weight.flatten(1).abs().amax(1)
+        # The search squares errors: near 1, where a power of two changes no bit of what it finds.
+        exponent = torch.frexp(largest).exponent.clamp(-_EXPONENT, _EXPONENT)
+        weight = torch.ldexp(weight, -exponent.reshape(-1, *[1] * (weight.dim() - 1)))
+        rows = weight.flatten(1)
+        whole = rows.abs().amax(1) / spec.quant_max
+        least = torch.ldexp(torch.full_like(largest, spec.eps), -exponent)
+        sums = largest_pair_sums(weight, spec)
         if sums is not None:
             least = scale_above_pair_sums(least, sums)
-        scale = _search(rows, largest / self.spec.quant_max, least, self.spec)
-        return QParams(scale, torch.zeros_like(scale, dtype=torch.int64), self.spec)
+        scale = torch.ldexp(_search(rows, whole, least, spec), exponent)
+        usual = qparams_from_range(-largest, largest, spec).scale
+        scale = torch.where(largest > 0, scale.clamp(min=spec.eps), usual)
+        return QParams(scale, torch.zeros_like(scale, dtype=torch.int64), spec)
 
 
 def _search(rows: Tensor, whole: Tensor, least: Tensor, spec: QuantSpec) -> Tensor:

@@ -18,6 +18,7 @@ from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.remove_dead_code import RemoveDeadCode
+from quantfx.passes.scale_remarks import warn_of_scales
 
 CONVERT = Pipeline(
     (
@@ -67,6 +68,7 @@ def convert_pt2e(
     pipeline = CONVERT if fold_quantize else KEEP_FLOAT_WEIGHTS
     with as_raised():
         converted = pipeline.run(model)
+    warn_of_scales(converted)
     rebind_annotations(converted)
     forbid_train_eval(converted)
     if inplace:

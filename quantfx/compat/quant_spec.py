@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 
+from quantfx.passes.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
 from quantfx.passes.spec import RANGES, MakeObserver, ObserverName, QuantSpec
 
 # Quantized tensors' own dtypes, and what they are stored as.
@@ -31,6 +32,7 @@ def quant_spec(source: Any, observer: ObserverName | MakeObserver = "min_max") -
     if not isinstance(dtype, torch.dtype) or dtype not in RANGES:
         return None
     low, high = RANGES[dtype]
+    eps: Any = getattr(source, "eps", None)
     qscheme = getattr(source, "qscheme", None)
     per_channel = qscheme in _PER_CHANNEL
     return QuantSpec(
@@ -40,6 +42,7 @@ def quant_spec(source: Any, observer: ObserverName | MakeObserver = "min_max") -
         symmetric=qscheme in _SYMMETRIC,
         axis=int(_or(getattr(source, "ch_axis", None), 0)) if per_channel else None,
         observer=observer,
+        eps=TORCH_AO_FLOOR if eps is None else max(float(eps), SCALE_FLOOR),
         dynamic=bool(getattr(source, "is_dynamic", False)) and not per_channel,
     )
 

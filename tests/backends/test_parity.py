@@ -109,7 +109,9 @@ def check_edges_and_counts(make: Callable[[], nn.Module], inputs: tuple[Tensor, 
 
 def our_linears(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> GraphModule:
     modes = load("linear_modes").without("linear_weight_only")
-    backend = x86(patterns=load("pt2e") | modes, weight_observer="min_max").with_config(mode)
+    backend = x86(
+        patterns=load("pt2e") | modes, observer="histogram", weight_observer="min_max"
+    ).with_config(mode)
     return backend.convert(backend.prepare(captured(model, inputs)))
 
 

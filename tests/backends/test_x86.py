@@ -41,7 +41,11 @@ def test_specs_follow_the_target() -> None:
     plain = x86().recipe
     assert str(plain.spec("act")) == "u8[0,255] affine"
     assert str(plain.spec("conv_weight")) == "s8[-128,127] symmetric per-channel(0)"
-    assert spec(plain, "act").eps == spec(plain, "conv_weight").eps == 2**-12
+    floors = {each.eps for _, each in plain.specs if isinstance(each, QuantSpec)}
+    assert floors == {2**-126}
+    torchao = x86(observer="histogram", weight_observer="min_max").recipe
+    asked = ("act", "dynamic_act", "conv_weight", "linear_weight")
+    assert {spec(torchao, name).eps for name in asked} == {2**-12}
     old = backends.get("x86", target="avx2").recipe
     assert spec(old, "conv_weight").pair_bound == "blocks"
     assert spec(old, "linear_weight").pair_bound == "adjacent"

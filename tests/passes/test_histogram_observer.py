@@ -17,12 +17,13 @@ from quantfx.passes.spec import QuantSpec
 from tests.passes.distributions import KINDS, batches
 
 U8 = QuantSpec(torch.uint8, 0, 255)
+# With torch.ao's floor, which decides where nothing but zeros was seen.
 SPECS = [
-    U8,
-    QuantSpec(torch.uint8, 0, 127),  # reduce_range
-    QuantSpec(torch.int8, -128, 127, symmetric=True),
-    QuantSpec(torch.uint8, 0, 255, symmetric=True),
-    QuantSpec(torch.int8, -127, 127, symmetric=True),
+    QuantSpec(torch.uint8, 0, 255, eps=2**-12),
+    QuantSpec(torch.uint8, 0, 127, eps=2**-12),  # reduce_range
+    QuantSpec(torch.int8, -128, 127, symmetric=True, eps=2**-12),
+    QuantSpec(torch.uint8, 0, 255, symmetric=True, eps=2**-12),
+    QuantSpec(torch.int8, -127, 127, symmetric=True, eps=2**-12),
 ]
 
 

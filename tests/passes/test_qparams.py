@@ -14,6 +14,7 @@ from torch.ao.quantization import observer as torch_ao
 
 from quantfx.passes.errors import SpecError
 from quantfx.passes.qparams import pair_bounded_scale, qparams_from_range, saturates
+from quantfx.passes.scale_floor import SCALE_FLOOR
 from quantfx.passes.spec import PairBound, QuantSpec
 
 # dtype, quant_min, quant_max, symmetric
@@ -83,13 +84,67 @@ def test_per_channel_equals_torch_ao(
 def test_per_tensor_equals_torch_ao(
     dtype: torch.dtype, quant_min: int, quant_max: int, symmetric: bool
 ) -> None:
-    spec = QuantSpec(dtype, quant_min, quant_max, symmetric)
+    spec = QuantSpec(dtype, quant_min, quant_max, symmetric, eps=2**-12)
     for low, high in zip(*random_bounds(50), strict=True):
         scale, zero_point = torch_ao_qparams(low, high, spec)
         ours = qparams_from_range(low, high, spec)
         assert ours.scale.shape == ours.zero_point.shape == ()
         assert ours.scale == scale
         assert ours.zero_point == zero_point
+
+
+@pytest.mark.parametrize(("dtype", "quant_min", "quant_max", "symmetric"), RANGES)
+def test_without_a_floor_it_equals_torch_ao_down_to_the_smallest_scale(
+    dtype: torch.dtype, quant_min: int, quant_max: int, symmetric: bool
+) -> None:
+    spec = QuantSpec(dtype, quant_min, quant_max, symmetric)
+    for low, high in zip(*random_bounds(50), strict=True):
+        if low == high == 0:
+            continue
+        ours = qparams_from_range(low * 2**-100, high * 2**-100, spec)
+        scale, zero_point = torch_ao_qparams(low * 2**-100, high * 2**-100, spec)
+        assert ours.scale == scale
+        assert ours.scale >= SCALE_FLOOR
+        assert ours.zero_point == zero_point
+
+
+def test_a_tensor_of_zeros_alone_gets_a_range_that_holds_what_may_come() -> None:
+    nothing = torch.tensor(0.0)
+    for spec in (QuantSpec(torch.uint8, 0, 255), QuantSpec(torch.int8, -128, 127, symmetric=True)):
+        scale, zero_point = qparams_from_range(nothing, nothing, spec).scale, 0
+        zero_point = int(qparams_from_range(nothing, nothing, spec).zero_point)
+        assert (spec.quant_min - zero_point) * scale <= -7.9
+        assert (spec.quant_max - zero_point) * scale >= 7.9
+    floor = QuantSpec(torch.uint8, 0, 255, eps=2**-12)
+    assert qparams_from_range(nothing, nothing, floor).scale == 2**-12
+
+
+def test_a_channel_of_zeros_gets_the_scale_of_the_largest() -> None:
+    spec = QuantSpec(torch.int8, -128, 127, True, 0, "min_max")
+    high = torch.tensor([1e-3, 0.0, 1e-5])
+    scale = qparams_from_range(-high, high, spec).scale
+    assert scale[1] == scale[0]
+    assert scale[2] < scale[0] / 90
+    nothing = torch.zeros(2)
+    assert torch.equal(
+        qparams_from_range(nothing, nothing, spec).scale, torch.full((2,), 1 / 127.5)
+    )
+
+
+@pytest.mark.parametrize("largest", [1e38, 3e38, torch.finfo(torch.float32).max])
+@pytest.mark.parametrize(("dtype", "quant_min", "quant_max", "symmetric"), RANGES)
+def test_no_integer_stands_for_infinity(
+    dtype: torch.dtype, quant_min: int, quant_max: int, symmetric: bool, largest: float
+) -> None:
+    spec = QuantSpec(dtype, quant_min, quant_max, symmetric)
+    for low, high in ((-largest, largest), (0.0, largest), (-largest, 0.0)):
+        found = qparams_from_range(torch.tensor(low), torch.tensor(high), spec)
+        ends = torch.tensor([quant_min, quant_max]) - found.zero_point
+        values = ends * found.scale
+        assert torch.isfinite(values).all()
+        if not symmetric:  # whose range is as wide on the side that holds nothing
+            assert values[0] <= low * 0.98
+        assert values[1] >= high * 0.98
 
 
 def test_zero_is_always_a_level() -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -70,8 +72,36 @@ def test_the_pair_bound_holds(pairing: PairBound) -> None:
     assert bool(saturates(quantize(weight, scales(weight)).to(torch.int8), 255, pairing).any())
 
 
-def test_zero_channels_keep_the_smallest_scale() -> None:
-    torch.testing.assert_close(scales(torch.zeros(2, 4)), torch.full((2,), 2.0**-12))
+def test_zero_channels_get_the_scale_of_the_largest() -> None:
+    weight = torch.randn(3, 4)
+    weight[1] = 0
+    found = scales(weight)
+    assert found[1] == weight.abs().max() / 127.5
+    assert torch.equal(scales(torch.zeros(2, 4)), torch.full((2,), 1 / 127.5))
+
+
+def test_zero_channels_keep_a_floor_that_was_asked_for() -> None:
+    observer = WeightObserver(replace(spec(), eps=2**-12))
+    observer(torch.zeros(2, 4))
+    assert torch.equal(observer.calculate_qparams().scale, torch.full((2,), 2.0**-12))
+
+
+@pytest.mark.parametrize("pair_bound", ["none", "adjacent"])
+@pytest.mark.parametrize("exponent", [-110, -60, -20, 40, 120])
+def test_the_search_finds_the_same_whatever_the_size(exponent: int, pair_bound: PairBound) -> None:
+    weight = torch.randn(8, 32, generator=torch.Generator().manual_seed(0))
+    size = 2.0**exponent
+    assert torch.equal(scales(weight * size, pair_bound), scales(weight, pair_bound) * size)
+
+
+@pytest.mark.parametrize("pair_bound", ["none", "blocks"])
+def test_scales_of_the_largest_and_smallest_floats_are_numbers(pair_bound: PairBound) -> None:
+    sizes = torch.tensor([3.3e38, 1e-38, 1e-45, 1.0])
+    weight = torch.ones(4, 8) * sizes[:, None]
+    found = scales(weight, pair_bound)
+    assert torch.isfinite(found).all()
+    assert (found >= 2**-126).all()
+    assert torch.isfinite(quantize(weight, found) * found[:, None]).all()
 
 
 def test_bad_specs_and_tensors_are_refused() -> None:
