@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ def first_sizes(
     known = sizes_of(symbolic)
     if len(known.values) != len(leaves):
         return fixed
-    known = with_one(symbolic, known, export, args, kwargs)
+    known = with_one(symbolic, known, partial(_example_first, graph, export, leaves), args, kwargs)
     free = {name: bounds for name, bounds in known.ranges.items() if name not in used}
     values = [_settled(leaf, size, free) for leaf, size in zip(leaves, known.values, strict=True)]
     conditions = tuple(each for each in known.conditions if size_names(each) <= set(free))
@@ -251,6 +252,20 @@ def _exported(
         return None
 
 
+def _example_first(
+    graph: GraphModule,
+    export: Export,
+    leaves: tuple[object, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    shapes: Any = None,
+) -> GraphModule:
+    """Export, but for the example itself, whose ``graph`` there is."""
+    inputs = [leaf for _, leaf in input_leaves(graph, args, kwargs)]
+    same = all(one is other for one, other in zip(inputs, leaves, strict=True))
+    return graph if same and shapes is None else export(args, kwargs, shapes)
+
+
 def _not_one(leaf: object) -> object:
     """Two rows where there is one, which torch holds to be special."""
     if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == 1:
@@ -262,7 +277,7 @@ def _one(leaf: object, known: object, names: set[str]) -> object:
     """The first of each dimension whose size is one of these names."""
     if isinstance(leaf, Tensor) and isinstance(known, Tensor):
         for place, size in enumerate(known.shape):
-            if str(size) in names:
+            if str(size) in names and leaf.shape[place] != 1:
                 leaf = leaf.narrow(place, 0, 1)
     return leaf
 

@@ -48,8 +48,15 @@ def layouts(x: Tensor) -> list[Tensor]:
     return [x, wide, *last]
 
 
-@pytest.mark.parametrize("wrapper", ["python", pytest.param("cpp", marks=pytest.mark.sweep)])
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(
+    ("kind", "wrapper"),
+    [("2d", "python"), ("1d", "python"), ("middle", "python")]
+    + [
+        pytest.param(kind, wrapper, marks=pytest.mark.sweep)
+        for kind in SHAPES
+        for wrapper in ("python", "cpp")
+    ],
+)
 def test_sizes_that_were_not_captured(kind: str, wrapper: str) -> None:
     torch.manual_seed(0)
     model = Net(kind).eval()

@@ -122,7 +122,7 @@ def test_values_below_the_floor_are_named() -> None:
     """1e-38 is beside the smallest normal number: not even one step is left of it."""
     with pytest.warns(QuantfxWarning, match=r"of 2 tensor\(s\) do not fit their values: fc"):
         result = quantize(Layer(), X * 1e-38)
-    of_input, of_weight = result.report.scales
+    of_input, of_weight = sorted(result.report.scales, key=lambda each: each.site)
     assert of_input.site == "fc (linear).input"
     text = "the floor under its scale is 1.18e-38, so values below 5.88e-39 become zero"
     assert text in of_input.reason
