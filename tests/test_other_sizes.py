@@ -1,4 +1,4 @@
-"""Every way to call a result equals the q/dq graph at sizes and in layouts not captured with."""
+"""At sizes and in layouts not captured with, every way to call a result is right, or refuses."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from torch.export import Dim
 import quantfx
 from quantfx.backends import inductor
 from quantfx.backends.torch_internals import inductor_settings
+from quantfx.passes.errors import InputError
 from tests.random_graphs import RandomNet
+from tests.sized_graphs import CHANNELS, SizedNet
 
-CI = (3, 12, 41)
+CI = (3, 41)
+CI_SIZED = range(12)
 SWEEP = range(120)
 EXAMPLE = 4
 SIZES = (4, 1, 2, 7)
 DECIBELS = 30
+LENGTHS = (6, 5, 1)
 
 
 def ways(result: quantfx.Result, wrapper: Any, whole: bool) -> dict[str, Callable[..., Any]]:
@@ -57,6 +61,42 @@ def ratio(ours: Tensor, reference: Tensor) -> float:
     noise = (ours - reference).double().pow(2).sum()
     signal = reference.double().pow(2).sum()
     return float(10 * torch.log10(signal.clamp_min(1e-20) / noise.clamp_min(1e-24)))
+
+
+def is_right_or_refused(seed: int, free: int) -> None:
+    """Compare a random network with what is made of it, captured with so many free dimensions."""
+    net = SizedNet(seed)
+    example = torch.randn(EXAMPLE, LENGTHS[0], CHANNELS)
+    shapes = (dict.fromkeys(range(free), Dim.AUTO),) if free else None
+    captured = quantfx.capture(net, (example,), dynamic_shapes=shapes)
+    result = quantfx.quantize(
+        net, (example,), calibration=[example], dynamic_shapes=shapes, progress=False
+    )
+    for rows in SIZES:
+        for length in LENGTHS:
+            given = torch.randn(rows, length, CHANNELS)
+            try:
+                found = captured(given)
+            except InputError:
+                assert given.shape != example.shape
+                for run in (result.quantized, result.module):
+                    with pytest.raises(InputError):
+                        run(given)
+            else:
+                torch.testing.assert_close(found, net(given), atol=1e-5, rtol=1e-5)
+                assert ratio(result.module(given), result.quantized(given)) > DECIBELS
+
+
+@pytest.mark.parametrize("seed", CI_SIZED)
+def test_random_graphs_that_know_sizes(seed: int) -> None:
+    is_right_or_refused(seed, seed % 3)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("free", range(3))
+@pytest.mark.parametrize("seed", SWEEP)
+def test_all_random_graphs_that_know_sizes(seed: int, free: int) -> None:
+    is_right_or_refused(seed, free)
 
 
 @pytest.mark.parametrize("seed", CI)
