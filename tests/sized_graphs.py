@@ -25,7 +25,7 @@ STEPS: dict[str, Callable[[Tensor], Tensor]] = {
     "rows in a view": lambda x: x.view(x.size(0), -1, 2).relu().view(x.size(0), -1, CHANNELS),
     "all in a view": lambda x: x.reshape(-1, CHANNELS).sin().reshape(*x.shape),
     "rows folded": lambda x: x.reshape(1, -1, CHANNELS).cos().reshape(x.shape),
-    "rows flattened": lambda x: x.flatten(0, 1).softmax(0).unflatten(0, (-1, x.size(1))),
+    "rows flattened": lambda x: torch.unflatten(x.flatten(0, 1).softmax(0), 0, (-1, x.size(1))),
     "rows split": lambda x: torch.cat([x[: x.size(0) // 2] + 1, x[x.size(0) // 2 :]]),
     "rows as a factor": lambda x: x / x.size(0),
     "rows numbered": lambda x: x + torch.arange(x.size(0))[:, None, None],

@@ -20,6 +20,7 @@ from quantfx.backends import targets
 from quantfx.backends.inductor import CompiledModule
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.resnet import resnet18
+from tests import unchecked
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net
 
@@ -28,7 +29,7 @@ SMALL_RESNET = ((1, 1), 16, 10)
 
 
 def quantize(model: nn.Module, x: torch.Tensor, **options: object) -> quantfx.Result:
-    return quantfx.quantize(model, (x,), calibration=[x], progress=False, **options)  # type: ignore[arg-type]
+    return unchecked.quantize(model, (x,), calibration=[x], progress=False, **options)  # type: ignore[arg-type]
 
 
 def test_a_generated_cpp_wrapper_computes_the_same() -> None:
@@ -112,7 +113,7 @@ def test_control_flow_runs_its_kernels() -> None:
 
     torch.manual_seed(0)
     x = torch.rand(4, 8)
-    result = quantfx.quantize(Branch().eval(), (x,), calibration=[x, -x], progress=False)
+    result = unchecked.quantize(Branch().eval(), (x,), calibration=[x, -x], progress=False)
     assert result.report.planned == result.report.lowered == 2
     for given in (x, -x):
         with torch.no_grad():
@@ -138,7 +139,7 @@ def test_new_shapes_compile_and_calls_cost_no_settings() -> None:
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     batch = torch.export.Dim("batch", min=1, max=64)
     model = nn.Linear(8, 8).eval()
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         model, (x,), calibration=[x], dynamic_shapes=({0: batch},), progress=False
     )
     compiled = result.compile()
@@ -175,7 +176,9 @@ def test_a_linear_of_a_constant_is_computed_once(mode: str) -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return (self.query(self.learned) @ self.key(x).transpose(1, 2)).softmax(-1)
 
-    result = quantfx.quantize(Queries().eval(), (x,), calibration=[x], config=mode, progress=False)
+    result = unchecked.quantize(
+        Queries().eval(), (x,), calibration=[x], config=mode, progress=False
+    )
     compiled = result.compile()
     assert result.report.compiled == result.report.planned == 2
     if mode != "dynamic":
@@ -192,7 +195,7 @@ def test_conversions_of_the_model_do_not_stop_autocast(mode: str) -> None:
     model = Net(
         lambda f, g, x: g(f(x).float().softmax(-1)), nn.Linear(8, 8), nn.Linear(8, 8)
     ).eval()
-    result = quantfx.quantize(model, (x,), calibration=[x], config=mode, progress=False)
+    result = unchecked.quantize(model, (x,), calibration=[x], config=mode, progress=False)
     mixed = result.compile(autocast=torch.bfloat16)(x)
     torch.testing.assert_close(mixed.float(), result.quantized(x), rtol=0.05, atol=0.02)
 

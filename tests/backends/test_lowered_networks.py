@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-import quantfx
 from quantfx.tools import photographs
 from quantfx.tools.bert import BertConfig, bert, bert_inputs
 from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
 from quantfx.tools.mobilenet_v2 import mobilenet_v2
 from quantfx.tools.resnet import resnet50
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.models.small import cat_pool_net, residual_block
 
 IMAGE = torch.randn(1, 3, 224, 224, generator=torch.Generator().manual_seed(0))
@@ -25,7 +25,7 @@ SMALL = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 def compared(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> Counter[str]:
     """Check every site of ``model``; return how often each kernel was called."""
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         model.eval(), inputs, calibration=[inputs], config=mode, progress=False
     )
     assert result.report.planned == result.report.lowered

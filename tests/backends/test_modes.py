@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import quantfx
 from quantfx import Config, backends
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.schema import is_aten_call
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.models.small import mlp
 
 X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -44,7 +44,7 @@ def noise(quantized: Tensor, exact: Tensor) -> float:
 
 def test_static_dynamic_fp16_and_weight_only_in_one_graph() -> None:
     model = seeded(Mixed)
-    result = quantfx.quantize(model, (X,), calibration=[X], config=MIXED, progress=False)
+    result = unchecked.quantize(model, (X,), calibration=[X], config=MIXED, progress=False)
     calls = Counter(
         str(node.target).removeprefix("quantized_decomposed.")
         for node in result.quantized.graph.nodes
@@ -67,14 +67,14 @@ def test_static_dynamic_fp16_and_weight_only_in_one_graph() -> None:
 @pytest.mark.parametrize("mode", ["dynamic", "fp16", "weight-only"])
 def test_modes_that_need_no_calibration(mode: str) -> None:
     model, x = mlp(), torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-    result = quantfx.quantize(model, (x,), config=mode)
+    result = unchecked.quantize(model, (x,), config=mode)
     with torch.no_grad():
         assert noise(result.quantized(x), model(x)) > 30
 
 
 def test_static_quantization_says_that_it_needs_data() -> None:
     with pytest.raises(CalibrationError, match=r"linear"):
-        quantfx.quantize(mlp(), (torch.randn(4, 8),))
+        unchecked.quantize(mlp(), (torch.randn(4, 8),))
 
 
 def test_dynamic_weights_are_pair_bounded_where_sums_saturate() -> None:

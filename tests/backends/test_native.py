@@ -27,6 +27,7 @@ from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.native_examples import NATIVE_EXAMPLES
 from quantfx.tools.seeded import seeded
 from quantfx.tools.template_examples import EXAMPLES, Call
+from tests import unchecked
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 IMAGES = torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(1))
@@ -56,7 +57,7 @@ def conv_net() -> nn.Module:
 def quantize(model: nn.Module, *inputs: Any, **options: Any) -> quantfx.Result:
     target = options.pop("target", "host")
     backend = backends.get("native", target=target, **options)
-    return quantfx.quantize(model, inputs, calibration=[inputs], backend=backend, progress=False)
+    return unchecked.quantize(model, inputs, calibration=[inputs], backend=backend, progress=False)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -65,7 +66,7 @@ def test_one_graph_of_each_group(group: str, graph_snapshot: SnapshotAssertion) 
     backend = backends.get("native", config=example.config, weight_observer="min_max")
     template = backend.recipe.patterns[GROUPS[group]]
     assert template.group == group
-    graph = quantfx.capture(example.model(), example.inputs())
+    graph = unchecked.capture(example.model(), example.inputs())
     prepared = backend.prepare(graph)
     quantfx.calibrate(prepared, [example.inputs()], progress=False)
     assert backend.convert(prepared) == graph_snapshot
@@ -75,7 +76,7 @@ def test_sizes_are_not_observed() -> None:
     model = Call(lambda x: x.reshape(x.shape[0], 2, -1) * x.size(0)).eval()
     backend = backends.get("native", target="host")
     free = ({0: torch.export.Dim.DYNAMIC},)
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         *(model, (X,)), calibration=[X], backend=backend, dynamic_shapes=(free,), progress=False
     )
     assert result.report.sites[0].kind == "reshape"
@@ -92,7 +93,7 @@ def test_compiling_is_refused_with_the_way_out() -> None:
 def test_a_batch_may_be_free() -> None:
     model = seeded(conv_net)
     backend = backends.get("native", target="host")
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         *(model, (IMAGES,)),
         calibration=[IMAGES],
         backend=backend,
@@ -138,7 +139,7 @@ def test_torch_says_once_that_quantized_tensors_go_away_and_not_to_our_users() -
         "import warnings, torch, quantfx\n"
         "warnings.simplefilter('error')\n"
         "x = torch.randn(4, 8)\n"
-        "r = quantfx.quantize(torch.nn.Linear(8, 4).eval(), (x,), calibration=[x], "
+        "r = unchecked.quantize(torch.nn.Linear(8, 4).eval(), (x,), calibration=[x], "
         "backend='native', progress=False)\n"
         "r.module(x)\n"
     )
@@ -180,7 +181,7 @@ def test_a_config_changes_results_as_it_does_inputs() -> None:
     model = seeded(conv_net)
     config = Config().activations(observer="min_max")
     backend = backends.get("native", config=config)
-    prepared = backend.prepare(quantfx.capture(model, (IMAGES,)))
+    prepared = backend.prepare(unchecked.capture(model, (IMAGES,)))
     kinds = {type(each).__name__ for name, each in prepared.named_children() if "post" in name}
     assert kinds == {"MinMaxObserver", "WeightObserver"}
     kept = quantize(model, IMAGES, config=Config().type(nn.Hardswish, None))
@@ -254,7 +255,7 @@ def test_a_third_party_family_comes_first() -> None:
     backend = backends.get("native", target="host")
     fewer = replace(backend, kernels=backend.kernels[:-1])
     with pytest.raises(quantfx.QuantfxError, match="no kernel family of the backend has"):
-        quantfx.quantize(
+        unchecked.quantize(
             nn.Sequential(nn.Linear(8, 8), nn.Hardswish()).eval(),
             (X,),
             calibration=[X],

@@ -16,6 +16,7 @@ from quantfx import backends
 from quantfx.passes.config import Config
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.backends.fx_graph_mode import engine
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
@@ -37,7 +38,7 @@ class Model(nn.Module):
 
 def quantize(model: nn.Module, *inputs: Tensor, **options: Any) -> quantfx.Result:
     backend = backends.get("native", target="host", **options)
-    return quantfx.quantize(
+    return unchecked.quantize(
         *(model, inputs),
         calibration=[inputs],
         backend=backend,
@@ -80,7 +81,7 @@ def test_a_stored_tensor_says_only_a_part_of_the_range(function: Callable[..., A
 def test_operators_that_share_work_in_branches(branch: Callable[[Tensor], Tensor]) -> None:
     model = Model(lambda s, x: torch.cond(x.sum() > -1e9, branch, lambda h: -h, (x,)))
     backend = backends.get("native", target="host")
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         model, (X,), calibration=[X], backend=backend, progress=False, strict=False
     )
     with torch.no_grad():

@@ -25,6 +25,7 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 import quantfx
 from quantfx import backends
 from quantfx.backends.quantized_tensors import per_tensor
+from tests import unchecked
 from tests.backends.fx_graph_mode import engine
 
 SMALL = 0.05  # of the largest value: what int8 may cost
@@ -49,7 +50,7 @@ def by_fx(
 
 def by_quantfx(model: nn.Module, x: Any, strict: bool = True, **options: Any) -> Any:
     backend = backends.get("native", target="host", **options)
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         *(model, (x,)), calibration=[x], backend=backend, progress=False, strict=strict
     )
     with torch.no_grad():
@@ -103,7 +104,7 @@ def test_bags_are_not_summed_up_whatever_their_mode(mode: str) -> None:
     mapping = QConfigMapping().set_global(float_qparams_weight_only_qconfig)
     assert error(by_fx(model, x, mapping), expected) > 1
     backend = backends.get("native", config="weight-only")
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         *(model, (x,)), calibration=[(x,)], backend=backend, progress=False, strict=False
     )
     (skipped,) = (row for row in result.report.skipped if "embedding_bag" in row.op)

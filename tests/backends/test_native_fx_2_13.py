@@ -15,6 +15,7 @@ from quantfx.backends.native_rows import NativeRow, Outcome
 from quantfx.backends.targets import host
 from quantfx.passes.qdq import quantizes, tensor_qparams
 from quantfx.passes.spec import QuantSpec
+from tests import unchecked
 from tests.backends.fx_graph_mode import ENGINE, engine, fx_outputs, qconfig_of
 from tests.backends.native_models import model_of
 from tests.backends.test_native_rows_2_13 import NATIVE_ROWS, label
@@ -49,7 +50,7 @@ def ours(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> qua
         observer="min_max",
         weight_observer="min_max",
     ).with_specs(rnn_weight=ONE_SCALE)
-    return quantfx.quantize(
+    return unchecked.quantize(
         *(model, inputs),
         calibration=[inputs],
         backend=backend,

@@ -18,6 +18,7 @@ from quantfx.backends.native_rows import NativeRow, Outcome, variant
 from quantfx.passes.annotation import Annotation, annotation_of
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.errors import CaptureError
+from tests import unchecked
 from tests.backends.native_models import model_of
 
 NATIVE, LEGACY = variant("native"), variant("legacy")
@@ -44,7 +45,7 @@ def quantized(row: NativeRow, outcome: Outcome, name: str = "native") -> tuple[A
     config = outcome.mode or "static"
     backend = backends.get("native", target="host", variant=name, config=config)
     strict = outcome.template is not None
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         *(model, inputs),
         calibration=[inputs],
         backend=backend,
@@ -125,7 +126,7 @@ def test_embeddings_in_training_cannot_be_captured() -> None:
     qconfig: Any = default_embedding_qat_qconfig
     table: Any = nnqat.Embedding(20, 8, qconfig=qconfig)
     with pytest.raises(CaptureError, match="torch.export rejects"):
-        quantfx.capture(table.eval(), (torch.randint(0, 20, (4, 3)),))
+        unchecked.capture(table.eval(), (torch.randint(0, 20, (4, 3)),))
 
 
 def test_counts() -> None:

@@ -19,7 +19,6 @@ from quantfx.backends.x86 import x86
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.capture import capture
 from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.loader import load
 from quantfx.patterns.schema import arguments, is_aten_call, overload
@@ -37,6 +36,7 @@ from tests.torchao_reference import (
     converted_counts,
     edge_keys,
 )
+from tests.unchecked import capture
 
 BACKEND = x86(patterns=load("pt2e"), observer="histogram", weight_observer="min_max")
 Case = tuple[Callable[[], nn.Module], tuple[Tensor, ...]]

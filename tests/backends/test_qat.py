@@ -12,7 +12,6 @@ from quantfx.backends import targets
 from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
 from quantfx.passes.annotation import annotation_of
-from quantfx.passes.capture import capture
 from quantfx.passes.config import Config
 from quantfx.passes.errors import ConfigError, ContractError, PipelineError, SpecError
 from quantfx.passes.qat_module import QatModule
@@ -24,6 +23,7 @@ from quantfx.tools.resnet import resnet18
 from quantfx.tools.seeded import seeded
 from tests.models.normed import NORMED, image, norm1d, norm2d, normed
 from tests.models.small import residual_block
+from tests.unchecked import capture
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(4, 3, 32, 32, generator=GENERATOR)

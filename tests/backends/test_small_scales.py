@@ -15,6 +15,7 @@ import quantfx
 from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.patterns.errors import QuantfxWarning
+from tests import unchecked
 
 SIZES = [1e-3, 1e-8, 1e-20, 1e-30]
 
@@ -72,7 +73,7 @@ def quantized(model: nn.Module, x: Tensor, backend: Backend, config: str = "stat
     with warnings.catch_warnings():
         warnings.simplefilter("error", QuantfxWarning)  # nothing of it falls below
         calibration = [x] if config == "static" else None
-        return quantfx.quantize(
+        return unchecked.quantize(
             model, (x,), calibration=calibration, backend=backend, config=config, progress=False
         )
 
@@ -189,7 +190,7 @@ def test_smoothing_follows(size: float) -> None:
 @pytest.mark.parametrize("size", [1e-3, 1e-8, 1e-30])
 def test_training_rounds_small_values_as_well(size: float, learn_scales: bool) -> None:
     model, x = made(Mlp), rows() * size
-    trained = quantfx.prepare_qat(
+    trained = unchecked.prepare_qat(
         copy.deepcopy(model), (x,), calibration=[x], learn_scales=learn_scales, progress=False
     )
     output = trained(x)
@@ -211,5 +212,5 @@ def test_what_torchao_does_is_what_it_does_here() -> None:
     with pytest.warns(
         QuantfxWarning, match=r"first .*input: the floor under its scale is 0\.000244"
     ):
-        result = quantfx.quantize(model, (x,), calibration=[x], backend=backend, progress=False)
+        result = unchecked.quantize(model, (x,), calibration=[x], backend=backend, progress=False)
     assert not result.quantized(x).any()

@@ -38,6 +38,7 @@ from quantfx.tools.bert import BertConfig, EncoderLayer
 from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.resnet import resnet18
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.models.small import cat_pool_net
 
 pytestmark = pytest.mark.skipif(
@@ -95,7 +96,7 @@ def _counters_as_they_were() -> Iterator[None]:
 
 def quantized(case: Case, **options: Any) -> GraphModule:
     backend = backends.get("xpu", **options)
-    prepared = backend.prepare(quantfx.capture(case.make(), case.inputs))
+    prepared = backend.prepare(unchecked.capture(case.make(), case.inputs))
     quantfx.calibrate(prepared, [case.inputs], progress=False)
     return backend.convert(prepared)
 

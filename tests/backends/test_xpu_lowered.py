@@ -13,12 +13,12 @@ import torch
 from syrupy.assertion import SnapshotAssertion
 from torch.fx import GraphModule
 
-import quantfx
 from quantfx import backends
 from quantfx.backends.fuse_sums import FuseSums
 from quantfx.backends.onednn_ops import KERNEL_NAMES, QCONV, QLINEAR
 from quantfx.passes.base import Context
 from quantfx.patterns.schema import is_aten_call, overload
+from tests import unchecked
 from tests.backends.test_xpu_freezing import CASES, Case, quantized, retraced
 from tests.models.small import cat_pool_net
 
@@ -57,7 +57,7 @@ def test_every_planned_site_is_a_kernel_call_on_fake_xpu_tensors(
 
 @pytest.mark.parametrize("backend", ["x86", "xpu"])
 def test_the_lowered_graph_is_drawn(backend: str, graph_snapshot: SnapshotAssertion) -> None:
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         cat_pool_net(),
         (IMAGE,),
         calibration=[IMAGE],

@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 import quantfx
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.graphs import Site, all_graphs
+from tests import unchecked
 from tests.export_cases import CASES as EXPORT_CASES
 from tests.export_cases import Net
 from tests.foreign_operators import Experts
@@ -97,7 +98,7 @@ MORE: dict[str, Make] = {
 
 
 def quantize(model: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> quantfx.Result:
-    return quantfx.quantize(
+    return unchecked.quantize(
         model.eval(), inputs, calibration=[inputs], strict=False, progress=False, **options
     )
 
@@ -146,7 +147,7 @@ def check(result: quantfx.Result, captured: GraphModule) -> None:
 @pytest.mark.parametrize("name", MORE)
 def test_calls_that_are_not_of_torch_and_control_flow(name: str) -> None:
     model, inputs, options = MORE[name]()
-    check(quantize(model, inputs, **options), quantfx.capture(model.eval(), inputs, **options))
+    check(quantize(model, inputs, **options), unchecked.capture(model.eval(), inputs, **options))
 
 
 @pytest.mark.parametrize("name", EXPORT_CASES)
@@ -154,14 +155,14 @@ def test_calls_that_are_not_of_torch_and_control_flow(name: str) -> None:
 def test_every_call_stands_in_one_list(name: str, backend: str) -> None:
     case = EXPORT_CASES[name]
     model, kwargs = case.make().eval(), dict(case.kwargs)
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         model,
         case.inputs,
         example_kwargs=kwargs,
         backend=backend,
         strict=False,
     )
-    check(result, quantfx.capture(model, case.inputs, kwargs))
+    check(result, unchecked.capture(model, case.inputs, kwargs))
 
 
 def test_names_of_what_no_template_mentions() -> None:

@@ -15,7 +15,6 @@ from quantfx import Config
 from quantfx.backends.x86 import x86
 from quantfx.passes.annotation import Annotation, annotation_of
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.contract import skipped, uncovered
 from quantfx.passes.derived_observer import Derived
 from quantfx.passes.errors import ConfigError, ShareConflict
@@ -28,6 +27,7 @@ from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.seeded import seeded
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
+from tests.unchecked import capture
 
 VOCABULARY = Path(__file__).parents[2] / "patterns" / "vocabulary.toml"
 ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))

@@ -14,12 +14,12 @@ from torch.fx import GraphModule
 
 from quantfx.passes.base import Pass
 from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.capture import capture
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.pass_record import records_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.patterns.schema import argument_value
 from tests.export_cases import CASES, IMAGE, Net
+from tests.unchecked import capture
 
 NOTHING = Pipeline(())
 

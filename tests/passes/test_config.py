@@ -11,10 +11,10 @@ from torch import nn
 
 from quantfx import Config
 from quantfx.backends.x86 import x86
-from quantfx.passes.capture import capture
 from quantfx.passes.errors import ConfigError
 from quantfx.passes.verify import fingerprint
 from tests.models.small import mlp
+from tests.unchecked import capture
 
 FULL = (
     Config("dynamic")

@@ -6,12 +6,12 @@ from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.contract import planned_matches, require_converted, skipped, uncovered
 from quantfx.passes.errors import ContractError
 from quantfx.passes.qdq import dequantizes
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
+from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

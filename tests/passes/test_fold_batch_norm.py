@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from quantfx.passes.capture import capture
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.pipeline import Pipeline
 from quantfx.patterns.schema import resolve_op
 from quantfx.tools.seeded import seeded
 from tests.export_cases import CASES, Net
+from tests.unchecked import capture
 
 FOLD = Pipeline((FoldBatchNorm(),))
 BATCH_NORM = resolve_op("aten.batch_norm.default")

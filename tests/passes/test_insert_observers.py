@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.observer import Observer
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.weight_observer import WeightObserver
 from tests.models.small import mlp
+from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

@@ -25,6 +25,7 @@ from quantfx.passes.pipeline import Pipeline
 from quantfx.patterns.errors import QuantfxWarning
 from quantfx.patterns.loader import load
 from quantfx.patterns.schema import overload
+from tests import unchecked
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp, residual_block
 
@@ -34,7 +35,7 @@ X86 = backends.get("x86", target="host")
 
 
 def qdq(model: nn.Module, x: torch.Tensor) -> GraphModule:
-    prepared = X86.prepare(quantfx.capture(model, (x,)))
+    prepared = X86.prepare(unchecked.capture(model, (x,)))
     quantfx.calibrate(prepared, [x], progress=False)
     return X86.convert(prepared)
 
@@ -92,7 +93,7 @@ def test_a_refused_site_has_its_reason_everywhere() -> None:
     with pytest.warns(QuantfxWarning, match="more than eight channels"):
         lowered = backend.lower(module, strict=False)
     torch.testing.assert_close(lowered(ROWS), module(ROWS), rtol=1e-5, atol=1e-6)
-    result = quantfx.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
+    result = unchecked.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
     missed, reached = result.report.sites
     assert (missed.kernel, missed.reason) == ("", "more than eight channels")
     assert (reached.kernel, reached.reason) == ("qlinear_pointwise", "")
@@ -136,7 +137,7 @@ def test_without_kernels_or_recipe_it_says_what_is_missing() -> None:
     with pytest.raises(PipelineError, match="backend 'x86' has no kernels to lower to"):
         replace(X86, kernels=()).lower(module)
     with pytest.raises(PipelineError, match="needs 'qdq'"):
-        X86.lower(quantfx.capture(mlp(), (ROWS,)))
+        X86.lower(unchecked.capture(mlp(), (ROWS,)))
     with pytest.raises(PipelineError, match="needs 'qdq'"):
         X86.lower(X86.lower(module))
 
@@ -168,10 +169,10 @@ def test_templates_from_elsewhere_may_use_other_names_and_more_operators(tmp_pat
     file = tmp_path / "foreign.toml"
     file.write_text(FOREIGN)
     backend = backends.get("x86", target="host", patterns=load(file))
-    result = quantfx.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
+    result = unchecked.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
     assert [site.kernel for site in result.report.sites] == ["qlinear_pointwise"] * 2
     torch.testing.assert_close(result.module(ROWS), result.quantized(ROWS), rtol=1e-5, atol=1e-6)
     turned = Net(lambda f, x: f(-x), nn.Conv2d(3, 4, 3)).eval()
-    result = quantfx.quantize(turned, (X,), calibration=[X], backend=backend, progress=False)
+    result = unchecked.quantize(turned, (X,), calibration=[X], backend=backend, progress=False)
     [site] = result.report.sites
     assert (site.kernel, site.reason) == ("", "conv2d.input reads neg")

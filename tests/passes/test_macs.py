@@ -13,12 +13,12 @@ from torch.export import Dim
 from torch.fx import Node
 from torch.utils.flop_counter import FlopCounterMode
 
-from quantfx.passes.capture import capture
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.macs import macs_of
 from tests.export_cases import CASES as EXPORT_CASES
 from tests.export_cases import Net
 from tests.foreign_operators import Experts
+from tests.unchecked import capture
 
 R = torch.randn
 

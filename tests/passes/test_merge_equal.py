@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import quantfx
 from quantfx import backends
 from quantfx.passes.graphs import Site
 from quantfx.passes.merge_equal import MergeEqual
+from tests import unchecked
 from tests.export_cases import Net
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
@@ -18,7 +18,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 def test_equal_kernel_calls_become_one() -> None:
     torch.manual_seed(0)
     model = Net(lambda f, x: f(x).sin() + f(x).cos(), nn.Linear(8, 8)).eval()
-    result = quantfx.quantize(model, (X,), calibration=[X], progress=False)
+    result = unchecked.quantize(model, (X,), calibration=[X], progress=False)
     lowered = result.backend.lower(result.quantized)
     calls = [str(node.target) for node in lowered.graph.nodes if "onednn" in str(node.target)]
     assert calls == ["onednn.qlinear_prepack.default", "onednn.qlinear_pointwise.default"]
@@ -31,7 +31,7 @@ def test_equal_kernel_calls_become_one() -> None:
 def test_random_operators_stay_apart() -> None:
     """Equal calls of a random operator have different values; only kernels and q/dq are merged."""
     model = Net(lambda f, x: f(x) + torch.rand_like(x) - torch.rand_like(x), nn.Linear(8, 8)).eval()
-    result = quantfx.quantize(model, (X,), calibration=[X], progress=False)
+    result = unchecked.quantize(model, (X,), calibration=[X], progress=False)
     assert len([n for n in result.module.graph.nodes if "rand_like" in str(n.target)]) == 2
 
 
@@ -70,7 +70,7 @@ def literals(f: nn.Module, x: Tensor) -> tuple[Tensor, ...]:
 def test_calls_on_different_values_stay_apart(make: Callable[[], nn.Module], mode: str) -> None:
     torch.manual_seed(0)
     x = X[:1]
-    result = quantfx.quantize(make().eval(), (x,), config=mode)
+    result = unchecked.quantize(make().eval(), (x,), config=mode)
     expected = result.quantized(x)
     for given, wanted in zip(result.module(x), expected, strict=True):
         torch.testing.assert_close(given, wanted, rtol=1e-4, atol=1e-5)
@@ -82,5 +82,5 @@ def test_linears_of_equal_random_operators_stay_apart() -> None:
     noisy = Net(
         lambda f, x: f(x + torch.randn_like(x)) - f(x + torch.randn_like(x)), nn.Linear(8, 8)
     )
-    result = quantfx.quantize(noisy.eval(), (X,), config="dynamic")
+    result = unchecked.quantize(noisy.eval(), (X,), config="dynamic")
     assert float(result.module(X).abs().max()) > 0.1

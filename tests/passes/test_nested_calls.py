@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.backends import targets
-from quantfx.passes.capture import capture
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.nested_calls import autocast_dtype, nested_calls
 from quantfx.patterns.errors import QuantfxError
+from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

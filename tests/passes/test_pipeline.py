@@ -11,7 +11,6 @@ from torch.fx import GraphModule
 from quantfx.backends.x86 import CONVERT, PREPARE, x86
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.capture import capture
 from quantfx.passes.errors import CalibrationError, PassError, PipelineError
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.instruments import CheckNumerics, DumpGraphs
@@ -20,6 +19,7 @@ from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.tidy import Tidy
 from quantfx.patterns.schema import resolve_op
 from tests.models.small import mlp
+from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

@@ -13,7 +13,6 @@ from torch.fx import GraphModule
 from quantfx.backends.x86 import PREPARE, x86
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.dot import to_dot
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.lift_dropout import LiftDropout
@@ -22,6 +21,7 @@ from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.place_dropout import PlaceDropout
 from quantfx.passes.qat_module import QatModule
 from quantfx.tools.seeded import seeded
+from tests.unchecked import capture
 
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
 

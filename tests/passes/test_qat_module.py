@@ -15,7 +15,6 @@ from torch.fx import Interpreter, Node
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.config import Config
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
 from quantfx.passes.fake_quantize import FakeQuantize
@@ -25,6 +24,7 @@ from quantfx.passes.qat_module import QatModule
 from quantfx.passes.qat_schedule import QatSchedule
 from quantfx.tools.seeded import seeded
 from tests.models.normed import norm2d, round_nothing
+from tests.unchecked import capture
 
 GENERATOR = torch.Generator().manual_seed(0)
 

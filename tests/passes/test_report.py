@@ -10,6 +10,7 @@ from torch import nn
 
 import quantfx
 from quantfx.passes.report import Report
+from tests import unchecked
 from tests.foreign_operators import Experts
 from tests.models.small import mlp
 
@@ -17,7 +18,7 @@ X = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
 
 
 def quantize(model: nn.Module, x: torch.Tensor) -> quantfx.Result:
-    return quantfx.quantize(model.eval(), (x,), calibration=[x], progress=False)
+    return unchecked.quantize(model.eval(), (x,), calibration=[x], progress=False)
 
 
 @pytest.fixture(scope="module")

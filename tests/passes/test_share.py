@@ -14,10 +14,10 @@ from torch.fx import GraphModule, Node
 from quantfx.backends.x86 import x86
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.graphs import all_graphs
 from quantfx.patterns.schema import argument_value
 from tests.export_cases import CASES, IMAGE, Net
+from tests.unchecked import capture
 
 
 def groups(module: GraphModule) -> dict[str, set[str]]:

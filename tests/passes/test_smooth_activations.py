@@ -12,7 +12,6 @@ from quantfx.backends import targets
 from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.channel_observer import ChannelObserver
 from quantfx.passes.contract import skipped
 from quantfx.passes.errors import PipelineError
@@ -25,6 +24,7 @@ from quantfx.passes.smooth_activations import MUL, SmoothActivations, smoothing_
 from quantfx.tools.metrics import sqnr_db
 from quantfx.tools.seeded import seeded
 from tests.export_cases import Net
+from tests.unchecked import capture
 
 SIZES = torch.tensor([0.02, 0.1, 1.0, 1.0, 1.0, 2.0, 3.0, 60.0])
 

@@ -17,7 +17,6 @@ from torch.fx import GraphModule
 from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.contract import require_converted
 from quantfx.passes.derived_observer import Derived
 from quantfx.passes.errors import ShareConflict, SpecError
@@ -32,6 +31,7 @@ from quantfx.passes.share import Share
 from quantfx.passes.spec import CastSpec, QuantSpec, SharedSpec, Spec
 from quantfx.passes.tidy import Tidy
 from tests.export_cases import Net
+from tests.unchecked import capture
 
 ACT = QuantSpec(torch.uint8, 0, 255, observer="min_max")
 WEIGHT = QuantSpec(torch.int8, -128, 127, symmetric=True, axis=0, observer="min_max")

@@ -12,11 +12,11 @@ from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.contract import planned_matches
 from quantfx.passes.graphs import attribute
 from quantfx.passes.qdq import dequantizes, quantizes
 from tests.models.small import cat_pool_net, mlp, residual_block
+from tests.unchecked import capture
 
 GENERATOR = torch.Generator().manual_seed(0)
 MODELS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {

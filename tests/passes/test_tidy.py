@@ -5,11 +5,11 @@ from torch.fx import Node
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qdq import dequantizes
 from quantfx.passes.tidy import Tidy
 from tests.models.small import mlp
+from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

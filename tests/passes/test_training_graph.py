@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.capture import capture
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.remove_dropout import RemoveDropout
 from quantfx.passes.settle_modes import SettleModes
 from tests.models.small import residual_block
+from tests.unchecked import capture
 
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(4, 3, 8, 8, generator=GENERATOR)

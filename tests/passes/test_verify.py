@@ -8,11 +8,11 @@ from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
 from quantfx.passes.errors import PassError
 from quantfx.passes.qdq import dequantizes, quantizes
 from quantfx.passes.verify import fingerprint, verify_structure
 from tests.models.small import cat_pool_net, mlp
+from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

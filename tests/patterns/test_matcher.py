@@ -9,7 +9,6 @@ from torch import nn
 from torch.fx import Graph, Node
 
 from quantfx.backends.x86 import pattern_set, x86
-from quantfx.passes.capture import capture
 from quantfx.passes.contract import planned_matches
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
@@ -18,6 +17,7 @@ from quantfx.patterns.schema import argument_value
 from quantfx.patterns.template import Template
 from quantfx.tools.bench_passes import conv_chain
 from tests.export_cases import CASES, IMAGE, ExportCase, Net
+from tests.unchecked import capture
 
 aten = torch.ops.aten
 PROPAGATED = {"max_pool2d", "avg_pool2d", "adaptive_avg_pool2d", "cat", "flatten"}

@@ -15,6 +15,7 @@ from quantfx.passes.outcome import SiteOutcome
 from quantfx.patterns.template import Template
 from quantfx.tools.seeded import seeded
 from quantfx.tools.template_examples import EXAMPLES, Example
+from tests import unchecked
 
 X86 = backends.get("x86", target="host")
 XPU = backends.get("xpu", target="host")
@@ -66,7 +67,7 @@ def quantized(
     example: Example, model: nn.Module | None = None, backend: Backend = X86
 ) -> quantfx.Result:
     inputs = example.inputs()
-    return quantfx.quantize(
+    return unchecked.quantize(
         model or example.model(),
         inputs,
         calibration=[inputs],
