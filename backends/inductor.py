@@ -49,6 +49,7 @@ from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import contract_of
+from quantfx.passes.input_copies import spared_inputs
 from quantfx.passes.inputs import input_leaves
 from quantfx.passes.lowered import site_of
 from quantfx.passes.nested_calls import autocast_dtype, nested_calls
@@ -338,7 +339,9 @@ def compile_module(
         return _ahead_of_time(variants, args, kwargs, autocast, dynamic_shapes, package)
     compiled = CompiledModule(variants, autocast, cpp=wrapper == "cpp")
     mixed = autocast is not None or torch.is_autocast_enabled("cpu")
-    with preserved_state(variants.module(mixed)):
+    module = variants.module(mixed)
+    args, kwargs = spared_inputs(module, args, dict(kwargs))
+    with preserved_state(module):
         compiled(*args, **kwargs)
     return compiled
 

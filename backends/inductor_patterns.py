@@ -24,6 +24,7 @@ from quantfx.passes.equal_sites import repeated_sites
 from quantfx.passes.errors import ContractError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.include_zero import IncludeZero
+from quantfx.passes.input_copies import spared_inputs
 from quantfx.passes.lower import Lower
 from quantfx.passes.lowered import lowered_nodes
 from quantfx.passes.pipeline import Pipeline
@@ -105,6 +106,7 @@ def compile_by_patterns(
     variants = Variants(lowered)
     compiled = CompiledModule(variants, autocast)
     before = _counts()
+    args, kwargs = spared_inputs(variants.exact, args, dict(kwargs))
     with preserved_state(variants.exact):
         compiled(*args, **kwargs)
     after = _counts()

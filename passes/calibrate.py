@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.fake_quantize import FakeQuantize
 from quantfx.passes.input_contract import contract_of
+from quantfx.passes.input_copies import copied_inputs, writes_to_inputs
 from quantfx.passes.inputs import input_leaves
 from quantfx.passes.pass_record import facts_of
 from quantfx.passes.state import preserved_state
@@ -30,8 +31,9 @@ def calibrate(
 ) -> int:
     """Run every batch of ``data`` through ``prepared`` without gradients; return how many.
 
-    Buffers that the model changes as it runs are put back afterwards. A module prepared for
-    training runs in eval mode without rounding, and starts its training from the ranges found.
+    Buffers that the model changes as it runs are put back afterwards, and batches are not written
+    to. A module prepared for training runs in eval mode without rounding, and starts its training
+    from the ranges found.
 
     Args:
         prepared: A module with observers, from a backend's ``prepare``.
@@ -53,6 +55,7 @@ def calibrate(
     if isinstance(data, Tensor):
         raise CalibrationError("calibration data is one tensor: pass a list of batches, [x]")
     check = _Signature(prepared)
+    writes = writes_to_inputs(prepared)
     count = 0
     console = Console(stderr=True)
     with (
@@ -64,8 +67,9 @@ def calibrate(
         for item in data:
             args, kwargs = batch_arguments(item if input_fn is None else input_fn(item), count)
             check(args, kwargs, count)
+            inputs = copied_inputs(args, kwargs) if writes else (args, kwargs)
             with torch.no_grad():
-                prepared(*args, **kwargs)
+                prepared(*inputs[0], **inputs[1])
             count += 1
             bar.advance(task)
     if count == 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ from torch.fx import GraphModule
 
 from quantfx.passes.differing_module import differing_module
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.input_copies import Inputs, copied_inputs
 from quantfx.passes.inputs import leaves_in, leaves_with_paths, map_leaves
 from quantfx.passes.model_state import restored
 from quantfx.passes.state import preserved_state
@@ -20,8 +22,6 @@ from quantfx.patterns.errors import QuantfxWarning
 # Of the largest magnitude: a graph of the same operators is some 1e-6 apart.
 _TOLERANCE = 1e-3
 _SEED = 0
-
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def compare_capture(
@@ -45,21 +45,37 @@ def compare_capture(
     if not all(map(_is_real, _tensors(model, args, kwargs))):
         return
     inputs = args, kwargs
+    judge = _Judge(model, graph)
     try:
         with restored(model) as state:
-            theirs = _run(model, [inputs])
-            changed = state.changed()
+            theirs = judge.run(model, [inputs])
+            changed = state.changed()  # now: a second call may put back what the first one changed
+            theirs += judge.run(model, [inputs])
     except Exception as error:  # the model's own, whatever it be
         _warn(
             f"{type(model).__name__} fails on the example inputs, and was not compared with its "
-            f"graph: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"graph: {_told(error)}"
         )
         return
-    with preserved_state(graph):
-        ours = _run(graph, [inputs])
+    _require_real(model, theirs)
+    try:
+        ours = judge.run(graph, [inputs, inputs])
+    except Exception as error:  # of the operators in it
+        raise CaptureError(
+            f"the captured graph fails on the example inputs, which {type(model).__name__} takes: "
+            f"{_told(error)}. Does the model keep a tensor whose shape changes from call to call?"
+        ) from error
     if changed:
-        _require_stateless(model, graph, inputs, changed)
+        judge.require_stateless(inputs, changed)
     difference = _difference(theirs[0], ours[0])
+    again = _difference(theirs[1], ours[1])
+    if again and (not difference or (_difference(*theirs) and not _difference(*ours))):
+        raise CaptureError(
+            f"{type(model).__name__} computes something else when it is called again with the same "
+            f"inputs, and its graph does not: {again}. It depends on what is not in its attributes "
+            "(a counter of a library's, an iterator, random numbers that are not torch's): make "
+            "that a buffer or an input, or capture with compare=False"
+        )
     if difference:
         with restored(model), preserved_state(graph):
             where = _seeded(lambda: differing_module(model, graph, args, kwargs, _TOLERANCE))
@@ -69,34 +85,62 @@ def compare_capture(
         )
 
 
-def _require_stateless(
-    model: nn.Module, graph: GraphModule, inputs: Inputs, changed: list[str]
-) -> None:
-    calls = [inputs, map_leaves(_other, inputs), inputs]
-    with restored(model), preserved_state(graph):
-        try:
-            pairs = zip(_run(model, calls), _run(graph, calls), strict=True)
-            differs = any(_difference(theirs, ours) for theirs, ours in pairs)
-        except Exception:  # a second call is not possible: that depends on the first
-            differs = True
-    if differs:
-        names = ", ".join(f"self.{name}" for name in changed[:3])
-        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        raise CaptureError(
-            f"{type(model).__name__} keeps state in plain attributes, {names}{more}, and a graph "
-            "would start each call from what they held at the capture: use register_buffer for "
-            "tensors, and write to them in place (self.h.copy_(...)), or make the state an input "
-            "and an output"
-        )
+class _Judge:
+    """Calls a model and its graph, each with copies of the inputs.
 
+    Args:
+        model: What was captured.
+        graph: What came of it.
+    """
 
-def _run(function: Callable[..., Any], calls: list[Inputs]) -> list[Any]:
-    def all_calls() -> list[Any]:
+    def __init__(self, model: nn.Module, graph: GraphModule) -> None:
+        self._model = model
+        self._graph = graph
+        self._signature = inspect.signature(model.forward)
+
+    def run(self, function: nn.Module, calls: list[Inputs]) -> list[Any]:
+        """Return, for each call, the result and what the inputs hold after it."""
+        if isinstance(function, GraphModule):
+            with preserved_state(function):
+                return [self._call(function, inputs) for inputs in calls]
+        return [self._call(function, inputs) for inputs in calls]
+
+    def require_stateless(self, inputs: Inputs, changed: list[str]) -> None:
+        """Refuse a model whose ``changed`` attributes decide what later calls give."""
+        other = map_leaves(_other, inputs)
+        calls = [inputs, other, inputs, inputs]
+        with restored(self._model):
+            try:
+                theirs, ours = self.run(self._model, calls), self.run(self._graph, calls)
+                differs = any(map(_difference, theirs, ours))
+            except Exception:  # another call is not possible: that depends on the first
+                differs = True
+        if differs:
+            raise CaptureError(_stateful(self._model, changed))
+
+    def _call(self, function: nn.Module, inputs: Inputs) -> dict[str, Any]:
+        args, kwargs = copied_inputs(*inputs)
         with torch.no_grad():
-            return [map_leaves(_detached, function(*args, **kwargs)) for args, kwargs in calls]
+            result = _seeded(lambda: function(*args, **kwargs))
+        given = dict(self._signature.bind(*args, **kwargs).arguments)
+        called: dict[str, Any] = map_leaves(_detached, {"output": result, "input": given})
+        return called
 
-    results: list[Any] = _seeded(all_calls)
-    return results
+
+def _stateful(model: nn.Module, changed: list[str]) -> str:
+    names = ", ".join(changed[:3])
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return (
+        f"{type(model).__name__} keeps state in plain attributes, {names}{more}, and a graph "
+        "would start each call from what they held at the capture: use register_buffer for "
+        "tensors, and write to them in place (self.h.copy_(...)), or make the state an input "
+        "and an output"
+    )
+
+
+def _told(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
 
 
 def _seeded(function: Callable[[], Any]) -> Any:
@@ -114,16 +158,26 @@ def _other(leaf: Any) -> Any:
     return leaf * 0.5 if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
-def _difference(theirs: Any, ours: Any) -> str:
-    """Say how two results differ; nothing if they do not."""
+def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
+    """Say how the results of two calls differ, or what was written to the inputs."""
+    for place, right in theirs.items():
+        told = _value_difference(place, right, ours[place])
+        if told:
+            return told
+    return ""
+
+
+def _value_difference(place: str, theirs: Any, ours: Any) -> str:
     mine = leaves_in(ours)
     expected = leaves_with_paths(theirs)
     if len(mine) != len(expected):
-        return f"{len(mine)} values in its result, where the model has {len(expected)}"
+        return f"{len(mine)} values in its {place}, where the model has {len(expected)}"
     for (path, right), left in zip(expected, mine, strict=True):
         told = _leaf_difference(right, left)
+        if told and place == "input":
+            return f"what it writes to input{path} {told}"
         if told:
-            return f"output{path} {told}"
+            return f"{place}{path} {told}"
     return ""
 
 
@@ -148,6 +202,16 @@ def _leaf_difference(right: Any, left: Any) -> str:
 def _is_real(tensor: Tensor) -> bool:
     """Whether it holds values: neither a meta tensor nor of a tracer's own class."""
     return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
+
+
+def _require_real(model: nn.Module, results: list[Any]) -> None:
+    """Refuse a model that now computes with tensors of the export, which have no values."""
+    if not all(_is_real(leaf) for leaf in leaves_in(results) if isinstance(leaf, Tensor)):
+        raise CaptureError(
+            f"{type(model).__name__} keeps tensors that it computed during the export, which hold "
+            "no values, in a cache outside of its attributes: empty that cache, fill it before the "
+            "capture by a call of the model, or use register_buffer for the tensor"
+        )
 
 
 def _tensors(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
 from quantfx.passes.canonical_order import module_stack
+from quantfx.passes.input_copies import copied_inputs
 from quantfx.passes.inputs import input_leaves
 
 
@@ -31,9 +32,10 @@ def differing_module(
         tolerance: Largest difference, relative to the largest magnitude.
     """
     with torch.no_grad():
-        theirs = _module_results(model, args, kwargs)
+        theirs = _module_results(model, *copied_inputs(args, kwargs))
         values = _Values(graph)
-        leaves = [leaf for _, leaf in input_leaves(graph, args, kwargs)]
+        copies = copied_inputs(args, kwargs)
+        leaves = [leaf for _, leaf in input_leaves(graph, *copies)]
         values.run(*leaves, enable_io_processing=False)
     for path, result in theirs.items():
         mine = values.results.get(path)

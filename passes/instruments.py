@@ -14,6 +14,7 @@ from quantfx.passes.base import Pass, PassResult
 from quantfx.passes.clone import recompile
 from quantfx.passes.dot import to_dot
 from quantfx.passes.errors import PassError
+from quantfx.passes.input_copies import spared_inputs
 
 
 class Instrument(ABC):  # noqa: B024  both hooks are optional
@@ -88,7 +89,8 @@ class CheckNumerics(Instrument):
 
     def _outputs(self, module: GraphModule) -> list[torch.Tensor]:
         recompile(module)
+        args, kwargs = spared_inputs(module, self._inputs, self._kwargs)
         with torch.no_grad():
-            outputs = module(*self._inputs, **self._kwargs)
+            outputs = module(*args, **kwargs)
         leaves = pytree.tree_leaves(outputs)
         return [leaf.double() for leaf in leaves if isinstance(leaf, torch.Tensor)]
