@@ -15,6 +15,26 @@ from quantfx.passes.spec import QuantSpec
 UPSAMPLE = 16
 
 
+# ``histc`` multiplies distances in float32 by the number of bins, so ranges near the largest float
+# would end in infinity, which it leaves out. Powers of two change no bit of the counts.
+_FAR = 2.0**100
+_NEARER = 2.0**-20
+
+
+def histogram(x: Tensor, bins: int, low: float, high: float) -> Tensor:
+    """Return how many values of ``x`` are in each of ``bins`` parts of ``[low, high]``.
+
+    Args:
+        x: float32.
+        bins: Fewer than 2^20.
+        low: Left edge of the first bin.
+        high: Right edge of the last bin; ``high - low`` is finite in float32.
+    """
+    if max(-low, high) > _FAR:
+        x, low, high = x * _NEARER, low * _NEARER, high * _NEARER
+    return torch.histc(x, bins, min=low, max=high)
+
+
 class HistogramRecord(Observer):
     """Records a histogram; a subclass chooses the range to keep from it.
 
@@ -49,7 +69,7 @@ class HistogramRecord(Observer):
         low = torch.minimum(low, self.min_val)
         high = torch.maximum(high, self.max_val)
         if bool(torch.isfinite(high - low)):
-            counts = torch.histc(x, self.bins, min=float(low), max=float(high))
+            counts = histogram(x, self.bins, float(low), float(high))
             if self.observed:
                 counts += self._spread_over(low, high)
             self.histogram.copy_(counts)
@@ -62,7 +82,7 @@ class HistogramRecord(Observer):
         if old_low == low and old_high == high:
             return self.histogram
         if old_low == old_high:
-            one = torch.histc(self.min_val, self.bins, min=float(low), max=float(high))
+            one = histogram(self.min_val, self.bins, float(low), float(high))
             return one * self.histogram.sum()
         parts = self.bins * UPSAMPLE
         width = (self.max_val - self.min_val) / parts
