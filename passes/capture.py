@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -57,8 +59,8 @@ def capture(
             that it would compute wrongly with: other shapes than the example's (but for a first
             dimension that nothing depends on, and ``dynamic_shapes``), other dtypes, devices,
             structures, numbers, flags or strings. It costs some 0.5 us an input and call.
-        compare: Call model and graph once with the example inputs, warn if they differ, and refuse
-            a model whose results depend on state in plain attributes. Not done for training.
+        compare: Call model and graph with copies of the example inputs, warn if they differ, and
+            refuse a model whose results depend on state that is not in buffers.
 
     Raises:
         CaptureError: the model is in training mode and ``training`` was not asked for, torch.export
@@ -71,7 +73,7 @@ def capture(
     if training:
         if torch.is_inference_mode_enabled():
             raise CaptureError("nothing trains in inference mode: capture outside of it")
-        export = partial(training_graph, model)
+        export = partial(_export_for_training, model, compare)
     else:
         _require_eval(model)
         export = partial(_export, model, compare)
@@ -91,8 +93,8 @@ def capture(
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE
     graph = pipeline.run(module)
-    if compare and not training:
-        compare_capture(model, graph, *inputs)
+    if compare:
+        compare_capture(model, graph, *inputs, training=training)
     return graph
 
 
@@ -103,11 +105,28 @@ def _export(
     kwargs: dict[str, Any] | None,
     shapes: Any,
 ) -> GraphModule:
-    """Export ``model``, which is then as it was: torch leaves new attributes, fake ones, in it."""
+    with _untouched(model, judged):
+        return export_graph(model, args, kwargs, shapes)
+
+
+def _export_for_training(
+    model: nn.Module,
+    judged: bool,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any] | None,
+    shapes: Any,
+) -> GraphModule:
+    with _untouched(model, judged):
+        return training_graph(model, args, kwargs, shapes)
+
+
+@contextmanager
+def _untouched(model: nn.Module, judged: bool) -> Generator[None]:
+    """Put back what an export changes in ``model``: torch leaves fake tensors in attributes."""
     with restored(model, buffers=False), warnings.catch_warnings():
         if judged:  # compare_capture sees what attributes that are assigned do to results
             warnings.filterwarnings("ignore", message=r".*assigned during export")
-        return export_graph(model, args, kwargs, shapes)
+        yield
 
 
 def _contract(

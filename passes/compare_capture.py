@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,7 +17,6 @@ from quantfx.passes.errors import CaptureError
 from quantfx.passes.input_copies import Inputs, copied_inputs
 from quantfx.passes.inputs import leaves_in, leaves_with_paths, map_leaves
 from quantfx.passes.model_state import restored
-from quantfx.passes.state import preserved_state
 from quantfx.patterns.errors import QuantfxWarning
 
 # Of the largest magnitude: a graph of the same operators is some 1e-6 apart.
@@ -25,27 +25,58 @@ _SEED = 0
 
 
 def compare_capture(
-    model: nn.Module, graph: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: nn.Module,
+    graph: GraphModule,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    *,
+    training: bool = False,
 ) -> None:
     """Warn where ``graph`` computes something else than ``model`` on the example inputs.
 
-    A model that keeps state in plain attributes is called three times, the second time with other
-    values, and refused if the graph, which knows the state of the capture only, does not follow.
-    Everything that the calls change, in the model and in the graph, is put back.
+    Both are called twice, with copies of the inputs. A model that keeps state in plain attributes
+    is called four times more, once with other values, and refused if the graph, which knows the
+    state of the capture only, does not follow. Everything that the calls change, in the model and
+    in the graph, is put back.
 
     Args:
         model: What was captured, in eval mode.
         graph: What came of it, ready to be called.
         args: Positional example inputs.
         kwargs: Keyword example inputs.
+        training: Look for state that training uses, too, and compare as in evaluation.
 
     Raises:
-        CaptureError: results depend on state in plain attributes; names them.
+        CaptureError: results depend on state in plain attributes, and names them; or the graph
+            fails on the inputs.
     """
     if not all(map(_is_real, _tensors(model, args, kwargs))):
         return
-    inputs = args, kwargs
     judge = _Judge(model, graph)
+    with _modes_kept(model), _modes_kept(graph):
+        if training:
+            if not any(module.training for module in model.modules()):
+                _set_modes(model, training=True)
+            graph.train()
+            _require_stateless_training(judge, (args, kwargs))
+        _set_modes(model, training=False)
+        graph.eval()
+        _compare(judge, (args, kwargs))
+
+
+def _require_stateless_training(judge: _Judge, inputs: Inputs) -> None:
+    try:
+        with restored(judge.model) as state:
+            judge.run(judge.model, [inputs])
+            changed = state.changed()
+    except Exception:  # the model's own, as of a batch norm that is given one row
+        return
+    if changed:
+        judge.require_stateless(inputs, changed)
+
+
+def _compare(judge: _Judge, inputs: Inputs) -> None:
+    model, graph = judge.model, judge.graph
     try:
         with restored(model) as state:
             theirs = judge.run(model, [inputs])
@@ -77,8 +108,8 @@ def compare_capture(
             "that a buffer or an input, or capture with compare=False"
         )
     if difference:
-        with restored(model), preserved_state(graph):
-            where = _seeded(lambda: differing_module(model, graph, args, kwargs, _TOLERANCE))
+        with restored(model), restored(graph):
+            where = _seeded(lambda: differing_module(model, graph, *inputs, _TOLERANCE))
         _warn(
             f"the captured graph computes something else than {type(model).__name__} on the "
             f"example inputs: {difference}. {where}"
@@ -94,14 +125,14 @@ class _Judge:
     """
 
     def __init__(self, model: nn.Module, graph: GraphModule) -> None:
-        self._model = model
-        self._graph = graph
+        self.model = model
+        self.graph = graph
         self._signature = inspect.signature(model.forward)
 
     def run(self, function: nn.Module, calls: list[Inputs]) -> list[Any]:
         """Return, for each call, the result and what the inputs hold after it."""
-        if isinstance(function, GraphModule):
-            with preserved_state(function):
+        if function is self.graph:
+            with restored(function):
                 return [self._call(function, inputs) for inputs in calls]
         return [self._call(function, inputs) for inputs in calls]
 
@@ -109,14 +140,14 @@ class _Judge:
         """Refuse a model whose ``changed`` attributes decide what later calls give."""
         other = map_leaves(_other, inputs)
         calls = [inputs, other, inputs, inputs]
-        with restored(self._model):
+        with restored(self.model):
             try:
-                theirs, ours = self.run(self._model, calls), self.run(self._graph, calls)
+                theirs, ours = self.run(self.model, calls), self.run(self.graph, calls)
                 differs = any(map(_difference, theirs, ours))
             except Exception:  # another call is not possible: that depends on the first
                 differs = True
         if differs:
-            raise CaptureError(_stateful(self._model, changed))
+            raise CaptureError(_stateful(self.model, changed))
 
     def _call(self, function: nn.Module, inputs: Inputs) -> dict[str, Any]:
         args, kwargs = copied_inputs(*inputs)
@@ -125,6 +156,22 @@ class _Judge:
         given = dict(self._signature.bind(*args, **kwargs).arguments)
         called: dict[str, Any] = map_leaves(_detached, {"output": result, "input": given})
         return called
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Generator[None]:
+    modes = [(each, each.training) for each in module.modules()]
+    try:
+        yield
+    finally:
+        for each, mode in modes:
+            each.training = mode
+
+
+def _set_modes(module: nn.Module, *, training: bool) -> None:
+    """Set the modes, past ``train`` and ``eval``, which may be the user's own."""
+    for each in module.modules():
+        each.training = training
 
 
 def _stateful(model: nn.Module, changed: list[str]) -> str:

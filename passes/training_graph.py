@@ -14,6 +14,7 @@ from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.export_graph import export_graph
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.model_state import restored
 from quantfx.passes.remove_dropout import DROPOUTS
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
 
@@ -50,7 +51,8 @@ def training_graph(
     for norm in norms:
         if norm.momentum is None and norm.running_mean is not None:
             norm.momentum = CUMULATIVE
-    training = export_graph(twin, args, kwargs, dynamic_shapes)
+    with restored(twin, buffers=False):  # what it caches at a first call, evaluation has to compute
+        training = export_graph(twin, args, kwargs, dynamic_shapes)
     evaluation = export_graph(twin.eval(), args, kwargs, dynamic_shapes)
     others = dict(all_graphs(evaluation))
     for path, graph_module in all_graphs(training):

@@ -41,6 +41,7 @@ def prepare_qat(
     strict: bool = True,
     progress: bool = True,
     check_inputs: bool = True,
+    compare: bool = True,
 ) -> QatModule:
     """Return a copy of ``model`` that computes with rounded weights and activations, to train.
 
@@ -64,9 +65,12 @@ def prepare_qat(
         strict: Raise where the contract does not hold.
         progress: Show a progress bar while calibrating.
         check_inputs: Refuse inputs that the graph would compute wrongly with, as for ``capture``.
+        compare: Call the model and its graph with copies of the example inputs, warn if they differ
+            in evaluation, and refuse a model that keeps state in plain attributes.
 
     Raises:
-        CaptureError: torch.export rejects the model, or it takes another path in training.
+        CaptureError: torch.export rejects the model, it takes another path in training, or it keeps
+            state in plain attributes.
         ConfigError: a rule selects nothing, or asks for what the backend cannot do.
         ContractError: nothing is to be quantized.
         PipelineError: the backend does not train.
@@ -80,6 +84,7 @@ def prepare_qat(
         dynamic_shapes=dynamic_shapes,
         training=True,
         check_inputs=check_inputs,
+        compare=compare,
     )
     prepared = chosen.prepare(graph, qat=True, learn_scales=learn_scales, strict=strict)
     if calibration is not None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quantfx import prepare_qat
 from quantfx.passes.capture import capture
 from quantfx.passes.errors import CaptureError
 from quantfx.patterns.errors import QuantfxWarning
@@ -196,3 +197,63 @@ def test_random_numbers_are_the_same_for_both() -> None:
         warnings.simplefilter("error", QuantfxWarning)
         capture(Noisy().eval(), (X,))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+class CountsInTraining(Stateful):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.n += 1
+        return self.linear(x) * (1 + 0 * self.n)
+
+
+class WarmsUp(Stateful):
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = nn.functional.dropout(self.linear(x), 0.5, self.training) * self.factor
+        self.factor = min(self.factor * 2, 8.0) if self.training else 1.0
+        return y
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [(Recurrent, "self.h"), (Counts, "self.n"), (WarmsUp, "self.factor")]
+)
+def test_state_in_attributes_is_refused_for_training(kind: type[nn.Module], name: str) -> None:
+    model = kind().train()
+    held = vars(model)[name.removeprefix("self.")]
+    with pytest.raises(CaptureError, match=rf"state in plain attributes, {name}\b"):
+        prepare_qat(model, (X,))
+    assert vars(model)[name.removeprefix("self.")] is held
+    assert model.training
+    prepare_qat(model, (X,), compare=False)
+
+
+@pytest.mark.parametrize("kind", [CountsInTraining, OnlyCounts, Caches])
+def test_attributes_that_decide_nothing_are_allowed_in_training(kind: type[nn.Module]) -> None:
+    model = nn.Sequential(kind(), nn.Dropout(0.5), nn.BatchNorm1d(8)).train()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", QuantfxWarning)
+        prepared = prepare_qat(model, (X,))
+    assert model.training
+    assert prepared.training
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    counters = [value for name, value in prepared.state_dict().items() if "num_batches" in name]
+    assert not any(counters)
+
+
+def test_usual_networks_are_prepared_for_training_without_a_word() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.3, batch_first=True)
+    models: list[tuple[nn.Module, Tensor]] = [
+        (nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), torch.randn(2, 5, 8)),
+        (
+            nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Dropout2d(), nn.RReLU()),
+            torch.randn(2, 3, 8, 8),
+        ),
+    ]
+    for model, x in models:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", QuantfxWarning)
+            prepare_qat(model.train(), (x,))
