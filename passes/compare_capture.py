@@ -243,7 +243,16 @@ def _leaf_difference(right: Any, left: Any) -> str:
     if not bool(far.any()):
         return ""
     share = float(far.double().mean())
-    return f"differs in {share:.0%} of its values by more than {bound:.2g}"
+    return f"differs in {share:.0%} of its values by more than {bound:.2g}{_rows(far)}"
+
+
+def _rows(far: Tensor) -> str:
+    """Say which rows differ, vectors along the last dimension, if not all do."""
+    rows = far.any(dim=-1) if far.dim() > 1 else far
+    places = rows.nonzero().tolist()
+    if len(places) == rows.numel():
+        return ""
+    return f", in {len(places)} of {rows.numel()} rows, the first of them at {places[0]}"
 
 
 def _is_real(tensor: Tensor) -> bool:

@@ -10,7 +10,13 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from quantfx.passes.canonical_order import module_stack
 from quantfx.passes.input_copies import copied_inputs
-from quantfx.passes.inputs import input_leaves
+from quantfx.passes.inputs import input_leaves, leaves_in
+
+_WITH_FAST_PATH = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+_FAST_PATH = (
+    ": the fast path of torch.nn.TransformerEncoder in eval mode, which is not exported, gives "
+    "zeros for padded positions (torch.backends.mha.set_fastpath_enabled(False) switches it off)"
+)
 
 
 def differing_module(
@@ -32,29 +38,50 @@ def differing_module(
         tolerance: Largest difference, relative to the largest magnitude.
     """
     with torch.no_grad():
-        theirs = _module_results(model, *copied_inputs(args, kwargs))
+        theirs, whole = _module_results(model, *copied_inputs(args, kwargs))
         values = _Values(graph)
         copies = copied_inputs(args, kwargs)
         leaves = [leaf for _, leaf in input_leaves(graph, *copies)]
-        values.run(*leaves, enable_io_processing=False)
+        mine_whole = values.run(*leaves, enable_io_processing=False)
     for path, result in theirs.items():
         mine = values.results.get(path)
-        if mine is None or mine.shape != result.shape:
-            continue
-        bound = tolerance * float(result.abs().max()) if result.numel() else 0.0
-        if not torch.allclose(mine, result, rtol=0.0, atol=bound, equal_nan=True):
-            kind = type(model.get_submodule(path)).__name__
-            return f"The first submodule that differs is '{path}' ({kind})"
+        if mine is not None and _differ(mine, result, tolerance):
+            module = model.get_submodule(path)
+            kind = type(module).__name__
+            return f"The first submodule that differs is '{path}' ({kind}){_why(module)}"
+    pairs = zip(leaves_in(mine_whole), leaves_in(whole), strict=False)
+    if any(_differ(one, other, tolerance) for one, other in pairs):
+        if _why(model):
+            return f"It is {type(model).__name__} itself{_why(model)}"
+        return (
+            f"No submodule differs, so it is the forward of {type(model).__name__} itself: does it "
+            "ask for torch.compiler.is_exporting(), is_compiling() or torch.is_grad_enabled() "
+            "(capture under torch.no_grad() for what that gives then)?"
+        )
     return (
-        "No submodule differs while each is watched: the model takes another path when nothing "
-        "watches it, such as the fast path of torch.nn.TransformerEncoder in eval mode "
-        "(torch.backends.mha.set_fastpath_enabled(False) switches it off)"
+        "Nothing differs while each submodule is watched: the model takes another path when "
+        f"nothing watches it{_FAST_PATH}"
     )
+
+
+def _differ(mine: Any, theirs: Any, tolerance: float) -> bool:
+    if not isinstance(mine, Tensor) or not isinstance(theirs, Tensor):
+        return False
+    if mine.shape != theirs.shape or mine.dtype != theirs.dtype or not theirs.numel():
+        return False
+    if not (theirs.is_floating_point() or theirs.is_complex()):
+        return not torch.equal(mine, theirs)
+    bound = tolerance * float(theirs.abs().max())
+    return not torch.allclose(mine, theirs, rtol=0.0, atol=bound, equal_nan=True)
+
+
+def _why(module: nn.Module) -> str:
+    return _FAST_PATH if isinstance(module, _WITH_FAST_PATH) else ""
 
 
 def _module_results(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> dict[str, Tensor]:
+) -> tuple[dict[str, Tensor], Any]:
     results: dict[str, Tensor] = {}
     calls: dict[str, int] = {}
 
@@ -68,11 +95,11 @@ def _module_results(
 
     handles = [m.register_forward_hook(watch(path)) for path, m in model.named_modules() if path]
     try:
-        model(*args, **kwargs)
+        whole = model(*args, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
-    return {path: result for path, result in results.items() if calls[path] == 1}
+    return {path: result for path, result in results.items() if calls[path] == 1}, whole
 
 
 class _Values(Interpreter):

@@ -170,11 +170,65 @@ def test_a_fast_path_that_export_does_not_take_is_told() -> None:
     padding = torch.zeros(2, 5, dtype=torch.bool)
     padding[1, 3:] = True
     kwargs = {"src_key_padding_mask": padding}
-    with pytest.warns(QuantfxWarning, match=r"something else than TransformerEncoder.*differs in"):
+    with pytest.warns(
+        QuantfxWarning, match=r"something else than TransformerEncoder.*differs in"
+    ) as told:
         capture(model, (torch.randn(2, 5, 16),), kwargs)
+    text = str(told[-1].message)
+    assert "in 2 of 10 rows, the first of them at [1, 3]" in text
+    assert "fast path of torch.nn.TransformerEncoder" in text
     with warnings.catch_warnings():
         warnings.simplefilter("error", QuantfxWarning)
         capture(model, (torch.randn(2, 5, 16),), kwargs, compare=False)
+
+
+def test_a_submodule_with_a_fast_path_is_named() -> None:
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            layer = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True)
+            self.encoder, self.head = nn.TransformerEncoder(layer, 1), nn.Linear(16, 4)
+
+        def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+            return self.head(self.encoder(x, src_key_padding_mask=padding))
+
+    padding = torch.arange(5) > torch.tensor([[4], [2]])
+    match = r"in 2 of 10 rows.*'encoder' \(TransformerEncoder\): the fast path"
+    with pytest.warns(QuantfxWarning, match=match):
+        capture(Wrapped().eval(), (torch.randn(2, 5, 16), padding))
+
+
+@pytest.mark.parametrize(
+    "asked", [torch.compiler.is_exporting, torch.compiler.is_compiling, torch.is_grad_enabled]
+)
+def test_a_branch_of_the_models_own_is_named(asked: Any) -> None:
+    class Branches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) * (2 if asked() else 1)
+
+    with pytest.warns(QuantfxWarning, match=r"the forward of Branches itself.*under torch.no_grad"):
+        capture(Branches().eval(), (X,))
+
+
+def test_regions_of_the_models_own_are_no_difference() -> None:
+    class Regions(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                y = self.linear(x).relu()
+            with torch.autocast("cpu", torch.bfloat16):
+                return self.linear(y).float()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", QuantfxWarning)
+        capture(Regions().eval(), (X,))
 
 
 def test_the_first_submodule_that_differs_is_named() -> None:
