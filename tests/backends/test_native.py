@@ -139,7 +139,7 @@ def test_torch_says_once_that_quantized_tensors_go_away_and_not_to_our_users() -
         "import warnings, torch, quantfx\n"
         "warnings.simplefilter('error')\n"
         "x = torch.randn(4, 8)\n"
-        "r = unchecked.quantize(torch.nn.Linear(8, 4).eval(), (x,), calibration=[x], "
+        "r = quantfx.quantize(torch.nn.Linear(8, 4).eval(), (x,), calibration=[x], "
         "backend='native', progress=False)\n"
         "r.module(x)\n"
     )
