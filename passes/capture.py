@@ -17,6 +17,7 @@ from quantfx.passes.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
 from quantfx.passes.clone import clone, detached, recompile, trainable
 from quantfx.passes.compare_capture import compare_capture
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.example import in_order
 from quantfx.passes.export_graph import export_graph
 from quantfx.passes.free_sizes import FreeSizes, first_sizes, sizes_of, with_one
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
@@ -77,12 +78,12 @@ def capture(
     else:
         _require_eval(model)
         export = partial(_export, model, compare)
-    exported = export(example_inputs, example_kwargs, dynamic_shapes)
+    inputs = example_inputs, in_order(model, example_kwargs)
+    exported = export(*inputs, dynamic_shapes)
     module = clone(exported, trainable if training else detached)
     set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
     recompile(module)
     module.train(training)
-    inputs = example_inputs, example_kwargs or {}
     if dynamic_shapes is None and check_inputs:
         sizes = first_sizes(exported, export, inspect.signature(model.forward), *inputs)
     else:

@@ -10,8 +10,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
-
-_RECURRENT = r".*_flat_weights\[0\].*assigned during export"
+from quantfx.passes.example import distinct
 
 
 def export_graph(
@@ -27,6 +26,7 @@ def export_graph(
             "example_inputs must be a tuple of positional arguments, not "
             f"{type(args).__name__}: write (x,) for one tensor"
         )
+    (args, kwargs), dynamic_shapes = distinct(model, (args, kwargs or {}), dynamic_shapes)
     try:
         with warnings.catch_warnings():
             # torch's own recurrent layers keep a list of their weights, which export reads.

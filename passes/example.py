@@ -1,0 +1,63 @@
+"""Example inputs in the form that torch.export reads right."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ShapesCollection
+
+from quantfx.passes.inputs import leaves_in, map_leaves
+
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def in_order(model: nn.Module, kwargs: dict[str, Any] | None) -> dict[str, Any]:
+    """Return keyword arguments in the order of the model's signature.
+
+    torch.export takes the order in which they are given for that of the graph's arguments.
+    """
+    given = dict(kwargs or {})
+    names = [name for name in inspect.signature(model.forward).parameters if name in given]
+    return {name: given[name] for name in (*names, *given)}
+
+
+def distinct(model: nn.Module, inputs: Inputs, shapes: Any) -> tuple[Inputs, Any]:
+    """Return inputs of which no tensor is given twice, or is the model's own; and dynamic shapes.
+
+    torch.export tells tensors by identity: two arguments of one tensor become one input, and a
+    parameter among the inputs stays the parameter.
+    """
+    leaves = [leaf for leaf in leaves_in(inputs) if isinstance(leaf, Tensor)]
+    seen = {id(tensor) for tensor in _own(model)}
+    if not seen & set(map(id, leaves)) and len(set(map(id, leaves))) == len(leaves):
+        return inputs, shapes
+    if isinstance(shapes, ShapesCollection):  # these know tensors by identity as well
+        shapes = shapes.dynamic_shapes(model, *inputs)
+
+    def unseen(leaf: object) -> object:
+        if isinstance(leaf, Tensor) and id(leaf) in seen:
+            return _copied(leaf)
+        seen.add(id(leaf))
+        return leaf
+
+    return map_leaves(unseen, inputs), shapes
+
+
+def _own(model: nn.Module) -> list[Tensor]:
+    held = [value for module in model.modules() for value in vars(module).values()]
+    plain = [value for value in held if isinstance(value, Tensor)]
+    return [*model.parameters(), *model.buffers(), *plain]
+
+
+def _copied(tensor: Tensor) -> Tensor:
+    copy = torch.empty_strided(
+        tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+    )
+    try:
+        copy.copy_(tensor.detach())
+    except RuntimeError:  # elements that share memory, as in an expanded tensor
+        copy = tensor.detach().clone()
+    return copy.requires_grad_(tensor.requires_grad)
