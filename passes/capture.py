@@ -26,6 +26,7 @@ from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.training_graph import training_graph
+from quantfx.passes.zero_rows import let_zero_in
 from quantfx.patterns.torch_version import warn_of_untested
 
 
@@ -94,6 +95,7 @@ def capture(
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE
     graph = pipeline.run(module)
+    let_zero_in(model, graph, inputs)
     if compare:
         compare_capture(model, graph, *inputs, training=training)
     return graph
@@ -138,7 +140,7 @@ def _contract(
 ) -> InputContract:
     leaves = input_leaves(module, *inputs)
     forms = tuple(
-        form_of_leaf(path, leaf, known)
+        form_of_leaf(path, leaf, known, sizes.ranges)
         for (path, leaf), known in zip(leaves, sizes.values, strict=True)
     )
     arguments = tuple(inspect.signature(module.forward).parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from quantfx.passes.size_expression import UnknownExpression, size_names, size_v
 
 Export = Callable[[tuple[Any, ...], dict[str, Any], Any], GraphModule]
 Ranges = dict[str, tuple[int, int | None]]
+Used = list[tuple[str, object]]
 # torch writes "any size" as numbers about the largest that fits.
 _NO_BOUND = 2**62
 # The least size that torch's symbols stand for.
@@ -33,7 +35,8 @@ class FreeSizes:
 
     Attributes:
         values: A fake tensor or a size for each placeholder; the example's leaf where all is fixed.
-        ranges: Smallest and largest value of each free size; None for no bound.
+        ranges: Smallest and largest value of each free size; None for no bound. Others are fixed to
+            the example's.
         conditions: What else holds of free sizes, e.g. ``Eq(Mod(s0, 4), 0)``.
     """
 
@@ -66,9 +69,11 @@ def first_sizes(
     leaves = tuple(leaf for _, leaf in input_leaves(graph, args, kwargs))
     rows = [leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()]
     fixed = FreeSizes(leaves, {})
-    if not rows or 0 in rows:
+    if not any(rows):
         return fixed
-    several = map_leaves(_not_one, (args, kwargs))
+    # One row beside several is for all of them, as a mask. An example that begins with it has a
+    # batch of one.
+    several = map_leaves(_not_one, (args, kwargs)) if rows[0] == 1 else (args, kwargs)
     named = signature.bind(*several[0], **several[1]).arguments
     symbolic = _exported(export, several, map_leaves(_first_free, dict(named)))
     used = None if symbolic is None else used_sizes(graph, symbolic)
@@ -77,17 +82,16 @@ def first_sizes(
     known = sizes_of(symbolic)
     if len(known.values) != len(leaves):
         return fixed
-    known = with_one(symbolic, known, partial(_example_first, graph, export, leaves), args, kwargs)
-    free = {name: bounds for name, bounds in known.ranges.items() if name not in used}
-    values = [_settled(leaf, size, free) for leaf, size in zip(leaves, known.values, strict=True)]
-    conditions = tuple(each for each in known.conditions if size_names(each) <= set(free))
-    return FreeSizes(tuple(values), free, conditions)
+    export = partial(_example_first, graph, export, leaves)
+    known = _without(known, {name for text, _ in used for name in _names(text)})
+    return with_one(symbolic, known, export, args, kwargs)
 
 
 def sizes_of(symbolic: GraphModule) -> FreeSizes:
     """Return what an exported graph says of its inputs' sizes.
 
-    A size under a condition that has no form as text counts as fixed, by having no range.
+    A size under a condition that has no form as text counts as fixed, by having no range, and with
+    it those that another condition ties to it.
     """
     values = tuple(node.meta.get("val") for node in symbolic.graph.find_nodes(op="placeholder"))
     symbols: dict[str, Any] = {}
@@ -99,25 +103,53 @@ def sizes_of(symbolic: GraphModule) -> FreeSizes:
                 symbols |= {str(each): each for each in size.node.expr.free_symbols}
     if environment is None:
         return FreeSizes(values, {})
-    guards = sorted({str(environment.simplify(guard.expr)) for guard in environment.guards})
-    conditions = [each for each in guards if size_names(each) & set(symbols)]
-    unknown = {name for each in conditions if not _computes(each) for name in size_names(each)}
+    conditions: dict[str, set[str]] = {}
+    for guard in environment.guards:
+        expression = environment.simplify(guard.expr)
+        names = {str(each) for each in expression.free_symbols}
+        if names & set(symbols):
+            conditions[str(expression)] = names
     ranges: Ranges = {}
     for name, symbol in symbols.items():
         bounds = environment.bound_sympy(symbol)
-        high = bounds.upper
-        if name not in unknown:
-            finite = high.is_Integer and high < _NO_BOUND
-            ranges[name] = (int(bounds.lower), int(high) if finite else None)
-    return FreeSizes(values, ranges, tuple(each for each in conditions if _computes(each)))
+        finite = bounds.upper.is_Integer and bounds.upper < _NO_BOUND
+        ranges[name] = (int(bounds.lower), int(bounds.upper) if finite else None)
+    unknown = {
+        name
+        for text, names in conditions.items()
+        if not names <= set(symbols) or not _computes(text, names)
+        for name in names
+    }
+    return _without(FreeSizes(values, ranges, tuple(sorted(conditions))), unknown)
 
 
-def _computes(condition: str) -> bool:
+def _computes(condition: str, names: set[str]) -> bool:
     try:
-        size_value(condition, dict.fromkeys(size_names(condition), 8))
+        size_value(condition, dict.fromkeys(names, 8))
     except UnknownExpression:
         return False
     return True
+
+
+def _without(known: FreeSizes, fixed: set[str]) -> FreeSizes:
+    """Return ``known`` with these sizes fixed, and all that conditions tie to them."""
+    fixed, before = set(fixed), -1
+    while before < len(fixed):
+        before = len(fixed)
+        for condition in known.conditions:
+            fixed |= _names(condition) if _names(condition) & fixed else set()
+    return replace(
+        known,
+        ranges={name: bounds for name, bounds in known.ranges.items() if name not in fixed},
+        conditions=tuple(each for each in known.conditions if not _names(each) & fixed),
+    )
+
+
+def _names(condition: str) -> frozenset[str]:
+    try:
+        return size_names(condition)
+    except SyntaxError:  # no form that Python reads: all that looks like a name
+        return frozenset(re.findall(r"[A-Za-z_]\w*", condition))
 
 
 def with_one(
@@ -129,8 +161,8 @@ def with_one(
 ) -> FreeSizes:
     """Return ``known`` with 1 among the free sizes for which an export gives the same graph.
 
-    torch takes 0 and 1 out of the range of every free size, and looks at no condition on them. 0 is
-    let in where 1 is: there is nothing then that could be wrong but the shape.
+    torch takes 0 and 1 out of the range of every free size, and looks at no condition on them.
+    Whether 0 may be let in, ``let_zero_in`` says.
 
     Args:
         graph: Exported with free sizes.
@@ -146,7 +178,7 @@ def with_one(
     return replace(
         known,
         ranges={
-            name: (0 if name in fit else low, high) for name, (low, high) in known.ranges.items()
+            name: (1 if name in fit else low, high) for name, (low, high) in known.ranges.items()
         },
     )
 
@@ -163,17 +195,43 @@ def _holds_for_one(
     knowns = iter([node.meta.get("val") for node in placeholders])
     inputs = map_leaves(lambda leaf: _one(leaf, next(knowns), names), (args, kwargs))
     single = _exported(export, inputs)
-    return single is not None and used_sizes(single, graph) is not None
+    if single is None:
+        return False
+    used = used_sizes(single, graph)
+    if used is None:
+        return False
+    values = [node.meta.get("val") for node in placeholders]
+    sizes = dict(_known_sizes(values, [leaf for _, leaf in input_leaves(graph, *inputs)]))
+    return all(_is_value(text, value, sizes) for text, value in used)
 
 
-def used_sizes(graph: GraphModule, symbolic: GraphModule) -> set[str] | None:
-    """Return the free sizes that arguments in ``symbolic`` depend on; None if it is another graph.
+def _known_sizes(knowns: list[Any], leaves: list[Any]) -> Iterator[tuple[str, int]]:
+    """Yield the name of each free size, and what it is in inputs."""
+    for known, leaf in zip(knowns, leaves, strict=True):
+        if isinstance(known, Tensor):
+            yield from zip(map(str, known.shape), leaf.shape, strict=True)
+        else:
+            yield str(known), leaf
+
+
+def _is_value(text: str, value: object, sizes: dict[str, int]) -> bool:
+    try:
+        return bool(size_value(text, sizes) == value)
+    except UnknownExpression:
+        return False
+
+
+def used_sizes(graph: GraphModule, symbolic: GraphModule) -> Used | None:
+    """Return what arguments in ``symbolic`` are computed of free sizes; None if it is another graph.
 
     Args:
         graph: Exported for one example.
         symbolic: The same model, exported with free sizes.
+
+    Returns:
+        Expressions over the free sizes, and what ``graph`` has in their place.
     """
-    used: set[str] = set()
+    used: Used = []
     others = dict(all_graphs(symbolic))
     for path, module in all_graphs(graph):
         if path not in others or not _same(module, others[path], used):
@@ -181,7 +239,7 @@ def used_sizes(graph: GraphModule, symbolic: GraphModule) -> set[str] | None:
     return used
 
 
-def _same(left: GraphModule, right: GraphModule, used: set[str]) -> bool:
+def _same(left: GraphModule, right: GraphModule, used: Used) -> bool:
     lefts, rights = list(_kept(left)), list(_kept(right))
     if len(lefts) != len(rights):
         return False
@@ -231,11 +289,12 @@ def _same_target(left: GraphModule, right: GraphModule, one: Node, other: Node) 
     return one.target == other.target
 
 
-def _same_argument(one: object, other: object, places: dict[Node, int], used: set[str]) -> bool:
+def _same_argument(one: object, other: object, places: dict[Node, int], used: Used) -> bool:
     if isinstance(other, Node) and other not in places:  # a size: computed, or literal in the other
         value = other.meta.get("val")
         if isinstance(value, _SYMBOLIC):
-            used |= {str(each) for each in value.node.expr.free_symbols}
+            literal = one.meta.get("val") if isinstance(one, Node) else one
+            used.append((str(value.node.expr), literal))
             return True
         return one == value
     if isinstance(one, Node):
@@ -274,7 +333,9 @@ def _not_one(leaf: object) -> object:
 
 
 def _one(leaf: object, known: object, names: set[str]) -> object:
-    """The first of each dimension whose size is one of these names."""
+    """The first of each dimension whose size is one of these names; 1 for such a number."""
+    if isinstance(known, torch.SymInt) and str(known) in names:
+        return 1
     if isinstance(leaf, Tensor) and isinstance(known, Tensor):
         for place, size in enumerate(known.shape):
             if str(size) in names and leaf.shape[place] != 1:
@@ -283,12 +344,4 @@ def _one(leaf: object, known: object, names: set[str]) -> object:
 
 
 def _first_free(leaf: object) -> Any:
-    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] else None
-
-
-def _settled(leaf: object, known: object, free: Ranges) -> object:
-    """Return ``known`` if its first size is free, else the example."""
-    if not isinstance(leaf, Tensor) or not isinstance(known, Tensor) or not leaf.dim():
-        return leaf
-    names = size_names(str(known.shape[0]))
-    return known if names and names <= set(free) else leaf
+    return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] > 1 else None

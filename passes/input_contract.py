@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -132,12 +132,25 @@ def shape_text(form: InputForm) -> str:
     return f"({', '.join(map(str, form.shape))}{',' * (len(form.shape) == 1)})"
 
 
-def form_of_leaf(path: str, leaf: object, known: object) -> InputForm:
-    """Return the form of an example's leaf, of which export knows ``known``."""
+def form_of_leaf(path: str, leaf: object, known: object, free: Collection[str]) -> InputForm:
+    """Return the form of an example's leaf, of which export knows ``known``.
+
+    Args:
+        path: Where it is.
+        leaf: Of the example.
+        known: A tensor or number of symbols, or the leaf.
+        free: Names of the free sizes; whatever else is fixed to the example's.
+    """
     if isinstance(leaf, Tensor):
         sizes = known.shape if isinstance(known, Tensor) else leaf.shape
-        shape = tuple(size if isinstance(size, int) else str(size) for size in sizes)
+        pairs = zip(sizes, leaf.shape, strict=True)
+        shape = tuple(str(size) if _is_free(size, free) else actual for size, actual in pairs)
         return InputForm(path, leaf.dtype, str(leaf.device), shape)
-    if isinstance(known, (torch.SymInt, torch.SymFloat)):
+    if isinstance(known, (torch.SymInt, torch.SymFloat)) and _is_free(known, free):
         return InputForm(path, free=str(known))
     return InputForm(path, value=leaf)
+
+
+def _is_free(size: object, free: Collection[str]) -> bool:
+    names = frozenset[str]() if isinstance(size, int) else size_names(str(size))
+    return bool(names) and names <= set(free)

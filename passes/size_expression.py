@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import ast
+import math
 import operator
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, cast
 
+# A number, the name of a size, or the name of a function and its operands.
+Tree = int | float | str | tuple[Any, ...]
+
+# By the names that torch gives them in text, and those of Python's operators.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Eq": operator.eq,
     "Ne": operator.ne,
     "Mod": operator.mod,
     "PythonMod": operator.mod,
     "FloorDiv": operator.floordiv,
+    "CleanDiv": operator.floordiv,
+    "IntTrueDiv": operator.truediv,
+    "FloatTrueDiv": operator.truediv,
+    "FloatPow": operator.pow,
+    "PowByNatural": operator.pow,
+    "ToFloat": float,
+    "RoundToInt": round,
+    "CeilToInt": math.ceil,
+    "FloorToInt": math.floor,
+    "TruncToInt": math.trunc,
     "Max": max,
     "Min": min,
+    "Add": operator.add,
+    "Sub": operator.sub,
+    "Mult": operator.mul,
+    "Div": operator.truediv,
+    "Pow": operator.pow,
+    "USub": operator.neg,
+    "BitAnd": operator.and_,
+    "BitOr": operator.or_,
+    "Invert": operator.not_,
+    "NotEq": operator.ne,
+    "Lt": operator.lt,
+    "LtE": operator.le,
+    "Gt": operator.gt,
+    "GtE": operator.ge,
 }
-_OPERATORS: dict[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-    ast.USub: operator.neg,
-    ast.BitAnd: operator.and_,
-    ast.BitOr: operator.or_,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
-}
+_NO_VALUE = (KeyError, TypeError, ValueError, ArithmeticError)
 
 
 class UnknownExpression(Exception):
@@ -46,31 +60,62 @@ def size_value(text: str, sizes: Mapping[str, int]) -> int | bool:
         UnknownExpression: it names another function, or a size that is not given.
     """
     try:
-        return cast(int | bool, _value(ast.parse(text, mode="eval").body, sizes))
-    except (SyntaxError, KeyError, ZeroDivisionError) as error:
+        return cast(int | bool, computed(parsed(text), sizes))
+    except _NO_VALUE as error:
         raise UnknownExpression(text) from error
 
 
-def size_names(text: str) -> set[str]:
+@lru_cache(maxsize=1024)
+def size_names(text: str) -> frozenset[str]:
     """Return the names of sizes in ``text``."""
     tree = ast.parse(text, mode="eval")
     called = {node.func for node in ast.walk(tree) if isinstance(node, ast.Call)}
     names = (node for node in ast.walk(tree) if isinstance(node, ast.Name) and node not in called)
-    return {node.id for node in names}
+    return frozenset(node.id for node in names)
 
 
-def _value(node: ast.expr, sizes: Mapping[str, int]) -> Any:
-    if isinstance(node, ast.Constant) and type(node.value) is int:
-        return node.value
+@lru_cache(maxsize=1024)
+def parsed(text: str) -> Tree:
+    """Return ``text`` as plain data, for ``computed``.
+
+    Raises:
+        UnknownExpression: it holds more than numbers, names and functions over sizes.
+    """
+    try:
+        return _tree(ast.parse(text, mode="eval").body)
+    except (SyntaxError, KeyError, RecursionError) as error:
+        raise UnknownExpression(text) from error
+
+
+def computed(tree: Tree, sizes: Mapping[str, Any]) -> Any:
+    """Return what a tree is for sizes of those names; Dynamo can trace this, and guards on it."""
+    if isinstance(tree, str):
+        return sizes[tree]
+    if not isinstance(tree, tuple):
+        return tree
+    operands = [computed(each, sizes) for each in tree[1:]]
+    return _FUNCTIONS[tree[0]](*operands)
+
+
+def _tree(node: ast.expr) -> Tree:
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        return cast(int | float, node.value)
     if isinstance(node, ast.Name):
-        return sizes[node.id]
+        return node.id
+    function, operands = _call(node)
+    if function not in _FUNCTIONS:
+        raise KeyError(function)
+    return (function, *map(_tree, operands))
+
+
+def _call(node: ast.expr) -> tuple[str, list[ast.expr]]:
+    """Return the name of a function and its operands."""
     if isinstance(node, ast.UnaryOp):
-        return _OPERATORS[type(node.op)](_value(node.operand, sizes))
+        return type(node.op).__name__, [node.operand]
     if isinstance(node, ast.BinOp):
-        return _OPERATORS[type(node.op)](_value(node.left, sizes), _value(node.right, sizes))
+        return type(node.op).__name__, [node.left, node.right]
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
-        right = _value(node.comparators[0], sizes)
-        return _OPERATORS[type(node.ops[0])](_value(node.left, sizes), right)
+        return type(node.ops[0]).__name__, [node.left, node.comparators[0]]
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
-        return _FUNCTIONS[node.func.id](*[_value(each, sizes) for each in node.args])
+        return node.func.id, node.args
     raise KeyError(type(node).__name__)
