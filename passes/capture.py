@@ -21,7 +21,7 @@ from quantfx.passes.example import in_order
 from quantfx.passes.export_graph import export_graph
 from quantfx.passes.free_sizes import FreeSizes, first_sizes, sizes_of, with_one
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
-from quantfx.passes.inputs import input_leaves
+from quantfx.passes.inputs import input_leaves, structure_text
 from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
@@ -91,7 +91,7 @@ def capture(
         sizes = sizes_of(exported)
         if check_inputs:
             sizes = with_one(exported, sizes, export, *inputs)
-    set_contract(module, _contract(module, inputs, sizes, check_inputs))
+    set_contract(module, _contract(model, module, inputs, sizes, check_inputs))
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE
     graph = pipeline.run(module)
@@ -133,6 +133,7 @@ def _untouched(model: nn.Module, judged: bool) -> Generator[None]:
 
 
 def _contract(
+    model: nn.Module,
     module: GraphModule,
     inputs: tuple[tuple[Any, ...], dict[str, Any]],
     sizes: FreeSizes,
@@ -143,8 +144,29 @@ def _contract(
         form_of_leaf(path, leaf, known, sizes.ranges)
         for (path, leaf), known in zip(leaves, sizes.values, strict=True)
     )
-    arguments = tuple(inspect.signature(module.forward).parameters)
-    return InputContract(arguments, forms, sizes.ranges, sizes.conditions, checked)
+    signature = inspect.signature(module.forward)
+    given = signature.bind(*inputs[0], **inputs[1]).arguments
+    return InputContract(
+        tuple(signature.parameters),
+        forms,
+        sizes.ranges,
+        sizes.conditions,
+        checked,
+        tuple(map(structure_text, given.values())),
+        _same_places(model, tuple(signature.parameters)),
+    )
+
+
+def _same_places(model: nn.Module, arguments: tuple[str, ...]) -> int:
+    """Return how many of the graph's arguments the model takes in the same place, if it can."""
+    takes = inspect.signature(model.forward).parameters.values()
+    places = [each for each in takes if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)]
+    for place, (name, own) in enumerate(zip(arguments, places, strict=False)):
+        if own.kind is own.VAR_POSITIONAL:
+            break
+        if own.name != name:
+            return place
+    return len(arguments)
 
 
 def _require_eval(model: nn.Module) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -245,6 +246,9 @@ def _same(left: GraphModule, right: GraphModule, used: Used) -> bool:
         return False
     places = {node: place for place, node in enumerate(lefts)}
     places |= {node: place for place, node in enumerate(rights)}
+    for node in (*left.graph.nodes, *right.graph.nodes):
+        if _is_whole(node):
+            places[node] = places[node.all_input_nodes[0]]
     for one, other in zip(lefts, rights, strict=True):
         if one.op != other.op or not _same_target(left, right, one, other):
             return False
@@ -258,8 +262,17 @@ def _kept(module: GraphModule) -> Iterator[Node]:
     """Yield the nodes that compute something else than sizes."""
     for node in module.graph.nodes:
         is_size = node.op == "call_function" and isinstance(node.meta.get("val"), _SYMBOLIC)
-        if not is_size and str(node.target) not in _ASSERTS and not _is_plain_size(node):
+        is_nothing = str(node.target) in _ASSERTS or _is_plain_size(node) or _is_whole(node)
+        if not is_size and not is_nothing:
             yield node
+
+
+def _is_whole(node: Node) -> bool:
+    """Whether ``node`` is a slice of everything, which ``x[:, 0]`` leaves where the size is free."""
+    if node.target is not torch.ops.aten.slice.Tensor or node.kwargs:
+        return False
+    start, end, *step = node.args[2:] if len(node.args) > 3 else (1, 0)
+    return start in (0, None) and end in (sys.maxsize, None) and step in ([], [1])
 
 
 def _is_plain_size(node: Node) -> bool:

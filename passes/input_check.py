@@ -5,18 +5,21 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Sequence
+from enum import Enum
 from operator import attrgetter
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
 
 from quantfx.passes.errors import InputError
 from quantfx.passes.input_contract import InputContract, InputForm, shape_text
-from quantfx.passes.inputs import leaves_in, leaves_of
-from quantfx.passes.size_expression import size_names, size_value
+from quantfx.passes.fits_traced import actual_size, equal_values, solve
+from quantfx.passes.inputs import leaves_of, structure_text
+from quantfx.passes.size_expression import computed
 
 _REMEMBERED = 256
+_SHOWN = (str, int, float, complex, type(None), torch.dtype, torch.device)
 _FORM = attrgetter("dtype", "shape", "is_cpu")
 _OFF = "check_inputs=False when capturing takes the checks out"
 
@@ -39,15 +42,21 @@ class InputCheck:
     def __init__(self, contract: InputContract, signature: inspect.Signature) -> None:
         self.contract = contract
         self._signature = signature
-        self._flat = all(
-            form.path.isidentifier() and not form.free and form.device in ("", "cpu")
+        self._flat = contract.arguments == tuple(form.path for form in contract.forms) and all(
+            not form.free and form.strides is None and form.device in ("", "cpu")
             for form in contract.forms
         )
+        self._positional = contract.positional
+        if self._positional is not None and self._positional < len(contract.arguments):
+            self._flat = False
+        self._structures = dict(zip(contract.arguments, contract.structures, strict=False))
         forms = contract.forms
         self._tensors = [place for place, form in enumerate(forms) if form.dtype is not None]
         self._values = [
             (place, form.value) for place, form in enumerate(forms) if form.dtype is None
         ]
+        zeros = (place for place, value in self._values if type(value) is float and value == 0)
+        self._zeros = [(place, math.copysign(1.0, forms[place].value)) for place in zeros]
         self._kinds = [Tensor] * len(self._tensors)
         # By the shape of the first input with a free size: a call's inputs mostly vary with it.
         free = (place for place in self._tensors if forms[place].free_dimensions)
@@ -89,6 +98,9 @@ class InputCheck:
         for place, expected in self._values:
             if type(args[place]) is not type(expected) or args[place] != expected:
                 return False
+        for place, sign in self._zeros:
+            if math.copysign(1.0, args[place]) != sign:
+                return False
         tensors = self._given(args)
         if list(map(type, tensors)) != self._kinds:
             return False
@@ -104,6 +116,7 @@ class InputCheck:
                 f"the graph was captured with the arguments ({names}): {error}. Give each of them, "
                 "defaults too, or capture again without"
             ) from None
+        self._check_structure(args, kwargs)
         given = dict(leaves)
         expected = {form.path: form for form in self.contract.forms}
         if given.keys() != expected.keys():
@@ -113,15 +126,32 @@ class InputCheck:
             self._check_leaf(given[path], form, sizes)
         self._check_sizes(given, sizes)
 
+    def _check_structure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._positional is not None and len(args) > self._positional:
+            name = self.contract.arguments[self._positional]
+            raise InputError(
+                f"argument '{name}' has another place in the model than in the graph, which was "
+                f"captured without those before it: give it by name, {name}=..."
+            )
+        for name, value in self._signature.bind(*args, **kwargs).arguments.items():
+            expected = self._structures.get(name, "*")
+            if expected != "*" and structure_text(value) != expected:
+                _refuse(
+                    name,
+                    f"is nested as {structure_text(value)}",
+                    expected,
+                    "give the same containers, with the same keys in that order, or capture again",
+                )
+
     def _check_leaf(self, value: object, form: InputForm, sizes: dict[str, int]) -> None:
         if form.dtype is not None:
             _check_tensor(value, form, sizes)
         elif form.free:
-            if type(value) not in (int, float):
-                _refuse(form.path, f"is {_told(value)}", "a number")
-            if isinstance(value, int) and form.free.isidentifier():
-                sizes.setdefault(form.free, value)
-        elif not _equal(value, form.value):
+            if type(value) is not int and not isinstance(value, torch.SymInt):
+                _refuse(form.path, f"is {_told(value)}", "a whole number")
+            if form.free.isidentifier():
+                sizes.setdefault(form.free, cast(int, value))
+        elif not equal_values(value, form.value):
             raise InputError(
                 f"input '{form.path}' is {_told(value)}, and the graph was captured with "
                 f"{_told(form.value)}, which it computes with whatever is given: capture again "
@@ -129,22 +159,26 @@ class InputCheck:
             )
 
     def _check_sizes(self, given: dict[str, object], sizes: dict[str, int]) -> None:
-        if any(isinstance(size, torch.SymInt) for size in sizes.values()):
-            return  # traced by a compiler, which guards them itself
-        self._solve(given, sizes)
+        values = [given[form.path] for form in self.contract.forms]
+        solve(self.contract, values, sizes)
         self._check_ranges(sizes)
-        for form in self.contract.forms:
-            for place, size in enumerate(form.shape):
-                if isinstance(size, str):
-                    self._check_expression(given[form.path], form, place, size, sizes)
-        if any(size > 1 for size in sizes.values()):  # 1 was looked at by itself
-            for condition in self.contract.conditions:
-                if not size_value(condition, sizes):
-                    shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-                    raise InputError(
-                        f"the graph holds where {condition}, and the inputs have {shown}: capture "
-                        f"again with an example of these sizes. {_OFF}"
-                    )
+        for place in self.contract.sized:
+            expected, actual = computed(place.tree, sizes), actual_size(place, values)
+            if expected != actual:
+                told = "" if place.text in sizes else f" ({place.text})"
+                _refuse(
+                    self.contract.forms[place.form].path,
+                    f"has {place.what} {actual} in dimension {place.place}",
+                    f"{expected}, as other inputs have it{told}",
+                    "give inputs that agree",
+                )
+        for rule in self.contract.rules:
+            if not rule.holds(sizes):
+                shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
+                raise InputError(
+                    f"the graph holds where {rule.text}, and the inputs have {shown}: capture "
+                    f"again with an example of these sizes. {_OFF}"
+                )
 
     def _check_ranges(self, sizes: dict[str, int]) -> None:
         for name, (low, high) in self.contract.ranges.items():
@@ -158,56 +192,6 @@ class InputCheck:
                     f"{least}, in the shape {shape_text(where)}",
                     "capture again with bounds that include it",
                 )
-
-    def _solve(self, given: dict[str, Any], sizes: dict[str, int]) -> None:
-        """Find sizes that no dimension has by itself, as s0 in 2*s0; torch has linear ones only."""
-        for form in self.contract.forms:
-            for place, size in enumerate(form.shape):
-                names = size_names(size) - set(sizes) if isinstance(size, str) else set[str]()
-                if isinstance(size, str) and len(names) == 1:
-                    (name,) = names
-                    offset = int(size_value(size, {**sizes, name: 0}))
-                    factor = int(size_value(size, {**sizes, name: 1})) - offset
-                    sizes[name] = (given[form.path].shape[place] - offset) // (factor or 1)
-
-    def _check_expression(
-        self, value: Any, form: InputForm, place: int, size: str, sizes: dict[str, int]
-    ) -> None:
-        expected = size_value(size, sizes)
-        if value.shape[place] != expected:
-            _refuse(
-                form.path,
-                f"has size {value.shape[place]} in dimension {place}",
-                f"{expected}, as other inputs have it" + ("" if size in sizes else f" ({size})"),
-                "give inputs that agree",
-            )
-
-
-def fits_traced(contract: InputContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether Dynamo, which traces this, sees inputs that fit; relations of sizes it guards itself.
-
-    Nothing is remembered: Dynamo would guard on it, and compile anew.
-    """
-    names = contract.arguments[len(args) :]
-    if len(kwargs) != len(names) or any(name not in kwargs for name in names):
-        return False
-    leaves = leaves_in((args, [kwargs[name] for name in names]))
-    if len(leaves) != len(contract.forms):
-        return False
-    for leaf, form in zip(leaves, contract.forms, strict=True):
-        if not isinstance(leaf, Tensor):
-            if form.dtype is not None or not (form.free or _equal(leaf, form.value)):
-                return False
-        elif (
-            leaf.dtype != form.dtype
-            or leaf.dim() != len(form.shape)
-            or any(
-                isinstance(size, int) and leaf.shape[place] != size
-                for place, size in enumerate(form.shape)
-            )
-        ):
-            return False
-    return True
 
 
 def _check_tensor(value: object, form: InputForm, sizes: dict[str, int]) -> None:
@@ -229,9 +213,27 @@ def _check_tensor(value: object, form: InputForm, sizes: dict[str, int]) -> None
             shape_text(form),
             _way_out(value, form),
         )
+    if form.strides is not None:
+        _check_layout(value, form, form.strides)
     for size, actual in zip(form.shape, value.shape, strict=True):
         if isinstance(size, str) and size.isidentifier():
             sizes.setdefault(size, actual)
+
+
+def _check_layout(value: Tensor, form: InputForm, strides: tuple[int | str, ...]) -> None:
+    same = all(
+        isinstance(own, str) or own == actual
+        for own, actual in zip(strides, value.stride(), strict=True)
+    )
+    if not same or value.storage_offset() != form.offset:
+        _refuse(
+            form.path,
+            f"has strides {value.stride()} and offset {value.storage_offset()}",
+            f"strides ({', '.join(map(str, strides))}) and offset {form.offset}, which the model "
+            "reads",
+            "copy it into that layout, as with .contiguous(), or capture again with an example in "
+            "that layout",
+        )
 
 
 def _way_out(value: Tensor, form: InputForm) -> str:
@@ -246,7 +248,8 @@ def _way_out(value: Tensor, form: InputForm) -> str:
     free = f"{{'{argument}': {{{dims}}}}}" if form.path == argument else f"{{{dims}}} for it"
     return (
         f"the graph computes with that size: capture again with dynamic_shapes={free} (from "
-        "torch.export import Dim), or with an example of that shape"
+        "torch.export import Dim), or, where the model itself fixes the size, with an example of "
+        "that shape"
     )
 
 
@@ -268,15 +271,9 @@ def _refuse_structure(given: set[str], expected: set[str]) -> NoReturn:
     )
 
 
-def _equal(value: object, captured: object) -> bool:
-    if type(value) is not type(captured):
-        return False
-    if isinstance(value, float) and isinstance(captured, float) and math.isnan(captured):
-        return math.isnan(value)
-    return bool(value == captured)
-
-
 def _told(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
-    return repr(value) if isinstance(value, (str, int, float, type(None))) else type(value).__name__
+    if isinstance(value, Enum):
+        return str(value)
+    return repr(value) if isinstance(value, _SHOWN) else type(value).__name__

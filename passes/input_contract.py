@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.size_expression import size_names
+from quantfx.passes.size_rule import SizedPlace, SizeRule, size_rule, sized_place
 from quantfx.passes.value_text import decode, encode
 
 _KEY = "quantfx_inputs"
@@ -27,7 +28,9 @@ class InputForm:
         shape: Of a tensor: a number where the graph holds for that size only, an expression over
             free sizes, e.g. ``s0`` or ``2*s0``, where it does not.
         value: Of what is no tensor; the graph holds for it only.
-        free: What is no tensor may be any number: an expression over free sizes.
+        free: What is no tensor may be any whole number: an expression over free sizes.
+        strides: Of a tensor, where the graph holds for this layout only; sizes or expressions.
+        offset: Of a tensor in its storage, likewise.
     """
 
     path: str
@@ -36,6 +39,8 @@ class InputForm:
     shape: tuple[int | str, ...] = ()
     value: object = None
     free: str = ""
+    strides: tuple[int | str, ...] | None = None
+    offset: int | None = None
 
     def mentions(self, name: str) -> bool:
         """Whether the free size of that name is part of this one's form."""
@@ -58,6 +63,10 @@ class InputContract:
         ranges: Smallest and largest value of each free size; None for no bound.
         conditions: What else holds of free sizes, e.g. ``Eq(Mod(s0, 4), 0)``.
         checked: Whether calls are checked against it.
+        structures: How each argument is nested, by ``structure_text``; none where that is unknown.
+        positional: How many arguments have the place that they have in the model; None for all.
+        rules: ``conditions``, to be computed; made of them.
+        sized: What in the forms is an expression over free sizes; made of them.
     """
 
     arguments: tuple[str, ...]
@@ -65,12 +74,23 @@ class InputContract:
     ranges: Mapping[str, tuple[int, int | None]]
     conditions: tuple[str, ...] = ()
     checked: bool = True
+    structures: tuple[str, ...] = ()
+    positional: int | None = None
+    rules: tuple[SizeRule, ...] = field(init=False, repr=False, compare=False)
+    sized: tuple[SizedPlace, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Read conditions and expressions, which Dynamo cannot where it traces."""
+        numbers = {name for form in self.forms if form.free for name in size_names(form.free)}
+        rules = tuple(size_rule(condition, numbers) for condition in self.conditions)
+        object.__setattr__(self, "rules", rules)
+        sized = (_sized(form, index) for index, form in enumerate(self.forms))
+        object.__setattr__(self, "sized", tuple(each for places in sized for each in places))
 
     def for_example_only(self, leaves: Sequence[object]) -> InputContract:
         """Return the contract of code made for the sizes of these inputs alone."""
         forms = tuple(
-            replace(form, shape=tuple(leaf.shape)) if isinstance(leaf, Tensor) else form
-            for form, leaf in zip(self.forms, leaves, strict=True)
+            _of_example(form, leaf) for form, leaf in zip(self.forms, leaves, strict=True)
         )
         return replace(self, forms=forms, ranges={}, conditions=())
 
@@ -86,12 +106,16 @@ class InputContract:
                     "shape": list(form.shape),
                     "value": encode(form.value),
                     "free": form.free,
+                    "strides": None if form.strides is None else list(form.strides),
+                    "offset": form.offset,
                 }
                 for form in self.forms
             ],
             "ranges": {name: list(bounds) for name, bounds in self.ranges.items()},
             "conditions": list(self.conditions),
             "checked": self.checked,
+            "structures": list(self.structures),
+            "positional": self.positional,
         }
 
     @classmethod
@@ -102,15 +126,45 @@ class InputContract:
                 str(each["path"]),
                 None if each["dtype"] is None else decode(each["dtype"], {}),
                 str(each["device"]),
-                tuple(size if isinstance(size, int) else str(size) for size in each["shape"]),
+                _sizes(each["shape"]),
                 decode(each["value"], {}),
                 str(each["free"]),
+                None if each.get("strides") is None else _sizes(each["strides"]),
+                each.get("offset"),
             )
             for each in data["forms"]
         )
         ranges = {str(name): (bounds[0], bounds[1]) for name, bounds in data["ranges"].items()}
         names = tuple(map(str, data["arguments"]))
-        return cls(names, forms, ranges, tuple(map(str, data["conditions"])), bool(data["checked"]))
+        return cls(
+            names,
+            forms,
+            ranges,
+            tuple(map(str, data["conditions"])),
+            bool(data["checked"]),
+            tuple(map(str, data.get("structures", ()))),
+            data.get("positional"),
+        )
+
+
+def _sizes(data: Iterable[object]) -> tuple[int | str, ...]:
+    return tuple(size if isinstance(size, int) else str(size) for size in data)
+
+
+def _sized(form: InputForm, index: int) -> Iterator[SizedPlace]:
+    if form.free:
+        yield sized_place(index, "value", 0, form.free)
+    for what, sizes in (("size", form.shape), ("stride", form.strides or ())):
+        for place, size in enumerate(sizes):
+            if isinstance(size, str):
+                yield sized_place(index, what, place, size)
+
+
+def _of_example(form: InputForm, leaf: object) -> InputForm:
+    if isinstance(leaf, Tensor):
+        strides = None if form.strides is None else tuple(leaf.stride())
+        return replace(form, shape=tuple(leaf.shape), strides=strides)
+    return replace(form, free="", value=leaf) if form.free else form
 
 
 def contract_of(module: GraphModule) -> InputContract | None:
@@ -132,7 +186,9 @@ def shape_text(form: InputForm) -> str:
     return f"({', '.join(map(str, form.shape))}{',' * (len(form.shape) == 1)})"
 
 
-def form_of_leaf(path: str, leaf: object, known: object, free: Collection[str]) -> InputForm:
+def form_of_leaf(
+    path: str, leaf: object, known: object, free: Collection[str], *, layout: bool = False
+) -> InputForm:
     """Return the form of an example's leaf, of which export knows ``known``.
 
     Args:
@@ -140,15 +196,26 @@ def form_of_leaf(path: str, leaf: object, known: object, free: Collection[str]) 
         leaf: Of the example.
         known: A tensor or number of symbols, or the leaf.
         free: Names of the free sizes; whatever else is fixed to the example's.
+        layout: Whether the graph holds for the leaf's layout only.
     """
     if isinstance(leaf, Tensor):
-        sizes = known.shape if isinstance(known, Tensor) else leaf.shape
-        pairs = zip(sizes, leaf.shape, strict=True)
-        shape = tuple(str(size) if _is_free(size, free) else actual for size, actual in pairs)
-        return InputForm(path, leaf.dtype, str(leaf.device), shape)
+        traced = known if isinstance(known, Tensor) else leaf
+        shape = _told_sizes(traced.shape, leaf.shape, free)
+        form = InputForm(path, leaf.dtype, str(leaf.device), shape)
+        if not layout:
+            return form
+        strides = _told_sizes(traced.stride(), leaf.stride(), free)
+        return replace(form, strides=strides, offset=leaf.storage_offset())
     if isinstance(known, (torch.SymInt, torch.SymFloat)) and _is_free(known, free):
         return InputForm(path, free=str(known))
     return InputForm(path, value=leaf)
+
+
+def _told_sizes(
+    sizes: Sequence[object], actual: Sequence[int], free: Collection[str]
+) -> tuple[int | str, ...]:
+    pairs = zip(sizes, actual, strict=True)
+    return tuple(str(size) if _is_free(size, free) else own for size, own in pairs)
 
 
 def _is_free(size: object, free: Collection[str]) -> bool:

@@ -6,8 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
+
+_PLAIN = (int, float, bool, str, type(None))
 
 
 def input_leaves(
@@ -57,3 +60,31 @@ def leaves_of(
         for name, value in bound.arguments.items()
         for path, leaf in pytree.tree_flatten_with_path(value)[0]
     ]
+
+
+def structure_text(value: object) -> str:
+    """Return how ``value`` is nested, e.g. ``dict{'a': *, 'b': list[*, *]}``; a leaf is ``*``.
+
+    Plain Python for what most inputs are, which Dynamo can trace.
+    """
+    kind = type(value)
+    if isinstance(value, torch.Tensor) or kind in _PLAIN:
+        return "*"
+    if isinstance(value, (list, tuple)) and kind in (list, tuple):
+        return f"{kind.__name__}[{', '.join([structure_text(each) for each in value])}]"
+    if isinstance(value, dict) and kind is dict:
+        items = [f"{key!r}: {structure_text(each)}" for key, each in value.items()]
+        return f"dict{{{', '.join(items)}}}"
+    return _spec_text(pytree.tree_structure(value))
+
+
+def _spec_text(spec: pytree.TreeSpec) -> str:
+    if spec.is_leaf():
+        return "*"
+    inner = ", ".join(map(_spec_text, spec.children()))
+    if spec.type in (list, tuple):
+        return f"{spec.type.__name__}[{inner}]"
+    if spec.type is dict:
+        pairs = zip(spec.context, spec.children(), strict=True)
+        return f"dict{{{', '.join(f'{key!r}: {_spec_text(each)}' for key, each in pairs)}}}"
+    return f"{spec.type.__name__}({spec.context})[{inner}]"

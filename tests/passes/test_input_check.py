@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import InputError
-from quantfx.passes.input_check import InputCheck, fits_traced
+from quantfx.passes.fits_traced import fits_traced
+from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import InputContract, InputForm
 
 X = torch.zeros(2, 4)

@@ -1,0 +1,99 @@
+"""Hold inputs that Dynamo traces against a contract, so that it guards on what was compared."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from quantfx.passes.input_contract import InputContract, InputForm
+from quantfx.passes.inputs import leaves_in, structure_text
+from quantfx.passes.size_expression import computed
+from quantfx.passes.size_rule import SizedPlace
+
+
+def fits_traced(contract: InputContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether Dynamo, or another tracer, sees inputs that fit; it guards on what sizes decide here.
+
+    Nothing is remembered: Dynamo would guard on it, and compile anew.
+    """
+    names = contract.arguments[len(args) :]
+    if len(kwargs) != len(names) or any(name not in kwargs for name in names):
+        return False
+    if contract.positional is not None and len(args) > contract.positional:
+        return False
+    values = (*args, *[kwargs[name] for name in names])
+    if contract.structures and [structure_text(each) for each in values] != [*contract.structures]:
+        return False
+    leaves = leaves_in(values)
+    if len(leaves) != len(contract.forms):
+        return False
+    sizes: dict[str, Any] = {}
+    for leaf, form in zip(leaves, contract.forms, strict=True):
+        if not _leaf_fits(leaf, form, sizes):
+            return False
+    solve(contract, leaves, sizes)
+    return _sizes_fit(contract, leaves, sizes)
+
+
+def _leaf_fits(leaf: Any, form: InputForm, sizes: dict[str, Any]) -> bool:
+    if not isinstance(leaf, Tensor):
+        if form.free and type(leaf) is not bool:
+            if form.free.isidentifier():
+                sizes.setdefault(form.free, leaf)
+            return form.dtype is None
+        return form.dtype is None and equal_values(leaf, form.value)
+    if leaf.dtype != form.dtype or leaf.dim() != len(form.shape):
+        return False
+    if form.strides is not None and leaf.storage_offset() != form.offset:
+        return False
+    pairs = [*zip(form.shape, leaf.shape, strict=True)]
+    if form.strides is not None:
+        pairs += zip(form.strides, leaf.stride(), strict=True)
+    if any(isinstance(size, int) and actual != size for size, actual in pairs):
+        return False
+    for size, actual in zip(form.shape, leaf.shape, strict=True):
+        if isinstance(size, str) and size.isidentifier():
+            sizes.setdefault(size, actual)
+    return True
+
+
+def _sizes_fit(contract: InputContract, leaves: list[Any], sizes: dict[str, Any]) -> bool:
+    for name, (low, high) in contract.ranges.items():
+        if name in sizes and (sizes[name] < low or (high is not None and sizes[name] > high)):
+            return False
+    for place in contract.sized:
+        if computed(place.tree, sizes) != actual_size(place, leaves):
+            return False
+    return all(rule.holds(sizes) for rule in contract.rules)
+
+
+def solve(contract: InputContract, values: Sequence[Any], sizes: dict[str, Any]) -> None:
+    """Find sizes that no dimension has by itself, as s0 in 2*s0; torch has linear ones only."""
+    for place in contract.sized:
+        names = [name for name in place.names if name not in sizes]
+        if len(names) == 1:
+            name = names[0]
+            offset = computed(place.tree, {**sizes, name: 0})
+            factor = computed(place.tree, {**sizes, name: 1}) - offset
+            sizes[name] = (actual_size(place, values) - offset) // (factor or 1)
+
+
+def actual_size(place: SizedPlace, values: Sequence[Any]) -> Any:
+    """Return what inputs have in a place."""
+    value = values[place.form]
+    if place.what == "value":
+        return value
+    return (value.shape if place.what == "size" else value.stride())[place.place]
+
+
+def equal_values(value: object, captured: object) -> bool:
+    """Whether two values are the same kind and value, NaN and the sign of zero included."""
+    if type(value) is not type(captured):
+        return False
+    if isinstance(value, float) and isinstance(captured, float):
+        if math.isnan(captured) or not captured:  # which == does not tell
+            return repr(value) == repr(captured)
+    return bool(value == captured)
