@@ -26,6 +26,7 @@ from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.training_graph import training_graph
+from quantfx.passes.watch_layout import LAYOUT_KEY
 from quantfx.passes.zero_rows import let_zero_in
 from quantfx.patterns.torch_version import warn_of_untested
 
@@ -140,8 +141,9 @@ def _contract(
     checked: bool,
 ) -> InputContract:
     leaves = input_leaves(module, *inputs)
+    layout = bool(module.meta.pop(LAYOUT_KEY, False))
     forms = tuple(
-        form_of_leaf(path, leaf, known, sizes.ranges)
+        form_of_leaf(path, leaf, known, sizes.ranges, layout=layout)
         for (path, leaf), known in zip(leaves, sizes.values, strict=True)
     )
     signature = inspect.signature(module.forward)

@@ -11,12 +11,15 @@ from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import distinct
+from quantfx.passes.watch_layout import LAYOUT_KEY, has_strides, watched_layout
 
 
 def export_graph(
     model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any] | None, dynamic_shapes: Any
 ) -> GraphModule:
     """Return the graph of ``model`` in torch.export's training IR, as the model is now.
+
+    Its ``meta[LAYOUT_KEY]`` says whether it holds for the layout of these inputs only.
 
     Raises:
         CaptureError: torch.export rejects it.
@@ -28,7 +31,7 @@ def export_graph(
         )
     (args, kwargs), dynamic_shapes = distinct(model, (args, kwargs or {}), dynamic_shapes)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), watched_layout(model) as reads:
             # torch's own recurrent layers keep a list of their weights, which export reads.
             warnings.filterwarnings(
                 "ignore", message=r".*_flat_weights\[0\].*assigned during export"
@@ -44,4 +47,5 @@ def export_graph(
         ) from error
     if not isinstance(exported, GraphModule):
         raise CaptureError(f"torch.export returned a {type(exported).__name__}, not a GraphModule")
+    exported.meta[LAYOUT_KEY] = reads.seen or has_strides(exported)
     return exported
