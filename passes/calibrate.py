@@ -13,8 +13,9 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.errors import CalibrationError
+from quantfx.passes.errors import CalibrationError, InputError
 from quantfx.passes.fake_quantize import FakeQuantize
+from quantfx.passes.fits_traced import equal_values
 from quantfx.passes.input_contract import contract_of
 from quantfx.passes.input_copies import copied_inputs, writes_to_inputs
 from quantfx.passes.inputs import input_leaves
@@ -68,8 +69,11 @@ def calibrate(
             args, kwargs = batch_arguments(item if input_fn is None else input_fn(item), count)
             check(args, kwargs, count)
             inputs = copied_inputs(args, kwargs) if writes else (args, kwargs)
-            with torch.no_grad():
-                prepared(*inputs[0], **inputs[1])
+            try:
+                with torch.no_grad():
+                    prepared(*inputs[0], **inputs[1])
+            except InputError as error:
+                raise CalibrationError(f"batch {count}: {error}") from None
             count += 1
             bar.advance(task)
     if count == 0:
@@ -150,7 +154,9 @@ class _Signature:
         for name, expected in self._expected.items():
             if isinstance(expected, Tensor):
                 check_tensor(given[name], expected, name, index, self._free[name])
-            elif isinstance(expected, (bool, int, float)) and given[name] != expected:
+            elif isinstance(expected, (bool, int, float)) and not equal_values(
+                given[name], expected
+            ):
                 raise CalibrationError(
                     f"batch {index}: input '{name}' is {given[name]}, captured as {expected}"
                 )

@@ -185,7 +185,8 @@ class InputCheck:
             size = sizes.get(name)
             if size is not None and (size < low or (high is not None and size > high)):
                 least = f"at least {low}" if high is None else f"{low} to {high}"
-                where = next(f for f in self.contract.forms if f.mentions(name))
+                place = next(each for each in self.contract.sized if name in each.names)
+                where = self.contract.forms[place.form]
                 _refuse(
                     where.path,
                     f"makes {name} = {size}",

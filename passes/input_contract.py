@@ -42,11 +42,6 @@ class InputForm:
     strides: tuple[int | str, ...] | None = None
     offset: int | None = None
 
-    def mentions(self, name: str) -> bool:
-        """Whether the free size of that name is part of this one's form."""
-        sizes = [size for size in (*self.shape, self.free) if isinstance(size, str) and size]
-        return any(name in size_names(size) for size in sizes)
-
     @property
     def free_dimensions(self) -> frozenset[int]:
         """The dimensions of a tensor whose size is free."""

@@ -97,7 +97,9 @@ def _emptied(leaf: Any, form: InputForm, sizes: Mapping[str, int]) -> Any:
 
 
 def _results(function: nn.Module, inputs: Inputs) -> list[Any]:
-    args, kwargs = map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs)
+    args, kwargs = map_leaves(
+        lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs
+    )
     torch.manual_seed(_SEED)
     return leaves_in(function(*args, **kwargs))
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ShapesCollection
 
 from quantfx.passes.capture import capture
+from quantfx.passes.errors import InputError
 
 X = torch.randn(4, 8)
 
@@ -71,3 +72,15 @@ def test_keyword_arguments_come_in_the_order_of_the_signature() -> None:
     is_right(model, graph, torch.randn(4, 8), torch.randn(4, 8), b=torch.randn(4, 8))
     is_right(model, graph, torch.randn(4, 8), **named)
     is_right(model, graph, **named, x=X)
+
+
+def test_an_argument_behind_one_that_was_left_out_is_given_by_name() -> None:
+    class Optional(nn.Module):
+        def forward(self, x: Tensor, a: Any = None, b: Any = None) -> Tensor:
+            return x if b is None else x - b
+
+    model = Optional().eval()
+    graph = capture(model, (X,), {"b": torch.randn(4, 8)})
+    is_right(model, graph, X, b=torch.randn(4, 8))
+    with pytest.raises(InputError, match="give it by name, b="):
+        graph(X, torch.randn(4, 8))

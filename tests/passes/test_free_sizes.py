@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
+from quantfx.passes import size_expression
 from quantfx.passes.capture import capture
+from quantfx.passes.errors import InputError
 from quantfx.passes.input_contract import InputContract, contract_of
 
 
@@ -96,3 +98,89 @@ def test_free_sizes_of_dynamic_shapes_are_taken_over() -> None:
     assert width == 4
     assert found.ranges[str(batch)] == (3, 9)
     assert found.ranges[str(length)] == (0, None)
+
+
+def test_a_size_under_a_condition_that_cannot_be_computed_is_fixed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Call(lambda x: x * 2 if x.shape[0] % 7 == 4 and x.shape[1] ** 2 > 20 else x).eval()
+    free = {"inputs": ({0: Dim.AUTO, 1: Dim.AUTO},)}
+    monkeypatch.delitem(size_expression._FUNCTIONS, "Mod")
+    size_expression.parsed.cache_clear()
+    found = contract_of(capture(model, (torch.randn(4, 5, 4),), dynamic_shapes=free))
+    assert found is not None
+    rows, length, _ = found.forms[0].shape
+    assert rows == 4
+    assert list(found.ranges) == [length]
+    assert len(found.conditions) == 1
+
+
+def test_a_size_that_the_model_pins_is_a_number() -> None:
+    model = Call(lambda x: x * 2 if x.shape[0] == 4 else x).eval()
+    graph = capture(model, (torch.randn(4, 4),), dynamic_shapes={"inputs": ({0: Dim.AUTO},)})
+    found = contract_of(graph)
+    assert found is not None
+    assert found.forms[0].shape == (4, 4)
+    with pytest.raises(InputError, match=r"has shape \(2, 4\), .* fixes the size"):
+        graph(torch.randn(2, 4))
+
+
+def test_what_conditions_tie_to_a_fixed_size_is_fixed() -> None:
+    def function(x: Tensor, y: Tensor) -> Tensor:
+        sized = x.view(x.shape[0], 4)
+        return sized * 2 if x.shape[0] > y.shape[0] else sized.sum() + y.sum()
+
+    found = contract(function, torch.randn(5, 4), torch.randn(3, 4))
+    assert [form.shape for form in found.forms] == [(5, 4), (3, 4)]
+
+
+def test_an_argument_of_another_value_for_one_row_is_another_graph() -> None:
+    model = Call(lambda x: x * (5 if x.shape[0] == 1 else x.shape[0])).eval()
+    free = {"inputs": ({0: Dim.AUTO},)}
+    found = contract_of(capture(model, (torch.randn(4, 4),), dynamic_shapes=free))
+    assert found is not None
+    assert list(found.ranges.values()) == [(2, None)]
+
+
+@pytest.mark.parametrize(
+    ("function", "other"),
+    [
+        (lambda x, p: x + p, torch.randn(1, 4)),
+        (lambda x, p: x * p, torch.randn(1)),
+        (lambda x, p: (x @ x.mT)[:, None] + p, torch.randn(1, 1, 3, 3)),
+        (lambda x, p: torch.cat([x, p]), torch.randn(0, 4)),
+    ],
+)
+def test_one_row_or_none_beside_a_batch_stays(function: Any, other: Tensor) -> None:
+    shape = (3, 4) if other.dim() > 2 else (4,)
+    model = Call(function).eval()
+    graph = capture(model, (torch.randn(5, *shape), other))
+    for size in (2, 1, 7):
+        x = torch.randn(size, *shape)
+        torch.testing.assert_close(graph(x, other), model(x, other))
+    with pytest.raises(InputError, match="has shape .5,"):
+        graph(torch.randn(5, *shape), torch.randn(5, *other.shape[1:], 1)[..., 0])
+
+
+def test_a_batch_of_one_beside_a_mask_is_free() -> None:
+    found = contract(lambda x, m: x + m, torch.randn(1, 6, 4), torch.randn(6, 4))
+    assert isinstance(found.forms[0].shape[0], str)
+    assert found.forms[1].shape == (6, 4)
+
+
+@pytest.mark.parametrize("function", [lambda x: x[:, 0], lambda x: x[:, None] * 2, lambda x: x[:]])
+def test_a_slice_of_all_rows_leaves_them_free(function: Any) -> None:
+    (size,) = rows(function, torch.randn(3, 5, 4))
+    assert isinstance(size, str)
+
+
+def test_a_number_is_held_to_its_conditions_at_one() -> None:
+    class Odd(nn.Module):
+        def forward(self, x: Tensor, n: int) -> Tensor:
+            return x * (2 if n % 2 else 1)
+
+    graph = capture(Odd().eval(), (torch.ones(2), 4), dynamic_shapes={"x": None, "n": Dim.AUTO})
+    torch.testing.assert_close(graph(torch.ones(2), 6), torch.ones(2))
+    for number, message in ((1, "Mod"), (3, "Mod"), (-2, "at least 0"), (2.0, "whole number")):
+        with pytest.raises(InputError, match=message):
+            graph(torch.ones(2), number)

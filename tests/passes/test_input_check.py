@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections import OrderedDict, defaultdict
+from enum import Enum
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -11,8 +13,14 @@ from quantfx.passes.errors import InputError
 from quantfx.passes.fits_traced import fits_traced
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import InputContract, InputForm
+from quantfx.passes.inputs import leaves_of, structure_text
 
 X = torch.zeros(2, 4)
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
 
 
 def two(x: Any, y: Any) -> None: ...
@@ -53,7 +61,17 @@ def test_what_does_not_fit_is_named(inputs: tuple[Any, ...], message: str) -> No
 
 @pytest.mark.parametrize(
     ("captured", "other"),
-    [(2.0, 3.0), (2.0, 2), (1, True), (None, 0), ("sum", "mean"), (False, True), (2.0, X)],
+    [
+        (2.0, 3.0),
+        (2.0, 2),
+        (1, True),
+        (None, 0),
+        ("sum", "mean"),
+        (False, True),
+        (2.0, X),
+        (0.0, -0.0),
+        (-0.0, 0.0),
+    ],
 )
 def test_plain_values_are_those_of_the_capture(captured: object, other: object) -> None:
     checked = check(form("x", 2, 4), InputForm("y", value=captured))
@@ -132,3 +150,83 @@ def test_subclasses_of_tensors_are_looked_at() -> None:
         checked((X, torch.nn.Parameter(X[:1])), {})
     given: Tensor = X
     checked((given, given), {})
+
+
+@pytest.mark.parametrize(
+    ("captured", "other"),
+    [
+        ([X], (X,)),
+        ([], {}),
+        ({"a": X, "b": X}, {"b": X, "a": X}),
+        ({"a": X}, {"a": X, "c": []}),
+        ([X, X], {0: X, 1: X}),
+        ({"a": X}, OrderedDict(a=X)),
+        (OrderedDict(a=X), {"a": X}),
+        (defaultdict(list, a=X), defaultdict(int, a=X)),
+        (Pair(X, X), (X, X)),
+        ({"a": {"b": (X, [X])}}, {"a": {"b": (X, (X,))}}),
+    ],
+)
+def test_structures_are_those_of_the_capture(captured: Any, other: Any) -> None:
+    leaves = [(path, leaf) for path, leaf in leaves_of(inspect.signature(two), (X, captured), {})]
+    forms = tuple(form(path, 2, 4) for path, _ in leaves)
+    structures = ("*", structure_text(captured))
+    contract = InputContract(("x", "y"), forms, {}, structures=structures)
+    assert InputContract.from_dict(contract.to_dict()) == contract
+    checked = InputCheck(contract, inspect.signature(two))
+    for _ in range(2):
+        checked((X, captured), {})
+        assert fits_traced(contract, (X, captured), {})
+        with pytest.raises(InputError, match="input 'y' is nested as .*the same containers"):
+            checked((X, other), {})
+        assert not fits_traced(contract, (X, other), {})
+
+
+def test_an_argument_that_moved_is_given_by_name() -> None:
+    contract = InputContract(("x", "y"), (form("x", 2, 4), form("y", 2, 4)), {}, positional=1)
+    checked = InputCheck(contract, inspect.signature(two))
+    checked((X,), {"y": X})
+    assert fits_traced(contract, (X,), {"y": X})
+    for _ in range(2):
+        with pytest.raises(InputError, match="give it by name, y="):
+            checked((X, X), {})
+    assert not fits_traced(contract, (X, X), {})
+
+
+def test_conditions_hold_whatever_other_sizes_are() -> None:
+    checked = check(
+        form("x", "s0", 4),
+        form("y", "s1", 4),
+        ranges={"s0": (0, None), "s1": (0, None)},
+        conditions=("s0 > s1 - 2", "Ne(s0, 5)", "s0 > 1"),
+    )
+    # 1 and 0 were tried by themselves, so that what is said of one size alone is of larger ones.
+    for x, y, fits in (
+        (4, 3, True),
+        (1, 1, True),
+        (0, 1, True),
+        (1, 3, False),
+        (5, 3, False),
+        (0, 2, False),
+    ):
+        given = torch.zeros(x, 4), torch.zeros(y, 4)
+        assert fits_traced(checked.contract, given, {}) is fits
+        if fits:
+            checked(given, {})
+        else:
+            with pytest.raises(InputError, match="the graph holds where"):
+                checked(given, {})
+
+
+class Kind(Enum):
+    SUM = 1
+    MEAN = 2
+
+
+def test_values_are_told_by_what_they_are() -> None:
+    checked = check(form("x", 2, 4), InputForm("y", value=Kind.SUM))
+    with pytest.raises(InputError, match=r"is Kind.MEAN, .* captured with Kind.SUM"):
+        checked((X, Kind.MEAN), {})
+    checked = check(form("x", 2, 4), InputForm("y", value=torch.float32))
+    with pytest.raises(InputError, match=r"is torch.int8, .* captured with torch.float32"):
+        checked((X, torch.int8), {})

@@ -35,7 +35,18 @@ def test_expressions_are_computed(text: str, expected: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["__import__('os')", "s9", "s0.real", "s0 ==", "open(s0)", "'a' * s0", "s0 % 0", "1e400**s0 % 0", "s0(1)"]
+    "text",
+    [
+        "__import__('os')",
+        "s9",
+        "s0.real",
+        "s0 ==",
+        "open(s0)",
+        "'a' * s0",
+        "s0 % 0",
+        "1e400**s0 % 0",
+        "s0(1)",
+    ],
 )
 def test_anything_else_is_refused(text: str) -> None:
     with pytest.raises(UnknownExpression):
