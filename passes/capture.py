@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 from quantfx.passes.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
 from quantfx.passes.clone import clone, detached, recompile, trainable
 from quantfx.passes.compare_capture import compare_capture
+from quantfx.passes.dict_order import order_is_free
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import in_order
 from quantfx.passes.export_graph import export_graph
@@ -148,6 +149,7 @@ def _contract(
     )
     signature = inspect.signature(module.forward)
     given = signature.bind(*inputs[0], **inputs[1]).arguments
+    turned = checked and order_is_free(model, inputs)
     return InputContract(
         tuple(signature.parameters),
         forms,
@@ -156,6 +158,7 @@ def _contract(
         checked,
         tuple(map(structure_text, given.values())),
         _same_places(model, tuple(signature.parameters)),
+        tuple(structure_text(each, ordered=False) for each in given.values()) if turned else (),
     )
 
 

@@ -35,7 +35,8 @@ def distinct(model: nn.Module, inputs: Inputs, shapes: Any) -> tuple[Inputs, Any
     if not seen & set(map(id, leaves)) and len(set(map(id, leaves))) == len(leaves):
         return inputs, shapes
     if isinstance(shapes, ShapesCollection):  # these know tensors by identity as well
-        shapes = shapes.dynamic_shapes(model, *inputs)
+        resolve: Any = shapes.dynamic_shapes  # which has no types
+        shapes = resolve(model, *inputs)
 
     def unseen(leaf: object) -> object:
         if isinstance(leaf, Tensor) and id(leaf) in seen:

@@ -93,7 +93,6 @@ def equal_values(value: object, captured: object) -> bool:
     """Whether two values are the same kind and value, NaN and the sign of zero included."""
     if type(value) is not type(captured):
         return False
-    if isinstance(value, float) and isinstance(captured, float):
-        if math.isnan(captured) or not captured:  # which == does not tell
-            return repr(value) == repr(captured)
+    if isinstance(captured, float) and (math.isnan(captured) or not captured):
+        return repr(value) == repr(captured)  # which == does not tell
     return bool(value == captured)

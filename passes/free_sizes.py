@@ -223,7 +223,7 @@ def _is_value(text: str, value: object, sizes: dict[str, int]) -> bool:
 
 
 def used_sizes(graph: GraphModule, symbolic: GraphModule) -> Used | None:
-    """Return what arguments in ``symbolic`` are computed of free sizes; None if it is another graph.
+    """Return what arguments in ``symbolic`` come of free sizes; None if it is another graph.
 
     Args:
         graph: Exported for one example.
@@ -268,7 +268,7 @@ def _kept(module: GraphModule) -> Iterator[Node]:
 
 
 def _is_whole(node: Node) -> bool:
-    """Whether ``node`` is a slice of everything, which ``x[:, 0]`` leaves where the size is free."""
+    """Whether ``node`` is a slice of all, which ``x[:, 0]`` leaves where the size is free."""
     if node.target is not torch.ops.aten.slice.Tensor or node.kwargs:
         return False
     start, end, *step = node.args[2:] if len(node.args) > 3 else (1, 0)

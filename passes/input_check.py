@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.passes.errors import InputError
-from quantfx.passes.input_contract import InputContract, InputForm, shape_text
 from quantfx.passes.fits_traced import actual_size, equal_values, solve
+from quantfx.passes.input_contract import InputContract, InputForm, shape_text
 from quantfx.passes.inputs import leaves_of, structure_text
 from quantfx.passes.size_expression import computed
 
@@ -50,13 +50,17 @@ class InputCheck:
         if self._positional is not None and self._positional < len(contract.arguments):
             self._flat = False
         self._structures = dict(zip(contract.arguments, contract.structures, strict=False))
+        self._unordered = dict(zip(contract.arguments, contract.unordered, strict=False))
         forms = contract.forms
         self._tensors = [place for place, form in enumerate(forms) if form.dtype is not None]
         self._values = [
             (place, form.value) for place, form in enumerate(forms) if form.dtype is None
         ]
-        zeros = (place for place, value in self._values if type(value) is float and value == 0)
-        self._zeros = [(place, math.copysign(1.0, forms[place].value)) for place in zeros]
+        self._zeros = [
+            (place, math.copysign(1.0, value))
+            for place, value in self._values
+            if isinstance(value, float) and value == 0
+        ]
         self._kinds = [Tensor] * len(self._tensors)
         # By the shape of the first input with a free size: a call's inputs mostly vary with it.
         free = (place for place in self._tensors if forms[place].free_dimensions)
@@ -135,7 +139,9 @@ class InputCheck:
             )
         for name, value in self._signature.bind(*args, **kwargs).arguments.items():
             expected = self._structures.get(name, "*")
-            if expected != "*" and structure_text(value) != expected:
+            if expected == "*" or structure_text(value) == expected:
+                continue
+            if structure_text(value, ordered=False) != self._unordered.get(name):
                 _refuse(
                     name,
                     f"is nested as {structure_text(value)}",

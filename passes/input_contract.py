@@ -60,6 +60,7 @@ class InputContract:
         checked: Whether calls are checked against it.
         structures: How each argument is nested, by ``structure_text``; none where that is unknown.
         positional: How many arguments have the place that they have in the model; None for all.
+        unordered: ``structures`` with sorted keys, where the order of keys is free; else none.
         rules: ``conditions``, to be computed; made of them.
         sized: What in the forms is an expression over free sizes; made of them.
     """
@@ -71,6 +72,7 @@ class InputContract:
     checked: bool = True
     structures: tuple[str, ...] = ()
     positional: int | None = None
+    unordered: tuple[str, ...] = ()
     rules: tuple[SizeRule, ...] = field(init=False, repr=False, compare=False)
     sized: tuple[SizedPlace, ...] = field(init=False, repr=False, compare=False)
 
@@ -111,6 +113,7 @@ class InputContract:
             "checked": self.checked,
             "structures": list(self.structures),
             "positional": self.positional,
+            "unordered": list(self.unordered),
         }
 
     @classmethod
@@ -139,6 +142,7 @@ class InputContract:
             bool(data["checked"]),
             tuple(map(str, data.get("structures", ()))),
             data.get("positional"),
+            tuple(map(str, data.get("unordered", ()))),
         )
 
 
@@ -200,7 +204,7 @@ def form_of_leaf(
         if not layout:
             return form
         strides = _told_sizes(traced.stride(), leaf.stride(), free)
-        return replace(form, strides=strides, offset=leaf.storage_offset())
+        return replace(form, strides=strides, offset=int(leaf.storage_offset()))
     if isinstance(known, (torch.SymInt, torch.SymFloat)) and _is_free(known, free):
         return InputForm(path, free=str(known))
     return InputForm(path, value=leaf)

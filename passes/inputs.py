@@ -62,18 +62,24 @@ def leaves_of(
     ]
 
 
-def structure_text(value: object) -> str:
+def structure_text(value: object, *, ordered: bool = True) -> str:
     """Return how ``value`` is nested, e.g. ``dict{'a': *, 'b': list[*, *]}``; a leaf is ``*``.
 
     Plain Python for what most inputs are, which Dynamo can trace.
+
+    Args:
+        value: Nested.
+        ordered: Tell the order of keys in a dict; else they are sorted.
     """
     kind = type(value)
     if isinstance(value, torch.Tensor) or kind in _PLAIN:
         return "*"
     if isinstance(value, (list, tuple)) and kind in (list, tuple):
-        return f"{kind.__name__}[{', '.join([structure_text(each) for each in value])}]"
+        inner = [structure_text(each, ordered=ordered) for each in value]
+        return f"{kind.__name__}[{', '.join(inner)}]"
     if isinstance(value, dict) and kind is dict:
-        items = [f"{key!r}: {structure_text(each)}" for key, each in value.items()]
+        items = [f"{key!r}: {structure_text(each, ordered=ordered)}" for key, each in value.items()]
+        items = items if ordered else sorted(items)
         return f"dict{{{', '.join(items)}}}"
     return _spec_text(pytree.tree_structure(value))
 

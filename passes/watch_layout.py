@@ -53,7 +53,7 @@ class LayoutReads(TorchFunctionMode):
 
 @contextmanager
 def watched_layout(model: nn.Module) -> Generator[LayoutReads]:
-    """Watch calls of ``model`` only: whoever calls it, as torch.export, asks for layouts as well."""
+    """Watch calls of ``model`` only: who calls it, as torch.export, asks for layouts as well."""
     reads = LayoutReads()
     own = vars(model).get("forward")
     original = model.forward

@@ -59,7 +59,8 @@ def test_the_models_own_tensors_as_inputs_are_inputs() -> None:
 
 def test_shapes_by_tensor_hold_for_a_tensor_given_twice() -> None:
     model, x = nn.Bilinear(8, 8, 3).eval(), torch.randn(4, 8)
-    shapes = ShapesCollection()
+    collection: Any = ShapesCollection  # which has no types
+    shapes = collection()
     shapes[x] = {0: Dim.AUTO}
     graph = capture(model, (x, x), dynamic_shapes=shapes)
     is_right(model, graph, torch.randn(6, 8), torch.randn(6, 8))

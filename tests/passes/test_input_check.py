@@ -162,7 +162,7 @@ def test_subclasses_of_tensors_are_looked_at() -> None:
         ([X, X], {0: X, 1: X}),
         ({"a": X}, OrderedDict(a=X)),
         (OrderedDict(a=X), {"a": X}),
-        (defaultdict(list, a=X), defaultdict(int, a=X)),
+        (defaultdict[str, Any](list, a=X), defaultdict[str, Any](int, a=X)),
         (Pair(X, X), (X, X)),
         ({"a": {"b": (X, [X])}}, {"a": {"b": (X, (X,))}}),
     ],

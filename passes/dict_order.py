@@ -1,0 +1,82 @@
+"""Whether a model reads the order of the dicts among its inputs, or their keys alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.passes.example import Inputs
+from quantfx.passes.inputs import leaves_in, map_leaves
+from quantfx.passes.model_state import restored
+
+_TOLERANCE = 1e-3
+_SEED = 0
+
+
+def order_is_free(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether ``model`` gives the same for dicts whose keys come in the opposite order.
+
+    It is called twice where there are such dicts, with other values than the example's, which may
+    be the same for several keys.
+    """
+    turned = _turned(inputs)
+    if turned is None or not all(map(_is_real, leaves_in(inputs))):
+        return False
+    with restored(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        given = map_leaves(_other, inputs)
+        try:
+            first, second = (_results(model, each) for each in (given, _turned(given)))
+            return len(first) == len(second) and all(map(_same, first, second))
+        except Exception:  # the model's own
+            return False
+
+
+def _turned(values: Any) -> Any:
+    """Return nested values with the keys of dicts in opposite order; None if there are none."""
+    found = False
+
+    def turn(value: Any) -> Any:
+        nonlocal found
+        if type(value) is dict:
+            found = found or len(value) > 1
+            return {key: turn(value[key]) for key in reversed(value)}
+        return type(value)(map(turn, value)) if type(value) in (list, tuple) else value
+
+    args, kwargs = values
+    turned = turn(args), {name: turn(value) for name, value in kwargs.items()}
+    return turned if found else None
+
+
+def _other(leaf: Any) -> Any:
+    """Return the values of ``leaf`` in another order; floating-point ones are other values."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    if leaf.is_floating_point():
+        return torch.rand_like(leaf)
+    return leaf.flatten()[torch.randperm(leaf.numel())].view(leaf.shape)
+
+
+def _results(function: Callable[..., Any], inputs: Inputs) -> list[Any]:
+    args, kwargs = map_leaves(
+        lambda each: each.clone() if isinstance(each, Tensor) else each, inputs
+    )
+    torch.manual_seed(_SEED)
+    return leaves_in(function(*args, **kwargs))
+
+
+def _same(one: object, other: object) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return type(one) is type(other) and bool(one == other)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(torch.isclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True).all())
+
+
+def _is_real(leaf: object) -> bool:
+    return not isinstance(leaf, Tensor) or (
+        not leaf.is_meta and type(leaf) in (Tensor, nn.Parameter)
+    )
