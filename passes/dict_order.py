@@ -68,6 +68,10 @@ def _results(function: Callable[..., Any], inputs: Inputs) -> list[Any]:
     return leaves_in(function(*args, **kwargs))
 
 
+def _copied(leaf: Any) -> Any:
+    return leaf.clone() if isinstance(leaf, Tensor) else leaf
+
+
 def _same(one: object, other: object) -> bool:
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return type(one) is type(other) and bool(one == other)

@@ -182,3 +182,44 @@ def test_dictionaries_may_come_in_any_order() -> None:
         calibrate(module, [({"y": "y", "x": X},)])
     with pytest.raises(CalibrationError, match="batch 0 holds"):
         calibrate(module, [({"x": X},)])
+
+
+@pytest.mark.parametrize(
+    ("captured", "given", "message"),
+    [
+        (2.0, 3.0, "batch 1: input 'how' is 3.0, captured as 2.0"),
+        ("sum", "mean", "batch 1: input 'how' is 'mean', .* captured with 'sum'"),
+        (None, X, "batch 1: input 'how' is a tensor"),
+        ({"a": [X]}, {"a": (X,)}, "batch 1: input 'how' is nested as"),
+        (0.0, -0.0, "batch 1: input 'how' is -0.0"),
+    ],
+)
+def test_what_a_graph_refuses_is_an_error_of_calibration(
+    captured: Any, given: Any, message: str
+) -> None:
+    class How(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor, how: Any) -> Tensor:
+            y: Tensor = self.linear(x)
+            return y * how if isinstance(how, float) else y
+
+    module = x86().prepare(capture(How().eval(), (X, captured)))
+    with pytest.raises(CalibrationError, match=message):
+        calibrate(module, [(X, captured), (X, given)], progress=False)
+
+
+def test_a_number_that_is_none_calibrates_as_captured() -> None:
+    class Add(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor, fill: float) -> Tensor:
+            y: Tensor = self.linear(x)
+            return y if fill != fill else y + fill
+
+    module = x86().prepare(capture(Add().eval(), (X, float("nan"))))
+    assert calibrate(module, [(X, float("nan"))], progress=False) == 1
