@@ -7,6 +7,7 @@ Weights are packed for the kernels when Inductor freezes them, which it only doe
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -45,6 +46,7 @@ from quantfx.backends.whole_rows import WholeRows
 from quantfx.passes.base import Context
 from quantfx.passes.checked_module import input_check
 from quantfx.passes.clone import clone_as, recompile
+from quantfx.passes.example import distinct
 from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.input_check import InputCheck
@@ -369,7 +371,8 @@ def _ahead_of_time(
     casting = contextlib.nullcontext() if autocast is None else torch.autocast("cpu", autocast)
     with torch.no_grad(), casting, compiling(noted.extend):
         module = variants.module(autocasts())
-        program = torch.export.export(module, args, dict(kwargs), dynamic_shapes=dynamic_shapes)
+        (given, named), shapes = distinct(module, (args, dict(kwargs)), dynamic_shapes)
+        program = torch.export.export(module, given, named, dynamic_shapes=shapes)
         written = compile_ahead_of_time(program, target)
     contract = contract_of(module)
     if contract is None or not contract.checked:
@@ -377,6 +380,7 @@ def _ahead_of_time(
     if dynamic_shapes is None:
         leaves = [leaf for _, leaf in input_leaves(module, args, dict(kwargs))]
         contract = contract.for_example_only(leaves)
+    contract = dataclasses.replace(contract, unordered=())  # a library takes leaves as they come
     return AheadOfTimeModule(written, tuple(noted), input_check(module, contract))
 
 

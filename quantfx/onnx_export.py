@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from quantfx.passes.example import distinct
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.nested_calls import nested_calls
 from quantfx.passes.qdq import (
@@ -59,6 +60,7 @@ def export_onnx(
     for _, graph_module in all_graphs(quantized):
         if any(call.is_choice for call in nested_calls(graph_module)):
             raise QuantfxError("torch.cond: torch's exporter to ONNX does not take it from a graph")
+    (args, kwargs), shapes = distinct(quantized, (args, kwargs or {}), shapes)
     try:
         program = torch.onnx.export(
             quantized,
