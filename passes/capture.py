@@ -62,7 +62,8 @@ def capture(
         check_inputs: Let the graph, and all that is made of it, raise ``InputError`` for inputs
             that it would compute wrongly with: other shapes than the example's (but for a first
             dimension that nothing depends on, and ``dynamic_shapes``), other dtypes, devices,
-            structures, numbers, flags or strings. It costs some 0.5 us an input and call.
+            structures, numbers, flags or strings, layouts where the model reads them. It costs some
+            0.5 us an input and call.
         compare: Call model and graph with copies of the example inputs, warn if they differ, and
             refuse a model whose results depend on state that is not in buffers.
 
