@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import optimization_hint
 
 from quantfx.passes.aliasing import MAY_COPY, overwritten, views_of
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.memory_order import memory_order
 from quantfx.passes.qdq import dequantizes
 from quantfx.patterns.schema import resolve_op
 
@@ -152,16 +152,5 @@ def _into_memory(reader: Node) -> Iterator[tuple[Node, Node]]:
 
 
 def _order(node: Node) -> list[int] | None:
-    """Return the dimensions of a tensor from the outermost in memory on; None if it has gaps."""
     value = node.meta.get("val")
-    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_contiguous():
-        return list(range(value.dim())) if isinstance(value, Tensor) else None
-    sizes = [optimization_hint(size, fallback=2) for size in value.shape]
-    strides = [optimization_hint(stride, fallback=1) for stride in value.stride()]
-    order = sorted(range(value.dim()), key=lambda axis: (-strides[axis], axis))
-    expected = 1
-    for axis in reversed(order):
-        if sizes[axis] != 1 and strides[axis] != expected:
-            return None
-        expected *= sizes[axis]
-    return order
+    return memory_order(value) if isinstance(value, Tensor) else None
