@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from quantfx.backends.kernel_call import KernelCall
 from quantfx.backends.torch_internals import load_package
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.errors import InputError
-from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.graphs import all_graphs
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.inputs import leaves_in, leaves_of, leaves_with_paths, map_leaves
 from quantfx.passes.memory_order import dense_strides, memory_order
@@ -108,7 +109,7 @@ class AheadOfTimeModule:
     def __init__(
         self,
         package: Path,
-        kernels: tuple[tuple[Site, str], ...],
+        kernels: tuple[KernelCall, ...],
         inputs: LibraryInputs,
         check: InputCheck | None = None,
     ) -> None:

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch.fx import GraphModule
@@ -23,6 +23,7 @@ from quantfx.backends.ahead_of_time import AheadOfTimeModule, LibraryInputs, req
 from quantfx.backends.declare_layouts import DeclareLayouts
 from quantfx.backends.drop_pool_copies import DropPoolCopies
 from quantfx.backends.fuse_sums import FuseSums
+from quantfx.backends.kernel_call import KernelCall
 from quantfx.backends.onednn_ops import KERNEL_NAMES, QCONV
 from quantfx.backends.opaque_kernels import (
     HideKernels,
@@ -46,7 +47,7 @@ from quantfx.passes.base import Context
 from quantfx.passes.checked_module import input_check
 from quantfx.passes.clone import clone_as, recompile
 from quantfx.passes.expand_affine_weights import ExpandAffineWeights
-from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.graphs import all_graphs
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import contract_of
 from quantfx.passes.input_copies import spared_inputs
@@ -80,13 +81,6 @@ POST_GRAD = Pipeline(
     ),
     name="post-grad",
 )
-
-
-class KernelCall(NamedTuple):
-    """One call of a kernel in a compiled graph."""
-
-    site: Site
-    kernel: str
 
 
 class Variants:
