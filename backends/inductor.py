@@ -7,7 +7,6 @@ Weights are packed for the kernels when Inductor freezes them, which it only doe
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,14 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import torch
 from torch.fx import GraphModule
 
+from quantfx.backends.ahead_of_time import AheadOfTimeModule, LibraryInputs, require_library
 from quantfx.backends.declare_layouts import DeclareLayouts
 from quantfx.backends.drop_pool_copies import DropPoolCopies
 from quantfx.backends.fuse_sums import FuseSums
+from quantfx.backends.kernel_call import KernelCall
 from quantfx.backends.onednn_ops import KERNEL_NAMES, QCONV
 from quantfx.backends.opaque_kernels import (
     HideKernels,
@@ -38,7 +39,6 @@ from quantfx.backends.torch_internals import (
     GraphPass,
     compile_ahead_of_time,
     inductor_settings,
-    load_package,
     needs_settings,
     with_inductor,
 )
@@ -48,15 +48,15 @@ from quantfx.passes.checked_module import input_check
 from quantfx.passes.clone import clone_as, recompile
 from quantfx.passes.example import distinct
 from quantfx.passes.expand_affine_weights import ExpandAffineWeights
-from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.graphs import all_graphs
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import contract_of
 from quantfx.passes.input_copies import spared_inputs
 from quantfx.passes.inputs import input_leaves
 from quantfx.passes.lowered import site_of
-from quantfx.passes.nested_calls import autocast_dtype, nested_calls
+from quantfx.passes.nested_calls import autocast_dtype
 from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.state import preserved_state, written_state
+from quantfx.passes.state import preserved_state
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 from quantfx.patterns.schema import overload
 
@@ -82,13 +82,6 @@ POST_GRAD = Pipeline(
     ),
     name="post-grad",
 )
-
-
-class KernelCall(NamedTuple):
-    """One call of a kernel in a compiled graph."""
-
-    site: Site
-    kernel: str
 
 
 class Variants:
@@ -215,34 +208,6 @@ class CompiledModule:
         self.kernels = kernels
 
 
-class AheadOfTimeModule:
-    """A library compiled by AOTInductor; call it like the module.
-
-    Args:
-        package: The file it is in.
-        kernels: Calls of lowered kernels in it.
-        check: Refuses inputs that it does not hold for.
-    """
-
-    def __init__(
-        self, package: Path, kernels: tuple[KernelCall, ...], check: InputCheck | None = None
-    ) -> None:
-        self.package = package
-        self.kernels = kernels
-        self._run = load_package(package)
-        self._check = check
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the compiled module, for inputs of the shapes it was compiled for.
-
-        Raises:
-            InputError: the library does not hold for the inputs.
-        """
-        if self._check is not None:
-            self._check(args, kwargs)
-        return self._run(*args, **kwargs)
-
-
 _COMPILING: ContextVar[bool] = ContextVar("quantfx_compiling", default=False)
 
 
@@ -365,43 +330,20 @@ def _ahead_of_time(
     dynamic_shapes: Any,
     package: Path | None,
 ) -> AheadOfTimeModule:
-    _require_library(variants.exact)
+    require_library(variants.exact)
     target = package or Path(mkdtemp(prefix="quantfx-")) / "model.pt2"
     noted: list[KernelCall] = []
     casting = contextlib.nullcontext() if autocast is None else torch.autocast("cpu", autocast)
     with torch.no_grad(), casting, compiling(noted.extend):
         module = variants.module(autocasts())
-        (given, named), shapes = distinct(module, (args, dict(kwargs)), dynamic_shapes)
+        inputs = LibraryInputs(module, args, kwargs)
+        (given, named), shapes = distinct(module, (inputs.args, inputs.kwargs), dynamic_shapes)
         program = torch.export.export(module, given, named, dynamic_shapes=shapes)
         written = compile_ahead_of_time(program, target)
     contract = contract_of(module)
     if contract is None or not contract.checked:
-        return AheadOfTimeModule(written, tuple(noted))
+        return AheadOfTimeModule(written, tuple(noted), inputs)
     if dynamic_shapes is None:
         leaves = [leaf for _, leaf in input_leaves(module, args, dict(kwargs))]
         contract = contract.for_example_only(leaves)
-    contract = dataclasses.replace(contract, unordered=())  # a library takes leaves as they come
-    return AheadOfTimeModule(written, tuple(noted), input_check(module, contract))
-
-
-def _require_library(module: GraphModule) -> None:
-    """Refuse what AOTInductor of torch 2.13 loses or cannot take.
-
-    Raises:
-        QuantfxError: names it.
-    """
-    small = [name for name, value in written_state(module) if value.numel() <= _LOST_ELEMENTS]
-    if small:
-        raise QuantfxError(
-            f"wrapper='aot': buffer '{small[0]}' is written to, and AOTInductor takes a tensor of "
-            "so few elements for a constant: what is written would be lost. Use wrapper='cpp'"
-        )
-    for _, graph_module in all_graphs(module):
-        if any(call.is_choice for call in nested_calls(graph_module)):
-            raise QuantfxError(
-                "wrapper='aot': AOTInductor does not take int8 kernels inside of torch.cond. Use "
-                "wrapper='cpp'"
-            )
-
-
-_LOST_ELEMENTS = 8
+    return AheadOfTimeModule(written, tuple(noted), inputs, input_check(module, contract))

@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
+from quantfx.backends.in_rows_of import in_rows_of
 from quantfx.passes.editor import Editor
 from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
 from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
@@ -24,7 +25,6 @@ _CONTIGUOUS = resolve_op("aten.contiguous.default")
 _RESHAPE = resolve_op("aten.reshape.default")
 _ADD = resolve_op("aten.add.Tensor")
 _TYPE_AS = resolve_op("aten.type_as.default")
-_SIZE = resolve_op("aten.sym_size.int")
 _SLICE = resolve_op("aten.slice.Tensor")
 _FEWEST_CHANNELS = 9
 
@@ -56,38 +56,18 @@ class Int8Pack(KernelFamily):
         node = candidate.anchor
         x, bias = argument_node(node, "input"), argument_value(node, "bias")
         integers, scales, channels = _padded(editor, node, candidate.dequantize("weight"))
-        shape = node.meta["val"].shape
-        sizes = [_size(editor, size, x, axis, node) for axis, size in enumerate(shape)]
+        width = node.meta["val"].shape[-1]
         x = editor.call(_CONTIGUOUS, (x,), like=node, before=node)  # the kernel wants whole rows
         rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), like=node, before=node)
         # Under autocast x may come in bfloat16, and the kernel wants scales of x's dtype.
         alike = editor.call(_TYPE_AS, (scales, rows), like=node, before=node)
         product = editor.call(_MATMUL, (rows, integers, alike), like=node, before=node)
-        if channels != shape[-1]:
-            product = editor.call(_SLICE, (product, 1, 0, shape[-1]), like=node, before=node)
-        result = editor.call(_RESHAPE, (product, sizes), like=node, before=node)
+        if channels != width:
+            product = editor.call(_SLICE, (product, 1, 0, width), like=node, before=node)
+        result = in_rows_of(x, product, width, editor, node)
         if bias is not None:
             result = editor.call(_ADD, (result, bias), like=node, before=node)
         return Emission(result, node, KERNEL)
-
-
-def _size(editor: Editor, size: object, x: Node, axis: int, node: Node) -> object:
-    """Return dimension ``axis`` of ``x``, a number or a node in front of ``node``.
-
-    torch 2.13: Dynamo takes a second ``sym_size`` of one symbol out of the graph it compiles, and
-    is then out of step with its own list of nodes (IndexError at the next new size). So each free
-    size is read once.
-    """
-    if isinstance(size, int):
-        return size
-    reads = editor.graph.find_nodes(op="call_function", target=_SIZE, sort=True)
-    known = next((each for each in reads if str(each.meta["val"]) == str(size)), None)
-    if known is not None and known < node:
-        return known
-    made = editor.call(_SIZE, (x, axis), like=node, before=node)
-    if known is not None:
-        editor.replace(known, made)
-    return made
 
 
 def _padded(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, int]:

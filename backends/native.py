@@ -49,6 +49,7 @@ from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.remove_dead_code import RemoveDeadCode
+from quantfx.passes.restore_layouts import RestoreLayouts
 from quantfx.passes.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
 from quantfx.passes.share import Share
 from quantfx.passes.spec import CastSpec, Concrete, ObserverName, QuantSpec
@@ -106,6 +107,7 @@ def lower_pipeline(limits: bool, channels_first: bool = False) -> Pipeline:
     return Pipeline(
         (
             Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
+            RestoreLayouts(),  # before lower: what stands here has the layouts of the capture
             Lower(),
             CarryQParams(limits, channels_first),  # behind lower, whose templates read qparams
             MergeEqual(),  # last: several readers dequantize one tensor

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from quantfx.backends.in_rows_of import in_rows_of
 from quantfx.backends.native_family import NativeFamily, write_packed
 from quantfx.backends.quantized_tensors import rows
 from quantfx.passes.editor import Editor
@@ -26,6 +27,7 @@ from quantfx.patterns.schema import argument_value, resolve_op
 
 _PREPACK = resolve_op("quantized.embedding_bag_prepack.default")
 _RESHAPE = resolve_op("aten.reshape.default")
+_UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 _SLICE = resolve_op("aten.slice.Tensor")
 _CONTIGUOUS = resolve_op("aten.contiguous.default")
 _BAG = "quantized.embedding_bag"
@@ -92,9 +94,6 @@ class NativeEmbedding(NativeFamily):
             return f"the indices of {node.name} are not int32 or int64"
         if candidate.kernel.startswith(_BAG):
             return _bag_reason(node)
-        sizes = indices.shape
-        if not 1 <= len(sizes) <= _MOST_DIMENSIONS and not all(isinstance(n, int) for n in sizes):
-            return f"indices of {len(sizes)} dimensions, of which some are free"
         return None
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
@@ -121,7 +120,8 @@ def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     flat_val = val.reshape(-1, val.shape[-1])
     found = editor.call(kernel, (packed, flat), like=node, before=node, val=flat_val)
     found = _own_columns(editor, found, node)
-    return editor.call(_RESHAPE, (found, list(val.shape)), like=node, before=node, val=val)
+    single = editor.call(_UNSQUEEZE, (indices, -1), like=node, before=node)
+    return in_rows_of(single, found, val.shape[-1], editor, node)
 
 
 def _contiguous(editor: Editor, value: Any, node: Node) -> Any:

@@ -248,7 +248,8 @@ def _linear(candidate: Candidate, editor: Editor) -> Emission:
         before=before,
     )
     kernel = "qlinear_pointwise.tensor" if dynamic else "qlinear_pointwise"
-    return Emission(limit_range(call, result.qparams, editor, before), before, kernel)
+    limited = limit_range(call, result.qparams, editor, before)
+    return Emission(limited, before, kernel, takes_empty=_is_matrix(x))
 
 
 def _fp16(candidate: Candidate, editor: Editor) -> Emission:
@@ -265,7 +266,12 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
         like=node,
         before=before,
     )
-    return Emission(call, before, candidate.kernel)
+    return Emission(call, before, candidate.kernel, takes_empty=_is_matrix(x))
+
+
+def _is_matrix(x: Node) -> bool:
+    """Whether the kernels of linears take no rows: of three dimensions they return two (2.13)."""
+    return bool(x.meta["val"].dim() <= 2)
 
 
 def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:

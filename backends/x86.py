@@ -38,6 +38,7 @@ from quantfx.passes.propagate import Propagate
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
+from quantfx.passes.restore_layouts import RestoreLayouts
 from quantfx.passes.scale_floor import SCALE_FLOOR, TORCHAO_FLOOR
 from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
@@ -94,6 +95,7 @@ LOWER = Pipeline(
         Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
         HoistQuantize(),  # before lower: a quantize belongs to the kernel it stands behind
         IncludeZero(),  # what Inductor compiles for a dynamic range leaves zero out
+        RestoreLayouts(),  # before lower: what stands here has the layouts of the capture
         Lower(),
         MergeEqual(),  # last: tidy and lower write some things twice
     ),

@@ -4,7 +4,31 @@ from __future__ import annotations
 
 from torch.fx import Graph, Node
 
-from quantfx.patterns.schema import is_aten_call, overload, schema_arguments, schema_returns
+from quantfx.patterns.schema import (
+    is_aten_call,
+    overload,
+    resolve_op,
+    schema_arguments,
+    schema_returns,
+)
+
+# Views in one layout and copies in another; ``view`` itself is an error there.
+MAY_COPY = frozenset(
+    resolve_op(f"aten.{name}")
+    for name in (
+        "view.default",
+        "view_as.default",
+        "reshape.default",
+        "reshape_as.default",
+        "flatten.using_ints",
+        "ravel.default",
+        "contiguous.default",
+        "to.dtype",
+        "to.dtype_layout",
+        "to.device",
+        "to.other",
+    )
+)
 
 
 def writes_to(node: Node) -> list[Node]:

@@ -45,6 +45,7 @@ from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
 from quantfx.passes.remove_self_copies import RemoveSelfCopies
+from quantfx.passes.restore_layouts import RestoreLayouts
 from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
 from quantfx.passes.shield_adds import ShieldAdds
@@ -101,6 +102,7 @@ PASSES: tuple[type[Pass], ...] = (
     ShieldAdds,
     WidenCasts,
     HoistQuantize,
+    RestoreLayouts,
     Lower,
     MergeEqual,
     ReadPlan,

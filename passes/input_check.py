@@ -23,6 +23,11 @@ _SHOWN = (str, int, float, complex, type(None), torch.dtype, torch.device)
 _FORM = attrgetter("dtype", "shape", "is_cpu")
 _OFF = "check_inputs=False when capturing takes the checks out"
 
+_EMPTY = (
+    "leave out calls with empty inputs: the model computes something else of those, a kernel fails "
+    "on them, or its config has ranges found in each call, which no elements have"
+)
+
 
 class InputCheck:
     """Checks calls of one graph.
@@ -197,7 +202,7 @@ class InputCheck:
                     where.path,
                     f"makes {name} = {size}",
                     f"{least}, in the shape {shape_text(where)}",
-                    "capture again with bounds that include it",
+                    _EMPTY if size == 0 else "capture again with bounds that include it",
                 )
 
 

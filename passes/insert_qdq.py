@@ -24,7 +24,9 @@ from quantfx.passes.qdq import (
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
+    finds_range,
 )
+from quantfx.passes.refuse_empty import refuse_empty
 from quantfx.passes.scale_remarks import SCALE, unlike_data
 from quantfx.passes.uncalibrated import convert_uncalibrated
 from quantfx.patterns.errors import did_you_mean
@@ -83,6 +85,8 @@ class InsertQDQ(Pass):
                 editors[path].replace(node, node.all_input_nodes[0])
         for path, graph_module in all_graphs(module):
             _drop_observers(graph_module, editors[path])
+            if any(finds_range(node) for node in graph_module.graph.nodes):
+                refuse_empty(module)
         return PassResult(bool(places), tuple(remarks), {"quantized": quantized})
 
 

@@ -121,11 +121,13 @@ class Emission:
         stands_for: The node of the match whose value it yields: its output, or an earlier one if
             the kernel computes only the beginning of the match.
         kernel: Name of the kernel that was called.
+        takes_empty: Whether the kernel knows what to make of no rows.
     """
 
     node: Node
     stands_for: Node
     kernel: str
+    takes_empty: bool = True
 
 
 class KernelFamily(ABC):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
@@ -19,6 +19,7 @@ from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
 from quantfx.passes.lowered import Lowered, set_lowered, set_site
 from quantfx.passes.quantized_edges import quantized_edges
 from quantfx.passes.recipe import Recipe
+from quantfx.passes.refuse_empty import refuse_empty
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.template import Template
@@ -67,6 +68,8 @@ class Lower(Pass):
             for match in sorted(matches, key=lambda match: match.anchor):
                 made.lower(match)
             lowered += len(matches)
+            if made.fails_empty:
+                refuse_empty(module)
             remarks += _left(matcher, graph_module, made)
             editor.drop_unused_attributes()
         return PassResult(lowered > 0, tuple(remarks), {"lowered": lowered})
@@ -95,6 +98,7 @@ class _Lowering(Admission):
     path: str
     editor: Editor
     dtype: torch.dtype | None
+    fails_empty: list[Site] = field(default_factory=list[Site])
 
     def tries(self, template: Template, anchor: Node) -> bool:
         """Whether ``template`` is of the mode that the site was planned in."""
@@ -116,6 +120,8 @@ class _Lowering(Admission):
         assert family is not None, "refuses admitted the match"
         before = len(self.editor.made)
         emission = family.emit(candidate, self.editor)
+        if not emission.takes_empty:
+            self.fails_empty.append(candidate.site)
         for node in self.editor.made[before:]:
             set_site(node, candidate.site)
         replaced = self._replace(match, emission)

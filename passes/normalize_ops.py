@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.aliasing import MAY_COPY, overwritten, views_of, writes_to
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
@@ -33,6 +35,12 @@ _SAME_ARGUMENTS = {
     resolve_op("aten.concatenate.default"): _CAT,
     resolve_op("aten.multiply.Tensor"): resolve_op("aten.mul.Tensor"),
 }
+_AS_STRIDED = resolve_op("aten.as_strided.default")
+_VIEWS = {
+    resolve_op("aten.view.default"): resolve_op("aten.reshape.default"),
+    resolve_op("aten._unsafe_view.default"): resolve_op("aten.reshape.default"),
+    resolve_op("aten.view_as.default"): resolve_op("aten.reshape_as.default"),
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,12 @@ class NormalizeOps(Pass):
        same on both sides
     2. ``relu6(x) -> hardtanh(x, 0, 6)``
     3. ``concat -> cat``, ``multiply -> mul``
-    4. keyword arguments equal to their default (``alpha=1``) are left out
+    4. ``view(x, sizes) -> reshape(x, sizes)``, ``view_as -> reshape_as``: a view asks for strides
+       that x had at capture, and has not where an input, or the result of an int8 kernel, comes in
+       another layout. It stays where something writes to the memory, for then it must not copy
+    5. ``as_strided(slice(x), sizes, strides) -> as_strided(x, sizes, strides, offset)``: it looks
+       beyond the slice, where nothing is if that is rounded, and where Inductor has nothing either
+    6. keyword arguments equal to their default (``alpha=1``) are left out
     """
 
     name: ClassVar[str] = "normalize-ops"
@@ -53,11 +66,13 @@ class NormalizeOps(Pass):
         count = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
+            written = overwritten(graph_module.graph)
             for node in list(graph_module.graph.nodes):
                 if is_aten_call(node):
                     count += _drop_default_kwargs(node)
                     rule = _RULES.get(node.target)
-                    count += rule(editor, node) if rule else False
+                    if rule and not (node in written and node.target in _VIEWS):
+                        count += rule(editor, node)
         return PassResult(count > 0, stats={"rewritten": count})
 
 
@@ -82,6 +97,38 @@ def _rename(editor: Editor, node: Node) -> bool:
 def _relu6(editor: Editor, node: Node) -> bool:
     _replace(editor, node, _HARDTANH, (argument_value(node, "self"), 0.0, 6.0), {})
     return True
+
+
+def _reshape(editor: Editor, node: Node) -> bool:
+    args = tuple(argument_value(node, name) for name in arguments(overload(node)))
+    _replace(editor, node, _VIEWS[overload(node)], args, {})
+    return True
+
+
+def _from_memory(editor: Editor, node: Node) -> bool:
+    """Read the tensor that has the memory; an input's begins where the caller says."""
+    viewed = argument_value(node, "self")
+    root = viewed
+    while (above := _viewed_by(root)) is not None:
+        root = above
+    if root is viewed or root.op != "call_function":
+        return False
+    offset = argument_value(node, "storage_offset")
+    if offset is None:
+        offset = viewed.meta["val"].storage_offset()
+    if not isinstance(offset, (int, Node)):
+        return False
+    args = (root, argument_value(node, "size"), argument_value(node, "stride"), offset)
+    _replace(editor, node, overload(node), args, {})
+    return True
+
+
+def _viewed_by(node: Node) -> Node | None:
+    """Return what ``node`` is a view of, surely: not a copy, and nothing was written."""
+    source = node.args[0] if node.target is operator.getitem else node
+    if not isinstance(source, Node) or source.target in MAY_COPY or writes_to(source):
+        return None
+    return next(iter(views_of(source)), None)
 
 
 def _explicit_padding(editor: Editor, node: Node) -> bool:
@@ -123,5 +170,7 @@ def _replace(
 _RULES: dict[Any, Callable[[Editor, Node], bool]] = {
     **dict.fromkeys(_CONV, _explicit_padding),
     **dict.fromkeys(_SAME_ARGUMENTS, _rename),
+    **dict.fromkeys(_VIEWS, _reshape),
+    _AS_STRIDED: _from_memory,
     _RELU6: _relu6,
 }

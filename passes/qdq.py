@@ -24,6 +24,7 @@ CHOOSE_QPARAMS_SYMMETRIC = resolve_op("quantized_decomposed.choose_qparams_symme
 # A change of dtype that compilers must not cancel against its opposite.
 CAST = resolve_op("quantized_decomposed.convert_element_type.no_fuse")
 
+_CHOOSE = {CHOOSE_QPARAMS, CHOOSE_QPARAMS_SYMMETRIC}
 _QUANTIZE = {QUANTIZE_PER_TENSOR, QUANTIZE_PER_CHANNEL, QUANTIZE_DYNAMIC}
 _DEQUANTIZE = {DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_DYNAMIC}
 
@@ -31,6 +32,11 @@ _DEQUANTIZE = {DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_DYNAMIC
 def choose_qparams_op(symmetric: bool) -> OpOverload[..., Any]:
     """Return the operator that finds scale and zero point in the tensor itself."""
     return CHOOSE_QPARAMS_SYMMETRIC if symmetric else CHOOSE_QPARAMS
+
+
+def finds_range(node: Node) -> bool:
+    """Whether ``node`` finds scale and zero point in the tensor itself."""
+    return node.op == "call_function" and node.target in _CHOOSE
 
 
 def quantizes(node: Node) -> bool:

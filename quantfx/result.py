@@ -11,9 +11,9 @@ from torch.fx import GraphModule
 
 from quantfx import backends
 from quantfx.backends import targets
+from quantfx.backends.ahead_of_time import AheadOfTimeModule
 from quantfx.backends.backend import Backend
 from quantfx.backends.inductor import (
-    AheadOfTimeModule,
     CompiledModule,
     Variants,
     Wrapper,

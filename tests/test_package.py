@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import quantfx
-from quantfx.backends.inductor import AheadOfTimeModule
+from quantfx.backends.ahead_of_time import AheadOfTimeModule
 from quantfx.tools.seeded import seeded
 from tests.saved_models import IMAGE, quantized
 

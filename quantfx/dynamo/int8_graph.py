@@ -14,12 +14,12 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.inductor import (
     HIDE,
     CompiledModule,
-    KernelCall,
     Variants,
     autocasts,
     compiling,
     require_regions,
 )
+from quantfx.backends.kernel_call import KernelCall
 from quantfx.backends.lowering import Lowering, require_compiled
 from quantfx.backends.static_graph import StaticGraph, static_forms
 from quantfx.backends.torch_internals import compile_last

@@ -63,14 +63,14 @@ def test_a_free_batch_stays_free() -> None:
 
 
 @pytest.mark.parametrize("free", [1, 2])
-def test_every_free_size_is_read_once(free: int) -> None:
-    """torch 2.13: Dynamo stumbles over a second read, at the next new size."""
+def test_no_free_size_is_read(free: int) -> None:
+    """torch 2.13: Dynamo stumbles over a second read of one, at the next new size."""
     x = torch.randn(4, 5, 8, generator=GENERATOR)
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 12), nn.ReLU(), nn.Linear(12, 16)).eval()
     shapes = (dict.fromkeys(range(free), torch.export.Dim.DYNAMIC),)
     result = unchecked.quantize(model, (x,), config="weight-only", dynamic_shapes=shapes)
-    assert calls(lower(result.quantized))["aten.sym_size.int"] == free
+    assert calls(lower(result.quantized))["aten.sym_size.int"] == 0
     compiled = result.compile()
     for size in (4, 2, 7):
         y = torch.randn(size, size + 1 if free == 2 else 5, 8, generator=GENERATOR)

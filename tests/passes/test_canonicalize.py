@@ -125,6 +125,33 @@ def test_spellings_become_one() -> None:
     assert all(not node.kwargs for node in canonical.graph.nodes)
 
 
+def test_views_become_reshapes_unless_they_are_written_through() -> None:
+    raw, canonical = both(lambda x: x.relu().view(2, -1) + x.view_as(x).reshape(2, -1))
+    assert ops(raw)["view.default"] == ops(raw)["view_as.default"] == 1
+    assert not {"view.default", "view_as.default"} & ops(canonical).keys()
+
+    def writes(x: Tensor) -> Tensor:
+        y = x + 1
+        y.view(-1)[:3] += 1
+        return y.view(2, -1)
+
+    _, canonical = both(writes)
+    assert ops(canonical)["view.default"] == 1  # the second is read only
+    assert ops(canonical)["reshape.default"] == 1
+
+
+@pytest.mark.parametrize("view", [lambda y: y[:, 2:], lambda y: y.chunk(2, 1)[1].transpose(1, 2)])
+def test_strided_reads_go_to_the_tensor_that_has_the_memory(view: Callable[..., Any]) -> None:
+    _, canonical = both(lambda x: view(x.relu()).as_strided((2, 2, 64), (256, 64, 1)))
+    [node] = canonical.graph.find_nodes(
+        op="call_function", target=torch.ops.aten.as_strided.default
+    )
+    assert str(node.args[0]) == "relu"
+    assert node.args[3] == 128
+    _, of_input = both(lambda x: view(x).as_strided((2, 2, 64), (256, 64, 1)))
+    assert ops(of_input).keys() > {"as_strided.default"}  # it begins where the caller says
+
+
 def test_no_grad_regions_are_inlined() -> None:
     case = CASES["no_grad_region"]
     raw = capture(case.make(), case.inputs, pipeline=NOTHING)

@@ -1,0 +1,178 @@
+"""A library that AOTInductor compiled, called like the module that it was compiled from."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx.backends.kernel_call import KernelCall
+from quantfx.backends.torch_internals import load_package
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.errors import InputError
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.input_check import InputCheck
+from quantfx.passes.inputs import leaves_in, leaves_of, leaves_with_paths, map_leaves
+from quantfx.passes.memory_order import dense_strides, memory_order
+from quantfx.passes.nested_calls import nested_calls
+from quantfx.passes.state import written_state
+from quantfx.patterns.errors import QuantfxError
+
+
+class LibraryInputs:
+    """The form of the inputs that a library is compiled for, in which it wants all others.
+
+    It takes them as the example gave them, in place or by keyword, and reads their memory in the
+    order that the example had there, without a look at their strides.
+
+    Args:
+        module: What is compiled.
+        args: Positional inputs of the example.
+        kwargs: Keyword inputs of it.
+    """
+
+    def __init__(
+        self, module: GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> None:
+        self._signature = inspect.signature(module.forward)
+        named = [*zip(self._signature.parameters, args, strict=False), *kwargs.items()]
+        self._paths = [
+            f"{name}{path}" for name, value in named for path, _ in leaves_with_paths(value)
+        ]
+        self.args: tuple[Any, ...]
+        self.kwargs: dict[str, Any]
+        self.args, self.kwargs = map_leaves(_without_gaps, (args, dict(kwargs)))
+        self._orders = [_order(leaf) for leaf in leaves_in((self.args, self.kwargs))]
+        places = itertools.count()
+        self._places = map_leaves(lambda _: next(places), (args, dict(kwargs)))
+        written = overwritten(module.graph)
+        self._writes = any(node.op == "placeholder" for node in written)
+
+    def leaves(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[Any]:
+        """Return the leaves of a call's inputs in the library's order.
+
+        Raises:
+            InputError: there are others than in the example.
+        """
+        try:
+            given = dict(leaves_of(self._signature, args, dict(kwargs)))
+        except TypeError as error:
+            raise InputError(f"the library was compiled for ({self._names}): {error}") from None
+        if given.keys() != set(self._paths):
+            raise InputError(
+                f"the library was compiled for ({self._names}), and the call has "
+                f"({', '.join(given)}): compile it again with an example like this"
+            )
+        return [given[path] for path in self._paths]
+
+    def laid_out(self, leaves: list[Any]) -> list[Any]:
+        """Return the leaves with tensors in the order in memory that the example had."""
+        return [
+            _laid_out(leaf, order) if order is not None and isinstance(leaf, Tensor) else leaf
+            for leaf, order in zip(leaves, self._orders, strict=True)
+        ]
+
+    def nested(self, leaves: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return positional and keyword inputs as in the example."""
+        args, kwargs = map_leaves(leaves.__getitem__, self._places)
+        return args, kwargs
+
+    def write_back(self, leaves: list[Any], laid_out: list[Any]) -> None:
+        """Let the caller's tensors see what was written to copies of them."""
+        if not self._writes:
+            return
+        for theirs, ours in zip(leaves, laid_out, strict=True):
+            if ours is not theirs and not torch.equal(ours, theirs):
+                theirs.copy_(ours)
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(self._paths)
+
+
+class AheadOfTimeModule:
+    """A library compiled by AOTInductor; call it like the module.
+
+    Args:
+        package: The file it is in.
+        kernels: Calls of lowered kernels in it.
+        inputs: The form of inputs it was compiled for.
+        check: Refuses inputs that it does not hold for.
+    """
+
+    def __init__(
+        self,
+        package: Path,
+        kernels: tuple[KernelCall, ...],
+        inputs: LibraryInputs,
+        check: InputCheck | None = None,
+    ) -> None:
+        self.package = package
+        self.kernels = kernels
+        self._run = load_package(package)
+        self._inputs = inputs
+        self._check = check
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the compiled module, for inputs of the shapes it was compiled for.
+
+        Raises:
+            InputError: the library does not hold for the inputs.
+        """
+        if self._check is not None:
+            self._check(args, kwargs)
+        leaves = self._inputs.leaves(args, kwargs)
+        with torch.no_grad():
+            laid_out = self._inputs.laid_out(leaves)
+            args, kwargs = self._inputs.nested(laid_out)
+            result = self._run(*args, **kwargs)
+            self._inputs.write_back(leaves, laid_out)
+        return result
+
+
+def require_library(module: GraphModule) -> None:
+    """Refuse what AOTInductor of torch 2.13 loses or cannot take.
+
+    Raises:
+        QuantfxError: names it.
+    """
+    written = [name for name, _ in written_state(module)]
+    if written:
+        raise QuantfxError(
+            f"wrapper='aot': buffer '{written[0]}' is written to, and AOTInductor takes it for a "
+            "constant: what is written would be lost. Use wrapper='cpp'"
+        )
+    for _, graph_module in all_graphs(module):
+        if any(call.is_choice for call in nested_calls(graph_module)):
+            raise QuantfxError(
+                "wrapper='aot': AOTInductor does not take int8 kernels inside of torch.cond. Use "
+                "wrapper='cpp'"
+            )
+
+
+def _without_gaps(leaf: Any) -> Any:
+    """Return an example that others can be copied into the form of."""
+    if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or _order(leaf) is not None:
+        return leaf
+    return leaf.detach().clone(memory_format=torch.contiguous_format)
+
+
+def _order(leaf: Any) -> list[int] | None:
+    return memory_order(leaf) if isinstance(leaf, Tensor) else None
+
+
+def _laid_out(value: Tensor, order: list[int]) -> Tensor:
+    if value.layout is not torch.strided or value.dim() != len(order):
+        return value
+    strides = dense_strides(value.shape, order)
+    sizes_and_strides = zip(value.shape, value.stride(), strides, strict=True)
+    if all(given == wanted for size, given, wanted in sizes_and_strides if size > 1):
+        return value
+    result = torch.empty_strided(value.shape, strides, dtype=value.dtype, device=value.device)
+    return result.copy_(value)
