@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -78,10 +77,9 @@ def capture(
     if training:
         if torch.is_inference_mode_enabled():
             raise CaptureError("nothing trains in inference mode: capture outside of it")
-        export = partial(_export_for_training, model, compare)
     else:
         _require_eval(model)
-        export = partial(_export, model, compare)
+    export = partial(_export, model, training_graph if training else export_graph, compare)
     inputs = example_inputs, in_order(model, example_kwargs)
     exported = export(*inputs, dynamic_shapes)
     module = clone(exported, trainable if training else detached)
@@ -106,33 +104,17 @@ def capture(
 
 def _export(
     model: nn.Module,
+    export: Callable[[nn.Module, tuple[Any, ...], dict[str, Any] | None, Any], GraphModule],
     judged: bool,
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None,
     shapes: Any,
 ) -> GraphModule:
-    with _untouched(model, judged):
-        return export_graph(model, args, kwargs, shapes)
-
-
-def _export_for_training(
-    model: nn.Module,
-    judged: bool,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any] | None,
-    shapes: Any,
-) -> GraphModule:
-    with _untouched(model, judged):
-        return training_graph(model, args, kwargs, shapes)
-
-
-@contextmanager
-def _untouched(model: nn.Module, judged: bool) -> Generator[None]:
-    """Put back what an export changes in ``model``: torch leaves fake tensors in attributes."""
+    """Export ``model``, which is then as it was: torch leaves new attributes, fake ones, in it."""
     with restored(model, buffers=False), warnings.catch_warnings():
         if judged:  # compare_capture sees what attributes that are assigned do to results
             warnings.filterwarnings("ignore", message=r".*assigned during export")
-        yield
+        return export(model, args, kwargs, shapes)
 
 
 def _contract(

@@ -14,8 +14,8 @@ from torch.fx import GraphModule
 
 from quantfx.passes.differing_module import differing_module
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.input_copies import Inputs, copied_inputs
-from quantfx.passes.inputs import leaves_in, leaves_with_paths, map_leaves
+from quantfx.passes.input_copies import copied_inputs
+from quantfx.passes.inputs import Inputs, leaves_in, leaves_with_paths, map_leaves
 from quantfx.passes.model_state import restored
 from quantfx.patterns.errors import QuantfxWarning
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.example import Inputs
-from quantfx.passes.inputs import leaves_in, map_leaves
+from quantfx.passes.eager_results import is_real, results_of, same_results
+from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
 from quantfx.passes.model_state import restored
 
-_TOLERANCE = 1e-3
 _SEED = 0
 
 
@@ -23,14 +21,13 @@ def order_is_free(model: nn.Module, inputs: Inputs) -> bool:
     be the same for several keys.
     """
     turned = _turned(inputs)
-    if turned is None or not all(map(_is_real, leaves_in(inputs))):
+    if turned is None or not all(map(is_real, leaves_in(inputs))):
         return False
     with restored(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         given = map_leaves(_other, inputs)
         try:
-            first, second = (_results(model, each) for each in (given, _turned(given)))
-            return len(first) == len(second) and all(map(_same, first, second))
+            return same_results(results_of(model, given), results_of(model, _turned(given)))
         except Exception:  # the model's own
             return False
 
@@ -58,29 +55,3 @@ def _other(leaf: Any) -> Any:
     if leaf.is_floating_point():
         return torch.rand_like(leaf)
     return leaf.flatten()[torch.randperm(leaf.numel())].view(leaf.shape)
-
-
-def _results(function: Callable[..., Any], inputs: Inputs) -> list[Any]:
-    args, kwargs = map_leaves(
-        lambda each: each.clone() if isinstance(each, Tensor) else each, inputs
-    )
-    torch.manual_seed(_SEED)
-    return leaves_in(function(*args, **kwargs))
-
-
-def _copied(leaf: Any) -> Any:
-    return leaf.clone() if isinstance(leaf, Tensor) else leaf
-
-
-def _same(one: object, other: object) -> bool:
-    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
-        return type(one) is type(other) and bool(one == other)
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    return bool(torch.isclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True).all())
-
-
-def _is_real(leaf: object) -> bool:
-    return not isinstance(leaf, Tensor) or (
-        not leaf.is_meta and type(leaf) in (Tensor, nn.Parameter)
-    )

@@ -64,7 +64,7 @@ class InputCheck:
         self._zeros = [
             (place, math.copysign(1.0, value))
             for place, value in self._values
-            if isinstance(value, float) and value == 0
+            if isinstance(value, float) and not value
         ]
         self._kinds = [Tensor] * len(self._tensors)
         # By the shape of the first input with a free size: a call's inputs mostly vary with it.

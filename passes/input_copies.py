@@ -10,9 +10,7 @@ from torch.fx import GraphModule
 
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.graphs import all_graphs
-from quantfx.passes.inputs import leaves_in, map_leaves
-
-Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
 
 
 def copied_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:

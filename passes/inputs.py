@@ -10,6 +10,9 @@ import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
+Inputs = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword inputs of a call."""
+
 _PLAIN = (int, float, bool, str, type(None))
 
 

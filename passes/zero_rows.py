@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.example import Inputs
+from quantfx.passes.eager_results import is_real, results_of, same_results
 from quantfx.passes.input_contract import InputContract, InputForm, contract_of, set_contract
-from quantfx.passes.inputs import leaves_in, map_leaves
+from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
 from quantfx.passes.model_state import restored
 from quantfx.passes.size_expression import UnknownExpression, size_value
 from quantfx.passes.state import preserved_state
 
-_TOLERANCE = 1e-3
 _SEED = 0
 
 
@@ -38,7 +37,7 @@ def let_zero_in(model: nn.Module, graph: GraphModule, inputs: Inputs) -> None:
     if contract is None or not contract.checked:
         return
     tensors = [each for each in leaves_in(inputs) if isinstance(each, Tensor)]
-    if not all(map(_is_real, [*tensors, *model.parameters(), *model.buffers()])):
+    if not all(map(is_real, [*tensors, *model.parameters(), *model.buffers()])):
         return
     names = {name for name, (low, _) in contract.ranges.items() if low == 1}
     fit: set[str] = set()
@@ -70,8 +69,7 @@ def _holds(
         try:
             forms = iter(contract.forms)
             empty = map_leaves(lambda leaf: _emptied(leaf, next(forms), sizes), inputs)
-            theirs, ours = _results(model, empty), _results(graph, empty)
-            return len(theirs) == len(ours) and all(map(_same, theirs, ours))
+            return same_results(results_of(model, empty), results_of(graph, empty))
         except Exception:  # the model's or the graph's own: it has no result for 0
             return False
 
@@ -96,22 +94,6 @@ def _emptied(leaf: Any, form: InputForm, sizes: Mapping[str, int]) -> Any:
     return torch.rand_like(leaf) if leaf.is_floating_point() else leaf.clone()
 
 
-def _results(function: nn.Module, inputs: Inputs) -> list[Any]:
-    args, kwargs = map_leaves(
-        lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, inputs
-    )
-    torch.manual_seed(_SEED)
-    return leaves_in(function(*args, **kwargs))
-
-
-def _same(theirs: object, ours: object) -> bool:
-    if not isinstance(theirs, Tensor) or not isinstance(ours, Tensor):
-        return type(theirs) is type(ours) and bool(theirs == ours)
-    if theirs.shape != ours.shape or theirs.dtype != ours.dtype:
-        return False
-    return bool(torch.isclose(theirs, ours, _TOLERANCE, _TOLERANCE, equal_nan=True).all())
-
-
 @contextmanager
 def _evaluating(*modules: nn.Module) -> Generator[None]:
     """Let modules be in eval mode; afterwards each is as it was."""
@@ -123,7 +105,3 @@ def _evaluating(*modules: nn.Module) -> Generator[None]:
     finally:
         for each in training:
             each.training = True
-
-
-def _is_real(tensor: Tensor) -> bool:
-    return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
