@@ -1,0 +1,42 @@
+"""What a model or graph gives when it is called, in a form to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.passes.input_copies import copied_inputs
+from quantfx.passes.inputs import Inputs, leaves_in
+
+_TOLERANCE = 1e-3
+_SEED = 0
+
+
+def results_of(function: Callable[..., Any], inputs: Inputs) -> list[Any]:
+    """Return the leaves of what comes out, for copies of the inputs and always the same noise."""
+    args, kwargs = copied_inputs(*inputs)
+    torch.manual_seed(_SEED)
+    return leaves_in(function(*args, **kwargs))
+
+
+def same_results(some: list[Any], others: list[Any]) -> bool:
+    """Whether leaves are equal, tensors within what other kernels and orders of sums make of it."""
+    return len(some) == len(others) and all(map(_same, some, others))
+
+
+def is_real(leaf: object) -> bool:
+    """Whether a leaf is no tensor of a kind that does not compute, as fake and meta ones."""
+    return not isinstance(leaf, Tensor) or (
+        not leaf.is_meta and type(leaf) in (Tensor, nn.Parameter)
+    )
+
+
+def _same(one: object, other: object) -> bool:
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor):
+        return type(one) is type(other) and bool(one == other)
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return bool(torch.isclose(one, other, _TOLERANCE, _TOLERANCE, equal_nan=True).all())
