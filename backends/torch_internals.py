@@ -135,7 +135,8 @@ class ReachedLimit(NamedTuple):
     Attributes:
         name: Of the setting, in ``torch._dynamo.config``.
         value: Its value.
-        reasons: Returns why each graph does not fit the call, as Dynamo says it.
+        reasons: Returns why each graph does not fit the call, as Dynamo says it; to be called in
+            the hook, as from torch 2.14 on the frame goes with the attempt.
         graphs: The guards of these graphs: other objects for other graphs.
     """
 

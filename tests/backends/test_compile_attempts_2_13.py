@@ -23,11 +23,15 @@ def backend(graph: Any, _: Any, **__: object) -> Callable[..., Any]:
     return run
 
 
-def seen(**options: Any) -> tuple[Any, list[tuple[Attempt, dict[str, Any]]]]:
-    found: list[tuple[Attempt, dict[str, Any]]] = []
+Seen = tuple[Attempt, dict[str, Any], list[str]]
+
+
+def seen(**options: Any) -> tuple[Any, list[Seen]]:
+    found: list[Seen] = []
 
     def watch(attempt: Attempt, **given: Any) -> bool:
-        found.append((attempt, given))
+        # From torch 2.14 on, the frame that the reasons are read from goes with the attempt.
+        found.append((attempt, given, attempt.limit.reasons() if attempt.limit else []))
         return False
 
     compiler = watched(partial(backend, taken="by"), watch)
@@ -41,7 +45,7 @@ def test_what_an_attempt_says() -> None:
     for rows in range(2, 5):
         with torch._dynamo.config.patch(recompile_limit=2):
             model(torch.randn(rows))
-    (first, given), (_, _), (last, _) = found
+    (first, given, _), _, (last, _, reasons) = found
     assert first.owner is model._orig_mod
     assert first.region == SHARED_REGION
     assert given == {"taken": "by"}
@@ -52,14 +56,14 @@ def test_what_an_attempt_says() -> None:
     assert last.limit is not None
     assert (last.limit.name, last.limit.value) == ("recompile_limit", 2)
     assert len(last.limit.graphs) == 2
-    assert ["size mismatch" in each for each in last.limit.reasons()] == [True, True]
+    assert ["size mismatch" in each for each in reasons] == [True, True]
 
 
 def test_options_are_told_and_an_isolated_region_is_another() -> None:
     torch.compiler.reset()
     model, found = seen(options={"a": 1}, fullgraph=True, isolate_recompiles=True)
     model(torch.randn(2))
-    ((attempt, given),) = found
+    ((attempt, given, _),) = found
     assert given == {"taken": "by", "options": {"a": 1}}
     assert attempt.is_strict
     assert attempt.region != SHARED_REGION
