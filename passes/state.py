@@ -29,6 +29,8 @@ def preserved_state(module: GraphModule) -> Generator[None]:
     finally:
         with torch.no_grad():
             for value, before in saved:
+                if value.shape != before.shape:  # as torch.ao's observers begin with none
+                    value.resize_(before.shape)
                 value.copy_(before)
 
 
