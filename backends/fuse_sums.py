@@ -35,6 +35,11 @@ from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.schema import argument_value, is_aten_call, overload, resolve_op
 
 _CONV = "qconv_add"
+# What AOTAutograd makes of a write to a view.
+_SCATTERS = tuple(
+    resolve_op(f"aten.{name}_scatter.default")
+    for name in ("slice", "select", "diagonal", "as_strided")
+)
 # A float sum followed by these is one loop; in the kernel it would be a pass over memory more.
 _ONE_LOOP = (QUANTIZE_PER_TENSOR, resolve_op("aten.relu.default"))
 
@@ -97,10 +102,15 @@ class _Sums(Admission):
         if ours.dtype != other.dtype or not ours.is_floating_point():
             return f"{kernel.name} is {ours.dtype}, {extra.name} {other.dtype}"
         if match.template.name != _CONV:
-            return None
+            return _scattered(extra)
         if ours.dim() != 4:
             return f"{kernel.name} has {ours.dim()} dimensions: only two-dimensional kernels sum"
         return _not_free(match) or (_layout(match) if self._eager else None)
+
+
+def _scattered(extra: Node) -> str | None:
+    # Inductor writes in place of a scatter, and cannot tell its fused linear so (torch 2.14).
+    return f"{extra.name} is a tensor that was written to" if extra.target in _SCATTERS else None
 
 
 def _layout(match: Match) -> str | None:

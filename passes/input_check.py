@@ -163,10 +163,11 @@ class InputCheck:
             if form.free.isidentifier():
                 sizes.setdefault(form.free, cast(int, value))
         elif not equal_values(value, form.value):
+            is_number = isinstance(value, (int, float)) and isinstance(form.value, (int, float))
             raise InputError(
                 f"input '{form.path}' is {_told(value)}, and the graph was captured with "
                 f"{_told(form.value)}, which it computes with whatever is given: capture again "
-                f"with {_told(value)}, or make it a tensor. {_OFF}"
+                f"with {_told(value)}{', or make it a tensor' if is_number else ''}. {_OFF}"
             )
 
     def _check_sizes(self, given: dict[str, object], sizes: dict[str, int]) -> None:

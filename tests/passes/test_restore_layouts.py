@@ -175,6 +175,9 @@ def test_memory_of_float_operators_is_left_alone() -> None:
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return self.linear(x), body(x)
 
-    result = quantfx.quantize(Beside().eval(), (X,), calibration=[X], progress=False)
+    # Unchecked: as it reads memory, the graph is held to the layout of its example otherwise.
+    result = quantfx.quantize(
+        Beside().eval(), (X,), calibration=[X], check_inputs=False, progress=False
+    )
     with torch.no_grad():
         torch.testing.assert_close(result.module(LAST)[1], body(LAST))
