@@ -158,12 +158,8 @@ def native(
     chosen = Engines.of(engine or config.engine or None, engines)
     saturation = chosen.saturates if target is not None and target.saturates else "none"
     bounded = "none" if reduce_range else saturation
-    torch_ao = observer == "histogram" and weight_observer == "min_max"
-    least = TORCH_AO_FLOOR if torch_ao else SCALE_FLOOR
-    # Qnnpack keeps a bias in 32 bits, in steps of the product of scales: see native_layers.py.
-    in_32_bits = "qnnpack" in (chosen.get("linear"), chosen.get("conv"))
-    weight_least = TORCH_AO_FLOOR if in_32_bits else least
-    specs = _specs(reduce_range, bounded, (observer, least), (weight_observer, weight_least))
+    least, of_weights = _floors(observer, weight_observer, chosen)
+    specs = _specs(reduce_range, bounded, (observer, least), (weight_observer, of_weights))
     patterns = pattern_set(config)
     used = tuple((name, spec) for name, spec in specs if name in patterns.spec_names)
     name = "native" if variant == "native" else f"native-{variant}"
@@ -178,6 +174,17 @@ def native(
     policy = _policy(target, saturation != "none", reduce_range)
     lower = lower_pipeline(limits, chosen.runs_qnnpack)
     return Backend(name, recipe, PREPARE, CONVERT, lower, kernels, target, policy, eager=EAGER)
+
+
+def _floors(
+    observer: ObserverName, weight_observer: ObserverName, engines: Engines
+) -> tuple[float, float]:
+    """Return the least scales of activations and of weights."""
+    torch_ao = observer == "histogram" and weight_observer == "min_max"
+    least = TORCH_AO_FLOOR if torch_ao else SCALE_FLOOR
+    # Qnnpack keeps a bias in 32 bits, in steps of the product of scales: see native_layers.py.
+    in_32_bits = "qnnpack" in (engines.get("linear"), engines.get("conv"))
+    return least, TORCH_AO_FLOOR if in_32_bits else least
 
 
 def _variant(name: str) -> Variant:

@@ -74,10 +74,9 @@ def capture(
     warn_of_untested()
     if not isinstance(model, nn.Module):
         raise CaptureError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
-    if training:
-        if torch.is_inference_mode_enabled():
-            raise CaptureError("nothing trains in inference mode: capture outside of it")
-    else:
+    if training and torch.is_inference_mode_enabled():
+        raise CaptureError("nothing trains in inference mode: capture outside of it")
+    if not training:
         _require_eval(model)
     export = partial(_export, model, training_graph if training else export_graph, compare)
     inputs = example_inputs, in_order(model, example_kwargs)
@@ -86,12 +85,12 @@ def capture(
     set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
     recompile(module)
     module.train(training)
-    if dynamic_shapes is None and check_inputs:
+    if not check_inputs:
+        sizes = sizes_of(exported)
+    elif dynamic_shapes is None:
         sizes = first_sizes(exported, export, inspect.signature(model.forward), *inputs)
     else:
-        sizes = sizes_of(exported)
-        if check_inputs:
-            sizes = with_one(exported, sizes, export, *inputs)
+        sizes = with_one(exported, sizes_of(exported), export, *inputs)
     set_contract(module, _contract(model, module, inputs, sizes, check_inputs))
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE

@@ -127,8 +127,8 @@ class InputContract:
                 _sizes(each["shape"]),
                 decode(each["value"], {}),
                 str(each["free"]),
-                None if each.get("strides") is None else _sizes(each["strides"]),
-                each.get("offset"),
+                None if each["strides"] is None else _sizes(each["strides"]),
+                each["offset"],
             )
             for each in data["forms"]
         )
@@ -140,9 +140,9 @@ class InputContract:
             ranges,
             tuple(map(str, data["conditions"])),
             bool(data["checked"]),
-            tuple(map(str, data.get("structures", ()))),
-            data.get("positional"),
-            tuple(map(str, data.get("unordered", ()))),
+            tuple(map(str, data["structures"])),
+            data["positional"],
+            tuple(map(str, data["unordered"])),
         )
 
 
