@@ -112,6 +112,20 @@ def test_a_sum_that_broadcasts_stays() -> None:
     assert fused(result, QLINEAR_ADD) == 0
 
 
+@pytest.mark.parametrize(("count", "summand"), [
+    (1, lambda x: x.sin()),
+    (0, lambda x: torch.slice_scatter(x, x[:, :4] + 1, 1, 0, 4)),
+    (0, lambda x: torch.select_scatter(x, x[:, 0] + 1, 1, 0)),
+    (0, lambda x: torch.diagonal_scatter(x, x.diagonal() + 1)),
+])  # fmt: skip
+def test_a_linear_is_not_fused_with_a_tensor_that_was_written_to(
+    count: int, summand: Callable[[Tensor], Tensor]
+) -> None:
+    result = quantize(lambda f, x: f(x) + summand(x), nn.Linear(8, 8), x=ROWS)
+    assert fused(result, QLINEAR_ADD) == count
+    torch.testing.assert_close(result.compile()(ROWS), result.quantized(ROWS), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize(("rank", "reason"), [
     (1, "squeeze_dim is aten.squeeze.dim, not add"), (3, "only two-dimensional kernels sum"),
 ])  # fmt: skip
