@@ -41,6 +41,7 @@ from quantfx.passes.annotate_share_qparams import AnnotateShareQparams
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fixed_observer import Fixed
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold_constants import FoldConstants
 from quantfx.passes.including_observer import Including
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.kernel_family import Saturation
@@ -64,6 +65,7 @@ PREPARE = Pipeline(
         CheckConfig(),  # first: it knows operators by the names the user sees
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
         AdoptFakeQuantize(),  # before fold-batch-norm, which would take such a batch norm otherwise
+        FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
         AnnotateConv(),  # layers before the others: an activation behind one belongs to it
         AnnotateLinear(),

@@ -237,7 +237,7 @@ def _linear(candidate: Candidate, editor: Editor) -> Emission:
     x = candidate.quantized("input")
     scales, zero_points = _weight_qparams(candidate, editor, before)
     packed = editor.call(
-        QLINEAR_PREPACK, (candidate.quantized("weight"), _static_rows(x)), like=node, before=before
+        QLINEAR_PREPACK, (_rows(candidate, editor), _static_rows(x)), like=node, before=before
     )
     scale, zero_point = dequantize.args[1:3]
     inputs = (x, scale, zero_point, packed, scales, zero_points, argument_value(node, "bias"))
@@ -254,7 +254,7 @@ def _linear(candidate: Candidate, editor: Editor) -> Emission:
 
 def _fp16(candidate: Candidate, editor: Editor) -> Emission:
     node, before = candidate.anchor, candidate.last_float
-    narrow = candidate.quantized("weight")
+    narrow = _rows(candidate, editor)
     # The operator packs from float32 and rounds again to what is half precision already.
     wide = editor.call(_TO, (narrow, torch.float32), like=narrow, before=before)
     x = argument_node(node, "input")
@@ -267,6 +267,15 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
         before=before,
     )
     return Emission(call, before, candidate.kernel, takes_empty=_is_matrix(x))
+
+
+def _rows(candidate: Candidate, editor: Editor) -> Node:
+    """Return the weight row by row: torch 2.13 packs a transposed view as if it were none."""
+    weight = candidate.quantized("weight")
+    value = editor.stored(weight)
+    if value is None or value.is_contiguous():
+        return weight
+    return editor.changed_constant(weight, value.contiguous(), before=candidate.anchor)
 
 
 def _is_matrix(x: Node) -> bool:

@@ -21,6 +21,7 @@ from quantfx.passes.annotate_mul import AnnotateMul
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
+from quantfx.passes.fold_constants import FoldConstants
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.hoist_quantize import HoistQuantize
@@ -53,6 +54,7 @@ PREPARE = Pipeline(
         CheckConfig(),  # first: it knows operators by the names the user sees
         LiftDropout(),  # training only: before the templates, which inference has none for
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
+        FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
         AnnotateConvBn(),  # training only, whose batch norms are not folded: before annotate-conv
         FuseQatConvBn(),  # behind annotate-conv-bn, whose matches it rewrites

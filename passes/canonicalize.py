@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantfx.passes.functionalize import Functionalize
 from quantfx.passes.inline_no_grad import InlineNoGrad
+from quantfx.passes.name_products import NameProducts
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.remove_asserts import RemoveAsserts
@@ -21,6 +22,7 @@ CANONICALIZE = Pipeline(
         RemoveDropout(),  # before functionalize: dropout in eval returns its input, an alias
         Functionalize(),
         NormalizeOps(),  # after functionalize: the table needs the functional names only
+        NameProducts(),
         RemoveDeadCode(),  # last: the passes above leave unused constants behind
     ),
     name="canonicalize",
@@ -35,6 +37,7 @@ CANONICALIZE_TRAINING = Pipeline(
         RemoveDropout(),  # those that are in eval mode while the model trains
         Functionalize(),
         NormalizeOps(),
+        NameProducts(),
         RemoveDeadCode(),
     ),  # regions without gradients stay regions until training is over
     name="canonicalize",

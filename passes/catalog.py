@@ -23,6 +23,7 @@ from quantfx.passes.base import Pass
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold_constants import FoldConstants
 from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.functionalize import Functionalize
@@ -36,6 +37,7 @@ from quantfx.passes.keep_packed import KeepPacked
 from quantfx.passes.lift_dropout import LiftDropout
 from quantfx.passes.lower import Lower
 from quantfx.passes.merge_equal import MergeEqual
+from quantfx.passes.name_products import NameProducts
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.observe_channels import ObserveChannels
 from quantfx.passes.place_dropout import PlaceDropout
@@ -65,10 +67,12 @@ PASSES: tuple[type[Pass], ...] = (
     RemoveSelfCopies,
     Functionalize,
     NormalizeOps,
+    NameProducts,
     CheckConfig,
     RemoveDeadCode,
     LiftDropout,
     AdoptFakeQuantize,
+    FoldConstants,
     FoldBatchNorm,
     AnnotateConvBn,
     FuseQatConvBn,

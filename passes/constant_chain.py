@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Container
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +14,26 @@ from torch.fx.node import map_arg
 from quantfx.passes.aliasing import writes_to
 from quantfx.passes.graphs import attribute
 from quantfx.patterns.schema import is_aten_call, overload
+
+_PURE = ("aten", "prims")  # whose schemas say what an operator does
+
+
+def constant_nodes(module: GraphModule, written: Container[Node]) -> dict[Node, frozenset[Node]]:
+    """Return every node that depends on stored tensors only, with those it depends on.
+
+    Args:
+        module: Owner of the graph.
+        written: Stored tensors that the graph writes to.
+    """
+    found: dict[Node, frozenset[Node]] = {}
+    for node in module.graph.nodes:
+        if node in written or not (_is_stored(module, node) or is_pure(node)):
+            continue
+        inputs = node.all_input_nodes
+        if all(each in found for each in inputs):
+            own = frozenset({node} if node.op == "get_attr" else ())
+            found[node] = own.union(*(found[each] for each in inputs))
+    return found
 
 
 def constant_chain(source: Node, written: Container[Node]) -> list[Node] | None:
@@ -25,8 +47,7 @@ def constant_chain(source: Node, written: Container[Node]) -> list[Node] | None:
     pending = [source]
     while pending:
         node = pending.pop()
-        pure = node.op == "get_attr" or (is_aten_call(node) and not writes_to(node))
-        if not pure or node in written or _draws(node):
+        if node in written or not (node.op == "get_attr" or is_pure(node)):
             return None
         found[node] = None
         pending += node.all_input_nodes
@@ -39,18 +60,49 @@ def constant_value(module: GraphModule, node: Node) -> Tensor:
     Raises:
         TypeError: it is no tensor.
     """
-    if node.op == "get_attr":
-        value: object = attribute(module, str(node.target))
-    else:
-        args = map_arg(node.args, lambda n: constant_value(module, n))
-        kwargs = map_arg(node.kwargs, lambda n: constant_value(module, n))
-        with torch.no_grad():
-            value = overload(node)(*args, **kwargs)
+    value = _value(module, node)
     if not isinstance(value, Tensor):
         raise TypeError(f"{node.name} is not a tensor")
     return value
 
 
-def _draws(node: Node) -> bool:
-    tags = overload(node).tags if is_aten_call(node) else []
-    return torch.Tag.nondeterministic_seeded in tags
+def _value(module: GraphModule, head: Node) -> object:
+    known: dict[Node, Any] = {}
+    chain = _inputs_first(head)
+    last = {each: node for node in chain for each in node.all_input_nodes}
+    for node in chain:
+        if node.op == "get_attr":
+            known[node] = attribute(module, str(node.target))
+            continue
+        args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
+        target = operator.getitem if node.target is operator.getitem else overload(node)
+        with torch.no_grad():
+            known[node] = target(*args, **kwargs)
+        for each in node.all_input_nodes:
+            if last[each] is node:
+                del known[each]
+    return known[head]
+
+
+def _inputs_first(head: Node) -> list[Node]:
+    found: set[Node] = set()
+    pending = [head]
+    while pending:
+        node = pending.pop()
+        if node not in found:
+            found.add(node)
+            pending += node.all_input_nodes
+    return sorted(found)
+
+
+def is_pure(node: Node) -> bool:
+    """Whether a call gives the same result for the same arguments, and does nothing else."""
+    if node.target is operator.getitem:
+        return True
+    if not is_aten_call(node) or overload(node).namespace not in _PURE or writes_to(node):
+        return False
+    return torch.Tag.nondeterministic_seeded not in overload(node).tags
+
+
+def _is_stored(module: GraphModule, node: Node) -> bool:
+    return node.op == "get_attr" and isinstance(attribute(module, str(node.target)), Tensor)

@@ -79,6 +79,7 @@ def _fold(editor: Editor, node: Node, source: Node) -> Iterator[Remark]:
         if reason := lost_in_half(value(source), integers):
             yield Remark("noted", "", str(source.target), reason, SCALE)
     suffix = dtype_name(dtype_of(node))
+    integers = integers.contiguous()  # kernels pack rows, and a stored weight may be a view
     constant = editor.constant(f"{source.target}_{suffix}", integers, like=source, before=node)
     constant.meta["val"] = node.meta.get("val")
     editor.replace(node, constant)

@@ -205,3 +205,14 @@ def test_fakes_are_registered_once_and_agree_with_the_operators() -> None:
         fake = torch.ops.onednn.qlinear_prepack(mode.from_tensor(weight), None)
     real = torch.ops.onednn.qlinear_prepack(weight, None)
     assert (fake.shape, fake.dtype, fake.stride()) == (real.shape, real.dtype, real.stride())
+
+
+@pytest.mark.parametrize("config", ["static", "dynamic", "fp16", "weight-only"])
+def test_weights_that_are_views_are_packed_in_order(config: str) -> None:
+    layer = nn.Linear(8, 8)
+    layer.weight = nn.Parameter(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)).t())
+    result = quantize(layer, ROWS, config=config)
+    with torch.no_grad():
+        assert torch.allclose(result.module(ROWS), result.quantized(ROWS), atol=0.05)
+        assert torch.allclose(result.compile()(ROWS), result.quantized(ROWS), atol=0.05)
+        assert torch.allclose(result.quantized(ROWS), layer(ROWS), atol=0.2)

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_pipelines_as_text() -> None:
     assert str(PREPARE) == (
-        "check-config, lift-dropout, remove-dead-code, fold-batch-norm, annotate-conv-bn, "
+        "check-config, lift-dropout, remove-dead-code, fold-constants, fold-batch-norm, "
+        "annotate-conv-bn, "
         "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-matmul, annotate-mul, "
         "annotate-max-pool, propagate, share, insert-observers, place-dropout"
     )

@@ -56,10 +56,7 @@ def test_cumsum_and_ones_are_not_observed() -> None:
     module = prepared(TinyOPT(), TOKENS)
     assert not {name for name in observed(module) if name.startswith(("ones", "cumsum", "gate"))}
     reasons = {remark.node: remark.message for remark in skipped(module, x86().recipe)}
-    assert reasons["mul"] in (
-        "cumsum is not data: it comes from integers, masks or shapes only",
-        "ones is not data: it comes from integers, masks or shapes only",
-    )
+    assert "mul" not in reasons  # it picks rows of a weight, and is folded with it
     assert reasons["mul_1"] == "gate is not data: it comes from integers, masks or shapes only"
     assert [m.annotation.template for m in planned_matches(module)] == ["linear", "mul"]
 

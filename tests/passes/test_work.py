@@ -11,7 +11,7 @@ import quantfx
 from quantfx.passes.work import OperatorWork
 from tests.export_cases import CASES as EXPORT_CASES
 from tests.export_cases import Net
-from tests.foreign_operators import Experts
+from tests.foreign_operators import Experts, experts
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
@@ -55,16 +55,16 @@ def test_weights_that_several_operators_read_count_once_and_for_the_planned_one(
             self.weight = nn.Parameter(torch.randn(8, 8))
 
         def forward(self, x: Tensor) -> Tensor:
-            return F.linear(torch.mm(x, self.weight.t()), self.weight)
+            return F.linear(torch.mm(self.weight, x.t()).t(), self.weight)
 
     found = work(Tied(), X)
     assert sum(row.weight_bytes for row in found.values() if row.planned) == 256
     # The quantized copy is another tensor: the product reads the float one.
-    assert facts(found["mm"]) == ("aten.mm.default", 256, 256, False)
+    assert facts(found["matmul_default"]) == ("aten.matmul.default", 256, 256, False)
 
     class Twice(Tied):
         def forward(self, x: Tensor) -> Tensor:
-            return torch.mm(x, self.weight) + torch.mm(x, self.weight)
+            return torch.mm(self.weight, x.t()) + torch.mm(self.weight, x.t())
 
     assert sum(row.weight_bytes for row in work(Twice(), X).values()) == 256
 
@@ -73,13 +73,14 @@ def test_computed_weights_belong_to_the_operator_that_reads_them() -> None:
     class Computed(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.weight, self.scale = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.ones(8))
+            self.weight, self.turn = nn.Parameter(torch.randn(8, 8)), nn.Parameter(torch.eye(8))
 
         def forward(self, x: Tensor) -> Tensor:
-            return torch.mm(x, (self.weight * self.scale).t())
+            return torch.mm(x, experts(self.weight, self.turn).t())  # which is not folded
 
     found = work(Computed(), X)
-    assert {facts(row) for row in found.values()} == {("aten.mm.default", 256, 4 * 72, False)}
+    weights = {row.op: row.weight_bytes for row in found.values()}
+    assert weights == {"aten.matmul.default": 4 * 128, "quantfx_tests.experts.default": 0}
 
 
 def test_weights_inside_branches_count() -> None:

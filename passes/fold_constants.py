@@ -1,0 +1,96 @@
+"""Compute what depends on parameters and buffers only, so that a computed weight is a stored one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.constant_chain import constant_nodes, constant_value
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.pass_record import TRAINABLE, facts_of
+
+TRAINED = "training goes through what computes it, so it is no stored weight before training is over"
+
+
+@dataclass(frozen=True)
+class FoldConstants(Pass):
+    """``conv(x, div(w, norm(w))) -> conv(x, w_folded)``, a constant; whatever reads it.
+
+    The operators are run as they stand, so that the float function stays the same to the bit. What
+    draws random numbers, writes, or reads a tensor that the graph writes to is no constant. A graph
+    that trains is left alone: its weights are trained through their computation.
+
+    Attributes:
+        growth: Bytes that a result may take beyond the stored tensors it is made of; a larger one,
+            as of ``expand``, stays computed, and what it is computed of is folded instead.
+    """
+
+    growth: int = 1 << 20
+
+    name: ClassVar[str] = "fold-constants"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Fold in every graph."""
+        trains = TRAINABLE in facts_of(module)
+        remarks: list[Remark] = []
+        for path, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            found = constant_nodes(graph_module, overwritten(graph_module.graph))
+            heads = list(_heads(graph_module, found, self.growth))
+            if trains:
+                remarks += [Remark("missed", path, head.name, TRAINED) for head in heads]
+                continue
+            for head in heads:
+                source = _largest(graph_module, found[head])
+                remarks.append(Remark("applied", path, head.name, f"made of {source.target}"))
+                _fold(editor, head, source)
+            if editor.edits:
+                editor.drop_unused_attributes()
+        folded = sum(remark.kind == "applied" for remark in remarks)
+        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
+
+
+def _heads(
+    module: GraphModule, found: dict[Node, frozenset[Node]], growth: int
+) -> Iterator[Node]:
+    """Yield what is to be folded: constants of bounded size that something else reads."""
+    bounded = (n for n, stored in found.items() if _bounded(module, n, stored, growth))
+    small = dict.fromkeys(bounded)
+    for node in small:
+        if node.op == "call_function" and any(user not in small for user in node.users):
+            yield node
+
+
+def _bounded(module: GraphModule, node: Node, stored: frozenset[Node], growth: int) -> bool:
+    value = node.meta.get("val")
+    if node.op == "get_attr":
+        return True
+    if not stored or not isinstance(value, Tensor):
+        return False
+    made_of = sum(_bytes(module, each) for each in stored)
+    return value.numel() * value.element_size() <= made_of + growth
+
+
+def _bytes(module: GraphModule, node: Node) -> int:
+    value = attribute(module, str(node.target))
+    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+
+
+def _largest(module: GraphModule, stored: frozenset[Node]) -> Node:
+    """Return the stored tensor that gives its name: the weight, and not its scale."""
+    return max(sorted(stored), key=lambda node: _bytes(module, node))
+
+
+def _fold(editor: Editor, head: Node, source: Node) -> None:
+    value = constant_value(editor.module, head)
+    constant = editor.constant(f"{source.target}_folded", value, like=source, before=head)
+    constant.meta["val"] = head.meta.get("val")
+    head.replace_all_uses_with(constant)
+    editor.erase_unused(head)

@@ -1,0 +1,174 @@
+"""Give matrix products one of two names: linear by a stored matrix, matmul by a computed one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.constant_chain import constant_nodes
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
+
+_ADD = resolve_op("aten.add.Tensor")
+_LINEAR = resolve_op("aten.linear.default")
+_MATMUL = resolve_op("aten.matmul.default")
+_MUL = resolve_op("aten.mul.Tensor")
+_T = resolve_op("aten.t.default")
+_TRANSPOSE = resolve_op("aten.transpose.int")
+_PERMUTE = resolve_op("aten.permute.default")
+_TRANSPOSES = {_T, _TRANSPOSE, resolve_op("aten.numpy_T.default"), _PERMUTE}
+
+
+@dataclass(frozen=True)
+class NameProducts(Pass):
+    """Rewrite products, w being computed from parameters and buffers alone.
+
+    1. ``mm(x, w), matmul(x, w) -> linear(x, t(w))``, w of two dimensions
+    2. ``addmm(b, x, w) -> linear(x, t(w), b)``
+    3. ``mm, bmm -> matmul``
+    4. ``addmm, baddbmm(b, x, y, beta, alpha) -> matmul(x, y) * alpha + b * beta``
+    5. ``einsum("bik,ko->bio", [x, w]) -> linear(x, t(w))``, ``einsum("bik,bok->bio", [x, y]) ->
+       matmul(x, transpose(y))``; other equations stay
+    """
+
+    name: ClassVar[str] = "name-products"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite every product that a rule knows."""
+        count = 0
+        for _, graph_module in all_graphs(module):
+            written = overwritten(graph_module.graph)
+            stored = set(constant_nodes(graph_module, written))
+            maker = _Maker(Editor(graph_module, self.name), stored)
+            for node in list(graph_module.graph.nodes):
+                rule = _RULES.get(node.target)
+                if rule and _in_float(node):
+                    count += rule(maker, node)
+        return PassResult(count > 0, stats={"rewritten": count})
+
+
+class _Maker:
+    """Writes products in front of the node they replace.
+
+    Args:
+        editor: Of the graph.
+        stored: What is computed from stored tensors alone.
+    """
+
+    def __init__(self, editor: Editor, stored: set[Node]) -> None:
+        self._editor = editor
+        self._stored = stored
+
+    def is_linear(self, matrix: Node) -> bool:
+        """Whether a product by ``matrix`` is a linear."""
+        return matrix in self._stored and _dimensions(matrix) == 2
+
+    def call(self, target: Callable[..., Any], *args: object, like: Node) -> Node:
+        """Return a new call in front of ``like``, whose meta it has."""
+        return self._editor.call(target, args, like=like, before=like)
+
+    def product(self, x: Node, y: Node, like: Node, bias: Node | None = None) -> Node:
+        """Return ``x @ y``, plus ``bias`` if y is a stored matrix."""
+        if not self.is_linear(y):
+            return self.call(_MATMUL, x, y, like=like)
+        weight = y.args[0] if _turns_matrix(y) else self.call(_T, y, like=like)
+        return self.call(_LINEAR, x, weight, *((bias,) if bias else ()), like=like)
+
+    def turned(self, y: Node, like: Node) -> Node:
+        """Return ``y`` with its last two dimensions exchanged."""
+        turned = self.call(_TRANSPOSE, y, -2, -1, like=like)
+        if y in self._stored:
+            self._stored.add(turned)
+        return turned
+
+    def replace(self, node: Node, new: Node) -> bool:
+        """Let ``new`` stand for ``node``."""
+        new.meta["val"] = node.meta["val"]
+        self._editor.replace(node, new)
+        return True
+
+
+def _product(maker: _Maker, node: Node) -> bool:
+    x, y = node.args
+    if not isinstance(x, Node) or not isinstance(y, Node):
+        return False
+    if node.target is _MATMUL and (not maker.is_linear(y) or _dimensions(x) < 2):
+        return False
+    return maker.replace(node, maker.product(x, y, node))
+
+
+def _product_and_sum(maker: _Maker, node: Node) -> bool:
+    summand, x, y = (argument_value(node, name) for name in list(arguments(overload(node)))[:3])
+    beta, alpha = argument_value(node, "beta"), argument_value(node, "alpha")
+    if alpha == beta == 1 and maker.is_linear(y) and _dimensions(summand) == 1:
+        if summand.meta["val"].shape[0] == y.meta["val"].shape[1]:
+            return maker.replace(node, maker.product(x, y, node, summand))
+    new = maker.product(x, y, node)
+    if alpha != 1:
+        new = maker.call(_MUL, new, alpha, like=node)
+    if beta != 0:  # then what it holds, NaN included, is not read
+        scaled = summand if beta == 1 else maker.call(_MUL, summand, beta, like=node)
+        new = maker.call(_ADD, new, scaled, like=node)
+    return maker.replace(node, new)
+
+
+def _einsum(maker: _Maker, node: Node) -> bool:
+    """Rewrite equations whose result has x's labels, but for the last, and then one of y."""
+    labels = re.fullmatch(r"(\w+),(\w+)->(\w+)", str(node.args[0]).replace(" ", ""))
+    operands = node.args[1]
+    if not labels or not isinstance(operands, (list, tuple)) or len(operands) != 2:
+        return False
+    x, y = operands
+    of_x, of_y, of_result = labels.groups()
+    if not isinstance(x, Node) or not isinstance(y, Node) or not _no_label_twice(*labels.groups()):
+        return False
+    summed, new = of_x[-1], of_result[-1]
+    if of_result[:-1] != of_x[:-1] or new in of_x or {summed, new} != {*of_y[-2:]}:
+        return False
+    if len(of_y) > 2 and of_y[:-2] != of_x[:-2]:
+        return False
+    if len(of_y) == 2 and not maker.is_linear(y):
+        return False
+    if of_y[-1] == summed:
+        y = maker.turned(y, node)
+    return maker.replace(node, maker.product(x, y, node))
+
+
+def _no_label_twice(*labels: str) -> bool:
+    return all(len(set(each)) == len(each) for each in labels)
+
+
+def _turns_matrix(node: Node) -> bool:
+    """Whether a node is its argument, a matrix, with rows for columns."""
+    if node.target not in _TRANSPOSES or _dimensions(node.all_input_nodes[0]) != 2:
+        return False
+    if node.target is _PERMUTE:
+        return [int(str(each)) % 2 for each in argument_value(node, "dims")] == [1, 0]
+    return node.target is not _TRANSPOSE or node.args[1] != node.args[2]
+
+
+def _in_float(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _dimensions(node: Node) -> int:
+    return int(node.meta["val"].dim())
+
+
+_RULES: dict[Any, Callable[[_Maker, Node], bool]] = {
+    resolve_op("aten.mm.default"): _product,
+    resolve_op("aten.bmm.default"): _product,
+    _MATMUL: _product,
+    resolve_op("aten.addmm.default"): _product_and_sum,
+    resolve_op("aten.baddbmm.default"): _product_and_sum,
+    resolve_op("aten.einsum.default"): _einsum,
+}
