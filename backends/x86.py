@@ -20,8 +20,8 @@ from quantfx.passes.annotate_max_pool import AnnotateMaxPool
 from quantfx.passes.annotate_mul import AnnotateMul
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
-from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.fold_constants import FoldConstants
+from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.hoist_quantize import HoistQuantize

@@ -1,4 +1,4 @@
-"""Compute what depends on parameters and buffers only, so that a computed weight is a stored one."""
+"""Compute what depends on parameters and buffers alone: a computed weight becomes a stored one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.pass_record import TRAINABLE, facts_of
 
-TRAINED = "training goes through what computes it, so it is no stored weight before training is over"
+TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,7 @@ class FoldConstants(Pass):
         return PassResult(folded > 0, tuple(remarks), {"folded": folded})
 
 
-def _heads(
-    module: GraphModule, found: dict[Node, frozenset[Node]], growth: int
-) -> Iterator[Node]:
+def _heads(module: GraphModule, found: dict[Node, frozenset[Node]], growth: int) -> Iterator[Node]:
     """Yield what is to be folded: constants of bounded size that something else reads."""
     bounded = (n for n, stored in found.items() if _bounded(module, n, stored, growth))
     small = dict.fromkeys(bounded)

@@ -108,9 +108,8 @@ def _product(maker: _Maker, node: Node) -> bool:
 def _product_and_sum(maker: _Maker, node: Node) -> bool:
     summand, x, y = (argument_value(node, name) for name in list(arguments(overload(node)))[:3])
     beta, alpha = argument_value(node, "beta"), argument_value(node, "alpha")
-    if alpha == beta == 1 and maker.is_linear(y) and _dimensions(summand) == 1:
-        if summand.meta["val"].shape[0] == y.meta["val"].shape[1]:
-            return maker.replace(node, maker.product(x, y, node, summand))
+    if alpha == beta == 1 and maker.is_linear(y) and _is_bias(summand, y):
+        return maker.replace(node, maker.product(x, y, node, summand))
     new = maker.product(x, y, node)
     if alpha != 1:
         new = maker.call(_MUL, new, alpha, like=node)
@@ -118,6 +117,10 @@ def _product_and_sum(maker: _Maker, node: Node) -> bool:
         scaled = summand if beta == 1 else maker.call(_MUL, summand, beta, like=node)
         new = maker.call(_ADD, new, scaled, like=node)
     return maker.replace(node, new)
+
+
+def _is_bias(summand: Node, matrix: Node) -> bool:
+    return list(summand.meta["val"].shape) == [matrix.meta["val"].shape[1]]
 
 
 def _einsum(maker: _Maker, node: Node) -> bool:
