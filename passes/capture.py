@@ -19,6 +19,7 @@ from quantfx.passes.dict_order import order_is_free
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import in_order
 from quantfx.passes.export_graph import export_graph
+from quantfx.passes.export_reason import advised
 from quantfx.passes.free_sizes import FreeSizes, first_sizes, sizes_of, with_one
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
 from quantfx.passes.inputs import input_leaves, structure_text
@@ -80,7 +81,8 @@ def capture(
         _require_eval(model)
     export = partial(_export, model, training_graph if training else export_graph, compare)
     inputs = example_inputs, in_order(model, example_kwargs)
-    exported = export(*inputs, dynamic_shapes)
+    with advised(model, inputs):
+        exported = export(*inputs, dynamic_shapes)
     module = clone(exported, trainable if training else detached)
     set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
     recompile(module)
