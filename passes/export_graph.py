@@ -25,11 +25,6 @@ def export_graph(
     Raises:
         CaptureError: torch.export rejects it.
     """
-    if not isinstance(args, tuple):
-        raise CaptureError(
-            "example_inputs must be a tuple of positional arguments, not "
-            f"{type(args).__name__}: write (x,) for one tensor"
-        )
     (args, kwargs), dynamic_shapes = distinct(model, (args, kwargs or {}), dynamic_shapes)
     try:
         with warnings.catch_warnings(), watched_layout(model) as reads:
