@@ -12,6 +12,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
+from quantfx.passes.call_arguments import Examples, example_arguments
 from quantfx.passes.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
 from quantfx.passes.clone import clone, detached, recompile, trainable
 from quantfx.passes.compare_capture import compare_capture
@@ -19,6 +20,7 @@ from quantfx.passes.dict_order import order_is_free
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import in_order
 from quantfx.passes.export_graph import export_graph
+from quantfx.passes.export_reason import advised
 from quantfx.passes.free_sizes import FreeSizes, first_sizes, sizes_of, with_one
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
 from quantfx.passes.inputs import input_leaves, structure_text
@@ -33,7 +35,7 @@ from quantfx.patterns.torch_version import warn_of_untested
 
 def capture(
     model: nn.Module,
-    example_inputs: tuple[Any, ...] = (),
+    example_inputs: Examples = (),
     example_kwargs: dict[str, Any] | None = None,
     *,
     dynamic_shapes: Any = None,
@@ -50,7 +52,8 @@ def capture(
 
     Args:
         model: In eval mode, unless ``training``; not changed.
-        example_inputs: Positional arguments the model accepts; shapes are fixed to theirs.
+        example_inputs: Arguments the model accepts: one tensor, a tuple of positional or a mapping
+            of keyword arguments. Shapes are fixed to theirs.
         example_kwargs: Keyword arguments.
         dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
         training: For quantization-aware training: batch norms and dropouts follow the ``train()``
@@ -79,8 +82,10 @@ def capture(
     if not training:
         _require_eval(model)
     export = partial(_export, model, training_graph if training else export_graph, compare)
-    inputs = example_inputs, in_order(model, example_kwargs)
-    exported = export(*inputs, dynamic_shapes)
+    args, kwargs = example_arguments(model, example_inputs, example_kwargs)
+    inputs = args, in_order(model, kwargs)
+    with advised(model, inputs):
+        exported = export(*inputs, dynamic_shapes)
     module = clone(exported, trainable if training else detached)
     set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
     recompile(module)

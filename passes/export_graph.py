@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import distinct
+from quantfx.passes.export_reason import export_reason
 from quantfx.passes.watch_layout import LAYOUT_KEY, has_strides, watched_layout
 
 
@@ -24,11 +25,6 @@ def export_graph(
     Raises:
         CaptureError: torch.export rejects it.
     """
-    if not isinstance(args, tuple):
-        raise CaptureError(
-            "example_inputs must be a tuple of positional arguments, not "
-            f"{type(args).__name__}: write (x,) for one tensor"
-        )
     (args, kwargs), dynamic_shapes = distinct(model, (args, kwargs or {}), dynamic_shapes)
     try:
         with warnings.catch_warnings(), watched_layout(model) as reads:
@@ -41,10 +37,8 @@ def export_graph(
             )
         exported = program.module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds, all meaning "rejected"
-        reason = str(error).strip().split("\n")[0]
-        raise CaptureError(
-            f"torch.export rejects {type(model).__name__}: {type(error).__name__}: {reason}"
-        ) from error
+        reason = export_reason(error)
+        raise CaptureError(f"torch.export rejects {type(model).__name__}: {reason}") from error
     if not isinstance(exported, GraphModule):
         raise CaptureError(f"torch.export returned a {type(exported).__name__}, not a GraphModule")
     exported.meta[LAYOUT_KEY] = reads.seen or has_strides(exported)

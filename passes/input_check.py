@@ -16,6 +16,7 @@ from quantfx.passes.errors import InputError
 from quantfx.passes.fits_traced import actual_size, equal_values, solve
 from quantfx.passes.input_contract import InputContract, InputForm, shape_text
 from quantfx.passes.inputs import leaves_of, structure_text
+from quantfx.passes.shapes_line import other_dimensions, shapes_line
 from quantfx.passes.size_expression import computed
 
 _REMEMBERED = 256
@@ -131,8 +132,9 @@ class InputCheck:
         if given.keys() != expected.keys():
             _refuse_structure(set(given), set(expected))
         sizes: dict[str, int] = {}
+        arguments = self._signature.bind(*args, **kwargs).arguments
         for path, form in expected.items():
-            self._check_leaf(given[path], form, sizes)
+            self._check_leaf(given[path], form, sizes, arguments)
         self._check_sizes(given, sizes)
 
     def _check_structure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -154,9 +156,21 @@ class InputCheck:
                     "give the same containers, with the same keys in that order, or capture again",
                 )
 
-    def _check_leaf(self, value: object, form: InputForm, sizes: dict[str, int]) -> None:
+    def _check_leaf(
+        self, value: object, form: InputForm, sizes: dict[str, int], arguments: dict[str, Any]
+    ) -> None:
         if form.dtype is not None:
-            _check_tensor(value, form, sizes)
+            tensor = _tensor_like(value, form)
+            if other_dimensions(form, tensor):
+                _refuse(
+                    form.path,
+                    f"has shape {tuple(tensor.shape)}",
+                    shape_text(form),
+                    "the graph computes with that size: capture again with "
+                    f"{shapes_line(self.contract, arguments)}, or, where the model itself fixes "
+                    "the size, with an example of that shape",
+                )
+            _check_sizes_of(tensor, form, sizes)
         elif form.free:
             if type(value) is not int and not isinstance(value, torch.SymInt):
                 _refuse(form.path, f"is {_told(value)}", "a whole number")
@@ -207,7 +221,8 @@ class InputCheck:
                 )
 
 
-def _check_tensor(value: object, form: InputForm, sizes: dict[str, int]) -> None:
+def _tensor_like(value: object, form: InputForm) -> Tensor:
+    """Return ``value``, a tensor of the dtype, device and rank that the graph takes."""
     if not isinstance(value, Tensor):
         _refuse(form.path, f"is {_told(value)}", "a tensor")
     if value.dtype != form.dtype:
@@ -215,17 +230,12 @@ def _check_tensor(value: object, form: InputForm, sizes: dict[str, int]) -> None
     # Fake tensors of a device that is not here stand for a graph moved to it.
     if type(value) in (Tensor, nn.Parameter) and str(value.device) != form.device:
         _refuse(form.path, f"is on {value.device}", form.device, f"move it to {form.device}")
-    fits = value.dim() == len(form.shape) and all(
-        isinstance(size, str) or size == actual
-        for size, actual in zip(form.shape, value.shape, strict=True)
-    )
-    if not fits:
-        _refuse(
-            form.path,
-            f"has shape {tuple(value.shape)}",
-            shape_text(form),
-            _way_out(value, form),
-        )
+    if value.dim() != len(form.shape):
+        _refuse(form.path, f"has shape {tuple(value.shape)}", shape_text(form))
+    return value
+
+
+def _check_sizes_of(value: Tensor, form: InputForm, sizes: dict[str, int]) -> None:
     if form.strides is not None:
         _check_layout(value, form, form.strides)
     for size, actual in zip(form.shape, value.shape, strict=True):
@@ -247,23 +257,6 @@ def _check_layout(value: Tensor, form: InputForm, strides: tuple[int | str, ...]
             "copy it into that layout, as with .contiguous(), or capture again with an example in "
             "that layout",
         )
-
-
-def _way_out(value: Tensor, form: InputForm) -> str:
-    if value.dim() != len(form.shape):
-        return "capture again with an example like it"
-    dims = ", ".join(
-        f"{place}: Dim.AUTO"
-        for place, (size, actual) in enumerate(zip(form.shape, value.shape, strict=True))
-        if isinstance(size, int) and size != actual
-    )
-    argument = form.path.partition("[")[0]
-    free = f"{{'{argument}': {{{dims}}}}}" if form.path == argument else f"{{{dims}}} for it"
-    return (
-        f"the graph computes with that size: capture again with dynamic_shapes={free} (from "
-        "torch.export import Dim), or, where the model itself fixes the size, with an example of "
-        "that shape"
-    )
 
 
 def _refuse(

@@ -42,6 +42,13 @@ def map_leaves(function: Callable[[Any], Any], values: Any) -> Any:
     return pytree.tree_map(function, values)
 
 
+def map_named_leaves(function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
+    """Return the nested ``value`` of argument ``name`` with ``(path, leaf)`` of each replaced."""
+    return pytree.tree_map_with_path(
+        lambda path, leaf: function(f"{name}{pytree.keystr(path)}", leaf), value
+    )
+
+
 def equal_but_leaves(one: Any, other: Any) -> list[tuple[Any, Any]] | None:
     """Return the pairs of leaves of two nested values; None if they are nested differently."""
     mine, structure = pytree.tree_flatten(one)

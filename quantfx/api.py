@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.passes.calibrate import calibrate
+from quantfx.passes.call_arguments import Examples, example_arguments
 from quantfx.passes.capture import capture
 from quantfx.passes.config import Given
 from quantfx.result import ExampleInputs, Result, choose_backend, make_result
@@ -18,7 +19,7 @@ from quantfx.result import ExampleInputs, Result, choose_backend, make_result
 
 def quantize(
     model: nn.Module,
-    example_inputs: tuple[Any, ...],
+    example_inputs: Examples,
     *,
     calibration: Iterable[Any] | None = None,
     backend: str | Backend = "x86",
@@ -35,9 +36,10 @@ def quantize(
 
     Args:
         model: In eval mode; not changed.
-        example_inputs: Positional arguments the model accepts.
-        calibration: Batches: tensors, tuples of positional or dicts of keyword arguments. Only
-            static quantization needs them.
+        example_inputs: Arguments the model accepts: one tensor, a tuple of positional or a mapping
+            (a dict, a tokenizer's BatchEncoding) of keyword arguments.
+        calibration: Batches, each in one of these forms, with as many rows as it likes: see
+            ``calibrate``. Only static quantization needs them.
         backend: A name, which means the backend for this host, or a backend.
         config: What is quantized how: ``"static"``, ``"dynamic"``, ``"fp16"`` or ``"weight-only"``
             for the whole model, a `Config`, or the path of a TOML or JSON file. The backend's own
@@ -59,10 +61,11 @@ def quantize(
         CalibrationError: the data is empty, non-finite, or does not fit the model.
     """
     chosen = choose_backend(backend, config)
+    args, kwargs = example_arguments(model, example_inputs, example_kwargs)
     graph = capture(
         model,
-        example_inputs,
-        example_kwargs,
+        args,
+        kwargs,
         dynamic_shapes=dynamic_shapes,
         check_inputs=check_inputs,
         compare=compare,
@@ -71,7 +74,7 @@ def quantize(
     if calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
     quantized = chosen.convert(prepared, strict=strict)
-    inputs = ExampleInputs(example_inputs, example_kwargs or {}, dynamic_shapes)
+    inputs = ExampleInputs(args, kwargs, dynamic_shapes)
     return make_result(graph, quantized, chosen, inputs, strict=strict)
 
 

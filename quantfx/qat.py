@@ -10,6 +10,7 @@ from torch import nn
 
 from quantfx.backends.backend import Backend
 from quantfx.passes.calibrate import calibrate
+from quantfx.passes.call_arguments import Examples, example_arguments
 from quantfx.passes.capture import capture
 from quantfx.passes.config import Given
 from quantfx.passes.errors import PipelineError
@@ -29,7 +30,7 @@ class _Setup:
 
 def prepare_qat(
     model: nn.Module,
-    example_inputs: tuple[Any, ...],
+    example_inputs: Examples,
     *,
     calibration: Iterable[Any] | None = None,
     backend: str | Backend = "x86",
@@ -50,8 +51,8 @@ def prepare_qat(
 
     Args:
         model: Not changed. Submodules in eval mode, while the model is in training mode, stay so.
-        example_inputs: Positional arguments the model accepts; use ``dynamic_shapes`` or a loader
-            with ``drop_last`` if batches differ in size.
+        example_inputs: Arguments the model accepts, as for ``quantize``; use ``dynamic_shapes`` or
+            a loader with ``drop_last`` if batches differ in size.
         calibration: Batches to find ranges on before training; without them the first batches of
             the training do that.
         backend: A name, which means the backend for this host, or a backend.
@@ -77,10 +78,11 @@ def prepare_qat(
         CalibrationError: the data is empty, non-finite, or does not fit the model.
     """
     chosen = choose_backend(backend, config)
+    args, kwargs = example_arguments(model, example_inputs, example_kwargs)
     graph = capture(
         model,
-        example_inputs,
-        example_kwargs,
+        args,
+        kwargs,
         dynamic_shapes=dynamic_shapes,
         training=True,
         check_inputs=check_inputs,
@@ -89,7 +91,7 @@ def prepare_qat(
     prepared = chosen.prepare(graph, qat=True, learn_scales=learn_scales, strict=strict)
     if calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
-    inputs = ExampleInputs(example_inputs, example_kwargs or {}, dynamic_shapes)
+    inputs = ExampleInputs(args, kwargs, dynamic_shapes)
     prepared.meta[_SETUP] = _Setup(chosen, inputs)
     return prepared
 

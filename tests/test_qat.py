@@ -161,8 +161,8 @@ def test_wrong_calls_are_refused_by_name() -> None:
         quantfx.prepare_qat(model, (x,), backend="xpu")
     with pytest.raises(ConfigError, match="layr"):
         quantfx.prepare_qat(model, (x,), config=quantfx.Config().module("layr", None))
-    with pytest.raises(CaptureError, match="example_inputs must be a tuple"):
-        quantfx.prepare_qat(model, x)  # type: ignore[arg-type]
+    with pytest.raises(CaptureError, match="example_inputs is a int: give a tensor"):
+        quantfx.prepare_qat(model, 3)  # type: ignore[arg-type]
     with pytest.raises(CaptureError, match="not a torch.nn.Module"):
         quantfx.prepare_qat(abs, (x,))  # type: ignore[arg-type]
     graph = quantfx.capture(model.eval(), (x,))

@@ -11,13 +11,13 @@ from types import CodeType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.signature import observing, signature
-from quantfx.passes.calibrate import all_finite
+from quantfx.passes.batch_check import all_finite
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.observer import Observer
 from quantfx.patterns.errors import QuantfxWarning
@@ -116,18 +116,24 @@ class Calibration:
             self.count += 1
 
 
-def require_finite(names: Sequence[str], args: Sequence[Any], call: int) -> None:
-    """Refuse inputs that hold NaN or infinity.
+@contextmanager
+def named(names: Sequence[str], args: Sequence[Any], where: str) -> Generator[None]:
+    """Name the input that holds NaN or infinity, where an observer in the block refuses them.
 
-    Raises:
-        CalibrationError: names the input.
+    Args:
+        names: Of the inputs.
+        args: Their values.
+        where: Which call of calibration it is.
     """
-    for name, value in zip(names, args, strict=True):
-        if isinstance(value, Tensor) and not all_finite(value):
-            raise CalibrationError(
-                f"call {call} of calibration: input '{name}' holds NaN or infinity; it was not "
-                "observed"
-            )
+    try:
+        yield
+    except CalibrationError as error:
+        for name, value in zip(names, args, strict=True):
+            if not all_finite(value):
+                raise CalibrationError(
+                    f"{where}: input '{name}' holds NaN or infinity: {error}; it was not observed"
+                ) from None
+        raise
 
 
 @contextmanager

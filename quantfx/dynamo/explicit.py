@@ -11,11 +11,16 @@ from typing import Any
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.dynamo.calibration import Calibration
+from quantfx.dynamo.calibration import Calibration, named
 from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.internals import Frame
 from quantfx.dynamo.options import Options
-from quantfx.passes.calibrate import batch_arguments, check_tensor
+from quantfx.passes.batch_check import (
+    batch_arguments,
+    check_tensor,
+    require_shape,
+    traced_form,
+)
 from quantfx.passes.errors import CalibrationError
 
 _OTHERWISE = (
@@ -49,12 +54,12 @@ def observe_data(
     data: Iterable[Any] = options.calibration or ()
     for index, item in enumerate(data):
         given = item if options.input_fn is None else options.input_fn(item)
-        args, kwargs = batch_arguments(given, index)
-        values = _bound(frame.code, frame.values, args, kwargs, index)
+        values = _bound(frame.code, frame.values, given, index)
         variables = values, frame.scope
         positions = range(len(captured.inputs))
         inputs = [_evaluated(captured, position, variables, index) for position in positions]
-        calibration.observe(prepared, inputs)
+        with named(captured.names, inputs, f"batch {index}"):
+            calibration.observe(prepared, inputs)
     if calibration.count == 0:
         raise CalibrationError("option 'calibration' gave 0 batches")
 
@@ -62,27 +67,28 @@ def observe_data(
 def _bound(
     code: CodeType,
     values: Mapping[str, Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    batch: Any,
     index: int,
 ) -> dict[str, Any]:
-    """Return the local variables that a call with these arguments starts with."""
+    """Return the local variables that a call with the batch's arguments starts with."""
     closure = tuple(CellType() for _ in code.co_freevars)
     signature = inspect.signature(FunctionType(code, {}, closure=closure))
     names = list(signature.parameters)
     # Modules are no part of a batch; ``forward`` has its own as the first parameter.
     modules = list(takewhile(lambda name: isinstance(values.get(name), nn.Module), names))
-    args = (*(values[name] for name in modules), *args)
-    try:
-        bound = signature.bind_partial(*args, **kwargs)
-    except TypeError as error:
-        raise CalibrationError(
-            f"batch {index} does not fit {code.co_name}({', '.join(names)}): {error}. A loader of "
-            "(input, label) pairs takes option input_fn=lambda batch: batch[0]"
-        ) from None
+    taken = [_with_default(signature.parameters[name]) for name in names[len(modules) :]]
+    args, kwargs = batch_arguments(batch, index, signature.replace(parameters=taken))
+    bound = signature.bind_partial(*(values[name] for name in modules), *args, **kwargs)
     # What the batch does not give must not come from the call that is being compiled.
     others = {name: value for name, value in values.items() if name not in names}
     return {**others, **bound.arguments}
+
+
+def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
+    """Return an argument that may be left out: code objects do not tell which have defaults."""
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        return parameter
+    return parameter.replace(default=None)
 
 
 def _evaluated(
@@ -99,5 +105,7 @@ def _evaluated(
         raise CalibrationError(f"batch {index} has no '{name}' ({error})") from error
     expected = source.node.meta.get("example_value")
     if isinstance(expected, Tensor):
-        check_tensor(value, expected, name, index, free=_FREE)
+        form = traced_form(name, expected)
+        check_tensor(value, form, index)
+        require_shape(value, form, index, _FREE)
     return value

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.dynamo.calibration import Calibration, require_finite
+from quantfx.dynamo.calibration import Calibration, named
 from quantfx.dynamo.compile_report import GraphRecord
 from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.int8_graph import (
@@ -136,8 +136,9 @@ class OnlineGraph:
             args[i].clone() if i in captured.written and isinstance(args[i], Tensor) else args[i]
             for i in captured.inputs
         ]
-        require_finite(captured.names, given, self._calibration.count + 1)
-        self._calibration.observe(self._prepared, given)
+        call = f"call {self._calibration.count + 1} of calibration"
+        with named(captured.names, given, call):
+            self._calibration.observe(self._prepared, given)
         self._record.observed = self._calibration.count
 
     def _convert(self, args: Sequence[Any], compile_for: Callable[..., Callable[..., Any]]) -> None:

@@ -89,10 +89,10 @@ def test_other_sizes_with_free_dimensions() -> None:
     ("data", "message"),
     [
         ([], "gave 0 batches"),
-        ([(torch.ones(8, WIDTH), torch.ones(1))], r"batch 0 does not fit forward\(self, x\)"),
+        ([(torch.ones(8, WIDTH), torch.ones(1))], r"batch 0 does not fit forward\(x\)"),
         (
             [torch.ones(3, WIDTH)],
-            r"has shape \[3, 32\], captured with \['8', '32'\]; free a size.*dynamic=True",
+            r"has shape \(3, 32\), captured with \(8, 32\): free a size.*dynamic=True",
         ),
         ([torch.ones(8, WIDTH, dtype=torch.float64)], "is torch.float64"),
         ([torch.full((8, WIDTH), float("nan"))], "batch 0: input 'x' holds NaN"),

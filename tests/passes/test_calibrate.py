@@ -58,8 +58,8 @@ def test_calibrating_does_not_change_the_function() -> None:
         (iter(()), "calibration data is empty"),
         (X, "calibration data is one tensor: pass a list of batches"),
         (3, "is a int, not an iterable"),
-        ([X, X[:, :7]], "batch 1: input '.*' has shape [4, 7], captured with ['4', '8']"),
-        ([X[:, None]], "has shape [4, 1, 8], captured with ['4', '8']; free a dimension with dynamic_shapes="),
+        ([X, X[:, :7]], "batch 1: input 'input' has shape (4, 7), captured with (any, 8): let that size vary with dynamic_shapes={'input': {0: Dim.AUTO, 1: Dim.AUTO}}"),
+        ([X[:, None]], "has shape (4, 1, 8), captured with (any, 8): give as many dimensions"),
         ([X.double()], "is torch.float64, captured with torch.float32"),
         ([X * float("nan")], "batch 0: input '.*' holds NaN or infinity"),
         ([X / 0], "holds NaN or infinity"),
@@ -180,7 +180,7 @@ def test_dictionaries_may_come_in_any_order() -> None:
         calibrate(module, [({"y": X[:2], "x": X[:2, None]},)])
     with pytest.raises(CalibrationError, match="is a str, not a tensor"):
         calibrate(module, [({"y": "y", "x": X},)])
-    with pytest.raises(CalibrationError, match="batch 0 holds"):
+    with pytest.raises(CalibrationError, match=r"batch 0 lacks d\['y'\]: give the containers"):
         calibrate(module, [({"x": X},)])
 
 

@@ -1,0 +1,51 @@
+"""The value of ``dynamic_shapes=`` that lets inputs of other sizes in, as text to write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from quantfx.passes.input_contract import InputContract, InputForm
+from quantfx.passes.inputs import map_named_leaves
+
+
+class _Text(str):
+    """Text that prints without quotes where it is nested in something."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def shapes_line(contract: InputContract, arguments: Mapping[str, Any]) -> str:
+    """Return ``dynamic_shapes={...}``, in full, with ``Dim.AUTO`` for what is free or has to be.
+
+    Args:
+        contract: Of the graph that does not take the arguments.
+        arguments: By name.
+    """
+    forms = {form.path: form for form in contract.forms}
+
+    def text(path: str, leaf: object) -> object:
+        form = forms.get(path)
+        if form is None or not isinstance(leaf, Tensor):
+            return None
+        free = sorted({*form.free_dimensions, *other_dimensions(form, leaf)})
+        return _Text(f"{{{', '.join(f'{at}: Dim.AUTO' for at in free)}}}") if free else None
+
+    shapes = {name: map_named_leaves(text, name, value) for name, value in arguments.items()}
+    return f"dynamic_shapes={shapes} (from torch.export import Dim)"
+
+
+def other_dimensions(form: InputForm, value: Tensor) -> list[int]:
+    """Return the dimensions of a tensor whose size the graph does not take; none of other ranks."""
+    if value.dim() != len(form.shape):
+        return []
+    return [
+        place
+        for place, (size, actual) in enumerate(zip(form.shape, value.shape, strict=True))
+        if isinstance(size, int) and size != actual
+    ]

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from quantfx.passes.capture import capture
+from quantfx.passes.input_contract import contract_of
+from quantfx.passes.shapes_line import other_dimensions, shapes_line
+from tests.passes.test_row_pieces import form
+
+
+class Nested(nn.Module):
+    """Sizes that the graph holds for, in a tensor and in a dict of a list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, others: dict[str, Any], scale: float) -> Tensor:
+        y: Tensor = self.linear(x).reshape(x.shape[0] * x.shape[1], 8)
+        return y.sum(0) * scale + others["a"][0].sum(0) + others["b"]
+
+
+def inputs(rows: int, length: int, others: int) -> tuple[Any, ...]:
+    nested = {"a": [torch.ones(others, 8)], "b": torch.ones(8)}
+    return torch.ones(rows, length, 8), nested, 0.5
+
+
+def test_the_line_is_what_export_takes() -> None:
+    graph = capture(Nested().eval(), inputs(2, 3, 4))
+    contract = contract_of(graph)
+    assert contract is not None
+    other = inputs(3, 5, 6)
+    line = shapes_line(contract, dict(zip(("x", "others", "scale"), other, strict=True)))
+    assert line == (
+        "dynamic_shapes={'x': {0: Dim.AUTO, 1: Dim.AUTO}, "
+        "'others': {'a': [{0: Dim.AUTO}], 'b': None}, 'scale': None} "
+        "(from torch.export import Dim)"
+    )
+    shapes = eval(line.partition("=")[2].partition(" (")[0], {"Dim": Dim})  # as a user would
+    free = capture(Nested().eval(), inputs(2, 3, 4), dynamic_shapes=shapes)
+    torch.testing.assert_close(free(*other), free(*other))
+    assert free(*other).shape == (8,)
+
+
+def test_dimensions_that_differ() -> None:
+    assert other_dimensions(form("x", 2, "s0", 4), torch.zeros(3, 9, 4)) == [0]
+    assert other_dimensions(form("x", 2, 4), torch.zeros(3)) == []
