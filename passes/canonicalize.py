@@ -7,6 +7,7 @@ from quantfx.passes.inline_no_grad import InlineNoGrad
 from quantfx.passes.name_products import NameProducts
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.recompose import Recompose
 from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
@@ -21,6 +22,7 @@ CANONICALIZE = Pipeline(
         RemoveAsserts(),  # of dtypes that need not hold under autocast
         RemoveDropout(),  # before functionalize: dropout in eval returns its input, an alias
         Functionalize(),
+        Recompose(),
         NormalizeOps(),  # after functionalize: the table needs the functional names only
         NameProducts(),
         RemoveDeadCode(),  # last: the passes above leave unused constants behind

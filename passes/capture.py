@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.passes.call_arguments import Examples, example_arguments
+from quantfx.passes.call_arguments import Examples
 from quantfx.passes.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
 from quantfx.passes.clone import clone, detached, recompile, trainable
 from quantfx.passes.compare_capture import compare_capture
@@ -22,6 +22,7 @@ from quantfx.passes.example import in_order
 from quantfx.passes.export_graph import export_graph
 from quantfx.passes.export_reason import advised
 from quantfx.passes.free_sizes import FreeSizes, first_sizes, sizes_of, with_one
+from quantfx.passes.given_model import Model, given_model, has_one_mode
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
 from quantfx.passes.inputs import input_leaves, structure_text
 from quantfx.passes.model_state import restored
@@ -34,7 +35,7 @@ from quantfx.patterns.torch_version import warn_of_untested
 
 
 def capture(
-    model: nn.Module,
+    model: Model,
     example_inputs: Examples = (),
     example_kwargs: dict[str, Any] | None = None,
     *,
@@ -51,7 +52,8 @@ def capture(
     writes to it; buffers are copied, because a forward call may change them.
 
     Args:
-        model: In eval mode, unless ``training``; not changed.
+        model: In eval mode, unless ``training``; not changed. A module, a function of tensors, an
+            ``ExportedProgram`` or the path of its ``.pt2`` file: see ``given_model``.
         example_inputs: Arguments the model accepts: one tensor, a tuple of positional or a mapping
             of keyword arguments. Shapes are fixed to theirs.
         example_kwargs: Keyword arguments.
@@ -75,15 +77,11 @@ def capture(
             plain attributes.
     """
     warn_of_untested()
-    if not isinstance(model, nn.Module):
-        raise CaptureError(f"the model is a {type(model).__name__}, not a torch.nn.Module")
-    if training and torch.is_inference_mode_enabled():
-        raise CaptureError("nothing trains in inference mode: capture outside of it")
-    if not training:
-        _require_eval(model)
+    given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
+    model, dynamic_shapes = given.module, given.dynamic_shapes
+    _require_mode(model, training)
     export = partial(_export, model, training_graph if training else export_graph, compare)
-    args, kwargs = example_arguments(model, example_inputs, example_kwargs)
-    inputs = args, in_order(model, kwargs)
+    inputs = given.args, in_order(model, given.kwargs)
     with advised(model, inputs):
         exported = export(*inputs, dynamic_shapes)
     module = clone(exported, trainable if training else detached)
@@ -161,11 +159,20 @@ def _same_places(model: nn.Module, arguments: tuple[str, ...]) -> int:
     return len(arguments)
 
 
-def _require_eval(model: nn.Module) -> None:
-    training = [name for name, module in model.named_modules() if module.training]
-    if training:
+def _require_mode(model: nn.Module, training: bool) -> None:
+    if training and torch.is_inference_mode_enabled():
+        raise CaptureError("nothing trains in inference mode: capture outside of it")
+    if has_one_mode(model):
+        if training:
+            raise CaptureError(
+                "an exported graph has one mode, so that it cannot be trained: give the model that "
+                "it was exported from"
+            )
+        return
+    modes = [name for name, module in model.named_modules() if module.training]
+    if modes and not training:
         raise CaptureError(
-            f"{type(model).__name__} is in training mode ('{training[0] or 'the model'}'"
-            f"{f' and {len(training) - 1} more' if len(training) > 1 else ''}): "
+            f"{type(model).__name__} is in training mode ('{modes[0] or 'the model'}'"
+            f"{f' and {len(modes) - 1} more' if len(modes) > 1 else ''}): "
             "call model.eval() first, or capture with training=True to train it quantized"
         )

@@ -43,6 +43,7 @@ from quantfx.passes.observe_channels import ObserveChannels
 from quantfx.passes.place_dropout import PlaceDropout
 from quantfx.passes.propagate import Propagate
 from quantfx.passes.read_plan import ReadPlan
+from quantfx.passes.recompose import Recompose
 from quantfx.passes.remove_asserts import RemoveAsserts
 from quantfx.passes.remove_dead_code import RemoveDeadCode
 from quantfx.passes.remove_dropout import RemoveDropout
@@ -66,6 +67,7 @@ PASSES: tuple[type[Pass], ...] = (
     RemoveDropout,
     RemoveSelfCopies,
     Functionalize,
+    Recompose,
     NormalizeOps,
     NameProducts,
     CheckConfig,

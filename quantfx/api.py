@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.call_arguments import Examples, example_arguments
+from quantfx.passes.call_arguments import Examples
 from quantfx.passes.capture import capture
 from quantfx.passes.config import Given
+from quantfx.passes.given_model import Model, given_model
 from quantfx.result import ExampleInputs, Result, choose_backend, make_result
 
 
 def quantize(
-    model: nn.Module,
-    example_inputs: Examples,
+    model: Model,
+    example_inputs: Examples = (),
     *,
     calibration: Iterable[Any] | None = None,
     backend: str | Backend = "x86",
@@ -35,7 +35,8 @@ def quantize(
     """Quantize ``model`` for this machine and account for every operator.
 
     Args:
-        model: In eval mode; not changed.
+        model: In eval mode; not changed. A module, a function of tensors, an ``ExportedProgram`` or
+            the path of its ``.pt2`` file, whose own examples do if none are given.
         example_inputs: Arguments the model accepts: one tensor, a tuple of positional or a mapping
             (a dict, a tokenizer's BatchEncoding) of keyword arguments.
         calibration: Batches, each in one of these forms, with as many rows as it likes: see
@@ -61,12 +62,12 @@ def quantize(
         CalibrationError: the data is empty, non-finite, or does not fit the model.
     """
     chosen = choose_backend(backend, config)
-    args, kwargs = example_arguments(model, example_inputs, example_kwargs)
+    given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
     graph = capture(
-        model,
-        args,
-        kwargs,
-        dynamic_shapes=dynamic_shapes,
+        given.module,
+        given.args,
+        given.kwargs,
+        dynamic_shapes=given.dynamic_shapes,
         check_inputs=check_inputs,
         compare=compare,
     )
@@ -74,7 +75,7 @@ def quantize(
     if calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
     quantized = chosen.convert(prepared, strict=strict)
-    inputs = ExampleInputs(args, kwargs, dynamic_shapes)
+    inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
     return make_result(graph, quantized, chosen, inputs, strict=strict)
 
 

@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
-
 from quantfx.backends.backend import Backend
 from quantfx.passes.calibrate import calibrate
-from quantfx.passes.call_arguments import Examples, example_arguments
+from quantfx.passes.call_arguments import Examples
 from quantfx.passes.capture import capture
 from quantfx.passes.config import Given
 from quantfx.passes.errors import PipelineError
+from quantfx.passes.given_model import Model, given_model
 from quantfx.passes.qat_module import QatModule
 from quantfx.result import ExampleInputs, Result, choose_backend, make_result
 
@@ -29,7 +28,7 @@ class _Setup:
 
 
 def prepare_qat(
-    model: nn.Module,
+    model: Model,
     example_inputs: Examples,
     *,
     calibration: Iterable[Any] | None = None,
@@ -78,12 +77,12 @@ def prepare_qat(
         CalibrationError: the data is empty, non-finite, or does not fit the model.
     """
     chosen = choose_backend(backend, config)
-    args, kwargs = example_arguments(model, example_inputs, example_kwargs)
+    given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
     graph = capture(
-        model,
-        args,
-        kwargs,
-        dynamic_shapes=dynamic_shapes,
+        given.module,
+        given.args,
+        given.kwargs,
+        dynamic_shapes=given.dynamic_shapes,
         training=True,
         check_inputs=check_inputs,
         compare=compare,
@@ -91,7 +90,7 @@ def prepare_qat(
     prepared = chosen.prepare(graph, qat=True, learn_scales=learn_scales, strict=strict)
     if calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
-    inputs = ExampleInputs(args, kwargs, dynamic_shapes)
+    inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
     prepared.meta[_SETUP] = _Setup(chosen, inputs)
     return prepared
 

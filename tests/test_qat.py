@@ -164,7 +164,7 @@ def test_wrong_calls_are_refused_by_name() -> None:
     with pytest.raises(CaptureError, match="example_inputs is a int: give a tensor"):
         quantfx.prepare_qat(model, 3)  # type: ignore[arg-type]
     with pytest.raises(CaptureError, match="not a torch.nn.Module"):
-        quantfx.prepare_qat(abs, (x,))  # type: ignore[arg-type]
+        quantfx.prepare_qat(nn.ReLU, (x,))
     graph = quantfx.capture(model.eval(), (x,))
     with pytest.raises(PipelineError, match="prepare_qat did not return"):
         quantfx.convert_qat(graph)  # type: ignore[arg-type]

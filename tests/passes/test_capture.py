@@ -106,4 +106,4 @@ def test_wrong_kinds_of_argument_are_refused() -> None:
     with pytest.raises(CaptureError, match="example_inputs is a int: give a tensor, a tuple"):
         capture(mlp(), 3)  # type: ignore[arg-type]
     with pytest.raises(CaptureError, match="is a type, not a torch.nn.Module"):
-        capture(nn.ReLU, (ROWS,))  # type: ignore[arg-type]
+        capture(nn.ReLU, (ROWS,))

@@ -1,0 +1,196 @@
+"""The module that stands for what a user hands over: a program, a function, a wrapper."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from quantfx.passes.call_arguments import Examples, example_arguments
+from quantfx.passes.clone import clone, recompile
+from quantfx.passes.errors import CaptureError
+from quantfx.passes.inputs import Inputs, map_leaves
+from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+
+Model = nn.Module | ExportedProgram | Callable[..., Any] | str | Path
+"""What can be captured: a module, a function of tensors, an ``ExportedProgram`` or its file."""
+
+
+@dataclass(frozen=True)
+class GivenModel:
+    """What is captured, with what.
+
+    Attributes:
+        module: The module.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+    """
+
+    module: nn.Module
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    dynamic_shapes: Any
+
+
+_MODES = {"aten.batch_norm.default": "training", "aten.dropout.default": "train"}
+
+
+def given_model(
+    model: Model,
+    example_inputs: Examples,
+    example_kwargs: Mapping[str, Any] | None,
+    dynamic_shapes: Any,
+) -> GivenModel:
+    """Return what the user's model and examples stand for, in the one form of the rest.
+
+    A program that is given no examples has those it was exported with, and keeps free what it left
+    free.
+
+    Raises:
+        CaptureError: there is no module to capture, or the examples do not fit it.
+    """
+    if isinstance(model, (str, Path)):
+        model = _loaded(Path(model))
+    program = model if isinstance(model, ExportedProgram) else None
+    module = module_of(model)
+    given, named = example_inputs, example_kwargs
+    if program and program.example_inputs and not named and _nothing(given):
+        given, named = program.example_inputs
+    args, kwargs = example_arguments(module, given, named)
+    if dynamic_shapes is None and has_one_mode(module):
+        dynamic_shapes = _free_dimensions(module, (args, kwargs))
+    return GivenModel(module, args, kwargs, dynamic_shapes)
+
+
+def _nothing(given: Examples) -> bool:
+    return isinstance(given, (tuple, list)) and not given
+
+
+def module_of(model: Model) -> nn.Module:
+    """Return the module to capture: ``model`` itself, or one that computes what it computes.
+
+    A function is wrapped; modules that it refers to (as its owner, in its closure, among its
+    globals) are submodules under the names it has for them. Of ``DataParallel`` the module inside
+    is taken. A program computes in the mode that it was exported in.
+
+    Raises:
+        CaptureError: it is scripted or traced, was exported in training mode, or is nothing that
+            can be captured.
+    """
+    if isinstance(model, ExportedProgram):
+        model = model.module(check_guards=False)
+    if isinstance(model, (DataParallel, DistributedDataParallel)):
+        inner: nn.Module = model.module
+        return inner
+    if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
+        kind = "a scripted or traced model" if isinstance(model, nn.Module) else "a script function"
+        raise CaptureError(
+            f"{kind} has no Python code that torch.export could read: make the model it was made "
+            "of, and give it the weights:\n"
+            "    model = Model().eval()\n"
+            "    model.load_state_dict(scripted.state_dict())"
+        )
+    if isinstance(model, GraphModule) and has_one_mode(model):
+        _require_evaluation(model)
+        copy = clone(model)  # torch lets nobody call train() and eval() of the original
+        recompile(copy)
+        return copy.eval()
+    if isinstance(model, nn.Module):
+        return model
+    if not callable(model) or isinstance(model, type):
+        raise CaptureError(
+            f"the model is a {type(model).__name__}, not a torch.nn.Module, a function of tensors, "
+            "a torch.export.ExportedProgram or the path of one"
+        )
+    return _Function(model)
+
+
+def has_one_mode(model: nn.Module) -> bool:
+    """Whether a module is an exported graph, which train() and eval() do not change."""
+    return isinstance(model, GraphModule) and any(map(is_aten_call, model.graph.nodes))
+
+
+class _Function(nn.Module):
+    """A function as a module whose forward it is."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        for name, module in dict(_modules_in(function)).items():
+            self.add_module(name, module)
+        self.forward = function
+        self.training = False
+
+
+def _modules_in(function: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the modules that a function refers to, by the names it has for them."""
+    while isinstance(function, functools.partial):
+        given = {f"argument_{i}": value for i, value in enumerate(function.args)}
+        yield from _only_modules(given | function.keywords)
+        function = function.func
+    if inspect.ismethod(function):
+        owner: object = function.__self__
+        found = {"model": owner} if isinstance(owner, nn.Module) else dict(vars(owner))
+        yield from _only_modules(found)
+        function = function.__func__
+    if inspect.isfunction(function):
+        names = inspect.getclosurevars(function)
+        yield from _only_modules({**names.globals, **names.nonlocals})
+    elif hasattr(function, "__dict__"):
+        yield from _only_modules(vars(function))
+
+
+def _only_modules(values: dict[str, Any]) -> Iterator[tuple[str, nn.Module]]:
+    for name, value in values.items():
+        if isinstance(value, nn.Module):
+            yield name, value
+
+
+def _loaded(path: Path) -> ExportedProgram:
+    if path.suffix != ".pt2":
+        raise CaptureError(
+            f"the model is the path {str(path)!r}, not that of a .pt2 file that torch.export.save "
+            "wrote"
+        )
+    try:
+        return torch.export.load(path)
+    except Exception as error:  # torch raises many kinds for a file that it cannot read
+        raise CaptureError(f"torch.export.load cannot read {str(path)!r}: {error}") from error
+
+
+def _free_dimensions(module: nn.Module, inputs: Inputs) -> Any:
+    """Return the dimensions that an exported graph leaves free, as dynamic shapes; None if none."""
+    if not isinstance(module, GraphModule):
+        return None
+    values = iter([node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")])
+    found: list[bool] = []
+
+    def dimensions(_: object) -> dict[int, Any] | None:
+        value = next(values, None)
+        sizes = tuple(value.shape) if isinstance(value, Tensor) else ()
+        free = {place: Dim.AUTO for place, size in enumerate(sizes) if not isinstance(size, int)}
+        found.append(bool(free))
+        return free or None
+
+    args, kwargs = map_leaves(dimensions, inputs)
+    names = inspect.signature(module.forward).parameters
+    return {**dict(zip(names, args, strict=False)), **kwargs} if any(found) else None
+
+
+def _require_evaluation(module: GraphModule) -> None:
+    for node in module.graph.nodes:
+        flag = _MODES.get(str(node.target))
+        if flag and flag in arguments(overload(node)) and argument_value(node, flag) is True:
+            raise CaptureError(
+                f"{node.name} computes as in training: call model.eval() before "
+                "torch.export.export, whose graphs keep the mode of the model"
+            )

@@ -1,0 +1,95 @@
+"""Give operators of torch's core set back the names that the training IR has for them."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.patterns.schema import argument_value, is_aten_call, resolve_op
+
+_BATCH_NORM = resolve_op("aten.batch_norm.default")
+_POOL = resolve_op("aten.max_pool2d.default")
+
+
+@dataclass(frozen=True)
+class Recompose(Pass):
+    """Rewrite what ``ExportedProgram.run_decompositions`` makes of layers.
+
+    1. ``convolution(x, w, ..., transposed=False) -> conv2d(x, w, ...)``, and 1d, 3d, transposed
+    2. ``_native_batch_norm_legit_no_training(x, ...)[0] -> batch_norm(x, ..., training=False)``
+    3. ``max_pool2d_with_indices(x, ...)[0] -> max_pool2d(x, ...)``
+
+    The second and third only where nothing reads their other results.
+    """
+
+    name: ClassVar[str] = "recompose"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite every operator of the three."""
+        count = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            for node in list(graph_module.graph.nodes):
+                rule = _RULES.get(node.target) if is_aten_call(node) else None
+                count += bool(rule and rule(editor, node))
+        return PassResult(count > 0, stats={"rewritten": count})
+
+
+def _convolution(editor: Editor, node: Node) -> bool:
+    dimensions = node.meta["val"].dim() - 2
+    if not 1 <= dimensions <= 3:
+        return False
+    names = ["input", "weight", "bias", "stride", "padding"]
+    transposed = argument_value(node, "transposed")
+    names += ["output_padding", "groups", "dilation"] if transposed else ["dilation", "groups"]
+    overload = "default" if dimensions == 1 else "input"
+    op = f"conv_transpose{dimensions}d.{overload}" if transposed else f"conv{dimensions}d.default"
+    args = tuple(argument_value(node, name) for name in names)
+    _replace(editor, node, resolve_op(f"aten.{op}"), args)
+    return True
+
+
+def _batch_norm(editor: Editor, node: Node) -> bool:
+    names = ("input", "weight", "bias", "running_mean", "running_var")
+    args = (*(argument_value(node, name) for name in names), False)
+    args = (*args, argument_value(node, "momentum"), argument_value(node, "eps"), False)
+    return _replace_first(editor, node, _BATCH_NORM, args)
+
+
+def _max_pool(editor: Editor, node: Node) -> bool:
+    names = ("self", "kernel_size", "stride", "padding", "dilation", "ceil_mode")
+    args = tuple(argument_value(node, name) for name in names)
+    return _replace_first(editor, node, _POOL, args)
+
+
+def _replace_first(
+    editor: Editor, node: Node, target: Callable[..., Any], args: tuple[Any, ...]
+) -> bool:
+    """Replace the first result, unless another one is read."""
+    items = [user for user in node.users if user.target is operator.getitem]
+    read = [item for item in items if item.users]
+    if len(items) < len(node.users) or any(item.args[1] != 0 for item in read):
+        return False
+    for item in read:
+        _replace(editor, item, target, args)
+    editor.erase_unused(*items, node)
+    return True
+
+
+def _replace(editor: Editor, node: Node, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    val = node.meta["val"]
+    editor.replace(node, editor.call(target, args, like=node, before=node, val=val))
+
+
+_RULES: dict[Any, Callable[[Editor, Node], bool]] = {
+    resolve_op("aten.convolution.default"): _convolution,
+    resolve_op("aten._native_batch_norm_legit_no_training.default"): _batch_norm,
+    resolve_op("aten.max_pool2d_with_indices.default"): _max_pool,
+}
