@@ -39,6 +39,7 @@ from quantfx.passes.annotate_linear import AnnotateLinear
 from quantfx.passes.annotate_rnn import AnnotateRnn
 from quantfx.passes.annotate_share_qparams import AnnotateShareQparams
 from quantfx.passes.check_config import CheckConfig
+from quantfx.passes.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.fixed_observer import Fixed
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_constants import FoldConstants
@@ -65,6 +66,7 @@ PREPARE = Pipeline(
         CheckConfig(),  # first: it knows operators by the names the user sees
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
         AdoptFakeQuantize(),  # before fold-batch-norm, which would take such a batch norm otherwise
+        ComputeInFloat32(),  # before the templates, and before what folds weights in float32
         FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
         AnnotateConv(),  # layers before the others: an activation behind one belongs to it

@@ -12,6 +12,7 @@ from quantfx.backends.int8pack import Int8Pack
 from quantfx.backends.onednn import OneDNN
 from quantfx.backends.qat import Qat
 from quantfx.backends.targets import Target
+from quantfx.passes.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.passes.annotate_conv import AnnotateConv
 from quantfx.passes.annotate_conv_bn import AnnotateConvBn
 from quantfx.passes.annotate_linear import AnnotateLinear
@@ -19,6 +20,7 @@ from quantfx.passes.annotate_matmul import AnnotateMatmul
 from quantfx.passes.annotate_max_pool import AnnotateMaxPool
 from quantfx.passes.annotate_mul import AnnotateMul
 from quantfx.passes.check_config import CheckConfig
+from quantfx.passes.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_constants import FoldConstants
 from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
@@ -45,6 +47,7 @@ from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
 from quantfx.passes.smooth_activations import SmoothActivations
 from quantfx.passes.spec import CastSpec, ObserverName, QuantSpec
+from quantfx.passes.store_in_half import StoreInHalf
 from quantfx.passes.tidy import Tidy
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
@@ -54,6 +57,10 @@ PREPARE = Pipeline(
         CheckConfig(),  # first: it knows operators by the names the user sees
         LiftDropout(),  # training only: before the templates, which inference has none for
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
+        AdoptFakeQuantize(
+            scales=False
+        ),  # before fold-batch-norm, as of a model that torch.ao trained
+        ComputeInFloat32(),  # before the templates, and before what folds weights in float32
         FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
         AnnotateConvBn(),  # training only, whose batch norms are not folded: before annotate-conv
@@ -75,7 +82,8 @@ CONVERT = Pipeline(
     (
         InsertQDQ(),
         FoldWeights(),
-        Tidy(),  # last: fold-weights leaves the float originals unused
+        Tidy(),  # behind fold-weights, which leaves the float originals unused
+        StoreInHalf(),  # last: of what is left in float
     ),
     name="convert",
 )

@@ -27,6 +27,11 @@ from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _FAKE_QUANTIZE = resolve_op("aten.fused_moving_avg_obs_fake_quant.default")
+_FIXED = (
+    resolve_op("aten.fake_quantize_per_tensor_affine.default"),
+    resolve_op("aten.fake_quantize_per_tensor_affine.tensor_qparams"),
+    resolve_op("aten.fake_quantize_per_channel_affine.default"),
+)
 _PATTERNS = load("qat_modules").group("adopt-fake-quantize")
 _ALIKE = 1e-4  # two ways to compute one scale may differ in the last bits
 
@@ -38,32 +43,43 @@ class AdoptFakeQuantize(Pass):
     And ``batch_norm(conv(x, fake_quantize(w * s)) / s + b) -> conv(x, w * s, b')``, which is what
     nniqat.ConvBn2d and its like compute in evaluation; s is the scale of the batch norm, and
     ``b' = (b - mean) * s + beta`` (Jacob et al. 2018, section 3.2). The fake quantize of an
-    activation stays: only weights are known here.
+    activation goes: calibration finds its range, for the sites that kernels have.
+
+    Attributes:
+        scales: Whether the scales of training are those of the weights; else they are found anew,
+            within the range of integers that the backend's kernels are right in.
     """
+
+    scales: bool = True
 
     name: ClassVar[str] = "adopt-fake-quantize"
     keeps_float: ClassVar[bool] = False  # weights are rounded later, not in the float graph
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rewrite every fake quantize of a constant, and then the layers scaled for one."""
-        adopted = folded = 0
+        adopted = folded = dropped = 0
         remarks: list[Remark] = []
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
             found = graph_module.graph.find_nodes(op="call_function", target=_FAKE_QUANTIZE)
-            weights = set(_adopt(editor, found, set(overwritten(graph_module.graph))))
+            written = set(overwritten(graph_module.graph))
+            weights = set(_adopt(editor, found, written, self.scales))
             adopted += len(weights)
+            dropped += _drop(editor)
             for match in _PATTERNS.matcher().run(graph_module.graph) if weights else ():
                 norm = match.nodes["bn"].name
                 if match.roles["w"] in weights and _fold(editor, match):
                     remarks.append(Remark("applied", path, norm, f"into {match.anchor.name}"))
                     folded += 1
-            if adopted:
+            if editor.edits:
                 editor.drop_unused_attributes()
-        return PassResult(adopted > 0, tuple(remarks), {"adopted": adopted, "folded": folded})
+        stats = {"adopted": adopted, "folded": folded, "dropped": dropped}
+        return PassResult(adopted + dropped > 0, tuple(remarks), stats)
 
 
-def _adopt(editor: Editor, found: Iterable[Node], written: set[Node]) -> Iterator[Node]:
+def _adopt(
+    editor: Editor, found: Iterable[Node], written: set[Node], scales: bool
+) -> Iterator[Node]:
     """Replace each fake quantize of a constant by that constant; yield it."""
     for node in list(found):
         source = argument_value(node, "self")
@@ -71,14 +87,27 @@ def _adopt(editor: Editor, found: Iterable[Node], written: set[Node]) -> Iterato
         stored = next((each for each in chain if each.op == "get_attr"), None)
         if stored is None:
             continue
-        qparams = _qparams(editor, node)
+        qparams = _qparams(editor, node) if scales else None
         if source is not stored:
             value = constant_value(editor.module, source)
             stored = editor.constant(f"{stored.target}_scaled", value, like=stored, before=node)
-        set_trained_qparams(stored, qparams)
+        if qparams is not None:
+            set_trained_qparams(stored, qparams)
         node.replace_all_uses_with(stored)
         editor.erase_unused(node)
         yield stored
+
+
+def _drop(editor: Editor) -> int:
+    """Take the fake quantizes of activations out; return how many."""
+    count = 0
+    for target in (_FAKE_QUANTIZE, *_FIXED):
+        for node in editor.graph.find_nodes(op="call_function", target=target):
+            source = argument_value(node, "self")
+            if constant_chain(source, ()) is None:
+                editor.replace(node, source)
+                count += 1
+    return count
 
 
 def _qparams(editor: Editor, node: Node) -> QParams:

@@ -21,6 +21,7 @@ from quantfx.passes.annotate_rnn import AnnotateRnn
 from quantfx.passes.annotate_share_qparams import AnnotateShareQparams
 from quantfx.passes.base import Pass
 from quantfx.passes.check_config import CheckConfig
+from quantfx.passes.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_constants import FoldConstants
@@ -55,6 +56,7 @@ from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.sink_constants import SinkConstants
 from quantfx.passes.smooth_activations import SmoothActivations
 from quantfx.passes.split_constants import SplitConstants
+from quantfx.passes.store_in_half import StoreInHalf
 from quantfx.passes.switch_modes import SwitchModes
 from quantfx.passes.tidy import Tidy
 from quantfx.passes.widen_casts import WidenCasts
@@ -74,6 +76,7 @@ PASSES: tuple[type[Pass], ...] = (
     RemoveDeadCode,
     LiftDropout,
     AdoptFakeQuantize,
+    ComputeInFloat32,
     FoldConstants,
     FoldBatchNorm,
     AnnotateConvBn,
@@ -103,6 +106,7 @@ PASSES: tuple[type[Pass], ...] = (
     FoldQatConvBn,
     InsertQDQ,
     FoldWeights,
+    StoreInHalf,
     Tidy,
     IncludeZero,
     ShieldAdds,

@@ -14,6 +14,7 @@ from quantfx.passes.annotation import Annotation, annotation_of
 from quantfx.passes.base import Remark
 from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.check_config import RULE
+from quantfx.passes.compute_in_float32 import PRECISION
 from quantfx.passes.errors import ContractError
 from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.pass_record import records_of
@@ -115,9 +116,11 @@ def dtype_advice(module: GraphModule) -> str:
     [(dtype, _)] = sizes.most_common(1) or [(torch.float32, 0)]
     if dtype == torch.float32:
         return ""
+    remarks = (remark for record in records_of(module) for remark in record.remarks)
+    why = next((f" ({each.message})" for each in remarks if each.op == PRECISION), "")
     return (
         f"the model's weights are {str(dtype).removeprefix('torch.')}, and templates take float32: "
-        "quantize model.float(), with inputs and calibration data in float32"
+        f"quantize model.float(), with inputs and calibration data in float32{why}"
     )
 
 

@@ -19,6 +19,7 @@ from quantfx.passes.call_arguments import Examples, example_arguments
 from quantfx.passes.clone import clone, recompile
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.inputs import Inputs, map_leaves
+from quantfx.passes.require_float import require_float
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
 
 Model = nn.Module | ExportedProgram | Callable[..., Any] | str | Path
@@ -106,6 +107,7 @@ def module_of(model: Model) -> nn.Module:
         recompile(copy)
         return copy.eval()
     if isinstance(model, nn.Module):
+        require_float(model)
         return model
     if not callable(model) or isinstance(model, type):
         raise CaptureError(

@@ -20,7 +20,8 @@ ROOT = Path(__file__).parents[2]
 
 def test_the_pipelines_as_text() -> None:
     assert str(PREPARE) == (
-        "check-config, lift-dropout, remove-dead-code, fold-constants, fold-batch-norm, "
+        "check-config, lift-dropout, remove-dead-code, adopt-fake-quantize{scales=False}, "
+        "compute-in-float32, fold-constants, fold-batch-norm, "
         "annotate-conv-bn, "
         "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-matmul, annotate-mul, "
         "annotate-max-pool, propagate, share, insert-observers, place-dropout"
@@ -28,7 +29,7 @@ def test_the_pipelines_as_text() -> None:
     assert str(FINISH_TRAINING) == (
         "settle-modes, inline-no-grad, remove-dropout, fold-qat-conv-bn, fold-batch-norm"
     )
-    assert str(CONVERT) == "insert-qdq, fold-weights, tidy"
+    assert str(CONVERT) == "insert-qdq, fold-weights, tidy, store-in-half"
     assert Pipeline.parse(str(PREPARE)).elements == PREPARE.elements
 
 

@@ -1,0 +1,151 @@
+"""Let a model in half precision compute in float32, as int8 kernels do around their integers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_aggregate
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.clone import set_tensor
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.inputs import map_leaves
+from quantfx.passes.pass_record import TRAINABLE, facts_of
+from quantfx.patterns.schema import is_aten_call, overload, resolve_op
+
+HALF = frozenset({torch.float16, torch.bfloat16})
+NARROW_KEY = "quantfx_narrow"
+"""Where a module notes the dtype of each tensor that was stored in half precision."""
+
+PRECISION = "precision"
+"""Stands for the operator in a remark on the whole model."""
+
+_TO = resolve_op("aten.to.dtype")
+_BITS = resolve_op("aten.view.dtype")
+
+
+@dataclass(frozen=True)
+class ComputeInFloat32(Pass):
+    """``linear(x_bf16, w_bf16) -> to(linear(to(x_bf16, float32), w_f32), bfloat16)``, at the edges.
+
+    Inputs and results keep their dtype, what lies between is float32: the model rounds less than
+    before. Weights that stay float are stored in half precision again by ``store-in-half``. A graph
+    that trains, writes to tensors of half precision or reads their bits is left alone.
+    """
+
+    name: ClassVar[str] = "compute-in-float32"
+    keeps_float: ClassVar[bool] = False  # it rounds less than the float graph
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite the graph and those nested in it, if anything that it is given is half."""
+        graphs = list(all_graphs(module))
+        if not any(_is_given(graph, node) for _, graph in graphs for node in graph.graph.nodes):
+            return PassResult(False)
+        if reason := _obstacle(module, [graph for _, graph in graphs]):
+            return PassResult(False, (Remark("missed", "", "", reason, PRECISION),))
+        narrow: dict[str, torch.dtype] = {}
+        wide: dict[int, Tensor] = {}
+        edges = _edges(module)
+        for path, graph_module in graphs:
+            prefix = f"{path}." if path else ""
+            for target, dtype in _widen_stored(graph_module, wide).items():
+                narrow[prefix + target] = dtype
+            for node in graph_module.graph.nodes:
+                _widen(node)
+        _cast_edges(Editor(module, self.name), edges)
+        module.meta[NARROW_KEY] = narrow
+        return PassResult(True, stats={"widened": len(narrow)})
+
+
+def _is_given(module: GraphModule, node: Node) -> bool:
+    if node.op == "get_attr":
+        value = attribute(module, str(node.target))
+        return isinstance(value, Tensor) and value.dtype in HALF
+    return node.op == "placeholder" and _is_half(node)
+
+
+def _is_half(node: Node) -> bool:
+    value = node.meta.get("val")
+    return isinstance(value, Tensor) and value.dtype in HALF
+
+
+def _obstacle(module: GraphModule, graphs: list[GraphModule]) -> str:
+    """Return why the graph is left alone; empty if it is not."""
+    if TRAINABLE in facts_of(module):
+        return "a model trains in its own precision"
+    for graph_module in graphs:
+        for node, writer in overwritten(graph_module.graph).items():
+            if _is_half(node) and node.op in ("get_attr", "placeholder"):
+                return f"{writer.name} writes to {node.name}, of half precision"
+        for node in graph_module.graph.nodes:
+            if node.target is _BITS and any(map(_is_half, (node, *node.all_input_nodes))):
+                return f"{node.name} reads the bits of half precision"
+            if _is_foreign(node):
+                return f"{node.name} is given half precision"
+            if "autocast" in str(node.target):
+                return f"{node.name} decides on the precision"
+    return ""
+
+
+def _is_foreign(node: Node) -> bool:
+    """Whether ``node`` calls an operator of another library, which may know half precision only."""
+    foreign = is_aten_call(node) and overload(node).namespace not in ("aten", "prims")
+    return foreign and any(map(_is_half, (node, *node.all_input_nodes)))
+
+
+def _edges(module: GraphModule) -> list[tuple[Node, torch.dtype]]:
+    """Return what the graph is given and what it returns in half precision."""
+    [output] = module.graph.find_nodes(op="output")
+    nodes = [*module.graph.find_nodes(op="placeholder"), *output.all_input_nodes]
+    return [(node, node.meta["val"].dtype) for node in nodes if _is_half(node)]
+
+
+def _cast_edges(editor: Editor, edges: list[tuple[Node, torch.dtype]]) -> None:
+    [output] = editor.graph.find_nodes(op="output")
+    for node, dtype in edges:
+        if node.op == "placeholder":
+            value = node.meta["val"]
+            readers = [user for user in node.users if user is not output]
+            cast = editor.call(_TO, (node, torch.float32), like=node, after=node, val=value)
+            node.meta["val"] = value.to(dtype)
+            for reader in readers:
+                reader.replace_input_with(node, cast)
+        else:
+            cast = editor.call(_TO, (node, dtype), like=node, before=output)
+            output.replace_input_with(node, cast)
+
+
+def _widen_stored(module: GraphModule, wide: dict[int, Tensor]) -> dict[str, torch.dtype]:
+    """Store float32 in the place of half precision; what was one tensor stays one."""
+    found: dict[str, torch.dtype] = {}
+    for node in module.graph.find_nodes(op="get_attr"):
+        value = attribute(module, str(node.target))
+        if not isinstance(value, Tensor) or value.dtype not in HALF:
+            continue
+        if id(value) not in wide:
+            new = value.detach().float()
+            is_parameter = isinstance(value, nn.Parameter)
+            wide[id(value)] = nn.Parameter(new, requires_grad=False) if is_parameter else new
+        found[str(node.target)] = value.dtype
+        set_tensor(module, str(node.target), wide[id(value)])
+    return found
+
+
+def _widen(node: Node) -> None:
+    def wider(value: Any) -> Any:
+        return torch.float32 if isinstance(value, torch.dtype) and value in HALF else value
+
+    def in_float32(value: Any) -> Any:
+        return value.float() if isinstance(value, Tensor) and value.dtype in HALF else value
+
+    if node.op == "call_function":
+        node.args = map_aggregate(node.args, wider)
+        node.kwargs = map_aggregate(node.kwargs, wider)
+    if "val" in node.meta:
+        node.meta["val"] = map_leaves(in_float32, node.meta["val"])

@@ -1,0 +1,91 @@
+"""Store what stays float in the half precision it came in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.clone import set_tensor
+from quantfx.passes.compute_in_float32 import NARROW_KEY
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.patterns.schema import resolve_op
+
+_TO = resolve_op("aten.to.dtype")
+# What picks rows: they are cast, and not the table.
+_PICKS: dict[Any, int] = {
+    resolve_op("aten.embedding.default"): 0,
+    resolve_op("aten.index_select.default"): 0,
+}
+
+
+@dataclass(frozen=True)
+class StoreInHalf(Pass):
+    """``embedding(w_f32, i) -> to(embedding(w_bf16, i), float32)``, ``f(w_f32) -> f(to(w_bf16))``.
+
+    Of the matrices and tables that ``compute-in-float32`` has widened, those that are left as they
+    were: the cast is exact. Vectors are too small to matter.
+    """
+
+    name: ClassVar[str] = "store-in-half"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Narrow each in every graph."""
+        count = 0
+        narrow: dict[str, torch.dtype] = module.meta.get(NARROW_KEY, {})
+        done: dict[int, Tensor] = {}
+        for path, graph_module in all_graphs(module) if narrow else ():
+            editor = Editor(graph_module, self.name)
+            for node in graph_module.graph.find_nodes(op="get_attr"):
+                name = f"{path}.{node.target}" if path else str(node.target)
+                value = attribute(graph_module, str(node.target))
+                if name not in narrow or not isinstance(value, Tensor):
+                    continue
+                if value.dtype in narrow.values():  # another node read it before
+                    _cast(editor, node, value)
+                elif (half := _narrowed(value, narrow[name], done)) is not None:
+                    set_tensor(graph_module, str(node.target), half)
+                    _cast(editor, node, half)
+                    count += 1
+        return PassResult(count > 0, stats={"narrowed": count})
+
+
+def _narrowed(value: Tensor, dtype: torch.dtype, done: dict[int, Tensor]) -> Tensor | None:
+    """Return the same values in ``dtype``; None for a vector, or if there are no such values."""
+    if id(value) in done:
+        return done[id(value)]
+    if value.dim() < 2 or value.dtype != torch.float32:
+        return None
+    narrow = value.detach().to(dtype)
+    if not torch.equal(narrow.float(), value):
+        return None
+    if isinstance(value, nn.Parameter):
+        narrow = nn.Parameter(narrow, requires_grad=False)
+    done[id(value)] = narrow
+    return narrow
+
+
+def _cast(editor: Editor, node: Node, half: Tensor) -> None:
+    """Let readers of ``node`` have float32 again."""
+    wide = node.meta["val"]
+    node.meta["val"] = wide.to(half.dtype)
+    others: list[Node] = []
+    for user in list(node.users):
+        place = _PICKS.get(user.target)
+        if place is None or user.args[place] is not node:
+            others.append(user)
+            continue
+        rows = user.meta["val"]
+        cast = editor.call(_TO, (user, torch.float32), like=user, after=user, val=rows)
+        user.meta["val"] = rows.to(half.dtype)
+        for reader in [each for each in user.users if each is not cast]:
+            reader.replace_input_with(user, cast)
+    if others:
+        cast = editor.call(_TO, (node, torch.float32), like=node, after=node, val=wide)
+        for user in others:
+            user.replace_input_with(node, cast)
