@@ -45,6 +45,7 @@ from quantfx.passes.restore_layouts import RestoreLayouts
 from quantfx.passes.scale_floor import SCALE_FLOOR, TORCHAO_FLOOR
 from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
+from quantfx.passes.share_tied_tables import ShareTiedTables
 from quantfx.passes.smooth_activations import SmoothActivations
 from quantfx.passes.spec import CastSpec, ObserverName, QuantSpec
 from quantfx.passes.store_in_half import StoreInHalf
@@ -81,6 +82,7 @@ PREPARE = Pipeline(
 CONVERT = Pipeline(
     (
         InsertQDQ(),
+        ShareTiedTables(),  # before fold-weights, which then finds one quantize for both
         FoldWeights(),
         Tidy(),  # behind fold-weights, which leaves the float originals unused
         StoreInHalf(),  # last: of what is left in float

@@ -52,6 +52,7 @@ from quantfx.passes.remove_self_copies import RemoveSelfCopies
 from quantfx.passes.restore_layouts import RestoreLayouts
 from quantfx.passes.settle_modes import SettleModes
 from quantfx.passes.share import Share
+from quantfx.passes.share_tied_tables import ShareTiedTables
 from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.sink_constants import SinkConstants
 from quantfx.passes.smooth_activations import SmoothActivations
@@ -105,6 +106,7 @@ PASSES: tuple[type[Pass], ...] = (
     SettleModes,
     FoldQatConvBn,
     InsertQDQ,
+    ShareTiedTables,
     FoldWeights,
     StoreInHalf,
     Tidy,

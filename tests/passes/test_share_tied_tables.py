@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quantfx
+from quantfx.tools.seeded import seeded
+from tests.unchecked import quantize
+
+TOKENS = torch.arange(20).reshape(2, 10) * 3
+
+
+class Tied(nn.Module):
+    """A language model of one layer, whose head is its table."""
+
+    def __init__(self, *, tied: bool = True) -> None:
+        super().__init__()
+        self.table = nn.Embedding(64, 16, padding_idx=0)
+        self.mix = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 64, bias=False)
+        if tied:
+            self.head.weight = self.table.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.mix(self.table(tokens))))
+
+
+def tables(module: nn.Module) -> list[Tensor]:
+    return [each for each in module.state_dict().values() if each.numel() == 64 * 16]
+
+
+@pytest.mark.parametrize("config", ["static", "dynamic", "weight-only"])
+def test_table_and_head_read_one_int8_tensor(config: str, tmp_path: Path) -> None:
+    model = seeded(lambda: Tied().eval())
+    result = quantfx.quantize(model, (TOKENS,), calibration=[(TOKENS,)], config=config)
+    result.save(tmp_path / "model.quantfx")
+    expected = model(TOKENS)
+    for found in (result, quantfx.load(tmp_path / "model.quantfx")):
+        assert [table.dtype for table in tables(found.quantized)] == [torch.int8]
+        for given in (found.quantized(TOKENS), found.module(TOKENS)):
+            noise = (given - expected).square().sum()
+            assert 10 * torch.log10(expected.square().sum() / noise) > 28
+    assert result.report.quantized_bytes < 0.5 * result.report.float_bytes
+
+
+def test_it_compiles() -> None:
+    result = quantize(seeded(lambda: Tied().eval()), (TOKENS,), calibration=[(TOKENS,)])
+    given, expected = result.compile()(TOKENS), result.quantized(TOKENS)
+    assert (given - expected).abs().max() < 0.02 * expected.abs().max()
+
+
+def test_a_table_of_its_own_stays_float() -> None:
+    result = quantize(Tied(tied=False).eval(), (TOKENS,), calibration=[(TOKENS,)])
+    assert {table.dtype for table in tables(result.quantized)} == {torch.float32, torch.int8}
+
+
+@pytest.mark.parametrize(
+    "config",
+    [quantfx.Config().module("table", None), quantfx.Config(None).module("head", "static")],
+)
+def test_a_table_that_the_config_keeps_float_does(config: quantfx.Config) -> None:
+    model = seeded(lambda: Tied().eval())
+    result = quantize(model, (TOKENS,), calibration=[(TOKENS,)], config=config)
+    assert {table.dtype for table in tables(result.quantized)} == {torch.float32, torch.int8}
