@@ -40,7 +40,10 @@ def check(
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
-        ((X[:1], X), r"input 'x' has shape \(1, 4\), .* for \(2, 4\): .*=\{'x': \{0: Dim.AUTO\}, 'y': None\}"),
+        (
+            (X[:1], X),
+            r"input 'x' has shape \(1, 4\), .* for \(2, 4\): .*=\{'x': \{0: Dim.AUTO\}, 'y': None\}",
+        ),
         ((X, X[None]), r"input 'y' has shape \(1, 2, 4\)"),
         ((X.double(), X), "input 'x' is torch.float64, .* convert it to torch.float32"),
         ((X.to("meta"), X), "input 'x' is on meta, .* move it to cpu"),
