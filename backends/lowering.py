@@ -17,6 +17,7 @@ from quantfx.passes.pipeline import Pipeline
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 _SHOWN = 5
+BOUNDED = "Quantize for it with target='host'"
 # For running a lowered module as it is: no compiler folds the packing of its weights.
 EAGER = Pipeline((KeepPacked(),), name="eager")
 
@@ -42,33 +43,34 @@ class Lowering:
         """The module with each weight packed once; as it is where it cannot run."""
         return self.module if self.not_here else EAGER.run(self.module)
 
-    def require(self, *, strict: bool = True) -> None:
+    def require(self, *, strict: bool = True, cure: str = BOUNDED) -> None:
         """Check that every planned site has its kernel and that the kernels compute right here.
 
         Args:
             strict: Raise; else only warn.
+            cure: How to quantize so that sums do not saturate here, for the message.
 
         Raises:
             ContractError: a site saturates on this CPU, or missed its kernel.
         """
-        self.require_range(strict=strict)
+        self.require_range(strict=strict, cure=cure)
         if short := missed(self.sites):
             complain(_missing(short), strict=strict)
 
-    def require_range(self, *, strict: bool = True) -> None:
+    def require_range(self, *, strict: bool = True, cure: str = BOUNDED) -> None:
         """Check that no integer sum can saturate on this CPU, with the actual weights.
 
         Raises:
             ContractError: names the sites where one can, if ``strict``.
         """
         if self.saturating:
-            complain(self._saturates(), strict=strict)
+            complain(self._saturates(cure), strict=strict)
 
-    def _saturates(self) -> str:
+    def _saturates(self, cure: str) -> str:
         return (
             f"{len(self.saturating)} site(s) would saturate on this CPU ({targets.host().name}, no "
-            f"VNNI) and be silently wrong: {_listed(list(map(str, self.saturating)))}. Quantize "
-            "for it with target='host', or accept it with strict=False"
+            f"VNNI) and be silently wrong: {_listed(list(map(str, self.saturating)))}. {cure}, "
+            "or accept it with strict=False"
         )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import InputError, ModeError
@@ -16,6 +17,9 @@ from quantfx.passes.fits_traced import fits_traced
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import InputContract, contract_of, set_contract
 from quantfx.passes.pass_record import TRAINABLE, facts_of
+
+# Facts of graphs that compute with integers.
+_INT8 = frozenset({"qdq", "lowered"})
 
 
 class CheckedModule(GraphModule):
@@ -68,9 +72,37 @@ class CheckedModule(GraphModule):
         super().train(mode)
         return self
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Refuse casts of a quantized graph, by itself or with a module around it.
+
+        Its operators and scales are for the dtypes that it was made with.
+
+        Raises:
+            ModeError: ``fn`` changes a dtype.
+        """
+        if not _INT8.isdisjoint(facts_of(self)):
+            for dtype in {each.dtype for each in _floats(self)}:
+                cast = fn(torch.zeros(0, dtype=dtype)).dtype
+                if cast != dtype:
+                    raise ModeError(
+                        f"a quantized graph keeps its dtypes, and this would make {cast} of "
+                        f"{dtype}: cast inputs and results, quantize a model that was cast "
+                        "before, or, for bfloat16 between the int8 kernels, use "
+                        "compile(autocast=torch.bfloat16)"
+                    )
+        apply: Callable[..., object] = super()._apply  # which has no types
+        apply(fn, recurse)
+        return self
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the contract, which torch.fx would lose."""
         return _restored, (super().__reduce__(), contract_of(self))
+
+
+def _floats(module: GraphModule) -> Iterator[Tensor]:
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            yield tensor
 
 
 def input_check(module: GraphModule, contract: InputContract) -> InputCheck:

@@ -181,7 +181,7 @@ def _stateful(model: nn.Module, changed: list[str]) -> str:
         f"{type(model).__name__} keeps state in plain attributes, {names}{more}, and a graph "
         "would start each call from what they held at the capture: use register_buffer for "
         "tensors, and write to them in place (self.h.copy_(...)), or make the state an input "
-        "and an output"
+        "and an output; quantfx.auto(model), for inference, follows such state"
     )
 
 

@@ -113,15 +113,15 @@ def headline(work: Sequence[OperatorWork], *, backend: str, planned: int) -> str
     first = "most of the model stays float" if planned else "nothing is quantized"
     if shares := balance.shares(balance.float_macs, balance.float_weight_bytes):
         first += f": {shares}"
-    found = _by_cause(work)
-    main = [group for group in found if _matters(Balance.of(group[1]), balance)][:_MOST_CAUSES]
+    found = by_cause(work)
+    main = [group for group in found if matters(Balance.of(group[1]), balance)][:_MOST_CAUSES]
     causes = [_cause(key, rows, balance, backend) for key, rows in main]
     if len(found) > len(main):
         causes.append(f"{len(found) - len(main)} smaller in report.work")
     return f"{first}. Causes: {'; '.join(causes)}" if causes else first
 
 
-def _matters(own: Balance, total: Balance) -> bool:
+def matters(own: Balance, total: Balance) -> bool:
     """Whether it is a hundredth of the whole at least, or nobody knows."""
     return (
         bool(own.unknown)
@@ -134,7 +134,7 @@ _Key = tuple[str, str]
 _Rows = list[OperatorWork]
 
 
-def _by_cause(work: Sequence[OperatorWork]) -> list[tuple[_Key, _Rows]]:
+def by_cause(work: Sequence[OperatorWork]) -> list[tuple[_Key, _Rows]]:
     """Return what stays float by operator and reason, what costs most first."""
     groups: dict[_Key, _Rows] = {}
     for row in work:
@@ -156,12 +156,17 @@ def _cause(key: _Key, rows: _Rows, total: Balance, backend: str) -> str:
     shares = total.shares(own.macs, own.weight_bytes)
     if own.unknown:
         shares += f"{', ' if shares else ''}multiply-accumulates not known"
-    said = reason or ("no template takes it" if _is_of_torch(op) else "not an operator of torch's")
-    remedy = _remedy(op, reason, backend)
-    return f"{op} x{len(rows)} ({shares}): {said}{f': {remedy}' if remedy else ''}"
+    remedy = remedy_of(op, reason, backend)
+    return f"{op} x{len(rows)} ({shares}): {said_of(rows[0])}{f': {remedy}' if remedy else ''}"
 
 
-def _remedy(op: str, reason: str, backend: str) -> str:
+def said_of(row: OperatorWork) -> str:
+    """Return why an operator stays float, also where nothing mentions it."""
+    unmentioned = "no template takes it" if _is_of_torch(row.op) else "not an operator of torch's"
+    return row.reason or unmentioned
+
+
+def remedy_of(op: str, reason: str, backend: str) -> str:
     """Return what would change that ``op`` stays float; empty if the reason says all."""
     name = op.split(".")[1] if _is_aten(op) else ""
     for text, remedy in _REMEDIES:

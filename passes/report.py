@@ -9,17 +9,16 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.table import Table
-from rich.text import Text
 from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.passes.contract import skipped, uncovered
 from quantfx.passes.graphs import Site
 from quantfx.passes.mostly_float import Balance, headline, reached
-from quantfx.passes.outcome import SiteOutcome, missed, planned_outcomes
+from quantfx.passes.outcome import SiteOutcome, planned_outcomes
 from quantfx.passes.pass_record import records_of
 from quantfx.passes.recipe import Recipe
+from quantfx.passes.report_text import as_text, overview
 from quantfx.passes.scale_remarks import ScaleRemark, scale_remarks
 from quantfx.passes.work import OperatorWork, work_of
 
@@ -184,36 +183,21 @@ class Report:
         """Return the report as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
+    def text(self, *, full: bool = False) -> str:
+        """Return the report as text.
+
+        Args:
+            full: Every operator with its reason, every pass. Otherwise what matters, on one screen:
+                where the multiply-accumulates and weight bytes are, and why large ones stay float.
+        """
+        return as_text(self, full=full)
+
     def __str__(self) -> str:
-        console = Console(width=100, color_system=None)
-        with console.capture() as capture:
-            console.print(self)
-        return capture.get().rstrip()
+        return self.text()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """Print the tables."""
-        if self.headline:
-            yield Text(self.headline, style="bold")
-        yield f"backend {self.backend}, target {self.target}: {self.policy}"
-        if self.unverified:
-            yield f"unverified: {self.unverified}"
-        yield _rows_table(self)
-        if short := missed(self.sites):
-            yield _missed_table(short)
-        if self.skipped:
-            yield _skipped_table(self.skipped)
-        if self.scales:
-            yield _scales_table(self.scales)
-        if self.uncovered:
-            others = ", ".join(f"{op} x{count}" for op, count in self.uncovered.items())
-            yield f"float, no template: {others}"
-        if balance := str(self.balance):
-            yield Text(balance)
-        yield _passes_line(self.passes)
-        yield (
-            f"tensors: {self.float_bytes / 2**20:.1f} MiB float -> "
-            f"{self.quantized_bytes / 2**20:.1f} MiB quantized"
-        )
+        """Print what matters."""
+        yield from overview(self)
 
 
 def make_report(
@@ -290,57 +274,3 @@ def _reached(kernels: list[str | None]) -> tuple[int | None, dict[str, int]]:
 def _total(counts: list[int | None]) -> int | None:
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
-
-
-def _rows_table(report: Report) -> Table:
-    """Return the counts of both forms, and the kernels of the compiled one, once there is one."""
-    table = Table("op", "planned", "converted", "lowered", "compiled", "reaches")
-    for column in table.columns:
-        column.overflow = "fold"  # a kernel's name ends in what tells it apart
-    for column in table.columns[1:5]:
-        column.justify = "right"
-    for row in report.rows:
-        counts = row.planned, row.converted, row.lowered, row.compiled
-        kernels = row.kernels if row.compiled is None else row.compiled_kernels
-        reaches = ", ".join(f"{kernel} x{count}" for kernel, count in kernels.items())
-        table.add_row(row.label, *map(_count, counts), reaches or row.reach)
-    table.add_section()
-    totals = report.planned, report.converted, report.lowered, report.compiled
-    table.add_row("all", *map(_count, totals), "")
-    return table
-
-
-def _count(count: int | None) -> str:
-    return "-" if count is None else str(count)
-
-
-def _missed_table(sites: list[SiteOutcome], most: int = 12) -> Table:
-    table = Table("missed its kernel", "op", "because")
-    for site in sites[:most]:
-        table.add_row(str(site.site), site.kind, site.reason)
-    if len(sites) > most:
-        table.add_row(f"and {len(sites) - most} more", "", "see report.sites")
-    return table
-
-
-def _skipped_table(skipped_sites: tuple[SkippedSite, ...], most: int = 12) -> Table:
-    table = Table("stays float", "op", "because")
-    for site in skipped_sites[:most]:
-        table.add_row(site.site, site.op, site.reason)
-    if len(skipped_sites) > most:
-        table.add_row(f"and {len(skipped_sites) - most} more", "", "see report.skipped")
-    return table
-
-
-def _scales_table(scales: tuple[ScaleRemark, ...], most: int = 12) -> Table:
-    table = Table("scale does not fit", "because")
-    for each in scales[:most]:
-        table.add_row(each.site, each.reason)
-    if len(scales) > most:
-        table.add_row(f"and {len(scales) - most} more", "see report.scales")
-    return table
-
-
-def _passes_line(passes: tuple[PassTime, ...]) -> str:
-    times = ", ".join(f"{each.name} {each.seconds * 1e3:.0f}" for each in passes)
-    return f"passes (ms): {times}"

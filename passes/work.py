@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -65,12 +65,17 @@ def _row(account: Account, weight_bytes: int, names: set[str]) -> OperatorWork:
         macs_of(account.node),
         weight_bytes,
         annotation is not None,
-        re.sub(r"[\w.]+", lambda word: _unnamed(word, names), account.reason),
+        unnamed(account.reason, names),
     )
 
 
-def _unnamed(word: re.Match[str], names: set[str]) -> str:
-    """Replace the name of a node, with or without a slot, so that equal reasons are equal."""
+def unnamed(reason: str, names: Collection[str]) -> str:
+    """Return a reason without the names of nodes, so that equal reasons are equal."""
+    return re.sub(r"[\w.]+", lambda word: _unnamed(word, names), reason)
+
+
+def _unnamed(word: re.Match[str], names: Collection[str]) -> str:
+    """Replace the name of a node, with or without a slot."""
     node, _, slot = word[0].partition(".")
     if node not in names:
         return word[0]

@@ -1,4 +1,4 @@
-"""The command line: ``quantfx demo | qat | patterns | backends | bench | doctor``."""
+"""The command line: ``quantfx demo | qat | report | patterns | backends | bench | doctor``."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rich.table import Table
 from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.backends.native_rows import variant
+from quantfx.load_result import load
+from quantfx.passes.report_text import print_report
 from quantfx.patterns.dot import pattern_set_to_dot
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.lint import lint
@@ -38,10 +40,16 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="command")
     demo = commands.add_parser("demo", help="quantize a trained network and measure it")
     demo.add_argument("--output", type=Path, default=Path("demo-out"), help="where drawings go")
+    demo.add_argument("--full", action="store_true", help="report every operator, reason and pass")
     demo.set_defaults(run=_demo)
     qat = commands.add_parser("qat", help="train two small networks with weights of few bits")
     qat.add_argument("--output", type=Path, default=Path("demo-out"), help="where the curves go")
     qat.set_defaults(run=_qat)
+    report = commands.add_parser("report", help="say what became of a saved model's operators")
+    report.add_argument("file", type=Path, help="written by Result.save")
+    report.add_argument("--full", action="store_true", help="every operator, reason and pass")
+    report.add_argument("--json", type=Path, metavar="FILE", help="write all of it to this file")
+    report.set_defaults(run=_report)
     patterns = commands.add_parser(
         "patterns", help="list, lint and draw the templates of a backend"
     )
@@ -103,7 +111,7 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
 def _demo(options: argparse.Namespace) -> int:
     from quantfx.tools.demo import run  # the facade reaches tools lazily
 
-    run(options.output)
+    run(options.output, full=options.full)
     return 0
 
 
@@ -111,6 +119,14 @@ def _qat(options: argparse.Namespace) -> int:
     from quantfx.tools.low_bits import run  # the facade reaches tools lazily
 
     run(options.output)
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    report = load(options.file).report
+    if options.json is not None:
+        options.json.write_text(report.to_json(), encoding="utf-8")
+    print_report(Console(), report, full=options.full)
     return 0
 
 

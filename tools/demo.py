@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.backends.inductor import CompiledModule
+from quantfx.passes.report_text import print_report
 from quantfx.result import Result
 from quantfx.tools import photographs
 from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
@@ -63,13 +64,20 @@ def efficientnet_on_photographs() -> Subject:
     )
 
 
-def run(output: Path, subject: Subject | None = None, console: Console | None = None) -> Measured:
+def run(
+    output: Path,
+    subject: Subject | None = None,
+    console: Console | None = None,
+    *,
+    full: bool = False,
+) -> Measured:
     """Quantize, compile, compare and draw; print every step and return the figures.
 
     Args:
         output: Folder for the drawings, made if missing.
         subject: What to quantize; by default EfficientNet-Lite0 on photographs.
         console: Where to print; by default standard output.
+        full: Report every operator, reason and pass.
 
     Raises:
         QuantfxError: a package of the demo is missing.
@@ -81,7 +89,7 @@ def run(output: Path, subject: Subject | None = None, console: Console | None = 
     console.rule("[bold]2. Quantize and compile", align="left")
     result, compiled = _quantize(console, subject)
     console.rule("[bold]3. What became of every operator", align="left")
-    console.print(result.report)
+    print_report(console, result.report, full=full)
     console.rule("[bold]4. What it cost and what it won", align="left")
     measured = _measure(console, subject, result, compiled)
     console.print(_table(measured))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from torch.ao.quantization import ObserverOrFakeQuantize
 from torch.ao.quantization.fake_quantize import (
     FakeQuantize,
     FakeQuantizeBase,
@@ -18,6 +19,20 @@ from torch.ao.quantization.fake_quantize import (
     disable_observer,
     enable_fake_quant,
     enable_observer,
+)
+from torch.ao.quantization.observer import (
+    FixedQParamsObserver,
+    HistogramObserver,
+    MinMaxObserver,
+    MovingAverageMinMaxObserver,
+    MovingAveragePerChannelMinMaxObserver,
+    NoopObserver,
+    ObserverBase,
+    PerChannelMinMaxObserver,
+    PlaceholderObserver,
+    RecordingObserver,
+    ReuseInputObserver,
+    UniformQuantizationObserverBase,
 )
 
 from quantfx.compat.composable_quantizer import ComposableQuantizer
@@ -75,14 +90,27 @@ __all__ = [
     "FakeQuantize",
     "FakeQuantizeBase",
     "FixedQParamsFakeQuantize",
+    "FixedQParamsObserver",
     "FixedQParamsQuantizationSpec",
     "FusedMovingAvgObsFakeQuantize",
+    "HistogramObserver",
+    "MinMaxObserver",
+    "MovingAverageMinMaxObserver",
+    "MovingAveragePerChannelMinMaxObserver",
+    "NoopObserver",
+    "ObserverBase",
+    "ObserverOrFakeQuantize",
+    "PerChannelMinMaxObserver",
+    "PlaceholderObserver",
     "QuantizationAnnotation",
     "QuantizationConfig",
     "QuantizationSpec",
     "QuantizationSpecBase",
     "Quantizer",
+    "RecordingObserver",
+    "ReuseInputObserver",
     "SharedQuantizationSpec",
+    "UniformQuantizationObserverBase",
     "X86InductorQuantizer",
     "XPUInductorQuantizer",
     "allow_exported_model_train_eval",

@@ -20,7 +20,7 @@ from quantfx.backends.inductor import (
     require_regions,
 )
 from quantfx.backends.kernel_call import KernelCall
-from quantfx.backends.lowering import Lowering, require_compiled
+from quantfx.backends.lowering import BOUNDED, Lowering, require_compiled
 from quantfx.backends.static_graph import StaticGraph, static_forms
 from quantfx.backends.torch_internals import compile_last
 from quantfx.dynamo.bound_weights import BoundWeights
@@ -72,7 +72,12 @@ def quantize_frame(
 
 
 def lower_quantized(
-    captured: FrameGraph, quantized: GraphModule, backend: Backend, *, strict: bool
+    captured: FrameGraph,
+    quantized: GraphModule,
+    backend: Backend,
+    *,
+    strict: bool,
+    cure: str = BOUNDED,
 ) -> QuantizedFrame:
     """Lower a q/dq graph.
 
@@ -81,6 +86,7 @@ def lower_quantized(
         quantized: The q/dq graph.
         backend: Whose kernels to lower to.
         strict: As for ``quantize_frame``.
+        cure: How to quantize for this CPU, for messages.
 
     Raises:
         ContractError: what ``strict`` says.
@@ -89,7 +95,7 @@ def lower_quantized(
     mixed = not backend.eager and autocasts()
     require_regions(quantized)
     lowering = backend.lowering(quantized, float_dtype="bfloat16" if mixed else "")
-    lowering.require(strict=strict)
+    lowering.require(strict=strict, cure=cure)
     report = make_report(
         captured.graph,
         quantized,

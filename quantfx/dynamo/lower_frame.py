@@ -19,6 +19,12 @@ from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.read_plan import ReadPlan
 from quantfx.passes.report import Report
 
+_REDUCED = (
+    "Quantize with 7-bit activations, by get_default_x86_inductor_quantization_config("
+    "reduce_range=True), whose sums stay in range, or quantize the float model with "
+    "quantfx.quantize, which bounds the weights instead"
+)
+
 
 def lower_frame(module: GraphModule, inputs: Sequence[Any], options: Options) -> Callable[..., Any]:
     """Return the int8 code of a q/dq graph, for oneDNN.
@@ -50,7 +56,7 @@ def lower_frame(module: GraphModule, inputs: Sequence[Any], options: Options) ->
     def note(report: Report) -> None:
         record.report = report
 
-    frame = lower_quantized(captured, quantized, backend, strict=options.strict)
+    frame = lower_quantized(captured, quantized, backend, strict=options.strict, cure=_REDUCED)
     taken = [inputs[index] for index in captured.inputs]
     run = compile_here(frame, taken, note, strict=options.strict)
     record.phase = "int8"

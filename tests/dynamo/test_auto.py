@@ -313,3 +313,48 @@ def test_weights_of_graphs_that_stay_float_are_kept_and_dead_ones_forgotten() ->
         assert state.release_float_weights() == WIDTH * WIDTH * 4  # second's; biases are read
         assert torch.equal(fast(x, True), region)
         assert torch.equal(fast(x, False), result)
+
+
+class Remembers(nn.Module):
+    """State in a plain attribute, which a captured graph cannot follow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+        self.state = torch.zeros(8, WIDTH)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.state = torch.tanh(self.linear(x) + self.state)
+        return self.state
+
+
+def test_state_that_a_graph_cannot_follow_is_followed_as_its_refusal_says() -> None:
+    model, data = Remembers().eval(), batches(5)
+    with pytest.raises(quantfx.QuantfxError, match=r"quantfx.auto\(model\).* follows such state"):
+        quantfx.quantize(model, data[0], calibration=data)
+    reference = copy.deepcopy(model)
+    quantized = quantfx.auto(model, calibration_batches=2)
+    for x in data:
+        assert close(quantized(x), reference(x))
+    assert quantized.state == "int8"
+
+
+def test_infinity_is_refused_only_where_an_observer_sees_it() -> None:
+    class Masked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(WIDTH, WIDTH)
+
+        def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            return self.linear(torch.softmax(x + mask, -1))
+
+    model, [x] = Masked().eval(), batches(1)
+    mask = torch.zeros(WIDTH)
+    mask[WIDTH // 2 :] = float("-inf")
+    quantized = quantfx.auto(model, calibration_batches=2)
+    quantized(x, mask)
+    with pytest.raises(CalibrationError, match=r"call 2 of calibration: input 'mask' holds NaN"):
+        quantized(x, torch.full((WIDTH,), float("-inf")))
+    quantized(x, mask)
+    assert close(quantized(x, mask), model(x, mask))
+    assert quantized.state == "int8"

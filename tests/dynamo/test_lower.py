@@ -142,3 +142,32 @@ def test_nothing_else_is_warned_about() -> None:
         torch.compile(result.quantized, backend="eager", fullgraph=True)(x)
         lowered(result.quantized)[0](x)
         result.compile()(x)
+
+
+def test_a_graph_of_another_quantizer_is_told_how_to_be_safe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from quantfx.compat import (
+        X86InductorQuantizer,
+        convert_pt2e,
+        get_default_x86_inductor_quantization_config,
+        prepare_pt2e,
+    )
+
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    model, x = Mlp().eval(), batches(1)[0]
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(1.0)  # of one sign: all sums are as large as can be
+    quantizer = X86InductorQuantizer()
+    quantizer.set_global(get_default_x86_inductor_quantization_config())
+    exported: Any = torch.export.export(model, (x,)).module()
+    prepared = prepare_pt2e(exported, quantizer)
+    prepared(x)
+    fast, _ = lowered(convert_pt2e(prepared))
+    with pytest.raises(BackendCompilerFailed, match="would saturate on this CPU") as caught:
+        fast(x)
+    message = str(caught.value)
+    assert "get_default_x86_inductor_quantization_config(reduce_range=True)" in message
+    assert "target='host'" not in message
+    assert "strict=False" in message
