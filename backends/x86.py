@@ -24,6 +24,7 @@ from quantfx.passes.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_constants import FoldConstants
 from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
+from quantfx.passes.fold_scales import FoldScales
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.hoist_quantize import HoistQuantize
@@ -64,6 +65,7 @@ PREPARE = Pipeline(
         ComputeInFloat32(),  # before the templates, and before what folds weights in float32
         FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
+        FoldScales(),  # behind fold-constants, which stores what these are
         AnnotateConvBn(),  # training only, whose batch norms are not folded: before annotate-conv
         FuseQatConvBn(),  # behind annotate-conv-bn, whose matches it rewrites
         AnnotateConv(),  # before the others: a residual add belongs to the convolution

@@ -26,6 +26,7 @@ from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold_constants import FoldConstants
 from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
+from quantfx.passes.fold_scales import FoldScales
 from quantfx.passes.fold_weights import FoldWeights
 from quantfx.passes.functionalize import Functionalize
 from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
@@ -80,6 +81,7 @@ PASSES: tuple[type[Pass], ...] = (
     ComputeInFloat32,
     FoldConstants,
     FoldBatchNorm,
+    FoldScales,
     AnnotateConvBn,
     FuseQatConvBn,
     AnnotateConv,

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_pipelines_as_text() -> None:
     assert str(PREPARE) == (
         "check-config, lift-dropout, remove-dead-code, adopt-fake-quantize{scales=False}, "
-        "compute-in-float32, fold-constants, fold-batch-norm, "
+        "compute-in-float32, fold-constants, fold-batch-norm, fold-scales, "
         "annotate-conv-bn, "
         "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-matmul, annotate-mul, "
         "annotate-max-pool, propagate, share, insert-observers, place-dropout"

@@ -144,7 +144,7 @@ def test_facts_are_checked_before_anything_runs() -> None:
     with pytest.raises(PipelineError) as missing:
         PREPARE.without("share").check()
     assert str(missing.value) == (
-        "insert-observers (pass 16 of 17) needs 'shared': provided by share, which has not run on "
+        "insert-observers (pass 17 of 18) needs 'shared': provided by share, which has not run on "
         "this module"
     )
     with pytest.raises(PipelineError, match="provided by share, which comes later"):
@@ -219,12 +219,12 @@ def test_numerics_are_checked_on_request() -> None:
 def test_dumps_are_written_only_for_passes_that_changed_something(tmp_path: Path) -> None:
     PREPARE.run(graph(), x86().context, instruments=[DumpGraphs(tmp_path)])
     assert sorted(file.name for file in tmp_path.iterdir()) == [
-        "10-annotate-linear.dot",
-        "10-annotate-linear.txt",
-        "15-share.dot",
-        "15-share.txt",
-        "16-insert-observers.dot",
-        "16-insert-observers.txt",
+        "11-annotate-linear.dot",
+        "11-annotate-linear.txt",
+        "16-share.dot",
+        "16-share.txt",
+        "17-insert-observers.dot",
+        "17-insert-observers.txt",
     ]
 
 

@@ -1,0 +1,101 @@
+"""Fold stored factors and summands behind a convolution or linear into its weight and bias."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.batch_norm import output_axis, scale_channels, set_bias
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.pass_record import TRAINABLE, facts_of
+from quantfx.patterns.loader import load
+from quantfx.patterns.match import Match
+from quantfx.patterns.schema import resolve_op, set_argument
+
+_PATTERNS = load("fold").group("fold-scale")
+_MULS = (resolve_op("aten.mul.Tensor"), resolve_op("aten.mul_.Tensor"))
+
+
+@dataclass(frozen=True)
+class FoldScales(Pass):
+    """``conv(x, w, b) * s -> conv(x, w * s, b * s)``, ``conv(x, w, b) + t -> conv(x, w, b + t)``.
+
+    s and t have one value for each output channel. In float64, as ``fold-batch-norm``, and like it
+    not in a graph that trains.
+    """
+
+    name: ClassVar[str] = "fold-scales"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Fold until nothing is left behind a layer that could be folded."""
+        remarks: list[Remark] = []
+        for path, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            written = overwritten(graph_module.graph)
+            while TRAINABLE not in facts_of(module):
+                folded = list(_fold_each(editor, written))
+                if not folded:
+                    break
+                remarks += [
+                    Remark("applied", path, name, f"into {layer}") for name, layer in folded
+                ]
+            if editor.edits:
+                editor.drop_unused_attributes()
+        return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
+
+
+def _fold_each(editor: Editor, written: Collection[Node]) -> list[tuple[str, str]]:
+    """Fold the first operator behind every layer; return the names of both."""
+    found: list[tuple[str, str]] = []
+    for match in _PATTERNS.matcher().run(editor.graph):
+        given = [match.roles[role] for role in ("w", "b", "s")]
+        values = _per_channel(editor, match)
+        if values is not None and not any(node in written for node in given):
+            found.append((match.nodes["after"].name, match.anchor.name))
+            _fold(editor, match, values)
+    return found
+
+
+def _per_channel(editor: Editor, match: Match) -> Tensor | None:
+    """Return one value for each output channel; None if there are others, or of more dtypes."""
+    layer, weight = match.anchor, editor.stored(match.roles["w"])
+    values = editor.stored(match.roles["s"])
+    result = layer.meta.get("val")
+    if weight is None or values is None or not isinstance(result, Tensor):
+        return None
+    axis = -1 if match.template.name == "linear_scale" else 1 - result.dim()
+    if values.dim() > result.dim() or values.dtype != weight.dtype:
+        return None
+    sizes = dict(zip(range(-values.dim(), 0), values.shape, strict=True))
+    if any(size != 1 for place, size in sizes.items() if place != axis):
+        return None
+    groups = layer.args[6] if output_axis(layer) and len(layer.args) > 6 else 1
+    channels = weight.shape[output_axis(layer)] * (groups if isinstance(groups, int) else 1)
+    return values.detach().double().flatten().expand(channels).clone()
+
+
+def _fold(editor: Editor, match: Match, values: Tensor) -> None:
+    layer, after, bias_node = match.anchor, match.nodes["after"], match.roles["b"]
+    weight_node = match.roles["w"]
+    weight, bias = editor.stored(weight_node), editor.stored(bias_node)
+    if not isinstance(weight_node, Node) or weight is None:
+        raise TypeError(f"{layer.name} has no weight")
+    shift = torch.zeros_like(values) if bias is None else bias.detach().double()
+    if after.target in _MULS:
+        scaled = scale_channels(weight.detach().double(), values, layer).to(weight.dtype)
+        set_argument(layer, "weight", editor.changed_constant(weight_node, scaled, before=layer))
+        shift = shift * values
+    else:
+        shift = shift + values
+    if bias is not None or after.target not in _MULS:
+        old = bias_node if isinstance(bias_node, Node) else None
+        set_bias(editor, layer, old, shift.to(weight.dtype), weight_node)
+    editor.replace(after, layer)
