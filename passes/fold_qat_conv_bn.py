@@ -17,7 +17,7 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError, PassError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.scaled_layer import KEY, ScaledLayer, scaled_layer_of
-from quantfx.passes.training_graph import COUNTS, counter_of
+from quantfx.passes.batch_counter import COUNTS, counter_of
 from quantfx.patterns.schema import argument_value, set_argument
 
 

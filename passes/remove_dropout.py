@@ -14,7 +14,7 @@ from quantfx.patterns.schema import argument_value, resolve_op
 
 _KINDS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
 DROPOUTS = tuple(resolve_op(f"aten.{kind}.default") for kind in _KINDS)
-_IN_PLACE = tuple(resolve_op(f"aten.{kind}_.default") for kind in _KINDS)
+IN_PLACE_DROPOUTS = tuple(resolve_op(f"aten.{kind}_.default") for kind in _KINDS)
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RemoveDropout(Pass):
         removed = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            for target in (*DROPOUTS, *_IN_PLACE):
+            for target in (*DROPOUTS, *IN_PLACE_DROPOUTS):
                 for node in graph_module.graph.find_nodes(op="call_function", target=target):
                     source = argument_value(node, "input" if target in DROPOUTS else "self")
                     train = argument_value(node, "train")
