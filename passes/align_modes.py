@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ from quantfx.passes.training_noise import is_random, mark, reads
 from quantfx.patterns.schema import argument_value
 
 MODE_KEY = "quantfx_mode"
+_DROPOUTS = (*DROPOUTS, *IN_PLACE_DROPOUTS)
 FIX = (
     "arguments of operators may depend on the mode, as in nn.Dropout and nn.BatchNorm2d, so may "
     "layouts, and noise on a tensor may be for training alone, as in stochastic depth. Write it "
@@ -43,11 +44,16 @@ class _Alone:
         root: The one tensor it is computed from, beside random numbers; None if from these only.
         is_noisy: Whether it depends on random numbers.
         cause: The first such call on its way, and what evaluation does in that place.
+        noisy: The node up to which it is noise that can be left out: itself, or what it is a view
+            of; None if it cannot.
+        value: What it is in evaluation then.
     """
 
     root: Node | None
     is_noisy: bool
     cause: tuple[Node, Node | None]
+    noisy: Node | None = None
+    value: Value | None = None
 
 
 @dataclass
@@ -80,25 +86,18 @@ class _Alignment:
 
     def is_same(self, ours: Node, theirs: Node) -> bool:
         """Whether evaluation computes the same for both."""
-        value = self.values.get(theirs)
         alone = self.alone.get(ours)
-        if alone is None:
-            return value is not None and self.twins.get(ours) == value
-        if alone.root is None or not alone.is_noisy or not _same_form(ours, alone.root):
-            return False
-        return self.twins[alone.root] == value
+        value = self.twins.get(ours) if alone is None else alone.value
+        return value is not None and value == self.values.get(theirs)
 
     def pair(self, node: Node, other: Node, names: tuple[str, ...]) -> None:
         """Note that ``node`` is ``other`` in evaluation, which leaves out the noise on inputs."""
         for source in node.all_input_nodes:
-            alone = self.alone.get(source)
-            if alone is not None and alone.root is not None:
-                self._leave_out(source, alone.root)
+            self._leave_out(source)
         self.twins[node] = other
         if names:
             # One that is off does not read its p.
-            is_dropout = node.target in (*DROPOUTS, *IN_PLACE_DROPOUTS)
-            node.meta[MODE_KEY] = ("train",) if is_dropout else names
+            node.meta[MODE_KEY] = ("train",) if node.target in _DROPOUTS else names
 
     def leave(self, node: Node, other: Node | None) -> None:
         """Take ``node`` for one that only training does.
@@ -106,23 +105,43 @@ class _Alignment:
         Raises:
             CaptureError: it is no noise on one tensor.
         """
-        roots: dict[Node, None] = {}
-        noisy = is_random(node)
-        cause = (node, other)
-        for source in reads(node):
-            alone = self.alone.get(source)
-            if alone is None and isinstance(self.twins.get(source), str):
-                continue
-            root = source if alone is None else alone.root
-            if root is not None:
-                roots[root] = None
-            if alone is not None:
-                noisy = noisy or alone.is_noisy
-                cause = alone.cause if alone.root is not None else cause
+        view = self._view(node)
+        if view is not None:
+            self.alone[node] = view
+            return
+        sources = [each for each in reads(node) if not isinstance(self.twins.get(each), str)]
+        found = [self.alone[each] for each in sources if each in self.alone]
+        causes = [each.cause for each in found if each.root is not None] or [(node, other)]
+        roots = {each: None for each in sources if each not in self.alone}
+        roots |= {each.root: None for each in found if each.root is not None}
         outside = [each for each in writes_to(node) if each not in self.alone]
         if node.op != "call_function" or len(roots) > 1 or outside:
-            raise CaptureError(self.told(*cause))
-        self.alone[node] = _Alone(next(iter(roots), None), noisy, cause)
+            raise CaptureError(self.told(*causes[0]))
+        root = self._nearest(node, sources, next(iter(roots), None))
+        is_noisy = is_random(node) or any(each.is_noisy for each in found)
+        alone = _Alone(root, is_noisy, causes[0])
+        if root is not None and is_noisy and _same_form(node, root):
+            alone = replace(alone, noisy=node, value=self.twins.get(root))
+        self.alone[node] = alone
+
+    def _view(self, node: Node) -> _Alone | None:
+        """Return what a view, or copy, of a tensor with noise is; None if ``node`` is none."""
+        source = self.alone.get(node.all_input_nodes[0]) if node.all_input_nodes else None
+        if source is None or source.value is None:
+            return None
+        value = value_of(node, {node.all_input_nodes[0]: source.value}, self.written)
+        return None if value is None else replace(source, value=value)
+
+    def _nearest(self, node: Node, sources: list[Node], root: Node | None) -> Node | None:
+        """Return what ``node`` is noise on: ``root``, or a view of that with noise of its own."""
+        for source in sources:
+            alone = self.alone.get(source)
+            if root is None or alone is None or alone.value is None or _same_form(node, root):
+                continue
+            if _same_form(node, source):
+                self._leave_out(source)
+                return source
+        return root
 
     def told(self, node: Node | None, other: Node | None) -> str:
         """Say how the graphs differ where training calls ``node`` and evaluation ``other``."""
@@ -139,16 +158,23 @@ class _Alignment:
             here += f" ({node}, of other tensors)"
         return f"the model calls {here} in training where it calls {there} in evaluation: {FIX}"
 
-    def _leave_out(self, node: Node, root: Node) -> None:
-        reason = mark(node, root, self.alone)
+    def _leave_out(self, source: Node) -> None:
+        """Mark the noise that ``source`` is, or is a view of, if it is any."""
+        alone = self.alone.get(source)
+        if alone is None or alone.noisy is None or alone.root is None:
+            return
+        node = alone.noisy
+        reason = mark(node, alone.root, self.alone)
         if reason is not None:
             raise CaptureError(
-                f"{node.name} ({node.target}){_where(node)} puts noise on {root.name} in training "
-                f"only, but {reason}: draw random numbers for each tensor by itself, from its own "
-                f"sizes. {FIX}"
+                f"{node.name} ({node.target}){_where(node)} puts noise on {alone.root.name} in "
+                f"training only, but {reason}: draw random numbers for each tensor by itself, from "
+                f"its own sizes. {FIX}"
             )
-        self.twins[node] = self.twins[root]
-        del self.alone[node]
+        for each, view in list(self.alone.items()):
+            if view.noisy is node and view.value is not None:
+                self.twins[each] = view.value
+                del self.alone[each]
 
 
 def align_modes(training: GraphModule, evaluation: GraphModule) -> None:
@@ -228,7 +254,7 @@ def _holds_same(training: GraphModule, evaluation: GraphModule, target: str) -> 
 
 def _is_added_dropout(node: Node, aligned: _Alignment) -> bool:
     """Whether ``node`` is a dropout that is off in evaluation, or left out there."""
-    if node.target not in DROPOUTS or argument_value(node, "train") is not True:
+    if node.target not in _DROPOUTS or argument_value(node, "train") is not True:
         return False
     return node.all_input_nodes[0] in aligned.twins
 

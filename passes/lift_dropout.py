@@ -21,8 +21,8 @@ from quantfx.patterns.schema import argument_value, overload
 class LiftDropout(Pass):
     """``add(dropout(linear(x)), y) -> add(linear(x), y)``, to be undone by place-dropout.
 
-    Inference has no dropouts and no other noise, and what is fused and quantized there should be what is fused and
-    rounded in training: matched across them, with ranges from in front of them.
+    Inference has no dropouts and no other noise, and what is fused and quantized there should be
+    what is fused and rounded in training: matched across them, with ranges from in front of them.
     """
 
     name: ClassVar[str] = "lift-dropout"

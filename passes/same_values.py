@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
 
-from quantfx.passes.remove_dropout import DROPOUTS
+from quantfx.passes.remove_dropout import is_off
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload, resolve_op
 
 _COPIES = frozenset(
@@ -40,7 +40,7 @@ _RESHAPES = frozenset(
 )
 _PERMUTE = resolve_op("aten.permute.default")
 _REVERSED = frozenset(resolve_op(f"aten.{name}.default") for name in ("t", "numpy_T"))
-_TRANSPOSES = {
+_TRANSPOSES: dict[Any, tuple[str, str]] = {
     resolve_op("aten.transpose.int"): ("dim0", "dim1"),
     resolve_op("aten.swapaxes.default"): ("axis0", "axis1"),
 }
@@ -104,18 +104,12 @@ def _seen_through(node: Node, source: Node, value: Node | View) -> Value | None:
     return None if dims is None else _with_step(value, dims, sizes)
 
 
-def is_off(node: Node) -> bool:
-    """Whether ``node`` is a dropout that returns its very input."""
-    if node.target not in DROPOUTS:
-        return False
-    return argument_value(node, "train") is False or argument_value(node, "p") == 0.0
-
-
 def size_of(node: Node) -> str | None:
     """Return the size that ``node`` yields; None if it yields something else."""
     value = node.meta.get("val")
-    is_number = node.op == "call_function" and isinstance(value, (int, torch.SymInt))
-    if not is_number or has_free_unbacked_symbols(value):
+    if node.op != "call_function" or not isinstance(value, (int, torch.SymInt)):
+        return None
+    if has_free_unbacked_symbols(value):
         return None
     return str(value)
 

@@ -26,9 +26,9 @@ def training_graph(
     """Return the graph of ``model`` in training mode.
 
     The model is exported in both modes. The graphs may differ in literals, such as the ``train`` of
-    a dropout, in layouts, and in noise on a tensor: `align_modes` notes these. A submodule that is in
-    eval mode while the model trains stays so, as a frozen batch norm; a model that is in eval mode
-    altogether is exported as after ``train()``.
+    a dropout, in layouts, and in noise on a tensor: `align_modes` notes these. A submodule that is
+    in eval mode while the model trains stays so, as a frozen batch norm; a model that is in eval
+    mode altogether is exported as after ``train()``.
 
     Raises:
         CaptureError: torch.export rejects the model, or it does something else in training than in
@@ -41,9 +41,19 @@ def training_graph(
     for norm in norms:
         if norm.momentum is None and norm.running_mean is not None:
             norm.momentum = CUMULATIVE
+    rejected: CaptureError | None = None
+    training = None
     with restored(twin, buffers=False):  # what it caches at a first call, evaluation has to compute
-        training = export_graph(twin, args, kwargs, dynamic_shapes)
+        try:
+            training = export_graph(twin, args, kwargs, dynamic_shapes)
+        except CaptureError as error:
+            rejected = error
     evaluation = export_graph(twin.eval(), args, kwargs, dynamic_shapes)
+    if training is None:
+        raise CaptureError(
+            f"{rejected}. That is in training mode; in evaluation it is captured. A path that is "
+            "chosen by random numbers, such as layerdrop, is no graph: set its probability to 0"
+        ) from rejected
     others = dict(all_graphs(evaluation))
     for path, graph_module in all_graphs(training):
         if path not in others:
