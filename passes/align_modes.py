@@ -13,6 +13,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.aliasing import overwritten, writes_to
 from quantfx.passes.batch_counter import counter_of
 from quantfx.passes.canonical_order import module_scope
+from quantfx.passes.constant_chain import is_random
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graphs import attribute
 from quantfx.passes.remove_asserts import ASSERT
@@ -24,7 +25,7 @@ from quantfx.passes.same_values import (
     sizes_of,
     value_of,
 )
-from quantfx.passes.training_noise import is_random, mark, reads
+from quantfx.passes.training_noise import mark, reads
 from quantfx.patterns.schema import argument_value
 
 MODE_KEY = "quantfx_mode"
@@ -245,8 +246,10 @@ def _pair_inputs(training: GraphModule, evaluation: GraphModule, aligned: _Align
 def _holds_same(training: GraphModule, evaluation: GraphModule, target: str) -> bool:
     """Whether both store the same: constants of a model's code are numbered in each graph."""
     ours, theirs = attribute(training, target), attribute(evaluation, target)
+    if isinstance(ours, GraphModule):  # aligned by itself
+        return isinstance(theirs, GraphModule)
     if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor) or ours is theirs:
-        return type(ours) is type(theirs)
+        return ours is theirs
     if (ours.shape, ours.dtype, ours.device) != (theirs.shape, theirs.dtype, theirs.device):
         return False
     return ours.data_ptr() == theirs.data_ptr() or torch.equal(ours, theirs)

@@ -6,7 +6,6 @@ from collections.abc import Container
 
 import torch
 from torch import Tensor, nn
-from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 
 from quantfx.passes.aliasing import writes_to
@@ -45,12 +44,6 @@ def is_noise(node: Node) -> bool:
     if node.op != "call_module" or not isinstance(owner, GraphModule):
         return False
     return isinstance(attribute(owner, str(node.target)), TrainingNoise)
-
-
-def is_random(node: Node) -> bool:
-    """Whether ``node`` draws random numbers."""
-    target = node.target
-    return isinstance(target, OpOverload) and torch.Tag.nondeterministic_seeded in target.tags
 
 
 def reads(node: Node) -> list[Node]:

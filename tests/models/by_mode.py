@@ -5,6 +5,8 @@ Each reads ``4 x 6 x 8`` and has two linears, ``first`` and ``second``.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -77,7 +79,7 @@ class Views(Base):
     def between(self, y: Tensor, x: Tensor) -> Tensor:
         if self.training:
             y = y.permute(2, 1, 0).transpose(0, 2).clone()
-            return y.flatten(1).unflatten(1, (6, 8)).unsqueeze(0).squeeze(0).float()
+            return torch.unflatten(y.flatten(1), 1, (6, 8)).unsqueeze(0).squeeze(0).float()
         return y
 
 
@@ -228,7 +230,7 @@ class Counts(Base):
 class MoreOutputs(Base):
     """Another result in training."""
 
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor) -> Any:
         y = self.first(x)
         return (y, self.second(y)) if self.training else y
 
