@@ -153,11 +153,13 @@ class _Alignment:
                         f"{node.name}.{name} ({node.target}){_where(node)} is {ours} in training "
                         f"and {theirs} in evaluation: {FIX}"
                     )
-        here = "nothing" if node is None else f"{node.target}{_where(node)}"
-        there = "nothing" if other is None else f"{other.target}{_where(other)}"
+        here, there = _does(node), _does(other)
         if here == there:
             here += f" ({node}, of other tensors)"
-        return f"the model calls {here} in training where it calls {there} in evaluation: {FIX}"
+        return (
+            f"the model {here} in training where it {there} in evaluation: {_constant(node, self)}"
+            f"{FIX}"
+        )
 
     def _leave_out(self, source: Node) -> None:
         """Mark the noise that ``source`` is, or is a view of, if it is any."""
@@ -285,6 +287,23 @@ def _is_literal(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_literal, value))
     return not isinstance(value, Node)
+
+
+def _does(node: Node | None) -> str:
+    if node is None or node.op == "output":
+        return "returns"
+    return f"calls {node.target}{_where(node)}"
+
+
+def _constant(node: Node | None, aligned: _Alignment) -> str:
+    """Say where ``node`` reads a tensor that was computed while the model was traced."""
+    sources = node.all_input_nodes if node is not None else []
+    if not any(each.op == "get_attr" and each not in aligned.twins for each in sources):
+        return ""
+    return (
+        "it reads a constant that training alone has, and what numpy or Python draw is drawn once "
+        "in a graph (as by SpecAugment, apply_spec_augment=False). Otherwise: "
+    )
 
 
 def _where(node: Node) -> str:

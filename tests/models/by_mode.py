@@ -235,6 +235,21 @@ class MoreOutputs(Base):
         return (y, self.second(y)) if self.training else y
 
 
+class MoreAtTheEnd(Base):
+    """Probabilities in evaluation, logits in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.first(x)
+        return y if self.training else y.softmax(-1)
+
+
+class NumbersOfPython(Base):
+    """A mask that torch does not draw: the graph would have one for good."""
+
+    def between(self, y: Tensor, x: Tensor) -> Tensor:
+        return y * torch.tensor([[[0.5]], [[2.0]], [[1.0]], [[0.0]]]) if self.training else y
+
+
 class SameRandomNumbers(Base):
     """Training adds what it dropped in evaluation: a mask that something else reads."""
 
@@ -256,6 +271,8 @@ REFUSED: dict[type[Base], str] = {
     MixedUp: r"calls aten.mul.Tensor in training where it calls aten.linear.default",
     OtherSizes: r"calls aten.mul.Tensor in training where it calls aten.linear.default",
     Counts: r"calls aten.add_.Tensor in training where it calls aten.add.Tensor",
-    MoreOutputs: r"calls aten.linear.default.* in training where it calls output",
+    MoreOutputs: r"calls aten.linear.default.* in training where it returns in evaluation",
+    MoreAtTheEnd: r"the model returns in training where it calls aten.softmax.int",
+    NumbersOfPython: r"lift_fresh_copy.* in training where .*: it reads a constant .* numpy",
     SameRandomNumbers: r"puts noise on linear in training only, but rand .* serves add as well",
 }
