@@ -101,7 +101,12 @@ def is_pure(node: Node) -> bool:
         return True
     if not is_aten_call(node) or overload(node).namespace not in _PURE or writes_to(node):
         return False
-    return torch.Tag.nondeterministic_seeded not in overload(node).tags
+    return not is_random(node)
+
+
+def is_random(node: Node) -> bool:
+    """Whether ``node`` draws random numbers."""
+    return is_aten_call(node) and torch.Tag.nondeterministic_seeded in overload(node).tags
 
 
 def _is_stored(module: GraphModule, node: Node) -> bool:

@@ -11,13 +11,13 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotation import annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.batch_counter import COUNTS, counter_of
 from quantfx.passes.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.batch_norm_scale import BatchNormScale, raw_scale
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError, PassError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.scaled_layer import KEY, ScaledLayer, scaled_layer_of
-from quantfx.passes.training_graph import COUNTS, counter_of
 from quantfx.patterns.schema import argument_value, set_argument
 
 

@@ -21,6 +21,7 @@ from quantfx.passes.inline_no_grad import SET_GRAD
 from quantfx.passes.make_fake_quantize import make_fake_quantize
 from quantfx.passes.make_observer import make_observer
 from quantfx.passes.observer import Observer
+from quantfx.passes.scaled_layer import scaled_layer_of
 from quantfx.passes.slots import read_slot, write_slot
 from quantfx.passes.spec import Concrete, QuantSpec, SharedSpec, Spec
 from quantfx.passes.trained_observer import TrainedObserver, trained_qparams
@@ -122,7 +123,7 @@ class _Observers:
                 "keep it float in the config"
             )
         learn = self.fake_quantize == "learn"
-        return make_fake_quantize(spec, label, weight=_weight(producer), learn_scale=learn)
+        return make_fake_quantize(spec, label, weight=_weight(producer, spec), learn_scale=learn)
 
     def in_this_branch(self, group: str, observer: Observer) -> BranchObserver:
         """Return the group's one observer for the graph at hand."""
@@ -259,14 +260,21 @@ def _constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
     return frozenset(groups - varying)
 
 
-def _weight(producer: Node) -> Tensor | None:
-    """Return the fake value of a tensor that is a constant, or computed from constants only."""
+def _weight(producer: Node, spec: Concrete) -> Tensor | None:
+    """Return the fake value of a weight: what is stored, or computed from what is.
+
+    Only weights have a scale for each channel. Of the others those are weights that are scaled as a
+    batch norm will; what else is computed, as positions behind their layer norm, is an activation.
+    """
+    notes = (scaled_layer_of(user) for user in producer.users)
+    is_scaled = any(note is not None and note.weight == producer.name for note in notes)
+    per_channel = isinstance(spec, QuantSpec) and spec.axis is not None
     pending = [producer]
     while pending:
         node = pending.pop()
         if node.op == "get_attr":
             continue
-        if not node.all_input_nodes:
+        if not node.all_input_nodes or not (per_channel or is_scaled):
             return None
         pending += node.all_input_nodes
     value = producer.meta.get("val")

@@ -13,6 +13,7 @@ from quantfx.passes.graphs import all_graphs
 from quantfx.passes.lifted_dropout import KEY, LiftedDropout, dropouts_of, set_dropouts
 from quantfx.passes.remove_dropout import DROPOUTS
 from quantfx.passes.slots import slots_of
+from quantfx.passes.training_noise import is_noise
 from quantfx.patterns.schema import argument_value, overload
 
 
@@ -20,8 +21,8 @@ from quantfx.patterns.schema import argument_value, overload
 class LiftDropout(Pass):
     """``add(dropout(linear(x)), y) -> add(linear(x), y)``, to be undone by place-dropout.
 
-    Inference has no dropouts, and what is fused and quantized there should be what is fused and
-    rounded in training: matched across them, with ranges from in front of them.
+    Inference has no dropouts and no other noise, and what is fused and quantized there should be
+    what is fused and rounded in training: matched across them, with ranges from in front of them.
     """
 
     name: ClassVar[str] = "lift-dropout"
@@ -33,16 +34,28 @@ class LiftDropout(Pass):
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
             for node in list(graph_module.graph.nodes):
-                if node.target in DROPOUTS and isinstance(argument_value(node, "train"), Node):
-                    _lift(editor, node)
+                own = _lifted(node)
+                if own is not None:
+                    _lift(editor, node, own)
                     lifted += 1
         return PassResult(lifted > 0, stats={"lifted": lifted})
 
 
-def _lift(editor: Editor, node: Node) -> None:
+def _lifted(node: Node) -> LiftedDropout | None:
+    """Return what to note of ``node``; None if it stays."""
     meta = {key: value for key, value in node.meta.items() if key != KEY}
-    inner = dropouts_of(node).get("input", ())
-    own = LiftedDropout(overload(node), argument_value(node, "p"), node.name, meta)
+    if is_noise(node):
+        return LiftedDropout(str(node.target), (), node.name, meta)
+    if node.target not in DROPOUTS or not isinstance(argument_value(node, "train"), Node):
+        return None
+    p = argument_value(node, "p")
+    # One that is computed could not be put back elsewhere, nor would it survive without readers.
+    is_number = isinstance(p, (int, float))
+    return LiftedDropout(overload(node), (float(p),), node.name, meta) if is_number else None
+
+
+def _lift(editor: Editor, node: Node, own: LiftedDropout) -> None:
+    [inner] = dropouts_of(node).values() or [()]
     for reader in list(node.users):
         noted = dropouts_of(reader)
         noted |= {slot: (*inner, own) for slot, feeds in slots_of(reader) if feeds is node}

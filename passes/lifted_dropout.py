@@ -1,4 +1,4 @@
-"""A dropout that was taken out of a graph, noted where it has to go back."""
+"""A dropout, or other noise, that was taken out of a graph, noted where it has to go back."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class LiftedDropout:
     """One call of a dropout; every reader it had has a note of the same object.
 
     Attributes:
-        target: Operator.
-        p: Probability of a zero.
+        target: Operator, or the name of a module that puts noise on a tensor.
+        p: What it takes between tensor and mode: the probability of a zero; nothing, for a module.
         name: Name of the call.
         meta: Meta of the call.
     """
 
-    target: OpOverload[..., Any]
-    p: object
+    target: OpOverload[..., Any] | str
+    p: tuple[float, ...]
     name: str
     meta: Mapping[str, Any]
 

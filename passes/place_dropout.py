@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.canonical_order import is_observer
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.lifted_dropout import LiftedDropout, dropouts_of, set_dropouts
@@ -66,8 +67,8 @@ def _place(editor: Editor, dropout: LiftedDropout, readers: list[_Reader]) -> No
         return
     tensors = {source: _unobserved(source) for source in sources}
     first = min(sources)  # the tensor itself, or the first of the modules that round it
-    before = first.next if first is tensors[first] else first
-    placed = _call(editor, dropout, tensors[first], before=before)
+    behind_it = first.next if first is tensors[first] else first
+    placed = _call(editor, dropout, tensors[first], before=behind_it)
     for source, tensor in tensors.items():
         behind = placed
         if source is not tensor:
@@ -79,16 +80,24 @@ def _place(editor: Editor, dropout: LiftedDropout, readers: list[_Reader]) -> No
 
 
 def _call(editor: Editor, dropout: LiftedDropout, source: Node, before: Node) -> Node:
-    args = (source, dropout.p, mode_node(editor, MODE))
+    mode = mode_node(editor, MODE)
+    if not mode < before:  # behind an input of the graph
+        before = mode.next
+    args = (source, *dropout.p, mode)
     val = dropout.meta.get("val")
-    node = editor.call(dropout.target, args, like=source, before=before, val=val, name=dropout.name)
+    if isinstance(dropout.target, str):
+        noise = editor.module.get_submodule(dropout.target)
+        node = editor.call_module(dropout.target, noise, *args, before=before, val=val)
+    else:
+        name = dropout.name
+        node = editor.call(dropout.target, args, like=source, before=before, val=val, name=name)
     node.meta |= dropout.meta
     return node
 
 
 def _unobserved(source: Node) -> Node:
     """Return the tensor that ``source`` observes or rounds."""
-    while source.op == "call_module":
+    while is_observer(source):
         source = source.all_input_nodes[0]
     return source
 

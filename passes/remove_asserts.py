@@ -12,7 +12,7 @@ from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.patterns.schema import resolve_op
 
-_ASSERT = resolve_op("aten._assert_tensor_metadata.default")
+ASSERT = resolve_op("aten._assert_tensor_metadata.default")
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RemoveAsserts(Pass):
         removed = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            for node in graph_module.graph.find_nodes(op="call_function", target=_ASSERT):
+            for node in graph_module.graph.find_nodes(op="call_function", target=ASSERT):
                 editor.erase(node)
                 removed += 1
         return PassResult(removed > 0, stats={"removed": removed})

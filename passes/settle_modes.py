@@ -9,18 +9,22 @@ from typing import Any, ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.batch_counter import counter_of
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.mode import Mode
 from quantfx.passes.pass_record import TRAINABLE
 from quantfx.passes.switch_modes import cumulative_momentum
-from quantfx.passes.training_graph import counter_of
+from quantfx.passes.training_noise import is_noise
 from quantfx.patterns.schema import arguments, is_aten_call, overload
 
 
 @dataclass(frozen=True)
 class SettleModes(Pass):
-    """Undo ``switch-modes`` with the literals of evaluation; counters of batches stand still."""
+    """Undo ``switch-modes`` with the literals of evaluation.
+
+    Counters of batches stand still, and noise that is for training only goes.
+    """
 
     name: ClassVar[str] = "settle-modes"
     breaks: ClassVar[frozenset[str]] = frozenset({TRAINABLE})
@@ -30,6 +34,9 @@ class SettleModes(Pass):
         count = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
+            for node in filter(is_noise, graph_module.graph.find_nodes(op="call_module")):
+                editor.replace(node, node.all_input_nodes[0])
+                delattr(graph_module, str(node.target))
             for node in graph_module.graph.find_nodes(op="call_module"):
                 if isinstance(attribute(graph_module, str(node.target)), Mode):
                     _settle(editor, node, False)

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.align_modes import MODE_KEY
 from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.batch_counter import counter_of
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.mode_node import BATCH_NORM_MODE, MODE, mode_node
-from quantfx.passes.training_graph import CUMULATIVE, MODE_KEY, counter_of
+from quantfx.passes.training_graph import CUMULATIVE
+from quantfx.passes.training_noise import NOISE_KEY, wrap_noise
 from quantfx.patterns.schema import argument_value, set_argument
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
@@ -35,6 +38,7 @@ class SwitchModes(Pass):
     2. ``dropout_p=0.1 -> dropout_p=training_mode() * 0.1``
     3. ``num_batches_tracked += 1 -> num_batches_tracked += batch_norm_mode()``
     4. ``momentum=None``, a cumulative average ``-> momentum=cumulative_momentum(batches)``
+    5. ``x * bernoulli(...)`` in training only ``-> training_noise(x, training_mode())``
 
     A graph that was not captured for training has no such arguments.
     """
@@ -52,6 +56,9 @@ class SwitchModes(Pass):
                 if counter is not None:
                     set_argument(node, "other", mode_node(editor, BATCH_NORM_MODE))
                     counters[_owner(counter)] = counter
+                    count += 1
+                if node.meta.get(NOISE_KEY):
+                    wrap_noise(editor, node)
                     count += 1
                 for name in node.meta.pop(MODE_KEY, ()):
                     _switch(editor, node, name)

@@ -53,6 +53,8 @@ def test_dropout_goes_in_eval_and_stays_in_training() -> None:
     kept = capture(Net(lambda x: F.dropout(x, 0.3, training=True)).eval(), (IMAGE,))
     [node] = [n for n in kept.graph.nodes if n.op == "call_function"]
     assert node.args[1:] == (0.3, True)
+    never = capture(Net(lambda x: F.dropout(x, 0.0, training=True).relu()).eval(), (IMAGE,))
+    assert ops(never) == {"relu.default": 1}
 
 
 def test_in_place_chains_unfold() -> None:

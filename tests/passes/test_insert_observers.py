@@ -68,3 +68,27 @@ def test_the_option_has_a_text_form_and_is_checked() -> None:
     assert Pipeline.parse(str(pipeline)) == pipeline
     with pytest.raises(PipelineError, match="did you mean 'follow'"):
         InsertObservers("folow")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("learn_scales", [False, True])
+def test_what_is_computed_from_constants_is_trained_as_an_activation(learn_scales: bool) -> None:
+    class Positions(nn.Module):
+        """Relative positions as DeBERTa has them: a table, normed, dropped and projected."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.norm = nn.Parameter(torch.randn(5, 8)), nn.LayerNorm(8)
+            self.drop, self.linear = nn.Dropout(0.2), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.linear(x) @ self.linear(self.drop(self.norm(self.table))).t()
+
+    torch.manual_seed(0)
+    graph = capture(Positions().train(), (X,), training=True)
+    module = x86().prepare(graph, qat=True, learn_scales=learn_scales)
+    for _ in range(3):
+        module(X)
+    torch.autograd.backward(module(X).square().mean())
+    assert bool(module.get_parameter("table").grad.any())  # type: ignore[union-attr]
+    quantized = x86().convert(module)
+    torch.testing.assert_close(quantized(X), module.eval()(X), rtol=0, atol=1e-5)

@@ -87,7 +87,46 @@ class BeforeNorm(nn.Module):
         return self.norm(self.drop(self.first(x))).relu()
 
 
-KINDS = (Residual, Between, Chain, Mixed, AtTheEnd, BeforeNorm)
+class ByMode(Base):
+    """p is chosen by the mode; some readers want the result rounded, others not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        p = 0.4 if self.training else 0.0
+        y = F.dropout(torch.softmax(self.first(x), -1), p, self.training)
+        return self.second(y) + y
+
+
+class OfAnInput(Base):
+    """A dropout on an input of the graph, which is read rounded and as it is."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(x)
+        return self.second(y) + y.exp() + F.linear(x, self.first.weight)
+
+
+class StochasticDepth(Base):
+    """Samples of a branch that are dropped, inside of what is fused, and a dropout before that."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.drop(self.second(self.first(x).relu()))
+        if self.training:
+            y = y * y.new_empty((len(y), 1)).bernoulli_(0.5).div_(0.5)
+        return x + y
+
+
+class NoisyBetween(Base):
+    """Noise on a rounded edge, which is read unrounded, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.first(x)
+        noisy = y + torch.rand_like(y) if self.training else y
+        return self.second(noisy) + noisy.exp() + F.linear(y, self.second.weight)
+
+
+KINDS = (
+    *(Residual, Between, Chain, Mixed, AtTheEnd, BeforeNorm),
+    *(ByMode, OfAnInput, StochasticDepth, NoisyBetween),
+)
 
 
 def prepared(kind: type[nn.Module]) -> tuple[nn.Module, QatModule]:
@@ -118,14 +157,16 @@ def test_the_converted_graph_is_that_of_calibration(kind: type[nn.Module]) -> No
     plain = x86().prepare(capture(model.eval(), (X,)))
     calibrate(plain, [X], progress=False)
     quantized = x86().convert(module)
-    if kind is not Mixed:  # which quantizes one tensor twice, with the same scale
+    # Some quantize one tensor twice, with the same scale.
+    if kind not in (Mixed, OfAnInput, NoisyBetween):
         assert to_dot(quantized) == to_dot(x86().convert(plain))
     for ours, theirs in zip(run(quantized, 0), run(module.eval(), 0), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-6)
 
 
-def test_sums_are_matched_across_a_dropout() -> None:
-    _, module = prepared(Residual)
+@pytest.mark.parametrize("kind", [Residual, StochasticDepth])
+def test_sums_are_matched_across_a_dropout(kind: type[nn.Module]) -> None:
+    _, module = prepared(kind)
     labels = {note.template for n in module.graph.nodes if (note := annotation_of(n)) is not None}
     assert labels == {"linear_unary", "linear_add"}
 
@@ -147,6 +188,7 @@ def test_rounding_goes_first_unless_some_reader_wants_it_unrounded() -> None:
     assert source(mixed, "linear_1") == "round <- dropout <- linear"
     assert source(mixed, "exp") == "dropout <- linear"
     assert source(mixed, "linear_2") == "round <- linear"
+    assert source(prepared(ByMode)[1], "linear_1") == "round <- dropout <- softmax"
 
 
 def test_the_range_is_that_of_inference() -> None:
@@ -167,12 +209,14 @@ def test_a_pipeline_that_forgets_the_dropouts_is_refused() -> None:
         backend.prepare(graph, qat=True)
 
 
-def test_alone_the_two_passes_change_nothing() -> None:
-    graph = capture(seeded(Chain), (X,), training=True)
+@pytest.mark.parametrize("kind", [Chain, StochasticDepth])
+def test_alone_the_two_passes_change_nothing(kind: type[nn.Module]) -> None:
+    graph = capture(seeded(kind), (X,), training=True)
     back = Pipeline((LiftDropout(), PlaceDropout())).run(graph)
     assert to_dot(back) == to_dot(graph)
     lifted = Pipeline((LiftDropout(),)).run(graph)
     assert (
         len(lifted.graph.find_nodes(op="call_function", target=torch.ops.aten.dropout.default)) == 0
     )
+    assert {str(n.target) for n in lifted.graph.find_nodes(op="call_module")} <= {"training_mode"}
     assert torch.equal(lifted.eval()(X), graph.eval()(X))
