@@ -37,6 +37,8 @@ from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
     BackendCompilerFailed,
     GraphPass,
+    InternalTorchDynamoError,
+    capturing_sizes,
     compile_ahead_of_time,
     inductor_settings,
     needs_settings,
@@ -54,6 +56,7 @@ from quantfx.passes.input_contract import contract_of
 from quantfx.passes.input_copies import spared_inputs
 from quantfx.passes.inputs import input_leaves
 from quantfx.passes.lowered import site_of
+from quantfx.passes.made_sizes import makes_sizes
 from quantfx.passes.nested_calls import autocast_dtype
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.state import preserved_state
@@ -108,6 +111,11 @@ class Variants:
         if contract is None or not contract.checked:
             return None
         return input_check(self.exact, contract)
+
+    @cached_property
+    def makes_sizes(self) -> bool:
+        """Whether sizes in the graphs depend on data."""
+        return makes_sizes(self.exact)
 
     def module(self, mixed: bool) -> GraphModule:
         """Return one of the two."""
@@ -174,7 +182,10 @@ class CompiledModule:
         if static is None or not static.fits(args, kwargs):
             if self._variants.check is not None:
                 self._variants.check(args, kwargs)
-            return self._call_dynamo(mixed, args, kwargs)
+            if not self._variants.makes_sizes:
+                return self._call_dynamo(mixed, args, kwargs)
+            with capturing_sizes(), _dynamo_errors():
+                return self._call_dynamo(mixed, args, kwargs)
         if not static.is_compiled:
             with self._lock, compiling(self._note_kernels, cpp_wrapper=self._cpp):
                 if not static.is_compiled:  # by another thread, in the meantime
@@ -206,6 +217,18 @@ class CompiledModule:
 
     def _note_kernels(self, kernels: tuple[KernelCall, ...]) -> None:
         self.kernels = kernels
+
+
+@contextmanager
+def _dynamo_errors() -> Generator[None]:
+    """Say what to do where Dynamo of torch 2.13 fails on sizes that depend on data."""
+    try:
+        yield
+    except InternalTorchDynamoError as error:
+        raise QuantfxError(
+            "torch cannot compile this model, in which sizes depend on data, for inputs of these "
+            f"shapes ({str(error).partition(chr(10))[0]}): call result.module with them"
+        ) from error
 
 
 _COMPILING: ContextVar[bool] = ContextVar("quantfx_compiling", default=False)

@@ -18,6 +18,7 @@ from quantfx.backends.torch_internals import compile_last
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.clone import clone, recompile
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.made_sizes import makes_sizes
 
 
 class TensorForm(NamedTuple):
@@ -81,9 +82,10 @@ class StaticGraph:
 def static_forms(module: GraphModule) -> tuple[TensorForm, ...] | None:
     """Return the forms of the placeholders; None if the graph is not one of its inputs alone.
 
-    That is: a size is free, an input is no tensor, a tensor is written to, or control flow decides.
+    That is: a size is free or depends on data, an input is no tensor, a tensor is written to, or
+    control flow decides.
     """
-    if len(list(all_graphs(module))) > 1 or overwritten(module.graph):
+    if len(list(all_graphs(module))) > 1 or overwritten(module.graph) or makes_sizes(module):
         return None
     values = [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]
     tensors = [value for value in values if isinstance(value, Tensor)]
