@@ -21,6 +21,7 @@ from quantfx.passes.input_check import InputCheck
 from quantfx.passes.inputs import leaves_in, leaves_of, leaves_with_paths, map_leaves
 from quantfx.passes.memory_order import dense_strides, memory_order
 from quantfx.passes.nested_calls import nested_calls
+from quantfx.passes.plain_outputs import Restore
 from quantfx.passes.state import written_state
 from quantfx.patterns.errors import QuantfxError
 
@@ -104,6 +105,8 @@ class AheadOfTimeModule:
         kernels: Calls of lowered kernels in it.
         inputs: The form of inputs it was compiled for.
         check: Refuses inputs that it does not hold for.
+        restore: Makes the model's results of the library's, which returns a flat tuple of tensors
+            where the model returns numbers or text beside them.
     """
 
     def __init__(
@@ -112,12 +115,14 @@ class AheadOfTimeModule:
         kernels: tuple[KernelCall, ...],
         inputs: LibraryInputs,
         check: InputCheck | None = None,
+        restore: Restore | None = None,
     ) -> None:
         self.package = package
         self.kernels = kernels
         self._run = load_package(package)
         self._inputs = inputs
         self._check = check
+        self._restore = restore
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the compiled module, for inputs of the shapes it was compiled for.
@@ -133,7 +138,7 @@ class AheadOfTimeModule:
             args, kwargs = self._inputs.nested(laid_out)
             result = self._run(*args, **kwargs)
             self._inputs.write_back(leaves, laid_out)
-        return result
+        return result if self._restore is None else self._restore(result)
 
 
 def require_library(module: GraphModule) -> None:

@@ -59,6 +59,7 @@ from quantfx.passes.lowered import site_of
 from quantfx.passes.made_sizes import makes_sizes
 from quantfx.passes.nested_calls import autocast_dtype
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.plain_outputs import take_out_plain
 from quantfx.passes.state import preserved_state
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 from quantfx.patterns.schema import overload
@@ -361,12 +362,16 @@ def _ahead_of_time(
         module = variants.module(autocasts())
         inputs = LibraryInputs(module, args, kwargs)
         (given, named), shapes = distinct(module, (inputs.args, inputs.kwargs), dynamic_shapes)
-        program = torch.export.export(module, given, named, dynamic_shapes=shapes)
+        compiled = clone_as(module, GraphModule)
+        restore = take_out_plain(compiled.graph, for_library=True)
+        recompile(compiled)
+        program = torch.export.export(compiled, given, named, dynamic_shapes=shapes)
         written = compile_ahead_of_time(program, target)
     contract = contract_of(module)
     if contract is None or not contract.checked:
-        return AheadOfTimeModule(written, tuple(noted), inputs)
+        return AheadOfTimeModule(written, tuple(noted), inputs, restore=restore)
     if dynamic_shapes is None:
         leaves = [leaf for _, leaf in input_leaves(module, args, dict(kwargs))]
         contract = contract.for_example_only(leaves)
-    return AheadOfTimeModule(written, tuple(noted), inputs, input_check(module, contract))
+    check = input_check(module, contract)
+    return AheadOfTimeModule(written, tuple(noted), inputs, check, restore)
