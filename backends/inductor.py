@@ -337,6 +337,25 @@ def compile_module(
     return compiled
 
 
+@contextmanager
+def compiler_errors() -> Generator[None]:
+    """Say in a sentence that torch's compiler failed; its own error, with the graph, is the cause.
+
+    Raises:
+        QuantfxError: it failed.
+    """
+    try:
+        yield
+    except QuantfxError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise QuantfxError(
+            f"torch cannot compile this model ({type(error).__name__}: {reason}): result.module "
+            "runs the same kernels without a compiler"
+        ) from error
+
+
 def require_regions(module: GraphModule) -> None:
     """Refuse autocast regions of the model's own in a dtype that int8 does not mix with."""
     for _, graph_module in all_graphs(module):

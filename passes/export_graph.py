@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import distinct
+from quantfx.passes.unknown_output import unknown_output
 from quantfx.passes.watch_layout import LAYOUT_KEY, has_strides, watched_layout
 
 
@@ -42,9 +43,8 @@ def export_graph(
         exported = program.module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds, all meaning "rejected"
         reason = str(error).strip().split("\n")[0]
-        raise CaptureError(
-            f"torch.export rejects {type(model).__name__}: {type(error).__name__}: {reason}"
-        ) from error
+        reason = unknown_output(error) or f"{type(error).__name__}: {reason}"
+        raise CaptureError(f"torch.export rejects {type(model).__name__}: {reason}") from error
     if not isinstance(exported, GraphModule):
         raise CaptureError(f"torch.export returned a {type(exported).__name__}, not a GraphModule")
     exported.meta[LAYOUT_KEY] = reads.seen or has_strides(exported)

@@ -18,6 +18,7 @@ from quantfx.backends.inductor import (
     Variants,
     Wrapper,
     compile_module,
+    compiler_errors,
     require_regions,
 )
 from quantfx.backends.lowering import Lowering, require_compiled
@@ -121,8 +122,8 @@ class Result:
             package: Where to write the library; a temporary file by default.
 
         Raises:
-            QuantfxError: the backend is for another device, this CPU cannot autocast so, or torch
-                has no patterns for ``lower="inductor"``.
+            QuantfxError: the backend is for another device, this CPU cannot autocast so, torch has
+                no patterns for ``lower="inductor"``, or Inductor fails; quotes its reason.
             ContractError: a planned site did not reach its kernel, or its integer sums would
                 saturate on this CPU.
         """
@@ -139,15 +140,16 @@ class Result:
         if lower == "inductor":
             return self._compile_by_patterns(lowering, strict, autocast, wrapper)
         lowering.require(strict=strict)
-        compiled = compile_module(
-            Variants(lowering.module, self._mixed),
-            self._inputs.args,
-            self._inputs.kwargs,
-            autocast=autocast,
-            wrapper=wrapper,
-            dynamic_shapes=self._inputs.dynamic_shapes,
-            package=None if package is None else Path(package),
-        )
+        with compiler_errors():
+            compiled = compile_module(
+                Variants(lowering.module, self._mixed),
+                self._inputs.args,
+                self._inputs.kwargs,
+                autocast=autocast,
+                wrapper=wrapper,
+                dynamic_shapes=self._inputs.dynamic_shapes,
+                package=None if package is None else Path(package),
+            )
         sites = compiled_outcomes(lowering.sites, dict(compiled.kernels), lowering.module)
         self.report = self.report.with_compiled(rows_of(sites), sites)
         require_compiled(sites, strict=strict)
