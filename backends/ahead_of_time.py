@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.backends.kernel_call import KernelCall
+from quantfx.backends.sealed_module import SealedModule
 from quantfx.backends.torch_internals import load_package
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.errors import InputError
@@ -97,7 +98,7 @@ class LibraryInputs:
         return ", ".join(self._paths)
 
 
-class AheadOfTimeModule:
+class AheadOfTimeModule(SealedModule):
     """A library compiled by AOTInductor; call it like the module.
 
     Args:
@@ -117,6 +118,7 @@ class AheadOfTimeModule:
         check: InputCheck | None = None,
         restore: Restore | None = None,
     ) -> None:
+        super().__init__()
         self.package = package
         self.kernels = kernels
         self._run = load_package(package)
@@ -124,7 +126,15 @@ class AheadOfTimeModule:
         self._check = check
         self._restore = restore
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __deepcopy__(self, memo: dict[int, Any]) -> AheadOfTimeModule:
+        """Return a module that runs the same library, which has no state."""
+        copy = AheadOfTimeModule(
+            self.package, self.kernels, self._inputs, self._check, self._restore
+        )
+        memo[id(self)] = copy
+        return copy
+
+    def call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the compiled module, for inputs of the shapes it was compiled for.
 
         Raises:

@@ -32,6 +32,7 @@ from quantfx.backends.opaque_kernels import (
     opaque_kernels,
 )
 from quantfx.backends.recompile_limit import warns_at_limit
+from quantfx.backends.sealed_module import SealedModule
 from quantfx.backends.static_graph import StaticGraph, static_forms
 from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
@@ -47,7 +48,7 @@ from quantfx.backends.torch_internals import (
 from quantfx.backends.whole_rows import WholeRows
 from quantfx.passes.base import Context
 from quantfx.passes.checked_module import input_check
-from quantfx.passes.clone import clone_as, recompile
+from quantfx.passes.clone import clone, clone_as, recompile, settled
 from quantfx.passes.example import distinct
 from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.graphs import all_graphs
@@ -118,9 +119,21 @@ class Variants:
         """Whether sizes in the graphs depend on data."""
         return makes_sizes(self.exact)
 
+    def copied(self) -> Variants:
+        """Return graphs with tensors of their own."""
+        # The one for autocast is made of the graph that it was given for: with what that holds.
+        copy = Variants(_settled(self.exact), lambda: _settled(self.mixed))
+        copy.exact.meta = self.exact.meta
+        return copy
+
     def module(self, mixed: bool) -> GraphModule:
         """Return one of the two."""
         return self.mixed if mixed else self.exact
+
+
+def _settled(module: GraphModule) -> GraphModule:
+    """Return a plain copy with tensors of its own."""
+    return _plain(clone(module, settled))
 
 
 def _plain(module: GraphModule) -> GraphModule:
@@ -130,10 +143,11 @@ def _plain(module: GraphModule) -> GraphModule:
     return plain
 
 
-class CompiledModule:
+class CompiledModule(SealedModule):
     """A graph module compiled by Inductor; call it like the module.
 
-    Every call runs without gradients. Inputs of the form that the graph was captured with run its
+    A module as any in other modules, see ``SealedModule``; a deep copy compiles anew. Every call
+    runs without gradients. Inputs of the form that the graph was captured with run its
     own code; others go through Dynamo, which compiles for their shapes. While a call compiles,
     Inductor's settings are those that freezing needs; they are thread-local.
 
@@ -156,6 +170,7 @@ class CompiledModule:
         cpp: bool = False,
         dynamic: bool | None = None,
     ) -> None:
+        super().__init__()
         self._variants = module if isinstance(module, Variants) else Variants(module)
         self._autocast = autocast
         self._cpp = cpp
@@ -165,7 +180,7 @@ class CompiledModule:
         self._lock = Lock()
         self.kernels: tuple[KernelCall, ...] = ()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the compiled module; the first call of a shape compiles.
 
         Raises:
@@ -176,6 +191,15 @@ class CompiledModule:
                 return self._call(args, kwargs)
             with torch.autocast("cpu", self._autocast):
                 return self._call(args, kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
+        """Return a module of its own weights and state, which compiles at its first call."""
+        copy = CompiledModule(
+            self._variants.copied(), self._autocast, cpp=self._cpp, dynamic=self._dynamic
+        )
+        copy.kernels = self.kernels
+        memo[id(self)] = copy
+        return copy
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mixed = autocasts()

@@ -9,6 +9,7 @@ from types import FunctionType
 from typing import Any, Self
 
 import torch
+from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import InputError, ModeError
@@ -16,6 +17,7 @@ from quantfx.passes.fits_traced import fits_traced
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import InputContract, contract_of, set_contract
 from quantfx.passes.pass_record import TRAINABLE, facts_of
+from quantfx.patterns.errors import QuantfxError
 
 
 class CheckedModule(GraphModule):
@@ -68,9 +70,47 @@ class CheckedModule(GraphModule):
         super().train(mode)
         return self
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Refuse other dtypes where kernels, or rounding, are for those that there are."""
+        facts = facts_of(self)
+        if "lowered" in facts:
+            require_same_tensors(fn, "a graph of int8 kernels", devices=("cpu", "xpu", "meta"))
+        elif "qdq" in facts:
+            require_same_tensors(fn, "a quantized graph")
+        return super()._apply(fn, recurse)
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the contract, which torch.fx would lose."""
         return _restored, (super().__reduce__(), contract_of(self))
+
+
+def require_same_tensors(
+    change: Callable[[Tensor], Tensor], what: str, *, devices: tuple[str, ...] = ()
+) -> None:
+    """Refuse what ``half``, ``to`` and their kind would do to a quantized module.
+
+    Args:
+        change: What would be done to each tensor of it.
+        what: The module, for the message.
+        devices: Types of devices that it can be on; by default all.
+
+    Raises:
+        QuantfxError: floats would get another dtype, or tensors another device.
+    """
+    before = torch.zeros(1)
+    after = change(before)
+    if after.dtype != before.dtype:
+        kind = str(after.dtype).removeprefix("torch.")
+        raise QuantfxError(
+            f"{what} keeps its dtypes, and takes no {kind}: change the inputs and results around "
+            "it, or use result.compile(autocast=torch.bfloat16), which computes in bfloat16 "
+            "between the kernels"
+        )
+    if devices and after.device.type not in devices:
+        raise QuantfxError(
+            f"{what} runs on {devices[0]} and cannot move to {after.device}: result.quantized, the "
+            "q/dq graph, runs anywhere, slower"
+        )
 
 
 def input_check(module: GraphModule, contract: InputContract) -> InputCheck:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch.fx import GraphModule
@@ -214,6 +215,30 @@ class Result:
         """
         inputs = self._inputs
         export_onnx(self.quantized, Path(path), inputs.args, inputs.kwargs, inputs.dynamic_shapes)
+
+    def __copy__(self) -> Result:
+        """Return a result that shares everything."""
+        result = object.__new__(Result)
+        result.__dict__.update(self.__dict__)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Result:
+        """Return a result of its own weights."""
+        result = object.__new__(Result)
+        memo[id(self)] = result
+        result.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return result
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            QuantfxError: always; says what to do.
+        """
+        raise QuantfxError(
+            "a result cannot be pickled, as it holds packed weights: use result.save(path), and "
+            "quantfx.load(path) where it is wanted; result.quantized can be pickled"
+        )
 
     @property
     def _lowered(self) -> Lowering:
