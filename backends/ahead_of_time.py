@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.backends.kernel_call import KernelCall
+from quantfx.backends.sealed_module import SealedModule
 from quantfx.backends.torch_internals import load_package
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.errors import InputError
@@ -21,6 +22,7 @@ from quantfx.passes.input_check import InputCheck
 from quantfx.passes.inputs import leaves_in, leaves_of, leaves_with_paths, map_leaves
 from quantfx.passes.memory_order import dense_strides, memory_order
 from quantfx.passes.nested_calls import nested_calls
+from quantfx.passes.plain_outputs import Restore
 from quantfx.passes.state import written_state
 from quantfx.patterns.errors import QuantfxError
 
@@ -96,7 +98,7 @@ class LibraryInputs:
         return ", ".join(self._paths)
 
 
-class AheadOfTimeModule:
+class AheadOfTimeModule(SealedModule):
     """A library compiled by AOTInductor; call it like the module.
 
     Args:
@@ -104,6 +106,8 @@ class AheadOfTimeModule:
         kernels: Calls of lowered kernels in it.
         inputs: The form of inputs it was compiled for.
         check: Refuses inputs that it does not hold for.
+        restore: Makes the model's results of the library's, which returns a flat tuple of tensors
+            where the model returns numbers or text beside them.
     """
 
     def __init__(
@@ -112,14 +116,25 @@ class AheadOfTimeModule:
         kernels: tuple[KernelCall, ...],
         inputs: LibraryInputs,
         check: InputCheck | None = None,
+        restore: Restore | None = None,
     ) -> None:
+        super().__init__()
         self.package = package
         self.kernels = kernels
         self._run = load_package(package)
         self._inputs = inputs
         self._check = check
+        self._restore = restore
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __deepcopy__(self, memo: dict[int, Any]) -> AheadOfTimeModule:
+        """Return a module that runs the same library, which has no state."""
+        copy = AheadOfTimeModule(
+            self.package, self.kernels, self._inputs, self._check, self._restore
+        )
+        memo[id(self)] = copy
+        return copy
+
+    def call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the compiled module, for inputs of the shapes it was compiled for.
 
         Raises:
@@ -133,7 +148,7 @@ class AheadOfTimeModule:
             args, kwargs = self._inputs.nested(laid_out)
             result = self._run(*args, **kwargs)
             self._inputs.write_back(leaves, laid_out)
-        return result
+        return result if self._restore is None else self._restore(result)
 
 
 def require_library(module: GraphModule) -> None:

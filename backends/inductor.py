@@ -32,11 +32,14 @@ from quantfx.backends.opaque_kernels import (
     opaque_kernels,
 )
 from quantfx.backends.recompile_limit import warns_at_limit
+from quantfx.backends.sealed_module import SealedModule
 from quantfx.backends.static_graph import StaticGraph, static_forms
 from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
     BackendCompilerFailed,
     GraphPass,
+    InternalTorchDynamoError,
+    capturing_sizes,
     compile_ahead_of_time,
     inductor_settings,
     needs_settings,
@@ -45,7 +48,7 @@ from quantfx.backends.torch_internals import (
 from quantfx.backends.whole_rows import WholeRows
 from quantfx.passes.base import Context
 from quantfx.passes.checked_module import input_check
-from quantfx.passes.clone import clone_as, recompile
+from quantfx.passes.clone import clone, clone_as, recompile, settled
 from quantfx.passes.example import distinct
 from quantfx.passes.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.graphs import all_graphs
@@ -54,8 +57,10 @@ from quantfx.passes.input_contract import contract_of
 from quantfx.passes.input_copies import spared_inputs
 from quantfx.passes.inputs import input_leaves
 from quantfx.passes.lowered import site_of
+from quantfx.passes.made_sizes import makes_sizes
 from quantfx.passes.nested_calls import autocast_dtype
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.plain_outputs import take_out_plain
 from quantfx.passes.state import preserved_state
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 from quantfx.patterns.schema import overload
@@ -109,9 +114,26 @@ class Variants:
             return None
         return input_check(self.exact, contract)
 
+    @cached_property
+    def makes_sizes(self) -> bool:
+        """Whether sizes in the graphs depend on data."""
+        return makes_sizes(self.exact)
+
+    def copied(self) -> Variants:
+        """Return graphs with tensors of their own."""
+        # The one for autocast is made of the graph that it was given for: with what that holds.
+        copy = Variants(_settled(self.exact), lambda: _settled(self.mixed))
+        copy.exact.meta = self.exact.meta
+        return copy
+
     def module(self, mixed: bool) -> GraphModule:
         """Return one of the two."""
         return self.mixed if mixed else self.exact
+
+
+def _settled(module: GraphModule) -> GraphModule:
+    """Return a plain copy with tensors of its own."""
+    return _plain(clone(module, settled))
 
 
 def _plain(module: GraphModule) -> GraphModule:
@@ -121,10 +143,11 @@ def _plain(module: GraphModule) -> GraphModule:
     return plain
 
 
-class CompiledModule:
+class CompiledModule(SealedModule):
     """A graph module compiled by Inductor; call it like the module.
 
-    Every call runs without gradients. Inputs of the form that the graph was captured with run its
+    A module as any in other modules, see ``SealedModule``; a deep copy compiles anew. Every call
+    runs without gradients. Inputs of the form that the graph was captured with run its
     own code; others go through Dynamo, which compiles for their shapes. While a call compiles,
     Inductor's settings are those that freezing needs; they are thread-local.
 
@@ -147,6 +170,7 @@ class CompiledModule:
         cpp: bool = False,
         dynamic: bool | None = None,
     ) -> None:
+        super().__init__()
         self._variants = module if isinstance(module, Variants) else Variants(module)
         self._autocast = autocast
         self._cpp = cpp
@@ -156,7 +180,7 @@ class CompiledModule:
         self._lock = Lock()
         self.kernels: tuple[KernelCall, ...] = ()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run the compiled module; the first call of a shape compiles.
 
         Raises:
@@ -168,13 +192,25 @@ class CompiledModule:
             with torch.autocast("cpu", self._autocast):
                 return self._call(args, kwargs)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
+        """Return a module of its own weights and state, which compiles at its first call."""
+        copy = CompiledModule(
+            self._variants.copied(), self._autocast, cpp=self._cpp, dynamic=self._dynamic
+        )
+        copy.kernels = self.kernels
+        memo[id(self)] = copy
+        return copy
+
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mixed = autocasts()
         static = self._static_graph(mixed)
         if static is None or not static.fits(args, kwargs):
             if self._variants.check is not None:
                 self._variants.check(args, kwargs)
-            return self._call_dynamo(mixed, args, kwargs)
+            if not self._variants.makes_sizes:
+                return self._call_dynamo(mixed, args, kwargs)
+            with capturing_sizes(), _dynamo_errors():
+                return self._call_dynamo(mixed, args, kwargs)
         if not static.is_compiled:
             with self._lock, compiling(self._note_kernels, cpp_wrapper=self._cpp):
                 if not static.is_compiled:  # by another thread, in the meantime
@@ -206,6 +242,18 @@ class CompiledModule:
 
     def _note_kernels(self, kernels: tuple[KernelCall, ...]) -> None:
         self.kernels = kernels
+
+
+@contextmanager
+def _dynamo_errors() -> Generator[None]:
+    """Say what to do where Dynamo of torch 2.13 fails on sizes that depend on data."""
+    try:
+        yield
+    except InternalTorchDynamoError as error:
+        raise QuantfxError(
+            "torch cannot compile this model, in which sizes depend on data, for inputs of these "
+            f"shapes ({str(error).partition(chr(10))[0]}): call result.module with them"
+        ) from error
 
 
 _COMPILING: ContextVar[bool] = ContextVar("quantfx_compiling", default=False)
@@ -313,6 +361,25 @@ def compile_module(
     return compiled
 
 
+@contextmanager
+def compiler_errors() -> Generator[None]:
+    """Say in a sentence that torch's compiler failed; its own error, with the graph, is the cause.
+
+    Raises:
+        QuantfxError: it failed.
+    """
+    try:
+        yield
+    except QuantfxError:
+        raise
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise QuantfxError(
+            f"torch cannot compile this model ({type(error).__name__}: {reason}): result.module "
+            "runs the same kernels without a compiler"
+        ) from error
+
+
 def require_regions(module: GraphModule) -> None:
     """Refuse autocast regions of the model's own in a dtype that int8 does not mix with."""
     for _, graph_module in all_graphs(module):
@@ -338,12 +405,16 @@ def _ahead_of_time(
         module = variants.module(autocasts())
         inputs = LibraryInputs(module, args, kwargs)
         (given, named), shapes = distinct(module, (inputs.args, inputs.kwargs), dynamic_shapes)
-        program = torch.export.export(module, given, named, dynamic_shapes=shapes)
+        compiled = clone_as(module, GraphModule)
+        restore = take_out_plain(compiled.graph, for_library=True)
+        recompile(compiled)
+        program = torch.export.export(compiled, given, named, dynamic_shapes=shapes)
         written = compile_ahead_of_time(program, target)
     contract = contract_of(module)
     if contract is None or not contract.checked:
-        return AheadOfTimeModule(written, tuple(noted), inputs)
+        return AheadOfTimeModule(written, tuple(noted), inputs, restore=restore)
     if dynamic_shapes is None:
         leaves = [leaf for _, leaf in input_leaves(module, args, dict(kwargs))]
         contract = contract.for_example_only(leaves)
-    return AheadOfTimeModule(written, tuple(noted), inputs, input_check(module, contract))
+    check = input_check(module, contract)
+    return AheadOfTimeModule(written, tuple(noted), inputs, check, restore)

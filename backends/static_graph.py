@@ -18,6 +18,8 @@ from quantfx.backends.torch_internals import compile_last
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.clone import clone, recompile
 from quantfx.passes.graphs import all_graphs
+from quantfx.passes.made_sizes import makes_sizes
+from quantfx.passes.plain_outputs import Restore, take_out_plain
 
 
 class TensorForm(NamedTuple):
@@ -49,6 +51,7 @@ class StaticGraph:
         self._module: GraphModule | None = module
         self._forms = forms
         self._run: Callable[..., Any] | None = None
+        self._restore: Restore | None = None
 
     @property
     def is_compiled(self) -> bool:
@@ -68,6 +71,7 @@ class StaticGraph:
         """Compile, under the settings in force; the inputs must fit."""
         assert self._module is not None, "it compiles once"
         copy = clone(self._module)  # Inductor takes the calling convention off what it is given
+        self._restore = take_out_plain(copy.graph)
         recompile(copy)
         self._run = compile_last(copy, list(args))
         self._module = None  # its weights are in the code now
@@ -75,15 +79,17 @@ class StaticGraph:
     def __call__(self, *args: Any) -> Any:
         """Run what was compiled, for inputs that fit."""
         assert self._run is not None, "compile comes first"
-        return self._run(*args)
+        result = self._run(*args)
+        return result if self._restore is None else self._restore(result)
 
 
 def static_forms(module: GraphModule) -> tuple[TensorForm, ...] | None:
     """Return the forms of the placeholders; None if the graph is not one of its inputs alone.
 
-    That is: a size is free, an input is no tensor, a tensor is written to, or control flow decides.
+    That is: a size is free or depends on data, an input is no tensor, a tensor is written to, or
+    control flow decides.
     """
-    if len(list(all_graphs(module))) > 1 or overwritten(module.graph):
+    if len(list(all_graphs(module))) > 1 or overwritten(module.graph) or makes_sizes(module):
         return None
     values = [node.meta.get("val") for node in module.graph.find_nodes(op="placeholder")]
     tensors = [value for value in values if isinstance(value, Tensor)]

@@ -16,14 +16,17 @@ from types import CodeType
 from typing import Any, NamedTuple
 
 import torch
+import torch._dynamo.config
 import torch._dynamo.utils
 import torch._inductor
 import torch._inductor.config
 from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed
+from torch._dynamo.exc import InternalTorchDynamoError as InternalTorchDynamoError
 from torch._inductor.compile_fx import compile_fx
 from torch._inductor.custom_graph_pass import CustomGraphPass
 from torch._inductor.fx_utils import FakeTensorUpdater
 from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
 
@@ -50,15 +53,43 @@ class GraphPass(CustomGraphPass):
             updater = FakeTensorUpdater(module)
             self._function(module)
             updater.incremental_update()
+            _forget_sizes(graph)
 
     def uuid(self) -> object | None:
         """No key: a graph from Inductor's cache would not say which kernels were fused."""
         return None
 
 
+# What a fake tensor remembers of sizes that were made of its data.
+_SIZE_MEMOS = ("nonzero_memo", "item_memo", "unique_memo", "unique_consecutive_memo")
+
+
+def _forget_sizes(graph: Graph) -> None:
+    """Let fake tensors make sizes that depend on data anew, when Inductor runs operators again.
+
+    torch 2.13: it calls the new size what the old one was called, and fails with an assertion where
+    a fake tensor gives it a size that it has renamed before, as ours was in the update here.
+    """
+    for node in graph.nodes:
+        value = node.meta.get("val")
+        for memo in _SIZE_MEMOS if isinstance(value, FakeTensor) else ():
+            setattr(value, memo, None)
+
+
 def inductor_settings(**settings: Any) -> AbstractContextManager[None]:
     """Return a context in which Inductor has other settings, in this thread only."""
     return torch._inductor.config.patch(**settings)  # type: ignore[no-any-return]
+
+
+def capturing_sizes() -> AbstractContextManager[None]:
+    """Return a context in which Dynamo keeps a graph whole where sizes depend on data.
+
+    torch 2.13: it breaks at such an operator, and then fails with a KeyError where a captured
+    graph notes the size.
+    """
+    return torch._dynamo.config.patch(  # type: ignore[no-any-return]
+        capture_scalar_outputs=True, capture_dynamic_output_shape_ops=True
+    )
 
 
 def compile_graph(module: GraphModule, inputs: list[Any]) -> Callable[..., Any]:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 import torch
 from torch.fx import GraphModule, Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.boundary import operands
@@ -121,7 +122,10 @@ def why_float(node: Node, matcher: Matcher, claimed: set[Node], admission: Admis
 
 def _empty(node: Node) -> str | None:
     value = node.meta.get("val")
-    empty = isinstance(value, torch.Tensor) and 0 in value.shape
+    if not isinstance(value, torch.Tensor):
+        return None
+    # A size that depends on data is none that is known: it may be 0 in some call.
+    empty = any(statically_known_true(size == 0) for size in value.shape)
     return f"{node.name} holds no elements" if empty else None
 
 

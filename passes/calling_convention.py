@@ -1,14 +1,13 @@
 """The calling convention of a graph, and the structure of nested values, as plain data, and back.
 
-torch 2.13 has no public reader of ``Graph._codegen``, which holds the convention, and its reader
-of structures, ``treespec_loads``, imports whatever module a text names: see ``_SAFE``.
+torch 2.13 has no public reader of ``Graph._codegen``, which holds the convention.
 """
 
 from __future__ import annotations
 
-import json
 import keyword
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 from torch.fx import Graph
 from torch.fx.graph import (
@@ -19,10 +18,7 @@ from torch.fx.graph import (
 from torch.utils import _pytree as pytree
 
 from quantfx.passes.errors import FileError
-
-# The factory of a defaultdict and the class of an enum would be imported by name.
-_IMPORTING = "collections.defaultdict"
-_ENUM = "__enum__"
+from quantfx.passes.structure_text import decode_structure, encode_structure
 
 
 def flatten(value: object) -> tuple[list[Any], str]:
@@ -42,53 +38,6 @@ def unflatten(leaves: list[Any], structure: str) -> Any:
         FileError: this process does not know a container in it.
     """
     return pytree.tree_unflatten(leaves, decode_structure(structure))
-
-
-def encode_structure(spec: pytree.TreeSpec) -> str:
-    """Return the structure of a nested value as text.
-
-    Raises:
-        FileError: a container in it has no form in files.
-    """
-    try:
-        text = pytree.treespec_dumps(spec)
-    except (NotImplementedError, TypeError) as error:
-        raise FileError(
-            f"the inputs or outputs hold a container that has no form in files ({error}): register "
-            "it with torch.utils._pytree.register_pytree_node(..., serialized_type_name=...), or "
-            "use tuples, lists and dicts"
-        ) from None
-    _require_safe(text)
-    return text
-
-
-def decode_structure(text: str) -> pytree.TreeSpec:
-    """Return the structure that ``text`` describes.
-
-    Raises:
-        FileError: this process does not know a container in it.
-    """
-    _require_safe(text)
-    try:
-        return pytree.treespec_loads(text)
-    except NotImplementedError as error:
-        raise FileError(
-            f"{error} Import what defines and registers that container before loading"
-        ) from None
-
-
-def _require_safe(text: str) -> None:
-    _, structure = cast(tuple[int, dict[str, Any]], json.loads(text))
-    if _ENUM in text or _names(structure, _IMPORTING):
-        raise FileError(
-            "the inputs or outputs hold a defaultdict, or an enum among the keys of a dict: files "
-            "hold none, because reading one imports modules. Use a dict with keys of text"
-        )
-
-
-def _names(structure: dict[str, Any], kind: str) -> bool:
-    inner: list[dict[str, Any]] = structure["children_spec"]
-    return structure["type"] == kind or any(_names(each, kind) for each in inner)
 
 
 def encode_convention(graph: Graph) -> dict[str, Any] | None:
@@ -129,3 +78,21 @@ def set_convention(graph: Graph, data: dict[str, Any] | None) -> None:
         None if outputs is None else decode_structure(outputs),
     )
     graph.set_codegen(_PyTreeCodeGen(info))
+
+
+def take_outputs_apart(graph: Graph) -> Callable[[Any], Any]:
+    """Let ``graph`` return the leaves of its results, in a tuple; return what nests them again."""
+    codegen = graph._codegen  # pyright: ignore[reportPrivateUsage]
+    spec = codegen.pytree_info.out_spec if isinstance(codegen, _PyTreeCodeGen) else None
+    if isinstance(codegen, _PyTreeCodeGen) and spec is not None:
+        info = codegen.pytree_info
+        graph.set_codegen(_PyTreeCodeGen(_PyTreeInfo(info.orig_args, info.in_spec, None)))
+    else:
+        (output,) = graph.find_nodes(op="output")
+        leaves, spec = pytree.tree_flatten(output.args[0])
+        output.args = (tuple(leaves),)
+
+    def nested(leaves: Any) -> Any:
+        return pytree.tree_unflatten(leaves, spec)
+
+    return nested

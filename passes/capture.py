@@ -28,6 +28,7 @@ from quantfx.passes.inputs import input_leaves, structure_text
 from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.size_asserts import keep_asserts
 from quantfx.passes.training_graph import training_graph
 from quantfx.passes.watch_layout import LAYOUT_KEY
 from quantfx.passes.zero_rows import let_zero_in
@@ -94,6 +95,8 @@ def capture(
         sizes = first_sizes(exported, export, inspect.signature(model.forward), *inputs)
     else:
         sizes = with_one(exported, sizes_of(exported), export, *inputs)
+    if sizes.asserts is not None and sizes.ranges:
+        keep_asserts(module, sizes.asserts)
     set_contract(module, _contract(model, module, inputs, sizes, check_inputs))
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE

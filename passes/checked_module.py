@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Self
 
@@ -17,9 +17,6 @@ from quantfx.passes.fits_traced import fits_traced
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import InputContract, contract_of, set_contract
 from quantfx.passes.pass_record import TRAINABLE, facts_of
-
-# Facts of graphs that compute with integers.
-_INT8 = frozenset({"qdq", "lowered"})
 
 
 class CheckedModule(GraphModule):
@@ -73,23 +70,12 @@ class CheckedModule(GraphModule):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Refuse casts of a quantized graph, by itself or with a module around it.
-
-        Its operators and scales are for the dtypes that it was made with.
-
-        Raises:
-            ModeError: ``fn`` changes a dtype.
-        """
-        if not _INT8.isdisjoint(facts_of(self)):
-            for dtype in {each.dtype for each in _floats(self)}:
-                cast = fn(torch.zeros(0, dtype=dtype)).dtype
-                if cast != dtype:
-                    raise ModeError(
-                        f"a quantized graph keeps its dtypes, and this would make {cast} of "
-                        f"{dtype}: cast inputs and results, quantize a model that was cast "
-                        "before, or, for bfloat16 between the int8 kernels, use "
-                        "compile(autocast=torch.bfloat16)"
-                    )
+        """Refuse other dtypes where kernels, or rounding, are for those that there are."""
+        facts = facts_of(self)
+        if "lowered" in facts:
+            require_same_tensors(fn, "a graph of int8 kernels", devices=("cpu", "xpu", "meta"))
+        elif "qdq" in facts:
+            require_same_tensors(fn, "a quantized graph")
         apply: Callable[..., object] = super()._apply  # which has no types
         apply(fn, recurse)
         return self
@@ -99,10 +85,32 @@ class CheckedModule(GraphModule):
         return _restored, (super().__reduce__(), contract_of(self))
 
 
-def _floats(module: GraphModule) -> Iterator[Tensor]:
-    for tensor in (*module.parameters(), *module.buffers()):
-        if tensor.is_floating_point():
-            yield tensor
+def require_same_tensors(
+    change: Callable[[Tensor], Tensor], what: str, *, devices: tuple[str, ...] = ()
+) -> None:
+    """Refuse what ``half``, ``to`` and their kind would do to a quantized module.
+
+    Args:
+        change: What would be done to each tensor of it.
+        what: The module, for the message.
+        devices: Types of devices that it can be on; by default all.
+
+    Raises:
+        ModeError: floats would get another dtype, or tensors another device.
+    """
+    before = torch.zeros(1)
+    after = change(before)
+    if after.dtype != before.dtype:
+        raise ModeError(
+            f"{what} keeps its dtypes, and this would make {after.dtype} of its floats: change the "
+            "inputs and results around it, quantize a model that was cast before, or use "
+            "result.compile(autocast=torch.bfloat16), which computes in bfloat16 between the kernels"
+        )
+    if devices and after.device.type not in devices:
+        raise ModeError(
+            f"{what} runs on {devices[0]} and cannot move to {after.device}: result.quantized, the "
+            "q/dq graph, runs anywhere, slower"
+        )
 
 
 def input_check(module: GraphModule, contract: InputContract) -> InputCheck:

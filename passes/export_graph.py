@@ -12,6 +12,7 @@ from torch.fx import GraphModule
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import distinct
 from quantfx.passes.export_reason import export_reason
+from quantfx.passes.unknown_output import unknown_output
 from quantfx.passes.watch_layout import LAYOUT_KEY, has_strides, watched_layout
 
 
@@ -37,7 +38,7 @@ def export_graph(
             )
         exported = program.module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds, all meaning "rejected"
-        reason = export_reason(error)
+        reason = unknown_output(error) or export_reason(error)
         raise CaptureError(f"torch.export rejects {type(model).__name__}: {reason}") from error
     if not isinstance(exported, GraphModule):
         raise CaptureError(f"torch.export returned a {type(exported).__name__}, not a GraphModule")

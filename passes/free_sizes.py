@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.inputs import equal_but_leaves, input_leaves, map_leaves
+from quantfx.passes.size_asserts import asserts_in
 from quantfx.passes.size_expression import UnknownExpression, size_names, size_value
 
 Export = Callable[[tuple[Any, ...], dict[str, Any], Any], GraphModule]
@@ -39,11 +40,14 @@ class FreeSizes:
         ranges: Smallest and largest value of each free size; None for no bound. Others are fixed to
             the example's.
         conditions: What else holds of free sizes, e.g. ``Eq(Mod(s0, 4), 0)``.
+        asserts: What a graph for free sizes asserts of those that depend on data; None if nothing
+            but the example is known.
     """
 
     values: tuple[object, ...]
     ranges: Ranges
     conditions: tuple[str, ...] = ()
+    asserts: frozenset[str] | None = None
 
 
 def first_sizes(
@@ -80,7 +84,7 @@ def first_sizes(
     used = None if symbolic is None else used_sizes(graph, symbolic)
     if symbolic is None or used is None:
         return fixed
-    known = sizes_of(symbolic)
+    known = replace(sizes_of(symbolic), asserts=asserts_in(symbolic))
     if len(known.values) != len(leaves):
         return fixed
     export = partial(_example_first, graph, export, leaves)

@@ -10,12 +10,15 @@ from dataclasses import dataclass
 
 import torch
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from quantfx.patterns.schema import argument_value
 from quantfx.patterns.template import Op
 
+_Size = int | torch.SymInt
 
-def shape_of(node: Node) -> tuple[object, ...] | None:
+
+def shape_of(node: Node) -> tuple[_Size, ...] | None:
     """Return the shape of the tensor ``node`` yields; None if it is not known or no tensor."""
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, torch.Tensor) else None
@@ -27,9 +30,16 @@ def same_shape(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     if first is None or second is None:
         unknown = nodes[0] if first is None else nodes[1]
         return f"the shape of {unknown.name} is not known"
-    if first != second:
+    if not _equal(first, second):
         return f"{nodes[0].name} has shape {list(first)}, {nodes[1].name} {list(second)}"
     return None
+
+
+def _equal(first: tuple[_Size, ...], second: tuple[_Size, ...]) -> bool:
+    """Whether two shapes are the same for all inputs, sizes that depend on data included."""
+    return len(first) == len(second) and all(
+        statically_known_true(one == other) for one, other in zip(first, second, strict=True)
+    )
 
 
 def distinct(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:

@@ -22,6 +22,7 @@ from quantfx.dynamo.compile_state import CompileState
 from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.options import Options
 from quantfx.dynamo.watch_calls import CallWatch
+from quantfx.passed_on import kind_for
 from quantfx.passes.check_config import CheckConfig
 from quantfx.passes.config import Given
 from quantfx.passes.errors import CalibrationError, ConfigError, OptionError
@@ -40,7 +41,9 @@ class AutoQuantized(nn.Module):
     for any compiled model.
 
     Args:
-        model: In eval mode; not changed. It is this module's only submodule.
+        model: In eval mode; not changed. It is this module's only submodule, and what this module
+            does not have itself is the model's: its attributes, items and methods, which compute
+            in float.
         backend: What quantizes.
         batches: Calls to observe.
         options: As of ``quantfx.auto``.
@@ -114,6 +117,25 @@ class AutoQuantized(nn.Module):
         if call.attempts or not call.ran:
             self._watch.judge(is_int8=self._int8 is not None)
         return result
+
+    def __getattr__(self, name: str) -> Any:
+        """Return the model's attribute of that name, where this has none."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            model = self.__dict__.get("_modules", {}).get("model")
+            if model is None or name.startswith("__"):  # Python's protocols are not the model's
+                raise
+            return getattr(model, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute of the model where it has one of that name, and this has none."""
+        model = self.__dict__.get("_modules", {}).get("model")
+        ours = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)
+        if model is not None and not ours and name != "model" and hasattr(model, name):
+            setattr(model, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def convert(self) -> AutoQuantized:
         """Run in int8 from the next call on, however many calls were observed; return itself.
@@ -285,4 +307,5 @@ def auto(
         chosen = replace(chosen, prepare_pipeline=pipeline)
     options = Options(strict=strict, check_weights=check_weights, state=CompileState())
     compile_options = {"dynamic": dynamic, "fullgraph": fullgraph}
-    return AutoQuantized(model, chosen, calibration_batches, options, compile_options)
+    kind = kind_for(AutoQuantized, model)
+    return kind(model, chosen, calibration_batches, options, compile_options)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
+from quantfx.passes.clone import clone, recompile
 from quantfx.passes.example import distinct
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.nested_calls import nested_calls
+from quantfx.passes.plain_outputs import constants_of, take_out_plain
 from quantfx.passes.qdq import (
     CAST,
     CHOOSE_QPARAMS,
@@ -26,7 +29,7 @@ from quantfx.passes.qdq import (
     QUANTIZE_PER_TENSOR,
 )
 from quantfx.passes.state import written_state
-from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 _NEEDED = ("onnx", "onnxscript")
 _OPSET = 20
@@ -60,6 +63,7 @@ def export_onnx(
     for _, graph_module in all_graphs(quantized):
         if any(call.is_choice for call in nested_calls(graph_module)):
             raise QuantfxError("torch.cond: torch's exporter to ONNX does not take it from a graph")
+    quantized = _without_constants(quantized)
     (args, kwargs), shapes = distinct(quantized, (args, kwargs or {}), shapes)
     try:
         program = torch.onnx.export(
@@ -77,6 +81,24 @@ def export_onnx(
     if program is None:
         raise QuantfxError("torch exported nothing to ONNX")
     program.save(path)
+
+
+def _without_constants(quantized: GraphModule) -> GraphModule:
+    """Return the graph with None for each number and text that it returns beside tensors."""
+    constants = constants_of(quantized.graph)
+    if not constants:
+        return quantized
+    warnings.warn(
+        "an ONNX model returns tensors only: the results "
+        f"{', '.join(map(repr, constants.values()))} are not in it, as they are the same in each "
+        "call",
+        QuantfxWarning,
+        stacklevel=4,
+    )
+    copy = clone(quantized)
+    take_out_plain(copy.graph)
+    recompile(copy)
+    return copy
 
 
 def _reason(error: BaseException) -> str:

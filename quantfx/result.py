@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 import torch
 from torch.fx import GraphModule
@@ -18,6 +19,7 @@ from quantfx.backends.inductor import (
     Variants,
     Wrapper,
     compile_module,
+    compiler_errors,
     require_regions,
 )
 from quantfx.backends.lowering import Lowering, require_compiled
@@ -121,8 +123,8 @@ class Result:
             package: Where to write the library; a temporary file by default.
 
         Raises:
-            QuantfxError: the backend is for another device, this CPU cannot autocast so, or torch
-                has no patterns for ``lower="inductor"``.
+            QuantfxError: the backend is for another device, this CPU cannot autocast so, torch has
+                no patterns for ``lower="inductor"``, or Inductor fails; quotes its reason.
             ContractError: a planned site did not reach its kernel, or its integer sums would
                 saturate on this CPU.
         """
@@ -139,15 +141,16 @@ class Result:
         if lower == "inductor":
             return self._compile_by_patterns(lowering, strict, autocast, wrapper)
         lowering.require(strict=strict)
-        compiled = compile_module(
-            Variants(lowering.module, self._mixed),
-            self._inputs.args,
-            self._inputs.kwargs,
-            autocast=autocast,
-            wrapper=wrapper,
-            dynamic_shapes=self._inputs.dynamic_shapes,
-            package=None if package is None else Path(package),
-        )
+        with compiler_errors():
+            compiled = compile_module(
+                Variants(lowering.module, self._mixed),
+                self._inputs.args,
+                self._inputs.kwargs,
+                autocast=autocast,
+                wrapper=wrapper,
+                dynamic_shapes=self._inputs.dynamic_shapes,
+                package=None if package is None else Path(package),
+            )
         sites = compiled_outcomes(lowering.sites, dict(compiled.kernels), lowering.module)
         self.report = self.report.with_compiled(rows_of(sites), sites)
         require_compiled(sites, strict=strict)
@@ -212,6 +215,30 @@ class Result:
         """
         inputs = self._inputs
         export_onnx(self.quantized, Path(path), inputs.args, inputs.kwargs, inputs.dynamic_shapes)
+
+    def __copy__(self) -> Result:
+        """Return a result that shares everything."""
+        result = object.__new__(Result)
+        result.__dict__.update(self.__dict__)
+        return result
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Result:
+        """Return a result of its own weights."""
+        result = object.__new__(Result)
+        memo[id(self)] = result
+        result.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return result
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            QuantfxError: always; says what to do.
+        """
+        raise QuantfxError(
+            "a result cannot be pickled, as it holds packed weights: use result.save(path), and "
+            "quantfx.load(path) where it is wanted; result.quantized can be pickled"
+        )
 
     @property
     def _lowered(self) -> Lowering:

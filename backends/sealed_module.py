@@ -1,0 +1,97 @@
+"""A module whose weights are in compiled code: what it can do of what modules do, and what not."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, NoReturn, Self
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.passes.checked_module import require_same_tensors
+from quantfx.passes.errors import ModeError
+from quantfx.patterns.errors import QuantfxError
+
+
+class SealedModule(nn.Module):
+    """A child of other modules as any, without parameters and buffers of its own.
+
+    What would change or read its weights raises. Other compilers run it as it is.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.training = False
+
+    @abstractmethod
+    def call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Compute the module, outside of ``torch.compile``."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Compute the module; see its class.
+
+        Raises:
+            InputError: it does not hold for the inputs.
+            QuantfxError: it is called in ``torch.export``, or where it cannot run.
+        """
+        if torch.compiler.is_compiling():
+            return _outside(self, args, kwargs)
+        return self.call_now(args, kwargs)
+
+    def train(self, mode: bool = True) -> Self:
+        """Refuse training.
+
+        Raises:
+            ModeError: ``mode`` is True.
+        """
+        if mode:
+            raise ModeError(
+                "a compiled module computes what evaluation computes: leave it out of train(), or "
+                "train the model with quantfx.prepare_qat"
+            )
+        return super().train(mode)
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Refuse to give weights, which are in the code.
+
+        Raises:
+            QuantfxError: always; says what holds them.
+        """
+        raise QuantfxError(
+            "a compiled module has no state_dict: its weights are in its code. Save the model with "
+            "result.save(path), and the state_dict() of modules around it without it"
+        )
+
+    def __getstate__(self) -> NoReturn:
+        """Refuse to be pickled.
+
+        Raises:
+            QuantfxError: always; says what can be.
+        """
+        raise QuantfxError(
+            "compiled code cannot be pickled: use result.save(path), and "
+            "quantfx.load(path).compile() where it is wanted"
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        require_same_tensors(fn, "a compiled module", devices=("cpu",))
+        return super()._apply(fn, recurse)
+
+
+def _call_outside(module: SealedModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Compute in the middle of what somebody else compiles.
+
+    Raises:
+        QuantfxError: it is exported, and cannot be.
+    """
+    if torch.compiler.is_exporting():
+        raise QuantfxError(
+            "a compiled module cannot be exported: export result.quantized, or a model that has it "
+            "as its part"
+        )
+    return module.call_now(args, kwargs)
+
+
+_disable: Any = torch.compiler.disable
+_outside: Callable[..., Any] = _disable(_call_outside, reason="quantfx compiled it already")

@@ -1,0 +1,41 @@
+"""Sizes and numbers that a graph makes itself: those that depend on what its inputs hold."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.inputs import leaves_in
+
+_NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def makes_sizes(module: GraphModule) -> bool:
+    """Whether some size or number is none of the inputs' sizes, as the count of rows selected.
+
+    By the names of sizes, which files keep, unlike what torch knows of them.
+    """
+    known: set[str] = set()
+    for node in module.graph.find_nodes(op="placeholder"):
+        known |= _names(node)
+    return any(
+        not _names(node) <= known
+        for _, graph_module in all_graphs(module)
+        for node in graph_module.graph.nodes
+    )
+
+
+def _names(node: Node) -> set[str]:
+    """Return the names of the sizes that the value of ``node`` has or is computed from."""
+    names: set[str] = set()
+    for leaf in leaves_in(node.meta.get("val")):
+        if isinstance(leaf, Tensor) and leaf.layout is torch.strided:
+            numbers: tuple[object, ...] = (*leaf.shape, *leaf.stride(), leaf.storage_offset())
+        else:
+            numbers = (leaf,)
+        for number in numbers:
+            if isinstance(number, _NUMBERS):
+                names |= {str(symbol) for symbol in number.node.expr.free_symbols}
+    return names

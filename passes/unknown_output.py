@@ -1,0 +1,51 @@
+"""What a model returns that torch.export does not take, and the line to write for it."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from typing import Any
+
+_FOUND = re.compile(r"Found (?:<class '([^']+)'>|([\w.]+)) in output, which is not a known type")
+
+
+def unknown_output(error: Exception) -> str | None:
+    """Return what to do about an object among a model's results; None if that is not the matter.
+
+    Nothing is registered here: torch would keep that for the whole process.
+
+    Args:
+        error: What torch.export raised.
+    """
+    found = _FOUND.search(str(error))
+    if found is None:
+        return None
+    name = found[1] or found[2]
+    short = name.rpartition(".")[2]
+    if short.endswith("Cache"):
+        return (
+            f"it returns a {short}, which torch.export does not know: give the model "
+            "use_cache=False (model.config.use_cache = False), or call "
+            "transformers.integrations.executorch.register_dynamic_cache_export_support() first"
+        )
+    if dataclasses.is_dataclass(_class_of(name)):
+        return (
+            f"it returns a {short}, a dataclass that torch.export does not know: write "
+            f"torch.export.register_dataclass({short}) before this"
+        )
+    return (
+        f"it returns a {name.removeprefix('builtins.')}, which no graph holds: return tensors, "
+        "numbers, text and None, in tuples, lists and dicts; quantfx.auto takes the model as it is"
+    )
+
+
+def _class_of(name: str) -> Any:
+    module, _, path = name.rpartition(".")
+    while module and module not in sys.modules:
+        module, _, part = module.rpartition(".")
+        path = f"{part}.{path}"
+    found: Any = sys.modules.get(module)
+    for part in path.replace("<locals>.", "").split("."):
+        found = getattr(found, part, None)
+    return found
