@@ -104,7 +104,7 @@ def require_same_tensors(
         raise ModeError(
             f"{what} keeps its dtypes, and this would make {after.dtype} of its floats: change the "
             "inputs and results around it, quantize a model that was cast before, or use "
-            "result.compile(autocast=torch.bfloat16), which computes in bfloat16 between the kernels"
+            "result.compile(autocast=torch.bfloat16), which has bfloat16 between the kernels"
         )
     if devices and after.device.type not in devices:
         raise ModeError(
