@@ -76,7 +76,9 @@ class SealedModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         require_same_tensors(fn, "a compiled module", devices=("cpu",))
-        return super()._apply(fn, recurse)
+        apply: Any = super()._apply  # which has no types
+        changed: Self = apply(fn, recurse)
+        return changed
 
 
 def _call_outside(module: SealedModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

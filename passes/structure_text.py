@@ -96,8 +96,12 @@ def decode_structure(text: str) -> pytree.TreeSpec:
 def _decode_by_name(data: dict[str, Any]) -> pytree.TreeSpec:
     children = [decode_structure(child) for child in data["children"]]
     if "return_type" in data:
-        kind = getattr(torch.return_types, data["return_type"], None)
-        if not pytree.is_structseq_class(kind) or kind.__module__ != _RETURN_TYPES:
+        kind: Any = getattr(torch.return_types, data["return_type"], None)
+        if (
+            not isinstance(kind, type)
+            or not pytree.is_structseq_class(kind)
+            or kind.__module__ != _RETURN_TYPES
+        ):
             raise FileError(f"torch {torch.__version__} has no result '{data['return_type']}'")
         return pytree.TreeSpec(kind, None, children)
     if "named_tuple" in data:

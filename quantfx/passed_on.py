@@ -45,7 +45,9 @@ def kind_for(kind: Kind, model: nn.Module) -> Kind:
 
     Python looks such methods up in the class: all of them in one would give each model a length.
     """
-    return _kind(kind, frozenset(name for name in _METHODS if hasattr(type(model), name)))
+    make: Any = _kind
+    found: Kind = make(kind, frozenset(name for name in _METHODS if hasattr(type(model), name)))
+    return found
 
 
 @cache
