@@ -70,9 +70,9 @@ def test_a_part_of_another_module(compiled: Any) -> None:
 
 
 REFUSED: dict[str, tuple[Callable[[Any], object], str]] = {
-    "half": (lambda module: module.half(), "keeps its dtypes, and takes no float16"),
-    "double": (lambda module: module.to(torch.float64), "keeps its dtypes, and takes no float64"),
-    "around it": (lambda module: nn.Sequential(module).bfloat16(), "takes no bfloat16"),
+    "half": (lambda module: module.half(), "keeps its dtypes.*float16"),
+    "double": (lambda module: module.to(torch.float64), "keeps its dtypes.*float64"),
+    "around it": (lambda module: nn.Sequential(module).bfloat16(), "keeps its dtypes.*bfloat16"),
     "meta": (lambda module: module.to("meta"), "runs on cpu and cannot move to meta"),
     "weights": (lambda module: module.state_dict(), r"no state_dict.*result.save\(path\)"),
     "pickle": (pickle.dumps, r"cannot be pickled: use result.save\(path\)"),
@@ -92,8 +92,8 @@ def test_what_compiled_code_cannot_do_is_said(name: str, compiled: Any) -> None:
 def test_graphs_keep_their_dtypes(result: Result) -> None:
     expected = result.module(X)
     for module, message in (
-        (result.module, "a graph of int8 kernels keeps its dtypes, and takes no float16"),
-        (result.quantized, "a quantized graph keeps its dtypes, and takes no float16"),
+        (result.module, "a graph of int8 kernels keeps its dtypes.*float16"),
+        (result.quantized, "a quantized graph keeps its dtypes.*float16"),
     ):
         with pytest.raises(QuantfxError, match=message):
             module.half()
