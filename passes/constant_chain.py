@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Container
+from collections.abc import Callable, Container
 from typing import Any
 
 import torch
@@ -75,7 +75,9 @@ def _value(module: GraphModule, head: Node) -> object:
             known[node] = attribute(module, str(node.target))
             continue
         args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
-        target = operator.getitem if node.target is operator.getitem else overload(node)
+        target: Callable[..., Any] = operator.getitem
+        if node.target is not operator.getitem:
+            target = overload(node)
         with torch.no_grad():
             known[node] = target(*args, **kwargs)
         for each in node.all_input_nodes:

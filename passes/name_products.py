@@ -155,7 +155,7 @@ def _turns_matrix(node: Node) -> bool:
         return False
     if node.target is _PERMUTE:
         return [int(str(each)) % 2 for each in argument_value(node, "dims")] == [1, 0]
-    return node.target is not _TRANSPOSE or node.args[1] != node.args[2]
+    return node.target is not _TRANSPOSE or bool(node.args[1] != node.args[2])
 
 
 def _in_float(node: Node) -> bool:

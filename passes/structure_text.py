@@ -96,7 +96,7 @@ def decode_structure(text: str) -> pytree.TreeSpec:
 def _decode_by_name(data: dict[str, Any]) -> pytree.TreeSpec:
     children = [decode_structure(child) for child in data["children"]]
     if "return_type" in data:
-        kind: Any = getattr(torch.return_types, data["return_type"], None)
+        kind: type[Any] = getattr(torch.return_types, data["return_type"], object)
         if (
             not isinstance(kind, type)
             or not pytree.is_structseq_class(kind)
