@@ -19,7 +19,7 @@ from quantfx.patterns.schema import overload, resolve_op
 
 _MAX_POOL = resolve_op("aten.max_pool2d.default")
 _CONTIGUOUS = resolve_op("aten.contiguous.default")
-_POOL_LIMIT = 255
+_POOL_LIMIT = 127
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class Int8Layout(KernelFamily):
 def _contiguous(source: Node, like: Node, editor: Editor, before: Node) -> Node:
     """Order the planes one after another, where the pool needs it.
 
-    torch 2.13: ``max_pool2d`` on a uint8 tensor in channels_last counts positions in a byte, and
-    raises for planes of more. Inductor's loop does not, so ``fuse_sums`` takes the copy out.
+    torch 2.13: ``max_pool2d`` on a uint8 tensor in channels_last counts positions in a signed byte,
+    and raises for planes of more. Inductor's loop does not, so ``fuse_sums`` takes the copy out.
     """
     height, width = source.meta["val"].shape[-2:]
     if isinstance(height, int) and isinstance(width, int) and height * width <= _POOL_LIMIT:

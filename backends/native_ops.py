@@ -34,6 +34,7 @@ _RESULT = (_SCALE, _ZERO_POINT)
 _SAME_OP = "QuantizedCPU"
 _FIRST = ("self", "input")  # what ATen operators of one tensor call it
 _BATCH_NORM = "quantized.batch_norm*d"
+_MOST_SPATIAL = 3
 _NORM = ("weight", "bias", "eps", *_RESULT)
 
 # Kernel -> its arguments: those of the ATen operator by name, the qparams of the result, literals.
@@ -97,6 +98,7 @@ class NativeOps(NativeFamily):
             or _float_operand(candidate)
             or _other_qparams(candidate)
             or _prelu_without_one(candidate)
+            or _no_such_rank(candidate)
             or self._wrong_on_qnnpack(candidate)
         )
 
@@ -160,10 +162,20 @@ def _kernel(candidate: Candidate) -> str:
     """Return the operator's full name, with the activation function that it takes in."""
     name, _, overload_name = candidate.kernel.partition(".")[2].partition(".")
     if candidate.kernel == _BATCH_NORM:
-        rank = argument_node(candidate.anchor, "input").meta["val"].dim() - 2
-        name = name.replace("*", str(rank))
+        name = name.replace("*", str(_spatial_rank(candidate)))
     relu = "_relu" if candidate.behind else ""
     return f"quantized.{name}{relu}.{overload_name or 'default'}"
+
+
+def _spatial_rank(candidate: Candidate) -> int:
+    """Return which of torch's kernels for batch norms it is: rows of vectors are those of 1d."""
+    return max(1, argument_node(candidate.anchor, "input").meta["val"].dim() - 2)
+
+
+def _no_such_rank(candidate: Candidate) -> str | None:
+    if candidate.kernel != _BATCH_NORM or _spatial_rank(candidate) <= _MOST_SPATIAL:
+        return None
+    return f"torch has no quantized batch norm of {_spatial_rank(candidate)} spatial dimensions"
 
 
 def _float_operand(candidate: Candidate) -> str | None:

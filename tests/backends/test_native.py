@@ -306,3 +306,26 @@ def test_shared_weights_and_readers_in_float() -> None:
     with torch.no_grad():
         for got, expected in zip(result.module(X), model(X), strict=True):
             assert float((got - expected).abs().max()) < 0.03 * float(expected.abs().max())
+
+
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("shape", [(5, 8), (1, 8), (5, 8, 3)])
+def test_a_batch_norm_between_quantized_layers_takes_the_kernel_of_its_rank(
+    shape: tuple[int, ...], free: bool
+) -> None:
+    """No site of a plan; but between quantized tensors, so that the lowering finds it."""
+    torch.manual_seed(0)
+    rows = len(shape) == 2
+    first, last = (nn.Linear(8, 8), nn.Linear(8, 2)) if rows else (nn.Conv1d(8, 8, 1),) * 2
+    norm = nn.BatchNorm1d(8)
+    assert norm.running_mean is not None
+    norm.running_mean.normal_()
+    model = nn.Sequential(first, nn.ReLU(), norm, last).eval()
+    x = torch.randn(shape)
+    shapes = ({0: torch.export.Dim.AUTO},) if free else None
+    result = unchecked.quantize(
+        model, (x,), calibration=[x], backend="native", dynamic_shapes=shapes
+    )
+    targets = [str(node.target) for node in result.module.graph.nodes]
+    assert "quantized.batch_norm1d.default" in targets
+    torch.testing.assert_close(result.module(x), result.quantized(x), rtol=0, atol=0.05)
