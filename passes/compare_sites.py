@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.graphs import Site, attribute
+from quantfx.passes.inputs import input_leaves
 from quantfx.passes.lowered import Lowered, lowered_of
 from quantfx.passes.qdq import dequantizes, tensor_qparams
 from quantfx.patterns.schema import schema_arguments
@@ -109,13 +110,14 @@ class _Recorder(fx.Interpreter):
         compare: Callable[[Lowered, Tensor, Mapping[str, Any]], None],
     ) -> None:
         super().__init__(module)
+        self._called = module
         self._compare = compare
-        self._flatten = module.graph.process_inputs
         self._values: dict[str, Any] = {}
 
     def run_with(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Run for inputs in the calling convention of the module."""
-        self.run(*self._flatten(*args, **kwargs), enable_io_processing=False)
+        leaves = [leaf for _, leaf in input_leaves(self._called, args, kwargs)]
+        self.run(*leaves, enable_io_processing=False)
 
     def run_node(self, n: Node) -> Any:
         """Run one node; compare it if it is a kernel call that stands for a site."""
