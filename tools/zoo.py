@@ -51,7 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     limits = Limits(asked.seconds, asked.gigabytes, asked.threads)
     for done, row in enumerate(_measured(missing, store, limits, asked.jobs), start=1):
         console.print(f"[{done}/{len(missing)}] {_said(row, explained)}", markup=False)
-    rows = [row for each in chosen if (row := store.row(each.name)) is not None]
+    known = [store.row(each.name) for each in chosen]
+    rows = [each for each in known if each is not None]
     if len(chosen) == len(networks):
         asked.output.write_text(page(rows, explained, _setting(rows)), encoding="utf-8")
         console.print(f"written: {asked.output}", markup=False)

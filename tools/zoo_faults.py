@@ -156,6 +156,6 @@ def _number_faults(row: Row) -> Iterable[str]:
 
 
 def _checked(table: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    if table.keys() != set(keys) or not str(table["because"]).strip():
+    if set(table) != set(keys) or not str(table["because"]).strip():
         raise ZooError(f"an explanation has the keys {', '.join(keys)}, not {sorted(table)}")
     return dict(table)
