@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quantfx.tools.zoo_networks import Network, Values, ZooError
@@ -16,6 +17,7 @@ Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
 _CALIBRATION = range(1, 5)
 _TEST = range(5, 7)
+_PATCHES = 4
 _NMS = "(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor"
 
 
@@ -60,8 +62,9 @@ def build(network: Network) -> Specimen:
 
 
 def _make(network: Network) -> nn.Module:
+    if network.library != "module":
+        _import_torchvision()  # both libraries do
     if network.library == "timm":
-        _import_torchvision()
         return _module(import_module("timm").create_model(network.model, **network.arguments))
     if network.library == "transformers":
         transformers = import_module("transformers")
@@ -86,7 +89,7 @@ def _import_torchvision() -> None:
     """Import torchvision also where its library does not load, which is built for CUDA.
 
     It gives fake kernels to two operators of that library, and fails if nobody declared them. No
-    network of timm uses them.
+    network of the zoo uses them.
     """
     try:
         import_module("torchvision")
@@ -109,4 +112,9 @@ def _tensor(values: Values, generator: torch.Generator) -> Tensor:
         return torch.randint(values.below, values.shape, generator=generator)
     if values.kind == "ones":
         return torch.ones(values.shape, dtype=torch.int64)
-    return torch.randn(values.shape, generator=generator)
+    noise = torch.randn(values.shape, generator=generator)
+    if values.kind == "normal":
+        return noise
+    # Of noise alone each image would be the same to a network that pools.
+    patches = torch.randn(*values.shape[:2], _PATCHES, _PATCHES, generator=generator)
+    return F.interpolate(patches, values.shape[2:]) + 0.3 * noise

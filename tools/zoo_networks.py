@@ -13,7 +13,7 @@ from quantfx.patterns.errors import QuantfxError, did_you_mean
 NETWORKS = Path(__file__).with_name("zoo_networks.toml")
 
 Library = Literal["timm", "transformers", "module"]
-Kind = Literal["normal", "tokens", "ones"]
+Kind = Literal["normal", "image", "tokens", "ones"]
 _KEYS: dict[Library, frozenset[str]] = {
     "timm": frozenset({"pixels", "arguments"}),
     "transformers": frozenset({"model", "config", "arguments", "inputs"}),
@@ -31,7 +31,8 @@ class Values:
     """What one input holds.
 
     Attributes:
-        kind: ``normal``: of a normal distribution; ``tokens``: integers; ``ones``: integers too.
+        kind: ``normal``: of a normal distribution; ``image``: patches of it, with noise;
+            ``tokens``: integers; ``ones``: integers too.
         shape: Of the tensor.
         below: Tokens are smaller than this.
     """
@@ -102,7 +103,7 @@ def _network(name: str, library: Library, table: Mapping[str, Any]) -> Network:
     if library == "timm":
         pixels = int(table.get("pixels", _PIXELS))
         return Network(
-            name, library, name, {"": Values("normal", (1, 3, pixels, pixels))}, arguments
+            name, library, name, {"": Values("image", (1, 3, pixels, pixels))}, arguments
         )
     for key in ("model", "inputs", *(("config",) if library == "transformers" else ())):
         if not table.get(key):

@@ -18,7 +18,7 @@ def test_a_network_of_timm_has_one_square_input(tmp_path: Path) -> None:
         tmp_path, "[timm]\nvit = { pixels = 64, arguments = { img_size = 64 } }"
     )
     assert network == Network(
-        "vit", "timm", "vit", {"": Values("normal", (1, 3, 64, 64))}, {"img_size": 64}
+        "vit", "timm", "vit", {"": Values("image", (1, 3, 64, 64))}, {"img_size": 64}
     )
 
 
@@ -40,7 +40,7 @@ def test_a_network_of_transformers(tmp_path: Path) -> None:
         ("[tim]\na = {}", "library 'tim' is none of timm, transformers, module"),
         ("[timm]\na = { pixel = 3 }", "network 'a' has no key 'pixel' (did you mean 'pixels'?)"),
         ("[transformers.a]\nmodel = 'M'", "network 'a' lacks 'inputs'"),
-        ("[module.a]\nmodel = 'm:M'\ninputs = { x = { kind = 'noise', shape = [1] } }", "network 'a': kind 'noise' is none of normal, tokens, ones"),
+        ("[module.a]\nmodel = 'm:M'\ninputs = { x = { kind = 'noise', shape = [1] } }", "network 'a': kind 'noise' is none of normal, image, tokens, ones"),
         ("[module.a]\nmodel = 'm:M'\ninputs = { x = { kind = 'ones', size = [1] } }", "network 'a', input 'x' has no key 'size'"),
         ("[timm]\na = {}\n[module.a]\nmodel = 'm:M'\ninputs = { x = { kind = 'ones', shape = [1] } }", "two networks are called a"),
     ],
