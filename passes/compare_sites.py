@@ -116,7 +116,7 @@ class _Recorder(fx.Interpreter):
 
     def run_with(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Run for inputs in the calling convention of the module."""
-        leaves = [leaf for _, leaf in input_leaves(self._called, args, kwargs)]
+        leaves = [leaf for _, leaf in input_leaves(self._called, args, dict(kwargs))]
         self.run(*leaves, enable_io_processing=False)
 
     def run_node(self, n: Node) -> Any:
