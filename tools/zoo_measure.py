@@ -13,6 +13,7 @@ import tempfile
 import time
 import traceback
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,6 @@ import quantfx
 from quantfx.passes.inputs import leaves_in
 from quantfx.passes.mostly_float import reached
 from quantfx.passes.report import Report
-from quantfx.passes.work import OperatorWork
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.result import Result
 from quantfx.tools.metrics import sqnr_db
@@ -187,19 +187,13 @@ def note_report(row: Row, report: Report) -> None:
     balance = report.balance
     row.planned, row.lowered = report.planned, report.lowered or 0
     row.int8_macs = 1 - balance.float_macs / balance.macs if balance.macs else None
-    groups: dict[tuple[str, str], list[OperatorWork]] = {}
-    for work in reached(report.work, report.sites):
-        if not work.planned:
-            groups.setdefault((work.op, work.reason), []).append(work)
     row.floats = [
-        FloatOperator(
-            op,
-            len(works),
-            reason,
-            reads_weights=any(work.weight_bytes for work in works),
-            known=all(work.macs is not None for work in works),
-        )
-        for (op, reason), works in groups.items()
+        FloatOperator(op, count, reason, reads_weights, known)
+        for (op, reason, reads_weights, known), count in Counter(
+            (work.op, work.reason, work.weight_bytes > 0, work.macs is not None)
+            for work in reached(report.work, report.sites)
+            if not work.planned
+        ).items()
     ]
 
 

@@ -33,7 +33,7 @@ class FloatOperator:
         op: Name, with its namespace.
         count: How many.
         reason: Why; empty if no template mentions the operator.
-        reads_weights: Whether any of them reads a stored tensor.
+        reads_weights: Whether they read a stored tensor.
         known: Whether torch's shapes tell what they multiply.
     """
 
