@@ -14,7 +14,7 @@ MATRIX := .matrix
 # What of the tests `make matrix` runs: all, or e.g. TESTS=tests/test_api.py.
 TESTS ?=
 
-.PHONY: demo test lint ruff mypy pyright sweep matrix bench clean
+.PHONY: demo test lint ruff mypy pyright sweep matrix bench zoo clean
 
 $(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -33,6 +33,10 @@ $(VENV)/demo: $(VENV)/base requirements-demo.txt
 
 $(VENV)/sweep: $(VENV)/test requirements-sweep.txt
 	$(PIP) --no-deps --requirement requirements-sweep.txt
+	touch $@
+
+$(VENV)/zoo: $(VENV)/test requirements-zoo.txt
+	$(PIP) --no-deps --requirement requirements-zoo.txt
 	touch $@
 
 demo: $(VENV)/demo
@@ -79,5 +83,13 @@ $(MATRIX)/%/test: pyproject.toml
 bench: $(VENV)/base
 	$(BIN)/python -m quantfx.tools.bench_passes
 
+# About a hundred published architectures, into ZOO.md: hours, not in CI. It goes on where it was
+# stopped; ONLY=resnet18,bert measures these again, FRESH=1 all of them, JOBS=2 two at a time.
+ONLY ?=
+FRESH ?=
+JOBS ?= 1
+zoo: $(VENV)/zoo
+	$(BIN)/python -m quantfx.tools.zoo --jobs $(JOBS) $(ONLY:%=--only %) $(if $(FRESH),--fresh)
+
 clean:
-	rm -rf $(VENV) $(MATRIX) demo-out
+	rm -rf $(VENV) $(MATRIX) .zoo demo-out

@@ -17,6 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.graphs import Site, attribute
+from quantfx.passes.inputs import input_leaves
 from quantfx.passes.lowered import Lowered, lowered_of
 from quantfx.passes.qdq import dequantizes, tensor_qparams
 from quantfx.patterns.schema import schema_arguments
@@ -109,13 +110,14 @@ class _Recorder(fx.Interpreter):
         compare: Callable[[Lowered, Tensor, Mapping[str, Any]], None],
     ) -> None:
         super().__init__(module)
+        self._called = module
         self._compare = compare
-        self._flatten = module.graph.process_inputs
         self._values: dict[str, Any] = {}
 
     def run_with(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Run for inputs in the calling convention of the module."""
-        self.run(*self._flatten(*args, **kwargs), enable_io_processing=False)
+        leaves = [leaf for _, leaf in input_leaves(self._called, args, dict(kwargs))]
+        self.run(*leaves, enable_io_processing=False)
 
     def run_node(self, n: Node) -> Any:
         """Run one node; compare it if it is a kernel call that stands for a site."""
@@ -128,24 +130,28 @@ class _Recorder(fx.Interpreter):
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Give a kernel that overwrites an argument a copy, laid out as compilers do for it."""
+        """Give a kernel that adds a summand a copy of that, laid out as compilers do for it.
+
+        It may overwrite it, and torch's linear reads it as if it lay in order.
+        """
         if isinstance(target, OpOverload):
-            writes = [
+            summands = [
                 bool(each.alias_info and each.alias_info.is_write)
+                or (target.namespace == "onednn" and each.name == "other")
                 for each in schema_arguments(target)
             ]
             args = tuple(
-                _channels_last(value) if index < len(writes) and writes[index] else value
+                _laid_out(value) if index < len(summands) and summands[index] else value
                 for index, value in enumerate(args)
             )
         return super().call_function(target, args, kwargs)
 
 
-def _channels_last(value: Any) -> Any:
+def _laid_out(value: Any) -> Any:
     if not isinstance(value, Tensor):
         return value
-    copy = value.clone()
-    return copy.contiguous(memory_format=torch.channels_last) if copy.dim() == 4 else copy
+    images = value.dim() == 4
+    return value.clone(memory_format=torch.channels_last if images else torch.contiguous_format)
 
 
 def _run(module: GraphModule, nodes: list[Node], values: Mapping[str, Any]) -> dict[str, Any]:

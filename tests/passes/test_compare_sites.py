@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import quantfx
+
+
+class Named(nn.Module):
+    """Two layers, each with an input of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.narrow = nn.Linear(16, 4), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor, options: dict[str, Tensor]) -> Tensor:
+        total: Tensor = self.wide(x).relu() + self.narrow(options["narrow"])
+        return total
+
+
+def test_keyword_inputs_in_any_order() -> None:
+    torch.manual_seed(0)
+    kwargs = {"options": {"narrow": torch.randn(3, 8)}, "x": torch.randn(3, 16)}
+    result = quantfx.quantize(
+        Named().eval(), (), example_kwargs=kwargs, calibration=[kwargs], progress=False
+    )
+    for compared in (result.compare_sites(), result.compare_sites(**kwargs)):
+        assert len(compared) == 2
+        assert all(each.within(1, 1e-5) for each in compared)
+
+
+class Turned(nn.Module):
+    """A linear's result plus a computed tensor that lies in memory in another order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        turned = x.sigmoid().transpose(1, 2)
+        total: Tensor = (self.layer(x) + turned).tanh()
+        return total
+
+
+def test_a_summand_in_another_order_of_memory() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 16, 16)
+    result = quantfx.quantize(Turned().eval(), (x,), calibration=[x], progress=False)
+    (compared,) = result.compare_sites()
+    assert compared.kernel == "qlinear_pointwise.binary"
+    assert compared.within(0, 1e-5)
+    compiled = result.compile()(x)
+    assert torch.allclose(compiled, result.quantized(x), atol=1e-5)

@@ -1,0 +1,115 @@
+"""Measure a network in a process of its own, which may crash, hang or eat memory by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from quantfx.tools.zoo_networks import Network
+from quantfx.tools.zoo_row import Row, Stage
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a process may take.
+
+    Attributes:
+        seconds: Before it is ended.
+        gigabytes: Of memory it writes to.
+        threads: Of torch.
+    """
+
+    seconds: float = 1200
+    gigabytes: float = 10
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of rows, one JSON file a network, beside what its process printed."""
+
+    folder: Path
+
+    def file(self, network: str) -> Path:
+        """Return where the row of a network is."""
+        return self.folder / f"{network}.json"
+
+    def row(self, network: str) -> Row | None:
+        """Return the finished row of a network; None if there is none."""
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            return Row.from_json(self.file(network).read_text(encoding="utf-8"))
+        return None
+
+    def keep(self, row: Row) -> None:
+        """Write a row."""
+        self.file(row.network).write_text(row.to_json(), encoding="utf-8")
+
+    def running(self, network: str) -> Path:
+        """Return where a process writes the row of a network that it measures."""
+        return self.folder / f"{network}.running"
+
+    def log(self, network: str) -> Path:
+        """Return where what a process prints is."""
+        return self.folder / f"{network}.log"
+
+
+def measure_apart(network: Network, commit: str, store: Store, limits: Limits) -> Row:
+    """Measure one network; whatever its process does, there is a row.
+
+    Args:
+        network: One of the zoo.
+        commit: Of quantfx.
+        store: Where to keep the row.
+        limits: Of the process.
+    """
+    store.folder.mkdir(parents=True, exist_ok=True)
+    running = store.running(network.name)
+    running.unlink(missing_ok=True)
+    store.file(network.name).unlink(missing_ok=True)
+    ended = _run(network.name, commit, store, limits)
+    row = Row(network.name, network.library, commit)
+    with suppress(OSError, ValueError):
+        row = Row.from_json(running.read_text(encoding="utf-8"))
+    if ended:
+        _note_end(row, ended)
+    store.keep(row)
+    running.unlink(missing_ok=True)
+    return row
+
+
+def _run(network: str, commit: str, store: Store, limits: Limits) -> str:
+    """Return how the process ended, "" if it did as it should."""
+    command = [sys.executable, "-m", "quantfx.tools.zoo_measure", network, commit]
+    command += [str(store.running(network)), str(limits.gigabytes)]
+    variables = {"OMP_NUM_THREADS": str(limits.threads), "CUDA_VISIBLE_DEVICES": ""}
+    with (
+        store.log(network).open("wb") as log,
+        subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=os.environ | variables,
+            start_new_session=True,  # with the compilers that it starts
+        ) as process,
+    ):
+        try:
+            code = process.wait(limits.seconds)
+        except subprocess.TimeoutExpired:
+            return f"it took more than {limits.seconds:g} s"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return "" if code == 0 else f"its process ended with exit code {code}"
+
+
+def _note_end(row: Row, ended: str) -> None:
+    for name, stage in row.stages.items():
+        if stage.outcome == "ended":
+            row.stages[name] = Stage("ended", stage.seconds, ended)
+            return
+    row.stages["build"] = Stage("ended", 0.0, ended)

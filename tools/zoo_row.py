@@ -1,0 +1,107 @@
+"""What was measured of one network, as plain data."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+StageName = Literal["build", "quantize", "module", "compile", "file", "auto"]
+Outcome = Literal["done", "refused", "foreign error", "ended"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step.
+
+    Attributes:
+        outcome: ``refused`` by an error of ours, ``foreign error``, or the process ``ended``.
+        seconds: How long it took.
+        message: Of the error.
+    """
+
+    outcome: Outcome
+    seconds: float
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class FloatOperator:
+    """Operators with multiply-accumulates or weights that stay float for one reason.
+
+    Attributes:
+        op: Name, with its namespace.
+        count: How many.
+        reason: Why; empty if no template mentions the operator.
+        reads_weights: Whether they read a stored tensor.
+        known: Whether torch's shapes tell what they multiply.
+    """
+
+    op: str
+    count: int
+    reason: str
+    reads_weights: bool
+    known: bool = True
+
+
+@dataclass
+class Row:
+    """One network.
+
+    Attributes:
+        network: Its name.
+        library: What it is made by.
+        commit: Of quantfx.
+        parameters: Their elements.
+        stages: In the order they ran; the last one may have ended the process.
+        planned: Sites of the plan.
+        lowered: Of those, the ones that reached what their template promises.
+        compiled: The same of the compiled module.
+        int8_macs: Share of the known multiply-accumulates.
+        floats: What stays float.
+        decibels: ``module``, ``compiled``, ``loaded`` and ``auto`` against the float network, and
+            ``q/dq, module`` and ``q/dq, compiled``, kernels against the q/dq graph.
+        steps: Largest difference of a kernel call from its reference on equal inputs, in steps.
+        error: The same of float results, relative to the largest magnitude.
+        auto_state: As ``AutoQuantized.state`` says.
+        warnings: What quantfx warned of.
+    """
+
+    network: str
+    library: str
+    commit: str = ""
+    parameters: int = 0
+    stages: dict[str, Stage] = field(default_factory=dict[str, Stage])
+    planned: int = 0
+    lowered: int = 0
+    compiled: int = 0
+    int8_macs: float | None = None
+    floats: list[FloatOperator] = field(default_factory=list[FloatOperator])
+    decibels: dict[str, float] = field(default_factory=dict[str, float])
+    steps: int | None = None
+    error: float | None = None
+    auto_state: str = ""
+    warnings: list[str] = field(default_factory=list[str])
+
+    def seconds(self, stage: StageName) -> float | None:
+        """Return how long a stage took; None if it was not done."""
+        done = self.stages.get(stage)
+        return done.seconds if done and done.outcome == "done" else None
+
+    def to_json(self) -> str:
+        """Return the row as JSON text; infinity stands as Python writes it."""
+        return json.dumps(asdict(self), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> Row:
+        """Return the row that ``to_json`` wrote.
+
+        Raises:
+            ValueError: it is no JSON.
+            TypeError: a field is unknown.
+            KeyError: a field is missing.
+        """
+        data: dict[str, Any] = json.loads(text)
+        data["stages"] = {name: Stage(**stage) for name, stage in data["stages"].items()}
+        data["floats"] = [FloatOperator(**each) for each in data["floats"]]
+        return Row(**data)
