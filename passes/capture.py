@@ -21,17 +21,17 @@ from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import in_order
 from quantfx.passes.export_graph import export_graph
 from quantfx.passes.export_reason import advised
-from quantfx.passes.free_sizes import FreeSizes, first_sizes, sizes_of, with_one
+from quantfx.passes.few_rows import agrees, is_all_real, let_few_in
+from quantfx.passes.free_sizes import Export, FreeSizes, exported_freely, sizes_of
 from quantfx.passes.given_model import Model, given_model, has_one_mode
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
-from quantfx.passes.inputs import input_leaves, structure_text
+from quantfx.passes.inputs import Inputs, input_leaves, structure_text
 from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.size_asserts import keep_asserts
 from quantfx.passes.training_graph import training_graph
 from quantfx.passes.watch_layout import LAYOUT_KEY
-from quantfx.passes.zero_rows import let_zero_in
 from quantfx.patterns.torch_version import warn_of_untested
 
 
@@ -84,27 +84,36 @@ def capture(
     export = partial(_export, model, training_graph if training else export_graph, compare)
     inputs = given.args, in_order(model, given.kwargs)
     with advised(model, inputs):
-        exported = export(*inputs, dynamic_shapes)
+        exported, sizes = _exported(model, export, inputs, dynamic_shapes, check_inputs)
     module = clone(exported, trainable if training else detached)
     set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
     recompile(module)
     module.train(training)
-    if not check_inputs:
-        sizes = sizes_of(exported)
-    elif dynamic_shapes is None:
-        sizes = first_sizes(exported, export, inspect.signature(model.forward), *inputs)
-    else:
-        sizes = with_one(exported, sizes_of(exported), export, *inputs)
     if sizes.asserts is not None and sizes.ranges:
         keep_asserts(module, sizes.asserts)
     set_contract(module, _contract(model, module, inputs, sizes, check_inputs))
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE
     graph = pipeline.run(module)
-    let_zero_in(model, graph, inputs)
+    let_few_in(model, graph, inputs)
     if compare:
         compare_capture(model, graph, *inputs, training=training)
     return graph
+
+
+def _exported(
+    model: nn.Module, export: Export, inputs: Inputs, shapes: Any, checked: bool
+) -> tuple[GraphModule, FreeSizes]:
+    """Return the graph for the example, and what it says of other sizes."""
+    if checked and shapes is None:
+        agreeing = partial(_agrees, model, inputs)
+        return exported_freely(export, inspect.signature(model.forward), *inputs, agreeing)
+    graph = export(*inputs, shapes)
+    return graph, sizes_of(graph)
+
+
+def _agrees(model: nn.Module, inputs: Inputs, exported: GraphModule) -> bool:
+    return is_all_real(model, inputs) and agrees(model, exported, inputs)
 
 
 def _export(

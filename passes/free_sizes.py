@@ -5,9 +5,8 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +14,10 @@ from torch import Tensor
 from torch.export import Dim
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.clone import clone
+from quantfx.passes.concrete_sizes import NotConcreteError, Symbolic, make_concrete
 from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.inputs import equal_but_leaves, input_leaves, map_leaves
+from quantfx.passes.inputs import equal_but_leaves, input_leaves, leaves_in, map_leaves
 from quantfx.passes.size_asserts import asserts_in
 from quantfx.passes.size_expression import UnknownExpression, size_names, size_value
 
@@ -25,9 +26,6 @@ Ranges = dict[str, tuple[int, int | None]]
 Used = list[tuple[str, object]]
 # torch writes "any size" as numbers about the largest that fits.
 _NO_BOUND = 2**62
-# The least size that torch's symbols stand for.
-_SPECIAL = 2
-_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _ASSERTS = ("aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default")
 
 
@@ -50,46 +48,67 @@ class FreeSizes:
     asserts: frozenset[str] | None = None
 
 
-def first_sizes(
-    graph: GraphModule,
+def exported_freely(
     export: Export,
     signature: inspect.Signature,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
-) -> FreeSizes:
-    """Return what is known of the inputs where first dimensions that nothing depends on are free.
+    agrees: Callable[[GraphModule], bool],
+) -> tuple[GraphModule, FreeSizes]:
+    """Return the graph for the example, and the sizes that it holds for beside the example's.
 
-    The model is exported again with its inputs' first dimensions free. Where that gives the very
-    graph that the example gave, sizes that none of its arguments mentions, such as that of the
-    batch, are free in ``graph`` too. A size of 1 is held to be special by torch, so it is one of
-    them only where an export for it gives the same graph again.
+    First dimensions that nothing depends on, such as that of the batch, are free: the model is
+    exported with all of them free, and those that no argument mentions stay so. The numbers of the
+    example then take the place of the others; torch takes the example's path either way. torch
+    holds a size of 1 to be special, so that the graph of such an example is one for two rows, if
+    that ``agrees``. Where all this cannot be, the model is exported for the example as well, and
+    the graphs are compared.
 
     Args:
-        graph: Exported for the example.
         export: Exports the model for inputs and dynamic shapes.
         signature: Of the model's forward.
         args: Positional example inputs.
         kwargs: Keyword example inputs.
+        agrees: Whether a graph computes what the model does on the example.
     """
-    leaves = tuple(leaf for _, leaf in input_leaves(graph, args, kwargs))
+    leaves = leaves_in((args, kwargs))
     rows = [leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()]
-    fixed = FreeSizes(leaves, {})
     if not any(rows):
-        return fixed
+        return export(args, kwargs, None), FreeSizes(tuple(leaves), {})
     # One row beside several is for all of them, as a mask. An example that begins with it has a
     # batch of one.
     several = map_leaves(_not_one, (args, kwargs)) if rows[0] == 1 else (args, kwargs)
     named = signature.bind(*several[0], **several[1]).arguments
     symbolic = _exported(export, several, map_leaves(_first_free, dict(named)))
-    used = None if symbolic is None else used_sizes(graph, symbolic)
-    if symbolic is None or used is None:
-        return fixed
+    if symbolic is None:
+        graph = export(args, kwargs, None)
+        return graph, _fixed(graph, args, kwargs)
     known = replace(sizes_of(symbolic), asserts=asserts_in(symbolic))
-    if len(known.values) != len(leaves):
+    leaves = [leaf for _, leaf in input_leaves(symbolic, args, kwargs)]
+    if len(known.values) == len(leaves):
+        concrete = clone(symbolic)
+        try:
+            used = make_concrete(concrete, dict(_known_sizes(known.values, leaves)))
+            if several[0] is args or agrees(concrete):
+                return concrete, replace(_without(known, set(used)), asserts=None)
+        except NotConcreteError:
+            pass
+    graph = export(args, kwargs, None)
+    return graph, _compared(graph, symbolic, known, _fixed(graph, args, kwargs))
+
+
+def _fixed(graph: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FreeSizes:
+    return FreeSizes(tuple(leaf for _, leaf in input_leaves(graph, args, kwargs)), {})
+
+
+def _compared(
+    graph: GraphModule, symbolic: GraphModule, known: FreeSizes, fixed: FreeSizes
+) -> FreeSizes:
+    """Return the sizes of ``symbolic`` that ``graph`` holds for as well."""
+    used = used_sizes(graph, symbolic)
+    if used is None or len(known.values) != len(fixed.values):
         return fixed
-    export = partial(_example_first, graph, export, leaves)
-    known = _without(known, {name for text, _ in used for name in _names(text)})
-    return with_one(symbolic, known, export, args, kwargs)
+    return _without(known, {name for text, _ in used for name in _names(text)})
 
 
 def sizes_of(symbolic: GraphModule) -> FreeSizes:
@@ -157,73 +176,13 @@ def _names(condition: str) -> frozenset[str]:
         return frozenset(re.findall(r"[A-Za-z_]\w*", condition))
 
 
-def with_one(
-    graph: GraphModule,
-    known: FreeSizes,
-    export: Export,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> FreeSizes:
-    """Return ``known`` with 1 among the free sizes for which an export gives the same graph.
-
-    torch takes 0 and 1 out of the range of every free size, and looks at no condition on them.
-    Whether 0 may be let in, ``let_zero_in`` says.
-
-    Args:
-        graph: Exported with free sizes.
-        known: What it says of them.
-        export: Exports the model for inputs and dynamic shapes.
-        args: Positional example inputs.
-        kwargs: Keyword example inputs.
-    """
-    special = {name for name, (low, _) in known.ranges.items() if low == _SPECIAL}
-    fit = {name for name in special if _holds_for_one(graph, {name}, export, args, kwargs)}
-    if len(fit) > 1 and not _holds_for_one(graph, fit, export, args, kwargs):
-        fit.clear()
-    return replace(
-        known,
-        ranges={
-            name: (1 if name in fit else low, high) for name, (low, high) in known.ranges.items()
-        },
-    )
-
-
-def _holds_for_one(
-    graph: GraphModule,
-    names: set[str],
-    export: Export,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-) -> bool:
-    """Whether the model does the same where the free sizes of these names are 1."""
-    placeholders = graph.graph.find_nodes(op="placeholder")
-    knowns = iter([node.meta.get("val") for node in placeholders])
-    inputs = map_leaves(lambda leaf: _one(leaf, next(knowns), names), (args, kwargs))
-    single = _exported(export, inputs)
-    if single is None:
-        return False
-    used = used_sizes(single, graph)
-    if used is None:
-        return False
-    values = [node.meta.get("val") for node in placeholders]
-    sizes = dict(_known_sizes(values, [leaf for _, leaf in input_leaves(graph, *inputs)]))
-    return all(_is_value(text, value, sizes) for text, value in used)
-
-
-def _known_sizes(knowns: list[Any], leaves: list[Any]) -> Iterator[tuple[str, int]]:
+def _known_sizes(knowns: Sequence[Any], leaves: Sequence[Any]) -> Iterator[tuple[str, int]]:
     """Yield the name of each free size, and what it is in inputs."""
     for known, leaf in zip(knowns, leaves, strict=True):
         if isinstance(known, Tensor):
             yield from zip(map(str, known.shape), leaf.shape, strict=True)
         else:
             yield str(known), leaf
-
-
-def _is_value(text: str, value: object, sizes: dict[str, int]) -> bool:
-    try:
-        return bool(size_value(text, sizes) == value)
-    except UnknownExpression:
-        return False
 
 
 def used_sizes(graph: GraphModule, symbolic: GraphModule) -> Used | None:
@@ -265,7 +224,7 @@ def _same(left: GraphModule, right: GraphModule, used: Used) -> bool:
 def _kept(module: GraphModule) -> Iterator[Node]:
     """Yield the nodes that compute something else than sizes."""
     for node in module.graph.nodes:
-        is_size = node.op == "call_function" and isinstance(node.meta.get("val"), _SYMBOLIC)
+        is_size = node.op == "call_function" and isinstance(node.meta.get("val"), Symbolic)
         is_nothing = str(node.target) in _ASSERTS or _is_plain_size(node) or _is_whole(node)
         if not is_size and not is_nothing:
             yield node
@@ -309,7 +268,7 @@ def _same_target(left: GraphModule, right: GraphModule, one: Node, other: Node) 
 def _same_argument(one: object, other: object, places: dict[Node, int], used: Used) -> bool:
     if isinstance(other, Node) and other not in places:  # a size: computed, or literal in the other
         value = other.meta.get("val")
-        if isinstance(value, _SYMBOLIC):
+        if isinstance(value, Symbolic):
             literal = one.meta.get("val") if isinstance(one, Node) else one
             used.append((str(value.node.expr), literal))
             return True
@@ -328,35 +287,10 @@ def _exported(
         return None
 
 
-def _example_first(
-    graph: GraphModule,
-    export: Export,
-    leaves: tuple[object, ...],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    shapes: Any = None,
-) -> GraphModule:
-    """Export, but for the example itself, whose ``graph`` there is."""
-    inputs = [leaf for _, leaf in input_leaves(graph, args, kwargs)]
-    same = all(one is other for one, other in zip(inputs, leaves, strict=True))
-    return graph if same and shapes is None else export(args, kwargs, shapes)
-
-
 def _not_one(leaf: object) -> object:
     """Two rows where there is one, which torch holds to be special."""
     if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == 1:
         return torch.cat((leaf, leaf))
-    return leaf
-
-
-def _one(leaf: object, known: object, names: set[str]) -> object:
-    """The first of each dimension whose size is one of these names; 1 for such a number."""
-    if isinstance(known, torch.SymInt) and str(known) in names:
-        return 1
-    if isinstance(leaf, Tensor) and isinstance(known, Tensor):
-        for place, size in enumerate(known.shape):
-            if str(size) in names and leaf.shape[place] != 1:
-                leaf = leaf.narrow(place, 0, 1)
     return leaf
 
 

@@ -1,0 +1,129 @@
+"""The graph for one example, out of one that was exported with free sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from quantfx.passes.graphs import all_graphs
+from quantfx.passes.inputs import map_leaves
+from quantfx.patterns.schema import resolve_op
+
+Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
+"""What stands for a size that is free, or what is computed of some."""
+
+_SLICE = resolve_op("aten.slice.Tensor")
+_CHECKS = ("aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default")
+_END = 2**63 - 1
+
+
+class NotConcreteError(Exception):
+    """A graph has sizes that the inputs do not give."""
+
+
+def make_concrete(module: GraphModule, sizes: Mapping[str, int]) -> frozenset[str]:
+    """Put numbers in the place of free sizes, in place; return the names of those in arguments.
+
+    torch.export takes the path of the example with free sizes as well, and notes on what conditions
+    others take it. So this is what an export for the example alone gives, at no cost.
+
+    Args:
+        module: Exported with free sizes.
+        sizes: What each of them is in the example.
+
+    Raises:
+        NotConcreteError: a size depends on data, or a graph inside is given sizes; the module is
+            spoilt.
+    """
+    used: set[str] = set()
+    for path, graph_module in all_graphs(module):
+        numbers = {
+            node: _number(node.meta["val"], sizes)
+            for node in graph_module.graph.nodes
+            if isinstance(node.meta.get("val"), Symbolic)
+        }
+        if path and any(node.op == "placeholder" for node in numbers):
+            raise NotConcreteError("a graph inside of another is given sizes")
+        used |= _names_read(graph_module, numbers)
+        _replace(graph_module, numbers, sizes)
+        graph_module.recompile()
+    return frozenset(used)
+
+
+def _names_read(module: GraphModule, numbers: Mapping[Node, Any]) -> set[str]:
+    """Return the free sizes that arguments of operators are computed of, checks left out."""
+    found: set[str] = set()
+    for size in numbers:
+        if any(not _is_check(user) and user not in numbers for user in size.users):
+            found |= {str(symbol) for symbol in size.meta["val"].node.expr.free_symbols}
+    return found
+
+
+def _replace(module: GraphModule, numbers: Mapping[Node, Any], sizes: Mapping[str, int]) -> None:
+    for node in list(module.graph.nodes):
+        if node not in numbers and not _is_check(node):
+            node.args, node.kwargs = map_arg(
+                (node.args, node.kwargs), lambda each: numbers.get(each, each)
+            )
+        if "val" in node.meta:
+            node.meta["val"] = map_leaves(lambda leaf: _concrete(leaf, sizes), node.meta["val"])
+        _plain_slice(node)
+    for node in reversed(list(module.graph.nodes)):
+        if _is_check(node) or (node in numbers and node.op == "call_function"):
+            module.graph.erase_node(node)
+
+
+def _is_check(node: Node) -> bool:
+    return str(node.target) in _CHECKS
+
+
+def _number(value: Any, sizes: Mapping[str, int]) -> int | float | bool:
+    """Return what a size, or an expression of sizes, is in the example."""
+    symbols = {symbol: sizes.get(str(symbol)) for symbol in value.node.expr.free_symbols}
+    if None in symbols.values():
+        raise NotConcreteError(f"{value} is no size of an input")
+    found = value.node.expr.subs(symbols)
+    kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(value)]
+    number: int | float | bool = kind(found)
+    return number
+
+
+def _concrete(leaf: Any, sizes: Mapping[str, int]) -> Any:
+    if isinstance(leaf, Symbolic):
+        return _number(leaf, sizes)
+    if not isinstance(leaf, Tensor):
+        return leaf
+    form = (leaf.shape, leaf.stride(), (leaf.storage_offset(),))
+    if not any(isinstance(each, torch.SymInt) for part in form for each in part):
+        return leaf
+    shape, strides, (offset,) = (
+        [int(_number(each, sizes)) if isinstance(each, torch.SymInt) else each for each in part]
+        for part in form
+    )
+    mode: Any = getattr(leaf, "fake_mode", None)
+    if mode is None:
+        raise NotConcreteError("a tensor of free sizes that is no fake")
+    with mode:
+        if not offset:
+            return torch.empty_strided(shape, strides, dtype=leaf.dtype, device=leaf.device)
+        reach = 1 + sum((size - 1) * step for size, step in zip(shape, strides, strict=True))
+        memory = torch.empty(offset + reach, dtype=leaf.dtype, device=leaf.device)
+        return memory.as_strided(shape, strides, offset)
+
+
+def _plain_slice(node: Node) -> None:
+    """Write a slice as an export for the example does: one of all is none, a start is a number."""
+    if node.target is not _SLICE or node.kwargs or len(node.args) < 3:
+        return
+    x, dimension, start, *rest = node.args
+    if start is None:
+        node.args = (x, dimension, 0, *rest)
+    whole = start in (0, None) and rest[:1] in ([None], [_END]) and rest[1:] in ([], [1])
+    if whole and isinstance(x, Node):
+        node.replace_all_uses_with(x)
+        node.graph.erase_node(node)

@@ -1,0 +1,129 @@
+"""Whether a graph computes what its model does where a free size is 1 or 0."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule
+
+from quantfx.passes.eager_results import is_real, results_of, same_results
+from quantfx.passes.input_contract import InputContract, InputForm, contract_of, set_contract
+from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
+from quantfx.passes.model_state import restored
+from quantfx.passes.size_expression import UnknownExpression, size_value
+from quantfx.passes.state import preserved_state
+
+_SEED = 0
+
+
+def let_few_in(model: nn.Module, graph: GraphModule, inputs: Inputs) -> None:
+    """Put 1 and 0 into the range of each free size for which the graph does what the model does.
+
+    torch's symbols stand for neither, so that a model that asks for them was not seen to. Another
+    export would cost as much as the first: model and graph are called, which is cheap for so few
+    rows. Values compare; where nothing comes out for 0, shapes do.
+
+    Args:
+        model: What was captured.
+        graph: Its contract, if any, is replaced.
+        inputs: The example.
+    """
+    contract = contract_of(graph)
+    if contract is None or not contract.checked or not is_all_real(model, inputs):
+        return
+    for least in (1, 0):
+        names = {name for name, (low, _) in contract.ranges.items() if low == least + 1}
+        fit: set[str] = set()
+        try:
+            for name in sorted(names):
+                if _holds(model, graph, _reaching(contract, {name}, least), inputs, {name: least}):
+                    fit.add(name)
+            together = dict.fromkeys(fit, least)
+            if len(fit) > 1 and not _holds(
+                model, graph, _reaching(contract, fit, least), inputs, together
+            ):
+                fit.clear()
+        finally:
+            contract = _reaching(contract, fit, least)
+            set_contract(graph, contract)
+
+
+def is_all_real(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether a model and its inputs hold values to compute with."""
+    tensors = [each for each in leaves_in(inputs) if isinstance(each, Tensor)]
+    return all(map(is_real, [*tensors, *model.parameters(), *model.buffers()]))
+
+
+def agrees(model: nn.Module, graph: GraphModule, inputs: Inputs) -> bool:
+    """Whether a graph computes what a model does in evaluation, for inputs of these sizes."""
+    with (
+        restored(model),
+        preserved_state(graph),
+        _evaluating(model, graph),
+        torch.no_grad(),
+        torch.random.fork_rng(devices=[]),
+    ):
+        torch.manual_seed(_SEED)
+        try:
+            inputs = map_leaves(_other_values, inputs)
+            return same_results(results_of(model, inputs), results_of(graph, inputs))
+        except Exception:  # the model's or the graph's own: it has no result for such sizes
+            return False
+
+
+def _holds(
+    model: nn.Module,
+    graph: GraphModule,
+    contract: InputContract,
+    inputs: Inputs,
+    sizes: Mapping[str, int],
+) -> bool:
+    set_contract(graph, contract)
+    forms = iter(contract.forms)
+    return agrees(model, graph, map_leaves(lambda leaf: _cut(leaf, next(forms), sizes), inputs))
+
+
+def _reaching(contract: InputContract, names: set[str], least: int) -> InputContract:
+    ranges = {
+        name: (least if name in names else low, high)
+        for name, (low, high) in contract.ranges.items()
+    }
+    return replace(contract, ranges=ranges)
+
+
+def _cut(leaf: Any, form: InputForm, sizes: Mapping[str, int]) -> Any:
+    """Return ``leaf`` of those sizes."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    for place, size in enumerate(form.shape):
+        if isinstance(size, str):
+            try:
+                leaf = leaf.narrow(place, 0, int(size_value(size, sizes)))
+            except UnknownExpression:  # another's
+                continue
+    return leaf
+
+
+def _other_values(leaf: Any) -> Any:
+    """Return values of their own: those of an example may be 0."""
+    if not isinstance(leaf, Tensor):
+        return leaf
+    return torch.rand_like(leaf) if leaf.is_floating_point() else leaf.clone()
+
+
+@contextmanager
+def _evaluating(*modules: nn.Module) -> Generator[None]:
+    """Let modules be in eval mode; afterwards each is as it was."""
+    training = [each for module in modules for each in module.modules() if each.training]
+    for module in modules:
+        module.eval()
+    try:
+        yield
+    finally:
+        for each in training:
+            each.training = True
