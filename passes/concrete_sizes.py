@@ -30,7 +30,8 @@ def make_concrete(module: GraphModule, sizes: Mapping[str, int]) -> frozenset[st
     """Put numbers in the place of free sizes, in place; return the names of those in arguments.
 
     torch.export takes the path of the example with free sizes as well, and notes on what conditions
-    others take it. So this is what an export for the example alone gives, at no cost.
+    others take it. So this is what an export for the example alone gives, at no cost. Code is not
+    generated.
 
     Args:
         module: Exported with free sizes.
@@ -41,17 +42,17 @@ def make_concrete(module: GraphModule, sizes: Mapping[str, int]) -> frozenset[st
             spoilt.
     """
     used: set[str] = set()
+    known = _Numbers(sizes)
     for path, graph_module in all_graphs(module):
         numbers = {
-            node: _number(node.meta["val"], sizes)
+            node: known.of(node.meta["val"])
             for node in graph_module.graph.nodes
             if isinstance(node.meta.get("val"), Symbolic)
         }
         if path and any(node.op == "placeholder" for node in numbers):
             raise NotConcreteError("a graph inside of another is given sizes")
         used |= _names_read(graph_module, numbers)
-        _replace(graph_module, numbers, sizes)
-        graph_module.recompile()
+        _replace(graph_module, numbers, known)
     return frozenset(used)
 
 
@@ -64,14 +65,14 @@ def _names_read(module: GraphModule, numbers: Mapping[Node, Any]) -> set[str]:
     return found
 
 
-def _replace(module: GraphModule, numbers: Mapping[Node, Any], sizes: Mapping[str, int]) -> None:
+def _replace(module: GraphModule, numbers: Mapping[Node, Any], known: _Numbers) -> None:
     for node in list(module.graph.nodes):
         if node not in numbers and not _is_check(node):
             node.args, node.kwargs = map_arg(
                 (node.args, node.kwargs), lambda each: numbers.get(each, each)
             )
         if "val" in node.meta:
-            node.meta["val"] = map_leaves(lambda leaf: _concrete(leaf, sizes), node.meta["val"])
+            node.meta["val"] = map_leaves(lambda leaf: _concrete(leaf, known), node.meta["val"])
         _plain_slice(node)
     for node in reversed(list(module.graph.nodes)):
         if _is_check(node) or (node in numbers and node.op == "call_function"):
@@ -82,27 +83,39 @@ def _is_check(node: Node) -> bool:
     return str(node.target) in _CHECKS
 
 
-def _number(value: Any, sizes: Mapping[str, int]) -> int | float | bool:
-    """Return what a size, or an expression of sizes, is in the example."""
-    symbols = {symbol: sizes.get(str(symbol)) for symbol in value.node.expr.free_symbols}
-    if None in symbols.values():
-        raise NotConcreteError(f"{value} is no size of an input")
-    found = value.node.expr.subs(symbols)
-    kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(value)]
-    number: int | float | bool = kind(found)
-    return number
+class _Numbers:
+    """What expressions of sizes are in the example; each is computed once, as many are alike.
+
+    Args:
+        sizes: By name.
+    """
+
+    def __init__(self, sizes: Mapping[str, int]) -> None:
+        self._sizes = sizes
+        self._known: dict[Any, int | float | bool] = {}
+
+    def of(self, value: Any) -> int | float | bool:
+        """Return what a size, or what is computed of some, is."""
+        expression = value.node.expr
+        if expression not in self._known:
+            symbols = {each: self._sizes.get(str(each)) for each in expression.free_symbols}
+            if None in symbols.values():
+                raise NotConcreteError(f"{value} is no size of an input")
+            kind = {torch.SymInt: int, torch.SymFloat: float, torch.SymBool: bool}[type(value)]
+            self._known[expression] = kind(expression.subs(symbols))
+        return self._known[expression]
 
 
-def _concrete(leaf: Any, sizes: Mapping[str, int]) -> Any:
+def _concrete(leaf: Any, known: _Numbers) -> Any:
     if isinstance(leaf, Symbolic):
-        return _number(leaf, sizes)
+        return known.of(leaf)
     if not isinstance(leaf, Tensor):
         return leaf
     form = (leaf.shape, leaf.stride(), (leaf.storage_offset(),))
     if not any(isinstance(each, torch.SymInt) for part in form for each in part):
         return leaf
     shape, strides, (offset,) = (
-        [int(_number(each, sizes)) if isinstance(each, torch.SymInt) else each for each in part]
+        [int(known.of(each)) if isinstance(each, torch.SymInt) else each for each in part]
         for part in form
     )
     mode: Any = getattr(leaf, "fake_mode", None)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.clone import clone
+from quantfx.passes.clone import clone, recompile
 from quantfx.passes.concrete_sizes import NotConcreteError, Symbolic, make_concrete
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.inputs import equal_but_leaves, input_leaves, leaves_in, map_leaves
@@ -89,6 +89,8 @@ def exported_freely(
         concrete = clone(symbolic)
         try:
             used = make_concrete(concrete, dict(_known_sizes(known.values, leaves)))
+            if several[0] is not args:
+                recompile(concrete)
             if several[0] is args or agrees(concrete):
                 return concrete, replace(_without(known, set(used)), asserts=None)
         except NotConcreteError:
