@@ -169,7 +169,8 @@ def _kernel(candidate: Candidate) -> str:
 
 def _spatial_rank(candidate: Candidate) -> int:
     """Return which of torch's kernels for batch norms it is: rows of vectors are those of 1d."""
-    return max(1, argument_node(candidate.anchor, "input").meta["val"].dim() - 2)
+    rank: int = argument_node(candidate.anchor, "input").meta["val"].dim()
+    return max(1, rank - 2)
 
 
 def _no_such_rank(candidate: Candidate) -> str | None:

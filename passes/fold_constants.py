@@ -6,14 +6,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult, Remark
+from quantfx.passes.boundary import operands
 from quantfx.passes.constant_chain import constant_nodes, constant_value
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.non_data import data_nodes
 from quantfx.passes.pass_record import TRAINABLE, facts_of
 
 TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
@@ -39,6 +41,7 @@ class FoldConstants(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fold in every graph."""
         trains = TRAINABLE in facts_of(module)
+        data = data_nodes(module, operands(module))
         remarks: list[Remark] = []
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
@@ -50,7 +53,7 @@ class FoldConstants(Pass):
             for head in heads:
                 source = _largest(graph_module, found[head])
                 remarks.append(Remark("applied", path, head.name, f"made of {source.target}"))
-                _fold(editor, head, source)
+                _fold(editor, head, source, is_data=head in data)
             if editor.edits:
                 editor.drop_unused_attributes()
         folded = sum(remark.kind == "applied" for remark in remarks)
@@ -86,8 +89,10 @@ def _largest(module: GraphModule, stored: frozenset[Node]) -> Node:
     return max(sorted(stored), key=lambda node: _bytes(module, node))
 
 
-def _fold(editor: Editor, head: Node, source: Node) -> None:
+def _fold(editor: Editor, head: Node, source: Node, *, is_data: bool) -> None:
     value = constant_value(editor.module, head)
+    if is_data:  # which is what parameters are, and buffers are not
+        value = nn.Parameter(value, requires_grad=False)
     constant = editor.constant(f"{source.target}_folded", value, like=source, before=head)
     constant.meta["val"] = head.meta.get("val")
     head.replace_all_uses_with(constant)

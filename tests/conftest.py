@@ -13,6 +13,9 @@ from syrupy.assertion import SnapshotAssertion
 # that import torch, and one more that tries whether this CPU runs its own instruction set.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
+# Read when torch is first imported. Two processes have two threads each; those that wait for work
+# would keep the cores from those that have some, which doubles the time of tests of kernels.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 from quantfx.tools.digits import DigitsRun, train_digits
 from tests.snapshot import DotSnapshotExtension

@@ -163,18 +163,19 @@ def test_errors_of_the_model_reach_the_caller() -> None:
 
 @pytest.mark.parametrize("mode", ["static", "dynamic", "fp16", "weight-only"])
 def test_a_linear_of_a_constant_is_computed_once(mode: str) -> None:
-    """Learned queries: freezing folds the call, which is no shortage."""
+    """Learned queries, too large for fold-constants: freezing folds the call, which is no shortage."""
     torch.manual_seed(0)
-    x = torch.randn(2, 5, 8)
+    x = torch.randn(2, 5, 64)
 
     class Queries(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.query, self.key = nn.Linear(8, 8), nn.Linear(8, 8)
-            self.learned = nn.Parameter(torch.randn(1, 4, 8))
+            self.query, self.key = nn.Linear(64, 64), nn.Linear(64, 64)
+            self.learned = nn.Parameter(torch.randn(1, 1, 64))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return (self.query(self.learned) @ self.key(x).transpose(1, 2)).softmax(-1)
+            queries = self.query(self.learned.expand(1, 5000, 64))
+            return (queries @ self.key(x).transpose(1, 2)).softmax(-1)
 
     result = unchecked.quantize(
         Queries().eval(), (x,), calibration=[x], config=mode, progress=False

@@ -127,7 +127,7 @@ def test_what_grows_draws_or_is_written_to_stays_computed() -> None:
     assert "aten.expand.default" in left
     assert "aten.rand_like.default" in left
     assert sum("mul" in name for name in left) == 1  # by 2 is folded, by 3 is not
-    assert max(each.numel() for each in done.buffers()) == 1024
+    assert max(each.numel() for each in done.state_dict().values()) == 1024
 
 
 def test_what_a_transposed_weight_takes_is_the_memory_of_the_weight() -> None:
@@ -135,6 +135,28 @@ def test_what_a_transposed_weight_takes_is_the_memory_of_the_weight() -> None:
     done = FOLD.run(capture(model, (torch.randn(3, 8),)))
     pointers = [each.untyped_storage().data_ptr() for each in done.state_dict().values()]
     assert pointers.count(model.encoder.weight.untyped_storage().data_ptr()) == 2
+
+
+class Offsets(nn.Module):
+    """Added: what is trained, and what is not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.trained = nn.Parameter(torch.ones(8))
+        self.mask = nn.Buffer(torch.ones(8))
+
+    def forward(self, x: Tensor) -> Tensor:
+        counted = (self.trained > 0).float() * 2
+        return x + (self.trained + 5) + (self.mask * 2) + counted
+
+
+def test_what_carried_data_still_does_and_nothing_else() -> None:
+    done = FOLD.run(capture(Offsets().eval(), (torch.randn(3, 8),)))
+    assert [type(each) is nn.Parameter for each in done.state_dict(keep_vars=True).values()] == [
+        *(True, False, False)
+    ]
+    assert not any(each.requires_grad for each in done.parameters())
+    assert calls(done) == 3
 
 
 def test_the_pass_says_what_was_made_of_what() -> None:
