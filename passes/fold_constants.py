@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.aliasing import overwritten
@@ -14,6 +14,7 @@ from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.constant_chain import constant_nodes, constant_value
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.non_data import mark_data
 from quantfx.passes.pass_record import TRAINABLE, facts_of
 
 TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
@@ -50,7 +51,9 @@ class FoldConstants(Pass):
             for head in heads:
                 source = _largest(graph_module, found[head])
                 remarks.append(Remark("applied", path, head.name, f"made of {source.target}"))
-                _fold(editor, head, source)
+                constant = _fold(editor, head, source)
+                if any(_is_trained(graph_module, each) for each in found[head]):
+                    mark_data(constant)
             if editor.edits:
                 editor.drop_unused_attributes()
         folded = sum(remark.kind == "applied" for remark in remarks)
@@ -86,9 +89,14 @@ def _largest(module: GraphModule, stored: frozenset[Node]) -> Node:
     return max(sorted(stored), key=lambda node: _bytes(module, node))
 
 
-def _fold(editor: Editor, head: Node, source: Node) -> None:
+def _is_trained(module: GraphModule, node: Node) -> bool:
+    return isinstance(attribute(module, str(node.target)), nn.Parameter)
+
+
+def _fold(editor: Editor, head: Node, source: Node) -> Node:
     value = constant_value(editor.module, head)
     constant = editor.constant(f"{source.target}_folded", value, like=source, before=head)
     constant.meta["val"] = head.meta.get("val")
     head.replace_all_uses_with(constant)
     editor.erase_unused(head)
+    return constant

@@ -18,11 +18,17 @@ from quantfx.passes.boundary import Place
 from quantfx.passes.graphs import all_graphs, attribute
 
 _NON_DATA = "quantfx_non_data"
+_DATA = "quantfx_data"
 
 
 def mark_non_data(node: Node) -> None:
     """Note that the placeholder ``node`` is a stored tensor, not something the model is asked."""
     node.meta[_NON_DATA] = True
+
+
+def mark_data(node: Node) -> None:
+    """Note that the constant that ``node`` reads was computed from trained parameters."""
+    node.meta[_DATA] = True
 
 
 def data_nodes(module: GraphModule, outer: Mapping[Node, Place]) -> set[Node]:
@@ -55,7 +61,8 @@ def _carries(
         # A loop's carried values have no operand on record: they count as data.
         return path != "" or _holds_samples(node)
     if node.op == "get_attr":
-        return isinstance(attribute(module, str(node.target)), nn.Parameter)
+        stored = attribute(module, str(node.target))
+        return isinstance(stored, nn.Parameter) or bool(node.meta.get(_DATA, False))
     if not _holds_samples(node):
         return False
     return any(producer in found for producer in node.all_input_nodes)
