@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from quantfx.backends.conv_shape import ConvShape, narrow_padding, narrow_steps
 from quantfx.backends.half_weight import half_weight_reason
+from quantfx.backends.in_rows_of import in_rows_of
 from quantfx.backends.limit_range import limit_range
 from quantfx.backends.onednn_ops import (
     LINEAR_FP16,
@@ -266,6 +268,9 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
         like=node,
         before=before,
     )
+    if _holds_nothing(x):
+        width = int(narrow.meta["val"].shape[0])
+        call = in_rows_of(x, call, width, editor, before)
     return Emission(call, before, candidate.kernel, takes_empty=_is_matrix(x))
 
 
@@ -281,6 +286,11 @@ def _rows(candidate: Candidate, editor: Editor) -> Node:
 def _is_matrix(x: Node) -> bool:
     """Whether the kernels of linears take no rows: of three dimensions they return two (2.13)."""
     return bool(x.meta["val"].dim() <= 2)
+
+
+def _holds_nothing(x: Node) -> bool:
+    """Whether there are no rows in any call: the one case of that which the contract lets in."""
+    return any(statically_known_true(size == 0) for size in x.meta["val"].shape)
 
 
 def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:

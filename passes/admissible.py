@@ -79,7 +79,7 @@ class Admissible(Admission):
         rule = self.decisions.float_output(match)
         if rule is not None:
             return f"{match.output.name} is kept float: rule {rule}"
-        return self._overwritten(match.output, inside)
+        return _empty(match.output) or self._overwritten(match.output, inside)
 
     def _refuses_edge(self, edge: Edge, template: Template, inside: set[Node]) -> str | None:
         rule = self.decisions.float_rule(edge, template)

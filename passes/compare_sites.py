@@ -123,9 +123,10 @@ class _Recorder(fx.Interpreter):
         """Run one node; compare it if it is a kernel call that stands for a site."""
         result = super().run_node(n)
         call = lowered_of(n)
-        if call is not None and call.covers:
-            self._compare(call, result, self._values)
-            self._values[call.output] = result
+        if call is not None:
+            if call.covers:
+                self._compare(call, result, self._values)
+            self._values[call.output] = result  # of a kernel that packs, too: later sites read it
         self._values[n.name] = result
         return result
 

@@ -33,7 +33,8 @@ class Lower(Pass):
 
     The backend's templates with q and dq on their edges, in the backend's order, are matched and
     handed to the first kernel family that takes them; a template that the family refuses gives way
-    to the next. What is planned and not lowered stays as it is, with a remark that says why.
+    to the next. What is planned and not lowered stays as it is, with a remark that says why; what
+    is not planned is not looked at, so a graph without annotations goes through ``ReadPlan`` first.
 
     Attributes:
         float_dtype: In what kernels return float results, ``"bfloat16"`` under autocast; by
@@ -101,9 +102,13 @@ class _Lowering(Admission):
     fails_empty: list[Site] = field(default_factory=list[Site])
 
     def tries(self, template: Template, anchor: Node) -> bool:
-        """Whether ``template`` is of the mode that the site was planned in."""
+        """Whether the site was planned, and in the mode of ``template``.
+
+        What merely stands between quantized tensors was left float for a reason: a rule of the
+        config, or a check of its template.
+        """
         annotation = annotation_of(anchor)
-        return annotation is None or annotation.mode == template.mode
+        return annotation is not None and annotation.mode == template.mode
 
     def refuses(self, match: Match) -> str | None:
         """Return why no family can lower ``match``."""

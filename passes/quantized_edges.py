@@ -6,6 +6,7 @@ on every quantized edge, and a quantize behind the result. So what annotates is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from quantfx.passes.kernel_family import QUANTIZE, dequantize_name
@@ -19,16 +20,17 @@ from quantfx.passes.qdq import (
 from quantfx.passes.recipe import Recipe
 from quantfx.passes.spec import CastSpec, QuantSpec
 from quantfx.patterns.quant import quant_of
-from quantfx.patterns.template import Binding, Op, PatternNode, Ref, Role, Template
+from quantfx.patterns.template import Binding, Check, Op, PatternNode, Ref, Role, Template
 
 _DEQUANTIZE = Op("dequantize", (DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL))
 _DYNAMIC = Op("dequantize_dynamic", (DEQUANTIZE_DYNAMIC,))
 _CAST = Op("cast", (CAST,))
 _QUANTIZE = Op("quantize", (QUANTIZE_PER_TENSOR,))
 
-# Of a template's checks, those that hold of a q/dq graph too. The others speak of float tensors
-# that are integers by now, or of an order of execution that a kernel family sees to itself.
-_KEPT_CHECKS = ("constant", "same_shape", "scalar_operand")
+# Of a template's checks, those that a q/dq graph need not meet: they speak of an order of execution
+# that a kernel family sees to itself, or of readers that a plan needed. ``float32`` stays for what
+# is float there, too.
+_OF_PLANS = ("distinct", "dies_here", "feeds")
 
 
 def quantized_edges(template: Template, recipe: Recipe) -> Template:
@@ -62,8 +64,14 @@ def quantized_edges(template: Template, recipe: Recipe) -> Template:
     quantize = PatternNode(
         QUANTIZE, (_QUANTIZE,), (("input", Ref(output)),), optional=template.reach == "kernel"
     )
-    checks = tuple(check for check in template.checks if check.name in _KEPT_CHECKS)
+    checks = tuple(check for check in template.checks if _holds(check, quant))
     return replace(template, nodes=(*nodes, *edges.values(), quantize), checks=checks)
+
+
+def _holds(check: Check, quantized: Mapping[str, str]) -> bool:
+    """Whether a q/dq graph has to meet ``check``, too."""
+    of_integers = check.name == "float32" and quantized.keys() & check.arguments
+    return check.name not in _OF_PLANS and not of_integers
 
 
 def _op(template: Template, role: str, recipe: Recipe) -> Op:

@@ -124,12 +124,12 @@ def scalar_operand(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     return None if is_number else f"{nodes[0].name}.other is {other}, not a number"
 
 
-def dimensions_4_or_5(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensor is an image or a volume: it has four or five dimensions."""
+def dimensions_2_to_5(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+    """The tensor is rows of vectors, lines, images or volumes: it has two to five dimensions."""
     shape = shape_of(nodes[0])
     if shape is None:
         return f"the shape of {nodes[0].name} is not known"
-    return None if len(shape) in (4, 5) else f"{nodes[0].name} has {len(shape)} dimensions"
+    return None if 2 <= len(shape) <= 5 else f"{nodes[0].name} has {len(shape)} dimensions"
 
 
 def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
@@ -191,7 +191,7 @@ PREDICATES = {
     "has_positions": Predicate(has_positions, 1),
     "batched": Predicate(batched, 2),
     "scalar_operand": Predicate(scalar_operand, 1),
-    "dimensions_4_or_5": Predicate(dimensions_4_or_5, 1),
+    "dimensions_2_to_5": Predicate(dimensions_2_to_5, 1),
     "float32": Predicate(float32, 1),
     "trainable": Predicate(trainable, 1),
     "foldable": Predicate(foldable, 1),

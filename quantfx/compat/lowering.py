@@ -18,6 +18,7 @@ from quantfx.passes.canonicalize import CANONICALIZE
 from quantfx.passes.pass_record import facts_of, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qdq import QUANTIZE_PER_TENSOR
+from quantfx.passes.read_plan import ReadPlan
 from quantfx.patterns.errors import QuantfxWarning
 from quantfx.patterns.schema import argument_value
 
@@ -48,7 +49,8 @@ def lower_pt2e_quantized_to_x86(model: GraphModule, example_inputs: tuple[Any, .
     canonical = CANONICALIZE.run(exported)
     set_facts(canonical, facts_of(canonical) | {"qdq"})
     backend = x86()
-    pipeline = backend.lower_pipeline + Pipeline((FuseSums(eager=True),))
+    # Export keeps no annotations: what is planned is what the q/dq graph says.
+    pipeline = Pipeline((ReadPlan(),)) + backend.lower_pipeline + Pipeline((FuseSums(eager=True),))
     return pipeline.run(canonical, backend.context)
 
 

@@ -92,3 +92,13 @@ def test_the_backend_of_a_config_is_another_value() -> None:
     assert backend.recipe.config == Config("static")
     assert backend.recipe.patterns.modes == ("static", "dynamic", "fp16", "weight-only")
     assert backends.get("xpu").recipe.patterns.modes == ("static",)
+
+
+@pytest.mark.parametrize("mode", ["fp16", "weight-only"])
+@pytest.mark.parametrize("shape", [(0, 3), (0, 5, 3), (2, 0, 3), (0, 2, 3, 3)])
+def test_no_rows_keep_their_dimensions(shape: tuple[int, ...], mode: str) -> None:
+    """torch 2.13: oneDNN's fp16 linears return two dimensions of what holds nothing."""
+    model = seeded(lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
+    x = torch.randn(shape)
+    result = unchecked.quantize(model, (x,), calibration=[x], config=mode, progress=False)
+    assert result.module(x).shape == result.quantized(x).shape == (*shape[:-1], 2)

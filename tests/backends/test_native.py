@@ -22,6 +22,7 @@ from quantfx.backends.quantized_tensors import WARNING
 from quantfx.backends.targets import host
 from quantfx.passes.config import Config
 from quantfx.passes.graphs import attribute
+from quantfx.passes.lowered import lowered_nodes
 from quantfx.passes.packed import Packed
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.native_examples import NATIVE_EXAMPLES
@@ -313,7 +314,6 @@ def test_shared_weights_and_readers_in_float() -> None:
 def test_a_batch_norm_between_quantized_layers_takes_the_kernel_of_its_rank(
     shape: tuple[int, ...], free: bool
 ) -> None:
-    """No site of a plan; but between quantized tensors, so that the lowering finds it."""
     torch.manual_seed(0)
     rows = len(shape) == 2
     first, last = (nn.Linear(8, 8), nn.Linear(8, 2)) if rows else (nn.Conv1d(8, 8, 1),) * 2
@@ -328,4 +328,58 @@ def test_a_batch_norm_between_quantized_layers_takes_the_kernel_of_its_rank(
     )
     targets = [str(node.target) for node in result.module.graph.nodes]
     assert "quantized.batch_norm1d.default" in targets
+    assert "quantized.batch_norm1d" in {site.kernel for site in result.report.sites}
     torch.testing.assert_close(result.module(x), result.quantized(x), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("keep", ["elu", "hardswish", "layer_norm", "group_norm", "add"])
+def test_what_a_rule_keeps_float_is_not_lowered(keep: str) -> None:
+    """It stands between quantized tensors, as a match of its template would."""
+    inner: dict[str, nn.Module] = {
+        "elu": nn.ELU(),
+        "hardswish": nn.Hardswish(),
+        "layer_norm": nn.LayerNorm(8),
+        "group_norm": nn.GroupNorm(2, 8),
+        "add": Call(lambda x: x + x),
+    }
+    conv = nn.Conv1d(8, 8, 1)
+    model = nn.Sequential(conv, inner[keep], nn.Conv1d(8, 8, 1)).eval()
+    x = torch.randn(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    result = quantfx.quantize(
+        model, (x,), calibration=[x], backend="native", config=Config().op(keep, None)
+    )
+    [node] = [n for n in result.module.graph.nodes if f"aten.{keep}." in str(n.target)]
+    assert node.meta["val"].dtype == torch.float32
+    rows = {site.site for site in result.report.sites}
+    assert {call.site for _, call in lowered_nodes(result.module)} == rows
+    torch.testing.assert_close(result.module(x), result.quantized(x), rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 127), (1, 1, 128), (4, 6, 7), (1, 1, 300)])
+def test_volumes_of_many_positions_are_pooled_in_any_layout(sizes: tuple[int, ...]) -> None:
+    """torch 2.13 refuses plain uint8 in channels_last_3d from 128 positions on, but not quint8."""
+    model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.MaxPool3d((1, 1, 2)), nn.Conv3d(4, 2, 1)).eval()
+    x = torch.randn(2, 3, *sizes, generator=torch.Generator().manual_seed(0))
+    result = unchecked.quantize(model, (x,), calibration=[x], backend="native")
+    assert "max_pool3d" in " ".join(str(site.kernel) for site in result.report.sites)
+    for given in (x, x.contiguous(memory_format=torch.channels_last_3d)):
+        assert torch.equal(result.module(given), result.module(x))
+        assert all(each.within(1, 0) for each in result.compare_sites(given))
+
+
+def test_sites_behind_a_kernel_that_packs_are_compared() -> None:
+    cell, last = nn.RNNCell(8, 6), nn.Linear(6, 4)
+    model = nn.Sequential(nn.Linear(8, 8), cell, last).eval()
+    x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
+    result = unchecked.quantize(model, (x,), calibration=[x], backend="native", config="dynamic")
+    compared = result.compare_sites()
+    assert [each.kernel for each in compared] == ["quantized.linear_dynamic"] * 2
+    assert all(each.within(1, 1e-4) for each in compared)
+
+
+def test_a_result_without_elements_stays_float() -> None:
+    """Nothing of it would ever be calibrated."""
+    conv = nn.ConvTranspose3d(4, 8, (1, 3, 1), (2, 3, 1), 1, dilation=2, groups=4)
+    x = torch.randn(2, 4, 13, 7, 2)
+    with pytest.raises(QuantfxError, match="holds no elements"):
+        unchecked.quantize(conv.eval(), (x,), calibration=[x], backend="native")

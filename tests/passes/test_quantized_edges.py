@@ -28,7 +28,7 @@ def text(name: str) -> str:
      "w_dq = dequantize(input=$w); q? = quantize(input=unary) if constant($w)"),
     ("linear_fp16",
      "linear_fp16: linear = linear(input=$x, weight=w_dq, bias=$b?); w_dq = cast(input=$w); "
-     "q? = quantize(input=linear) if constant($w)"),
+     "q? = quantize(input=linear) if float32(x) if constant($w)"),
     ("cat", "cat: cat = cat(tensors=$xs*); q = quantize(input=cat)"),
     ("max_pool2d",
      "max_pool2d: pool = max_pool2d(self=x_dq); x_dq = dequantize(input=$x); "
@@ -36,6 +36,21 @@ def text(name: str) -> str:
 ])  # fmt: skip
 def test_the_pattern_as_text(name: str, pattern: str) -> None:
     assert text(name) == pattern.replace("constant($w)", "constant(w)")
+
+
+@pytest.mark.parametrize(("name", "kept"), [
+    ("conv2d", "constant(w) constant(b) batched(conv, w)"),
+    ("linear", "has_rows(x) constant(w) constant(b)"),
+    ("group_norm", "has_positions(x)"),
+    ("batch_norm", "dimensions_2_to_5(x)"),
+    ("softmax", "float32(softmax)"),
+    ("average", "float32(average)"),
+    ("add", ""),
+])  # fmt: skip
+def test_ranks_and_dtypes_that_kernels_need_are_checked_again(name: str, kept: str) -> None:
+    recipe = backends.get("native").recipe
+    checks = quantized_edges(recipe.patterns[name], recipe).checks
+    assert " ".join(map(str, checks)) == kept
 
 
 @pytest.mark.parametrize("name", pattern_set().names)
