@@ -102,3 +102,13 @@ def test_no_rows_keep_their_dimensions(shape: tuple[int, ...], mode: str) -> Non
     x = torch.randn(shape)
     result = unchecked.quantize(model, (x,), calibration=[x], config=mode, progress=False)
     assert result.module(x).shape == result.quantized(x).shape == (*shape[:-1], 2)
+
+
+def test_a_table_of_a_static_model_stays_float() -> None:
+    """Its template is of another mode: nothing planned it, so nothing packs it in 8 bits."""
+    model = seeded(lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 4)))
+    words = torch.tensor([[1, 3, 5]])
+    result = unchecked.quantize(model, (words,), calibration=[words], backend="native")
+    targets = {str(node.target) for node in result.module.graph.nodes}
+    assert "aten.embedding.default" in targets
+    assert "quantized.linear.default" in targets
