@@ -112,6 +112,8 @@ def capture_frame(
     sources = graph_inputs(module)
     try:
         traced = trace(module)
+    except CaptureError as error:
+        raise CaptureError(f"the graph of {frame.where} cannot be traced: {error}") from error
     except Exception as error:  # any kind means that this graph cannot be traced
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(
