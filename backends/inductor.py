@@ -373,9 +373,10 @@ def compiler_errors() -> Generator[None]:
     except QuantfxError:
         raise
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        inner = error.inner_exception if isinstance(error, BackendCompilerFailed) else error
+        reason = str(inner).strip().partition("\n")[0]
         raise QuantfxError(
-            f"torch cannot compile this model ({type(error).__name__}: {reason}): result.module "
+            f"torch cannot compile this model ({type(inner).__name__}: {reason}): result.module "
             "runs the same kernels without a compiler"
         ) from error
 

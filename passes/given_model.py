@@ -20,7 +20,8 @@ from quantfx.passes.clone import clone, recompile
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.inputs import Inputs, map_leaves
 from quantfx.passes.require_float import require_float
-from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+from quantfx.passes.trains import trains
+from quantfx.patterns.schema import is_aten_call
 
 Model = nn.Module | ExportedProgram | Callable[..., Any] | str | Path
 """What can be captured: a module, a function of tensors, an ``ExportedProgram`` or its file."""
@@ -41,9 +42,6 @@ class GivenModel:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     dynamic_shapes: Any
-
-
-_MODES = {"aten.batch_norm.default": "training", "aten.dropout.default": "train"}
 
 
 def given_model(
@@ -190,8 +188,7 @@ def _free_dimensions(module: nn.Module, inputs: Inputs) -> Any:
 
 def _require_evaluation(module: GraphModule) -> None:
     for node in module.graph.nodes:
-        flag = _MODES.get(str(node.target))
-        if flag and flag in arguments(overload(node)) and argument_value(node, flag) is True:
+        if trains(node):
             raise CaptureError(
                 f"{node.name} computes as in training: call model.eval() before "
                 "torch.export.export, whose graphs keep the mode of the model"

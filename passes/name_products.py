@@ -18,6 +18,7 @@ from quantfx.passes.graphs import all_graphs
 from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
 
 _ADD = resolve_op("aten.add.Tensor")
+_CONTIGUOUS = resolve_op("aten.contiguous.default")
 _LINEAR = resolve_op("aten.linear.default")
 _MATMUL = resolve_op("aten.matmul.default")
 _MUL = resolve_op("aten.mul.Tensor")
@@ -37,6 +38,7 @@ class NameProducts(Pass):
     4. ``addmm, baddbmm(b, x, y, beta, alpha) -> matmul(x, y) * alpha + b * beta``
     5. ``einsum("bik,ko->bio", [x, w]) -> linear(x, t(w))``, ``einsum("bik,bok->bio", [x, y]) ->
        matmul(x, transpose(y))``; other equations stay
+    6. ``mm(w, x), matmul(w, x) -> transpose(linear(transpose(x), w))``, which is made contiguous
     """
 
     name: ClassVar[str] = "name-products"
@@ -67,6 +69,10 @@ class _Maker:
         self._editor = editor
         self._stored = stored
 
+    def is_stored(self, value: Node) -> bool:
+        """Whether ``value`` is computed from stored tensors alone."""
+        return value in self._stored
+
     def is_linear(self, matrix: Node) -> bool:
         """Whether a product by ``matrix`` is a linear."""
         return matrix in self._stored and _dimensions(matrix) == 2
@@ -81,6 +87,11 @@ class _Maker:
             return self.call(_MATMUL, x, y, like=like)
         weight = y.args[0] if _turns_matrix(y) else self.call(_T, y, like=like)
         return self.call(_LINEAR, x, weight, *((bias,) if bias else ()), like=like)
+
+    def product_from_left(self, x: Node, y: Node, like: Node) -> Node:
+        """Return ``x @ y``, x being a stored matrix; laid out as a product is."""
+        linear = self.call(_LINEAR, self.turned(y, like), x, like=like)
+        return self.call(_CONTIGUOUS, self.turned(linear, like), like=like)
 
     def turned(self, y: Node, like: Node) -> Node:
         """Return ``y`` with its last two dimensions exchanged."""
@@ -100,6 +111,8 @@ def _product(maker: _Maker, node: Node) -> bool:
     x, y = node.args
     if not isinstance(x, Node) or not isinstance(y, Node):
         return False
+    if maker.is_linear(x) and not maker.is_stored(y) and _dimensions(y) >= 2:
+        return maker.replace(node, maker.product_from_left(x, y, node))
     if node.target is _MATMUL and (not maker.is_linear(y) or _dimensions(x) < 2):
         return False
     return maker.replace(node, maker.product(x, y, node))

@@ -15,8 +15,8 @@ from quantfx.tools.zoo_weights import settle, wake
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 
-_CALIBRATION = range(1, 5)
-_TEST = range(5, 7)
+_CALIBRATION = range(1, 9)
+_TEST = range(9, 11)
 _PATCHES = 4
 _NMS = "(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor"
 

@@ -32,7 +32,7 @@ from quantfx.tools.zoo_networks import Network, ZooError, load_networks, select
 from quantfx.tools.zoo_row import FloatOperator, Row, Stage, StageName
 
 _LONGEST = 600
-_AUTO_BATCHES = 2
+_AUTO_BATCHES = 8
 
 
 class Measurement:

@@ -19,7 +19,7 @@ _KEYS: dict[Library, frozenset[str]] = {
     "transformers": frozenset({"model", "config", "arguments", "inputs"}),
     "module": frozenset({"model", "arguments", "inputs"}),
 }
-_PIXELS = 96
+_PIXELS = 64
 
 
 class ZooError(QuantfxError):

@@ -19,7 +19,7 @@ _COLUMNS = (
     *("module", "compiled", "loaded", "auto", "kernels", "quantize", "compile", "auto s"),
 )
 _MEANING = f"""\
-Networks with seeded random weights (`tools/zoo_networks.toml`), small inputs, four batches to
+Networks with seeded random weights (`tools/zoo_networks.toml`), small inputs, eight batches to
 calibrate and two others to compare, each in a process of its own. Made by `make zoo`.
 
 - **M**: million parameters. **sites**: planned / lowered / compiled. **macs**: share of the

@@ -37,6 +37,7 @@ from quantfx.passes.errors import CaptureError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.non_data import mark_non_data
 from quantfx.passes.pass_record import set_facts
+from quantfx.passes.trains import trains
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import arguments, is_aten_call, overload, resolve_op
 
@@ -48,11 +49,6 @@ _ON_NUMBERS = frozenset(
     value for module in (operator, math) for value in vars(module).values() if callable(value)
 ) | {value for name, value in vars(torch).items() if name.startswith("sym_")}
 _SYM_SIZE = resolve_op("aten.sym_size.int")
-_BATCH_NORM = resolve_op("aten.batch_norm.default")
-_DROPOUTS = tuple(
-    resolve_op(f"aten.{name}.default")
-    for name in ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-)
 _STEP = re.compile(
     r"\._modules\['([^']+)'\]|\._(?:parameters|buffers)\['([^']+)'\]|\.(\w+)|\[(\d+)\]"
 )
@@ -116,6 +112,8 @@ def capture_frame(
     sources = graph_inputs(module)
     try:
         traced = trace(module)
+    except CaptureError as error:
+        raise CaptureError(f"the graph of {frame.where} cannot be traced: {error}") from error
     except Exception as error:  # any kind means that this graph cannot be traced
         reason = str(error).strip().split("\n")[0]
         raise CaptureError(
@@ -331,8 +329,6 @@ def _trains(module: GraphModule) -> str:
     """Return which operator behaves as in training, if any does."""
     for _, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:
-            if node.target is _BATCH_NORM and node.args[5] is True:
-                return "a batch norm is in training mode"
-            if node.target in _DROPOUTS and node.args[2] is True:
-                return "a dropout is in training mode"
+            if what := trains(node):
+                return f"{what} is in training mode"
     return ""

@@ -25,6 +25,7 @@ from torch.fx.traceback import preserve_node_meta
 
 from quantfx.backends.compile_attempts import place_of, resumes
 from quantfx.backends.torch_internals import current_translator
+from quantfx.dynamo.flatten_vmap import flatten_vmap
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import TESTED
 
@@ -283,9 +284,6 @@ def trace(graph: GraphModule) -> GraphModule:
     """
     inputs = [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
 
-    def run(*args: Any) -> Any:
-        return Interpreter(graph).run(*args)
-
     modes = (value.fake_mode for value in inputs if isinstance(value, FakeTensor))
     # Branches of control flow are traced with tensors made on the way, which must be fakes, too.
     fakes = next(modes, None) or contextlib.nullcontext()
@@ -295,5 +293,10 @@ def trace(graph: GraphModule) -> GraphModule:
         torch.autocast("cpu", enabled=False),
         fakes,
     ):
+        flat = Interpreter(flatten_vmap(graph))
+
+        def run(*args: Any) -> Any:
+            return flat.run(*args)
+
         traced: GraphModule = make_fx(run, pre_dispatch=True)(*inputs)
     return traced

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.backends import targets
+from quantfx.backends.inductor import compiler_errors
+from quantfx.backends.torch_internals import BackendCompilerFailed
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError
 from quantfx.passes.spec import QuantSpec
@@ -181,3 +183,13 @@ def test_weights_with_zero_points_are_not_compiled() -> None:
         ContractError, match="has zero points, the kernel knows none|would saturate"
     ):
         result.compile()
+
+
+def test_what_a_backend_of_dynamo_raised_is_the_reason() -> None:
+    failed = BackendCompilerFailed(compile, AssertionError("no producer for u0\nat node 7"), None)
+    with (
+        pytest.raises(QuantfxError, match=r"\(AssertionError: no producer for u0\)") as caught,
+        compiler_errors(),
+    ):
+        raise failed
+    assert caught.value.__cause__ is failed

@@ -18,6 +18,7 @@ from quantfx.passes.canonical_order import module_scope
 from quantfx.tools.bert import BertConfig, bert, bert_inputs
 from quantfx.tools.seeded import seeded
 from tests.dynamo.models import WIDTH, Convolutions, Counting, Mlp, batches
+from tests.passes.test_trains import Standardized
 
 
 def captured(
@@ -211,6 +212,14 @@ def test_captured_under_autocast_it_is_the_models_own_graph() -> None:
         (frame,) = captured(model, x)
     values = [node.meta["val"].dtype for node in frame.graph.graph.nodes if "val" in node.meta]
     assert set(values) == {torch.float32}
+
+
+def test_a_batch_norm_without_running_statistics_is_no_training() -> None:
+    model = nn.Sequential(Standardized(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False))
+    (frame,) = captured(model.eval(), torch.rand(2, 3, 8, 8))
+    assert frame.training == ""
+    (frame,) = captured(nn.Sequential(nn.BatchNorm2d(3)).train(), torch.rand(2, 3, 8, 8))
+    assert frame.training == "a batch norm is in training mode"
 
 
 def test_guards_are_on_weights_and_modes_only() -> None:

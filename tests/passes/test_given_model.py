@@ -14,6 +14,7 @@ from torch.export import Dim
 import quantfx
 from quantfx.passes.errors import CaptureError, InputError
 from quantfx.tools.seeded import seeded
+from tests.passes.test_trains import Standardized
 from tests.unchecked import quantize
 
 X = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
@@ -95,6 +96,16 @@ def test_a_graph_that_was_exported_in_training_mode_is_refused() -> None:
         quantfx.quantize(program, (IMAGE,))
     with pytest.raises(CaptureError, match="one mode, so that it cannot be trained"):
         quantfx.prepare_qat(torch.export.export(network(), (X,)), (X,))
+
+
+def test_a_program_that_standardizes_by_a_batch_norm_is_no_training() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm2d(4, track_running_stats=False)
+    model = nn.Sequential(Standardized(3, 4, 3), norm, nn.ReLU()).eval()
+    program = torch.export.export(model, (IMAGE,))
+    result = quantize(program, (IMAGE,), calibration=[IMAGE])
+    assert lowered(result) == {"conv2d": 1}
+    assert is_close(result, model, IMAGE)
 
 
 def test_a_function_of_tensors_is_quantized() -> None:

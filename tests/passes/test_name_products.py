@@ -37,6 +37,9 @@ LINEARS: dict[str, tuple[tuple[int, ...], Callable[[Tensor, Tensor, Tensor], Ten
     "matmul of permute": ((2, 5, 8), lambda x, w, b: x @ w.permute(1, 0)),
     "matmul of the same": ((2, 5, 8), lambda x, w, b: x @ w.permute(0, 1)),
     "matmul of computed": ((2, 5, 8), lambda x, w, b: x @ (w * b)),
+    "mm from the left": ((8, 5), lambda x, w, b: torch.mm(w, x)),
+    "matmul from the left": ((2, 8, 5), lambda x, w, b: w @ x),
+    "matmul of T from the left": ((2, 8, 5), lambda x, w, b: w.T @ x),
     "einsum": ((2, 5, 8), lambda x, w, b: torch.einsum("bik,ko->bio", x, w)),
     "einsum of T": ((2, 5, 8), lambda x, w, b: torch.einsum("b i k, o k -> b i o", x, w)),
 }
@@ -114,6 +117,11 @@ class Pair(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.function(x, y)
+
+
+def test_a_product_from_the_left_keeps_its_layout() -> None:
+    model, x = Product(lambda x, w, b: w @ x).eval(), torch.randn(2, 8, 5)
+    assert capture(model, (x,))(x).is_contiguous()
 
 
 def test_the_sizes_of_a_product_stay_free() -> None:

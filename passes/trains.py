@@ -1,0 +1,29 @@
+"""Which operators compute as in training, by what their arguments say."""
+
+from __future__ import annotations
+
+from torch.fx import Node
+
+from quantfx.patterns.schema import argument_value, is_aten_call
+
+_FLAGS = {
+    "aten.batch_norm.default": "training",
+    "aten.dropout.default": "train",
+    "aten.feature_dropout.default": "train",
+    "aten.alpha_dropout.default": "train",
+    "aten.feature_alpha_dropout.default": "train",
+}
+
+
+def trains(node: Node) -> str:
+    """Return what computes as in training, as "a batch norm"; "" if ``node`` does not.
+
+    A batch norm without running statistics takes those of its input in either mode: what
+    standardizes weights, or is made with ``track_running_stats=False``, is no training.
+    """
+    flag = _FLAGS.get(str(node.target))
+    if not flag or not is_aten_call(node) or argument_value(node, flag) is not True:
+        return ""
+    if flag == "training":
+        return "a batch norm" if argument_value(node, "running_mean") is not None else ""
+    return "a dropout"
