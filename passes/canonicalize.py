@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from quantfx.passes.functionalize import Functionalize
 from quantfx.passes.inline_no_grad import InlineNoGrad
+from quantfx.passes.name_contractions import NameContractions
 from quantfx.passes.name_products import NameProducts
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.pipeline import Pipeline
@@ -24,6 +25,7 @@ CANONICALIZE = Pipeline(
         Functionalize(),
         Recompose(),
         NormalizeOps(),  # after functionalize: the table needs the functional names only
+        NameContractions(),
         NameProducts(),
         RemoveDeadCode(),  # last: the passes above leave unused constants behind
     ),
@@ -39,6 +41,7 @@ CANONICALIZE_TRAINING = Pipeline(
         RemoveDropout(),  # those that are in eval mode while the model trains
         Functionalize(),
         NormalizeOps(),
+        NameContractions(),
         NameProducts(),
         RemoveDeadCode(),
     ),  # regions without gradients stay regions until training is over

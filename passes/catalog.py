@@ -39,6 +39,7 @@ from quantfx.passes.keep_packed import KeepPacked
 from quantfx.passes.lift_dropout import LiftDropout
 from quantfx.passes.lower import Lower
 from quantfx.passes.merge_equal import MergeEqual
+from quantfx.passes.name_contractions import NameContractions
 from quantfx.passes.name_products import NameProducts
 from quantfx.passes.normalize_ops import NormalizeOps
 from quantfx.passes.observe_channels import ObserveChannels
@@ -73,6 +74,7 @@ PASSES: tuple[type[Pass], ...] = (
     Functionalize,
     Recompose,
     NormalizeOps,
+    NameContractions,
     NameProducts,
     CheckConfig,
     RemoveDeadCode,

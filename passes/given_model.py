@@ -142,7 +142,9 @@ def _modules_in(function: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]
         found = {"model": owner} if isinstance(owner, nn.Module) else dict(vars(owner))
         yield from _only_modules(found)
         function = function.__func__
-    if inspect.isfunction(function):
+    if isinstance(function, nn.Module):
+        yield "model", function
+    elif inspect.isfunction(function):
         names = inspect.getclosurevars(function)
         yield from _only_modules({**names.globals, **names.nonlocals})
     elif hasattr(function, "__dict__"):

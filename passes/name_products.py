@@ -36,8 +36,7 @@ class NameProducts(Pass):
     2. ``addmm(b, x, w) -> linear(x, t(w), b)``
     3. ``mm, bmm -> matmul``
     4. ``addmm, baddbmm(b, x, y, beta, alpha) -> matmul(x, y) * alpha + b * beta``
-    5. ``einsum("bik,ko->bio", [x, w]) -> linear(x, t(w))``, ``einsum("bik,bok->bio", [x, y]) ->
-       matmul(x, transpose(y))``; other equations stay
+    5. ``einsum("bik,bok->bio", [x, y]) -> matmul(x, transpose(y))``; other equations stay
     6. ``mm(w, x), matmul(w, x) -> transpose(linear(transpose(x), w))``, which is made contiguous
     """
 
@@ -149,9 +148,7 @@ def _einsum(maker: _Maker, node: Node) -> bool:
     summed, new = of_x[-1], of_result[-1]
     if of_result[:-1] != of_x[:-1] or new in of_x or {summed, new} != {*of_y[-2:]}:
         return False
-    if len(of_y) > 2 and of_y[:-2] != of_x[:-2]:
-        return False
-    if len(of_y) == 2 and not maker.is_linear(y):
+    if of_y[:-2] != of_x[:-2] or (len(of_y) == 2 and not maker.is_linear(y) and len(of_x) > 2):
         return False
     if of_y[-1] == summed:
         y = maker.turned(y, node)

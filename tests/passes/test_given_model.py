@@ -146,6 +146,18 @@ def test_modules_that_a_function_refers_to_keep_their_names() -> None:
     assert is_close(result, method, X)
 
 
+def test_arguments_may_be_bound_to_a_module() -> None:
+    class Powered(Encoder):
+        def forward(self, x: Tensor, power: int) -> Tensor:
+            return self.encode(x, power)
+
+    bound = functools.partial(Powered().eval(), power=2)
+    config = quantfx.Config().module("model.body.2", None)
+    result = quantfx.quantize(bound, (X,), calibration=[X], config=config)
+    assert lowered(result) == {"linear": 1}
+    assert is_close(result, bound, X)
+
+
 def test_a_function_of_a_module_in_training_mode_is_refused() -> None:
     body = network().train()
     with pytest.raises(CaptureError, match=r"in training mode \('body'"):

@@ -1,0 +1,171 @@
+"""Give contractions with a stored tensor one name: linear by it as a matrix."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.aliasing import overwritten
+from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.constant_chain import constant_nodes
+from quantfx.passes.editor import Editor
+from quantfx.passes.graphs import all_graphs
+from quantfx.patterns.schema import resolve_op
+
+_EINSUM = resolve_op("aten.einsum.default")
+_FLATTEN = resolve_op("aten.flatten.using_ints")
+_INNER = resolve_op("aten.inner.default")
+_LINEAR = resolve_op("aten.linear.default")
+_PERMUTE = resolve_op("aten.permute.default")
+_RESHAPE = resolve_op("aten.reshape.default")
+_TENSORDOT = resolve_op("aten.tensordot.default")
+_UNFLATTEN = resolve_op("aten.unflatten.int")
+
+
+@dataclass(frozen=True)
+class _Contraction:
+    """``einsum(f"{of_x},{of_y}->{of_result}", x, y)``."""
+
+    x: Node
+    y: Node
+    of_x: str
+    of_y: str
+    of_result: str
+
+    def turned(self) -> _Contraction:
+        """Return the same with the operands in the other order."""
+        return _Contraction(self.y, self.x, self.of_y, self.of_x, self.of_result)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it sums over the last labels of x, all of y's but those that end the result."""
+        labels = (self.of_x, self.of_y, self.of_result)
+        if any(len(set(each)) != len(each) for each in labels) or not self.summed:
+            return False
+        return self.of_x == self.kept + self.summed and self.of_result == self.kept + self.new
+
+    @property
+    def kept(self) -> str:
+        """Labels of x that are not y's."""
+        return "".join(each for each in self.of_x if each not in self.of_y)
+
+    @property
+    def summed(self) -> str:
+        """Labels of both, none of which is in the result."""
+        both = "".join(each for each in self.of_x if each in self.of_y)
+        return "" if set(both) & set(self.of_result) else both
+
+    @property
+    def new(self) -> str:
+        """Labels of y that are not x's, in the order of the result."""
+        return "".join(each for each in self.of_result if each not in self.of_x)
+
+
+@dataclass(frozen=True)
+class NameContractions(Pass):
+    """``einsum("bld,dhk->blhk", [x, w]) -> unflatten(linear(x, w as a matrix), [h, k])``.
+
+    Likewise with w first, several labels that are summed, ``tensordot`` and ``inner``; w is
+    computed from parameters and buffers alone. Where x would have to be permuted first, it stays.
+    """
+
+    name: ClassVar[str] = "name-contractions"
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite every contraction of the three operators."""
+        count = 0
+        for _, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name)
+            stored = constant_nodes(graph_module, overwritten(graph_module.graph))
+            for node in list(graph_module.graph.nodes):
+                read = _READERS.get(node.target)
+                found = read(node) if read and node.meta["val"].is_floating_point() else None
+                if found is not None and found.x in stored:
+                    found = found.turned()
+                if found and found.is_linear and found.y in stored and found.x not in stored:
+                    _rewrite(editor, node, found)
+                    count += 1
+        return PassResult(count > 0, stats={"rewritten": count})
+
+
+def _rewrite(editor: Editor, node: Node, found: _Contraction) -> None:
+    def call(target: Callable[..., Any], *args: object) -> Node:
+        return editor.call(target, args, like=node, before=node)
+
+    sizes = dict(zip(found.of_y, found.y.meta["val"].shape, strict=True))
+    order = [found.of_y.index(label) for label in found.new + found.summed]
+    matrix, x = found.y, found.x
+    if order != sorted(order):
+        matrix = call(_PERMUTE, matrix, order)
+    new = [sizes[label] for label in found.new]
+    if len(order) != 2 or len(new) != 1:
+        matrix = call(_RESHAPE, matrix, [_product(new), -1])
+    if len(found.summed) > 1:
+        x = call(_FLATTEN, x, -len(found.summed), -1)
+    result = call(_LINEAR, x, matrix)
+    if len(new) > 1:
+        result = call(_UNFLATTEN, result, -1, new)
+    elif not new:
+        result = call(_FLATTEN, result, -2, -1)
+    result.meta["val"] = node.meta["val"]
+    editor.replace(node, result)
+
+
+def _product(sizes: Sequence[int]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size
+    return total
+
+
+def _einsum(node: Node) -> _Contraction | None:
+    labels = re.fullmatch(r"(\w+),(\w+)->(\w+)", str(node.args[0]).replace(" ", ""))
+    operands = node.args[1]
+    if not labels or not isinstance(operands, (list, tuple)) or len(operands) != 2:
+        return None
+    x, y = operands
+    if not isinstance(x, Node) or not isinstance(y, Node):
+        return None
+    return _Contraction(x, y, *labels.groups())
+
+
+def _tensordot(node: Node) -> _Contraction | None:
+    x, y, of_x, of_y = node.args[:4]
+    if not isinstance(x, Node) or not isinstance(y, Node):
+        return None
+    dimensions = (x.meta["val"].dim(), y.meta["val"].dim())
+    mine = [int(str(each)) % dimensions[0] for each in _listed(of_x)]
+    theirs = [int(str(each)) % dimensions[1] for each in _listed(of_y)]
+    letters = iter(string.ascii_letters)
+    labels = [next(letters) for _ in range(dimensions[0])]
+    others = [labels[mine[theirs.index(place)]] if place in theirs else next(letters)
+              for place in range(dimensions[1])]  # fmt: skip
+    left = [each for place, each in enumerate(labels) if place not in mine]
+    right = [each for place, each in enumerate(others) if place not in theirs]
+    return _Contraction(x, y, "".join(labels), "".join(others), "".join(left + right))
+
+
+def _inner(node: Node) -> _Contraction | None:
+    x, y = node.args
+    if not isinstance(x, Node) or not isinstance(y, Node):
+        return None
+    letters = string.ascii_letters
+    left = letters[1 : x.meta["val"].dim()]
+    right = letters[len(left) + 1 : len(left) + y.meta["val"].dim()]
+    return _Contraction(x, y, f"{left}a", f"{right}a", left + right)
+
+
+def _listed(value: object) -> list[object]:
+    return list(value) if isinstance(value, (list, tuple)) else []
+
+
+_READERS: dict[Any, Callable[[Node], _Contraction | None]] = {
+    _EINSUM: _einsum,
+    _TENSORDOT: _tensordot,
+    _INNER: _inner,
+}
