@@ -133,7 +133,7 @@ class _Recorder(fx.Interpreter):
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Give a kernel that adds a summand a copy of that, laid out as compilers do for it.
 
-        It may overwrite it, and torch's linear reads it as if it lay in order.
+        It may overwrite it, and torch's linear reads it as if it lay in order, four dimensions too.
         """
         if isinstance(target, OpOverload):
             summands = [
@@ -141,18 +141,19 @@ class _Recorder(fx.Interpreter):
                 or (target.namespace == "onednn" and each.name == "other")
                 for each in schema_arguments(target)
             ]
+            images = "conv" in target.name()
             args = tuple(
-                _laid_out(value) if index < len(summands) and summands[index] else value
+                _laid_out(value, images) if index < len(summands) and summands[index] else value
                 for index, value in enumerate(args)
             )
         return super().call_function(target, args, kwargs)
 
 
-def _laid_out(value: Any) -> Any:
+def _laid_out(value: Any, images: bool) -> Any:
     if not isinstance(value, Tensor):
         return value
-    images = value.dim() == 4
-    return value.clone(memory_format=torch.channels_last if images else torch.contiguous_format)
+    last = images and value.dim() == 4
+    return value.clone(memory_format=torch.channels_last if last else torch.contiguous_format)
 
 
 def _run(module: GraphModule, nodes: list[Node], values: Mapping[str, Any]) -> dict[str, Any]:

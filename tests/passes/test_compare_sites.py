@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -37,14 +38,15 @@ class Turned(nn.Module):
         self.layer = nn.Linear(16, 16)
 
     def forward(self, x: Tensor) -> Tensor:
-        turned = x.sigmoid().transpose(1, 2)
+        turned = x.sigmoid().transpose(-2, -1)
         total: Tensor = (self.layer(x) + turned).tanh()
         return total
 
 
-def test_a_summand_in_another_order_of_memory() -> None:
+@pytest.mark.parametrize("shape", [(2, 16, 16), (2, 3, 16, 16)])
+def test_a_summand_in_another_order_of_memory(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    x = torch.randn(2, 16, 16)
+    x = torch.randn(shape)
     result = quantfx.quantize(Turned().eval(), (x,), calibration=[x], progress=False)
     (compared,) = result.compare_sites()
     assert compared.kernel == "qlinear_pointwise.binary"
