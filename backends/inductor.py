@@ -237,7 +237,9 @@ class CompiledModule(SealedModule):
             self._dynamo[mixed] = with_inductor(
                 self._variants.module(mixed), is_compiling, warns_at_limit, dynamic=self._dynamic
             )
-        with compiling(self._note_kernels, cpp_wrapper=self._cpp):
+        # It writes the strides of outputs into the graph, and fails on sizes that depend on data.
+        choose = {"layout_optimization": False} if self._variants.makes_sizes else {}
+        with compiling(self._note_kernels, cpp_wrapper=self._cpp, **choose):
             return self._dynamo[mixed](*args, **kwargs)
 
     def _note_kernels(self, kernels: tuple[KernelCall, ...]) -> None:

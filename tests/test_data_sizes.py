@@ -94,6 +94,17 @@ def test_more_rows_than_the_example_has() -> None:
         compiled(empty)
 
 
+def test_an_output_as_long_as_data_says_beside_a_float_convolution() -> None:
+    model = seeded(data_sized.SelectedFrames)
+    data = [torch.randn(1, 8, 12, generator=torch.Generator().manual_seed(n)) for n in range(3)]
+    result = quantfx.quantize(model, (data[0],), calibration=data, backend=x86())
+    assert {row.kind: row.lowered for row in result.report.rows} == {"conv1d": 1}
+    compiled = result.compile()
+    for x in data:
+        for given, expected in zip(compiled(x), result.module(x), strict=True):
+            torch.testing.assert_close(given, expected)
+
+
 def test_detections() -> None:
     model = seeded(data_sized.Detections)
     images = torch.rand(4, 3, 8, 8) - torch.tensor([0.2, 0.8, 0.3, 0.9])[:, None, None, None]

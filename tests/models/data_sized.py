@@ -70,3 +70,16 @@ class Detections(nn.Module):
 
 
 ROWS = (SelectedRows, SelectedSum, SelectedAtEnd, Counted)
+
+
+class SelectedFrames(nn.Module):
+    """Two layers, of which one stays float, and as many frames as the input says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv1d(8, 8, 3, padding=1)
+        self.longer = nn.ConvTranspose1d(8, 4, 2, stride=2)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.layer(x).relu()
+        return self.longer(y), y[:, :, x[0, 0] > 0] + 1.0
