@@ -28,7 +28,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is missing, print it, and write the page once no network is missing.
+    """Measure what is missing, print it, and write the page of all networks.
 
     Args:
         arguments: Of the command line.
@@ -48,13 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     store = Store(asked.folder)
     again = asked.fresh or len(chosen) < len(networks)
     missing = [each for each in chosen if again or store.row(each.name) is None]
+    if asked.page:
+        missing = []
     limits = Limits(asked.seconds, asked.gigabytes, asked.threads)
     for done, row in enumerate(_measured(missing, store, limits, asked.jobs), start=1):
         console.print(f"[{done}/{len(missing)}] {_said(row, explained)}", markup=False)
     known = [store.row(each.name) for each in chosen]
     rows = [each for each in known if each is not None]
     if len(chosen) == len(networks):
-        asked.output.write_text(page(rows, explained, _setting(rows)), encoding="utf-8")
+        unmeasured = [each.name for each in chosen if store.row(each.name) is None]
+        text = page(rows, explained, _setting(rows), unmeasured)
+        asked.output.write_text(text, encoding="utf-8")
         console.print(f"written: {asked.output}", markup=False)
     console.print(table(rows), markup=False, soft_wrap=True)
     failing = unexplained(rows, explained)
@@ -65,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make zoo", description=__doc__)
     parser.add_argument("--only", action="append", default=[], help="names; measured again")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write what is known")
     parser.add_argument("--fresh", action="store_true", help="measure all of them again")
     parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
     parser.add_argument("--threads", type=int, default=1, help="of torch")

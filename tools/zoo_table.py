@@ -36,13 +36,16 @@ that stays float without a good reason. Each is explained below the table, or `m
 """
 
 
-def page(rows: Sequence[Row], explained: Explained, setting: str) -> str:
+def page(
+    rows: Sequence[Row], explained: Explained, setting: str, unmeasured: Sequence[str] = ()
+) -> str:
     """Return the whole page.
 
     Args:
         rows: One a network.
         explained: What is known of faults.
         setting: Machine, versions and date, one line.
+        unmeasured: Networks without a row.
     """
     failing = unexplained(rows, explained)
     faulty = [row for row in rows if faults_of(row, explained)]
@@ -50,6 +53,8 @@ def page(rows: Sequence[Row], explained: Explained, setting: str) -> str:
         f"{len(rows)} networks: {len(rows) - len(faulty)} without a fault, "
         f"{len(faulty) - len(failing)} explained, {len(failing)} failing."
     )
+    if unmeasured:
+        summary += f" Not measured: {', '.join(unmeasured)}."
     parts = ["# The zoo", _MEANING, setting, summary, table(rows)]
     parts.extend(_section("Failing", _failures(failing)))
     parts.extend(_section("Explained", _explanations(rows, explained)))

@@ -58,6 +58,15 @@ def test_a_stopped_sweep_goes_on_where_it_was(sweep: Sweep) -> None:
     assert sweep.measured == []
 
 
+def test_a_page_of_what_is_known_names_the_rest(sweep: Sweep) -> None:
+    sweep.run("--only", "b")
+    assert sweep.run("--page") == 0
+    assert sweep.measured == []
+    assert "1 networks: 1 without a fault, 0 explained, 0 failing. Not measured: a, c." in (
+        sweep.page.read_text(encoding="utf-8")
+    )
+
+
 def test_named_and_fresh_networks_are_measured_again(sweep: Sweep) -> None:
     sweep.run()
     sweep.run("--only", "c,a")
