@@ -141,7 +141,7 @@ class _Recorder(fx.Interpreter):
                 or (target.namespace == "onednn" and each.name == "other")
                 for each in schema_arguments(target)
             ]
-            images = "conv" in target.name()
+            images = "conv" in str(target)
             args = tuple(
                 _laid_out(value, images) if index < len(summands) and summands[index] else value
                 for index, value in enumerate(args)
