@@ -17,6 +17,7 @@ from quantfx.tools.zoo_row import Row
 _COLUMNS = (
     *("network", "M", "sites", "macs", "float"),
     *("module", "compiled", "loaded", "auto", "kernels", "quantize", "compile", "auto s"),
+    "commit",
 )
 _MEANING = f"""\
 Networks with seeded random weights (`tools/zoo_networks.toml`), small inputs, eight batches to
@@ -29,6 +30,7 @@ calibrate and two others to compare, each in a process of its own. Made by `make
   the float network: of `result.module`, of `result.compile()`, of the module after saving and
   loading, of `quantfx.auto`. **kernels**: of the compiled module against the q/dq graph.
 - **quantize**, **compile**, **auto s**: seconds; the last of both phases and all calls.
+- **commit**: of quantfx, whose networks, data and code it was.
 
 A fault is an error of any kind, less than {LEAST_DECIBELS:.0f} dB, a kernel call more than one step
 from its reference, a planned site without its kernel, or a convolution, or product with a weight,
@@ -84,6 +86,7 @@ def _cells(row: Row) -> Iterator[str]:
     yield _seconds(row.seconds("quantize"))
     yield _seconds(row.seconds("compile"))
     yield _seconds(row.seconds("auto"))
+    yield row.commit or "-"
 
 
 def _seconds(seconds: float | None) -> str:

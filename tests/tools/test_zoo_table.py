@@ -14,9 +14,10 @@ REFUSED = Row("refused", "timm", stages={"quantize": Stage("refused", 1.0, "Capt
 def test_a_row_of_figures() -> None:
     lines = table([sample_row(), REFUSED]).splitlines()
     assert lines[2] == (
-        "| resnet18 | 11.7 | 30 / 30 / 30 | 97% | 0 | 31 | 31 | 31 | 31 | 81 | 3.0 | 5.0 | 7.0 |"
+        "| resnet18 | 11.7 | 30 / 30 / 30 | 97% | 0 | 31 | 31 | 31 | 31 | 81 | 3.0 | 5.0 | 7.0 "
+        "| abc1234 |"
     )
-    assert lines[3] == "| refused |" + " - |" * 12
+    assert lines[3] == "| refused |" + " - |" * 13
     assert len({line.count("|") for line in lines}) == 1
 
 
