@@ -35,7 +35,6 @@ _ON_DATA = re.compile(
     r"data-dependent|DataDependent|on values of|extract specialized integer", re.IGNORECASE
 )
 _ON_SHAPES = re.compile(r"Constraints violated|dynamic_shapes|dynamic dim", re.IGNORECASE)
-_CACHE = re.compile(r"\w*Cache\b")
 _PYTHON = str(Path(linecache.__file__).parent)
 _TORCH = str(Path(torch.__file__).parent)
 _OURS = str(Path(__file__).parent)
@@ -99,11 +98,6 @@ def _advice(cause: Exception, model: nn.Module, inputs: Inputs) -> list[str]:
     if own is not None:
         return [f"{type(model).__name__} itself fails on these inputs: {own}"]
     advice: list[str] = []
-    if "not a known type" in text and (cache := _CACHE.search(text)):
-        advice.append(
-            f"{cache[0]} is state of a decoder that the model returns: example_kwargs="
-            "{'use_cache': False}, or model.config.use_cache = False, leaves it out"
-        )
     if _ON_DATA.search(text):
         advice.append(
             "The model takes its path by values in tensors, and a graph has one path"

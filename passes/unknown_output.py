@@ -26,7 +26,8 @@ def unknown_output(error: Exception) -> str | None:
     if short.endswith("Cache"):
         return (
             f"it returns a {short}, which torch.export does not know: give the model "
-            "use_cache=False (model.config.use_cache = False), or call "
+            "use_cache=False (example_kwargs={'use_cache': False}, or "
+            "model.config.use_cache = False), or call "
             "transformers.integrations.executorch.register_dynamic_cache_export_support() first"
         )
     if dataclasses.is_dataclass(_class_of(name)):

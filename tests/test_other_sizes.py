@@ -19,7 +19,7 @@ from tests.random_graphs import RandomNet
 from tests.sized_graphs import CHANNELS, SizedNet
 
 CI = (3, 41)
-CI_SIZED = range(12)
+CI_SIZED = range(6)
 SWEEP = range(120)
 EXAMPLE = 4
 SIZES = (4, 1, 2, 7)

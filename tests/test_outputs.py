@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,7 @@ def same(one: Any, other: Any) -> None:
         assert one == other
 
 
+@functools.cache
 def quantized(results: Callable[[Tensor, Tensor], Any]) -> tuple[Any, Result]:
     model = seeded(lambda: Returning(results))
     with torch.no_grad():

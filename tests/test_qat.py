@@ -16,6 +16,7 @@ from quantfx.tools.digits_transformer import DigitsTransformer
 from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.resnet import resnet18, resnet50
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.models.normed import normed
 from tests.models.small import cat_pool_net
 from tests.models.vit import vit_b_16
@@ -46,7 +47,7 @@ def networks() -> dict[str, tuple[nn.Module, Tensor]]:
 def test_from_the_model_to_int8_kernels(name: str, learn_scales: bool) -> None:
     model, x = networks()[name]
     before = copy.deepcopy(model.state_dict())
-    module = trained(quantfx.prepare_qat(model, (x,), learn_scales=learn_scales), x)
+    module = trained(unchecked.prepare_qat(model, (x,), learn_scales=learn_scales), x)
     result = quantfx.convert_qat(module)
     expected = module.eval()(x)
     largest = expected.abs().max()
@@ -56,7 +57,7 @@ def test_from_the_model_to_int8_kernels(name: str, learn_scales: bool) -> None:
     assert result.report.planned > 0
     assert result.report.lowered == result.report.planned
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    plain = quantfx.quantize(model, (x,), calibration=[x], progress=False)
+    plain = unchecked.quantize(model, (x,), calibration=[x], progress=False)
     ours, theirs = (
         [(str(site.site), site.kernel) for site in each.report.sites] for each in (result, plain)
     )
@@ -80,7 +81,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
 def test_networks_train_as_they_are_and_are_lowered_as_after_calibration(name: str) -> None:
     make, inputs = NETWORKS[name]
     model = make().eval()
-    module = quantfx.prepare_qat(model, inputs)
+    module = unchecked.prepare_qat(model, inputs)
     module.fake_quantize(False)
     results = []
     for each in (copy.deepcopy(model).train(), module):
@@ -90,7 +91,7 @@ def test_networks_train_as_they_are_and_are_lowered_as_after_calibration(name: s
     module.fake_quantize(True)
     torch.autograd.backward(first(module(*inputs)).square().mean())
     result = quantfx.convert_qat(module)
-    plain = quantfx.quantize(model, inputs, calibration=[inputs], progress=False)
+    plain = unchecked.quantize(model, inputs, calibration=[inputs], progress=False)
     ours, theirs = (
         [(str(site.site), site.kernel) for site in each.report.sites] for each in (result, plain)
     )
@@ -101,7 +102,7 @@ def test_networks_train_as_they_are_and_are_lowered_as_after_calibration(name: s
 
 def test_a_trained_network_compiles() -> None:
     model, x = networks()["resnet"]
-    module = trained(quantfx.prepare_qat(model, (x,)), x)
+    module = trained(unchecked.prepare_qat(model, (x,)), x)
     result = quantfx.convert_qat(module)
     compiled = result.compile()
     assert result.report.compiled == result.report.planned

@@ -256,7 +256,9 @@ def test_the_origin_names_versions_and_pipelines() -> None:
     origin = result.origin
     assert (origin.quantfx, origin.torch) == (quantfx.__version__, torch.__version__)
     assert origin.target == backends.targets.host().name
-    assert origin.pipelines["convert"] == "insert-qdq, fold-weights, tidy"
+    assert origin.pipelines["convert"] == (
+        "insert-qdq, share-tied-tables, fold-weights, tidy, store-in-half"
+    )
     other = quantized(mlp(), ROWS, config="dynamic").origin
     assert other.pipelines == origin.pipelines
     assert other.fingerprints != origin.fingerprints

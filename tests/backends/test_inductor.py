@@ -15,6 +15,7 @@ from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError
 from quantfx.passes.spec import QuantSpec
 from quantfx.patterns.errors import QuantfxError
+from tests import unchecked
 from tests.export_cases import ROWS, Net
 from tests.models.small import cat_pool_net
 
@@ -66,7 +67,7 @@ def test_equal_sites_are_merged_and_no_shortage() -> None:
             return self.linear(x).sin() + self.linear(x).cos()
 
     x = torch.randn(4, 8)
-    result = quantfx.quantize(Twice().eval(), (x,), calibration=[x], progress=False)
+    result = unchecked.quantize(Twice().eval(), (x,), calibration=[x], progress=False)
     result.compile()
     [row] = result.report.rows
     assert (row.planned, row.lowered, row.compiled) == (2, 2, 2)
@@ -85,7 +86,7 @@ def linears(mode: str) -> quantfx.Result:
     torch.manual_seed(0)
     layers = (nn.Linear(8, 16), nn.Linear(16, 16, bias=False), nn.Linear(16, 4))
     model = Net(lambda f, g, h, x: h(g(y := f(x).relu()) + y), *layers).eval()
-    return quantfx.quantize(model, (ROWS,), calibration=[ROWS], config=mode, progress=False)
+    return unchecked.quantize(model, (ROWS,), calibration=[ROWS], config=mode, progress=False)
 
 
 @pytest.mark.parametrize("mode", KERNELS)
@@ -141,7 +142,7 @@ def test_a_dynamic_range_holds_zero_when_compiled_too(shift: float, spread: floa
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 16)).eval()
     x = torch.rand(8, 32) * spread + shift
-    result = quantfx.quantize(model, (x,), config="dynamic")
+    result = unchecked.quantize(model, (x,), config="dynamic")
     torch.testing.assert_close(result.compile()(x), result.quantized(x), rtol=1e-3, atol=1e-4)
 
 
@@ -165,7 +166,7 @@ def test_a_layer_that_is_called_twice_is_lowered_twice(
     layer: Callable[[], nn.Module], x: Tensor, mode: str
 ) -> None:
     torch.manual_seed(0)
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         Twice(layer()).eval(), (x,), calibration=[x], config=mode, progress=False
     )
     compiled = result.compile()
@@ -176,7 +177,7 @@ def test_a_layer_that_is_called_twice_is_lowered_twice(
 def test_weights_with_zero_points_are_not_compiled() -> None:
     weight = QuantSpec(torch.int8, -128, 127, axis=0, observer="min_max")
     backend = x86().with_specs(linear_weight=weight)
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         nn.Linear(8, 8).eval(), (ROWS,), calibration=[ROWS], backend=backend, progress=False
     )
     with pytest.raises(

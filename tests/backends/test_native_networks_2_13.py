@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -24,15 +25,47 @@ from quantfx.passes.config import Config
 from quantfx.tools.metrics import sqnr_db
 from quantfx.tools.resnet import resnet18
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.models.sequences import Recommender, SpeakerEncoder, Tagger, trained_speaker_encoder
 
 DYNAMIC = Config("dynamic")
 TABLES = DYNAMIC.op("embedding", "weight-only")
 
 
+def frames(rows: int, steps: int = 30) -> Tensor:
+    """Return frames like those of speech: positive, and slow from one to the next."""
+    noise = torch.randn(rows, steps, 40, generator=torch.Generator().manual_seed(0))
+    return noise.cumsum(1).abs() / 60
+
+
+# Model, inputs and config of the networks that several tests look at, which change nothing.
+NETWORKS: dict[str, tuple[Callable[[], nn.Module], Callable[[], Tensor], Any]] = {
+    "resnet": (
+        lambda: resnet18(classes=100),
+        lambda: torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)),
+        "static",
+    ),
+    "speaker": (SpeakerEncoder, lambda: frames(4), "dynamic"),
+    "speaker in fp16": (lambda: SpeakerEncoder(hidden=64), lambda: frames(4), "fp16"),
+    "tagger": (
+        Tagger,
+        lambda: torch.randint(0, 500, (6, 20), generator=torch.Generator().manual_seed(0)),
+        TABLES,
+    ),
+}
+
+
+@functools.cache
+def network(name: str) -> tuple[nn.Module, Tensor, quantfx.Result]:
+    """Return one of them, its input, and what our backend makes of it."""
+    make, inputs, config = NETWORKS[name]
+    model, x = seeded(make), inputs()
+    return model, x, by_quantfx(model, (x,), config)
+
+
 def by_quantfx(model: nn.Module, inputs: tuple[Any, ...], config: Any) -> quantfx.Result:
     backend = backends.get("native", target="host", config=config)
-    return quantfx.quantize(
+    return unchecked.quantize(
         *(model, inputs),
         calibration=[inputs],
         backend=backend,
@@ -57,10 +90,13 @@ def dynamic_mapping() -> QConfigMapping:
 
 
 def check(
-    model: nn.Module, inputs: tuple[Any, ...], config: Any, mapping: QConfigMapping, least: float
-) -> quantfx.Result:
+    model: nn.Module,
+    inputs: tuple[Any, ...],
+    result: quantfx.Result,
+    mapping: QConfigMapping,
+    least: float,
+) -> None:
     """Check that ours is at least ``least`` dB from float, and no farther than FX graph mode."""
-    result = by_quantfx(model, inputs, config)
     with torch.no_grad():
         expected, ours = model(*inputs), result.module(*inputs)
     there = sqnr_db(expected, by_fx(model, inputs, mapping))
@@ -68,19 +104,11 @@ def check(
     print(f"{type(model).__name__}: native {here:.1f} dB, FX graph mode {there:.1f} dB")
     assert here > least
     assert here > there - 0.1
-    return result
-
-
-def frames(rows: int, steps: int = 30) -> Tensor:
-    """Return frames like those of speech: positive, and slow from one to the next."""
-    noise = torch.randn(rows, steps, 40, generator=torch.Generator().manual_seed(0))
-    return noise.cumsum(1).abs() / 60
 
 
 def test_resnet18() -> None:
-    model = seeded(lambda: resnet18(classes=100))
-    x = torch.randn(4, 3, 96, 96, generator=torch.Generator().manual_seed(0))
-    result = check(model, (x,), "static", get_default_qconfig_mapping("x86"), 20)
+    model, x, result = network("resnet")
+    check(model, (x,), result, get_default_qconfig_mapping("x86"), 20)
     kernels = [site.kernel for site in result.report.sites]
     assert kernels.count("quantized.add_relu") == 8
     assert sum("quantized.conv2d" in str(kernel) for kernel in kernels) == 20
@@ -88,8 +116,8 @@ def test_resnet18() -> None:
 
 
 def test_speaker_encoder() -> None:
-    model = seeded(SpeakerEncoder)
-    result = check(model, (frames(4),), "dynamic", dynamic_mapping(), 20)
+    model, x, result = network("speaker")
+    check(model, (x,), result, dynamic_mapping(), 20)
     assert [site.kernel for site in result.report.sites] == [
         "aten.quantized_lstm",
         "quantized.linear_relu_dynamic",
@@ -101,7 +129,9 @@ def test_speaker_encoder_with_real_weights() -> None:
     model = trained_speaker_encoder()
     if model is None:
         pytest.skip("needs `pip install --no-deps -r requirements-sweep.txt`")
-    result = check(model, (frames(16, 160),), "dynamic", dynamic_mapping(), 15)
+    inputs = (frames(16, 160),)
+    result = by_quantfx(model, inputs, "dynamic")
+    check(model, inputs, result, dynamic_mapping(), 15)
     assert result.report.sites[0].kernel == "aten.quantized_lstm"
 
 
@@ -110,19 +140,15 @@ def test_recommender() -> None:
     seen = torch.randint(0, 2000, (400,), generator=draw)
     offsets = torch.arange(0, 400, 25)
     inputs = (seen, offsets, torch.randn(16, 12, generator=draw))
-    result = check(
-        seeded(Recommender),
-        inputs,
-        DYNAMIC.op("embedding_bag", "weight-only"),
-        dynamic_mapping(),
-        25,
-    )
+    model = seeded(Recommender)
+    result = by_quantfx(model, inputs, DYNAMIC.op("embedding_bag", "weight-only"))
+    check(model, inputs, result, dynamic_mapping(), 25)
     assert "quantized.embedding_bag_byte" in {site.kernel for site in result.report.sites}
 
 
 def test_tagger() -> None:
-    words = torch.randint(0, 500, (6, 20), generator=torch.Generator().manual_seed(0))
-    result = check(seeded(Tagger), (words,), TABLES, dynamic_mapping(), 25)
+    model, words, result = network("tagger")
+    check(model, (words,), result, dynamic_mapping(), 25)
     assert [site.kernel for site in result.report.sites] == [
         "quantized.embedding_byte",
         "aten.quantized_gru",
@@ -130,24 +156,10 @@ def test_tagger() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("make", "config"),
-    [
-        (SpeakerEncoder, "dynamic"),
-        (SpeakerEncoder, "fp16"),
-        (Tagger, TABLES),
-        (resnet18, "static"),
-    ],
-)
-def test_packed_weights_are_copied(make: Callable[[], nn.Module], config: Any) -> None:
-    model = seeded(make)
-    inputs: dict[Any, Tensor] = {
-        SpeakerEncoder: frames(2),
-        Tagger: torch.randint(0, 500, (2, 7)),
-        resnet18: torch.randn(1, 3, 64, 64),
-    }
-    x = inputs[make]
-    module = by_quantfx(model, (x,), config).module
+@pytest.mark.parametrize("name", NETWORKS)
+def test_packed_weights_are_copied(name: str) -> None:
+    _, x, result = network(name)
+    module = copy.deepcopy(result.module)
     with torch.no_grad():
         expected = module(x)
         assert torch.equal(copy.deepcopy(module)(x), expected)

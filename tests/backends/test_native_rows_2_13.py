@@ -39,6 +39,20 @@ def label(case: Any) -> str:
     return case.pattern if isinstance(case, NativeRow) else str(getattr(case, "dtype", ""))
 
 
+def in_ci(cases: list[tuple[NativeRow, Outcome]]) -> list[Any]:
+    """Return all with a template, those but the first of each template and mode for the sweep."""
+    seen: set[tuple[str, str, bool]] = set()
+    found: list[Any] = []
+    for row, outcome in cases:
+        if outcome.template is None:
+            continue
+        key = outcome.template.name, str(outcome.mode), "qat." in row.pattern
+        marks = [pytest.mark.sweep] if key in seen else []
+        found.append(pytest.param(row, outcome, marks=marks))
+        seen.add(key)
+    return found
+
+
 def quantized(row: NativeRow, outcome: Outcome, name: str = "native") -> tuple[Any, ...]:
     """Return the result, the float model's output and that of the lowered module."""
     model, inputs = model_of(row.pattern)
@@ -61,9 +75,7 @@ def _first(value: Any) -> Tensor:
     return value[0] if isinstance(value, tuple) else value
 
 
-@pytest.mark.parametrize(
-    ("row", "outcome"), [case for case in NATIVE_ROWS if case[1].template], ids=label
-)
+@pytest.mark.parametrize(("row", "outcome"), in_ci(NATIVE_ROWS), ids=label)
 def test_a_row_is_one_unit_that_reaches_its_kernel(row: NativeRow, outcome: Outcome) -> None:
     assert outcome.status == "lowered"
     assert outcome.template is not None
@@ -145,9 +157,7 @@ def test_counts() -> None:
     assert len(HALVES) == 101
 
 
-@pytest.mark.parametrize(
-    ("row", "outcome"), [case for case in HALVES if case[1].template], ids=label
-)
+@pytest.mark.parametrize(("row", "outcome"), in_ci(HALVES), ids=label)
 def test_static_half_precision_is_a_reference_graph(row: NativeRow, outcome: Outcome) -> None:
     """Values as if each tensor were rounded to float16, and computed with in float32."""
     assert outcome.status == "reference only"

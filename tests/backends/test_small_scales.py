@@ -17,7 +17,8 @@ from quantfx.backends.backend import Backend
 from quantfx.patterns.errors import QuantfxWarning
 from tests import unchecked
 
-SIZES = [1e-3, 1e-8, 1e-20, 1e-30]
+SWEPT = pytest.mark.sweep
+SIZES = [1e-3, 1e-30, *(pytest.param(size, marks=SWEPT) for size in (1e-8, 1e-20))]
 
 
 class Residual(nn.Module):
@@ -101,7 +102,7 @@ def test_small_inputs(
         assert sqnr(model(x), given) > 35, way
 
 
-@pytest.mark.parametrize("size", [1e-3, 1e-8, 1e-14])
+@pytest.mark.parametrize("size", [1e-3, 1e-14, pytest.param(1e-8, marks=SWEPT)])
 @pytest.mark.parametrize(("kind", "data"), [(Residual, images), (Mlp, rows)])
 def test_small_weights(
     kind: Callable[[], nn.Module], data: Callable[[], Tensor], size: float
@@ -149,7 +150,7 @@ def test_a_dynamic_range_follows_each_call() -> None:
 
 
 @pytest.mark.parametrize("engine", ["x86", "fbgemm", "onednn", "qnnpack"])
-@pytest.mark.parametrize("size", [1e-3, 1e-20, 1e-30])
+@pytest.mark.parametrize("size", [1e-3, 1e-30, pytest.param(1e-20, marks=SWEPT)])
 def test_small_inputs_on_native(engine: str, size: float) -> None:
     if engine not in torch.backends.quantized.supported_engines:
         pytest.skip(f"torch has no {engine} here")
@@ -174,7 +175,7 @@ def test_every_observer_follows(observer: Any, size: float) -> None:
     assert sqnr(model(x), result.quantized(x)) > 33
 
 
-@pytest.mark.parametrize("size", [1e-8, 1e-20, 1e-30])
+@pytest.mark.parametrize("size", [1e-8, 1e-30, pytest.param(1e-20, marks=SWEPT)])
 def test_smoothing_follows(size: float) -> None:
     model = made(lambda: nn.Sequential(nn.Linear(32, 16, bias=False)))
     x = torch.randn(2048, 32, generator=torch.Generator().manual_seed(1))
@@ -187,7 +188,7 @@ def test_smoothing_follows(size: float) -> None:
 
 
 @pytest.mark.parametrize("learn_scales", [False, True])
-@pytest.mark.parametrize("size", [1e-3, 1e-8, 1e-30])
+@pytest.mark.parametrize("size", [1e-3, 1e-30, pytest.param(1e-8, marks=SWEPT)])
 def test_training_rounds_small_values_as_well(size: float, learn_scales: bool) -> None:
     model, x = made(Mlp), rows() * size
     trained = unchecked.prepare_qat(

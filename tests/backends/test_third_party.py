@@ -17,6 +17,7 @@ from quantfx.backends import NAMES
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.lint import lint
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.backends import npu
 from tests.backends.npu import NPU, AnnotateNpu
 
@@ -39,7 +40,7 @@ def network(norm: bool = False) -> nn.Sequential:
 
 def quantize(norm: bool = False) -> quantfx.Result:
     model = network(norm)
-    return quantfx.quantize(model, (X,), calibration=[X], backend=NPU, progress=False)
+    return unchecked.quantize(model, (X,), calibration=[X], backend=NPU, progress=False)
 
 
 def test_it_takes_less_than_twenty_lines_of_python() -> None:

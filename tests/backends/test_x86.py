@@ -92,7 +92,8 @@ x = torch.rand(4, 16, 8, 8) + 3.0  # activations at the top of their range
 found = {}
 for target in ("host", "any"):
     backend = quantfx.backends.get("x86", target=None if target == "any" else target)
-    result = quantfx.quantize(model, (x,), calibration=[x], backend=backend, progress=False)
+    result = quantfx.quantize(model, (x,), calibration=[x], backend=backend, progress=False,
+                              check_inputs=False, compare=False)
     try:
         result.compile()
         said = "compiled"

@@ -22,6 +22,7 @@ from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import argument_value, resolve_op
 from quantfx.tools.resnet import resnet18
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
 
@@ -34,7 +35,7 @@ TRAINING = ("lift-dropout", "annotate-conv-bn", "fuse-qat-conv-bn", "place-dropo
 
 def stages(name: str, **options: Any) -> tuple[GraphModule, GraphModule]:
     backend = backends.get(name, **options)
-    prepared = backend.prepare(quantfx.capture(cat_pool_net(), (X,)))
+    prepared = backend.prepare(unchecked.capture(cat_pool_net(), (X,)))
     quantfx.calibrate(prepared, [X], progress=False)
     return prepared, backend.convert(prepared)
 
@@ -82,7 +83,7 @@ def test_the_two_sides_of_a_max_pool_have_an_observer_each() -> None:
             return nn.Conv2d(3, 3, 1)
 
         model = seeded(lambda: Net(body, conv(), conv(), conv()))
-        prepared = backends.get(name).prepare(quantfx.capture(model, (X,)))
+        prepared = backends.get(name).prepare(unchecked.capture(model, (X,)))
         [pool] = prepared.graph.find_nodes(op="call_function", target=MAX_POOL)
         stem = next(n for n in prepared.graph.nodes if n.name == "conv2d")
         sides = [*stem.users, *pool.users]
@@ -110,7 +111,7 @@ def test_signed_codes_are_the_unsigned_ones_less_128(
     pipeline = x86.prepare_pipeline.without("annotate-max-pool")
     outputs: list[Tensor] = []
     for backend in (replace(x86, prepare_pipeline=pipeline), backends.get("xpu")):
-        prepared = backend.prepare(quantfx.capture(make(), inputs))
+        prepared = backend.prepare(unchecked.capture(make(), inputs))
         quantfx.calibrate(prepared, [inputs], progress=False)
         outputs.append(backend.convert(prepared)(*inputs))
     assert torch.equal(*outputs)
@@ -135,7 +136,9 @@ def test_the_graph_computes_what_the_model_does(symmetric: bool) -> None:
 
 
 def test_compiling_for_this_machine_is_refused_with_the_reason() -> None:
-    result = quantfx.quantize(cat_pool_net(), (X,), calibration=[X], backend="xpu", progress=False)
+    result = unchecked.quantize(
+        cat_pool_net(), (X,), calibration=[X], backend="xpu", progress=False
+    )
     assert result.report.backend == "xpu"
     assert "unverified: no XPU" in str(result.report)
     with pytest.raises(

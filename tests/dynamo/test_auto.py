@@ -272,7 +272,8 @@ def test_weights_that_some_graph_reads_in_float_are_kept() -> None:
             self.head.weight = self.table.weight
 
         def forward(self, index: torch.Tensor) -> torch.Tensor:
-            return self.head(torch.relu(self.linear(self.table(index))))
+            rows = self.head.weight[index]
+            return self.head(torch.relu(self.linear(rows + self.table(index))))
 
     model = Embedding().eval()
     quantized = auto(model, 1, "x86")

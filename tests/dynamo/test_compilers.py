@@ -161,9 +161,22 @@ def test_a_graph_with_nothing_to_quantize_says_why() -> None:
     assert "nothing to quantize" in str(state.report())
 
 
-def test_a_half_model_is_told_its_way_out() -> None:
-    fast, state = compiled(Mlp().eval().to(torch.bfloat16), "quantfx_x86")
-    x = batches(1)[0].to(torch.bfloat16)
-    with pytest.warns(quantfx.QuantfxWarning, match=r"weights are bfloat16.*model\.float\(\)"):
+def test_a_double_model_is_told_its_way_out() -> None:
+    fast, state = compiled(Mlp().eval().double(), "quantfx_x86")
+    x = batches(1)[0].double()
+    with pytest.warns(quantfx.QuantfxWarning, match=r"weights are float64.*model\.float\(\)"):
         fast(x)
     assert phases(state) == [("float", 0)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_half_model_is_int8_and_keeps_its_dtype(dtype: torch.dtype) -> None:
+    model = Mlp().eval().to(dtype)
+    fast, state = compiled(model, "quantfx_native", 1)
+    x = batches(1)[0].to(dtype)
+    with torch.no_grad():
+        fast(x)
+        given, expected = fast(x), model(x)
+    assert phases(state) == [("int8", 1)]
+    assert given.dtype == dtype
+    assert float((given - expected).abs().max()) < 0.05 * float(expected.abs().max())

@@ -16,6 +16,7 @@ from quantfx.tools.bert import BertConfig, bert, bert_inputs
 from quantfx.tools.mobilenet_v2 import InvertedResidual, conv_bn_relu6
 from quantfx.tools.resnet import resnet18
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 from tests.dynamo.models import Convolutions, Mlp, compiled
 
 Inputs = tuple[Tensor, ...]
@@ -69,7 +70,7 @@ def test_small_networks(make: Callable[[], tuple[nn.Module, list[Inputs]]]) -> N
 
 
 def check(model: nn.Module, example: Inputs, data: list[Inputs], others: list[Inputs]) -> None:
-    exported = quantfx.quantize(model, example, calibration=data)
+    exported = unchecked.quantize(model, example, calibration=data)
     expected = exported.compile()
     wrapper = quantfx.auto(model, calibration_batches=len(data))
     online, state = compiled(model, "quantfx_x86", len(data))
@@ -106,7 +107,7 @@ def test_autocast_computes_in_bfloat16_between_the_kernels() -> None:
     if not has_bfloat16():
         pytest.skip("bfloat16 in hardware only")
     model, data = mlp()
-    expected = quantfx.quantize(model, data[0], calibration=data[:3]).compile(
+    expected = unchecked.quantize(model, data[0], calibration=data[:3]).compile(
         autocast=torch.bfloat16
     )
     online, _ = compiled(model, "quantfx_x86", 3)

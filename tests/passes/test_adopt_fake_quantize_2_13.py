@@ -19,6 +19,7 @@ from quantfx.passes.base import Context
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graphs import attribute
 from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL
+from tests import unchecked
 from tests.backends.native_models import model_of
 
 EXACT = backends.get("native", engine="qnnpack")  # full range on every CPU
@@ -32,7 +33,7 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS)
 def test_the_scale_of_training_is_the_scale_of_the_weight(row: str) -> None:
     model, inputs = model_of(row)
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         model,
         inputs,
         calibration=[inputs],
@@ -71,7 +72,7 @@ def test_a_network_trained_by_fx_graph_mode_agrees_with_its_conversion() -> None
         if name.startswith("activation_post_process"):
             setattr(prepared, name, nn.Identity())
     prepared.eval()
-    result = quantfx.quantize(*(prepared, (x,)), calibration=[x], backend=EXACT, progress=False)
+    result = unchecked.quantize(*(prepared, (x,)), calibration=[x], backend=EXACT, progress=False)
     assert [site.kernel for site in result.report.sites] == [
         "quantized.conv2d_relu",
         "quantized.conv2d",

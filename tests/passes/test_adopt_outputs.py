@@ -15,6 +15,7 @@ from quantfx import backends
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qdq import quantizes, tensor_qparams
 from quantfx.tools.template_examples import Call
+from tests import unchecked
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 UNIT = (2**-8, 0)
@@ -25,7 +26,7 @@ def quantized(function: Callable[[Tensor], Tensor], *, adopts: bool = True) -> G
     if not adopts:
         pipeline: Pipeline = backend.prepare_pipeline.without("adopt-outputs")
         backend = replace(backend, prepare_pipeline=pipeline)
-    prepared = backend.prepare(quantfx.capture(Call(function).eval(), (X,)))
+    prepared = backend.prepare(unchecked.capture(Call(function).eval(), (X,)))
     quantfx.calibrate(prepared, [X], progress=False)
     return backend.convert(prepared)
 

@@ -12,6 +12,7 @@ from quantfx import backends
 from quantfx.passes.hoist_quantize import HoistQuantize
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qdq import QUANTIZE_PER_TENSOR
+from tests import unchecked
 from tests.export_cases import Net
 
 X = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(0))
@@ -21,7 +22,7 @@ HOIST = Pipeline((HoistQuantize(),))
 def qdq(forward: Callable[..., Tensor], *layers: nn.Module) -> GraphModule:
     torch.manual_seed(0)
     backend = backends.get("x86", target="host")
-    prepared = backend.prepare(quantfx.capture(Net(forward, *layers).eval(), (X,)))
+    prepared = backend.prepare(unchecked.capture(Net(forward, *layers).eval(), (X,)))
     quantfx.calibrate(prepared, [X], progress=False)
     return backend.convert(prepared)
 

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-import quantfx
 from quantfx.backends.inductor import CompiledModule
 from quantfx.passes.keep_packed import PackedWeight
+from tests import unchecked
 
 IMAGE = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 
@@ -17,7 +17,7 @@ IMAGE = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 def lowered() -> GraphModule:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 5)).eval()
-    return quantfx.quantize(model, (IMAGE,), calibration=[IMAGE], progress=False).module
+    return unchecked.quantize(model, (IMAGE,), calibration=[IMAGE], progress=False).module
 
 
 def packed(module: nn.Module) -> list[PackedWeight]:

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-import quantfx
 from quantfx.backends.x86 import x86
 from quantfx.passes.contract import planned_matches, skipped
 from quantfx.tools.bert import BertConfig, bert, bert_inputs
+from tests import unchecked
 
 TOKENS = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])
 
@@ -45,7 +45,7 @@ class Timestep(nn.Module):
 
 
 def prepared(model: nn.Module, *inputs: Tensor) -> GraphModule:
-    return x86().prepare(quantfx.capture(model.eval(), inputs), strict=False)
+    return x86().prepare(unchecked.capture(model.eval(), inputs), strict=False)
 
 
 def observed(module: GraphModule) -> set[str]:
@@ -81,7 +81,7 @@ def test_what_a_branch_reads_is_data_if_its_operand_is() -> None:
     from tests.export_cases import CASES
 
     case = CASES["cond"]
-    module = x86().prepare(quantfx.capture(case.make(), case.inputs))
+    module = x86().prepare(unchecked.capture(case.make(), case.inputs))
     assert len(planned_matches(module)) == 2
 
 
@@ -138,7 +138,7 @@ def test_images_and_sound_are_data_and_wider_integers_are_not() -> None:
 def test_images_are_quantized_right() -> None:
     image = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     model = Samples().eval()
-    result = quantfx.quantize(model, (image,), calibration=[image], progress=False)
+    result = unchecked.quantize(model, (image,), calibration=[image], progress=False)
     with torch.no_grad():
         expected = model(image)
     for got in (result.quantized(image), result.module(image)):

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-import quantfx
 from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
 from quantfx.passes.config import Config
 from quantfx.passes.contract import planned_matches, skipped
 from quantfx.passes.observer import Observer
 from quantfx.tools.bert import BertConfig, bert, bert_inputs
+from tests import unchecked
 from tests.models.decoders import rotary_attention, tiny_gpt, tiny_opt
 
 TOKENS = torch.tensor([[3, 1, 4, 1, 5]])
@@ -92,7 +92,7 @@ def backend(case: Case) -> Backend:
 
 
 def prepare(case: Case, model: nn.Module) -> GraphModule:
-    return backend(case).prepare(quantfx.capture(model, case.inputs))
+    return backend(case).prepare(unchecked.capture(model, case.inputs))
 
 
 class Values(Interpreter):

@@ -13,13 +13,14 @@ from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.read_plan import ReadPlan
 from quantfx.tools.resnet import BasicBlock
 from quantfx.tools.seeded import seeded
+from tests import unchecked
 
 
 def test_it_finds_again_what_was_planned_for_kernels() -> None:
     model = seeded(lambda: nn.Sequential(BasicBlock(8, 8, 1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1)))
     x = torch.rand(1, 8, 8, 8)
     backend = quantfx.backends.get("x86")
-    prepared = backend.prepare(quantfx.capture(model, (x,)))
+    prepared = backend.prepare(unchecked.capture(model, (x,)))
     prepared(x)
     quantized = backend.convert(prepared)
     planned = {match.site: match.annotation.kernel for match in planned_matches(quantized)}
@@ -35,14 +36,14 @@ def test_it_finds_again_what_was_planned_for_kernels() -> None:
 def test_annotations_that_are_there_stay() -> None:
     model = nn.Linear(8, 4).eval()
     x = torch.rand(2, 8)
-    result = quantfx.quantize(model, (x,), calibration=[x])
+    result = unchecked.quantize(model, (x,), calibration=[x])
     found = Pipeline((ReadPlan(),)).run(result.quantized, result.backend.context)
     for before, after in zip(result.quantized.graph.nodes, found.graph.nodes, strict=True):
         assert annotation_of(before) == annotation_of(after)
 
 
 def test_a_float_graph_has_no_plan() -> None:
-    graph = quantfx.capture(nn.Linear(8, 4).eval(), (torch.rand(2, 8),))
+    graph = unchecked.capture(nn.Linear(8, 4).eval(), (torch.rand(2, 8),))
     backend = quantfx.backends.get("x86")
     quantized = backend.convert(
         backend.without_templates("linear").prepare(graph, strict=False), strict=False

@@ -5,16 +5,16 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-import quantfx
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.split_constants import SplitConstants
+from tests import unchecked
 from tests.export_cases import ROWS, Net
 
 
 def test_each_call_of_a_layer_has_integers_of_its_own() -> None:
     torch.manual_seed(0)
     model = Net(lambda f, g, x: f(f(g(x))), nn.Linear(8, 8), nn.Linear(8, 8)).eval()
-    module = quantfx.quantize(model, (ROWS,), calibration=[ROWS], progress=False).quantized
+    module = unchecked.quantize(model, (ROWS,), calibration=[ROWS], progress=False).quantized
     split = Pipeline((SplitConstants(),)).run(module)
     integers = [value.dtype for value in split.state_dict().values()].count(torch.int8)
     assert integers == 3

