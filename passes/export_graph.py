@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import distinct
 from quantfx.passes.export_reason import export_reason
+from quantfx.passes.inputs import Inputs, leaves_in
 from quantfx.passes.unknown_output import unknown_output
 from quantfx.passes.watch_layout import LAYOUT_KEY, has_strides, watched_layout
+
+
+@contextmanager
+def _unmarked(inputs: Inputs) -> Generator[None]:
+    """Take off what torch.export marks free dimensions of inputs with, which it leaves if it fails.
+
+    The next export, or torch.compile, would take these dimensions for free as well.
+    """
+    before = [(leaf, dict(vars(leaf))) for leaf in leaves_in(inputs) if isinstance(leaf, Tensor)]
+    try:
+        yield
+    finally:
+        for tensor, attributes in before:
+            vars(tensor).clear()
+            vars(tensor).update(attributes)
 
 
 def export_graph(
@@ -26,9 +44,10 @@ def export_graph(
     Raises:
         CaptureError: torch.export rejects it.
     """
-    (args, kwargs), dynamic_shapes = distinct(model, (args, kwargs or {}), dynamic_shapes)
+    given = args, kwargs or {}
+    (args, kwargs), dynamic_shapes = distinct(model, given, dynamic_shapes)
     try:
-        with warnings.catch_warnings(), watched_layout(model) as reads:
+        with _unmarked(given), warnings.catch_warnings(), watched_layout(model) as reads:
             # torch's own recurrent layers keep a list of their weights, which export reads.
             warnings.filterwarnings(
                 "ignore", message=r".*_flat_weights\[0\].*assigned during export"

@@ -184,3 +184,25 @@ def test_a_number_is_held_to_its_conditions_at_one() -> None:
     for number, message in ((1, "Mod"), (3, "Mod"), (-2, "at least 0"), (2.0, "whole number")):
         with pytest.raises(InputError, match=message):
             graph(torch.ones(2), number)
+
+
+class Fixed(nn.Module):
+    """Wants its sizes as numbers, so that an export with free ones fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not isinstance(x.shape[0], int):
+            raise TypeError("a number, please")
+        return self.layer(x) + x
+
+
+def test_an_export_that_fails_leaves_no_marks_on_the_example() -> None:
+    x = torch.randn(4, 8)
+    graph = capture(Fixed().eval(), (x,))
+    assert not vars(x)
+    for node in graph.graph.nodes:
+        value = node.meta.get("val")
+        assert not isinstance(value, Tensor) or all(type(size) is int for size in value.shape)
