@@ -33,6 +33,7 @@ _FIXED = (
     resolve_op("aten.fake_quantize_per_channel_affine.default"),
 )
 _PATTERNS = load("qat_modules").group("adopt-fake-quantize")
+DROPPED = "taken out: calibration finds the range of what it rounded"
 _ALIKE = 1e-4  # two ways to compute one scale may differ in the last bits
 
 
@@ -65,7 +66,9 @@ class AdoptFakeQuantize(Pass):
             written = set(overwritten(graph_module.graph))
             weights = set(_adopt(editor, found, written, self.scales))
             adopted += len(weights)
-            dropped += _drop(editor)
+            gone = _drop(editor)
+            remarks += [Remark("applied", path, name, DROPPED) for name in gone]
+            dropped += len(gone)
             for match in _PATTERNS.matcher().run(graph_module.graph) if weights else ():
                 norm = match.nodes["bn"].name
                 if match.roles["w"] in weights and _fold(editor, match):
@@ -98,16 +101,16 @@ def _adopt(
         yield stored
 
 
-def _drop(editor: Editor) -> int:
-    """Take the fake quantizes of activations out; return how many."""
-    count = 0
+def _drop(editor: Editor) -> list[str]:
+    """Take the fake quantizes of activations out; return their names."""
+    names: list[str] = []
     for target in (_FAKE_QUANTIZE, *_FIXED):
         for node in editor.graph.find_nodes(op="call_function", target=target):
             source = argument_value(node, "self")
             if constant_chain(source, ()) is None:
+                names.append(node.name)
                 editor.replace(node, source)
-                count += 1
-    return count
+    return names
 
 
 def _qparams(editor: Editor, node: Node) -> QParams:

@@ -23,7 +23,7 @@ from quantfx.passes.export_graph import export_graph
 from quantfx.passes.export_reason import advised
 from quantfx.passes.few_rows import agrees, is_all_real, let_few_in
 from quantfx.passes.free_sizes import Export, FreeSizes, exported_freely, sizes_of
-from quantfx.passes.given_model import Model, given_model, has_one_mode
+from quantfx.passes.given_model import GivenModel, Model, given_model, has_one_mode
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
 from quantfx.passes.inputs import Inputs, input_leaves, structure_text
 from quantfx.passes.model_state import restored
@@ -77,8 +77,22 @@ def capture(
             rejects it, it takes another path in training than in evaluation, or it keeps state in
             plain attributes.
     """
-    warn_of_untested()
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
+    return capture_given(
+        given, training=training, pipeline=pipeline, check_inputs=check_inputs, compare=compare
+    )
+
+
+def capture_given(
+    given: GivenModel,
+    *,
+    training: bool = False,
+    pipeline: Pipeline | None = None,
+    check_inputs: bool = True,
+    compare: bool = True,
+) -> GraphModule:
+    """Do what ``capture`` does, with model and examples as ``given_model`` returns them."""
+    warn_of_untested()
     model, dynamic_shapes = given.module, given.dynamic_shapes
     _require_mode(model, training)
     export = partial(_export, model, training_graph if training else export_graph, compare)

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.concrete_sizes import Symbolic
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.inputs import leaves_in
-
-_NUMBERS = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def makes_sizes(module: GraphModule) -> bool:
@@ -36,6 +35,6 @@ def _names(node: Node) -> set[str]:
         else:
             numbers = (leaf,)
         for number in numbers:
-            if isinstance(number, _NUMBERS):
+            if isinstance(number, Symbolic):
                 names |= {str(symbol) for symbol in number.node.expr.free_symbols}
     return names

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from quantfx.backends.backend import Backend
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.call_arguments import Examples
-from quantfx.passes.capture import capture
+from quantfx.passes.capture import capture_given
 from quantfx.passes.config import Given
 from quantfx.passes.given_model import Model, given_model
 from quantfx.result import ExampleInputs, Result, choose_backend, make_result
@@ -63,14 +63,7 @@ def quantize(
     """
     chosen = choose_backend(backend, config)
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
-    graph = capture(
-        given.module,
-        given.args,
-        given.kwargs,
-        dynamic_shapes=given.dynamic_shapes,
-        check_inputs=check_inputs,
-        compare=compare,
-    )
+    graph = capture_given(given, check_inputs=check_inputs, compare=compare)
     prepared = chosen.prepare(graph, strict=strict)
     if calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)

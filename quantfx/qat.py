@@ -9,7 +9,7 @@ from typing import Any
 from quantfx.backends.backend import Backend
 from quantfx.passes.calibrate import calibrate
 from quantfx.passes.call_arguments import Examples
-from quantfx.passes.capture import capture
+from quantfx.passes.capture import capture_given
 from quantfx.passes.config import Given
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.given_model import Model, given_model
@@ -78,15 +78,7 @@ def prepare_qat(
     """
     chosen = choose_backend(backend, config)
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
-    graph = capture(
-        given.module,
-        given.args,
-        given.kwargs,
-        dynamic_shapes=given.dynamic_shapes,
-        training=True,
-        check_inputs=check_inputs,
-        compare=compare,
-    )
+    graph = capture_given(given, training=True, check_inputs=check_inputs, compare=compare)
     prepared = chosen.prepare(graph, qat=True, learn_scales=learn_scales, strict=strict)
     if calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)

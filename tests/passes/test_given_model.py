@@ -86,6 +86,8 @@ def test_a_graph_that_was_exported_is_quantized_whatever_mode_it_names() -> None
     exported = torch.export.export(model, (X,)).module()
     assert exported.training
     assert lowered(quantize(exported, (X,), calibration=[X])) == {"linear": 2}
+    traced = torch.fx.symbolic_trace(model)
+    assert lowered(quantize(traced, (X,), calibration=[X])) == {"linear": 2}
     captured = quantfx.capture(model, (X,))
     assert lowered(quantize(captured, (X,), calibration=[X])) == {"linear": 2}
 

@@ -9,7 +9,9 @@ from torch import Tensor, nn
 from torch.ao import quantization as tq
 
 import quantfx
+from quantfx.passes.adopt_fake_quantize import DROPPED
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.pass_record import records_of
 from tests.unchecked import quantize
 
 X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -64,6 +66,8 @@ def test_a_model_trained_by_eager_mode_is_quantized(backend: str, observing: boo
     assert lowered["conv2d"] == 2
     assert lowered["linear"] == 1
     assert not [node for node in result.quantized.graph.nodes if "fake" in str(node.target)]
+    told = [each.message for record in records_of(result.quantized) for each in record.remarks]
+    assert told.count(DROPPED) >= 4  # what the layers read and return
     with torch.no_grad():
         expected, given = model(X), result.module(X)
     assert (given - expected).abs().max() < 0.1 * expected.abs().max()
