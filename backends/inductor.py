@@ -20,6 +20,7 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.backends.ahead_of_time import AheadOfTimeModule, LibraryInputs, require_library
+from quantfx.backends.compiler_errors import dynamo_errors
 from quantfx.backends.declare_layouts import DeclareLayouts
 from quantfx.backends.drop_pool_copies import DropPoolCopies
 from quantfx.backends.fuse_sums import FuseSums
@@ -38,7 +39,6 @@ from quantfx.backends.targets import require_autocast
 from quantfx.backends.torch_internals import (
     BackendCompilerFailed,
     GraphPass,
-    InternalTorchDynamoError,
     capturing_sizes,
     compile_ahead_of_time,
     inductor_settings,
@@ -209,7 +209,7 @@ class CompiledModule(SealedModule):
                 self._variants.check(args, kwargs)
             if not self._variants.makes_sizes:
                 return self._call_dynamo(mixed, args, kwargs)
-            with capturing_sizes(), _dynamo_errors():
+            with capturing_sizes(), dynamo_errors():
                 return self._call_dynamo(mixed, args, kwargs)
         if not static.is_compiled:
             with self._lock, compiling(self._note_kernels, cpp_wrapper=self._cpp):
@@ -244,18 +244,6 @@ class CompiledModule(SealedModule):
 
     def _note_kernels(self, kernels: tuple[KernelCall, ...]) -> None:
         self.kernels = kernels
-
-
-@contextmanager
-def _dynamo_errors() -> Generator[None]:
-    """Say what to do where Dynamo of torch 2.13 fails on sizes that depend on data."""
-    try:
-        yield
-    except InternalTorchDynamoError as error:
-        raise QuantfxError(
-            "torch cannot compile this model, in which sizes depend on data, for inputs of these "
-            f"shapes ({str(error).partition(chr(10))[0]}): call result.module with them"
-        ) from error
 
 
 _COMPILING: ContextVar[bool] = ContextVar("quantfx_compiling", default=False)
@@ -361,26 +349,6 @@ def compile_module(
     with preserved_state(module):
         compiled(*args, **kwargs)
     return compiled
-
-
-@contextmanager
-def compiler_errors() -> Generator[None]:
-    """Say in a sentence that torch's compiler failed; its own error, with the graph, is the cause.
-
-    Raises:
-        QuantfxError: it failed.
-    """
-    try:
-        yield
-    except QuantfxError:
-        raise
-    except Exception as error:
-        inner = error.inner_exception if isinstance(error, BackendCompilerFailed) else error
-        reason = str(inner).strip().partition("\n")[0]
-        raise QuantfxError(
-            f"torch cannot compile this model ({type(inner).__name__}: {reason}): result.module "
-            "runs the same kernels without a compiler"
-        ) from error
 
 
 def require_regions(module: GraphModule) -> None:

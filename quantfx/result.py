@@ -14,12 +14,12 @@ from quantfx import backends
 from quantfx.backends import targets
 from quantfx.backends.ahead_of_time import AheadOfTimeModule
 from quantfx.backends.backend import Backend
+from quantfx.backends.compiler_errors import compiler_errors
 from quantfx.backends.inductor import (
     CompiledModule,
     Variants,
     Wrapper,
     compile_module,
-    compiler_errors,
     require_regions,
 )
 from quantfx.backends.lowering import Lowering, require_compiled

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.backends import targets
-from quantfx.backends.inductor import compiler_errors
+from quantfx.backends.compiler_errors import compiler_errors
 from quantfx.backends.torch_internals import BackendCompilerFailed
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError

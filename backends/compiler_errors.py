@@ -1,0 +1,41 @@
+"""Failures of torch's compiler in a sentence, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+
+from quantfx.backends.torch_internals import BackendCompilerFailed, InternalTorchDynamoError
+from quantfx.patterns.errors import QuantfxError
+
+
+@contextmanager
+def compiler_errors() -> Generator[None]:
+    """Say in a sentence that torch's compiler failed; its own error, with the graph, is the cause.
+
+    Raises:
+        QuantfxError: it failed.
+    """
+    try:
+        yield
+    except QuantfxError:
+        raise
+    except Exception as error:
+        inner = error.inner_exception if isinstance(error, BackendCompilerFailed) else error
+        reason = str(inner).strip().partition("\n")[0]
+        raise QuantfxError(
+            f"torch cannot compile this model ({type(inner).__name__}: {reason}): result.module "
+            "runs the same kernels without a compiler"
+        ) from error
+
+
+@contextmanager
+def dynamo_errors() -> Generator[None]:
+    """Say what to do where Dynamo of torch 2.13 fails on sizes that depend on data."""
+    try:
+        yield
+    except InternalTorchDynamoError as error:
+        raise QuantfxError(
+            "torch cannot compile this model, in which sizes depend on data, for inputs of these "
+            f"shapes ({str(error).partition(chr(10))[0]}): call result.module with them"
+        ) from error
