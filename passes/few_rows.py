@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.fx import GraphModule
 from quantfx.passes.eager_results import is_real, results_of, same_results
 from quantfx.passes.input_contract import InputContract, InputForm, contract_of, set_contract
 from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
-from quantfx.passes.model_state import restored
+from quantfx.passes.model_state import ModelState, restored
 from quantfx.passes.size_expression import UnknownExpression, size_value
 from quantfx.passes.state import preserved_state
 
@@ -36,21 +37,21 @@ def let_few_in(model: nn.Module, graph: GraphModule, inputs: Inputs) -> None:
     contract = contract_of(graph)
     if contract is None or not contract.checked or not is_all_real(model, inputs):
         return
-    for least in (1, 0):
-        names = {name for name, (low, _) in contract.ranges.items() if low == least + 1}
-        fit: set[str] = set()
-        try:
-            for name in sorted(names):
-                if _holds(model, graph, _reaching(contract, {name}, least), inputs, {name: least}):
-                    fit.add(name)
-            together = dict.fromkeys(fit, least)
-            if len(fit) > 1 and not _holds(
-                model, graph, _reaching(contract, fit, least), inputs, together
-            ):
-                fit.clear()
-        finally:
-            contract = _reaching(contract, fit, least)
-            set_contract(graph, contract)
+    with restored(model) as state:
+        holds = partial(_holds, model, graph, inputs, state)
+        for least in (1, 0):
+            names = {name for name, (low, _) in contract.ranges.items() if low == least + 1}
+            fit: set[str] = set()
+            try:
+                for name in sorted(names):
+                    if holds(_reaching(contract, {name}, least), {name: least}):
+                        fit.add(name)
+                together = dict.fromkeys(fit, least)
+                if len(fit) > 1 and not holds(_reaching(contract, fit, least), together):
+                    fit.clear()
+            finally:
+                contract = _reaching(contract, fit, least)
+                set_contract(graph, contract)
 
 
 def is_all_real(model: nn.Module, inputs: Inputs) -> bool:
@@ -61,8 +62,12 @@ def is_all_real(model: nn.Module, inputs: Inputs) -> bool:
 
 def agrees(model: nn.Module, graph: GraphModule, inputs: Inputs) -> bool:
     """Whether a graph computes what a model does in evaluation, for inputs of these sizes."""
+    with restored(model):
+        return _agrees(model, graph, inputs)
+
+
+def _agrees(model: nn.Module, graph: GraphModule, inputs: Inputs) -> bool:
     with (
-        restored(model),
         preserved_state(graph),
         _evaluating(model, graph),
         torch.no_grad(),
@@ -79,13 +84,19 @@ def agrees(model: nn.Module, graph: GraphModule, inputs: Inputs) -> bool:
 def _holds(
     model: nn.Module,
     graph: GraphModule,
-    contract: InputContract,
     inputs: Inputs,
+    state: ModelState,
+    contract: InputContract,
     sizes: Mapping[str, int],
 ) -> bool:
     set_contract(graph, contract)
     forms = iter(contract.forms)
-    return agrees(model, graph, map_leaves(lambda leaf: _cut(leaf, next(forms), sizes), inputs))
+    try:
+        return _agrees(
+            model, graph, map_leaves(lambda leaf: _cut(leaf, next(forms), sizes), inputs)
+        )
+    finally:
+        state.restore()
 
 
 def _reaching(contract: InputContract, names: set[str], least: int) -> InputContract:
