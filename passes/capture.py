@@ -30,6 +30,7 @@ from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.size_asserts import keep_asserts
+from quantfx.passes.state import own_state
 from quantfx.passes.training_graph import training_graph
 from quantfx.passes.watch_layout import LAYOUT_KEY
 from quantfx.patterns.torch_version import warn_of_untested
@@ -95,24 +96,24 @@ def capture_given(
     warn_of_untested()
     model, dynamic_shapes = given.module, given.dynamic_shapes
     _require_mode(model, training)
-    export = partial(_export, model, training_graph if training else export_graph, compare)
+    copied = partial(clone, tensor=trainable if training else detached)
+    export = partial(_export, model, training_graph if training else export_graph, copied, compare)
     inputs = given.args, in_order(model, given.kwargs)
     with advised(model, inputs):
-        exported, sizes = _exported(model, export, inputs, dynamic_shapes, check_inputs)
-    module = clone(exported, trainable if training else detached)
+        module, sizes = _exported(model, export, inputs, dynamic_shapes, check_inputs)
+    own_state(module)
     set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
-    recompile(module)
     module.train(training)
     if sizes.asserts is not None and sizes.ranges:
         keep_asserts(module, sizes.asserts)
     set_contract(module, _contract(model, module, inputs, sizes, check_inputs))
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE
-    graph = pipeline.run(module)
-    let_few_in(model, graph, inputs)
+    pipeline.run_in_place(module)
+    let_few_in(model, module, inputs)
     if compare:
-        compare_capture(model, graph, *inputs, training=training)
-    return graph
+        compare_capture(model, module, *inputs, training=training)
+    return module
 
 
 def _exported(
@@ -133,16 +134,19 @@ def _agrees(model: nn.Module, inputs: Inputs, exported: GraphModule) -> bool:
 def _export(
     model: nn.Module,
     export: Callable[[nn.Module, tuple[Any, ...], dict[str, Any] | None, Any], GraphModule],
+    copied: Callable[[GraphModule], GraphModule],
     judged: bool,
     args: tuple[Any, ...],
     kwargs: dict[str, Any] | None,
     shapes: Any,
 ) -> GraphModule:
-    """Export ``model``, which is then as it was: torch leaves new attributes, fake ones, in it."""
+    """Return a graph of our own; ``model`` is as it was: torch leaves fake attributes in it."""
     with restored(model, buffers=False), warnings.catch_warnings():
         if judged:  # compare_capture sees what attributes that are assigned do to results
             warnings.filterwarnings("ignore", message=r".*assigned during export")
-        return export(model, args, kwargs, shapes)
+        module = copied(export(model, args, kwargs, shapes))
+    recompile(module)
+    return module
 
 
 def _contract(

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.export import Dim
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.clone import clone, recompile
+from quantfx.passes.clone import recompile
 from quantfx.passes.concrete_sizes import NotConcreteError, Symbolic, make_concrete
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.inputs import equal_but_leaves, input_leaves, leaves_in, map_leaves
@@ -79,22 +80,24 @@ def exported_freely(
     # batch of one.
     several = map_leaves(_not_one, (args, kwargs)) if rows[0] == 1 else (args, kwargs)
     named = signature.bind(*several[0], **several[1]).arguments
-    symbolic = _exported(export, several, map_leaves(_first_free, dict(named)))
+    free = partial(_exported, export, several, map_leaves(_first_free, dict(named)))
+    symbolic = free()
     if symbolic is None:
         graph = export(args, kwargs, None)
         return graph, _fixed(graph, args, kwargs)
     known = replace(sizes_of(symbolic), asserts=asserts_in(symbolic))
     leaves = [leaf for _, leaf in input_leaves(symbolic, args, kwargs)]
     if len(known.values) == len(leaves):
-        concrete = clone(symbolic)
         try:
-            used = make_concrete(concrete, dict(_known_sizes(known.values, leaves)))
+            used = make_concrete(symbolic, dict(_known_sizes(known.values, leaves)))
             if several[0] is not args:
-                recompile(concrete)
-            if several[0] is args or agrees(concrete):
-                return concrete, replace(_without(known, set(used)), asserts=None)
+                recompile(symbolic)
+            if several[0] is args or agrees(symbolic):
+                return symbolic, replace(_without(known, set(used)), asserts=None)
         except NotConcreteError:
             pass
+        symbolic = free()  # the numbers took the place of sizes in the first; this is seldom
+        assert symbolic is not None
     graph = export(args, kwargs, None)
     return graph, _compared(graph, symbolic, known, _fixed(graph, args, kwargs))
 

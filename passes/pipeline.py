@@ -165,19 +165,38 @@ class Pipeline:
             PipelineError: a required fact does not hold.
             PassError: a pass failed or left an invalid graph; ends with a reproducer.
         """
-        if not isinstance(module, GraphModule):
-            raise PipelineError(
-                f"a {type(module).__name__} is no graph: use capture(model, ...) first"
-            )
+        _require_graph(module)
         self.check(facts_of(module))
         work = clone(module)
         own_state(work)
-        run = _Run(self, context or Context(), instruments, fingerprint(work))
+        self.run_in_place(work, context, instruments=instruments)
+        return work
+
+    def run_in_place(
+        self,
+        module: GraphModule,
+        context: Context | None = None,
+        *,
+        instruments: Sequence[Instrument] = (),
+    ) -> None:
+        """Do what ``run`` does to ``module`` itself, which spares a copy that nobody reads.
+
+        Args:
+            module: Nobody else's; spoilt if a pass fails.
+            context: As for ``run``.
+            instruments: As for ``run``.
+
+        Raises:
+            PipelineError: as ``run``.
+            PassError: as ``run``.
+        """
+        _require_graph(module)
+        self.check(facts_of(module))
+        run = _Run(self, context or Context(), instruments, fingerprint(module))
         with _paused_garbage_collection():
             for position, each in enumerate(self.passes):
-                run.step(position, each, work)
-            recompile(work)
-        return work
+                run.step(position, each, module)
+            recompile(module)
 
     def _why_missing(self, fact: str, broken: dict[str, str], position: int) -> str:
         if fact in broken:
@@ -207,6 +226,11 @@ class Pipeline:
         if known.count(name) > 1:
             raise PipelineError(f"pass '{name}' occurs {known.count(name)} times: which is meant?")
         return _edited(self, name, edit)
+
+
+def _require_graph(module: GraphModule) -> None:
+    if not isinstance(module, GraphModule):
+        raise PipelineError(f"a {type(module).__name__} is no graph: use capture(model, ...) first")
 
 
 @contextmanager
