@@ -46,11 +46,21 @@ class Explanation:
         networks: Their names.
         text: Part of the fault.
         because: One sentence.
+        least: What a fault in dB may fall to; fewer are another fault, that nothing explains.
     """
 
     networks: tuple[str, ...]
     text: str
     because: str
+    least: float = 0.0
+
+    def explains(self, network: str, fault: str) -> bool:
+        """Whether this is why a network has a fault."""
+        if network not in self.networks or self.text not in fault:
+            return False
+        if not fault.endswith(" dB"):
+            return True
+        return float(fault.split()[-2]) >= self.least  # no number is more than that
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class Explained:
     def of(self, network: str, fault: str) -> str:
         """Return the explanation of a fault, "" if there is none."""
         for each in self.explanations:
-            if network in each.networks and each.text in fault:
+            if each.explains(network, fault):
                 return each.because
         return ""
 
@@ -85,7 +95,10 @@ def load_explained(path: Path = EXPLAINED) -> Explained:
     if unknown := data.keys() - {"reason", "fault"}:
         raise ZooError(f"{path.name} has no key '{min(unknown)}'; it has [[reason]] and [[fault]]")
     reasons = [_checked(each, ("op", "text", "because")) for each in data.get("reason", [])]
-    faults = [_checked(each, ("networks", "text", "because")) for each in data.get("fault", [])]
+    faults = [
+        _checked(each, ("networks", "text", "because"), ("least",))
+        for each in data.get("fault", [])
+    ]
     return Explained(
         tuple(GoodReason(**each) for each in reasons),
         tuple(Explanation(tuple(each.pop("networks")), **each) for each in faults),
@@ -129,7 +142,7 @@ def unused(rows: Iterable[Row], explained: Explained) -> list[Explanation]:
         each
         for each in explained.explanations
         if set(each.networks) <= faults.keys()
-        and not any(each.text in fault for name in each.networks for fault in faults[name])
+        and not any(each.explains(name, fault) for name in each.networks for fault in faults[name])
     ]
 
 
@@ -155,7 +168,9 @@ def _number_faults(row: Row) -> Iterable[str]:
             yield f"{what}: {reached} of {row.planned} sites"
 
 
-def _checked(table: Mapping[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    if set(table) != set(keys) or not str(table["because"]).strip():
+def _checked(
+    table: Mapping[str, Any], keys: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    if set(table) - set(optional) != set(keys) or not str(table["because"]).strip():
         raise ZooError(f"an explanation has the keys {', '.join(keys)}, not {sorted(table)}")
     return dict(table)

@@ -85,6 +85,14 @@ def test_an_explanation_goes_with_a_network_and_a_text() -> None:
     assert unused(rows[:1], Explained((), (elsewhere,))) == []  # that network was not measured
 
 
+def test_an_explanation_of_few_decibels_holds_down_to_its_least() -> None:
+    known = Explanation(("resnet18",), " dB", "Because.", least=12)
+    rows = [with_decibels(auto=12.0)]
+    assert unexplained(rows, Explained((), (known,))) == {}
+    assert unexplained([with_decibels(auto=11.9)], Explained((), (known,))) != {}
+    assert unexplained([with_decibels(auto=float("nan"))], Explained((), (known,))) != {}
+
+
 def test_what_is_explained_is_of_networks_of_the_zoo() -> None:
     names = {network.name for network in load_networks()}
     for explanation in load_explained().explanations:
