@@ -23,6 +23,7 @@ from quantfx.passes.export_graph import export_graph
 from quantfx.passes.export_reason import advised
 from quantfx.passes.few_rows import agrees, is_all_real, let_few_in
 from quantfx.passes.free_sizes import Export, FreeSizes, exported_freely, sizes_of
+from quantfx.passes.garbage import paused_garbage_collection
 from quantfx.passes.given_model import GivenModel, Model, given_model, has_one_mode
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
 from quantfx.passes.inputs import Inputs, input_leaves, structure_text
@@ -141,7 +142,11 @@ def _export(
     shapes: Any,
 ) -> GraphModule:
     """Return a graph of our own; ``model`` is as it was: torch leaves fake attributes in it."""
-    with restored(model, buffers=False), warnings.catch_warnings():
+    with (
+        paused_garbage_collection(),
+        restored(model, buffers=False),
+        warnings.catch_warnings(),
+    ):
         if judged:  # compare_capture sees what attributes that are assigned do to results
             warnings.filterwarnings("ignore", message=r".*assigned during export")
         module = copied(export(model, args, kwargs, shapes))

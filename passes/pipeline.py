@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias, cast
 
@@ -16,6 +14,7 @@ from quantfx.passes import pipeline_text
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.clone import clone, recompile
 from quantfx.passes.errors import PassError, PipelineError
+from quantfx.passes.garbage import paused_garbage_collection
 from quantfx.passes.instruments import Instrument
 from quantfx.passes.pass_record import PassRecord, facts_of, records_of, set_facts, set_records
 from quantfx.passes.state import own_state
@@ -193,7 +192,7 @@ class Pipeline:
         _require_graph(module)
         self.check(facts_of(module))
         run = _Run(self, context or Context(), instruments, fingerprint(module))
-        with _paused_garbage_collection():
+        with paused_garbage_collection():
             for position, each in enumerate(self.passes):
                 run.step(position, each, module)
             recompile(module)
@@ -231,22 +230,6 @@ class Pipeline:
 def _require_graph(module: GraphModule) -> None:
     if not isinstance(module, GraphModule):
         raise PipelineError(f"a {type(module).__name__} is no graph: use capture(model, ...) first")
-
-
-@contextmanager
-def _paused_garbage_collection() -> Generator[None]:
-    """Keep the collector from walking the whole graph again and again while it is rewritten.
-
-    Passes make many small objects that live on; on 3,000 operators the walks cost a third of a run.
-    """
-    if not gc.isenabled():
-        yield
-        return
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def _all_names(pipeline: Pipeline) -> list[str]:
