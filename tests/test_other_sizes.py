@@ -18,7 +18,7 @@ from quantfx.passes.errors import InputError
 from tests.random_graphs import RandomNet
 from tests.sized_graphs import CHANNELS, SizedNet
 
-CI = (3, 41)
+CI = (3,)
 CI_SIZED = range(6)
 SWEEP = range(120)
 EXAMPLE = 4

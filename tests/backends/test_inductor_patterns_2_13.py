@@ -39,8 +39,8 @@ def linears() -> nn.Module:
 @needs_patterns
 @pytest.mark.parametrize(("model", "x", "mode"), [
     (cat_pool_net(), IMAGE, "static"),
-    (residual_block(), torch.randn(2, 4, 8, 8), "static"),
-    (linears(), ROWS, "static"),
+    pytest.param(residual_block(), torch.randn(2, 4, 8, 8), "static", marks=pytest.mark.sweep),
+    pytest.param(linears(), ROWS, "static", marks=pytest.mark.sweep),
     (linears(), ROWS, "dynamic"),
     (linears(), ROWS, "fp16"),
     (linears(), ROWS, "weight-only"),

@@ -100,6 +100,7 @@ def test_a_model_is_checked_before_anything_is_measured() -> None:
         run(Request(models=["own_bench:net", "unknown"]), Console(file=StringIO()), start)
 
 
+@pytest.mark.sweep
 def test_two_engines_in_processes_of_their_own() -> None:
     stream = StringIO()
     request = Request(["own_bench:net"], ["quantfx"], rounds=2, calls=2, threads=1, breakdown=True)
