@@ -29,13 +29,13 @@ from quantfx.passes.compare_sites import SiteComparison, compare_sites
 from quantfx.passes.config import Config, Given
 from quantfx.passes.contract import require_converted, require_planned
 from quantfx.passes.errors import PipelineError
+from quantfx.passes.facts import TRAINABLE, facts_of
 from quantfx.passes.insert_qdq import InsertQDQ
 from quantfx.passes.instruments import Instrument
 from quantfx.passes.kernel_family import KernelFamily
 from quantfx.passes.lower import Lower
 from quantfx.passes.merge_equal import MergeEqual
 from quantfx.passes.outcome import lowered_outcomes
-from quantfx.passes.pass_record import TRAINABLE, facts_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qat_module import QatModule
 from quantfx.passes.recipe import Recipe

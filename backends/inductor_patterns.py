@@ -20,7 +20,6 @@ from quantfx.backends.lowering import complain
 from quantfx.backends.torch_internals import has_qdq_patterns, inductor_counter
 from quantfx.passes.base import Context
 from quantfx.passes.contract import planned_matches
-from quantfx.passes.equal_sites import repeated_sites
 from quantfx.passes.errors import ContractError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.include_zero import IncludeZero
@@ -29,6 +28,7 @@ from quantfx.passes.lower import Lower
 from quantfx.passes.lowered import lowered_nodes
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.recipe import Recipe
+from quantfx.passes.repeated_sites import repeated_sites
 from quantfx.passes.report import OpRow
 from quantfx.passes.shield_adds import ShieldAdds
 from quantfx.passes.split_constants import SplitConstants

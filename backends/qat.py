@@ -8,11 +8,12 @@ from torch.fx import GraphModule
 
 from quantfx.passes.clone import clone_as, recompile
 from quantfx.passes.errors import PipelineError
+from quantfx.passes.facts import TRAINABLE, facts_of
 from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.insert_observers import InsertObservers
 from quantfx.passes.lift_dropout import LiftDropout
 from quantfx.passes.observe_channels import ObserveChannels
-from quantfx.passes.pass_record import TRAINABLE, facts_of, records_of
+from quantfx.passes.pass_record import records_of
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.place_dropout import PlaceDropout
 from quantfx.passes.qat_module import QatModule

@@ -17,8 +17,7 @@ from quantfx.passes.constant_chain import constant_chain, constant_value
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graphs import all_graphs
-from quantfx.passes.observer import QParams
-from quantfx.passes.qparams import qparams_from_range
+from quantfx.passes.qparams import QParams, qparams_from_range
 from quantfx.passes.scale_floor import TORCH_AO_FLOOR
 from quantfx.passes.spec import QuantSpec
 from quantfx.passes.trained_observer import set_trained_qparams

@@ -11,13 +11,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.aliasing import overwritten, writes_to
+from quantfx.passes.asserts import ASSERT
 from quantfx.passes.batch_counter import counter_of
-from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.constant_chain import is_random
+from quantfx.passes.dropouts import DROPOUTS, IN_PLACE_DROPOUTS
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graphs import attribute
-from quantfx.passes.remove_asserts import ASSERT
-from quantfx.passes.remove_dropout import DROPOUTS, IN_PLACE_DROPOUTS
 from quantfx.passes.same_values import (
     Value,
     pairs_of_arguments,
@@ -25,6 +24,7 @@ from quantfx.passes.same_values import (
     sizes_of,
     value_of,
 )
+from quantfx.passes.scopes import module_scope
 from quantfx.passes.training_noise import mark, reads
 from quantfx.patterns.schema import argument_value
 

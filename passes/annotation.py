@@ -63,3 +63,7 @@ def set_annotation(node: Node, annotation: Annotation | None) -> None:
         node.meta.pop(META_KEY, None)
     else:
         node.meta[META_KEY] = annotation
+
+
+# What a pass writes on the q nodes of one sharing group; equal numbers alone are a coincidence.
+GROUP_KEY = "quantfx_group"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams
 
 
 class BranchObserver(Observer):

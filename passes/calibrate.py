@@ -14,10 +14,10 @@ from torch.fx import GraphModule
 
 from quantfx.passes.batch_check import BatchCheck
 from quantfx.passes.errors import CalibrationError, InputError
+from quantfx.passes.facts import facts_of
 from quantfx.passes.fake_quantize import FakeQuantize
 from quantfx.passes.input_copies import copied_inputs, writes_to_inputs
 from quantfx.passes.inputs import Inputs
-from quantfx.passes.pass_record import facts_of
 from quantfx.passes.state import preserved_state
 
 

@@ -7,26 +7,18 @@ elsewhere in the graph must not change a line about a node that stayed the same.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import lru_cache
 
-from torch._ops import HigherOrderOperator, OpOverload
-from torch.fx import Graph, GraphModule, Node
+from torch._ops import OpOverload
+from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.graphs import attribute
-from quantfx.passes.observer import Observer
+from quantfx.passes.observer import is_observer
+from quantfx.passes.scopes import module_scope, op_name
 
 # The exporter's runtime check of input shapes: a call without result or users, not part of the net.
 _GUARDS = "_guards_fn"
-# torch.compile names the root after the caller's variable: L['s'], G['model'].
-_ROOT = re.compile(r"^(?:[LG]\['[^']*'\]|L__self__)\.?")
-_CALL_COUNTER = re.compile(r"@\d+$")
-# What the exporter writes on nodes that come from no module, such as sym_size.
-_NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
-_PLAIN_NAMESPACES = ("aten", "prims", "quantized_decomposed")
 
 
 def canonical_order(graph: Graph) -> list[Node]:
@@ -72,38 +64,6 @@ def canonical_names(order: Sequence[Node]) -> dict[Node, str]:
     return names
 
 
-def module_stack(node: Node) -> list[tuple[str, str]]:
-    """Return ``(path, class name)`` of the modules ``node`` was called in, outermost first."""
-    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
-    return [(_module_path(path), _class_name(kind)) for path, kind in stack.values()]
-
-
-def module_types(node: Node) -> list[str]:
-    """Return the qualified class names of the modules ``node`` was called in, outermost first."""
-    stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
-    names = [_qualified_name(kind) for _, kind in stack.values()]
-    return [name for name in names if name != _NO_MODULE]
-
-
-def module_scope(node: Node) -> str:
-    """Return the path of the innermost module ``node`` was called in; ``""`` at the top."""
-    stack = module_stack(node)
-    return stack[-1][0] if stack else ""
-
-
-def op_name(node: Node) -> str:
-    """Return a short name of what ``node`` calls: ``conv2d``, ``onednn.qlinear_pointwise``."""
-    target = node.target
-    if isinstance(target, str):
-        return target
-    if isinstance(target, OpOverload):
-        namespace, name = str(target).rpartition(".")[0].split(".", 1)
-        return name if namespace in _PLAIN_NAMESPACES else f"{namespace}.{name}"
-    if isinstance(target, HigherOrderOperator):
-        return str(target.__name__)
-    return target.__name__
-
-
 def is_quantize(node: Node) -> bool:
     """Whether ``node`` turns a float tensor into an integer one."""
     return _is_decomposed(node, "quantize_per_")
@@ -112,19 +72,6 @@ def is_quantize(node: Node) -> bool:
 def is_dequantize(node: Node) -> bool:
     """Whether ``node`` turns an integer tensor back into a float one."""
     return _is_decomposed(node, "dequantize_per_")
-
-
-def is_observer(node: Node) -> bool:
-    """Whether ``node`` calls a module that records (or fakes) the quantization of a tensor."""
-    if node.op != "call_module":
-        return False
-    # Foreign graphs hold torchao's observers, known by the name that prepare gives them.
-    if str(node.target).rpartition(".")[2].startswith("activation_post_process"):
-        return True
-    owner = node.graph.owning_module
-    return isinstance(owner, GraphModule) and isinstance(
-        attribute(owner, str(node.target)), Observer
-    )
 
 
 def _inputs(node: Node) -> list[Node]:
@@ -201,19 +148,3 @@ def _is_decomposed(node: Node, prefix: str) -> bool:
     return isinstance(target, OpOverload) and str(target).startswith(
         f"quantized_decomposed.{prefix}"
     )
-
-
-@lru_cache(maxsize=65536)
-def _module_path(path: str) -> str:
-    if path == _NO_MODULE:
-        return ""
-    return _CALL_COUNTER.sub("", _ROOT.sub("", path))
-
-
-def _class_name(kind: object) -> str:
-    name = _qualified_name(kind)
-    return "" if name == _NO_MODULE else name.rpartition(".")[2]
-
-
-def _qualified_name(kind: object) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)

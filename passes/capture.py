@@ -21,6 +21,7 @@ from quantfx.passes.errors import CaptureError
 from quantfx.passes.example import in_order
 from quantfx.passes.export_graph import export_graph
 from quantfx.passes.export_reason import advised
+from quantfx.passes.facts import TRAINABLE, set_facts
 from quantfx.passes.few_rows import agrees, is_all_real, let_few_in
 from quantfx.passes.free_sizes import Export, FreeSizes, exported_freely, sizes_of
 from quantfx.passes.garbage import paused_garbage_collection
@@ -28,7 +29,6 @@ from quantfx.passes.given_model import GivenModel, Model, given_model, has_one_m
 from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
 from quantfx.passes.inputs import Inputs, input_leaves, structure_text
 from quantfx.passes.model_state import restored
-from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.size_asserts import keep_asserts
 from quantfx.passes.state import own_state

@@ -11,7 +11,8 @@ from quantfx.passes.channel_record import ChannelRecord
 from quantfx.passes.histogram_observer import HistogramObserver
 from quantfx.passes.histogram_record import HistogramRecord
 from quantfx.passes.mse_observer import MinSquaredErrorObserver
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams
 from quantfx.passes.spec import QuantSpec
 
 RangeSearch = Literal["histogram", "mse"]

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import InputError, ModeError
+from quantfx.passes.facts import TRAINABLE, facts_of
 from quantfx.passes.fits_traced import fits_traced
 from quantfx.passes.input_check import InputCheck
 from quantfx.passes.input_contract import InputContract, contract_of, set_contract
-from quantfx.passes.pass_record import TRAINABLE, facts_of
 
 
 class CheckedModule(GraphModule):

@@ -14,9 +14,9 @@ from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.clone import set_tensor
 from quantfx.passes.editor import Editor
+from quantfx.passes.facts import TRAINABLE, facts_of
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.inputs import map_leaves
-from quantfx.passes.pass_record import TRAINABLE, facts_of
 from quantfx.patterns.schema import is_aten_call, overload, resolve_op
 
 HALF = frozenset({torch.float16, torch.bfloat16})

@@ -12,7 +12,6 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.accounts import accounts
 from quantfx.passes.annotation import Annotation, annotation_of
 from quantfx.passes.base import Remark
-from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.check_config import RULE
 from quantfx.passes.compute_in_float32 import PRECISION
 from quantfx.passes.errors import ContractError
@@ -20,6 +19,7 @@ from quantfx.passes.graphs import Site, all_graphs
 from quantfx.passes.pass_record import records_of
 from quantfx.passes.qdq import reads_quantized
 from quantfx.passes.recipe import Recipe
+from quantfx.passes.scopes import module_scope
 from quantfx.passes.slots import read_slot
 
 

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from quantfx.passes.errors import SpecError
 from quantfx.passes.graphs import Site
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams
 from quantfx.passes.spec import QuantSpec
 
 Rule = Callable[[Sequence[nn.Module]], tuple[Tensor, Tensor]]

@@ -7,14 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from torch.fx import Node
 
-from quantfx.passes.canonical_order import (
-    is_dequantize,
-    is_observer,
-    is_quantize,
-    module_scope,
-    module_stack,
-    op_name,
-)
+from quantfx.passes.canonical_order import is_dequantize, is_quantize
+from quantfx.passes.observer import is_observer
+from quantfx.passes.scopes import module_scope, module_stack, op_name
 
 
 class Boxes:

@@ -6,12 +6,11 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.canonical_order import is_observer, is_quantize
+from quantfx.passes.annotation import GROUP_KEY
+from quantfx.passes.canonical_order import is_quantize
 from quantfx.passes.dot_fold import Folded, qparams
 from quantfx.passes.graphs import attribute
-
-# What a pass writes on the q nodes of one sharing group; equal numbers alone are a coincidence.
-GROUP_KEY = "quantfx_group"
+from quantfx.passes.observer import is_observer
 
 
 def first_tensors(

@@ -15,9 +15,7 @@ from quantfx.passes.canonical_order import (
     canonical_names,
     canonical_order,
     is_dequantize,
-    is_observer,
     is_quantize,
-    module_scope,
 )
 from quantfx.passes.dot_boxes import Boxes
 from quantfx.passes.dot_fold import fold, observed_type, quantized_type
@@ -25,6 +23,8 @@ from quantfx.passes.dot_groups import first_tensors
 from quantfx.passes.dot_labels import constant_lines, kind_of, orders_matter, slots, title_of
 from quantfx.passes.dot_picture import EdgeKind, Picture, PictureEdge, PictureNode
 from quantfx.passes.dot_text import value_name
+from quantfx.passes.observer import is_observer
+from quantfx.passes.scopes import module_scope
 
 _INTEGERS = (torch.uint8, torch.int8, torch.quint8, torch.qint8)
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.fake_quantize import fake_quantized
-from quantfx.passes.observer import QParams
 from quantfx.passes.placeholder_observer import PlaceholderObserver
 from quantfx.passes.qdq import choose_qparams_op
+from quantfx.passes.qparams import QParams
 from quantfx.passes.saved_flags import SavedFlags
 from quantfx.passes.spec import QuantSpec
 

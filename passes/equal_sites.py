@@ -11,29 +11,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.aliasing import sharing_memory, writes_to
-from quantfx.passes.contract import planned_matches
-from quantfx.passes.graphs import Site, all_graphs
 from quantfx.patterns.schema import is_aten_call, overload
-
-
-def repeated_sites(module: GraphModule) -> frozenset[Site]:
-    """Return the planned sites of a q/dq graph that repeat the value of an earlier one."""
-    repeated = {path: _repeated(graph_module) for path, graph_module in all_graphs(module)}
-    return frozenset(
-        match.site
-        for match in planned_matches(module)
-        if match.site.node in repeated[match.site.graph]
-    )
-
-
-def _repeated(module: GraphModule) -> set[str]:
-    found: set[str] = set()
-    seen: set[int] = set()
-    for node, number in value_numbers(module).items():
-        if number in seen:
-            found.add(node.name)
-        seen.add(number)
-    return found
 
 
 class _Value(NamedTuple):

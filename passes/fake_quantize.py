@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.agree import Group
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams
 from quantfx.passes.saved_flags import SavedFlags
 from quantfx.passes.spec import QuantSpec
 

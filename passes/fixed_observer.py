@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import SpecError
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams
 from quantfx.passes.spec import QuantSpec
 
 

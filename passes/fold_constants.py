@@ -14,9 +14,9 @@ from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.boundary import operands
 from quantfx.passes.constant_chain import constant_nodes, constant_value
 from quantfx.passes.editor import Editor
+from quantfx.passes.facts import TRAINABLE, facts_of
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.non_data import data_nodes
-from quantfx.passes.pass_record import TRAINABLE, facts_of
 
 TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
 

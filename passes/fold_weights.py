@@ -13,7 +13,7 @@ from torch.fx.node import map_arg
 
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.dot_text import dtype_name
+from quantfx.passes.dtypes import dtype_name
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import SpecError
 from quantfx.passes.graphs import all_graphs, attribute

@@ -20,19 +20,19 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of, set_annotation
+from quantfx.passes.annotation import GROUP_KEY, annotation_of, set_annotation
 from quantfx.passes.annotation_text import decode_annotation, encode_annotation
 from quantfx.passes.base import Remark
 from quantfx.passes.calling_convention import encode_convention, set_convention
 from quantfx.passes.checked_module import CheckedModule
 from quantfx.passes.clone import recompile, set_tensor
-from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.editor import PROVENANCE_KEY
 from quantfx.passes.errors import FileError
+from quantfx.passes.facts import facts_of, set_facts
 from quantfx.passes.fake_text import FakeReader, FakeWriter
 from quantfx.passes.graphs import attribute
 from quantfx.passes.input_contract import InputContract, contract_of, set_contract
-from quantfx.passes.pass_record import PassRecord, facts_of, records_of, set_facts, set_records
+from quantfx.passes.pass_record import PassRecord, records_of, set_records
 from quantfx.passes.value_text import decode, decode_target, encode, encode_target
 
 _SCOPE = "nn_module_stack"

@@ -7,8 +7,8 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from quantfx.passes.observer import Observer, QParams
-from quantfx.passes.qparams import qparams_from_range
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams, qparams_from_range
 from quantfx.passes.spec import QuantSpec
 
 # When the range grows, each bin is split into this many before it is dealt out again.

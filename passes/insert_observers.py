@@ -12,7 +12,6 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.branch_observer import BranchObserver
-from quantfx.passes.canonical_order import module_scope
 from quantfx.passes.derived_observer import DerivedObserver
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import PipelineError, SpecError
@@ -22,6 +21,7 @@ from quantfx.passes.make_fake_quantize import make_fake_quantize
 from quantfx.passes.make_observer import make_observer
 from quantfx.passes.observer import Observer
 from quantfx.passes.scaled_layer import scaled_layer_of
+from quantfx.passes.scopes import module_scope
 from quantfx.passes.slots import read_slot, write_slot
 from quantfx.passes.spec import Concrete, QuantSpec, SharedSpec, Spec
 from quantfx.passes.trained_observer import TrainedObserver, trained_qparams

@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of, set_annotation
+from quantfx.passes.annotation import GROUP_KEY, annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.dot_groups import GROUP_KEY
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.normal_products import raised
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
 from quantfx.passes.placeholder_observer import PlaceholderObserver
 from quantfx.passes.qdq import (
     DEQUANTIZE_PER_CHANNEL,
@@ -26,6 +25,7 @@ from quantfx.passes.qdq import (
     QUANTIZE_PER_TENSOR,
     finds_range,
 )
+from quantfx.passes.qparams import QParams
 from quantfx.passes.refuse_empty import refuse_empty
 from quantfx.passes.scale_remarks import SCALE, unlike_data
 from quantfx.passes.uncalibrated import convert_uncalibrated

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,7 +11,6 @@ from torch.utils import _pytree as pytree
 
 from quantfx.passes.base import Pass, PassResult
 from quantfx.passes.clone import recompile
-from quantfx.passes.dot import to_dot
 from quantfx.passes.errors import PassError
 from quantfx.passes.input_copies import spared_inputs
 
@@ -27,26 +25,6 @@ class Instrument(ABC):  # noqa: B024  both hooks are optional
         self, position: int, each: Pass, module: GraphModule, result: PassResult
     ) -> None:
         """Look at ``module`` after a pass that was verified."""
-
-
-class DumpGraphs(Instrument):
-    """Write ``NN-pass.txt`` and ``NN-pass.dot`` for every pass that changed the module.
-
-    Args:
-        directory: Made if it does not exist.
-    """
-
-    def __init__(self, directory: str | Path) -> None:
-        self._directory = Path(directory)
-
-    def after(self, position: int, each: Pass, module: GraphModule, result: PassResult) -> None:
-        """Write the module's text and drawing if the pass changed it."""
-        if not result.changed:
-            return
-        self._directory.mkdir(parents=True, exist_ok=True)
-        stem = self._directory / f"{position:02d}-{each.name}"
-        stem.with_suffix(".txt").write_text(f"{module.graph}\n", encoding="utf-8")
-        stem.with_suffix(".dot").write_text(to_dot(module), encoding="utf-8")
 
 
 class CheckNumerics(Instrument):

@@ -12,8 +12,8 @@ from torch.autograd.function import Function
 from quantfx.passes.agree import agreed_copy
 from quantfx.passes.fake_quantize import FakeQuantize
 from quantfx.passes.make_observer import make_observer
-from quantfx.passes.observer import Observer, QParams
-from quantfx.passes.qparams import largest_pair_sums, scale_above_pair_sums
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams, largest_pair_sums, scale_above_pair_sums
 from quantfx.passes.spec import QuantSpec
 
 

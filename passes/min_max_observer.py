@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
 from quantfx.passes.qparams import (
+    QParams,
     largest_pair_sums,
     qparams_from_range,
     range_of,

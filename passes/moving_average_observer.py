@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.observer import Observer, QParams
-from quantfx.passes.qparams import qparams_from_range
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams, qparams_from_range
 from quantfx.passes.spec import QuantSpec
 
 AVERAGING = 0.01

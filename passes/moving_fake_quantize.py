@@ -8,7 +8,7 @@ from torch import Tensor
 from quantfx.passes.agree import agreed_range
 from quantfx.passes.fake_quantize import FakeQuantize, fake_quantized
 from quantfx.passes.moving_average_observer import MovingAverageObserver
-from quantfx.passes.observer import QParams
+from quantfx.passes.qparams import QParams
 from quantfx.passes.spec import QuantSpec
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.passes.annotation import annotation_of
-from quantfx.passes.observer import QParams
+from quantfx.passes.qparams import QParams
 from quantfx.passes.scale_floor import SCALE_FLOOR
 from quantfx.passes.slots import read_slot
 

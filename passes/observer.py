@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
 
 from quantfx.passes.errors import CalibrationError
+from quantfx.passes.graphs import attribute
+from quantfx.passes.qparams import QParams
 from quantfx.passes.spec import QuantSpec
-
-
-@dataclass(frozen=True)
-class QParams:
-    """Scale and zero point of one tensor.
-
-    Attributes:
-        scale: float32; shape ``()`` per-tensor, ``(channels,)`` per-channel.
-        zero_point: int64 of the same shape.
-        spec: The dtype, range and axis they belong to.
-    """
-
-    scale: Tensor
-    zero_point: Tensor
-    spec: QuantSpec
 
 
 class Observer(nn.Module, ABC):
@@ -113,3 +100,16 @@ class Observer(nn.Module, ABC):
             raise CalibrationError(
                 f"{self.label or 'an observer'} was never run: calibrate with data that reaches it"
             )
+
+
+def is_observer(node: Node) -> bool:
+    """Whether ``node`` calls a module that records (or fakes) the quantization of a tensor."""
+    if node.op != "call_module":
+        return False
+    # Foreign graphs hold torchao's observers, known by the name that prepare gives them.
+    if str(node.target).rpartition(".")[2].startswith("activation_post_process"):
+        return True
+    owner = node.graph.owning_module
+    return isinstance(owner, GraphModule) and isinstance(
+        attribute(owner, str(node.target)), Observer
+    )

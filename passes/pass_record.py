@@ -9,10 +9,6 @@ from torch.fx import GraphModule
 
 from quantfx.passes.base import Remark
 
-TRAINABLE = "trainable"
-"""Holds of a graph that was captured for training, until its training is over."""
-
-_FACTS = "quantfx_facts"
 _RECORDS = "quantfx_records"
 
 
@@ -33,16 +29,6 @@ class PassRecord:
     changed: bool
     remarks: tuple[Remark, ...]
     stats: Mapping[str, int]
-
-
-def facts_of(module: GraphModule) -> frozenset[str]:
-    """Return the facts that hold of ``module``."""
-    return frozenset(module.meta.get(_FACTS, ()))
-
-
-def set_facts(module: GraphModule, facts: frozenset[str]) -> None:
-    """Record the facts that hold of ``module``."""
-    module.meta[_FACTS] = tuple(sorted(facts))
 
 
 def records_of(module: GraphModule) -> tuple[PassRecord, ...]:

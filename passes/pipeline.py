@@ -14,9 +14,10 @@ from quantfx.passes import pipeline_text
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.clone import clone, recompile
 from quantfx.passes.errors import PassError, PipelineError
+from quantfx.passes.facts import facts_of, set_facts
 from quantfx.passes.garbage import paused_garbage_collection
 from quantfx.passes.instruments import Instrument
-from quantfx.passes.pass_record import PassRecord, facts_of, records_of, set_facts, set_records
+from quantfx.passes.pass_record import PassRecord, records_of, set_records
 from quantfx.passes.state import own_state
 from quantfx.passes.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, did_you_mean

@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.canonical_order import is_observer
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.lifted_dropout import LiftedDropout, dropouts_of, set_dropouts
 from quantfx.passes.mode_node import MODE, mode_node
+from quantfx.passes.observer import is_observer
 from quantfx.passes.slots import read_slot, write_slot
 
 

@@ -8,13 +8,13 @@ together. ``pair_bounded_scale`` guarantees it and ``saturates`` checks it.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
 from quantfx.passes.errors import SpecError
-from quantfx.passes.observer import QParams
 from quantfx.passes.scale_floor import UNKNOWN_RANGE, floored
 from quantfx.passes.spec import QuantSpec
 
@@ -161,3 +161,18 @@ def _pair_sums(weight: Tensor, pairing: Pairing) -> Tensor:
     sums = torch.where(same_sign, (left + right).abs(), 0).flatten(1)
     # The column of zeros gives weights without any pair (depthwise) a maximum too.
     return torch.cat([sums.new_zeros(len(weight), 1), sums], dim=1).amax(dim=1)
+
+
+@dataclass(frozen=True)
+class QParams:
+    """Scale and zero point of one tensor.
+
+    Attributes:
+        scale: float32; shape ``()`` per-tensor, ``(channels,)`` per-channel.
+        zero_point: int64 of the same shape.
+        spec: The dtype, range and axis they belong to.
+    """
+
+    scale: Tensor
+    zero_point: Tensor
+    spec: QuantSpec

@@ -10,11 +10,11 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.canonical_order import op_name
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.lower import lowering_matcher
 from quantfx.passes.qdq import dequantizes
+from quantfx.passes.scopes import op_name
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
 

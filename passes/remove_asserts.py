@@ -7,12 +7,10 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
+from quantfx.passes.asserts import ASSERT
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
-from quantfx.patterns.schema import resolve_op
-
-ASSERT = resolve_op("aten._assert_tensor_metadata.default")
 
 
 @dataclass(frozen=True)

@@ -8,20 +8,10 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.base import Context, Pass, PassResult
+from quantfx.passes.dropouts import DROPOUTS, IN_PLACE_DROPOUTS, is_off
 from quantfx.passes.editor import Editor
 from quantfx.passes.graphs import all_graphs
-from quantfx.patterns.schema import argument_value, resolve_op
-
-_KINDS = ("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout")
-DROPOUTS = tuple(resolve_op(f"aten.{kind}.default") for kind in _KINDS)
-IN_PLACE_DROPOUTS = tuple(resolve_op(f"aten.{kind}_.default") for kind in _KINDS)
-
-
-def is_off(node: Node) -> bool:
-    """Whether ``node`` is a dropout that returns its very input."""
-    if node.target not in DROPOUTS and node.target not in IN_PLACE_DROPOUTS:
-        return False
-    return argument_value(node, "train") is False or argument_value(node, "p") == 0.0
+from quantfx.patterns.schema import argument_value
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
 from quantfx.passes.pass_record import records_of
-from quantfx.passes.qparams import range_of
+from quantfx.passes.qparams import QParams, range_of
 from quantfx.passes.scale_floor import UNKNOWN_RANGE, floored
 from quantfx.patterns.errors import QuantfxWarning
 

@@ -11,9 +11,9 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.batch_counter import counter_of
 from quantfx.passes.editor import Editor
+from quantfx.passes.facts import TRAINABLE
 from quantfx.passes.graphs import all_graphs, attribute
 from quantfx.passes.mode import Mode
-from quantfx.passes.pass_record import TRAINABLE
 from quantfx.passes.switch_modes import cumulative_momentum
 from quantfx.passes.training_noise import is_noise
 from quantfx.patterns.schema import arguments, is_aten_call, overload

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
-from quantfx.passes.dot_text import dtype_name
+from quantfx.passes.dtypes import dtype_name
 from quantfx.passes.errors import SpecError
 from quantfx.passes.graphs import Site
 from quantfx.passes.scale_floor import SCALE_FLOOR

@@ -6,8 +6,7 @@ from torch.fx import Node
 
 from quantfx.passes.errors import SpecError
 from quantfx.passes.min_max_observer import MinMaxObserver
-from quantfx.passes.observer import QParams
-from quantfx.passes.qparams import scale_above_pair_sums
+from quantfx.passes.qparams import QParams, scale_above_pair_sums
 from quantfx.passes.spec import QuantSpec
 
 _KEY = "quantfx_trained"

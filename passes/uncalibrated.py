@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.passes.dot_groups import GROUP_KEY
+from quantfx.passes.annotation import GROUP_KEY
 from quantfx.passes.editor import Editor
 from quantfx.passes.qdq import (
     CAST,

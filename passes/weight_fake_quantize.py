@@ -7,8 +7,8 @@ from torch import Tensor
 
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.fake_quantize import FakeQuantize, fake_quantized
-from quantfx.passes.observer import QParams
 from quantfx.passes.qparams import (
+    QParams,
     largest_pair_sums,
     qparams_from_range,
     range_of,

@@ -7,8 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
 from quantfx.passes.qparams import (
+    QParams,
     largest_pair_sums,
     qparams_from_range,
     scale_above_pair_sums,

@@ -14,10 +14,10 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import Argument, map_arg
 
 from quantfx.passes import qdq
-from quantfx.passes.annotation import META_KEY
-from quantfx.passes.dot_groups import GROUP_KEY
+from quantfx.passes.annotation import GROUP_KEY, META_KEY
 from quantfx.passes.graphs import all_graphs, nested
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams
 from quantfx.passes.spec import QuantSpec
 
 ATEN = torch.ops.aten

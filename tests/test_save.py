@@ -20,8 +20,9 @@ from quantfx import Config, QuantfxWarning, Result, backends
 from quantfx.passes.annotation import annotation_of
 from quantfx.passes.dot import to_dot
 from quantfx.passes.errors import FileError
+from quantfx.passes.facts import facts_of
 from quantfx.passes.graphs import all_graphs
-from quantfx.passes.pass_record import facts_of, records_of
+from quantfx.passes.pass_record import records_of
 from quantfx.tools.native_examples import NATIVE_EXAMPLES
 from quantfx.tools.seeded import seeded
 from quantfx.tools.template_examples import EXAMPLES

@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from quantfx.compat.errors import foreign_code
-from quantfx.passes.observer import Observer, QParams
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams
 from quantfx.passes.spec import QuantSpec
 
 

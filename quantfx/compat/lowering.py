@@ -15,7 +15,7 @@ from quantfx.compat.errors import ArgumentError
 from quantfx.compat.strip_guards import StripGuards
 from quantfx.passes.base import Context
 from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.pass_record import facts_of, set_facts
+from quantfx.passes.facts import facts_of, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.qdq import QUANTIZE_PER_TENSOR
 from quantfx.passes.read_plan import ReadPlan

@@ -13,9 +13,9 @@ from quantfx.compat.specs import ANNOTATION_KEY, QuantizationAnnotation, SharedQ
 from quantfx.passes.annotate_conv_bn import AnnotateConvBn
 from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.base import Context
-from quantfx.passes.canonical_order import module_scope, module_stack
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.scopes import module_scope, module_stack
 from quantfx.passes.slots import read_slot
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
 from quantfx.patterns.template import Op

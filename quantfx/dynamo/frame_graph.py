@@ -29,14 +29,14 @@ from quantfx.dynamo.internals import (
 )
 from quantfx.dynamo.release_weights import is_released
 from quantfx.passes.aliasing import overwritten
-from quantfx.passes.canonical_order import op_name
 from quantfx.passes.canonicalize import CANONICALIZE
 from quantfx.passes.clone import clone, detached, recompile, set_tensor
 from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.facts import set_facts
 from quantfx.passes.graphs import all_graphs
 from quantfx.passes.non_data import mark_non_data
-from quantfx.passes.pass_record import set_facts
+from quantfx.passes.scopes import op_name
 from quantfx.passes.trains import trains
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import arguments, is_aten_call, overload, resolve_op

@@ -14,7 +14,7 @@ from quantfx.dynamo.int8_graph import compile_here, in_place_of, lower_quantized
 from quantfx.dynamo.internals import current_frame
 from quantfx.dynamo.options import Options
 from quantfx.passes.contract import planned_matches
-from quantfx.passes.pass_record import facts_of, set_facts
+from quantfx.passes.facts import facts_of, set_facts
 from quantfx.passes.pipeline import Pipeline
 from quantfx.passes.read_plan import ReadPlan
 from quantfx.passes.report import Report

@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 import quantfx
 from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame
-from quantfx.passes.canonical_order import module_scope
+from quantfx.passes.scopes import module_scope
 from quantfx.tools.bert import BertConfig, bert, bert_inputs
 from quantfx.tools.seeded import seeded
 from tests import unchecked

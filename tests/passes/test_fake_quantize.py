@@ -17,7 +17,6 @@ from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
 from quantfx.passes.make_fake_quantize import make_fake_quantize
 from quantfx.passes.moving_average_observer import MovingAverageObserver
 from quantfx.passes.moving_fake_quantize import MovingFakeQuantize
-from quantfx.passes.observer import QParams
 from quantfx.passes.qdq import (
     CHOOSE_QPARAMS,
     DEQUANTIZE_PER_CHANNEL,
@@ -25,7 +24,7 @@ from quantfx.passes.qdq import (
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
 )
-from quantfx.passes.qparams import saturates
+from quantfx.passes.qparams import QParams, saturates
 from quantfx.passes.spec import CastSpec, QuantSpec
 from quantfx.passes.weight_fake_quantize import WeightFakeQuantize
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.make_observer import OBSERVERS, make_observer
 from quantfx.passes.mse_observer import MinSquaredErrorObserver, squared_errors
-from quantfx.passes.observer import Observer, QParams
-from quantfx.passes.qparams import qparams_from_range
+from quantfx.passes.observer import Observer
+from quantfx.passes.qparams import QParams, qparams_from_range
 from quantfx.passes.spec import ObserverName, QuantSpec
 from tests.passes.distributions import KINDS, batches
 
