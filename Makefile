@@ -81,7 +81,7 @@ $(MATRIX)/%/test: pyproject.toml
 
 # What matching and the passes cost on large graphs.
 bench: $(VENV)/base
-	$(BIN)/python -m quantfx.tools.bench_passes
+	$(BIN)/python -m quantfx.tools.bench.passes
 
 # About a hundred published architectures, into ZOO.md: hours, not in CI. It goes on where it was
 # stopped; ONLY=resnet18,bert measures these again, FRESH=1 all of them, JOBS=2 two at a time.
@@ -89,7 +89,7 @@ ONLY ?=
 FRESH ?=
 JOBS ?= 1
 zoo: $(VENV)/zoo
-	$(BIN)/python -m quantfx.tools.zoo --jobs $(JOBS) $(ONLY:%=--only %) $(if $(FRESH),--fresh)
+	$(BIN)/python -m quantfx.tools.zoo.run --jobs $(JOBS) $(ONLY:%=--only %) $(if $(FRESH),--fresh)
 
 clean:
 	rm -rf $(VENV) $(MATRIX) .zoo demo-out

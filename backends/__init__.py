@@ -6,12 +6,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from quantfx.backends import targets
 from quantfx.backends.backend import Backend
+from quantfx.backends.checks import targets
 from quantfx.backends.native import native
 from quantfx.backends.x86 import x86
 from quantfx.backends.xpu import xpu
-from quantfx.passes.config import Given
+from quantfx.passes.config.config import Given
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
 __all__ = ["NAMES", "Backend", "get", "native", "x86", "xpu"]

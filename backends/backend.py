@@ -8,10 +8,12 @@ from typing import Any, Literal, overload
 
 from torch.fx import GraphModule
 
-from quantfx.backends.device_guard import refuse_on_cpu
-from quantfx.backends.fuse_sums import FuseSums
-from quantfx.backends.lowering import Lowering
-from quantfx.backends.plain_inductor import warn_of_plain_inductor
+from quantfx.backends.checks.device_guard import refuse_on_cpu
+from quantfx.backends.checks.lowering import Lowering
+from quantfx.backends.checks.range_check import saturating_sites
+from quantfx.backends.checks.targets import Target, host
+from quantfx.backends.inductor.fuse_sums import FuseSums
+from quantfx.backends.inductor.plain_inductor import warn_of_plain_inductor
 from quantfx.backends.qat import (
     Qat,
     as_trainable,
@@ -20,27 +22,25 @@ from quantfx.backends.qat import (
     require_qat,
     require_trains,
 )
-from quantfx.backends.range_check import saturating_sites
-from quantfx.backends.targets import Target, host
-from quantfx.passes.base import Context
-from quantfx.passes.check_config import CheckConfig
-from quantfx.passes.clone import clone, owned, settled
-from quantfx.passes.compare_sites import SiteComparison, compare_sites
-from quantfx.passes.config import Config, Given
-from quantfx.passes.contract import require_converted, require_planned
+from quantfx.passes.annotate.check_config import CheckConfig
+from quantfx.passes.config.config import Config, Given
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.scale_remarks import warn_of_scales
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.facts import TRAINABLE, facts_of
-from quantfx.passes.insert_qdq import InsertQDQ
-from quantfx.passes.instruments import Instrument
-from quantfx.passes.kernel_family import KernelFamily
-from quantfx.passes.lower import Lower
-from quantfx.passes.merge_equal import MergeEqual
-from quantfx.passes.outcome import lowered_outcomes
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.qat_module import QatModule
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.scale_remarks import warn_of_scales
-from quantfx.passes.spec import Concrete
+from quantfx.passes.graph.clone import clone, owned, settled
+from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.lower.lower import Lower
+from quantfx.passes.lower.merge_equal import MergeEqual
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.instruments import Instrument
+from quantfx.passes.pipeline.kernel_family import KernelFamily
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.spec import Concrete
+from quantfx.passes.report.compare_sites import SiteComparison, compare_sites
+from quantfx.passes.report.contract import require_converted, require_planned
+from quantfx.passes.report.outcome import lowered_outcomes
+from quantfx.passes.train.qat_module import QatModule
 from quantfx.patterns.errors import QuantfxError
 
 _NO_PASSES = Pipeline(())

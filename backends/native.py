@@ -12,50 +12,50 @@ from typing import Any
 
 import torch
 
-from quantfx.backends import native_rows
 from quantfx.backends.backend import Backend
-from quantfx.backends.carry_qparams import CarryQParams
-from quantfx.backends.engines import Engines
-from quantfx.backends.native_dynamic import NativeDynamic
-from quantfx.backends.native_embedding import NativeEmbedding
-from quantfx.backends.native_layers import NativeLayers
-from quantfx.backends.native_ops import NativeOps
-from quantfx.backends.native_patterns import pattern_set
-from quantfx.backends.native_rnn import NativeRnn
-from quantfx.backends.native_rows import Variant
-from quantfx.backends.targets import Target
+from quantfx.backends.checks.targets import Target
+from quantfx.backends.quantized import rows as native_rows
+from quantfx.backends.quantized.carry_qparams import CarryQParams
+from quantfx.backends.quantized.dynamic import NativeDynamic
+from quantfx.backends.quantized.embedding import NativeEmbedding
+from quantfx.backends.quantized.engines import Engines
+from quantfx.backends.quantized.layers import NativeLayers
+from quantfx.backends.quantized.ops import NativeOps
+from quantfx.backends.quantized.patterns import pattern_set
+from quantfx.backends.quantized.rnn import NativeRnn
+from quantfx.backends.quantized.rows import Variant
 from quantfx.backends.x86 import CONVERT
-from quantfx.passes.adopt_fake_quantize import AdoptFakeQuantize
-from quantfx.passes.adopt_outputs import AdoptOutputs
-from quantfx.passes.annotate_batch_norm import AnnotateBatchNorm
-from quantfx.passes.annotate_binary import AnnotateBinary
-from quantfx.passes.annotate_cat import AnnotateCat
-from quantfx.passes.annotate_conv import AnnotateConv
-from quantfx.passes.annotate_default import AnnotateDefault
-from quantfx.passes.annotate_embedding import AnnotateEmbedding
-from quantfx.passes.annotate_fixed_qparams import AnnotateFixedQparams
-from quantfx.passes.annotate_layer_norm import AnnotateLayerNorm
-from quantfx.passes.annotate_linear import AnnotateLinear
-from quantfx.passes.annotate_rnn import AnnotateRnn
-from quantfx.passes.annotate_share_qparams import AnnotateShareQparams
-from quantfx.passes.check_config import CheckConfig
-from quantfx.passes.compute_in_float32 import ComputeInFloat32
-from quantfx.passes.fixed_observer import Fixed
-from quantfx.passes.fold_batch_norm import FoldBatchNorm
-from quantfx.passes.fold_constants import FoldConstants
-from quantfx.passes.including_observer import Including
-from quantfx.passes.insert_observers import InsertObservers
-from quantfx.passes.kernel_family import Saturation
-from quantfx.passes.lower import Lower
-from quantfx.passes.merge_equal import MergeEqual
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.remove_dead_code import RemoveDeadCode
-from quantfx.passes.restore_layouts import RestoreLayouts
-from quantfx.passes.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
-from quantfx.passes.share import Share
-from quantfx.passes.spec import CastSpec, Concrete, ObserverName, QuantSpec
-from quantfx.passes.tidy import Tidy
+from quantfx.passes.annotate.adopt_outputs import AdoptOutputs
+from quantfx.passes.annotate.annotate_batch_norm import AnnotateBatchNorm
+from quantfx.passes.annotate.annotate_binary import AnnotateBinary
+from quantfx.passes.annotate.annotate_cat import AnnotateCat
+from quantfx.passes.annotate.annotate_conv import AnnotateConv
+from quantfx.passes.annotate.annotate_default import AnnotateDefault
+from quantfx.passes.annotate.annotate_embedding import AnnotateEmbedding
+from quantfx.passes.annotate.annotate_fixed_qparams import AnnotateFixedQparams
+from quantfx.passes.annotate.annotate_layer_norm import AnnotateLayerNorm
+from quantfx.passes.annotate.annotate_linear import AnnotateLinear
+from quantfx.passes.annotate.annotate_rnn import AnnotateRnn
+from quantfx.passes.annotate.annotate_share_qparams import AnnotateShareQparams
+from quantfx.passes.annotate.check_config import CheckConfig
+from quantfx.passes.annotate.share import Share
+from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.convert.tidy import Tidy
+from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
+from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold.fold_constants import FoldConstants
+from quantfx.passes.lower.lower import Lower
+from quantfx.passes.lower.merge_equal import MergeEqual
+from quantfx.passes.lower.restore_layouts import RestoreLayouts
+from quantfx.passes.observe.insert_observers import InsertObservers
+from quantfx.passes.observers.fixed import Fixed
+from quantfx.passes.observers.including import Including
+from quantfx.passes.pipeline.kernel_family import Saturation
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
+from quantfx.passes.quant.spec import CastSpec, Concrete, ObserverName, QuantSpec
+from quantfx.passes.train.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.patterns.errors import QuantfxError
 
 # With a number added or multiplied, values leave the range of what is read; the kernel knows how.

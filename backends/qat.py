@@ -6,19 +6,19 @@ from dataclasses import dataclass, replace
 
 from torch.fx import GraphModule
 
-from quantfx.passes.clone import clone_as, recompile
+from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.facts import TRAINABLE, facts_of
-from quantfx.passes.fuse_qat_conv_bn import FuseQatConvBn
-from quantfx.passes.insert_observers import InsertObservers
-from quantfx.passes.lift_dropout import LiftDropout
-from quantfx.passes.observe_channels import ObserveChannels
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.place_dropout import PlaceDropout
-from quantfx.passes.qat_module import QatModule
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.spec import Concrete, QuantSpec
+from quantfx.passes.graph.clone import clone_as, recompile
+from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.observe.insert_observers import InsertObservers
+from quantfx.passes.observe.observe_channels import ObserveChannels
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.quant.spec import Concrete, QuantSpec
+from quantfx.passes.train.fuse_qat_conv_bn import FuseQatConvBn
+from quantfx.passes.train.lift_dropout import LiftDropout
+from quantfx.passes.train.place_dropout import PlaceDropout
+from quantfx.passes.train.qat_module import QatModule
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.template import Check, Template
 

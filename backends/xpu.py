@@ -10,11 +10,11 @@ from dataclasses import replace
 import torch
 
 from quantfx.backends.backend import Backend
-from quantfx.backends.int8_layout import Int8Layout
-from quantfx.backends.onednn import OneDNN
-from quantfx.backends.targets import Target
+from quantfx.backends.checks.targets import Target
+from quantfx.backends.onednn.family import OneDNN
+from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.x86 import pattern_set, x86
-from quantfx.passes.spec import ObserverName, QuantSpec
+from quantfx.passes.quant.spec import ObserverName, QuantSpec
 
 # No int8 max pooling, and no training.
 OMITTED = (

@@ -34,7 +34,7 @@ from quantfx.patterns.template import (
 )
 
 SCHEMA = 1
-_BUNDLED = Path(__file__).parent
+_BUNDLED = Path(__file__).parent / "sets"
 _TOP_KEYS = ("schema", "vocabulary", "extends", "without", "ops", "unsupported", "template")
 _OP_KEYS = ("targets", "commutes", "where")
 _CHOICES: dict[str, tuple[str, ...]] = {

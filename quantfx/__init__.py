@@ -12,13 +12,13 @@ from quantfx.auto_quantized import AutoQuantized, auto
 from quantfx.dynamo.compile_state import CompileState
 from quantfx.dynamo.options import Batches
 from quantfx.load_result import load
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
-from quantfx.passes.config import Config
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.qat_module import QatModule
-from quantfx.passes.qat_schedule import QatSchedule
-from quantfx.passes.report import Report
+from quantfx.passes.capture.capture import capture
+from quantfx.passes.config.config import Config
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.report.report import Report
+from quantfx.passes.train.qat_module import QatModule
+from quantfx.passes.train.qat_schedule import QatSchedule
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.qat import convert_qat, prepare_qat
 from quantfx.result import Result

@@ -9,11 +9,11 @@ from typing import Any
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.call_arguments import Examples
-from quantfx.passes.capture import capture_given
-from quantfx.passes.config import Given
-from quantfx.passes.given_model import Model, given_model
+from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.config.config import Given
+from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observe.calibrate import calibrate
 from quantfx.result import ExampleInputs, Result, choose_backend, make_result
 
 
@@ -83,6 +83,6 @@ def draw(
         depth: Collapse modules nested deeper than this; by default as far as is readable.
         around: Draw only the neighbourhood of this node or module.
     """
-    from quantfx.tools.draw import draw as draw_module  # the facade reaches tools lazily
+    from quantfx.tools.drawing.draw import draw as draw_module  # the facade reaches tools lazily
 
     return draw_module(module, path, depth=depth, around=around)

@@ -13,9 +13,9 @@ from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
-from quantfx.backends.compile_attempts import Attempt, watch_compiles, watched
-from quantfx.backends.lowering import complain
-from quantfx.backends.torch_internals import BackendCompilerFailed
+from quantfx.backends.checks.lowering import complain
+from quantfx.backends.inductor.compile_attempts import Attempt, watch_compiles, watched
+from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.compile_report import CompileReport
 from quantfx.dynamo.compile_state import CompileState
@@ -23,8 +23,8 @@ from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.options import Options
 from quantfx.dynamo.watch_calls import CallWatch
 from quantfx.passed_on import kind_for
-from quantfx.passes.check_config import CheckConfig
-from quantfx.passes.config import Given
+from quantfx.passes.annotate.check_config import CheckConfig
+from quantfx.passes.config.config import Given
 from quantfx.passes.errors import CalibrationError, ConfigError, OptionError
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import warn_of_untested

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.backends.native_rows import variant
+from quantfx.backends.quantized.rows import variant
 from quantfx.load_result import load
-from quantfx.passes.report_text import print_report
+from quantfx.passes.report.text import print_report
 from quantfx.patterns.dot import pattern_set_to_dot
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.lint import lint
@@ -109,14 +109,14 @@ def _add_bench(bench: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from quantfx.tools.demo import run  # the facade reaches tools lazily
+    from quantfx.tools.demo.run import run  # the facade reaches tools lazily
 
     run(options.output, full=options.full)
     return 0
 
 
 def _qat(options: argparse.Namespace) -> int:
-    from quantfx.tools.low_bits import run  # the facade reaches tools lazily
+    from quantfx.tools.demo.low_bits import run  # the facade reaches tools lazily
 
     run(options.output)
     return 0
@@ -131,8 +131,8 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from quantfx.tools.bench import Request, run  # the facade reaches tools lazily
-    from quantfx.tools.bench_engines import DEFAULT
+    from quantfx.tools.bench.engines import DEFAULT
+    from quantfx.tools.bench.run import Request, run  # the facade reaches tools lazily
 
     run(
         Request(
@@ -151,7 +151,7 @@ def _bench(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from quantfx.tools.doctor import run  # the facade reaches tools lazily
+    from quantfx.tools.doctor.run import run  # the facade reaches tools lazily
 
     report = run(options.backend, compiles=options.compile, json=options.json)
     return 1 if report.problems else 0
@@ -170,7 +170,7 @@ def _patterns(options: argparse.Namespace) -> int:
     for finding in findings:
         console.print(f"{finding.rule}: {finding.template}: {finding.message}", style="red")
     if options.draw is not None:
-        from quantfx.tools.render import render  # the facade reaches tools lazily
+        from quantfx.tools.drawing.render import render  # the facade reaches tools lazily
 
         console.print(f"drawn to {render(pattern_set_to_dot(patterns), options.draw)}")
     return 1 if findings else 0
@@ -203,7 +203,9 @@ def _backends(options: argparse.Namespace) -> int:
         if options.variant is None:
             console.print(_backend_table(backends.get(name, target=options.target)))
     if options.name == "native":
-        from quantfx.tools.native_table import native_table  # the facade reaches tools lazily
+        from quantfx.tools.drawing.native_table import (
+            native_table,  # the facade reaches tools lazily
+        )
 
         console.print(native_table(variant(options.variant or "native")))
     return 0

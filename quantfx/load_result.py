@@ -11,18 +11,18 @@ import torch
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.backends.lowering import Lowering
-from quantfx.dynamic_shapes_text import decode_shapes
-from quantfx.inputs_text import decode_inputs
-from quantfx.origin import Origin
-from quantfx.passes.config import Config
+from quantfx.backends.checks.lowering import Lowering
+from quantfx.passes.config.config import Config
 from quantfx.passes.errors import FileError
-from quantfx.passes.graph_text import decode_graph
-from quantfx.passes.report import Report, rows_of
+from quantfx.passes.files.graph_text import decode_graph
+from quantfx.passes.report.report import Report, rows_of
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning, did_you_mean
 from quantfx.patterns.torch_version import warn_of_untested
 from quantfx.result import ExampleInputs, Result
-from quantfx.saved_file import Contents, read
+from quantfx.saving.dynamic_shapes_text import decode_shapes
+from quantfx.saving.file import Contents, read
+from quantfx.saving.inputs_text import decode_inputs
+from quantfx.saving.origin import Origin
 
 
 def load(path: str | Path, *, backend: str | Backend | None = None, strict: bool = True) -> Result:

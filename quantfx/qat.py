@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantfx.backends.backend import Backend
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.call_arguments import Examples
-from quantfx.passes.capture import capture_given
-from quantfx.passes.config import Given
+from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.config.config import Given
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.given_model import Model, given_model
-from quantfx.passes.qat_module import QatModule
+from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.train.qat_module import QatModule
 from quantfx.result import ExampleInputs, Result, choose_backend, make_result
 
 _SETUP = "quantfx_qat_setup"

@@ -11,26 +11,26 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx import backends
-from quantfx.backends import targets
-from quantfx.backends.ahead_of_time import AheadOfTimeModule
 from quantfx.backends.backend import Backend
-from quantfx.backends.compiler_errors import compiler_errors
-from quantfx.backends.inductor import (
+from quantfx.backends.checks import targets
+from quantfx.backends.checks.lowering import Lowering, require_compiled
+from quantfx.backends.inductor.ahead_of_time import AheadOfTimeModule
+from quantfx.backends.inductor.compile import (
     CompiledModule,
     Variants,
     Wrapper,
     compile_module,
     require_regions,
 )
-from quantfx.backends.lowering import Lowering, require_compiled
-from quantfx.onnx_export import export_onnx
-from quantfx.origin import Origin
-from quantfx.passes.compare_sites import SiteComparison
-from quantfx.passes.config import Given
-from quantfx.passes.outcome import compiled_outcomes
-from quantfx.passes.report import Report, make_report, rows_of
+from quantfx.backends.inductor.compiler_errors import compiler_errors
+from quantfx.passes.config.config import Given
+from quantfx.passes.report.compare_sites import SiteComparison
+from quantfx.passes.report.outcome import compiled_outcomes
+from quantfx.passes.report.report import Report, make_report, rows_of
 from quantfx.patterns.errors import QuantfxError, did_you_mean
-from quantfx.save_result import save
+from quantfx.saving.onnx_export import export_onnx
+from quantfx.saving.origin import Origin
+from quantfx.saving.save import save
 
 Route = Literal["onednn", "inductor"]
 _ROUTES: tuple[Route, ...] = ("onednn", "inductor")
@@ -255,7 +255,7 @@ class Result:
     def _compile_by_patterns(
         self, lowering: Lowering, strict: bool, autocast: torch.dtype | None, wrapper: Wrapper
     ) -> CompiledModule:
-        from quantfx.backends import inductor_patterns  # the route that goes with torch 2.13
+        from quantfx.backends.inductor import inductor_patterns
 
         if wrapper != "python":
             raise QuantfxError(f"wrapper='{wrapper}' goes with lower='onednn' only")

@@ -18,7 +18,7 @@ os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 # would keep the cores from those that have some, which doubles the time of tests of kernels.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
-from quantfx.tools.digits import DigitsRun, train_digits
+from quantfx.tools.models.digits import DigitsRun, train_digits
 from tests.snapshot import DotSnapshotExtension
 
 

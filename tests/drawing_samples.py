@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import Argument, map_arg
 
-from quantfx.passes import qdq
-from quantfx.passes.annotation import GROUP_KEY, META_KEY
-from quantfx.passes.graphs import all_graphs, nested
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.graph.graphs import all_graphs, nested
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant import qdq
+from quantfx.passes.quant.annotation import GROUP_KEY, META_KEY
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
 
 ATEN = torch.ops.aten
 ACTIVATION = QuantSpec(torch.uint8, 0, 255)

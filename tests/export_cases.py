@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 
 Output: TypeAlias = Tensor | tuple[Tensor, ...] | dict[str, Tensor]
 Body: TypeAlias = Callable[..., Output]

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.tools.template_examples import Call
+from quantfx.tools.doctor.template_examples import Call
 from tests.odd_tensors import Draw, Made, any_rank, broadcast, image, sizes, values
 
 

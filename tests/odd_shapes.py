@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.config import Config
-from quantfx.tools.template_examples import Call
+from quantfx.passes.config.config import Config
+from quantfx.tools.doctor.template_examples import Call
 from tests.odd_layers import bag, cell, conv, conv_transpose, layer_sum, linear, rnn, table
 from tests.odd_operators import (
     activation,

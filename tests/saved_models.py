@@ -12,8 +12,8 @@ from torch.export import Dim
 
 import quantfx
 from quantfx import Config, Result
-from quantfx.tools.bert import BERT_TINY, bert, bert_inputs
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
+from quantfx.tools.models.seeded import seeded
 from tests.models.decoders import tiny_gpt
 from tests.models.small import cat_pool_net, residual_block
 

@@ -9,7 +9,7 @@ from syrupy.location import PyTestLocation
 from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
 from torch.fx import GraphModule
 
-from quantfx.passes.dot import to_dot
+from quantfx.passes.draw.dot import to_dot
 
 # syrupy's names hold pytest's parameters and its own `name=` in brackets: `test_x[a b][qdq]`.
 _PLAIN = str.maketrans({"[": "-", "]": None, " ": "_"})

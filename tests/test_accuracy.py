@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 import quantfx
-from quantfx.backends import targets
+from quantfx.backends.checks import targets
 from quantfx.backends.x86 import x86
-from quantfx.tools.digits import DigitsRun
+from quantfx.tools.models.digits import DigitsRun
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> float:

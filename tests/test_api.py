@@ -21,7 +21,7 @@ def test_quantize_reports_what_it_did() -> None:
     result = quantfx.quantize(model, (X,), calibration=[X], progress=False)
     report = result.report
     assert (report.planned, report.converted, report.lowered, report.compiled) == (2, 2, 2, None)
-    assert report.target == quantfx.backends.targets.host().name
+    assert report.target == quantfx.backends.checks.targets.host().name
     assert report.quantized_bytes < report.float_bytes
     assert [row.kind for row in report.rows] == ["linear"]
     assert {"annotate-linear", "insert-qdq"} <= {each.name for each in report.passes}

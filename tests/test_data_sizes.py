@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import QuantfxError, Result
-from quantfx.passes.inputs import leaves_in
-from quantfx.tools.seeded import seeded
+from quantfx.passes.inputs.leaves import leaves_in
+from quantfx.tools.models.seeded import seeded
 from tests.models import data_sized
 
 

@@ -61,7 +61,7 @@ before = state()
 import quantfx, quantfx.cli, quantfx.compat
 same = state() == before
 torchao = "torchao" in sys.modules
-import quantfx.tools.bench, quantfx.tools.render
+import quantfx.tools.bench.run, quantfx.tools.drawing.render
 files = {}
 for name, module in list(sys.modules.items()):
     file = getattr(module, "__file__", None)
@@ -89,13 +89,13 @@ def imported() -> Imported:
 
 
 def test_no_module_under_two_names(imported: Imported) -> None:
-    assert "quantfx.tools.render" in imported.modules
+    assert "quantfx.tools.drawing.render" in imported.modules
     assert [names for names in imported.files if len(names) > 1] == []
     assert not {"passes", "patterns", "backends", "tools"} & set(imported.modules)
 
 
 def test_no_peer_is_imported_before_its_engine_is_built(imported: Imported) -> None:
-    assert "quantfx.tools.bench" in imported.modules
+    assert "quantfx.tools.bench.run" in imported.modules
     peers = {"torchao", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf"}
     assert not peers & set(imported.modules)
 

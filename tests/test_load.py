@@ -16,7 +16,7 @@ from torch import nn
 import quantfx
 from quantfx import QuantfxError, QuantfxWarning, Result, backends
 from quantfx.passes.errors import ContractError, FileError
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 from tests.backends.npu import NPU
 from tests.saved_files import Edit, members, packed, rewritten, small_file
 from tests.saved_models import CASES, IMAGE, ROWS, quantized

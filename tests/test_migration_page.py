@@ -14,8 +14,8 @@ import quantfx
 from quantfx import Config
 from quantfx.backends import Backend
 from quantfx.backends.x86 import x86
-from quantfx.passes.contract import planned_matches
-from quantfx.tools.seeded import seeded
+from quantfx.passes.report.contract import planned_matches
+from quantfx.tools.models.seeded import seeded
 
 PAGE = (Path(__file__).parent.parent / "MIGRATION.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)

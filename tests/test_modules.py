@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import quantfx
 from quantfx import QuantfxError, Result, backends
 from quantfx.passes.errors import ModeError
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

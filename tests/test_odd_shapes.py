@@ -14,8 +14,8 @@ import quantfx
 from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.passes.errors import PassError
-from quantfx.passes.lowered import lowered_nodes
-from quantfx.passes.qdq import QUANTIZE_PER_TENSOR
+from quantfx.passes.quant.lowered import lowered_nodes
+from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import argument_value
 from tests import unchecked

@@ -16,7 +16,7 @@ from torch.export import Dim
 import quantfx
 from quantfx import Result, backends
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bert import BERT_TINY, bert, bert_inputs
+from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
 from tests.models.small import cat_pool_net, residual_block
 from tests.saved_models import CASES, IMAGE, PICTURE, ROWS, mlp, quantized
 

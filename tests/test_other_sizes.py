@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.export import Dim
 
 import quantfx
-from quantfx.backends import inductor
-from quantfx.backends.torch_internals import inductor_settings
+from quantfx.backends.inductor import compile as inductor
+from quantfx.backends.inductor.torch_internals import inductor_settings
 from quantfx.passes.errors import InputError
 from tests.random_graphs import RandomNet
 from tests.sized_graphs import CHANNELS, SizedNet

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 import quantfx
 from quantfx import QuantfxWarning, Result, backends
 from quantfx.passes.errors import CaptureError, FileError
-from quantfx.passes.structure_text import decode_structure
-from quantfx.tools.seeded import seeded
+from quantfx.passes.inputs.structure_text import decode_structure
+from quantfx.tools.models.seeded import seeded
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import quantfx
-from quantfx.backends.ahead_of_time import AheadOfTimeModule
-from quantfx.tools.seeded import seeded
+from quantfx.backends.inductor.ahead_of_time import AheadOfTimeModule
+from quantfx.tools.models.seeded import seeded
 from tests.saved_models import IMAGE, quantized
 
 WITHOUT_QUANTFX = """

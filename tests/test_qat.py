@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.passes.errors import CalibrationError, CaptureError, ConfigError, PipelineError
-from quantfx.tools.bert import BERT_TINY, bert, bert_inputs
-from quantfx.tools.digits_transformer import DigitsTransformer
-from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
-from quantfx.tools.resnet import resnet18, resnet50
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
+from quantfx.tools.models.digits_transformer import DigitsTransformer
+from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.models.resnet import resnet18, resnet50
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.models.normed import normed
 from tests.models.small import cat_pool_net

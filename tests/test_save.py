@@ -17,15 +17,15 @@ from torch.fx import GraphModule, Node
 
 import quantfx
 from quantfx import Config, QuantfxWarning, Result, backends
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.dot import to_dot
+from quantfx.passes.draw.dot import to_dot
 from quantfx.passes.errors import FileError
-from quantfx.passes.facts import facts_of
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.pass_record import records_of
-from quantfx.tools.native_examples import NATIVE_EXAMPLES
-from quantfx.tools.seeded import seeded
-from quantfx.tools.template_examples import EXAMPLES
+from quantfx.passes.graph.facts import facts_of
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.tools.doctor.native_examples import NATIVE_EXAMPLES
+from quantfx.tools.doctor.template_examples import EXAMPLES
+from quantfx.tools.models.seeded import seeded
 from tests.export_cases import CASES as EXPORT_CASES
 from tests.models.small import residual_block
 from tests.saved_models import (

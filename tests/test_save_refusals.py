@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.passes.errors import FileError
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 from tests.saved_models import ROWS, mlp, quantized
 
 

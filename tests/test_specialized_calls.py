@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.backends.torch_internals import BackendCompilerFailed
+from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
 from quantfx.passes.errors import InputError, ModeError
 from quantfx.patterns.errors import QuantfxError
 

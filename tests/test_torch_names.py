@@ -19,7 +19,7 @@ import pytest
 import torch
 from torch.fx import GraphModule, symbolic_trace
 
-from quantfx.passes.clone import clone
+from quantfx.passes.graph.clone import clone
 from quantfx.patterns.errors import PatternError
 from quantfx.patterns.schema import resolve_op, schema_arguments, schema_text
 from quantfx.patterns.torch_version import release
@@ -187,9 +187,9 @@ def test_architecture_lists_the_same_files_and_names() -> None:
 
 
 def test_importing_decomposed_registers_the_operators() -> None:
-    import quantfx.passes.qdq
+    import quantfx.passes.quant.qdq
 
-    assert quantfx.passes.qdq.QUANTIZE_PER_TENSOR is (
+    assert quantfx.passes.quant.qdq.QUANTIZE_PER_TENSOR is (
         torch.ops.quantized_decomposed.quantize_per_tensor.default
     )
 

@@ -10,9 +10,9 @@ import torch._inductor.config
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.tools.bert import BERT_TINY, bert, bert_inputs
-from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
-from quantfx.tools.resnet import resnet18, resnet50
+from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
+from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.models.resnet import resnet18, resnet50
 from tests.export_cases import CASES
 from tests.models.small import cat_pool_net, mlp, residual_block
 from tests.models.vit import vit_b_16

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch.export import AdditionalInputs, Dim, ShapesCollection
 
-from quantfx.dynamic_shapes_text import decode_shapes, encode_shapes
 from quantfx.passes.errors import FileError
-from quantfx.passes.value_text import decode, encode
+from quantfx.passes.inputs.value_text import decode, encode
+from quantfx.saving.dynamic_shapes_text import decode_shapes, encode_shapes
 from tests.saved_models import ROWS, mlp, quantized
 
 

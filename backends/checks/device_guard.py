@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from quantfx.passes.inputs import input_leaves
+from quantfx.passes.inputs.leaves import input_leaves
 from quantfx.patterns.errors import QuantfxError
 
 

@@ -8,12 +8,12 @@ from functools import cached_property
 
 from torch.fx import GraphModule
 
-from quantfx.backends import targets
+from quantfx.backends.checks import targets
 from quantfx.passes.errors import ContractError
-from quantfx.passes.graphs import Site
-from quantfx.passes.keep_packed import KeepPacked
-from quantfx.passes.outcome import SiteOutcome, missed
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.lower.keep_packed import KeepPacked
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.report.outcome import SiteOutcome, missed
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 _SHOWN = 5

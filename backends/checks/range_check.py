@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.contract import planned_matches
-from quantfx.passes.graphs import Site, all_graphs, attribute
-from quantfx.passes.qdq import dequantizes
-from quantfx.passes.qparams import S16_MAX, Pairing, saturates
+from quantfx.passes.graph.graphs import Site, all_graphs, attribute
+from quantfx.passes.quant.qdq import dequantizes
+from quantfx.passes.quant.qparams import S16_MAX, Pairing, saturates
+from quantfx.passes.report.contract import planned_matches
 from quantfx.patterns.schema import argument_value
 
 _QUANT_MAX = 4  # position of quant_max in a per-tensor dequantize

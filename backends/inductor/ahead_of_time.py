@@ -12,18 +12,18 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.backends.kernel_call import KernelCall
-from quantfx.backends.sealed_module import SealedModule
-from quantfx.backends.torch_internals import load_package
-from quantfx.passes.aliasing import overwritten
+from quantfx.backends.inductor.kernel_call import KernelCall
+from quantfx.backends.inductor.sealed_module import SealedModule
+from quantfx.backends.inductor.torch_internals import load_package
 from quantfx.passes.errors import InputError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.input_check import InputCheck
-from quantfx.passes.inputs import leaves_in, leaves_of, leaves_with_paths, map_leaves
-from quantfx.passes.memory_order import dense_strides, memory_order
-from quantfx.passes.nested_calls import nested_calls
-from quantfx.passes.plain_outputs import Restore
-from quantfx.passes.state import written_state
+from quantfx.passes.export.plain_outputs import Restore
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.memory_order import dense_strides, memory_order
+from quantfx.passes.graph.nested_calls import nested_calls
+from quantfx.passes.graph.state import written_state
+from quantfx.passes.inputs.check import InputCheck
+from quantfx.passes.inputs.leaves import leaves_in, leaves_of, leaves_with_paths, map_leaves
 from quantfx.patterns.errors import QuantfxError
 
 

@@ -19,24 +19,27 @@ from typing import Any, Literal
 import torch
 from torch.fx import GraphModule
 
-from quantfx.backends.ahead_of_time import AheadOfTimeModule, LibraryInputs, require_library
-from quantfx.backends.compiler_errors import dynamo_errors
-from quantfx.backends.declare_layouts import DeclareLayouts
-from quantfx.backends.drop_pool_copies import DropPoolCopies
-from quantfx.backends.fuse_sums import FuseSums
-from quantfx.backends.kernel_call import KernelCall
-from quantfx.backends.onednn_ops import KERNEL_NAMES, QCONV
-from quantfx.backends.opaque_kernels import (
+from quantfx.backends.checks.targets import require_autocast
+from quantfx.backends.inductor.ahead_of_time import (
+    AheadOfTimeModule,
+    LibraryInputs,
+    require_library,
+)
+from quantfx.backends.inductor.compiler_errors import dynamo_errors
+from quantfx.backends.inductor.declare_layouts import DeclareLayouts
+from quantfx.backends.inductor.drop_pool_copies import DropPoolCopies
+from quantfx.backends.inductor.fuse_sums import FuseSums
+from quantfx.backends.inductor.kernel_call import KernelCall
+from quantfx.backends.inductor.opaque_kernels import (
     HideKernels,
     RevealKernels,
     channels_last_kernel,
     opaque_kernels,
 )
-from quantfx.backends.recompile_limit import warns_at_limit
-from quantfx.backends.sealed_module import SealedModule
-from quantfx.backends.static_graph import StaticGraph, static_forms
-from quantfx.backends.targets import require_autocast
-from quantfx.backends.torch_internals import (
+from quantfx.backends.inductor.recompile_limit import warns_at_limit
+from quantfx.backends.inductor.sealed_module import SealedModule
+from quantfx.backends.inductor.static_graph import StaticGraph, static_forms
+from quantfx.backends.inductor.torch_internals import (
     BackendCompilerFailed,
     GraphPass,
     capturing_sizes,
@@ -45,23 +48,24 @@ from quantfx.backends.torch_internals import (
     needs_settings,
     with_inductor,
 )
-from quantfx.backends.whole_rows import WholeRows
-from quantfx.passes.base import Context
-from quantfx.passes.checked_module import input_check
-from quantfx.passes.clone import clone, clone_as, recompile, settled
-from quantfx.passes.example import distinct
-from quantfx.passes.expand_affine_weights import ExpandAffineWeights
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.input_check import InputCheck
-from quantfx.passes.input_contract import contract_of
-from quantfx.passes.input_copies import spared_inputs
-from quantfx.passes.inputs import input_leaves
-from quantfx.passes.lowered import site_of
-from quantfx.passes.made_sizes import makes_sizes
-from quantfx.passes.nested_calls import autocast_dtype
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.plain_outputs import take_out_plain
-from quantfx.passes.state import preserved_state
+from quantfx.backends.inductor.whole_rows import WholeRows
+from quantfx.backends.onednn.ops import KERNEL_NAMES, QCONV
+from quantfx.passes.export.made_sizes import makes_sizes
+from quantfx.passes.export.plain_outputs import take_out_plain
+from quantfx.passes.graph.checked_module import input_check
+from quantfx.passes.graph.clone import clone, clone_as, recompile, settled
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.nested_calls import autocast_dtype
+from quantfx.passes.graph.state import preserved_state
+from quantfx.passes.inputs.check import InputCheck
+from quantfx.passes.inputs.contract import contract_of
+from quantfx.passes.inputs.example import distinct
+from quantfx.passes.inputs.leaves import input_leaves
+from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
+from quantfx.passes.model.input_copies import spared_inputs
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.lowered import site_of
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 from quantfx.patterns.schema import overload
 

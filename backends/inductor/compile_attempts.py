@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from quantfx.backends.torch_internals import (
+from quantfx.backends.inductor.torch_internals import (
     ReachedLimit,
     call_before_compiles,
     current_region,

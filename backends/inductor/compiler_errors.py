@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from quantfx.backends.torch_internals import BackendCompilerFailed, InternalTorchDynamoError
+from quantfx.backends.inductor.torch_internals import (
+    BackendCompilerFailed,
+    InternalTorchDynamoError,
+)
 from quantfx.patterns.errors import QuantfxError
 
 

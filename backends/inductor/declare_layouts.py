@@ -8,11 +8,11 @@ from typing import ClassVar
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.backends.onednn_ops import QCONV
-from quantfx.backends.opaque_kernels import channels_last_kernel
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.kernel_family import argument_node
+from quantfx.backends.inductor.opaque_kernels import channels_last_kernel
+from quantfx.backends.onednn.ops import QCONV
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.kernel_family import argument_node
 
 
 @dataclass(frozen=True)

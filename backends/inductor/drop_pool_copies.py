@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _CLONE = resolve_op("aten.clone.default")

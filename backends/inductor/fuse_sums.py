@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.backends.limit_range import LIMITS, limit_range
-from quantfx.backends.onednn_ops import (
+from quantfx.backends.onednn.limit_range import LIMITS, limit_range
+from quantfx.backends.onednn.ops import (
     KERNEL_NAMES,
     QCONV,
     QCONV_SUM,
@@ -24,11 +24,11 @@ from quantfx.backends.onednn_ops import (
     QLINEAR_ADD_DYNAMIC,
     QLINEAR_DYNAMIC,
 )
-from quantfx.passes.aliasing import views_of
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.editor import Editor
-from quantfx.passes.lowered import carry_site, lowered_of, set_lowered
-from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
+from quantfx.passes.graph.aliasing import views_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.lowered import carry_site, lowered_of, set_lowered
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher

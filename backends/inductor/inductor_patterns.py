@@ -14,26 +14,26 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from quantfx.backends.inductor import CompiledModule, Variants
-from quantfx.backends.int8pack import KERNEL, Int8Pack
-from quantfx.backends.lowering import complain
-from quantfx.backends.torch_internals import has_qdq_patterns, inductor_counter
-from quantfx.passes.base import Context
-from quantfx.passes.contract import planned_matches
+from quantfx.backends.checks.lowering import complain
+from quantfx.backends.inductor.compile import CompiledModule, Variants
+from quantfx.backends.inductor.torch_internals import has_qdq_patterns, inductor_counter
+from quantfx.backends.onednn.int8pack import KERNEL, Int8Pack
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.convert.split_constants import SplitConstants
+from quantfx.passes.convert.widen_casts import WidenCasts
 from quantfx.passes.errors import ContractError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.include_zero import IncludeZero
-from quantfx.passes.input_copies import spared_inputs
-from quantfx.passes.lower import Lower
-from quantfx.passes.lowered import lowered_nodes
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.repeated_sites import repeated_sites
-from quantfx.passes.report import OpRow
-from quantfx.passes.shield_adds import ShieldAdds
-from quantfx.passes.split_constants import SplitConstants
-from quantfx.passes.state import preserved_state
-from quantfx.passes.widen_casts import WidenCasts
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.state import preserved_state
+from quantfx.passes.lower.include_zero import IncludeZero
+from quantfx.passes.lower.lower import Lower
+from quantfx.passes.lower.shield_adds import ShieldAdds
+from quantfx.passes.model.input_copies import spared_inputs
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.lowered import lowered_nodes
+from quantfx.passes.report.contract import planned_matches
+from quantfx.passes.report.repeated_sites import repeated_sites
+from quantfx.passes.report.report import OpRow
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.pattern_set import PatternSet
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from quantfx.passes.graphs import Site
+from quantfx.passes.graph.graphs import Site
 
 
 class KernelCall(NamedTuple):

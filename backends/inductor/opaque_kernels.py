@@ -18,11 +18,11 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from quantfx.backends.onednn_ops import QCONV, QLINEAR, QLINEAR_DYNAMIC
-from quantfx.backends.torch_internals import lower_channels_last
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.kernel_family import argument_node
+from quantfx.backends.inductor.torch_internals import lower_channels_last
+from quantfx.backends.onednn.ops import QCONV, QLINEAR, QLINEAR_DYNAMIC
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.kernel_family import argument_node
 from quantfx.patterns.schema import resolve_op, schema_text
 
 NAMESPACE = "quantfx"

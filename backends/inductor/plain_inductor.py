@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.backends.torch_internals import compiling_backend, inductor_freezes
+from quantfx.backends.inductor.torch_internals import compiling_backend, inductor_freezes
 from quantfx.patterns.errors import QuantfxWarning
 
 

@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quantfx.backends.compile_attempts import Attempt, watched
-from quantfx.backends.torch_internals import ReachedLimit
+from quantfx.backends.inductor.compile_attempts import Attempt, watched
+from quantfx.backends.inductor.torch_internals import ReachedLimit
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 # Of another object the graphs are no news: each has a limit of its own.

@@ -9,8 +9,8 @@ from typing import Any, NoReturn, Self
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.checked_module import require_same_tensors
 from quantfx.passes.errors import ModeError
+from quantfx.passes.graph.checked_module import require_same_tensors
 from quantfx.patterns.errors import QuantfxError
 
 

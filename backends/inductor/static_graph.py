@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.backends.torch_internals import compile_last
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.clone import clone, recompile
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.made_sizes import makes_sizes
-from quantfx.passes.plain_outputs import Restore, take_out_plain
+from quantfx.backends.inductor.torch_internals import compile_last
+from quantfx.passes.export.made_sizes import makes_sizes
+from quantfx.passes.export.plain_outputs import Restore, take_out_plain
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.clone import clone, recompile
+from quantfx.passes.graph.graphs import all_graphs
 
 
 class TensorForm(NamedTuple):

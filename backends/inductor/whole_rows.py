@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.backends.torch_internals import force_strides
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
+from quantfx.backends.inductor.torch_internals import force_strides
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import resolve_op
 
 _INT8PACK = resolve_op("aten._weight_int8pack_mm.default")

@@ -6,9 +6,9 @@ from typing import Any, Literal
 
 from torch.fx import Node
 
-from quantfx.backends.conv_geometry import Geometry
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate
+from quantfx.backends.onednn.conv_geometry import Geometry
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate
 from quantfx.patterns.schema import resolve_op
 
 _PAD = resolve_op("aten.constant_pad_nd.default")

@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from quantfx.backends.conv_shape import ConvShape, narrow_padding, narrow_steps
-from quantfx.backends.half_weight import half_weight_reason
-from quantfx.backends.in_rows_of import in_rows_of
-from quantfx.backends.limit_range import limit_range
-from quantfx.backends.onednn_ops import (
+from quantfx.backends.onednn.conv_shape import ConvShape, narrow_padding, narrow_steps
+from quantfx.backends.onednn.half_weight import half_weight_reason
+from quantfx.backends.onednn.in_rows_of import in_rows_of
+from quantfx.backends.onednn.limit_range import limit_range
+from quantfx.backends.onednn.ops import (
     LINEAR_FP16,
     LINEAR_FP16_PREPACK,
     LINEAR_RELU_FP16,
@@ -30,16 +30,16 @@ from quantfx.backends.onednn_ops import (
     QLINEAR_PREPACK,
     register_fakes,
 )
-from quantfx.backends.onednn_post_ops import FUSED_BY, NONE, PostOp, post_op
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import (
+from quantfx.backends.onednn.post_ops import FUSED_BY, NONE, PostOp, post_op
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import (
     Candidate,
     Emission,
     KernelFamily,
     Saturation,
     argument_node,
 )
-from quantfx.passes.qdq import (
+from quantfx.passes.quant.qdq import (
     DEQUANTIZE_DYNAMIC,
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, argument_node
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, argument_node
 
 
 def half_weight_reason(candidate: Candidate, editor: Editor) -> str | None:

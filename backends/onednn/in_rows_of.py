@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from quantfx.passes.editor import Editor
+from quantfx.passes.graph.editor import Editor
 from quantfx.patterns.schema import resolve_op
 
 _EXPAND = resolve_op("aten.expand.default")

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
-from quantfx.passes.qdq import dequantizes, qparams_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.quant.qdq import dequantizes, qparams_of
 from quantfx.patterns.schema import overload, resolve_op
 
 _MAX_POOL = resolve_op("aten.max_pool2d.default")

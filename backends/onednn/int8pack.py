@@ -13,10 +13,10 @@ from typing import ClassVar
 import torch
 from torch.fx import Node
 
-from quantfx.backends.in_rows_of import in_rows_of
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily, argument_node
-from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
+from quantfx.backends.onednn.in_rows_of import in_rows_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
 from quantfx.patterns.schema import argument_value, resolve_op
 
 KERNEL = "_weight_int8pack_mm"

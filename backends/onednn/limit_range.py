@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from quantfx.passes.editor import Editor
-from quantfx.passes.qdq import TensorQParams
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.quant.qdq import TensorQParams
 from quantfx.patterns.schema import resolve_op
 
 _FULL = resolve_op("aten.full.default")

@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.backends.native_static import CLAMP, bounds
-from quantfx.backends.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.kernel_family import argument_node
-from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
+from quantfx.backends.quantized.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
+from quantfx.backends.quantized.static import CLAMP, bounds
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.kernel_family import argument_node
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
 from quantfx.patterns.schema import resolve_op
 
 _CONTIGUOUS = resolve_op("aten.contiguous.default")

@@ -11,19 +11,19 @@ from typing import ClassVar
 
 from torch.fx import Node
 
-from quantfx.backends.engines import Engines
-from quantfx.backends.half_weight import half_weight_reason
-from quantfx.backends.native_family import NativeFamily, write_packed
-from quantfx.backends.native_layers import pack, rows_of, weight_reason
-from quantfx.backends.packed_layer import PackedHalf, PackedLayer
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import (
+from quantfx.backends.onednn.half_weight import half_weight_reason
+from quantfx.backends.quantized.engines import Engines
+from quantfx.backends.quantized.family import NativeFamily, write_packed
+from quantfx.backends.quantized.layers import pack, rows_of, weight_reason
+from quantfx.backends.quantized.packed_layer import PackedHalf, PackedLayer
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import (
     Candidate,
     Emission,
     Saturation,
     argument_node,
 )
-from quantfx.passes.qdq import DEQUANTIZE_DYNAMIC
+from quantfx.passes.quant.qdq import DEQUANTIZE_DYNAMIC
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _DYNAMIC = "quantized.linear_dynamic"

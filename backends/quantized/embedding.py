@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.in_rows_of import in_rows_of
-from quantfx.backends.native_family import NativeFamily, write_packed
-from quantfx.backends.quantized_tensors import rows
-from quantfx.passes.editor import Editor
+from quantfx.backends.onednn.in_rows_of import in_rows_of
+from quantfx.backends.quantized.family import NativeFamily, write_packed
+from quantfx.backends.quantized.quantized_tensors import rows
 from quantfx.passes.errors import SpecError
-from quantfx.passes.kernel_family import Candidate, Emission, argument_node
-from quantfx.passes.packed import Packed
-from quantfx.passes.spec import Concrete, QuantSpec
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.packed import Packed
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, argument_node
+from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _PREPACK = resolve_op("quantized.embedding_bag_prepack.default")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quantfx.passes.kernel_family import Saturation
+from quantfx.passes.pipeline.kernel_family import Saturation
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
 ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")

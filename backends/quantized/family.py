@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from quantfx.backends.quantized_tensors import announce
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import KernelFamily
-from quantfx.passes.packed import Packed
+from quantfx.backends.quantized.quantized_tensors import announce
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.packed import Packed
+from quantfx.passes.pipeline.kernel_family import KernelFamily
 
 
 class NativeFamily(KernelFamily):

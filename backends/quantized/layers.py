@@ -13,20 +13,20 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.conv_geometry import Geometry
-from quantfx.backends.engines import Engines, Transposed
-from quantfx.backends.native_family import NativeFamily, write_packed
-from quantfx.backends.native_static import limited, quantized_result, result_qparams, unsigned
-from quantfx.backends.packed_layer import PackedLayer
-from quantfx.backends.targets import host
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import (
+from quantfx.backends.checks.targets import host
+from quantfx.backends.onednn.conv_geometry import Geometry
+from quantfx.backends.quantized.engines import Engines, Transposed
+from quantfx.backends.quantized.family import NativeFamily, write_packed
+from quantfx.backends.quantized.packed_layer import PackedLayer
+from quantfx.backends.quantized.static import limited, quantized_result, result_qparams, unsigned
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import (
     Candidate,
     Emission,
     Saturation,
     argument_node,
 )
-from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _PAD = resolve_op("aten.constant_pad_nd.default")

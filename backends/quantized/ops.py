@@ -13,9 +13,10 @@ import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 
-from quantfx.backends.engines import Engines
-from quantfx.backends.native_family import NativeFamily
-from quantfx.backends.native_static import (
+from quantfx.backends.quantized.engines import Engines
+from quantfx.backends.quantized.family import NativeFamily
+from quantfx.backends.quantized.quantized_tensors import FROM_INTEGERS
+from quantfx.backends.quantized.static import (
     clampable,
     limited,
     quantized_result,
@@ -23,10 +24,9 @@ from quantfx.backends.native_static import (
     result_qparams,
     unsigned,
 )
-from quantfx.backends.quantized_tensors import FROM_INTEGERS
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, Emission, argument_node
-from quantfx.passes.qdq import dequantizes, tensor_qparams
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, argument_node
+from quantfx.passes.quant.qdq import dequantizes, tensor_qparams
 from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
 
 _SCALE, _ZERO_POINT = "(scale)", "(zero point)"

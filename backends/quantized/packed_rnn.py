@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantfx.backends.quantized_tensors import packed_by, signed
-from quantfx.passes.make_observer import make_observer
-from quantfx.passes.observer import Observer
-from quantfx.passes.packed import Packed
-from quantfx.passes.spec import CastSpec, Concrete
+from quantfx.backends.quantized.quantized_tensors import packed_by, signed
+from quantfx.passes.graph.packed import Packed
+from quantfx.passes.observers.make_observer import make_observer
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.spec import CastSpec, Concrete
 from quantfx.patterns.schema import resolve_op
 
 _PREPACK = resolve_op("quantized.linear_prepack.default")

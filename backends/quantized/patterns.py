@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from quantfx.backends.native_rows import NativeRow, Variant, variant
+from quantfx.backends.quantized.rows import NativeRow, Variant, variant
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.quant import quant_of

@@ -13,13 +13,13 @@ from typing import Any, ClassVar
 import torch
 from torch.fx import Node
 
-from quantfx.backends.engines import Engines
-from quantfx.backends.native_family import NativeFamily, write_packed
-from quantfx.backends.packed_rnn import PackedCell, PackedRnn
-from quantfx.backends.targets import host
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, Emission
-from quantfx.passes.spec import CastSpec, QuantSpec
+from quantfx.backends.checks.targets import host
+from quantfx.backends.quantized.engines import Engines
+from quantfx.backends.quantized.family import NativeFamily, write_packed
+from quantfx.backends.quantized.packed_rnn import PackedCell, PackedRnn
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission
+from quantfx.passes.quant.spec import CastSpec, QuantSpec
 from quantfx.patterns.schema import argument_value, overload, resolve_op
 
 _LSTM, _GRU = "aten.quantized_lstm", "aten.quantized_gru"

@@ -142,12 +142,12 @@ def variant(name: str) -> Variant:
         raise QuantfxError(f"no variant '{name}'{did_you_mean(name, VARIANTS)}; one of {VARIANTS}")
     if name in ("native", "legacy"):
         return Variant(name, _native(legacy=name == "legacy"))
-    return _relative(name, _read("native_variants")["variant"][name])
+    return _relative(name, _read("variants")["variant"][name])
 
 
 def dtype_configs() -> Mapping[str, Mapping[str, Any]]:
     """Return input, output, weight and bias of each dtype config, by name."""
-    table: Mapping[str, Mapping[str, Any]] = _read("native_rows")["dtype"]
+    table: Mapping[str, Mapping[str, Any]] = _read("rows")["dtype"]
     return table
 
 
@@ -178,7 +178,7 @@ def _relative(name: str, table: Mapping[str, Any]) -> Variant:
 def _native(*, legacy: bool) -> tuple[NativeRow, ...]:
     return tuple(
         _row(row, group, table["observation"], _dtypes(row, table, legacy))
-        for group, table in _read("native_rows")["group"].items()
+        for group, table in _read("rows")["group"].items()
         for row in table["rows"]
     )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from quantfx.backends.engines import Engines
-from quantfx.backends.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate
-from quantfx.passes.qdq import DEQUANTIZE_PER_TENSOR, TensorQParams, tensor_qparams
+from quantfx.backends.quantized.engines import Engines
+from quantfx.backends.quantized.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, TensorQParams, tensor_qparams
 from quantfx.patterns.schema import argument_value, resolve_op
 
 CLAMP = resolve_op("aten.clamp.default")

@@ -9,12 +9,12 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.boundary import operands
-from quantfx.passes.decisions import Decisions
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.non_data import data_nodes
-from quantfx.passes.spec_change import FLOAT
+from quantfx.passes.config.decisions import Decisions
+from quantfx.passes.config.spec_change import FLOAT
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.boundary import operands
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.non_data import data_nodes
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.template import Template

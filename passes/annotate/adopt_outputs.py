@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.boundary import Place, operands, resolve
-from quantfx.passes.graphs import Site, all_graphs
-from quantfx.passes.slots import read_slot
-from quantfx.passes.spec import QuantSpec, SharedSpec, Spec
+from quantfx.passes.graph.boundary import Place, operands, resolve
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.spec import QuantSpec, SharedSpec, Spec
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.admissible import Admissible, ModuleFacts, why_float
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.decisions import Decisions
-from quantfx.passes.derived_observer import Derived
+from quantfx.passes.annotate.admissible import Admissible, ModuleFacts, why_float
+from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.errors import PipelineError, SpecError
-from quantfx.passes.graphs import Site, all_graphs
-from quantfx.passes.spec import Concrete, QuantSpec
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.observers.derived import Derived
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.quant import Quant, quant_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantfx.passes.annotate import Annotate
+from quantfx.passes.annotate.annotate import Annotate
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,10 @@ from typing import ClassVar, Literal
 
 from torch.fx import GraphModule
 
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.decisions import Decisions
-from quantfx.passes.errors import ConfigError, PipelineError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead
-from quantfx.passes.selectors import (
+from quantfx.passes.config.decisions import Decisions
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead
+from quantfx.passes.config.selectors import (
     CallSelector,
     CallSite,
     Named,
@@ -24,7 +20,11 @@ from quantfx.passes.selectors import (
     TensorSelector,
     call_sites,
 )
-from quantfx.passes.spec_change import FLOAT
+from quantfx.passes.config.spec_change import FLOAT
+from quantfx.passes.errors import ConfigError, PipelineError
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.record import records_of
 from quantfx.patterns.errors import QuantfxWarning, did_you_mean
 from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import PatternNode, Role, Template

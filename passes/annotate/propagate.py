@@ -8,12 +8,12 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotate import Annotate
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context, PassResult, Remark
-from quantfx.passes.boundary import Place, operands, resolve
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.slots import read_slot
+from quantfx.passes.annotate.annotate import Annotate
+from quantfx.passes.graph.boundary import Place, operands, resolve
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.pipeline.base import Context, PassResult, Remark
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,14 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.boundary import operands, resolve
+from quantfx.passes.annotate.sharing import Groups, Sharing
 from quantfx.passes.errors import ShareConflict
-from quantfx.passes.graphs import Site, all_graphs
-from quantfx.passes.sharing import Groups, Sharing
-from quantfx.passes.slots import read_slot
-from quantfx.passes.spec import Concrete, SharedSpec, Spec
+from quantfx.passes.graph.boundary import operands, resolve
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import annotation_of, set_annotation
+from quantfx.passes.quant.spec import Concrete, SharedSpec, Spec
 from quantfx.patterns.errors import did_you_mean
 
 

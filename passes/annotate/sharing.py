@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from quantfx.passes.errors import ShareConflict
-from quantfx.passes.graphs import Site
-from quantfx.passes.spec import Concrete
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.quant.spec import Concrete
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from quantfx.passes.functionalize import Functionalize
-from quantfx.passes.inline_no_grad import InlineNoGrad
-from quantfx.passes.name_contractions import NameContractions
-from quantfx.passes.name_products import NameProducts
-from quantfx.passes.normalize_ops import NormalizeOps
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.recompose import Recompose
-from quantfx.passes.remove_asserts import RemoveAsserts
-from quantfx.passes.remove_dead_code import RemoveDeadCode
-from quantfx.passes.remove_dropout import RemoveDropout
-from quantfx.passes.remove_self_copies import RemoveSelfCopies
-from quantfx.passes.sink_constants import SinkConstants
-from quantfx.passes.switch_modes import SwitchModes
+from quantfx.passes.canonicalize.functionalize import Functionalize
+from quantfx.passes.canonicalize.inline_no_grad import InlineNoGrad
+from quantfx.passes.canonicalize.name_contractions import NameContractions
+from quantfx.passes.canonicalize.name_products import NameProducts
+from quantfx.passes.canonicalize.normalize_ops import NormalizeOps
+from quantfx.passes.canonicalize.recompose import Recompose
+from quantfx.passes.canonicalize.remove_asserts import RemoveAsserts
+from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
+from quantfx.passes.canonicalize.remove_dropout import RemoveDropout
+from quantfx.passes.canonicalize.remove_self_copies import RemoveSelfCopies
+from quantfx.passes.canonicalize.sink_constants import SinkConstants
+from quantfx.passes.canonicalize.switch_modes import SwitchModes
+from quantfx.passes.pipeline.pipeline import Pipeline
 
 CANONICALIZE = Pipeline(
     (

@@ -10,9 +10,9 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 SET_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 

@@ -10,11 +10,11 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.constant_chain import constant_nodes
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.constant_chain import constant_nodes
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import resolve_op
 
 _EINSUM = resolve_op("aten.einsum.default")

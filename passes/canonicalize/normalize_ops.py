@@ -11,10 +11,10 @@ import torch
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import MAY_COPY, overwritten, views_of, writes_to
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.aliasing import MAY_COPY, overwritten, views_of, writes_to
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import (
     MISSING,
     argument_value,

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import argument_value, is_aten_call, resolve_op
 
 _BATCH_NORM = resolve_op("aten.batch_norm.default")

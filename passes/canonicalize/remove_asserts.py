@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
-from quantfx.passes.asserts import ASSERT
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.asserts import ASSERT
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 
 @dataclass(frozen=True)

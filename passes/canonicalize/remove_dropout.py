@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.dropouts import DROPOUTS, IN_PLACE_DROPOUTS, is_off
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.dropouts import DROPOUTS, IN_PLACE_DROPOUTS, is_off
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import argument_value
 
 

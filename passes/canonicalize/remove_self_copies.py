@@ -8,10 +8,10 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import views_of, writes_to
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.aliasing import views_of, writes_to
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 _COPY = torch.ops.aten.copy_.default
 

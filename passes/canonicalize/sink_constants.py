@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.nested_calls import NestedCall, nested_calls
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.nested_calls import NestedCall, nested_calls
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 
 @dataclass(frozen=True)

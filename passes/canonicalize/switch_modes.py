@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.align_modes import MODE_KEY
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.batch_counter import counter_of
-from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.mode_node import BATCH_NORM_MODE, MODE, mode_node
-from quantfx.passes.training_graph import CUMULATIVE
-from quantfx.passes.training_noise import NOISE_KEY, wrap_noise
+from quantfx.passes.export.align_modes import MODE_KEY
+from quantfx.passes.export.training_graph import CUMULATIVE
+from quantfx.passes.export.training_noise import NOISE_KEY, wrap_noise
+from quantfx.passes.graph.batch_counter import counter_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.layers.mode_node import BATCH_NORM_MODE, MODE, mode_node
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import argument_value, set_argument
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default

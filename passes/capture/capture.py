@@ -12,28 +12,28 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.passes.call_arguments import Examples
-from quantfx.passes.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
-from quantfx.passes.clone import clone, detached, recompile, trainable
-from quantfx.passes.compare_capture import compare_capture
-from quantfx.passes.dict_order import order_is_free
+from quantfx.passes.canonicalize.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
+from quantfx.passes.capture.compare_capture import compare_capture
+from quantfx.passes.capture.dict_order import order_is_free
+from quantfx.passes.capture.few_rows import agrees, is_all_real, let_few_in
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.example import in_order
-from quantfx.passes.export_graph import export_graph
-from quantfx.passes.export_reason import advised
-from quantfx.passes.facts import TRAINABLE, set_facts
-from quantfx.passes.few_rows import agrees, is_all_real, let_few_in
-from quantfx.passes.free_sizes import Export, FreeSizes, exported_freely, sizes_of
-from quantfx.passes.garbage import paused_garbage_collection
-from quantfx.passes.given_model import GivenModel, Model, given_model, has_one_mode
-from quantfx.passes.input_contract import InputContract, form_of_leaf, set_contract
-from quantfx.passes.inputs import Inputs, input_leaves, structure_text
-from quantfx.passes.model_state import restored
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.size_asserts import keep_asserts
-from quantfx.passes.state import own_state
-from quantfx.passes.training_graph import training_graph
-from quantfx.passes.watch_layout import LAYOUT_KEY
+from quantfx.passes.export.export_graph import export_graph
+from quantfx.passes.export.export_reason import advised
+from quantfx.passes.export.free_sizes import Export, FreeSizes, exported_freely, sizes_of
+from quantfx.passes.export.size_asserts import keep_asserts
+from quantfx.passes.export.training_graph import training_graph
+from quantfx.passes.export.watch_layout import LAYOUT_KEY
+from quantfx.passes.graph.clone import clone, detached, recompile, trainable
+from quantfx.passes.graph.facts import TRAINABLE, set_facts
+from quantfx.passes.graph.garbage import paused_garbage_collection
+from quantfx.passes.graph.state import own_state
+from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.inputs.contract import InputContract, form_of_leaf, set_contract
+from quantfx.passes.inputs.example import in_order
+from quantfx.passes.inputs.leaves import Inputs, input_leaves, structure_text
+from quantfx.passes.model.given import GivenModel, Model, given_model, has_one_mode
+from quantfx.passes.model.state import restored
+from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.torch_version import warn_of_untested
 
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.differing_module import differing_module
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.input_copies import copied_inputs
-from quantfx.passes.inputs import Inputs, leaves_in, leaves_with_paths, map_leaves
-from quantfx.passes.model_state import restored
+from quantfx.passes.inputs.leaves import Inputs, leaves_in, leaves_with_paths, map_leaves
+from quantfx.passes.model.differing_module import differing_module
+from quantfx.passes.model.input_copies import copied_inputs
+from quantfx.passes.model.state import restored
 from quantfx.patterns.errors import QuantfxWarning
 
 # Of the largest magnitude: a graph of the same operators is some 1e-6 apart.

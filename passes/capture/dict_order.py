@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.eager_results import is_real, results_of, same_results
-from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
-from quantfx.passes.model_state import restored
+from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
+from quantfx.passes.model.eager_results import is_real, results_of, same_results
+from quantfx.passes.model.state import restored
 
 _SEED = 0
 

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.eager_results import is_real, results_of, same_results
-from quantfx.passes.input_contract import InputContract, InputForm, contract_of, set_contract
-from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
-from quantfx.passes.model_state import ModelState, restored
-from quantfx.passes.size_expression import UnknownExpression, size_value
-from quantfx.passes.state import preserved_state
+from quantfx.passes.graph.state import preserved_state
+from quantfx.passes.inputs.contract import InputContract, InputForm, contract_of, set_contract
+from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
+from quantfx.passes.inputs.size_expression import UnknownExpression, size_value
+from quantfx.passes.model.eager_results import is_real, results_of, same_results
+from quantfx.passes.model.state import ModelState, restored
 
 _SEED = 0
 

@@ -13,10 +13,9 @@ from torch import nn
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from quantfx.passes import config_text
-from quantfx.passes.errors import ConfigError
-from quantfx.passes.rule import ACTIVATIONS, WEIGHTS, Rule, mode_of, specs_of
-from quantfx.passes.selectors import (
+from quantfx.passes.config import text as config_text
+from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, Rule, mode_of, specs_of
+from quantfx.passes.config.selectors import (
     CallSelector,
     Everything,
     ModuleSelector,
@@ -26,7 +25,8 @@ from quantfx.passes.selectors import (
     TypeSelector,
     Where,
 )
-from quantfx.passes.spec_change import FLOAT, Float, SpecChange, SpecOptions
+from quantfx.passes.config.spec_change import FLOAT, Float, SpecChange, SpecOptions
+from quantfx.passes.errors import ConfigError
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.template import MODES, Mode
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch.fx import Node
 
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead, merge
+from quantfx.passes.config.selectors import CallSite, call_site, words_of
+from quantfx.passes.config.spec_change import FLOAT, Change, Float
 from quantfx.passes.errors import ConfigError, SpecError
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead, merge
-from quantfx.passes.selectors import CallSite, call_site, words_of
-from quantfx.passes.spec import Concrete, QuantSpec
-from quantfx.passes.spec_change import FLOAT, Change, Float
+from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import Mode, Template

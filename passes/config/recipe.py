@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from quantfx.passes.config import Config
+from quantfx.passes.config.config import Config
 from quantfx.passes.errors import SpecError
-from quantfx.passes.spec import Concrete
+from quantfx.passes.quant.spec import Concrete
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.quant import quant_of

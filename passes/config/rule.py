@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from quantfx.passes.config.selectors import NAMED, Everything, Named, Selector, TensorSelector
+from quantfx.passes.config.spec_change import FLOAT, Change, Float, SpecChange, change_of
 from quantfx.passes.errors import ConfigError
-from quantfx.passes.selectors import NAMED, Everything, Named, Selector, TensorSelector
-from quantfx.passes.spec import Concrete, QuantSpec
-from quantfx.passes.spec_change import FLOAT, Change, Float, SpecChange, change_of
+from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.template import MODES, Mode
 

@@ -15,8 +15,8 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graphs import Site, all_graphs
-from quantfx.passes.scopes import module_stack, module_types
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.scopes import module_stack, module_types
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
 from quantfx.patterns.template import Op
 

@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias, TypedDict, get_args
 import torch
 
 from quantfx.passes.errors import ConfigError, SpecError
-from quantfx.passes.spec import INTEGER_RANGES, Concrete, ObserverName, QuantSpec
+from quantfx.passes.quant.spec import INTEGER_RANGES, Concrete, ObserverName, QuantSpec
 from quantfx.patterns.errors import did_you_mean
 
 Float = Literal["float"]

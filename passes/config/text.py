@@ -25,10 +25,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
+from quantfx.passes.config.rule import SELECTORS, Rule, mode_of, specs_of
+from quantfx.passes.config.selectors import NAMED, Everything, Named, Selector, TensorSelector
+from quantfx.passes.config.spec_change import FLOAT, Change, Float, change_of
 from quantfx.passes.errors import ConfigError
-from quantfx.passes.rule import SELECTORS, Rule, mode_of, specs_of
-from quantfx.passes.selectors import NAMED, Everything, Named, Selector, TensorSelector
-from quantfx.passes.spec_change import FLOAT, Change, Float, change_of
 from quantfx.patterns.place import Place
 from quantfx.patterns.template import Mode
 

@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.dtypes import dtype_name
-from quantfx.passes.editor import Editor
+from quantfx.passes.convert.scale_remarks import SCALE, lost_in_half
 from quantfx.passes.errors import SpecError
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.qdq import CAST, QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
-from quantfx.passes.scale_remarks import SCALE, lost_in_half
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.dtypes import dtype_name
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.qdq import CAST, QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
 from quantfx.patterns.schema import overload
 
 _QUANTIZE = (QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR)

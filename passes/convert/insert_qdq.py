@@ -10,25 +10,25 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import GROUP_KEY, annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.editor import Editor
+from quantfx.passes.convert.normal_products import raised
+from quantfx.passes.convert.refuse_empty import refuse_empty
+from quantfx.passes.convert.scale_remarks import SCALE, unlike_data
+from quantfx.passes.convert.uncalibrated import convert_uncalibrated
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.normal_products import raised
-from quantfx.passes.observer import Observer
-from quantfx.passes.placeholder_observer import PlaceholderObserver
-from quantfx.passes.qdq import (
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.placeholder import PlaceholderObserver
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
+from quantfx.passes.quant.qdq import (
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
     finds_range,
 )
-from quantfx.passes.qparams import QParams
-from quantfx.passes.refuse_empty import refuse_empty
-from quantfx.passes.scale_remarks import SCALE, unlike_data
-from quantfx.passes.uncalibrated import convert_uncalibrated
+from quantfx.passes.quant.qparams import QParams
 from quantfx.patterns.errors import did_you_mean
 
 _OBSERVERS = (Observer, PlaceholderObserver)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.qparams import QParams
-from quantfx.passes.scale_floor import SCALE_FLOOR
-from quantfx.passes.slots import read_slot
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 
 # So that rounding does not make the product of a scale and its reciprocal's multiple smaller.
 _ROUNDING = 1 + 2**-20
@@ -24,7 +24,7 @@ QParamsAt = Callable[[Node], QParams | None]
 def raised(observer: Node, qparams: QParams, qparams_at: QParamsAt) -> QParams:
     """Return ``qparams`` of a layer's weight with no scale too small for the layer's input.
 
-    Kernels multiply both scales in float32 (see ``passes/scale_floor.py``). What a raised scale
+    Kernels multiply both scales in float32 (see ``passes/quant/scale_floor.py``). What a raised scale
     rounds away is so small that its products would be below the normal numbers.
 
     Args:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from torch.fx import GraphModule
 
-from quantfx.passes.input_contract import contract_of, set_contract
+from quantfx.passes.inputs.contract import contract_of, set_contract
 
 
 def refuse_empty(module: GraphModule) -> None:

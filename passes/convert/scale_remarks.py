@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.observer import Observer
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.qparams import QParams, range_of
-from quantfx.passes.scale_floor import UNKNOWN_RANGE, floored
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.quant.qparams import QParams, range_of
+from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, floored
 from quantfx.patterns.errors import QuantfxWarning
 
 SCALE = "scale"

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.decisions import Decisions
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.qdq import QUANTIZE_PER_CHANNEL
-from quantfx.passes.spec_change import FLOAT
+from quantfx.passes.config.decisions import Decisions
+from quantfx.passes.config.spec_change import FLOAT
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.qdq import QUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _EMBEDDING = resolve_op("aten.embedding.default")

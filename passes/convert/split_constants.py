@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.equal_sites import value_numbers
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.qdq import dequantizes
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.value_numbers import value_numbers
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.qdq import dequantizes
 
 
 @dataclass(frozen=True)

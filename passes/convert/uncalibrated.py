@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.passes.annotation import GROUP_KEY
-from quantfx.passes.editor import Editor
-from quantfx.passes.qdq import (
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.quant.annotation import GROUP_KEY
+from quantfx.passes.quant.qdq import (
     CAST,
     DEQUANTIZE_DYNAMIC,
     QUANTIZE_DYNAMIC,
     choose_qparams_op,
 )
-from quantfx.passes.spec import CastSpec, QuantSpec
+from quantfx.passes.quant.spec import CastSpec, QuantSpec
 
 
 def convert_uncalibrated(editor: Editor, node: Node, spec: QuantSpec | CastSpec) -> None:

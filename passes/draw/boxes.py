@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from torch.fx import Node
 
-from quantfx.passes.canonical_order import is_dequantize, is_quantize
-from quantfx.passes.observer import is_observer
-from quantfx.passes.scopes import module_scope, module_stack, op_name
+from quantfx.passes.draw.canonical_order import is_dequantize, is_quantize
+from quantfx.passes.graph.scopes import module_scope, module_stack, op_name
+from quantfx.passes.observers.observer import is_observer
 
 
 class Boxes:

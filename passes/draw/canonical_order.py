@@ -14,8 +14,8 @@ from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.observer import is_observer
-from quantfx.passes.scopes import module_scope, op_name
+from quantfx.passes.graph.scopes import module_scope, op_name
+from quantfx.passes.observers.observer import is_observer
 
 # The exporter's runtime check of input shapes: a call without result or users, not part of the net.
 _GUARDS = "_guards_fn"

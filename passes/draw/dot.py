@@ -12,9 +12,9 @@ from itertools import takewhile
 
 from torch.fx import GraphModule
 
-from quantfx.passes.dot_picture import Picture, PictureEdge, PictureNode
-from quantfx.passes.dot_reading import read_picture
-from quantfx.passes.dot_style import (
+from quantfx.passes.draw.picture import Picture, PictureEdge, PictureNode
+from quantfx.passes.draw.reading import read_picture
+from quantfx.passes.draw.style import (
     BOX,
     HEADER,
     MATCH,
@@ -25,7 +25,7 @@ from quantfx.passes.dot_style import (
     node_style,
     quoted,
 )
-from quantfx.passes.dot_views import collapse, fit, neighbourhood
+from quantfx.passes.draw.views import collapse, fit, neighbourhood
 from quantfx.patterns.errors import QuantfxError
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
-from quantfx.passes.base import Pass, PassResult
-from quantfx.passes.dot import to_dot
-from quantfx.passes.instruments import Instrument
+from quantfx.passes.draw.dot import to_dot
+from quantfx.passes.pipeline.base import Pass, PassResult
+from quantfx.passes.pipeline.instruments import Instrument
 
 
 class DumpGraphs(Instrument):

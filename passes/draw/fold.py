@@ -16,16 +16,16 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.canonical_order import is_dequantize, is_quantize
-from quantfx.passes.dot_text import range_name, shape_name
-from quantfx.passes.dtypes import dtype_name
-from quantfx.passes.graphs import attribute
-from quantfx.passes.keep_packed import PackedWeight, is_prepack
-from quantfx.passes.observer import Observer, is_observer
-from quantfx.passes.placeholder_observer import PlaceholderObserver
-from quantfx.passes.qdq import CAST, dtype_of
-from quantfx.passes.scopes import op_name
-from quantfx.passes.spec import CastSpec
+from quantfx.passes.draw.canonical_order import is_dequantize, is_quantize
+from quantfx.passes.draw.names import range_name, shape_name
+from quantfx.passes.graph.dtypes import dtype_name
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.scopes import op_name
+from quantfx.passes.lower.keep_packed import PackedWeight, is_prepack
+from quantfx.passes.observers.observer import Observer, is_observer
+from quantfx.passes.observers.placeholder import PlaceholderObserver
+from quantfx.passes.quant.qdq import CAST, dtype_of
+from quantfx.passes.quant.spec import CastSpec
 from quantfx.patterns.schema import argument_value, arguments
 
 _SCALE = ("scale", "scales")

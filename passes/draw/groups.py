@@ -6,11 +6,11 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import GROUP_KEY
-from quantfx.passes.canonical_order import is_quantize
-from quantfx.passes.dot_fold import Folded, qparams
-from quantfx.passes.graphs import attribute
-from quantfx.passes.observer import is_observer
+from quantfx.passes.draw.canonical_order import is_quantize
+from quantfx.passes.draw.fold import Folded, qparams
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.observers.observer import is_observer
+from quantfx.passes.quant.annotation import GROUP_KEY
 
 
 def first_tensors(

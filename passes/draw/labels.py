@@ -10,11 +10,11 @@ import torch
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Node
 
-from quantfx.passes.canonical_order import is_dequantize, is_quantize
-from quantfx.passes.dot_fold import Constant
-from quantfx.passes.dot_picture import NodeKind
-from quantfx.passes.observer import is_observer
-from quantfx.passes.scopes import op_name
+from quantfx.passes.draw.canonical_order import is_dequantize, is_quantize
+from quantfx.passes.draw.fold import Constant
+from quantfx.passes.draw.picture import NodeKind
+from quantfx.passes.graph.scopes import op_name
+from quantfx.passes.observers.observer import is_observer
 from quantfx.patterns.schema import MISSING, arguments
 
 # Operators that a backend has kernels for; they stand out in a drawing.

@@ -8,7 +8,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from quantfx.passes.dtypes import dtype_name
+from quantfx.passes.graph.dtypes import dtype_name
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 _SHOWN_RESULTS = 3

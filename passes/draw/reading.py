@@ -10,21 +10,21 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import META_KEY
-from quantfx.passes.canonical_order import (
+from quantfx.passes.draw.boxes import Boxes
+from quantfx.passes.draw.canonical_order import (
     canonical_names,
     canonical_order,
     is_dequantize,
     is_quantize,
 )
-from quantfx.passes.dot_boxes import Boxes
-from quantfx.passes.dot_fold import fold, observed_type, quantized_type
-from quantfx.passes.dot_groups import first_tensors
-from quantfx.passes.dot_labels import constant_lines, kind_of, orders_matter, slots, title_of
-from quantfx.passes.dot_picture import EdgeKind, Picture, PictureEdge, PictureNode
-from quantfx.passes.dot_text import value_name
-from quantfx.passes.observer import is_observer
-from quantfx.passes.scopes import module_scope
+from quantfx.passes.draw.fold import fold, observed_type, quantized_type
+from quantfx.passes.draw.groups import first_tensors
+from quantfx.passes.draw.labels import constant_lines, kind_of, orders_matter, slots, title_of
+from quantfx.passes.draw.names import value_name
+from quantfx.passes.draw.picture import EdgeKind, Picture, PictureEdge, PictureNode
+from quantfx.passes.graph.scopes import module_scope
+from quantfx.passes.observers.observer import is_observer
+from quantfx.passes.quant.annotation import META_KEY
 
 _INTEGERS = (torch.uint8, torch.int8, torch.quint8, torch.qint8)
 

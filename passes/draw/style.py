@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from zlib import crc32
 
-from quantfx.passes.dot_picture import EdgeKind, NodeKind
+from quantfx.passes.draw.picture import EdgeKind, NodeKind
 
 _FONT = "Helvetica,Arial,sans-serif"
 _PALETTE = {

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from quantfx.passes.dot_picture import Picture, PictureEdge, PictureNode
+from quantfx.passes.draw.picture import Picture, PictureEdge, PictureNode
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
 _UNCOUNTED = ("input", "output", "constant", "item", "stub")

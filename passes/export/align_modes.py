@@ -10,22 +10,22 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import overwritten, writes_to
-from quantfx.passes.asserts import ASSERT
-from quantfx.passes.batch_counter import counter_of
-from quantfx.passes.constant_chain import is_random
-from quantfx.passes.dropouts import DROPOUTS, IN_PLACE_DROPOUTS
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.graphs import attribute
-from quantfx.passes.same_values import (
+from quantfx.passes.export.same_values import (
     Value,
     pairs_of_arguments,
     same,
     sizes_of,
     value_of,
 )
-from quantfx.passes.scopes import module_scope
-from quantfx.passes.training_noise import mark, reads
+from quantfx.passes.export.training_noise import mark, reads
+from quantfx.passes.graph.aliasing import overwritten, writes_to
+from quantfx.passes.graph.asserts import ASSERT
+from quantfx.passes.graph.batch_counter import counter_of
+from quantfx.passes.graph.constant_chain import is_random
+from quantfx.passes.graph.dropouts import DROPOUTS, IN_PLACE_DROPOUTS
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.scopes import module_scope
 from quantfx.patterns.schema import argument_value
 
 MODE_KEY = "quantfx_mode"

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.inputs import map_leaves
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.inputs.leaves import map_leaves
 from quantfx.patterns.schema import resolve_op
 
 Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.example import distinct
-from quantfx.passes.export_reason import export_reason
-from quantfx.passes.inputs import Inputs, leaves_in
-from quantfx.passes.unknown_output import unknown_output
-from quantfx.passes.watch_layout import LAYOUT_KEY, has_strides, watched_layout
+from quantfx.passes.export.export_reason import export_reason
+from quantfx.passes.export.unknown_output import unknown_output
+from quantfx.passes.export.watch_layout import LAYOUT_KEY, has_strides, watched_layout
+from quantfx.passes.inputs.example import distinct
+from quantfx.passes.inputs.leaves import Inputs, leaves_in
 
 
 @contextmanager

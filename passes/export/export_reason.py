@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.input_copies import copied_inputs
-from quantfx.passes.inputs import Inputs
-from quantfx.passes.model_state import restored
+from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.model.input_copies import copied_inputs
+from quantfx.passes.model.state import restored
 
 # What torch's reasons say to developers of torch: its logs, its own source, other tools of its.
 _NOISE = re.compile(

@@ -15,12 +15,12 @@ from torch import Tensor
 from torch.export import Dim
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.clone import recompile
-from quantfx.passes.concrete_sizes import NotConcreteError, Symbolic, make_concrete
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.inputs import equal_but_leaves, input_leaves, leaves_in, map_leaves
-from quantfx.passes.size_asserts import asserts_in
-from quantfx.passes.size_expression import UnknownExpression, size_names, size_value
+from quantfx.passes.export.concrete_sizes import NotConcreteError, Symbolic, make_concrete
+from quantfx.passes.export.size_asserts import asserts_in
+from quantfx.passes.graph.clone import recompile
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.inputs.leaves import equal_but_leaves, input_leaves, leaves_in, map_leaves
+from quantfx.passes.inputs.size_expression import UnknownExpression, size_names, size_value
 
 Export = Callable[[tuple[Any, ...], dict[str, Any], Any], GraphModule]
 Ranges = dict[str, tuple[int, int | None]]

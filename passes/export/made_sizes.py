@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.concrete_sizes import Symbolic
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.inputs import leaves_in
+from quantfx.passes.export.concrete_sizes import Symbolic
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.inputs.leaves import leaves_in
 
 
 def makes_sizes(module: GraphModule) -> bool:

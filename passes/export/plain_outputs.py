@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch.fx import Graph, Node
 
-from quantfx.passes.calling_convention import encode_convention, take_outputs_apart
 from quantfx.passes.errors import FileError
-from quantfx.passes.inputs import leaves_in
-from quantfx.passes.structure_text import is_torch_text
+from quantfx.passes.inputs.calling_convention import encode_convention, take_outputs_apart
+from quantfx.passes.inputs.leaves import leaves_in
+from quantfx.passes.inputs.structure_text import is_torch_text
 
 _NUMBERS: dict[type[Any], Callable[[Any], Any]] = {
     torch.SymInt: int,

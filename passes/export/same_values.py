@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
 
-from quantfx.passes.dropouts import is_off
+from quantfx.passes.graph.dropouts import is_off
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload, resolve_op
 
 _COPIES = frozenset(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.graphs import all_graphs
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _ASSERT = resolve_op("aten._assert_scalar.default")

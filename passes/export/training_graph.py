@@ -8,11 +8,11 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.passes.align_modes import FIX, align_modes
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.export_graph import export_graph
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.model_state import restored
+from quantfx.passes.export.align_modes import FIX, align_modes
+from quantfx.passes.export.export_graph import export_graph
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.model.state import restored
 
 # Stands for ``momentum=None``, a cumulative average, which torch.export cannot trace: its factor
 # is computed from a counter's value. No batch norm has a momentum below zero.

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from quantfx.passes.aliasing import writes_to
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import attribute
-from quantfx.passes.mode_node import MODE, mode_node
-from quantfx.passes.same_values import size_of, sizes_of
-from quantfx.passes.scopes import op_name
+from quantfx.passes.export.same_values import size_of, sizes_of
+from quantfx.passes.graph.aliasing import writes_to
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.scopes import op_name
+from quantfx.passes.layers.mode_node import MODE, mode_node
 
 # On each call that only training does; True on the last one, which puts the noise on a tensor.
 NOISE_KEY = "quantfx_training_noise"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.graphs import all_graphs
 
 LAYOUT_KEY = "quantfx_layout"
 

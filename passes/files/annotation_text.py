@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from quantfx.passes.annotation import Annotation
 from quantfx.passes.errors import FileError
-from quantfx.passes.fixed_observer import Fixed
-from quantfx.passes.graphs import Site
-from quantfx.passes.including_observer import Including
-from quantfx.passes.spec import CastSpec, Concrete, QuantSpec, SharedSpec, Spec
-from quantfx.passes.value_text import decode, encode
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.inputs.value_text import decode, encode
+from quantfx.passes.observers.fixed import Fixed
+from quantfx.passes.observers.including import Including
+from quantfx.passes.quant.annotation import Annotation
+from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec, SharedSpec, Spec
 
 _MAKERS: dict[str, type[Fixed] | type[Including]] = {"fixed": Fixed, "including": Including}
 # Once a graph is converted, nothing asks an observer any more, so any will do for those of others.

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import ShapeEnv, optimization_hint
 
-from quantfx.passes.value_text import decode, encode
+from quantfx.passes.inputs.value_text import decode, encode
 
 _LARGEST = 2**62
 _UNKNOWN = 8192  # stands for the size of what depends on data

@@ -20,20 +20,20 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from quantfx.passes.annotation import GROUP_KEY, annotation_of, set_annotation
-from quantfx.passes.annotation_text import decode_annotation, encode_annotation
-from quantfx.passes.base import Remark
-from quantfx.passes.calling_convention import encode_convention, set_convention
-from quantfx.passes.checked_module import CheckedModule
-from quantfx.passes.clone import recompile, set_tensor
-from quantfx.passes.editor import PROVENANCE_KEY
 from quantfx.passes.errors import FileError
-from quantfx.passes.facts import facts_of, set_facts
-from quantfx.passes.fake_text import FakeReader, FakeWriter
-from quantfx.passes.graphs import attribute
-from quantfx.passes.input_contract import InputContract, contract_of, set_contract
-from quantfx.passes.pass_record import PassRecord, records_of, set_records
-from quantfx.passes.value_text import decode, decode_target, encode, encode_target
+from quantfx.passes.files.annotation_text import decode_annotation, encode_annotation
+from quantfx.passes.files.fake_text import FakeReader, FakeWriter
+from quantfx.passes.graph.checked_module import CheckedModule
+from quantfx.passes.graph.clone import recompile, set_tensor
+from quantfx.passes.graph.editor import PROVENANCE_KEY
+from quantfx.passes.graph.facts import facts_of, set_facts
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.inputs.calling_convention import encode_convention, set_convention
+from quantfx.passes.inputs.contract import InputContract, contract_of, set_contract
+from quantfx.passes.inputs.value_text import decode, decode_target, encode, encode_target
+from quantfx.passes.pipeline.base import Remark
+from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
+from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
 
 _SCOPE = "nn_module_stack"
 # What passes, and users of PT2E, write on nodes as text.

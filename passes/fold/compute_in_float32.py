@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.clone import set_tensor
-from quantfx.passes.editor import Editor
-from quantfx.passes.facts import TRAINABLE, facts_of
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.inputs import map_leaves
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.clone import set_tensor
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.inputs.leaves import map_leaves
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
 from quantfx.patterns.schema import is_aten_call, overload, resolve_op
 
 HALF = frozenset({torch.float16, torch.bfloat16})

@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.batch_norm import scale_channels, set_bias, statistics_of
-from quantfx.passes.editor import Editor
-from quantfx.passes.facts import TRAINABLE, facts_of
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.batch_norm import scale_channels, set_bias, statistics_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import set_argument

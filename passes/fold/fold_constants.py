@@ -9,14 +9,14 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.boundary import operands
-from quantfx.passes.constant_chain import constant_nodes, constant_value
-from quantfx.passes.editor import Editor
-from quantfx.passes.facts import TRAINABLE, facts_of
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.non_data import data_nodes
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.boundary import operands
+from quantfx.passes.graph.constant_chain import constant_nodes, constant_value
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.non_data import data_nodes
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
 
 TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
 

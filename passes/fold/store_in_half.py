@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.clone import set_tensor
-from quantfx.passes.compute_in_float32 import NARROW_KEY
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.fold.compute_in_float32 import NARROW_KEY
+from quantfx.passes.graph.clone import set_tensor
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import resolve_op
 
 _TO = resolve_op("aten.to.dtype")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.passes.editor import Editor
+from quantfx.passes.graph.editor import Editor
 from quantfx.patterns.schema import argument_value, set_argument
 
 

@@ -7,8 +7,8 @@ from typing import TypeAlias
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.nested_calls import nested_calls
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.nested_calls import nested_calls
 
 Place: TypeAlias = tuple[str, Node]
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import InputError, ModeError
-from quantfx.passes.facts import TRAINABLE, facts_of
-from quantfx.passes.fits_traced import fits_traced
-from quantfx.passes.input_check import InputCheck
-from quantfx.passes.input_contract import InputContract, contract_of, set_contract
+from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.inputs.check import InputCheck
+from quantfx.passes.inputs.contract import InputContract, contract_of, set_contract
+from quantfx.passes.inputs.fits_traced import fits_traced
 
 
 class CheckedModule(GraphModule):
@@ -134,7 +134,7 @@ def _checked(generated: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _restored(reduced: tuple[Any, ...], contract: InputContract | None) -> CheckedModule:
-    from quantfx.passes.clone import clone_as, recompile  # which makes modules of this kind
+    from quantfx.passes.graph.clone import clone_as, recompile  # which makes modules of this kind
 
     make, arguments = reduced
     plain: GraphModule = make(*arguments)

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from quantfx.passes.checked_module import CheckedModule
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.graph.checked_module import CheckedModule
+from quantfx.passes.graph.graphs import all_graphs, attribute
 
 Kind = TypeVar("Kind", bound=GraphModule)
 

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.aliasing import writes_to
-from quantfx.passes.graphs import attribute
+from quantfx.passes.graph.aliasing import writes_to
+from quantfx.passes.graph.graphs import attribute
 from quantfx.patterns.schema import is_aten_call, overload
 
 _PURE = ("aten", "prims")  # whose schemas say what an operator does

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.clone import set_tensor
 from quantfx.passes.errors import PassError
-from quantfx.passes.graphs import attribute
+from quantfx.passes.graph.clone import set_tensor
+from quantfx.passes.graph.graphs import attribute
 
 PROVENANCE_KEY = "quantfx_by"
 # The last is what users of PT2E call the operators of theirs that belong together.

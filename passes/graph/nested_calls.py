@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graphs import attribute
+from quantfx.passes.graph.graphs import attribute
 
 _COND = torch.ops.higher_order.cond
 _AUTOCAST = torch.ops.higher_order.wrap_with_autocast

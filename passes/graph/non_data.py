@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.boundary import Place
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.graph.boundary import Place
+from quantfx.passes.graph.graphs import all_graphs, attribute
 
 _NON_DATA = "quantfx_non_data"
 

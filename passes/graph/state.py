@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.clone import set_tensor
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.clone import set_tensor
+from quantfx.passes.graph.graphs import all_graphs, attribute
 
 
 def own_state(module: GraphModule) -> None:

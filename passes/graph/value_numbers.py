@@ -10,7 +10,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.aliasing import sharing_memory, writes_to
+from quantfx.passes.graph.aliasing import sharing_memory, writes_to
 from quantfx.patterns.schema import is_aten_call, overload
 
 

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.call_arguments import FORMS, arguments_of, missing_names, unknown_names
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.fits_traced import equal_values
-from quantfx.passes.input_contract import InputForm, contract_of
-from quantfx.passes.inputs import Inputs, leaves_of, map_named_leaves
-from quantfx.passes.row_pieces import RowPieces, row_pieces
-from quantfx.passes.shapes_line import other_dimensions, shapes_line
+from quantfx.passes.inputs.call_arguments import FORMS, arguments_of, missing_names, unknown_names
+from quantfx.passes.inputs.contract import InputForm, contract_of
+from quantfx.passes.inputs.fits_traced import equal_values
+from quantfx.passes.inputs.leaves import Inputs, leaves_of, map_named_leaves
+from quantfx.passes.inputs.row_pieces import RowPieces, row_pieces
+from quantfx.passes.inputs.shapes_line import other_dimensions, shapes_line
 from quantfx.patterns.errors import QuantfxWarning
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.inputs import Inputs
+from quantfx.passes.inputs.leaves import Inputs
 
 Examples = Tensor | Sequence[Any] | Mapping[str, Any]
 """One tensor, positional arguments, or keyword arguments."""

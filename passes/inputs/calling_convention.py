@@ -18,7 +18,7 @@ from torch.fx.graph import (
 from torch.utils import _pytree as pytree
 
 from quantfx.passes.errors import FileError
-from quantfx.passes.structure_text import decode_structure, encode_structure
+from quantfx.passes.inputs.structure_text import decode_structure, encode_structure
 
 
 def flatten(value: object) -> tuple[list[Any], str]:

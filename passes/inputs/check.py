@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.passes.errors import InputError
-from quantfx.passes.fits_traced import actual_size, equal_values, solve
-from quantfx.passes.input_contract import InputContract, InputForm, shape_text
-from quantfx.passes.inputs import leaves_of, structure_text
-from quantfx.passes.shapes_line import other_dimensions, shapes_line
-from quantfx.passes.size_expression import computed
+from quantfx.passes.inputs.contract import InputContract, InputForm, shape_text
+from quantfx.passes.inputs.fits_traced import actual_size, equal_values, solve
+from quantfx.passes.inputs.leaves import leaves_of, structure_text
+from quantfx.passes.inputs.shapes_line import other_dimensions, shapes_line
+from quantfx.passes.inputs.size_expression import computed
 
 _REMEMBERED = 256
 _SHOWN = (str, int, float, complex, type(None), torch.dtype, torch.device)

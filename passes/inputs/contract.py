@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.size_expression import size_names
-from quantfx.passes.size_rule import SizedPlace, SizeRule, size_rule, sized_place
-from quantfx.passes.value_text import decode, encode
+from quantfx.passes.inputs.size_expression import size_names
+from quantfx.passes.inputs.size_rule import SizedPlace, SizeRule, size_rule, sized_place
+from quantfx.passes.inputs.value_text import decode, encode
 
 _KEY = "quantfx_inputs"
 

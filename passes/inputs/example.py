@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ShapesCollection
 
-from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
+from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
 
 
 def in_order(model: nn.Module, kwargs: dict[str, Any] | None) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
-from quantfx.passes.input_contract import InputContract, InputForm
-from quantfx.passes.inputs import leaves_in, structure_text
-from quantfx.passes.size_expression import computed
-from quantfx.passes.size_rule import SizedPlace
+from quantfx.passes.inputs.contract import InputContract, InputForm
+from quantfx.passes.inputs.leaves import leaves_in, structure_text
+from quantfx.passes.inputs.size_expression import computed
+from quantfx.passes.inputs.size_rule import SizedPlace
 
 
 def fits_traced(contract: InputContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

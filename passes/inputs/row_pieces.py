@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantfx.passes.input_contract import InputForm
-from quantfx.passes.shapes_line import other_dimensions
+from quantfx.passes.inputs.contract import InputForm
+from quantfx.passes.inputs.shapes_line import other_dimensions
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from quantfx.passes.input_contract import InputContract, InputForm
-from quantfx.passes.inputs import map_named_leaves
+from quantfx.passes.inputs.contract import InputContract, InputForm
+from quantfx.passes.inputs.leaves import map_named_leaves
 
 
 class _Text(str):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from quantfx.passes.size_expression import Tree, computed, parsed, size_names
+from quantfx.passes.inputs.size_expression import Tree, computed, parsed, size_names
 
 
 class SizedPlace(NamedTuple):

@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from quantfx.passes.saved_flags import SavedFlags
+from quantfx.passes.layers.saved_flags import SavedFlags
 
 
 class BatchNormScale(SavedFlags):

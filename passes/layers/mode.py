@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from quantfx.passes.saved_flags import SavedFlags
+from quantfx.passes.layers.saved_flags import SavedFlags
 
 
 class Mode(SavedFlags):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import attribute
-from quantfx.passes.mode import Mode
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.layers.mode import Mode
 
 MODE, BATCH_NORM_MODE = "training_mode", "batch_norm_mode"
 

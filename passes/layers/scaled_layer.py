@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from torch.fx import Node
 
-from quantfx.passes.batch_norm import output_axis
-from quantfx.passes.batch_norm_scale import BatchNormScale
-from quantfx.passes.editor import Editor
+from quantfx.passes.graph.batch_norm import output_axis
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.layers.batch_norm_scale import BatchNormScale
 from quantfx.patterns.schema import argument_value, resolve_op, set_argument
 
 KEY = "quantfx_scaled_layer"

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, overload
 
 

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.qdq import QUANTIZE_PER_TENSOR, dequantizes, qparams_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, dequantizes, qparams_of
 from quantfx.patterns.schema import overload, resolve_op
 
 # Operators whose result holds the values of their first argument, each of them, and no others.

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.qdq import CHOOSE_QPARAMS
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.qdq import CHOOSE_QPARAMS
 from quantfx.patterns.schema import resolve_op
 
 _AMIN = resolve_op("aten.amin.default")

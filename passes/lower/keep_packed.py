@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.lowered import carry_site
-from quantfx.passes.packed import Packed
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.packed import Packed
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.lowered import carry_site
 from quantfx.patterns.schema import is_aten_call, overload, resolve_op
 
 

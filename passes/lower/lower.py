@@ -9,17 +9,17 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import writes_to
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.editor import Editor
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.convert.refuse_empty import refuse_empty
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graphs import Site, all_graphs
-from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
-from quantfx.passes.lowered import Lowered, set_lowered, set_site
-from quantfx.passes.quantized_edges import quantized_edges
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.refuse_empty import refuse_empty
+from quantfx.passes.graph.aliasing import writes_to
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.lower.quantized_edges import quantized_edges
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.lowered import Lowered, set_lowered, set_site
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.template import Template

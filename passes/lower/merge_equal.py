@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.editor import Editor
-from quantfx.passes.equal_sites import value_numbers
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.lowered import lowered_of, site_of
-from quantfx.passes.qdq import has_qparams
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.value_numbers import value_numbers
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.lowered import lowered_of, site_of
+from quantfx.passes.quant.qdq import has_qparams
 
 MERGED = "merged with its equal"
 

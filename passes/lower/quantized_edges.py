@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from quantfx.passes.kernel_family import QUANTIZE, dequantize_name
-from quantfx.passes.qdq import (
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.pipeline.kernel_family import QUANTIZE, dequantize_name
+from quantfx.passes.quant.qdq import (
     CAST,
     DEQUANTIZE_DYNAMIC,
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_TENSOR,
 )
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.spec import CastSpec, QuantSpec
+from quantfx.passes.quant.spec import CastSpec, QuantSpec
 from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import Binding, Check, Op, PatternNode, Ref, Role, Template
 

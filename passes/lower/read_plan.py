@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.lower import lowering_matcher
-from quantfx.passes.qdq import dequantizes
-from quantfx.passes.scopes import op_name
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.scopes import op_name
+from quantfx.passes.lower.lower import lowering_matcher
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.qdq import dequantizes
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
 

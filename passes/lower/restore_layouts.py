@@ -12,13 +12,13 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import Graph, GraphModule, Node
 
-from quantfx.passes.aliasing import MAY_COPY, overwritten, views_of
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.memory_order import memory_order
-from quantfx.passes.qdq import dequantizes
+from quantfx.passes.graph.aliasing import MAY_COPY, overwritten, views_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.memory_order import memory_order
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qdq import dequantizes
 from quantfx.patterns.schema import resolve_op
 
 # What these yield depends on where in memory the values are.

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import annotation_of
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _ADD = resolve_op("aten.add.Tensor")

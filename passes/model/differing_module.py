@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter, Node
 
-from quantfx.passes.input_copies import copied_inputs
-from quantfx.passes.inputs import input_leaves, leaves_in
-from quantfx.passes.scopes import module_stack
+from quantfx.passes.graph.scopes import module_stack
+from quantfx.passes.inputs.leaves import input_leaves, leaves_in
+from quantfx.passes.model.input_copies import copied_inputs
 
 _WITH_FAST_PATH = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 _FAST_PATH = (

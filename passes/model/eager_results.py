@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.input_copies import copied_inputs
-from quantfx.passes.inputs import Inputs, leaves_in
+from quantfx.passes.inputs.leaves import Inputs, leaves_in
+from quantfx.passes.model.input_copies import copied_inputs
 
 _TOLERANCE = 1e-3
 _SEED = 0

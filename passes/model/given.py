@@ -15,12 +15,12 @@ from torch.export import Dim, ExportedProgram
 from torch.fx import GraphModule
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from quantfx.passes.call_arguments import Examples, example_arguments
-from quantfx.passes.clone import clone, recompile
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.inputs import Inputs, map_leaves
-from quantfx.passes.require_float import require_float
-from quantfx.passes.trains import trains
+from quantfx.passes.graph.clone import clone, recompile
+from quantfx.passes.inputs.call_arguments import Examples, example_arguments
+from quantfx.passes.inputs.leaves import Inputs, map_leaves
+from quantfx.passes.model.require_float import require_float
+from quantfx.passes.model.trains import trains
 from quantfx.patterns.schema import is_aten_call
 
 Model = nn.Module | ExportedProgram | Callable[..., Any] | str | Path

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.inputs import Inputs, leaves_in, map_leaves
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
 
 
 def copied_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:

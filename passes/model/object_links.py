@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quantfx.passes.object_contents import LRU_CACHE, named_in
+from quantfx.passes.model.object_contents import LRU_CACHE, named_in
 
 # Of the standard library's objects only these are opened: locks, loggers, threads and files lead to
 # all that there is. Of torch's own only modules are.

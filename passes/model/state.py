@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from quantfx.passes.object_contents import COPIES, Part, is_value, parts_of
-from quantfx.passes.object_links import is_opened, links_of
+from quantfx.passes.model.object_contents import COPIES, Part, is_value, parts_of
+from quantfx.passes.model.object_links import is_opened, links_of
 
 
 class ModelState:

@@ -12,13 +12,13 @@ from rich.progress import Progress
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.batch_check import BatchCheck
 from quantfx.passes.errors import CalibrationError, InputError
-from quantfx.passes.facts import facts_of
-from quantfx.passes.fake_quantize import FakeQuantize
-from quantfx.passes.input_copies import copied_inputs, writes_to_inputs
-from quantfx.passes.inputs import Inputs
-from quantfx.passes.state import preserved_state
+from quantfx.passes.graph.facts import facts_of
+from quantfx.passes.graph.state import preserved_state
+from quantfx.passes.inputs.batch_check import BatchCheck
+from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.model.input_copies import copied_inputs, writes_to_inputs
+from quantfx.passes.observers.fake_quantize import FakeQuantize
 
 
 def calibrate(

@@ -9,22 +9,22 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.branch_observer import BranchObserver
-from quantfx.passes.derived_observer import DerivedObserver
-from quantfx.passes.editor import Editor
+from quantfx.passes.canonicalize.inline_no_grad import SET_GRAD
 from quantfx.passes.errors import PipelineError, SpecError
-from quantfx.passes.graphs import Site, all_graphs, nested
-from quantfx.passes.inline_no_grad import SET_GRAD
-from quantfx.passes.make_fake_quantize import make_fake_quantize
-from quantfx.passes.make_observer import make_observer
-from quantfx.passes.observer import Observer
-from quantfx.passes.scaled_layer import scaled_layer_of
-from quantfx.passes.scopes import module_scope
-from quantfx.passes.slots import read_slot, write_slot
-from quantfx.passes.spec import Concrete, QuantSpec, SharedSpec, Spec
-from quantfx.passes.trained_observer import TrainedObserver, trained_qparams
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site, all_graphs, nested
+from quantfx.passes.graph.scopes import module_scope
+from quantfx.passes.graph.slots import read_slot, write_slot
+from quantfx.passes.layers.scaled_layer import scaled_layer_of
+from quantfx.passes.observers.branch import BranchObserver
+from quantfx.passes.observers.derived import DerivedObserver
+from quantfx.passes.observers.make_fake_quantize import make_fake_quantize
+from quantfx.passes.observers.make_observer import make_observer
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.trained import TrainedObserver, trained_qparams
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.spec import Concrete, QuantSpec, SharedSpec, Spec
 from quantfx.patterns.errors import did_you_mean
 
 FakeQuantizing = Literal["no", "follow", "learn"]

@@ -8,13 +8,13 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.channel_observer import RANGE_SEARCHES, ByChannel, RangeSearch
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.slots import read_slot
-from quantfx.passes.spec import QuantSpec, Spec
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observers.channel import RANGE_SEARCHES, ByChannel, RangeSearch
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.spec import QuantSpec, Spec
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.schema import resolve_op
 

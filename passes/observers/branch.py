@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams
 
 
 class BranchObserver(Observer):

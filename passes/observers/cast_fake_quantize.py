@@ -6,9 +6,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from quantfx.passes.placeholder_observer import PlaceholderObserver
-from quantfx.passes.saved_flags import SavedFlags
-from quantfx.passes.spec import CastSpec
+from quantfx.passes.layers.saved_flags import SavedFlags
+from quantfx.passes.observers.placeholder import PlaceholderObserver
+from quantfx.passes.quant.spec import CastSpec
 
 
 class CastFakeQuantize(SavedFlags, PlaceholderObserver):

@@ -7,13 +7,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from quantfx.passes.channel_record import ChannelRecord
-from quantfx.passes.histogram_observer import HistogramObserver
-from quantfx.passes.histogram_record import HistogramRecord
-from quantfx.passes.mse_observer import MinSquaredErrorObserver
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.channel_record import ChannelRecord
+from quantfx.passes.observers.histogram import HistogramObserver
+from quantfx.passes.observers.histogram_record import HistogramRecord
+from quantfx.passes.observers.mse import MinSquaredErrorObserver
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
 
 RangeSearch = Literal["histogram", "mse"]
 _SEARCHES: dict[RangeSearch, type[HistogramRecord]] = {

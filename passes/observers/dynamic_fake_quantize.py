@@ -7,12 +7,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from quantfx.passes.fake_quantize import fake_quantized
-from quantfx.passes.placeholder_observer import PlaceholderObserver
-from quantfx.passes.qdq import choose_qparams_op
-from quantfx.passes.qparams import QParams
-from quantfx.passes.saved_flags import SavedFlags
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.layers.saved_flags import SavedFlags
+from quantfx.passes.observers.fake_quantize import fake_quantized
+from quantfx.passes.observers.placeholder import PlaceholderObserver
+from quantfx.passes.quant.qdq import choose_qparams_op
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
 
 
 class DynamicFakeQuantize(SavedFlags, PlaceholderObserver):

@@ -8,11 +8,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from quantfx.passes.agree import Group
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams
-from quantfx.passes.saved_flags import SavedFlags
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.layers.saved_flags import SavedFlags
+from quantfx.passes.observers.agree import Group
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
 
 _NARROW = (torch.bfloat16, torch.float16)
 

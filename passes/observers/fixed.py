@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import SpecError
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
 
 
 @dataclass(frozen=True)

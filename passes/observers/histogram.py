@@ -11,7 +11,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from quantfx.passes.histogram_record import HistogramRecord
+from quantfx.passes.observers.histogram_record import HistogramRecord
 
 # Share of all values that one step of the search cuts from one tail.
 STEP = 1e-5

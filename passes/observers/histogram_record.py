@@ -7,9 +7,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams, qparams_from_range
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams, qparams_from_range
+from quantfx.passes.quant.spec import QuantSpec
 
 # When the range grows, each bin is split into this many before it is dealt out again.
 UPSAMPLE = 16

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantfx.passes.min_max_observer import MinMaxObserver
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.quant.spec import QuantSpec
 
 
 @dataclass(frozen=True)

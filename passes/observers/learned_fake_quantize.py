@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
-from quantfx.passes.agree import agreed_copy
-from quantfx.passes.fake_quantize import FakeQuantize
-from quantfx.passes.make_observer import make_observer
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams, largest_pair_sums, scale_above_pair_sums
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.agree import agreed_copy
+from quantfx.passes.observers.fake_quantize import FakeQuantize
+from quantfx.passes.observers.make_observer import make_observer
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams, largest_pair_sums, scale_above_pair_sums
+from quantfx.passes.quant.spec import QuantSpec
 
 
 class LearnedFakeQuantize(FakeQuantize):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from quantfx.passes.cast_fake_quantize import CastFakeQuantize
-from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
 from quantfx.passes.errors import SpecError
-from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
-from quantfx.passes.moving_fake_quantize import MovingFakeQuantize
-from quantfx.passes.spec import CastSpec, Concrete
-from quantfx.passes.weight_fake_quantize import WeightFakeQuantize
+from quantfx.passes.observers.cast_fake_quantize import CastFakeQuantize
+from quantfx.passes.observers.dynamic_fake_quantize import DynamicFakeQuantize
+from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
+from quantfx.passes.observers.moving_fake_quantize import MovingFakeQuantize
+from quantfx.passes.observers.weight_fake_quantize import WeightFakeQuantize
+from quantfx.passes.quant.spec import CastSpec, Concrete
 
 
 def make_fake_quantize(

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from torch import nn
 
-from quantfx.passes.histogram_observer import HistogramObserver
-from quantfx.passes.min_max_observer import MinMaxObserver
-from quantfx.passes.moving_average_observer import MovingAverageObserver
-from quantfx.passes.mse_observer import MinSquaredErrorObserver
-from quantfx.passes.observer import Observer
-from quantfx.passes.placeholder_observer import PlaceholderObserver
-from quantfx.passes.spec import CastSpec, Concrete, ObserverName, QuantSpec
-from quantfx.passes.weight_observer import WeightObserver
+from quantfx.passes.observers.histogram import HistogramObserver
+from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.observers.moving_average import MovingAverageObserver
+from quantfx.passes.observers.mse import MinSquaredErrorObserver
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.placeholder import PlaceholderObserver
+from quantfx.passes.observers.weight import WeightObserver
+from quantfx.passes.quant.spec import CastSpec, Concrete, ObserverName, QuantSpec
 
 OBSERVERS: dict[ObserverName, Callable[[QuantSpec, str], Observer]] = {
     "histogram": HistogramObserver,

@@ -5,15 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import (
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import (
     QParams,
     largest_pair_sums,
     qparams_from_range,
     range_of,
     scale_above_pair_sums,
 )
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.quant.spec import QuantSpec
 
 
 class MinMaxObserver(Observer):

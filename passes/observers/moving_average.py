@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams, qparams_from_range
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams, qparams_from_range
+from quantfx.passes.quant.spec import QuantSpec
 
 AVERAGING = 0.01
 

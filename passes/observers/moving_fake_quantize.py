@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.agree import agreed_range
-from quantfx.passes.fake_quantize import FakeQuantize, fake_quantized
-from quantfx.passes.moving_average_observer import MovingAverageObserver
-from quantfx.passes.qparams import QParams
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.agree import agreed_range
+from quantfx.passes.observers.fake_quantize import FakeQuantize, fake_quantized
+from quantfx.passes.observers.moving_average import MovingAverageObserver
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
 
 
 class MovingFakeQuantize(FakeQuantize):

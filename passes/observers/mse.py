@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.histogram_record import HistogramRecord
-from quantfx.passes.qparams import qparams_from_range
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.histogram_record import HistogramRecord
+from quantfx.passes.quant.qparams import qparams_from_range
+from quantfx.passes.quant.spec import QuantSpec
 
 # Each end of the range is tried at the widest times RATIO^0, RATIO^1, ... RATIO^15 (1.3 %), then
 # twice more around the best, on a grid four times as fine (in the end 1.8 % apart).

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.graphs import attribute
-from quantfx.passes.qparams import QParams
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
 
 
 class Observer(nn.Module, ABC):

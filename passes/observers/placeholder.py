@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from quantfx.passes.spec import CastSpec, QuantSpec
+from quantfx.passes.quant.spec import CastSpec, QuantSpec
 
 
 class PlaceholderObserver(nn.Module):

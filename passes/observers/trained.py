@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch.fx import Node
 
 from quantfx.passes.errors import SpecError
-from quantfx.passes.min_max_observer import MinMaxObserver
-from quantfx.passes.qparams import QParams, scale_above_pair_sums
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.quant.qparams import QParams, scale_above_pair_sums
+from quantfx.passes.quant.spec import QuantSpec
 
 _KEY = "quantfx_trained"
 

@@ -7,15 +7,15 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import (
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.scale_search import Block, IntegerRange, best_scales, in_blocks
+from quantfx.passes.quant.qparams import (
     QParams,
     largest_pair_sums,
     qparams_from_range,
     scale_above_pair_sums,
 )
-from quantfx.passes.scale_search import Block, IntegerRange, best_scales, in_blocks
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.quant.spec import QuantSpec
 
 _EXPONENT = 126  # whose power of two, and its reciprocal, are normal
 
@@ -23,7 +23,7 @@ _EXPONENT = 126  # whose power of two, and its reciprocal, are normal
 class WeightObserver(Observer):
     """Finds, for each channel, the scale under which the quantized weight is nearest.
 
-    Candidates (see ``passes/scale_search.py``) lie around the scale that puts the largest magnitude
+    Candidates (see ``passes/observers/scale_search.py``) lie around the scale that puts the largest magnitude
     on the last integer, and hold the usual ``absmax / 127.5``, which clips each channel's largest
     weight where that is positive. Small channels gain from a grid that fits their few values, large
     ones from clipping a rare outlier. A pair bound is a lower limit of the candidates.

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.fake_quantize import FakeQuantize, fake_quantized
-from quantfx.passes.qparams import (
+from quantfx.passes.observers.fake_quantize import FakeQuantize, fake_quantized
+from quantfx.passes.quant.qparams import (
     QParams,
     largest_pair_sums,
     qparams_from_range,
     range_of,
     scale_above_pair_sums,
 )
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.quant.spec import QuantSpec
 
 
 class WeightFakeQuantize(FakeQuantize):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from torch.fx import GraphModule
 
-from quantfx.passes.recipe import Recipe
+from quantfx.passes.config.recipe import Recipe
 
 if TYPE_CHECKING:
-    from quantfx.passes.kernel_family import KernelFamily
+    from quantfx.passes.pipeline.kernel_family import KernelFamily
 
 
 @dataclass(frozen=True)

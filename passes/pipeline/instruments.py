@@ -9,10 +9,10 @@ import torch
 from torch.fx import GraphModule
 from torch.utils import _pytree as pytree
 
-from quantfx.passes.base import Pass, PassResult
-from quantfx.passes.clone import recompile
 from quantfx.passes.errors import PassError
-from quantfx.passes.input_copies import spared_inputs
+from quantfx.passes.graph.clone import recompile
+from quantfx.passes.model.input_copies import spared_inputs
+from quantfx.passes.pipeline.base import Pass, PassResult
 
 
 class Instrument(ABC):  # noqa: B024  both hooks are optional

@@ -10,10 +10,10 @@ from typing import ClassVar, Literal
 import torch
 from torch.fx import Node
 
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import Site
-from quantfx.passes.qdq import dequantizes, reads_quantized
-from quantfx.passes.spec import Concrete
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.quant.qdq import dequantizes, reads_quantized
+from quantfx.passes.quant.spec import Concrete
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value
 

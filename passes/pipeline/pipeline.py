@@ -10,16 +10,16 @@ from typing import TypeAlias, cast
 
 from torch.fx import GraphModule
 
-from quantfx.passes import pipeline_text
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.clone import clone, recompile
 from quantfx.passes.errors import PassError, PipelineError
-from quantfx.passes.facts import facts_of, set_facts
-from quantfx.passes.garbage import paused_garbage_collection
-from quantfx.passes.instruments import Instrument
-from quantfx.passes.pass_record import PassRecord, records_of, set_records
-from quantfx.passes.state import own_state
-from quantfx.passes.verify import Fingerprint, fingerprint, verify_structure
+from quantfx.passes.graph.clone import clone, recompile
+from quantfx.passes.graph.facts import facts_of, set_facts
+from quantfx.passes.graph.garbage import paused_garbage_collection
+from quantfx.passes.graph.state import own_state
+from quantfx.passes.pipeline import text as pipeline_text
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.instruments import Instrument
+from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
+from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
 Element: TypeAlias = "Pass | Pipeline"

@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from quantfx.passes.base import Pass
 from quantfx.passes.errors import PipelineError
+from quantfx.passes.pipeline.base import Pass
 from quantfx.patterns.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from quantfx.passes.pipeline import Element, Pipeline
+    from quantfx.passes.pipeline.pipeline import Element, Pipeline
 
 _TOKEN = re.compile(r"\s*(?:([a-z][a-z0-9]*(?:-[a-z0-9]+)*)|([(){},])|(\S))")
 

@@ -7,18 +7,18 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import META_KEY, annotation_of
 from quantfx.passes.errors import PassError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.lowered import site_of
-from quantfx.passes.qdq import (
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.quant.annotation import META_KEY, annotation_of
+from quantfx.passes.quant.lowered import site_of
+from quantfx.passes.quant.qdq import (
     DEQUANTIZE_PER_TENSOR,
     dequantizes,
     has_qparams,
     qparams_of,
     quantizes,
 )
-from quantfx.passes.slots import read_slot
 
 
 class Fingerprint(NamedTuple):

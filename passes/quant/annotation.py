@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch.fx import Node
 
-from quantfx.passes.graphs import Site
-from quantfx.passes.spec import Concrete, Spec
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.quant.spec import Concrete, Spec
 from quantfx.patterns.template import Mode, Reach
 
 META_KEY = "quantfx"

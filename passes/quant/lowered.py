@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.graph.graphs import Site, all_graphs
 
 META_KEY = "quantfx_lowered"
 # The one meta entry that torch carries through Dynamo and AOTAutograd to Inductor's own passes.

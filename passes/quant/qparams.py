@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import SpecError
-from quantfx.passes.scale_floor import UNKNOWN_RANGE, floored
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, floored
+from quantfx.passes.quant.spec import QuantSpec
 
 Pairing = Literal["blocks", "adjacent"]
 

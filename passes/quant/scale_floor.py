@@ -14,7 +14,7 @@ SCALE_FLOOR = torch.finfo(torch.float32).tiny
 2. Integer kernels turn a sum of products into ``sum * (scale_x * scale_w)``, in float32, times
    ``1 / scale_y`` where they quantize the result (oneDNN, developer guide, "Quantization";
    ``RequantizeOutput`` in fbgemm). So the product has to be normal as well: see
-   ``passes/normal_products.py``, which raises the scales of a weight where it is not.
+   ``passes/convert/normal_products.py``, which raises the scales of a weight where it is not.
 
 Measured in torch 2.13 (AVX2), with one scale, or the product of two, going down by powers of two:
 the q/dq operators, eager and compiled, and fake quantizes are first wrong at 2^-128; oneDNN's

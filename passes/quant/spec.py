@@ -9,10 +9,10 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
-from quantfx.passes.dtypes import dtype_name
 from quantfx.passes.errors import SpecError
-from quantfx.passes.graphs import Site
-from quantfx.passes.scale_floor import SCALE_FLOOR
+from quantfx.passes.graph.dtypes import dtype_name
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 
 ObserverName = Literal["histogram", "min_max", "moving_average", "mse", "weight_mse"]
 PER_CHANNEL = ("min_max", "weight_mse")
@@ -56,7 +56,7 @@ class QuantSpec:
         eps: Lower bound of the scale, at least ``SCALE_FLOOR``; by default as small as kernels take
             exactly.
         pair_bound: How far the scale of a per-channel weight must grow so that no sum of two
-            u8 x s8 products can leave a signed 16-bit register (see ``passes/qparams.py``).
+            u8 x s8 products can leave a signed 16-bit register (see ``passes/quant/qparams.py``).
             ``blocks`` pairs input channels (0,1), (2,3), ... (convolutions); ``adjacent`` pairs
             every two neighbours (linear, whose GEMM may start a block at any K).
         dynamic: Find the range anew in each call, from the tensor itself; nothing is observed.

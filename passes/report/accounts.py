@@ -16,12 +16,12 @@ from typing import Literal, NamedTuple
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.editor import PROVENANCE_KEY
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.operator_name import is_bookkeeping, namespace, operator_name
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.recipe import Recipe
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.graph.editor import PROVENANCE_KEY
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.operator_name import is_bookkeeping, namespace, operator_name
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.quant.annotation import annotation_of
 
 Standing = Literal["planned", "skipped", "uncovered", "made", "bookkeeping"]
 

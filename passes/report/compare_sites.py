@@ -16,10 +16,10 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.graphs import Site, attribute
-from quantfx.passes.inputs import input_leaves
-from quantfx.passes.lowered import Lowered, lowered_of
-from quantfx.passes.qdq import dequantizes, tensor_qparams
+from quantfx.passes.graph.graphs import Site, attribute
+from quantfx.passes.inputs.leaves import input_leaves
+from quantfx.passes.quant.lowered import Lowered, lowered_of
+from quantfx.passes.quant.qdq import dequantizes, tensor_qparams
 from quantfx.patterns.schema import schema_arguments
 
 

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.accounts import accounts
-from quantfx.passes.annotation import Annotation, annotation_of
-from quantfx.passes.base import Remark
-from quantfx.passes.check_config import RULE
-from quantfx.passes.compute_in_float32 import PRECISION
+from quantfx.passes.annotate.check_config import RULE
+from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ContractError
-from quantfx.passes.graphs import Site, all_graphs
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.qdq import reads_quantized
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.scopes import module_scope
-from quantfx.passes.slots import read_slot
+from quantfx.passes.fold.compute_in_float32 import PRECISION
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.scopes import module_scope
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.pipeline.base import Remark
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.qdq import reads_quantized
+from quantfx.passes.report.accounts import accounts
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols, optimization_hint
 
-from quantfx.passes.operator_name import is_bookkeeping, namespace, operator_name
+from quantfx.passes.graph.operator_name import is_bookkeeping, namespace, operator_name
 from quantfx.patterns.schema import argument_value, is_aten_call
 
 # Control flow computes nothing itself: the nodes of its graphs are counted, once each.

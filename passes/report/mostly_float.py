@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from quantfx.passes.graphs import Site
-from quantfx.passes.outcome import SiteOutcome
-from quantfx.passes.work import OperatorWork
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.report.outcome import SiteOutcome
+from quantfx.passes.report.work import OperatorWork
 
 _MOST_CAUSES = 3
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "einsum", "tensordot")

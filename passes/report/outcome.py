@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import writes_to
-from quantfx.passes.contract import PlannedMatch, planned_matches
-from quantfx.passes.graphs import Site
-from quantfx.passes.lower import Lower
-from quantfx.passes.lowered import lowered_nodes, lowered_of
-from quantfx.passes.merge_equal import MERGED, MergeEqual
-from quantfx.passes.pass_record import records_of
+from quantfx.passes.graph.aliasing import writes_to
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.lower.lower import Lower
+from quantfx.passes.lower.merge_equal import MERGED, MergeEqual
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.quant.lowered import lowered_nodes, lowered_of
+from quantfx.passes.report.contract import PlannedMatch, planned_matches
 from quantfx.patterns.schema import is_aten_call
 from quantfx.patterns.template import Mode, Reach
 

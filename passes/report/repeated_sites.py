@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch.fx import GraphModule
 
-from quantfx.passes.contract import planned_matches
-from quantfx.passes.equal_sites import value_numbers
-from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.value_numbers import value_numbers
+from quantfx.passes.report.contract import planned_matches
 
 
 def repeated_sites(module: GraphModule) -> frozenset[Site]:

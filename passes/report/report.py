@@ -12,15 +12,15 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.passes.contract import skipped, uncovered
-from quantfx.passes.graphs import Site
-from quantfx.passes.mostly_float import Balance, headline, reached
-from quantfx.passes.outcome import SiteOutcome, planned_outcomes
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.report_text import as_text, overview
-from quantfx.passes.scale_remarks import ScaleRemark, scale_remarks
-from quantfx.passes.work import OperatorWork, work_of
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.convert.scale_remarks import ScaleRemark, scale_remarks
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.report.contract import skipped, uncovered
+from quantfx.passes.report.mostly_float import Balance, headline, reached
+from quantfx.passes.report.outcome import SiteOutcome, planned_outcomes
+from quantfx.passes.report.text import as_text, overview
+from quantfx.passes.report.work import OperatorWork, work_of
 
 
 @dataclass(frozen=True)

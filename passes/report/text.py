@@ -11,13 +11,20 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantfx.passes.check_config import RULE
-from quantfx.passes.mostly_float import Balance, by_cause, matters, reached, remedy_of, said_of
-from quantfx.passes.outcome import SiteOutcome, missed
-from quantfx.passes.work import OperatorWork, unnamed
+from quantfx.passes.annotate.check_config import RULE
+from quantfx.passes.report.mostly_float import (
+    Balance,
+    by_cause,
+    matters,
+    reached,
+    remedy_of,
+    said_of,
+)
+from quantfx.passes.report.outcome import SiteOutcome, missed
+from quantfx.passes.report.work import OperatorWork, unnamed
 
 if TYPE_CHECKING:
-    from quantfx.passes.report import OpRow, PassTime, Report, SkippedSite
+    from quantfx.passes.report.report import OpRow, PassTime, Report, SkippedSite
 
 _WIDTH = 100
 _CAUSES = 6  # rows of what stays float

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.accounts import Account, accounts
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.boundary import operands
-from quantfx.passes.graphs import Site, all_graphs, attribute
-from quantfx.passes.macs import macs_of
-from quantfx.passes.operator_name import namespace
-from quantfx.passes.qdq import has_qparams, reads_quantized
-from quantfx.passes.recipe import Recipe
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.graph.boundary import operands
+from quantfx.passes.graph.graphs import Site, all_graphs, attribute
+from quantfx.passes.graph.operator_name import namespace
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qdq import has_qparams, reads_quantized
+from quantfx.passes.report.accounts import Account, accounts
+from quantfx.passes.report.macs import macs_of
 
 _FLOAT_BYTES = 4  # of an element that a dequantize or a cast makes of what is stored
 _VERB = re.compile(r" (is|has|holds|takes|uses) ")

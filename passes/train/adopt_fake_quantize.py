@@ -10,17 +10,17 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.batch_norm import set_bias, statistics_of
-from quantfx.passes.constant_chain import constant_chain, constant_value
-from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.qparams import QParams, qparams_from_range
-from quantfx.passes.scale_floor import TORCH_AO_FLOOR
-from quantfx.passes.spec import QuantSpec
-from quantfx.passes.trained_observer import set_trained_qparams
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.batch_norm import set_bias, statistics_of
+from quantfx.passes.graph.constant_chain import constant_chain, constant_value
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.observers.trained import set_trained_qparams
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.qparams import QParams, qparams_from_range
+from quantfx.passes.quant.scale_floor import TORCH_AO_FLOOR
+from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value, resolve_op

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.batch_counter import COUNTS, counter_of
-from quantfx.passes.batch_norm import scale_channels, set_bias, statistics_of
-from quantfx.passes.batch_norm_scale import BatchNormScale, raw_scale
-from quantfx.passes.editor import Editor
 from quantfx.passes.errors import CalibrationError, PassError
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.scaled_layer import KEY, ScaledLayer, scaled_layer_of
+from quantfx.passes.graph.batch_counter import COUNTS, counter_of
+from quantfx.passes.graph.batch_norm import scale_channels, set_bias, statistics_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.layers.batch_norm_scale import BatchNormScale, raw_scale
+from quantfx.passes.layers.scaled_layer import KEY, ScaledLayer, scaled_layer_of
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.annotation import annotation_of, set_annotation
 from quantfx.patterns.schema import argument_value, set_argument
 
 

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.base import Context, Pass, PassResult, Remark
-from quantfx.passes.batch_norm_scale import BatchNormScale
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.scaled_layer import scale_layer, scaled_layer_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.layers.batch_norm_scale import BatchNormScale
+from quantfx.passes.layers.scaled_layer import scale_layer, scaled_layer_of
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.quant.annotation import annotation_of
 from quantfx.patterns.schema import argument_value
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default

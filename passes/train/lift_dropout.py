@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.dropouts import DROPOUTS
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.lifted_dropout import KEY, LiftedDropout, dropouts_of, set_dropouts
-from quantfx.passes.slots import slots_of
-from quantfx.passes.training_noise import is_noise
+from quantfx.passes.export.training_noise import is_noise
+from quantfx.passes.graph.dropouts import DROPOUTS
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.slots import slots_of
+from quantfx.passes.layers.lifted_dropout import KEY, LiftedDropout, dropouts_of, set_dropouts
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import argument_value, overload
 
 

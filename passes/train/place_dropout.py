@@ -7,13 +7,13 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.lifted_dropout import LiftedDropout, dropouts_of, set_dropouts
-from quantfx.passes.mode_node import MODE, mode_node
-from quantfx.passes.observer import is_observer
-from quantfx.passes.slots import read_slot, write_slot
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.slots import read_slot, write_slot
+from quantfx.passes.layers.lifted_dropout import LiftedDropout, dropouts_of, set_dropouts
+from quantfx.passes.layers.mode_node import MODE, mode_node
+from quantfx.passes.observers.observer import is_observer
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,16 @@ from typing import Any, NoReturn
 
 from torch import nn
 
-from quantfx.passes.batch_norm_scale import BatchNormScale
-from quantfx.passes.cast_fake_quantize import CastFakeQuantize
-from quantfx.passes.checked_module import CheckedModule
-from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.fake_quantize import FakeQuantize
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
-from quantfx.passes.mode import Mode
-from quantfx.passes.mode_node import BATCH_NORM_MODE
+from quantfx.passes.graph.checked_module import CheckedModule
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.layers.batch_norm_scale import BatchNormScale
+from quantfx.passes.layers.mode import Mode
+from quantfx.passes.layers.mode_node import BATCH_NORM_MODE
+from quantfx.passes.observers.cast_fake_quantize import CastFakeQuantize
+from quantfx.passes.observers.dynamic_fake_quantize import DynamicFakeQuantize
+from quantfx.passes.observers.fake_quantize import FakeQuantize
+from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
 
 _ROUNDING = (FakeQuantize, DynamicFakeQuantize, CastFakeQuantize)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.qat_module import QatModule
+from quantfx.passes.train.qat_module import QatModule
 
 
 @dataclass(frozen=True)

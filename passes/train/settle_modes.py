@@ -8,14 +8,14 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.batch_counter import counter_of
-from quantfx.passes.editor import Editor
-from quantfx.passes.facts import TRAINABLE
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.mode import Mode
-from quantfx.passes.switch_modes import cumulative_momentum
-from quantfx.passes.training_noise import is_noise
+from quantfx.passes.canonicalize.switch_modes import cumulative_momentum
+from quantfx.passes.export.training_noise import is_noise
+from quantfx.passes.graph.batch_counter import counter_of
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.facts import TRAINABLE
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.layers.mode import Mode
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import arguments, is_aten_call, overload
 
 

@@ -13,15 +13,15 @@ from quantfx.compat.errors import ObserverError, foreign_code
 from quantfx.compat.foreign_observer import ForeignObserver
 from quantfx.compat.foreign_spec import Given
 from quantfx.compat.quant_spec import quant_spec
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.observer import Observer
-from quantfx.passes.placeholder_observer import PlaceholderObserver
-from quantfx.passes.slots import slots_of
-from quantfx.passes.spec import CastSpec, Concrete, QuantSpec, Spec
-from quantfx.passes.verify import fingerprint
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.slots import slots_of
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.placeholder import PlaceholderObserver
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.verify import fingerprint
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec, Spec
 
 
 @dataclass(frozen=True)

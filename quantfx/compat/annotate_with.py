@@ -10,10 +10,10 @@ from torch.fx import GraphModule
 from quantfx.compat.errors import foreign_code
 from quantfx.compat.places import Places
 from quantfx.compat.subgraphs import quantizable_graphs
-from quantfx.passes.annotation import set_annotation
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.verify import fingerprint
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.verify import fingerprint
+from quantfx.passes.quant.annotation import set_annotation
 
 
 @dataclass(frozen=True)

@@ -13,12 +13,12 @@ from quantfx.compat.name_frozen_params import NameFrozenParams
 from quantfx.compat.port_metadata import PortMetadata
 from quantfx.compat.rebind import rebind_annotations
 from quantfx.compat.take_over import take_over
-from quantfx.passes.fold_qat_conv_bn import FoldQatConvBn
-from quantfx.passes.fold_weights import FoldWeights
-from quantfx.passes.insert_qdq import InsertQDQ
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.remove_dead_code import RemoveDeadCode
-from quantfx.passes.scale_remarks import warn_of_scales
+from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
+from quantfx.passes.convert.fold_weights import FoldWeights
+from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.scale_remarks import warn_of_scales
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.train.fold_qat_conv_bn import FoldQatConvBn
 
 CONVERT = Pipeline(
     (

@@ -14,11 +14,11 @@ from quantfx.compat.foreign_spec import ForeignSpec, Given
 from quantfx.compat.places import Places
 from quantfx.compat.specs import EdgeOrNode
 from quantfx.compat.subgraphs import quantizable_graphs
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graphs import Site
-from quantfx.passes.spec import QuantSpec, Spec
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.spec import QuantSpec, Spec
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.graphs import all_graphs
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import set_argument
 

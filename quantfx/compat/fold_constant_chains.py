@@ -7,12 +7,12 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.constant_chain import constant_chain, constant_value
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.qdq import quantizes
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.constant_chain import constant_chain, constant_value
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.qdq import quantizes
 
 
 @dataclass(frozen=True)

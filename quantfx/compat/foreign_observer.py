@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from quantfx.compat.errors import foreign_code
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
 
 
 class ForeignObserver(Observer):

@@ -12,7 +12,7 @@ from torch.ao.quantization.observer import FixedQParamsObserver
 from quantfx.compat.derived_observer import DerivedObserverOrFakeQuantize
 from quantfx.compat.errors import AnnotationError
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.quant.spec import QuantSpec
 
 Kind = Literal["own", "fixed", "shared", "derived"]
 _RANGE = ("dtype", "quant_min", "quant_max", "qscheme", "is_dynamic")

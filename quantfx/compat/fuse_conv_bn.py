@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.scaled_layer import rescale
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.layers.scaled_layer import rescale
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value, resolve_op

@@ -16,9 +16,9 @@ from torch.fx import GraphModule, Node
 from quantfx.backends.x86 import x86
 from quantfx.compat.match_round import Round, selected_by_module, selected_by_op
 from quantfx.compat.quantizer import Quantizer
-from quantfx.passes.base import Context
-from quantfx.passes.config import Config
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.config.config import Config
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.template import Check, Template
 

@@ -8,17 +8,17 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from quantfx.backends.fuse_sums import FuseSums
-from quantfx.backends.targets import host
+from quantfx.backends.checks.targets import host
+from quantfx.backends.inductor.fuse_sums import FuseSums
 from quantfx.backends.x86 import x86
 from quantfx.compat.errors import ArgumentError
 from quantfx.compat.strip_guards import StripGuards
-from quantfx.passes.base import Context
-from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.facts import facts_of, set_facts
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.qdq import QUANTIZE_PER_TENSOR
-from quantfx.passes.read_plan import ReadPlan
+from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.graph.facts import facts_of, set_facts
+from quantfx.passes.lower.read_plan import ReadPlan
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR
 from quantfx.patterns.errors import QuantfxWarning
 from quantfx.patterns.schema import argument_value
 

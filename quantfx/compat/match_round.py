@@ -10,13 +10,13 @@ import torch
 from torch.fx import GraphModule, Node
 
 from quantfx.compat.specs import ANNOTATION_KEY, QuantizationAnnotation, SharedQuantizationSpec
-from quantfx.passes.annotate_conv_bn import AnnotateConvBn
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.scopes import module_scope, module_stack
-from quantfx.passes.slots import read_slot
+from quantfx.passes.annotate.annotate_conv_bn import AnnotateConvBn
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.scopes import module_scope, module_stack
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
 from quantfx.patterns.template import Op
 

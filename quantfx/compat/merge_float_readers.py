@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.compat.specs import ANNOTATION_KEY
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_TENSOR
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_TENSOR
 
 
 @dataclass(frozen=True)

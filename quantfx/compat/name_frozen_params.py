@@ -9,10 +9,10 @@ from typing import ClassVar
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import PROVENANCE_KEY, Editor
-from quantfx.passes.graphs import all_graphs, attribute
-from quantfx.passes.qdq import dequantizes
+from quantfx.passes.graph.editor import PROVENANCE_KEY, Editor
+from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.qdq import dequantizes
 
 _PREFIX = "_frozen_param"
 

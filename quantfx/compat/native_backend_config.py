@@ -1,7 +1,7 @@
 """torch's native BackendConfig, made from our rows, in torch.ao's own classes.
 
 ``torch.ao.quantization.prepare_fx`` takes what is returned here. A row of the config is one of
-``quantfx.backends.native_rows``.
+``quantfx.backends.quantized.rows``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from torch.ao.quantization.backend_config.backend_config import (
     ObservationType,
 )
 
-from quantfx.backends.native_rows import NativeRow, dtype_configs, variant
+from quantfx.backends.quantized.rows import NativeRow, dtype_configs, variant
 
 _PREFIXES = {
     "nn": nn,

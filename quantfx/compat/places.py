@@ -13,12 +13,12 @@ from quantfx.compat.errors import AnnotationError
 from quantfx.compat.foreign_spec import ForeignSpec, kind_of
 from quantfx.compat.quant_spec import quant_spec
 from quantfx.compat.specs import ANNOTATION_KEY, EdgeOrNode
-from quantfx.passes.aliasing import writes_to
-from quantfx.passes.annotation import Annotation
 from quantfx.passes.errors import SpecError
-from quantfx.passes.graphs import Site
-from quantfx.passes.slots import slots_of
-from quantfx.passes.spec import QuantSpec, SharedSpec, Spec
+from quantfx.passes.graph.aliasing import writes_to
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.graph.slots import slots_of
+from quantfx.passes.quant.annotation import Annotation
+from quantfx.passes.quant.spec import QuantSpec, SharedSpec, Spec
 
 
 class Places:

@@ -9,10 +9,11 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 from torch.fx.traceback import NodeSource, NodeSourceAction
 
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.qdq import (
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qdq import (
     CHOOSE_QPARAMS,
     CHOOSE_QPARAMS_SYMMETRIC,
     QUANTIZE_DYNAMIC,
@@ -20,7 +21,6 @@ from quantfx.passes.qdq import (
     has_qparams,
     quantizes,
 )
-from quantfx.passes.slots import read_slot
 
 TAG = "quantization_tag"
 _PORTED = ("stack_trace", "nn_module_stack", TAG)

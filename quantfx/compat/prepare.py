@@ -18,13 +18,13 @@ from quantfx.compat.rebind import rebind_annotations
 from quantfx.compat.strip_guards import StripGuards
 from quantfx.compat.take_over import take_over
 from quantfx.compat.transform_for_annotation import TransformForAnnotation
-from quantfx.passes.clone import clone, owned
-from quantfx.passes.fold_batch_norm import FoldBatchNorm
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.insert_observers import InsertObservers
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.share import Share
-from quantfx.passes.sink_constants import SinkConstants
+from quantfx.passes.annotate.share import Share
+from quantfx.passes.canonicalize.sink_constants import SinkConstants
+from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.graph.clone import clone, owned
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.observe.insert_observers import InsertObservers
+from quantfx.passes.pipeline.pipeline import Pipeline
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 _LINEAR = torch.ops.aten.linear.default

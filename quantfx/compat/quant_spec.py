@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from quantfx.passes.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
-from quantfx.passes.spec import RANGES, MakeObserver, ObserverName, QuantSpec
+from quantfx.passes.quant.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
+from quantfx.passes.quant.spec import RANGES, MakeObserver, ObserverName, QuantSpec
 
 # Quantized tensors' own dtypes, and what they are stored as.
 _STORED = {torch.quint8: torch.uint8, torch.qint8: torch.int8, torch.qint32: torch.int32}

@@ -10,7 +10,7 @@ from typing import Any
 from torch.fx import GraphModule, Node
 
 from quantfx.compat.specs import ANNOTATION_KEY
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.graphs import all_graphs
 
 
 def rebind_annotations(module: GraphModule) -> None:

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.editor import Editor
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 _GUARDS = "_guards_fn"  # what torch 2.13 calls the module that checks
 

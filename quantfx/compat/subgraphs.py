@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graphs import attribute
+from quantfx.passes.graph.graphs import attribute
 
 # Operator -> positions of the graphs that hold its arithmetic. A loop's condition is not one.
 _BODIES = {

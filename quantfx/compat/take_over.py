@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.fx import GraphModule
 
-from quantfx.passes.graphs import attribute
+from quantfx.passes.graph.graphs import attribute
 
 
 def take_over(target: GraphModule, source: GraphModule) -> None:

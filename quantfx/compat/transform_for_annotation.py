@@ -10,9 +10,9 @@ from torch.fx import GraphModule
 from quantfx.compat.errors import foreign_code
 from quantfx.compat.subgraphs import quantizable_graphs
 from quantfx.compat.take_over import take_over
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.clone import recompile
-from quantfx.passes.verify import fingerprint
+from quantfx.passes.graph.clone import recompile
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.verify import fingerprint
 
 
 @dataclass(frozen=True)

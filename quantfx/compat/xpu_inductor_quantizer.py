@@ -11,7 +11,7 @@ from quantfx.backends.xpu import OMITTED
 from quantfx.compat.inductor_quantizer import InductorQuantizer
 from quantfx.compat.specs import QuantizationConfig, QuantizationSpec
 from quantfx.compat.x86_inductor_quantizer import X86InductorQuantizer, weight_spec
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.pipeline.pipeline import Pipeline
 
 
 class XPUInductorQuantizer(InductorQuantizer):

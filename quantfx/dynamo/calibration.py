@@ -17,9 +17,9 @@ from torch.fx import GraphModule
 from quantfx.backends.backend import Backend
 from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.signature import observing, signature
-from quantfx.passes.batch_check import all_finite
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.observer import Observer
+from quantfx.passes.inputs.batch_check import all_finite
+from quantfx.passes.observers.observer import Observer
 from quantfx.patterns.errors import QuantfxWarning
 
 

@@ -19,10 +19,10 @@ from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame, graph_inputs
 from quantfx.dynamo.online_graph import OnlineGraph
 from quantfx.dynamo.options import Options
-from quantfx.passes.check_config import rules_in_vain
-from quantfx.passes.contract import dtype_advice, planned_matches, skipped
+from quantfx.passes.annotate.check_config import rules_in_vain
 from quantfx.passes.errors import CalibrationError, CaptureError
-from quantfx.passes.report import make_report
+from quantfx.passes.report.contract import dtype_advice, planned_matches, skipped
+from quantfx.passes.report.report import make_report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 

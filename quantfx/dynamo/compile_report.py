@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from quantfx.passes.report import Report
+from quantfx.passes.report.report import Report
 
 Phase = Literal["observing", "int8", "float"]
 

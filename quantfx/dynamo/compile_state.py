@@ -12,8 +12,8 @@ from threading import RLock
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
-from quantfx.backends.compile_attempts import Attempt
-from quantfx.backends.recompile_limit import explain_limit
+from quantfx.backends.inductor.compile_attempts import Attempt
+from quantfx.backends.inductor.recompile_limit import explain_limit
 from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.calibration import Calibration
 from quantfx.dynamo.compile_report import CompileReport, GraphRecord

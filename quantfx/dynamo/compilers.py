@@ -22,8 +22,8 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from quantfx.backends.compile_attempts import Attempt, watched
-from quantfx.backends.torch_internals import SHARED_REGION
+from quantfx.backends.inductor.compile_attempts import Attempt, watched
+from quantfx.backends.inductor.torch_internals import SHARED_REGION
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.lower_frame import lower_frame

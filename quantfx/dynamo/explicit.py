@@ -15,13 +15,13 @@ from quantfx.dynamo.calibration import Calibration, named
 from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.internals import Frame
 from quantfx.dynamo.options import Options
-from quantfx.passes.batch_check import (
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.inputs.batch_check import (
     batch_arguments,
     check_tensor,
     require_shape,
     traced_form,
 )
-from quantfx.passes.errors import CalibrationError
 
 _OTHERWISE = (
     "observe calls with options={'calibration_batches': N}, or use quantfx.auto(model), or "

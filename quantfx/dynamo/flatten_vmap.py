@@ -9,8 +9,8 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from quantfx.passes.clone import clone_as
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.graph.clone import clone_as
 
 _BEGIN, _END = "_increment_nesting", "_decrement_nesting"
 _VMAP = "_vmap" + _BEGIN

@@ -28,16 +28,16 @@ from quantfx.dynamo.internals import (
     trace,
 )
 from quantfx.dynamo.release_weights import is_released
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.clone import clone, detached, recompile, set_tensor
-from quantfx.passes.editor import Editor
+from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.facts import set_facts
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.non_data import mark_non_data
-from quantfx.passes.scopes import op_name
-from quantfx.passes.trains import trains
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.clone import clone, detached, recompile, set_tensor
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.facts import set_facts
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.non_data import mark_non_data
+from quantfx.passes.graph.scopes import op_name
+from quantfx.passes.model.trains import trains
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import arguments, is_aten_call, overload, resolve_op
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
-from quantfx.backends.inductor import (
+from quantfx.backends.checks.lowering import BOUNDED, Lowering, require_compiled
+from quantfx.backends.inductor.compile import (
     HIDE,
     CompiledModule,
     Variants,
@@ -19,16 +20,15 @@ from quantfx.backends.inductor import (
     compiling,
     require_regions,
 )
-from quantfx.backends.kernel_call import KernelCall
-from quantfx.backends.lowering import BOUNDED, Lowering, require_compiled
-from quantfx.backends.static_graph import StaticGraph, static_forms
-from quantfx.backends.torch_internals import compile_last
+from quantfx.backends.inductor.kernel_call import KernelCall
+from quantfx.backends.inductor.static_graph import StaticGraph, static_forms
+from quantfx.backends.inductor.torch_internals import compile_last
 from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.free_sizes import compile_with_sizes
 from quantfx.passes.errors import ModeError
-from quantfx.passes.outcome import compiled_outcomes
-from quantfx.passes.report import Report, make_report, rows_of
+from quantfx.passes.report.outcome import compiled_outcomes
+from quantfx.passes.report.report import Report, make_report, rows_of
 
 STALE = (
     "compile the model again (torch.compiler.reset() first), or convert() again if it is "

@@ -1,7 +1,7 @@
 """Everything of Dynamo that quantfx uses and that has no public name (torch 2.13).
 
 ``require_internals`` says what the running torch lacks before anything is compiled; on another
-torch, mend this file first. Inductor's part is in ``backends/torch_internals.py``.
+torch, mend this file first. Inductor's part is in ``backends/inductor/torch_internals.py``.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.traceback import preserve_node_meta
 
-from quantfx.backends.compile_attempts import place_of, resumes
-from quantfx.backends.torch_internals import current_translator
+from quantfx.backends.inductor.compile_attempts import place_of, resumes
+from quantfx.backends.inductor.torch_internals import current_translator
 from quantfx.dynamo.flatten_vmap import flatten_vmap
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import TESTED

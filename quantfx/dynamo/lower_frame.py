@@ -8,16 +8,16 @@ from typing import Any
 from torch.fx import GraphModule
 
 from quantfx import backends
-from quantfx.backends.lowering import complain
+from quantfx.backends.checks.lowering import complain
 from quantfx.dynamo.frame_graph import capture_frame
 from quantfx.dynamo.int8_graph import compile_here, in_place_of, lower_quantized
 from quantfx.dynamo.internals import current_frame
 from quantfx.dynamo.options import Options
-from quantfx.passes.contract import planned_matches
-from quantfx.passes.facts import facts_of, set_facts
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.read_plan import ReadPlan
-from quantfx.passes.report import Report
+from quantfx.passes.graph.facts import facts_of, set_facts
+from quantfx.passes.lower.read_plan import ReadPlan
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.report.contract import planned_matches
+from quantfx.passes.report.report import Report
 
 _REDUCED = (
     "Quantize with 7-bit activations, by get_default_x86_inductor_quantization_config("

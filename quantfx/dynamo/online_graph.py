@@ -24,7 +24,7 @@ from quantfx.dynamo.int8_graph import (
     run_eagerly,
 )
 from quantfx.dynamo.internals import compile_lock
-from quantfx.passes.report import Report
+from quantfx.passes.report.report import Report
 
 _LOG = logging.getLogger("quantfx")
 

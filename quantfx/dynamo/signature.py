@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, attribute
 from quantfx.patterns.schema import arguments, is_aten_call, overload
 
 # Arguments that are sizes where shapes are fixed, and computed from shapes where they are free.

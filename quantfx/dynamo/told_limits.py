@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from quantfx.backends.compile_attempts import Attempt
-from quantfx.backends.torch_internals import ReachedLimit
+from quantfx.backends.inductor.compile_attempts import Attempt
+from quantfx.backends.inductor.torch_internals import ReachedLimit
 
 
 @dataclass

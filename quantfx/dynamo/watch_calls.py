@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from quantfx.backends.compile_attempts import Attempt
-from quantfx.backends.torch_internals import is_compiled
+from quantfx.backends.inductor.compile_attempts import Attempt
+from quantfx.backends.inductor.torch_internals import is_compiled
 from quantfx.dynamo.compile_state import CompileState
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantfx.passes.calling_convention import flatten, unflatten
 from quantfx.passes.errors import FileError
-from quantfx.passes.graph_text import is_plain
-from quantfx.passes.value_text import decode, encode
+from quantfx.passes.files.graph_text import is_plain
+from quantfx.passes.inputs.calling_convention import flatten, unflatten
+from quantfx.passes.inputs.value_text import decode, encode
 
 
 def encode_inputs(

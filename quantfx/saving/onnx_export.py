@@ -16,19 +16,19 @@ from typing import Any
 import torch
 from torch.fx import GraphModule
 
-from quantfx.passes.clone import clone, recompile
-from quantfx.passes.example import distinct
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.nested_calls import nested_calls
-from quantfx.passes.plain_outputs import constants_of, take_out_plain
-from quantfx.passes.qdq import (
+from quantfx.passes.export.plain_outputs import constants_of, take_out_plain
+from quantfx.passes.graph.clone import clone, recompile
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.nested_calls import nested_calls
+from quantfx.passes.graph.state import written_state
+from quantfx.passes.inputs.example import distinct
+from quantfx.passes.quant.qdq import (
     CAST,
     CHOOSE_QPARAMS,
     DEQUANTIZE_DYNAMIC,
     QUANTIZE_DYNAMIC,
     QUANTIZE_PER_TENSOR,
 )
-from quantfx.passes.state import written_state
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 _NEEDED = ("onnx", "onnxscript")

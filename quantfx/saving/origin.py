@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from quantfx.backends.backend import Backend
-from quantfx.saved_file import version
+from quantfx.saving.file import version
 
 
 @dataclass(frozen=True)

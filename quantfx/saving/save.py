@@ -12,14 +12,14 @@ from torch.fx import GraphModule
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.dynamic_shapes_text import encode_shapes
-from quantfx.inputs_text import encode_inputs
-from quantfx.origin import Origin
 from quantfx.passes.errors import ConfigError, FileError
-from quantfx.passes.graph_text import GraphWriter
-from quantfx.passes.report import Report
+from quantfx.passes.files.graph_text import GraphWriter
+from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxWarning
-from quantfx.saved_file import FORMAT, Contents, version, write
+from quantfx.saving.dynamic_shapes_text import encode_shapes
+from quantfx.saving.file import FORMAT, Contents, version, write
+from quantfx.saving.inputs_text import encode_inputs
+from quantfx.saving.origin import Origin
 
 
 def save(

@@ -18,11 +18,11 @@ import torch._inductor.fx_passes.quantization as quantization
 from torch._dynamo.utils import counters
 from torch.utils._pytree import tree_leaves
 
-from quantfx.backends.torch_internals import has_qdq_patterns
-from quantfx.tools.bert import BertConfig, bert, bert_inputs
-from quantfx.tools.mobilenet_v2 import mobilenet_v2
-from quantfx.tools.resnet import resnet18, resnet50
-from quantfx.tools.seeded import seeded
+from quantfx.backends.inductor.torch_internals import has_qdq_patterns
+from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.models.mobilenet_v2 import mobilenet_v2
+from quantfx.tools.models.resnet import resnet18, resnet50
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.models.small import cat_pool_net
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.tools.template_examples import Call
+from quantfx.tools.doctor.template_examples import Call
 
 Draw = random.Random
 

@@ -7,9 +7,9 @@ import torch
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import CONVERT, PREPARE
-from quantfx.passes.annotate import Annotate
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.annotate.annotate import Annotate
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.loader import load
 
 

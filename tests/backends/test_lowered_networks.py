@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import nn
 
-from quantfx.tools import photographs
-from quantfx.tools.bert import BertConfig, bert, bert_inputs
-from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
-from quantfx.tools.mobilenet_v2 import mobilenet_v2
-from quantfx.tools.resnet import resnet50
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models import photographs
+from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.models.efficientnet_lite import load_efficientnet_lite0
+from quantfx.tools.models.mobilenet_v2 import mobilenet_v2
+from quantfx.tools.models.resnet import resnet50
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.models.small import cat_pool_net, residual_block
 

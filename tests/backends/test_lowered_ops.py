@@ -7,7 +7,7 @@ import torch
 
 import quantfx
 from quantfx import backends
-from quantfx.passes.outcome import missed
+from quantfx.passes.report.outcome import missed
 from tests import unchecked
 from tests.backends.op_cases import OpCase, op_case
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from quantfx import Config, backends
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.schema import is_aten_call
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.models.small import mlp
 

@@ -17,17 +17,17 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.native_rows import VARIANTS, variant
-from quantfx.backends.quantized_tensors import WARNING
-from quantfx.backends.targets import host
-from quantfx.passes.config import Config
-from quantfx.passes.graphs import attribute
-from quantfx.passes.lowered import lowered_nodes
-from quantfx.passes.packed import Packed
+from quantfx.backends.checks.targets import host
+from quantfx.backends.quantized.quantized_tensors import WARNING
+from quantfx.backends.quantized.rows import VARIANTS, variant
+from quantfx.passes.config.config import Config
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.packed import Packed
+from quantfx.passes.quant.lowered import lowered_nodes
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.native_examples import NATIVE_EXAMPLES
-from quantfx.tools.seeded import seeded
-from quantfx.tools.template_examples import EXAMPLES, Call
+from quantfx.tools.doctor.native_examples import NATIVE_EXAMPLES
+from quantfx.tools.doctor.template_examples import EXAMPLES, Call
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import backends
-from quantfx.passes.config import Config
+from quantfx.passes.config.config import Config
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.backends.fx_graph_mode import engine
 

@@ -24,7 +24,7 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.quantized_tensors import per_tensor
+from quantfx.backends.quantized.quantized_tensors import per_tensor
 from tests import unchecked
 from tests.backends.fx_graph_mode import engine
 

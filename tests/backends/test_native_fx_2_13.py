@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.native_rows import NativeRow, Outcome
-from quantfx.backends.targets import host
-from quantfx.passes.qdq import quantizes, tensor_qparams
-from quantfx.passes.spec import QuantSpec
+from quantfx.backends.checks.targets import host
+from quantfx.backends.quantized.rows import NativeRow, Outcome
+from quantfx.passes.quant.qdq import quantizes, tensor_qparams
+from quantfx.passes.quant.spec import QuantSpec
 from tests import unchecked
 from tests.backends.fx_graph_mode import ENGINE, engine, fx_outputs, qconfig_of
 from tests.backends.native_models import model_of
-from tests.backends.test_native_rows_2_13 import NATIVE_ROWS, label
+from tests.backends.quantized.test_rows_2_13 import NATIVE_ROWS, label
 
 # Ours folds in float64, FX graph mode in float32: weights and scales differ in the last bits.
 FOLDED = ("BatchNorm", "nni.ConvBn", "nni.LinearBn")

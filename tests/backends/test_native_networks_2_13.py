@@ -21,10 +21,10 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import quantfx
 from quantfx import backends
-from quantfx.passes.config import Config
-from quantfx.tools.metrics import sqnr_db
-from quantfx.tools.resnet import resnet18
-from quantfx.tools.seeded import seeded
+from quantfx.passes.config.config import Config
+from quantfx.tools.measure.metrics import sqnr_db
+from quantfx.tools.models.resnet import resnet18
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.models.sequences import Recommender, SpeakerEncoder, Tagger, trained_speaker_encoder
 

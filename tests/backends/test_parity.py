@@ -16,15 +16,15 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.loader import load
 from quantfx.patterns.schema import arguments, is_aten_call, overload
-from quantfx.tools.bert import BertConfig, bert, bert_inputs
-from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
-from quantfx.tools.resnet import resnet18, resnet50
+from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.models.resnet import resnet18, resnet50
 from tests.models.densenet import densenet121
 from tests.models.small import cat_pool_net, mlp, residual_block
 from tests.models.vit import vit_b_16

@@ -8,19 +8,19 @@ from syrupy.assertion import SnapshotAssertion
 from torch import Tensor, nn
 
 from quantfx import backends
-from quantfx.backends import targets
 from quantfx.backends.backend import Backend
+from quantfx.backends.checks import targets
 from quantfx.backends.x86 import x86
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.config import Config
+from quantfx.passes.config.config import Config
 from quantfx.passes.errors import ConfigError, ContractError, PipelineError, SpecError
-from quantfx.passes.qat_module import QatModule
-from quantfx.passes.qat_schedule import QatSchedule
-from quantfx.passes.qparams import saturates
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qparams import saturates
+from quantfx.passes.train.qat_module import QatModule
+from quantfx.passes.train.qat_schedule import QatSchedule
 from quantfx.patterns.loader import load
-from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
-from quantfx.tools.resnet import resnet18
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.models.resnet import resnet18
+from quantfx.tools.models.seeded import seeded
 from tests.models.normed import NORMED, image, norm1d, norm2d, normed
 from tests.models.small import residual_block
 from tests.unchecked import capture

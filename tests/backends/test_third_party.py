@@ -16,7 +16,7 @@ import quantfx
 from quantfx.backends import NAMES
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.lint import lint
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.backends import npu
 from tests.backends.npu import NPU, AnnotateNpu

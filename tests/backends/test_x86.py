@@ -10,9 +10,9 @@ import pytest
 
 from quantfx import backends
 from quantfx.backends.x86 import CONVERT, FINISH_TRAINING, PREPARE, pattern_set, x86
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.errors import QuantfxError
 
 ROOT = Path(__file__).parents[2]

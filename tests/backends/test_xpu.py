@@ -16,12 +16,12 @@ from torch.fx import GraphModule
 import quantfx
 from quantfx import backends
 from quantfx.backends.xpu import OMITTED
-from quantfx.passes.observer import Observer
-from quantfx.passes.qdq import dtype_of, quantizes
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qdq import dtype_of, quantizes
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import argument_value, resolve_op
-from quantfx.tools.resnet import resnet18
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.resnet import resnet18
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp

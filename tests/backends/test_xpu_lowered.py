@@ -14,9 +14,9 @@ from syrupy.assertion import SnapshotAssertion
 from torch.fx import GraphModule
 
 from quantfx import backends
-from quantfx.backends.fuse_sums import FuseSums
-from quantfx.backends.onednn_ops import KERNEL_NAMES, QCONV, QLINEAR
-from quantfx.passes.base import Context
+from quantfx.backends.inductor.fuse_sums import FuseSums
+from quantfx.backends.onednn.ops import KERNEL_NAMES, QCONV, QLINEAR
+from quantfx.passes.pipeline.base import Context
 from quantfx.patterns.schema import is_aten_call, overload
 from tests import unchecked
 from tests.backends.test_xpu_freezing import CASES, Case, quantized, retraced

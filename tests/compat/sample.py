@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx import compat
 from quantfx.compat.specs import ANNOTATION_KEY
-from quantfx.passes.graphs import attribute
+from quantfx.passes.graph.graphs import attribute
 
 Q = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DQ = torch.ops.quantized_decomposed.dequantize_per_tensor.default

@@ -20,7 +20,7 @@ from torch.fx import GraphModule, Node
 from quantfx import compat
 from quantfx.compat.errors import ArgumentError, ObserverError
 from quantfx.compat.specs import ANNOTATION_KEY
-from quantfx.passes.qdq import CAST, CHOOSE_QPARAMS, DEQUANTIZE_DYNAMIC, QUANTIZE_DYNAMIC
+from quantfx.passes.quant.qdq import CAST, CHOOSE_QPARAMS, DEQUANTIZE_DYNAMIC, QUANTIZE_DYNAMIC
 from tests.compat.sample import (
     DQ,
     DQ_CHANNEL,

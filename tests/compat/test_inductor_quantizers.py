@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx import QuantfxWarning, compat
 from quantfx.compat.specs import ANNOTATION_KEY
-from quantfx.passes.graphs import attribute
+from quantfx.passes.graph.graphs import attribute
 from tests.compat.sample import DQ, Q, aten, count, export, find, observer, x86
 from tests.models.small import cat_pool_net, mlp, residual_block
 

@@ -19,7 +19,7 @@ from torch.ao.quantization.backend_config.tensorrt import get_tensorrt_backend_c
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from quantfx import compat
-from quantfx.backends.native_rows import variant
+from quantfx.backends.quantized.rows import variant
 
 FUSER = "fuser_method"
 

@@ -18,8 +18,8 @@ from quantfx import compat
 from quantfx.compat.errors import ArgumentError
 from quantfx.compat.specs import ANNOTATION_KEY
 from quantfx.patterns.loader import load
-from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
-from quantfx.tools.resnet import resnet18
+from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.models.resnet import resnet18
 from tests import torchao_reference
 from tests.compat.sample import DQ, DQ_CHANNEL, Q, aten, count, find
 from tests.models.normed import NORMED, image, norm2d, normed

@@ -12,7 +12,7 @@ from torch._higher_order_ops.while_loop import while_loop
 from torch.fx import GraphModule
 
 from quantfx import compat
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.graphs import all_graphs
 from tests.compat.sample import DQ_CHANNEL, Q, count, export, sqnr, x86
 
 GENERATOR = torch.Generator().manual_seed(0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.passes.errors import CaptureError
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 from tests.dynamo.test_frame_graph import captured, operators
 
 

@@ -14,12 +14,12 @@ from torch.fx import GraphModule
 import quantfx
 from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame
-from quantfx.passes.scopes import module_scope
-from quantfx.tools.bert import BertConfig, bert, bert_inputs
-from quantfx.tools.seeded import seeded
+from quantfx.passes.graph.scopes import module_scope
+from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.dynamo.models import WIDTH, Convolutions, Counting, Mlp, batches
-from tests.passes.test_trains import Standardized
+from tests.passes.model.test_trains import Standardized
 
 
 def captured(

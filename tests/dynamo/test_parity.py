@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.backends.targets import has_bfloat16
-from quantfx.tools.bench_workload import load_workload
-from quantfx.tools.bert import BertConfig, bert, bert_inputs
-from quantfx.tools.mobilenet_v2 import InvertedResidual, conv_bn_relu6
-from quantfx.tools.resnet import resnet18
-from quantfx.tools.seeded import seeded
+from quantfx.backends.checks.targets import has_bfloat16
+from quantfx.tools.bench.workload import load_workload
+from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.models.mobilenet_v2 import InvertedResidual, conv_bn_relu6
+from quantfx.tools.models.resnet import resnet18
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.dynamo.models import Convolutions, Mlp, compiled
 

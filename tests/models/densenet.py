@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 
 
 class DenseLayer(nn.Module):

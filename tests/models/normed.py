@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.passes.qat_module import QatModule
+from quantfx.passes.train.qat_module import QatModule
 
 EPS, MOMENTUM = 1e-3, 0.03
 

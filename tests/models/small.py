@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.tools.resnet import BasicBlock
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.resnet import BasicBlock
+from quantfx.tools.models.seeded import seeded
 
 
 class CatPoolNet(nn.Module):

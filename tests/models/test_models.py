@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.tools.bert import BERT_TINY, BertConfig, bert, bert_inputs
-from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
-from quantfx.tools.resnet import resnet18, resnet50
+from quantfx.tools.models.bert import BERT_TINY, BertConfig, bert, bert_inputs
+from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.models.resnet import resnet18, resnet50
 from tests.models.densenet import densenet121
 from tests.models.small import cat_pool_net, mlp, residual_block
 from tests.models.vit import vit_b_16

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 
 
 class EncoderBlock(nn.Module):

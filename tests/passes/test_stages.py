@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.contract import planned_matches
-from quantfx.passes.graphs import attribute
-from quantfx.passes.qdq import dequantizes, quantizes
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.quant.qdq import dequantizes, quantizes
+from quantfx.passes.report.contract import planned_matches
 from tests.models.small import cat_pool_net, mlp, residual_block
 from tests.unchecked import capture
 
@@ -91,7 +91,7 @@ def test_every_dequantize_has_one_reader_and_weights_are_int8(name: str) -> None
 @pytest.mark.parametrize("name", MODELS)
 def test_dropping_any_edge_changes_the_drawing(name: str) -> None:
     """A snapshot that could not fail would prove nothing."""
-    from quantfx.passes.dot import to_dot
+    from quantfx.passes.draw.dot import to_dot
 
     _, _, quantized = stages(name)
     drawing = to_dot(quantized)

@@ -9,13 +9,13 @@ from torch import nn
 from torch.fx import Graph, Node
 
 from quantfx.backends.x86 import pattern_set, x86
-from quantfx.passes.contract import planned_matches
+from quantfx.passes.report.contract import planned_matches
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission
 from quantfx.patterns.schema import argument_value
 from quantfx.patterns.template import Template
-from quantfx.tools.bench_passes import conv_chain
+from quantfx.tools.bench.passes import conv_chain
 from tests.export_cases import CASES, IMAGE, ExportCase, Net
 from tests.unchecked import capture
 

@@ -25,10 +25,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from quantfx.backends.inductor import CompiledModule
-from quantfx.tools import photographs
-from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
-from quantfx.tools.metrics import sqnr_db, top1_agreement
+from quantfx.backends.inductor.compile import CompiledModule
+from quantfx.tools.measure.metrics import sqnr_db, top1_agreement
+from quantfx.tools.models import photographs
+from quantfx.tools.models.efficientnet_lite import load_efficientnet_lite0
 
 BATCH = 4
 

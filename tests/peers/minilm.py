@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.backends.backend import Backend
-from quantfx.tools.metrics import sqnr_db
+from quantfx.tools.measure.metrics import sqnr_db
 
 TOKENS, BATCH = 64, 32
 CALIBRATION, TEST = 64, 320

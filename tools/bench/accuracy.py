@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from quantfx.tools.bench_engine import EngineError
-from quantfx.tools.metrics import sqnr_db, top1_agreement
+from quantfx.tools.bench.engine import EngineError
+from quantfx.tools.measure.metrics import sqnr_db, top1_agreement
 
 
 @dataclass(frozen=True)

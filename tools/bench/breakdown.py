@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.onednn_verbose import Execution
+from quantfx.tools.bench.onednn_verbose import Execution
 
 
 class NamedKernel(Protocol):

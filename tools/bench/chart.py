@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from quantfx.tools.bar_chart import Bar, Group, bar_chart
-from quantfx.tools.bench_engines import BASELINE
-from quantfx.tools.bench_results import BenchReport, Comparison, Measured
+from quantfx.tools.bench.engines import BASELINE
+from quantfx.tools.bench.results import BenchReport, Comparison, Measured
+from quantfx.tools.drawing.bar_chart import Bar, Group, bar_chart
 
 
 def to_svg(report: BenchReport) -> str:

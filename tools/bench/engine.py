@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench_workload import Workload
+from quantfx.tools.bench.workload import Workload
 
 # Takes the workload's positional tensors; returns tensors, nested like the model's or flat.
 Run = Callable[..., Any]

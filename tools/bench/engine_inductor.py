@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from quantfx.backends.inductor import CompiledModule
-from quantfx.backends.targets import has_bfloat16
-from quantfx.passes.capture import capture
-from quantfx.tools.bench_engine import EngineUnavailable, Run
-from quantfx.tools.bench_workload import Workload
+from quantfx.backends.checks.targets import has_bfloat16
+from quantfx.backends.inductor.compile import CompiledModule
+from quantfx.passes.capture.capture import capture
+from quantfx.tools.bench.engine import EngineUnavailable, Run
+from quantfx.tools.bench.workload import Workload
 
 
 def build_float32(workload: Workload, threads: int) -> Run:

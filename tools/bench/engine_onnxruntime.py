@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantfx.tools.bench_engine import Run
-from quantfx.tools.bench_workload import Batch, Workload
+from quantfx.tools.bench.engine import Run
+from quantfx.tools.bench.workload import Batch, Workload
 
 
 def build(workload: Workload, threads: int) -> Run:

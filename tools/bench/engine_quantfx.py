@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 import quantfx
-from quantfx.backends.targets import has_bfloat16
-from quantfx.tools.bench_engine import EngineUnavailable, Run
-from quantfx.tools.bench_workload import Workload
+from quantfx.backends.checks.targets import has_bfloat16
+from quantfx.tools.bench.engine import EngineUnavailable, Run
+from quantfx.tools.bench.workload import Workload
 
 
 def build(workload: Workload, threads: int, config: str = "static", **options: Any) -> Run:

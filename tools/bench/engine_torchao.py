@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
-from quantfx.backends.torch_internals import inductor_settings
-from quantfx.tools.bench_engine import Run
-from quantfx.tools.bench_workload import Workload
+from quantfx.backends.inductor.torch_internals import inductor_settings
+from quantfx.tools.bench.engine import Run
+from quantfx.tools.bench.workload import Workload
 
 
 def build(workload: Workload, threads: int) -> Run:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from functools import partial
 
 from quantfx.patterns.errors import QuantfxError, did_you_mean
-from quantfx.tools import (
+from quantfx.tools.bench import (
     engine_inductor,
     engine_onnxruntime,
     engine_openvino,
     engine_quantfx,
     engine_torchao,
 )
-from quantfx.tools.bench_engine import Engine
+from quantfx.tools.bench.engine import Engine
 
 # What every other engine is compared with.
 BASELINE = Engine("fp32", "float32, Inductor with freezing", engine_inductor.build_float32)

@@ -15,7 +15,7 @@ from torch import nn
 from torch.fx import Graph, GraphModule
 
 from quantfx.backends.x86 import pattern_set, x86
-from quantfx.passes.pass_record import records_of
+from quantfx.passes.pipeline.record import records_of
 
 _TINY = 4
 

@@ -18,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench_breakdown import Breakdown
-from quantfx.tools.bench_engine import Engine, EngineError, EngineUnavailable
-from quantfx.tools.bench_engines import ENGINES
-from quantfx.tools.bench_session import Built, Session
-from quantfx.tools.bench_workload import load_workload
-from quantfx.tools.onednn_verbose import TIMESTAMPS
+from quantfx.tools.bench.breakdown import Breakdown
+from quantfx.tools.bench.engine import Engine, EngineError, EngineUnavailable
+from quantfx.tools.bench.engines import ENGINES
+from quantfx.tools.bench.onednn_verbose import TIMESTAMPS
+from quantfx.tools.bench.session import Built, Session
+from quantfx.tools.bench.workload import load_workload
 
 _LOG = "output.txt"
 _SECONDS_TO_END = 10

@@ -11,9 +11,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench_breakdown import OperatorCall, Repeat
-from quantfx.tools.captured_stdout import captured_stdout
-from quantfx.tools.onednn_verbose import parse_verbose
+from quantfx.tools.bench.breakdown import OperatorCall, Repeat
+from quantfx.tools.bench.onednn_verbose import parse_verbose
+from quantfx.tools.measure.captured_stdout import captured_stdout
 
 # Namespaces of the operators that hold int8 kernels; `mkldnn::` holds the float ones.
 _INT8 = ("onednn::", "quantfx::")

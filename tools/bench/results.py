@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 from dataclasses import dataclass
 
-from quantfx.tools.bench_accuracy import Accuracy
-from quantfx.tools.bench_breakdown import Breakdown
-from quantfx.tools.machine import Machine
-from quantfx.tools.side_by_side import Ratio, summarize
+from quantfx.tools.bench.accuracy import Accuracy
+from quantfx.tools.bench.breakdown import Breakdown
+from quantfx.tools.measure.machine import Machine
+from quantfx.tools.measure.side_by_side import Ratio, summarize
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import math
 from dataclasses import asdict
 from typing import Any
 
-from quantfx.tools.bench_breakdown import Breakdown
-from quantfx.tools.bench_engines import BASELINE
-from quantfx.tools.bench_results import BenchReport, Comparison, Measured, Missed
+from quantfx.tools.bench.breakdown import Breakdown
+from quantfx.tools.bench.engines import BASELINE
+from quantfx.tools.bench.results import BenchReport, Comparison, Measured, Missed
 
 FORMAT = 1
 _NOTES = {

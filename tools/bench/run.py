@@ -13,17 +13,17 @@ import torch
 from rich.console import Console
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench_chart import to_svg
-from quantfx.tools.bench_engine import Engine
-from quantfx.tools.bench_engines import BROKEN_DOWN, DEFAULT, choose_engines
-from quantfx.tools.bench_json import to_json
-from quantfx.tools.bench_process import ProcessWorker
-from quantfx.tools.bench_results import BenchReport, Comparison, Settings
-from quantfx.tools.bench_session import Worker
-from quantfx.tools.bench_table import legend, parts_of
-from quantfx.tools.bench_turns import compare
-from quantfx.tools.bench_workload import require_workload
-from quantfx.tools.machine import this_machine
+from quantfx.tools.bench.chart import to_svg
+from quantfx.tools.bench.engine import Engine
+from quantfx.tools.bench.engines import BROKEN_DOWN, DEFAULT, choose_engines
+from quantfx.tools.bench.process import ProcessWorker
+from quantfx.tools.bench.results import BenchReport, Comparison, Settings
+from quantfx.tools.bench.results_file import to_json
+from quantfx.tools.bench.session import Worker
+from quantfx.tools.bench.table import legend, parts_of
+from quantfx.tools.bench.turns import compare
+from quantfx.tools.bench.workload import require_workload
+from quantfx.tools.measure.machine import this_machine
 
 _WARMUP = 5
 

@@ -12,11 +12,11 @@ from typing import Protocol
 
 import torch
 
-from quantfx.tools.bench_accuracy import Accuracy, compare_outputs
-from quantfx.tools.bench_breakdown import Breakdown, NamedKernel, break_down
-from quantfx.tools.bench_engine import Engine, EngineError, EngineUnavailable, Run
-from quantfx.tools.bench_profile import watch
-from quantfx.tools.bench_workload import Workload
+from quantfx.tools.bench.accuracy import Accuracy, compare_outputs
+from quantfx.tools.bench.breakdown import Breakdown, NamedKernel, break_down
+from quantfx.tools.bench.engine import Engine, EngineError, EngineUnavailable, Run
+from quantfx.tools.bench.profile import watch
+from quantfx.tools.bench.workload import Workload
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from quantfx.tools.bench_breakdown import Breakdown
-from quantfx.tools.bench_engines import BASELINE, BROKEN_DOWN
-from quantfx.tools.bench_results import BenchReport, Comparison, Measured, Missed
+from quantfx.tools.bench.breakdown import Breakdown
+from quantfx.tools.bench.engines import BASELINE, BROKEN_DOWN
+from quantfx.tools.bench.results import BenchReport, Comparison, Measured, Missed
 
 # A call of the breakdown may take that many times as long as the median of the turns.
 _BUSY = 1.5

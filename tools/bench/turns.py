@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench_breakdown import Breakdown
-from quantfx.tools.bench_engine import Engine, EngineError, EngineUnavailable
-from quantfx.tools.bench_results import Comparison, Measured, Missed, Settings
-from quantfx.tools.bench_session import Built, Worker
+from quantfx.tools.bench.breakdown import Breakdown
+from quantfx.tools.bench.engine import Engine, EngineError, EngineUnavailable
+from quantfx.tools.bench.results import Comparison, Measured, Missed, Settings
+from quantfx.tools.bench.session import Built, Worker
 
 _BREAKDOWN_REPEATS = 11
 

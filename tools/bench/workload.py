@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.patterns.errors import QuantfxError, did_you_mean
-from quantfx.tools import photographs
-from quantfx.tools.bert import BertConfig, bert, bert_inputs
-from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
-from quantfx.tools.mobilenet_v2 import mobilenet_v2
-from quantfx.tools.resnet import resnet50
+from quantfx.tools.models import photographs
+from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
+from quantfx.tools.models.efficientnet_lite import load_efficientnet_lite0
+from quantfx.tools.models.mobilenet_v2 import mobilenet_v2
+from quantfx.tools.models.resnet import resnet50
 
 Batch = tuple[Tensor, ...]
 

@@ -14,10 +14,10 @@ from torch import nn
 from torch.nn import functional
 
 import quantfx
-from quantfx.passes.qat_module import QatModule
-from quantfx.tools.digits import BATCH, DigitsNet, DigitsRun, one_thread, train_digits
-from quantfx.tools.digits_transformer import DigitsTransformer
-from quantfx.tools.line_chart import Line, Panel, line_chart
+from quantfx.passes.train.qat_module import QatModule
+from quantfx.tools.drawing.line_chart import Line, Panel, line_chart
+from quantfx.tools.models.digits import BATCH, DigitsNet, DigitsRun, one_thread, train_digits
+from quantfx.tools.models.digits_transformer import DigitsTransformer
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convolutions": DigitsNet,

@@ -14,13 +14,13 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.backends.inductor import CompiledModule
-from quantfx.passes.report_text import print_report
+from quantfx.backends.inductor.compile import CompiledModule
+from quantfx.passes.report.text import print_report
 from quantfx.result import Result
-from quantfx.tools import photographs
-from quantfx.tools.efficientnet_lite import load_efficientnet_lite0
-from quantfx.tools.metrics import size_in_bytes, sqnr_db, top1_agreement
-from quantfx.tools.side_by_side import Ratio, ratio
+from quantfx.tools.measure.metrics import size_in_bytes, sqnr_db, top1_agreement
+from quantfx.tools.measure.side_by_side import Ratio, ratio
+from quantfx.tools.models import photographs
+from quantfx.tools.models.efficientnet_lite import load_efficientnet_lite0
 
 
 @dataclass(frozen=True)

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from quantfx.backends.backend import Backend
-from quantfx.backends.onednn_ops import QCONV, QCONV_PREPACK, QLINEAR, QLINEAR_PREPACK
-from quantfx.passes.make_observer import make_observer
-from quantfx.passes.observer import Observer
-from quantfx.passes.spec import QuantSpec
-from quantfx.tools.doctor_check import Check
+from quantfx.backends.onednn.ops import QCONV, QCONV_PREPACK, QLINEAR, QLINEAR_PREPACK
+from quantfx.passes.observers.make_observer import make_observer
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.spec import QuantSpec
+from quantfx.tools.doctor.check import Check
 
 # 258 is 2 beyond a multiple of 4: such a GEMM starts its second block of pairs at an odd place.
 _ROWS, _LINEAR_WEIGHT = (5, 258), (16, 258)

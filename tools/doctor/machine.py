@@ -9,9 +9,9 @@ from collections.abc import Callable
 import torch
 
 from quantfx import backends
-from quantfx.backends import targets
+from quantfx.backends.checks import targets
 from quantfx.patterns.torch_version import TESTED, tested
-from quantfx.tools.doctor_check import Check
+from quantfx.tools.doctor.check import Check
 
 # Those that decide whether int8 is right and fast, and whether bfloat16 is.
 ISA = ("avx2", "avx512_f", "avx_vnni", "avx512_vnni", "amx_int8", "avx512_bf16", "amx_bf16")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantfx.passes.config import Config
-from quantfx.tools.template_examples import Call, Example
+from quantfx.passes.config.config import Config
+from quantfx.tools.doctor.template_examples import Call, Example
 
 _IMAGE, _LINE, _VOLUME = (2, 8, 8, 8), (2, 8, 9), (2, 8, 4, 4, 4)
 _ROWS, _STEPS = (4, 8), (3, 2, 8)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from quantfx.tools.doctor_check import Check
+from quantfx.tools.doctor.check import Check
 
 # What Inductor calls unless $CXX names another (torch 2.13: torch/_inductor/config.py, cpp.cxx).
 INDUCTORS_COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
-from quantfx.tools.doctor_check import Check, Status
-from quantfx.tools.doctor_templates import TemplateRow
-from quantfx.tools.machine import Machine
+from quantfx.tools.doctor.check import Check, Status
+from quantfx.tools.doctor.templates import TemplateRow
+from quantfx.tools.measure.machine import Machine
 
 FORMAT = 1
 

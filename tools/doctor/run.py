@@ -9,13 +9,14 @@ from rich.console import Console
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.tools import doctor_machine, doctor_programs
-from quantfx.tools.doctor_check import Check
-from quantfx.tools.doctor_kernels import kernel_checks
-from quantfx.tools.doctor_report import DoctorReport
-from quantfx.tools.doctor_table import checks_table, conclusion, template_parts
-from quantfx.tools.doctor_templates import TemplateRow, examine
-from quantfx.tools.machine import this_machine
+from quantfx.tools.doctor import machine as doctor_machine
+from quantfx.tools.doctor import programs as doctor_programs
+from quantfx.tools.doctor.check import Check
+from quantfx.tools.doctor.kernels import kernel_checks
+from quantfx.tools.doctor.report import DoctorReport
+from quantfx.tools.doctor.table import checks_table, conclusion, template_parts
+from quantfx.tools.doctor.templates import TemplateRow, examine
+from quantfx.tools.measure.machine import this_machine
 
 
 def run(

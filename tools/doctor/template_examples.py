@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.config import Config
-from quantfx.tools.seeded import seeded
+from quantfx.passes.config.config import Config
+from quantfx.tools.models.seeded import seeded
 
 
 @dataclass(frozen=True)

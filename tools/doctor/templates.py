@@ -8,15 +8,15 @@ from fnmatch import fnmatchcase
 
 import quantfx
 from quantfx.backends.backend import Backend
-from quantfx.backends.torch_internals import has_qdq_patterns
-from quantfx.passes.compare_sites import SiteComparison
-from quantfx.passes.contract import planned_matches
-from quantfx.passes.outcome import FUSED, UNFUSED, SiteOutcome
+from quantfx.backends.inductor.torch_internals import has_qdq_patterns
+from quantfx.passes.report.compare_sites import SiteComparison
+from quantfx.passes.report.contract import planned_matches
+from quantfx.passes.report.outcome import FUSED, UNFUSED, SiteOutcome
 from quantfx.patterns.template import Template
 from quantfx.result import Result
-from quantfx.tools.doctor_check import Status
-from quantfx.tools.native_examples import NATIVE_EXAMPLES
-from quantfx.tools.template_examples import EXAMPLES
+from quantfx.tools.doctor.check import Status
+from quantfx.tools.doctor.native_examples import NATIVE_EXAMPLES
+from quantfx.tools.doctor.template_examples import EXAMPLES
 
 # How far a kernel may be from the float arithmetic it stands for: a tie may round to the other
 # side, and floats add up in another order.

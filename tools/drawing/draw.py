@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch.fx import GraphModule
 
-from quantfx.passes.dot import to_dot, to_overview_dot
-from quantfx.tools.render import render
+from quantfx.passes.draw.dot import to_dot, to_overview_dot
+from quantfx.tools.drawing.render import render
 
 # More nodes than this are neither laid out quickly nor read.
 READABLE_NODES = 300

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from rich.table import Table
 
-from quantfx.backends.engines import ENGINES, engines_of
-from quantfx.backends.native_patterns import pattern_set
-from quantfx.backends.native_rows import NativeRow, Outcome, Variant
+from quantfx.backends.quantized.engines import ENGINES, engines_of
+from quantfx.backends.quantized.patterns import pattern_set
+from quantfx.backends.quantized.rows import NativeRow, Outcome, Variant
 from quantfx.patterns.template import Template
 
 

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from quantfx.backends import targets
+from quantfx.backends.checks import targets
 
 _PACKAGES = ("quantfx", "torch", "torchao", "onnx", "onnxruntime", "onnxscript", "openvino", "nncf")
 _ISA = ("avx", "amx", "fma")

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 
 # Table 2 of the paper: expansion, output channels, blocks, stride of the first block.
 STAGES = (

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 
 
 def conv_bn(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:

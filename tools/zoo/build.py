@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.tools.zoo_networks import Network, Values, ZooError
-from quantfx.tools.zoo_weights import settle, wake
+from quantfx.tools.zoo.networks import Network, Values, ZooError
+from quantfx.tools.zoo.weights import settle, wake
 
 Inputs = tuple[tuple[Any, ...], dict[str, Any]]
 

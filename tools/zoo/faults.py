@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quantfx.tools.zoo_networks import ZooError
-from quantfx.tools.zoo_row import FloatOperator, Row
+from quantfx.tools.zoo.networks import ZooError
+from quantfx.tools.zoo.row import FloatOperator, Row
 
-EXPLAINED = Path(__file__).with_name("zoo_explained.toml")
+EXPLAINED = Path(__file__).with_name("explained.toml")
 
 LEAST_DECIBELS = 20.0
 _MOST_STEPS = 1

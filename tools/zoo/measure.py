@@ -21,15 +21,15 @@ from typing import Any
 import torch
 
 import quantfx
-from quantfx.passes.inputs import leaves_in
-from quantfx.passes.mostly_float import reached
-from quantfx.passes.report import Report
+from quantfx.passes.inputs.leaves import leaves_in
+from quantfx.passes.report.mostly_float import reached
+from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.result import Result
-from quantfx.tools.metrics import sqnr_db
-from quantfx.tools.zoo_build import Inputs, Specimen, build
-from quantfx.tools.zoo_networks import Network, ZooError, load_networks, select
-from quantfx.tools.zoo_row import FloatOperator, Row, Stage, StageName
+from quantfx.tools.measure.metrics import sqnr_db
+from quantfx.tools.zoo.build import Inputs, Specimen, build
+from quantfx.tools.zoo.networks import Network, ZooError, load_networks, select
+from quantfx.tools.zoo.row import FloatOperator, Row, Stage, StageName
 
 _LONGEST = 600
 _AUTO_BATCHES = 8

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
-NETWORKS = Path(__file__).with_name("zoo_networks.toml")
+NETWORKS = Path(__file__).with_name("networks.toml")
 
 Library = Literal["timm", "transformers", "module"]
 Kind = Literal["normal", "image", "tokens", "ones"]

@@ -10,8 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from quantfx.tools.zoo_networks import Network
-from quantfx.tools.zoo_row import Row, Stage
+from quantfx.tools.zoo.networks import Network
+from quantfx.tools.zoo.row import Row, Stage
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def measure_apart(network: Network, commit: str, store: Store, limits: Limits) -
 
 def _run(network: str, commit: str, store: Store, limits: Limits) -> str:
     """Return how the process ended, "" if it did as it should."""
-    command = [sys.executable, "-m", "quantfx.tools.zoo_measure", network, commit]
+    command = [sys.executable, "-m", "quantfx.tools.zoo.measure", network, commit]
     command += [str(store.running(network)), str(limits.gigabytes)]
     variables = {"OMP_NUM_THREADS": str(limits.threads), "CUDA_VISIBLE_DEVICES": ""}
     with (

@@ -17,14 +17,14 @@ from pathlib import Path
 from rich.console import Console
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.machine import this_machine
-from quantfx.tools.zoo_faults import Explained, load_explained, unexplained
-from quantfx.tools.zoo_networks import Network, load_networks, select
-from quantfx.tools.zoo_process import Limits, Store, measure_apart
-from quantfx.tools.zoo_row import Row
-from quantfx.tools.zoo_table import page, table
+from quantfx.tools.measure.machine import this_machine
+from quantfx.tools.zoo.faults import Explained, load_explained, unexplained
+from quantfx.tools.zoo.networks import Network, load_networks, select
+from quantfx.tools.zoo.process import Limits, Store, measure_apart
+from quantfx.tools.zoo.row import Row
+from quantfx.tools.zoo.table import page, table
 
-_ROOT = Path(__file__).resolve().parent.parent
+_ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

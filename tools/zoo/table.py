@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from quantfx.tools.zoo_faults import (
+from quantfx.tools.zoo.faults import (
     LEAST_DECIBELS,
     Explained,
     faults_of,
@@ -12,7 +12,7 @@ from quantfx.tools.zoo_faults import (
     unexplained,
     unused,
 )
-from quantfx.tools.zoo_row import Row
+from quantfx.tools.zoo.row import Row
 
 _COLUMNS = (
     *("network", "M", "sites", "macs", "float"),
@@ -20,7 +20,7 @@ _COLUMNS = (
     "commit",
 )
 _MEANING = f"""\
-Networks with seeded random weights (`tools/zoo_networks.toml`), small inputs, eight batches to
+Networks with seeded random weights (`tools/zoo/networks.toml`), small inputs, eight batches to
 calibrate and two others to compare, each in a process of its own. Made by `make zoo`.
 
 - **M**: million parameters. **sites**: planned / lowered / compiled. **macs**: share of the
@@ -132,4 +132,4 @@ def _reasons(rows: Iterable[Row], explained: Explained) -> Iterator[str]:
 
 def _unused(rows: Iterable[Row], explained: Explained) -> Iterator[str]:
     for each in unused(rows, explained):
-        yield f"{', '.join(each.networks)}: '{each.text}'; take it out of tools/zoo_explained.toml"
+        yield f"{', '.join(each.networks)}: '{each.text}'; take it out of tools/zoo/explained.toml"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.inputs import leaves_in
+from quantfx.passes.inputs.leaves import leaves_in
 
 _SMALL = 0.02  # the standard deviation that transformers are initialized with
 # How far channels are apart, in standard deviations: the more, the less an output depends on its

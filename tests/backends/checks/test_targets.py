@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quantfx.backends import targets
+from quantfx.backends.checks import targets
 from quantfx.patterns.errors import QuantfxError
 
 VNNI512 = {"avx512_f": True, "avx512_vnni": True, "avx_vnni": True}

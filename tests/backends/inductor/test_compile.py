@@ -8,12 +8,12 @@ import torch._inductor.config
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.backends import targets
-from quantfx.backends.compiler_errors import compiler_errors
-from quantfx.backends.torch_internals import BackendCompilerFailed
+from quantfx.backends.checks import targets
+from quantfx.backends.inductor.compiler_errors import compiler_errors
+from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.errors import QuantfxError
 from tests import unchecked
 from tests.export_cases import ROWS, Net

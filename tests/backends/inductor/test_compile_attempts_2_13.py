@@ -1,4 +1,4 @@
-"""Dynamo still tells, in front of each compile, what ``backends/compile_attempts.py`` reads."""
+"""Dynamo still tells, in front of each compile, what ``backends/inductor/compile_attempts.py`` reads."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo import convert_frame, utils
 
-from quantfx.backends import torch_internals
-from quantfx.backends.compile_attempts import Attempt, watch_compiles, watched
-from quantfx.backends.torch_internals import SHARED_REGION, is_compiled
+from quantfx.backends.inductor import torch_internals
+from quantfx.backends.inductor.compile_attempts import Attempt, watch_compiles, watched
+from quantfx.backends.inductor.torch_internals import SHARED_REGION, is_compiled
 from quantfx.patterns.errors import QuantfxError
 
 
@@ -74,7 +74,9 @@ def test_the_hook_is_registered_once_and_again_after_it_was_removed() -> None:
     watch_compiles()
     hooks = utils.get_hook_for_recompile_user_context()
     assert hooks is not None
-    ours = [each for each in hooks if each.__module__ == "quantfx.backends.compile_attempts"]
+    ours = [
+        each for each in hooks if each.__module__ == "quantfx.backends.inductor.compile_attempts"
+    ]
     assert len(ours) == 1
     assert ours[0]() == ""  # outside of a compile
     utils.reset_recompile_user_contexts()

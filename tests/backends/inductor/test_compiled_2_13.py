@@ -16,10 +16,10 @@ from torch._inductor.utils import run_and_get_code
 
 import quantfx
 from quantfx import backends
-from quantfx.backends import targets
-from quantfx.backends.inductor import CompiledModule
+from quantfx.backends.checks import targets
+from quantfx.backends.inductor.compile import CompiledModule
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.resnet import resnet18
+from quantfx.tools.models.resnet import resnet18
 from tests import unchecked
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net
@@ -145,7 +145,7 @@ def test_new_shapes_compile_and_calls_cost_no_settings() -> None:
     compiled = result.compile()
     assert isinstance(compiled, CompiledModule)
     entered: list[object] = []
-    with mock.patch("quantfx.backends.inductor.compiling", entered.append):
+    with mock.patch("quantfx.backends.inductor.compile.compiling", entered.append):
         compiled(x)
     assert entered == []
     for size in (1, 2, 9):

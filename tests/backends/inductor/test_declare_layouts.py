@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import quantfx
-from quantfx.backends.declare_layouts import DeclareLayouts
-from quantfx.backends.inductor import POST_GRAD
+from quantfx.backends.inductor.compile import POST_GRAD
+from quantfx.backends.inductor.declare_layouts import DeclareLayouts
 
 
 def test_it_runs_behind_the_fusion_of_sums() -> None:

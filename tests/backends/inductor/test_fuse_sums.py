@@ -12,9 +12,9 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.fuse_sums import FuseSums
-from quantfx.backends.onednn_ops import QCONV_SUM, QLINEAR_ADD
-from quantfx.passes.pipeline import Pipeline
+from quantfx.backends.inductor.fuse_sums import FuseSums
+from quantfx.backends.onednn.ops import QCONV_SUM, QLINEAR_ADD
+from quantfx.passes.pipeline.pipeline import Pipeline
 from tests import unchecked
 from tests.export_cases import Net
 from tests.models.small import residual_block
@@ -144,7 +144,10 @@ def test_only_two_dimensional_convolutions_sum(rank: int, reason: str) -> None:
 
 
 def why_not(result: quantfx.Result) -> str:
-    from quantfx.backends.fuse_sums import _matcher, _Sums  # the reason has no other way out
+    from quantfx.backends.inductor.fuse_sums import (  # the reason has no other way out
+        _matcher,
+        _Sums,
+    )
 
     graph = result.module.graph
     misses = [m for n in graph.nodes for m in _matcher().explain(n, admission=_Sums())]

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import torch
 
-from quantfx.backends.torch_internals import has_qdq_patterns
+from quantfx.backends.inductor.torch_internals import has_qdq_patterns
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ADDED = "qconv2d_pointwise.binary"
 ROUTES = ("onednn", "inductor") if has_qdq_patterns() else ("onednn",)
 

@@ -11,10 +11,10 @@ from torch import nn
 from torch._inductor.fx_passes import quantization
 
 import quantfx
-from quantfx.backends.inductor_patterns import compiled_rows
-from quantfx.backends.torch_internals import has_qdq_patterns
+from quantfx.backends.inductor.inductor_patterns import compiled_rows
+from quantfx.backends.inductor.torch_internals import has_qdq_patterns
 from quantfx.passes.errors import ContractError
-from quantfx.passes.report import OpRow
+from quantfx.passes.report.report import OpRow
 from quantfx.patterns.errors import QuantfxError
 from tests import unchecked
 from tests.export_cases import ROWS, Net

@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import quantfx
-from quantfx.backends.compile_attempts import Attempt
-from quantfx.backends.recompile_limit import explain_limit, frequent_guard
-from quantfx.backends.torch_internals import SHARED_REGION, ReachedLimit
+from quantfx.backends.inductor.compile_attempts import Attempt
+from quantfx.backends.inductor.recompile_limit import explain_limit, frequent_guard
+from quantfx.backends.inductor.torch_internals import SHARED_REGION, ReachedLimit
 from quantfx.patterns.errors import QuantfxWarning
 
 OTHER = "1/0: ___check_obj_id(self, 139635) "

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.backends.inductor import CompiledModule
-from quantfx.backends.static_graph import form_of, static_forms
+from quantfx.backends.inductor.compile import CompiledModule
+from quantfx.backends.inductor.static_graph import form_of, static_forms
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, residual_block
 

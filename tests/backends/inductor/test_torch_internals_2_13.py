@@ -1,4 +1,4 @@
-"""What ``backends/torch_internals.py`` uses of torch 2.13 still does what is expected of it."""
+"""What ``backends/inductor/torch_internals.py`` uses of torch 2.13 still does what is expected of it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import torch._inductor.config
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.backends.torch_internals import (
+from quantfx.backends.inductor.torch_internals import (
     GraphPass,
     compile_ahead_of_time,
     inductor_counter,
     inductor_settings,
     load_package,
 )
-from quantfx.passes.graphs import Site
-from quantfx.passes.lowered import set_site, site_of
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.quant.lowered import set_site, site_of
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

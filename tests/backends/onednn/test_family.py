@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.onednn_ops import QCONV, QLINEAR, register_fakes
-from quantfx.backends.onednn_post_ops import FUSED_BY
+from quantfx.backends.onednn.ops import QCONV, QLINEAR, register_fakes
+from quantfx.backends.onednn.post_ops import FUSED_BY
 from quantfx.passes.errors import ContractError
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.quant.spec import QuantSpec
 from tests import unchecked
 from tests.export_cases import Net
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.backends.int8pack import Int8Pack
+from quantfx.backends.onednn.int8pack import Int8Pack
 from quantfx.backends.x86 import x86
-from quantfx.passes.base import Context
-from quantfx.passes.lower import Lower
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.lower.lower import Lower
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.pipeline import Pipeline
 from tests import unchecked
 from tests.export_cases import Net
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from quantfx.backends.engines import ENGINES, Engines, Transposed, engines_of
+from quantfx.backends.quantized.engines import ENGINES, Engines, Transposed, engines_of
 from quantfx.patterns.errors import QuantfxError
 
 RULE = Engines()

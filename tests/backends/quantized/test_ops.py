@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quantfx import backends
-from quantfx.backends.engines import ENGINES
+from quantfx.backends.quantized.engines import ENGINES
 from tests import unchecked
 from tests.backends.native_cases import KINDS, native_case
 

@@ -13,11 +13,11 @@ from torch.ao.quantization import default_embedding_qat_qconfig
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.native_patterns import pattern_set
-from quantfx.backends.native_rows import NativeRow, Outcome, variant
-from quantfx.passes.annotation import Annotation, annotation_of
-from quantfx.passes.contract import planned_matches
+from quantfx.backends.quantized.patterns import pattern_set
+from quantfx.backends.quantized.rows import NativeRow, Outcome, variant
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.report.contract import planned_matches
 from tests import unchecked
 from tests.backends.native_models import model_of
 

@@ -12,9 +12,9 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx import backends
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.qdq import quantizes, tensor_qparams
-from quantfx.tools.template_examples import Call
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.qdq import quantizes, tensor_qparams
+from quantfx.tools.doctor.template_examples import Call
 from tests import unchecked
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))

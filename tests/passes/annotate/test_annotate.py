@@ -13,23 +13,23 @@ from torch.fx import GraphModule, Node
 
 from quantfx import Config
 from quantfx.backends.x86 import x86
-from quantfx.passes.annotation import Annotation, annotation_of
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.contract import skipped, uncovered
-from quantfx.passes.derived_observer import Derived
+from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ConfigError, ShareConflict
-from quantfx.passes.graphs import Site
-from quantfx.passes.qdq import dequantizes
-from quantfx.passes.recipe import Recipe
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observers.derived import Derived
+from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.qdq import dequantizes
+from quantfx.passes.quant.spec import QuantSpec
+from quantfx.passes.report.contract import skipped, uncovered
 from quantfx.patterns.loader import load
-from quantfx.tools.mobilenet_v2 import STAGES, mobilenet_v2
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
+from quantfx.tools.models.seeded import seeded
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
 from tests.unchecked import capture
 
-VOCABULARY = Path(__file__).parents[2] / "patterns" / "vocabulary.toml"
+VOCABULARY = Path(__file__).parents[3] / "patterns" / "vocabulary.toml"
 ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 CAT_POOL = capture(cat_pool_net(), (IMAGE,))

@@ -12,9 +12,9 @@ from quantfx import Config, QuantfxWarning
 from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
 from quantfx.backends.xpu import xpu
-from quantfx.passes.check_config import CheckConfig
-from quantfx.passes.contract import skipped
+from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.errors import ConfigError, PipelineError
+from quantfx.passes.report.contract import skipped
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net
 from tests.unchecked import capture

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.graphs import all_graphs
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.quant.annotation import annotation_of
 from quantfx.patterns.schema import argument_value
 from tests.export_cases import CASES, IMAGE, Net
 from tests.unchecked import capture

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+from quantfx.passes.annotate.sharing import Groups, Sharing, _Union
 from quantfx.passes.errors import ShareConflict
-from quantfx.passes.graphs import Site
-from quantfx.passes.sharing import Groups, Sharing, _Union
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.quant.spec import QuantSpec
 
 U8 = QuantSpec(torch.uint8, 0, 255)
 S8 = QuantSpec(torch.int8, -128, 127)

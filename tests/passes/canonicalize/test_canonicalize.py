@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.base import Pass
-from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.pipeline.base import Pass
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.record import records_of
 from quantfx.patterns.schema import argument_value
 from tests.export_cases import CASES, IMAGE, Net
 from tests.unchecked import capture

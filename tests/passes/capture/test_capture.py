@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.graphs import all_graphs
-from quantfx.tools.resnet import resnet18
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.tools.models.resnet import resnet18
 from tests.export_cases import CASES, IMAGE, ROWS, ExportCase, Net
 from tests.models.small import mlp
 

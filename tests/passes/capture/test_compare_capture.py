@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quantfx import prepare_qat
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import CaptureError
 from quantfx.patterns.errors import QuantfxWarning
 

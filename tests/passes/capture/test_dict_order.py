@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import InputError
-from quantfx.passes.input_contract import InputContract, contract_of
+from quantfx.passes.inputs.contract import InputContract, contract_of
 
 
 class Keyed(nn.Module):

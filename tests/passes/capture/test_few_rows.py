@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import InputError
 
 

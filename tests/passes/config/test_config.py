@@ -12,7 +12,7 @@ from torch import nn
 from quantfx import Config
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ConfigError
-from quantfx.passes.verify import fingerprint
+from quantfx.passes.pipeline.verify import fingerprint
 from tests.models.small import mlp
 from tests.unchecked import capture
 

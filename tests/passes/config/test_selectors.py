@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.selectors import (
+from quantfx.passes.config.selectors import (
     CallSelector,
     CallSite,
     Everything,

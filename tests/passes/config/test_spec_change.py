@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import torch
 
+from quantfx.passes.config.spec_change import SpecChange, change_of
 from quantfx.passes.errors import ConfigError, SpecError
-from quantfx.passes.spec import CastSpec, QuantSpec
-from quantfx.passes.spec_change import SpecChange, change_of
+from quantfx.passes.quant.spec import CastSpec, QuantSpec
 
 ACT = QuantSpec(torch.uint8, 0, 255)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import backends
-from quantfx.passes.report import Report
+from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxWarning
 from tests import unchecked
 

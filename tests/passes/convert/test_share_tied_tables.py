@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.unchecked import quantize
 

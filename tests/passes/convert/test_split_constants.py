@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.split_constants import SplitConstants
+from quantfx.passes.convert.split_constants import SplitConstants
+from quantfx.passes.pipeline.pipeline import Pipeline
 from tests import unchecked
 from tests.export_cases import ROWS, Net
 

@@ -4,10 +4,10 @@ import torch
 from torch.fx import Node
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.qdq import dequantizes
-from quantfx.passes.tidy import Tidy
+from quantfx.passes.convert.tidy import Tidy
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.qdq import dequantizes
 from tests.models.small import mlp
 from tests.unchecked import capture
 

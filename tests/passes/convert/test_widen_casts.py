@@ -8,10 +8,10 @@ from torch import nn
 
 import quantfx
 from quantfx.backends.x86 import x86
+from quantfx.passes.convert.widen_casts import WidenCasts
 from quantfx.passes.errors import SpecError
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.qdq import CAST
-from quantfx.passes.widen_casts import WidenCasts
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.qdq import CAST
 from tests import unchecked
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule
 
-from quantfx.passes.canonical_order import canonical_names, canonical_order
-from quantfx.passes.scopes import module_scope
+from quantfx.passes.draw.canonical_order import canonical_names, canonical_order
+from quantfx.passes.graph.scopes import module_scope
 from tests.drawing_samples import ATEN, SAMPLES, Residual, capture, counting, shuffled
 
 

@@ -12,10 +12,10 @@ from syrupy.assertion import SnapshotAssertion
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
-from quantfx.passes.annotation import META_KEY
-from quantfx.passes.dot import to_dot, to_overview_dot
-from quantfx.passes.dot_reading import read_picture
-from quantfx.passes.dot_text import TIMES
+from quantfx.passes.draw.dot import to_dot, to_overview_dot
+from quantfx.passes.draw.names import TIMES
+from quantfx.passes.draw.reading import read_picture
+from quantfx.passes.quant.annotation import META_KEY
 from quantfx.patterns.errors import QuantfxError
 from tests.drawing_samples import (
     ATEN,
@@ -32,7 +32,7 @@ from tests.drawing_samples import (
     shuffled,
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def line(text: str, name: str) -> str:
@@ -60,7 +60,7 @@ def test_equal_graphs_give_equal_bytes(sample: str) -> None:
 def test_text_does_not_depend_on_the_hash_seed() -> None:
     code = (
         "from tests.drawing_samples import SAMPLES\n"
-        "from quantfx.passes.dot import to_dot\n"
+        "from quantfx.passes.draw.dot import to_dot\n"
         "print(''.join(to_dot(sample()) for sample in SAMPLES.values()), end='')\n"
     )
     # A seed that is not this process's own, which is random unless it is set.

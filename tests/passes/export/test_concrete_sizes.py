@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx import GraphModule
 
-from quantfx.passes.concrete_sizes import NotConcreteError, make_concrete
-from quantfx.passes.export_graph import export_graph
+from quantfx.passes.export.concrete_sizes import NotConcreteError, make_concrete
+from quantfx.passes.export.export_graph import export_graph
 from tests.export_cases import Net
 
 
@@ -98,7 +98,7 @@ def test_sizes_that_depend_on_data_are_no_numbers() -> None:
 
 @pytest.mark.parametrize("rows", [1, 5])
 def test_a_capture_exports_once(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    from quantfx.passes import capture as capturing  # the module, not the function
+    from quantfx.passes.capture import capture as capturing
 
     count: list[Any] = []
 

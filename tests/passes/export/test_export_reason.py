@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import CaptureError
 
 X = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from quantfx.passes import size_expression
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import InputError
-from quantfx.passes.input_contract import InputContract, contract_of
+from quantfx.passes.inputs import size_expression
+from quantfx.passes.inputs.contract import InputContract, contract_of
 
 
 class Call(nn.Module):

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import Node
 
-from quantfx.passes.aliasing import overwritten
-from quantfx.passes.export_graph import export_graph
-from quantfx.passes.same_values import Value, View, same, value_of
+from quantfx.passes.export.export_graph import export_graph
+from quantfx.passes.export.same_values import Value, View, same, value_of
+from quantfx.passes.graph.aliasing import overwritten
 
 X = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
 Function = Callable[[Tensor], Tensor]

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from quantfx.passes.canonicalize.remove_dropout import RemoveDropout
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.remove_dropout import RemoveDropout
-from quantfx.passes.settle_modes import SettleModes
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.train.settle_modes import SettleModes
 from tests.models.small import residual_block
 from tests.unchecked import capture
 

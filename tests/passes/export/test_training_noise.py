@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.scopes import op_name
-from quantfx.passes.settle_modes import SettleModes
-from quantfx.passes.training_noise import NAME, TrainingNoise, is_noise
+from quantfx.passes.export.training_noise import NAME, TrainingNoise, is_noise
+from quantfx.passes.graph.scopes import op_name
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.train.settle_modes import SettleModes
 from tests.models.by_mode import SHAPE, Base, ByFloor, GaussianNoise, StochasticDepth
 from tests.unchecked import capture
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import CaptureError, InputError
-from quantfx.passes.input_contract import InputContract, contract_of
+from quantfx.passes.inputs.contract import InputContract, contract_of
 
 
 class Steps(nn.Module):

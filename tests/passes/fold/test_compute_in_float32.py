@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.passes.errors import ContractError, InputError
-from quantfx.passes.pass_record import records_of
-from quantfx.tools.seeded import seeded
+from quantfx.passes.pipeline.record import records_of
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.unchecked import quantize
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from quantfx.passes.fold_batch_norm import FoldBatchNorm
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.schema import resolve_op
-from quantfx.tools.seeded import seeded
+from quantfx.tools.models.seeded import seeded
 from tests.export_cases import CASES, Net
 from tests.unchecked import capture
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.utils import parametrizations, prune
 
-from quantfx.passes.fold_constants import TRAINED, FoldConstants
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.pipeline import Pipeline
-from quantfx.tools.seeded import seeded
+from quantfx.passes.fold.fold_constants import TRAINED, FoldConstants
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.record import records_of
+from quantfx.tools.models.seeded import seeded
 from tests.unchecked import capture, prepare_qat, quantize
 
 FOLD = Pipeline((FoldConstants(),))

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.fold_constants import FoldConstants
-from quantfx.passes.fold_scales import FoldScales
-from quantfx.passes.pipeline import Pipeline
-from quantfx.tools.seeded import seeded
+from quantfx.passes.fold.fold_constants import FoldConstants
+from quantfx.passes.fold.fold_scales import FoldScales
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.tools.models.seeded import seeded
 from tests.unchecked import capture, prepare_qat, quantize
 
 FOLD = Pipeline((FoldConstants(), FoldScales()))

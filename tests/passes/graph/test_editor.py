@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.editor import PROVENANCE_KEY, Editor
-from quantfx.passes.graphs import attribute
+from quantfx.passes.graph.editor import PROVENANCE_KEY, Editor
+from quantfx.passes.graph.graphs import attribute
 from quantfx.patterns.schema import resolve_op
 from tests.models.small import mlp
 from tests.unchecked import capture

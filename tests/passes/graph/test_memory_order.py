@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantfx.passes.memory_order import dense_strides, memory_order
+from quantfx.passes.graph.memory_order import dense_strides, memory_order
 
 X = torch.zeros(2, 3, 4, 5)
 

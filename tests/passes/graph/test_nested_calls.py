@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.backends import targets
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.nested_calls import autocast_dtype, nested_calls
+from quantfx.backends.checks import targets
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.nested_calls import autocast_dtype, nested_calls
 from quantfx.patterns.errors import QuantfxError
 from tests.unchecked import capture
 

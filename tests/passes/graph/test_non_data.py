@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.contract import planned_matches, skipped
-from quantfx.tools.bert import BertConfig, bert, bert_inputs
+from quantfx.passes.report.contract import planned_matches, skipped
+from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
 from tests import unchecked
 
 TOKENS = torch.tensor([[3, 1, 4, 1], [5, 9, 2, 6]])

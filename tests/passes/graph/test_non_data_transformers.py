@@ -17,10 +17,10 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
-from quantfx.passes.config import Config
-from quantfx.passes.contract import planned_matches, skipped
-from quantfx.passes.observer import Observer
-from quantfx.tools.bert import BertConfig, bert, bert_inputs
+from quantfx.passes.config.config import Config
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.report.contract import planned_matches, skipped
+from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
 from tests import unchecked
 from tests.models.decoders import rotary_attention, tiny_gpt, tiny_opt
 

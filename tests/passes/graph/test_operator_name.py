@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.fx import Graph, Node
 
-from quantfx.passes.operator_name import is_bookkeeping, namespace, operator_name
+from quantfx.passes.graph.operator_name import is_bookkeeping, namespace, operator_name
 from tests.foreign_operators import experts
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.fx import Graph, Node
 
-from quantfx.passes.slots import read_slot, slots_of, write_slot
+from quantfx.passes.graph.slots import read_slot, slots_of, write_slot
 
 aten = torch.ops.aten
 

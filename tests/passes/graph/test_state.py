@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.passes.state import own_state, preserved_state
+from quantfx.passes.graph.state import own_state, preserved_state
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 

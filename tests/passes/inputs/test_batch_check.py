@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.observer import Observer
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observers.observer import Observer
 from quantfx.patterns.errors import QuantfxWarning
 
 X = torch.randn(2, 4, 8, generator=torch.Generator().manual_seed(0))

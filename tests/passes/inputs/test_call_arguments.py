@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.passes.call_arguments import arguments_of, misfit
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.inputs.call_arguments import arguments_of, misfit
 from tests import unchecked
 
 IDS, MASK = torch.arange(6).reshape(2, 3), torch.ones(2, 3)

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import InputError
-from quantfx.passes.fits_traced import fits_traced
-from quantfx.passes.input_check import InputCheck
-from quantfx.passes.input_contract import InputContract, InputForm
-from quantfx.passes.inputs import leaves_of, structure_text
+from quantfx.passes.inputs.check import InputCheck
+from quantfx.passes.inputs.contract import InputContract, InputForm
+from quantfx.passes.inputs.fits_traced import fits_traced
+from quantfx.passes.inputs.leaves import leaves_of, structure_text
 
 X = torch.zeros(2, 4)
 

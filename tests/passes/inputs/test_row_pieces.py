@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quantfx.passes.input_contract import InputForm
-from quantfx.passes.row_pieces import RowPieces, row_pieces
+from quantfx.passes.inputs.contract import InputForm
+from quantfx.passes.inputs.row_pieces import RowPieces, row_pieces
 
 
 def form(path: str, *shape: int | str) -> InputForm:

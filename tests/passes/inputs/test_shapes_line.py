@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from quantfx.passes.capture import capture
-from quantfx.passes.input_contract import contract_of
-from quantfx.passes.shapes_line import other_dimensions, shapes_line
-from tests.passes.test_row_pieces import form
+from quantfx.passes.capture.capture import capture
+from quantfx.passes.inputs.contract import contract_of
+from quantfx.passes.inputs.shapes_line import other_dimensions, shapes_line
+from tests.passes.inputs.test_row_pieces import form
 
 
 class Nested(nn.Module):

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantfx.passes.size_expression import UnknownExpression, size_names, size_value
+from quantfx.passes.inputs.size_expression import UnknownExpression, size_names, size_value
 
 
 @pytest.mark.parametrize(

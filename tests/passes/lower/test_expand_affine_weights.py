@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.expand_affine_weights import ExpandAffineWeights
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
+from quantfx.passes.pipeline.pipeline import Pipeline
 from tests import unchecked
 
 

@@ -9,9 +9,9 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx import backends
-from quantfx.passes.hoist_quantize import HoistQuantize
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.qdq import QUANTIZE_PER_TENSOR
+from quantfx.passes.lower.hoist_quantize import HoistQuantize
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR
 from tests import unchecked
 from tests.export_cases import Net
 

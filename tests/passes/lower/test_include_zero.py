@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.include_zero import IncludeZero
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.lower.include_zero import IncludeZero
+from quantfx.passes.pipeline.pipeline import Pipeline
 from tests import unchecked
 
 X = torch.rand(4, 8, generator=torch.Generator().manual_seed(0))

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.backends.inductor import CompiledModule
-from quantfx.passes.keep_packed import PackedWeight
+from quantfx.backends.inductor.compile import CompiledModule
+from quantfx.passes.lower.keep_packed import PackedWeight
 from tests import unchecked
 
 IMAGE = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))

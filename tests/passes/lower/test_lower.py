@@ -13,15 +13,15 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.int8_layout import Int8Layout
-from quantfx.backends.onednn import OneDNN
-from quantfx.passes.editor import Editor
+from quantfx.backends.onednn.family import OneDNN
+from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.passes.errors import ContractError, PipelineError
-from quantfx.passes.graphs import Site
-from quantfx.passes.kernel_family import Candidate, Emission, KernelFamily
-from quantfx.passes.lower import Lower
-from quantfx.passes.lowered import lowered_nodes, site_of
-from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.lower.lower import Lower
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.lowered import lowered_nodes, site_of
 from quantfx.patterns.errors import QuantfxWarning
 from quantfx.patterns.loader import load
 from quantfx.patterns.schema import overload

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from quantfx import backends
-from quantfx.passes.graphs import Site
-from quantfx.passes.merge_equal import MergeEqual
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.lower.merge_equal import MergeEqual
 from tests import unchecked
 from tests.export_cases import Net
 

@@ -6,7 +6,7 @@ import pytest
 
 from quantfx import backends
 from quantfx.backends.x86 import pattern_set
-from quantfx.passes.quantized_edges import quantized_edges
+from quantfx.passes.lower.quantized_edges import quantized_edges
 from quantfx.patterns.template import PatternNode
 
 RECIPE = backends.get("x86").recipe

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 import quantfx
-from quantfx.passes.annotation import annotation_of, set_annotation
-from quantfx.passes.contract import planned_matches
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.read_plan import ReadPlan
-from quantfx.tools.resnet import BasicBlock
-from quantfx.tools.seeded import seeded
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.lower.read_plan import ReadPlan
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.annotation import annotation_of, set_annotation
+from quantfx.passes.report.contract import planned_matches
+from quantfx.tools.models.resnet import BasicBlock
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 
 

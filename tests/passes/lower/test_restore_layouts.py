@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.qdq import QUANTIZE_PER_TENSOR
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR
 from quantfx.patterns.schema import argument_value
 from tests import unchecked
 

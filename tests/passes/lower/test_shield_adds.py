@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import quantfx
-from quantfx.backends.inductor import CompiledModule
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.shield_adds import ShieldAdds
+from quantfx.backends.inductor.compile import CompiledModule
+from quantfx.passes.lower.shield_adds import ShieldAdds
+from quantfx.passes.pipeline.pipeline import Pipeline
 from tests import unchecked
 from tests.export_cases import Net
 

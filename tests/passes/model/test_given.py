@@ -13,8 +13,8 @@ from torch.export import Dim
 
 import quantfx
 from quantfx.passes.errors import CaptureError, InputError
-from quantfx.tools.seeded import seeded
-from tests.passes.test_trains import Standardized
+from quantfx.tools.models.seeded import seeded
+from tests.passes.model.test_trains import Standardized
 from tests.unchecked import quantize
 
 X = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.passes.capture import capture
-from quantfx.passes.input_copies import copied_inputs, spared_inputs, writes_to_inputs
-from quantfx.passes.instruments import CheckNumerics
+from quantfx.passes.capture.capture import capture
+from quantfx.passes.model.input_copies import copied_inputs, spared_inputs, writes_to_inputs
+from quantfx.passes.pipeline.instruments import CheckNumerics
 from quantfx.patterns.errors import QuantfxWarning
 
 

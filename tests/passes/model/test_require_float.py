@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.ao import quantization as tq
 
 import quantfx
-from quantfx.passes.adopt_fake_quantize import DROPPED
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.pass_record import records_of
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.train.adopt_fake_quantize import DROPPED
 from tests.unchecked import quantize
 
 X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))

@@ -15,9 +15,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.capture import capture
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.model_state import ModelState, restored
+from quantfx.passes.model.state import ModelState, restored
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 CALLS = 0

@@ -11,12 +11,12 @@ from torch.fx import GraphModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
-from quantfx.passes.contract import planned_matches, skipped
+from quantfx.passes.capture.capture import capture
+from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.insert_qdq import InsertQDQ
-from quantfx.passes.observer import Observer
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.report.contract import planned_matches, skipped
 from tests.export_cases import CASES
 from tests.models.small import mlp
 

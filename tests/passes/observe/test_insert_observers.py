@@ -5,12 +5,12 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.insert_observers import InsertObservers
-from quantfx.passes.observer import Observer
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.weight_observer import WeightObserver
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observe.insert_observers import InsertObservers
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.weight import WeightObserver
+from quantfx.passes.pipeline.pipeline import Pipeline
 from tests.models.small import mlp
 from tests.unchecked import capture
 

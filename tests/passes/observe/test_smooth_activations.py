@@ -8,21 +8,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from quantfx.backends import targets
 from quantfx.backends.backend import Backend
+from quantfx.backends.checks import targets
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.channel_observer import ChannelObserver
-from quantfx.passes.contract import skipped
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graphs import attribute
-from quantfx.passes.observe_channels import ObserveChannels
-from quantfx.passes.observer import Observer
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.smooth_activations import MUL, SmoothActivations, smoothing_scale
-from quantfx.tools.metrics import sqnr_db
-from quantfx.tools.seeded import seeded
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observe.observe_channels import ObserveChannels
+from quantfx.passes.observe.smooth_activations import MUL, SmoothActivations, smoothing_scale
+from quantfx.passes.observers.channel import ChannelObserver
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.report.contract import skipped
+from quantfx.tools.measure.metrics import sqnr_db
+from quantfx.tools.models.seeded import seeded
 from tests.export_cases import Net
 from tests.unchecked import capture
 

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.agree import agreed_copy, agreed_range
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.capture import capture
-from quantfx.passes.qat_module import QatModule
-from quantfx.passes.qat_schedule import QatSchedule
-from quantfx.tools.seeded import seeded
+from quantfx.passes.capture.capture import capture
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observers.agree import agreed_copy, agreed_range
+from quantfx.passes.train.qat_module import QatModule
+from quantfx.passes.train.qat_schedule import QatSchedule
+from quantfx.tools.models.seeded import seeded
 
 STEPS, ROWS = 4, 6
 

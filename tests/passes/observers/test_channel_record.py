@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantfx.passes.channel_observer import ByChannel
-from quantfx.passes.channel_record import BINS, ChannelRecord
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.channel import ByChannel
+from quantfx.passes.observers.channel_record import BINS, ChannelRecord
+from quantfx.passes.quant.spec import QuantSpec
 
 
 def batches(seed: int) -> list[Tensor]:

@@ -10,23 +10,23 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantfx.passes.dynamic_fake_quantize import DynamicFakeQuantize
 from quantfx.passes.errors import CalibrationError, SpecError
-from quantfx.passes.fake_quantize import FakeQuantize, fake_quantized
-from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
-from quantfx.passes.make_fake_quantize import make_fake_quantize
-from quantfx.passes.moving_average_observer import MovingAverageObserver
-from quantfx.passes.moving_fake_quantize import MovingFakeQuantize
-from quantfx.passes.qdq import (
+from quantfx.passes.observers.dynamic_fake_quantize import DynamicFakeQuantize
+from quantfx.passes.observers.fake_quantize import FakeQuantize, fake_quantized
+from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
+from quantfx.passes.observers.make_fake_quantize import make_fake_quantize
+from quantfx.passes.observers.moving_average import MovingAverageObserver
+from quantfx.passes.observers.moving_fake_quantize import MovingFakeQuantize
+from quantfx.passes.observers.weight_fake_quantize import WeightFakeQuantize
+from quantfx.passes.quant.qdq import (
     CHOOSE_QPARAMS,
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
 )
-from quantfx.passes.qparams import QParams, saturates
-from quantfx.passes.spec import CastSpec, QuantSpec
-from quantfx.passes.weight_fake_quantize import WeightFakeQuantize
+from quantfx.passes.quant.qparams import QParams, saturates
+from quantfx.passes.quant.spec import CastSpec, QuantSpec
 
 GENERATOR = torch.Generator().manual_seed(0)
 U8 = QuantSpec(torch.uint8, 0, 255)

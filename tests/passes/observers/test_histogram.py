@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.ao.quantization import observer as torch_ao
 
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.histogram_observer import HistogramObserver, narrowing_ranges
-from quantfx.passes.spec import QuantSpec
-from tests.passes.distributions import KINDS, batches
+from quantfx.passes.observers.histogram import HistogramObserver, narrowing_ranges
+from quantfx.passes.quant.spec import QuantSpec
+from tests.passes.observers.distributions import KINDS, batches
 
 U8 = QuantSpec(torch.uint8, 0, 255)
 # With torch.ao's floor, which decides where nothing but zeros was seen.

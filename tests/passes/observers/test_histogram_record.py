@@ -6,16 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantfx.passes.channel_observer import (
+from quantfx.passes.observers.channel import (
     RANGE_SEARCHES,
     ByChannel,
     ChannelObserver,
     RangeSearch,
 )
-from quantfx.passes.histogram_record import histogram
-from quantfx.passes.make_observer import OBSERVERS, make_observer
-from quantfx.passes.observer import Observer
-from quantfx.passes.spec import ObserverName, QuantSpec
+from quantfx.passes.observers.histogram_record import histogram
+from quantfx.passes.observers.make_observer import OBSERVERS, make_observer
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.spec import ObserverName, QuantSpec
 
 MAGNITUDES = [2.0**exponent for exponent in (67, 83, 99, 101, 113, 116, 119, 122, 125)]
 PER_TENSOR: list[ObserverName] = [

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quantfx.passes.including_observer import Including
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.including import Including
+from quantfx.passes.quant.spec import QuantSpec
 
 SPEC = QuantSpec(torch.uint8, 0, 255, observer=Including(1.0), eps=2**-23)
 

@@ -8,9 +8,9 @@ import torch
 from torch.ao.quantization import observer as torch_ao
 
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.min_max_observer import MinMaxObserver
-from quantfx.passes.qparams import pair_bounded_scale, qparams_from_range
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.quant.qparams import pair_bounded_scale, qparams_from_range
+from quantfx.passes.quant.spec import QuantSpec
 
 PER_TENSOR = QuantSpec(torch.uint8, 0, 255, observer="min_max")
 BOUNDED = QuantSpec(torch.int8, -128, 127, True, 0, "min_max", pair_bound="blocks")

@@ -8,8 +8,8 @@ import torch
 from torch.ao.quantization import observer as torch_ao
 
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.moving_average_observer import MovingAverageObserver
-from quantfx.passes.spec import QuantSpec
+from quantfx.passes.observers.moving_average import MovingAverageObserver
+from quantfx.passes.quant.spec import QuantSpec
 
 SPEC = QuantSpec(torch.uint8, 0, 255, observer="moving_average")
 

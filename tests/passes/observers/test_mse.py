@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.make_observer import OBSERVERS, make_observer
-from quantfx.passes.mse_observer import MinSquaredErrorObserver, squared_errors
-from quantfx.passes.observer import Observer
-from quantfx.passes.qparams import QParams, qparams_from_range
-from quantfx.passes.spec import ObserverName, QuantSpec
-from tests.passes.distributions import KINDS, batches
+from quantfx.passes.observers.make_observer import OBSERVERS, make_observer
+from quantfx.passes.observers.mse import MinSquaredErrorObserver, squared_errors
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.quant.qparams import QParams, qparams_from_range
+from quantfx.passes.quant.spec import ObserverName, QuantSpec
+from tests.passes.observers.distributions import KINDS, batches
 
 U8 = QuantSpec(torch.uint8, 0, 255, observer="mse")
 SPECS = [

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantfx.passes.scale_search import Block, IntegerRange, best_scales, in_blocks
+from quantfx.passes.observers.scale_search import Block, IntegerRange, best_scales, in_blocks
 
 S8 = IntegerRange(-128, 127)
 KINDS = ("normal", "uniform", "heavy")

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import CalibrationError, SpecError
-from quantfx.passes.min_max_observer import MinMaxObserver
-from quantfx.passes.qparams import saturates
-from quantfx.passes.spec import PairBound, QuantSpec
-from quantfx.passes.weight_observer import WeightObserver
+from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.observers.weight import WeightObserver
+from quantfx.passes.quant.qparams import saturates
+from quantfx.passes.quant.spec import PairBound, QuantSpec
 
 
 def spec(pair_bound: PairBound = "none") -> QuantSpec:

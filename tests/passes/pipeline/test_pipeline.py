@@ -9,16 +9,16 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import CONVERT, PREPARE, x86
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.canonicalize import CANONICALIZE
-from quantfx.passes.dump_graphs import DumpGraphs
+from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.tidy import Tidy
+from quantfx.passes.draw.dump_graphs import DumpGraphs
 from quantfx.passes.errors import CalibrationError, PassError, PipelineError
-from quantfx.passes.facts import facts_of
-from quantfx.passes.insert_qdq import InsertQDQ
-from quantfx.passes.instruments import CheckNumerics
-from quantfx.passes.pass_record import records_of
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.tidy import Tidy
+from quantfx.passes.graph.facts import facts_of
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.instruments import CheckNumerics
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.record import records_of
 from quantfx.patterns.schema import resolve_op
 from tests.models.small import mlp
 from tests.unchecked import capture

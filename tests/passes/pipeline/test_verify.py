@@ -7,10 +7,10 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
 from quantfx.passes.errors import PassError
-from quantfx.passes.qdq import dequantizes, quantizes
-from quantfx.passes.verify import fingerprint, verify_structure
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.pipeline.verify import fingerprint, verify_structure
+from quantfx.passes.quant.qdq import dequantizes, quantizes
 from tests.models.small import cat_pool_net, mlp
 from tests.unchecked import capture
 

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from quantfx.passes.min_max_observer import MinMaxObserver
-from quantfx.passes.qparams import Pairing, saturates
-from quantfx.passes.spec import PairBound, QuantSpec
+from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.quant.qparams import Pairing, saturates
+from quantfx.passes.quant.spec import PairBound, QuantSpec
 
 CONVS = (functional.conv1d, functional.conv2d, functional.conv3d)
 

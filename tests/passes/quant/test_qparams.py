@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.ao.quantization import observer as torch_ao
 
 from quantfx.passes.errors import SpecError
-from quantfx.passes.qparams import pair_bounded_scale, qparams_from_range, saturates
-from quantfx.passes.scale_floor import SCALE_FLOOR
-from quantfx.passes.spec import PairBound, QuantSpec
+from quantfx.passes.quant.qparams import pair_bounded_scale, qparams_from_range, saturates
+from quantfx.passes.quant.scale_floor import SCALE_FLOOR
+from quantfx.passes.quant.spec import PairBound, QuantSpec
 
 # dtype, quant_min, quant_max, symmetric
 RANGES = [

@@ -14,22 +14,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.annotation import Annotation, annotation_of, set_annotation
-from quantfx.passes.base import Context, Pass, PassResult
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.contract import require_converted
-from quantfx.passes.derived_observer import Derived
+from quantfx.passes.annotate.share import Share
+from quantfx.passes.convert.fold_weights import FoldWeights
+from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.tidy import Tidy
 from quantfx.passes.errors import ShareConflict, SpecError
-from quantfx.passes.fixed_observer import Fixed
-from quantfx.passes.fold_weights import FoldWeights
-from quantfx.passes.graphs import Site
-from quantfx.passes.insert_observers import InsertObservers
-from quantfx.passes.insert_qdq import InsertQDQ
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.qdq import quantizes
-from quantfx.passes.share import Share
-from quantfx.passes.spec import CastSpec, QuantSpec, SharedSpec, Spec
-from quantfx.passes.tidy import Tidy
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observe.insert_observers import InsertObservers
+from quantfx.passes.observers.derived import Derived
+from quantfx.passes.observers.fixed import Fixed
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.qdq import quantizes
+from quantfx.passes.quant.spec import CastSpec, QuantSpec, SharedSpec, Spec
+from quantfx.passes.report.contract import require_converted
 from tests.export_cases import Net
 from tests.unchecked import capture
 

@@ -15,8 +15,8 @@ from torch.export import Dim
 from torch.fx import GraphModule, Node
 
 import quantfx
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.graphs import Site, all_graphs
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.quant.annotation import annotation_of
 from tests import unchecked
 from tests.export_cases import CASES as EXPORT_CASES
 from tests.export_cases import Net

@@ -5,10 +5,10 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.contract import planned_matches, require_converted, skipped, uncovered
 from quantfx.passes.errors import ContractError
-from quantfx.passes.qdq import dequantizes
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.quant.qdq import dequantizes
+from quantfx.passes.report.contract import planned_matches, require_converted, skipped, uncovered
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
 from tests.unchecked import capture

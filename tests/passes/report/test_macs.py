@@ -13,8 +13,8 @@ from torch.export import Dim
 from torch.fx import Node
 from torch.utils.flop_counter import FlopCounterMode
 
-from quantfx.passes.graphs import all_graphs
-from quantfx.passes.macs import macs_of
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.report.macs import macs_of
 from tests.export_cases import CASES as EXPORT_CASES
 from tests.export_cases import Net
 from tests.foreign_operators import Experts

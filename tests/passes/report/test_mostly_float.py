@@ -3,11 +3,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from quantfx.backends.native import native
-from quantfx.passes.graphs import Site
-from quantfx.passes.mostly_float import _NATIVE_LAYERS as NATIVE_LAYERS
-from quantfx.passes.mostly_float import Balance, headline, reached
-from quantfx.passes.outcome import SiteOutcome
-from quantfx.passes.work import OperatorWork
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.report.mostly_float import _NATIVE_LAYERS as NATIVE_LAYERS
+from quantfx.passes.report.mostly_float import Balance, headline, reached
+from quantfx.passes.report.outcome import SiteOutcome
+from quantfx.passes.report.work import OperatorWork
 
 
 def row(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import quantfx
-from quantfx.passes.report import Report
+from quantfx.passes.report.report import Report
 from tests import unchecked
 from tests.foreign_operators import Experts
 from tests.models.small import mlp

@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import cli
-from quantfx.passes.check_config import RULE
-from quantfx.passes.graphs import Site
-from quantfx.passes.outcome import SiteOutcome
-from quantfx.passes.report import PassTime, Report, SkippedSite, rows_of
-from quantfx.passes.scale_remarks import ScaleRemark
-from quantfx.passes.work import OperatorWork
+from quantfx.passes.annotate.check_config import RULE
+from quantfx.passes.convert.scale_remarks import ScaleRemark
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.report.outcome import SiteOutcome
+from quantfx.passes.report.report import PassTime, Report, SkippedSite, rows_of
+from quantfx.passes.report.work import OperatorWork
 from tests import unchecked
 
 _SCREEN = 40  # lines

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.passes.work import OperatorWork
+from quantfx.passes.report.work import OperatorWork
 from tests import unchecked
 from tests.export_cases import CASES as EXPORT_CASES
 from tests.export_cases import Net

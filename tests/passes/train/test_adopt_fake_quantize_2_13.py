@@ -14,11 +14,11 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_qat_fx
 
 import quantfx
 from quantfx import backends
-from quantfx.passes.adopt_fake_quantize import AdoptFakeQuantize
-from quantfx.passes.base import Context
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.graphs import attribute
-from quantfx.passes.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.passes.train.adopt_fake_quantize import AdoptFakeQuantize
 from tests import unchecked
 from tests.backends.native_models import model_of
 

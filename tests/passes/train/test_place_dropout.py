@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import PREPARE, x86
-from quantfx.passes.annotation import annotation_of
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.dot import to_dot
+from quantfx.passes.draw.dot import to_dot
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.lift_dropout import LiftDropout
-from quantfx.passes.lifted_dropout import KEY
-from quantfx.passes.pipeline import Pipeline
-from quantfx.passes.place_dropout import PlaceDropout
-from quantfx.passes.qat_module import QatModule
-from quantfx.tools.seeded import seeded
+from quantfx.passes.layers.lifted_dropout import KEY
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.train.lift_dropout import LiftDropout
+from quantfx.passes.train.place_dropout import PlaceDropout
+from quantfx.passes.train.qat_module import QatModule
+from quantfx.tools.models.seeded import seeded
 from tests.unchecked import capture
 
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
 from quantfx.backends.x86 import FINISH_TRAINING, pattern_set, x86
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.dot import to_dot
+from quantfx.passes.draw.dot import to_dot
 from quantfx.passes.errors import PassError
-from quantfx.passes.qat_module import QatModule
-from quantfx.passes.scaled_layer import scaled_layer_of
+from quantfx.passes.layers.scaled_layer import scaled_layer_of
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.train.qat_module import QatModule
 from quantfx.patterns.loader import load
 from tests.models.normed import EPS, NORMED, image, norm2d, normed, round_nothing
 from tests.unchecked import capture

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.fx import Interpreter, Node
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.calibrate import calibrate
-from quantfx.passes.config import Config
+from quantfx.passes.config.config import Config
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
-from quantfx.passes.fake_quantize import FakeQuantize
-from quantfx.passes.learned_fake_quantize import LearnedFakeQuantize
-from quantfx.passes.mode import Mode
-from quantfx.passes.qat_module import QatModule
-from quantfx.passes.qat_schedule import QatSchedule
-from quantfx.tools.seeded import seeded
+from quantfx.passes.layers.mode import Mode
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observers.fake_quantize import FakeQuantize
+from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
+from quantfx.passes.train.qat_module import QatModule
+from quantfx.passes.train.qat_schedule import QatSchedule
+from quantfx.tools.models.seeded import seeded
 from tests.models.normed import norm2d, round_nothing
 from tests.unchecked import capture
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from quantfx.tools.bench_accuracy import Accuracy
-from quantfx.tools.bench_breakdown import Breakdown, SiteTime
-from quantfx.tools.bench_results import BenchReport, Comparison, Measured, Missed, Settings
-from quantfx.tools.machine import Machine
+from quantfx.tools.bench.accuracy import Accuracy
+from quantfx.tools.bench.breakdown import Breakdown, SiteTime
+from quantfx.tools.bench.results import BenchReport, Comparison, Measured, Missed, Settings
+from quantfx.tools.measure.machine import Machine
 
 MACHINE = Machine(
     cpu="Some <CPU>",

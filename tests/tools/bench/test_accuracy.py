@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from quantfx.tools.bench_accuracy import Accuracy, compare_outputs
-from quantfx.tools.bench_engine import EngineError
+from quantfx.tools.bench.accuracy import Accuracy, compare_outputs
+from quantfx.tools.bench.engine import EngineError
 
 LOGITS = torch.tensor([[1.0, 2.0], [4.0, 3.0]])
 

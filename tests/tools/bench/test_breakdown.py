@@ -4,10 +4,10 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from quantfx.passes.graphs import Site
+from quantfx.passes.graph.graphs import Site
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench_breakdown import Breakdown, OperatorCall, Repeat, SiteTime, break_down
-from quantfx.tools.onednn_verbose import Execution
+from quantfx.tools.bench.breakdown import Breakdown, OperatorCall, Repeat, SiteTime, break_down
+from quantfx.tools.bench.onednn_verbose import Execution
 
 CALLS = (OperatorCall("qconv2d", 100.0, 3.0), OperatorCall("qlinear", 110.0, 2.0))
 # As they run while oneDNN prints: later, and longer.

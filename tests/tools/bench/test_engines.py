@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench_engines import BASELINE, DEFAULT, ENGINES, choose_engines
+from quantfx.tools.bench.engines import BASELINE, DEFAULT, ENGINES, choose_engines
 
 
 def test_the_baseline_comes_first_and_each_engine_once() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.onednn_verbose import Execution, parse_verbose
+from quantfx.tools.bench.onednn_verbose import Execution, parse_verbose
 
 # Recorded from torch 2.13 (oneDNN 3.12) on a CPU with AVX512-VNNI.
 RECORDED = """\

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from quantfx.tools.bench_engine import EngineError
-from quantfx.tools.bench_engines import BASELINE
-from quantfx.tools.bench_process import ProcessWorker
-from quantfx.tools.bench_workload import WorkloadError
+from quantfx.tools.bench.engine import EngineError
+from quantfx.tools.bench.engines import BASELINE
+from quantfx.tools.bench.process import ProcessWorker
+from quantfx.tools.bench.workload import WorkloadError
 
 OWN = """
 import os

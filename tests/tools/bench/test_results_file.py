@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from quantfx.tools.bench_json import to_json
-from tests.tools.bench_sample import sample_report
+from quantfx.tools.bench.results_file import to_json
+from tests.tools.bench.sample import sample_report
 
 
 def test_everything_is_in_it() -> None:

@@ -10,12 +10,12 @@ from rich.console import Console
 
 from quantfx.cli import main
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench import Request, run
-from quantfx.tools.bench_breakdown import Breakdown
-from quantfx.tools.bench_engine import Engine
-from quantfx.tools.bench_results import Measured
-from quantfx.tools.bench_session import Session, Worker
-from quantfx.tools.bench_workload import load_workload, named_workloads
+from quantfx.tools.bench.breakdown import Breakdown
+from quantfx.tools.bench.engine import Engine
+from quantfx.tools.bench.results import Measured
+from quantfx.tools.bench.run import Request, run
+from quantfx.tools.bench.session import Session, Worker
+from quantfx.tools.bench.workload import load_workload, named_workloads
 
 OWN = """
 import torch

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from quantfx.tools.bench_accuracy import Accuracy
-from quantfx.tools.bench_engine import Engine, EngineError, EngineUnavailable
-from quantfx.tools.bench_session import Session
-from quantfx.tools.bench_workload import Workload
+from quantfx.tools.bench.accuracy import Accuracy
+from quantfx.tools.bench.engine import Engine, EngineError, EngineUnavailable
+from quantfx.tools.bench.session import Session
+from quantfx.tools.bench.workload import Workload
 
 X = torch.randn(2, 8)
 WORKLOAD = Workload(nn.Linear(8, 4).eval(), (X,), ((X,),), ((X,), (X + 1,)))

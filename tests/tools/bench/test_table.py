@@ -5,9 +5,9 @@ from io import StringIO
 
 from rich.console import Console
 
-from quantfx.tools.bench_results import BenchReport
-from quantfx.tools.bench_table import legend, parts_of
-from tests.tools.bench_sample import BREAKDOWN, ROWS, sample_report
+from quantfx.tools.bench.results import BenchReport
+from quantfx.tools.bench.table import legend, parts_of
+from tests.tools.bench.sample import BREAKDOWN, ROWS, sample_report
 
 
 def text_of(report: BenchReport, width: int = 80) -> str:

@@ -5,14 +5,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench_accuracy import Accuracy
-from quantfx.tools.bench_breakdown import Breakdown
-from quantfx.tools.bench_engine import Engine, EngineError, EngineUnavailable
-from quantfx.tools.bench_results import Comparison, Measured, Missed, Settings
-from quantfx.tools.bench_session import Built
-from quantfx.tools.bench_turns import compare
-from quantfx.tools.side_by_side import Ratio
-from tests.tools.bench_sample import BREAKDOWN
+from quantfx.tools.bench.accuracy import Accuracy
+from quantfx.tools.bench.breakdown import Breakdown
+from quantfx.tools.bench.engine import Engine, EngineError, EngineUnavailable
+from quantfx.tools.bench.results import Comparison, Measured, Missed, Settings
+from quantfx.tools.bench.session import Built
+from quantfx.tools.bench.turns import compare
+from quantfx.tools.measure.side_by_side import Ratio
+from tests.tools.bench.sample import BREAKDOWN
 
 SETTINGS = Settings(rounds=3, calls=2, warmup=7, threads=1, batch=1)
 ACCURACY = Accuracy(30.0, None)

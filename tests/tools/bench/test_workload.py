@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantfx.tools.bench_workload import WorkloadError, load_workload, named_workloads
+from quantfx.tools.bench.workload import WorkloadError, load_workload, named_workloads
 
 OWN = """
 import torch

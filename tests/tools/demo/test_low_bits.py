@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from xml.etree import ElementTree
 
-from quantfx.tools.digits import DigitsRun
-from quantfx.tools.low_bits import AtBits, Recovery, chart, recovery
+from quantfx.tools.demo.low_bits import AtBits, Recovery, chart, recovery
+from quantfx.tools.models.digits import DigitsRun
 
 
 def test_training_recovers_what_calibration_loses_at_two_bits(digits: DigitsRun) -> None:

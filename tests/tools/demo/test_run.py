@@ -5,8 +5,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from quantfx.tools.demo import Subject, run
-from quantfx.tools.digits import DigitsRun
+from quantfx.tools.demo.run import Subject, run
+from quantfx.tools.models.digits import DigitsRun
 
 
 def test_the_demo_runs_on_any_classifier(tmp_path: Path, digits: DigitsRun) -> None:

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from quantfx import backends
-from quantfx.tools import doctor_kernels
-from quantfx.tools.doctor_kernels import kernel_checks
+from quantfx.tools.doctor import kernels as doctor_kernels
+from quantfx.tools.doctor.kernels import kernel_checks
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOST = backends.get("x86", target="host")
 # oneDNN reads its cap once per process.
 CAPPED = """
 from quantfx import backends
-from quantfx.tools.doctor_kernels import kernel_checks
+from quantfx.tools.doctor.kernels import kernel_checks
 for target in ("host", "avx512_vnni"):
     for check in kernel_checks(backends.get("x86", target=target)):
         print(target, check.name, check.status, check.found, sep="|")

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from quantfx.tools import doctor_machine
-from quantfx.tools.doctor_check import Check
+from quantfx.tools.doctor import machine as doctor_machine
+from quantfx.tools.doctor.check import Check
 
 VNNI = {"avx2": True, "avx512_f": True, "avx512_vnni": True, "cpu_name": "a CPU"}
 

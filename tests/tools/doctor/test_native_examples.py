@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from quantfx import backends
-from quantfx.tools.doctor_templates import examine
-from quantfx.tools.native_examples import NATIVE_EXAMPLES
-from quantfx.tools.template_examples import EXAMPLES
+from quantfx.tools.doctor.native_examples import NATIVE_EXAMPLES
+from quantfx.tools.doctor.template_examples import EXAMPLES
+from quantfx.tools.doctor.templates import examine
 
 NATIVE = backends.get("native", target="host")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from quantfx.tools import doctor_programs
-from quantfx.tools.doctor_check import Check
+from quantfx.tools.doctor import programs as doctor_programs
+from quantfx.tools.doctor.check import Check
 
 
 @pytest.fixture(autouse=True)

@@ -10,10 +10,12 @@ import pytest
 from rich.console import Console
 
 from quantfx.cli import main
-from quantfx.tools import doctor, doctor_machine, doctor_programs
-from quantfx.tools.doctor import run
-from quantfx.tools.doctor_check import Check
-from quantfx.tools.doctor_report import DoctorReport
+from quantfx.tools.doctor import machine as doctor_machine
+from quantfx.tools.doctor import programs as doctor_programs
+from quantfx.tools.doctor import run as doctor
+from quantfx.tools.doctor.check import Check
+from quantfx.tools.doctor.report import DoctorReport
+from quantfx.tools.doctor.run import run
 
 
 def quiet() -> Console:

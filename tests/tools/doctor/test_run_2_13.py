@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from quantfx.backends.torch_internals import has_qdq_patterns
-from quantfx.tools.doctor import run
+from quantfx.backends.inductor.torch_internals import has_qdq_patterns
+from quantfx.tools.doctor.run import run
 
 
 @pytest.mark.skipif(

@@ -5,11 +5,11 @@ from io import StringIO
 
 from rich.console import Console
 
-from quantfx.tools.doctor_check import Check
-from quantfx.tools.doctor_report import DoctorReport
-from quantfx.tools.doctor_table import checks_table, conclusion, template_parts
-from quantfx.tools.doctor_templates import TemplateRow
-from quantfx.tools.machine import this_machine
+from quantfx.tools.doctor.check import Check
+from quantfx.tools.doctor.report import DoctorReport
+from quantfx.tools.doctor.table import checks_table, conclusion, template_parts
+from quantfx.tools.doctor.templates import TemplateRow
+from quantfx.tools.measure.machine import this_machine
 
 SUM = "qlinear_pointwise.binary_tensor"
 PLAIN = TemplateRow("linear", "static", False, "qlinear_pointwise", "qlinear_pointwise")

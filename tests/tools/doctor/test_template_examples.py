@@ -10,11 +10,11 @@ from torch import Tensor, nn
 import quantfx
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.passes.contract import PlannedMatch, planned_matches
-from quantfx.passes.outcome import SiteOutcome
+from quantfx.passes.report.contract import PlannedMatch, planned_matches
+from quantfx.passes.report.outcome import SiteOutcome
 from quantfx.patterns.template import Template
-from quantfx.tools.seeded import seeded
-from quantfx.tools.template_examples import EXAMPLES, Example
+from quantfx.tools.doctor.template_examples import EXAMPLES, Example
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 
 X86 = backends.get("x86", target="host")

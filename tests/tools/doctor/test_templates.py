@@ -7,16 +7,16 @@ import pytest
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.backends.int8_layout import Int8Layout
-from quantfx.backends.onednn import OneDNN
-from quantfx.backends.torch_internals import has_qdq_patterns
-from quantfx.passes.editor import Editor
-from quantfx.passes.kernel_family import Candidate, Emission
+from quantfx.backends.inductor.torch_internals import has_qdq_patterns
+from quantfx.backends.onednn.family import OneDNN
+from quantfx.backends.onednn.int8_layout import Int8Layout
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission
 from quantfx.patterns.schema import resolve_op
 from quantfx.result import Result
-from quantfx.tools import doctor_templates
-from quantfx.tools.doctor_templates import TemplateRow, examine
-from quantfx.tools.template_examples import EXAMPLES
+from quantfx.tools.doctor import templates as doctor_templates
+from quantfx.tools.doctor.template_examples import EXAMPLES
+from quantfx.tools.doctor.templates import TemplateRow, examine
 
 HOST = backends.get("x86", target="host")
 

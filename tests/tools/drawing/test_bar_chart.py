@@ -5,9 +5,9 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from quantfx.tools.bar_chart import Bar, Group, bar_chart
-from quantfx.tools.bench_chart import to_svg
-from tests.tools.bench_sample import sample_report
+from quantfx.tools.bench.chart import to_svg
+from quantfx.tools.drawing.bar_chart import Bar, Group, bar_chart
+from tests.tools.bench.sample import sample_report
 
 SVG = "{http://www.w3.org/2000/svg}"
 GROUPS = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from quantfx.tools.line_chart import Line, Panel, line_chart
+from quantfx.tools.drawing.line_chart import Line, Panel, line_chart
 
 PANEL = Panel("t", "bits", ("8", "2"), (Line("a <b>", (("8", 1.0), ("2", 0.5))),))
 

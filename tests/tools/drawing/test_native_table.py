@@ -7,9 +7,9 @@ import io
 import pytest
 from rich.console import Console
 
-from quantfx.backends.native_rows import variant
+from quantfx.backends.quantized.rows import variant
 from quantfx.cli import main
-from quantfx.tools.native_table import native_table
+from quantfx.tools.drawing.native_table import native_table
 
 
 def text(name: str) -> str:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantfx.passes.dot import to_dot
+from quantfx.passes.draw.dot import to_dot
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.draw import READABLE_NODES, draw
-from quantfx.tools.render import render
+from quantfx.tools.drawing.draw import READABLE_NODES, draw
+from quantfx.tools.drawing.render import render
 from tests.drawing_samples import SAMPLES, Einsum, capture, chain, drawn_nodes
 
 TEXT = 'digraph {\n  "a" -> "b"\n}\n'

@@ -5,8 +5,8 @@ from datetime import datetime
 import pytest
 import torch
 
-from quantfx.backends import targets
-from quantfx.tools.machine import this_machine
+from quantfx.backends.checks import targets
+from quantfx.tools.measure.machine import this_machine
 
 
 def test_the_facts_are_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:

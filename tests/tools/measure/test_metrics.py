@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.tools.metrics import size_in_bytes, sqnr_db, top1_agreement
+from quantfx.tools.measure.metrics import size_in_bytes, sqnr_db, top1_agreement
 
 
 def test_an_error_of_a_tenth_is_20_db() -> None:

@@ -3,7 +3,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from quantfx.tools.side_by_side import Ratio, ratio
+from quantfx.tools.measure.side_by_side import Ratio, ratio
 
 
 @dataclass

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from quantfx.tools.digits import DigitsRun, train_digits
+from quantfx.tools.models.digits import DigitsRun, train_digits
 
 pytest.importorskip("sklearn")
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from quantfx.tools import photographs
+from quantfx.tools.models import photographs
 
 
 @pytest.fixture(autouse=True)

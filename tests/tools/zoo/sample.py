@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from quantfx.tools.zoo_row import FloatOperator, Row, Stage
+from quantfx.tools.zoo.row import FloatOperator, Row, Stage
 
 
 def sample_row(network: str = "resnet18") -> Row:

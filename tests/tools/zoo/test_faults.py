@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from quantfx.tools.zoo_faults import (
+from quantfx.tools.zoo.faults import (
     Explained,
     Explanation,
     GoodReason,
@@ -15,9 +15,9 @@ from quantfx.tools.zoo_faults import (
     unexplained,
     unused,
 )
-from quantfx.tools.zoo_networks import ZooError, load_networks
-from quantfx.tools.zoo_row import FloatOperator, Row, Stage
-from tests.tools.zoo_sample import ATTENTION, EMBEDDING, TRANSPOSED, sample_row
+from quantfx.tools.zoo.networks import ZooError, load_networks
+from quantfx.tools.zoo.row import FloatOperator, Row, Stage
+from tests.tools.zoo.sample import ATTENTION, EMBEDDING, TRANSPOSED, sample_row
 
 NOTHING = Explained()
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.tools.zoo_faults import Explained, faults_of
-from quantfx.tools.zoo_measure import lowest_decibels, measure
-from quantfx.tools.zoo_networks import Network, Values, ZooError
-from quantfx.tools.zoo_row import Row, Stage
+from quantfx.tools.zoo.faults import Explained, faults_of
+from quantfx.tools.zoo.measure import lowest_decibels, measure
+from quantfx.tools.zoo.networks import Network, Values, ZooError
+from quantfx.tools.zoo.row import Row, Stage
 
 
 class Small(nn.Module):

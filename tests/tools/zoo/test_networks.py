@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from quantfx.tools.zoo_networks import Network, Values, ZooError, load_networks, select
+from quantfx.tools.zoo.networks import Network, Values, ZooError, load_networks, select
 
 
 def networks_of(tmp_path: Path, text: str) -> tuple[Network, ...]:

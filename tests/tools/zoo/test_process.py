@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from quantfx.tools.zoo_networks import Network
-from quantfx.tools.zoo_process import Limits, Store, measure_apart
-from quantfx.tools.zoo_row import Row, Stage
+from quantfx.tools.zoo.networks import Network
+from quantfx.tools.zoo.process import Limits, Store, measure_apart
+from quantfx.tools.zoo.row import Row, Stage
 
 NETWORK = Network("small", "module", "nowhere:Small", {})
 HALF_WAY = Row(

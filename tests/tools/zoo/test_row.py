@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import math
 
-from quantfx.tools.zoo_row import Row, Stage
-from tests.tools.zoo_sample import TRANSPOSED, sample_row
+from quantfx.tools.zoo.row import Row, Stage
+from tests.tools.zoo.sample import TRANSPOSED, sample_row
 
 
 def test_a_row_is_read_as_it_was_written() -> None:

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from quantfx.tools import zoo
-from quantfx.tools.zoo_faults import Explained
-from quantfx.tools.zoo_networks import Network, Values
-from quantfx.tools.zoo_row import Row
-from tests.tools.zoo_sample import sample_row
+from quantfx.tools.zoo import run as zoo
+from quantfx.tools.zoo.faults import Explained
+from quantfx.tools.zoo.networks import Network, Values
+from quantfx.tools.zoo.row import Row
+from tests.tools.zoo.sample import sample_row
 
 NETWORKS = tuple(
     Network(name, "timm", name, {"": Values("normal", (1, 3, 8, 8))}) for name in ("a", "b", "c")

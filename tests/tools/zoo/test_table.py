@@ -2,10 +2,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from quantfx.tools.zoo_faults import Explained, Explanation, GoodReason
-from quantfx.tools.zoo_row import Row, Stage
-from quantfx.tools.zoo_table import page, table
-from tests.tools.zoo_sample import TRANSPOSED, sample_row
+from quantfx.tools.zoo.faults import Explained, Explanation, GoodReason
+from quantfx.tools.zoo.row import Row, Stage
+from quantfx.tools.zoo.table import page, table
+from tests.tools.zoo.sample import TRANSPOSED, sample_row
 
 WEAK = replace(sample_row("weak"), decibels={"module": 12.0})
 REFUSED = Row("refused", "timm", stages={"quantize": Stage("refused", 1.0, "CaptureError:\n  no")})
@@ -42,4 +42,4 @@ def test_the_page_says_what_may_stay_float() -> None:
 def test_the_page_names_explanations_that_are_no_longer_needed() -> None:
     old = Explained((), (Explanation(("resnet18",), "auto: 3", "It was so."),))
     text = page([sample_row()], old, "here")
-    assert "- resnet18: 'auto: 3'; take it out of tools/zoo_explained.toml" in text
+    assert "- resnet18: 'auto: 3'; take it out of tools/zoo/explained.toml" in text

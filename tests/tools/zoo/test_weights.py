@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from quantfx.tools.zoo_weights import settle, wake
+from quantfx.tools.zoo.weights import settle, wake
 
 
 class Branch(nn.Module):

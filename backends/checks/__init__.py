@@ -1,0 +1,1 @@
+"""What must hold of a machine before anything runs."""

@@ -1,0 +1,1 @@
+"""Compiling lowered graphs with Inductor."""

@@ -1,0 +1,1 @@
+"""oneDNN's int8 kernels."""

@@ -1,0 +1,1 @@
+"""What is to be quantized: matches, rules and shared scales."""

@@ -1,0 +1,1 @@
+"""One form for each meaning: what runs on every captured graph."""

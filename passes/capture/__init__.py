@@ -1,0 +1,1 @@
+"""Capture: export, canonicalize and compare with the model."""

@@ -1,0 +1,1 @@
+"""What a user wants quantized how, and the recipe of a backend."""

@@ -1,0 +1,1 @@
+"""From observers to q/dq operators and int8 weights."""

@@ -1,0 +1,1 @@
+"""Float rewrites in front of annotation: constants, batch norms, scales, half precision."""

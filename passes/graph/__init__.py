@@ -1,0 +1,1 @@
+"""Graphs of torch.fx: reading, editing and copying them, and what holds of them."""

@@ -1,0 +1,1 @@
+"""Modules that passes put into graphs, and the mode that they follow."""

@@ -1,0 +1,1 @@
+"""From q/dq operators to kernel calls."""

@@ -1,0 +1,1 @@
+"""Observers into the graph, and data through it."""

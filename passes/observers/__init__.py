@@ -1,0 +1,1 @@
+"""Observers and fake quantizes: what records ranges."""

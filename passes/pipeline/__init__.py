@@ -1,0 +1,1 @@
+"""Pipelines: what a pass is, how passes are composed, verified and recorded."""

@@ -1,0 +1,1 @@
+"""quantfx bench: engines side by side, each in a process of its own."""

@@ -1,0 +1,1 @@
+"""quantfx demo, and a tour of few bits."""

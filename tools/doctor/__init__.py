@@ -1,0 +1,1 @@
+"""quantfx doctor: what works on this machine."""

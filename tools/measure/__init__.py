@@ -1,0 +1,1 @@
+"""The machine, signal to noise, and times side by side."""

@@ -1,0 +1,1 @@
+"""Networks and data that come without a download."""

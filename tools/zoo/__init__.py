@@ -1,0 +1,1 @@
+"""make zoo: published architectures, each in a process of its own."""
