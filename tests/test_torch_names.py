@@ -25,7 +25,7 @@ from quantfx.patterns.schema import resolve_op, schema_arguments, schema_text
 from quantfx.patterns.torch_version import release
 
 ROOT = Path(__file__).parent.parent
-ROOMS = ("passes", "patterns", "backends", "tools", "quantfx", "quantfx/compat", "quantfx/dynamo")
+ROOMS = ("passes", "patterns", "backends", "tools", "quantfx")
 Names = dict[str, dict[str, dict[str, Any]]]
 
 
@@ -158,7 +158,7 @@ def covers(name: str, longer: str) -> bool:
 def test_private_names_stand_in_the_data() -> None:
     """Classes of operators apart, which are read everywhere: as types, and to tell nodes apart."""
     for room in ROOMS:
-        for file in sorted((ROOT / room).glob("*.py")):
+        for file in sorted((ROOT / room).rglob("*.py")):
             known = NAMES.get(str(file.relative_to(ROOT)), {})
             for name in private_names(file):
                 either = (covers(name, each) or covers(each, name) for each in known)

@@ -24,8 +24,8 @@ QParamsAt = Callable[[Node], QParams | None]
 def raised(observer: Node, qparams: QParams, qparams_at: QParamsAt) -> QParams:
     """Return ``qparams`` of a layer's weight with no scale too small for the layer's input.
 
-    Kernels multiply both scales in float32 (see ``passes/quant/scale_floor.py``). What a raised scale
-    rounds away is so small that its products would be below the normal numbers.
+    Kernels multiply both scales in float32 (see ``passes/quant/scale_floor.py``). What a raised
+    scale rounds away is so small that its products would be below the normal numbers.
 
     Args:
         observer: Reads the weight.

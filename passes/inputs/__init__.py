@@ -1,1 +1,1 @@
-"""What a call gives: the leaves of inputs, what a graph takes for granted of them, and whether it holds."""
+"""The inputs of a call: their leaves, and what a graph takes for granted of them."""

@@ -9,7 +9,7 @@ from quantfx.patterns.lint import lint
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
 
-VOCABULARY = Path(__file__).parents[2] / "patterns" / "vocabulary.toml"
+VOCABULARY = Path(__file__).parents[2] / "patterns" / "sets" / "vocabulary.toml"
 ADD = """
 [template.{name}]
 group = "conv"

@@ -21,7 +21,7 @@ check = ["constant(w)"]
 
 
 def write(folder: Path, text: str, head: str = HEAD) -> Path:
-    vocabulary = Path(__file__).parents[2] / "patterns" / "vocabulary.toml"
+    vocabulary = Path(__file__).parents[2] / "patterns" / "sets" / "vocabulary.toml"
     file = folder / "mine.toml"
     file.write_text(head.format(vocabulary=vocabulary) + text, encoding="utf-8")
     return file

@@ -29,7 +29,7 @@ from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
 from tests.unchecked import capture
 
-VOCABULARY = Path(__file__).parents[3] / "patterns" / "vocabulary.toml"
+VOCABULARY = Path(__file__).parents[3] / "patterns" / "sets" / "vocabulary.toml"
 ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 CAT_POOL = capture(cat_pool_net(), (IMAGE,))
