@@ -1,9 +1,7 @@
 """Everything of Inductor that quantfx uses and that has no public name (torch 2.13).
 
-Of Dynamo, what is needed to see it compile; the rest is in ``quantfx/dynamo/internals.py``.
-
-Checked by ``tests/backends/inductor/test_torch_internals_2_13.py``; on another torch, mend this file
-first.
+Of Dynamo, what is needed to see it compile; the rest is in ``quantfx/dynamo/internals.py``. Checked
+by ``tests/backends/inductor/test_torch_internals_2_13.py``; on another torch, mend this file first.
 """
 
 from __future__ import annotations

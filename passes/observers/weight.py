@@ -25,8 +25,9 @@ class WeightObserver(Observer):
 
     Candidates (see ``passes/observers/scale_search.py``) lie around the scale that puts the largest
     magnitude on the last integer, and hold the usual ``absmax / 127.5``, which clips each channel's
-    largest weight where that is positive. Small channels gain from a grid that fits their few values, large
-    ones from clipping a rare outlier. A pair bound is a lower limit of the candidates.
+    largest weight where that is positive. Small channels gain from a grid that fits their few
+    values, large ones from clipping a rare outlier. A pair bound is a lower limit of the
+    candidates.
 
     The weight is kept by reference and searched when its qparams are asked for, so that preparing
     a model stays quick.

@@ -35,17 +35,17 @@ from torch.ao.quantization.observer import (
     UniformQuantizationObserverBase,
 )
 
-from quantfx.compat.composable_quantizer import ComposableQuantizer
-from quantfx.compat.convert import convert_pt2e
-from quantfx.compat.derived_observer import DerivedObserverOrFakeQuantize
-from quantfx.compat.embedding_quantizer import EmbeddingQuantizer
-from quantfx.compat.export_utils import (
+from quantfx.compat.convert.convert import convert_pt2e
+from quantfx.compat.convert.lowering import lower_pt2e_quantized_to_x86
+from quantfx.compat.exported.export_utils import (
     allow_exported_model_train_eval,
     move_exported_model_to_eval,
     move_exported_model_to_train,
 )
-from quantfx.compat.lowering import lower_pt2e_quantized_to_x86
-from quantfx.compat.native_backend_config import (
+from quantfx.compat.prepare.prepare import prepare_pt2e, prepare_qat_pt2e
+from quantfx.compat.quantizers.composable import ComposableQuantizer
+from quantfx.compat.quantizers.embedding import EmbeddingQuantizer
+from quantfx.compat.quantizers.native_backend_config import (
     default_dynamic_float16_dtype_config,
     default_dynamic_int8_dtype_config,
     default_op_fp16_dtype_config,
@@ -59,9 +59,18 @@ from quantfx.compat.native_backend_config import (
     weight_only_quint8_dtype_config,
     weighted_op_quint8_dtype_config,
 )
-from quantfx.compat.prepare import prepare_pt2e, prepare_qat_pt2e
-from quantfx.compat.quantizer import Quantizer
-from quantfx.compat.specs import (
+from quantfx.compat.quantizers.x86_inductor import (
+    X86InductorQuantizer,
+    get_default_x86_inductor_quantization_config,
+    get_x86_inductor_linear_dynamic_fp16_config,
+)
+from quantfx.compat.quantizers.xpu_inductor import (
+    XPUInductorQuantizer,
+    get_default_xpu_inductor_quantization_config,
+)
+from quantfx.compat.terms.derived_observer import DerivedObserverOrFakeQuantize
+from quantfx.compat.terms.quantizer import Quantizer
+from quantfx.compat.terms.specs import (
     DerivedQuantizationSpec,
     EdgeOrNode,
     FixedQParamsQuantizationSpec,
@@ -70,15 +79,6 @@ from quantfx.compat.specs import (
     QuantizationSpec,
     QuantizationSpecBase,
     SharedQuantizationSpec,
-)
-from quantfx.compat.x86_inductor_quantizer import (
-    X86InductorQuantizer,
-    get_default_x86_inductor_quantization_config,
-    get_x86_inductor_linear_dynamic_fp16_config,
-)
-from quantfx.compat.xpu_inductor_quantizer import (
-    XPUInductorQuantizer,
-    get_default_xpu_inductor_quantization_config,
 )
 
 __all__ = [

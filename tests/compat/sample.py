@@ -12,7 +12,7 @@ from torch.ao.quantization.observer import MinMaxObserver
 from torch.fx import GraphModule, Node
 
 from quantfx import compat
-from quantfx.compat.specs import ANNOTATION_KEY
+from quantfx.compat.terms.specs import ANNOTATION_KEY
 from quantfx.passes.graph.graphs import attribute
 
 Q = torch.ops.quantized_decomposed.quantize_per_tensor.default

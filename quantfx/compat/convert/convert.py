@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from torch.fx import GraphModule
 
-from quantfx.compat.adopt_observers import AdoptObservers
-from quantfx.compat.errors import ArgumentError, as_raised
-from quantfx.compat.export_utils import forbid_train_eval
-from quantfx.compat.fold_constant_chains import FoldConstantChains
-from quantfx.compat.merge_float_readers import MergeFloatReaders
-from quantfx.compat.name_frozen_params import NameFrozenParams
-from quantfx.compat.port_metadata import PortMetadata
-from quantfx.compat.rebind import rebind_annotations
-from quantfx.compat.take_over import take_over
+from quantfx.compat.convert.adopt_observers import AdoptObservers
+from quantfx.compat.convert.fold_constant_chains import FoldConstantChains
+from quantfx.compat.convert.merge_float_readers import MergeFloatReaders
+from quantfx.compat.convert.name_frozen_params import NameFrozenParams
+from quantfx.compat.convert.port_metadata import PortMetadata
+from quantfx.compat.exported.export_utils import forbid_train_eval
+from quantfx.compat.exported.rebind import rebind_annotations
+from quantfx.compat.exported.take_over import take_over
+from quantfx.compat.terms.errors import ArgumentError, as_raised
 from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ

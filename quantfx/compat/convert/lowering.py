@@ -11,8 +11,8 @@ from torch.fx import GraphModule
 from quantfx.backends.checks.targets import host
 from quantfx.backends.inductor.fuse_sums import FuseSums
 from quantfx.backends.x86 import x86
-from quantfx.compat.errors import ArgumentError
-from quantfx.compat.strip_guards import StripGuards
+from quantfx.compat.exported.strip_guards import StripGuards
+from quantfx.compat.terms.errors import ArgumentError
 from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.lower.read_plan import ReadPlan

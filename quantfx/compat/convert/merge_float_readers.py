@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.compat.specs import ANNOTATION_KEY
+from quantfx.compat.terms.specs import ANNOTATION_KEY
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.pipeline.base import Context, Pass, PassResult

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
-from quantfx.compat.specs import ANNOTATION_KEY
+from quantfx.compat.terms.specs import ANNOTATION_KEY
 from quantfx.passes.graph.graphs import all_graphs
 
 

@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule
 
-from quantfx.compat.errors import foreign_code
-from quantfx.compat.places import Places
-from quantfx.compat.subgraphs import quantizable_graphs
+from quantfx.compat.terms.errors import foreign_code
+from quantfx.compat.terms.places import Places
+from quantfx.compat.terms.subgraphs import quantizable_graphs
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.verify import fingerprint

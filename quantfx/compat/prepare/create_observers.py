@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from quantfx.compat.errors import foreign_code
-from quantfx.compat.foreign_spec import ForeignSpec, Given
-from quantfx.compat.places import Places
-from quantfx.compat.specs import EdgeOrNode
-from quantfx.compat.subgraphs import quantizable_graphs
+from quantfx.compat.terms.errors import foreign_code
+from quantfx.compat.terms.foreign_spec import ForeignSpec, Given
+from quantfx.compat.terms.places import Places
+from quantfx.compat.terms.specs import EdgeOrNode
+from quantfx.compat.terms.subgraphs import quantizable_graphs
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, Pass, PassResult

@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.compat.annotate_with import AnnotateWith
-from quantfx.compat.create_observers import CreateObservers
-from quantfx.compat.errors import ArgumentError, as_raised
-from quantfx.compat.export_utils import forbid_train_eval
-from quantfx.compat.fuse_conv_bn import FuseConvBn
-from quantfx.compat.rebind import rebind_annotations
-from quantfx.compat.strip_guards import StripGuards
-from quantfx.compat.take_over import take_over
-from quantfx.compat.transform_for_annotation import TransformForAnnotation
+from quantfx.compat.exported.export_utils import forbid_train_eval
+from quantfx.compat.exported.rebind import rebind_annotations
+from quantfx.compat.exported.strip_guards import StripGuards
+from quantfx.compat.exported.take_over import take_over
+from quantfx.compat.prepare.annotate_with import AnnotateWith
+from quantfx.compat.prepare.create_observers import CreateObservers
+from quantfx.compat.prepare.fuse_conv_bn import FuseConvBn
+from quantfx.compat.prepare.transform_for_annotation import TransformForAnnotation
+from quantfx.compat.terms.errors import ArgumentError, as_raised
 from quantfx.passes.annotate.share import Share
 from quantfx.passes.canonicalize.sink_constants import SinkConstants
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm

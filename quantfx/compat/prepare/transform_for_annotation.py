@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule
 
-from quantfx.compat.errors import foreign_code
-from quantfx.compat.subgraphs import quantizable_graphs
-from quantfx.compat.take_over import take_over
+from quantfx.compat.exported.take_over import take_over
+from quantfx.compat.terms.errors import foreign_code
+from quantfx.compat.terms.subgraphs import quantizable_graphs
 from quantfx.passes.graph.clone import recompile
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.verify import fingerprint

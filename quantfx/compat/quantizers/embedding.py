@@ -6,8 +6,8 @@ import torch
 from torch.ao.quantization.observer import PerChannelMinMaxObserver
 from torch.fx import GraphModule
 
-from quantfx.compat.quantizer import Quantizer
-from quantfx.compat.specs import ANNOTATION_KEY, QuantizationAnnotation, QuantizationSpec
+from quantfx.compat.terms.quantizer import Quantizer
+from quantfx.compat.terms.specs import ANNOTATION_KEY, QuantizationAnnotation, QuantizationSpec
 
 _EMBEDDING = torch.ops.aten.embedding.default
 

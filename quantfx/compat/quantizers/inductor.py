@@ -14,8 +14,8 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from quantfx.backends.x86 import x86
-from quantfx.compat.match_round import Round, selected_by_module, selected_by_op
-from quantfx.compat.quantizer import Quantizer
+from quantfx.compat.quantizers.match_round import Round, selected_by_module, selected_by_op
+from quantfx.compat.terms.quantizer import Quantizer
 from quantfx.passes.config.config import Config
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.pipeline import Pipeline

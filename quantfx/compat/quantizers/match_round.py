@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.compat.specs import ANNOTATION_KEY, QuantizationAnnotation, SharedQuantizationSpec
+from quantfx.compat.terms.specs import (
+    ANNOTATION_KEY,
+    QuantizationAnnotation,
+    SharedQuantizationSpec,
+)
 from quantfx.passes.annotate.annotate_conv_bn import AnnotateConvBn
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.scopes import module_scope, module_stack

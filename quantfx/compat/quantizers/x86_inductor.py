@@ -16,8 +16,8 @@ from torch.ao.quantization.observer import (
 )
 
 from quantfx.backends.x86 import PREPARE
-from quantfx.compat.inductor_quantizer import InductorQuantizer
-from quantfx.compat.specs import QuantizationConfig, QuantizationSpec
+from quantfx.compat.quantizers.inductor import InductorQuantizer
+from quantfx.compat.terms.specs import QuantizationConfig, QuantizationSpec
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.loader import load

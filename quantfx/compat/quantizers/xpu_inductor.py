@@ -8,9 +8,9 @@ import torch
 from torch.ao.quantization.observer import HistogramObserver
 
 from quantfx.backends.xpu import OMITTED
-from quantfx.compat.inductor_quantizer import InductorQuantizer
-from quantfx.compat.specs import QuantizationConfig, QuantizationSpec
-from quantfx.compat.x86_inductor_quantizer import X86InductorQuantizer, weight_spec
+from quantfx.compat.quantizers.inductor import InductorQuantizer
+from quantfx.compat.quantizers.x86_inductor import X86InductorQuantizer, weight_spec
+from quantfx.compat.terms.specs import QuantizationConfig, QuantizationSpec
 from quantfx.passes.pipeline.pipeline import Pipeline
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from quantfx.compat.errors import foreign_code
+from quantfx.compat.terms.errors import foreign_code
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec

@@ -9,8 +9,8 @@ from typing import Any, Literal
 from torch import nn
 from torch.ao.quantization.observer import FixedQParamsObserver
 
-from quantfx.compat.derived_observer import DerivedObserverOrFakeQuantize
-from quantfx.compat.errors import AnnotationError
+from quantfx.compat.terms.derived_observer import DerivedObserverOrFakeQuantize
+from quantfx.compat.terms.errors import AnnotationError
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.quant.spec import QuantSpec
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.compat.specs import EdgeOrNode
+from quantfx.compat.terms.specs import EdgeOrNode
 
 
 class Quantizer(ABC):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx import compat
-from quantfx.compat.export_utils import ModeError
+from quantfx.compat.exported.export_utils import ModeError
 from tests.compat.sample import aten, find, x86
 
 X = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0))

@@ -11,8 +11,8 @@ from torch.ao.quantization.observer import FixedQParamsObserver, MinMaxObserver
 from torch.fx import GraphModule, Node, symbolic_trace
 
 from quantfx import compat
-from quantfx.compat.errors import AnnotationError, ArgumentError, ForeignError, as_raised
-from quantfx.compat.specs import ANNOTATION_KEY
+from quantfx.compat.terms.errors import AnnotationError, ArgumentError, ForeignError, as_raised
+from quantfx.compat.terms.specs import ANNOTATION_KEY
 from tests.compat.sample import (
     Add,
     ByNode,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx import QuantfxWarning, compat
-from quantfx.compat.specs import ANNOTATION_KEY
+from quantfx.compat.terms.specs import ANNOTATION_KEY
 from quantfx.passes.graph.graphs import attribute
 from tests.compat.sample import DQ, Q, aten, count, export, find, observer, x86
 from tests.models.small import cat_pool_net, mlp, residual_block

@@ -1,0 +1,1 @@
+"""convert_pt2e and lowering."""

@@ -1,0 +1,1 @@
+"""Exported models as PT2E takes and gives them."""

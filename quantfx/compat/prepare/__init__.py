@@ -1,0 +1,1 @@
+"""prepare_pt2e and prepare_qat_pt2e."""
