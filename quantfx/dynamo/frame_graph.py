@@ -120,6 +120,7 @@ def capture_frame(
             f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
         ) from error
     _drop_gradient_modes(traced)
+    _drop_idle_regions(traced)
     _require_operators(traced, frame)
     placeholders = list(traced.graph.find_nodes(op="placeholder"))
     changing = set(overwritten(traced.graph))
@@ -167,6 +168,22 @@ def _drop_gradient_modes(module: GraphModule) -> None:
         switches = graph_module.graph.find_nodes(op="call_function", target=SWITCHES_GRADIENTS)
         for node in switches:
             graph_module.graph.erase_node(node)
+
+
+def _drop_idle_regions(module: GraphModule) -> None:
+    """Erase regions that switch autocast off where it is off: Dynamo guards that it is.
+
+    Transformers have them around what must not be rounded, such as attention or rotary embeddings.
+    """
+    for _, graph_module in all_graphs(module):
+        for node in list(graph_module.graph.nodes):
+            if node.op != "call_function" or op_name(node) != "_enter_autocast":
+                continue
+            device, _, enabled, *_ = node.args
+            if enabled is False and not torch.is_autocast_enabled(str(device)):
+                for leaves_it in list(node.users):
+                    graph_module.graph.erase_node(leaves_it)
+                graph_module.graph.erase_node(node)
 
 
 def _require_operators(module: GraphModule, frame: Frame) -> None:

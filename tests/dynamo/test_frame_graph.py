@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import BackendCompilerFailed
 from torch._dynamo.utils import counters
 from torch.fx import GraphModule
 
@@ -213,6 +214,36 @@ def test_captured_under_autocast_it_is_the_models_own_graph() -> None:
         (frame,) = captured(model, x)
     values = [node.meta["val"].dtype for node in frame.graph.graph.nodes if "val" in node.meta]
     assert set(values) == {torch.float32}
+
+
+class Unrounded(nn.Module):
+    """Switches autocast off around what must not be rounded, as transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(WIDTH, WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            y: Tensor = self.linear(x)
+        return y.relu()
+
+
+def test_a_region_without_autocast_is_none_where_autocast_is_off() -> None:
+    model, x = Unrounded().eval(), batches(1)[0]
+    (frame,) = captured(model, x)
+    assert torch.equal(frame.graph(x)[0], model(x))
+    names = [str(node.target) for node in frame.graph.graph.nodes if node.op == "call_function"]
+    assert names == ["aten.linear.default", "aten.relu.default"]
+
+
+def test_a_region_without_autocast_in_one_with_it_is_refused() -> None:
+    model, x = Unrounded().eval(), batches(1)[0]
+    with (
+        torch.autocast("cpu", torch.bfloat16),
+        pytest.raises(BackendCompilerFailed, match="_enter_autocast, which is no operator"),
+    ):
+        captured(model, x)
 
 
 def test_a_batch_norm_without_running_statistics_is_no_training() -> None:
