@@ -36,9 +36,7 @@ from quantfx.passes.canonicalize.switch_modes import SwitchModes
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.share_tied_tables import ShareTiedTables
-from quantfx.passes.convert.split_constants import SplitConstants
 from quantfx.passes.convert.tidy import Tidy
-from quantfx.passes.convert.widen_casts import WidenCasts
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold.fold_constants import FoldConstants
@@ -52,7 +50,6 @@ from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
-from quantfx.passes.lower.shield_adds import ShieldAdds
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations
@@ -115,8 +112,6 @@ PASSES: tuple[type[Pass], ...] = (
     StoreInHalf,
     Tidy,
     IncludeZero,
-    ShieldAdds,
-    WidenCasts,
     HoistQuantize,
     RestoreLayouts,
     Lower,
@@ -124,5 +119,4 @@ PASSES: tuple[type[Pass], ...] = (
     ReadPlan,
     ExpandAffineWeights,
     KeepPacked,
-    SplitConstants,
 )

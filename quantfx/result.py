@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch.fx import GraphModule
@@ -27,13 +27,10 @@ from quantfx.passes.config.config import Given
 from quantfx.passes.report.compare_sites import SiteComparison
 from quantfx.passes.report.outcome import compiled_outcomes
 from quantfx.passes.report.report import Report, make_report, rows_of
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError
 from quantfx.saving.onnx_export import export_onnx
 from quantfx.saving.origin import Origin
 from quantfx.saving.save import save
-
-Route = Literal["onednn", "inductor"]
-_ROUTES: tuple[Route, ...] = ("onednn", "inductor")
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,6 @@ class Result:
         *,
         strict: bool = True,
         autocast: torch.dtype | None = None,
-        lower: Route = "onednn",
         wrapper: Wrapper = "python",
         package: str | Path | None = None,
     ) -> CompiledModule | AheadOfTimeModule:
@@ -115,16 +111,14 @@ class Result:
                 computes wrongly on this CPU; else warn.
             autocast: ``torch.bfloat16`` to compute in it between the int8 kernels, which then
                 return it (int8-mixed-bf16); needs a CPU with bfloat16 instructions.
-            lower: ``onednn``: the kernel calls of ``module``; ``inductor``: whatever torch's own
-                patterns find in ``quantized``; torch 2.13 is the last to have them.
             wrapper: What calls the kernels: generated ``python``; generated ``cpp``, which costs
                 some more seconds of compiling and less per call; or a library compiled ahead of
                 time (``aot``), for the example's shapes and ``dynamic_shapes``.
             package: Where to write the library; a temporary file by default.
 
         Raises:
-            QuantfxError: the backend is for another device, this CPU cannot autocast so, torch has
-                no patterns for ``lower="inductor"``, or Inductor fails; quotes its reason.
+            QuantfxError: the backend is for another device, this CPU cannot autocast so, or
+                Inductor fails; quotes its reason.
             ContractError: a planned site did not reach its kernel, or its integer sums would
                 saturate on this CPU.
         """
@@ -135,11 +129,6 @@ class Result:
         if autocast is not None:
             targets.require_autocast(autocast)
         require_regions(self.quantized)
-        if lower not in _ROUTES:
-            nearest = did_you_mean(lower, _ROUTES)
-            raise QuantfxError(f"no way to lower '{lower}'{nearest}; one of {_ROUTES}")
-        if lower == "inductor":
-            return self._compile_by_patterns(lowering, strict, autocast, wrapper)
         lowering.require(strict=strict)
         with compiler_errors():
             compiled = compile_module(
@@ -251,24 +240,6 @@ class Result:
 
     def _mixed(self) -> GraphModule:
         return self.backend.lowering(self.quantized, float_dtype="bfloat16").module
-
-    def _compile_by_patterns(
-        self, lowering: Lowering, strict: bool, autocast: torch.dtype | None, wrapper: Wrapper
-    ) -> CompiledModule:
-        from quantfx.backends.inductor import inductor_patterns
-
-        if wrapper != "python":
-            raise QuantfxError(f"wrapper='{wrapper}' goes with lower='onednn' only")
-        inductor_patterns.require_patterns()
-        lowering.require_range(strict=strict)
-        compiled, reached = inductor_patterns.compile_by_patterns(
-            self.quantized, self._inputs.args, self._inputs.kwargs, self.backend.recipe, autocast
-        )
-        repeated = inductor_patterns.repeated_kinds(self.quantized)
-        rows = inductor_patterns.compiled_rows(self.report.rows, reached, repeated)
-        self.report = self.report.with_compiled(rows)
-        inductor_patterns.require_rows(rows, strict=strict)
-        return compiled
 
 
 def choose_backend(backend: str | Backend, config: Given | None) -> Backend:

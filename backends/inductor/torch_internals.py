@@ -325,18 +325,6 @@ def inductor_freezes() -> bool:
     return bool(torch._inductor.config.freezing) and not torch.is_grad_enabled()
 
 
-def has_qdq_patterns() -> bool:
-    """Whether Inductor has patterns of its own that lower q/dq graphs: torch 2.14 took them out."""
-    from torch._inductor.fx_passes import quantization
-
-    return hasattr(quantization, "_register_quantization_weight_pack_pass")
-
-
-def inductor_counter(name: str) -> int:
-    """Return one of Inductor's counters, of this process so far."""
-    return int(torch._dynamo.utils.counters["inductor"][name])
-
-
 def compile_ahead_of_time(program: ExportedProgram, package: Path, **settings: Any) -> Path:
     """Compile to a library with AOTInductor and return the package it was put in."""
     written = torch._inductor.aoti_compile_and_package(

@@ -18,12 +18,13 @@ import torch._inductor.fx_passes.quantization as quantization
 from torch._dynamo.utils import counters
 from torch.utils._pytree import tree_leaves
 
-from quantfx.backends.inductor.torch_internals import has_qdq_patterns
+from quantfx.backends.inductor.compile import CompiledModule
 from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
 from quantfx.tools.models.mobilenet_v2 import mobilenet_v2
 from quantfx.tools.models.resnet import resnet18, resnet50
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
+from tests.backends.qdq_patterns import has_qdq_patterns
 from tests.models.small import cat_pool_net
 
 REGISTER = "_register_quantization_weight_pack_pass"
@@ -64,7 +65,10 @@ def compile_network(network: str, route: Any, file: Path) -> None:
     torch.compiler.reset()
     model, inputs = NETWORKS[network]()
     result = unchecked.quantize(model.eval(), inputs, calibration=[inputs], progress=False)
-    compiled = result.compile(lower=route)
+    if route == "onednn":
+        compiled: Any = result.compile()
+    else:
+        compiled = CompiledModule(result.quantized)
     torch.save(
         {
             "outputs": tree_leaves(compiled(*inputs)),

@@ -31,7 +31,6 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.inductor.torch_internals import has_qdq_patterns
 from quantfx.passes.quant.qdq import dtype_of, quantizes
 from quantfx.passes.report.contract import planned_matches
 from quantfx.tools.models.bert import BertConfig, EncoderLayer
@@ -39,6 +38,7 @@ from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.models.resnet import resnet18
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
+from tests.backends.qdq_patterns import has_qdq_patterns
 from tests.models.small import cat_pool_net
 
 pytestmark = pytest.mark.skipif(

@@ -33,11 +33,6 @@ ENGINES = {
         Engine(
             "quantfx-aot", "static int8, AOTInductor", partial(engine_quantfx.build, wrapper="aot")
         ),
-        Engine(
-            "quantfx-inductor",
-            "static int8, Inductor's own patterns",
-            partial(engine_quantfx.build, lower="inductor"),
-        ),
         Engine("quantfx-bf16", "static int8, bfloat16 between", engine_quantfx.build_bfloat16),
         Engine(
             "quantfx-dynamic",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import compress
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -41,15 +40,14 @@ def template_parts(report: DoctorReport) -> Iterator[Table | Text]:
 
 def templates_table(report: DoctorReport) -> Table:
     """Return a row for every template; routes that were not tried have no column."""
-    tried = (True, _compiled(report.templates), _tried_patterns(report.templates))
-    routes = tuple(compress(("lowered", "compiled", "patterns"), tried))
-    table = _table("template", "mode", "promises", *routes)
+    compiles = _compiled(report.templates)
+    table = _table("template", "mode", "promises", "lowered", *(["compiled"] if compiles else []))
     table.title = f"backend {report.backend}"
     for column in table.columns:
         column.no_wrap = column.header != "promises"  # the widest, so it alone gives way
     for row in report.templates:
         mode = f"{row.mode} (*)" if row.on_request else row.mode
-        reached = compress((_lowered(row), _reached(row, row.compiled), _by_patterns(row)), tried)
+        reached = [_lowered(row), *([_reached(row, row.compiled)] if compiles else [])]
         style = "" if row.status == "ok" else STYLES[row.status]
         table.add_row(*(Text(cell, style) for cell in (row.template, mode, row.promised, *reached)))
     return table
@@ -74,15 +72,6 @@ def _reached(row: TemplateRow, kernel: str | None) -> str:
     return "yes" if kernel == row.promised else kernel or "no"
 
 
-def _by_patterns(row: TemplateRow) -> str:
-    """Inductor counts kernels by family, so there is less to say."""
-    if row.by_patterns is None:
-        return "-"
-    if _sum_apart(row, row.by_patterns):
-        return _SUM_APART
-    return "yes" if row.by_patterns else "no"
-
-
 def _sum_apart(row: TemplateRow, kernel: str) -> bool:
     return row.promised in WITHOUT_SUM and kernel in WITHOUT_SUM.values()
 
@@ -92,11 +81,6 @@ def _legend(rows: Sequence[TemplateRow]) -> str:
         "lowered: in result.module, where a sum is still an operator of its own, and dq-op-q a "
         "float one between dequantize and quantize."
     ]
-    if _tried_patterns(rows):
-        lines.append(
-            "patterns: those of torch itself, compile(lower='inductor'); a miss of theirs is no "
-            "problem."
-        )
     if any(row.on_request for row in rows):
         lines.append("(*): only where a rule of the config asks for it.")
     return "\n".join(lines)
@@ -104,10 +88,6 @@ def _legend(rows: Sequence[TemplateRow]) -> str:
 
 def _compiled(rows: Sequence[TemplateRow]) -> bool:
     return any(row.compiled is not None for row in rows)
-
-
-def _tried_patterns(rows: Sequence[TemplateRow]) -> bool:
-    return any(row.by_patterns is not None for row in rows)
 
 
 def _table(*columns: str) -> Table:

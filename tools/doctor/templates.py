@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 
 import quantfx
 from quantfx.backends.backend import Backend
-from quantfx.backends.inductor.torch_internals import has_qdq_patterns
 from quantfx.passes.report.compare_sites import SiteComparison
 from quantfx.passes.report.contract import planned_matches
 from quantfx.passes.report.outcome import FUSED, UNFUSED, SiteOutcome
@@ -41,9 +40,7 @@ class TemplateRow:
         promised: The kernel, ``int8 <op>`` where int8 passes through, or ``fused``.
         lowered: What computes it in the lowered module; empty if nothing does.
         compiled: The same of the compiled module; None if that was not tried.
-        by_patterns: The same where Inductor's own patterns found it in the q/dq graph; None also if
-            this torch has none.
-        status: ``problem`` if it missed its kernel, ``note`` if only Inductor's patterns did.
+        status: ``problem`` if it missed its kernel.
         reason: Why it did.
     """
 
@@ -53,7 +50,6 @@ class TemplateRow:
     promised: str
     lowered: str = ""
     compiled: str | None = None
-    by_patterns: str | None = None
     status: Status = "ok"
     reason: str = ""
 
@@ -63,7 +59,7 @@ class TemplateRow:
 
 
 def examine(backend: Backend, name: str, *, compiles: bool) -> TemplateRow:
-    """Quantize and lower the example of a template, and compile it by both routes.
+    """Quantize and lower the example of a template, and compile it.
 
     Args:
         backend: Binds the template.
@@ -81,7 +77,7 @@ def examine(backend: Backend, name: str, *, compiles: bool) -> TemplateRow:
             row = _lowered(row, template, result, here=here)
             if compiles and here and row.status == "ok":
                 row = replace(row, compiled="")  # what stays if compiling raises
-                row = _by_patterns(_compiled(row, template, result), template, result)
+                row = _compiled(row, template, result)
         except Exception as error:  # whatever goes wrong here is what doctor is there to find
             row = row.failed(f"{type(error).__name__}: {error}")
     return row
@@ -144,32 +140,6 @@ def _compiled(row: TemplateRow, template: Template, result: Result) -> TemplateR
         return row
     reason = site.reason if site else ""
     return row.failed(reason or f"compiled to {row.compiled}, not to {row.promised}")
-
-
-def _by_patterns(row: TemplateRow, template: Template, result: Result) -> TemplateRow:
-    """Add what the other route finds; torch 2.13 is its last, so a miss is no problem."""
-    if not has_qdq_patterns():
-        return row
-    try:
-        result.compile(strict=False, lower="inductor")
-    except Exception as error:  # as in `examine`
-        return _missed_by_patterns(row, f"{type(error).__name__}: {error}")
-    kinds = {op.name for op in template.anchor.ops}
-    kernels = [
-        kernel
-        for each in result.report.rows
-        if each.kind in kinds
-        for kernel in each.compiled_kernels
-    ]
-    if not kernels:
-        return _missed_by_patterns(row, "torch's own patterns do not find it")
-    return replace(row, by_patterns=", ".join(kernels))
-
-
-def _missed_by_patterns(row: TemplateRow, reason: str) -> TemplateRow:
-    if row.status == "problem":
-        return replace(row, by_patterns="")
-    return replace(row.failed(reason), by_patterns="", status="note")
 
 
 def _site(template: Template, result: Result) -> SiteOutcome | None:

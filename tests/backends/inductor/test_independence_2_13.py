@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from quantfx.backends.inductor.torch_internals import has_qdq_patterns
+from tests.backends.qdq_patterns import has_qdq_patterns
 
 ROOT = Path(__file__).parents[3]
 ADDED = "qconv2d_pointwise.binary"

@@ -30,7 +30,7 @@ def test_a_row_of_figures() -> None:
 def test_the_longest_row_fits_into_80_columns() -> None:
     report = sample_report()
     slow = replace(
-        ROWS[0], engine="quantfx-inductor", seconds=(1.2345, 1.3, 1.4), build_seconds=123.4
+        ROWS[0], engine="quantfx-dynamic", seconds=(1.2345, 1.3, 1.4), build_seconds=123.4
     )
     wide = replace(report, comparisons=(replace(report.comparisons[0], rows=(slow, *ROWS)),))
     assert "…" not in text_of(wide)

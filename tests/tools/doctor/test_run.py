@@ -70,7 +70,6 @@ def test_everything_is_printed_and_written(tmp_path: Path) -> None:
         "promised": "int8 cat",
         "lowered": "int8 cat",
         "compiled": None,
-        "by_patterns": None,
         "status": "ok",
         "reason": "",
     }
