@@ -20,14 +20,13 @@ _BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu, "native"
 NAMES = tuple(_BACKENDS)
 
 
-def get(
-    name: str, *, target: str | None = None, config: Given = "static", **options: Any
-) -> Backend:
+def get(name: str, *, target: str = "host", config: Given = "static", **options: Any) -> Backend:
     """Return the backend called ``name``.
 
     Args:
         name: ``x86``, ``xpu`` or ``native``.
-        target: ``"host"``, or an instruction set by name; None is machine-independent.
+        target: What it is for: this machine, another instruction set by name, or ``"any"``, which
+            is full range and saturates on CPUs without VNNI.
         config: What is quantized how: a mode for the whole model, a `Config`, or a file of one.
         options: What the backend's function takes, e.g. ``reduce_range=True``.
 
@@ -43,7 +42,7 @@ def get(
         if option not in known_options:
             nearest = did_you_mean(option, known_options)
             raise QuantfxError(f"backend '{name}' has no option '{option}'{nearest}")
-    backend = make(None if target is None else targets.get(target), **options)
+    backend = make(None if target == "any" else targets.get(target), **options)
     return backend.with_config(config)
 
 

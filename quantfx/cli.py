@@ -63,7 +63,7 @@ def _parser() -> argparse.ArgumentParser:
         "name", nargs="?", help="of one; 'native' also lists the rows of torch's BackendConfig"
     )
     listing.add_argument("--variant", default=None, help="of 'native', e.g. 'qnnpack'")
-    listing.add_argument("--target", default=None, help="'host' or an instruction set")
+    listing.add_argument("--target", default="any", help="'host', 'any' or an instruction set")
     listing.set_defaults(run=_backends)
     _add_bench(commands.add_parser("bench", help="compare engines, which take turns in one run"))
     _add_doctor(commands.add_parser("doctor", help="say what this machine makes of int8"))
@@ -159,7 +159,7 @@ def _doctor(options: argparse.Namespace) -> int:
 
 def _patterns(options: argparse.Namespace) -> int:
     console = Console()
-    backend = backends.get(options.backend)
+    backend = backends.get(options.backend, target="any")
     patterns = backend.recipe.patterns
     if backend.qat is not None:
         patterns = patterns | backend.qat.patterns

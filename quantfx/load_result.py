@@ -95,10 +95,7 @@ def _backend(path: Path, header: dict[str, Any], given: str | Backend | None) ->
                 QuantfxWarning,
                 stacklevel=3,
             )
-    if isinstance(given, Backend):
-        chosen = given
-    else:
-        chosen = backends.get(name if given is None else given, target="host")
+    chosen = given if isinstance(given, Backend) else backends.get(given or name)
     if chosen.name != name:
         raise FileError(
             f"{path}: backend '{name}' made it, and '{chosen.name}' is given: its kernels are "

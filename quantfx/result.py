@@ -253,7 +253,7 @@ def choose_backend(backend: str | Backend, config: Given | None) -> Backend:
         ConfigError: the config is ill-formed.
         QuantfxError: there is no backend of that name.
     """
-    chosen = backends.get(backend, target="host") if isinstance(backend, str) else backend
+    chosen = backends.get(backend) if isinstance(backend, str) else backend
     return chosen if config is None else chosen.with_config(config)
 
 

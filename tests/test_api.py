@@ -34,7 +34,7 @@ def test_quantize_reports_what_it_did() -> None:
 
 
 def test_visible_steps_equal_the_one_call() -> None:
-    backend = quantfx.backends.get("x86", target="host")
+    backend = quantfx.backends.get("x86")
     prepared = backend.prepare(quantfx.capture(mlp(), (X,)))
     quantfx.calibrate(prepared, [X])
     by_steps = backend.convert(prepared)

@@ -171,7 +171,9 @@ def test_sites_that_would_saturate_here_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "file"
-    full_range = backends.get("x86", weight_observer="min_max")  # for machines with VNNI
+    full_range = backends.get(
+        "x86", target="any", weight_observer="min_max"
+    )  # for machines with VNNI
     model = seeded(lambda: nn.Linear(8, 8))
     nn.init.ones_(model.weight)
     result = quantized(model, ROWS, backend=full_range, strict=False)

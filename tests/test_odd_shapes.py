@@ -22,12 +22,12 @@ from tests import unchecked
 from tests.odd_shapes import KINDS, OddCase, odd_case
 
 BACKENDS = {
-    "x86": lambda: backends.get("x86", target="host"),
-    "native": lambda: backends.get("native", target="host"),
-    "xpu": lambda: backends.get("xpu"),
-    "qnnpack": lambda: backends.get("native", target="host", variant="qnnpack"),
-    "onednn": lambda: backends.get("native", target="host", variant="onednn"),
-    "legacy": lambda: backends.get("native", target="host", variant="legacy"),
+    "x86": lambda: backends.get("x86"),
+    "native": lambda: backends.get("native"),
+    "xpu": lambda: backends.get("xpu", target="any"),
+    "qnnpack": lambda: backends.get("native", variant="qnnpack"),
+    "onednn": lambda: backends.get("native", variant="onednn"),
+    "legacy": lambda: backends.get("native", variant="legacy"),
 }
 FEW = 1  # seeds of each kind and backend in CI
 MANY = 60

@@ -239,16 +239,14 @@ def test_a_config_with_a_function_is_left_out_with_a_warning(tmp_path: Path) -> 
 
 
 def test_a_variant_of_a_backend_asks_for_itself(tmp_path: Path) -> None:
-    backend = backends.get("x86", target="host").without_templates("mul")
+    backend = backends.get("x86").without_templates("mul")
     result = quantized(mlp(), ROWS, backend=backend)
     result.save(tmp_path / "file")
     with pytest.warns(QuantfxWarning, match="a variant of backend 'x86'"):
         quantfx.load(tmp_path / "file")
     assert quantfx.load(tmp_path / "file", backend=backend).report == result.report
     options: dict[str, Any] = {"reduce_range": True, "observer": "min_max"}  # for preparing only
-    quantized(mlp(), ROWS, backend=backends.get("x86", target="host", **options)).save(
-        tmp_path / "file"
-    )
+    quantized(mlp(), ROWS, backend=backends.get("x86", **options)).save(tmp_path / "file")
     assert quantfx.load(tmp_path / "file").report.policy == "activations in [0, 127] on request"
 
 

@@ -116,6 +116,6 @@ def get(name: str) -> Target:
     if name == "host":
         return host()
     if name not in TARGETS:
-        known = ["host", *TARGETS]
+        known = ["host", "any", *TARGETS]
         raise QuantfxError(f"no target '{name}'{did_you_mean(name, known)}; one of {known}")
     return TARGETS[name]

@@ -41,7 +41,7 @@ def lower_frame(module: GraphModule, inputs: Sequence[Any], options: Options) ->
     """
     captured = capture_frame(module, inputs, current_frame(), all_static=True)
     record = options.state.record(captured.where)
-    backend = backends.get("x86", target="host")
+    backend = backends.get("x86")
     set_facts(captured.graph, facts_of(captured.graph) | {"qdq"})
     quantized = Pipeline((ReadPlan(),)).run(captured.graph, backend.context)
     if not planned_matches(quantized):

@@ -44,7 +44,7 @@ class Options:
         input_fn: Turns what ``calibration`` yields into a batch.
         config: What is quantized how; None leaves the backend's own.
         strict: Raise where the contract does not hold; else warn.
-        target: ``host``, or the name of an instruction set.
+        target: ``host``, ``any``, or the name of an instruction set.
         check_weights: Refuse calls after weights were written to; costs some 0.4 us for each.
         state: Where to look at what became of each graph.
         rest: Options of the backend's own function, e.g. ``reduce_range``.

@@ -89,7 +89,7 @@ def _is_variant(backend: Backend) -> bool:
     """Whether another backend than the builtin one of its name is to lower the graph."""
     if backend.name not in backends.NAMES:
         return True
-    target = backend.target.name if backend.target else None
+    target = backend.target.name if backend.target else "any"
     builtin = backends.get(backend.name, target=target)
     return _lowers(backend) != _lowers(builtin)
 

@@ -18,7 +18,7 @@ SWEEP = range(1000)
 
 
 def result_of(case: OpCase, mode: str = "static") -> quantfx.Result:
-    backend = backends.get("x86", target="host", reduce_range=case.reduce_range)
+    backend = backends.get("x86", reduce_range=case.reduce_range)
     batch = {0: torch.export.Dim.DYNAMIC}
     others = (tuple(batch for _ in case.inputs[1:]),) if len(case.inputs) > 1 else ()
     free = (batch, *others) if case.free_batch else None

@@ -64,7 +64,7 @@ def quantize(model: nn.Module, *inputs: Any, **options: Any) -> quantfx.Result:
 @pytest.mark.parametrize("group", GROUPS)
 def test_one_graph_of_each_group(group: str, graph_snapshot: SnapshotAssertion) -> None:
     example = (EXAMPLES | NATIVE_EXAMPLES)[GROUPS[group]]
-    backend = backends.get("native", config=example.config, weight_observer="min_max")
+    backend = backends.get("native", target="any", config=example.config, weight_observer="min_max")
     template = backend.recipe.patterns[GROUPS[group]]
     assert template.group == group
     graph = unchecked.capture(example.model(), example.inputs())
@@ -75,7 +75,7 @@ def test_one_graph_of_each_group(group: str, graph_snapshot: SnapshotAssertion) 
 
 def test_sizes_are_not_observed() -> None:
     model = Call(lambda x: x.reshape(x.shape[0], 2, -1) * x.size(0)).eval()
-    backend = backends.get("native", target="host")
+    backend = backends.get("native")
     free = ({0: torch.export.Dim.DYNAMIC},)
     result = unchecked.quantize(
         *(model, (X,)), calibration=[X], backend=backend, dynamic_shapes=(free,), progress=False
@@ -93,7 +93,7 @@ def test_compiling_is_refused_with_the_way_out() -> None:
 
 def test_a_batch_may_be_free() -> None:
     model = seeded(conv_net)
-    backend = backends.get("native", target="host")
+    backend = backends.get("native")
     result = unchecked.quantize(
         *(model, (IMAGES,)),
         calibration=[IMAGES],
@@ -181,7 +181,7 @@ def test_fx_graph_mode_lets_values_pass() -> None:
 def test_a_config_changes_results_as_it_does_inputs() -> None:
     model = seeded(conv_net)
     config = Config().activations(observer="min_max")
-    backend = backends.get("native", config=config)
+    backend = backends.get("native", target="any", config=config)
     prepared = backend.prepare(unchecked.capture(model, (IMAGES,)))
     kinds = {type(each).__name__ for name, each in prepared.named_children() if "post" in name}
     assert kinds == {"MinMaxObserver", "WeightObserver"}
@@ -199,9 +199,9 @@ def test_known_ranges_are_not_changed_by_what_is_said_of_activations() -> None:
 def test_variants(name: str) -> None:
     if variant(name).declared_only:
         with pytest.raises(QuantfxError, match=f"variant '{name}' is a set of rows"):
-            backends.get("native", variant=name)
+            backends.get("native", target="any", variant=name)
         return
-    backend = backends.get("native", variant=name)
+    backend = backends.get("native", target="any", variant=name)
     names = backend.recipe.patterns.names
     assert ("layer_norm" in names) == (name in ("native", "legacy", "onednn"))
     assert ("linear_fp16" in names) == (name != "onednn")
@@ -227,7 +227,7 @@ def test_errors_name_the_fix(options: dict[str, Any], message: str) -> None:
 
 def test_weights_are_bounded_for_cpus_that_saturate() -> None:
     plain, old = (backends.get("native", target=name) for name in ("amx", "avx2"))
-    assert plain.recipe.specs == backends.get("native").recipe.specs
+    assert plain.recipe.specs == backends.get("native", target="any").recipe.specs
     assert str(old.recipe.spec("conv_weight")).endswith("pair-bounded(blocks)")
     assert str(old.recipe.spec("linear_weight")).endswith("pair-bounded(adjacent)")
     assert str(old.recipe.spec("conv_transpose_weight")) == "s8[-64,63] symmetric"
@@ -247,13 +247,13 @@ def test_full_range_is_refused_where_it_saturates(monkeypatch: pytest.MonkeyPatc
     with torch.no_grad():
         model.weight.copy_(torch.linspace(0.5, 1, 8).expand(4, 8))
     with pytest.raises(quantfx.QuantfxError, match="would saturate on this CPU"):
-        quantize(model, X, target=None).module(X)
+        quantize(model, X, target="any").module(X)
     assert quantize(model, X).module(X).shape == (4, 4)
-    assert quantize(model, X, target=None, engine="qnnpack").module(X).shape == (4, 4)
+    assert quantize(model, X, target="any", engine="qnnpack").module(X).shape == (4, 4)
 
 
 def test_a_third_party_family_comes_first() -> None:
-    backend = backends.get("native", target="host")
+    backend = backends.get("native")
     fewer = replace(backend, kernels=backend.kernels[:-1])
     with pytest.raises(quantfx.QuantfxError, match="no kernel family of the backend has"):
         unchecked.quantize(

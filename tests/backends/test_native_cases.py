@@ -37,7 +37,7 @@ class Model(nn.Module):
 
 
 def quantize(model: nn.Module, *inputs: Tensor, **options: Any) -> quantfx.Result:
-    backend = backends.get("native", target="host", **options)
+    backend = backends.get("native", **options)
     return unchecked.quantize(
         *(model, inputs),
         calibration=[inputs],
@@ -80,7 +80,7 @@ def test_a_stored_tensor_says_only_a_part_of_the_range(function: Callable[..., A
 )
 def test_operators_that_share_work_in_branches(branch: Callable[[Tensor], Tensor]) -> None:
     model = Model(lambda s, x: torch.cond(x.sum() > -1e9, branch, lambda h: -h, (x,)))
-    backend = backends.get("native", target="host")
+    backend = backends.get("native")
     result = unchecked.quantize(
         model, (X,), calibration=[X], backend=backend, progress=False, strict=False
     )

@@ -49,7 +49,7 @@ def by_fx(
 
 
 def by_quantfx(model: nn.Module, x: Any, strict: bool = True, **options: Any) -> Any:
-    backend = backends.get("native", target="host", **options)
+    backend = backends.get("native", **options)
     result = unchecked.quantize(
         *(model, (x,)), calibration=[x], backend=backend, progress=False, strict=strict
     )
@@ -103,7 +103,7 @@ def test_bags_are_not_summed_up_whatever_their_mode(mode: str) -> None:
         expected = model(x)
     mapping = QConfigMapping().set_global(float_qparams_weight_only_qconfig)
     assert error(by_fx(model, x, mapping), expected) > 1
-    backend = backends.get("native", config="weight-only")
+    backend = backends.get("native", target="any", config="weight-only")
     result = unchecked.quantize(
         *(model, (x,)), calibration=[(x,)], backend=backend, progress=False, strict=False
     )

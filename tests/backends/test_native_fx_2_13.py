@@ -43,6 +43,7 @@ def ours(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> qua
     """Quantize as FX graph mode does: the same engine, ranges of 7 bits, kept to by nobody."""
     backend = backends.get(
         "native",
+        target="any",
         config=mode,
         engine=ENGINE,
         reduce_range=True,

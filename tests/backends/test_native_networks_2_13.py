@@ -64,7 +64,7 @@ def network(name: str) -> tuple[nn.Module, Tensor, quantfx.Result]:
 
 
 def by_quantfx(model: nn.Module, inputs: tuple[Any, ...], config: Any) -> quantfx.Result:
-    backend = backends.get("native", target="host", config=config)
+    backend = backends.get("native", config=config)
     return unchecked.quantize(
         *(model, inputs),
         calibration=[inputs],

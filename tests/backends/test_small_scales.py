@@ -88,7 +88,7 @@ def ways(result: Any, x: Tensor, *, compiles: bool = True) -> dict[str, Tensor]:
 
 
 def host() -> Backend:
-    return backends.get("x86", target="host")
+    return backends.get("x86")
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -155,7 +155,7 @@ def test_small_inputs_on_native(engine: str, size: float) -> None:
     if engine not in torch.backends.quantized.supported_engines:
         pytest.skip(f"torch has no {engine} here")
     model, x = made(Residual), images() * size
-    result = quantized(model, x, backends.get("native", target="host", engine=engine))
+    result = quantized(model, x, backends.get("native", engine=engine))
     assert sqnr(model(x), result.quantized(x)) > 34  # its results are rounded as well
     assert sqnr(result.quantized(x), result.module(x)) > 34
 
@@ -163,7 +163,7 @@ def test_small_inputs_on_native(engine: str, size: float) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_small_inputs_on_xpu(size: float) -> None:
     model, x = made(Residual), images() * size
-    result = quantized(model, x, backends.get("xpu"))
+    result = quantized(model, x, backends.get("xpu", target="any"))
     assert sqnr(model(x), result.quantized(x)) > 35
 
 
@@ -171,7 +171,7 @@ def test_small_inputs_on_xpu(size: float) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_every_observer_follows(observer: Any, size: float) -> None:
     model, x = made(Mlp), rows() * size
-    result = quantized(model, x, backends.get("x86", observer=observer))
+    result = quantized(model, x, backends.get("x86", target="any", observer=observer))
     assert sqnr(model(x), result.quantized(x)) > 33
 
 
@@ -180,7 +180,7 @@ def test_smoothing_follows(size: float) -> None:
     model = made(lambda: nn.Sequential(nn.Linear(32, 16, bias=False)))
     x = torch.randn(2048, 32, generator=torch.Generator().manual_seed(1))
     x[:, ::4] *= 30
-    backend = backends.get("x86", target="host", smooth=0.8)
+    backend = backends.get("x86", smooth=0.8)
     unit = sqnr(model(x), quantized(model, x, backend).quantized(x))
     small = sqnr(model(x * size), quantized(model, x * size, backend).quantized(x * size))
     assert unit > 35
@@ -209,7 +209,7 @@ def test_training_rounds_small_values_as_well(size: float, learn_scales: bool) -
 def test_what_torchao_does_is_what_it_does_here() -> None:
     """Its floor is asked for with its observers, and said to round small values away."""
     model, x = made(Mlp), rows() * 1e-8
-    backend = backends.get("x86", observer="histogram", weight_observer="min_max")
+    backend = backends.get("x86", target="any", observer="histogram", weight_observer="min_max")
     with pytest.warns(
         QuantfxWarning, match=r"first .*input: the floor under its scale is 0\.000244"
     ):

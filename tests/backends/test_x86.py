@@ -91,7 +91,7 @@ with torch.no_grad():
 x = torch.rand(4, 16, 8, 8) + 3.0  # activations at the top of their range
 found = {}
 for target in ("host", "any"):
-    backend = quantfx.backends.get("x86", target=None if target == "any" else target)
+    backend = quantfx.backends.get("x86", target=target)
     result = quantfx.quantize(model, (x,), calibration=[x], backend=backend, progress=False,
                               check_inputs=False, compare=False)
     try:

@@ -34,14 +34,14 @@ TRAINING = ("lift-dropout", "annotate-conv-bn", "fuse-qat-conv-bn", "place-dropo
 
 
 def stages(name: str, **options: Any) -> tuple[GraphModule, GraphModule]:
-    backend = backends.get(name, **options)
+    backend = backends.get(name, target="any", **options)
     prepared = backend.prepare(unchecked.capture(cat_pool_net(), (X,)))
     quantfx.calibrate(prepared, [X], progress=False)
     return prepared, backend.convert(prepared)
 
 
 def test_xpu_is_x86_less_max_pooling_and_training() -> None:
-    x86, xpu = backends.get("x86"), backends.get("xpu")
+    x86, xpu = backends.get("x86", target="any"), backends.get("xpu", target="any")
     left_out = [n for n in x86.prepare_pipeline.names if n not in xpu.prepare_pipeline.names]
     assert left_out == list(OMITTED)
     assert set(left_out) - {"annotate-max-pool"} == set(TRAINING)
@@ -50,7 +50,10 @@ def test_xpu_is_x86_less_max_pooling_and_training() -> None:
     assert set(static) - set(xpu.recipe.patterns.names) == {"max_pool2d"}
     assert xpu.recipe.patterns.modes == ("static",)
     assert str(xpu.recipe.spec("act")) == "s8[-128,127] affine"
-    assert str(backends.get("xpu", symmetric=True).recipe.spec("act")) == "s8[-128,127] symmetric"
+    assert (
+        str(backends.get("xpu", target="any", symmetric=True).recipe.spec("act"))
+        == "s8[-128,127] symmetric"
+    )
     assert xpu.recipe.spec("conv_weight") == x86.recipe.spec("conv_weight")
 
 
@@ -83,7 +86,7 @@ def test_the_two_sides_of_a_max_pool_have_an_observer_each() -> None:
             return nn.Conv2d(3, 3, 1)
 
         model = seeded(lambda: Net(body, conv(), conv(), conv()))
-        prepared = backends.get(name).prepare(unchecked.capture(model, (X,)))
+        prepared = backends.get(name, target="any").prepare(unchecked.capture(model, (X,)))
         [pool] = prepared.graph.find_nodes(op="call_function", target=MAX_POOL)
         stem = next(n for n in prepared.graph.nodes if n.name == "conv2d")
         sides = [*stem.users, *pool.users]
@@ -107,10 +110,10 @@ def test_signed_codes_are_the_unsigned_ones_less_128(
     make: Callable[[], nn.Module], inputs: tuple[Tensor, ...]
 ) -> None:
     """So, beside max pooling, xpu must compute bit for bit what x86 does."""
-    x86 = backends.get("x86").without_templates("max_pool2d")
+    x86 = backends.get("x86", target="any").without_templates("max_pool2d")
     pipeline = x86.prepare_pipeline.without("annotate-max-pool")
     outputs: list[Tensor] = []
-    for backend in (replace(x86, prepare_pipeline=pipeline), backends.get("xpu")):
+    for backend in (replace(x86, prepare_pipeline=pipeline), backends.get("xpu", target="any")):
         prepared = backend.prepare(unchecked.capture(make(), inputs))
         quantfx.calibrate(prepared, [inputs], progress=False)
         outputs.append(backend.convert(prepared)(*inputs))

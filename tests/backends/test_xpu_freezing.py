@@ -95,7 +95,7 @@ def _counters_as_they_were() -> Iterator[None]:
 
 
 def quantized(case: Case, **options: Any) -> GraphModule:
-    backend = backends.get("xpu", **options)
+    backend = backends.get("xpu", target="any", **options)
     prepared = backend.prepare(unchecked.capture(case.make(), case.inputs))
     quantfx.calibrate(prepared, [case.inputs], progress=False)
     return backend.convert(prepared)

@@ -126,7 +126,7 @@ def test_a_buffer_that_is_an_input_is_no_data() -> None:
 
     model, x = Masked().eval(), batches(1)[0]
     (frame,) = captured(model, x)
-    backend = quantfx.backends.get("x86")
+    backend = quantfx.backends.get("x86", target="any")
     planned = [
         [node.target for node in backend.prepare(graph).graph.nodes if node.op == "call_module"]
         for graph in (frame.graph, unchecked.capture(model, (x,)))

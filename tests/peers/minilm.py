@@ -160,9 +160,11 @@ def quantfx_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
             model, data[0], backend=backend, calibration=data, progress=False
         ).quantized
 
-    x86 = quantfx.backends.get("x86")
+    x86 = quantfx.backends.get("x86", target="any")
     yield Engine("quantfx, static", quantized(x86))
-    yield Engine("quantfx, static, smooth", quantized(quantfx.backends.get("x86", smooth=0.8)))
+    yield Engine(
+        "quantfx, static, smooth", quantized(quantfx.backends.get("x86", target="any", smooth=0.8))
+    )
     yield Engine("quantfx, dynamic", quantized(x86.with_config("dynamic")))
 
 

@@ -62,7 +62,7 @@ def isa_cap() -> Check:
 def target() -> Check:
     """Return what ``target="host"`` is here, and how its sums are kept right."""
     host = targets.host()
-    policy = backends.get("x86", target="host").policy
+    policy = backends.get("x86").policy
     if host.saturates:
         return Check("target", "note", f"{host.name}; {policy}")
     return Check("target", "ok", f"{host.name}, its sums do not saturate; {policy}")

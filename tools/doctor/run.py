@@ -40,7 +40,7 @@ def run(
         QuantfxError: there is no such backend; names the nearest.
     """
     console = console or Console()
-    backend = backends.get(name, target="host")
+    backend = backends.get(name)
     with console.status("looking around"):
         checks = all_checks()
     console.print(checks_table(checks))
@@ -64,7 +64,7 @@ def all_checks() -> tuple[Check, ...]:
     """Return what there is to say of the machine, of programs around us, and of two kernels."""
     looked = (check() for check in (*doctor_machine.CHECKS, *doctor_programs.CHECKS))
     # Always the CPU's backend: it is this machine that is examined.
-    return (*looked, *kernel_checks(backends.get("x86", target="host")))
+    return (*looked, *kernel_checks(backends.get("x86")))
 
 
 def _rows(

@@ -19,7 +19,7 @@ from tests import unchecked
 from tests.export_cases import Net
 from tests.models.small import residual_block
 
-X86 = backends.get("x86", target="host")
+X86 = backends.get("x86")
 X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 ROWS = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
 
@@ -156,7 +156,11 @@ def why_not(result: quantfx.Result) -> str:
 
 def test_the_fused_graph_is_drawn(graph_snapshot: SnapshotAssertion) -> None:
     result = unchecked.quantize(
-        residual_block(), (X,), calibration=[X], backend=backends.get("x86"), progress=False
+        residual_block(),
+        (X,),
+        calibration=[X],
+        backend=backends.get("x86", target="any"),
+        progress=False,
     )
     lowered: GraphModule = result.backend.lowering(result.quantized).module
     assert lowered == graph_snapshot(name="lowered")

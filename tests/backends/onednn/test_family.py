@@ -18,7 +18,7 @@ from quantfx.passes.quant.spec import QuantSpec
 from tests import unchecked
 from tests.export_cases import Net
 
-X86 = backends.get("x86", target="host")
+X86 = backends.get("x86")
 IMAGE = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 ROWS = torch.randn(5, 8, generator=torch.Generator().manual_seed(0))
 AFFINE_WEIGHT = QuantSpec(torch.int8, -128, 127, axis=0, observer="min_max")
@@ -163,7 +163,7 @@ def test_padding_of_different_ends(layer: nn.Module, shape: tuple[int, ...]) -> 
 def test_integers_stay_in_the_range_that_was_asked_for() -> None:
     """The kernel clamps to 255 where ``reduce_range`` wants 127: the next sums could saturate."""
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 4, 3))
-    backend = backends.get("x86", reduce_range=True)
+    backend = backends.get("x86", target="any", reduce_range=True)
     result = quantize(model, IMAGE, backend=backend)
     largest = 0
 

@@ -27,7 +27,7 @@ SWEEP = range(100)
 
 def check(kind: str, engine: str, seed: int) -> None:
     case = native_case(kind, seed)
-    backend = backends.get("native", target="host", engine=engine, reduce_range=seed % 5 == 4)
+    backend = backends.get("native", engine=engine, reduce_range=seed % 5 == 4)
     result = unchecked.quantize(
         case.model,
         case.inputs,

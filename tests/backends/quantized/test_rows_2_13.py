@@ -57,7 +57,7 @@ def quantized(row: NativeRow, outcome: Outcome, name: str = "native") -> tuple[A
     """Return the result, the float model's output and that of the lowered module."""
     model, inputs = model_of(row.pattern)
     config = outcome.mode or "static"
-    backend = backends.get("native", target="host", variant=name, config=config)
+    backend = backends.get("native", variant=name, config=config)
     strict = outcome.template is not None
     result = unchecked.quantize(
         *(model, inputs),

@@ -22,7 +22,7 @@ UNIT = (2**-8, 0)
 
 
 def quantized(function: Callable[[Tensor], Tensor], *, adopts: bool = True) -> GraphModule:
-    backend = backends.get("native", observer="min_max")
+    backend = backends.get("native", target="any", observer="min_max")
     if not adopts:
         pipeline: Pipeline = backend.prepare_pipeline.without("adopt-outputs")
         backend = replace(backend, prepare_pipeline=pipeline)
@@ -77,4 +77,4 @@ def test_values_stay_within_steps(function: Callable[[Tensor], Tensor]) -> None:
 
 
 def test_other_backends_do_not_adopt() -> None:
-    assert "adopt-outputs" not in backends.get("x86").prepare_pipeline.names
+    assert "adopt-outputs" not in backends.get("x86", target="any").prepare_pipeline.names

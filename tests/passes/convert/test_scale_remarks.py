@@ -33,7 +33,7 @@ class Layer(nn.Module):
 
 
 def quantize(model: nn.Module, x: Tensor, **options: Any) -> Any:
-    given: dict[str, Any] = {"backend": backends.get("x86", target="host"), "calibration": [x]}
+    given: dict[str, Any] = {"backend": backends.get("x86"), "calibration": [x]}
     return unchecked.quantize(model.eval(), (x,), progress=False, **(given | options))
 
 
@@ -168,7 +168,7 @@ def test_large_values_stay_numbers() -> None:
     x[0, 0], x[1, 1] = 3e38, -3e38
     model = Layer(1e-3)
     for observer in ("mse", "histogram", "min_max"):
-        backend = backends.get("x86", target="host", observer=observer)
+        backend = backends.get("x86", observer=observer)
         result = quantize(model, x, backend=backend)
         assert torch.isfinite(result.quantized(x)).all()
         assert sqnr(model(x), result.module(x)) > 30

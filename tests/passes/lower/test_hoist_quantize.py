@@ -21,7 +21,7 @@ HOIST = Pipeline((HoistQuantize(),))
 
 def qdq(forward: Callable[..., Tensor], *layers: nn.Module) -> GraphModule:
     torch.manual_seed(0)
-    backend = backends.get("x86", target="host")
+    backend = backends.get("x86")
     prepared = backend.prepare(unchecked.capture(Net(forward, *layers).eval(), (X,)))
     quantfx.calibrate(prepared, [X], progress=False)
     return backend.convert(prepared)
@@ -52,7 +52,7 @@ def test_a_quantize_moves_up_to_the_kernel_and_nothing_changes(
 
 def test_both_layers_then_lower_with_their_result_quantized() -> None:
     module = qdq(lambda f, g, x: g(f(x).reshape(2, 32)), nn.Linear(6, 8), nn.Linear(32, 3))
-    lowered = backends.get("x86", target="host").lower(module)
+    lowered = backends.get("x86").lower(module)
     kernels = [node for node in lowered.graph.nodes if "qlinear_pointwise" in str(node.target)]
     assert [node.args[9] for node in kernels] == [torch.uint8, torch.float32]
 

@@ -31,7 +31,7 @@ from tests.models.small import cat_pool_net, mlp, residual_block
 
 X = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-X86 = backends.get("x86", target="host")
+X86 = backends.get("x86")
 
 
 def qdq(model: nn.Module, x: torch.Tensor) -> GraphModule:
@@ -168,7 +168,7 @@ def test_templates_from_elsewhere_may_use_other_names_and_more_operators(tmp_pat
     """Nothing of a match is dropped because a kernel does not know it."""
     file = tmp_path / "foreign.toml"
     file.write_text(FOREIGN)
-    backend = backends.get("x86", target="host", patterns=load(file))
+    backend = backends.get("x86", patterns=load(file))
     result = unchecked.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
     assert [site.kernel for site in result.report.sites] == ["qlinear_pointwise"] * 2
     torch.testing.assert_close(result.module(ROWS), result.quantized(ROWS), rtol=1e-5, atol=1e-6)

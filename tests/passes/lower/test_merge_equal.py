@@ -36,7 +36,7 @@ def test_random_operators_stay_apart() -> None:
 
 
 def test_it_runs_on_lowered_graphs_only() -> None:
-    backend = backends.get("x86")
+    backend = backends.get("x86", target="any")
     pipeline = backend.lower_pipeline
     assert pipeline.names[-1] == MergeEqual.name
     assert MergeEqual.requires == {"lowered"}

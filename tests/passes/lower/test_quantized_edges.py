@@ -9,7 +9,7 @@ from quantfx.backends.x86 import pattern_set
 from quantfx.passes.lower.quantized_edges import quantized_edges
 from quantfx.patterns.template import PatternNode
 
-RECIPE = backends.get("x86").recipe
+RECIPE = backends.get("x86", target="any").recipe
 
 
 def text(name: str) -> str:
@@ -48,7 +48,7 @@ def test_the_pattern_as_text(name: str, pattern: str) -> None:
     ("add", ""),
 ])  # fmt: skip
 def test_ranks_and_dtypes_that_kernels_need_are_checked_again(name: str, kept: str) -> None:
-    recipe = backends.get("native").recipe
+    recipe = backends.get("native", target="any").recipe
     checks = quantized_edges(recipe.patterns[name], recipe).checks
     assert " ".join(map(str, checks)) == kept
 

@@ -19,7 +19,7 @@ from tests import unchecked
 def test_it_finds_again_what_was_planned_for_kernels() -> None:
     model = seeded(lambda: nn.Sequential(BasicBlock(8, 8, 1), nn.MaxPool2d(2), nn.Conv2d(8, 8, 1)))
     x = torch.rand(1, 8, 8, 8)
-    backend = quantfx.backends.get("x86")
+    backend = quantfx.backends.get("x86", target="any")
     prepared = backend.prepare(unchecked.capture(model, (x,)))
     prepared(x)
     quantized = backend.convert(prepared)
@@ -44,7 +44,7 @@ def test_annotations_that_are_there_stay() -> None:
 
 def test_a_float_graph_has_no_plan() -> None:
     graph = unchecked.capture(nn.Linear(8, 4).eval(), (torch.rand(2, 8),))
-    backend = quantfx.backends.get("x86")
+    backend = quantfx.backends.get("x86", target="any")
     quantized = backend.convert(
         backend.without_templates("linear").prepare(graph, strict=False), strict=False
     )

@@ -22,7 +22,7 @@ from quantfx.passes.train.adopt_fake_quantize import AdoptFakeQuantize
 from tests import unchecked
 from tests.backends.native_models import model_of
 
-EXACT = backends.get("native", engine="qnnpack")  # full range on every CPU
+EXACT = backends.get("native", target="any", engine="qnnpack")  # full range on every CPU
 ROWS = [
     *(f"nnqat.Conv{n}d" for n in (1, 2, 3)),
     *(f"nniqat.ConvBn{relu}{n}d" for n in (1, 2, 3) for relu in ("", "ReLU")),

@@ -14,7 +14,7 @@ from quantfx.tools.doctor import kernels as doctor_kernels
 from quantfx.tools.doctor.kernels import kernel_checks
 
 ROOT = Path(__file__).parents[3]
-HOST = backends.get("x86", target="host")
+HOST = backends.get("x86")
 # oneDNN reads its cap once per process.
 CAPPED = """
 from quantfx import backends

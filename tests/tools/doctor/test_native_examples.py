@@ -9,7 +9,7 @@ from quantfx.tools.doctor.native_examples import NATIVE_EXAMPLES
 from quantfx.tools.doctor.template_examples import EXAMPLES
 from quantfx.tools.doctor.templates import examine
 
-NATIVE = backends.get("native", target="host")
+NATIVE = backends.get("native")
 
 
 def test_no_example_stands_for_nothing() -> None:

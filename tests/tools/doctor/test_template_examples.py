@@ -17,8 +17,8 @@ from quantfx.tools.doctor.template_examples import EXAMPLES, Example
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 
-X86 = backends.get("x86", target="host")
-XPU = backends.get("xpu", target="host")
+X86 = backends.get("x86")
+XPU = backends.get("xpu")
 TEMPLATES = {template.name: template for template in X86.recipe.patterns.templates}
 
 STEPS = 1  # a tie may round to the other side

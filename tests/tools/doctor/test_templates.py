@@ -17,7 +17,7 @@ from quantfx.tools.doctor import templates as doctor_templates
 from quantfx.tools.doctor.template_examples import EXAMPLES
 from quantfx.tools.doctor.templates import TemplateRow, examine
 
-HOST = backends.get("x86", target="host")
+HOST = backends.get("x86")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ def test_mode_and_request() -> None:
 
 
 def test_xpu_is_lowered_and_never_run() -> None:
-    xpu = backends.get("xpu", target="host")
+    xpu = backends.get("xpu")
     row = examine(xpu, "conv2d", compiles=True)
     assert (row.status, row.lowered, row.compiled) == ("ok", "qconv_pointwise", None)
 
