@@ -55,3 +55,26 @@ class OptionError(QuantfxError):
 
 class FileError(QuantfxError):
     """A saved model cannot be written or read; names the file, what is wrong with it, the fix."""
+
+
+# Of the PT2E names, each also of the built-in kind that their users expect.
+
+
+class QuantizationSpecError(SpecError, ValueError):
+    """A quantization spec contradicts itself."""
+
+
+class AnnotationError(QuantfxError, AssertionError):
+    """A quantizer annotated a node with something that cannot be observed."""
+
+
+class ComposeError(QuantfxError, RuntimeError):
+    """A quantizer changed what an earlier one of the same composition had decided."""
+
+
+class ArgumentError(QuantfxError, ValueError):
+    """An argument is of the wrong kind, or asks for what this library does not do."""
+
+
+class ObserverError(QuantfxError, TypeError):
+    """A module that stands where an observer should does not say how to quantize."""

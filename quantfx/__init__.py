@@ -6,7 +6,7 @@ from quantfx.patterns.torch_version import require_torch
 
 require_torch()  # before anything is imported that an older one lacks
 
-from quantfx import backends, passes, patterns
+from quantfx import backends, errors, passes, patterns
 from quantfx.api import draw, quantize
 from quantfx.auto_quantized import AutoQuantized, auto
 from quantfx.dynamo.compile_state import CompileState
@@ -43,6 +43,7 @@ __all__ = [
     "capture",
     "convert_qat",
     "draw",
+    "errors",
     "load",
     "passes",
     "patterns",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from quantfx import compat
-from quantfx.compat.terms.errors import ComposeError
 from quantfx.compat.terms.specs import ANNOTATION_KEY
+from quantfx.passes.errors import ComposeError
 from tests.compat.sample import DQ, DQ_CHANNEL, ByNode, Q, aten, count, export, find, sqnr, x86
 
 xnnpack = pytest.importorskip("torchao.testing.pt2e._xnnpack_quantizer")

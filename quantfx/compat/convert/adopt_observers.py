@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.compat.terms.errors import ObserverError, foreign_code
+from quantfx.compat.terms.errors import foreign_code
 from quantfx.compat.terms.foreign_observer import ForeignObserver
 from quantfx.compat.terms.foreign_spec import Given
 from quantfx.compat.terms.quant_spec import quant_spec
+from quantfx.passes.errors import ObserverError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs, attribute
 from quantfx.passes.graph.slots import slots_of

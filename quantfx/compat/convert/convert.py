@@ -12,11 +12,12 @@ from quantfx.compat.convert.port_metadata import PortMetadata
 from quantfx.compat.exported.export_utils import forbid_train_eval
 from quantfx.compat.exported.rebind import rebind_annotations
 from quantfx.compat.exported.take_over import take_over
-from quantfx.compat.terms.errors import ArgumentError, as_raised
+from quantfx.compat.terms.errors import as_raised
 from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.scale_remarks import warn_of_scales
+from quantfx.passes.errors import ArgumentError
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.train.fold_qat_conv_bn import FoldQatConvBn
 

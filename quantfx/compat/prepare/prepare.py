@@ -17,9 +17,10 @@ from quantfx.compat.prepare.annotate_with import AnnotateWith
 from quantfx.compat.prepare.create_observers import CreateObservers
 from quantfx.compat.prepare.fuse_conv_bn import FuseConvBn
 from quantfx.compat.prepare.transform_for_annotation import TransformForAnnotation
-from quantfx.compat.terms.errors import ArgumentError, as_raised
+from quantfx.compat.terms.errors import as_raised
 from quantfx.passes.annotate.share import Share
 from quantfx.passes.canonicalize.sink_constants import SinkConstants
+from quantfx.passes.errors import ArgumentError
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.graph.clone import clone, owned
 from quantfx.passes.graph.graphs import all_graphs

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch.fx import GraphModule, Node
 
-from quantfx.compat.terms.errors import ComposeError
 from quantfx.compat.terms.quantizer import Quantizer
 from quantfx.compat.terms.specs import ANNOTATION_KEY
+from quantfx.passes.errors import ComposeError
 
 
 class ComposableQuantizer(Quantizer):

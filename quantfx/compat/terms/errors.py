@@ -1,32 +1,11 @@
-"""Errors of the PT2E names; each is also of the built-in kind that their users expect."""
+"""Code of the user's that runs inside of a pipeline, and raises what it likes."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from quantfx.passes.errors import SpecError
 from quantfx.patterns.errors import QuantfxError
-
-
-class QuantizationSpecError(SpecError, ValueError):
-    """A quantization spec contradicts itself."""
-
-
-class AnnotationError(QuantfxError, AssertionError):
-    """A quantizer annotated a node with something that cannot be observed."""
-
-
-class ComposeError(QuantfxError, RuntimeError):
-    """A quantizer changed what an earlier one of the same composition had decided."""
-
-
-class ArgumentError(QuantfxError, ValueError):
-    """An argument is of the wrong kind, or asks for what this library does not do."""
-
-
-class ObserverError(QuantfxError, TypeError):
-    """A module that stands where an observer should does not say how to quantize."""
 
 
 class ForeignError(QuantfxError):

@@ -10,8 +10,7 @@ from torch import nn
 from torch.ao.quantization.observer import FixedQParamsObserver
 
 from quantfx.compat.terms.derived_observer import DerivedObserverOrFakeQuantize
-from quantfx.compat.terms.errors import AnnotationError
-from quantfx.passes.errors import PipelineError
+from quantfx.passes.errors import AnnotationError, PipelineError
 from quantfx.passes.quant.spec import QuantSpec
 
 Kind = Literal["own", "fixed", "shared", "derived"]

@@ -9,11 +9,10 @@ import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.compat.terms.errors import AnnotationError
 from quantfx.compat.terms.foreign_spec import ForeignSpec, kind_of
 from quantfx.compat.terms.quant_spec import quant_spec
 from quantfx.compat.terms.specs import ANNOTATION_KEY, EdgeOrNode
-from quantfx.passes.errors import SpecError
+from quantfx.passes.errors import AnnotationError, SpecError
 from quantfx.passes.graph.aliasing import writes_to
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.slots import slots_of

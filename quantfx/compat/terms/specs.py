@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.compat.terms.errors import QuantizationSpecError
+from quantfx.passes.errors import QuantizationSpecError
 
 ANNOTATION_KEY = "quantization_annotation"
 EdgeOrNode: TypeAlias = "tuple[Node, Node] | Node"

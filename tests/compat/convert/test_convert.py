@@ -18,8 +18,8 @@ from torch.ao.quantization.observer import (
 from torch.fx import GraphModule, Node
 
 from quantfx import compat
-from quantfx.compat.terms.errors import ArgumentError, ObserverError
 from quantfx.compat.terms.specs import ANNOTATION_KEY
+from quantfx.passes.errors import ArgumentError, ObserverError
 from quantfx.passes.quant.qdq import CAST, CHOOSE_QPARAMS, DEQUANTIZE_DYNAMIC, QUANTIZE_DYNAMIC
 from tests.compat.sample import (
     DQ,

@@ -11,8 +11,9 @@ from torch.ao.quantization.observer import FixedQParamsObserver, MinMaxObserver
 from torch.fx import GraphModule, Node, symbolic_trace
 
 from quantfx import compat
-from quantfx.compat.terms.errors import AnnotationError, ArgumentError, ForeignError, as_raised
+from quantfx.compat.terms.errors import ForeignError, as_raised
 from quantfx.compat.terms.specs import ANNOTATION_KEY
+from quantfx.passes.errors import AnnotationError, ArgumentError
 from tests.compat.sample import (
     Add,
     ByNode,

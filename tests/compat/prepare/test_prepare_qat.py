@@ -15,8 +15,8 @@ from torchao.quantization.pt2e import move_exported_model_to_eval, quantize_pt2e
 from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as torchao_quantizer
 
 from quantfx import compat
-from quantfx.compat.terms.errors import ArgumentError
 from quantfx.compat.terms.specs import ANNOTATION_KEY
+from quantfx.passes.errors import ArgumentError
 from quantfx.patterns.loader import load
 from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.models.resnet import resnet18
