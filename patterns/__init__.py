@@ -4,7 +4,7 @@ For template sets of your own: ``load`` a file, ``lint`` it, give the set to a b
 """
 
 from quantfx.patterns.errors import PatternError
-from quantfx.patterns.lint import lint
+from quantfx.patterns.linter import lint
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Matcher

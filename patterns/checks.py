@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 from torch.fx import Node
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from quantfx.patterns.schema import argument_value
+from quantfx.patterns.sizes import known_true
 from quantfx.patterns.template import Op
 
 _Size = int | torch.SymInt
@@ -38,7 +38,7 @@ def same_shape(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 def _equal(first: tuple[_Size, ...], second: tuple[_Size, ...]) -> bool:
     """Whether two shapes are the same for all inputs, sizes that depend on data included."""
     return len(first) == len(second) and all(
-        statically_known_true(one == other) for one, other in zip(first, second, strict=True)
+        known_true(one == other) for one, other in zip(first, second, strict=True)
     )
 
 

@@ -6,12 +6,11 @@ from quantfx.patterns.torch_version import require_torch
 
 require_torch()  # before anything is imported that an older one lacks
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from quantfx import backends, errors, passes, patterns
 from quantfx.api import draw, quantize
-from quantfx.auto_quantized import AutoQuantized, auto
-from quantfx.dynamo.compile_state import CompileState
-from quantfx.dynamo.options import Batches
-from quantfx.load_result import load
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import Config
 from quantfx.passes.observe.calibrate import calibrate
@@ -23,7 +22,22 @@ from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.qat import convert_qat, prepare_qat
 from quantfx.result import Result
 
+if TYPE_CHECKING:
+    from quantfx.auto_quantized import AutoQuantized, auto
+    from quantfx.dynamo.compile_state import CompileState
+    from quantfx.dynamo.options import Batches
+    from quantfx.load_result import load
+
 __version__ = "0.1.0"
+
+# Imported when they are asked for: they need Dynamo, or sympy, which take seconds to import.
+_LATE = {
+    "AutoQuantized": "quantfx.auto_quantized",
+    "Batches": "quantfx.dynamo.options",
+    "CompileState": "quantfx.dynamo.compile_state",
+    "auto": "quantfx.auto_quantized",
+    "load": "quantfx.load_result",
+}
 
 __all__ = [
     "AutoQuantized",
@@ -50,3 +64,15 @@ __all__ = [
     "prepare_qat",
     "quantize",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LATE:
+        raise AttributeError(f"module 'quantfx' has no attribute '{name}'")
+    value = getattr(importlib.import_module(_LATE[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -17,7 +17,7 @@ from quantfx.load_result import load
 from quantfx.passes.report.text import print_report
 from quantfx.patterns.dot import pattern_set_to_dot
 from quantfx.patterns.errors import QuantfxError
-from quantfx.patterns.lint import lint
+from quantfx.patterns.linter import lint
 from quantfx.patterns.pattern_set import PatternSet
 
 

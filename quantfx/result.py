@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch.fx import GraphModule
@@ -14,23 +14,16 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
 from quantfx.backends.checks.lowering import Lowering, require_compiled
-from quantfx.backends.inductor.ahead_of_time import AheadOfTimeModule
-from quantfx.backends.inductor.compile import (
-    CompiledModule,
-    Variants,
-    Wrapper,
-    compile_module,
-    require_regions,
-)
-from quantfx.backends.inductor.compiler_errors import compiler_errors
 from quantfx.passes.config.config import Given
 from quantfx.passes.report.compare_sites import SiteComparison
 from quantfx.passes.report.outcome import compiled_outcomes
 from quantfx.passes.report.report import Report, make_report, rows_of
 from quantfx.patterns.errors import QuantfxError
-from quantfx.saving.onnx_export import export_onnx
 from quantfx.saving.origin import Origin
-from quantfx.saving.save import save
+
+if TYPE_CHECKING:  # imported by the methods that need them: Inductor takes seconds
+    from quantfx.backends.inductor.ahead_of_time import AheadOfTimeModule
+    from quantfx.backends.inductor.compile import CompiledModule, Wrapper
 
 
 @dataclass(frozen=True)
@@ -122,6 +115,9 @@ class Result:
             ContractError: a planned site did not reach its kernel, or its integer sums would
                 saturate on this CPU.
         """
+        from quantfx.backends.inductor.compile import Variants, compile_module, require_regions
+        from quantfx.backends.inductor.compiler_errors import compiler_errors
+
         lowering = self._lowered
         refused = lowering.not_here or self.backend.eager
         if refused:
@@ -177,6 +173,8 @@ class Result:
             FileError: the model or an example input holds what has no form in files, or the file
                 cannot be written.
         """
+        from quantfx.saving.save import save
+
         save(
             Path(path),
             self.quantized,
@@ -202,6 +200,8 @@ class Result:
         Raises:
             QuantfxError: a package is missing, or the model has what ONNX cannot express.
         """
+        from quantfx.saving.onnx_export import export_onnx
+
         inputs = self._inputs
         export_onnx(self.quantized, Path(path), inputs.args, inputs.kwargs, inputs.dynamic_shapes)
 

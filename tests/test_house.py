@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
+import quantfx
+
 ROOT = Path(__file__).parent.parent
 ROOMS = ("passes", "patterns", "backends", "tools")
 OWN = ("compat", "dynamo", "saving")
@@ -109,6 +111,33 @@ def imported() -> Imported:
         [sys.executable, "-c", IMPORT], check=True, cwd=ROOT, capture_output=True, text=True
     )
     return Imported(*json.loads(done.stdout))
+
+
+LIGHT = """
+import sys, torch
+before = set(sys.modules)
+import quantfx
+print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}
+              | {".".join(name.split(".")[:2]) for name in set(sys.modules) - before}))
+"""
+
+
+def test_importing_quantfx_imports_neither_compilers_nor_what_few_need() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LIGHT], check=True, cwd=ROOT, capture_output=True, text=True
+    )
+    imported = set(done.stdout.split())
+    assert "quantfx.passes" in imported
+    heavy = {"torch._inductor", "torch._dynamo", "torch._functorch", "torch.onnx"}
+    assert not imported & (heavy | {"sympy", "networkx", "graphviz", "onnx", "torchao"})
+
+
+def test_what_is_imported_late_is_there() -> None:
+    assert set(quantfx.__all__) <= set(dir(quantfx))
+    for name in quantfx.__all__:
+        assert getattr(quantfx, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'quantise'"):
+        _ = quantfx.quantise  # type: ignore[attr-defined]
 
 
 def test_no_module_under_two_names(imported: Imported) -> None:

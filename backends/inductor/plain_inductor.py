@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.backends.inductor.torch_internals import compiling_backend, inductor_freezes
 from quantfx.patterns.errors import QuantfxWarning
 
 
@@ -21,15 +19,20 @@ def warn_of_plain_inductor(module: GraphModule) -> None:
     float model, and says nothing; ``options={"freezing": True}`` comes too late for it in torch
     2.13. The warning hangs on a hook of the module, which Dynamo runs once, while it traces.
     """
+    constant: Any = torch.compiler.assume_constant_result  # torch declares no types
+    constant(_look)  # marked: Dynamo runs it, instead of tracing it
     module.register_forward_pre_hook(_when_called)
 
 
 def _when_called(_: nn.Module, __: tuple[Any, ...]) -> None:
     if torch.compiler.is_compiling():
-        _LOOK()
+        _look()
 
 
 def _look() -> None:
+    # Here, where Dynamo runs: importing quantfx does not import it.
+    from quantfx.backends.inductor.torch_internals import compiling_backend, inductor_freezes
+
     if compiling_backend() == "inductor" and not inductor_freezes():
         warnings.warn(
             "Inductor compiles a q/dq graph without freezing, to float code: no int8 kernel, and "
@@ -38,7 +41,3 @@ def _look() -> None:
             QuantfxWarning,
             stacklevel=2,
         )
-
-
-_as_constant: Any = torch.compiler.assume_constant_result  # torch declares no types
-_LOOK: Callable[[], None] = _as_constant(_look)  # Dynamo runs it, instead of tracing it

@@ -13,7 +13,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from quantfx.backends.onednn.conv_shape import ConvShape, narrow_padding, narrow_steps
 from quantfx.backends.onednn.half_weight import half_weight_reason
@@ -47,6 +46,7 @@ from quantfx.passes.quant.qdq import (
     tensor_qparams,
 )
 from quantfx.patterns.schema import argument_value, resolve_op
+from quantfx.patterns.sizes import known_true
 
 _TO = resolve_op("aten.to.dtype")
 _ADDS = (resolve_op("aten.add.Tensor"), resolve_op("aten.add_.Tensor"))
@@ -290,7 +290,7 @@ def _is_matrix(x: Node) -> bool:
 
 def _holds_nothing(x: Node) -> bool:
     """Whether there are no rows in any call: the one case of that which the contract lets in."""
-    return any(statically_known_true(size == 0) for size in x.meta["val"].shape)
+    return any(known_true(size == 0) for size in x.meta["val"].shape)
 
 
 def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:

@@ -7,7 +7,6 @@ from functools import cached_property
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.config.spec_change import FLOAT
@@ -17,6 +16,7 @@ from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.non_data import data_nodes
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Admission, Matcher
+from quantfx.patterns.sizes import known_true
 from quantfx.patterns.template import Template
 
 
@@ -125,7 +125,7 @@ def _empty(node: Node) -> str | None:
     if not isinstance(value, torch.Tensor):
         return None
     # A size that depends on data is none that is known: it may be 0 in some call.
-    empty = any(statically_known_true(size == 0) for size in value.shape)
+    empty = any(known_true(size == 0) for size in value.shape)
     return f"{node.name} holds no elements" if empty else None
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import Node
-from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
 
 from quantfx.passes.graph.dropouts import is_off
 from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload, resolve_op
+from quantfx.patterns.sizes import depends_on_data
 
 _COPIES = frozenset(
     resolve_op(f"aten.{name}") for name in ("contiguous.default", "clone.default", "alias.default")
@@ -109,7 +109,7 @@ def size_of(node: Node) -> str | None:
     value = node.meta.get("val")
     if node.op != "call_function" or not isinstance(value, (int, torch.SymInt)):
         return None
-    if has_free_unbacked_symbols(value):
+    if depends_on_data(value):
         return None
     return str(value)
 
@@ -117,7 +117,7 @@ def size_of(node: Node) -> str | None:
 def sizes_of(node: Node) -> tuple[str, ...] | None:
     """Return the sizes of a tensor; None if they depend on data, which have names at random."""
     value = node.meta.get("val")
-    if not isinstance(value, Tensor) or has_free_unbacked_symbols(value):
+    if not isinstance(value, Tensor) or depends_on_data(value):
         return None
     return tuple(map(str, value.shape))
 

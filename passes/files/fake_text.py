@@ -10,12 +10,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, cast
 
-import sympy  # type: ignore[import-untyped]  # comes with torch, without types
 import torch
 from torch import Tensor, nn
-from torch.fx.experimental.symbolic_shapes import ShapeEnv, optimization_hint
 
 from quantfx.passes.inputs.value_text import decode, encode
+from quantfx.patterns.sizes import likely
 
 _LARGEST = 2**62
 _UNKNOWN = 8192  # stands for the size of what depends on data
@@ -62,7 +61,7 @@ class FakeWriter:
         if text.lstrip("-").isdigit():
             return int(text)
         if text not in self.sizes:
-            self.sizes[text] = optimization_hint(size, fallback=_UNKNOWN)
+            self.sizes[text] = likely(size, _UNKNOWN)
         return text
 
 
@@ -86,6 +85,8 @@ class FakeReader:
         if "size" in data:
             return self._size(data["size"])
         if "float" in data:
+            import sympy  # as below
+
             symbol = sympy.Symbol(data["float"], real=True)
             return self._shapes.create_symfloatnode(symbol, hint=0.0)
         if "bool" in data:
@@ -109,7 +110,9 @@ class FakeReader:
             self._symbols[size] = self._shapes.create_symintnode(symbol, hint=hint)
         return self._symbols[size]
 
-    def _symbol(self, name: str, hint: int) -> sympy.Symbol:
+    def _symbol(self, name: str, hint: int) -> Any:
+        import sympy  # type: ignore[import-untyped]  # comes with torch, without types
+
         symbol = sympy.Symbol(name, integer=True, nonnegative=True)
         if symbol not in self._shapes.backed_var_to_val:
             self._shapes.add_backed_var_to_val(symbol, hint)
@@ -123,6 +126,5 @@ class FakeReader:
         return next(iter(program.graph.nodes)).meta["val"].fake_mode
 
     @cached_property
-    def _shapes(self) -> ShapeEnv:
-        shapes: ShapeEnv = self._mode.shape_env
-        return shapes
+    def _shapes(self) -> Any:
+        return self._mode.shape_env

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.fx.experimental.symbolic_shapes import optimization_hint
+
+from quantfx.patterns.sizes import likely
 
 
 def memory_order(value: Tensor) -> list[int] | None:
     """Return the dimensions from the outermost on; None if there are gaps, or elements twice."""
     if value.layout is not torch.strided:
         return None
-    sizes = [optimization_hint(size, fallback=2) for size in value.shape]
+    sizes = [likely(size, 2) for size in value.shape]
     if 0 in sizes or value.is_contiguous():
         return list(range(value.dim()))
-    strides = [optimization_hint(stride, fallback=1) for stride in value.stride()]
+    strides = [likely(stride, 1) for stride in value.stride()]
     # A dimension of one element has any stride, and makes no difference: it goes to the outside.
     order = sorted(range(value.dim()), key=lambda axis: (sizes[axis] != 1, -strides[axis], axis))
     dense = dense_strides(sizes, order)

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.export import ShapesCollection
 
 from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
 
@@ -32,6 +31,8 @@ def distinct(model: nn.Module, inputs: Inputs, shapes: Any) -> tuple[Inputs, Any
     seen = {id(tensor) for tensor in _own(model)}
     if not seen & set(map(id, leaves)) and len(set(map(id, leaves))) == len(leaves):
         return inputs, shapes
+    from torch.export import ShapesCollection  # which imports sympy: a second
+
     if isinstance(shapes, ShapesCollection):  # these know tensors by identity as well
         resolve: Any = shapes.dynamic_shapes  # which has no types
         shapes = resolve(model, *inputs)

@@ -13,10 +13,10 @@ from math import prod
 
 import torch
 from torch.fx import Node
-from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols, optimization_hint
 
 from quantfx.passes.graph.operator_name import is_bookkeeping, namespace, operator_name
 from quantfx.patterns.schema import argument_value, is_aten_call
+from quantfx.patterns.sizes import depends_on_data, likely
 
 # Control flow computes nothing itself: the nodes of its graphs are counted, once each.
 _CONTROL_FLOW = (
@@ -70,9 +70,9 @@ def _shape(value: object) -> tuple[int, ...]:
     fake = value.meta.get("val") if isinstance(value, Node) else value
     if not isinstance(fake, torch.Tensor):
         raise _UnknownShape
-    if has_free_unbacked_symbols(fake):
+    if depends_on_data(fake):
         raise _UnknownShape
-    return tuple(optimization_hint(size, fallback=0) for size in fake.shape)
+    return tuple(likely(size, 0) for size in fake.shape)
 
 
 def _of(node: Node, name: str) -> tuple[int, ...]:

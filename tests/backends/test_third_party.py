@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import quantfx
 from quantfx.backends import NAMES
 from quantfx.patterns.errors import QuantfxError
-from quantfx.patterns.lint import lint
+from quantfx.patterns.linter import lint
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.backends import npu

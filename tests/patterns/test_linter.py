@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from quantfx.backends.x86 import pattern_set
-from quantfx.patterns.lint import lint
+from quantfx.patterns.linter import lint
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
 
