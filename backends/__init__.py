@@ -1,4 +1,9 @@
-"""For whom: backends as data plus pass lists."""
+"""For whom: backends as data plus pass lists.
+
+A backend of your own is a ``Backend`` of a recipe (a pattern set, and the specs of its tensors),
+three pipelines, and kernel families. ``PREPARE``, ``CONVERT`` and ``LOWER`` are those of x86, to
+begin with.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +13,27 @@ from typing import Any
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
+from quantfx.backends.checks.targets import Target
 from quantfx.backends.native import native
-from quantfx.backends.x86 import x86
+from quantfx.backends.qat import Qat
+from quantfx.backends.x86 import CONVERT, LOWER, PREPARE, x86
 from quantfx.backends.xpu import xpu
 from quantfx.passes.config.config import Given
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
-__all__ = ["NAMES", "Backend", "get", "native", "x86", "xpu"]
+__all__ = [
+    "CONVERT",
+    "LOWER",
+    "NAMES",
+    "PREPARE",
+    "Backend",
+    "Qat",
+    "Target",
+    "get",
+    "native",
+    "x86",
+    "xpu",
+]
 
 _BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu, "native": native}
 NAMES = tuple(_BACKENDS)

@@ -1,1 +1,48 @@
-"""Passes."""
+"""What happens to a graph: passes, and what it takes to write one outside of quantfx.
+
+A pass is a frozen dataclass of ``Pass``; it edits graphs through an ``Editor`` and is composed with
+others in a ``Pipeline``. Observers, specs and kernel families are values that a backend is made of.
+"""
+
+from quantfx.passes.annotate.annotate import Annotate
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.draw.dump_graphs import DumpGraphs
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.instruments import CheckNumerics, Instrument
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.record import PassRecord, records_of
+from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.qparams import QParams, qparams_from_range
+from quantfx.passes.quant.spec import CastSpec, QuantSpec
+
+__all__ = [
+    "Annotate",
+    "Annotation",
+    "Candidate",
+    "CastSpec",
+    "CheckNumerics",
+    "Context",
+    "DumpGraphs",
+    "Editor",
+    "Emission",
+    "Instrument",
+    "KernelFamily",
+    "Observer",
+    "Pass",
+    "PassRecord",
+    "PassResult",
+    "Pipeline",
+    "QParams",
+    "QuantSpec",
+    "Recipe",
+    "Remark",
+    "Site",
+    "all_graphs",
+    "annotation_of",
+    "qparams_from_range",
+    "records_of",
+]

@@ -9,6 +9,17 @@ from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.schema import argument_value, resolve_op
 from quantfx.patterns.template import Template
 
-__all__ = ["Match", "Matcher", "PatternError", "PatternSet", "Template", "lint", "load"]
+__all__ = [
+    "Match",
+    "Matcher",
+    "PatternError",
+    "PatternSet",
+    "Template",
+    "argument_value",
+    "lint",
+    "load",
+    "resolve_op",
+]
