@@ -18,7 +18,7 @@ from quantfx.passes.graphs import all_graphs
 from quantfx.passes.pass_record import TRAINABLE, facts_of
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
-from quantfx.patterns.schema import resolve_op, set_argument
+from quantfx.patterns.schema import argument_value, resolve_op, set_argument
 
 _PATTERNS = load("fold").group("fold-scale")
 _MULS = (resolve_op("aten.mul.Tensor"), resolve_op("aten.mul_.Tensor"))
@@ -77,8 +77,12 @@ def _per_channel(editor: Editor, match: Match) -> Tensor | None:
     sizes = dict(zip(range(-values.dim(), 0), values.shape, strict=True))
     if any(size != 1 for place, size in sizes.items() if place != axis):
         return None
-    groups = layer.args[6] if output_axis(layer) and len(layer.args) > 6 else 1
-    channels = weight.shape[output_axis(layer)] * (groups if isinstance(groups, int) else 1)
+    if weight.dim() < 2:
+        return None
+    groups = int(argument_value(layer, "groups")) if output_axis(layer) else 1
+    channels = weight.shape[output_axis(layer)] * groups
+    if values.numel() not in (1, channels):  # the result of one channel is repeated
+        return None
     return values.detach().double().flatten().expand(channels).clone()
 
 

@@ -75,6 +75,8 @@ KEPT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "by rows": (lambda: Scaled(nn.Linear(8, 6), times, 3, 1), (3, 8)),
     "by columns": (lambda: Scaled(nn.Conv2d(3, 8, 3), times, 7), (2, 3, 9, 9)),
     "of more dimensions": (lambda: Scaled(nn.Linear(8, 6), plus, 4, 1, 6), (3, 8)),
+    "more than there are channels": (lambda: Scaled(nn.Linear(8, 1), times, 6), (3, 8)),
+    "more channels of images": (lambda: Scaled(nn.Conv2d(3, 1, 3), plus, 6, 1, 1), (2, 3, 9, 9)),
     "positions": (lambda: Scaled(nn.Linear(8, 6), plus, 1, 3, 6), (2, 3, 8)),
 }
 
