@@ -29,7 +29,7 @@ class FoldScales(Pass):
     """``conv(x, w, b) * s -> conv(x, w * s, b * s)``, ``conv(x, w, b) + t -> conv(x, w, b + t)``.
 
     s and t have one value for each output channel. In float64, as ``fold-batch-norm``, and like it
-    not in a graph that trains.
+    not in a graph that trains. A weight that is a table elsewhere is not scaled: both stay one.
     """
 
     name: ClassVar[str] = "fold-scales"
@@ -58,10 +58,20 @@ def _fold_each(editor: Editor, written: Collection[Node]) -> list[tuple[str, str
     for match in _PATTERNS.matcher().run(editor.graph):
         given = [match.roles[role] for role in ("w", "b", "s")]
         values = _per_channel(editor, match)
-        if values is not None and not any(node in written for node in given):
+        if values is None or any(node in written for node in given):
+            continue
+        if match.nodes["after"].target not in _MULS or not _is_table(editor, match):
             found.append((match.nodes["after"].name, match.anchor.name))
             _fold(editor, match, values)
     return found
+
+
+def _is_table(editor: Editor, match: Match) -> bool:
+    """Whether something else than such layers reads the weight, as what is tied to a head does."""
+    weight = editor.stored(match.roles["w"])
+    nodes = editor.graph.find_nodes(op="get_attr")
+    readers = [user for node in nodes if editor.stored(node) is weight for user in node.users]
+    return any(reader.target != match.anchor.target for reader in readers)
 
 
 def _per_channel(editor: Editor, match: Match) -> Tensor | None:
