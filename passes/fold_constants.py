@@ -12,6 +12,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.aliasing import overwritten
 from quantfx.passes.base import Context, Pass, PassResult, Remark
 from quantfx.passes.boundary import operands
+from quantfx.passes.compute_in_float32 import note_narrow
 from quantfx.passes.constant_chain import constant_nodes, constant_value
 from quantfx.passes.editor import Editor
 from quantfx.passes.equal_sites import value_numbers
@@ -60,6 +61,7 @@ class FoldConstants(Pass):
                 number = equal[head]
                 if number not in stored:
                     stored[number] = _stored(editor, head, source, is_data=head in data)
+                    note_narrow(module, path, source, stored[number])
                 head.replace_all_uses_with(stored[number])
                 editor.erase_unused(head)
             if editor.edits:

@@ -77,6 +77,27 @@ def test_tables_and_tied_weights_stay_half_and_tied_in_memory_and_on_file(tmp_pa
                 assert ratio(expected, given) > 28
 
 
+def test_parts_of_tables_stay_half() -> None:
+    model, tokens = seeded(lambda: Positions().eval()).bfloat16(), torch.arange(10).reshape(2, 5)
+    result = quantize(model, (tokens,), calibration=[tokens])
+    kept = {name: each.dtype for name, each in result.quantized.state_dict().items()}
+    assert kept["positions_folded"] == torch.bfloat16
+    with torch.no_grad():
+        assert ratio(model(tokens), result.module(tokens)) > 30
+
+
+class Positions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(64, 16)
+        self.positions = nn.Parameter(torch.randn(32, 16))
+        self.head = nn.Linear(16, 8)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        y: Tensor = self.head(self.table(tokens) + self.positions[: tokens.shape[1]])
+        return y
+
+
 def test_it_compiles() -> None:
     model = seeded(lambda: Encoder().eval()).to(torch.bfloat16)
     result = quantize(model, (TOKENS,), calibration=[(TOKENS,)])
