@@ -30,6 +30,7 @@ from quantfx.passes.inputs import Inputs, input_leaves, structure_text
 from quantfx.passes.model_state import restored
 from quantfx.passes.pass_record import TRAINABLE, set_facts
 from quantfx.passes.pipeline import Pipeline
+from quantfx.passes.shapes_line import gathered_shapes
 from quantfx.passes.size_asserts import keep_asserts
 from quantfx.passes.state import own_state
 from quantfx.passes.training_graph import training_graph
@@ -60,7 +61,8 @@ def capture(
         example_inputs: Arguments the model accepts: one tensor, a tuple of positional or a mapping
             of keyword arguments. Shapes are fixed to theirs.
         example_kwargs: Keyword arguments.
-        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``; of ``*args`` also
+            by the names that the graph has for each, such as ``args_0``.
         training: For quantization-aware training: batch norms and dropouts follow the ``train()``
             and ``eval()`` of the graph, and parameters ask for gradients. Submodules that are in
             eval mode while the model trains stay so.
@@ -149,6 +151,7 @@ def _export(
     ):
         if judged:  # compare_capture sees what attributes that are assigned do to results
             warnings.filterwarnings("ignore", message=r".*assigned during export")
+        shapes = gathered_shapes(shapes, inspect.signature(model.forward), args, kwargs or {})
         module = copied(export(model, args, kwargs, shapes))
     recompile(module)
     return module
