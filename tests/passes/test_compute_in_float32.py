@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import quantfx
 from quantfx.passes.errors import ContractError, InputError
@@ -96,6 +98,24 @@ class Positions(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         y: Tensor = self.head(self.table(tokens) + self.positions[: tokens.shape[1]])
         return y
+
+
+@pytest.mark.parametrize(
+    ("make", "config", "tensor"),
+    [
+        (lambda: nn.LSTM(8, 4, batch_first=True), "dynamic", torch.randn(2, 3, 8).bfloat16()),
+        (lambda: nn.Sequential(nn.Embedding(16, 8)), "weight-only", torch.arange(8)),
+    ],
+)
+def test_what_a_kernel_packs_is_not_narrowed(
+    make: Callable[[], nn.Module], config: str, tensor: Tensor
+) -> None:
+    model = seeded(lambda: make().eval()).bfloat16()
+    result = quantize(model, (tensor,), backend="native", config=config)
+    assert [row.lowered for row in result.report.rows] == [1]
+    with torch.no_grad():
+        expected, given = tree_leaves(model(tensor)), tree_leaves(result.module(tensor))
+    assert all(ratio(*pair) > 25 for pair in zip(expected, given, strict=True))
 
 
 def test_it_compiles() -> None:
