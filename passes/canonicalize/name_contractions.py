@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.canonicalize.contraction import Contraction, einsum_contraction
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.constant_chain import constant_nodes
 from quantfx.passes.graph.editor import Editor
@@ -25,45 +25,6 @@ _PERMUTE = resolve_op("aten.permute.default")
 _RESHAPE = resolve_op("aten.reshape.default")
 _TENSORDOT = resolve_op("aten.tensordot.default")
 _UNFLATTEN = resolve_op("aten.unflatten.int")
-
-
-@dataclass(frozen=True)
-class _Contraction:
-    """``einsum(f"{of_x},{of_y}->{of_result}", x, y)``."""
-
-    x: Node
-    y: Node
-    of_x: str
-    of_y: str
-    of_result: str
-
-    def turned(self) -> _Contraction:
-        """Return the same with the operands in the other order."""
-        return _Contraction(self.y, self.x, self.of_y, self.of_x, self.of_result)
-
-    @property
-    def is_linear(self) -> bool:
-        """Whether it sums over the last labels of x, all of y's but those that end the result."""
-        labels = (self.of_x, self.of_y, self.of_result)
-        if any(len(set(each)) != len(each) for each in labels) or not self.summed:
-            return False
-        return self.of_x == self.kept + self.summed and self.of_result == self.kept + self.new
-
-    @property
-    def kept(self) -> str:
-        """Labels of x that are not y's."""
-        return "".join(each for each in self.of_x if each not in self.of_y)
-
-    @property
-    def summed(self) -> str:
-        """Labels of both, none of which is in the result."""
-        both = "".join(each for each in self.of_x if each in self.of_y)
-        return "" if set(both) & set(self.of_result) else both
-
-    @property
-    def new(self) -> str:
-        """Labels of y that are not x's, in the order of the result."""
-        return "".join(each for each in self.of_result if each not in self.of_x)
 
 
 @dataclass(frozen=True)
@@ -93,7 +54,7 @@ class NameContractions(Pass):
         return PassResult(count > 0, stats={"rewritten": count})
 
 
-def _rewrite(editor: Editor, node: Node, found: _Contraction) -> None:
+def _rewrite(editor: Editor, node: Node, found: Contraction) -> None:
     def call(target: Callable[..., Any], *args: object) -> Node:
         return editor.call(target, args, like=node, before=node)
 
@@ -123,18 +84,7 @@ def _product(sizes: Sequence[int]) -> int:
     return total
 
 
-def _einsum(node: Node) -> _Contraction | None:
-    labels = re.fullmatch(r"(\w+),(\w+)->(\w+)", str(node.args[0]).replace(" ", ""))
-    operands = node.args[1]
-    if not labels or not isinstance(operands, (list, tuple)) or len(operands) != 2:
-        return None
-    x, y = operands
-    if not isinstance(x, Node) or not isinstance(y, Node):
-        return None
-    return _Contraction(x, y, *labels.groups())
-
-
-def _tensordot(node: Node) -> _Contraction | None:
+def _tensordot(node: Node) -> Contraction | None:
     x, y, of_x, of_y = node.args[:4]
     if not isinstance(x, Node) or not isinstance(y, Node):
         return None
@@ -147,25 +97,27 @@ def _tensordot(node: Node) -> _Contraction | None:
               for place in range(dimensions[1])]  # fmt: skip
     left = [each for place, each in enumerate(labels) if place not in mine]
     right = [each for place, each in enumerate(others) if place not in theirs]
-    return _Contraction(x, y, "".join(labels), "".join(others), "".join(left + right))
+    return Contraction(x, y, "".join(labels), "".join(others), "".join(left + right))
 
 
-def _inner(node: Node) -> _Contraction | None:
+def _inner(node: Node) -> Contraction | None:
     x, y = node.args
     if not isinstance(x, Node) or not isinstance(y, Node):
+        return None
+    if not x.meta["val"].dim() or not y.meta["val"].dim():  # a number times a tensor
         return None
     letters = string.ascii_letters
     left = letters[1 : x.meta["val"].dim()]
     right = letters[len(left) + 1 : len(left) + y.meta["val"].dim()]
-    return _Contraction(x, y, f"{left}a", f"{right}a", left + right)
+    return Contraction(x, y, f"{left}a", f"{right}a", left + right)
 
 
 def _listed(value: object) -> list[object]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 
-_READERS: dict[Any, Callable[[Node], _Contraction | None]] = {
-    _EINSUM: _einsum,
+_READERS: dict[Any, Callable[[Node], Contraction | None]] = {
+    _EINSUM: einsum_contraction,
     _TENSORDOT: _tensordot,
     _INNER: _inner,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -10,6 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.canonicalize.contraction import einsum_contraction
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.constant_chain import constant_nodes
 from quantfx.passes.graph.editor import Editor
@@ -38,6 +38,7 @@ class NameProducts(Pass):
     4. ``addmm, baddbmm(b, x, y, beta, alpha) -> matmul(x, y) * alpha + b * beta``
     5. ``einsum("bik,bok->bio", [x, y]) -> matmul(x, transpose(y))``; other equations stay
     6. ``mm(w, x), matmul(w, x) -> transpose(linear(transpose(x), w))``, which is made contiguous
+    7. ``linear(x, w, b) -> matmul(x, w) + b``, w of one dimension, which has no output channels
     """
 
     name: ClassVar[str] = "name-products"
@@ -131,28 +132,34 @@ def _product_and_sum(maker: _Maker, node: Node) -> bool:
     return maker.replace(node, new)
 
 
+def _linear_by_vector(maker: _Maker, node: Node) -> bool:
+    x, w, bias = (argument_value(node, name) for name in ("input", "weight", "bias"))
+    if _dimensions(w) != 1:
+        return False
+    new = maker.call(_MATMUL, x, w, like=node)
+    return maker.replace(node, maker.call(_ADD, new, bias, like=node) if bias is not None else new)
+
+
 def _is_bias(summand: Node, matrix: Node) -> bool:
     return list(summand.meta["val"].shape) == [matrix.meta["val"].shape[1]]
 
 
 def _einsum(maker: _Maker, node: Node) -> bool:
     """Rewrite equations whose result has x's labels, but for the last, and then one of y."""
-    labels = re.fullmatch(r"(\w+),(\w+)->(\w+)", str(node.args[0]).replace(" ", ""))
-    operands = node.args[1]
-    if not labels or not isinstance(operands, (list, tuple)) or len(operands) != 2:
+    found = einsum_contraction(node)
+    if found is None or not found.of_x or not found.of_result:
         return False
-    x, y = operands
-    of_x, of_y, of_result = labels.groups()
-    if not isinstance(x, Node) or not isinstance(y, Node) or not _no_label_twice(*labels.groups()):
-        return False
+    y, of_x, of_y, of_result = found.y, found.of_x, found.of_y, found.of_result
     summed, new = of_x[-1], of_result[-1]
     if of_result[:-1] != of_x[:-1] or new in of_x or {summed, new} != {*of_y[-2:]}:
         return False
-    if of_y[:-2] != of_x[:-2] or (len(of_y) == 2 and not maker.is_linear(y) and len(of_x) > 2):
+    if of_y[:-2] != of_x[:-2] or not _no_label_twice(of_x, of_y, of_result):
+        return False
+    if not found.same_sizes(summed):
         return False
     if of_y[-1] == summed:
         y = maker.turned(y, node)
-    return maker.replace(node, maker.product(x, y, node))
+    return maker.replace(node, maker.product(found.x, y, node))
 
 
 def _no_label_twice(*labels: str) -> bool:
@@ -165,7 +172,10 @@ def _turns_matrix(node: Node) -> bool:
         return False
     if node.target is _PERMUTE:
         return [int(str(each)) % 2 for each in argument_value(node, "dims")] == [1, 0]
-    return node.target is not _TRANSPOSE or bool(node.args[1] != node.args[2])
+    if node.target is _TRANSPOSE:
+        dims = (argument_value(node, "dim0"), argument_value(node, "dim1"))
+        return {int(str(each)) % 2 for each in dims} == {0, 1}
+    return True
 
 
 def _in_float(node: Node) -> bool:
@@ -181,6 +191,7 @@ _RULES: dict[Any, Callable[[_Maker, Node], bool]] = {
     resolve_op("aten.mm.default"): _product,
     resolve_op("aten.bmm.default"): _product,
     _MATMUL: _product,
+    _LINEAR: _linear_by_vector,
     resolve_op("aten.addmm.default"): _product_and_sum,
     resolve_op("aten.baddbmm.default"): _product_and_sum,
     resolve_op("aten.einsum.default"): _einsum,

@@ -79,7 +79,7 @@ def _replace_first(
         return False
     for item in read:
         _replace(editor, item, target, args)
-    editor.erase_unused(*items, node)
+    editor.erase_unused(*(item for item in items if item not in read), node)
     return True
 
 

@@ -31,6 +31,7 @@ from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.contract import InputContract, form_of_leaf, set_contract
 from quantfx.passes.inputs.example import in_order
 from quantfx.passes.inputs.leaves import Inputs, input_leaves, structure_text
+from quantfx.passes.inputs.shapes_line import gathered_shapes
 from quantfx.passes.model.given import GivenModel, Model, given_model, has_one_mode
 from quantfx.passes.model.state import restored
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -60,7 +61,8 @@ def capture(
         example_inputs: Arguments the model accepts: one tensor, a tuple of positional or a mapping
             of keyword arguments. Shapes are fixed to theirs.
         example_kwargs: Keyword arguments.
-        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``; of ``*args`` also
+            by the names that the graph has for each, such as ``args_0``.
         training: For quantization-aware training: batch norms and dropouts follow the ``train()``
             and ``eval()`` of the graph, and parameters ask for gradients. Submodules that are in
             eval mode while the model trains stay so.
@@ -149,6 +151,7 @@ def _export(
     ):
         if judged:  # compare_capture sees what attributes that are assigned do to results
             warnings.filterwarnings("ignore", message=r".*assigned during export")
+        shapes = gathered_shapes(shapes, inspect.signature(model.forward), args, kwargs or {})
         module = copied(export(model, args, kwargs, shapes))
     recompile(module)
     return module

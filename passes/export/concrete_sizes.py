@@ -38,8 +38,8 @@ def make_concrete(module: GraphModule, sizes: Mapping[str, int]) -> frozenset[st
         sizes: What each of them is in the example.
 
     Raises:
-        NotConcreteError: a size depends on data, or a graph inside is given sizes; the module is
-            spoilt.
+        NotConcreteError: a size depends on data, a graph inside is given sizes, or they make one
+            that is negative; the module is spoilt.
     """
     used: set[str] = set()
     known = _Numbers(sizes)
@@ -118,6 +118,8 @@ def _concrete(leaf: Any, known: _Numbers) -> Any:
         [int(known.of(each)) if isinstance(each, torch.SymInt) else each for each in part]
         for part in form
     )
+    if offset < 0 or min(shape, default=0) < 0:
+        raise NotConcreteError("the example takes another path than the sizes it stands for")
     mode: Any = getattr(leaf, "fake_mode", None)
     if mode is None:
         raise NotConcreteError("a tensor of free sizes that is no fake")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import linecache
 import re
 from collections.abc import Generator
@@ -94,6 +95,11 @@ def _advice(cause: Exception, model: nn.Module, inputs: Inputs) -> list[str]:
     text = f"{type(cause).__name__}: {cause}"
     if _ON_SHAPES.search(text):
         return []  # torch names the dimension, and what to write for it
+    if "tree_name" in text and (named := _any_keywords(model)):  # torch 2.13 means this by it
+        return [
+            f"torch.export leaves no size free in a model that takes **{named}: write an argument "
+            "for each of them, without **"
+        ]
     own = _own_error(model, inputs)
     if own is not None:
         return [f"{type(model).__name__} itself fails on these inputs: {own}"]
@@ -106,6 +112,12 @@ def _advice(cause: Exception, model: nn.Module, inputs: Inputs) -> list[str]:
     if not model.training:
         advice.append(_AUTO)
     return advice
+
+
+def _any_keywords(model: nn.Module) -> str:
+    """Return the name that ``forward`` has for keyword arguments of any name; empty if none."""
+    takes = inspect.signature(model.forward).parameters.values()
+    return next((each.name for each in takes if each.kind is each.VAR_KEYWORD), "")
 
 
 def _own_error(model: nn.Module, inputs: Inputs) -> str | None:

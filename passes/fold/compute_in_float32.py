@@ -63,6 +63,22 @@ class ComputeInFloat32(Pass):
         return PassResult(True, stats={"widened": len(narrow)})
 
 
+def note_narrow(module: GraphModule, path: str, source: Node, made: Node) -> None:
+    """Note that what ``made`` reads is made of what ``source`` reads: as narrow, if it fits.
+
+    Args:
+        module: The whole module.
+        path: Of the graph that both are in.
+        source: Reads a tensor.
+        made: Reads another.
+    """
+    narrow: dict[str, torch.dtype] = module.meta.get(NARROW_KEY, {})
+    prefix = f"{path}." if path else ""
+    dtype = narrow.get(f"{prefix}{source.target}")
+    if dtype is not None:
+        narrow[f"{prefix}{made.target}"] = dtype
+
+
 def _is_given(module: GraphModule, node: Node) -> bool:
     if node.op == "get_attr":
         value = attribute(module, str(node.target))

@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.fold.compute_in_float32 import note_narrow
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.constant_chain import constant_nodes, constant_value
@@ -16,6 +17,7 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import all_graphs, attribute
 from quantfx.passes.graph.non_data import data_nodes
+from quantfx.passes.graph.value_numbers import value_numbers
 from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
 
 TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
@@ -25,9 +27,10 @@ TRAINED = "training goes through what computes it, so that it is no stored weigh
 class FoldConstants(Pass):
     """``conv(x, div(w, norm(w))) -> conv(x, w_folded)``, a constant; whatever reads it.
 
-    The operators are run as they stand, so that the float function stays the same to the bit. What
-    draws random numbers, writes, or reads a tensor that the graph writes to is no constant. A graph
-    that trains is left alone: its weights are trained through their computation.
+    The operators are run as they stand, so that the float function stays the same to the bit; what
+    a layer computes anew in each of its calls is stored once. What draws random numbers, writes, or
+    reads a tensor that the graph writes to is no constant. A graph that trains is left alone: its
+    weights are trained through their computation.
 
     Attributes:
         growth: Bytes that a result may take beyond the stored tensors it is made of; a larger one,
@@ -50,10 +53,17 @@ class FoldConstants(Pass):
             if trains:
                 remarks += [Remark("missed", path, head.name, TRAINED) for head in heads]
                 continue
+            equal = value_numbers(graph_module)
+            stored: dict[int, Node] = {}
             for head in heads:
                 source = _largest(graph_module, found[head])
                 remarks.append(Remark("applied", path, head.name, f"made of {source.target}"))
-                _fold(editor, head, source, is_data=head in data)
+                number = equal[head]
+                if number not in stored:
+                    stored[number] = _stored(editor, head, source, is_data=head in data)
+                    note_narrow(module, path, source, stored[number])
+                head.replace_all_uses_with(stored[number])
+                editor.erase_unused(head)
             if editor.edits:
                 editor.drop_unused_attributes()
         folded = sum(remark.kind == "applied" for remark in remarks)
@@ -89,11 +99,11 @@ def _largest(module: GraphModule, stored: frozenset[Node]) -> Node:
     return max(sorted(stored), key=lambda node: _bytes(module, node))
 
 
-def _fold(editor: Editor, head: Node, source: Node, *, is_data: bool) -> None:
+def _stored(editor: Editor, head: Node, source: Node, *, is_data: bool) -> Node:
+    """Return what reads the value of ``head`` from now on."""
     value = constant_value(editor.module, head)
     if is_data:  # which is what parameters are, and buffers are not
         value = nn.Parameter(value, requires_grad=False)
     constant = editor.constant(f"{source.target}_folded", value, like=source, before=head)
     constant.meta["val"] = head.meta.get("val")
-    head.replace_all_uses_with(constant)
-    editor.erase_unused(head)
+    return constant

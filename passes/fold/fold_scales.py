@@ -18,7 +18,7 @@ from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
-from quantfx.patterns.schema import resolve_op, set_argument
+from quantfx.patterns.schema import argument_value, resolve_op, set_argument
 
 _PATTERNS = load("fold").group("fold-scale")
 _MULS = (resolve_op("aten.mul.Tensor"), resolve_op("aten.mul_.Tensor"))
@@ -29,7 +29,7 @@ class FoldScales(Pass):
     """``conv(x, w, b) * s -> conv(x, w * s, b * s)``, ``conv(x, w, b) + t -> conv(x, w, b + t)``.
 
     s and t have one value for each output channel. In float64, as ``fold-batch-norm``, and like it
-    not in a graph that trains.
+    not in a graph that trains. A weight that is a table elsewhere is not scaled: both stay one.
     """
 
     name: ClassVar[str] = "fold-scales"
@@ -58,10 +58,20 @@ def _fold_each(editor: Editor, written: Collection[Node]) -> list[tuple[str, str
     for match in _PATTERNS.matcher().run(editor.graph):
         given = [match.roles[role] for role in ("w", "b", "s")]
         values = _per_channel(editor, match)
-        if values is not None and not any(node in written for node in given):
+        if values is None or any(node in written for node in given):
+            continue
+        if match.nodes["after"].target not in _MULS or not _is_table(editor, match):
             found.append((match.nodes["after"].name, match.anchor.name))
             _fold(editor, match, values)
     return found
+
+
+def _is_table(editor: Editor, match: Match) -> bool:
+    """Whether something else than such layers reads the weight, as what is tied to a head does."""
+    weight = editor.stored(match.roles["w"])
+    nodes = editor.graph.find_nodes(op="get_attr")
+    readers = [user for node in nodes if editor.stored(node) is weight for user in node.users]
+    return any(reader.target != match.anchor.target for reader in readers)
 
 
 def _per_channel(editor: Editor, match: Match) -> Tensor | None:
@@ -77,8 +87,12 @@ def _per_channel(editor: Editor, match: Match) -> Tensor | None:
     sizes = dict(zip(range(-values.dim(), 0), values.shape, strict=True))
     if any(size != 1 for place, size in sizes.items() if place != axis):
         return None
-    groups = layer.args[6] if output_axis(layer) and len(layer.args) > 6 else 1
-    channels = weight.shape[output_axis(layer)] * (groups if isinstance(groups, int) else 1)
+    if weight.dim() < 2:
+        return None
+    groups = int(argument_value(layer, "groups")) if output_axis(layer) else 1
+    channels = weight.shape[output_axis(layer)] * groups
+    if values.numel() not in (1, channels):  # the result of one channel is repeated
+        return None
     return values.detach().double().flatten().expand(channels).clone()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -14,6 +15,7 @@ from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs, attribute
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import annotation_of
 from quantfx.patterns.schema import resolve_op
 
 _TO = resolve_op("aten.to.dtype")
@@ -29,7 +31,8 @@ class StoreInHalf(Pass):
     """``embedding(w_f32, i) -> to(embedding(w_bf16, i), float32)``, ``f(w_f32) -> f(to(w_bf16))``.
 
     Of the matrices and tables that ``compute-in-float32`` has widened, those that are left as they
-    were: the cast is exact. Vectors are too small to matter.
+    were: the cast is exact. Vectors are too small to matter. What a planned operator reads as it
+    stands stays float32, which its kernel packs.
     """
 
     name: ClassVar[str] = "store-in-half"
@@ -39,12 +42,13 @@ class StoreInHalf(Pass):
         count = 0
         narrow: dict[str, torch.dtype] = module.meta.get(NARROW_KEY, {})
         done: dict[int, Tensor] = {}
+        packed = set(_packed(module))
         for path, graph_module in all_graphs(module) if narrow else ():
             editor = Editor(graph_module, self.name)
             for node in graph_module.graph.find_nodes(op="get_attr"):
                 name = f"{path}.{node.target}" if path else str(node.target)
                 value = attribute(graph_module, str(node.target))
-                if name not in narrow or not isinstance(value, Tensor):
+                if name not in narrow or not isinstance(value, Tensor) or id(value) in packed:
                     continue
                 if value.dtype in narrow.values():  # another node read it before
                     _cast(editor, node, value)
@@ -53,6 +57,14 @@ class StoreInHalf(Pass):
                     _cast(editor, node, half)
                     count += 1
         return PassResult(count > 0, stats={"narrowed": count})
+
+
+def _packed(module: GraphModule) -> Iterator[int]:
+    """Yield the identity of each tensor that a planned operator reads, as native's LSTM does."""
+    for _, graph_module in all_graphs(module):
+        for node in graph_module.graph.find_nodes(op="get_attr"):
+            if any(annotation_of(user) is not None for user in node.users):
+                yield id(attribute(graph_module, str(node.target)))
 
 
 def _narrowed(value: Tensor, dtype: torch.dtype, done: dict[int, Tensor]) -> Tensor | None:

@@ -43,6 +43,7 @@ class Editor:
         self.by = by
         self.edits = 0
         self.made: list[Node] = []
+        self._changed: dict[str, list[Node]] = {}
 
     def call(
         self,
@@ -111,9 +112,7 @@ class Editor:
     def shared_constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
         """Read ``value`` from ``target``, where it may be stored already; else as ``constant``."""
         stored = attribute(self.module, target) if self.has(target) else None
-        if not isinstance(stored, Tensor) or stored.dtype != value.dtype:
-            return self.constant(target, value, like=like, before=before)
-        if not torch.equal(stored, value):
+        if not _is_equal(stored, value):
             return self.constant(target, value, like=like, before=before)
         with self._at(None, before):
             node = self.graph.create_node("get_attr", target, (), {}, target.replace(".", "_"))
@@ -123,13 +122,20 @@ class Editor:
         """Return a node that reads ``value`` in the place of the get_attr ``node``.
 
         The stored tensor is replaced if ``node`` is its one reader and is read by ``before`` alone,
-        or by nothing; else ``value`` gets a name of its own.
+        or by nothing; else ``value`` gets a name of its own, which is one for equal values: of each
+        call of a layer that is called several times.
         """
+        target = str(node.target)
+        changed = self._changed.setdefault(target, [])
+        for earlier in changed:
+            if earlier < before and _is_equal(self.stored(earlier), value):
+                return earlier
         readers = self.graph.find_nodes(op="get_attr", sort=False)
         alone = [n for n in readers if n.target == node.target] == [node]
         if not alone or list(node.users) not in ([], [before]):
-            return self.constant(str(node.target), value, like=node, before=before)
-        set_tensor(self.module, str(node.target), value)
+            changed.append(self.constant(target, value, like=node, before=before))
+            return changed[-1]
+        set_tensor(self.module, target, value)
         self.edits += 1
         return node
 
@@ -214,6 +220,12 @@ class Editor:
         node.meta[PROVENANCE_KEY] = self.by
         self.made.append(node)
         return node
+
+
+def _is_equal(stored: object, value: Tensor) -> bool:
+    if not isinstance(stored, Tensor) or stored.dtype != value.dtype:
+        return False
+    return torch.equal(stored, value)
 
 
 def _prefixes(name: str) -> Iterator[str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -38,6 +39,34 @@ def shapes_line(contract: InputContract, arguments: Mapping[str, Any]) -> str:
 
     shapes = {name: map_named_leaves(text, name, value) for name, value in arguments.items()}
     return f"dynamic_shapes={shapes} (from torch.export import Dim)"
+
+
+def gathered_shapes(
+    shapes: Any, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> Any:
+    """Return dynamic shapes as torch.export wants them: ``{"args": (..., ...)}`` of ``*args``.
+
+    A graph has an argument for each of these, by whose name ``shapes_line`` calls it; those of
+    ``**kwargs`` likewise.
+
+    Args:
+        shapes: In either form; other values than a mapping are returned as they are.
+        signature: Of the model.
+        args: Positional example inputs.
+        kwargs: Keyword example inputs.
+    """
+    if not isinstance(shapes, Mapping):
+        return shapes
+    rest, gathered = dict(shapes), dict[str, Any]()
+    for name, value in signature.bind(*args, **kwargs).arguments.items():
+        kind = signature.parameters[name].kind
+        if name in rest:
+            gathered[name] = rest.pop(name)
+        elif kind is inspect.Parameter.VAR_POSITIONAL:
+            gathered[name] = tuple(rest.pop(f"{name}_{at}", None) for at in range(len(value)))
+        elif kind is inspect.Parameter.VAR_KEYWORD:
+            gathered[name] = {key: rest.pop(key, None) for key in value}
+    return gathered | rest
 
 
 def other_dimensions(form: InputForm, value: Tensor) -> list[int]:

@@ -79,7 +79,8 @@ def module_of(model: Model) -> nn.Module:
     """Return the module to capture: ``model`` itself, or one that computes what it computes.
 
     A function is wrapped; modules that it refers to (as its owner, in its closure, among its
-    globals) are submodules under the names it has for them. Of ``DataParallel`` the module inside
+    globals) are submodules under the names it has for them, with ``_`` behind a name that any
+    module has a use for, such as ``half``. Of ``DataParallel`` the module inside
     is taken. A program computes in the mode that it was exported in.
 
     Raises:
@@ -89,8 +90,7 @@ def module_of(model: Model) -> nn.Module:
     if isinstance(model, ExportedProgram):
         model = model.module(check_guards=False)
     if isinstance(model, (DataParallel, DistributedDataParallel)):
-        inner: nn.Module = model.module
-        return inner
+        return module_of(model.module)
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         kind = "a scripted or traced model" if isinstance(model, nn.Module) else "a script function"
         raise CaptureError(
@@ -126,7 +126,7 @@ class _Function(nn.Module):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
         for name, module in dict(_modules_in(function)).items():
-            self.add_module(name, module)
+            self.add_module(f"{name}_" if hasattr(self, name) else name, module)
         self.forward = function
         self.training = False
 

@@ -36,6 +36,9 @@ LINEARS: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] =
     "tensordot": (lambda x, w: torch.tensordot(x, w, dims=1), (8, 5)),
     "tensordot of two": (lambda x, w: torch.tensordot(x, w, dims=([1, 2], [1, 2])), (5, 3, 8)),
     "inner": (torch.inner, (5, 8)),
+    "ellipsis": (lambda x, w: torch.einsum("...k,ko->...o", x, w), (8, 5)),
+    "ellipsis of one": (lambda x, w: torch.einsum("b...k,hok->b...ho", x, w), (2, 5, 8)),
+    "result left out": (lambda x, w: torch.einsum("bik,ok", x, w.T), (8, 5)),
 }  # fmt: skip
 STAY: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] = {
     "sums over the middle": (lambda x, w: torch.einsum("bik,io->bko", x, w), (3, 5)),
@@ -43,6 +46,18 @@ STAY: dict[str, tuple[Callable[[Tensor, Tensor], Tensor], tuple[int, ...]]] = {
     "diagonal": (lambda x, w: torch.einsum("bik,kk->bi", x, w), (8, 8)),
     "outer": (lambda x, w: torch.einsum("bik,o->biko", x, w), (5,)),
     "turned result": (lambda x, w: torch.einsum("bik,ko->boi", x, w), (8, 5)),
+    "turned result left out": (lambda x, w: torch.einsum("bzk,ko", x, w), (8, 5)),
+    "sums over the weight alone": (lambda x, w: torch.einsum("bik,ko->bi", x, w), (8, 5)),
+    "sums over rows as well": (lambda x, w: torch.einsum("bik,ko->bo", x, w), (8, 5)),
+    "repeats the weight": (lambda x, w: torch.einsum("bik,ok->bio", x, w), (5, 1)),
+    "repeats a head": (
+        lambda x, w: torch.einsum("blhk,hkd->bld", x.reshape(2, 3, 2, 4), w),
+        (1, 4, 5),
+    ),
+    "tensordot that repeats": (lambda x, w: torch.tensordot(x, w, dims=([2], [1])), (5, 1)),
+    "tensordot of all": (lambda x, w: torch.tensordot(x, w, dims=3), (2, 3, 8)),
+    "inner of vectors": (lambda x, w: torch.inner(x[0, 0], w), (8,)),
+    "inner with a number": (torch.inner, ()),
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quantfx.passes.errors import ContractError
@@ -35,12 +36,14 @@ LINEARS: dict[str, tuple[tuple[int, ...], Callable[[Tensor, Tensor, Tensor], Ten
     "matmul of T": ((2, 5, 8), lambda x, w, b: x @ w.T),
     "matmul of transpose": ((2, 5, 8), lambda x, w, b: x @ w.transpose(-1, 0) + b),
     "matmul of permute": ((2, 5, 8), lambda x, w, b: x @ w.permute(1, 0)),
+    "matmul of a transpose that is none": ((2, 5, 8), lambda x, w, b: x @ w.transpose(0, -2)),
     "matmul of the same": ((2, 5, 8), lambda x, w, b: x @ w.permute(0, 1)),
     "matmul of computed": ((2, 5, 8), lambda x, w, b: x @ (w * b)),
     "mm from the left": ((8, 5), lambda x, w, b: torch.mm(w, x)),
     "matmul from the left": ((2, 8, 5), lambda x, w, b: w @ x),
     "matmul of T from the left": ((2, 8, 5), lambda x, w, b: w.T @ x),
     "einsum": ((2, 5, 8), lambda x, w, b: torch.einsum("bik,ko->bio", x, w)),
+    "einsum of rows": ((5, 8), lambda x, w, b: torch.einsum("...k,ok", x, w)),
     "einsum of T": ((2, 5, 8), lambda x, w, b: torch.einsum("b i k, o k -> b i o", x, w)),
 }
 
@@ -68,6 +71,7 @@ MATMULS: dict[str, tuple[int, Callable[[Tensor, Tensor, Tensor], Tensor]]] = {
     "baddbmm": (3, lambda a, x, y: torch.baddbmm(a, x, y, beta=0.5, alpha=0.3)),
     "baddbmm without": (3, lambda a, x, y: torch.baddbmm(a * torch.nan, x, y, beta=0)),
     "einsum": (3, lambda a, x, y: torch.einsum("hik,hjk->hij", x, y)),
+    "einsum of ellipses": (4, lambda a, x, y: torch.einsum("...ij,...jk->...ik", x, y)),
     "einsum of heads": (4, lambda a, x, y: torch.einsum("bhij,bhjk->bhik", x, y)),
 }
 
@@ -99,6 +103,7 @@ STAY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "outer": lambda x, y: torch.einsum("bik,bok->bkio", x, y),
     "twice": lambda x, y: torch.einsum("bii,bij->bij", x, y),
     "both sums": lambda x, y: torch.einsum("bik,bko->bi", x, y),
+    "repeats": lambda x, y: torch.einsum("bik,bok->bio", x[..., :1], y),
     "integers": lambda x, y: torch.bmm(x.to(torch.int64), y.to(torch.int64)),
 }
 
@@ -117,6 +122,19 @@ class Pair(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.function(x, y)
+
+
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_linear_by_a_vector_is_a_product(has_bias: bool) -> None:
+    def function(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        y = F.linear(x, w, b)
+        return y + (F.linear(x[0], w[0], b[0]) if has_bias else F.linear(x, w[0]))
+
+    model, x = Product(function).eval(), torch.randn(8, 8)
+    result = quantize(model, (x,), calibration=[x])
+    assert [row.lowered for row in result.report.rows if row.kind == "linear"] == [1]
+    with torch.no_grad():
+        torch.testing.assert_close(capture(model, (x,))(x), model(x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_product_from_the_left_keeps_its_layout() -> None:

@@ -71,3 +71,18 @@ def test_the_generator_is_where_it_was() -> None:
     state = torch.random.get_rng_state()
     capture(model, (torch.ones(2, 4),))
     assert torch.equal(torch.random.get_rng_state(), state)
+
+
+def test_what_fails_for_few_rows_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    model, x = Halves().eval(), torch.randn(4, 8)
+    graph = capture(model, (x,))
+    assert capsys.readouterr().err == ""
+    with pytest.raises(InputError):
+        graph(x[:1])
+
+
+class Halves(nn.Module):
+    """One row is in one piece."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(x.chunk(2), 1)

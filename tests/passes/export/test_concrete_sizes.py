@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx import GraphModule
 
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.export.concrete_sizes import NotConcreteError, make_concrete
 from quantfx.passes.export.export_graph import export_graph
 from tests.export_cases import Net
@@ -94,6 +95,14 @@ def test_sizes_that_depend_on_data_are_no_numbers() -> None:
     name = str(symbolic.graph.find_nodes(op="placeholder")[0].meta["val"].shape[0])
     with pytest.raises(NotConcreteError):
         make_concrete(symbolic, {name: 4})
+
+
+def test_sizes_that_would_be_negative_for_the_example_are_no_numbers() -> None:
+    model, x = Net(lambda x: x[-2:]).eval(), torch.randn(4, 3)
+    graph = capture(model, (x[:1],))
+    with torch.no_grad():
+        for rows in (1, 2, 4):
+            torch.testing.assert_close(graph(x[:rows]), model(x[:rows]))
 
 
 @pytest.mark.parametrize("rows", [1, 5])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import quantfx
 from quantfx.passes.errors import ContractError, InputError
@@ -75,6 +77,45 @@ def test_tables_and_tied_weights_stay_half_and_tied_in_memory_and_on_file(tmp_pa
             for expected, given in zip(model(TOKENS), found.module(TOKENS), strict=True):
                 assert given.dtype == torch.bfloat16
                 assert ratio(expected, given) > 28
+
+
+def test_parts_of_tables_stay_half() -> None:
+    model, tokens = seeded(lambda: Positions().eval()).bfloat16(), torch.arange(10).reshape(2, 5)
+    result = quantize(model, (tokens,), calibration=[tokens])
+    kept = {name: each.dtype for name, each in result.quantized.state_dict().items()}
+    assert kept["positions_folded"] == torch.bfloat16
+    with torch.no_grad():
+        assert ratio(model(tokens), result.module(tokens)) > 30
+
+
+class Positions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(64, 16)
+        self.positions = nn.Parameter(torch.randn(32, 16))
+        self.head = nn.Linear(16, 8)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        y: Tensor = self.head(self.table(tokens) + self.positions[: tokens.shape[1]])
+        return y
+
+
+@pytest.mark.parametrize(
+    ("make", "config", "tensor"),
+    [
+        (lambda: nn.LSTM(8, 4, batch_first=True), "dynamic", torch.randn(2, 3, 8).bfloat16()),
+        (lambda: nn.Sequential(nn.Embedding(16, 8)), "weight-only", torch.arange(8)),
+    ],
+)
+def test_what_a_kernel_packs_is_not_narrowed(
+    make: Callable[[], nn.Module], config: str, tensor: Tensor
+) -> None:
+    model = seeded(lambda: make().eval()).bfloat16()
+    result = quantize(model, (tensor,), backend="native", config=config)
+    assert [row.lowered for row in result.report.rows] == [1]
+    with torch.no_grad():
+        expected, given = tree_leaves(model(tensor)), tree_leaves(result.module(tensor))
+    assert all(ratio(*pair) > 25 for pair in zip(expected, given, strict=True))
 
 
 def test_it_compiles() -> None:

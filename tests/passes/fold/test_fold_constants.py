@@ -137,6 +137,26 @@ def test_what_a_transposed_weight_takes_is_the_memory_of_the_weight() -> None:
     assert pointers.count(model.encoder.weight.untyped_storage().data_ptr()) == 2
 
 
+class Twice(nn.Module):
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(self.layer(x).relu())
+        return y
+
+
+def test_what_a_layer_computes_in_each_of_its_calls_is_stored_once() -> None:
+    model = seeded(lambda: Twice(parametrizations.weight_norm(nn.Linear(8, 8))).eval())
+    x = torch.randn(3, 8)
+    result = quantize(model, (x,), calibration=[x])
+    weights = [each for each in result.quantized.state_dict().values() if each.dtype == torch.int8]
+    assert len(weights) == 1
+    with torch.no_grad():
+        torch.testing.assert_close(FOLD.run(capture(model, (x,)))(x), model(x))
+
+
 class Offsets(nn.Module):
     """Added: what is trained, and what is not."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
@@ -75,6 +76,8 @@ KEPT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "by rows": (lambda: Scaled(nn.Linear(8, 6), times, 3, 1), (3, 8)),
     "by columns": (lambda: Scaled(nn.Conv2d(3, 8, 3), times, 7), (2, 3, 9, 9)),
     "of more dimensions": (lambda: Scaled(nn.Linear(8, 6), plus, 4, 1, 6), (3, 8)),
+    "more than there are channels": (lambda: Scaled(nn.Linear(8, 1), times, 6), (3, 8)),
+    "more channels of images": (lambda: Scaled(nn.Conv2d(3, 1, 3), plus, 6, 1, 1), (2, 3, 9, 9)),
     "positions": (lambda: Scaled(nn.Linear(8, 6), plus, 1, 3, 6), (2, 3, 8)),
 }
 
@@ -97,6 +100,49 @@ def test_what_has_one_value_a_channel_is_folded_and_the_function_is_the_same(nam
 def test_a_layer_with_two_readers_keeps_what_is_behind_it() -> None:
     model = Scaled(nn.Linear(8, 6), lambda y, values: y * values + y, 6).eval()
     assert behind(FOLD.run(capture(model, (torch.randn(3, 8),)))) == 2
+
+
+@pytest.mark.parametrize("norm", [FrozenBatchNorm, nn.BatchNorm2d])
+def test_a_layer_that_is_called_twice_is_stored_once(norm: Callable[[int], nn.Module]) -> None:
+    model = seeded(lambda: Siamese(nn.Conv2d(3, 8, 3), norm(8)).eval())
+    x = torch.randn(2, 3, 9, 9)
+    result = quantize(model, (x,), calibration=[x])
+    weights = [each for each in result.quantized.state_dict().values() if each.dim() > 1]
+    assert [each.dtype for each in weights] == [torch.int8]
+    assert behind(result.quantized) == 0
+    with torch.no_grad():
+        expected, given = model(x), result.module(x)
+    assert (given - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+class Siamese(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.tower = nn.Sequential(*layers, nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.tower(x) - self.tower(-x)
+        return y
+
+
+def test_a_head_that_is_tied_stays_so() -> None:
+    model, tokens = seeded(lambda: TiedHead().eval()), torch.arange(8).reshape(2, 4)
+    result = quantize(model, (tokens,), calibration=[tokens])
+    tables = [each for each in result.quantized.state_dict().values() if each.dim() > 1]
+    assert [each.dtype for each in tables] == [torch.int8]
+    with torch.no_grad():
+        expected, given = model(tokens), result.module(tokens)
+    assert (given - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+class TiedHead(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(16, 8)
+        self.scale = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(self.table(tokens), self.table.weight) * self.scale
 
 
 def test_frozen_norms_let_the_activation_into_the_kernel() -> None:

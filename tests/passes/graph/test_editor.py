@@ -58,6 +58,9 @@ def test_a_constant_with_one_reader_is_replaced_under_its_name() -> None:
     assert other in weight.users
     fresh = editor.changed_constant(weight, torch.ones(16, 8), before=linear)
     assert fresh is not weight, "somebody else reads it"
+    same = editor.changed_constant(weight, torch.ones(16, 8), before=linear)
+    assert same is fresh, "values that are stored already"
+    assert editor.changed_constant(weight, torch.zeros(16, 8), before=linear) is not fresh
 
 
 def test_unused_tensors_are_dropped_and_used_modules_kept() -> None:

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
 from quantfx.passes.capture.capture import capture
+from quantfx.passes.errors import CaptureError, InputError
+from quantfx.passes.export.export_reason import advised
 from quantfx.passes.inputs.contract import contract_of
 from quantfx.passes.inputs.shapes_line import other_dimensions, shapes_line
 from tests.passes.inputs.test_row_pieces import form
@@ -44,6 +47,40 @@ def test_the_line_is_what_export_takes() -> None:
     free = capture(Nested().eval(), inputs(2, 3, 4), dynamic_shapes=shapes)
     torch.testing.assert_close(free(*other), free(*other))
     assert free(*other).shape == (8,)
+
+
+class Several(nn.Module):
+    def forward(self, first: Tensor, *rest: Tensor) -> Tensor:
+        return first + rest[0] * rest[1].mean(1, keepdim=True)
+
+
+def test_the_line_is_taken_for_any_number_of_arguments() -> None:
+    model, x = Several().eval(), torch.randn(2, 3)
+    graph = capture(model, (x, x, x))
+    other = torch.randn(2, 5)
+    with pytest.raises(InputError) as refusal:
+        graph(other, other, x)
+    text = str(refusal.value).partition("dynamic_shapes=")[2].partition(" (")[0]
+    free = capture(model, (x, x, x), dynamic_shapes=eval(text, {"Dim": Dim}))
+    torch.testing.assert_close(free(other, other, x), model(other, other, x))
+    shapes = ({1: Dim.AUTO}, ({1: Dim.AUTO}, None))
+    free = capture(model, (x, x, x), dynamic_shapes=shapes)
+    torch.testing.assert_close(free(other, other, x), model(other, other, x))
+
+
+class Keywords(nn.Module):
+    def forward(self, x: Tensor, **others: Tensor) -> Tensor:
+        return x + others["y"]
+
+
+def test_a_model_of_any_keywords_is_told_to_name_them() -> None:
+    x = torch.randn(2, 3)
+    of_torch = AssertionError("Must provide a tree_name when there might be a mismatch")
+    with (
+        pytest.raises(CaptureError, match=r"takes \*\*others: write an argument for each"),
+        advised(Keywords().eval(), ((x,), {"y": x})),
+    ):
+        raise CaptureError("torch.export rejects Keywords") from of_torch
 
 
 def test_dimensions_that_differ() -> None:

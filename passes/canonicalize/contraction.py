@@ -1,0 +1,102 @@
+"""A sum of products of two tensors, with a letter for each dimension."""
+
+from __future__ import annotations
+
+import re
+import string
+from dataclasses import dataclass
+
+from torch.fx import Node
+
+_ELLIPSIS = "..."
+_LABELS = re.compile(r"[a-zA-Z]*(\.{3})?[a-zA-Z]*")
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """``einsum(f"{of_x},{of_y}->{of_result}", x, y)``."""
+
+    x: Node
+    y: Node
+    of_x: str
+    of_y: str
+    of_result: str
+
+    def turned(self) -> Contraction:
+        """Return the same with the operands in the other order."""
+        return Contraction(self.y, self.x, self.of_y, self.of_x, self.of_result)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether it sums over the last labels of x, all of y's but those that end the result."""
+        labels = (self.of_x, self.of_y, self.of_result)
+        if any(len(set(each)) != len(each) for each in labels) or not self.summed:
+            return False
+        if {*self.of_y} != {*self.new, *self.summed} or not (self.kept or self.new):
+            return False  # sums over labels of y alone, or is of two vectors
+        if not self.same_sizes(self.summed):
+            return False
+        return self.of_x == self.kept + self.summed and self.of_result == self.kept + self.new
+
+    @property
+    def kept(self) -> str:
+        """Labels of x that are not y's."""
+        return "".join(each for each in self.of_x if each not in self.of_y)
+
+    @property
+    def summed(self) -> str:
+        """Labels of both, none of which is in the result."""
+        both = "".join(each for each in self.of_x if each in self.of_y)
+        return "" if set(both) & set(self.of_result) else both
+
+    @property
+    def new(self) -> str:
+        """Labels of y that are not x's, in the order of the result."""
+        return "".join(each for each in self.of_result if each not in self.of_x)
+
+    def same_sizes(self, labels: str) -> bool:
+        """Whether both have the same sizes there: einsum repeats a 1, where a product sums."""
+        x, y = self.x.meta["val"].shape, self.y.meta["val"].shape
+        return all(str(x[self.of_x.index(e)]) == str(y[self.of_y.index(e)]) for e in labels)
+
+
+def einsum_contraction(node: Node) -> Contraction | None:
+    """Return what the einsum ``node`` computes; None if it has more or fewer operands than two.
+
+    Dimensions of an ellipsis get letters of their own, the last ones of both operands the same, and
+    a result that is left out is written down: ``"...k,ko" -> "bak", "ko", "bao"``.
+    """
+    equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
+    given, arrow, result = equation.partition("->")
+    of_x, comma, of_y = given.partition(",")
+    if not comma or not all(map(_LABELS.fullmatch, (of_x, of_y, result))):
+        return None
+    if not isinstance(operands, (list, tuple)) or len(operands) != 2:
+        return None
+    x, y = operands
+    if not isinstance(x, Node) or not isinstance(y, Node):
+        return None
+    if not arrow:
+        once = sorted(each for each in string.ascii_letters if given.count(each) == 1)
+        result = _ELLIPSIS * (_ELLIPSIS in given) + "".join(once)
+    free = [each for each in string.ascii_letters if each not in equation]
+    hidden = max(_hidden(x, of_x), _hidden(y, of_y))
+    if hidden > len(free) or (hidden and _ELLIPSIS not in result):
+        return None  # an ellipsis that is summed
+    return Contraction(
+        *(x, y),
+        _spelled(of_x, free[: _hidden(x, of_x)]),
+        _spelled(of_y, free[: _hidden(y, of_y)]),
+        _spelled(result, free[:hidden]),
+    )
+
+
+def _hidden(operand: Node, labels: str) -> int:
+    """Return how many dimensions of an operand its ellipsis stands for."""
+    if _ELLIPSIS not in labels:
+        return 0
+    return int(operand.meta["val"].dim()) - len(labels.replace(_ELLIPSIS, ""))
+
+
+def _spelled(labels: str, hidden: list[str]) -> str:
+    return labels.replace(_ELLIPSIS, "".join(reversed(hidden)))
