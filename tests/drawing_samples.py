@@ -6,7 +6,6 @@ import operator
 import random
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from torch.fx.node import Argument, map_arg
 from quantfx.passes.graph.graphs import all_graphs, nested
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.quant import qdq
-from quantfx.passes.quant.annotation import GROUP_KEY, META_KEY
+from quantfx.passes.quant.annotation import GROUP_KEY, META_KEY, Annotation
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
 
@@ -25,12 +24,9 @@ ACTIVATION = QuantSpec(torch.uint8, 0, 255)
 WEIGHT = QuantSpec(torch.int8, -128, 127, symmetric=True, axis=0, observer="min_max")
 
 
-@dataclass(frozen=True)
-class Mark:
-    """What a drawing reads of an annotation."""
-
-    template: str
-    match: str | None
+def mark(template: str, match: str) -> Annotation:
+    """Return an annotation of which only what drawings read matters."""
+    return Annotation(template, match, kind="", kernel="", reach="fused")
 
 
 class Block(nn.Module):
@@ -138,7 +134,7 @@ def quantized() -> GraphModule:
             chain.append(user)
         template = "_".join(str(n.target).split(".")[1] for n in chain)
         for part in chain:
-            part.meta[META_KEY] = Mark(template, f"match of {node.name}")
+            part.meta[META_KEY] = mark(template, f"match of {node.name}")
     for node in calls(module, "max_pool2d"):
         (tensor,) = node.all_input_nodes
         _quantize_input(node, 0, pairs)

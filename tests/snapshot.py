@@ -9,7 +9,7 @@ from syrupy.location import PyTestLocation
 from syrupy.types import PropertyFilter, PropertyMatcher, SerializableData, SerializedData
 from torch.fx import GraphModule
 
-from quantfx.passes.draw.dot import to_dot
+from quantfx.passes.draw.plain import to_plain_dot
 
 # syrupy's names hold pytest's parameters and its own `name=` in brackets: `test_x[a b][qdq]`.
 _PLAIN = str.maketrans({"[": "-", "]": None, " ": "_"})
@@ -30,7 +30,7 @@ class DotSnapshotExtension(SingleFileSnapshotExtension):
         matcher: PropertyMatcher | None = None,
     ) -> SerializedData:
         """Return the drawing of a graph module, or the text itself."""
-        return to_dot(data) if isinstance(data, GraphModule) else str(data)
+        return to_plain_dot(data) if isinstance(data, GraphModule) else str(data)
 
     @classmethod
     def get_snapshot_name(cls, *, test_location: PyTestLocation, index: int | str = 0) -> str:

@@ -142,6 +142,14 @@ def quantized_type(node: Node) -> str:
     )
 
 
+def written_qparams(node: Node) -> str:
+    """Return ``scale 0.0123, zero point 128`` of a quantize that has numbers for them, else ""."""
+    scale, zero_point, *_ = qparams(node)
+    if not isinstance(scale, float):
+        return ""
+    return f"scale {scale:.3g}, zero point {zero_point}"
+
+
 def observed_type(module: GraphModule, node: Node) -> str:
     """Return what an observer does, ``observe u8[0,255]``; of a foreign one its class."""
     observer = attribute(module, str(node.target))

@@ -39,6 +39,7 @@ class PictureNode:
         template: Template of the match.
         group: First tensor with the same qparams, by which pills and edges are coloured.
         centre: Whether the drawing was asked to show the neighbourhood of this node.
+        qparams: Scale and zero point of a quantize, where they are numbers; not drawn.
     """
 
     name: str
@@ -51,6 +52,7 @@ class PictureNode:
     template: str = ""
     group: str = ""
     centre: bool = False
+    qparams: str = ""
 
     @property
     def is_pill(self) -> bool:

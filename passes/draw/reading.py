@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Protocol, cast
 
 import torch
 from torch import Tensor
@@ -17,30 +16,16 @@ from quantfx.passes.draw.canonical_order import (
     is_dequantize,
     is_quantize,
 )
-from quantfx.passes.draw.fold import fold, observed_type, quantized_type
+from quantfx.passes.draw.fold import fold, observed_type, quantized_type, written_qparams
 from quantfx.passes.draw.groups import first_tensors
 from quantfx.passes.draw.labels import constant_lines, kind_of, orders_matter, slots, title_of
 from quantfx.passes.draw.names import value_name
 from quantfx.passes.draw.picture import EdgeKind, Picture, PictureEdge, PictureNode
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.observers.observer import is_observer
-from quantfx.passes.quant.annotation import META_KEY
+from quantfx.passes.quant.annotation import annotation_of
 
 _INTEGERS = (torch.uint8, torch.int8, torch.quint8, torch.qint8)
-
-
-class Matched(Protocol):
-    """What a drawing reads of the annotation of a node."""
-
-    @property
-    def template(self) -> str:
-        """Name of the template."""
-        ...
-
-    @property
-    def match(self) -> str | None:
-        """The same text on all nodes of one match; None for no match."""
-        ...
 
 
 def read_picture(module: GraphModule) -> Picture:
@@ -101,7 +86,7 @@ class _GraphReader:
         outer = (self.path,) if self.path else ()
         for node in filter(self._is_drawn, self.order):
             name = self.names[node]
-            matched = cast("Matched | None", node.meta.get(META_KEY))
+            matched = annotation_of(node)
             match = matched.match if matched is not None else None
             title, details = self._text(node)
             yield (
@@ -116,6 +101,7 @@ class _GraphReader:
                     match=matches.setdefault(match, name) if match is not None else "",
                     template=matched.template if matched is not None and match is not None else "",
                     group=self.groups.get(node, ""),
+                    qparams=written_qparams(node) if is_quantize(node) else "",
                 ),
             )
 

@@ -20,13 +20,13 @@ from quantfx.patterns.errors import QuantfxError
 from tests.drawing_samples import (
     ATEN,
     SAMPLES,
-    Mark,
     Residual,
     calls,
     capture,
     chain,
     drawn_nodes,
     every_edge,
+    mark,
     quantized,
     rewire,
     shuffled,
@@ -43,6 +43,10 @@ def line(text: str, name: str) -> str:
 
 def negated(node: Node) -> Node:
     return node.graph.call_function(ATEN.neg.default, (node,))
+
+
+def test_the_styled_drawing(graph_snapshot: SnapshotAssertion) -> None:
+    assert to_dot(SAMPLES["quantized"]()) == graph_snapshot
 
 
 @pytest.mark.parametrize("sample", ["quantized", "observed", "dynamic", "cond"])
@@ -160,13 +164,10 @@ def test_match_box_stands_where_its_nodes_have_a_common_module() -> None:
     (*_, conv2) = calls(module, "conv2d")
     (mean,) = calls(module, "mean")
     for node in (conv2, mean):
-        node.meta[META_KEY] = Mark("across", "m")
-    (add,) = calls(module, "add")
-    add.meta[META_KEY] = Mark("unmatched", None)
+        node.meta[META_KEY] = mark("across", "m")
     text = to_dot(module)
     assert '\n  subgraph "cluster match layer.0.conv2/conv2d" {\n' in text
     assert "<b>conv2d</b> layer.0.conv2<br/>" in text
-    assert "unmatched" not in text
 
 
 def test_symbolic_sizes_are_written_as_symbols() -> None:
@@ -190,7 +191,7 @@ def test_labels_are_escaped(evil: str) -> None:
     graph = Graph()
     node = graph.call_function(ATEN.relu.default, (graph.placeholder("x"),))
     node.meta["nn_module_stack"] = {"a": (evil, nn.Module), "b": (f"{evil}.relu", nn.Module)}
-    node.meta[META_KEY] = Mark(evil, evil)
+    node.meta[META_KEY] = mark(evil, evil)
     graph.output(node)
     text = to_dot(GraphModule(nn.Module(), graph))
     quotes = re.sub(r"\\.", "", text).count('"')
