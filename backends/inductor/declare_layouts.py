@@ -37,7 +37,7 @@ class DeclareLayouts(Pass):
                 if _is_free(node) and argument_node(node, "qw").op == "get_attr":
                     node.target = op
                     count += 1
-        return PassResult(count > 0, stats={"declared": count})
+        return PassResult(stats={"declared": count})
 
 
 def _is_free(node: Node) -> bool:

@@ -79,7 +79,7 @@ class FuseSums(Pass):
                 fused += 1
             else:
                 remarks.append(Remark("missed", "", match.anchor.name, reason))
-        return PassResult(fused > 0, tuple(remarks), {"fused": fused})
+        return PassResult(tuple(remarks), {"fused": fused})
 
 
 @lru_cache(maxsize=1)

@@ -38,7 +38,7 @@ class HideKernels(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rename the calls of every graph."""
         hidden = _rename(module, opaque_kernels())
-        return PassResult(hidden > 0, stats={"hidden": hidden})
+        return PassResult(stats={"hidden": hidden})
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class RevealKernels(Pass):
         """Rename the calls of every graph."""
         names = {opaque: kernel for kernel, opaque in opaque_kernels().items()}
         revealed = _rename(module, names, lambda node: argument_node(node, "qw").op == "get_attr")
-        return PassResult(revealed > 0, stats={"revealed": revealed})
+        return PassResult(stats={"revealed": revealed})
 
 
 def _rename(

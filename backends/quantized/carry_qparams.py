@@ -50,7 +50,7 @@ class CarryQParams(Pass):
                 else:
                     continue
                 count += 1
-        return PassResult(count > 0, stats={"rewritten": count})
+        return PassResult(stats={"rewritten": count})
 
     def _quantize(self, editor: Editor, node: Node) -> None:
         """Rewrite in place, so that the node keeps its name: others know its value by it."""

@@ -50,7 +50,7 @@ class Annotate(Pass):
             for node in _left_over(matcher, graph_module, claimed):
                 reason = why_float(node, matcher, claimed, admission)
                 remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
-        return PassResult(count > 0, tuple(remarks), {"matches": count})
+        return PassResult(tuple(remarks), {"matches": count})
 
 
 def _left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Iterator[Node]:

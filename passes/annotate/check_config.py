@@ -65,7 +65,7 @@ class CheckConfig(Pass):
             raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
         if not recipe.config.rules:
             _require(list(_unknown_modes(recipe)))
-            return PassResult(changed=False)
+            return PassResult()
         calls = call_sites(module, recipe.patterns.vocabulary)
         _require([*_unknown_modes(recipe), *_unknown_specs(recipe), *_impossible(recipe, calls)])
         unmatched = [*_unmatched(recipe, calls), *_unquantized(recipe, calls)]
@@ -80,7 +80,7 @@ class CheckConfig(Pass):
         for _, message in (*(unmatched if self.unmatched == "warning" else ()), *vain):
             warnings.warn(message, QuantfxWarning, stacklevel=2)
         remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in (*unmatched, *vain))
-        return PassResult(changed=False, remarks=remarks, stats={"rules": len(recipe.config.rules)})
+        return PassResult(remarks=remarks, stats={"rules": len(recipe.config.rules)})
 
 
 def _require(wrong: list[str], fix: str = "") -> None:

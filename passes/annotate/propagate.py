@@ -30,7 +30,6 @@ class Propagate(Annotate):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate candidates, then keep or drop each."""
-        before = _annotated(module)
         found = super().run(module, context)
         remarks = list(found.remarks)
         outer = operands(module)
@@ -47,17 +46,7 @@ class Propagate(Annotate):
                 else:
                     set_annotation(node, None)
                     remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
-        changed = before != _annotated(module)
-        return PassResult(changed, tuple(remarks), {"kept": kept, "dropped": len(remarks)})
-
-
-def _annotated(module: GraphModule) -> dict[Node, Annotation]:
-    return {
-        node: annotation
-        for _, graph_module in all_graphs(module)
-        for node in graph_module.graph.nodes
-        if (annotation := annotation_of(node)) is not None
-    }
+        return PassResult(tuple(remarks), {"kept": kept, "dropped": len(remarks)})
 
 
 def _float_input(

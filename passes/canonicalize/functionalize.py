@@ -45,7 +45,7 @@ class Functionalize(Pass):
                             "missed", path, node.name, f"stays in place: {reason}", str(node.target)
                         )
                     )
-        return PassResult(count > 0, tuple(remarks), {"rewritten": count})
+        return PassResult(tuple(remarks), {"rewritten": count})
 
 
 def _functional(node: Node) -> OpOverload[..., object] | None:

@@ -51,7 +51,7 @@ class NameContractions(Pass):
                 if found and found.is_linear and found.y in stored and found.x not in stored:
                     _rewrite(editor, node, found)
                     count += 1
-        return PassResult(count > 0, stats={"rewritten": count})
+        return PassResult(stats={"rewritten": count})
 
 
 def _rewrite(editor: Editor, node: Node, found: Contraction) -> None:

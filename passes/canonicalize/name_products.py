@@ -54,7 +54,7 @@ class NameProducts(Pass):
                 rule = _RULES.get(node.target)
                 if rule and _in_float(node):
                     count += rule(maker, node)
-        return PassResult(count > 0, stats={"rewritten": count})
+        return PassResult(stats={"rewritten": count})
 
 
 class _Maker:

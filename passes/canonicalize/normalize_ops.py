@@ -73,7 +73,7 @@ class NormalizeOps(Pass):
                     rule = _RULES.get(node.target)
                     if rule and not (node in written and node.target in _VIEWS):
                         count += rule(editor, node)
-        return PassResult(count > 0, stats={"rewritten": count})
+        return PassResult(stats={"rewritten": count})
 
 
 def _drop_default_kwargs(node: Node) -> bool:

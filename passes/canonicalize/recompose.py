@@ -39,7 +39,7 @@ class Recompose(Pass):
             for node in list(graph_module.graph.nodes):
                 rule = _RULES.get(node.target) if is_aten_call(node) else None
                 count += bool(rule and rule(editor, node))
-        return PassResult(count > 0, stats={"rewritten": count})
+        return PassResult(stats={"rewritten": count})
 
 
 def _convolution(editor: Editor, node: Node) -> bool:

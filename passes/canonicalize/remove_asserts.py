@@ -31,4 +31,4 @@ class RemoveAsserts(Pass):
             for node in graph_module.graph.find_nodes(op="call_function", target=ASSERT):
                 editor.erase(node)
                 removed += 1
-        return PassResult(removed > 0, stats={"removed": removed})
+        return PassResult(stats={"removed": removed})

@@ -26,4 +26,4 @@ class RemoveDeadCode(Pass):
             graph_module.graph.eliminate_dead_code()
             Editor(graph_module, self.name).drop_unused_attributes()
         removed = before - sum(len(graph_module.graph.nodes) for _, graph_module in graphs)
-        return PassResult(removed > 0, stats={"removed": removed})
+        return PassResult(stats={"removed": removed})

@@ -31,4 +31,4 @@ class RemoveDropout(Pass):
                     if is_off(node) and isinstance(source, Node):
                         editor.replace(node, source)
                         removed += 1
-        return PassResult(removed > 0, stats={"removed": removed})
+        return PassResult(stats={"removed": removed})

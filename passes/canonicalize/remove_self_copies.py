@@ -35,7 +35,7 @@ class RemoveSelfCopies(Pass):
                 if isinstance(target, Node) and _written(source) is target:
                     editor.replace(node, target)
                     removed += 1
-        return PassResult(removed > 0, stats={"removed": removed})
+        return PassResult(stats={"removed": removed})
 
 
 def _written(node: object) -> object:

@@ -30,7 +30,7 @@ class SinkConstants(Pass):
         for _, graph_module in all_graphs(module):
             for call in list(nested_calls(graph_module)):
                 count += _sink(graph_module, call, self.name)
-        return PassResult(count > 0, stats={"sunk": count})
+        return PassResult(stats={"sunk": count})
 
 
 def _sink(module: GraphModule, call: NestedCall, by: str) -> int:

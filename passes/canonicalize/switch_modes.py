@@ -72,7 +72,7 @@ class SwitchModes(Pass):
                         )
                     set_argument(node, "momentum", _cumulative(editor, node, counter))
                     count += 1
-        return PassResult(count > 0, stats={"switched": count})
+        return PassResult(stats={"switched": count})
 
 
 def _switch(editor: Editor, node: Node, name: str) -> None:

@@ -55,7 +55,7 @@ class FoldWeights(Pass):
                     if _folds(graph_module, node, source):
                         remarks += _fold(editor, node, source)
                         folded += 1
-        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
+        return PassResult(tuple(remarks), {"folded": folded})
 
 
 def _folds(module: GraphModule, node: Node, source: Node) -> bool:

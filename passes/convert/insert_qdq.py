@@ -87,7 +87,7 @@ class InsertQDQ(Pass):
             _drop_observers(graph_module, editors[path])
             if any(finds_range(node) for node in graph_module.graph.nodes):
                 refuse_empty(module)
-        return PassResult(bool(places), tuple(remarks), {"quantized": quantized})
+        return PassResult(tuple(remarks), {"quantized": quantized})
 
 
 def _leave_float(path: str, observer: Node) -> Iterator[Remark]:

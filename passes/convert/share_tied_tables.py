@@ -57,7 +57,7 @@ class ShareTiedTables(Pass):
                 new = _share(editor, node, quantize)
                 message = f"reads the rows of {quantize.args[0]}"
                 remarks += [Remark("applied", path, made.name, message) for made in new]
-        return PassResult(bool(remarks), tuple(remarks))
+        return PassResult(tuple(remarks))
 
 
 def _quantized(module: GraphModule) -> Iterator[tuple[Tensor, Node]]:

@@ -35,7 +35,7 @@ class FoldBatchNorm(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fold every match of the fold templates."""
         if TRAINABLE in facts_of(module):
-            return PassResult(False, stats={"folded": 0})
+            return PassResult(stats={"folded": 0})
         remarks: list[Remark] = []
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
@@ -53,7 +53,7 @@ class FoldBatchNorm(Pass):
             if editor.edits:
                 editor.drop_unused_attributes()
         folded = sum(remark.kind == "applied" for remark in remarks)
-        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
+        return PassResult(tuple(remarks), {"folded": folded})
 
 
 def _tensors(match: Match) -> list[Node]:

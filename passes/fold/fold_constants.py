@@ -67,7 +67,7 @@ class FoldConstants(Pass):
             if editor.edits:
                 editor.drop_unused_attributes()
         folded = sum(remark.kind == "applied" for remark in remarks)
-        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
+        return PassResult(tuple(remarks), {"folded": folded})
 
 
 def _heads(module: GraphModule, found: dict[Node, frozenset[Node]], growth: int) -> Iterator[Node]:

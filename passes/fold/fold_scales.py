@@ -49,7 +49,7 @@ class FoldScales(Pass):
                 ]
             if editor.edits:
                 editor.drop_unused_attributes()
-        return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
+        return PassResult(tuple(remarks), {"folded": len(remarks)})
 
 
 def _fold_each(editor: Editor, written: Collection[Node]) -> list[tuple[str, str]]:

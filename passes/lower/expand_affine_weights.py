@@ -37,7 +37,7 @@ class ExpandAffineWeights(Pass):
             for node in dequantizes:
                 count += _expand(editor, node)
             editor.drop_unused_attributes()
-        return PassResult(count > 0, stats={"expanded": count})
+        return PassResult(stats={"expanded": count})
 
 
 def _expand(editor: Editor, node: Node) -> bool:

@@ -40,7 +40,7 @@ class IncludeZero(Pass):
                 if isinstance(source, Node):
                     node.args = (_ends(editor, node, source), *node.args[1:])
                     widened += 1
-        return PassResult(widened > 0, stats={"widened": widened})
+        return PassResult(stats={"widened": widened})
 
 
 def _ends(editor: Editor, node: Node, source: Node) -> Node:

@@ -53,7 +53,7 @@ class KeepPacked(Pass):
                 if is_prepack(node) and all(n.op == "get_attr" for n in node.all_input_nodes):
                     _keep(editor, node)
                     kept += 1
-        return PassResult(kept > 0, stats={"kept": kept})
+        return PassResult(stats={"kept": kept})
 
 
 def is_prepack(node: Node) -> bool:

@@ -73,7 +73,7 @@ class Lower(Pass):
                 refuse_empty(module)
             remarks += _left(matcher, graph_module, made)
             editor.drop_unused_attributes()
-        return PassResult(lowered > 0, tuple(remarks), {"lowered": lowered})
+        return PassResult(tuple(remarks), {"lowered": lowered})
 
     @property
     def _dtype(self) -> torch.dtype | None:

@@ -42,4 +42,4 @@ class MergeEqual(Pass):
                     editor.replace(node, first[number])
                     merged += 1
             editor.drop_unused_attributes()
-        return PassResult(merged > 0, tuple(remarks), {"merged": merged})
+        return PassResult(tuple(remarks), {"merged": merged})

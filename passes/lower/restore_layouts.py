@@ -69,7 +69,7 @@ class RestoreLayouts(Pass):
                 if _reads_strides(node) or (node.target in MAY_COPY and node in written):
                     layouts.restore(node)
             restored += len(layouts.made)
-        return PassResult(restored > 0, stats={"restored": restored})
+        return PassResult(stats={"restored": restored})
 
 
 def _reads_strides(node: Node) -> bool:

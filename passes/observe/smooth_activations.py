@@ -73,7 +73,7 @@ class SmoothActivations(Pass):
                 remarks.append(Remark("missed", "", node.name, message))
         if smoothed:
             editor.drop_unused_attributes()
-        return PassResult(smoothed > 0, tuple(remarks), {"smoothed": smoothed})
+        return PassResult(tuple(remarks), {"smoothed": smoothed})
 
     def _too_few(self, observer: ChannelObserver) -> str | None:
         seen = int(observer.channels.rows)

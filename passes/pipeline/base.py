@@ -37,15 +37,13 @@ class Remark:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did.
+    """What a pass has to say of what it did; the pipeline finds out whether the module changed.
 
     Attributes:
-        changed: Whether the module is different now; checked by the pipeline.
         remarks: For the report.
         stats: Counts of what was done.
     """
 
-    changed: bool
     remarks: tuple[Remark, ...] = ()
     stats: Mapping[str, int] = field(default_factory=dict[str, int])
 

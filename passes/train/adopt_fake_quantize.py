@@ -76,7 +76,7 @@ class AdoptFakeQuantize(Pass):
             if editor.edits:
                 editor.drop_unused_attributes()
         stats = {"adopted": adopted, "folded": folded, "dropped": dropped}
-        return PassResult(adopted + dropped > 0, tuple(remarks), stats)
+        return PassResult(tuple(remarks), stats)
 
 
 def _adopt(

@@ -55,7 +55,7 @@ class FoldQatConvBn(Pass):
                 _rename(graph_module, matches)
                 _drop_scales(graph_module)
                 editor.drop_unused_attributes()
-        return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
+        return PassResult(tuple(remarks), {"folded": len(remarks)})
 
 
 def _fold(

@@ -39,7 +39,7 @@ class FuseQatConvBn(Pass):
             for layer, norm in list(_annotated(graph_module)):
                 scale_layer(editor, layer, norm, scale)
                 remarks.append(Remark("applied", path, norm.name, f"with {layer.name}"))
-        return PassResult(bool(remarks), tuple(remarks), {"fused": len(remarks)})
+        return PassResult(tuple(remarks), {"fused": len(remarks)})
 
 
 def _annotated(module: GraphModule) -> Iterator[tuple[Node, Node]]:

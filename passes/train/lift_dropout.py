@@ -38,7 +38,7 @@ class LiftDropout(Pass):
                 if own is not None:
                     _lift(editor, node, own)
                     lifted += 1
-        return PassResult(lifted > 0, stats={"lifted": lifted})
+        return PassResult(stats={"lifted": lifted})
 
 
 def _lifted(node: Node) -> LiftedDropout | None:

@@ -34,7 +34,7 @@ class PlaceDropout(Pass):
             for dropout, readers in _readers(graph_module):
                 _place(editor, dropout, readers)
                 placed += 1
-        return PassResult(placed > 0, stats={"placed": placed})
+        return PassResult(stats={"placed": placed})
 
 
 @dataclass

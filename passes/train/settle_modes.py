@@ -47,7 +47,7 @@ class SettleModes(Pass):
             if editor.edits:
                 editor.drop_unused_attributes()
                 count += editor.edits
-        return PassResult(count > 0, stats={"settled": count})
+        return PassResult(stats={"settled": count})
 
 
 def _settle(editor: Editor, node: Node, value: object) -> None:

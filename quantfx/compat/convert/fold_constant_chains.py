@@ -35,7 +35,7 @@ class FoldConstantChains(Pass):
                 if quantizes(node):
                     _fold(editor, node, set(written))
             edits += editor.edits
-        return PassResult(edits > 0, stats={"edits": edits})
+        return PassResult(stats={"edits": edits})
 
 
 def _fold(editor: Editor, quantize: Node, written: set[Node]) -> None:

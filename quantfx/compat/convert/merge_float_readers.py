@@ -39,7 +39,7 @@ class MergeFloatReaders(Pass):
                 if first.setdefault(same, node) is not node:
                     editor.replace(node, first[same])
             edits += editor.edits
-        return PassResult(edits > 0, stats={"merged": edits})
+        return PassResult(stats={"merged": edits})
 
 
 def is_annotated(node: Node) -> bool:

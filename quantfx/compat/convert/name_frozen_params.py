@@ -37,7 +37,7 @@ class NameFrozenParams(Pass):
                 if any(dequantizes(user) and user.args[0] is node for user in node.users):
                     _rename(editor, node, renamed)
             edits += editor.edits
-        return PassResult(edits > 0, stats={"edits": edits})
+        return PassResult(stats={"edits": edits})
 
 
 def _rename(editor: Editor, node: Node, renamed: dict[str, Node]) -> None:

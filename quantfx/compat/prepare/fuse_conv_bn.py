@@ -44,7 +44,7 @@ class FuseConvBn(Pass):
             for match in _PATTERNS.matcher().run(graph_module.graph):
                 _fuse(editor, match)
                 fused += 1
-        return PassResult(fused > 0, stats={"fused": fused})
+        return PassResult(stats={"fused": fused})
 
 
 def _fuse(editor: Editor, match: Match) -> None:
