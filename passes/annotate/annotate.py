@@ -12,8 +12,9 @@ from quantfx.passes.annotate.admissible import Admissible, ModuleFacts, why_floa
 from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.errors import PipelineError, SpecError
 from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.observers.derived import Derived
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match

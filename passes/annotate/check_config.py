@@ -23,7 +23,8 @@ from quantfx.passes.config.selectors import (
 from quantfx.passes.config.spec_change import FLOAT
 from quantfx.passes.errors import ConfigError, PipelineError
 from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.record import records_of
 from quantfx.patterns.errors import QuantfxWarning, did_you_mean
 from quantfx.patterns.quant import quant_of

@@ -11,8 +11,9 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.graph.boundary import Place, operands, resolve
 from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
-from quantfx.passes.pipeline.base import Context, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 
 

@@ -15,8 +15,9 @@ from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.inputs.leaves import map_leaves
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import is_aten_call, overload, resolve_op
 
 HALF = frozenset({torch.float16, torch.bfloat16})

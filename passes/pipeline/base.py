@@ -5,34 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from torch.fx import GraphModule
 
 from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.graph.remark import Remark
 
 if TYPE_CHECKING:
     from quantfx.passes.pipeline.kernel_family import KernelFamily
-
-
-@dataclass(frozen=True)
-class Remark:
-    """Something a reader of the report wants to know about one node.
-
-    Attributes:
-        kind: ``applied``; ``missed`` for something that was tried and did not hold; or ``noted``,
-            which is about values, and ``node`` names a tensor.
-        graph: Path of the node's graph, "" for the top one.
-        node: Node name.
-        message: The rule and its reason.
-        op: Operator of the node, by which reports group.
-    """
-
-    kind: Literal["applied", "missed", "noted"]
-    graph: str
-    node: str
-    message: str
-    op: str = ""
 
 
 @dataclass(frozen=True)
