@@ -17,24 +17,67 @@ from quantfx.passes.observers.derived import Derived
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.spec import Concrete, QuantSpec
+from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.quant import Quant, quant_of
 
+# The groups of quantfx's own templates; template sets from elsewhere may have others.
+GROUPS = (
+    "conv-bn",
+    "conv",
+    "linear",
+    "mul",
+    "matmul",
+    "max-pool",
+    "rnn",
+    "embedding",
+    "binary",
+    "cat",
+    "default",
+    "batch-norm",
+    "layer-norm",
+    "fixed-qparams",
+    "share-qparams",
+    "propagate",
+)
+
 
 @dataclass(frozen=True)
 class Annotate(Pass):
-    """Base of the annotate passes; a subclass names the template group it matches."""
+    """Match the templates of one group; ``Annotate("conv")`` is called ``annotate-conv``.
 
-    group: ClassVar[str]
+    Attributes:
+        group: Of the recipe's templates. A recipe may have none of a group, e.g. if they were taken
+            out; a group that nobody knows is an error.
+    """
+
+    group: str
+
+    name: ClassVar[str] = "annotate"
+    named_by: ClassVar[str] = "group"
     provides: ClassVar[frozenset[str]] = frozenset({"annotated"})
     breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"annotate-{self.group}")
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """One for each group of quantfx's own."""
+        return tuple(f"annotate-{group}" for group in GROUPS)
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate every match in every graph; nodes annotated before are not matched again."""
         recipe = context.recipe
         if recipe is None:
             raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
+        known = {*GROUPS, *recipe.patterns.groups}
+        if self.group not in known:
+            nearest = did_you_mean(self.group, sorted(known))
+            raise PipelineError(
+                f"no template of '{recipe.name}' is of a group '{self.group}'{nearest}"
+            )
         matcher = recipe.patterns.group(self.group).matcher()
         facts = ModuleFacts(module)
         remarks: list[Remark] = []

@@ -13,12 +13,12 @@ from quantfx.passes.graph.boundary import Place, operands, resolve
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
-from quantfx.passes.pipeline.base import Context, PassResult
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 
 
 @dataclass(frozen=True)
-class Propagate(Annotate):
+class Propagate(Pass):
     """Match the templates of group ``propagate`` and settle every pending annotation.
 
     One sweep in graph order: a pending match holds if each quantized input comes out of a
@@ -26,13 +26,12 @@ class Propagate(Annotate):
     """
 
     name: ClassVar[str] = "propagate"
-    group: ClassVar[str] = "propagate"
     provides: ClassVar[frozenset[str]] = frozenset({"propagated"})
+    breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate candidates, then keep or drop each."""
-        found = super().run(module, context)
-        remarks = list(found.remarks)
+        remarks = list(Annotate("propagate").run(module, context).remarks)
         outer = operands(module)
         kept = 0
         for path, graph_module in all_graphs(module):

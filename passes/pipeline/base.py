@@ -55,6 +55,7 @@ class Pass(ABC):
         provides: Facts that hold afterwards.
         breaks: Facts that no longer hold afterwards.
         keeps_float: Whether the pass claims to keep the float function; tested to 1e-5.
+        named_by: The field whose value ends the name, as the group does in ``annotate-conv``.
     """
 
     name: ClassVar[str]
@@ -62,6 +63,12 @@ class Pass(ABC):
     provides: ClassVar[frozenset[str]] = frozenset()
     breaks: ClassVar[frozenset[str]] = frozenset()
     keeps_float: ClassVar[bool] = True
+    named_by: ClassVar[str] = ""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names that passes of this class are known to have."""
+        return (cls.name,)
 
     @abstractmethod
     def run(self, module: GraphModule, context: Context) -> PassResult:

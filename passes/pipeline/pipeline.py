@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
 from torch.fx import GraphModule
@@ -31,11 +31,11 @@ class Pipeline:
 
     Attributes:
         elements: What runs, in order.
-        name: Needed to nest it in another pipeline.
+        name: Needed to nest it in another pipeline; equal pipelines may have different ones.
     """
 
     elements: tuple[Element, ...]
-    name: str = ""
+    name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if any(not element.name for element in self.elements):
@@ -204,7 +204,9 @@ class Pipeline:
         later = [each.name for each in self.passes[position:] if fact in each.provides]
         if later:
             return f"provided by {later[0]}, which comes later"
-        providers = [c.name for c in pipeline_text.known_passes() if fact in c.provides]
+        providers = [
+            name for c in pipeline_text.known_passes() if fact in c.provides for name in c.names()
+        ]
         if providers:
             return f"provided by {' or '.join(providers)}, which has not run on this module"
         return "no pass provides it"

@@ -15,7 +15,7 @@ from quantfx.patterns.errors import did_you_mean
 if TYPE_CHECKING:
     from quantfx.passes.pipeline.pipeline import Element, Pipeline
 
-_TOKEN = re.compile(r"\s*(?:([a-z][a-z0-9]*(?:-[a-z0-9]+)*)|([(){},])|(\S))")
+_TOKEN = re.compile(r"\s*(?:([A-Za-z]\w*(?:-\w+)*)|([(){},])|(\S))")
 
 
 def format_elements(elements: Sequence[Element]) -> str:
@@ -47,7 +47,7 @@ def _format(element: Element) -> str:
     options = [
         f"{field.name}={getattr(element, field.name)!r}"
         for field in fields(element)
-        if getattr(element, field.name) != _default(field)
+        if field.name != element.named_by and getattr(element, field.name) != _default(field)
     ]
     return element.name + (f"{{{', '.join(options)}}}" if options else "")
 
@@ -89,16 +89,25 @@ class _Parser:
             if self._next() != ")":
                 self._fail("expected ')'")
             return self._make(elements, name)
-        if name not in self._known:
-            self._fail(f"no pass '{name}'{did_you_mean(name, self._known)}")
-        return self._pass(self._known[name])
+        found = next(self._named(name), None)
+        if found is None:
+            names = [known for kind in self._known.values() for known in kind.names()]
+            self._fail(f"no pass '{name}'{did_you_mean(name, names)}")
+        return self._pass(*found)
 
-    def _pass(self, kind: type[Pass]) -> Pass:
-        options: dict[str, Any] = {}
+    def _named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
+        """Yield the classes that have passes of that name, with the options that are part of it."""
+        if name in self._known and not self._known[name].named_by:
+            yield self._known[name], {}
+        for kind in self._known.values():
+            if kind.named_by and name.startswith(f"{kind.name}-"):
+                yield kind, {kind.named_by: name.removeprefix(f"{kind.name}-")}
+
+    def _pass(self, kind: type[Pass], options: dict[str, Any]) -> Pass:
         if self._peek() == "{":
             self._next()
             body, closing = self._body()
-            known = [field.name for field in fields(kind)]
+            known = [field.name for field in fields(kind) if field.name not in options]
             for name, value in _options(body):
                 if name not in known:
                     self._fail(f"{kind.name} has no option '{name}'{did_you_mean(name, known)}")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import CONVERT, PREPARE, x86
+from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
 from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
 from quantfx.passes.convert.insert_qdq import InsertQDQ
@@ -103,6 +105,29 @@ def test_edits_reach_into_nested_pipelines() -> None:
     assert "remove-dropout" not in pipeline.without("remove-dropout").names
     assert pipeline.without("canonicalize").names == ("note",)
     assert pipeline.upto("canonicalize").names == CANONICALIZE.names
+
+
+def test_an_annotate_pass_is_named_by_its_group() -> None:
+    pipeline = Pipeline.parse("annotate-conv, annotate-npu_2-rows")
+    assert pipeline.elements == (Annotate("conv"), Annotate("npu_2-rows"))
+    assert pipeline.names == ("annotate-conv", "annotate-npu_2-rows")
+    assert copy.deepcopy(pipeline).names == pipeline.names
+    moved = replace(Annotate("conv"), group="linear")
+    assert (moved.name, str(Pipeline((moved,)))) == ("annotate-linear", "annotate-linear")
+    assert Pipeline((Annotate("conv"),)).fingerprint() != Pipeline((moved,)).fingerprint()
+    for text in ("annotate", "annotate-conv{group='linear'}"):
+        with pytest.raises(PipelineError, match="no pass 'annotate'|no option 'group'"):
+            Pipeline.parse(text)
+
+
+def test_a_group_that_nobody_knows_is_an_error_when_it_runs() -> None:
+    backend = x86()
+    with pytest.raises(PipelineError, match=r"group 'cnv' \(did you mean 'conv'\?\)"):
+        Pipeline.parse("annotate-cnv").run(graph(), backend.context)
+    without = backend.without_templates("max_pool2d")
+    assert "max-pool" not in {each.group for each in without.recipe.patterns.templates}
+    done = Pipeline.parse("annotate-max-pool, annotate-rnn").run(graph(), without.context)
+    assert [record.stats for record in records_of(done)[-2:]] == [{"matches": 0}] * 2
 
 
 @pytest.mark.parametrize(
