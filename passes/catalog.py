@@ -1,4 +1,4 @@
-"""Every pass of quantfx, by which pipelines are parsed from text."""
+"""Every pass of this folder, by which pipelines are parsed from text."""
 
 from __future__ import annotations
 

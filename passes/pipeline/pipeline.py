@@ -18,6 +18,7 @@ from quantfx.passes.graph.state import own_state
 from quantfx.passes.pipeline import text as pipeline_text
 from quantfx.passes.pipeline.base import Context, Pass
 from quantfx.passes.pipeline.instruments import Instrument
+from quantfx.passes.pipeline.known_passes import own_passes
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, did_you_mean
@@ -119,7 +120,7 @@ class Pipeline:
         Args:
             text: E.g. ``"fold-batch-norm, annotate-conv, insert-qdq"``; options in braces
                 ``name{key=value}``, nested pipelines in parentheses ``name(a, b)``.
-            passes: Pass classes known beside quantfx's own.
+            passes: Pass classes known beside quantfx's own and those of its backends.
 
         Raises:
             PipelineError: a name, option or value is unknown or misplaced; names the column.
@@ -204,9 +205,7 @@ class Pipeline:
         later = [each.name for each in self.passes[position:] if fact in each.provides]
         if later:
             return f"provided by {later[0]}, which comes later"
-        providers = [
-            name for c in pipeline_text.known_passes() if fact in c.provides for name in c.names()
-        ]
+        providers = [name for c in own_passes() if fact in c.provides for name in c.names()]
         if providers:
             return f"provided by {' or '.join(providers)}, which has not run on this module"
         return "no pass provides it"
@@ -294,4 +293,7 @@ class _Run:
 
     def _reproducer(self, position: int) -> str:
         done = self.pipeline.passes[: position + 1]
-        return f"reproduce: Pipeline.parse({str(Pipeline(done))!r}).run(module, context)"
+        kinds = dict.fromkeys(type(each) for each in done)
+        foreign = [kind.__name__ for kind in kinds if not kind.__module__.startswith("quantfx.")]
+        named = f", passes=[{', '.join(foreign)}]" if foreign else ""
+        return f"reproduce: Pipeline.parse({str(Pipeline(done))!r}{named}).run(module, context)"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.pipeline.base import Pass
+from quantfx.passes.pipeline.known_passes import known_passes
 from quantfx.patterns.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -34,13 +35,6 @@ def parse_elements(
     return _Parser(text, passes, make).parse()
 
 
-def known_passes() -> tuple[type[Pass], ...]:
-    """Return quantfx's own pass classes."""
-    from quantfx.passes.catalog import PASSES  # the catalog imports every pass
-
-    return PASSES
-
-
 def _format(element: Element) -> str:
     if not isinstance(element, Pass):
         return f"{element.name}({format_elements(element.elements)})"
@@ -61,7 +55,7 @@ class _Parser:
         self, text: str, passes: Sequence[type[Pass]], make: Callable[..., Pipeline]
     ) -> None:
         self._text = text
-        self._known = {each.name: each for each in (*known_passes(), *passes)}
+        self._passes = passes
         self._make = make
         self._at = 0
 
@@ -91,17 +85,21 @@ class _Parser:
             return self._make(elements, name)
         found = next(self._named(name), None)
         if found is None:
-            names = [known for kind in self._known.values() for known in kind.names()]
+            names = [known for kind in self._known() for known in kind.names()]
             self._fail(f"no pass '{name}'{did_you_mean(name, names)}")
         return self._pass(*found)
 
     def _named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
         """Yield the classes that have passes of that name, with the options that are part of it."""
-        if name in self._known and not self._known[name].named_by:
-            yield self._known[name], {}
-        for kind in self._known.values():
-            if kind.named_by and name.startswith(f"{kind.name}-"):
+        for kind in self._known():
+            if not kind.named_by and name == kind.name:
+                yield kind, {}
+            elif kind.named_by and name.startswith(f"{kind.name}-"):
                 yield kind, {kind.named_by: name.removeprefix(f"{kind.name}-")}
+
+    def _known(self) -> Iterator[type[Pass]]:
+        yield from self._passes
+        yield from known_passes()
 
     def _pass(self, kind: type[Pass], options: dict[str, Any]) -> Pass:
         if self._peek() == "{":
