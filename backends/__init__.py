@@ -19,6 +19,8 @@ from quantfx.backends.qat import Qat
 from quantfx.backends.x86 import CONVERT, LOWER, PREPARE, x86
 from quantfx.backends.xpu import xpu
 from quantfx.passes.config.config import Given
+from quantfx.passes.pipeline.base import Pass
+from quantfx.passes.pipeline.known_passes import add_known_passes
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
 __all__ = [
@@ -34,6 +36,15 @@ __all__ = [
     "x86",
     "xpu",
 ]
+
+
+def _passes() -> tuple[type[Pass], ...]:
+    from quantfx.backends.catalog import PASSES  # some of them need Inductor
+
+    return PASSES
+
+
+add_known_passes(_passes)
 
 _BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu, "native": native}
 NAMES = tuple(_BACKENDS)

@@ -26,17 +26,7 @@ from quantfx.backends.quantized.rnn import NativeRnn
 from quantfx.backends.quantized.rows import Variant
 from quantfx.backends.x86 import CONVERT
 from quantfx.passes.annotate.adopt_outputs import AdoptOutputs
-from quantfx.passes.annotate.annotate_batch_norm import AnnotateBatchNorm
-from quantfx.passes.annotate.annotate_binary import AnnotateBinary
-from quantfx.passes.annotate.annotate_cat import AnnotateCat
-from quantfx.passes.annotate.annotate_conv import AnnotateConv
-from quantfx.passes.annotate.annotate_default import AnnotateDefault
-from quantfx.passes.annotate.annotate_embedding import AnnotateEmbedding
-from quantfx.passes.annotate.annotate_fixed_qparams import AnnotateFixedQparams
-from quantfx.passes.annotate.annotate_layer_norm import AnnotateLayerNorm
-from quantfx.passes.annotate.annotate_linear import AnnotateLinear
-from quantfx.passes.annotate.annotate_rnn import AnnotateRnn
-from quantfx.passes.annotate.annotate_share_qparams import AnnotateShareQparams
+from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.share import Share
 from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
@@ -69,17 +59,17 @@ PREPARE = Pipeline(
         ComputeInFloat32(),  # before the templates, and before what folds weights in float32
         FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
-        AnnotateConv(),  # layers before the others: an activation behind one belongs to it
-        AnnotateLinear(),
-        AnnotateRnn(),
-        AnnotateEmbedding(),
-        AnnotateBinary(),  # before share-qparams: the same holds of its relu
-        AnnotateCat(),
-        AnnotateDefault(),
-        AnnotateBatchNorm(),
-        AnnotateLayerNorm(),
-        AnnotateFixedQparams(),
-        AnnotateShareQparams(),
+        Annotate("conv"),  # layers before the others: an activation behind one belongs to it
+        Annotate("linear"),
+        Annotate("rnn"),
+        Annotate("embedding"),
+        Annotate("binary"),  # before share-qparams: the same holds of its relu
+        Annotate("cat"),
+        Annotate("default"),
+        Annotate("batch-norm"),
+        Annotate("layer-norm"),
+        Annotate("fixed-qparams"),
+        Annotate("share-qparams"),
         AdoptOutputs(SHIFTED),  # before share: it says what else is to share
         Share(),  # behind every annotate pass: it needs every site
         InsertObservers(),

@@ -12,12 +12,7 @@ from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.onednn.int8pack import Int8Pack
 from quantfx.backends.qat import Qat
-from quantfx.passes.annotate.annotate_conv import AnnotateConv
-from quantfx.passes.annotate.annotate_conv_bn import AnnotateConvBn
-from quantfx.passes.annotate.annotate_linear import AnnotateLinear
-from quantfx.passes.annotate.annotate_matmul import AnnotateMatmul
-from quantfx.passes.annotate.annotate_max_pool import AnnotateMaxPool
-from quantfx.passes.annotate.annotate_mul import AnnotateMul
+from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.propagate import Propagate
 from quantfx.passes.annotate.share import Share
@@ -66,13 +61,13 @@ PREPARE = Pipeline(
         FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
         FoldScales(),  # behind fold-constants, which stores what these are
-        AnnotateConvBn(),  # training only, whose batch norms are not folded: before annotate-conv
+        Annotate("conv-bn"),  # training only: before annotate-conv, which takes no batch norms
         FuseQatConvBn(),  # behind annotate-conv-bn, whose matches it rewrites
-        AnnotateConv(),  # before the others: a residual add belongs to the convolution
-        AnnotateLinear(),
-        AnnotateMatmul(),
-        AnnotateMul(),
-        AnnotateMaxPool(),  # only notes candidates: propagate settles them
+        Annotate("conv"),  # before the others: a residual add belongs to the convolution
+        Annotate("linear"),
+        Annotate("matmul"),
+        Annotate("mul"),
+        Annotate("max-pool"),  # only notes candidates: propagate settles them
         Propagate(),  # after every annotate pass: it asks what comes out of quantized patterns
         Share(),  # after propagate: it needs every site
         InsertObservers(),

@@ -1,7 +1,8 @@
 """What happens to a graph: passes, and what it takes to write one outside of quantfx.
 
-A pass is a frozen dataclass of ``Pass``; it edits graphs through an ``Editor`` and is composed with
-others in a ``Pipeline``. Observers, specs and kernel families are values that a backend is made of.
+A pass is a frozen dataclass, most often of ``GraphPass``; it edits graphs through an ``Editor`` and
+is composed with others in a ``Pipeline``. Observers, specs and kernel families are values that a
+backend is made of.
 """
 
 from quantfx.passes.annotate.annotate import Annotate
@@ -9,8 +10,10 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.draw.dump_graphs import DumpGraphs
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.instruments import CheckNumerics, Instrument
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -29,6 +32,7 @@ __all__ = [
     "DumpGraphs",
     "Editor",
     "Emission",
+    "GraphPass",
     "Instrument",
     "KernelFamily",
     "Observer",

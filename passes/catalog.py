@@ -1,23 +1,9 @@
-"""Every pass of quantfx, by which pipelines are parsed from text."""
+"""Every pass of this folder, by which pipelines are parsed from text."""
 
 from __future__ import annotations
 
 from quantfx.passes.annotate.adopt_outputs import AdoptOutputs
-from quantfx.passes.annotate.annotate_batch_norm import AnnotateBatchNorm
-from quantfx.passes.annotate.annotate_binary import AnnotateBinary
-from quantfx.passes.annotate.annotate_cat import AnnotateCat
-from quantfx.passes.annotate.annotate_conv import AnnotateConv
-from quantfx.passes.annotate.annotate_conv_bn import AnnotateConvBn
-from quantfx.passes.annotate.annotate_default import AnnotateDefault
-from quantfx.passes.annotate.annotate_embedding import AnnotateEmbedding
-from quantfx.passes.annotate.annotate_fixed_qparams import AnnotateFixedQparams
-from quantfx.passes.annotate.annotate_layer_norm import AnnotateLayerNorm
-from quantfx.passes.annotate.annotate_linear import AnnotateLinear
-from quantfx.passes.annotate.annotate_matmul import AnnotateMatmul
-from quantfx.passes.annotate.annotate_max_pool import AnnotateMaxPool
-from quantfx.passes.annotate.annotate_mul import AnnotateMul
-from quantfx.passes.annotate.annotate_rnn import AnnotateRnn
-from quantfx.passes.annotate.annotate_share_qparams import AnnotateShareQparams
+from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.propagate import Propagate
 from quantfx.passes.annotate.share import Share
@@ -81,22 +67,8 @@ PASSES: tuple[type[Pass], ...] = (
     FoldConstants,
     FoldBatchNorm,
     FoldScales,
-    AnnotateConvBn,
+    Annotate,
     FuseQatConvBn,
-    AnnotateConv,
-    AnnotateLinear,
-    AnnotateMul,
-    AnnotateMatmul,
-    AnnotateMaxPool,
-    AnnotateRnn,
-    AnnotateEmbedding,
-    AnnotateBinary,
-    AnnotateCat,
-    AnnotateDefault,
-    AnnotateBatchNorm,
-    AnnotateLayerNorm,
-    AnnotateFixedQparams,
-    AnnotateShareQparams,
     Propagate,
     AdoptOutputs,
     Share,

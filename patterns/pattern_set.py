@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from quantfx.patterns.errors import PatternError, did_you_mean
@@ -22,12 +22,18 @@ class PatternSet:
         templates: Earlier templates claim nodes first.
         ops: The vocabulary.
         unsupported: ``(op, reason)`` of operators without a template that users ask about.
+        groups: Every group that a template is or was of, before some were taken out.
     """
 
     name: str
     templates: tuple[Template, ...]
     ops: tuple[Op, ...]
     unsupported: tuple[tuple[Op, str], ...] = ()
+    groups: frozenset[str] = field(default=frozenset(), compare=False)
+
+    def __post_init__(self) -> None:
+        present = {template.group for template in self.templates}
+        object.__setattr__(self, "groups", self.groups | present)
 
     @cached_property
     def vocabulary(self) -> Mapping[str, Op]:
@@ -82,6 +88,7 @@ class PatternSet:
             self.templates + other.templates,
             tuple(ops.values()),
             tuple((dict(self.unsupported) | dict(other.unsupported)).items()),
+            self.groups | other.groups,
         )
 
     def without(self, *names: str) -> PatternSet:

@@ -20,7 +20,7 @@ ROOMS = ("passes", "patterns", "backends", "tools")
 OWN = ("compat", "dynamo", "saving")
 # What is imported when a function runs, against the order: a pipeline's text needs every pass, a
 # file the version of what wrote it, and the facade what people run around the library.
-LATE = {("passes/pipeline/text.py", "passes"), ("quantfx/saving/file.py", "quantfx")}
+LATE = {("passes/pipeline/known_passes.py", "passes"), ("quantfx/saving/file.py", "quantfx")}
 
 
 def folders() -> list[str]:

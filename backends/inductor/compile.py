@@ -41,7 +41,7 @@ from quantfx.backends.inductor.sealed_module import SealedModule
 from quantfx.backends.inductor.static_graph import StaticGraph, static_forms
 from quantfx.backends.inductor.torch_internals import (
     BackendCompilerFailed,
-    GraphPass,
+    PostGradHook,
     capturing_sizes,
     compile_ahead_of_time,
     inductor_settings,
@@ -289,7 +289,7 @@ def compiling(note: Callable[[tuple[KernelCall, ...]], None], **settings: Any) -
     try:
         with inductor_settings(
             freezing=True,
-            post_grad_custom_pre_pass=GraphPass(finish),
+            post_grad_custom_pre_pass=PostGradHook(finish),
             # Dynamo's guards have seen to the inputs; asserts at each kernel cost 5 % of a
             # MobileNetV2 inference.
             size_asserts=False,

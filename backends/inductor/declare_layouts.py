@@ -6,17 +6,18 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.backends.inductor.opaque_kernels import channels_last_kernel
 from quantfx.backends.onednn.ops import QCONV
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.kernel_family import argument_node
 
 
 @dataclass(frozen=True)
-class DeclareLayouts(Pass):
+class DeclareLayouts(GraphPass):
     """``onednn.qconv_pointwise(x) -> quantfx.qconv_channels_last(x)`` where sizes are free.
 
     A kernel with a packed weight returns channels_last. torch 2.13 declares a contiguous result
@@ -27,17 +28,17 @@ class DeclareLayouts(Pass):
     """
 
     name: ClassVar[str] = "declare-layouts"
+    counts: ClassVar[str] = "declared"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rename the calls of every graph whose result has a free size."""
         op = channels_last_kernel()
         count = 0
-        for _, graph_module in all_graphs(module):
-            for node in graph_module.graph.find_nodes(op="call_function", target=QCONV):
-                if _is_free(node) and argument_node(node, "qw").op == "get_attr":
-                    node.target = op
-                    count += 1
-        return PassResult(count > 0, stats={"declared": count})
+        for node in editor.graph.find_nodes(op="call_function", target=QCONV):
+            if _is_free(node) and argument_node(node, "qw").op == "get_attr":
+                node.target = op
+                count += 1
+        return count
 
 
 def _is_free(node: Node) -> bool:

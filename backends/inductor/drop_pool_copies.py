@@ -33,7 +33,7 @@ class DropPoolCopies(Pass):
         for node in module.graph.find_nodes(op="call_function", target=_CLONE):
             if _is_copy_for_pools(node):
                 editor.replace(node, node.all_input_nodes[0])
-        return PassResult(editor.edits > 0, stats={"dropped": editor.edits})
+        return PassResult(stats={"dropped": editor.edits})
 
 
 def _is_copy_for_pools(node: Node) -> bool:

@@ -26,7 +26,8 @@ from quantfx.backends.onednn.ops import (
 )
 from quantfx.passes.graph.aliasing import views_of
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.lowered import carry_site, lowered_of, set_lowered
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
 from quantfx.patterns.loader import load
@@ -79,7 +80,7 @@ class FuseSums(Pass):
                 fused += 1
             else:
                 remarks.append(Remark("missed", "", match.anchor.name, reason))
-        return PassResult(fused > 0, tuple(remarks), {"fused": fused})
+        return PassResult(tuple(remarks), {"fused": fused})
 
 
 @lru_cache(maxsize=1)

@@ -16,12 +16,13 @@ from typing import Any, ClassVar
 
 import torch
 from torch._ops import OpOverload
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.backends.inductor.torch_internals import lower_channels_last
 from quantfx.backends.onednn.ops import QCONV, QLINEAR, QLINEAR_DYNAMIC
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.kernel_family import argument_node
 from quantfx.patterns.schema import resolve_op, schema_text
 
@@ -30,19 +31,19 @@ _KERNELS = (QCONV, QLINEAR, QLINEAR_DYNAMIC)
 
 
 @dataclass(frozen=True)
-class HideKernels(Pass):
+class HideKernels(GraphPass):
     """``onednn.qconv_pointwise(x) -> quantfx.qconv_pointwise(x)``, and so on."""
 
     name: ClassVar[str] = "hide-kernels"
+    counts: ClassVar[str] = "hidden"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Rename the calls of every graph."""
-        hidden = _rename(module, opaque_kernels())
-        return PassResult(hidden > 0, stats={"hidden": hidden})
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        """Rename the calls."""
+        return _rename(editor, opaque_kernels())
 
 
 @dataclass(frozen=True)
-class RevealKernels(Pass):
+class RevealKernels(GraphPass):
     """``quantfx.qconv_pointwise(x) -> onednn.qconv_pointwise(x)``, and so on.
 
     Only where the weight is a packed constant. In a branch of control flow Inductor freezes nothing
@@ -50,24 +51,23 @@ class RevealKernels(Pass):
     """
 
     name: ClassVar[str] = "reveal-kernels"
+    counts: ClassVar[str] = "revealed"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Rename the calls of every graph."""
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        """Rename the calls."""
         names = {opaque: kernel for kernel, opaque in opaque_kernels().items()}
-        revealed = _rename(module, names, lambda node: argument_node(node, "qw").op == "get_attr")
-        return PassResult(revealed > 0, stats={"revealed": revealed})
+        return _rename(editor, names, lambda node: argument_node(node, "qw").op == "get_attr")
 
 
 def _rename(
-    module: GraphModule, names: Mapping[Any, Any], wanted: Callable[[Node], bool] = lambda _: True
+    editor: Editor, names: Mapping[Any, Any], wanted: Callable[[Node], bool] = lambda _: True
 ) -> int:
     count = 0
-    for _, graph_module in all_graphs(module):
-        for old, new in names.items():
-            for node in graph_module.graph.find_nodes(op="call_function", target=old):
-                if wanted(node):
-                    node.target = new
-                    count += 1
+    for old, new in names.items():
+        for node in editor.graph.find_nodes(op="call_function", target=old):
+            if wanted(node):
+                node.target = new
+                count += 1
     return count
 
 

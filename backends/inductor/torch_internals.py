@@ -32,7 +32,7 @@ from torch.fx import Graph, GraphModule
 from quantfx.patterns.errors import QuantfxError
 
 
-class GraphPass(CustomGraphPass):
+class PostGradHook(CustomGraphPass):
     """A function that Inductor calls on its graph behind AOTAutograd and freezing.
 
     Fake tensors behind what it changed are made anew as long as kernels are operators: from torch

@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.backends.quantized.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
 from quantfx.backends.quantized.static import CLAMP, bounds
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.kernel_family import argument_node
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
 from quantfx.patterns.schema import resolve_op
@@ -20,7 +20,7 @@ _CONTIGUOUS = resolve_op("aten.contiguous.default")
 
 
 @dataclass(frozen=True)
-class CarryQParams(Pass):
+class CarryQParams(GraphPass):
     """``dq(q(x, s, z), s, z) -> dequantize(quantize_per_tensor(x, s, z))``.
 
     What dequantizes stored integers, such as a weight, stays as it is.
@@ -37,20 +37,18 @@ class CarryQParams(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
     keeps_float: ClassVar[bool] = False  # the two quantizes round some ties to other sides
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every quantize, and the dequantizes of what carries its qparams."""
         count = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for node in list(graph_module.graph.nodes):
-                if node.target is QUANTIZE_PER_TENSOR:
-                    self._quantize(editor, node)
-                elif node.target is DEQUANTIZE_PER_TENSOR and node.args[0].op != "get_attr":
-                    node.target, node.args, node.kwargs = DEQUANTIZE, (node.args[0],), {}
-                else:
-                    continue
-                count += 1
-        return PassResult(count > 0, stats={"rewritten": count})
+        for node in list(editor.graph.nodes):
+            if node.target is QUANTIZE_PER_TENSOR:
+                self._quantize(editor, node)
+            elif node.target is DEQUANTIZE_PER_TENSOR and node.args[0].op != "get_attr":
+                node.target, node.args, node.kwargs = DEQUANTIZE, (node.args[0],), {}
+            else:
+                continue
+            count += 1
+        return count
 
     def _quantize(self, editor: Editor, node: Node) -> None:
         """Rewrite in place, so that the node keeps its name: others know its value by it."""

@@ -44,7 +44,7 @@ class AdoptOutputs(Pass):
                 if annotation is not None and annotation.kernel not in self.unless:
                     adoption.visit(path, node, annotation)
         count = len(adoption.adopted)
-        return PassResult(count > 0, stats={"adopted": count})
+        return PassResult(stats={"adopted": count})
 
 
 @dataclass

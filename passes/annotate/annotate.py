@@ -12,28 +12,72 @@ from quantfx.passes.annotate.admissible import Admissible, ModuleFacts, why_floa
 from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.errors import PipelineError, SpecError
 from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.observers.derived import Derived
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.spec import Concrete, QuantSpec
+from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.quant import Quant, quant_of
 
+# The groups of quantfx's own templates; template sets from elsewhere may have others.
+GROUPS = (
+    "conv-bn",
+    "conv",
+    "linear",
+    "mul",
+    "matmul",
+    "max-pool",
+    "rnn",
+    "embedding",
+    "binary",
+    "cat",
+    "default",
+    "batch-norm",
+    "layer-norm",
+    "fixed-qparams",
+    "share-qparams",
+    "propagate",
+)
+
 
 @dataclass(frozen=True)
 class Annotate(Pass):
-    """Base of the annotate passes; a subclass names the template group it matches."""
+    """Match the templates of one group; ``Annotate("conv")`` is called ``annotate-conv``.
 
-    group: ClassVar[str]
+    Attributes:
+        group: Of the recipe's templates. A recipe may have none of a group, e.g. if they were taken
+            out; a group that nobody knows is an error.
+    """
+
+    group: str
+
+    name: ClassVar[str] = "annotate"
+    named_by: ClassVar[str] = "group"
     provides: ClassVar[frozenset[str]] = frozenset({"annotated"})
     breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"annotate-{self.group}")
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """One for each group of quantfx's own."""
+        return tuple(f"annotate-{group}" for group in GROUPS)
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate every match in every graph; nodes annotated before are not matched again."""
         recipe = context.recipe
         if recipe is None:
             raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
+        known = {*GROUPS, *recipe.patterns.groups}
+        if self.group not in known:
+            nearest = did_you_mean(self.group, sorted(known))
+            raise PipelineError(
+                f"no template of '{recipe.name}' is of a group '{self.group}'{nearest}"
+            )
         matcher = recipe.patterns.group(self.group).matcher()
         facts = ModuleFacts(module)
         remarks: list[Remark] = []
@@ -50,7 +94,7 @@ class Annotate(Pass):
             for node in _left_over(matcher, graph_module, claimed):
                 reason = why_float(node, matcher, claimed, admission)
                 remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
-        return PassResult(count > 0, tuple(remarks), {"matches": count})
+        return PassResult(tuple(remarks), {"matches": count})
 
 
 def _left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Iterator[Node]:

@@ -23,7 +23,8 @@ from quantfx.passes.config.selectors import (
 from quantfx.passes.config.spec_change import FLOAT
 from quantfx.passes.errors import ConfigError, PipelineError
 from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.record import records_of
 from quantfx.patterns.errors import QuantfxWarning, did_you_mean
 from quantfx.patterns.quant import quant_of
@@ -65,7 +66,7 @@ class CheckConfig(Pass):
             raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
         if not recipe.config.rules:
             _require(list(_unknown_modes(recipe)))
-            return PassResult(changed=False)
+            return PassResult()
         calls = call_sites(module, recipe.patterns.vocabulary)
         _require([*_unknown_modes(recipe), *_unknown_specs(recipe), *_impossible(recipe, calls)])
         unmatched = [*_unmatched(recipe, calls), *_unquantized(recipe, calls)]
@@ -80,7 +81,7 @@ class CheckConfig(Pass):
         for _, message in (*(unmatched if self.unmatched == "warning" else ()), *vain):
             warnings.warn(message, QuantfxWarning, stacklevel=2)
         remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in (*unmatched, *vain))
-        return PassResult(changed=False, remarks=remarks, stats={"rules": len(recipe.config.rules)})
+        return PassResult(remarks=remarks, stats={"rules": len(recipe.config.rules)})
 
 
 def _require(wrong: list[str], fix: str = "") -> None:

@@ -11,13 +11,14 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.graph.boundary import Place, operands, resolve
 from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
-from quantfx.passes.pipeline.base import Context, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 
 
 @dataclass(frozen=True)
-class Propagate(Annotate):
+class Propagate(Pass):
     """Match the templates of group ``propagate`` and settle every pending annotation.
 
     One sweep in graph order: a pending match holds if each quantized input comes out of a
@@ -25,14 +26,12 @@ class Propagate(Annotate):
     """
 
     name: ClassVar[str] = "propagate"
-    group: ClassVar[str] = "propagate"
     provides: ClassVar[frozenset[str]] = frozenset({"propagated"})
+    breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate candidates, then keep or drop each."""
-        before = _annotated(module)
-        found = super().run(module, context)
-        remarks = list(found.remarks)
+        remarks = list(Annotate("propagate").run(module, context).remarks)
         outer = operands(module)
         kept = 0
         for path, graph_module in all_graphs(module):
@@ -47,17 +46,7 @@ class Propagate(Annotate):
                 else:
                     set_annotation(node, None)
                     remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
-        changed = before != _annotated(module)
-        return PassResult(changed, tuple(remarks), {"kept": kept, "dropped": len(remarks)})
-
-
-def _annotated(module: GraphModule) -> dict[Node, Annotation]:
-    return {
-        node: annotation
-        for _, graph_module in all_graphs(module)
-        for node in graph_module.graph.nodes
-        if (annotation := annotation_of(node)) is not None
-    }
+        return PassResult(tuple(remarks), {"kept": kept, "dropped": len(remarks)})
 
 
 def _float_input(

@@ -35,11 +35,10 @@ class Share(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Collect constraints from all graphs, solve, and write the groups."""
         groups = _constraints(module).solve()
-        changed = False
         for path, graph_module in all_graphs(module):
             for node in graph_module.graph.nodes:
-                changed |= _write_groups(path, node, groups)
-        return PassResult(changed, stats={"groups": len(groups.specs)})
+                _write_groups(path, node, groups)
+        return PassResult(stats={"groups": len(groups.specs)})
 
 
 def _constraints(module: GraphModule) -> Sharing:
@@ -98,11 +97,11 @@ def _short(other: Site, site: Site) -> str:
     return (other.slot or "output") if same_node else str(other)
 
 
-def _write_groups(path: str, node: Node, groups: Groups) -> bool:
+def _write_groups(path: str, node: Node, groups: Groups) -> None:
     """Write each site's group, and what a shared spec turned out to be."""
     annotation = annotation_of(node)
     if annotation is None:
-        return False
+        return
     shares = list(annotation.shares)
 
     def settled(slot: str, spec: Spec) -> Concrete:
@@ -115,9 +114,10 @@ def _write_groups(path: str, node: Node, groups: Groups) -> bool:
     output = None if annotation.output is None else settled("", annotation.output)
     slots = [slot for slot, _ in inputs] + ([] if output is None else [""])
     named = tuple((slot, str(groups.representative[Site(path, node.name, slot)])) for slot in slots)
-    after = replace(annotation, inputs=inputs, output=output, shares=tuple(shares), groups=named)
-    set_annotation(node, after)
-    return after != annotation
+    set_annotation(
+        node,
+        replace(annotation, inputs=inputs, output=output, shares=tuple(shares), groups=named),
+    )
 
 
 def _spec_of(site: Site, spec: SharedSpec, groups: Groups) -> Concrete:

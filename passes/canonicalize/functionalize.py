@@ -7,16 +7,16 @@ from typing import ClassVar
 
 import torch
 from torch._ops import OpOverload
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import views_of, writes_to
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
 @dataclass(frozen=True)
-class Functionalize(Pass):
+class Functionalize(GraphPass):
     """``relu_(x) -> relu(x)``, with later readers of x reading the result.
 
     An operator stays in place when x is an input, parameter or buffer (the caller sees the write)
@@ -25,27 +25,21 @@ class Functionalize(Pass):
 
     name: ClassVar[str] = "functionalize"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite each in-place operator in graph order, so that chains unfold."""
-        remarks: list[Remark] = []
         count = 0
-        for path, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for node in list(graph_module.graph.nodes):
-                written = writes_to(node)
-                if not written:
-                    continue
-                reason = _obstacle(node, written)
-                if reason is None:
-                    _rewrite(editor, node, written[0])
-                    count += 1
-                else:
-                    remarks.append(
-                        Remark(
-                            "missed", path, node.name, f"stays in place: {reason}", str(node.target)
-                        )
-                    )
-        return PassResult(count > 0, tuple(remarks), {"rewritten": count})
+        for node in list(editor.graph.nodes):
+            written = writes_to(node)
+            if not written:
+                continue
+            reason = _obstacle(node, written)
+            if reason is None:
+                _rewrite(editor, node, written[0])
+                count += 1
+            else:
+                message = f"stays in place: {reason}"
+                editor.remark("missed", node.name, message, str(node.target))
+        return count
 
 
 def _functional(node: Node) -> OpOverload[..., object] | None:

@@ -39,7 +39,7 @@ class InlineNoGrad(Pass):
                 count += 1
             if wrapped:
                 pending.append(graph_module)
-        return PassResult(count > 0, stats={"inlined": count})
+        return PassResult(stats={"inlined": count})
 
 
 def _inline(editor: Editor, call: Node) -> None:

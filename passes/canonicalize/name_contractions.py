@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.canonicalize.contraction import Contraction, einsum_contraction
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.constant_chain import constant_nodes
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import resolve_op
 
 _EINSUM = resolve_op("aten.einsum.default")
@@ -28,7 +28,7 @@ _UNFLATTEN = resolve_op("aten.unflatten.int")
 
 
 @dataclass(frozen=True)
-class NameContractions(Pass):
+class NameContractions(GraphPass):
     """``einsum("bld,dhk->blhk", [x, w]) -> unflatten(linear(x, w as a matrix), [h, k])``.
 
     Likewise with w first, several labels that are summed, ``tensordot`` and ``inner``; w is
@@ -37,21 +37,19 @@ class NameContractions(Pass):
 
     name: ClassVar[str] = "name-contractions"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every contraction of the three operators."""
         count = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            stored = constant_nodes(graph_module, overwritten(graph_module.graph))
-            for node in list(graph_module.graph.nodes):
-                read = _READERS.get(node.target)
-                found = read(node) if read and node.meta["val"].is_floating_point() else None
-                if found is not None and found.x in stored:
-                    found = found.turned()
-                if found and found.is_linear and found.y in stored and found.x not in stored:
-                    _rewrite(editor, node, found)
-                    count += 1
-        return PassResult(count > 0, stats={"rewritten": count})
+        stored = constant_nodes(editor.module, overwritten(editor.graph))
+        for node in list(editor.graph.nodes):
+            read = _READERS.get(node.target)
+            found = read(node) if read and node.meta["val"].is_floating_point() else None
+            if found is not None and found.x in stored:
+                found = found.turned()
+            if found and found.is_linear and found.y in stored and found.x not in stored:
+                _rewrite(editor, node, found)
+                count += 1
+        return count
 
 
 def _rewrite(editor: Editor, node: Node, found: Contraction) -> None:

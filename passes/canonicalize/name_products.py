@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.canonicalize.contraction import einsum_contraction
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.constant_chain import constant_nodes
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
 
 _ADD = resolve_op("aten.add.Tensor")
@@ -29,7 +29,7 @@ _TRANSPOSES = {_T, _TRANSPOSE, resolve_op("aten.numpy_T.default"), _PERMUTE}
 
 
 @dataclass(frozen=True)
-class NameProducts(Pass):
+class NameProducts(GraphPass):
     """Rewrite products, w being computed from parameters and buffers alone.
 
     1. ``mm(x, w), matmul(x, w) -> linear(x, t(w))``, w of two dimensions
@@ -43,18 +43,16 @@ class NameProducts(Pass):
 
     name: ClassVar[str] = "name-products"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every product that a rule knows."""
         count = 0
-        for _, graph_module in all_graphs(module):
-            written = overwritten(graph_module.graph)
-            stored = set(constant_nodes(graph_module, written))
-            maker = _Maker(Editor(graph_module, self.name), stored)
-            for node in list(graph_module.graph.nodes):
-                rule = _RULES.get(node.target)
-                if rule and _in_float(node):
-                    count += rule(maker, node)
-        return PassResult(count > 0, stats={"rewritten": count})
+        stored = set(constant_nodes(editor.module, overwritten(editor.graph)))
+        maker = _Maker(editor, stored)
+        for node in list(editor.graph.nodes):
+            rule = _RULES.get(node.target)
+            if rule and _in_float(node):
+                count += rule(maker, node)
+        return count
 
 
 class _Maker:

@@ -9,12 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch._ops import OpOverload
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import MAY_COPY, overwritten, views_of, writes_to
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import (
     MISSING,
     argument_value,
@@ -44,7 +44,7 @@ _VIEWS = {
 
 
 @dataclass(frozen=True)
-class NormalizeOps(Pass):
+class NormalizeOps(GraphPass):
     """Rewrite spellings.
 
     1. ``convNd(x, w, padding="same") -> convNd(x, w, padding=[1, 1])``, where the padding is the
@@ -61,19 +61,17 @@ class NormalizeOps(Pass):
 
     name: ClassVar[str] = "normalize-ops"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite each node at most once per rule."""
         count = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            written = overwritten(graph_module.graph)
-            for node in list(graph_module.graph.nodes):
-                if is_aten_call(node):
-                    count += _drop_default_kwargs(node)
-                    rule = _RULES.get(node.target)
-                    if rule and not (node in written and node.target in _VIEWS):
-                        count += rule(editor, node)
-        return PassResult(count > 0, stats={"rewritten": count})
+        written = overwritten(editor.graph)
+        for node in list(editor.graph.nodes):
+            if is_aten_call(node):
+                count += _drop_default_kwargs(node)
+                rule = _RULES.get(node.target)
+                if rule and not (node in written and node.target in _VIEWS):
+                    count += rule(editor, node)
+        return count
 
 
 def _drop_default_kwargs(node: Node) -> bool:

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import argument_value, is_aten_call, resolve_op
 
 _BATCH_NORM = resolve_op("aten.batch_norm.default")
@@ -19,7 +19,7 @@ _POOL = resolve_op("aten.max_pool2d.default")
 
 
 @dataclass(frozen=True)
-class Recompose(Pass):
+class Recompose(GraphPass):
     """Rewrite what ``ExportedProgram.run_decompositions`` makes of layers.
 
     1. ``convolution(x, w, ..., transposed=False) -> conv2d(x, w, ...)``, and 1d, 3d, transposed
@@ -31,15 +31,13 @@ class Recompose(Pass):
 
     name: ClassVar[str] = "recompose"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every operator of the three."""
         count = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for node in list(graph_module.graph.nodes):
-                rule = _RULES.get(node.target) if is_aten_call(node) else None
-                count += bool(rule and rule(editor, node))
-        return PassResult(count > 0, stats={"rewritten": count})
+        for node in list(editor.graph.nodes):
+            rule = _RULES.get(node.target) if is_aten_call(node) else None
+            count += bool(rule and rule(editor, node))
+        return count
 
 
 def _convolution(editor: Editor, node: Node) -> bool:

@@ -5,16 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule
-
 from quantfx.passes.graph.asserts import ASSERT
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
 @dataclass(frozen=True)
-class RemoveAsserts(Pass):
+class RemoveAsserts(GraphPass):
     """``assert x is float32; y = x.float() -> y = x.float()``.
 
     The dtype that was seen at export need not be that of later: under autocast the graph's linears
@@ -22,13 +20,12 @@ class RemoveAsserts(Pass):
     """
 
     name: ClassVar[str] = "remove-asserts"
+    counts: ClassVar[str] = "removed"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Erase every assert of dtype, device or layout."""
         removed = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for node in graph_module.graph.find_nodes(op="call_function", target=ASSERT):
-                editor.erase(node)
-                removed += 1
-        return PassResult(removed > 0, stats={"removed": removed})
+        for node in editor.graph.find_nodes(op="call_function", target=ASSERT):
+            editor.erase(node)
+            removed += 1
+        return removed

@@ -5,25 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule
-
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
 @dataclass(frozen=True)
-class RemoveDeadCode(Pass):
+class RemoveDeadCode(GraphPass):
     """``y = f(x); return x -> return x``; operators that write to a tensor stay."""
 
     name: ClassVar[str] = "remove-dead-code"
+    counts: ClassVar[str] = "removed"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Erase dead nodes of every graph, outermost first."""
-        graphs = list(all_graphs(module))
-        before = sum(len(graph_module.graph.nodes) for _, graph_module in graphs)
-        for _, graph_module in graphs:
-            graph_module.graph.eliminate_dead_code()
-            Editor(graph_module, self.name).drop_unused_attributes()
-        removed = before - sum(len(graph_module.graph.nodes) for _, graph_module in graphs)
-        return PassResult(removed > 0, stats={"removed": removed})
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        """Erase dead nodes."""
+        before = len(editor.graph.nodes)
+        editor.graph.eliminate_dead_code()
+        editor.drop_unused_attributes()
+        return before - len(editor.graph.nodes)

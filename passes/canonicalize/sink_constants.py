@@ -9,13 +9,14 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import attribute
 from quantfx.passes.graph.nested_calls import NestedCall, nested_calls
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
 @dataclass(frozen=True)
-class SinkConstants(Pass):
+class SinkConstants(GraphPass):
     """``cond(p, f, g, (w, x)), f(w, x) -> cond(p, f, g, (x,)), f(x)`` with w stored in f and g.
 
     torch.export lifts the weights of a branch, or of an autocast region, to operands; a weight
@@ -23,14 +24,12 @@ class SinkConstants(Pass):
     """
 
     name: ClassVar[str] = "sink-constants"
+    counts: ClassVar[str] = "sunk"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite each call, outermost first, so that constants sink to where they are used."""
-        count = 0
-        for _, graph_module in all_graphs(module):
-            for call in list(nested_calls(graph_module)):
-                count += _sink(graph_module, call, self.name)
-        return PassResult(count > 0, stats={"sunk": count})
+        calls = list(nested_calls(editor.module))
+        return sum(_sink(editor.module, call, self.name) for call in calls)
 
 
 def _sink(module: GraphModule, call: NestedCall, by: str) -> int:

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.export.align_modes import MODE_KEY
@@ -16,9 +16,9 @@ from quantfx.passes.export.training_graph import CUMULATIVE
 from quantfx.passes.export.training_noise import NOISE_KEY, wrap_noise
 from quantfx.passes.graph.batch_counter import counter_of
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.layers.mode_node import BATCH_NORM_MODE, MODE, mode_node
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import argument_value, set_argument
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
@@ -30,7 +30,7 @@ def cumulative_momentum(batches: Tensor) -> float:
 
 
 @dataclass(frozen=True)
-class SwitchModes(Pass):
+class SwitchModes(GraphPass):
     """Arguments that differ between training and evaluation read a `Mode` instead of a literal.
 
     1. ``batch_norm(..., training=True) -> batch_norm(..., training=batch_norm_mode())``; flags of
@@ -44,35 +44,34 @@ class SwitchModes(Pass):
     """
 
     name: ClassVar[str] = "switch-modes"
+    counts: ClassVar[str] = "switched"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite what the capture noted."""
         count = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            counters: dict[str, Node] = {}
-            for node in list(graph_module.graph.nodes):
-                counter = counter_of(node)
-                if counter is not None:
-                    set_argument(node, "other", mode_node(editor, BATCH_NORM_MODE))
-                    counters[_owner(counter)] = counter
-                    count += 1
-                if node.meta.get(NOISE_KEY):
-                    wrap_noise(editor, node)
-                    count += 1
-                for name in node.meta.pop(MODE_KEY, ()):
-                    _switch(editor, node, name)
-                    count += 1
-                if node.target is _BATCH_NORM and argument_value(node, "momentum") == CUMULATIVE:
-                    counter = counters.get(_owner(argument_value(node, "running_mean")))
-                    if counter is None:
-                        raise CaptureError(
-                            f"{node.name} averages over all batches (momentum=None) in a region "
-                            "without gradients: give it a momentum"
-                        )
-                    set_argument(node, "momentum", _cumulative(editor, node, counter))
-                    count += 1
-        return PassResult(count > 0, stats={"switched": count})
+        counters: dict[str, Node] = {}
+        for node in list(editor.graph.nodes):
+            counter = counter_of(node)
+            if counter is not None:
+                set_argument(node, "other", mode_node(editor, BATCH_NORM_MODE))
+                counters[_owner(counter)] = counter
+                count += 1
+            if node.meta.get(NOISE_KEY):
+                wrap_noise(editor, node)
+                count += 1
+            for name in node.meta.pop(MODE_KEY, ()):
+                _switch(editor, node, name)
+                count += 1
+            if node.target is _BATCH_NORM and argument_value(node, "momentum") == CUMULATIVE:
+                counter = counters.get(_owner(argument_value(node, "running_mean")))
+                if counter is None:
+                    raise CaptureError(
+                        f"{node.name} averages over all batches (momentum=None) in a region "
+                        "without gradients: give it a momentum"
+                    )
+                set_argument(node, "momentum", _cumulative(editor, node, counter))
+                count += 1
+        return count
 
 
 def _switch(editor: Editor, node: Node, name: str) -> None:

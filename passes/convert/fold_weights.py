@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -16,8 +15,10 @@ from quantfx.passes.errors import SpecError
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.dtypes import dtype_name
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import CAST, QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
 from quantfx.patterns.schema import overload
 
@@ -25,7 +26,7 @@ _QUANTIZE = (QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR)
 
 
 @dataclass(frozen=True)
-class FoldWeights(Pass):
+class FoldWeights(GraphPass):
     """``q(weight) -> weight_s8``, a constant; the narrowing half of a cast likewise.
 
     A buffer that the graph writes to is no constant.
@@ -37,25 +38,23 @@ class FoldWeights(Pass):
     casts: bool = True
 
     name: ClassVar[str] = "fold-weights"
+    counts: ClassVar[str] = "folded"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
     provides: ClassVar[frozenset[str]] = frozenset({"weights-folded"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold each quantize whose tensor is a parameter or buffer."""
         folded = 0
-        remarks: list[Remark] = []
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            written = {n.target for n in overwritten(graph_module.graph) if n.op == "get_attr"}
-            for target in (*_QUANTIZE, CAST) if self.casts else _QUANTIZE:
-                for node in graph_module.graph.find_nodes(op="call_function", target=target):
-                    source = node.args[0]
-                    if not isinstance(source, Node) or source.target in written:
-                        continue
-                    if _folds(graph_module, node, source):
-                        remarks += _fold(editor, node, source)
-                        folded += 1
-        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
+        written = {n.target for n in overwritten(editor.graph) if n.op == "get_attr"}
+        for target in (*_QUANTIZE, CAST) if self.casts else _QUANTIZE:
+            for node in editor.graph.find_nodes(op="call_function", target=target):
+                source = node.args[0]
+                if not isinstance(source, Node) or source.target in written:
+                    continue
+                if _folds(editor.module, node, source):
+                    _fold(editor, node, source)
+                    folded += 1
+        return folded
 
 
 def _folds(module: GraphModule, node: Node, source: Node) -> bool:
@@ -66,7 +65,7 @@ def _folds(module: GraphModule, node: Node, source: Node) -> bool:
     return node.target is not CAST or dtype_of(node).itemsize < value.element_size()
 
 
-def _fold(editor: Editor, node: Node, source: Node) -> Iterator[Remark]:
+def _fold(editor: Editor, node: Node, source: Node) -> None:
     def value(argument: Node) -> Any:
         return attribute(editor.module, str(argument.target))
 
@@ -77,7 +76,7 @@ def _fold(editor: Editor, node: Node, source: Node) -> Iterator[Remark]:
     if node.target is CAST:
         _require_finite(integers, source)
         if reason := lost_in_half(value(source), integers):
-            yield Remark("noted", "", str(source.target), reason, SCALE)
+            editor.remarks.append(Remark("noted", "", str(source.target), reason, SCALE))
     suffix = dtype_name(dtype_of(node))
     integers = integers.contiguous()  # kernels pack rows, and a stored weight may be a view
     constant = editor.constant(f"{source.target}_{suffix}", integers, like=source, before=node)

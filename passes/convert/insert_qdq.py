@@ -17,9 +17,10 @@ from quantfx.passes.convert.uncalibrated import convert_uncalibrated
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
 from quantfx.passes.quant.qdq import (
     DEQUANTIZE_PER_CHANNEL,
@@ -87,7 +88,7 @@ class InsertQDQ(Pass):
             _drop_observers(graph_module, editors[path])
             if any(finds_range(node) for node in graph_module.graph.nodes):
                 refuse_empty(module)
-        return PassResult(bool(places), tuple(remarks), {"quantized": quantized})
+        return PassResult(tuple(remarks), {"quantized": quantized})
 
 
 def _leave_float(path: str, observer: Node) -> Iterator[Remark]:

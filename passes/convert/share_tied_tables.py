@@ -14,8 +14,9 @@ from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.config.spec_change import FLOAT
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import QUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, resolve_op
 
@@ -27,7 +28,7 @@ _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 
 
 @dataclass(frozen=True)
-class ShareTiedTables(Pass):
+class ShareTiedTables(GraphPass):
     """``embedding(w, i), linear(x, dq(q(w))) -> to(embedding(q(w), i)) * scales[i], linear(...)``.
 
     Of the models that tie a head to their table. Both read one int8 tensor then, as both read one
@@ -36,28 +37,27 @@ class ShareTiedTables(Pass):
     """
 
     name: ClassVar[str] = "share-tied-tables"
+    counts: ClassVar[str] = "shared"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
     keeps_float: ClassVar[bool] = False  # the rows of the table are rounded
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite each embedding of a table that is quantized by rows elsewhere."""
-        remarks: list[Remark] = []
-        for path, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            decisions = Decisions(context.recipe, path) if context.recipe else None
-            written = overwritten(graph_module.graph)
-            rows = {id(table): node for table, node in _quantized(graph_module)}
-            for node in graph_module.graph.find_nodes(op="call_function", target=_EMBEDDING):
-                table = argument_value(node, "weight")
-                quantize = rows.get(id(editor.stored(table)))
-                if quantize is None or table in written:
-                    continue
-                if decisions is not None and decisions.of(node).mode == FLOAT:
-                    continue
-                new = _share(editor, node, quantize)
-                message = f"reads the rows of {quantize.args[0]}"
-                remarks += [Remark("applied", path, made.name, message) for made in new]
-        return PassResult(bool(remarks), tuple(remarks))
+        decisions = Decisions(context.recipe, editor.path) if context.recipe else None
+        written = overwritten(editor.graph)
+        shared = 0
+        rows = {id(table): node for table, node in _quantized(editor.module)}
+        for node in editor.graph.find_nodes(op="call_function", target=_EMBEDDING):
+            table = argument_value(node, "weight")
+            quantize = rows.get(id(editor.stored(table)))
+            if quantize is None or table in written:
+                continue
+            if decisions is not None and decisions.of(node).mode == FLOAT:
+                continue
+            for made in _share(editor, node, quantize):
+                editor.remark("applied", made.name, f"reads the rows of {quantize.args[0]}")
+            shared += 1
+        return shared
 
 
 def _quantized(module: GraphModule) -> Iterator[tuple[Tensor, Node]]:

@@ -34,15 +34,14 @@ class Tidy(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Duplicate, then drop."""
-        duplicated = dropped = edits = 0
+        duplicated = dropped = 0
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
             for node in list(graph_module.graph.nodes):
                 if dequantizes(node) and (self.dynamic or node.target is not DEQUANTIZE_DYNAMIC):
                     duplicated += _duplicate(editor, node)
             dropped += editor.drop_unused_attributes()
-            edits += editor.edits
-        return PassResult(edits > 0, stats={"duplicated": duplicated, "dropped": dropped})
+        return PassResult(stats={"duplicated": duplicated, "dropped": dropped})
 
 
 def _duplicate(editor: Editor, node: Node) -> int:

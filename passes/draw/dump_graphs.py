@@ -7,8 +7,9 @@ from pathlib import Path
 from torch.fx import GraphModule
 
 from quantfx.passes.draw.dot import to_dot
-from quantfx.passes.pipeline.base import Pass, PassResult
+from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.instruments import Instrument
+from quantfx.passes.pipeline.record import PassRecord
 
 
 class DumpGraphs(Instrument):
@@ -21,9 +22,9 @@ class DumpGraphs(Instrument):
     def __init__(self, directory: str | Path) -> None:
         self._directory = Path(directory)
 
-    def after(self, position: int, each: Pass, module: GraphModule, result: PassResult) -> None:
+    def after(self, position: int, each: Pass, module: GraphModule, record: PassRecord) -> None:
         """Write the module's text and drawing if the pass changed it."""
-        if not result.changed:
+        if not record.changed:
             return
         self._directory.mkdir(parents=True, exist_ok=True)
         stem = self._directory / f"{position:02d}-{each.name}"

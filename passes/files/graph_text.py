@@ -28,10 +28,10 @@ from quantfx.passes.graph.clone import recompile, set_tensor
 from quantfx.passes.graph.editor import PROVENANCE_KEY
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.inputs.calling_convention import encode_convention, set_convention
 from quantfx.passes.inputs.contract import InputContract, contract_of, set_contract
 from quantfx.passes.inputs.value_text import decode, decode_target, encode, encode_target
-from quantfx.passes.pipeline.base import Remark
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
 

@@ -15,8 +15,9 @@ from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.inputs.leaves import map_leaves
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import is_aten_call, overload, resolve_op
 
 HALF = frozenset({torch.float16, torch.bfloat16})
@@ -46,9 +47,9 @@ class ComputeInFloat32(Pass):
         """Rewrite the graph and those nested in it, if anything that it is given is half."""
         graphs = list(all_graphs(module))
         if not any(_is_given(graph, node) for _, graph in graphs for node in graph.graph.nodes):
-            return PassResult(False)
+            return PassResult()
         if reason := _obstacle(module, [graph for _, graph in graphs]):
-            return PassResult(False, (Remark("missed", "", "", reason, PRECISION),))
+            return PassResult((Remark("missed", "", "", reason, PRECISION),))
         narrow: dict[str, torch.dtype] = {}
         wide: dict[int, Tensor] = {}
         edges = _edges(module)
@@ -60,7 +61,7 @@ class ComputeInFloat32(Pass):
                 _widen(node)
         _cast_edges(Editor(module, self.name), edges)
         module.meta[NARROW_KEY] = narrow
-        return PassResult(True, stats={"widened": len(narrow)})
+        return PassResult(stats={"widened": len(narrow)})
 
 
 def note_narrow(module: GraphModule, path: str, source: Node, made: Node) -> None:

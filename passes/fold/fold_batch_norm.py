@@ -11,8 +11,8 @@ from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, PassResult
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import set_argument
@@ -21,7 +21,7 @@ _PATTERNS = load("fold").group("fold-batch-norm")
 
 
 @dataclass(frozen=True)
-class FoldBatchNorm(Pass):
+class FoldBatchNorm(GraphPass):
     """``batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)``; a linear alike.
 
     s = gamma / sqrt(var + eps), in float64 (Jacob et al. 2018, section 3.2). The folded weights
@@ -30,30 +30,30 @@ class FoldBatchNorm(Pass):
     """
 
     name: ClassVar[str] = "fold-batch-norm"
+    counts: ClassVar[str] = "folded"
     provides: ClassVar[frozenset[str]] = frozenset({"batch-norm-folded"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Fold in every graph, unless they train."""
+        return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold every match of the fold templates."""
-        if TRAINABLE in facts_of(module):
-            return PassResult(False, stats={"folded": 0})
-        remarks: list[Remark] = []
-        for path, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            written = overwritten(graph_module.graph)
-            for match in _PATTERNS.matcher().run(graph_module.graph):
-                changing = [n for n in _tensors(match) if n in written]
-                if changing:
-                    message = f"{changing[0].name} is overwritten by {written[changing[0]].name}"
-                    remarks.append(Remark("missed", path, match.nodes["bn"].name, message))
-                    continue
-                remarks.append(
-                    Remark("applied", path, match.nodes["bn"].name, f"into {match.anchor.name}")
-                )
-                _fold(editor, match)
-            if editor.edits:
-                editor.drop_unused_attributes()
-        folded = sum(remark.kind == "applied" for remark in remarks)
-        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
+        written = overwritten(editor.graph)
+        folded = 0
+        for match in _PATTERNS.matcher().run(editor.graph):
+            norm = match.nodes["bn"].name
+            changing = [n for n in _tensors(match) if n in written]
+            if changing:
+                message = f"{changing[0].name} is overwritten by {written[changing[0]].name}"
+                editor.remark("missed", norm, message)
+                continue
+            editor.remark("applied", norm, f"into {match.anchor.name}")
+            _fold(editor, match)
+            folded += 1
+        if folded:
+            editor.drop_unused_attributes()
+        return folded
 
 
 def _tensors(match: Match) -> list[Node]:

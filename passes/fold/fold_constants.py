@@ -17,8 +17,9 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import all_graphs, attribute
 from quantfx.passes.graph.non_data import data_nodes
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.value_numbers import value_numbers
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
 
@@ -67,7 +68,7 @@ class FoldConstants(Pass):
             if editor.edits:
                 editor.drop_unused_attributes()
         folded = sum(remark.kind == "applied" for remark in remarks)
-        return PassResult(folded > 0, tuple(remarks), {"folded": folded})
+        return PassResult(tuple(remarks), {"folded": folded})
 
 
 def _heads(module: GraphModule, found: dict[Node, frozenset[Node]], growth: int) -> Iterator[Node]:

@@ -14,8 +14,8 @@ from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.batch_norm import output_axis, scale_channels, set_bias
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, PassResult
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value, resolve_op, set_argument
@@ -25,7 +25,7 @@ _MULS = (resolve_op("aten.mul.Tensor"), resolve_op("aten.mul_.Tensor"))
 
 
 @dataclass(frozen=True)
-class FoldScales(Pass):
+class FoldScales(GraphPass):
     """``conv(x, w, b) * s -> conv(x, w * s, b * s)``, ``conv(x, w, b) + t -> conv(x, w, b + t)``.
 
     s and t have one value for each output channel. In float64, as ``fold-batch-norm``, and like it
@@ -33,37 +33,36 @@ class FoldScales(Pass):
     """
 
     name: ClassVar[str] = "fold-scales"
+    counts: ClassVar[str] = "folded"
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Fold in every graph, unless they train."""
+        return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold until nothing is left behind a layer that could be folded."""
-        remarks: list[Remark] = []
-        for path, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            written = overwritten(graph_module.graph)
-            while TRAINABLE not in facts_of(module):
-                folded = list(_fold_each(editor, written))
-                if not folded:
-                    break
-                remarks += [
-                    Remark("applied", path, name, f"into {layer}") for name, layer in folded
-                ]
-            if editor.edits:
-                editor.drop_unused_attributes()
-        return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
+        written = overwritten(editor.graph)
+        folded = 0
+        while found := _fold_each(editor, written):
+            folded += found
+        if folded:
+            editor.drop_unused_attributes()
+        return folded
 
 
-def _fold_each(editor: Editor, written: Collection[Node]) -> list[tuple[str, str]]:
-    """Fold the first operator behind every layer; return the names of both."""
-    found: list[tuple[str, str]] = []
+def _fold_each(editor: Editor, written: Collection[Node]) -> int:
+    """Fold the first operator behind every layer; return of how many."""
+    folded = 0
     for match in _PATTERNS.matcher().run(editor.graph):
         given = [match.roles[role] for role in ("w", "b", "s")]
         values = _per_channel(editor, match)
         if values is None or any(node in written for node in given):
             continue
         if match.nodes["after"].target not in _MULS or not _is_table(editor, match):
-            found.append((match.nodes["after"].name, match.anchor.name))
+            editor.remark("applied", match.nodes["after"].name, f"into {match.anchor.name}")
             _fold(editor, match, values)
-    return found
+            folded += 1
+    return folded
 
 
 def _is_table(editor: Editor, match: Match) -> bool:

@@ -56,7 +56,7 @@ class StoreInHalf(Pass):
                     set_tensor(graph_module, str(node.target), half)
                     _cast(editor, node, half)
                     count += 1
-        return PassResult(count > 0, stats={"narrowed": count})
+        return PassResult(stats={"narrowed": count})
 
 
 def _packed(module: GraphModule) -> Iterator[int]:

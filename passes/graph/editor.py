@@ -19,6 +19,7 @@ from torch.fx.node import map_arg
 from quantfx.passes.errors import PassError
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.remark import Kind, Remark
 
 PROVENANCE_KEY = "quantfx_by"
 # The last is what users of PT2E call the operators of theirs that belong together.
@@ -31,19 +32,27 @@ class Editor:
     Args:
         module: Owner of the graph.
         by: Name of the pass, recorded on every new node.
+        path: Path of the graph, "" for the top one.
 
     Attributes:
         edits: How many there were.
         made: Every node made, in order.
+        remarks: What there is to say about nodes of the graph.
     """
 
-    def __init__(self, module: GraphModule, by: str) -> None:
+    def __init__(self, module: GraphModule, by: str, path: str = "") -> None:
         self.module = module
         self.graph = module.graph
         self.by = by
+        self.path = path
         self.edits = 0
         self.made: list[Node] = []
         self._changed: dict[str, list[Node]] = {}
+        self.remarks: list[Remark] = []
+
+    def remark(self, kind: Kind, node: str, message: str, op: str = "") -> None:
+        """Keep a remark about the node of that name, which may be gone by now."""
+        self.remarks.append(Remark(kind, self.path, node, message, op))
 
     def call(
         self,

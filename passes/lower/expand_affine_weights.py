@@ -7,17 +7,18 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, overload
 
 
 @dataclass(frozen=True)
-class ExpandAffineWeights(Pass):
+class ExpandAffineWeights(GraphPass):
     """``dequantize_per_channel(weight, scales, zero_points) -> float constant``, unless they are 0.
 
     Inductor's own patterns (torch 2.13) give such a weight to an int8 kernel and ignore its zero
@@ -25,19 +26,16 @@ class ExpandAffineWeights(Pass):
     """
 
     name: ClassVar[str] = "expand-affine-weights"
+    counts: ClassVar[str] = "expanded"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Expand every such constant."""
         count = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            dequantizes = graph_module.graph.find_nodes(
-                op="call_function", target=DEQUANTIZE_PER_CHANNEL
-            )
-            for node in dequantizes:
-                count += _expand(editor, node)
-            editor.drop_unused_attributes()
-        return PassResult(count > 0, stats={"expanded": count})
+        dequantizes = editor.graph.find_nodes(op="call_function", target=DEQUANTIZE_PER_CHANNEL)
+        for node in dequantizes:
+            count += _expand(editor, node)
+        editor.drop_unused_attributes()
+        return count
 
 
 def _expand(editor: Editor, node: Node) -> bool:

@@ -58,7 +58,7 @@ class HoistQuantize(Pass):
                     hoisted += 1
                 cancelled += _cancel(editor, source) if source is not node else 0
         stats = {"hoisted": hoisted, "cancelled": cancelled}
-        return PassResult(hoisted > 0, stats=stats)
+        return PassResult(stats=stats)
 
 
 def _move_before(quantize: Node) -> Node | None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import CHOOSE_QPARAMS
 from quantfx.patterns.schema import resolve_op
 
@@ -20,7 +20,7 @@ _STACK = resolve_op("aten.stack.default")
 
 
 @dataclass(frozen=True)
-class IncludeZero(Pass):
+class IncludeZero(GraphPass):
     """``choose_qparams(x) -> choose_qparams([min(amin(x), 0), max(amax(x), 0)])``.
 
     The operator itself counts zero in, so its result is the same. torch 2.13: what Inductor
@@ -29,18 +29,17 @@ class IncludeZero(Pass):
     """
 
     name: ClassVar[str] = "include-zero"
+    counts: ClassVar[str] = "widened"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every affine dynamic range."""
         widened = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for node in graph_module.graph.find_nodes(op="call_function", target=CHOOSE_QPARAMS):
-                source = node.args[0]
-                if isinstance(source, Node):
-                    node.args = (_ends(editor, node, source), *node.args[1:])
-                    widened += 1
-        return PassResult(widened > 0, stats={"widened": widened})
+        for node in editor.graph.find_nodes(op="call_function", target=CHOOSE_QPARAMS):
+            source = node.args[0]
+            if isinstance(source, Node):
+                node.args = (_ends(editor, node, source), *node.args[1:])
+                widened += 1
+        return widened
 
 
 def _ends(editor: Editor, node: Node, source: Node) -> Node:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.packed import Packed
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.lowered import carry_site
 from quantfx.patterns.schema import is_aten_call, overload, resolve_op
 
@@ -38,22 +38,21 @@ class PackedWeight(Packed):
 
 
 @dataclass(frozen=True)
-class KeepPacked(Pass):
+class KeepPacked(GraphPass):
     """``kernel(x, prepack(w)) -> kernel(x, PackedWeight(w))``, for running without a compiler."""
 
     name: ClassVar[str] = "keep-packed"
+    counts: ClassVar[str] = "kept"
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Give every packing of a constant a module that remembers it."""
         kept = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for node in list(graph_module.graph.nodes):
-                if is_prepack(node) and all(n.op == "get_attr" for n in node.all_input_nodes):
-                    _keep(editor, node)
-                    kept += 1
-        return PassResult(kept > 0, stats={"kept": kept})
+        for node in list(editor.graph.nodes):
+            if is_prepack(node) and all(n.op == "get_attr" for n in node.all_input_nodes):
+                _keep(editor, node)
+                kept += 1
+        return kept
 
 
 def is_prepack(node: Node) -> bool:

@@ -15,8 +15,9 @@ from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.aliasing import writes_to
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.lower.quantized_edges import quantized_edges
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_lowered, set_site
@@ -73,7 +74,7 @@ class Lower(Pass):
                 refuse_empty(module)
             remarks += _left(matcher, graph_module, made)
             editor.drop_unused_attributes()
-        return PassResult(lowered > 0, tuple(remarks), {"lowered": lowered})
+        return PassResult(tuple(remarks), {"lowered": lowered})
 
     @property
     def _dtype(self) -> torch.dtype | None:

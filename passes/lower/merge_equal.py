@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.value_numbers import value_numbers
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.lowered import lowered_of, site_of
 from quantfx.passes.quant.qdq import has_qparams
 
@@ -18,28 +19,26 @@ MERGED = "merged with its equal"
 
 
 @dataclass(frozen=True)
-class MergeEqual(Pass):
+class MergeEqual(GraphPass):
     """``k(x), k(x) -> y, y`` with ``y = k(x)``, for kernel calls, their packing, q and dq."""
 
     name: ClassVar[str] = "merge-equal"
+    counts: ClassVar[str] = "merged"
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Merge in every graph; a remark says which sites are no calls of their own any more."""
-        remarks: list[Remark] = []
         merged = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            first: dict[int, Node] = {}
-            for node, number in value_numbers(graph_module).items():
-                if site_of(node) is None and not has_qparams(node):
-                    continue
-                if node.op == "call_function" and first.setdefault(number, node) is not node:
-                    call = lowered_of(node)
-                    if call is not None:
-                        site = call.site
-                        remarks.append(Remark("applied", site.graph, site.node, MERGED))
-                    editor.replace(node, first[number])
-                    merged += 1
-            editor.drop_unused_attributes()
-        return PassResult(merged > 0, tuple(remarks), {"merged": merged})
+        first: dict[int, Node] = {}
+        for node, number in value_numbers(editor.module).items():
+            if site_of(node) is None and not has_qparams(node):
+                continue
+            if node.op == "call_function" and first.setdefault(number, node) is not node:
+                call = lowered_of(node)
+                if call is not None:
+                    site = call.site
+                    editor.remarks.append(Remark("applied", site.graph, site.node, MERGED))
+                editor.replace(node, first[number])
+                merged += 1
+        editor.drop_unused_attributes()
+        return merged

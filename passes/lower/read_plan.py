@@ -42,7 +42,7 @@ class ReadPlan(Pass):
             for node, annotation in _planned(matcher, graph_module, claimed):
                 set_annotation(node, annotation)
                 count += 1
-        return PassResult(count > 0, stats={"planned": count})
+        return PassResult(stats={"planned": count})
 
 
 def _planned(

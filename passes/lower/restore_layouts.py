@@ -10,13 +10,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import Graph, Node
 
 from quantfx.passes.graph.aliasing import MAY_COPY, overwritten, views_of
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.memory_order import memory_order
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import dequantizes
 from quantfx.patterns.schema import resolve_op
@@ -42,7 +42,7 @@ _PERMUTE = resolve_op("aten.permute.default")
 
 
 @dataclass(frozen=True)
-class RestoreLayouts(Pass):
+class RestoreLayouts(GraphPass):
     """``as_strided(relu(x)) -> as_strided(contiguous(relu(x)))``, behind what has a kernel.
 
     Kernels return other layouts than the operators they stand for: convolutions channels_last.
@@ -55,21 +55,18 @@ class RestoreLayouts(Pass):
     """
 
     name: ClassVar[str] = "restore-layouts"
+    counts: ClassVar[str] = "restored"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Lay out each tensor once, whoever reads it."""
-        restored = 0
-        for path, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            written = overwritten(graph_module.graph)
-            behind = _behind_kernels(graph_module.graph, path != "")
-            layouts = _Layouts(editor, behind, written)
-            for node in list(graph_module.graph.nodes):
-                if _reads_strides(node) or (node.target in MAY_COPY and node in written):
-                    layouts.restore(node)
-            restored += len(layouts.made)
-        return PassResult(restored > 0, stats={"restored": restored})
+        written = overwritten(editor.graph)
+        behind = _behind_kernels(editor.graph, editor.path != "")
+        layouts = _Layouts(editor, behind, written)
+        for node in list(editor.graph.nodes):
+            if _reads_strides(node) or (node.target in MAY_COPY and node in written):
+                layouts.restore(node)
+        return len(layouts.made)
 
 
 def _reads_strides(node: Node) -> bool:

@@ -69,9 +69,7 @@ class InsertObservers(Pass):
                 _observe(editor, producer, want, observers)
             inserted += editor.edits
         observers.connect_derived(groups)
-        return PassResult(
-            inserted > 0, stats={"inserted": inserted, "observers": len(observers.by_group)}
-        )
+        return PassResult(stats={"inserted": inserted, "observers": len(observers.by_group)})
 
 
 @dataclass

@@ -57,7 +57,7 @@ class ObserveChannels(Pass):
         eligible = {group for group, sites in groups.items() if _smoothable(sites)}
         for node, annotation in _annotated(module):
             set_annotation(node, self._by_channel(annotation, eligible))
-        return PassResult(bool(eligible), stats={"tensors": len(eligible)})
+        return PassResult(stats={"tensors": len(eligible)})
 
     def _by_channel(self, annotation: Annotation, eligible: set[str]) -> Annotation:
         groups = dict(annotation.groups)

@@ -13,12 +13,13 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observers.channel import ChannelObserver
 from quantfx.passes.observers.derived import DerivedObserver
 from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import resolve_op
 
 MUL = resolve_op("aten.mul.Tensor")
@@ -73,7 +74,7 @@ class SmoothActivations(Pass):
                 remarks.append(Remark("missed", "", node.name, message))
         if smoothed:
             editor.drop_unused_attributes()
-        return PassResult(smoothed > 0, tuple(remarks), {"smoothed": smoothed})
+        return PassResult(tuple(remarks), {"smoothed": smoothed})
 
     def _too_few(self, observer: ChannelObserver) -> str | None:
         seen = int(observer.channels.rows)

@@ -5,47 +5,26 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 from torch.fx import GraphModule
 
 from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.graph.remark import Remark
 
 if TYPE_CHECKING:
     from quantfx.passes.pipeline.kernel_family import KernelFamily
 
 
 @dataclass(frozen=True)
-class Remark:
-    """Something a reader of the report wants to know about one node.
-
-    Attributes:
-        kind: ``applied``; ``missed`` for something that was tried and did not hold; or ``noted``,
-            which is about values, and ``node`` names a tensor.
-        graph: Path of the node's graph, "" for the top one.
-        node: Node name.
-        message: The rule and its reason.
-        op: Operator of the node, by which reports group.
-    """
-
-    kind: Literal["applied", "missed", "noted"]
-    graph: str
-    node: str
-    message: str
-    op: str = ""
-
-
-@dataclass(frozen=True)
 class PassResult:
-    """What a pass did.
+    """What a pass has to say of what it did; the pipeline finds out whether the module changed.
 
     Attributes:
-        changed: Whether the module is different now; checked by the pipeline.
         remarks: For the report.
         stats: Counts of what was done.
     """
 
-    changed: bool
     remarks: tuple[Remark, ...] = ()
     stats: Mapping[str, int] = field(default_factory=dict[str, int])
 
@@ -76,6 +55,7 @@ class Pass(ABC):
         provides: Facts that hold afterwards.
         breaks: Facts that no longer hold afterwards.
         keeps_float: Whether the pass claims to keep the float function; tested to 1e-5.
+        named_by: The field whose value ends the name, as the group does in ``annotate-conv``.
     """
 
     name: ClassVar[str]
@@ -83,6 +63,12 @@ class Pass(ABC):
     provides: ClassVar[frozenset[str]] = frozenset()
     breaks: ClassVar[frozenset[str]] = frozenset()
     keeps_float: ClassVar[bool] = True
+    named_by: ClassVar[str] = ""
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """Return the names that passes of this class are known to have."""
+        return (cls.name,)
 
     @abstractmethod
     def run(self, module: GraphModule, context: Context) -> PassResult:

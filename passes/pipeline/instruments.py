@@ -12,7 +12,8 @@ from torch.utils import _pytree as pytree
 from quantfx.passes.errors import PassError
 from quantfx.passes.graph.clone import recompile
 from quantfx.passes.model.input_copies import spared_inputs
-from quantfx.passes.pipeline.base import Pass, PassResult
+from quantfx.passes.pipeline.base import Pass
+from quantfx.passes.pipeline.record import PassRecord
 
 
 class Instrument(ABC):  # noqa: B024  both hooks are optional
@@ -22,9 +23,9 @@ class Instrument(ABC):  # noqa: B024  both hooks are optional
         """Look at ``module`` before pass number ``position`` (from 0)."""
 
     def after(  # noqa: B027
-        self, position: int, each: Pass, module: GraphModule, result: PassResult
+        self, position: int, each: Pass, module: GraphModule, record: PassRecord
     ) -> None:
-        """Look at ``module`` after a pass that was verified."""
+        """Look at ``module`` after a pass that was verified, and at what is recorded of it."""
 
 
 class CheckNumerics(Instrument):
@@ -52,9 +53,9 @@ class CheckNumerics(Instrument):
         if each.keeps_float:
             self._reference = self._outputs(module)
 
-    def after(self, position: int, each: Pass, module: GraphModule, result: PassResult) -> None:
+    def after(self, position: int, each: Pass, module: GraphModule, record: PassRecord) -> None:
         """Compare with what the module computed before the pass."""
-        if not (each.keeps_float and result.changed):
+        if not (each.keeps_float and record.changed):
             return
         for index, (a, b) in enumerate(zip(self._reference, self._outputs(module), strict=True)):
             scale = a.abs().max() if a.numel() else torch.tensor(0.0)

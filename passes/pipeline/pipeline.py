@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias, cast
 
 from torch.fx import GraphModule
@@ -16,8 +16,9 @@ from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.graph.garbage import paused_garbage_collection
 from quantfx.passes.graph.state import own_state
 from quantfx.passes.pipeline import text as pipeline_text
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context, Pass
 from quantfx.passes.pipeline.instruments import Instrument
+from quantfx.passes.pipeline.known_passes import own_passes
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, did_you_mean
@@ -31,11 +32,11 @@ class Pipeline:
 
     Attributes:
         elements: What runs, in order.
-        name: Needed to nest it in another pipeline.
+        name: Needed to nest it in another pipeline; equal pipelines may have different ones.
     """
 
     elements: tuple[Element, ...]
-    name: str = ""
+    name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if any(not element.name for element in self.elements):
@@ -119,7 +120,7 @@ class Pipeline:
         Args:
             text: E.g. ``"fold-batch-norm, annotate-conv, insert-qdq"``; options in braces
                 ``name{key=value}``, nested pipelines in parentheses ``name(a, b)``.
-            passes: Pass classes known beside quantfx's own.
+            passes: Pass classes known beside quantfx's own and those of its backends.
 
         Raises:
             PipelineError: a name, option or value is unknown or misplaced; names the column.
@@ -204,7 +205,7 @@ class Pipeline:
         later = [each.name for each in self.passes[position:] if fact in each.provides]
         if later:
             return f"provided by {later[0]}, which comes later"
-        providers = [c.name for c in pipeline_text.known_passes() if fact in c.provides]
+        providers = [name for c in own_passes() if fact in c.provides for name in c.names()]
         if providers:
             return f"provided by {' or '.join(providers)}, which has not run on this module"
         return "no pass provides it"
@@ -271,27 +272,28 @@ class _Run:
         try:
             result = each.run(work, self.context)
             seconds = time.perf_counter() - start
-            self._verify(result, work)
+            changed = self._verify(work)
+            record = PassRecord(each.name, seconds, changed, result.remarks, dict(result.stats))
             for instrument in self.instruments:
-                instrument.after(position, each, work, result)
+                instrument.after(position, each, work, record)
         except Exception as error:  # a pass, ours or the user's, may fail in any way
             if isinstance(error, QuantfxError) and not isinstance(error, PassError):
                 error.add_note(self._reproducer(position))
                 raise
             raise PassError(f"{each.name} failed: {error}\n{self._reproducer(position)}") from error
         set_facts(work, (facts_of(work) - each.breaks) | each.provides)
-        record = PassRecord(each.name, seconds, result.changed, result.remarks, dict(result.stats))
         set_records(work, (*records_of(work), record))
 
-    def _verify(self, result: PassResult, work: GraphModule) -> None:
-        after = fingerprint(work)
-        if result.changed != (after != self.before):
-            said, is_so = ("changed", "did not") if result.changed else ("left", "changed it")
-            raise PassError(f"it says it {said} the module, but it {is_so}")
-        if after.structure != self.before.structure:
+    def _verify(self, work: GraphModule) -> bool:
+        """Verify what a pass left, and return whether that is another module than before."""
+        before, self.before = self.before, fingerprint(work)
+        if self.before.structure != before.structure:
             verify_structure(work)
-        self.before = after
+        return self.before != before
 
     def _reproducer(self, position: int) -> str:
         done = self.pipeline.passes[: position + 1]
-        return f"reproduce: Pipeline.parse({str(Pipeline(done))!r}).run(module, context)"
+        kinds = dict.fromkeys(type(each) for each in done)
+        foreign = [kind.__name__ for kind in kinds if not kind.__module__.startswith("quantfx.")]
+        named = f", passes=[{', '.join(foreign)}]" if foreign else ""
+        return f"reproduce: Pipeline.parse({str(Pipeline(done))!r}{named}).run(module, context)"

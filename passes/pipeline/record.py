@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule
 
-from quantfx.passes.pipeline.base import Remark
+from quantfx.passes.graph.remark import Remark
 
 _RECORDS = "quantfx_records"
 

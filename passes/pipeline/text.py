@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.pipeline.base import Pass
+from quantfx.passes.pipeline.known_passes import known_passes
 from quantfx.patterns.errors import did_you_mean
 
 if TYPE_CHECKING:
     from quantfx.passes.pipeline.pipeline import Element, Pipeline
 
-_TOKEN = re.compile(r"\s*(?:([a-z][a-z0-9]*(?:-[a-z0-9]+)*)|([(){},])|(\S))")
+_TOKEN = re.compile(r"\s*(?:([A-Za-z]\w*(?:-\w+)*)|([(){},])|(\S))")
 
 
 def format_elements(elements: Sequence[Element]) -> str:
@@ -34,20 +35,13 @@ def parse_elements(
     return _Parser(text, passes, make).parse()
 
 
-def known_passes() -> tuple[type[Pass], ...]:
-    """Return quantfx's own pass classes."""
-    from quantfx.passes.catalog import PASSES  # the catalog imports every pass
-
-    return PASSES
-
-
 def _format(element: Element) -> str:
     if not isinstance(element, Pass):
         return f"{element.name}({format_elements(element.elements)})"
     options = [
         f"{field.name}={getattr(element, field.name)!r}"
         for field in fields(element)
-        if getattr(element, field.name) != _default(field)
+        if field.name != element.named_by and getattr(element, field.name) != _default(field)
     ]
     return element.name + (f"{{{', '.join(options)}}}" if options else "")
 
@@ -61,7 +55,7 @@ class _Parser:
         self, text: str, passes: Sequence[type[Pass]], make: Callable[..., Pipeline]
     ) -> None:
         self._text = text
-        self._known = {each.name: each for each in (*known_passes(), *passes)}
+        self._passes = passes
         self._make = make
         self._at = 0
 
@@ -89,16 +83,29 @@ class _Parser:
             if self._next() != ")":
                 self._fail("expected ')'")
             return self._make(elements, name)
-        if name not in self._known:
-            self._fail(f"no pass '{name}'{did_you_mean(name, self._known)}")
-        return self._pass(self._known[name])
+        found = next(self._named(name), None)
+        if found is None:
+            names = [known for kind in self._known() for known in kind.names()]
+            self._fail(f"no pass '{name}'{did_you_mean(name, names)}")
+        return self._pass(*found)
 
-    def _pass(self, kind: type[Pass]) -> Pass:
-        options: dict[str, Any] = {}
+    def _named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
+        """Yield the classes that have passes of that name, with the options that are part of it."""
+        for kind in self._known():
+            if not kind.named_by and name == kind.name:
+                yield kind, {}
+            elif kind.named_by and name.startswith(f"{kind.name}-"):
+                yield kind, {kind.named_by: name.removeprefix(f"{kind.name}-")}
+
+    def _known(self) -> Iterator[type[Pass]]:
+        yield from self._passes
+        yield from known_passes()
+
+    def _pass(self, kind: type[Pass], options: dict[str, Any]) -> Pass:
         if self._peek() == "{":
             self._next()
             body, closing = self._body()
-            known = [field.name for field in fields(kind)]
+            known = [field.name for field in fields(kind) if field.name not in options]
             for name, value in _options(body):
                 if name not in known:
                     self._fail(f"{kind.name} has no option '{name}'{did_you_mean(name, known)}")

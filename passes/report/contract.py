@@ -14,9 +14,9 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ContractError
 from quantfx.passes.fold.compute_in_float32 import PRECISION
 from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot
-from quantfx.passes.pipeline.base import Remark
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.qdq import reads_quantized

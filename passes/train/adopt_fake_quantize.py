@@ -16,8 +16,9 @@ from quantfx.passes.graph.batch_norm import set_bias, statistics_of
 from quantfx.passes.graph.constant_chain import constant_chain, constant_value
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.observers.trained import set_trained_qparams
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.qparams import QParams, qparams_from_range
 from quantfx.passes.quant.scale_floor import TORCH_AO_FLOOR
 from quantfx.passes.quant.spec import QuantSpec
@@ -76,7 +77,7 @@ class AdoptFakeQuantize(Pass):
             if editor.edits:
                 editor.drop_unused_attributes()
         stats = {"adopted": adopted, "folded": folded, "dropped": dropped}
-        return PassResult(adopted + dropped > 0, tuple(remarks), stats)
+        return PassResult(tuple(remarks), stats)
 
 
 def _adopt(

@@ -13,16 +13,16 @@ from quantfx.passes.errors import CalibrationError, PassError
 from quantfx.passes.graph.batch_counter import COUNTS, counter_of
 from quantfx.passes.graph.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.layers.batch_norm_scale import BatchNormScale, raw_scale
 from quantfx.passes.layers.scaled_layer import KEY, ScaledLayer, scaled_layer_of
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.annotation import annotation_of, set_annotation
 from quantfx.patterns.schema import argument_value, set_argument
 
 
 @dataclass(frozen=True)
-class FoldQatConvBn(Pass):
+class FoldQatConvBn(GraphPass):
     """``norm(conv(x, observe(w * s)) / s + b) -> conv(x, observe(w_folded), b_folded)``.
 
     The folded weight is the one that training rounded, to the bit, but for channels with a gamma of
@@ -37,25 +37,23 @@ class FoldQatConvBn(Pass):
     by_rsqrt: bool = False
 
     name: ClassVar[str] = "fold-qat-conv-bn"
+    counts: ClassVar[str] = "folded"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold around every layer that fuse-qat-conv-bn scaled."""
-        remarks: list[Remark] = []
-        for path, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            nodes = {node.name: node for node in graph_module.graph.nodes}
-            matches: set[str] = set()
-            for layer in list(nodes.values()):
-                note = scaled_layer_of(layer)
-                if note is not None:
-                    _fold(editor, layer, note, nodes, by_rsqrt=self.by_rsqrt)
-                    remarks.append(Remark("applied", path, note.norm, f"into {layer.name}"))
-                    matches.add(layer.name)
-            if editor.edits:
-                _rename(graph_module, matches)
-                _drop_scales(graph_module)
-                editor.drop_unused_attributes()
-        return PassResult(bool(remarks), tuple(remarks), {"folded": len(remarks)})
+        nodes = {node.name: node for node in editor.graph.nodes}
+        matches: set[str] = set()
+        for layer in list(nodes.values()):
+            note = scaled_layer_of(layer)
+            if note is not None:
+                _fold(editor, layer, note, nodes, by_rsqrt=self.by_rsqrt)
+                editor.remark("applied", note.norm, f"into {layer.name}")
+                matches.add(layer.name)
+        if editor.edits:
+            _rename(editor.module, matches)
+            _drop_scales(editor.module)
+            editor.drop_unused_attributes()
+        return len(editor.remarks)
 
 
 def _fold(

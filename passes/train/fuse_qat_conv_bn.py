@@ -10,10 +10,10 @@ import torch
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.layers.batch_norm_scale import BatchNormScale
 from quantfx.passes.layers.scaled_layer import scale_layer, scaled_layer_of
-from quantfx.passes.pipeline.base import Context, Pass, PassResult, Remark
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.patterns.schema import argument_value
 
@@ -21,7 +21,7 @@ _BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 @dataclass(frozen=True)
-class FuseQatConvBn(Pass):
+class FuseQatConvBn(GraphPass):
     """``norm(conv(x, w, b)) -> norm(conv(x, w * s) / s + b)``, s = gamma / sqrt(var + eps).
 
     Where annotate-conv-bn matched; a graph that is not for training has no such match. The batch
@@ -29,17 +29,16 @@ class FuseQatConvBn(Pass):
     """
 
     name: ClassVar[str] = "fuse-qat-conv-bn"
+    counts: ClassVar[str] = "fused"
     requires: ClassVar[frozenset[str]] = frozenset({"annotated"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite around every batch norm that was annotated with a layer."""
-        remarks: list[Remark] = []
-        for path, graph_module in all_graphs(module):
-            editor, scale = Editor(graph_module, self.name), BatchNormScale()
-            for layer, norm in list(_annotated(graph_module)):
-                scale_layer(editor, layer, norm, scale)
-                remarks.append(Remark("applied", path, norm.name, f"with {layer.name}"))
-        return PassResult(bool(remarks), tuple(remarks), {"fused": len(remarks)})
+        scale = BatchNormScale()
+        for layer, norm in list(_annotated(editor.module)):
+            scale_layer(editor, layer, norm, scale)
+            editor.remark("applied", norm.name, f"with {layer.name}")
+        return len(editor.remarks)
 
 
 def _annotated(module: GraphModule) -> Iterator[tuple[Node, Node]]:

@@ -5,20 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.export.training_noise import is_noise
 from quantfx.passes.graph.dropouts import DROPOUTS
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.slots import slots_of
 from quantfx.passes.layers.lifted_dropout import KEY, LiftedDropout, dropouts_of, set_dropouts
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import argument_value, overload
 
 
 @dataclass(frozen=True)
-class LiftDropout(Pass):
+class LiftDropout(GraphPass):
     """``add(dropout(linear(x)), y) -> add(linear(x), y)``, to be undone by place-dropout.
 
     Inference has no dropouts and no other noise, and what is fused and quantized there should be
@@ -26,19 +26,18 @@ class LiftDropout(Pass):
     """
 
     name: ClassVar[str] = "lift-dropout"
+    counts: ClassVar[str] = "lifted"
     provides: ClassVar[frozenset[str]] = frozenset({"dropout-lifted"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Lift each dropout that follows ``train()`` and ``eval()``."""
         lifted = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for node in list(graph_module.graph.nodes):
-                own = _lifted(node)
-                if own is not None:
-                    _lift(editor, node, own)
-                    lifted += 1
-        return PassResult(lifted > 0, stats={"lifted": lifted})
+        for node in list(editor.graph.nodes):
+            own = _lifted(node)
+            if own is not None:
+                _lift(editor, node, own)
+                lifted += 1
+        return lifted
 
 
 def _lifted(node: Node) -> LiftedDropout | None:

@@ -8,33 +8,32 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.slots import read_slot, write_slot
 from quantfx.passes.layers.lifted_dropout import LiftedDropout, dropouts_of, set_dropouts
 from quantfx.passes.layers.mode_node import MODE, mode_node
 from quantfx.passes.observers.observer import is_observer
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
 @dataclass(frozen=True)
-class PlaceDropout(Pass):
+class PlaceDropout(GraphPass):
     """``linear(round(x)) -> linear(dropout(round(x)))`` wherever lift-dropout took one.
 
     A dropout that some readers see rounded and others not goes in front of the rounding.
     """
 
     name: ClassVar[str] = "place-dropout"
+    counts: ClassVar[str] = "placed"
     breaks: ClassVar[frozenset[str]] = frozenset({"dropout-lifted"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Place every dropout once, for all its readers, the innermost of a chain first."""
         placed = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for dropout, readers in _readers(graph_module):
-                _place(editor, dropout, readers)
-                placed += 1
-        return PassResult(placed > 0, stats={"placed": placed})
+        for dropout, readers in _readers(editor.module):
+            _place(editor, dropout, readers)
+            placed += 1
+        return placed
 
 
 @dataclass

@@ -6,48 +6,46 @@ import operator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.canonicalize.switch_modes import cumulative_momentum
 from quantfx.passes.export.training_noise import is_noise
 from quantfx.passes.graph.batch_counter import counter_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import attribute
 from quantfx.passes.layers.mode import Mode
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import arguments, is_aten_call, overload
 
 
 @dataclass(frozen=True)
-class SettleModes(Pass):
+class SettleModes(GraphPass):
     """Undo ``switch-modes`` with the literals of evaluation.
 
     Counters of batches stand still, and noise that is for training only goes.
     """
 
     name: ClassVar[str] = "settle-modes"
+    counts: ClassVar[str] = "settled"
     breaks: ClassVar[frozenset[str]] = frozenset({TRAINABLE})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Replace every mode node."""
-        count = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for node in filter(is_noise, graph_module.graph.find_nodes(op="call_module")):
-                editor.replace(node, node.all_input_nodes[0])
-                delattr(graph_module, str(node.target))
-            for node in graph_module.graph.find_nodes(op="call_module"):
-                if isinstance(attribute(graph_module, str(node.target)), Mode):
-                    _settle(editor, node, False)
-                    delattr(graph_module, str(node.target))
-            averages = graph_module.graph.find_nodes(op="call_function", target=cumulative_momentum)
-            for node in averages:
-                _settle(editor, node, 0.0)  # what nn.BatchNorm2d passes in evaluation
-            if editor.edits:
-                editor.drop_unused_attributes()
-                count += editor.edits
-        return PassResult(count > 0, stats={"settled": count})
+        for node in filter(is_noise, editor.graph.find_nodes(op="call_module")):
+            editor.replace(node, node.all_input_nodes[0])
+            delattr(editor.module, str(node.target))
+        for node in editor.graph.find_nodes(op="call_module"):
+            if isinstance(attribute(editor.module, str(node.target)), Mode):
+                _settle(editor, node, False)
+                delattr(editor.module, str(node.target))
+        averages = editor.graph.find_nodes(op="call_function", target=cumulative_momentum)
+        for node in averages:
+            _settle(editor, node, 0.0)  # what nn.BatchNorm2d passes in evaluation
+        if editor.edits:
+            editor.drop_unused_attributes()
+        return editor.edits
 
 
 def _settle(editor: Editor, node: Node, value: object) -> None:

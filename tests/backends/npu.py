@@ -1,8 +1,5 @@
 """A backend outside quantfx, for a device that does not exist: this file and npu.toml are all."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
 import torch
 
 from quantfx.backends.backend import Backend
@@ -12,18 +9,9 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.loader import load
 
-
-@dataclass(frozen=True)
-class AnnotateNpu(Annotate):
-    """Match the templates of group ``npu``."""
-
-    name: ClassVar[str] = "annotate-npu"
-    group: ClassVar[str] = "npu"
-
-
 ACT = QuantSpec(torch.uint8, 0, 255, symmetric=True, observer="min_max")
 WEIGHT = QuantSpec(torch.int8, -128, 127, symmetric=True, observer="min_max")
 PATTERNS = load(__file__.replace(".py", ".toml"))
 RECIPE = Recipe("npu", PATTERNS, (("act", ACT), ("weight", WEIGHT)))
-PIPELINE = PREPARE.replace("annotate-conv", AnnotateNpu()).without("annotate-linear")
+PIPELINE = PREPARE.replace("annotate-conv", Annotate("npu")).without("annotate-linear")
 NPU = Backend("npu", RECIPE, PIPELINE, CONVERT, policy="made up")

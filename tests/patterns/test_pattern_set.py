@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from quantfx.patterns.errors import PatternError
@@ -23,3 +25,10 @@ def test_digest_covers_templates_order_and_checks() -> None:
     assert patterns.digest == load("pt2e").digest
     assert patterns.digest != patterns.without("flatten").digest
     assert patterns.digest != (patterns.without("mul") | patterns.group("mul")).digest
+
+
+def test_a_group_stays_known_when_its_templates_are_taken_out() -> None:
+    patterns = load("pt2e")
+    for kept in (patterns.only(), patterns | load("fold"), patterns.group("fold-scale")):
+        assert "conv" in kept.groups
+    assert patterns.only() == replace(patterns.only(), groups=frozenset({"other"}))

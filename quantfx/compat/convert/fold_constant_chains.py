@@ -5,37 +5,34 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.constant_chain import constant_chain, constant_value
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import quantizes
 
 
 @dataclass(frozen=True)
-class FoldConstantChains(Pass):
+class FoldConstantChains(GraphPass):
     """``q(t(weight)) -> q(weight_t)``, a constant.
 
     Only what a quantize reads is computed: other arithmetic on constants is the model's own.
     """
 
     name: ClassVar[str] = "fold-constant-chains"
+    counts: ClassVar[str] = "edits"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold in every graph."""
-        edits = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            written = overwritten(graph_module.graph)
-            for node in list(graph_module.graph.nodes):
-                if quantizes(node):
-                    _fold(editor, node, set(written))
-            edits += editor.edits
-        return PassResult(edits > 0, stats={"edits": edits})
+        written = overwritten(editor.graph)
+        for node in list(editor.graph.nodes):
+            if quantizes(node):
+                _fold(editor, node, set(written))
+        return editor.edits
 
 
 def _fold(editor: Editor, quantize: Node, written: set[Node]) -> None:

@@ -5,41 +5,38 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.compat.terms.specs import ANNOTATION_KEY
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_TENSOR
 
 
 @dataclass(frozen=True)
-class MergeFloatReaders(Pass):
+class MergeFloatReaders(GraphPass):
     """``f(dq(q)), g(dq'(q)) -> d = dq(q); f(d), g(d)`` where neither f nor g is annotated.
 
     Only an annotated reader has a kernel to absorb a dequantize of its own.
     """
 
     name: ClassVar[str] = "merge-float-readers"
+    counts: ClassVar[str] = "merged"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Merge in every graph."""
-        edits = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            first: dict[object, Node] = {}
-            for node in list(graph_module.graph.nodes):
-                if node.target not in (DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL):
-                    continue
-                if any(is_annotated(user) for user in node.users):
-                    continue
-                same = (node.target, node.args, tuple(node.kwargs.items()))
-                if first.setdefault(same, node) is not node:
-                    editor.replace(node, first[same])
-            edits += editor.edits
-        return PassResult(edits > 0, stats={"merged": edits})
+        first: dict[object, Node] = {}
+        for node in list(editor.graph.nodes):
+            if node.target not in (DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL):
+                continue
+            if any(is_annotated(user) for user in node.users):
+                continue
+            same = (node.target, node.args, tuple(node.kwargs.items()))
+            if first.setdefault(same, node) is not node:
+                editor.replace(node, first[same])
+        return editor.edits
 
 
 def is_annotated(node: Node) -> bool:

@@ -7,37 +7,35 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.editor import PROVENANCE_KEY, Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import dequantizes
 
 _PREFIX = "_frozen_param"
 
 
 @dataclass(frozen=True)
-class NameFrozenParams(Pass):
+class NameFrozenParams(GraphPass):
     """``conv.weight_s8 -> _frozen_param0``, counted in graph order.
 
     Its node keeps the meta of the float tensor's, less the fake value, which it no longer fits.
     """
 
     name: ClassVar[str] = "name-frozen-params"
+    counts: ClassVar[str] = "edits"
     requires: ClassVar[frozenset[str]] = frozenset({"weights-folded"})
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rename in every graph."""
-        edits = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            renamed: dict[str, Node] = {}
-            for node in graph_module.graph.find_nodes(op="get_attr"):
-                if any(dequantizes(user) and user.args[0] is node for user in node.users):
-                    _rename(editor, node, renamed)
-            edits += editor.edits
-        return PassResult(edits > 0, stats={"edits": edits})
+        renamed: dict[str, Node] = {}
+        for node in editor.graph.find_nodes(op="get_attr"):
+            if any(dequantizes(user) and user.args[0] is node for user in node.users):
+                _rename(editor, node, renamed)
+        return editor.edits
 
 
 def _rename(editor: Editor, node: Node, renamed: dict[str, Node]) -> None:

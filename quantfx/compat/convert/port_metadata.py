@@ -50,7 +50,7 @@ class PortMetadata(Pass):
                     _start(node)
             for node in graph_module.graph.nodes:
                 _port_around(node)
-        return PassResult(False)
+        return PassResult()
 
 
 def _start(node: Node) -> None:

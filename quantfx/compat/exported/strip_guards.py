@@ -26,4 +26,4 @@ class StripGuards(Pass):
             editor.erase(node)
         if hasattr(module, _GUARDS):
             delattr(module, _GUARDS)
-        return PassResult(editor.edits > 0, stats={"stripped": editor.edits})
+        return PassResult(stats={"stripped": editor.edits})

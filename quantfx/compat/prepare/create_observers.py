@@ -48,7 +48,7 @@ class CreateObservers(Pass):
                 annotation = annotation_of(node)
                 if annotation is not None:
                     set_annotation(node, _given(annotation, Site(path, node.name), chosen, names))
-        return PassResult(bool(observers.by_group), stats={"observers": len(names)})
+        return PassResult(stats={"observers": len(names)})
 
     def _chosen(
         self, module: GraphModule, places: Places, observers: _Observers

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.layers.scaled_layer import rescale
-from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value, resolve_op
@@ -26,7 +26,7 @@ _ZEROS_LIKE = resolve_op("aten.zeros_like.default")
 
 
 @dataclass(frozen=True)
-class FuseConvBn(Pass):
+class FuseConvBn(GraphPass):
     """``norm(conv(x, w, b)) -> norm(conv(x, w * s, 0) / s + b)``, ``s = gamma / sqrt(var + eps)``.
 
     As PT2E users and quantizers know the graph, but with each batch norm's own eps and momentum.
@@ -35,16 +35,15 @@ class FuseConvBn(Pass):
     """
 
     name: ClassVar[str] = "fuse-conv-bn"
+    counts: ClassVar[str] = "fused"
 
-    def run(self, module: GraphModule, context: Context) -> PassResult:
+    def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every match."""
         fused = 0
-        for _, graph_module in all_graphs(module):
-            editor = Editor(graph_module, self.name)
-            for match in _PATTERNS.matcher().run(graph_module.graph):
-                _fuse(editor, match)
-                fused += 1
-        return PassResult(fused > 0, stats={"fused": fused})
+        for match in _PATTERNS.matcher().run(editor.graph):
+            _fuse(editor, match)
+            fused += 1
+        return fused
 
 
 def _fuse(editor: Editor, match: Match) -> None:

@@ -14,7 +14,6 @@ from quantfx.compat.terms.specs import (
     QuantizationAnnotation,
     SharedQuantizationSpec,
 )
-from quantfx.passes.annotate.annotate_conv_bn import AnnotateConvBn
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.scopes import module_scope, module_stack
 from quantfx.passes.graph.slots import read_slot
@@ -109,7 +108,7 @@ class Round:
     def _trained(self) -> set[str]:
         """Return the labels of matches with a batch norm, whose result PT2E observes as well."""
         patterns = self.context.recipe.patterns if self.context.recipe else None
-        templates = patterns.group(AnnotateConvBn.group).templates if patterns else ()
+        templates = patterns.group("conv-bn").templates if patterns else ()
         return {variant.label for template in templates for variant in template.variants()}
 
     def _anchors(self) -> set[object]:

@@ -19,6 +19,7 @@ from quantfx.backends.x86 import PREPARE
 from quantfx.compat.quantizers.inductor import InductorQuantizer
 from quantfx.compat.terms.specs import QuantizationConfig, QuantizationSpec
 from quantfx.passes.annotate.annotate import Annotate
+from quantfx.passes.annotate.propagate import Propagate
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.loader import load
 
@@ -30,7 +31,7 @@ class X86InductorQuantizer(InductorQuantizer):
 
     patterns = load("pt2e")
     training_patterns = load("qat").only("conv2d_bn_add", "conv2d_bn")
-    passes = Pipeline(tuple(each for each in PREPARE if isinstance(each, Annotate)))
+    passes = Pipeline(tuple(each for each in PREPARE if isinstance(each, (Annotate, Propagate))))
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.backends.inductor.torch_internals import (
-    GraphPass,
+    PostGradHook,
     compile_ahead_of_time,
     inductor_settings,
     load_package,
@@ -35,13 +35,13 @@ def test_a_graph_pass_sees_frozen_weights_and_sites_behind_dynamo_and_aot() -> N
     set_site(linear, Site("", "linear"))
     exported.recompile()
     seen: list[GraphModule] = []
-    settings = inductor_settings(freezing=True, post_grad_custom_pre_pass=GraphPass(seen.append))
+    settings = inductor_settings(freezing=True, post_grad_custom_pre_pass=PostGradHook(seen.append))
     with torch.no_grad(), settings:
         torch.compile(exported)(X)
     [module] = seen
     assert module.graph.find_nodes(op="get_attr"), "frozen weights are attributes"
     assert [site_of(node) for node in module.graph.nodes if site_of(node)] == [Site("", "linear")]
-    assert GraphPass(seen.append).uuid() is None
+    assert PostGradHook(seen.append).uuid() is None
 
 
 # In CI the packages of tests/test_package.py are: a library takes its ten seconds.

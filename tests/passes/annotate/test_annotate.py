@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx import Config
+from quantfx import Config, backends
 from quantfx.backends.x86 import x86
+from quantfx.passes.annotate.annotate import GROUPS
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ConfigError, ShareConflict
 from quantfx.passes.graph.graphs import Site
@@ -310,3 +311,11 @@ def test_a_function_sees_the_node() -> None:
     why = reasons(MLP, Config().where(wide, None))
     assert why["linear"].startswith("kept float: rule where=")
     assert "linear_1" not in why
+
+
+def test_the_groups_are_those_of_the_backends_templates() -> None:
+    used = {group for name in backends.NAMES for group in backends.get(name).recipe.patterns.groups}
+    trained = backends.get("x86").qat
+    assert trained is not None
+    used |= trained.recipe(backends.get("x86").recipe).patterns.groups
+    assert sorted(used) == sorted(GROUPS)

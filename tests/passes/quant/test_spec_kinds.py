@@ -58,7 +58,7 @@ class Mark(Pass):
                 output = specs.pop("", None)
                 inputs = tuple(specs.items())
                 set_annotation(node, Annotation("t", node.name, "op", "", "fused", inputs, output))
-        return PassResult(True)
+        return PassResult()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,8 @@ from quantfx import backends
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graph.graphs import attribute
 from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.passes.train.adopt_fake_quantize import AdoptFakeQuantize
 from tests import unchecked
@@ -94,4 +96,5 @@ def test_a_weight_that_was_never_seen_is_an_error() -> None:
 
 def test_a_graph_without_them_is_left_alone() -> None:
     graph = quantfx.capture(nn.Linear(4, 4).eval(), (torch.randn(2, 4),))
-    assert not AdoptFakeQuantize().run(graph, Context()).changed
+    done = Pipeline((AdoptFakeQuantize(),)).run(graph)
+    assert not records_of(done)[-1].changed

@@ -1,0 +1,39 @@
+"""What most passes are: one rewrite of one graph, and no bookkeeping."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule
+
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+
+
+@dataclass(frozen=True)
+class GraphPass(Pass):
+    """A pass that rewrites each graph by itself: the top one and every graph nested in it.
+
+    Attributes:
+        counts: What ``rewrite`` counts; the name of the sum in the record of the pass.
+    """
+
+    counts: ClassVar[str] = "rewritten"
+
+    @abstractmethod
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        """Rewrite the graph of ``editor``, which keeps remarks as well; return how often."""
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Rewrite every graph, outermost first."""
+        count = 0
+        remarks: list[Remark] = []
+        for path, graph_module in all_graphs(module):
+            editor = Editor(graph_module, self.name, path)
+            count += self.rewrite(editor, context)
+            remarks += editor.remarks
+        return PassResult(tuple(remarks), {self.counts: count})
