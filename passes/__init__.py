@@ -11,6 +11,7 @@ from quantfx.passes.draw.dump_graphs import DumpGraphs
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.remark import Remark
+from quantfx.passes.lower.lower import Lower
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -35,6 +36,7 @@ __all__ = [
     "GraphPass",
     "Instrument",
     "KernelFamily",
+    "Lower",
     "Observer",
     "Pass",
     "PassRecord",

@@ -137,7 +137,7 @@ def test_what_is_imported_late_is_there() -> None:
     for name in quantfx.__all__:
         assert getattr(quantfx, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'quantise'"):
-        _ = quantfx.quantise  # type: ignore[attr-defined]
+        _ = quantfx.quantise
 
 
 def test_no_module_under_two_names(imported: Imported) -> None:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import torch
 import torch._dynamo.config
-import torch._dynamo.utils
 import torch._inductor
 import torch._inductor.config
 from torch._dynamo.exc import BackendCompilerFailed as BackendCompilerFailed

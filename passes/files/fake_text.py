@@ -85,9 +85,7 @@ class FakeReader:
         if "size" in data:
             return self._size(data["size"])
         if "float" in data:
-            import sympy  # as below
-
-            symbol = sympy.Symbol(data["float"], real=True)
+            symbol = _symbol(data["float"], real=True)
             return self._shapes.create_symfloatnode(symbol, hint=0.0)
         if "bool" in data:
             return self._shapes.create_symboolnode(self._symbol(data["bool"], 1))
@@ -111,9 +109,7 @@ class FakeReader:
         return self._symbols[size]
 
     def _symbol(self, name: str, hint: int) -> Any:
-        import sympy  # type: ignore[import-untyped]  # comes with torch, without types
-
-        symbol = sympy.Symbol(name, integer=True, nonnegative=True)
+        symbol = _symbol(name, integer=True, nonnegative=True)
         if symbol not in self._shapes.backed_var_to_val:
             self._shapes.add_backed_var_to_val(symbol, hint)
             self._shapes.constrain_symbol_range(symbol, 0, _LARGEST)
@@ -128,3 +124,10 @@ class FakeReader:
     @cached_property
     def _shapes(self) -> Any:
         return self._mode.shape_env
+
+
+def _symbol(name: str, **assumptions: bool) -> Any:
+    # Comes with torch, without types; it takes a second to import, and few graphs have free sizes.
+    from sympy import Symbol  # type: ignore[import-untyped]
+
+    return Symbol(name, **assumptions)

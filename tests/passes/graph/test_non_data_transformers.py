@@ -71,8 +71,8 @@ CASES = {
         {
             "mul": f"frequencies_folded{NOT_DATA}",
             "mul_1": f"frequencies_folded_1{NOT_DATA}",
-            "mul_2": f"frequencies_folded_2{NOT_DATA}",
-            "mul_3": f"frequencies_folded_3{NOT_DATA}",
+            "mul_2": f"frequencies_folded{NOT_DATA}",
+            "mul_3": f"frequencies_folded_1{NOT_DATA}",
         },
     ),
     "bert": Case(
