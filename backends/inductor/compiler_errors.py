@@ -25,10 +25,30 @@ def compiler_errors() -> Generator[None]:
         raise
     except Exception as error:
         inner = error.inner_exception if isinstance(error, BackendCompilerFailed) else error
-        reason = str(inner).strip().partition("\n")[0]
         raise QuantfxError(
-            f"torch cannot compile this model ({type(inner).__name__}: {reason}): result.module "
-            "runs the same kernels without a compiler"
+            f"torch cannot compile this model ({_first_line(inner)}): result.module runs the same "
+            "kernels without a compiler"
+        ) from error
+
+
+@contextmanager
+def inductor_errors(where: str) -> Generator[None]:
+    """Say in a sentence that Inductor failed; what else Dynamo raises is for Dynamo.
+
+    Args:
+        where: What is compiled.
+
+    Raises:
+        QuantfxError: it failed.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not type(error).__module__.startswith("torch._inductor"):
+            raise
+        raise QuantfxError(
+            f"torch cannot compile the int8 graph of {where} ({_first_line(error)}): the module of "
+            "quantfx.quantize runs the same kernels without a compiler"
         ) from error
 
 
@@ -42,3 +62,7 @@ def dynamo_errors() -> Generator[None]:
             "torch cannot compile this model, in which sizes depend on data, for inputs of these "
             f"shapes ({str(error).partition(chr(10))[0]}): call result.module with them"
         ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -20,6 +20,7 @@ from quantfx.backends.inductor.compile import (
     compiling,
     require_regions,
 )
+from quantfx.backends.inductor.compiler_errors import inductor_errors
 from quantfx.backends.inductor.kernel_call import KernelCall
 from quantfx.backends.inductor.static_graph import StaticGraph, static_forms
 from quantfx.backends.inductor.torch_internals import compile_last
@@ -41,11 +42,13 @@ class QuantizedFrame:
     """A captured graph with int8 weights.
 
     Attributes:
+        where: What it is of, for messages.
         lowering: What its sites become.
         storages: Addresses of the memory that its constants are in, some of it the model's own.
         report: The account of it.
     """
 
+    where: str
     lowering: Lowering
     storages: frozenset[int]
     report: Report
@@ -105,7 +108,7 @@ def lower_quantized(
         lowering.sites,
         backend.unverified,
     )
-    return QuantizedFrame(lowering, storages_of(lowering.module), report)
+    return QuantizedFrame(captured.where, lowering, storages_of(lowering.module), report)
 
 
 def storages_of(module: GraphModule) -> frozenset[int]:
@@ -134,7 +137,7 @@ def compile_here(
     kernels: list[KernelCall] = []
     module = HIDE.run(frame.lowering.module)
     module.meta.pop("dynamo_compile_id", None)
-    with torch.no_grad(), compiling(kernels.extend):
+    with torch.no_grad(), inductor_errors(frame.where), compiling(kernels.extend):
         run = compile_with_sizes(module, inputs, compile_last)
     note(_account(frame, kernels, strict=strict))
     return run
@@ -163,7 +166,7 @@ def compile_later(
     if forms is None:
         return _Nested(frame, note, strict)
     static = StaticGraph(module, forms)
-    with torch.no_grad(), compiling(kernels.extend):
+    with torch.no_grad(), inductor_errors(frame.where), compiling(kernels.extend):
         static.compile(tuple(inputs))
     note(_account(frame, kernels, strict=strict))
     return static
@@ -175,10 +178,12 @@ class _Nested:
     def __init__(self, frame: QuantizedFrame, note: Note, strict: bool) -> None:
         self._first: tuple[QuantizedFrame, Note] | None = (frame, note)
         self._strict = strict
+        self._where = frame.where
         self._run = CompiledModule(Variants(frame.lowering.module), dynamic=True)
 
     def __call__(self, *args: Any) -> Any:
-        result = self._run(*args)
+        with inductor_errors(self._where):
+            result = self._run(*args)
         first, self._first = self._first, None
         if first is not None:
             frame, note = first

@@ -6,10 +6,11 @@ import pytest
 import torch
 import torch._inductor.config
 from torch import Tensor, nn
+from torch._inductor.exc import InductorError
 
 import quantfx
 from quantfx.backends.checks import targets
-from quantfx.backends.inductor.compiler_errors import compiler_errors
+from quantfx.backends.inductor.compiler_errors import compiler_errors, inductor_errors
 from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError
@@ -194,3 +195,17 @@ def test_what_a_backend_of_dynamo_raised_is_the_reason() -> None:
     ):
         raise failed
     assert caught.value.__cause__ is failed
+
+
+def test_what_inductor_raised_names_the_graph_and_the_way_out() -> None:
+    failed = InductorError(ValueError("no lowering for this\nat node 7"), None)
+    with (
+        pytest.raises(
+            QuantfxError, match="int8 graph of forward .InductorError: .*no lowering for"
+        ) as caught,
+        inductor_errors("forward"),
+    ):
+        raise failed
+    assert "at node 7" not in str(caught.value)
+    with pytest.raises(KeyError), inductor_errors("forward"):  # Dynamo's own, or whoever's
+        raise KeyError("x")
