@@ -150,7 +150,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Callable[[Any, Tensor], Tensor], str]]
     "toggle": (lambda: SimpleNamespace(n=0), _toggle, r"self\.held\.n"),
     "slots": (Slotted, _slotted, r"self\.held\._Slotted__h"),
     "class": (lambda: None, _in_class, r"Holding\.calls"),
-    "global": (lambda: None, _in_global, r"[\w.]*test_model_state\.CALLS"),
+    "global": (lambda: None, _in_global, r"[\w.]*test_state\.CALLS"),
     "closure": (lambda: None, _closure(), r"count of _closure"),
 }
 
