@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from quantfx.backends.backend import Backend
-from quantfx.backends.checks.targets import Target
+from quantfx.backends.checks.targets import Target, range_policy
 from quantfx.backends.quantized import rows as native_rows
 from quantfx.backends.quantized.carry_qparams import CarryQParams
 from quantfx.backends.quantized.dynamic import NativeDynamic
@@ -165,7 +165,9 @@ def native(
         NativeEmbedding(),
         NativeOps(chosen, limits),
     )
-    policy = _policy(target, saturation != "none", reduce_range)
+    policy = range_policy(
+        target, reduce_range=reduce_range, saturates=saturation != "none", scales="bounded"
+    )
     lower = lower_pipeline(limits, chosen.runs_qnnpack)
     return Backend(name, recipe, PREPARE, CONVERT, lower, kernels, target, policy, eager=EAGER)
 
@@ -223,13 +225,3 @@ def _specs(
         ("embedding_weight", row),
         ("embedding_weight_4bit", replace(row, quant_max=15)),
     )
-
-
-def _policy(target: Target | None, saturating: bool, reduce_range: bool) -> str:
-    if reduce_range:
-        return "activations in [0, 127] on request"
-    if target is None:
-        return "full range, right on CPUs with VNNI or AMX; pass target= for others"
-    if saturating:
-        return "no VNNI: 16-bit sums saturate, so weights have bounded scales"
-    return "full range: products add up in 32 bits"

@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from quantfx.backends.backend import Backend
-from quantfx.backends.checks.targets import Target
+from quantfx.backends.checks.targets import Target, range_policy
 from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.onednn.int8pack import Int8Pack
@@ -168,19 +168,10 @@ def x86(
     if smooth is not None:
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
         convert = CONVERT.before("insert-qdq", SmoothActivations(smooth))
-    policy = _policy(target, reduce_range)
+    saturates = target is not None and target.saturates
+    policy = range_policy(target, reduce_range=reduce_range, saturates=saturates)
     qat = Qat(load("qat"), FINISH_TRAINING)
     return Backend("x86", recipe, prepare, convert, LOWER, KERNELS, target, policy, qat=qat)
-
-
-def _policy(target: Target | None, reduce_range: bool) -> str:
-    if reduce_range:
-        return "activations in [0, 127] on request"
-    if target is None:
-        return "full range, right on CPUs with VNNI or AMX; pass target= for others"
-    if target.saturates:
-        return "no VNNI: 16-bit sums saturate, so weights have pair-bounded scales"
-    return "full range: products add up in 32 bits"
 
 
 def _weight(observer: ObserverName) -> QuantSpec:

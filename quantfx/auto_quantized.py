@@ -76,7 +76,7 @@ class AutoQuantized(nn.Module):
         """``observing``, in float, or ``int8``.
 
         ``int8 and float`` once some calls were left to Python by Dynamo, which was then warned of:
-        ``report()`` says what, and why.
+        ``report`` says what, and why.
         """
         if self._int8 is None:
             return "observing"
@@ -179,9 +179,10 @@ class AutoQuantized(nn.Module):
         """
         return self._options.state.release_float_weights()
 
+    @property
     def report(self) -> CompileReport:
-        """Return what became of each graph of the model; of each operator, once it is int8."""
-        return self._options.state.report()
+        """What became of each graph of the model; of each operator, once it is int8."""
+        return self._options.state.report
 
     def _require_rules(self) -> None:
         """Refuse rules of the config that are in vain in every graph of the model."""

@@ -51,6 +51,7 @@ def test_a_backend_with_all_its_parts_runs_in_an_empty_folder(folder: Path) -> N
     assert "99 outputs, and the device has 64" in refused
 
 
+@pytest.mark.sweep  # in place, `make lint` does it
 def test_it_type_checks(folder: Path) -> None:
     pytest.importorskip("mypy")
     options = ("--strict", "--follow-imports", "silent", "--cache-dir", str(ROOT / ".mypy_cache"))

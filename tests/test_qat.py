@@ -77,7 +77,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+SWEPT = ("vit", "bottlenecks")  # whose layers the others have
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.sweep) if name in SWEPT else name for name in NETWORKS],
+)
 def test_networks_train_as_they_are_and_are_lowered_as_after_calibration(name: str) -> None:
     make, inputs = NETWORKS[name]
     model = make().eval()

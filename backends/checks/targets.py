@@ -119,3 +119,23 @@ def get(name: str) -> Target:
         known = ["host", "any", *TARGETS]
         raise QuantfxError(f"no target '{name}'{did_you_mean(name, known)}; one of {known}")
     return TARGETS[name]
+
+
+def range_policy(
+    target: Target | None, *, reduce_range: bool, saturates: bool, scales: str = "pair-bounded"
+) -> str:
+    """Return, for reports, how integer sums are kept from saturating.
+
+    Args:
+        target: None for any.
+        reduce_range: Whether activations have 7 bits.
+        saturates: Whether sums saturate there, of the kernels that are used.
+        scales: What weights get then.
+    """
+    if reduce_range:
+        return "activations in [0, 127] on request"
+    if target is None:
+        return "full range, right on CPUs with VNNI or AMX; pass target= for others"
+    if saturates:
+        return f"no VNNI: 16-bit sums saturate, so weights have {scales} scales"
+    return "full range: products add up in 32 bits"

@@ -23,12 +23,12 @@ from quantfx.passes.observers.fake_quantize import FakeQuantize
 
 def calibrate(
     prepared: GraphModule,
-    data: Iterable[Any],
+    calibration: Iterable[Any],
     *,
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
 ) -> int:
-    """Run every batch of ``data`` through ``prepared`` without gradients; return how many.
+    """Run every batch of ``calibration`` through ``prepared`` without gradients; return how many.
 
     Buffers that the model changes as it runs are put back afterwards, and batches are not written
     to. A module prepared for training runs in eval mode without rounding, and starts its training
@@ -36,11 +36,12 @@ def calibrate(
 
     Args:
         prepared: A module with observers, from a backend's ``prepare``.
-        data: Batches; each is a tensor, a tuple of positional or a mapping of keyword arguments (a
-            dict, a tokenizer's BatchEncoding, a dataclass or named tuple of arguments). Where the
-            graph holds for one number of rows, batches of another are observed in pieces of that
-            number, the last filled up with rows of its own batch; a warning says so once.
-        input_fn: Turns what ``data`` yields into such a batch, e.g. ``lambda b: b[0]`` for a
+        calibration: Batches; each is a tensor, a tuple of positional or a mapping of keyword
+            arguments (a dict, a tokenizer's BatchEncoding, a dataclass or named tuple of
+            arguments). Where the graph holds for one number of rows, batches of another are
+            observed in pieces of that number, the last filled up with rows of its own batch; a
+            warning says so once.
+        input_fn: Turns what ``calibration`` yields into such a batch, e.g. ``lambda b: b[0]`` for a
             DataLoader of ``[input, label]``.
         progress: Show a progress bar where the terminal allows it.
 
@@ -50,11 +51,11 @@ def calibrate(
     """
     if "observed" not in facts_of(prepared):
         raise CalibrationError("the module has no observers: call prepare first")
-    if not isinstance(data, Iterable):
+    if not isinstance(calibration, Iterable):
         raise CalibrationError(
-            f"calibration data is a {type(data).__name__}, not an iterable of batches"
+            f"calibration data is a {type(calibration).__name__}, not an iterable of batches"
         )
-    if isinstance(data, Tensor):
+    if isinstance(calibration, Tensor):
         raise CalibrationError("calibration data is one tensor: pass a list of batches, [x]")
     check = BatchCheck(prepared)
     writes = writes_to_inputs(prepared)
@@ -65,8 +66,10 @@ def calibrate(
         _calibrating(prepared),
         Progress(console=console, disable=not (progress and console.is_terminal)) as bar,
     ):
-        task = bar.add_task("calibrate", total=len(data) if isinstance(data, Sized) else None)
-        for item in data:
+        task = bar.add_task(
+            "calibrate", total=len(calibration) if isinstance(calibration, Sized) else None
+        )
+        for item in calibration:
             for inputs in check.inputs_of(item if input_fn is None else input_fn(item), count):
                 _observe(prepared, copied_inputs(*inputs) if writes else inputs, check, count)
             count += 1

@@ -44,8 +44,9 @@ class CompileState:
     _float: list[BoundWeights] = field(default_factory=list[BoundWeights])
     _lock: RLock = field(default_factory=RLock)
 
+    @property
     def report(self) -> CompileReport:
-        """Return the account of every graph."""
+        """The account of every graph."""
         return CompileReport(tuple(self.records))
 
     @property
@@ -125,7 +126,7 @@ class CompileState:
             if waiting or not self._graphs:
                 what = f"{waiting[0]} is still observed" if waiting else "no graph is int8"
                 raise QuantfxError(
-                    f"float weights cannot be released: {what}. Call the model until report() "
+                    f"float weights cannot be released: {what}. Call the model until its report "
                     "says int8"
                 )
             needed = {address for graph in self._graphs for address in graph.storages or ()}

@@ -96,7 +96,16 @@ def our_counts(graph: GraphModule, inputs: tuple[Tensor, ...]) -> Counter[str]:
     return Counter(name for name in names if "quantize_per" in name)
 
 
-@pytest.mark.parametrize("case", SMALL.values(), ids=list(SMALL))
+SWEPT = ("resnet50", "densenet")  # the full ones are swept as well
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=[pytest.mark.sweep] if name in SWEPT else [])
+        for name, case in SMALL.items()
+    ],
+)
 def test_edges_and_counts(case: Case) -> None:
     check_edges_and_counts(*case)
 

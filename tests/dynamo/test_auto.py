@@ -31,7 +31,7 @@ def test_it_observes_then_computes_in_int8() -> None:
     model = Mlp().eval()
     quantized = auto(model)
     data = batches(4)
-    assert str(quantized.report()) == "no graph yet: call the model"
+    assert str(quantized.report) == "no graph yet: call the model"
     for x in data[:2]:
         assert quantized.state == "observing"
         assert torch.equal(quantized(x), model(x))
@@ -40,7 +40,7 @@ def test_it_observes_then_computes_in_int8() -> None:
     assert quantized.state == "int8"
     assert close(result, model(data[2]))
     assert not torch.equal(result, model(data[2]))
-    report = quantized.report()
+    report = quantized.report
     assert [graph.phase for graph in report.graphs] == ["int8"]
     assert report.planned == 2
     assert report.to_dict()["graphs"][0]["report"]["rows"][0]["lowered"] == 2
@@ -55,8 +55,8 @@ def test_models_that_export_rejects_are_int8_in_every_part() -> None:
     data = [x + sign for x in batches(2) for sign in (1, -1)]
     assert all(torch.equal(quantized(x), model(x)) for x in data)
     assert all(close(quantized(x), model(x)) for x in data)
-    assert [graph.phase for graph in quantized.report().graphs] == ["int8"] * 3
-    assert [graph.observed for graph in quantized.report().graphs] == [4, 2, 2]
+    assert [graph.phase for graph in quantized.report.graphs] == ["int8"] * 3
+    assert [graph.observed for graph in quantized.report.graphs] == [4, 2, 2]
 
 
 def test_a_path_that_no_call_took_is_an_error_or_stays_float() -> None:
@@ -75,7 +75,7 @@ def test_a_path_that_no_call_took_is_an_error_or_stays_float() -> None:
         else:
             with pytest.warns(quantfx.QuantfxWarning, match="never ran while calls were observed"):
                 assert quantized(x - 1).isfinite().all()
-            phases = [graph.phase for graph in quantized.report().graphs]
+            phases = [graph.phase for graph in quantized.report.graphs]
             assert phases == ["int8", "int8", "float"]
 
 
@@ -95,7 +95,7 @@ def test_convert_by_hand_and_again_after_a_change_of_weights() -> None:
         quantized(x)
     quantized.convert()
     assert close(quantized(x), model(x))
-    assert [graph.phase for graph in quantized.report().graphs] == ["int8"]
+    assert [graph.phase for graph in quantized.report.graphs] == ["int8"]
 
 
 def test_weights_that_change_before_the_switch_are_observed_anew() -> None:
@@ -147,7 +147,7 @@ def test_a_rule_that_selects_nothing_in_any_graph_is_an_error() -> None:
     quantized = auto(model, 4, config=config)
     for x in (*data, data[0], data[1]):
         quantized(x)
-    assert quantized.report().planned == 2
+    assert quantized.report.planned == 2
     quantized = auto(model, 4, config=quantfx.Config("static").module("negativ", None))
     for x in data:
         quantized(x)
@@ -233,8 +233,8 @@ def test_batches_of_one_to_twenty(dynamic: bool | None) -> None:
         x = torch.rand(rows, 3, 8, 8) * 2 - 1
         with torch.no_grad():
             assert close(quantized(x), model(x)), rows
-    assert {graph.phase for graph in quantized.report().graphs} == {"int8"}
-    report = quantized.report().graphs[-1].report
+    assert {graph.phase for graph in quantized.report.graphs} == {"int8"}
+    report = quantized.report.graphs[-1].report
     assert report is not None
     assert report.planned == report.compiled == 4
 

@@ -158,7 +158,7 @@ def test_a_graph_with_nothing_to_quantize_says_why() -> None:
     with pytest.warns(quantfx.QuantfxWarning, match=r"stays float: nothing to quantize: linear"):
         assert torch.equal(fast(x), model(x))
     assert phases(state) == [("float", 0)]
-    assert "nothing to quantize" in str(state.report())
+    assert "nothing to quantize" in str(state.report)
 
 
 def test_a_double_model_is_told_its_way_out() -> None:

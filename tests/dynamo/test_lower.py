@@ -61,7 +61,7 @@ def test_a_graph_of_another_quantizer() -> None:
     converted = convert_pt2e(prepared)
     fast, state = lowered(converted)
     assert torch.allclose(fast(x), converted(x), atol=2e-2)
-    assert state.report().compiled == 2
+    assert state.report.compiled == 2
 
 
 def test_weights_are_constants_and_watched() -> None:
@@ -103,8 +103,8 @@ def test_what_misses_its_kernel_is_named() -> None:
     fast, state = lowered(model, strict=False)
     with pytest.warns(quantfx.QuantfxWarning, match="zero point"):
         assert torch.allclose(fast(x), model(x), atol=1e-5)
-    assert state.report().compiled == 0
-    assert state.report().planned == 1
+    assert state.report.compiled == 0
+    assert state.report.planned == 1
 
 
 def test_a_float_model_is_refused() -> None:

@@ -65,7 +65,7 @@ def test_calls_after_a_branch_on_data_are_int8_in_every_part() -> None:
         fast(x)
     assert phases(state) == [("int8", 2)] * 3
     assert all(close(fast(x), model(x)) for x in data)
-    report = state.report()
+    report = state.report
     assert report.planned == 3
     assert "behind a graph break in forward" in str(report)
 

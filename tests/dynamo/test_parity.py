@@ -81,7 +81,7 @@ def check(model: nn.Module, example: Inputs, data: list[Inputs], others: list[In
         for batch in (*others, *data):
             assert differences(wrapper(*batch), expected(*batch)) == 0
             assert differences(online(*batch), expected(*batch)) == 0
-    for report in (wrapper.report(), state.report()):
+    for report in (wrapper.report, state.report):
         assert report.planned == report.compiled == exported.report.planned
         rows = report.graphs[0].report
         assert rows is not None

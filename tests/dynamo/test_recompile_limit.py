@@ -70,9 +70,9 @@ def test_auto_says_it_when_it_happens_and_in_state_and_report() -> None:
     ):
         assert part in message
     assert quantized.state == "int8 and float"
-    last = quantized.report().graphs[-1]
+    last = quantized.report.graphs[-1]
     assert (last.phase, last.reason) == ("float", message)
-    assert message in str(quantized.report())
+    assert message in str(quantized.report)
     model.n = 3  # which a graph was made for
     assert kinds(quantized, model, 2) == "ii"
 
@@ -84,7 +84,7 @@ def test_a_limit_while_calls_are_observed() -> None:
         assert kinds(quantized, model, 3 * LIMIT) == 3 * LIMIT * "f"
     assert len(ours(list(caught))) == 1
     assert (quantized.state, quantized.observed) == ("observing", LIMIT)
-    assert quantized.report().graphs[-1].phase == "float"
+    assert quantized.report.graphs[-1].phase == "float"
     quantized.convert()
     assert quantized.state == "int8"
     assert kinds(quantized, model, 2) == "ii"
@@ -120,7 +120,7 @@ def test_a_backend_says_it_once_and_other_instances_stay_int8() -> None:
     assert len(ours(list(caught))) == 1
     assert state.is_partly_float
     # Those of the calls that were observed came once, and are int8 should they come again.
-    phases = [each.phase for each in state.report().graphs]
+    phases = [each.phase for each in state.report.graphs]
     assert phases == ["observing"] * 2 + ["int8"] * (LIMIT - 2) + ["float"]
     first.n = LIMIT - 1
     assert kinds(fast, first, 1) == "i"
@@ -154,7 +154,7 @@ def test_the_limit_of_all_instances_together() -> None:
             with pytest.warns(QuantfxWarning, match=r"accumulated_recompile_limit \(4\)"):
                 fast(x)
             assert state.is_partly_float
-            assert [each.phase for each in state.report().graphs] == ["float"]
+            assert [each.phase for each in state.report.graphs] == ["float"]
             with warnings.catch_warnings():
                 warnings.simplefilter("error", QuantfxWarning)
                 assert torch.equal(fast(x), model(x))
@@ -171,7 +171,7 @@ def test_models_of_torch_nn_share_a_function_of_dynamos() -> None:
             states.append(state)
     floats = [state.is_partly_float for state in states]
     assert len(ours(caught)) == sum(floats)
-    assert [state.report().planned for state in states] == [0 if each else 1 for each in floats]
+    assert [state.report.planned for state in states] == [0 if each else 1 for each in floats]
     assert all("of Sequential has reached" in each for each in ours(caught))
 
 
@@ -199,7 +199,7 @@ def test_graphs_of_qdq_models() -> None:
             fast(batches(1, rows)[0])
         with pytest.warns(QuantfxWarning, match="recompile_limit"):
             fast(batches(1, 20)[0])
-    assert [each.phase for each in state.report().graphs] == ["int8"] * LIMIT + ["float"]
+    assert [each.phase for each in state.report.graphs] == ["int8"] * LIMIT + ["float"]
 
 
 @pytest.mark.parametrize("by_setting", [True, False])
@@ -246,7 +246,7 @@ def test_a_part_behind_a_graph_break() -> None:
     (message,) = ours(list(caught))
     assert message.startswith("behind a graph break in forward (")
     assert quantized.state == "int8 and float"
-    assert [each.phase for each in quantized.report().graphs] == ["int8"] * (1 + LIMIT) + ["float"]
+    assert [each.phase for each in quantized.report.graphs] == ["int8"] * (1 + LIMIT) + ["float"]
 
 
 def test_threads_hear_of_it_once() -> None:

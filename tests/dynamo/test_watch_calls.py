@@ -34,8 +34,8 @@ def test_a_call_that_runs_no_graph_is_said_once() -> None:
             warnings.simplefilter("error")
             quantized(x)
     assert quantized.state == "int8 and float"
-    assert quantized.report().graphs[-1].phase == "float"
-    assert "left all of it to Python" in quantized.report().graphs[-1].reason
+    assert quantized.report.graphs[-1].phase == "float"
+    assert "left all of it to Python" in quantized.report.graphs[-1].reason
 
 
 def test_calls_in_training_mode_run_float_graphs_and_are_no_news() -> None:
@@ -72,9 +72,9 @@ def test_a_function_that_dynamo_skips_is_in_the_report() -> None:
             warnings.simplefilter("error", QuantfxWarning)
             for _ in range(3):
                 quantized(x)
-    graphs = quantized.report().graphs
+    graphs = quantized.report.graphs
     assert sorted(each.phase for each in graphs) == ["float", "int8"]
-    assert "compiles nothing of forward" in str(quantized.report())
+    assert "compiles nothing of forward" in str(quantized.report)
 
 
 def test_in_another_torch_compile_it_computes_in_int8() -> None:
@@ -108,4 +108,4 @@ def test_a_call_that_fails_is_not_taken_for_one_that_was_skipped() -> None:
         warnings.simplefilter("error", QuantfxWarning)
         for _ in range(3):
             quantized(batches(1)[0])
-    assert [each.phase for each in quantized.report().graphs] == ["int8"]
+    assert [each.phase for each in quantized.report.graphs] == ["int8"]

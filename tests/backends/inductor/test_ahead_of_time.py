@@ -90,6 +90,7 @@ def test_other_inputs_are_refused(in_place: Any) -> None:
             run(*args, **kwargs)
 
 
+@pytest.mark.sweep
 def test_an_example_by_keyword_with_free_sizes_in_another_layout() -> None:
     torch.manual_seed(0)
     batch = Dim("batch", min=2, max=64)
