@@ -4,9 +4,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip install --quiet --constraint constraints.txt
 
-# Processes that run tests: one more than cores, as each waits for processes and compilers of its own.
+# Processes that run tests; a third on two cores takes longer.
 # Each takes 1.5 GB; a file's tests stay together, for what they share.
-WORKERS ?= 3
+WORKERS ?= 2
 TOGETHER := --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
 
 # The versions that quantfx/patterns/torch_version.py says are tested.

@@ -102,6 +102,7 @@ def test_files(name: str, tmp_path: Path) -> None:
         same(quantfx.load(tmp_path / "model.quantfx").module(X), result.module(X))
 
 
+@pytest.mark.sweep
 def test_a_library() -> None:
     def results(x: Tensor, y: Tensor) -> Any:
         return {"pair": Pair(y, x), "label": "b", "size": x.shape[0], "most": y.topk(1)}

@@ -63,7 +63,9 @@ def differences(one: Any, other: Any) -> float:
     return max(float((a - b).abs().max()) for a, b in pairs)
 
 
-@pytest.mark.parametrize("make", [mlp, residual, mobile, encoder])
+@pytest.mark.parametrize(
+    "make", [mlp, residual, mobile, pytest.param(encoder, marks=pytest.mark.sweep)]
+)
 def test_small_networks(make: Callable[[], tuple[nn.Module, list[Inputs]]]) -> None:
     model, data = make()
     check(model, data[0], data[:3], data[3:])

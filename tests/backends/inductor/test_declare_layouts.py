@@ -51,7 +51,7 @@ def layouts(x: Tensor) -> list[Tensor]:
 # Each layout is compiled for twice: one at the input is tried in them all, others in one.
 @pytest.mark.parametrize(
     ("kind", "wrapper", "tried"),
-    [("2d", "python", 3), ("middle", "python", 1)]
+    [("2d", "python", 3)]
     + [
         pytest.param(kind, wrapper, 3, marks=pytest.mark.sweep)
         for kind in SHAPES
