@@ -14,6 +14,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks.lowering import complain
+from quantfx.backends.inductor.call_outside import call_outside
 from quantfx.backends.inductor.compile_attempts import Attempt, watch_compiles, watched
 from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
 from quantfx.dynamo.compile_frame import Plan, compile_frame
@@ -246,23 +247,10 @@ class AutoQuantized(nn.Module):
         return forward
 
 
-def _call_outside(module: AutoQuantized, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Compute in the middle of what somebody else compiles, who would compile the float model.
-
-    Raises:
-        QuantfxError: it is exported, and cannot be.
-    """
-    if torch.compiler.is_exporting():
-        raise QuantfxError(
-            "what quantfx.auto made cannot be exported: export .model, or use quantfx.quantize, "
-            "whose results are"
-        )
-    return module.call_now(args, kwargs)
-
-
-_disable: Any = torch.compiler.disable
-_outside: Callable[..., Any] = _disable(
-    _call_outside, reason="quantfx.auto compiles its model itself, to int8"
+_outside = call_outside(
+    "what quantfx.auto made cannot be exported: export .model, or use quantfx.quantize, whose "
+    "results are",
+    reason="quantfx.auto compiles its model itself, to int8",
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, Self
 import torch
 from torch import Tensor, nn
 
+from quantfx.backends.inductor.call_outside import call_outside
 from quantfx.passes.errors import ModeError
 from quantfx.passes.graph.checked_module import require_same_tensors
 from quantfx.patterns.errors import QuantfxError
@@ -81,19 +82,8 @@ class SealedModule(nn.Module):
         return changed
 
 
-def _call_outside(module: SealedModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Compute in the middle of what somebody else compiles.
-
-    Raises:
-        QuantfxError: it is exported, and cannot be.
-    """
-    if torch.compiler.is_exporting():
-        raise QuantfxError(
-            "a compiled module cannot be exported: export result.quantized, or a model that has it "
-            "as its part"
-        )
-    return module.call_now(args, kwargs)
-
-
-_disable: Any = torch.compiler.disable
-_outside: Callable[..., Any] = _disable(_call_outside, reason="quantfx compiled it already")
+_outside = call_outside(
+    "a compiled module cannot be exported: export result.quantized, or a model that has it as its "
+    "part",
+    reason="quantfx compiled it already",
+)
