@@ -17,7 +17,7 @@ from quantfx.backends.checks.lowering import Lowering, require_compiled
 from quantfx.passes.config.config import Given
 from quantfx.passes.report.compare_sites import SiteComparison
 from quantfx.passes.report.outcome import compiled_outcomes
-from quantfx.passes.report.report import Report, make_report, rows_of
+from quantfx.passes.report.report import Report, make_report
 from quantfx.patterns.errors import QuantfxError
 from quantfx.saving.origin import Origin
 
@@ -137,7 +137,7 @@ class Result:
                 package=None if package is None else Path(package),
             )
         sites = compiled_outcomes(lowering.sites, dict(compiled.kernels), lowering.module)
-        self.report = self.report.with_compiled(rows_of(sites), sites)
+        self.report = self.report.with_compiled(sites)
         require_compiled(sites, strict=strict)
         return compiled
 

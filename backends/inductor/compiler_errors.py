@@ -60,7 +60,7 @@ def dynamo_errors() -> Generator[None]:
     except InternalTorchDynamoError as error:
         raise QuantfxError(
             "torch cannot compile this model, in which sizes depend on data, for inputs of these "
-            f"shapes ({str(error).partition(chr(10))[0]}): call result.module with them"
+            f"shapes ({_first_line(error)}): call result.module with them"
         ) from error
 
 

@@ -170,7 +170,7 @@ class Pipeline:
         self.check(facts_of(module))
         work = clone(module)
         own_state(work)
-        self.run_in_place(work, context, instruments=instruments)
+        self._rewrite(work, context, instruments)
         return work
 
     def run_in_place(
@@ -193,6 +193,11 @@ class Pipeline:
         """
         _require_graph(module)
         self.check(facts_of(module))
+        self._rewrite(module, context, instruments)
+
+    def _rewrite(
+        self, module: GraphModule, context: Context | None, instruments: Sequence[Instrument]
+    ) -> None:
         run = _Run(self, context or Context(), instruments, fingerprint(module))
         with paused_garbage_collection():
             for position, each in enumerate(self.passes):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import MISSING, Field, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from quantfx.passes.errors import PipelineError
@@ -41,13 +41,9 @@ def _format(element: Element) -> str:
     options = [
         f"{field.name}={getattr(element, field.name)!r}"
         for field in fields(element)
-        if field.name != element.named_by and getattr(element, field.name) != _default(field)
+        if field.name != element.named_by and getattr(element, field.name) != field.default
     ]
     return element.name + (f"{{{', '.join(options)}}}" if options else "")
-
-
-def _default(field: Field[Any]) -> object:
-    return field.default if field.default is not MISSING else MISSING
 
 
 class _Parser:

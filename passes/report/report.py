@@ -142,11 +142,9 @@ class Report:
         work = reached(self.work, self.sites)
         return headline(work, backend=self.backend, planned=self.planned)
 
-    def with_compiled(
-        self, rows: tuple[OpRow, ...], sites: tuple[SiteOutcome, ...] | None = None
-    ) -> Report:
-        """Return the report with what the compiled module calls."""
-        return replace(self, rows=rows, sites=self.sites if sites is None else sites)
+    def with_compiled(self, sites: tuple[SiteOutcome, ...]) -> Report:
+        """Return the report with what became of the sites in the compiled module."""
+        return replace(self, rows=rows_of(sites), sites=sites)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain data."""

@@ -110,18 +110,7 @@ def capture_frame(
     """
     specialize_floats(module)
     sources = graph_inputs(module)
-    try:
-        traced = trace(module)
-    except CaptureError as error:
-        raise CaptureError(f"the graph of {frame.where} cannot be traced: {error}") from error
-    except Exception as error:  # any kind means that this graph cannot be traced
-        reason = str(error).strip().split("\n")[0]
-        raise CaptureError(
-            f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
-        ) from error
-    _drop_gradient_modes(traced)
-    _drop_idle_regions(traced)
-    _require_operators(traced, frame)
+    traced = _traced(module, frame)
     placeholders = list(traced.graph.find_nodes(op="placeholder"))
     changing = set(overwritten(traced.graph))
     bound: list[tuple[GraphInput, Node, Tensor]] = []
@@ -150,6 +139,23 @@ def capture_frame(
         weights,
         _trains(traced) or _in_training(owners),
     )
+
+
+def _traced(module: GraphModule, frame: Frame) -> GraphModule:
+    """Return Dynamo's graph as ATen operators, without switches of modes that change nothing."""
+    try:
+        traced = trace(module)
+    except CaptureError as error:
+        raise CaptureError(f"the graph of {frame.where} cannot be traced: {error}") from error
+    except Exception as error:  # any kind means that this graph cannot be traced
+        reason = str(error).strip().split("\n")[0]
+        raise CaptureError(
+            f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
+        ) from error
+    _drop_gradient_modes(traced)
+    _drop_idle_regions(traced)
+    _require_operators(traced, frame)
+    return traced
 
 
 def _require_memory(bound: list[tuple[GraphInput, Node, Tensor]], frame: Frame) -> None:

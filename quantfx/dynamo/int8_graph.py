@@ -29,7 +29,7 @@ from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.free_sizes import compile_with_sizes
 from quantfx.passes.errors import ModeError
 from quantfx.passes.report.outcome import compiled_outcomes
-from quantfx.passes.report.report import Report, make_report, rows_of
+from quantfx.passes.report.report import Report, make_report
 
 STALE = (
     "compile the model again (torch.compiler.reset() first), or convert() again if it is "
@@ -194,7 +194,7 @@ class _Nested:
 def _account(frame: QuantizedFrame, kernels: list[KernelCall], *, strict: bool) -> Report:
     sites = compiled_outcomes(frame.lowering.sites, dict(kernels), frame.lowering.module)
     require_compiled(sites, strict=strict)
-    return frame.report.with_compiled(rows_of(sites), sites)
+    return frame.report.with_compiled(sites)
 
 
 def run_eagerly(frame: QuantizedFrame, note: Note) -> Callable[..., Any]:

@@ -63,6 +63,6 @@ def test_the_report_as_data_and_back(experts: quantfx.Result, tmp_path: Path) ->
 def test_what_compiling_lost_stays_float() -> None:
     report = quantize(mlp(), torch.randn(4, 8)).report
     sites = tuple(replace(site, compiled="", reason="gone") for site in report.sites)
-    lost = report.with_compiled(report.rows, sites)
+    lost = report.with_compiled(sites)
     assert lost.headline.startswith("most of the model stays float: 100%")
     assert "gone" in lost.headline
