@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graph.graphs import Site, all_graphs, attribute
+from quantfx.passes.graph.graphs import Site, all_graphs, constant
 from quantfx.passes.quant.qdq import dequantizes
 from quantfx.passes.quant.qparams import S16_MAX, Pairing, saturates
 from quantfx.passes.report.contract import planned_matches
@@ -43,20 +43,20 @@ def affine_weights(module: GraphModule) -> list[Site]:
         Site(path, node.name)
         for path, graph_module in all_graphs(module)
         for node in graph_module.graph.nodes
-        if _constant(graph_module, node) is not None and _has_zero_points(graph_module, node)
+        if _integers(graph_module, node) is not None and _has_zero_points(graph_module, node)
     ]
 
 
 def _has_zero_points(module: GraphModule, dequantize: Node) -> bool:
     zero_points = dequantize.args[2]
     if isinstance(zero_points, Node):
-        value = attribute(module, str(zero_points.target)) if zero_points.op == "get_attr" else None
-        return not isinstance(value, Tensor) or bool(value.any())
+        value = constant(module, zero_points)
+        return value is None or bool(value.any())
     return bool(zero_points != 0)
 
 
 def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
-    weight = _constant(module, argument_value(node, "weight"))
+    weight = _integers(module, argument_value(node, "weight"))
     activation = argument_value(node, "input")
     if weight is None or not (isinstance(activation, Node) and dequantizes(activation)):
         return False
@@ -69,10 +69,6 @@ def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
     return bool(saturates(weight, largest, pairing).any())
 
 
-def _constant(module: GraphModule, dequantize: Node) -> Tensor | None:
+def _integers(module: GraphModule, dequantize: Node) -> Tensor | None:
     """Return the integers that a dequantize of a constant reads."""
-    source = dequantize.args[0] if dequantizes(dequantize) else None
-    if not isinstance(source, Node) or source.op != "get_attr":
-        return None
-    value = attribute(module, str(source.target))
-    return value if isinstance(value, Tensor) else None
+    return constant(module, dequantize.args[0]) if dequantizes(dequantize) else None

@@ -33,7 +33,7 @@ from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR,
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
-from quantfx.patterns.schema import argument_value, is_aten_call, overload, resolve_op
+from quantfx.patterns.schema import argument_value, is_operator_call, overload, resolve_op
 
 _CONV = "qconv_add"
 # What AOTAutograd makes of a write to a view.
@@ -177,7 +177,7 @@ def _is_fresh(tensor: Node) -> bool:
     """Whether ``tensor`` has memory of its own: made by an operator, and no view of its inputs."""
     # One of several results, as of a max pool with indices, is as fresh as they are.
     source = tensor.args[0] if tensor.target is operator.getitem else tensor
-    return isinstance(source, Node) and is_aten_call(source) and not views_of(source)
+    return isinstance(source, Node) and is_operator_call(source) and not views_of(source)
 
 
 def _fuse(match: Match, editor: Editor) -> None:

@@ -19,7 +19,7 @@ from quantfx.patterns.schema import (
     MISSING,
     argument_value,
     arguments,
-    is_aten_call,
+    is_operator_call,
     overload,
     resolve_op,
 )
@@ -66,7 +66,7 @@ class NormalizeOps(GraphPass):
         count = 0
         written = overwritten(editor.graph)
         for node in list(editor.graph.nodes):
-            if is_aten_call(node):
+            if is_operator_call(node):
                 count += _drop_default_kwargs(node)
                 rule = _RULES.get(node.target)
                 if rule and not (node in written and node.target in _VIEWS):

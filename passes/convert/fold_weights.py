@@ -15,7 +15,7 @@ from quantfx.passes.errors import SpecError
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.dtypes import dtype_name
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import constant, referent
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -59,15 +59,15 @@ class FoldWeights(GraphPass):
 
 def _folds(module: GraphModule, node: Node, source: Node) -> bool:
     """Whether ``node`` reads a constant, and is not the widening half of a cast."""
-    value = attribute(module, str(source.target)) if source.op == "get_attr" else None
-    if not isinstance(value, Tensor):
+    value = constant(module, source)
+    if value is None:
         return False
     return node.target is not CAST or dtype_of(node).itemsize < value.element_size()
 
 
 def _fold(editor: Editor, node: Node, source: Node) -> None:
     def value(argument: Node) -> Any:
-        return attribute(editor.module, str(argument.target))
+        return referent(editor.module, argument)
 
     with torch.no_grad():
         integers = overload(node)(*map_arg(node.args, value))

@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.draw.canonical_order import is_dequantize, is_quantize
 from quantfx.passes.draw.names import range_name, shape_name
 from quantfx.passes.graph.dtypes import dtype_name
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import referent
 from quantfx.passes.graph.scopes import op_name
 from quantfx.passes.lower.keep_packed import PackedWeight, is_prepack
 from quantfx.passes.observers.observer import Observer, is_observer
@@ -93,7 +93,7 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
     folded = Folded()
     for node in order:
         if node.op == "get_attr":
-            value = attribute(module, str(node.target))
+            value = referent(module, node)
             if isinstance(value, GraphModule):
                 folded.graphs[node] = value
             else:
@@ -115,7 +115,7 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
 
 def _packs(module: GraphModule, node: Node) -> bool:
     if node.op == "call_module":
-        return isinstance(attribute(module, str(node.target)), PackedWeight)
+        return isinstance(referent(module, node), PackedWeight)
     return is_prepack(node)
 
 
@@ -152,7 +152,7 @@ def written_qparams(node: Node) -> str:
 
 def observed_type(module: GraphModule, node: Node) -> str:
     """Return what an observer does, ``observe u8[0,255]``; of a foreign one its class."""
-    observer = attribute(module, str(node.target))
+    observer = referent(module, node)
     if not isinstance(observer, (Observer, PlaceholderObserver)):
         return f"observe {type(observer).__name__}"
     spec = observer.spec

@@ -8,7 +8,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.draw.canonical_order import is_quantize
 from quantfx.passes.draw.fold import Folded, qparams
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import referent
 from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.annotation import GROUP_KEY
 
@@ -30,7 +30,7 @@ def first_tensors(
         tensor = names[node.args[0]]
         if is_observer(node):
             # The object itself: two targets may name one observer.
-            key: Hashable = ("observer", id(attribute(module, str(node.target))))
+            key: Hashable = ("observer", id(referent(module, node)))
         elif is_quantize(node):
             key = _sharing(node)
         else:

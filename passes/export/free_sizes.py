@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.export.concrete_sizes import NotConcreteError, Symbolic, make_concrete
 from quantfx.passes.export.size_asserts import asserts_in
 from quantfx.passes.graph.clone import recompile
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, referent
 from quantfx.passes.inputs.leaves import equal_but_leaves, input_leaves, leaves_in, map_leaves
 from quantfx.passes.inputs.size_expression import UnknownExpression, size_names, size_value
 
@@ -259,7 +259,7 @@ def _arguments(node: Node) -> tuple[Any, ...]:
 def _same_target(left: GraphModule, right: GraphModule, one: Node, other: Node) -> bool:
     if one.op != "get_attr":
         return one.op == "output" or one.op == "placeholder" or one.target == other.target
-    mine, theirs = attribute(left, str(one.target)), attribute(right, str(other.target))
+    mine, theirs = referent(left, one), referent(right, other)
     if isinstance(mine, Tensor) and isinstance(theirs, Tensor):
         return mine is theirs or (
             mine.shape == theirs.shape

@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.passes.graph.dropouts import is_off
-from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload, resolve_op
+from quantfx.patterns.schema import (
+    argument_value,
+    arguments,
+    is_operator_call,
+    overload,
+    resolve_op,
+)
 from quantfx.patterns.sizes import depends_on_data
 
 _COPIES = frozenset(
@@ -81,7 +87,7 @@ def value_of(
         overwritten: Tensors that something writes to later: a copy of these is another tensor.
     """
     size = size_of(node)
-    if size is not None or not is_aten_call(node):
+    if size is not None or not is_operator_call(node):
         return size
     source = node.all_input_nodes[0] if node.all_input_nodes else None
     value = None if source is None else values.get(source)
@@ -184,7 +190,7 @@ def same(ours: Any, theirs: Any, same_node: Callable[[Node, Node], bool]) -> boo
 
 def pairs_of_arguments(node: Node, other: Node) -> list[tuple[str, Any, Any]]:
     """Return the arguments of two calls of one operator: name, ours and theirs."""
-    if not is_aten_call(node):
+    if not is_operator_call(node):
         return [("args", node.args, other.args), ("kwargs", node.kwargs, other.kwargs)]
     names = arguments(overload(node))
     return [(name, argument_value(node, name), argument_value(other, name)) for name in names]

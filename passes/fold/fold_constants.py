@@ -15,7 +15,7 @@ from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.constant_chain import constant_nodes, constant_value
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constant
 from quantfx.passes.graph.non_data import data_nodes
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.value_numbers import value_numbers
@@ -91,8 +91,8 @@ def _bounded(module: GraphModule, node: Node, stored: frozenset[Node], growth: i
 
 
 def _bytes(module: GraphModule, node: Node) -> int:
-    value = attribute(module, str(node.target))
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+    value = constant(module, node)
+    return 0 if value is None else value.numel() * value.element_size()
 
 
 def _largest(module: GraphModule, stored: frozenset[Node]) -> Node:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.fx import Graph, Node
 
 from quantfx.patterns.schema import (
-    is_aten_call,
+    is_operator_call,
     overload,
     resolve_op,
     schema_arguments,
@@ -46,7 +46,7 @@ def views_of(node: Node) -> list[Node]:
 
 def _aliased(node: Node) -> list[tuple[Node, bool, bool]]:
     """Return ``(argument, is written to, shares memory with a result)`` where either holds."""
-    if not is_aten_call(node):
+    if not is_operator_call(node):
         return []
     target = overload(node)
     returned = {name for result in schema_returns(target) for name in result}

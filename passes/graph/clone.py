@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from quantfx.passes.graph.checked_module import CheckedModule
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, attribute, is_stored
 
 Kind = TypeVar("Kind", bound=GraphModule)
 
@@ -76,7 +76,7 @@ def _copy_attribute(
     tensor: Callable[[Tensor], Tensor],
     copies: dict[int, Tensor],
 ) -> None:
-    if _has(copy, target):
+    if is_stored(copy, target):
         return
     value = attribute(source, target)
     if isinstance(value, GraphModule):
@@ -99,14 +99,6 @@ def _copied(value: Tensor, tensor: Callable[[Tensor], Tensor]) -> Tensor:
         return mapped
     # A parameter of its own, even of the same storage: ``module.double()`` changes parameters.
     return nn.Parameter(mapped, requires_grad=mapped.requires_grad)
-
-
-def _has(module: GraphModule, target: str) -> bool:
-    try:
-        attribute(module, target)
-    except AttributeError:
-        return False
-    return True
 
 
 def set_tensor(module: GraphModule, target: str, value: Tensor) -> None:

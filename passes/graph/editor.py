@@ -18,7 +18,7 @@ from torch.fx.node import map_arg
 
 from quantfx.passes.errors import PassError
 from quantfx.passes.graph.clone import set_tensor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import attribute, constant, is_stored
 from quantfx.passes.graph.remark import Kind, Remark
 
 PROVENANCE_KEY = "quantfx_by"
@@ -120,7 +120,7 @@ class Editor:
 
     def shared_constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
         """Read ``value`` from ``target``, where it may be stored already; else as ``constant``."""
-        stored = attribute(self.module, target) if self.has(target) else None
+        stored = attribute(self.module, target) if is_stored(self.module, target) else None
         if not _is_equal(stored, value):
             return self.constant(target, value, like=like, before=before)
         with self._at(None, before):
@@ -150,24 +150,12 @@ class Editor:
 
     def stored(self, node: object) -> Tensor | None:
         """Return the constant that ``node`` reads; None if it is computed, or no node."""
-        if not isinstance(node, Node) or node.op != "get_attr":
-            return None
-        value = attribute(self.module, str(node.target))
-        return value if isinstance(value, Tensor) else None
-
-    def has(self, target: str) -> bool:
-        """Whether the module stores something under the dotted ``target``."""
-        value: object = self.module
-        for name in target.split("."):
-            if not hasattr(value, name):
-                return False
-            value = getattr(value, name)
-        return True
+        return constant(self.module, node)
 
     def free_name(self, target: str) -> str:
         """Return ``target``, with a number behind it if the module stores something there."""
         free, count = target, 0
-        while self.has(free):
+        while is_stored(self.module, free):
             count += 1
             free = f"{target}_{count}"
         return free

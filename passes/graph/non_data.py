@@ -15,7 +15,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.boundary import Place
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constant
 
 _NON_DATA = "quantfx_non_data"
 
@@ -55,7 +55,7 @@ def _carries(
         # A loop's carried values have no operand on record: they count as data.
         return path != "" or _holds_samples(node)
     if node.op == "get_attr":
-        return isinstance(attribute(module, str(node.target)), nn.Parameter)
+        return isinstance(constant(module, node), nn.Parameter)
     if not _holds_samples(node):
         return False
     return any(producer in found for producer in node.all_input_nodes)

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from quantfx.patterns.schema import (
     argument_value,
-    is_aten_call,
+    is_operator_call,
     overload,
     schema_arguments,
     set_argument,
@@ -47,7 +47,7 @@ def write_slot(node: Node, slot: str, producer: Node) -> None:
 
 def slots_of(node: Node) -> Iterator[tuple[str, Node]]:
     """Yield every slot among the positional arguments of ``node``, with the node that feeds it."""
-    names = [a.name for a in schema_arguments(overload(node))] if is_aten_call(node) else []
+    names = [a.name for a in schema_arguments(overload(node))] if is_operator_call(node) else []
     for position, value in enumerate(node.args):
         yield from _nodes(names[position] if names else str(position), value)
 

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import set_tensor
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constant
 
 
 def own_state(module: GraphModule) -> None:
@@ -43,9 +43,7 @@ def _written(module: GraphModule) -> list[tuple[GraphModule, str, Tensor]]:
     found: dict[tuple[int, str], tuple[GraphModule, str, Tensor]] = {}
     for _, graph_module in all_graphs(module):
         for node in overwritten(graph_module.graph):
-            if node.op == "get_attr":
+            if (value := constant(graph_module, node)) is not None:
                 target = str(node.target)
-                value = attribute(graph_module, target)
-                if isinstance(value, Tensor):
-                    found[id(graph_module), target] = (graph_module, target, value)
+                found[id(graph_module), target] = (graph_module, target, value)
     return list(found.values())

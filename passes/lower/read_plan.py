@@ -16,7 +16,7 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.qdq import dequantizes
 from quantfx.patterns.matcher import Matcher
-from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+from quantfx.patterns.schema import argument_value, arguments, is_operator_call, overload
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _planned(
 
 
 def _is_quantized_layer(node: Node) -> bool:
-    if not is_aten_call(node) or not {"input", "weight"} <= arguments(overload(node)).keys():
+    if not is_operator_call(node) or not {"input", "weight"} <= arguments(overload(node)).keys():
         return False
     given = (argument_value(node, name) for name in ("input", "weight"))
     return all(isinstance(each, Node) and dequantizes(each) for each in given)

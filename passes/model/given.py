@@ -21,7 +21,7 @@ from quantfx.passes.inputs.call_arguments import Examples, example_arguments
 from quantfx.passes.inputs.leaves import Inputs, map_leaves
 from quantfx.passes.model.require_float import require_float
 from quantfx.passes.model.trains import trains
-from quantfx.patterns.schema import is_aten_call
+from quantfx.patterns.schema import is_operator_call
 
 Model = nn.Module | ExportedProgram | Callable[..., Any] | str | Path
 """What can be captured: a module, a function of tensors, an ``ExportedProgram`` or its file."""
@@ -117,7 +117,7 @@ def module_of(model: Model) -> nn.Module:
 
 def has_one_mode(model: nn.Module) -> bool:
     """Whether a module is an exported graph, which train() and eval() do not change."""
-    return isinstance(model, GraphModule) and any(map(is_aten_call, model.graph.nodes))
+    return isinstance(model, GraphModule) and any(map(is_operator_call, model.graph.nodes))
 
 
 class _Function(nn.Module):

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.canonicalize.inline_no_grad import SET_GRAD
 from quantfx.passes.errors import PipelineError, SpecError
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import Site, all_graphs, nested
+from quantfx.passes.graph.graphs import Site, all_graphs, constant, nested
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot, write_slot
 from quantfx.passes.layers.scaled_layer import scaled_layer_of
@@ -229,11 +229,11 @@ def _insert(
 ) -> Node:
     name, observer = observers.get(*wanted, producer)
     stored = observer
-    constant = editor.stored(producer)
+    value = editor.stored(producer)
     group = wanted[0]
-    if constant is not None and group in observers.constant:
+    if value is not None and group in observers.constant:
         if isinstance(observer, Observer):  # modules that are not ours run on it in every call
-            observer.see_constant(constant)
+            observer.see_constant(value)
     elif observers.in_branch and isinstance(observer, Observer):
         stored = observers.in_this_branch(group, observer)
     return editor.call_module(name, stored, source, after=source)
@@ -247,13 +247,12 @@ def _constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
     """
     groups: set[str] = set()
     varying: set[str] = set()
-    for path, module in graphs.items():
-        editor = Editor(module, path)
+    for module in graphs.values():
         for producer, want in _wanted(module).items():
             groups |= want.readers.keys()
             if want.output is not None:
                 varying.add(want.output[0])
-            if editor.stored(producer) is None:
+            if constant(module, producer) is None:
                 varying |= want.readers.keys()
     return frozenset(groups - varying)
 

@@ -14,7 +14,7 @@ from quantfx.passes.lower.merge_equal import MERGED, MergeEqual
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.quant.lowered import lowered_nodes, lowered_of
 from quantfx.passes.report.contract import PlannedMatch, planned_matches
-from quantfx.patterns.schema import is_aten_call
+from quantfx.patterns.schema import is_operator_call
 from quantfx.patterns.template import Mode, Reach
 
 # What a site that has no kernel of its own runs as, without and with a compiler.
@@ -88,7 +88,7 @@ def constant_sites(lowered: GraphModule) -> frozenset[Site]:
     found: set[Site] = set()
     for node in lowered.graph.nodes:
         inputs = node.all_input_nodes
-        constant = node.op == "get_attr" or (is_aten_call(node) and bool(inputs))
+        constant = node.op == "get_attr" or (is_operator_call(node) and bool(inputs))
         if not constant or not varying.isdisjoint(inputs) or writes_to(node):
             varying.add(node)
         elif (call := lowered_of(node)) is not None:

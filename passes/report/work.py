@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.graph.boundary import operands
-from quantfx.passes.graph.graphs import Site, all_graphs, attribute
+from quantfx.passes.graph.graphs import Site, all_graphs, constants
 from quantfx.passes.graph.operator_name import namespace
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import has_qparams, reads_quantized
@@ -105,9 +105,8 @@ def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
 def _stored(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
     """Yield what reads a float tensor, or the integers of a quantized one; not scales."""
     for _, graph_module in all_graphs(module):
-        for node in graph_module.graph.find_nodes(op="get_attr"):
-            tensor = attribute(graph_module, str(node.target))
-            if isinstance(tensor, Tensor) and node.users and _is_weight(node, tensor):
+        for node, tensor in constants(graph_module):
+            if node.users and _is_weight(node, tensor):
                 yield node, tensor
 
 

@@ -39,7 +39,7 @@ from quantfx.passes.graph.non_data import mark_non_data
 from quantfx.passes.graph.scopes import op_name
 from quantfx.passes.model.trains import trains
 from quantfx.patterns.errors import QuantfxError
-from quantfx.patterns.schema import arguments, is_aten_call, overload, resolve_op
+from quantfx.patterns.schema import arguments, is_operator_call, overload, resolve_op
 
 # Where operators read what belongs to a layer. A buffer that stands elsewhere, such as a cache or
 # a running mean of the user's own, may be another object in each call.
@@ -211,7 +211,7 @@ def _belongs_to_layer(value: Tensor, node: Node) -> bool:
 
 
 def _is_layer_argument(user: Node, node: Node) -> bool:
-    if not is_aten_call(user):
+    if not is_operator_call(user):
         return False
     for argument in arguments(overload(user)).values():
         given = user.args[argument.position : argument.position + 1]

@@ -15,7 +15,7 @@ from quantfx.compat.terms.foreign_spec import Given
 from quantfx.compat.terms.quant_spec import quant_spec
 from quantfx.passes.errors import ObserverError
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constant, module_calls
 from quantfx.passes.graph.slots import slots_of
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
@@ -44,9 +44,8 @@ class AdoptObservers(Pass):
         adopted = _Adopted()
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            for node in list(graph_module.graph.find_nodes(op="call_module")):
-                found = attribute(graph_module, str(node.target))
-                if isinstance(found, nn.Module) and _observes(found):
+            for node, found in list(module_calls(graph_module, nn.Module)):
+                if _observes(found):
                     adopted.take(editor, node, found)
             _drop_unused(graph_module)
             for node in graph_module.graph.nodes:
@@ -103,7 +102,7 @@ def _see_weight(observer: Any, owner: GraphModule, producer: Node) -> None:
         return
     if seen.numel() == 0 or bool(torch.isinf(seen).all()):
         with torch.no_grad(), foreign_code():
-            observer(attribute(owner, str(producer.target)))
+            observer(constant(owner, producer))
 
 
 def _spec_of(module: Any, node: Node) -> Concrete | None:

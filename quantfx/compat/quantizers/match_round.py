@@ -20,7 +20,7 @@ from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
-from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+from quantfx.patterns.schema import argument_value, arguments, is_operator_call, overload
 from quantfx.patterns.template import Op
 
 Selected = Callable[[Node], bool]
@@ -174,7 +174,7 @@ def _written(node: Node, found: Annotation, config: Any) -> InductorQuantization
 
 
 def _names(node: Node) -> Mapping[str, object]:
-    return arguments(overload(node)) if is_aten_call(node) else {}
+    return arguments(overload(node)) if is_operator_call(node) else {}
 
 
 def _spec(slot: str, config: Any) -> Any:

@@ -12,7 +12,7 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import attribute, referent
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import MUL, SmoothActivations, smoothing_scale
@@ -154,7 +154,7 @@ def test_weights_are_searched_anew() -> None:
     model, x, backend = seeded(Block).eval(), inputs(0), x86(smooth=1.0)
     done = smoothed(calibrated(model, backend, x), backend)
     for node in done.graph.find_nodes(op="call_module"):
-        observer = attribute(done, str(node.target))
+        observer = referent(done, node)
         assert isinstance(observer, Observer)
         constant = node.all_input_nodes[0]
         if constant.op == "get_attr":
