@@ -6,11 +6,11 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.draw.canonical_order import is_quantize
 from quantfx.passes.draw.fold import Folded, qparams
 from quantfx.passes.graph.graphs import referent
 from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.annotation import GROUP_KEY
+from quantfx.passes.quant.qdq import quantizes
 
 
 def first_tensors(
@@ -31,7 +31,7 @@ def first_tensors(
         if is_observer(node):
             # The object itself: two targets may name one observer.
             key: Hashable = ("observer", id(referent(module, node)))
-        elif is_quantize(node):
+        elif quantizes(node):
             key = _sharing(node)
         else:
             continue

@@ -10,12 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.draw.boxes import Boxes
-from quantfx.passes.draw.canonical_order import (
-    canonical_names,
-    canonical_order,
-    is_dequantize,
-    is_quantize,
-)
+from quantfx.passes.draw.canonical_order import canonical_names, canonical_order
 from quantfx.passes.draw.fold import fold, observed_type, quantized_type, written_qparams
 from quantfx.passes.draw.groups import first_tensors
 from quantfx.passes.draw.labels import constant_lines, kind_of, orders_matter, slots, title_of
@@ -24,6 +19,7 @@ from quantfx.passes.draw.picture import EdgeKind, Picture, PictureEdge, PictureN
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qdq import has_qparams, quantizes
 
 _INTEGERS = (torch.uint8, torch.int8, torch.quint8, torch.qint8)
 
@@ -101,7 +97,7 @@ class _GraphReader:
                     match=matches.setdefault(match, name) if match is not None else "",
                     template=matched.template if matched is not None and match is not None else "",
                     group=self.groups.get(node, ""),
-                    qparams=written_qparams(node) if is_quantize(node) else "",
+                    qparams=written_qparams(node) if quantizes(node) else "",
                 ),
             )
 
@@ -145,8 +141,8 @@ class _GraphReader:
             return "output", ()
         if is_observer(node):
             return f"{observed_type(self.module, node)}{self._shared(node)}", ()
-        if is_quantize(node) or is_dequantize(node):
-            word = "q" if is_quantize(node) else "dq"
+        if has_qparams(node):
+            word = "q" if quantizes(node) else "dq"
             dynamic = " dynamic" if node in self.folded.dynamic else ""
             return f"{word} {quantized_type(node)}{dynamic}{self._shared(node)}", lines
         value = value_name(node.meta.get("val"))
@@ -178,7 +174,7 @@ class _GraphReader:
 
 def _kind_of_edge(producer: Node) -> EdgeKind:
     value = producer.meta.get("val")
-    if is_quantize(producer) or (isinstance(value, Tensor) and value.dtype in _INTEGERS):
+    if quantizes(producer) or (isinstance(value, Tensor) and value.dtype in _INTEGERS):
         return "int8"
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int)):
         return "scalar"
