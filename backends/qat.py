@@ -50,9 +50,9 @@ class Qat:
         )
         patterns = replace(self.patterns, templates=fitting) | recipe.patterns
         weights = {
-            spec
+            quant.spec
             for template in patterns.templates
-            for role, spec in template.quant
+            for role, quant in template.quant.items()
             if template.is_weight(role)
         }
         return replace(

@@ -201,7 +201,7 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> 
         name,
         where.text(table["group"], "group"),
         nodes,
-        _names(table.get("quant", {}), "quant", where),
+        _quant(table.get("quant", {}), where),
         tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
         kernel=where.text(table.get("kernel", ""), "kernel"),
         packs=_names(table.get("packs", {}), "packs", where),
@@ -215,9 +215,21 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> 
     return template
 
 
-def _names(value: object, what: str, where: Place) -> tuple[tuple[str, str], ...]:
+def _names(value: object, what: str, where: Place) -> dict[str, str]:
     table = where.table(value, what)
-    return tuple((key, where.text(spec, f"{what}.{key}")) for key, spec in table.items())
+    return {key: where.text(spec, f"{what}.{key}") for key, spec in table.items()}
+
+
+def _quant(value: object, where: Place) -> dict[str, Quant]:
+    found: dict[str, Quant] = {}
+    for key, text in _names(value, "quant", where).items():
+        parsed = parse_quant(text)
+        if parsed is None:
+            raise where.error(
+                f"quant gives '{key}' {text}: not of the form spec, same(role) or spec(role, ...)"
+            )
+        found[key] = parsed
+    return found
 
 
 def _node(
@@ -298,9 +310,9 @@ def _require_graph(nodes: tuple[PatternNode, ...], where: Place) -> None:
 
 def _require_names(template: Template, ops: Mapping[str, Op], where: Place) -> None:
     """Refuse ``quant`` and ``check`` entries that speak of roles or nodes that are not there."""
-    for key, spec in template.quant:
-        _require_quant(template, key, spec, where)
-    for role, spec in template.packs:
+    for key, quant in template.quant.items():
+        _require_quant(template, key, quant, where)
+    for role, spec in template.packs.items():
         _require_pack(template, role, spec, where)
     for check in template.checks:
         _require_check(template, check, ops, where)
@@ -308,26 +320,20 @@ def _require_names(template: Template, ops: Mapping[str, Op], where: Place) -> N
         raise where.error("when = 'inputs_quantized' is for templates of one node")
 
 
-def _require_quant(template: Template, key: str, text: str, where: Place) -> None:
+def _require_quant(template: Template, key: str, quant: Quant, where: Place) -> None:
     roles = [role.name for role in template.roles]
-    quant = parse_quant(text)
-    if quant is None:
-        raise where.error(
-            f"quant gives '{key}' {text}: not of the form spec, same(role) or spec(role, ...)"
-        )
     for name in (key, *quant.roles):
         if name not in roles and name != "out":
             raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
     if quant.is_same and key != "out":
-        raise where.error(f"quant gives '{key}' {text}: only 'out' is same(role)")
+        raise where.error(f"quant gives '{key}' {quant}: only 'out' is same(role)")
     if key == "out" and quant.roles and not quant.is_same:
-        raise where.error(f"quant gives 'out' {text}: it is a spec of its own, or same(role)")
-    quantized = dict(template.quant)
+        raise where.error(f"quant gives 'out' {quant}: it is a spec of its own, or same(role)")
     for role in quant.roles:
-        if role not in quantized or role == "out":
-            raise where.error(f"{key} = {text}: ${role} is not quantized itself")
-        if not quant.is_same and _decides_for(quantized[role]):
-            raise where.error(f"{key} = {text}: the qparams of ${role} are derived themselves")
+        if role not in template.quant or role == "out":
+            raise where.error(f"{key} = {quant}: ${role} is not quantized itself")
+        if not quant.is_same and template.quant[role].roles:
+            raise where.error(f"{key} = {quant}: the qparams of ${role} are derived themselves")
 
 
 def _require_pack(template: Template, role: str, spec: str, where: Place) -> None:
@@ -337,13 +343,8 @@ def _require_pack(template: Template, role: str, spec: str, where: Place) -> Non
         raise where.error(f"packs names '{role}', which is no role{did_you_mean(role, roles)}")
     if quant is None or quant.is_same or quant.roles:
         raise where.error(f"packs gives '{role}' {spec}: not the name of a spec")
-    if role in dict(template.quant) or not template.is_weight(role):
+    if role in template.quant or not template.is_weight(role):
         raise where.error(f"packs names '{role}', which must be constant({role}) and not in quant")
-
-
-def _decides_for(text: str) -> bool:
-    quant = parse_quant(text) or Quant("")
-    return bool(quant.roles)
 
 
 def _require_check(template: Template, check: Check, ops: Mapping[str, Op], where: Place) -> None:

@@ -181,7 +181,7 @@ def _pattern_table(patterns: PatternSet) -> Table:
     for template in patterns.templates:
         nodes = "\n".join(str(node) for node in template.nodes)
         checks = "".join(f"\nif {check}" for check in template.checks)
-        quant = "\n".join(f"{key}: {spec}" for key, spec in template.quant)
+        quant = "\n".join(f"{key}: {spec}" for key, spec in template.quant.items())
         mode = template.mode + (" (on request)" if template.on_request else "")
         reaches = template.kernel or template.reach
         table.add_row(template.name, mode, nodes + checks, quant, reaches)

@@ -8,7 +8,7 @@ from functools import cache
 from quantfx.backends.quantized.rows import NativeRow, Variant, variant
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
-from quantfx.patterns.quant import quant_of
+from quantfx.patterns.quant import Quant
 from quantfx.patterns.template import Template
 
 _HALF = "fp16"
@@ -57,14 +57,14 @@ def _half(template: Template) -> Template:
     torch has no kernels for it. Here the arithmetic is that of float32 on rounded tensors, as in FX
     graph mode's reference graphs, but for operators that pass half precision on there.
     """
-    quant = {role: _HALF for role, _ in template.quant}
-    quant |= {role.name: _HALF for role in template.roles if template.is_weight(role.name)}
-    assert all(not quant_of(text).roles for text in quant.values()), "a spec each"
+    weights = [role.name for role in template.roles if template.is_weight(role.name)]
+    roles = [role for role in (*template.quant, *weights) if role != "out"]
+    out = [role for role in template.quant if role == "out"]
     return replace(
         template,
         name=f"{template.name}_static_fp16",
         mode="static-fp16",
         reach="reference",
         kernel="",
-        quant=tuple(sorted(quant.items(), key=lambda item: item[0] == "out")),
+        quant=dict.fromkeys((*roles, *out), Quant(_HALF)),
     )

@@ -64,17 +64,16 @@ class Admissible(Admission):
             # A default says nothing about an activation function in particular: it may be fused.
             if decision.mode == FLOAT and decision.rule is not None:
                 return f"{node.name} is kept float: {decision.why}"
-        quant = dict(match.template.quant)
         inside = set(match.nodes.values())
         for edge in match.edges():
-            if edge.role in quant:
+            if edge.role in match.template.quant:
                 reason = self._refuses_edge(edge, match.template, inside)
                 if reason is not None:
                     return reason
         rule = self.decisions.float_pack(match)
         if rule is not None:
             return f"the weights of {match.anchor.name} are kept float: rule {rule}"
-        if "out" not in quant:
+        if "out" not in match.template.quant:
             return None
         rule = self.decisions.float_output(match)
         if rule is not None:

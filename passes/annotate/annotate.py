@@ -20,7 +20,7 @@ from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
-from quantfx.patterns.quant import Quant, quant_of
+from quantfx.patterns.quant import Quant
 
 # The groups of quantfx's own templates; template sets from elsewhere may have others.
 GROUPS = (
@@ -109,10 +109,10 @@ def _left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Ite
 def _annotations(
     path: str, match: Match, decisions: Decisions
 ) -> Iterator[tuple[Node, Annotation]]:
-    quant = {role: quant_of(text) for role, text in match.template.quant}
+    quant = match.template.quant
     edges = [edge for edge in match.edges() if edge.role in quant]
     sites = {edge.role: Site(path, edge.node.name, edge.slot) for edge in reversed(edges)}
-    packs = tuple((role, decisions.pack(match, role)) for role, _ in match.template.packs)
+    packs = tuple((role, decisions.pack(match, role)) for role in match.template.packs)
     for node in match.nodes.values():
         own = [edge for edge in edges if edge.node is node]
         is_output = node is match.output

@@ -27,8 +27,7 @@ from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.record import records_of
 from quantfx.patterns.errors import QuantfxWarning, did_you_mean
-from quantfx.patterns.quant import quant_of
-from quantfx.patterns.template import PatternNode, Role, Template
+from quantfx.patterns.template import QuantizedArgument
 
 RULE = "config"  # stands where a remark about a node says which operator it is
 _CHOICES = ("error", "warning", "remark")
@@ -116,7 +115,12 @@ def _unmatched(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, st
 
 def _unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
     """Yield rules about tensors that exist, but that no template quantizes."""
-    slots = recipe.patterns.quantized_slots
+    slots = {
+        (target, each.slot)
+        for target, found in _readings(recipe).items()
+        for each in found
+        if each.role in each.template.quant
+    }
     for rule in recipe.config.rules:
         selector = rule.selector
         if not isinstance(selector, TensorSelector):
@@ -183,17 +187,6 @@ def _shadowed(
             yield rule, f"rule {rule} decides nothing: other rules decide wherever it selects"
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """An argument that ``template`` quantizes, and the spec and kind of tensor it is there."""
-
-    template: Template
-    slot: str
-    spec: str
-    kind: str
-    is_anchor: bool
-
-
 def _without_effect(
     recipe: Recipe,
     calls: list[CallSite],
@@ -232,47 +225,34 @@ def _reads(
     recipe: Recipe,
     call: CallSite,
     decisions: Mapping[str, Decisions],
-    readings: Mapping[object, list[_Reading]],
+    readings: Mapping[object, list[QuantizedArgument]],
 ) -> Iterator[TensorRead]:
     """Yield the tensors of ``call`` as the templates that may take it quantize them."""
     decision = decisions[call.graph].of(call.node)
     asked = {recipe.config.default, *(rule.mode for rule in recipe.config.rules)}
     for reading in readings.get(call.node.target, ()):
         template = reading.template
-        if reading.is_anchor and template.mode != decision.mode:
+        is_anchor = reading.node is template.anchor
+        if is_anchor and template.mode != decision.mode:
             continue
-        if reading.is_anchor and template.on_request and decision.rule is None:
+        if is_anchor and template.on_request and decision.rule is None:
             continue
         if template.mode not in asked:
             continue
         for site in call.tensors():
             if site.removeprefix(f"{call.name}.").partition(".")[0] == reading.slot:
-                yield TensorRead(site, reading.spec, reading.kind, recipe.spec(reading.spec))
+                name = template.specs[reading.role]
+                kind = WEIGHTS if template.is_weight(reading.role) else ACTIVATIONS
+                yield TensorRead(site, name, kind, recipe.spec(name))
 
 
-def _readings(recipe: Recipe) -> Mapping[object, list[_Reading]]:
+def _readings(recipe: Recipe) -> Mapping[object, list[QuantizedArgument]]:
     """Return what the recipe's templates quantize, by overload."""
-    found: dict[object, list[_Reading]] = {}
+    found: dict[object, list[QuantizedArgument]] = {}
     for template in recipe.patterns.templates:
-        named = (*template.quant, *template.packs)
-        specs = {role: quant_of(text).spec for role, text in named}
-        for node in template.nodes:
-            for argument, binding in node.arguments:
-                if not isinstance(binding, Role) or not specs.get(binding.name):
-                    continue
-                spec = specs[binding.name]
-                kind = WEIGHTS if template.is_weight(binding.name) else ACTIVATIONS
-                for target, slot in _slots(node, argument):
-                    reading = _Reading(template, slot, spec, kind, node is template.anchor)
-                    found.setdefault(target, []).append(reading)
+        for each in template.quantized_arguments():
+            found.setdefault(each.target, []).append(each)
     return found
-
-
-def _slots(node: PatternNode, argument: str) -> Iterator[tuple[object, str]]:
-    """Yield each overload that ``node`` may be, with the arguments that may stand for one."""
-    for op in node.ops:
-        commutes = op.commutes if op.commutes and argument in op.commutes else (argument,)
-        yield from ((target, slot) for target in op.targets for slot in commutes)
 
 
 def rules_in_vain(module: GraphModule) -> dict[str, str]:

@@ -14,7 +14,6 @@ from quantfx.passes.config.spec_change import FLOAT, Change, Float
 from quantfx.passes.errors import ConfigError, SpecError
 from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match
-from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import Mode, Template
 
 
@@ -70,7 +69,7 @@ class Decisions:
 
     def float_pack(self, match: Match) -> Rule | None:
         """Return the rule that keeps a weight float that the kernel of ``match`` packs, if any."""
-        for role, _ in match.template.packs:
+        for role in match.template.packs:
             rule = _keeps_float(self._changes(match.anchor, self._packed(match, role)))
             if rule is not None:
                 return rule
@@ -102,7 +101,7 @@ class Decisions:
         read = self._result(match)
         if read is not None:
             return self._spec(match.output, read)
-        role = quant_of(dict(match.template.quant)["out"]).roles[0]
+        role = match.template.quant["out"].roles[0]
         source = next(edge for edge in match.edges() if edge.role == role)
         return self.spec(source, match.template)
 
@@ -127,13 +126,13 @@ class Decisions:
         return changed
 
     def _read(self, edge: Edge, template: Template) -> TensorRead:
-        name = quant_of(dict(template.quant)[edge.role]).spec
+        name = template.quant[edge.role].spec
         kind = WEIGHTS if template.is_weight(edge.role) else ACTIVATIONS
         call, _ = self._rules_at(edge.node)
         return TensorRead(f"{call.name}.{edge.slot}", name, kind, self._recipe.spec(name))
 
     def _packed(self, match: Match, role: str) -> TensorRead:
-        name = dict(match.template.packs)[role]
+        name = match.template.packs[role]
         edge = next(edge for edge in match.edges() if edge.role == role)
         call, _ = self._rules_at(match.anchor)
         slot = edge.slot.partition(".")[0]  # of a list, all elements alike
@@ -141,10 +140,9 @@ class Decisions:
 
     def _result(self, match: Match) -> TensorRead | None:
         """Return the result of ``match`` as rules see it; None if it has no spec of its own."""
-        text = dict(match.template.quant).get("out")
-        if text is None or quant_of(text).is_same:
+        name = match.template.specs.get("out")
+        if name is None:
             return None
-        name = quant_of(text).spec
         call, _ = self._rules_at(match.output)
         return TensorRead(call.name, name, ACTIVATIONS, self._recipe.spec(name))
 

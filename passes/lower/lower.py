@@ -138,7 +138,7 @@ class _Lowering(Admission):
         set_lowered(emission.node, lowered)
 
     def _candidate(self, match: Match) -> Candidate:
-        packs = {role: self.recipe.spec(name) for role, name in match.template.packs}
+        packs = {role: self.recipe.spec(name) for role, name in match.template.packs.items()}
         annotation = annotation_of(match.anchor)
         packs |= dict(annotation.packs) if annotation is not None else {}
         return Candidate(Site(self.path, match.anchor.name), match, self.dtype, packs)

@@ -83,7 +83,7 @@ def test_dynamic_weights_are_pair_bounded_where_sums_saturate() -> None:
     assert isinstance(weight, QuantSpec)
     assert weight.pair_bound == "adjacent"
     templates = backend.recipe.patterns.of_mode("dynamic").templates
-    assert {dict(template.quant)["w"] for template in templates} == {"linear_weight"}
+    assert {template.specs["w"] for template in templates} == {"linear_weight"}
 
 
 def test_the_backend_of_a_config_is_another_value() -> None:
