@@ -14,7 +14,7 @@ from torch.fx import Node
 from quantfx.backends.onednn.half_weight import half_weight_reason
 from quantfx.backends.quantized.engines import Engines
 from quantfx.backends.quantized.family import NativeFamily, write_packed
-from quantfx.backends.quantized.layers import pack, rows_of, weight_reason
+from quantfx.backends.quantized.layers import layer_reason, pack, rows_of
 from quantfx.backends.quantized.packed_layer import PackedHalf, PackedLayer
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import (
@@ -57,7 +57,7 @@ class NativeDynamic(NativeFamily):
             return candidate.indirect("weight") or half_weight_reason(candidate, editor)
         return (
             candidate.indirect("input", "weight")
-            or weight_reason(candidate, editor)
+            or layer_reason(candidate, editor)
             or _found_range(candidate)
         )
 

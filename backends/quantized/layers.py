@@ -14,11 +14,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.checks.targets import host
-from quantfx.backends.onednn.conv_geometry import Geometry
+from quantfx.backends.onednn.pad_beforehand import pad_beforehand
+from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.backends.quantized.engines import Engines, Transposed
 from quantfx.backends.quantized.family import NativeFamily, write_packed
 from quantfx.backends.quantized.packed_layer import PackedLayer
 from quantfx.backends.quantized.static import limited, quantized_result, result_qparams, unsigned
+from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import (
     Candidate,
@@ -29,7 +31,6 @@ from quantfx.passes.pipeline.kernel_family import (
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, resolve_op
 
-_PAD = resolve_op("aten.constant_pad_nd.default")
 _SLICE = resolve_op("aten.slice.Tensor")
 _CONV = frozenset(f"quantized.conv{n}d" for n in (1, 2, 3))
 _TRANSPOSED = frozenset(f"quantized.conv_transpose{n}d" for n in (1, 2, 3))
@@ -65,7 +66,7 @@ class NativeLayers(NativeFamily):
             candidate.indirect("input", "weight")
             or unsigned(candidate.dequantize("input"))
             or quantized_result(candidate)
-            or weight_reason(candidate, editor)
+            or layer_reason(candidate, editor)
             or self._engine_reason(candidate)
             or self._limit_reason(candidate)
             or self._bias_reason(candidate, editor)
@@ -121,7 +122,7 @@ class NativeLayers(NativeFamily):
         )
         result = _shrunk(call, packed.geometry, grown, editor, before)
         if self.limits:
-            result = limited(result, qparams, editor, before, self.engines)
+            result = limited(result, qparams, editor, before, self.engines.runs_qnnpack)
         return Emission(result, before, kernel)
 
     def _limit_reason(self, candidate: Candidate) -> str | None:
@@ -183,24 +184,15 @@ def pack(candidate: Candidate, editor: Editor, packed: PackedLayer, before: Node
     return write_packed(editor, packed, weight, scales, bias, before=before)
 
 
-def weight_reason(candidate: Candidate, editor: Editor) -> str | None:
-    """Return why the weight is none that the kernels take: int8, symmetric, stored."""
-    dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
-    if argument_value(dequantize, "dtype") != torch.int8:
-        return f"{name} is {argument_value(dequantize, 'dtype')}, the kernel takes torch.int8"
-    if editor.stored(candidate.quantized("weight")) is None:
-        return f"{name} is computed, not stored"
-    if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
-        zero_point = argument_value(dequantize, "zero_point")
-        return f"{name} has zero point {zero_point}, not 0" if zero_point else None
-    if candidate.kernel in _TRANSPOSED:
-        return f"{name} has a scale for each channel, the kernel takes one"
-    if argument_value(dequantize, "axis") != 0:
-        return f"{name} has its scales along axis {argument_value(dequantize, 'axis')}, not 0"
-    zero_points = editor.stored(argument_value(dequantize, "zero_points"))
-    if zero_points is None or bool(zero_points.any()):
-        return f"{name} has zero points, or they are computed"
-    return None
+def layer_reason(candidate: Candidate, editor: Editor) -> str | None:
+    """Return why the weight is not one that packing takes: int8, symmetric, stored."""
+    dequantize, weight = candidate.dequantize("weight"), candidate.quantized("weight")
+    per_channel = dequantize.target is DEQUANTIZE_PER_CHANNEL
+    if editor.stored(weight) is None:
+        return f"{weight.name} is computed, not stored"
+    if per_channel and candidate.kernel in _TRANSPOSED:
+        return f"{weight.name} has a scale for each channel, the kernel takes one"
+    return weight_reason(candidate, editor)
 
 
 def _weight_scales(candidate: Candidate, editor: Editor) -> Tensor:
@@ -208,7 +200,7 @@ def _weight_scales(candidate: Candidate, editor: Editor) -> Tensor:
     if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
         return torch.tensor(float(argument_value(dequantize, "scale")))
     scales = editor.stored(argument_value(dequantize, "scales"))
-    assert scales is not None, "weight_reason has seen to it"
+    assert scales is not None, "layer_reason has seen to it"
     return scales
 
 
@@ -234,12 +226,7 @@ def padded(candidate: Candidate, editor: Editor, shape: Geometry) -> tuple[Node,
     x = candidate.quantized("input")
     if shape.is_even:
         return x, shape
-    val = x.meta["val"]
-    sizes = [n + sum(ends) for n, ends in zip(val.shape[2:], shape.padding, strict=True)]
-    grown = val.new_empty([*val.shape[:2], *sizes])
-    before = candidate.match.output
-    around = editor.call(_PAD, (x, shape.ends, 0.0), like=x, before=before, val=grown)
-    return around, replace(shape, padding=((0, 0),) * len(shape.padding))
+    return pad_beforehand(x, 0.0, shape, editor, candidate.match.output)
 
 
 def _grown(geometry: Geometry, grown: tuple[int, ...]) -> Geometry:

@@ -126,7 +126,7 @@ class NativeOps(NativeFamily):
         if self.limits and qparams.limits is not None:
             if candidate.kernel.endswith(".Scalar"):  # its range has moved with its qparams
                 call = requantized(call, qparams, editor, before)
-            call = limited(call, qparams, editor, before, self.engines)
+            call = limited(call, qparams, editor, before, self.engines.runs_qnnpack)
         return Emission(call, before, kernel.removesuffix(".default"))
 
     def _same_op(self, candidate: Candidate, editor: Editor, before: Node) -> Emission:
@@ -134,7 +134,7 @@ class NativeOps(NativeFamily):
         args = _carrying(node.args, editor, before)
         kwargs = _carrying(node.kwargs, editor, before)
         if node.target in _CLAMPS:
-            args = (clampable(args[0], editor, before, self.engines), *args[1:])
+            args = (clampable(args[0], editor, before, self.engines.runs_qnnpack), *args[1:])
         call = _call(overload(node), args, candidate, editor, kwargs)
         return Emission(call, before, str(node.target).removesuffix(".default"))
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import pad
 
-from quantfx.backends.onednn.conv_geometry import Geometry
 from quantfx.backends.quantized.quantized_tensors import packed_by, per_channel, per_tensor
+from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.packed import Packed
 from quantfx.patterns.schema import resolve_op
 

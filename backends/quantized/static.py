@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from quantfx.backends.quantized.engines import Engines
 from quantfx.backends.quantized.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate
@@ -48,12 +47,12 @@ def result_qparams(candidate: Candidate) -> TensorQParams:
 
 
 def limited(
-    call: Node, qparams: TensorQParams, editor: Editor, before: Node, engines: Engines
+    call: Node, qparams: TensorQParams, editor: Editor, before: Node, channels_first: bool
 ) -> Node:
     """Return ``call`` in the integer range of ``qparams``; kernels know that of the dtype only."""
     if qparams.limits is None:
         return call
-    call = clampable(call, editor, before, engines)
+    call = clampable(call, editor, before, channels_first)
     val = call.meta.get("val")
     return editor.call(CLAMP, (call, *bounds(qparams)), like=call, before=before, val=val)
 
@@ -67,13 +66,13 @@ def requantized(call: Node, qparams: TensorQParams, editor: Editor, before: Node
     return editor.call(QUANTIZE, args, like=call, before=before, val=val)
 
 
-def clampable(x: Node, editor: Editor, before: Node, engines: Engines) -> Node:
+def clampable(x: Node, editor: Editor, before: Node, channels_first: bool) -> Node:
     """Return ``x`` in the layout in which it is clamped right.
 
     torch 2.13: where qnnpack clamps, which relu does too, it takes channels_last for channels
     first.
     """
-    if not engines.runs_qnnpack:
+    if not channels_first:
         return x
     return editor.call(_CONTIGUOUS, (x,), like=x, before=before, val=x.meta.get("val"))
 

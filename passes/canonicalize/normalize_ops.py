@@ -12,6 +12,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import MAY_COPY, overwritten, views_of, writes_to
+from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -132,25 +133,16 @@ def _viewed_by(node: Node) -> Node | None:
 def _explicit_padding(editor: Editor, node: Node) -> bool:
     """Write out ``same`` (stride 1: total padding d * (k - 1)) and ``valid`` padding."""
     weight = argument_value(node, "weight").meta.get("val")
-    padding = argument_value(node, "padding")
     if not isinstance(weight, torch.Tensor):
         return False
-    kernel = list(weight.shape[2:])
-    dilation = _spread(argument_value(node, "dilation"), len(kernel))
-    total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
-    if any(each % 2 for each in total):
+    geometry = Geometry.of(node, tuple(weight.shape[2:]))
+    if not geometry.is_even:
         return False
     names = ("input", "weight", "bias", "stride")
     args = tuple(argument_value(node, name) for name in names)
-    groups = argument_value(node, "groups")
-    explicit = (*args, [each // 2 for each in total], dilation, groups)
+    explicit = (*args, geometry.front, list(geometry.dilation), geometry.groups)
     _replace(editor, node, _CONV[overload(node)], explicit, {})
     return True
-
-
-def _spread(value: Any, count: int) -> list[int]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return values * count if len(values) == 1 else values
 
 
 def _replace(
