@@ -28,7 +28,7 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.scale_remarks import warn_of_scales
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graph.clone import clone, owned, settled
+from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
@@ -136,7 +136,7 @@ class Backend:
             require_trains(pipeline, graph)
             context = replace(context, recipe=training.recipe(self.recipe))
             pipeline = fake_quantizing(pipeline, learn_scales)
-            graph = clone(graph, owned)
+            graph = clone(graph, "all")
         else:
             require_evaluates(graph, learn_scales)
         prepared = pipeline.run(graph, context, instruments=instruments)
@@ -168,7 +168,7 @@ class Backend:
             pipeline = pipeline.replace("insert-qdq", InsertQDQ(uncalibrated="float"))
         if isinstance(prepared, GraphModule) and TRAINABLE in facts_of(prepared):
             pipeline = require_qat(self.qat, self.name).finish + pipeline
-            prepared = clone(prepared, settled)
+            prepared = clone(prepared, "all", gradients=False)
         quantized = pipeline.run(prepared, self.context, instruments=instruments)
         if strict:
             require_converted(quantized)

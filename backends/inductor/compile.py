@@ -53,7 +53,7 @@ from quantfx.backends.onednn.ops import KERNEL_NAMES, QCONV
 from quantfx.passes.export.made_sizes import makes_sizes
 from quantfx.passes.export.plain_outputs import take_out_plain
 from quantfx.passes.graph.checked_module import input_check
-from quantfx.passes.graph.clone import clone, clone_as, recompile, settled
+from quantfx.passes.graph.clone import clone, clone_as, recompile
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import autocast_dtype
 from quantfx.passes.graph.state import preserved_state
@@ -137,7 +137,7 @@ class Variants:
 
 def _settled(module: GraphModule) -> GraphModule:
     """Return a plain copy with tensors of its own."""
-    return _plain(clone(module, settled))
+    return _plain(clone(module, "all", gradients=False))
 
 
 def _plain(module: GraphModule) -> GraphModule:

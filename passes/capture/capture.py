@@ -23,7 +23,7 @@ from quantfx.passes.export.free_sizes import Export, FreeSizes, exported_freely,
 from quantfx.passes.export.size_asserts import keep_asserts
 from quantfx.passes.export.training_graph import training_graph
 from quantfx.passes.export.watch_layout import LAYOUT_KEY
-from quantfx.passes.graph.clone import clone, detached, recompile, trainable
+from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.facts import TRAINABLE, set_facts
 from quantfx.passes.graph.garbage import paused_garbage_collection
 from quantfx.passes.graph.state import own_state
@@ -99,7 +99,7 @@ def capture_given(
     warn_of_untested()
     model, dynamic_shapes = given.module, given.dynamic_shapes
     _require_mode(model, training)
-    copied = partial(clone, tensor=trainable if training else detached)
+    copied = partial(clone, copies="buffers", gradients=training)
     export = partial(_export, model, training_graph if training else export_graph, copied, compare)
     inputs = given.args, in_order(model, given.kwargs)
     with advised(model, inputs):

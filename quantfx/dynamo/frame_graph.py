@@ -31,7 +31,7 @@ from quantfx.dynamo.release_weights import is_released
 from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graph.aliasing import overwritten
-from quantfx.passes.graph.clone import clone, detached, recompile, set_tensor
+from quantfx.passes.graph.clone import clone, recompile, set_tensor
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import set_facts
 from quantfx.passes.graph.graphs import all_graphs
@@ -341,7 +341,7 @@ def _dimension(placeholders: list[Node], size: torch.SymInt) -> tuple[Node, int]
 
 
 def _canonical(traced: GraphModule) -> GraphModule:
-    module = clone(traced, detached)
+    module = clone(traced, "buffers", gradients=False)
     set_facts(module, frozenset({"captured"}))
     recompile(module)
     module.train(False)
