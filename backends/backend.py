@@ -23,7 +23,7 @@ from quantfx.backends.qat import (
     require_trains,
 )
 from quantfx.passes.annotate.check_config import CheckConfig
-from quantfx.passes.config.config import Config, Given
+from quantfx.passes.config.config import Config, ConfigLike
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.scale_remarks import warn_of_scales
@@ -276,7 +276,7 @@ class Backend:
         """Return the backend under another name."""
         return replace(self, name=name, recipe=replace(self.recipe, name=name))
 
-    def with_config(self, config: Given) -> Backend:
+    def with_config(self, config: ConfigLike) -> Backend:
         """Return the backend with another config.
 
         Args:

@@ -175,7 +175,7 @@ class Template:
         """Yield the template with its optional nodes present and absent, largest first."""
         optional = [node.name for node in self.nodes if node.optional]
         for dropped in sorted(_subsets(optional), key=len):
-            yield Variant(self, _without(self.nodes, dropped))
+            yield Variant(self, _drop_nodes(self.nodes, dropped))
 
     def __str__(self) -> str:
         nodes = "; ".join(str(node) for node in self.nodes)
@@ -228,7 +228,9 @@ def _subsets(names: list[str]) -> list[tuple[str, ...]]:
     return subsets
 
 
-def _without(nodes: tuple[PatternNode, ...], dropped: tuple[str, ...]) -> tuple[PatternNode, ...]:
+def _drop_nodes(
+    nodes: tuple[PatternNode, ...], dropped: tuple[str, ...]
+) -> tuple[PatternNode, ...]:
     """Drop optional nodes; what read a dropped node reads that node's own input."""
     forward = {
         node.name: next(b for _, b in node.arguments if isinstance(b, Ref))

@@ -39,13 +39,13 @@ class ConvShape:
         geometry = Geometry.of(self._node, kernel)
         self.geometry = geometry.flat if self._flat else geometry
 
-    def grown(self, x: Node) -> Node:
+    def add_dimensions(self, x: Node) -> Node:
         """Return ``x`` with the dimensions that it lacks, of size 1."""
         if not self._batched:
             x = self._call(_UNSQUEEZE, x, 0)
         return self._call(_UNSQUEEZE, x, 2) if self._flat else x
 
-    def shrunk(self, result: Node) -> Node:
+    def drop_dimensions(self, result: Node) -> Node:
         """Return ``result`` without them."""
         result = self._call(_SQUEEZE, result, 2) if self._flat else result
         return result if self._batched else self._call(_SQUEEZE, result, 0)

@@ -187,7 +187,7 @@ def _convolution(candidate: Candidate, editor: Editor) -> Emission:
     scale, zero_point = candidate.dequantize("input").args[1:3]
     scales, zero_points = _weight_qparams(candidate, editor, before)
     shape = ConvShape(candidate, editor, before)
-    x = shape.grown(candidate.quantized("input"))
+    x = shape.add_dimensions(candidate.quantized("input"))
     x, left = narrow_padding(x, zero_point, shape.geometry, editor, before)
     x, left = narrow_steps(x, left, shape.channels, editor, before)
     geometry = (list(left.stride), left.front, list(left.dilation), left.groups)
@@ -199,7 +199,7 @@ def _convolution(candidate: Candidate, editor: Editor) -> Emission:
     )
     inputs = (x, scale, zero_point, packed, scales, zero_points, argument_value(node, "bias"))
     call = editor.call(QCONV, (*inputs, *geometry, *result.arguments), like=node, before=before)
-    limited = limit_range(shape.shrunk(call), result.qparams, editor, before)
+    limited = limit_range(shape.drop_dimensions(call), result.qparams, editor, before)
     return Emission(limited, before, "qconv_pointwise")
 
 

@@ -52,7 +52,7 @@ class Int8Pack(KernelFamily):
         """Write the product, with the reshapes and the bias around it."""
         node = candidate.anchor
         x, bias = argument_node(node, "input"), argument_value(node, "bias")
-        integers, scales, channels = _padded(editor, node, candidate.dequantize("weight"))
+        integers, scales, channels = _pad_channels(editor, node, candidate.dequantize("weight"))
         width = node.meta["val"].shape[-1]
         x = editor.call(_CONTIGUOUS, (x,), like=node, before=node)  # the kernel wants whole rows
         rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), like=node, before=node)
@@ -67,7 +67,7 @@ class Int8Pack(KernelFamily):
         return Emission(result, node, KERNEL)
 
 
-def _padded(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, int]:
+def _pad_channels(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, int]:
     """Return int8 weights and scales, of very few channels with rows of zeros added, and how many.
 
     torch 2.13: Inductor writes vectors of up to 8 constants into its loops, and then fails to pass

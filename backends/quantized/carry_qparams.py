@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch.fx import Node
 
 from quantfx.backends.quantized.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
-from quantfx.backends.quantized.static import CLAMP, bounds, clampable
+from quantfx.backends.quantized.static import CLAMP, make_clampable, value_bounds
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -56,5 +56,5 @@ class CarryQParams(GraphPass):
             node.target, node.args = QUANTIZE, args
             return
         whole = editor.call(QUANTIZE, args, like=node, before=node, val=node.meta.get("val"))
-        whole = clampable(whole, editor, node, self.channels_first)
-        node.target, node.args = CLAMP, (whole, *bounds(qparams))
+        whole = make_clampable(whole, editor, node, self.channels_first)
+        node.target, node.args = CLAMP, (whole, *value_bounds(qparams))

@@ -58,7 +58,7 @@ class NativeDynamic(NativeFamily):
         return (
             candidate.indirect("input", "weight")
             or layer_reason(candidate, editor)
-            or _found_range(candidate)
+            or _range_reason(candidate)
         )
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
@@ -91,7 +91,7 @@ class NativeDynamic(NativeFamily):
         return Emission(call, before, kernel)
 
 
-def _found_range(candidate: Candidate) -> str | None:
+def _range_reason(candidate: Candidate) -> str | None:
     """The kernel finds an affine range in 0..255, or in 0..127 if it is reduced."""
     dequantize = candidate.dequantize("input")
     if dequantize.target is not DEQUANTIZE_DYNAMIC:

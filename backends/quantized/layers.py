@@ -19,7 +19,12 @@ from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.backends.quantized.engines import Engines, Transposed
 from quantfx.backends.quantized.family import NativeFamily, write_packed
 from quantfx.backends.quantized.packed_layer import PackedLayer
-from quantfx.backends.quantized.static import limited, quantized_result, result_qparams, unsigned
+from quantfx.backends.quantized.static import (
+    limit_quantized,
+    result_qparams,
+    result_reason,
+    unsigned_reason,
+)
 from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import (
@@ -64,8 +69,8 @@ class NativeLayers(NativeFamily):
         """Return the first condition of the kernel that the candidate does not meet."""
         return (
             candidate.indirect("input", "weight")
-            or unsigned(candidate.dequantize("input"))
-            or quantized_result(candidate)
+            or unsigned_reason(candidate.dequantize("input"))
+            or result_reason(candidate)
             or layer_reason(candidate, editor)
             or self._engine_reason(candidate)
             or self._limit_reason(candidate)
@@ -80,22 +85,22 @@ class NativeLayers(NativeFamily):
             engine = self.engines.linear("linear", rows_of(x))
             packed = PackedLayer("quantized.linear_prepack.default", engine)
             return self._emit(candidate, editor, x, packed, before)
-        shape = geometry(candidate)
+        shape = geometry_of(candidate)
         if candidate.kernel in _TRANSPOSED:
-            return self._transposed(candidate, editor, shape)
-        x, shape = padded(candidate, editor, shape)
+            return self._emit_transposed(candidate, editor, shape)
+        x, shape = pad_uneven(candidate, editor, shape)
         engine = self.engines.conv(group_inputs(candidate), host().saturates) or ""
         packed = PackedLayer(f"{candidate.kernel}_prepack.default", engine, shape)
         return self._emit(candidate, editor, x, packed, before)
 
-    def _transposed(self, candidate: Candidate, editor: Editor, shape: Geometry) -> Emission:
+    def _emit_transposed(self, candidate: Candidate, editor: Editor, shape: Geometry) -> Emission:
         """A kernel that no engine computes right gets zeros behind it, which add to the result."""
         before = candidate.match.output
-        engine = self._transposed_engine(candidate, shape)
+        engine = self._find_transposed_engine(candidate, shape)
         grown = (0,) * len(shape.kernel)
         if engine is None:
             grown = tuple(int(size == 2) for size in shape.kernel)
-            engine = self._transposed_engine(candidate, _grown(shape, grown)) or ""
+            engine = self._find_transposed_engine(candidate, _grow_kernel(shape, grown)) or ""
         prepack = f"{candidate.kernel}_prepack.default"
         packed = PackedLayer(prepack, engine, shape, grown=grown)
         x = candidate.quantized("input")
@@ -120,9 +125,9 @@ class NativeLayers(NativeFamily):
             before=before,
             val=before.meta.get("val"),
         )
-        result = _shrunk(call, packed.geometry, grown, editor, before)
+        result = _cut_result(call, packed.geometry, grown, editor, before)
         if self.limits:
-            result = limited(result, qparams, editor, before, self.engines.runs_qnnpack)
+            result = limit_quantized(result, qparams, editor, before, self.engines.runs_qnnpack)
         return Emission(result, before, kernel)
 
     def _limit_reason(self, candidate: Candidate) -> str | None:
@@ -151,15 +156,15 @@ class NativeLayers(NativeFamily):
             asked = self.engines.get("conv")
             return f"engine {asked} computes convolutions with one channel a group wrongly"
         if candidate.kernel in _TRANSPOSED:
-            shape = geometry(candidate)
+            shape = geometry_of(candidate)
             grown = tuple(int(size == 2) for size in shape.kernel)
-            shapes = (shape, _grown(shape, grown))
-            if not any(self._transposed_engine(candidate, each) for each in shapes):
+            shapes = (shape, _grow_kernel(shape, grown))
+            if not any(self._find_transposed_engine(candidate, each) for each in shapes):
                 asked = self.engines.get("conv_transpose")
                 return f"engine {asked} computes a transposed convolution of this shape wrongly"
         return None
 
-    def _transposed_engine(self, candidate: Candidate, shape: Geometry) -> str | None:
+    def _find_transposed_engine(self, candidate: Candidate, shape: Geometry) -> str | None:
         weight = candidate.quantized("weight").meta["val"]
         transposed = Transposed(
             weight.shape[0] // shape.groups,
@@ -210,7 +215,7 @@ def rows_of(x: Node) -> int | None:
     return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
 
-def geometry(candidate: Candidate) -> Geometry:
+def geometry_of(candidate: Candidate) -> Geometry:
     """Return how the convolution of ``candidate`` moves over its input."""
     kernel = tuple(int(size) for size in candidate.quantized("weight").meta["val"].shape[2:])
     return Geometry.of(candidate.anchor, kernel)
@@ -221,7 +226,7 @@ def group_inputs(candidate: Candidate) -> int:
     return int(candidate.quantized("weight").meta["val"].shape[1])
 
 
-def padded(candidate: Candidate, editor: Editor, shape: Geometry) -> tuple[Node, Geometry]:
+def pad_uneven(candidate: Candidate, editor: Editor, shape: Geometry) -> tuple[Node, Geometry]:
     """Pad the input itself where the kernel cannot: with more on one end than on the other."""
     x = candidate.quantized("input")
     if shape.is_even:
@@ -229,12 +234,12 @@ def padded(candidate: Candidate, editor: Editor, shape: Geometry) -> tuple[Node,
     return pad_beforehand(x, 0.0, shape, editor, candidate.match.output)
 
 
-def _grown(geometry: Geometry, grown: tuple[int, ...]) -> Geometry:
+def _grow_kernel(geometry: Geometry, grown: tuple[int, ...]) -> Geometry:
     kernel = tuple(size + more for size, more in zip(geometry.kernel, grown, strict=True))
     return replace(geometry, kernel=kernel)
 
 
-def _shrunk(
+def _cut_result(
     call: Node, geometry: Geometry | None, grown: tuple[int, ...], editor: Editor, before: Node
 ) -> Node:
     """Take away what the zeros behind the kernel have added to the end of the result."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from quantfx.backends.quantized.rows import NativeRow, Variant, variant
+from quantfx.backends.quantized.rows import NativeRow, NativeVariant, native_variant
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.quant import Quant
@@ -15,30 +15,32 @@ _HALF = "fp16"
 
 
 @cache
-def pattern_set(chosen: Variant) -> PatternSet:
+def pattern_set(chosen: NativeVariant) -> PatternSet:
     """Return the templates of the rows of ``chosen``, and those beyond the rows."""
-    everything = _everything()
+    everything = _load_everything()
     native = everything.of_mode("static", "dynamic", "fp16", "weight-only", "weight-only-4bit")
-    dropped = _named(variant("native").rows, native) - _named(chosen.rows, everything)
-    added = _named(chosen.rows, everything) - set(native.names)
+    dropped = _templates_of(native_variant("native").rows, native) - _templates_of(
+        chosen.rows, everything
+    )
+    added = _templates_of(chosen.rows, everything) - set(native.names)
     kept = (*(set(native.names) - dropped), *added)
     return replace(everything.only(*kept), name=chosen.name)
 
 
-def _everything() -> PatternSet:
+def _load_everything() -> PatternSet:
     base = load("native_layers") | load("native_ops")
-    rows = [row for row in variant("legacy").rows if "default_op_fp16" in row.dtypes]
+    rows = [row for row in native_variant("legacy").rows if "default_op_fp16" in row.dtypes]
     legacy = {row.template for row in rows}
     legacy |= {f"{row.template}_scalar" for row in rows if row.by_tensors}
     halves = tuple(
-        _half(template)
+        _make_half(template)
         for template in base.templates
         if template.mode == "static" and template.name in legacy
     )
     return replace(base, templates=base.templates + halves)
 
 
-def _named(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
+def _templates_of(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
     """Return the templates that stand for ``rows``, those of a number among them."""
     names = {
         outcome.template.name
@@ -51,7 +53,7 @@ def _named(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
     return names | (scalars & set(patterns.names))
 
 
-def _half(template: Template) -> Template:
+def _make_half(template: Template) -> Template:
     """Return the template of static half precision: every tensor is rounded to it.
 
     torch has no kernels for it. Here the arithmetic is that of float32 on rounded tensors, as in FX

@@ -15,7 +15,7 @@ CLAMP = resolve_op("aten.clamp.default")
 _CONTIGUOUS = resolve_op("aten.contiguous.default")
 
 
-def quantized_result(candidate: Candidate) -> str | None:
+def result_reason(candidate: Candidate) -> str | None:
     """Return why the result is none that a static kernel yields, as a sentence."""
     quantize = candidate.quantize
     if quantize is None:
@@ -24,7 +24,7 @@ def quantized_result(candidate: Candidate) -> str | None:
     return None if dtype == torch.uint8 else f"its result is {dtype}, the kernel yields torch.uint8"
 
 
-def unsigned(*dequantizes: Node) -> str | None:
+def unsigned_reason(*dequantizes: Node) -> str | None:
     """Return which dequantize reads no uint8 tensor with one scale, as a sentence."""
     for node in dequantizes:
         if node.target is not DEQUANTIZE_PER_TENSOR:
@@ -46,18 +46,18 @@ def result_qparams(candidate: Candidate) -> TensorQParams:
     return tensor_qparams(candidate.quantize)
 
 
-def limited(
+def limit_quantized(
     call: Node, qparams: TensorQParams, editor: Editor, before: Node, channels_first: bool
 ) -> Node:
     """Return ``call`` in the integer range of ``qparams``; kernels know that of the dtype only."""
     if qparams.limits is None:
         return call
-    call = clampable(call, editor, before, channels_first)
+    call = make_clampable(call, editor, before, channels_first)
     val = call.meta.get("val")
-    return editor.call(CLAMP, (call, *bounds(qparams)), like=call, before=before, val=val)
+    return editor.call(CLAMP, (call, *value_bounds(qparams)), like=call, before=before, val=val)
 
 
-def requantized(call: Node, qparams: TensorQParams, editor: Editor, before: Node) -> Node:
+def requantize(call: Node, qparams: TensorQParams, editor: Editor, before: Node) -> Node:
     """Return ``call``, which carries qparams of its own, in those that the graph says."""
     val = call.meta["val"]
     exact = val.to(torch.float32)
@@ -66,7 +66,7 @@ def requantized(call: Node, qparams: TensorQParams, editor: Editor, before: Node
     return editor.call(QUANTIZE, args, like=call, before=before, val=val)
 
 
-def clampable(x: Node, editor: Editor, before: Node, channels_first: bool) -> Node:
+def make_clampable(x: Node, editor: Editor, before: Node, channels_first: bool) -> Node:
     """Return ``x`` in the layout in which it is clamped right.
 
     torch 2.13: where qnnpack clamps, which relu does too, it takes channels_last for channels
@@ -77,7 +77,7 @@ def clampable(x: Node, editor: Editor, before: Node, channels_first: bool) -> No
     return editor.call(_CONTIGUOUS, (x,), like=x, before=before, val=x.meta.get("val"))
 
 
-def bounds(qparams: TensorQParams) -> tuple[float, float]:
+def value_bounds(qparams: TensorQParams) -> tuple[float, float]:
     """Return the values of the smallest and the largest integer of ``qparams``."""
     low, high = qparams.quant_min - qparams.zero_point, qparams.quant_max - qparams.zero_point
     return qparams.scale * low, qparams.scale * high

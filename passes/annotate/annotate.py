@@ -13,7 +13,7 @@ from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.errors import PipelineError, SpecError
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.remark import Remark
-from quantfx.passes.observers.derived import Derived
+from quantfx.passes.observers.derived import DerivedFrom
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.spec import Concrete, QuantSpec
@@ -91,13 +91,13 @@ class Annotate(Pass):
                 for node, annotation in _annotations(path, match, decisions):
                     set_annotation(node, annotation)
                 count += 1
-            for node in _left_over(matcher, graph_module, claimed):
+            for node in _find_left_over(matcher, graph_module, claimed):
                 reason = why_float(node, matcher, claimed, admission)
                 remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
         return PassResult(tuple(remarks), {"matches": count})
 
 
-def _left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Iterator[Node]:
+def _find_left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Iterator[Node]:
     """Yield the nodes that some template starts at and that no match took."""
     targets = {target for template in matcher.templates for target in template.anchor.targets}
     for target in sorted(targets, key=str):
@@ -153,7 +153,7 @@ def _spec(
         return spec
     if not isinstance(spec, QuantSpec):
         raise SpecError(f"'{quant.spec}' of {edge.node.name}: '{spec}' cannot have derived qparams")
-    return replace(spec, observer=Derived(tuple(sites[role] for role in quant.roles)))
+    return replace(spec, observer=DerivedFrom(tuple(sites[role] for role in quant.roles)))
 
 
 def _groups(edges: list[Edge]) -> Mapping[str, list[Edge]]:

@@ -67,15 +67,17 @@ class CheckConfig(Pass):
             _require(list(_unknown_modes(recipe)))
             return PassResult()
         calls = call_sites(module, recipe.patterns.vocabulary)
-        _require([*_unknown_modes(recipe), *_unknown_specs(recipe), *_impossible(recipe, calls)])
-        unmatched = [*_unmatched(recipe, calls), *_unquantized(recipe, calls)]
+        _require(
+            [*_unknown_modes(recipe), *_unknown_specs(recipe), *_find_impossible(recipe, calls)]
+        )
+        unmatched = [*_find_unmatched(recipe, calls), *_find_unquantized(recipe, calls)]
         if self.unmatched == "error":
             _require([message for _, message in unmatched], "pass strict=False to go on without")
         decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
         known = {rule for rule, _ in unmatched}
         vain = [
-            *_shadowed(recipe, calls, decisions, known),
-            *_without_effect(recipe, calls, decisions, known),
+            *_find_shadowed(recipe, calls, decisions, known),
+            *_find_without_effect(recipe, calls, decisions, known),
         ]
         for _, message in (*(unmatched if self.unmatched == "warning" else ()), *vain):
             warnings.warn(message, QuantfxWarning, stacklevel=2)
@@ -107,13 +109,13 @@ def _unknown_specs(recipe: Recipe) -> Iterator[str]:
                 yield f"rule {rule}: no spec '{name}'{did_you_mean(name, known)}; one of {known}"
 
 
-def _unmatched(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
+def _find_unmatched(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
     for rule in recipe.config.rules:
         if not any(rule.selector.selects(call) for call in calls):
-            yield rule, f"rule {rule} selects nothing in this graph{_nearest(rule, calls)}"
+            yield rule, f"rule {rule} selects nothing in this graph{_suggest(rule, calls)}"
 
 
-def _unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
+def _find_unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
     """Yield rules about tensors that exist, but that no template quantizes."""
     slots = {
         (target, each.slot)
@@ -135,7 +137,7 @@ def _unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, 
             yield rule, f"rule {rule} changes nothing: no template quantizes {sites[0][0]}"
 
 
-def _nearest(rule: Rule, calls: list[CallSite]) -> str:
+def _suggest(rule: Rule, calls: list[CallSite]) -> str:
     selector = rule.selector
     if not isinstance(selector, Named):
         return ""
@@ -143,7 +145,7 @@ def _nearest(rule: Rule, calls: list[CallSite]) -> str:
     return did_you_mean(selector.name, sorted(names), most=3)
 
 
-def _impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[str]:
+def _find_impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[str]:
     """Yield rules that name an operator or a call and a mode that it has no template of."""
     for rule in recipe.config.rules:
         named = isinstance(rule.selector, (OpSelector, CallSelector))
@@ -174,7 +176,7 @@ def _no_template(recipe: Recipe, call: CallSite, mode: str) -> str | None:
     return f"backend '{recipe.name}' has no template for it"
 
 
-def _shadowed(
+def _find_shadowed(
     recipe: Recipe,
     calls: list[CallSite],
     decisions: Mapping[str, Decisions],
@@ -187,7 +189,7 @@ def _shadowed(
             yield rule, f"rule {rule} decides nothing: other rules decide wherever it selects"
 
 
-def _without_effect(
+def _find_without_effect(
     recipe: Recipe,
     calls: list[CallSite],
     decisions: Mapping[str, Decisions],
@@ -255,7 +257,7 @@ def _readings(recipe: Recipe) -> Mapping[object, list[QuantizedArgument]]:
     return found
 
 
-def rules_in_vain(module: GraphModule) -> dict[str, str]:
+def unused_rules(module: GraphModule) -> dict[str, str]:
     """Return each rule of the config that ``CheckConfig`` had something to say about, and what."""
     return {
         remark.node: remark.message

@@ -71,7 +71,7 @@ def _constraints(module: GraphModule) -> Sharing:
             if annotation.output is not None:
                 _require(sharing, out, annotation.output, annotation.template, position)
             for slot, other in annotation.shares:
-                why = f"{annotation.template}: {slot or 'output'} = {_short(other, out)}"
+                why = f"{annotation.template}: {slot or 'output'} = {_shorten(other, out)}"
                 sharing.same(Site(path, node.name, slot), other, why)
     return sharing
 
@@ -88,10 +88,10 @@ def _require(
             f"{site} is to share its qparams with {spec.site}, but the model has no node "
             f"'{spec.site.node}'{did_you_mean(spec.site.node, [name for _, name in known])}"
         )
-    sharing.same(site, spec.site, f"{template}: {what} = {_short(spec.site, site)}")
+    sharing.same(site, spec.site, f"{template}: {what} = {_shorten(spec.site, site)}")
 
 
-def _short(other: Site, site: Site) -> str:
+def _shorten(other: Site, site: Site) -> str:
     """Name ``other`` as seen from the node of ``site``."""
     same_node = (other.graph, other.node) == (site.graph, site.node)
     return (other.slot or "output") if same_node else str(other)

@@ -104,11 +104,11 @@ def _reshape(editor: Editor, node: Node) -> bool:
     return True
 
 
-def _from_memory(editor: Editor, node: Node) -> bool:
+def _read_from_memory(editor: Editor, node: Node) -> bool:
     """Read the tensor that has the memory; an input's begins where the caller says."""
     viewed = argument_value(node, "self")
     root = viewed
-    while (above := _viewed_by(root)) is not None:
+    while (above := _find_viewed(root)) is not None:
         root = above
     if root is viewed or root.op != "call_function":
         return False
@@ -122,7 +122,7 @@ def _from_memory(editor: Editor, node: Node) -> bool:
     return True
 
 
-def _viewed_by(node: Node) -> Node | None:
+def _find_viewed(node: Node) -> Node | None:
     """Return what ``node`` is a view of, surely: not a copy, and nothing was written."""
     source = node.args[0] if node.target is operator.getitem else node
     if not isinstance(source, Node) or source.target in MAY_COPY or writes_to(source):
@@ -130,7 +130,7 @@ def _viewed_by(node: Node) -> Node | None:
     return next(iter(views_of(source)), None)
 
 
-def _explicit_padding(editor: Editor, node: Node) -> bool:
+def _write_padding_out(editor: Editor, node: Node) -> bool:
     """Write out ``same`` (stride 1: total padding d * (k - 1)) and ``valid`` padding."""
     weight = argument_value(node, "weight").meta.get("val")
     if not isinstance(weight, torch.Tensor):
@@ -158,9 +158,9 @@ def _replace(
 
 
 _RULES: dict[Any, Callable[[Editor, Node], bool]] = {
-    **dict.fromkeys(_CONV, _explicit_padding),
+    **dict.fromkeys(_CONV, _write_padding_out),
     **dict.fromkeys(_SAME_ARGUMENTS, _rename),
     **dict.fromkeys(_VIEWS, _reshape),
-    _AS_STRIDED: _from_memory,
+    _AS_STRIDED: _read_from_memory,
     _RELU6: _relu6,
 }

@@ -44,7 +44,7 @@ INHERIT = Inherit.INHERIT
 Choice: TypeAlias = Mode | Float | Inherit | None
 Specs: TypeAlias = Mapping[str, Any] | SpecChange | Float | None
 ModuleClass: TypeAlias = type[nn.Module]
-Given: TypeAlias = "Config | str | Path | Mapping[str, Any]"
+ConfigLike: TypeAlias = "Config | str | Path | Mapping[str, Any]"
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class Config:
         return self._everywhere(WEIGHTS, options)
 
     @staticmethod
-    def of(given: Given) -> Config:
+    def of(given: ConfigLike) -> Config:
         """Return the config that ``given`` means.
 
         Args:
@@ -228,7 +228,7 @@ class Config:
             chosen = None if isinstance(mode, Inherit) else mode_of(mode)
             return self._and(Rule(selector, chosen, specs_of(specs)))
         except ConfigError as error:
-            raise _located(error, str(selector)) from None
+            raise _locate(error, str(selector)) from None
 
     def _everywhere(self, name: str, options: Mapping[str, Any]) -> Config:
         return self._and(Rule(Everything(), specs=((name, _change(name, options)),)))
@@ -251,9 +251,9 @@ def _change(where: str, options: Mapping[str, Any]) -> SpecChange:
     try:
         return SpecChange.of(options)
     except ConfigError as error:
-        raise _located(error, where) from None
+        raise _locate(error, where) from None
 
 
-def _located(error: ConfigError, where: str) -> ConfigError:
+def _locate(error: ConfigError, where: str) -> ConfigError:
     message = str(error)
     return error if message.startswith(where) else ConfigError(f"{where}: {message}")

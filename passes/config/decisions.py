@@ -64,13 +64,13 @@ class Decisions:
 
     def float_output(self, match: Match) -> Rule | None:
         """Return the rule that keeps the result of ``match`` float, if any does."""
-        read = self._result(match)
+        read = self._read_result(match)
         return None if read is None else _keeps_float(self._changes(match.output, read))
 
     def float_pack(self, match: Match) -> Rule | None:
         """Return the rule that keeps a weight float that the kernel of ``match`` packs, if any."""
         for role in match.template.packs:
-            rule = _keeps_float(self._changes(match.anchor, self._packed(match, role)))
+            rule = _keeps_float(self._changes(match.anchor, self._read_packed(match, role)))
             if rule is not None:
                 return rule
         return None
@@ -81,7 +81,7 @@ class Decisions:
         Raises:
             ConfigError: as ``spec``.
         """
-        return self._spec(match.anchor, self._packed(match, role))
+        return self._spec(match.anchor, self._read_packed(match, role))
 
     def spec(self, edge: Edge, template: Template) -> Concrete:
         """Return the spec of the tensor at ``edge``, with what the config changes in it.
@@ -98,7 +98,7 @@ class Decisions:
         Raises:
             ConfigError: as ``spec``.
         """
-        read = self._result(match)
+        read = self._read_result(match)
         if read is not None:
             return self._spec(match.output, read)
         role = match.template.quant["out"].roles[0]
@@ -117,7 +117,7 @@ class Decisions:
             changed = change.apply(spec)
         except SpecError as error:
             raise ConfigError(f"{where}: {error}") from error
-        required = _required(spec, changed)
+        required = _why_refused(spec, changed)
         if required is not None:
             raise ConfigError(
                 f"{where}: the kernels of backend '{self._recipe.name}' take {required}; use "
@@ -131,14 +131,14 @@ class Decisions:
         call, _ = self._rules_at(edge.node)
         return TensorRead(f"{call.name}.{edge.slot}", name, kind, self._recipe.spec(name))
 
-    def _packed(self, match: Match, role: str) -> TensorRead:
+    def _read_packed(self, match: Match, role: str) -> TensorRead:
         name = match.template.packs[role]
         edge = next(edge for edge in match.edges() if edge.role == role)
         call, _ = self._rules_at(match.anchor)
         slot = edge.slot.partition(".")[0]  # of a list, all elements alike
         return TensorRead(f"{call.name}.{slot}", name, WEIGHTS, self._recipe.spec(name))
 
-    def _result(self, match: Match) -> TensorRead | None:
+    def _read_result(self, match: Match) -> TensorRead | None:
         """Return the result of ``match`` as rules see it; None if it has no spec of its own."""
         name = match.template.specs.get("out")
         if name is None:
@@ -164,7 +164,7 @@ def _keeps_float(spoken: list[tuple[Rule, Change]]) -> Rule | None:
     return spoken[-1][0] if spoken and spoken[-1][1] == FLOAT else None
 
 
-def _required(spec: Concrete, changed: Concrete) -> str | None:
+def _why_refused(spec: Concrete, changed: Concrete) -> str | None:
     """Return what kernels take of ``spec`` that ``changed`` is not.
 
     A kernel is made for one dtype, and for weights without zero point: Inductor ignores theirs.

@@ -86,11 +86,11 @@ class Rule:
             [
                 said
                 for name, change in self.specs
-                if (said := self._said(name, change, read)) is not None
+                if (said := self._change_for(name, change, read)) is not None
             ]
         )
 
-    def _said(self, name: str, change: Change, read: TensorRead) -> Change | None:
+    def _change_for(self, name: str, change: Change, read: TensorRead) -> Change | None:
         if name == read.name:
             return change
         if name != read.kind:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.convert.scale_remarks import SCALE, lost_in_half
+from quantfx.passes.convert.scale_remarks import SCALE, half_loss_reason
 from quantfx.passes.errors import SpecError
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.dtypes import dtype_name
@@ -75,7 +75,7 @@ def _fold(editor: Editor, node: Node, source: Node) -> None:
         raise TypeError(f"{node.name} does not yield a tensor")
     if node.target is CAST:
         _require_finite(integers, source)
-        if reason := lost_in_half(value(source), integers):
+        if reason := half_loss_reason(value(source), integers):
             editor.remarks.append(Remark("noted", "", str(source.target), reason, SCALE))
     suffix = dtype_name(dtype_of(node))
     integers = integers.contiguous()  # kernels pack rows, and a stored weight may be a view

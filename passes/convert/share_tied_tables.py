@@ -46,7 +46,7 @@ class ShareTiedTables(GraphPass):
         decisions = Decisions(context.recipe, editor.path) if context.recipe else None
         written = overwritten(editor.graph)
         shared = 0
-        rows = {id(table): node for table, node in _quantized(editor.module)}
+        rows = {id(table): node for table, node in _find_quantized(editor.module)}
         for node in editor.graph.find_nodes(op="call_function", target=_EMBEDDING):
             table = argument_value(node, "weight")
             quantize = rows.get(id(editor.stored(table)))
@@ -60,7 +60,7 @@ class ShareTiedTables(GraphPass):
         return shared
 
 
-def _quantized(module: GraphModule) -> Iterator[tuple[Tensor, Node]]:
+def _find_quantized(module: GraphModule) -> Iterator[tuple[Tensor, Node]]:
     """Yield the stored tensors that are quantized symmetrically by rows, each with its quantize."""
     for node in module.graph.find_nodes(op="call_function", target=QUANTIZE_PER_CHANNEL):
         source, zeros = argument_value(node, "input"), argument_value(node, "zero_points")

@@ -102,7 +102,7 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
             if isinstance(value, GraphModule):
                 folded.graphs[node] = value
             else:
-                folded.constants[node] = _stored(str(node.target), value)
+                folded.constants[node] = _describe_stored(str(node.target), value)
         elif has_qparams(node) or is_observer(node):
             _fold_step(module, node, folded)
         elif node.target is CAST and node.args[0] in folded.constants:
@@ -169,7 +169,7 @@ def observed_type(module: GraphModule, node: Node) -> str:
     return text if spec.axis is None else f"{text} per-channel"
 
 
-def _stored(target: str, value: object) -> Constant:
+def _describe_stored(target: str, value: object) -> Constant:
     if isinstance(value, Tensor):
         return Constant(target, dtype_name(value.dtype), shape_name(value.shape))
     return Constant(target, type(value).__name__, "")
@@ -184,7 +184,7 @@ def _fold_step(module: GraphModule, node: Node, folded: Folded) -> None:
     constant = folded.constants.get(tensor)
     if constant is not None:
         if of_constants:
-            folded.constants[node] = _after(module, node, constant)
+            folded.constants[node] = _continue_constant(module, node, constant)
     elif dequantizes(node) and tensor not in folded.dequantizes:
         paired = quantizes(tensor)
         same = not paired or qparams(tensor) == qparams(node)
@@ -202,7 +202,7 @@ def _is_complete(node: Node) -> bool:
     return given and (optional or not symmetric)
 
 
-def _after(module: GraphModule, node: Node, constant: Constant) -> Constant:
+def _continue_constant(module: GraphModule, node: Node, constant: Constant) -> Constant:
     """Return ``constant`` as it leaves ``node``, one of the nodes it goes through."""
     if is_observer(node):
         return _with_step(constant, observed_type(module, node))

@@ -32,7 +32,7 @@ def first_tensors(
             # The object itself: two targets may name one observer.
             key: Hashable = ("observer", id(referent(module, node)))
         elif quantizes(node):
-            key = _sharing(node)
+            key = _sharing_key(node)
         else:
             continue
         if key not in first:
@@ -42,7 +42,7 @@ def first_tensors(
     return result
 
 
-def _sharing(node: Node) -> Hashable:
+def _sharing_key(node: Node) -> Hashable:
     scale, zero_point, axis, _, _, dtype = qparams(node)
     if isinstance(scale, Node) and isinstance(zero_point, Node):
         return (_origin(scale), _origin(zero_point), axis, dtype)

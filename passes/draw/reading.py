@@ -103,7 +103,7 @@ class _GraphReader:
 
     def edges(self) -> Iterator[PictureEdge]:
         for node in filter(self._is_drawn, self.order):
-            incoming = list(self._incoming(node))
+            incoming = list(self._find_incoming(node))
             labelled = len(incoming) > 1 and orders_matter(node)
             for slot, edge in incoming:
                 named = labelled and not edge.label
@@ -140,21 +140,21 @@ class _GraphReader:
         if node.op == "output":
             return "output", ()
         if is_observer(node):
-            return f"{observed_type(self.module, node)}{self._shared(node)}", ()
+            return f"{observed_type(self.module, node)}{self._name_shared(node)}", ()
         if has_qparams(node):
             word = "q" if quantizes(node) else "dq"
             dynamic = " dynamic" if node in self.folded.dynamic else ""
-            return f"{word} {quantized_type(node)}{dynamic}{self._shared(node)}", lines
+            return f"{word} {quantized_type(node)}{dynamic}{self._name_shared(node)}", lines
         value = value_name(node.meta.get("val"))
         return title_of(node), (value, *lines) if value else lines
 
-    def _shared(self, node: Node) -> str:
+    def _name_shared(self, node: Node) -> str:
         """Name the tensor whose qparams ``node`` repeats, if it is not the first to have them."""
         group = self.groups.get(node, "")
         own = (self.names[node], *(self.names[n] for n in node.all_input_nodes))
         return f" = {group}" if group and group not in own else ""
 
-    def _incoming(self, node: Node) -> Iterator[tuple[str, PictureEdge]]:
+    def _find_incoming(self, node: Node) -> Iterator[tuple[str, PictureEdge]]:
         name = self.names[node]
         for slot, producer in slots(node):
             if producer in self.folded.graphs:

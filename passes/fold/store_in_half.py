@@ -42,7 +42,7 @@ class StoreInHalf(Pass):
         count = 0
         narrow: dict[str, torch.dtype] = module.meta.get(NARROW_KEY, {})
         done: dict[int, Tensor] = {}
-        packed = set(_packed(module))
+        packed = set(_find_packed(module))
         for path, graph_module in all_graphs(module) if narrow else ():
             editor = Editor(graph_module, self.name)
             for node, value in constants(graph_module):
@@ -51,14 +51,14 @@ class StoreInHalf(Pass):
                     continue
                 if value.dtype in narrow.values():  # another node read it before
                     _cast(editor, node, value)
-                elif (half := _narrowed(value, narrow[name], done)) is not None:
+                elif (half := _narrow(value, narrow[name], done)) is not None:
                     set_tensor(graph_module, str(node.target), half)
                     _cast(editor, node, half)
                     count += 1
         return PassResult(stats={"narrowed": count})
 
 
-def _packed(module: GraphModule) -> Iterator[int]:
+def _find_packed(module: GraphModule) -> Iterator[int]:
     """Yield the identity of each tensor that a planned operator reads, as native's LSTM does."""
     for _, graph_module in all_graphs(module):
         for node, value in constants(graph_module):
@@ -66,7 +66,7 @@ def _packed(module: GraphModule) -> Iterator[int]:
                 yield id(value)
 
 
-def _narrowed(value: Tensor, dtype: torch.dtype, done: dict[int, Tensor]) -> Tensor | None:
+def _narrow(value: Tensor, dtype: torch.dtype, done: dict[int, Tensor]) -> Tensor | None:
     """Return the same values in ``dtype``; None for a vector, or if there are no such values."""
     if id(value) in done:
         return done[id(value)]

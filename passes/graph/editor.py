@@ -81,7 +81,7 @@ class Editor:
         with self._at(after, before):
             node = self.graph.create_node("call_function", target, args, kwargs or {}, name)
         value = val if val is not None else _fake_result(node, like)
-        return self._made(node, like, value)
+        return self._finish(node, like, value)
 
     def call_module(
         self,
@@ -108,7 +108,7 @@ class Editor:
         with self._at(after, before):
             node = self.graph.create_node("call_module", target, args, {}, target)
         source: Node = args[0] if like is None else like
-        return self._made(node, source, source.meta.get("val") if val is None else val)
+        return self._finish(node, source, source.meta.get("val") if val is None else val)
 
     def constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
         """Store ``value`` as a buffer near ``target`` (a free name is found) and read it."""
@@ -116,7 +116,7 @@ class Editor:
         set_tensor(self.module, free, value)
         with self._at(None, before):
             node = self.graph.create_node("get_attr", free, (), {}, free.replace(".", "_"))
-        return self._made(node, like, self._fake(value, like))
+        return self._finish(node, like, self._fake(value, like))
 
     def shared_constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
         """Read ``value`` from ``target``, where it may be stored already; else as ``constant``."""
@@ -125,7 +125,7 @@ class Editor:
             return self.constant(target, value, like=like, before=before)
         with self._at(None, before):
             node = self.graph.create_node("get_attr", target, (), {}, target.replace(".", "_"))
-        return self._made(node, like, self._fake(value, like))
+        return self._finish(node, like, self._fake(value, like))
 
     def changed_constant(self, node: Node, value: Tensor, *, before: Node) -> Node:
         """Return a node that reads ``value`` in the place of the get_attr ``node``.
@@ -207,7 +207,7 @@ class Editor:
             return self.graph.inserting_after(after)
         return self.graph.inserting_before(before)
 
-    def _made(self, node: Node, like: Node, val: object) -> Node:
+    def _finish(self, node: Node, like: Node, val: object) -> Node:
         self.edits += 1
         for key in _INHERITED:
             if key in like.meta:

@@ -39,13 +39,13 @@ class ReadPlan(Pass):
         count = 0
         for _, graph_module in all_graphs(module):
             claimed = {n for n in graph_module.graph.nodes if annotation_of(n) is not None}
-            for node, annotation in _planned(matcher, graph_module, claimed):
+            for node, annotation in _find_planned(matcher, graph_module, claimed):
                 set_annotation(node, annotation)
                 count += 1
         return PassResult(stats={"planned": count})
 
 
-def _planned(
+def _find_planned(
     matcher: Matcher, module: GraphModule, claimed: set[Node]
 ) -> Iterator[tuple[Node, Annotation]]:
     for match in matcher.run(module.graph, claimed):

@@ -96,7 +96,7 @@ class SmoothActivations(Pass):
         )
         node.replace_input_with(producer, product)
         # The observer may be known to the module that was calibrated: another one takes its place.
-        setattr(editor.module, str(node.target), observer.divided(1 / inverse.float()))
+        setattr(editor.module, str(node.target), observer.divide_by(1 / inverse.float()))
         return product
 
 

@@ -79,21 +79,21 @@ class _Parser:
             if self._next() != ")":
                 self._fail("expected ')'")
             return self._make(elements, name)
-        found = next(self._named(name), None)
+        found = next(self._find_named(name), None)
         if found is None:
-            names = [known for kind in self._known() for known in kind.names()]
+            names = [known for kind in self._list_known() for known in kind.names()]
             self._fail(f"no pass '{name}'{did_you_mean(name, names)}")
         return self._pass(*found)
 
-    def _named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
+    def _find_named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
         """Yield the classes that have passes of that name, with the options that are part of it."""
-        for kind in self._known():
+        for kind in self._list_known():
             if not kind.named_by and name == kind.name:
                 yield kind, {}
             elif kind.named_by and name.startswith(f"{kind.name}-"):
                 yield kind, {kind.named_by: name.removeprefix(f"{kind.name}-")}
 
-    def _known(self) -> Iterator[type[Pass]]:
+    def _list_known(self) -> Iterator[type[Pass]]:
         yield from self._passes
         yield from known_passes()
 

@@ -54,7 +54,7 @@ class SiteOutcome:
 
 def planned_outcomes(quantized: GraphModule) -> tuple[SiteOutcome, ...]:
     """Return every planned site of a q/dq graph, before lowering."""
-    return tuple(_planned(match) for match in planned_matches(quantized))
+    return tuple(_outcome_of_plan(match) for match in planned_matches(quantized))
 
 
 def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[SiteOutcome, ...]:
@@ -68,7 +68,8 @@ def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[Site
     reasons = _remarks(lowered, Lower.name)
     merged = _remarks(lowered, MergeEqual.name)
     return tuple(
-        _lowered(_planned(match), kernels | merged, reasons) for match in planned_matches(quantized)
+        _add_kernel(_outcome_of_plan(match), kernels | merged, reasons)
+        for match in planned_matches(quantized)
     )
 
 
@@ -107,15 +108,15 @@ def compiled_outcomes(
         lowered: What was compiled.
     """
     constant = dict.fromkeys(constant_sites(lowered), FOLDED)
-    return tuple(_compiled(outcome, constant | dict(kernels)) for outcome in outcomes)
+    return tuple(_add_compiled(outcome, constant | dict(kernels)) for outcome in outcomes)
 
 
-def missed(outcomes: tuple[SiteOutcome, ...]) -> list[SiteOutcome]:
+def missed_sites(outcomes: tuple[SiteOutcome, ...]) -> list[SiteOutcome]:
     """Return the sites that did not reach what their template promises."""
     return [each for each in outcomes if "" in (each.kernel, each.compiled)]
 
 
-def _planned(match: PlannedMatch) -> SiteOutcome:
+def _outcome_of_plan(match: PlannedMatch) -> SiteOutcome:
     annotation = match.annotation
     return SiteOutcome(
         match.site,
@@ -127,7 +128,7 @@ def _planned(match: PlannedMatch) -> SiteOutcome:
     )
 
 
-def _lowered(
+def _add_kernel(
     outcome: SiteOutcome, kernels: Mapping[Site, str], reasons: Mapping[Site, str]
 ) -> SiteOutcome:
     kernel = kernels.get(outcome.site)
@@ -139,7 +140,7 @@ def _lowered(
     return replace(outcome, kernel=kernel, reason=reason)
 
 
-def _compiled(outcome: SiteOutcome, kernels: Mapping[Site, str]) -> SiteOutcome:
+def _add_compiled(outcome: SiteOutcome, kernels: Mapping[Site, str]) -> SiteOutcome:
     if outcome.reach == "kernel" and outcome.kernel not in ("", MERGED):
         found = kernels.get(outcome.site, "")
         reason = "" if found else "the compiler's graph has no kernel call for it"

@@ -65,16 +65,16 @@ def _row(account: Account, weight_bytes: int, names: set[str]) -> OperatorWork:
         macs_of(account.node),
         weight_bytes,
         annotation is not None,
-        unnamed(account.reason, names),
+        drop_names(account.reason, names),
     )
 
 
-def unnamed(reason: str, names: Collection[str]) -> str:
+def drop_names(reason: str, names: Collection[str]) -> str:
     """Return a reason without the names of nodes, so that equal reasons are equal."""
-    return re.sub(r"[\w.]+", lambda word: _unnamed(word, names), reason)
+    return re.sub(r"[\w.]+", lambda word: _drop_name(word, names), reason)
 
 
-def _unnamed(word: re.Match[str], names: Collection[str]) -> str:
+def _drop_name(word: re.Match[str], names: Collection[str]) -> str:
     """Replace the name of a node, with or without a slot."""
     node, _, slot = word[0].partition(".")
     if node not in names:
@@ -89,7 +89,7 @@ def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
     found: dict[Node, int] = {}
     seen: set[tuple[object, ...]] = set()
     readers = _Readers(module)
-    for node, tensor in _stored(module):
+    for node, tensor in _find_stored(module):
         # Tensors of the same memory are one: tied weights, and weights that branches share.
         memory = tensor.untyped_storage().data_ptr() or id(tensor)
         key = (memory, tensor.storage_offset(), *tensor.shape)
@@ -102,7 +102,7 @@ def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
     return found
 
 
-def _stored(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
+def _find_stored(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
     """Yield what reads a float tensor, or the integers of a quantized one; not scales."""
     for _, graph_module in all_graphs(module):
         for node, tensor in constants(graph_module):

@@ -16,7 +16,7 @@ from quantfx.patterns.schema import arguments, is_operator_call, overload
 _SIZES = frozenset({"size", "shape", "end", "length"})
 
 
-def observing(module: GraphModule) -> list[tuple[GraphModule, Node, nn.Module]]:
+def observer_calls(module: GraphModule) -> list[tuple[GraphModule, Node, nn.Module]]:
     """Return the calls of observers, in graph order."""
     return [
         (graph_module, node, called)

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.compat.terms.errors import foreign_code
 from quantfx.compat.terms.foreign_observer import ForeignObserver
-from quantfx.compat.terms.foreign_spec import Given
+from quantfx.compat.terms.foreign_spec import ChosenModule
 from quantfx.compat.terms.quant_spec import quant_spec
 from quantfx.passes.errors import ObserverError
 from quantfx.passes.graph.editor import Editor
@@ -51,7 +51,7 @@ class AdoptObservers(Pass):
             for node in graph_module.graph.nodes:
                 annotation = annotation_of(node)
                 if annotation is not None:
-                    set_annotation(node, _settled(annotation, adopted))
+                    set_annotation(node, _resolve_annotation(annotation, adopted))
         return PassResult(stats={"adopted": len(adopted.ours)})
 
 
@@ -72,7 +72,7 @@ class _Adopted:
             return
         _see_weight(module, editor.module, node.all_input_nodes[0])
         if module not in self.ours:
-            self.ours[module] = _ours(module, spec, node.name)
+            self.ours[module] = _make_observer(module, spec, node.name)
         name = str(node.target)
         if getattr(editor.module, name) is not self.ours[module]:
             delattr(editor.module, name)
@@ -134,21 +134,21 @@ def _unknown(node: Node) -> Annotation:
     return Annotation("", match=node.name, kind=str(node.target), kernel="", reach="fused")
 
 
-def _ours(module: nn.Module, spec: Concrete, label: str) -> Observer | PlaceholderObserver:
+def _make_observer(module: nn.Module, spec: Concrete, label: str) -> Observer | PlaceholderObserver:
     if isinstance(spec, CastSpec) or spec.dynamic:
         return PlaceholderObserver(spec, label)
     return ForeignObserver(module, spec, label)
 
 
-def _settled(annotation: Annotation, adopted: _Adopted) -> Annotation:
+def _resolve_annotation(annotation: Annotation, adopted: _Adopted) -> Annotation:
     """Put what the observer said in place of the observer, which is done with."""
-    inputs = [(slot, _said(spec, adopted)) for slot, spec in annotation.inputs]
-    output = None if annotation.output is None else _said(annotation.output, adopted)
+    inputs = [(slot, _resolve_spec(spec, adopted)) for slot, spec in annotation.inputs]
+    output = None if annotation.output is None else _resolve_spec(annotation.output, adopted)
     return replace(annotation, inputs=tuple(inputs), output=output)
 
 
-def _said(spec: Spec, adopted: _Adopted) -> Spec:
-    if not isinstance(spec, QuantSpec) or not isinstance(spec.observer, Given):
+def _resolve_spec(spec: Spec, adopted: _Adopted) -> Spec:
+    if not isinstance(spec, QuantSpec) or not isinstance(spec.observer, ChosenModule):
         return spec
     ours = adopted.ours.get(spec.observer.module)
     return ours.spec if ours is not None else replace(spec, observer="min_max")

@@ -8,7 +8,7 @@ from typing import Any, cast
 from quantfx.patterns.errors import PatternError, QuantfxError, did_you_mean
 
 
-class Place:
+class KeyPath:
     """A place in a file: reads values of one type, or raises an error that names the place.
 
     Args:
@@ -24,10 +24,10 @@ class Place:
         self._path = path
         self._error = error
 
-    def at(self, path: str) -> Place:
+    def at(self, path: str) -> KeyPath:
         """Return the place of a table within this one."""
         inner = f"{self._path}.{path}" if self._path else path
-        return Place(self._file, inner, error=self._error)
+        return KeyPath(self._file, inner, error=self._error)
 
     def error(self, message: str) -> QuantfxError:
         """Return an error that begins with this place."""

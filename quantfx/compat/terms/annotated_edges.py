@@ -20,7 +20,7 @@ from quantfx.passes.quant.annotation import Annotation
 from quantfx.passes.quant.spec import QuantSpec, SharedSpec, Spec
 
 
-class Places:
+class AnnotatedEdges:
     """Reads the annotations that a quantizer left in the meta of a graph's nodes.
 
     An edge is every slot of the reader that the producer feeds; the first stands for all. Some
@@ -36,7 +36,7 @@ class Places:
         self._path = path
         self._module = module
         self._specs = dict(_specs(module))
-        self._slots = {place: self._observable(place) for place in self._specs}
+        self._slots = {place: self._observable_slots(place) for place in self._specs}
         self._stand_in: dict[EdgeOrNode, Site] = {}
 
     def annotations(self, template: str) -> Iterator[tuple[Node, Annotation]]:
@@ -50,7 +50,7 @@ class Places:
         for place, spec in self._specs.items():
             if not self._slots[place]:
                 continue
-            translated = self._translated(place, spec)
+            translated = self._translate(place, spec)
             if isinstance(place, Node):
                 outputs[place] = translated
                 continue
@@ -98,7 +98,7 @@ class Places:
                 return Site(self._path, reader.name, slot)
         raise AnnotationError(f"{reader.name} does not read {producer.name}: name an edge that is")
 
-    def _translated(self, place: EdgeOrNode, spec: Any) -> Spec:
+    def _translate(self, place: EdgeOrNode, spec: Any) -> Spec:
         if kind_of(spec) != "shared":
             return _concrete(place, spec)
         target: EdgeOrNode = spec.edge_or_node
@@ -120,7 +120,7 @@ class Places:
         self._stand_in[hidden] = self.site(place)
         return _concrete(place, spec)
 
-    def _observable(self, place: EdgeOrNode) -> list[str]:
+    def _observable_slots(self, place: EdgeOrNode) -> list[str]:
         """Return the slots of ``place`` to observe, "" for a result."""
         if isinstance(place, Node):
             return [""] if isinstance(place.meta.get("val"), torch.Tensor) else []
