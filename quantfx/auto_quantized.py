@@ -186,7 +186,7 @@ class AutoQuantized(nn.Module):
         return self._options.state.report
 
     def _require_rules(self) -> None:
-        """Refuse rules of the config that are in vain in every graph of the model."""
+        """Refuse rules of the config that are unused in every graph of the model."""
         graphs = [each.vain for each in self._options.state.records]
         rules = set.intersection(*(set(each) for each in graphs)) if graphs else set[str]()
         if rules:

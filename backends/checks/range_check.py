@@ -37,24 +37,6 @@ def saturating_sites(module: GraphModule, *, any_two: bool = False) -> list[Site
     ]
 
 
-def affine_weights(module: GraphModule) -> list[Site]:
-    """Return the dequantized constants of a q/dq graph that have a zero point other than 0."""
-    return [
-        Site(path, node.name)
-        for path, graph_module in all_graphs(module)
-        for node in graph_module.graph.nodes
-        if _integers(graph_module, node) is not None and _has_zero_points(graph_module, node)
-    ]
-
-
-def _has_zero_points(module: GraphModule, dequantize: Node) -> bool:
-    zero_points = dequantize.args[2]
-    if isinstance(zero_points, Node):
-        value = constant(module, zero_points)
-        return value is None or bool(value.any())
-    return bool(zero_points != 0)
-
-
 def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
     weight = _integers(module, argument_value(node, "weight"))
     activation = argument_value(node, "input")

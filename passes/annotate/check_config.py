@@ -35,7 +35,7 @@ _CHOICES = ("error", "warning", "remark")
 
 @dataclass(frozen=True)
 class CheckConfig(Pass):
-    """Change nothing; raise a ``ConfigError`` that names every rule in vain.
+    """Change nothing; raise a ``ConfigError`` that names every unused rule.
 
     1. A rule that selects nothing in this graph, with the nearest name that does, or only tensors
        that no template quantizes.
@@ -75,13 +75,13 @@ class CheckConfig(Pass):
             _require([message for _, message in unmatched], "pass strict=False to go on without")
         decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
         known = {rule for rule, _ in unmatched}
-        vain = [
+        unused = [
             *_find_shadowed(recipe, calls, decisions, known),
             *_find_without_effect(recipe, calls, decisions, known),
         ]
-        for _, message in (*(unmatched if self.unmatched == "warning" else ()), *vain):
+        for _, message in (*(unmatched if self.unmatched == "warning" else ()), *unused):
             warnings.warn(message, QuantfxWarning, stacklevel=2)
-        remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in (*unmatched, *vain))
+        remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in (*unmatched, *unused))
         return PassResult(remarks=remarks, stats={"rules": len(recipe.config.rules)})
 
 

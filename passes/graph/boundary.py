@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import nested_calls
 
-GraphNode: TypeAlias = tuple[str, Node]
+GraphNode: TypeAlias = tuple[str, Node]  # the path of a graph, and a node of it
 
 
 def operands(module: GraphModule) -> Mapping[Node, GraphNode]:
@@ -33,8 +33,8 @@ def operands(module: GraphModule) -> Mapping[Node, GraphNode]:
     return found
 
 
-def resolve(place: GraphNode, known: Mapping[Node, GraphNode]) -> GraphNode:
+def resolve(inner: GraphNode, known: Mapping[Node, GraphNode]) -> GraphNode:
     """Follow placeholders outwards to the node that computes the tensor."""
-    while place[1] in known:
-        place = known[place[1]]
-    return place
+    while inner[1] in known:
+        inner = known[inner[1]]
+    return inner

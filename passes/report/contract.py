@@ -66,7 +66,7 @@ def _float_sites(path: str, node: Node) -> Iterator[Site]:
 
 
 def find_skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
-    """Return rules of the config in vain, then each operator that stays float for a known reason.
+    """Return unused rules of the config, then each operator that stays float for a known reason.
 
     An operator's last reason counts; they come in graph order. Operators about which ``recipe``
     says nothing are not listed here: see ``count_uncovered``.

@@ -88,7 +88,7 @@ class Balance:
 def add_reached(
     work: Collection[OperatorWork], sites: tuple[SiteOutcome, ...]
 ) -> tuple[OperatorWork, ...]:
-    """Return ``work`` with what was planned in vain among what stays float."""
+    """Return ``work`` with planned operators that missed their kernel among what stays float."""
     reasons: dict[Site, str] = {}
     for outcome in sites:
         if "" in (outcome.kernel, outcome.compiled) or not outcome.converted:

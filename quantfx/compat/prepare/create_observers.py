@@ -37,13 +37,13 @@ class CreateObservers(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Create by group, those derived from others last, then call back graph by graph."""
         graphs = list(quantizable_graphs(module))
-        places = {path: AnnotatedEdges(path, graph_module) for path, graph_module in graphs}
+        edges = {path: AnnotatedEdges(path, graph_module) for path, graph_module in graphs}
         observers = _Observers(dict(_find_wanted(graphs)))
         for path, graph_module in graphs:
-            observers.create(graph_module, places[path])
+            observers.create(graph_module, edges[path])
         names: dict[nn.Module, str] = {}
         for path, graph_module in graphs:
-            chosen = self._choose_observers(graph_module, places[path], observers)
+            chosen = self._choose_observers(graph_module, edges[path], observers)
             for node in graph_module.graph.nodes:
                 annotation = annotation_of(node)
                 if annotation is not None:
@@ -53,11 +53,11 @@ class CreateObservers(Pass):
         return PassResult(stats={"observers": len(names)})
 
     def _choose_observers(
-        self, module: GraphModule, places: AnnotatedEdges, observers: _Observers
+        self, module: GraphModule, edges: AnnotatedEdges, observers: _Observers
     ) -> dict[Site, nn.Module]:
         """Return the observer of every site of one graph, after the quantizer's callback."""
         shown: dict[EdgeOrNode, nn.Module] = {
-            place: observers.of(sites[0]) for place, sites in places.sites()
+            edge: observers.of(sites[0]) for edge, sites in edges.sites()
         }
         callback = getattr(self.quantizer, "prepare_obs_or_fq_callback", None)
         if callback is not None:
@@ -65,8 +65,8 @@ class CreateObservers(Pass):
                 callback(module, shown)
         return {
             site: observer
-            for place, sites in places.sites()
-            if (observer := shown.get(place)) is not None
+            for edge, sites in edges.sites()
+            if (observer := shown.get(edge)) is not None
             for site in sites
         }
 
@@ -82,14 +82,14 @@ class _Observers:
         self._wanted = wanted
         self.by_group: dict[str, nn.Module] = {}
 
-    def create(self, module: GraphModule, places: AnnotatedEdges) -> None:
+    def create(self, module: GraphModule, edges: AnnotatedEdges) -> None:
         """Create those of one graph."""
-        pending = [site for _, sites in places.sites() for site in sites]
+        pending = [site for _, sites in edges.sites() for site in sites]
         for site in sorted(pending, key=lambda each: self._wanted[each][1].is_derived):
             group, maker = self._wanted[site]
             if group not in self.by_group:
                 derived_from = getattr(maker.spec, "derived_from", ())
-                sources = [self.of(places.site(place)) for place in derived_from]
+                sources = [self.of(edges.site(edge)) for edge in derived_from]
                 with foreign_code():
                     self.by_group[group] = maker.make(sources)
 
