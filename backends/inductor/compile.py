@@ -123,7 +123,7 @@ class LoweredPair:
         """Whether sizes in the graphs depend on data."""
         return makes_sizes(self.exact)
 
-    def copied(self) -> LoweredPair:
+    def clone_tensors(self) -> LoweredPair:
         """Return graphs with tensors of their own."""
         # The one for autocast is made of the graph that it was given for: with what that holds.
         copy = LoweredPair(_copy_unchecked(self.exact), lambda: _copy_unchecked(self.mixed))
@@ -199,7 +199,7 @@ class CompiledModule(SealedModule):
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
         """Return a module of its own weights and state, which compiles at its first call."""
         copy = CompiledModule(
-            self._pair.copied(), self._autocast, cpp=self._cpp, dynamic=self._dynamic
+            self._pair.clone_tensors(), self._autocast, cpp=self._cpp, dynamic=self._dynamic
         )
         copy.kernels = self.kernels
         memo[id(self)] = copy

@@ -104,14 +104,14 @@ def _write_groups(path: str, node: Node, groups: Groups) -> None:
         return
     shares = list(annotation.shares)
 
-    def settled(slot: str, spec: Spec) -> Concrete:
+    def resolve_slot(slot: str, spec: Spec) -> Concrete:
         if not isinstance(spec, SharedSpec):
             return spec
         shares.append((slot, spec.site))
         return _spec_of(Site(path, node.name, slot), spec, groups)
 
-    inputs = tuple((slot, settled(slot, spec)) for slot, spec in annotation.inputs)
-    output = None if annotation.output is None else settled("", annotation.output)
+    inputs = tuple((slot, resolve_slot(slot, spec)) for slot, spec in annotation.inputs)
+    output = None if annotation.output is None else resolve_slot("", annotation.output)
     slots = [slot for slot, _ in inputs] + ([] if output is None else [""])
     named = tuple((slot, str(groups.representative[Site(path, node.name, slot)])) for slot in slots)
     set_annotation(

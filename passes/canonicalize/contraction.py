@@ -22,7 +22,7 @@ class Contraction:
     of_y: str
     of_result: str
 
-    def turned(self) -> Contraction:
+    def swap_operands(self) -> Contraction:
         """Return the same with the operands in the other order."""
         return Contraction(self.y, self.x, self.of_y, self.of_x, self.of_result)
 

@@ -45,7 +45,7 @@ class NameContractions(GraphPass):
             read = _READERS.get(node.target)
             found = read(node) if read and node.meta["val"].is_floating_point() else None
             if found is not None and found.x in stored:
-                found = found.turned()
+                found = found.swap_operands()
             if found and found.is_linear and found.y in stored and found.x not in stored:
                 _rewrite(editor, node, found)
                 count += 1

@@ -103,7 +103,7 @@ def _calibrating(prepared: GraphModule) -> Generator[None]:
     try:
         yield
         for observer in observers:
-            observer.calibrated()
+            observer.end_calibration()
     finally:
         for observer in observers:
             observer.calibrating = False

@@ -81,7 +81,7 @@ class LearnedFakeQuantize(FakeQuantize):
         if not self.calibrating:
             self._start_learning()
 
-    def calibrated(self) -> None:
+    def end_calibration(self) -> None:
         """Start from what calibration saw."""
         if self._first:
             self._start_learning()
