@@ -1,4 +1,4 @@
-"""Whether int8 kernels compute right, with the actual weights: saturation and zero points."""
+"""Whether int8 sums can saturate, with the weights that a graph has."""
 
 from __future__ import annotations
 
