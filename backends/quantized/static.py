@@ -16,7 +16,7 @@ _CONTIGUOUS = resolve_op("aten.contiguous.default")
 
 
 def result_reason(candidate: Candidate) -> str | None:
-    """Return why the result is none that a static kernel yields, as a sentence."""
+    """Return why a static kernel cannot produce the result of ``candidate``; None if it can."""
     quantize = candidate.quantize
     if quantize is None:
         return f"its result {candidate.last_float.name} is not quantized"
@@ -25,7 +25,7 @@ def result_reason(candidate: Candidate) -> str | None:
 
 
 def unsigned_reason(*dequantizes: Node) -> str | None:
-    """Return which dequantize reads no uint8 tensor with one scale, as a sentence."""
+    """Return which dequantize does not read a uint8 tensor with one scale; None if each does."""
     for node in dequantizes:
         if node.target is not DEQUANTIZE_PER_TENSOR:
             return f"{node.name} is no dequantize with one scale"

@@ -1,4 +1,4 @@
-"""Refuse a config that says something about a model that cannot be meant."""
+"""Refuse a config whose rules fit nothing in the model."""
 
 from __future__ import annotations
 
