@@ -21,7 +21,7 @@ from quantfx.backends.xpu import xpu
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.known_passes import add_known_passes
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 
 __all__ = [
     "CONVERT",
@@ -67,13 +67,14 @@ def get(
     """
     if name not in _BACKENDS:
         known = list(_BACKENDS)
-        raise QuantfxError(f"no backend '{name}'{did_you_mean(name, known)}; one of {known}")
+        raise unknown_name(QuantfxError, "backend", name, known)
     make = _BACKENDS[name]
     known_options = options_of(name)
     for option in options:
         if option not in known_options:
-            nearest = did_you_mean(option, known_options)
-            raise QuantfxError(f"backend '{name}' has no option '{option}'{nearest}")
+            raise unknown_name(
+                QuantfxError, "option", option, known_options, of=f"backend '{name}'"
+            )
     backend = make(None if target == "any" else targets.get(target), **options)
     return backend.with_config(config)
 

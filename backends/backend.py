@@ -124,9 +124,8 @@ class Backend:
         """
         already = facts_of(graph) & {"observed", "qdq"} if isinstance(graph, GraphModule) else ()
         if already:
-            raise PipelineError(
-                "the graph is prepared or quantized already: prepare a captured one"
-            )
+            message = "the graph is prepared or quantized already"
+            raise PipelineError(message, rule="not-captured", fix="prepare a captured graph")
         pipeline = self.prepare_pipeline
         if not strict and CheckConfig() in pipeline.passes:
             pipeline = pipeline.replace("check-config", CheckConfig(unmatched="warning"))
@@ -220,7 +219,8 @@ class Backend:
             PipelineError: the backend has no kernels, or the graph is not a q/dq graph.
         """
         if not self.kernels:
-            raise PipelineError(f"backend '{self.name}' has no kernels to lower to")
+            message = f"backend '{self.name}' has no kernels to lower to"
+            raise PipelineError(message, rule="no-kernels", site=self.name)
         pipeline = self.lower_pipeline
         if float_dtype:
             pipeline = pipeline.replace(Lower.name, Lower(float_dtype))
@@ -254,7 +254,7 @@ class Backend:
         """
         not_here = self.not_here
         if not_here:
-            raise QuantfxError(not_here)
+            raise QuantfxError(not_here, rule="not-here", site=self.name)
         before = Pipeline(self.lower_pipeline.upto(Lower.name).passes[:-1])
         reference = before.run(quantized, self.context)
         # Calls that are merged with an equal one could not be told apart any more.

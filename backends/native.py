@@ -186,10 +186,9 @@ def _floors(
 def _variant(name: str) -> NativeVariant:
     found = native_rows.native_variant(name)
     if found.declared_only:
-        raise QuantfxError(
-            f"variant '{name}' is a set of rows that no kernel here is for: choose one of "
-            "native, legacy, fbgemm, x86, qnnpack and onednn"
-        )
+        message = f"variant '{name}' is a set of rows without kernels here"
+        fix = "choose one of native, legacy, fbgemm, x86, qnnpack and onednn"
+        raise QuantfxError(message, rule="no-kernels", site=name, fix=fix)
     return found
 
 

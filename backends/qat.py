@@ -83,8 +83,10 @@ def require_qat(qat: Qat | None, backend: str) -> Qat:
     """
     if qat is None:
         raise PipelineError(
-            f"backend '{backend}' does not train: it leaves out the pass '{FuseQatConvBn.name}'. "
-            "Train with backend 'x86', or calibrate instead, without qat=True"
+            f"backend '{backend}' does not train: it leaves out the pass '{FuseQatConvBn.name}'.",
+            rule="no-training",
+            site=backend,
+            fix="train with backend 'x86', or calibrate instead, without qat=True",
         )
     return qat
 
@@ -96,18 +98,15 @@ def require_trains(pipeline: Pipeline, graph: GraphModule) -> None:
         PipelineError: the graph was captured in eval mode, or a pass looks at calibration data.
     """
     if not isinstance(graph, GraphModule):
-        raise PipelineError(
-            f"a {type(graph).__name__} is no graph: use capture(model, ..., training=True) first"
-        )
+        fix = "use capture(model, ..., training=True) first"
+        raise PipelineError(f"a {type(graph).__name__} is not a graph", rule="not-a-graph", fix=fix)
     if TRAINABLE not in facts_of(graph):
-        raise PipelineError(
-            "the graph was captured in eval mode: capture(model, ..., training=True) for qat=True"
-        )
+        fix = "use capture(model, ..., training=True) for qat=True"
+        raise PipelineError("the graph was captured in eval mode", rule="captured-mode", fix=fix)
     if ObserveChannels.name in pipeline.names:
-        raise PipelineError(
-            f"pass '{ObserveChannels.name}' looks at calibration data only: prepare for training "
-            "with a backend without it, e.g. x86(smooth=None)"
-        )
+        message = f"pass '{ObserveChannels.name}' looks at calibration data only"
+        fix = "prepare for training with a backend without it, e.g. x86(smooth=None)"
+        raise PipelineError(message, rule="no-training", site=ObserveChannels.name, fix=fix)
 
 
 def require_evaluates(graph: GraphModule, learn_scales: bool) -> None:
@@ -117,12 +116,12 @@ def require_evaluates(graph: GraphModule, learn_scales: bool) -> None:
         PipelineError: the graph was captured for training, or scales are to be learned.
     """
     if learn_scales:
-        raise PipelineError("learn_scales=True is for training: pass qat=True as well")
+        message = "learn_scales=True is for training"
+        fix = "pass qat=True as well"
+        raise PipelineError(message, rule="training-option", site="learn_scales", fix=fix)
     if isinstance(graph, GraphModule) and TRAINABLE in facts_of(graph):
-        raise PipelineError(
-            "the graph was captured for training: pass qat=True, or capture(model.eval(), ...) to "
-            "calibrate"
-        )
+        fix = "pass qat=True, or capture(model.eval(), ...) to calibrate"
+        raise PipelineError("the graph was captured for training", rule="captured-mode", fix=fix)
 
 
 def fake_quantizing(pipeline: Pipeline, learn_scales: bool) -> Pipeline:
@@ -144,14 +143,18 @@ def as_trainable(prepared: GraphModule) -> QatModule:
     if counts["lifted"] != counts["placed"]:
         raise PipelineError(
             f"'{LiftDropout.name}' took {counts['lifted']} dropouts out, '{PlaceDropout.name}' "
-            f"put {counts['placed']} back: the model would train without the others. The second "
-            f"belongs behind '{InsertObservers.name}', and no pass between them may erase a reader"
+            f"put {counts['placed']} back: the model would train without the others",
+            rule="lost-dropout",
+            site=LiftDropout.name,
+            fix=(
+                f"put '{PlaceDropout.name}' behind '{InsertObservers.name}', and no pass between "
+                "them that erases a reader"
+            ),
         )
     taken = [name for name, _ in prepared.named_children() if hasattr(QatModule, name)]
     if taken:
-        raise PipelineError(
-            f"the model has a submodule '{taken[0]}', which is a method of what trains: rename it"
-        )
+        message = f"the model has a submodule '{taken[0]}', which is a method of the trained module"
+        raise PipelineError(message, rule="taken-name", site=taken[0], fix="rename it")
     module = clone_as(prepared, QatModule)
     recompile(module)
     return module.train()

@@ -1,21 +1,86 @@
-"""The root of every error this project raises, and the words they share."""
+"""The root of every error and warning that this project raises, and the words they share."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any, TypeVar
+
+_Error = TypeVar("_Error", bound="QuantfxError")
+_SHOWN = 16  # names, above which only the nearest is shown
 
 
-class QuantfxError(Exception):
+class _Refusal(Exception):
+    """What errors and warnings have in common: fields, of which the text is made here alone.
+
+    Args:
+        message: What is wrong, subject first.
+        rule: Short name of the rule that is broken; ``quantfx.errors`` lists them.
+        site: The node, module path, input, argument or file that it is about.
+        fix: What to write instead, in one sentence that begins with a verb.
+    """
+
+    def __init__(self, message: str, *, rule: str, site: str | None = None, fix: str = "") -> None:
+        # Not by super().__init__(), which Dynamo cannot trace: it would compile a call that is
+        # refused up to here. BaseException.__new__ keeps the message.
+        self.message = message
+        self.rule = rule
+        self.site = site
+        self.fix = fix
+
+    def __str__(self) -> str:
+        return _text(self.message, self.fix)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (type(self), self.args, self.__dict__)
+
+
+class QuantfxWarning(_Refusal, UserWarning):
+    """Category of every warning of quantfx: what ``strict=False`` lets pass, and unused rules."""
+
+
+class QuantfxError(_Refusal):
     """Base of every error raised by quantfx."""
 
+    def within(self, place: str, kind: type[_Error], *, told: str = "") -> _Error:
+        """Return the error as one of ``kind`` whose text and site begin with ``place``.
 
-class QuantfxWarning(UserWarning):
-    """Category of every warning of quantfx: what ``strict=False`` lets pass, and unused rules."""
+        Args:
+            place: What holds the site.
+            kind: Class of the new error.
+            told: What to say between the place and the message.
+        """
+        site = place if self.site is None else f"{place}: {self.site}"
+        return kind(f"{place}: {told}{self.message}", rule=self.rule, site=site, fix=self.fix)
+
+    def warning(self) -> QuantfxWarning:
+        """Return the warning that says the same, for what ``strict=False`` lets pass."""
+        return QuantfxWarning(self.message, rule=self.rule, site=self.site, fix=self.fix)
 
 
 class PatternError(QuantfxError):
     """A template file is wrong; the message names the file, the key and the nearest valid name."""
+
+
+def unknown_name(
+    kind: type[_Error], what: str, name: object, known: Iterable[object], *, of: str = ""
+) -> _Error:
+    """Return an error: ``of``, or quantfx where that is empty, has no ``what`` of that name.
+
+    Args:
+        kind: Class of the error.
+        what: What is called so.
+        name: What was given.
+        known: What there is.
+        of: Whose names they are.
+    """
+    names = [str(each) for each in known]
+    return kind(
+        f"{of}{' has ' * bool(of)}no {what} '{name}'{did_you_mean(str(name), names)}",
+        rule="unknown-name",
+        site=str(name),
+        fix=f"choose one of {', '.join(map(repr, names))}" if len(names) <= _SHOWN else "",
+    )
 
 
 def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
@@ -28,3 +93,18 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
     """
     near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.6)
     return f" (did you mean {' or '.join(map(repr, near))}?)" if near else ""
+
+
+def _text(message: str, fix: str) -> str:
+    if not fix:
+        return message
+    if message.endswith((".", "?")):
+        return f"{message} {fix[0].upper()}{fix[1:]}"
+    return f"{message}\n{fix}" if "\n" in message else f"{message}: {fix}"
+
+
+def _restore(kind: type[_Refusal], args: tuple[str], fields: dict[str, Any]) -> _Refusal:
+    """Make a pickled or copied exception again, whatever arguments its class takes."""
+    made = kind.__new__(kind, *args)
+    made.__dict__.update(fields)
+    return made

@@ -6,7 +6,6 @@ Every error names the file and the key path, and the nearest valid name where th
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -15,10 +14,11 @@ from typing import Any, cast, get_args
 from torch._ops import OpOverload
 
 from quantfx.patterns.checks import PREDICATES
-from quantfx.patterns.errors import PatternError, did_you_mean
-from quantfx.patterns.key_path import KeyPath
+from quantfx.patterns.errors import PatternError, did_you_mean, unknown_name
+from quantfx.patterns.key_path import KeyPath, parse_toml, read_text
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.quant import Quant, parse_quant
+from quantfx.patterns.require_template import require_graph, require_names
 from quantfx.patterns.schema import arguments, resolve_op
 from quantfx.patterns.template import (
     MODES,
@@ -68,11 +68,13 @@ def _load_bundled(file: Path) -> PatternSet:
 def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
     where = KeyPath(file.name)
     if file.resolve() in reading:
-        raise where.error("the file extends itself")
-    data = _read(file)
+        raise where.error("the file extends itself", rule="extends-itself")
+    data = parse_toml(read_text(file, PatternError), file.name, PatternError)
     where.known_keys(data, _TOP_KEYS)
     if data.get("schema") != SCHEMA:
-        raise where.error(f"schema = {data.get('schema')!r}, expected {SCHEMA}")
+        raise where.error(
+            f"schema = {data.get('schema')!r}, expected {SCHEMA}", rule="file-version"
+        )
     ops: dict[str, Op] = {}
     templates: list[Template] = []
     unsupported: dict[Op, str] = {}
@@ -95,7 +97,8 @@ def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
     )
     for template in own:
         if template.name in inherited.names:
-            raise where.error(f"template '{template.name}' is inherited; list it under 'without'")
+            message = f"template '{template.name}' is inherited; list it under 'without'"
+            raise where.error(message, rule="taken-name")
     return PatternSet(
         file.stem,
         inherited.templates + own,
@@ -109,7 +112,7 @@ def _find(path: str | Path) -> Path:
         file = _BUNDLED / f"{path}.toml"
         if not file.exists():
             names = [found.stem for found in _BUNDLED.glob("*.toml")]
-            raise PatternError(f"no pattern set '{path}'{did_you_mean(path, names)}; have {names}")
+            raise unknown_name(PatternError, "pattern set", path, names)
         return file
     return Path(path)
 
@@ -121,27 +124,16 @@ def _find_related(file: Path, name: str) -> Path:
     return bundled if bundled.exists() and not beside.exists() else beside
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise PatternError(f"{file}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise PatternError(f"{file.name}: not UTF-8 text: {error.reason}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise PatternError(f"{file.name}: not valid TOML: {error}") from error
-
-
 def _op(name: str, value: object, where: KeyPath) -> Op:
     table = {"targets": value} if isinstance(value, list) else where.table(value, name)
     where.known_keys(table, _OP_KEYS)
     names = where.texts(table.get("targets", []), "targets")
     if not names:
-        raise where.error("'targets' must list at least one operator overload")
+        raise where.error("'targets' must list at least one operator overload", rule="missing-key")
     targets = tuple(_target(target, where) for target in names)
     commutes = where.texts(table["commutes"], "commutes") if "commutes" in table else None
     if commutes is not None and len(set(commutes)) != 2:
-        raise where.error("'commutes' must name two arguments")
+        raise where.error("'commutes' must name two arguments", rule="name-form")
     conditions = where.table(table.get("where", {}), "where")
     for argument in [*(commutes or ()), *conditions]:
         for target in targets:
@@ -158,7 +150,7 @@ def _unsupported(value: object, ops: Mapping[str, Op], where: KeyPath) -> dict[O
     reasons = where.table(value, "unsupported")
     for name in reasons:
         if name not in ops:
-            raise where.error(f"no op '{name}' in the vocabulary{did_you_mean(name, ops)}")
+            raise where.unknown("op", name, ops)
     return {ops[name]: where.text(reason, name) for name, reason in reasons.items()}
 
 
@@ -173,13 +165,13 @@ def _target(name: str, where: KeyPath) -> OpOverload[..., Any]:
     try:
         return resolve_op(name)
     except PatternError as error:
-        raise where.error(str(error)) from None
+        raise error.within(str(where), PatternError) from None
 
 
 def _require_argument(target: OpOverload[..., Any], name: str, where: KeyPath) -> None:
     known = arguments(target)
     if name not in known:
-        raise where.error(f"{target} has no argument '{name}'{did_you_mean(name, known)}")
+        raise where.unknown("argument", name, known, of=str(target))
 
 
 def _template(name: str, value: object, ops: Mapping[str, Op], where: KeyPath) -> Template:
@@ -190,10 +182,12 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: KeyPath) -
         for key, choices in _CHOICES.items()
     }
     if "group" not in table:
-        raise where.error("'group' is missing: it names the pass that uses the template")
+        raise where.error(
+            "'group' is missing: it names the pass that uses the template", rule="missing-key"
+        )
     listed = where.table(table.get("nodes", {}), "nodes")
     if not listed:
-        raise where.error("'nodes' is empty")
+        raise where.error("'nodes' is empty", rule="missing-key")
     nodes = tuple(
         _node(node, body, listed, ops, where.at(f"nodes.{node}")) for node, body in listed.items()
     )
@@ -208,10 +202,10 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: KeyPath) -
         on_request=where.flag(table.get("on_request", False), "on_request"),
         **chosen,
     )
-    _require_graph(template.nodes, where)
+    require_graph(template.nodes, where)
     for variant in template.variants():
-        _require_graph(variant.nodes, where)
-    _require_names(template, ops, where)
+        require_graph(variant.nodes, where)
+    require_names(template, ops, where)
     return template
 
 
@@ -226,7 +220,8 @@ def _quant(value: object, where: KeyPath) -> dict[str, Quant]:
         parsed = parse_quant(text)
         if parsed is None:
             raise where.error(
-                f"quant gives '{key}' {text}: not of the form spec, same(role) or spec(role, ...)"
+                f"quant gives '{key}' {text}: not of the form spec, same(role) or spec(role, ...)",
+                rule="name-form",
             )
         found[key] = parsed
     return found
@@ -240,21 +235,23 @@ def _node(
     optional = where.flag(table.pop("optional", False), "optional")
     names = [given] if isinstance(given, str) else where.texts(given or [], "op")
     if not names:
-        raise where.error("'op' is missing")
+        raise where.error("'op' is missing", rule="missing-key")
     for op in names:
         if op not in ops:
-            raise where.error(f"no op '{op}' in the vocabulary{did_you_mean(op, ops)}")
+            raise where.unknown("op", op, ops)
     chosen = tuple(ops[op] for op in names)
     for argument in table:
         for each in chosen:
             for target in each.targets:
                 _require_argument(target, argument, where)
     if len({each.commutes for each in chosen}) > 1:
-        raise where.error("operators that commute and ones that do not cannot share a node")
+        message = "operators that commute cannot share a node with operators that do not"
+        raise where.error(message, rule="commuting-node")
     bindings = tuple((key, _binding(text, nodes, where)) for key, text in table.items())
     reads = sum(isinstance(binding, Ref) for _, binding in bindings)
     if optional and reads != 1:
-        raise where.error("an optional node must read another node of the template, and only one")
+        message = "an optional node must read exactly one other node of the template"
+        raise where.error(message, rule="optional-node")
     return PatternNode(name, chosen, bindings, optional)
 
 
@@ -266,99 +263,27 @@ def _binding(value: object, nodes: Mapping[str, Any], where: KeyPath) -> Binding
     if value.startswith("$"):
         role = _ROLE.match(value)
         if role is None:
-            raise where.error(f"'{value}' is not of the form $role, $role? or $role*")
+            raise where.error(
+                f"'{value}' is not of the form $role, $role? or $role*", rule="name-form"
+            )
         if role[1] == "out":
-            raise where.error("a role cannot be named 'out': that is the template's result")
+            raise where.error(
+                "a role cannot be named 'out': that is the template's result", rule="taken-name"
+            )
         return Role(role[1], optional=role[2] == "?", many=role[2] == "*")
     if value in nodes:
         return Ref(value)
-    raise where.error(
-        f"'{value}' is no node of the template{did_you_mean(value, nodes)}; roles begin with $, "
-        "strings are written \"'so'\""
-    )
+    message = f"'{value}' is not a node of the template{did_you_mean(value, nodes)}"
+    fix = "begin a role with $, and write a string as \"'so'\""
+    raise where.error(message, rule="unknown-name", fix=fix)
 
 
 def _check(text: str, where: KeyPath) -> Check:
     parsed = _CHECK.match(text)
     if parsed is None:
-        raise where.error(f"check '{text}' is not of the form predicate(name, ...)")
-    if parsed[1] not in PREDICATES:
-        raise where.error(f"no predicate '{parsed[1]}'{did_you_mean(parsed[1], PREDICATES)}")
-    return Check(parsed[1], tuple(name.strip() for name in parsed[2].split(",") if name.strip()))
-
-
-def _require_graph(nodes: tuple[PatternNode, ...], where: KeyPath) -> None:
-    """Refuse cycles, nodes that are not connected, and more than one output."""
-    reads = {node.name: {b.node for _, b in node.arguments if isinstance(b, Ref)} for node in nodes}
-    waiting = dict(reads)
-    while waiting:
-        ready = [name for name, needed in waiting.items() if not needed & waiting.keys()]
-        if not ready:
-            raise where.error(f"nodes {sorted(waiting)} form a cycle")
-        for name in ready:
-            del waiting[name]
-    consumed = set[str]().union(*reads.values())
-    outputs = [name for name in reads if name not in consumed]
-    if len(outputs) != 1:
-        raise where.error(f"exactly one node may be left unread, but {outputs} are")
-    reached = {outputs[0]}
-    while grown := set[str]().union(*(reads[name] for name in reached)) - reached:
-        reached |= grown
-    if reached != reads.keys():
-        raise where.error(f"nodes {sorted(reads.keys() - reached)} do not lead to {outputs[0]}")
-
-
-def _require_names(template: Template, ops: Mapping[str, Op], where: KeyPath) -> None:
-    """Refuse ``quant`` and ``check`` entries that speak of roles or nodes that are not there."""
-    for key, quant in template.quant.items():
-        _require_quant(template, key, quant, where)
-    for role, spec in template.packs.items():
-        _require_pack(template, role, spec, where)
-    for check in template.checks:
-        _require_check(template, check, ops, where)
-    if template.when == "inputs_quantized" and len(template.nodes) > 1:
-        raise where.error("when = 'inputs_quantized' is for templates of one node")
-
-
-def _require_quant(template: Template, key: str, quant: Quant, where: KeyPath) -> None:
-    roles = [role.name for role in template.roles]
-    for name in (key, *quant.roles):
-        if name not in roles and name != "out":
-            raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
-    if quant.is_same and key != "out":
-        raise where.error(f"quant gives '{key}' {quant}: only 'out' is same(role)")
-    if key == "out" and quant.roles and not quant.is_same:
-        raise where.error(f"quant gives 'out' {quant}: it is a spec of its own, or same(role)")
-    for role in quant.roles:
-        if role not in template.quant or role == "out":
-            raise where.error(f"{key} = {quant}: ${role} is not quantized itself")
-        if not quant.is_same and template.quant[role].roles:
-            raise where.error(f"{key} = {quant}: the qparams of ${role} are derived themselves")
-
-
-def _require_pack(template: Template, role: str, spec: str, where: KeyPath) -> None:
-    roles = [each.name for each in template.roles]
-    quant = parse_quant(spec)
-    if role not in roles:
-        raise where.error(f"packs names '{role}', which is no role{did_you_mean(role, roles)}")
-    if quant is None or quant.is_same or quant.roles:
-        raise where.error(f"packs gives '{role}' {spec}: not the name of a spec")
-    if role in template.quant or not template.is_weight(role):
-        raise where.error(f"packs names '{role}', which must be constant({role}) and not in quant")
-
-
-def _require_check(template: Template, check: Check, ops: Mapping[str, Op], where: KeyPath) -> None:
-    predicate = PREDICATES[check.name]
-    inner = [*(role.name for role in template.roles), *(node.name for node in template.nodes)]
-    named, others = check.arguments[: predicate.nodes], check.arguments[predicate.nodes :]
-    if len(named) < predicate.nodes or (others and not predicate.takes_ops):
         raise where.error(
-            f"check {check}: {check.name} takes {predicate.nodes} nodes or roles"
-            f"{', then op names' if predicate.takes_ops else ''}"
+            f"check '{text}' is not of the form predicate(name, ...)", rule="name-form"
         )
-    for known, given in ((inner, named), (list(ops), others)):
-        for name in given:
-            if name not in known:
-                raise where.error(
-                    f"check {check}: unknown name '{name}'{did_you_mean(name, known)}"
-                )
+    if parsed[1] not in PREDICATES:
+        raise where.unknown("predicate", parsed[1], PREDICATES)
+    return Check(parsed[1], tuple(name.strip() for name in parsed[2].split(",") if name.strip()))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from quantfx.patterns.errors import PatternError, did_you_mean
+from quantfx.patterns.errors import PatternError, unknown_name
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.template import MODES, Mode, Op, Template
 
@@ -61,12 +61,12 @@ class PatternSet:
         """
         for name in other.names:
             if name in self.names:
-                raise PatternError(f"template '{name}' is in both '{self.name}' and '{other.name}'")
+                message = f"template '{name}' is in both '{self.name}' and '{other.name}'"
+                raise PatternError(message, rule="taken-name", site=name)
         for op in other.ops:
             if self.vocabulary.get(op.name, op) != op:
-                raise PatternError(
-                    f"'{self.name}' and '{other.name}' differ in what '{op.name}' is"
-                )
+                message = f"'{self.name}' and '{other.name}' define '{op.name}' differently"
+                raise PatternError(message, rule="taken-name", site=op.name)
         ops = {op.name: op for op in (*self.ops, *other.ops)}
         return PatternSet(
             f"{self.name}+{other.name}",
@@ -130,5 +130,6 @@ class PatternSet:
 
     def _require(self, name: str) -> None:
         if name not in self.names:
-            nearest = did_you_mean(name, self.names)
-            raise PatternError(f"no template '{name}' in pattern set '{self.name}'{nearest}")
+            raise unknown_name(
+                PatternError, "template", name, self.names, of=f"pattern set '{self.name}'"
+            )

@@ -16,7 +16,7 @@ import torch.ao.quantization.fx._decomposed  # pyright: ignore[reportUnusedImpor
 from torch._ops import OpOverload
 from torch.fx import Node
 
-from quantfx.patterns.errors import PatternError, did_you_mean
+from quantfx.patterns.errors import PatternError, unknown_name
 
 
 class _Missing:
@@ -62,16 +62,18 @@ def resolve_op(name: str) -> OpOverload[..., Any]:
     """
     parts = name.split(".")
     if len(parts) != 3:
-        raise PatternError(f"'{name}' is not of the form namespace.operator.overload")
+        raise PatternError(
+            f"'{name}' is not of the form namespace.operator.overload", rule="name-form", site=name
+        )
     namespace, op, overload = parts
     packet = getattr(getattr(torch.ops, namespace), op, None)
     if packet is None:
-        nearest = did_you_mean(op, dir(getattr(torch.ops, namespace)))
-        raise PatternError(f"no operator '{name}' in torch {torch.__version__}{nearest}")
+        known = [f"{namespace}.{each}.{overload}" for each in dir(getattr(torch.ops, namespace))]
+        raise unknown_name(PatternError, "operator", name, known, of=f"torch {torch.__version__}")
     found = getattr(packet, overload, None)
     if not isinstance(found, OpOverload):
-        nearest = did_you_mean(overload, packet.overloads())
-        raise PatternError(f"no overload '{name}' in torch {torch.__version__}{nearest}")
+        known = [f"{namespace}.{op}.{each}" for each in packet.overloads()]
+        raise unknown_name(PatternError, "overload", name, known, of=f"torch {torch.__version__}")
     return found
 
 

@@ -37,7 +37,10 @@ def require_torch() -> None:
     if release(torch.__version__) < release(TESTED[0]):
         raise QuantfxError(
             f"torch {torch.__version__} is too old: quantfx needs torch {TESTED[0]} or newer "
-            f"(tested with {', '.join(TESTED)}): pip install torch=={TESTED[-1]}"
+            f"(tested with {', '.join(TESTED)})",
+            rule="torch-version",
+            site=torch.__version__,
+            fix=f"pip install torch=={TESTED[-1]}",
         )
 
 
@@ -46,9 +49,13 @@ def warn_of_untested() -> None:
     """Warn, once in a process, where torch is newer than what the tests were run on."""
     if release(torch.__version__) > release(TESTED[-1]):
         warnings.warn(
-            f"torch {torch.__version__} is newer than what quantfx was tested with "
-            f"({', '.join(TESTED)}). What it changed may be refused, or cost accuracy or speed; "
-            f"`quantfx doctor` says which kernels are reached; torch=={TESTED[-1]} is tested",
-            QuantfxWarning,
-            stacklevel=3,  # whoever called what calls this
+            QuantfxWarning(
+                f"torch {torch.__version__} is newer than the versions that quantfx was tested "
+                f"with ({', '.join(TESTED)}). Its changes may be refused, or cost accuracy or "
+                f"speed; `quantfx doctor` says which kernels are reached; torch=={TESTED[-1]} is "
+                "tested",
+                rule="torch-version",
+                site=torch.__version__,
+            ),
+            stacklevel=3,
         )

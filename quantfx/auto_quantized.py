@@ -26,7 +26,7 @@ from quantfx.dynamo.watch_calls import CallWatch
 from quantfx.passed_on import kind_for
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.config.config import ConfigLike
-from quantfx.passes.errors import CalibrationError, ConfigError, OptionError
+from quantfx.passes.errors import CalibrationError, ConfigError, ContractError, OptionError
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import warn_of_untested
 from quantfx.result import choose_backend
@@ -150,7 +150,9 @@ class AutoQuantized(nn.Module):
         """
         with self._lock:
             if not self._options.state.calibrations:
-                raise CalibrationError("no call was observed: call the model with data first")
+                raise CalibrationError(
+                    "no call was observed", rule="never-run", fix="call the model with data first"
+                )
             self._require_rules()
             self._options.state.start_again()
             self._watch.start_again()
@@ -164,10 +166,12 @@ class AutoQuantized(nn.Module):
         Raises:
             QuantfxError: always; says what can be.
         """
-        raise QuantfxError(
-            "what torch.compile made cannot be copied or pickled: copy or save .model and give it "
-            "to quantfx.auto again, or use quantfx.quantize(...).save(path)"
+        message = "the compiled code of a model cannot be copied or pickled"
+        fix = (
+            "copy or save .model and give it to quantfx.auto again, or use "
+            "quantfx.quantize(...).save(path)"
         )
+        raise QuantfxError(message, rule="not-picklable", fix=fix)
 
     def release_float_weights(self) -> int:
         """Give back the memory of float weights that only int8 code stands for; return the bytes.
@@ -192,7 +196,8 @@ class AutoQuantized(nn.Module):
         if rules:
             # Of what the graphs say, the one with the nearest name.
             messages = [max((each[rule] for each in graphs), key=len) for rule in sorted(rules)]
-            complain("; ".join(messages), strict=self._options.strict, kind=ConfigError)
+            error = ConfigError("; ".join(messages), rule="unused-rule", site=min(rules))
+            complain(error, strict=self._options.strict)
 
     def _require_plan(self) -> None:
         """Refuse a model of which nothing would ever become int8."""
@@ -202,11 +207,10 @@ class AutoQuantized(nn.Module):
         graphs = (
             "\n".join(["of its graphs:", *reasons]) if reasons else "Dynamo makes no graph of it"
         )
-        complain(
-            f"nothing to quantize in {type(self.model).__name__} after {self._calls} call(s); "
-            f"{graphs}",
-            strict=self._options.strict,
-        )
+        name = type(self.model).__name__
+        message = f"nothing to quantize in {name} after {self._calls} call(s); {graphs}"
+        error = ContractError(message, rule="nothing-to-quantize", site=name)
+        complain(error, strict=self._options.strict)
 
     def _phase(self) -> Callable[..., Any]:
         """Return what runs a call, after becoming int8 if enough calls were observed."""
@@ -287,7 +291,8 @@ def auto(
     warn_of_untested()
     require_internals()
     if isinstance(calibration_batches, bool) or calibration_batches < 0:
-        raise OptionError(f"calibration_batches={calibration_batches}: not a number of calls")
+        message = f"calibration_batches={calibration_batches} is not a number of calls"
+        raise OptionError(message, rule="number-range", site="calibration_batches")
     chosen = choose_backend(backend, config)
     pipeline = chosen.prepare_pipeline
     if CheckConfig() in pipeline.passes:

@@ -198,7 +198,8 @@ def _unsupported_table(patterns: PatternSet) -> Table:
 def _backends(options: argparse.Namespace) -> int:
     console = Console()
     if options.variant is not None and options.name != "native":
-        raise QuantfxError("only 'native' has variants: quantfx backends native --variant NAME")
+        fix = "write quantfx backends native --variant NAME"
+        raise QuantfxError("only 'native' has variants", rule="no-variants", fix=fix)
     for name in backends.NAMES if options.name is None else (options.name,):
         if options.variant is None:
             console.print(_backend_table(backends.get(name, target=options.target)))

@@ -1,7 +1,43 @@
 """Every exception and warning that quantfx raises.
 
-All are of ``QuantfxError`` or ``QuantfxWarning``. A message names the node, file or argument, the
-rule that it breaks, and the way out.
+All are of ``QuantfxError`` or ``QuantfxWarning``. The text says what is wrong and what to do. The
+same is in fields: ``rule`` is the short name of the broken rule; ``site`` is the node, module path,
+input, argument or file that the text is about, or None; ``fix`` is what to write instead, or "".
+
+Rules:
+
+    names: unknown-name, taken-name, ambiguous-name, name-form, missing-key, nested-name
+    values: wrong-type, number-range, config-value, option-value, not-offered
+    files: no-such-file, not-a-file, unreadable-file, unwritable-file, file-version, damaged-file,
+        foreign-file, hostile-file, no-text-form, not-imported, file-ending
+    templates: extends-itself, commuting-node, optional-node, node-cycle, one-result, dead-node,
+        one-node, same-is-out, out-spec, quantized-role, derived-twice, spec-name, packed-role,
+        template-check
+    models: not-a-model, not-float, not-copyable, inference-mode, captured-mode, unseen-state,
+        unseen-cache, plain-state, export-rejects, graph-fails, capture-differs,
+        other-in-training, averaged-batches
+    inputs: batch-form, batch-names, input-names, input-structure, input-type, input-dtype,
+        input-shape, input-sizes, input-value, other-rows
+    calibration: calibration-form, no-batches, not-prepared, not-finite, never-run,
+        computed-weight, scale
+    configs: unused-rule, kernel-spec, no-template, no-integers, no-observer, half-range
+    specs: not-a-spec, spec-dtype, spec-observer, per-tensor, pair-bound, derived-axis,
+        derived-circle, not-derivable, integer-rows, float64, share-conflict, shares-itself,
+        nothing-to-share, no-edge, keyword-tensor, quantizers-differ
+    pipelines: pipeline-text, pass-order, pass-place, pass-failed, no-passes, no-recipe,
+        not-a-graph, not-captured, invalid-graph, changed-function
+    training: no-training, training-option, branch-training, not-trainable, trained-otherwise,
+        lost-dropout, baked-mode, eval-only
+    results: nothing-to-quantize, nothing-to-lower, not-converted, no-kernel, no-kernels,
+        no-variants, saturates, not-here, other-backend, fixed-dtype, fixed-device,
+        autocast-dtype, not-picklable, no-state-dict, not-exportable, onnx-rejects,
+        constant-results, written-buffer, aot-branch, plain-inductor
+    torch.compile: compiler-failed, recompile-limit, runs-in-python, stays-float, graph-break,
+        no-transform, not-traced, not-an-operator, outside-dynamo, no-gradients, stale-weights,
+        moved-weights, lost-weights, released-weights, not-all-int8
+    tools and versions: torch-version, torch-internals, missing-package, missing-program,
+        foreign-code, drawing-size, drawing-text, no-model, not-a-workload, not-built, no-int8,
+        other-shapes, other-operators, process-ended, unreadable-line, zoo-entry
 """
 
 from __future__ import annotations

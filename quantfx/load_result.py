@@ -49,15 +49,17 @@ def load(path: str | Path, *, backend: str | Backend | None = None, strict: bool
     try:
         result, lowering = _result(contents, chosen, strict)
     except FileError as error:
-        raise FileError(f"{path}: {error}{_versions(contents)}") from None
+        raise _of_file(path, contents, error, error.message) from None
     except QuantfxError as error:
-        raise FileError(
-            f"{path}: it cannot be lowered here: {error}{_versions(contents)}"
-        ) from error
+        message = f"the graph cannot be lowered here: {error.message}"
+        raise _of_file(path, contents, error, message) from error
     except Exception as error:  # a damaged text may fail anywhere
         raise FileError(
-            f"{path}: it is damaged, or not written by quantfx: save it again "
-            f"({type(error).__name__}: {error}){_versions(contents)}"
+            f"{path}: the file is damaged, or not written by quantfx "
+            f"({type(error).__name__}: {error}){_versions(contents)}",
+            rule="damaged-file",
+            site=str(path),
+            fix="save it again",
         ) from error
     if lowering is not None:
         lowering.require_range(strict=strict)
@@ -80,26 +82,42 @@ def _result(contents: Contents, chosen: Backend, strict: bool) -> tuple[Result, 
     return Result(quantized, lowering, report, chosen, inputs, strict, origin), lowering
 
 
+def _of_file(path: Path, contents: Contents, error: QuantfxError, message: str) -> FileError:
+    """Return ``error`` with the file in front and the versions that wrote it behind."""
+    text = f"{path}: {message}{_versions(contents)}"
+    return FileError(text, rule=error.rule, site=error.site or str(path), fix=error.fix)
+
+
 def _backend(path: Path, header: dict[str, Any], given: str | Backend | None) -> Backend:
     name: str = header["backend"]
     if given is None:
         if name not in backends.NAMES:
             raise FileError(
-                f"{path}: backend '{name}' made it, which is none of quantfx's own"
-                f"{did_you_mean(name, backends.NAMES)}: pass backend=<that backend>"
+                f"{path}: backend '{name}' made it, which is not a backend of "
+                f"quantfx{did_you_mean(name, backends.NAMES)}",
+                rule="unknown-name",
+                site=name,
+                fix="pass backend=<that backend>",
             )
         if header["variant"]:
             warnings.warn(
-                f"{path}: a variant of backend '{name}' made it, with other patterns, kernels or "
-                "lowering, and quantfx's own lowers it now. Pass backend=<that variant>",
-                QuantfxWarning,
+                QuantfxWarning(
+                    f"{path}: a variant of backend '{name}' made it, with other patterns, kernels "
+                    "or lowering, and quantfx's own lowers it now.",
+                    rule="other-backend",
+                    site=name,
+                    fix="pass backend=<that variant>",
+                ),
                 stacklevel=3,
             )
     chosen = given if isinstance(given, Backend) else backends.get(given or name)
     if chosen.name != name:
         raise FileError(
-            f"{path}: backend '{name}' made it, and '{chosen.name}' is given: its kernels are "
-            f"others. If it is the same backend, pass backend.renamed('{name}')"
+            f"{path}: backend '{name}' made it, and '{chosen.name}' is given, which has other "
+            "kernels",
+            rule="other-backend",
+            site=name,
+            fix=f"give the backend that made it; if it is the same, pass backend.renamed('{name}')",
         )
     return chosen
 

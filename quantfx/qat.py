@@ -104,10 +104,11 @@ def convert_qat(trained: QatModule, *, strict: bool = True) -> Result:
     """
     setup = trained.meta.get(_SETUP) if isinstance(trained, QatModule) else None
     if not isinstance(setup, _Setup):
-        raise PipelineError(
-            f"a {type(trained).__name__} that prepare_qat did not return: give it what that "
-            "returned (a wrapper such as DistributedDataParallel holds it as .module), or use "
-            "backend.convert"
+        message = f"a {type(trained).__name__} is not a module that prepare_qat returned"
+        fix = (
+            "give it what prepare_qat returned (a wrapper such as DistributedDataParallel "
+            "holds it as .module), or use backend.convert"
         )
+        raise PipelineError(message, rule="not-prepared", fix=fix)
     quantized = setup.backend.convert(trained, strict=strict)
     return make_result(trained, quantized, setup.backend, setup.inputs, strict=strict)

@@ -121,7 +121,7 @@ class Result:
         lowering = self._lowered
         refused = lowering.not_here or self.backend.eager
         if refused:
-            raise QuantfxError(refused)
+            raise QuantfxError(refused, rule="not-here", site=self.backend.name)
         if autocast is not None:
             targets.require_autocast(autocast)
         require_regions(self.quantized)
@@ -224,18 +224,19 @@ class Result:
         Raises:
             QuantfxError: always; says what to do.
         """
-        raise QuantfxError(
-            "a result cannot be pickled, as it holds packed weights: use result.save(path), and "
-            "quantfx.load(path) where it is wanted; result.quantized can be pickled"
+        message = "a result cannot be pickled, as it holds packed weights"
+        fix = (
+            "use result.save(path), and quantfx.load(path) where it is wanted; "
+            "result.quantized can be pickled"
         )
+        raise QuantfxError(message, rule="not-picklable", fix=fix)
 
     @property
     def _lowered(self) -> Lowering:
         if self._lowering is None:
-            raise QuantfxError(
-                f"backend '{self.backend.name}' has no kernels to lower to: give it some with "
-                "dataclasses.replace(backend, kernels=..., lower_pipeline=...)"
-            )
+            message = f"backend '{self.backend.name}' has no kernels to lower to"
+            fix = "give it some with dataclasses.replace(backend, kernels=..., lower_pipeline=...)"
+            raise QuantfxError(message, rule="no-kernels", site=self.backend.name, fix=fix)
         return self._lowering
 
     def _mixed(self) -> GraphModule:

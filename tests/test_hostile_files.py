@@ -14,6 +14,7 @@ from torch import nn
 
 import quantfx
 from quantfx.passes.errors import FileError
+from tests.refusals import refused
 from tests.saved_files import Edit, members, packed, rewritten, small_file
 from tests.saved_models import ROWS
 
@@ -39,9 +40,7 @@ def test_pickles_are_not_unpickled(saved: Path, tmp_path: Path) -> None:
     torch.save({"0": Marker(marker)}, stream)
     for content in (stream.getvalue(), pickle.dumps(Marker(marker), protocol=2)):
         path = packed(tmp_path / "file", members(saved) | {"tensors.pt": content})
-        with pytest.raises(
-            FileError, match="else than tensors where only those belong; it was not loaded"
-        ):
+        with refused("hostile-file", FileError, site="file"):
             quantfx.load(path)
         assert not marker.exists()
     stream.seek(0)
@@ -53,7 +52,7 @@ def test_tensors_of_other_kinds(saved: Path, tmp_path: Path) -> None:
     for content in ([ROWS], {"0": 1}, {0: ROWS}, {"0": nn.Parameter(ROWS)}, ROWS):
         stream = io.BytesIO()
         torch.save(content, stream)
-        with pytest.raises(FileError, match="its tensors are no table of tensors"):
+        with refused("damaged-file", FileError, site="file"):
             quantfx.load(
                 packed(tmp_path / "file", members(saved) | {"tensors.pt": stream.getvalue()})
             )
@@ -109,37 +108,55 @@ def _state(name: str) -> Edit:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (_input(target=CODE), "is no name"),
-        (_input(name=CODE), "is no name"),
-        (_input(target="class"), "'class' is no name"),
-        (_convention(arguments=[CODE]), "is no name of an argument"),
+        (_input(target=CODE), "damaged-file: \"x=__import__('pathlib').Path('executed').touch()\""),
+        (_input(name=CODE), "damaged-file: \"x=__import__('pathlib').Path('executed').touch()\""),
+        (_input(target="class"), "damaged-file: 'class'"),
+        (
+            _convention(arguments=[CODE]),
+            "damaged-file: \"x=__import__('pathlib').Path('executed').touch()\"",
+        ),
         (
             _convention(inputs=_spec("collections.defaultdict", _DEFAULTDICT)),
-            "a defaultdict, or an enum",
+            "no-text-form",
         ),
         (
             _convention(outputs=_spec("builtins.dict", json.dumps([_ENUM]))),
-            "a defaultdict, or an enum",
+            "no-text-form",
         ),
-        (_convention(inputs=_spec("os.system", "[]")), "os.system in pytree .*is not registered"),
-        (_state(f"a')+{CODE}#"), "is no path of a tensor"),
-        (_state("__class__"), "is no path of a tensor"),
-        (_state("forward.__globals__"), "is no path of a tensor"),
-        (_named("relu", target="os.system"), "node 'relu': 'os.system' is not of the form"),
-        (_named("relu", target="operator.methodcaller"), "node 'relu': .* not of the form"),
-        (_named("relu", target="torch.load"), "node 'relu': .* not of the form"),
-        (_named("relu", target="aten.relu.__class__"), "no overload 'aten.relu.__class__'"),
-        (_named("relu", target="higher_order.__init__"), "has no operator 'higher_order.__init__'"),
-        (_named("relu", target="load_library.x.y"), "no operator 'load_library.x.y'"),
-        (_named("relu", kwargs={CODE: 1}), "is no name"),
+        (_convention(inputs=_spec("os.system", "[]")), "not-imported"),
+        (
+            _state(f"a')+{CODE}#"),
+            "damaged-file: \"a')+x=__import__('pathlib').Path('executed').touch()#\"",
+        ),
+        (_state("__class__"), "damaged-file: '__class__'"),
+        (_state("forward.__globals__"), "damaged-file: 'forward.__globals__'"),
+        (_named("relu", target="os.system"), "unknown-name: node 'relu': os.system"),
+        (
+            _named("relu", target="operator.methodcaller"),
+            "unknown-name: node 'relu': operator.methodcaller",
+        ),
+        (_named("relu", target="torch.load"), "unknown-name: node 'relu': torch.load"),
+        (
+            _named("relu", target="aten.relu.__class__"),
+            "unknown-name: node 'relu': aten.relu.__class__",
+        ),
+        (
+            _named("relu", target="higher_order.__init__"),
+            "unknown-name: node 'relu': higher_order.__init__",
+        ),
+        (_named("relu", target="load_library.x.y"), "unknown-name: node 'relu': load_library.x.y"),
+        (
+            _named("relu", kwargs={CODE: 1}),
+            "damaged-file: \"x=__import__('pathlib').Path('executed').touch()\"",
+        ),
         (
             _named("relu", op="call_method", target="__reduce__"),
-            "a 'call_method', which files do not hold",
+            "no-text-form: relu",
         ),
-        (_named("relu", op="call_module", target="0"), "a 'call_module', which files do not hold"),
-        (_named("relu", args=[{"dtype": "load"}]), "has no dtype 'load'"),
-        (_named("relu", args=[{"global": "os.system"}]), "an argument of unknown kind 'global'"),
-        (_same_names, "two nodes are called"),
+        (_named("relu", op="call_module", target="0"), "no-text-form: relu"),
+        (_named("relu", args=[{"dtype": "load"}]), "unknown-name: load"),
+        (_named("relu", args=[{"global": "os.system"}]), "damaged-file: global"),
+        (_same_names, "taken-name: _0_weight_scale"),
     ],
 )
 def test_texts_are_not_executed(
@@ -148,7 +165,7 @@ def test_texts_are_not_executed(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "antigravity.py").write_text("import pathlib; pathlib.Path('executed').touch()")
     monkeypatch.syspath_prepend(str(tmp_path))
-    with pytest.raises(FileError, match=message):
+    with refused(message, FileError):
         quantfx.load(rewritten(saved, tmp_path / "file", "graph.json", edit))
     assert not (tmp_path / "executed").exists()
 

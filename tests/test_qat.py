@@ -20,6 +20,7 @@ from tests import unchecked
 from tests.models.normed import normed
 from tests.models.small import cat_pool_net
 from tests.models.vit import vit_b_16
+from tests.refusals import refused
 
 GENERATOR = torch.Generator().manual_seed(0)
 IMAGES = torch.randn(4, 3, 32, 32, generator=GENERATOR)
@@ -155,7 +156,7 @@ def test_calibration_comes_first_and_a_copy_converts() -> None:
 def test_what_was_never_seen_is_named_or_left_float() -> None:
     model, x = normed("relu")
     module = quantfx.prepare_qat(model, (x,))
-    with pytest.raises(CalibrationError, match=r"never calibrated: layer \(conv2d\).input"):
+    with refused("never-run", CalibrationError, site="layer (conv2d).input"):
         quantfx.convert_qat(module)
     result = quantfx.convert_qat(module, strict=False)
     assert result.report.planned == 0
@@ -164,14 +165,14 @@ def test_what_was_never_seen_is_named_or_left_float() -> None:
 
 def test_wrong_calls_are_refused_by_name() -> None:
     model, x = normed("relu")
-    with pytest.raises(PipelineError, match="'xpu' does not train"):
+    with refused("no-training", PipelineError, site="xpu"):
         quantfx.prepare_qat(model, (x,), backend="xpu")
-    with pytest.raises(ConfigError, match="layr"):
+    with refused("unused-rule", ConfigError, site="module='layr'"):
         quantfx.prepare_qat(model, (x,), config=quantfx.Config().module("layr", None))
-    with pytest.raises(CaptureError, match="example_inputs is a int: give a tensor"):
+    with refused("batch-form", CaptureError, site="example_inputs"):
         quantfx.prepare_qat(model, 3)  # type: ignore[arg-type]
-    with pytest.raises(CaptureError, match="not a torch.nn.Module"):
+    with refused("not-a-model", CaptureError):
         quantfx.prepare_qat(nn.ReLU, (x,))
     graph = quantfx.capture(model.eval(), (x,))
-    with pytest.raises(PipelineError, match="prepare_qat did not return"):
+    with refused("not-prepared", PipelineError, fix="prepare_qat"):
         quantfx.convert_qat(graph)  # type: ignore[arg-type]

@@ -22,4 +22,4 @@ def _require_elsewhere(
 ) -> None:
     leaves = (leaf for _, leaf in input_leaves(module, args, kwargs))
     if any(isinstance(leaf, torch.Tensor) and leaf.device.type == "cpu" for leaf in leaves):
-        raise QuantfxError(reason)
+        raise QuantfxError(reason, rule="not-here")

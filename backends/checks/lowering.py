@@ -14,7 +14,7 @@ from quantfx.passes.graph.graphs import Site
 from quantfx.passes.lower.keep_packed import KeepPacked
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.report.outcome import SiteOutcome, missed_sites
-from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+from quantfx.patterns.errors import QuantfxError
 
 _SHOWN = 5
 BOUNDED = "Quantize for it with target='host'"
@@ -66,11 +66,13 @@ class Lowering:
         if self.saturating:
             complain(self._saturates(cure), strict=strict)
 
-    def _saturates(self, cure: str) -> str:
-        return (
+    def _saturates(self, cure: str) -> ContractError:
+        return ContractError(
             f"{len(self.saturating)} site(s) would saturate on this CPU ({targets.host().name}, no "
-            f"VNNI) and be silently wrong: {_join(list(map(str, self.saturating)))}. {cure}, "
-            "or accept it with strict=False"
+            f"VNNI) and be silently wrong: {_join(list(map(str, self.saturating)))}.",
+            rule="saturates",
+            site=str(self.saturating[0]),
+            fix=f"{cure[0].lower()}{cure[1:]}, or accept it with strict=False",
         )
 
 
@@ -85,18 +87,23 @@ def require_compiled(sites: tuple[SiteOutcome, ...], *, strict: bool) -> None:
         complain(_describe_missed(lost), strict=strict)
 
 
-def complain(message: str, *, strict: bool, kind: type[QuantfxError] = ContractError) -> None:
-    """Raise an error of that kind; unless ``strict``, warn instead."""
+def complain(error: QuantfxError, *, strict: bool) -> None:
+    """Raise ``error``; unless ``strict``, warn of the same instead."""
     if strict:
-        raise kind(message)
-    warnings.warn(message, QuantfxWarning, stacklevel=4)
+        raise error
+    warnings.warn(error.warning(), stacklevel=4)
 
 
-def _describe_missed(short: list[SiteOutcome]) -> str:
+def _describe_missed(short: list[SiteOutcome]) -> ContractError:
     lines = [f"{site.site} ({site.kind}): {site.reason}" for site in short]
-    return (
-        f"{len(short)} planned site(s) did not reach their int8 kernel: {_join(lines)}. Leave "
-        "them float with a config or backend.without_templates(...), or accept it with strict=False"
+    return ContractError(
+        f"{len(short)} planned site(s) did not reach their int8 kernel: {_join(lines)}.",
+        rule="no-kernel",
+        site=str(short[0].site),
+        fix=(
+            "leave them float with a config or backend.without_templates(...), or accept it with "
+            "strict=False"
+        ),
     )
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -84,14 +84,16 @@ def require_autocast(dtype: torch.dtype) -> None:
         QuantfxError: it is not bfloat16, or the CPU has no bfloat16 instructions.
     """
     if dtype != torch.bfloat16:
-        raise QuantfxError(
-            f"autocast to {dtype}: torch's int8 kernels then return bfloat16, not {dtype}. Use "
-            "torch.bfloat16, or switch autocast off around the call"
-        )
+        message = f"autocast to {dtype}: torch's int8 kernels then return bfloat16, not {dtype}."
+        fix = "use torch.bfloat16, or switch autocast off around the call"
+        raise QuantfxError(message, rule="autocast-dtype", site=str(dtype), fix=fix)
     if not has_bfloat16():
         raise QuantfxError(
             "autocast to bfloat16: this CPU has no bfloat16 instructions, and emulating them is "
-            "far slower than float32. Switch autocast off around the call"
+            "far slower than float32.",
+            rule="autocast-dtype",
+            site=str(dtype),
+            fix="switch autocast off around the call",
         )
 
 
@@ -117,7 +119,7 @@ def get(name: str) -> Target:
         return host()
     if name not in TARGETS:
         known = ["host", "any", *TARGETS]
-        raise QuantfxError(f"no target '{name}'{did_you_mean(name, known)}; one of {known}")
+        raise unknown_name(QuantfxError, "target", name, known)
     return TARGETS[name]
 
 

@@ -65,11 +65,15 @@ class LibraryInputs:
         try:
             given = dict(leaves_of(self._signature, args, dict(kwargs)))
         except TypeError as error:
-            raise InputError(f"the library was compiled for ({self._names}): {error}") from None
+            raise InputError(
+                f"the library was compiled for ({self._names}): {error}", rule="input-names"
+            ) from None
         if given.keys() != set(self._paths):
             raise InputError(
                 f"the library was compiled for ({self._names}), and the call has "
-                f"({', '.join(given)}): compile it again with an example like this"
+                f"({', '.join(given)})",
+                rule="input-names",
+                fix="compile it again with an example like this",
             )
         return [given[path] for path in self._paths]
 
@@ -159,16 +163,15 @@ def require_library(module: GraphModule) -> None:
     """
     written = [name for name, _ in written_state(module)]
     if written:
-        raise QuantfxError(
+        message = (
             f"wrapper='aot': buffer '{written[0]}' is written to, and AOTInductor takes it for a "
-            "constant: what is written would be lost. Use wrapper='cpp'"
+            "constant: writes to it would be lost."
         )
+        raise QuantfxError(message, rule="written-buffer", site=written[0], fix="use wrapper='cpp'")
     for _, graph_module in all_graphs(module):
         if any(call.is_choice for call in nested_calls(graph_module)):
-            raise QuantfxError(
-                "wrapper='aot': AOTInductor does not take int8 kernels inside of torch.cond. Use "
-                "wrapper='cpp'"
-            )
+            message = "wrapper='aot': AOTInductor does not take int8 kernels in torch.cond."
+            raise QuantfxError(message, rule="aot-branch", fix="use wrapper='cpp'")
 
 
 def _without_gaps(leaf: Any) -> Any:

@@ -20,7 +20,7 @@ def call_outside(exported: str, reason: str) -> Callable[..., Any]:
 
     def call(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if torch.compiler.is_exporting():
-            raise QuantfxError(exported)
+            raise QuantfxError(exported, rule="not-exportable")
         return module.call_now(args, kwargs)
 
     disable: Any = torch.compiler.disable  # torch declares no types

@@ -66,7 +66,7 @@ from quantfx.passes.model.input_copies import spare_inputs
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.lowered import site_of
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 from quantfx.patterns.schema import overload
 
 Wrapper = Literal["python", "cpp", "aot"]
@@ -342,8 +342,7 @@ def compile_module(
             such wrapper.
     """
     if wrapper not in WRAPPERS:
-        nearest = did_you_mean(wrapper, WRAPPERS)
-        raise QuantfxError(f"no wrapper '{wrapper}'{nearest}; one of {WRAPPERS}")
+        raise unknown_name(QuantfxError, "wrapper", wrapper, WRAPPERS)
     if wrapper == "aot":
         return _ahead_of_time(pair, args, kwargs, autocast, dynamic_shapes, package)
     compiled = CompiledModule(pair, autocast, cpp=wrapper == "cpp")

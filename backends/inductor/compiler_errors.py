@@ -25,10 +25,9 @@ def compiler_errors() -> Generator[None]:
         raise
     except Exception as error:
         inner = error.inner_exception if isinstance(error, BackendCompilerFailed) else error
-        raise QuantfxError(
-            f"torch cannot compile this model ({_first_line(inner)}): result.module runs the same "
-            "kernels without a compiler"
-        ) from error
+        message = f"torch cannot compile this model ({_first_line(inner)})"
+        fix = "use result.module, which runs the same kernels without a compiler"
+        raise QuantfxError(message, rule="compiler-failed", fix=fix) from error
 
 
 @contextmanager
@@ -46,10 +45,9 @@ def inductor_errors(where: str) -> Generator[None]:
     except Exception as error:
         if not type(error).__module__.startswith("torch._inductor"):
             raise
-        raise QuantfxError(
-            f"torch cannot compile the int8 graph of {where} ({_first_line(error)}): the module of "
-            "quantfx.quantize runs the same kernels without a compiler"
-        ) from error
+        message = f"torch cannot compile the int8 graph of {where} ({_first_line(error)})"
+        fix = "use the module of quantfx.quantize, which runs them without a compiler"
+        raise QuantfxError(message, rule="compiler-failed", site=where, fix=fix) from error
 
 
 @contextmanager
@@ -60,7 +58,9 @@ def dynamo_errors() -> Generator[None]:
     except InternalTorchDynamoError as error:
         raise QuantfxError(
             "torch cannot compile this model, in which sizes depend on data, for inputs of these "
-            f"shapes ({_first_line(error)}): call result.module with them"
+            f"shapes ({_first_line(error)})",
+            rule="compiler-failed",
+            fix="call result.module with them",
         ) from error
 
 

@@ -35,9 +35,14 @@ def _look() -> None:
 
     if compiling_backend() == "inductor" and not inductor_freezes():
         warnings.warn(
-            "Inductor compiles a q/dq graph without freezing, to float code: no int8 kernel, and "
-            "slower than the model was. Use quantfx's Result.compile(), or "
-            "torch.compile(quantized, backend='quantfx_lower')",
-            QuantfxWarning,
+            QuantfxWarning(
+                "Inductor compiles a q/dq graph without freezing, to float code: no int8 kernel, "
+                "and slower than the model was.",
+                rule="plain-inductor",
+                fix=(
+                    "use quantfx's Result.compile(), or torch.compile(quantized, "
+                    "backend='quantfx_lower')"
+                ),
+            ),
             stacklevel=2,
         )

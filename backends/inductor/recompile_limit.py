@@ -84,8 +84,10 @@ def _warn(attempt: Attempt, **_: object) -> bool:
         otherwise = "run their int8 kernels one by one, without compiled code around them"
         message = explain_limit(attempt, attempt.limit, otherwise)
         if attempt.is_strict:
-            raise QuantfxError(message)
-        warnings.warn(message, QuantfxWarning, stacklevel=2)
+            raise QuantfxError(message, rule="recompile-limit", site=attempt.where)
+        warnings.warn(
+            QuantfxWarning(message, rule="recompile-limit", site=attempt.where), stacklevel=2
+        )
     return False  # nothing else has this code
 
 

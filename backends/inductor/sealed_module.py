@@ -47,10 +47,9 @@ class SealedModule(nn.Module):
             ModeError: ``mode`` is True.
         """
         if mode:
-            raise ModeError(
-                "a compiled module computes what evaluation computes: leave it out of train(), or "
-                "train the model with quantfx.prepare_qat"
-            )
+            message = "a compiled module always computes as in evaluation"
+            fix = "leave it out of train(), or train the model with quantfx.prepare_qat"
+            raise ModeError(message, rule="eval-only", fix=fix)
         return super().train(mode)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -59,10 +58,12 @@ class SealedModule(nn.Module):
         Raises:
             QuantfxError: always; says what holds them.
         """
-        raise QuantfxError(
-            "a compiled module has no state_dict: its weights are in its code. Save the model with "
-            "result.save(path), and the state_dict() of modules around it without it"
+        message = "a compiled module has no state_dict: its weights are in its code."
+        fix = (
+            "save the model with result.save(path), and the state_dict() of modules around it "
+            "without it"
         )
+        raise QuantfxError(message, rule="no-state-dict", fix=fix)
 
     def __getstate__(self) -> NoReturn:
         """Refuse to be pickled.
@@ -70,10 +71,8 @@ class SealedModule(nn.Module):
         Raises:
             QuantfxError: always; says what can be.
         """
-        raise QuantfxError(
-            "compiled code cannot be pickled: use result.save(path), and "
-            "quantfx.load(path).compile() where it is wanted"
-        )
+        fix = "use result.save(path), and quantfx.load(path).compile() where it is wanted"
+        raise QuantfxError("compiled code cannot be pickled", rule="not-picklable", fix=fix)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         require_same_tensors(fn, "a compiled module", devices=("cpu",))

@@ -193,7 +193,10 @@ def _require_locals() -> None:
         raise QuantfxError(
             f"torch {torch.__version__} has no '{min(missing)}' in "
             "torch._dynamo.convert_frame._compile, by which quantfx sees that Dynamo stops "
-            "compiling: use torch 2.13, or quantfx.quantize and result.module, without Dynamo"
+            "compiling",
+            rule="torch-internals",
+            site=min(missing),
+            fix="use torch 2.13, or quantfx.quantize and result.module, without Dynamo",
         )
 
 

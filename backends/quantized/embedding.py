@@ -44,7 +44,8 @@ class PackedEmbedding(Packed):
     def __init__(self, spec: Concrete) -> None:
         super().__init__()
         if not isinstance(spec, QuantSpec):
-            raise SpecError(f"'{spec}': rows of embeddings are stored as integers")
+            message = f"'{spec}': rows of embeddings are stored as integers"
+            raise SpecError(message, rule="integer-rows", site=str(spec))
         self.bits = 8 if spec.quant_max == 255 else 4
         self.eps = spec.eps
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from quantfx.passes.pipeline.kernel_family import Saturation
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 
 ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
 # Operators whose engine can be chosen.
@@ -52,7 +52,7 @@ class Engines:
             _require(op, OPS, "operator with engines")
             _require(name, ENGINES, "engine")
             if name not in available(op):
-                raise QuantfxError(f"'{op}' has no engine '{name}', only {available(op)}")
+                raise unknown_name(QuantfxError, "engine", name, available(op), of=f"'{op}'")
             chosen[op] = name
         by_name = {op: name for op, name in sorted(chosen.items()) if name != _BY_RULE}
         return cls(tuple(by_name.items()))
@@ -172,4 +172,4 @@ class Transposed:
 
 def _require(name: str, known: tuple[str, ...], what: str) -> None:
     if name not in known:
-        raise QuantfxError(f"no {what} '{name}'{did_you_mean(name, known)}; one of {known}")
+        raise unknown_name(QuantfxError, what, name, known)

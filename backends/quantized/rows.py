@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.template import Mode, Template
 
@@ -139,7 +139,7 @@ def native_variant(name: str) -> NativeVariant:
         QuantfxError: there is none of that name; names the nearest.
     """
     if name not in VARIANTS:
-        raise QuantfxError(f"no variant '{name}'{did_you_mean(name, VARIANTS)}; one of {VARIANTS}")
+        raise unknown_name(QuantfxError, "variant", name, VARIANTS)
     if name in ("native", "legacy"):
         return NativeVariant(name, _native(legacy=name == "legacy"))
     return _relative(name, _read("variants")["variant"][name])

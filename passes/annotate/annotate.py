@@ -17,7 +17,7 @@ from quantfx.passes.observers.derived import DerivedFrom
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.spec import Concrete, QuantSpec
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import unknown_name
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.quant import Quant
@@ -69,14 +69,11 @@ class Annotate(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate every match in every graph; nodes annotated before are not matched again."""
-        recipe = context.recipe
-        if recipe is None:
-            raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
+        recipe = context.require_recipe(self.name)
         known = {*GROUPS, *recipe.patterns.groups}
         if self.group not in known:
-            nearest = did_you_mean(self.group, sorted(known))
-            raise PipelineError(
-                f"no template of '{recipe.name}' is of a group '{self.group}'{nearest}"
+            raise unknown_name(
+                PipelineError, "template of group", self.group, sorted(known), of=f"'{recipe.name}'"
             )
         matcher = recipe.patterns.group(self.group).matcher()
         facts = ModuleFacts(module)
@@ -152,7 +149,8 @@ def _spec(
     if not quant.roles:
         return spec
     if not isinstance(spec, QuantSpec):
-        raise SpecError(f"'{quant.spec}' of {edge.node.name}: '{spec}' cannot have derived qparams")
+        message = f"'{quant.spec}' of {edge.node.name}: '{spec}' cannot have derived qparams"
+        raise SpecError(message, rule="not-derivable", site=edge.node.name)
     return replace(spec, observer=DerivedFrom(tuple(sites[role] for role in quant.roles)))
 
 

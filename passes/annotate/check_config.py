@@ -23,13 +23,11 @@ from quantfx.passes.config.selectors import (
 from quantfx.passes.config.spec_change import FLOAT
 from quantfx.passes.errors import ConfigError, PipelineError
 from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import RuleRemark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.pipeline.record import records_of
-from quantfx.patterns.errors import QuantfxWarning, did_you_mean
+from quantfx.patterns.errors import QuantfxWarning, did_you_mean, unknown_name
 from quantfx.patterns.template import QuantizedArgument
 
-RULE = "config"  # stands where a remark about a node says which operator it is
 _CHOICES = ("error", "warning", "remark")
 
 
@@ -55,14 +53,11 @@ class CheckConfig(Pass):
 
     def __post_init__(self) -> None:
         if self.unmatched not in _CHOICES:
-            nearest = did_you_mean(self.unmatched, _CHOICES)
-            raise PipelineError(f"unmatched='{self.unmatched}'{nearest}; one of {_CHOICES}")
+            raise unknown_name(PipelineError, "unmatched", self.unmatched, _CHOICES)
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Check the recipe's config against every graph of ``module``."""
-        recipe = context.recipe
-        if recipe is None:
-            raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
+        recipe = context.require_recipe(self.name)
         if not recipe.config.rules:
             _require(list(_unknown_modes(recipe)))
             return PassResult()
@@ -72,41 +67,51 @@ class CheckConfig(Pass):
         )
         unmatched = [*_find_unmatched(recipe, calls), *_find_unquantized(recipe, calls)]
         if self.unmatched == "error":
-            _require([message for _, message in unmatched], "pass strict=False to go on without")
+            _require([_unused(rule, message) for rule, message in unmatched])
         decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
         known = {rule for rule, _ in unmatched}
         unused = [
             *_find_shadowed(recipe, calls, decisions, known),
             *_find_without_effect(recipe, calls, decisions, known),
         ]
-        for _, message in (*(unmatched if self.unmatched == "warning" else ()), *unused):
-            warnings.warn(message, QuantfxWarning, stacklevel=2)
-        remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in (*unmatched, *unused))
+        for rule, message in (*(unmatched if self.unmatched == "warning" else ()), *unused):
+            warnings.warn(QuantfxWarning(message, rule="unused-rule", site=str(rule)), stacklevel=2)
+        remarks = tuple(RuleRemark(str(r), reason) for r, reason in (*unmatched, *unused))
         return PassResult(remarks=remarks, stats={"rules": len(recipe.config.rules)})
 
 
-def _require(wrong: list[str], fix: str = "") -> None:
+def _require(wrong: list[ConfigError]) -> None:
     """Raise one error for everything that is wrong."""
+    if len(wrong) == 1:
+        raise wrong[0]
     if wrong:
-        lines = wrong if len(wrong) == 1 else [f"{len(wrong)} things are wrong in the config:"]
-        lines += [f"  {each}" for each in wrong] if len(wrong) > 1 else []
-        raise ConfigError("\n".join([*lines, fix] if fix else lines))
+        first = wrong[0]
+        lines = [f"{len(wrong)} things are wrong in the config:"]
+        lines += [f"  {each.message}" for each in wrong]
+        raise ConfigError("\n".join(lines), rule=first.rule, site=first.site, fix=first.fix)
 
 
-def _unknown_modes(recipe: Recipe) -> Iterator[str]:
+def _unused(rule: Rule, message: str) -> ConfigError:
+    fix = "pass strict=False to go on without it"
+    return ConfigError(message, rule="unused-rule", site=str(rule), fix=fix)
+
+
+def _unknown_modes(recipe: Recipe) -> Iterator[ConfigError]:
     config, modes = recipe.config, recipe.patterns.modes
     asked = [("the default", config.default), *((f"rule {r}", r.mode) for r in config.rules)]
     for who, mode in asked:
         if mode is not None and mode != FLOAT and mode not in modes:
-            yield f"{who}: backend '{recipe.name}' has no mode '{mode}', only {', '.join(modes)}"
+            error = unknown_name(ConfigError, "mode", mode, modes, of=f"backend '{recipe.name}'")
+            yield error.within(who, ConfigError)
 
 
-def _unknown_specs(recipe: Recipe) -> Iterator[str]:
+def _unknown_specs(recipe: Recipe) -> Iterator[ConfigError]:
     known = (ACTIVATIONS, WEIGHTS, *(name for name, _ in recipe.specs))
     for rule in recipe.config.rules:
         for name, _ in rule.specs:
             if name not in known:
-                yield f"rule {rule}: no spec '{name}'{did_you_mean(name, known)}; one of {known}"
+                error = unknown_name(ConfigError, "spec", name, known)
+                yield error.within(f"rule {rule}", ConfigError)
 
 
 def _find_unmatched(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
@@ -145,7 +150,7 @@ def _suggest(rule: Rule, calls: list[CallSite]) -> str:
     return did_you_mean(selector.name, sorted(names), most=3)
 
 
-def _find_impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[str]:
+def _find_impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[ConfigError]:
     """Yield rules that name an operator or a call and a mode that it has no template of."""
     for rule in recipe.config.rules:
         named = isinstance(rule.selector, (OpSelector, CallSelector))
@@ -155,7 +160,11 @@ def _find_impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[str]:
             if rule.selector.selects(call):
                 reason = _no_template(recipe, call, rule.mode)
                 if reason is not None:
-                    yield f"rule {rule}: mode '{rule.mode}' for {call.ops[-1]}: {reason}"
+                    yield ConfigError(
+                        f"rule {rule}: mode '{rule.mode}' for {call.ops[-1]}: {reason}",
+                        rule="no-template",
+                        site=str(rule),
+                    )
                 break
 
 
@@ -172,7 +181,7 @@ def _no_template(recipe: Recipe, call: CallSite, mode: str) -> str | None:
             return reason
     anchors = {op.name for t in templates if target in t.targets for op in t.anchor.ops}
     if anchors:
-        return f"it is only taken behind {', '.join(sorted(anchors))}; select that instead"
+        return f"it is only taken behind {', '.join(sorted(anchors))}; select its anchor"
     return f"backend '{recipe.name}' has no template for it"
 
 
@@ -255,13 +264,3 @@ def _readings(recipe: Recipe) -> Mapping[object, list[QuantizedArgument]]:
         for each in template.quantized_arguments():
             found.setdefault(each.target, []).append(each)
     return found
-
-
-def unused_rules(module: GraphModule) -> dict[str, str]:
-    """Return each rule of the config that ``CheckConfig`` had something to say about, and what."""
-    return {
-        remark.node: remark.message
-        for record in records_of(module)
-        for remark in record.remarks
-        if remark.op == RULE
-    }

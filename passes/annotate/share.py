@@ -86,7 +86,9 @@ def _require(
     if (spec.site.graph, spec.site.node) not in known:
         raise ShareConflict(
             f"{site} is to share its qparams with {spec.site}, but the model has no node "
-            f"'{spec.site.node}'{did_you_mean(spec.site.node, [name for _, name in known])}"
+            f"'{spec.site.node}'{did_you_mean(spec.site.node, [name for _, name in known])}",
+            rule="unknown-name",
+            site=str(site),
         )
     sharing.same(site, spec.site, f"{template}: {what} = {_shorten(spec.site, site)}")
 
@@ -124,7 +126,9 @@ def _spec_of(site: Site, spec: SharedSpec, groups: Groups) -> Concrete:
     found = groups.specs.get(groups.representative[site])
     if found is None:
         raise ShareConflict(
-            f"{site} is to share its qparams with {spec.site}, but nothing quantizes that site: "
-            "annotate it with a spec of its own, or leave both float"
+            f"{site} is to share its qparams with {spec.site}, but nothing quantizes that site",
+            rule="nothing-to-share",
+            site=str(site),
+            fix="annotate it with a spec of its own, or leave both float",
         )
     return found

@@ -86,7 +86,8 @@ class Sharing:
             for spec in sorted(self._required.get(site, ()), key=repr):
                 root = union.root(site)
                 if specs.setdefault(root, spec) != spec:
-                    raise ShareConflict(self._explain(first[root], site, specs[root], spec))
+                    message = self._explain(first[root], site, specs[root], spec)
+                    raise ShareConflict(message, rule="share-conflict", site=str(site))
                 first.setdefault(root, site)
         return specs
 

@@ -67,7 +67,10 @@ class SwitchModes(GraphPass):
                 if counter is None:
                     raise CaptureError(
                         f"{node.name} averages over all batches (momentum=None) in a region "
-                        "without gradients: give it a momentum"
+                        "without gradients",
+                        rule="averaged-batches",
+                        site=node.name,
+                        fix="give it a momentum",
                     )
                 set_argument(node, "momentum", _cumulative(editor, node, counter))
                 count += 1

@@ -199,18 +199,18 @@ def _count_same_places(model: nn.Module, arguments: tuple[str, ...]) -> int:
 
 def _require_mode(model: nn.Module, training: bool) -> None:
     if training and torch.is_inference_mode_enabled():
-        raise CaptureError("nothing trains in inference mode: capture outside of it")
+        message = "inference mode has no gradients to train with"
+        fix = "capture outside of torch.inference_mode()"
+        raise CaptureError(message, rule="inference-mode", fix=fix)
     if has_one_mode(model):
         if training:
-            raise CaptureError(
-                "an exported graph has one mode, so that it cannot be trained: give the model that "
-                "it was exported from"
-            )
+            message = "an exported graph has a fixed mode and cannot be trained"
+            fix = "give the model that it was exported from"
+            raise CaptureError(message, rule="captured-mode", fix=fix)
         return
     modes = [name for name, module in model.named_modules() if module.training]
     if modes and not training:
-        raise CaptureError(
-            f"{type(model).__name__} is in training mode ('{modes[0] or 'the model'}'"
-            f"{f' and {len(modes) - 1} more' if len(modes) > 1 else ''}): "
-            "call model.eval() first, or capture with training=True to train it quantized"
-        )
+        more = f" and {len(modes) - 1} more" if len(modes) > 1 else ""
+        message = f"{type(model).__name__} is in training mode ('{modes[0] or 'the model'}'{more})"
+        fix = "call model.eval() first, or capture with training=True to train it quantized"
+        raise CaptureError(message, rule="captured-mode", site=modes[0], fix=fix)

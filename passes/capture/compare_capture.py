@@ -84,8 +84,9 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
             theirs += judge.run(model, [inputs])
     except Exception as error:  # the model's own, whatever it be
         _warn(
+            type(model).__name__,
             f"{type(model).__name__} fails on the example inputs, and was not compared with its "
-            f"graph: {_cite(error)}"
+            f"graph: {_cite(error)}",
         )
         return
     _require_real(model, theirs)
@@ -93,8 +94,10 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
         ours = judge.run(graph, [inputs, inputs])
     except Exception as error:  # of the operators in it
         raise CaptureError(
-            f"the captured graph fails on the example inputs, which {type(model).__name__} takes: "
-            f"{_cite(error)}. Does the model keep a tensor whose shape changes from call to call?"
+            f"the captured graph fails on the example inputs, which {type(model).__name__} "
+            f"takes: {_cite(error)}",
+            rule="graph-fails",
+            fix="look for a tensor of the model whose shape changes from call to call",
         ) from error
     if changed:
         judge.require_stateless(inputs, changed)
@@ -102,17 +105,20 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
     again = _difference(theirs[1], ours[1])
     if again and (not difference or (_difference(*theirs) and not _difference(*ours))):
         raise CaptureError(
-            f"{type(model).__name__} computes something else when it is called again with the same "
-            f"inputs, and its graph does not: {again}. It depends on what is not in its attributes "
-            "(a counter of a library's, an iterator, random numbers that are not torch's): make "
-            "that a buffer or an input, or capture with compare=False"
+            f"{type(model).__name__} computes something else when it is called again with the "
+            f"same inputs, and its graph does not: {again}. The model depends on state that is "
+            "not in its attributes (a counter of a library, an iterator, random numbers of "
+            "another library)",
+            rule="unseen-state",
+            fix="make the state a buffer or an input, or capture with compare=False",
         )
     if difference:
         with restored(model), restored(graph):
             where = _run_seeded(lambda: differing_module(model, graph, *inputs, _TOLERANCE))
         _warn(
+            type(model).__name__,
             f"the captured graph computes something else than {type(model).__name__} on the "
-            f"example inputs: {difference}. {where}"
+            f"example inputs: {difference}. {where}",
         )
 
 
@@ -147,7 +153,7 @@ class _Judge:
             except Exception:  # another call is not possible: that depends on the first
                 differs = True
         if differs:
-            raise CaptureError(_stateful(self.model, changed))
+            raise _stateful(self.model, changed)
 
     def _call(self, function: nn.Module, inputs: Inputs) -> dict[str, Any]:
         args, kwargs = copy_inputs(*inputs)
@@ -174,14 +180,19 @@ def _set_modes(module: nn.Module, *, training: bool) -> None:
         each.training = training
 
 
-def _stateful(model: nn.Module, changed: list[str]) -> str:
+def _stateful(model: nn.Module, changed: list[str]) -> CaptureError:
     names = ", ".join(changed[:3])
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    return (
+    return CaptureError(
         f"{type(model).__name__} keeps state in plain attributes, {names}{more}, and a graph "
-        "would start each call from what they held at the capture: use register_buffer for "
-        "tensors, and write to them in place (self.h.copy_(...)), or make the state an input "
-        "and an output; quantfx.auto(model), for inference, follows such state"
+        "would start each call from the values of the capture",
+        rule="plain-state",
+        site=changed[0],
+        fix=(
+            "use register_buffer for tensors, and write to them in place (self.h.copy_(...)), or "
+            "make the state an input and an output; quantfx.auto(model), for inference, follows "
+            "such state"
+        ),
     )
 
 
@@ -265,8 +276,12 @@ def _require_real(model: nn.Module, results: list[Any]) -> None:
     if not all(_is_real(leaf) for leaf in leaves_in(results) if isinstance(leaf, Tensor)):
         raise CaptureError(
             f"{type(model).__name__} keeps tensors that it computed during the export, which hold "
-            "no values, in a cache outside of its attributes: empty that cache, fill it before the "
-            "capture by a call of the model, or use register_buffer for the tensor"
+            "no values, in a cache that is not in its attributes",
+            rule="unseen-cache",
+            fix=(
+                "empty that cache, fill it before the capture by a call of the model, or use "
+                "register_buffer for the tensor"
+            ),
         )
 
 
@@ -275,5 +290,5 @@ def _tensors(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
     return [*given, *model.parameters(), *model.buffers()]
 
 
-def _warn(message: str) -> None:
-    warnings.warn(message, QuantfxWarning, stacklevel=4)
+def _warn(name: str, message: str) -> None:
+    warnings.warn(QuantfxWarning(message, rule="capture-differs", site=name), stacklevel=4)

@@ -129,9 +129,9 @@ class Config:
             specs: As for `module`.
         """
         if not callable(function):
-            raise ConfigError(
-                f"where={function!r}: give a function of the node that returns a bool"
-            )
+            message = f"where={function!r} is not a function"
+            fix = "give a function of the node that returns a bool"
+            raise ConfigError(message, rule="config-value", site="where", fix=fix)
         return self._with(Where(function), mode, specs)
 
     def tensor(
@@ -146,7 +146,9 @@ class Config:
         """
         if mode is not INHERIT:
             if options or mode not in (None, FLOAT):
-                raise ConfigError(f"tensor={site!r}: give either None for float, or options")
+                message = f"tensor={site!r} takes no mode but None"
+                fix = "give either None for float, or options"
+                raise ConfigError(message, rule="config-value", site=site, fix=fix)
             return self._and(Rule(TensorSelector(site), tensor=FLOAT))
         return self._and(Rule(TensorSelector(site), tensor=_change(f"tensor={site!r}", options)))
 
@@ -179,7 +181,9 @@ class Config:
             return Config(mode_of(given))
         nearest = did_you_mean(str(given), (*MODES, FLOAT))
         raise ConfigError(
-            f"config '{given}' is neither a mode{nearest} nor the path of a .toml or .json file"
+            f"config '{given}' is neither a mode{nearest} nor the path of a .toml or .json file",
+            rule="unknown-name",
+            site=str(given),
         )
 
     def to_toml(self) -> str:
@@ -243,8 +247,9 @@ def _class_name(kind: object) -> str:
     if isinstance(kind, type):
         return f"{kind.__module__}.{kind.__qualname__}"
     given = type(kind).__name__
-    fix = f"; give its class, {given}" if isinstance(kind, nn.Module) else ""
-    raise ConfigError(f"type: a {given} is neither a class of modules nor the name of one{fix}")
+    message = f"type: a {given} is neither a class of modules nor the name of a class"
+    fix = f"give its class, {given}" if isinstance(kind, nn.Module) else ""
+    raise ConfigError(message, rule="config-value", site="type", fix=fix)
 
 
 def _change(where: str, options: Mapping[str, Any]) -> SpecChange:
@@ -256,4 +261,4 @@ def _change(where: str, options: Mapping[str, Any]) -> SpecChange:
 
 def _locate(error: ConfigError, where: str) -> ConfigError:
     message = str(error)
-    return error if message.startswith(where) else ConfigError(f"{where}: {message}")
+    return error if message.startswith(where) else error.within(where, ConfigError)

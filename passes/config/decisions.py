@@ -112,17 +112,17 @@ class Decisions:
         if change is None or isinstance(change, str):
             return spec
         rules = ", ".join(str(rule) for rule, _ in spoken)
-        where = f"rule {rules}: '{change}' does not fit {read.site}"
+        where = f"rule {rules}"
+        told = f"'{change}' does not fit {read.site}: "
         try:
             changed = change.apply(spec)
         except SpecError as error:
-            raise ConfigError(f"{where}: {error}") from error
+            raise error.within(where, ConfigError, told=told) from error
         required = _why_refused(spec, changed)
         if required is not None:
-            raise ConfigError(
-                f"{where}: the kernels of backend '{self._recipe.name}' take {required}; use "
-                "backend.with_specs(...) for graphs that are not compiled"
-            )
+            message = f"{where}: {told}the kernels of backend '{self._recipe.name}' take {required}"
+            fix = "use backend.with_specs(...) for graphs that are not compiled"
+            raise ConfigError(message, rule="kernel-spec", site=str(read.site), fix=fix)
         return changed
 
     def _read(self, edge: Edge, template: Template) -> TensorRead:

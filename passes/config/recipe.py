@@ -10,7 +10,7 @@ from functools import cached_property
 from quantfx.passes.config.config import Config
 from quantfx.passes.errors import SpecError
 from quantfx.passes.quant.spec import Concrete
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import unknown_name
 from quantfx.patterns.pattern_set import PatternSet
 
 
@@ -45,8 +45,7 @@ class Recipe:
             SpecError: none is; names the nearest one.
         """
         if name not in self._specs:
-            nearest = did_you_mean(name, self._specs)
-            raise SpecError(f"recipe '{self.name}' binds no spec '{name}'{nearest}")
+            raise unknown_name(SpecError, "spec", name, self._specs, of=f"recipe '{self.name}'")
         return self._specs[name]
 
     @cached_property

@@ -10,7 +10,7 @@ from quantfx.passes.config.selectors import NAMED, Everything, Named, Selector, 
 from quantfx.passes.config.spec_change import FLOAT, Change, Float, SpecChange, change_of
 from quantfx.passes.errors import ConfigError
 from quantfx.passes.quant.spec import Concrete, QuantSpec
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import unknown_name
 from quantfx.patterns.template import MODES, Mode
 
 ACTIVATIONS = "activations"
@@ -59,18 +59,27 @@ class Rule:
         for name, _ in self.specs:
             if name in (*SELECTORS, "mode"):
                 raise ConfigError(
-                    f"{self}: '{name}' cannot name a spec, in files it has a meaning of its own: "
-                    "give each selector a rule, and each change the name of a spec"
+                    f"{self}: '{name}' cannot name a spec, in files it has a meaning of its own",
+                    rule="taken-name",
+                    site=name,
+                    fix="give each selector a rule, and each change the name of a spec",
                 )
         if isinstance(self.selector, TensorSelector):
             if self.tensor is None or self.mode is not None or self.specs:
-                raise ConfigError(f"{self}: give options such as observer=..., or None for float")
+                message = f"{self} gives a tensor no options of its own"
+                fix = "give options such as observer=..., or None for float"
+                raise ConfigError(message, rule="config-value", site=str(self), fix=fix)
         elif self.tensor is not None:
-            raise ConfigError(f"{self}: only a tensor selector has options of its own")
+            message = f"{self}: only a tensor selector has options of its own"
+            raise ConfigError(message, rule="config-value", site=str(self))
         elif self.mode is None and not self.specs:
-            raise ConfigError(f"{self} decides nothing: give a mode, None for float, or specs")
+            message = f"{self} decides nothing"
+            fix = "give a mode, None for float, or specs"
+            raise ConfigError(message, rule="config-value", site=str(self), fix=fix)
         elif self.mode is not None and isinstance(self.selector, Everything):
-            raise ConfigError("the mode of the whole model is the config's default")
+            message = "a rule cannot set the mode of the whole model"
+            fix = "set the default of the config"
+            raise ConfigError(message, rule="config-value", site=str(self), fix=fix)
 
     def change(self, read: TensorRead) -> Change | None:
         """Return what this rule, which selects the call, changes in a tensor that the call reads.
@@ -109,9 +118,12 @@ class Rule:
 def _require_name(selector: Named) -> None:
     name: object = selector.name
     if not isinstance(name, str):
-        raise ConfigError(f"{selector.kind}={name!r}: give a name as text")
+        message = f"{selector.kind}={name!r}"
+        fix = "give a name as text"
+        raise ConfigError(message, rule="config-value", site=selector.kind, fix=fix)
     if not name:
-        raise ConfigError(f"{selector.kind}='' selects nothing: name something")
+        message = f"{selector.kind}='' selects nothing"
+        raise ConfigError(message, rule="config-value", site=selector.kind, fix="name something")
 
 
 def merge(changes: list[Change]) -> Change | None:
@@ -137,7 +149,7 @@ def mode_of(value: object) -> Mode | Float:
         if value == mode:
             return mode
     known = (*MODES, FLOAT)
-    raise ConfigError(f"no mode {value!r}{did_you_mean(str(value), known)}; one of {known}")
+    raise unknown_name(ConfigError, "mode", value, known)
 
 
 def specs_of(table: Mapping[str, Any]) -> tuple[tuple[str, Change], ...]:
@@ -150,9 +162,10 @@ def specs_of(table: Mapping[str, Any]) -> tuple[tuple[str, Change], ...]:
     for name, value in table.items():
         given: object = name
         if not isinstance(given, str):
-            raise ConfigError(f"{given!r} is no name of a spec: give text")
+            message = f"{given!r} is not the name of a spec"
+            raise ConfigError(message, rule="config-value", site=repr(given), fix="give text")
         try:
             found.append((name, change_of(value)))
         except ConfigError as error:
-            raise ConfigError(f"{name}: {error}") from None
+            raise error.within(name, ConfigError) from None
     return tuple(found)

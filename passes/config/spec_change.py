@@ -11,7 +11,7 @@ import torch
 
 from quantfx.passes.errors import ConfigError, SpecError
 from quantfx.passes.quant.spec import INTEGER_RANGES, Concrete, ObserverName, QuantSpec
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import unknown_name
 
 Float = Literal["float"]
 FLOAT: Float = "float"
@@ -59,11 +59,12 @@ class SpecChange:
         """
         for name, value in options.items():
             if name not in _TYPES:
-                raise ConfigError(f"unknown option '{name}'{did_you_mean(str(name), _TYPES)}")
+                raise unknown_name(ConfigError, "option", name, _TYPES)
             _require_valid(name, value)
         given = dict(options)
         if not given:
-            raise ConfigError(f"nothing to change is given; one of {tuple(_TYPES)}")
+            message = "the change names no option"
+            raise ConfigError(message, rule="config-value", fix=f"give one of {', '.join(_TYPES)}")
         if "dtype" in given:
             given["dtype"] = _dtype_name(given["dtype"])
         return SpecChange(**given)
@@ -89,14 +90,14 @@ class SpecChange:
             SpecError: the result contradicts itself.
         """
         if not isinstance(spec, QuantSpec):
-            raise SpecError(f"'{spec}' is no integer spec: there is nothing to change in it")
+            message = f"'{spec}' has no integers, so nothing can change in it"
+            raise SpecError(message, rule="no-integers", site=str(spec))
         options = self.options()
         vain = [name for name in _OBSERVING if name in options]
         if spec.dynamic and vain:
-            raise SpecError(
-                f"'{spec}' observes nothing, its range is found in each call: leave out "
-                f"{' and '.join(vain)}, or choose mode 'static'"
-            )
+            message = f"'{spec}' observes nothing, its range is found in each call"
+            fix = f"leave out {' and '.join(vain)}, or choose mode 'static'"
+            raise SpecError(message, rule="no-observer", site=str(spec), fix=fix)
         if "dtype" in options:
             options["dtype"] = _DTYPES[options["dtype"]]
             low, high = INTEGER_RANGES[options["dtype"]]
@@ -132,22 +133,26 @@ def change_of(value: object) -> Change:
         return SpecChange.of(value.options())
     if isinstance(value, Mapping):
         return SpecChange.of(value)
-    raise ConfigError(f"{value!r} is neither options such as {{observer: 'min_max'}} nor 'float'")
+    message = f"{value!r} is neither options such as {{observer: 'min_max'}} nor 'float'"
+    raise ConfigError(message, rule="config-value", site=repr(value))
 
 
 def _require_valid(name: str, value: object) -> None:
     if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "symmetric"):
         wanted = " or ".join(each.__name__ for each in _TYPES[name])
-        raise ConfigError(f"{name} = {value!r} is not of type {wanted}")
+        raise ConfigError(
+            f"{name} = {value!r} is not of type {wanted}", rule="config-value", site=name
+        )
     if name == "observer" and value not in _OBSERVERS:
-        nearest = did_you_mean(str(value), _OBSERVERS)
-        raise ConfigError(f"no observer {value!r}{nearest}; one of {_OBSERVERS}")
+        raise unknown_name(ConfigError, "observer", value, _OBSERVERS)
     if isinstance(value, float | int) and name == "eps" and not 0 < value < math.inf:
-        raise ConfigError(f"{name} = {value!r} is not positive and finite")
+        raise ConfigError(
+            f"{name} = {value!r} is not positive and finite", rule="config-value", site=name
+        )
 
 
 def _dtype_name(dtype: str | torch.dtype) -> str:
     name = str(dtype).removeprefix("torch.")
     if name not in _DTYPES:
-        raise ConfigError(f"dtype '{name}'{did_you_mean(name, _DTYPES)}; one of {tuple(_DTYPES)}")
+        raise unknown_name(ConfigError, "dtype", name, _DTYPES)
     return name

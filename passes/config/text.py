@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -29,10 +28,11 @@ from quantfx.passes.config.rule import SELECTORS, Rule, mode_of, specs_of
 from quantfx.passes.config.selectors import NAMED, Everything, Named, Selector, TensorSelector
 from quantfx.passes.config.spec_change import FLOAT, Change, Float, change_of
 from quantfx.passes.errors import ConfigError
-from quantfx.patterns.key_path import KeyPath
+from quantfx.patterns.key_path import KeyPath, parse_toml, read_text
 from quantfx.patterns.template import Mode
 
 SCHEMA = 1
+_KEYS = ("schema", "default", "rule")
 Parts: TypeAlias = tuple[Mode | Float, tuple[Rule, ...]]
 _RULE_HEADER = re.compile(r"\s*\[\[\s*rule\s*\]\]")
 
@@ -67,22 +67,14 @@ def read(path: Path) -> Parts:
     Raises:
         ConfigError: the file cannot be read, or as for `from_table`.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name}: not UTF-8 text: {error.reason}") from error
+    text = read_text(path, ConfigError)
     return (from_json if path.suffix.lower() == ".json" else from_toml)(text, path.name)
 
 
 def from_toml(text: str, file: str) -> Parts:
     """Return the config that TOML ``text`` describes; errors call it ``file``."""
     _require_text(text, file)
-    try:
-        table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{file}: not valid TOML: {error}") from error
+    table = parse_toml(text, file, ConfigError)
     lines = [n for n, line in enumerate(text.splitlines(), start=1) if _RULE_HEADER.match(line)]
     return from_table(table, file, lines)
 
@@ -93,7 +85,9 @@ def from_json(text: str, file: str) -> Parts:
     try:
         table = json.loads(text)
     except json.JSONDecodeError as error:
-        raise ConfigError(f"{file}: not valid JSON: {error}") from error
+        raise ConfigError(
+            f"{file}: not valid JSON: {error}", rule="unreadable-file", site=file
+        ) from error
     return from_table(KeyPath(file, error=ConfigError).table(table, "config"), file)
 
 
@@ -111,18 +105,18 @@ def from_table(table: Mapping[str, Any], file: str, lines: Iterable[int] = ()) -
     place = KeyPath(file, error=ConfigError)
     odd = [key for key in table if not isinstance(cast(object, key), str)]
     if odd:
-        raise place.error(f"key {odd[0]!r} is not text; a config holds schema, default and rule")
-    place.known_keys(table, ("schema", "default", "rule"))
+        raise place.unknown("key", odd[0], _KEYS)
+    place.known_keys(table, _KEYS)
     schema = table.get("schema", SCHEMA)
     if schema != SCHEMA:
-        raise place.error(f"schema = {schema!r}, expected {SCHEMA}")
+        raise place.error(f"schema = {schema!r}, expected {SCHEMA}", rule="file-version")
     try:
         default = mode_of(table.get("default", "static"))
     except ConfigError as error:
-        raise place.error(f"default: {error}") from None
+        raise error.within(f"{place}: default", ConfigError) from None
     listed = table.get("rule", [])
     if not isinstance(listed, (list, tuple)):
-        raise place.error("'rule' must be a list of tables: [[rule]]")
+        raise place.error("'rule' must be a list of tables: [[rule]]", rule="wrong-type")
     known = [f", line {line}" for line in lines]
     rules: list[Rule] = []
     for index, rule in enumerate(cast(list[object], listed)):
@@ -130,24 +124,29 @@ def from_table(table: Mapping[str, Any], file: str, lines: Iterable[int] = ()) -
         try:
             rules.append(_rule(where.table(rule, "rule"), where))
         except ConfigError as error:
-            raise (error if str(error).startswith(file) else where.error(str(error))) from None
+            raise (
+                error if str(error).startswith(file) else error.within(str(where), ConfigError)
+            ) from None
     return default, tuple(rules)
 
 
 def _require_text(text: object, file: str) -> None:
     if not isinstance(text, str):
-        raise ConfigError(f"{file}: expected a str of text, not {type(text).__name__}")
+        message = f"{file}: expected a str of text, not {type(text).__name__}"
+        raise ConfigError(message, rule="wrong-type", site=file)
 
 
 def _rule(table: Mapping[str, Any], place: KeyPath) -> Rule:
     given = [key for key in table if key in SELECTORS]
     if len(given) != 1:
-        raise place.error(f"a rule has one selector of {SELECTORS}, not {given or 'none'}")
+        raise place.error(
+            f"a rule has one selector of {SELECTORS}, not {given or 'none'}", rule="config-value"
+        )
     [kind] = given
     selector: Selector = Everything()
     if kind == Everything.kind:
         if place.flag(table[kind], kind) is False:
-            raise place.error("'all' is true or left out")
+            raise place.error("'all' is true or left out", rule="config-value")
     else:
         selector = NAMED[kind](place.text(table[kind], kind))
     rest = {key: value for key, value in table.items() if key != kind}
@@ -161,7 +160,8 @@ def _tensor(table: dict[str, Any]) -> Change:
     if "mode" not in table:
         return change_of(table)
     if table != {"mode": FLOAT}:
-        raise ConfigError("a tensor has either mode = 'float', or options such as observer")
+        message = "a tensor has either mode = 'float', or options such as observer"
+        raise ConfigError(message, rule="config-value", site="mode")
     return FLOAT
 
 
@@ -173,7 +173,8 @@ def _rule_table(rule: Rule) -> dict[str, Any]:
     elif isinstance(selector, Everything):
         table = {selector.kind: True}
     else:
-        raise ConfigError(f"rule {rule} selects by a function, which has no text form")
+        message = f"rule {rule} selects by a function, which has no text form"
+        raise ConfigError(message, rule="no-text-form", site=str(rule))
     if rule.tensor is not None:
         return table | ({"mode": FLOAT} if rule.tensor == FLOAT else _to_plain(rule.tensor))
     table |= {} if rule.mode is None else {"mode": rule.mode}

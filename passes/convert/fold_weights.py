@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.convert.scale_remarks import SCALE, half_loss_reason
+from quantfx.passes.convert.scale_remarks import half_loss_reason
 from quantfx.passes.errors import SpecError
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.dtypes import dtype_name
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import constant, referent
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import ScaleRemark
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import CAST, QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
@@ -76,7 +76,7 @@ def _fold(editor: Editor, node: Node, source: Node) -> None:
     if node.target is CAST:
         _require_finite(integers, source)
         if reason := half_loss_reason(value(source), integers):
-            editor.remarks.append(Remark("noted", "", str(source.target), reason, SCALE))
+            editor.remarks.append(ScaleRemark(str(source.target), reason))
     suffix = dtype_name(dtype_of(node))
     integers = integers.contiguous()  # kernels pack rows, and a stored weight may be a view
     constant = editor.constant(f"{source.target}_{suffix}", integers, like=source, before=node)
@@ -89,6 +89,9 @@ def _require_finite(narrow: Tensor, source: Node) -> None:
     if not bool(torch.isfinite(narrow).all()):
         largest = torch.finfo(narrow.dtype).max
         raise SpecError(
-            f"weight '{source.target}' has values beyond +-{largest:g}, the range of "
-            f"{narrow.dtype}: keep its module float, Config().module(..., None)"
+            f"weight '{source.target}' has values beyond +-{largest:g}, the range "
+            f"of {narrow.dtype}",
+            rule="half-range",
+            site=str(source.target),
+            fix="keep its module float, Config().module(..., None)",
         )

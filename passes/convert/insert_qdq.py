@@ -12,12 +12,12 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.convert.normal_products import raise_small_scales
 from quantfx.passes.convert.refuse_empty import refuse_empty
-from quantfx.passes.convert.scale_remarks import SCALE, scale_reason
+from quantfx.passes.convert.scale_remarks import scale_reason
 from quantfx.passes.convert.uncalibrated import convert_uncalibrated
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs, module_calls
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import AnyRemark, Remark, ScaleRemark
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
@@ -30,7 +30,7 @@ from quantfx.passes.quant.qdq import (
     finds_range,
 )
 from quantfx.passes.quant.qparams import QParams
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import unknown_name
 
 _OBSERVERS = (Observer, PlaceholderObserver)
 
@@ -48,10 +48,7 @@ class InsertQDQ(Pass):
 
     def __post_init__(self) -> None:
         if self.uncalibrated not in ("error", "float"):
-            raise PipelineError(
-                f"uncalibrated='{self.uncalibrated}'"
-                f"{did_you_mean(self.uncalibrated, ('error', 'float'))}; one of 'error', 'float'"
-            )
+            raise unknown_name(PipelineError, "uncalibrated", self.uncalibrated, ("error", "float"))
 
     name: ClassVar[str] = "insert-qdq"
     requires: ClassVar[frozenset[str]] = frozenset({"observed"})
@@ -64,8 +61,10 @@ class InsertQDQ(Pass):
         places = _observers(module)
         missing = [place for place in places if not _is_ready(place[2])]
         if missing and self.uncalibrated == "error":
-            raise CalibrationError(_never_run(missing))
-        remarks = [remark for path, node, _ in missing for remark in _leave_float(path, node)]
+            raise _never_run(missing)
+        remarks: list[AnyRemark] = []
+        for path, node, _ in missing:
+            remarks += _leave_float(path, node)
         editors = {path: Editor(each, self.name) for path, each in all_graphs(module)}
         qparams = _QParams()
         for path, node, observer in places:
@@ -132,7 +131,7 @@ class _QParams:
     def of(self, observer: Observer) -> QParams:
         return self.found[id(observer)]
 
-    def remarks(self) -> Iterator[Remark]:
+    def remarks(self) -> Iterator[ScaleRemark]:
         """Fit the weights to what they are multiplied with; yield where scales fit no values."""
         found = dict(self.found)
         for node in self.weights:
@@ -142,7 +141,7 @@ class _QParams:
             stored = self.weights.get(node)
             reason = scale_reason(observer, stored, found[id(observer)], self.of(observer))
             if reason is not None:
-                yield Remark("noted", "", observer.label or node.name, reason, SCALE)
+                yield ScaleRemark(observer.label or node.name, reason)
 
     def _at(self, node: Node) -> QParams | None:
         return self.of(self.at[node]) if node in self.at else None
@@ -152,10 +151,9 @@ def _require_float32(producer: Node, stored: Tensor | None) -> None:
     """Refuse double precision, in which a model may be captured, or cast to for its training."""
     values = stored, producer.meta.get("val")
     if any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in values):
-        raise SpecError(
-            f"{producer.name} is float64, and the quantize operators take float32: capture and "
-            "prepare the model in float32, and give it trained.float().state_dict()"
-        )
+        message = f"{producer.name} is float64, and the quantize operators take float32"
+        fix = "capture and prepare the model in float32, and give it trained.float().state_dict()"
+        raise SpecError(message, rule="float64", site=producer.name, fix=fix)
 
 
 def _is_ready(observer: Observer | PlaceholderObserver) -> bool:
@@ -171,16 +169,23 @@ def _observers(module: GraphModule) -> list[tuple[str, Node, Observer | Placehol
     ]
 
 
-def _never_run(missing: list[tuple[str, Node, Observer | PlaceholderObserver]]) -> str:
+def _never_run(
+    missing: list[tuple[str, Node, Observer | PlaceholderObserver]],
+) -> CalibrationError:
     labels = dict.fromkeys(
         getattr(observer, "label", node.name) + (f" in branch {path}" if path else "")
         for path, node, observer in missing
     )
     shown = list(labels)[:5]
     more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
-    return (
-        f"{len(labels)} site(s) were never calibrated: {', '.join(shown)}{more}. Run calibration "
-        "data that reaches them, or leave them float with insert-qdq{uncalibrated='float'}"
+    return CalibrationError(
+        f"{len(labels)} site(s) were never calibrated: {', '.join(shown)}{more}.",
+        rule="never-run",
+        site=shown[0],
+        fix=(
+            "run calibration data that reaches them, or leave them float with "
+            "insert-qdq{uncalibrated='float'}"
+        ),
     )
 
 

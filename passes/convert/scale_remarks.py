@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from quantfx.passes.graph.remark import ScaleRemark
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.qparams import QParams, range_of
 from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, has_floor
 from quantfx.patterns.errors import QuantfxWarning
-
-SCALE = "scale"
-"""Stands in the place of the operator in remarks about scales; their node is a site's label."""
 
 # A scale twice as large as the values ask for costs one bit; of less nothing is said.
 _WORTH_SAYING = 2.0
 # Half precision keeps 11 bits of normal numbers; what loses more than this has left them.
 _LOST_IN_HALF = 2**-7
 _SHOWN = 5
-
-
-@dataclass(frozen=True)
-class ScaleRemark:
-    """A tensor whose scale is not what its values ask for.
-
-    Attributes:
-        site: The tensor.
-        reason: What is the matter, what becomes of its values, and what to do.
-    """
-
-    site: str
-    reason: str
 
 
 def scale_reason(
@@ -113,10 +97,7 @@ def half_loss_reason(wide: Tensor, narrow: Tensor) -> str | None:
 
 def scale_remarks(module: GraphModule) -> tuple[ScaleRemark, ...]:
     """Return what the passes said about scales, in their order."""
-    remarks = (remark for record in records_of(module) for remark in record.remarks)
-    return tuple(
-        dict.fromkeys(ScaleRemark(each.node, each.message) for each in remarks if each.op == SCALE)
-    )
+    return tuple(dict.fromkeys(remarks_of(module, ScaleRemark)))
 
 
 def warn_of_scales(module: GraphModule) -> None:
@@ -126,8 +107,5 @@ def warn_of_scales(module: GraphModule) -> None:
         return
     lines = "; ".join(f"{each.site}: {each.reason}" for each in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more, see report.scales" if len(found) > _SHOWN else ""
-    warnings.warn(
-        f"the scales of {len(found)} tensor(s) do not fit their values: {lines}{more}",
-        QuantfxWarning,
-        stacklevel=3,
-    )
+    message = f"the scales of {len(found)} tensor(s) do not fit their values: {lines}{more}"
+    warnings.warn(QuantfxWarning(message, rule="scale", site=found[0].site), stacklevel=3)

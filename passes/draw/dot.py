@@ -44,7 +44,8 @@ def to_dot(
         QuantfxError: no node or module is called ``around``, or a number is negative.
     """
     if (depth is not None and depth < 0) or radius < 0:
-        raise QuantfxError(f"depth={depth} and radius={radius} must not be negative")
+        message = f"depth={depth} and radius={radius} must not be negative"
+        raise QuantfxError(message, rule="number-range", site=f"depth={depth}, radius={radius}")
     picture = read_picture(module)
     if around is not None:
         picture = neighbourhood(picture, around, radius)

@@ -19,7 +19,9 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.draw.names import range_name, shape_name
 from quantfx.passes.graph.dtypes import dtype_name
 from quantfx.passes.graph.graphs import referent
+from quantfx.passes.layers.saved_flags import SavedFlags
 from quantfx.passes.lower.keep_packed import PackedWeight, is_prepack
+from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
 from quantfx.passes.observers.observer import Observer, is_observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
 from quantfx.passes.quant.qdq import (
@@ -162,11 +164,17 @@ def observed_type(module: GraphModule, node: Node) -> str:
         return f"observe {type(observer).__name__}"
     spec = observer.spec
     if isinstance(spec, CastSpec):
-        return f"{observer.verb} {spec}"
-    text = f"{observer.verb} {spec.dtype_name}[{spec.quant_min},{spec.quant_max}]"
+        return f"{_verb(observer)} {spec}"
+    text = f"{_verb(observer)} {spec.dtype_name}[{spec.quant_min},{spec.quant_max}]"
     if spec.dynamic:
         return f"{text} dynamic"
     return text if spec.axis is None else f"{text} per-channel"
+
+
+def _verb(observer: Observer | PlaceholderObserver) -> str:
+    if isinstance(observer, LearnedFakeQuantize):
+        return "learn"
+    return "fake-quantize" if isinstance(observer, SavedFlags) else "observe"
 
 
 def _describe_stored(target: str, value: object) -> Constant:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from quantfx.passes.draw.picture import Picture, PictureEdge, PictureNode
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 
 _UNCOUNTED = ("input", "output", "constant", "item", "stub")
 _NAMED_OPS = 4
@@ -75,8 +75,7 @@ def _find(picture: Picture, around: str) -> set[str]:
     if not found:
         scopes = [node.scope for node in picture.nodes.values() if node.scope]
         known = dict.fromkeys([*picture.nodes, *picture.containers, *scopes, *picture.aliases])
-        nearest = did_you_mean(around, known)
-        raise QuantfxError(f"the graph has no node or module '{around}'{nearest}")
+        raise unknown_name(QuantfxError, "node or module", around, known, of="the graph")
     return found
 
 

@@ -117,7 +117,7 @@ class _Alignment:
         roots |= {each.root: None for each in found if each.root is not None}
         outside = [each for each in writes_to(node) if each not in self.alone]
         if node.op != "call_function" or len(roots) > 1 or outside:
-            raise CaptureError(self.describe_difference(*causes[0]))
+            raise self.refusal(*causes[0])
         root = self._nearest(node, sources, next(iter(roots), None))
         is_noisy = is_random(node) or any(each.is_noisy for each in found)
         alone = _Alone(root, is_noisy, causes[0])
@@ -144,22 +144,21 @@ class _Alignment:
                 return source
         return root
 
-    def describe_difference(self, node: Node | None, other: Node | None) -> str:
-        """Say how the graphs differ where training calls ``node`` and evaluation ``other``."""
+    def refusal(self, node: Node | None, other: Node | None) -> CaptureError:
+        """Return an error: training calls ``node`` where evaluation calls ``other``."""
         if node is not None and other is not None and node.target == other.target:
             for name, ours, theirs in pairs_of_arguments(node, other):
                 if _is_literal(ours) and not is_same(ours, theirs, self.is_same):
-                    return (
+                    return _refusal(
+                        node,
                         f"{node.name}.{name} ({node.target}){_locate(node)} is {ours} in training "
-                        f"and {theirs} in evaluation: {FIX}"
+                        f"and {theirs} in evaluation",
                     )
         here, there = _does(node), _does(other)
         if here == there:
             here += f" ({node}, of other tensors)"
-        return (
-            f"the model {here} in training where it {there} in evaluation: {_constant(node, self)}"
-            f"{FIX}"
-        )
+        message = f"the model {here} in training where it {there} in evaluation"
+        return _refusal(node, message + _constant(node, self))
 
     def _leave_out(self, source: Node) -> None:
         """Mark the noise that ``source`` is, or is a view of, if it is any."""
@@ -171,8 +170,10 @@ class _Alignment:
         if reason is not None:
             raise CaptureError(
                 f"{node.name} ({node.target}){_locate(node)} puts noise on {alone.root.name} in "
-                f"training only, but {reason}: draw random numbers for each tensor by itself, from "
-                f"its own sizes. {FIX}"
+                f"training only, but {reason}",
+                rule="other-in-training",
+                site=node.name,
+                fix=f"draw random numbers for each tensor by itself, from its own sizes. {FIX}",
             )
         for each, view in list(self.alone.items()):
             if view.noisy is node and view.value is not None:
@@ -213,7 +214,12 @@ def align_modes(training: GraphModule, evaluation: GraphModule) -> None:
         else:
             aligned.leave(node, other)
     if other is not None:
-        raise CaptureError(aligned.describe_difference(*_first_cause(aligned, other)))
+        raise aligned.refusal(*_first_cause(aligned, other))
+
+
+def _refusal(node: Node | None, message: str) -> CaptureError:
+    site = None if node is None else node.name
+    return CaptureError(message, rule="other-in-training", site=site, fix=FIX)
 
 
 def _is_passive(node: Node) -> bool:
@@ -301,8 +307,8 @@ def _constant(node: Node | None, aligned: _Alignment) -> str:
     if not any(each.op == "get_attr" and each not in aligned.twins for each in sources):
         return ""
     return (
-        "it reads a constant that training alone has, and what numpy or Python draw is drawn once "
-        "in a graph (as by SpecAugment, apply_spec_augment=False). Otherwise: "
+        ": it reads a constant that training alone has, and numbers of numpy or Python are drawn "
+        "once in a graph (as by SpecAugment, apply_spec_augment=False)."
     )
 
 

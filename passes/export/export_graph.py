@@ -58,8 +58,11 @@ def export_graph(
         exported = program.module(check_guards=False)
     except Exception as error:  # torch.export raises many kinds, all meaning "rejected"
         reason = unknown_output(error) or export_reason(error)
-        raise CaptureError(f"torch.export rejects {type(model).__name__}: {reason}") from error
+        raise CaptureError(
+            f"torch.export rejects {type(model).__name__}: {reason}", rule="export-rejects"
+        ) from error
     if not isinstance(exported, GraphModule):
-        raise CaptureError(f"torch.export returned a {type(exported).__name__}, not a GraphModule")
+        message = f"torch.export returned a {type(exported).__name__}, not a GraphModule"
+        raise CaptureError(message, rule="export-rejects")
     exported.meta[LAYOUT_KEY] = reads.seen or has_strides(exported)
     return exported

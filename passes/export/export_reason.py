@@ -88,7 +88,9 @@ def advised(model: nn.Module, inputs: Inputs) -> Generator[None]:
         if not isinstance(cause, Exception):
             raise
         advice = _advice(cause, model, inputs)
-        raise CaptureError("\n".join((str(error), *advice))) from cause
+        raise CaptureError(
+            "\n".join((error.message, *advice)), rule=error.rule, site=type(model).__name__
+        ) from cause
 
 
 def _advice(cause: Exception, model: nn.Module, inputs: Inputs) -> list[str]:

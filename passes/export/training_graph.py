@@ -52,12 +52,15 @@ def training_graph(
     if training is None:
         raise CaptureError(
             f"{rejected}. That is in training mode; in evaluation it is captured. A path that is "
-            "chosen by random numbers, such as layerdrop, is no graph: set its probability to 0"
+            "chosen by random numbers, such as layerdrop, is not a graph",
+            rule="export-rejects",
+            fix="set its probability to 0",
         ) from rejected
     others = dict(all_graphs(evaluation))
     for path, graph_module in all_graphs(training):
         if path not in others:
-            raise CaptureError(f"training runs a graph {path} that evaluation does not: {FIX}")
+            message = f"training runs a graph {path} that evaluation does not"
+            raise CaptureError(message, rule="other-in-training", site=path, fix=FIX)
         align_modes(graph_module, others[path])
     return training
 
@@ -69,6 +72,7 @@ def _twin(model: nn.Module) -> nn.Module:
         return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
     except Exception as error:  # whatever a module of the user's cannot copy
         raise CaptureError(
-            f"{type(model).__name__} cannot be copied, which capturing both modes needs: "
-            f"{type(error).__name__}: {error}"
+            f"{type(model).__name__} cannot be copied, which capturing both modes "
+            f"needs: {type(error).__name__}: {error}",
+            rule="not-copyable",
         ) from error

@@ -82,7 +82,7 @@ def decode_annotation(data: dict[str, Any]) -> Annotation:
     try:
         return Annotation(**fields)
     except TypeError as error:
-        raise FileError(f"an annotation of another form: {error}") from None
+        raise FileError(f"an annotation of another form: {error}", rule="damaged-file") from None
 
 
 def _concrete(data: dict[str, Any]) -> Concrete:

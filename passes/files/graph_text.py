@@ -28,7 +28,7 @@ from quantfx.passes.graph.clone import recompile, set_tensor
 from quantfx.passes.graph.editor import PROVENANCE_KEY
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.graph.graphs import attribute
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import decode_remark, encode_remark
 from quantfx.passes.inputs.calling_convention import encode_convention, set_convention
 from quantfx.passes.inputs.contract import InputContract, contract_of, set_contract
 from quantfx.passes.inputs.value_text import decode, decode_target, encode, encode_target
@@ -69,7 +69,7 @@ class GraphWriter:
             "graph": self._graph(module),
             "sizes": self._fakes.sizes,
             "facts": sorted(facts_of(module)),
-            "records": [asdict(record) for record in records_of(module)],
+            "records": [_encoded_record(record) for record in records_of(module)],
             "inputs": None if (contract := contract_of(module)) is None else contract.to_dict(),
         }
 
@@ -96,7 +96,9 @@ class GraphWriter:
         if not isinstance(value, Tensor) or not is_plain(value):
             raise FileError(
                 f"node '{node.name}' reads '{node.target}', a {type(value).__name__}: files hold "
-                "plain dense tensors only"
+                "plain dense tensors only",
+                rule="no-text-form",
+                site=node.name,
             )
         if id(value) not in self._keys:
             key = str(len(self.tensors))
@@ -112,7 +114,9 @@ class GraphWriter:
         if node.op == "call_module":
             raise FileError(
                 f"node '{node.name}' calls the module '{node.target}': files hold graphs of "
-                "operators, such as capture and quantize make them"
+                "operators, such as capture and quantize make them",
+                rule="no-text-form",
+                site=node.name,
             )
         annotation = annotation_of(node)
         scope: Mapping[str, tuple[str, object]] = node.meta.get(_SCOPE) or {}
@@ -180,7 +184,9 @@ def _decode_graph(
 def _decode_node(graph: Graph, data: dict[str, Any], nodes: Mapping[str, Node]) -> Node:
     op, name = data["op"], data["name"]
     if op not in ("placeholder", "get_attr", "call_function", "output"):
-        raise FileError(f"node '{name}' is a '{op}', which files do not hold")
+        raise FileError(
+            f"node '{name}' is a '{op}', which files do not hold", rule="no-text-form", site=name
+        )
     target = data["target"]
     if op == "call_function":
         target = _target(target, name)
@@ -192,7 +198,7 @@ def _decode_node(graph: Graph, data: dict[str, Any], nodes: Mapping[str, Node]) 
     kwargs = {_identifier(key): decode(v, nodes) for key, v in data.get("kwargs", {}).items()}
     node = graph.create_node(op, target, args, kwargs, _identifier(name))
     if node.name != name:
-        raise FileError(f"two nodes are called '{name}'")
+        raise FileError(f"two nodes are called '{name}'", rule="taken-name", site=name)
     return node
 
 
@@ -200,7 +206,7 @@ def _target(target: str, name: str) -> Any:
     try:
         return decode_target(target)
     except FileError as error:
-        raise FileError(f"node '{name}': {error}") from None
+        raise error.within(f"node '{name}'", FileError) from None
 
 
 def _set_meta(node: Node, data: dict[str, Any], fakes: FakeReader) -> None:
@@ -213,8 +219,12 @@ def _set_meta(node: Node, data: dict[str, Any], fakes: FakeReader) -> None:
     node.meta |= {key: str(data[key]) for key in _TEXTS if key in data}
 
 
+def _encoded_record(record: PassRecord) -> dict[str, Any]:
+    return {**asdict(record), "remarks": [encode_remark(remark) for remark in record.remarks]}
+
+
 def _record(data: dict[str, Any]) -> PassRecord:
-    fields: dict[str, Any] = {"remarks": tuple(Remark(**remark) for remark in data["remarks"])}
+    fields: dict[str, Any] = {"remarks": tuple(map(decode_remark, data["remarks"]))}
     return PassRecord(**{**data, **fields})
 
 
@@ -224,7 +234,7 @@ def _encode_value(node: Node, value: Any) -> Any:
             return [encode(item) for item in cast(tuple[object, ...], value)]
         return {key: encode(item) for key, item in value.items()} or None
     except FileError as error:
-        raise FileError(f"node '{node.name}': {error}") from None
+        raise error.within(f"node '{node.name}'", FileError) from None
 
 
 def _class_name(kind: object) -> str:
@@ -233,11 +243,13 @@ def _class_name(kind: object) -> str:
 
 def _identifier(name: str) -> str:
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise FileError(f"{name!r} is no name")
+        raise FileError(f"{name!r} is not a name", rule="damaged-file", site=repr(name))
     return name
 
 
 def _dotted(target: str) -> str:
     if not _DOTTED.fullmatch(target):
-        raise FileError(f"{target!r} is no path of a tensor")
+        raise FileError(
+            f"{target!r} is not the path of a tensor", rule="damaged-file", site=repr(target)
+        )
     return target

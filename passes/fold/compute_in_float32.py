@@ -15,7 +15,7 @@ from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import all_graphs, constant, constants
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import ModelRemark
 from quantfx.passes.inputs.leaves import map_leaves
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import is_operator_call, overload, resolve_op
@@ -23,9 +23,6 @@ from quantfx.patterns.schema import is_operator_call, overload, resolve_op
 HALF = frozenset({torch.float16, torch.bfloat16})
 NARROW_KEY = "quantfx_narrow"
 """Where a module notes the dtype of each tensor that was stored in half precision."""
-
-PRECISION = "precision"
-"""Stands for the operator in a remark on the whole model."""
 
 _TO = resolve_op("aten.to.dtype")
 _BITS = resolve_op("aten.view.dtype")
@@ -49,7 +46,7 @@ class ComputeInFloat32(Pass):
         if not any(_is_given(graph, node) for _, graph in graphs for node in graph.graph.nodes):
             return PassResult()
         if reason := _obstacle(module, [graph for _, graph in graphs]):
-            return PassResult((Remark("missed", "", "", reason, PRECISION),))
+            return PassResult((ModelRemark(reason),))
         narrow: dict[str, torch.dtype] = {}
         wide: dict[int, Tensor] = {}
         edges = _edges(module)

@@ -47,7 +47,9 @@ class CheckedModule(GraphModule):
         if torch.compiler.is_compiling():
             if not fits_traced(contract, args, kwargs):
                 # Dynamo then runs the call without compiling it, and the check below tells more.
-                raise InputError("the inputs are none that the graph was captured for")
+                raise InputError(
+                    "the graph was not captured for these inputs", rule="input-structure"
+                )
             return
         check = self._input_check
         if check is None or check.contract is not contract:
@@ -62,10 +64,11 @@ class CheckedModule(GraphModule):
             ModeError: ``mode`` is True, and the graph computes what evaluation computes.
         """
         if mode and contract_of(self) is not None and TRAINABLE not in facts_of(self):
-            raise ModeError(
-                "this graph was captured in eval mode and computes that whatever its mode: use "
-                "prepare_qat, or capture with training=True, to train; leave it out of train()"
+            message = "this graph was captured in eval mode and computes that whatever its mode"
+            fix = (
+                "use prepare_qat, or capture with training=True, to train; leave it out of train()"
             )
+            raise ModeError(message, rule="captured-mode", fix=fix)
         super().train(mode)
         return self
 
@@ -101,16 +104,17 @@ def require_same_tensors(
     before = torch.zeros(1)
     after = change(before)
     if after.dtype != before.dtype:
-        raise ModeError(
-            f"{what} keeps its dtypes, and this would make {after.dtype} of its floats: change the "
-            "inputs and results around it, quantize a model that was cast before, or use "
-            "result.compile(autocast=torch.bfloat16), which has bfloat16 between the kernels"
+        message = f"{what} keeps its dtypes, and this would make {after.dtype} of its floats"
+        fix = (
+            "change the inputs and results around it, quantize a model that was cast before, "
+            "or use result.compile(autocast=torch.bfloat16), which has bfloat16 between the "
+            "kernels"
         )
+        raise ModeError(message, rule="fixed-dtype", site=what, fix=fix)
     if devices and after.device.type not in devices:
-        raise ModeError(
-            f"{what} runs on {devices[0]} and cannot move to {after.device}: result.quantized, the "
-            "q/dq graph, runs anywhere, slower"
-        )
+        message = f"{what} runs on {devices[0]} and cannot move to {after.device}"
+        fix = "use result.quantized, the q/dq graph, which runs anywhere, slower"
+        raise ModeError(message, rule="fixed-device", site=what, fix=fix)
 
 
 def input_check(module: GraphModule, contract: InputContract) -> InputCheck:

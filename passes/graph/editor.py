@@ -19,7 +19,7 @@ from torch.fx.node import map_arg
 from quantfx.passes.errors import PassError
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.graphs import attribute, constant, is_stored
-from quantfx.passes.graph.remark import Kind, Remark
+from quantfx.passes.graph.remark import AnyRemark, Kind, Remark
 
 PROVENANCE_KEY = "quantfx_by"
 # The last is what users of PT2E call the operators of theirs that belong together.
@@ -48,7 +48,7 @@ class Editor:
         self.edits = 0
         self.made: list[Node] = []
         self._changed: dict[str, list[Node]] = {}
-        self.remarks: list[Remark] = []
+        self.remarks: list[AnyRemark] = []
 
     def remark(self, kind: Kind, node: str, message: str, op: str = "") -> None:
         """Keep a remark about the node of that name, which may be gone by now."""
@@ -104,7 +104,8 @@ class Editor:
         if not hasattr(self.module, target):
             self.module.add_module(target, module)
         elif getattr(self.module, target) is not module:
-            raise PassError(f"the module has another '{target}' already: choose a free name")
+            message = f"the module has another '{target}' already"
+            raise PassError(message, rule="taken-name", site=target, fix="choose a free name")
         with self._at(after, before):
             node = self.graph.create_node("call_module", target, args, {}, target)
         source: Node = args[0] if like is None else like

@@ -76,7 +76,8 @@ class BatchCheck:
             CalibrationError: names the batch and the input.
         """
         if self._contract is None and (found := self.non_finite(inputs)):
-            raise CalibrationError(f"batch {index}: input '{found[0]}' holds NaN or infinity")
+            message = f"batch {index}: input '{found[0]}' holds NaN or infinity"
+            raise CalibrationError(message, rule="not-finite", site=found[0])
 
     def _leaves(self, args: tuple[Any, ...], kwargs: dict[str, Any], index: int) -> dict[str, Any]:
         found = leaves_of(self._signature, args, kwargs)
@@ -88,9 +89,9 @@ class BatchCheck:
             more, less = sorted(leaves.keys() - expected), sorted(expected - leaves.keys())
             told = [f"lacks {', '.join(less)}"] * bool(less)
             told += [f"holds {', '.join(more)}, which the graph does not take"] * bool(more)
-            raise CalibrationError(
-                f"batch {index} {' and '.join(told)}: give the containers and keys of the example"
-            )
+            message = f"batch {index} {' and '.join(told)}"
+            fix = "give the containers and keys of the example"
+            raise CalibrationError(message, rule="batch-names", site=f"batch {index}", fix=fix)
         return leaves
 
     def _refuse_shape(
@@ -104,10 +105,9 @@ class BatchCheck:
         line = "dynamic_shapes="
         if self._contract is not None:
             line = shapes_line(self._contract, arguments)
-        raise CalibrationError(
-            f"{_other_shape(leaves[form.path], form, index)}: let that size vary with {line}, or "
-            "pad or crop what the loader gives with input_fn="
-        )
+        message = f"{_other_shape(leaves[form.path], form, index)}"
+        fix = f"let the size vary with {line}, or pad or crop the batches with input_fn="
+        raise CalibrationError(message, rule="input-shape", site=form.path, fix=fix)
 
     def _tell(self, pieces: RowPieces, arguments: Mapping[str, Any]) -> None:
         """Say once that batches are cut, which means that the graph will refuse them as well."""
@@ -116,11 +116,13 @@ class BatchCheck:
         self._told = True
         line = "" if self._contract is None else f": {shapes_line(self._contract, arguments)}"
         warnings.warn(
-            f"a calibration batch has {pieces.rows} rows, and the graph, which computes with that "
-            f"size, holds for {pieces.size}: it was observed in pieces of {pieces.size}, filled up "
-            "with its own rows. Calls with another number than that are refused, unless the model "
-            f"is captured with it free{line}",
-            QuantfxWarning,
+            QuantfxWarning(
+                f"a calibration batch has {pieces.rows} rows, and the graph, which computes with "
+                f"that size, holds for {pieces.size}: it was observed in pieces of {pieces.size}, "
+                "filled up with its own rows. Calls with another number than that are refused, "
+                f"unless the model is captured with it free{line}",
+                rule="other-rows",
+            ),
             stacklevel=4,
         )
 
@@ -138,9 +140,9 @@ def batch_arguments(batch: Any, index: int, signature: inspect.Signature) -> Inp
     """
     found = arguments_of(batch, signature.parameters)
     if found is None:
-        raise CalibrationError(
-            f"batch {index} is a {type(batch).__name__}: expected {FORMS}; use input_fn= to convert"
-        )
+        message = f"batch {index} is a {type(batch).__name__}: expected {FORMS}"
+        fix = "use input_fn= to convert"
+        raise CalibrationError(message, rule="batch-form", site=f"batch {index}", fix=fix)
     args, kwargs = found
     forward = f"forward({', '.join(signature.parameters)})"
     known = [name for name in signature.parameters if name in kwargs]
@@ -152,9 +154,8 @@ def batch_arguments(batch: Any, index: int, signature: inspect.Signature) -> Inp
         if not known:
             way_out = f"rename or pick what it takes with input_fn=, or, if {forward} takes the "
             way_out += "whole, wrap it: input_fn=lambda batch: (batch,)"
-        raise CalibrationError(
-            f"batch {index} holds {names}, which {forward} does not take: {way_out}"
-        )
+        message = f"batch {index} holds {names}, which {forward} does not take"
+        raise CalibrationError(message, rule="batch-names", site=f"batch {index}", fix=way_out)
     missing = missing_names(signature, args, kwargs)
     try:
         signature.bind(*args, **kwargs)
@@ -162,7 +163,10 @@ def batch_arguments(batch: Any, index: int, signature: inspect.Signature) -> Inp
         listed = ", ".join(f"'{name}'" for name in missing)
         told = f"it lacks {listed}" if missing else str(error)
         raise CalibrationError(
-            f"batch {index} does not fit {forward}: {told}{_advice(args, signature)}"
+            f"batch {index} does not fit {forward}: {told}.",
+            rule="batch-names",
+            site=f"batch {index}",
+            fix=_advice(args, signature),
         ) from None
     return args, kwargs
 
@@ -174,9 +178,9 @@ def _read(batch: Any, name: str) -> str:
 def _advice(args: tuple[Any, ...], signature: inspect.Signature) -> str:
     taken = len(signature.parameters)
     if len(args) <= taken:
-        return ". Every argument of the example has to be in each batch, defaults too"
+        return "give every argument of the example in each batch, defaults too"
     picked = "batch[0]" if taken == 1 else f"batch[:{taken}]"
-    return f". A loader of (input, label) pairs takes input_fn=lambda batch: {picked}"
+    return f"pass input_fn=lambda batch: {picked} with a loader of (input, label) pairs"
 
 
 def traced_form(name: str, value: object) -> InputForm:
@@ -191,9 +195,8 @@ def _check_kind(given: object, form: InputForm, traced: object, index: int) -> N
     if form.dtype is not None:
         check_tensor(given, form, index)
     elif isinstance(traced, (bool, int, float)) and not equal_values(given, traced):
-        raise CalibrationError(
-            f"batch {index}: input '{form.path}' is {given}, captured as {traced}"
-        )
+        message = f"batch {index}: input '{form.path}' is {given}, captured as {traced}"
+        raise CalibrationError(message, rule="input-value", site=form.path)
 
 
 def check_tensor(given: object, form: InputForm, index: int) -> None:
@@ -204,14 +207,16 @@ def check_tensor(given: object, form: InputForm, index: int) -> None:
     """
     where = f"batch {index}: input '{form.path}'"
     if not isinstance(given, Tensor):
-        raise CalibrationError(f"{where} is a {type(given).__name__}, not a tensor")
-    if given.dtype != form.dtype:
-        raise CalibrationError(f"{where} is {given.dtype}, captured with {form.dtype}")
-    if given.dim() != len(form.shape):
         raise CalibrationError(
-            f"{_other_shape(given, form, index)}: give as many dimensions, or capture again with "
-            "an example like it"
+            f"{where} is a {type(given).__name__}, not a tensor", rule="input-type", site=form.path
         )
+    if given.dtype != form.dtype:
+        message = f"{where} is {given.dtype}, captured with {form.dtype}"
+        raise CalibrationError(message, rule="input-dtype", site=form.path)
+    if given.dim() != len(form.shape):
+        message = f"{_other_shape(given, form, index)}"
+        fix = "give as many dimensions, or capture again with an example like it"
+        raise CalibrationError(message, rule="input-shape", site=form.path, fix=fix)
 
 
 def require_shape(given: Tensor, form: InputForm, index: int, way_out: str) -> None:
@@ -221,7 +226,9 @@ def require_shape(given: Tensor, form: InputForm, index: int, way_out: str) -> N
         CalibrationError: names the batch, the input and the ``way_out``.
     """
     if other_dimensions(form, given):
-        raise CalibrationError(f"{_other_shape(given, form, index)}: {way_out}")
+        raise CalibrationError(
+            _other_shape(given, form, index), rule="input-shape", site=form.path, fix=way_out
+        )
 
 
 def _other_shape(given: Tensor, form: InputForm, index: int) -> str:

@@ -55,16 +55,20 @@ def example_arguments(
     signature = inspect.signature(forward) if callable(forward) else None
     found = arguments_of(given, () if signature is None else signature.parameters)
     if found is None:
-        raise CaptureError(f"example_inputs is a {type(given).__name__}: give {FORMS}")
+        message = f"example_inputs is a {type(given).__name__}"
+        raise CaptureError(message, rule="batch-form", site="example_inputs", fix=f"give {FORMS}")
     args, named = found
     if twice := sorted(named.keys() & (kwargs or {}).keys()):
-        raise CaptureError(f"example_inputs and example_kwargs both hold '{twice[0]}'")
+        message = f"example_inputs and example_kwargs both hold '{twice[0]}'"
+        raise CaptureError(message, rule="taken-name", site=twice[0], fix="give it once")
     named = {**named, **(kwargs or {})}
     told = "" if signature is None else misfit(signature, args, named)
     if signature is not None and told and isinstance(model, nn.Module):
         raise CaptureError(
-            f"the example inputs do not fit {type(model).__name__}.forward"
-            f"({', '.join(signature.parameters)}): {told}"
+            "the example inputs do not "
+            f"fit {type(model).__name__}.forward({', '.join(signature.parameters)}): {told}",
+            rule="input-names",
+            site="example_inputs",
         )
     return args, named
 

@@ -50,7 +50,8 @@ def encode_convention(graph: Graph) -> dict[str, Any] | None:
     if type(codegen) is CodeGen:
         return None
     if type(codegen) is not _PyTreeCodeGen:
-        raise FileError(f"a calling convention by {type(codegen).__name__} has no form in files")
+        message = f"a calling convention by {type(codegen).__name__} has no form in files"
+        raise FileError(message, rule="no-text-form")
     info = codegen.pytree_info
     return {
         "arguments": list(info.orig_args),
@@ -70,7 +71,9 @@ def set_convention(graph: Graph, data: dict[str, Any] | None) -> None:
     arguments: list[str] = data["arguments"]
     for name in arguments:  # they become code
         if not name.isidentifier() or keyword.iskeyword(name):
-            raise FileError(f"{name!r} is no name of an argument")
+            raise FileError(
+                f"{name!r} is not the name of an argument", rule="damaged-file", site=repr(name)
+            )
     outputs = data["outputs"]
     info = _PyTreeInfo(
         arguments,

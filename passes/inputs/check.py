@@ -122,10 +122,9 @@ class InputCheck:
             leaves = leaves_of(self._signature, args, kwargs)
         except TypeError as error:
             names = ", ".join(self._signature.parameters)
-            raise InputError(
-                f"the graph was captured with the arguments ({names}): {error}. Give each of them, "
-                "defaults too, or capture again without"
-            ) from None
+            message = f"the graph was captured with the arguments ({names}): {error}."
+            fix = "give each of them, defaults too, or capture again without"
+            raise InputError(message, rule="input-names", site=names, fix=fix) from None
         self._check_structure(args, kwargs)
         given = dict(leaves)
         expected = {form.path: form for form in self.contract.forms}
@@ -141,8 +140,11 @@ class InputCheck:
         if self._positional is not None and len(args) > self._positional:
             name = self.contract.arguments[self._positional]
             raise InputError(
-                f"argument '{name}' has another place in the model than in the graph, which was "
-                f"captured without those before it: give it by name, {name}=..."
+                f"argument '{name}' has another place in the model than in the graph, whose "
+                "example left out arguments before it",
+                rule="input-names",
+                site=name,
+                fix=f"give it by name, {name}=...",
             )
         for name, value in self._signature.bind(*args, **kwargs).arguments.items():
             expected = self._structures.get(name, "*")
@@ -179,9 +181,14 @@ class InputCheck:
         elif not equal_values(value, form.value):
             is_number = isinstance(value, (int, float)) and isinstance(form.value, (int, float))
             raise InputError(
-                f"input '{form.path}' is {_describe(value)}, and the graph was captured with "
-                f"{_describe(form.value)}, which it computes with whatever is given: capture again "
-                f"with {_describe(value)}{', or make it a tensor' if is_number else ''}. {_OFF}"
+                f"input '{form.path}' is {_describe(value)}, and the graph was captured "
+                f"with {_describe(form.value)}, which it computes with whatever is given",
+                rule="input-value",
+                site=form.path,
+                fix=(
+                    "capture again "
+                    f"with {_describe(value)}{', or make it a tensor' if is_number else ''}. {_OFF}"
+                ),
             )
 
     def _check_sizes(self, given: dict[str, object], sizes: dict[str, int]) -> None:
@@ -201,10 +208,9 @@ class InputCheck:
         for rule in self.contract.rules:
             if not rule.holds(sizes):
                 shown = ", ".join(f"{name} = {size}" for name, size in sizes.items())
-                raise InputError(
-                    f"the graph holds where {rule.text}, and the inputs have {shown}: capture "
-                    f"again with an example of these sizes. {_OFF}"
-                )
+                message = f"the graph holds where {rule.text}, and the inputs have {shown}"
+                fix = f"capture again with an example of these sizes. {_OFF}"
+                raise InputError(message, rule="input-sizes", site=rule.text, fix=fix)
 
     def _check_ranges(self, sizes: dict[str, int]) -> None:
         for name, (low, high) in self.contract.ranges.items():
@@ -262,9 +268,8 @@ def _check_layout(value: Tensor, form: InputForm, strides: tuple[int | str, ...]
 def _refuse(
     path: str, found: str, expected: str, way_out: str = "capture again with an example like it"
 ) -> NoReturn:
-    raise InputError(
-        f"input '{path}' {found}, and the graph was captured for {expected}: {way_out}. {_OFF}"
-    )
+    message = f"input '{path}' {found}, and the graph was captured for {expected}"
+    raise InputError(message, rule="input-shape", site=path, fix=f"{way_out}. {_OFF}")
 
 
 def _refuse_structure(given: set[str], expected: set[str]) -> NoReturn:
@@ -272,8 +277,9 @@ def _refuse_structure(given: set[str], expected: set[str]) -> NoReturn:
     told = [f"it has {', '.join(more)} more"] * bool(more)
     told += [f"it lacks {', '.join(less)}"] * bool(less)
     raise InputError(
-        f"the inputs have another structure than those the graph was captured with: "
-        f"{'; '.join(told)}. Give the same containers and keys, or capture again. {_OFF}"
+        f"the inputs have another structure than the example of the capture: {'; '.join(told)}.",
+        rule="input-structure",
+        fix=f"give the same containers and keys, or capture again. {_OFF}",
     )
 
 

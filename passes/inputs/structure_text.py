@@ -60,11 +60,12 @@ def _encode_by_name(spec: pytree.TreeSpec, error: Exception) -> str:
         leaves = [pytree.tree_structure(0)] * len(children)
         outer = encode_structure(pytree.TreeSpec(spec.type, spec.context, leaves))
         return json.dumps({"nested": outer, "children": children})
-    raise FileError(
-        f"the inputs or outputs hold a container that has no form in files ({error}): register "
-        "it with torch.utils._pytree.register_pytree_node(..., serialized_type_name=...), or "
-        "use tuples, lists and dicts"
-    ) from None
+    message = f"the inputs or outputs hold a container that has no form in files ({error})"
+    fix = (
+        "register it with torch.utils._pytree.register_pytree_node(..., "
+        "serialized_type_name=...), or use tuples, lists and dicts"
+    )
+    raise FileError(message, rule="no-text-form", fix=fix) from None
 
 
 def _named_tuple(spec: pytree.TreeSpec) -> Any:
@@ -88,9 +89,8 @@ def decode_structure(text: str) -> pytree.TreeSpec:
     except NotImplementedError as error:
         if _import_model_outputs(text):
             return decode_structure(text)
-        raise FileError(
-            f"{error} Import what defines and registers that container before loading"
-        ) from None
+        fix = "import the module that registers the container before loading"
+        raise FileError(f"{error}", rule="not-imported", fix=fix) from None
 
 
 def _decode_by_name(data: dict[str, Any]) -> pytree.TreeSpec:
@@ -102,7 +102,8 @@ def _decode_by_name(data: dict[str, Any]) -> pytree.TreeSpec:
             or not pytree.is_structseq_class(kind)
             or kind.__module__ != _RETURN_TYPES
         ):
-            raise FileError(f"torch {torch.__version__} has no result '{data['return_type']}'")
+            message = f"torch {torch.__version__} has no result '{data['return_type']}'"
+            raise FileError(message, rule="unknown-name", site=data["return_type"])
         return pytree.TreeSpec(kind, None, children)
     if "named_tuple" in data:
         kind = _find_imported(data["named_tuple"], data["fields"])
@@ -121,10 +122,9 @@ def _find_imported(name: str, fields: list[str]) -> Any:
         if pytree.is_namedtuple_class(found) and list(found._fields) == fields:
             return found
     module_name = name.rpartition(".")[0]
-    raise FileError(
-        f"it returns or takes the named tuple {name}{tuple(fields)}, which is not there: import "
-        f"{module_name} (what defines it) before loading"
-    )
+    message = f"the file holds the named tuple {name}{tuple(fields)}, which is not there"
+    fix = f"import {module_name} (what defines it) before loading"
+    raise FileError(message, rule="not-imported", site=name, fix=fix)
 
 
 def _modules(name: str) -> Iterator[tuple[object, str]]:
@@ -153,8 +153,11 @@ def _import_model_outputs(text: str) -> bool:
             importlib.import_module(name)
         except ImportError as error:
             raise FileError(
-                f"it returns an output of Hugging Face's, of {name}, which cannot be imported "
-                f"here ({error}): pip install transformers"
+                f"the model returns an output of Hugging Face, {name}, which cannot be imported "
+                f"here ({error})",
+                rule="not-imported",
+                site=name,
+                fix="pip install transformers",
             ) from None
     return bool(names)
 
@@ -170,6 +173,8 @@ def _require_safe(text: str) -> None:
     _, structure = cast(tuple[int, dict[str, Any]], json.loads(text))
     if _ENUM in text or _IMPORTING in _types(structure):
         raise FileError(
-            "the inputs or outputs hold a defaultdict, or an enum among the keys of a dict: files "
-            "hold none, because reading one imports modules. Use a dict with keys of text"
+            "the inputs or outputs hold a defaultdict, or an enum among the keys of a dict, and "
+            "files hold neither, because reading them imports modules.",
+            rule="no-text-form",
+            fix="use a dict with keys of text",
         )

@@ -79,7 +79,8 @@ def _encode_object(value: object) -> dict[str, Any]:
         return {"complex": [encode(value.real), encode(value.imag)]}
     if value is Ellipsis:
         return {"ellipsis": []}
-    raise FileError(f"a {type(value).__name__} among the arguments of a node has no form in files")
+    message = f"a {type(value).__name__} among the arguments of a node has no form in files"
+    raise FileError(message, rule="no-text-form")
 
 
 def decode(data: object, nodes: Mapping[str, Node]) -> Any:
@@ -99,7 +100,7 @@ def decode(data: object, nodes: Mapping[str, Node]) -> Any:
         return data
     (kind, inner), *more = cast(dict[str, Any], data).items()
     if more:
-        raise FileError("an argument with two kinds")
+        raise FileError("an argument with two kinds", rule="damaged-file")
     if kind == "node":
         return nodes[inner]
     if kind == "tuple":
@@ -115,7 +116,8 @@ def _decode_object(kind: str, inner: Any, nodes: Mapping[str, Node]) -> Any:
     if kind in _NAMED:
         found = getattr(torch, inner, None)
         if not isinstance(found, _NAMED[kind]):
-            raise FileError(f"torch {torch.__version__} has no {kind} '{inner}'")
+            message = f"torch {torch.__version__} has no {kind} '{inner}'"
+            raise FileError(message, rule="unknown-name", site=inner)
         return found
     if kind == "device":
         return torch.device(inner)
@@ -125,7 +127,7 @@ def _decode_object(kind: str, inner: Any, nodes: Mapping[str, Node]) -> Any:
         return complex(*(decode(part, nodes) for part in inner))
     if kind == "ellipsis":
         return Ellipsis
-    raise FileError(f"an argument of unknown kind '{kind}'")
+    raise FileError(f"an argument of unknown kind '{kind}'", rule="damaged-file", site=kind)
 
 
 def encode_target(node: Node) -> str:
@@ -142,7 +144,9 @@ def encode_target(node: Node) -> str:
     if callable(target) and target in _FUNCTION_NAMES:
         return _FUNCTION_NAMES[target]
     raise FileError(
-        f"node '{node.name}' calls {target}, which is no operator and so has no form in files"
+        f"node '{node.name}' calls {target}, which is not an operator and has no form in files",
+        rule="no-text-form",
+        site=node.name,
     )
 
 
@@ -158,10 +162,11 @@ def decode_target(name: str) -> Callable[..., Any]:
         found = getattr(torch.ops.higher_order, name.removeprefix(_HIGHER_ORDER), None)
         if isinstance(found, HigherOrderOperator):
             return found
-        raise FileError(f"torch {torch.__version__} has no operator '{name}'")
+        raise FileError(
+            f"torch {torch.__version__} has no operator '{name}'", rule="unknown-name", site=name
+        )
     try:
         return resolve_op(name)
     except PatternError as error:
-        raise FileError(
-            f"{error}. If another library defines it, import that library before loading"
-        ) from None
+        fix = "if another library defines it, import that library before loading"
+        raise FileError(f"{error.message}", rule="unknown-name", site=name, fix=fix) from None

@@ -21,6 +21,7 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_lowered, set_site
+from quantfx.patterns.errors import unknown_name
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.template import Template
@@ -52,12 +53,14 @@ class Lower(Pass):
 
     def __post_init__(self) -> None:
         if self.float_dtype not in ("", "bfloat16"):
-            raise PipelineError(f"float_dtype='{self.float_dtype}': one of '', 'bfloat16'")
+            raise unknown_name(PipelineError, "float_dtype", self.float_dtype, ("", "bfloat16"))
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Lower every graph."""
         if context.recipe is None or not context.kernels:
-            raise PipelineError(f"{self.name} needs a recipe and kernels: run it with Context(...)")
+            message = f"{self.name} needs a recipe and kernels"
+            fix = "run it with Context(...)"
+            raise PipelineError(message, rule="no-recipe", site=self.name, fix=fix)
         for family in context.kernels:
             family.prepare()
         matcher = lowering_matcher(context.recipe)

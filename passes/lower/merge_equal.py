@@ -8,14 +8,12 @@ from typing import ClassVar
 from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import MergedSite
 from quantfx.passes.graph.value_numbers import value_numbers
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.lowered import lowered_of, site_of
 from quantfx.passes.quant.qdq import has_qparams
-
-MERGED = "merged with its equal"
 
 
 @dataclass(frozen=True)
@@ -36,8 +34,7 @@ class MergeEqual(GraphPass):
             if node.op == "call_function" and first.setdefault(number, node) is not node:
                 call = lowered_of(node)
                 if call is not None:
-                    site = call.site
-                    editor.remarks.append(Remark("applied", site.graph, site.node, MERGED))
+                    editor.remarks.append(MergedSite(call.site.graph, call.site.node))
                 editor.replace(node, first[number])
                 merged += 1
         editor.drop_unused_attributes()

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.scopes import op_name
 from quantfx.passes.lower.lower import lowering_matcher
@@ -33,9 +32,7 @@ class ReadPlan(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate anchors; those that carry an annotation keep it."""
-        if context.recipe is None:
-            raise PipelineError(f"{self.name} needs a recipe: run it with Context(recipe=...)")
-        matcher = lowering_matcher(context.recipe)
+        matcher = lowering_matcher(context.require_recipe(self.name))
         count = 0
         for _, graph_module in all_graphs(module):
             claimed = {n for n in graph_module.graph.nodes if annotation_of(n) is not None}

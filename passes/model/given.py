@@ -93,12 +93,12 @@ def module_of(model: Model) -> nn.Module:
         return module_of(model.module)
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         kind = "a scripted or traced model" if isinstance(model, nn.Module) else "a script function"
-        raise CaptureError(
-            f"{kind} has no Python code that torch.export could read: make the model it was made "
-            "of, and give it the weights:\n"
-            "    model = Model().eval()\n"
-            "    model.load_state_dict(scripted.state_dict())"
+        message = f"{kind} has no Python code that torch.export could read"
+        fix = (
+            "make the model it was made of, and give it the weights:\n    model = "
+            "Model().eval()\n    model.load_state_dict(scripted.state_dict())"
         )
+        raise CaptureError(message, rule="not-a-model", fix=fix)
     if isinstance(model, GraphModule) and has_one_mode(model):
         _require_evaluation(model)
         copy = clone(model)  # torch lets nobody call train() and eval() of the original
@@ -109,8 +109,9 @@ def module_of(model: Model) -> nn.Module:
         return model
     if not callable(model) or isinstance(model, type):
         raise CaptureError(
-            f"the model is a {type(model).__name__}, not a torch.nn.Module, a function of tensors, "
-            "a torch.export.ExportedProgram or the path of one"
+            f"the model is a {type(model).__name__}, not a torch.nn.Module, a function of "
+            "tensors, a torch.export.ExportedProgram or its path",
+            rule="not-a-model",
         )
     return _Function(model)
 
@@ -160,13 +161,16 @@ def _only_modules(values: dict[str, Any]) -> Iterator[tuple[str, nn.Module]]:
 def _load(path: Path) -> ExportedProgram:
     if path.suffix != ".pt2":
         raise CaptureError(
-            f"the model is the path {str(path)!r}, not that of a .pt2 file that torch.export.save "
-            "wrote"
+            f"the model is the path {str(path)!r}, not the path of a .pt2 file that "
+            "torch.export.save wrote",
+            rule="not-a-model",
+            site=str(path),
         )
     try:
         return torch.export.load(path)
     except Exception as error:  # torch raises many kinds for a file that it cannot read
-        raise CaptureError(f"torch.export.load cannot read {str(path)!r}: {error}") from error
+        message = f"torch.export.load cannot read {str(path)!r}: {error}"
+        raise CaptureError(message, rule="unreadable-file", site=str(path)) from error
 
 
 def _free_dimensions(module: nn.Module, inputs: Inputs) -> Any:
@@ -191,7 +195,9 @@ def _free_dimensions(module: nn.Module, inputs: Inputs) -> Any:
 def _require_evaluation(module: GraphModule) -> None:
     for node in module.graph.nodes:
         if trains(node):
-            raise CaptureError(
-                f"{node.name} computes as in training: call model.eval() before "
-                "torch.export.export, whose graphs keep the mode of the model"
+            message = f"{node.name} computes as in training"
+            fix = (
+                "call model.eval() before torch.export.export, whose graphs keep the mode of "
+                "the model"
             )
+            raise CaptureError(message, rule="captured-mode", site=node.name, fix=fix)

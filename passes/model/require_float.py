@@ -22,21 +22,24 @@ def require_float(model: nn.Module) -> None:
     for name, module in model.named_modules():
         kinds = {each.__name__ for each in type(module).__mro__ if "torch.ao." in each.__module__}
         if type(module).__module__.startswith(_INT8) and kinds.isdisjoint(_FLOAT_THERE):
-            raise CaptureError(
-                f"'{name}' is a {type(module).__name__}, int8 already: give the float model that "
-                "torch.ao converted"
-            )
+            message = f"'{name}' is a {type(module).__name__}, int8 already"
+            fix = "give the float model that torch.ao converted"
+            raise CaptureError(message, rule="not-float", site=name, fix=fix)
         if "ObserverBase" in kinds and not _is_fake_quantized(model, name):
-            raise CaptureError(
-                f"'{name}' is a {type(module).__name__}, an observer of torch.ao: give the float "
-                "model that it prepared; calibration= observes anew"
-            )
+            message = f"'{name}' is a {type(module).__name__}, an observer of torch.ao"
+            fix = "give the float model that torch.ao prepared; calibration= observes again"
+            raise CaptureError(message, rule="not-float", site=name, fix=fix)
         if "FakeQuantizeBase" in kinds and "FusedMovingAvgObsFakeQuantize" not in kinds:
             raise CaptureError(
-                f"'{name}' is a {type(module).__name__}, which looks at a tensor to decide what to "
-                "do: train with a qconfig of FusedMovingAvgObsFakeQuantize, as "
-                "torch.ao.quantization.get_default_qat_qconfig('x86') has, or put nn.Identity() in "
-                "its place"
+                f"'{name}' is a {type(module).__name__}, which looks at a tensor to decide what "
+                "to do",
+                rule="not-float",
+                site=name,
+                fix=(
+                    "train with a qconfig of FusedMovingAvgObsFakeQuantize, as "
+                    "torch.ao.quantization.get_default_qat_qconfig('x86') has, or put "
+                    "nn.Identity() in its place"
+                ),
             )
 
 

@@ -50,13 +50,15 @@ def calibrate(
             NaN or infinity reaches an observer; names the batch and the input.
     """
     if "observed" not in facts_of(prepared):
-        raise CalibrationError("the module has no observers: call prepare first")
-    if not isinstance(calibration, Iterable):
         raise CalibrationError(
-            f"calibration data is a {type(calibration).__name__}, not an iterable of batches"
+            "the module has no observers", rule="not-prepared", fix="call prepare first"
         )
+    if not isinstance(calibration, Iterable):
+        message = f"calibration data is a {type(calibration).__name__}, not an iterable of batches"
+        raise CalibrationError(message, rule="calibration-form")
     if isinstance(calibration, Tensor):
-        raise CalibrationError("calibration data is one tensor: pass a list of batches, [x]")
+        message = "calibration data is one tensor"
+        raise CalibrationError(message, rule="calibration-form", fix="pass a list of batches, [x]")
     check = BatchCheck(prepared)
     writes = writes_to_inputs(prepared)
     count = 0
@@ -75,7 +77,9 @@ def calibrate(
             count += 1
             bar.advance(task)
     if count == 0:
-        raise CalibrationError("calibration data is empty: the iterable gave 0 batches")
+        raise CalibrationError(
+            "calibration data is empty: the iterable gave 0 batches", rule="no-batches"
+        )
     return count
 
 
@@ -85,11 +89,11 @@ def _observe(prepared: GraphModule, inputs: Inputs, check: BatchCheck, index: in
         with torch.no_grad():
             prepared(*inputs[0], **inputs[1])
     except InputError as error:
-        raise CalibrationError(f"batch {index}: {error}") from None
+        raise error.within(f"batch {index}", CalibrationError) from None
     except CalibrationError as error:  # an observer saw what is not finite
         found = check.non_finite(inputs)
         told = f"input '{found[0]}' holds NaN or infinity: " if found else ""
-        raise CalibrationError(f"batch {index}: {told}{error}") from None
+        raise error.within(f"batch {index}", CalibrationError, told=told) from None
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from quantfx.passes.observers.trained import TrainedObserver, trained_qparams
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.spec import Concrete, QuantSpec, SharedSpec, Spec
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import did_you_mean, unknown_name
 
 FakeQuantizing = Literal["no", "follow", "learn"]
 _CHOICES: tuple[FakeQuantizing, ...] = get_args(FakeQuantizing)
@@ -44,10 +44,7 @@ class InsertObservers(Pass):
 
     def __post_init__(self) -> None:
         if self.fake_quantize not in _CHOICES:
-            nearest = did_you_mean(self.fake_quantize, _CHOICES)
-            raise PipelineError(
-                f"fake_quantize='{self.fake_quantize}'{nearest}; one of {', '.join(_CHOICES)}"
-            )
+            raise unknown_name(PipelineError, "fake_quantize", self.fake_quantize, _CHOICES)
 
     name: ClassVar[str] = "insert-observers"
     requires: ClassVar[frozenset[str]] = frozenset({"shared"})
@@ -117,8 +114,10 @@ class _Observers:
             return make_observer(spec, label)
         if self.in_branch:
             raise SpecError(
-                f"{label} is in branch {self.path} of control flow, which cannot train quantized: "
-                "keep it float in the config"
+                f"{label} is in branch {self.path} of control flow, which cannot train quantized",
+                rule="branch-training",
+                site=label,
+                fix="keep it float in the config",
             )
         learn = self.fake_quantize == "learn"
         return make_fake_quantize(
@@ -146,8 +145,11 @@ class _Observers:
         if site not in groups:
             nearest = did_you_mean(str(site), [str(known) for known in groups])
             raise SpecError(
-                f"the qparams of {derived.label} derive from {site}, which nothing quantizes"
-                f"{nearest}: annotate that site, or leave {derived.label} float"
+                f"the qparams of {derived.label} derive from {site}, which nothing "
+                f"quantizes{nearest}",
+                rule="unknown-name",
+                site=str(site),
+                fix=f"annotate that site, or leave {derived.label} float",
             )
         return self.by_group[groups[site]][1]
 
@@ -166,10 +168,9 @@ def _require_acyclic(observer: nn.Module, trail: tuple[DerivedObserver, ...]) ->
         return
     if observer in trail:
         cycle = " <- ".join(each.label for each in (*trail[trail.index(observer) :], observer))
-        raise SpecError(
-            f"qparams derive from themselves: {cycle}; give one of these sites a spec that "
-            "observes, or leave it float"
-        )
+        message = f"qparams derive from themselves: {cycle}"
+        fix = "give a site of the circle a spec that observes, or leave it float"
+        raise SpecError(message, rule="derived-circle", site=cycle, fix=fix)
     for source in observer.sources:
         _require_acyclic(source, (*trail, observer))
 
@@ -205,7 +206,8 @@ def _groups(path: str, module: GraphModule) -> dict[Site, str]:
 def _require_resolved(spec: Spec) -> Concrete:
     """The share pass, which is required, put a spec in place of every reference to one."""
     if isinstance(spec, SharedSpec):
-        raise PipelineError(f"a site is still '{spec}': run share before insert-observers")
+        fix = "run share before insert-observers"
+        raise PipelineError(f"a site is still '{spec}'", rule="pass-order", site=str(spec), fix=fix)
     return spec
 
 

@@ -15,7 +15,7 @@ from quantfx.passes.observers.channel import RANGE_SEARCHES, ByChannel, RangeSea
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.spec import QuantSpec, Spec
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import unknown_name
 from quantfx.patterns.schema import resolve_op
 
 LINEAR = resolve_op("aten.linear.default")
@@ -39,10 +39,7 @@ class ObserveChannels(Pass):
 
     def __post_init__(self) -> None:
         if self.search not in RANGE_SEARCHES:
-            raise PipelineError(
-                f"search='{self.search}'{did_you_mean(self.search, RANGE_SEARCHES)}; "
-                f"one of {RANGE_SEARCHES}"
-            )
+            raise unknown_name(PipelineError, "search", self.search, RANGE_SEARCHES)
 
     name: ClassVar[str] = "observe-channels"
     requires: ClassVar[frozenset[str]] = frozenset({"shared"})

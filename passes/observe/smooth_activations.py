@@ -50,9 +50,13 @@ class SmoothActivations(Pass):
 
     def __post_init__(self) -> None:
         if not 0 <= self.alpha <= 1:
-            raise PipelineError(f"alpha={self.alpha} is not between 0 and 1")
+            raise PipelineError(
+                f"alpha={self.alpha} is not between 0 and 1", rule="number-range", site="alpha"
+            )
         if self.rows < 1:
-            raise PipelineError(f"rows={self.rows}: nothing follows from no values")
+            raise PipelineError(
+                f"rows={self.rows} is not positive", rule="number-range", site="rows"
+            )
 
     name: ClassVar[str] = "smooth-activations"
     requires: ClassVar[frozenset[str]] = frozenset({"observed"})

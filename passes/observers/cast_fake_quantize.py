@@ -22,7 +22,6 @@ class CastFakeQuantize(SavedFlags, PlaceholderObserver):
         quantizing: False makes it the identity.
     """
 
-    verb: ClassVar[str] = "fake-quantize"
     saved: ClassVar[tuple[str, ...]] = ("quantizing",)
 
     def __init__(self, spec: CastSpec, label: str = "") -> None:

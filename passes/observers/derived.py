@@ -25,7 +25,8 @@ def product(observers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
     scale = torch.ones(())
     for observer in observers:
         if not isinstance(observer, Observer):
-            raise SpecError(f"a product of qparams needs calibrated observers, not {observer}")
+            message = f"a product of qparams needs calibrated observers, not {observer}"
+            raise SpecError(message, rule="not-derivable", site=str(observer))
         scale = scale * observer.calculate_qparams().scale
     return scale, torch.zeros_like(scale, dtype=torch.int64)
 
@@ -82,7 +83,10 @@ class DerivedObserver(Observer):
         if (scale.numel() > 1) != (self.spec.axis is not None):
             raise SpecError(
                 f"{self.label}: its rule derives {scale.numel()} scale(s) for the spec "
-                f"'{self.spec}': set axis=0 for one a channel, axis=None for one in all"
+                f"'{self.spec}'",
+                rule="derived-axis",
+                site=self.label,
+                fix="set axis=0 for a scale per channel, axis=None for a single scale",
             )
         shape = () if self.spec.axis is None else (-1,)
         return QParams(

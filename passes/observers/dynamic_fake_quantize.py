@@ -26,7 +26,6 @@ class DynamicFakeQuantize(SavedFlags, PlaceholderObserver):
         quantizing: False makes it the identity.
     """
 
-    verb: ClassVar[str] = "fake-quantize"
     saved: ClassVar[tuple[str, ...]] = ("quantizing",)
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:

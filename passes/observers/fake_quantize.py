@@ -29,7 +29,6 @@ class FakeQuantize(SavedFlags, Observer):
         calibrating: Only observe, in whatever mode.
     """
 
-    verb: ClassVar[str] = "fake-quantize"
     saved: ClassVar[tuple[str, ...]] = ("frozen", "quantizing")
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:

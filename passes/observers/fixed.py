@@ -29,7 +29,8 @@ class FixedQParams:
 
     def __post_init__(self) -> None:
         if not isinstance(self.scale, Real) or not math.isfinite(self.scale) or self.scale <= 0:
-            raise SpecError(f"a fixed scale must be positive and finite, not {self.scale!r}")
+            message = f"a fixed scale must be positive and finite, not {self.scale!r}"
+            raise SpecError(message, rule="number-range", site="scale")
 
     def __call__(self, spec: QuantSpec, label: str) -> FixedObserver:
         """Return the observer.
@@ -52,9 +53,11 @@ class FixedObserver(Observer):
     def __init__(self, spec: QuantSpec, label: str, qparams: FixedQParams) -> None:
         super().__init__(spec, label)
         if spec.axis is not None:
-            raise SpecError(f"{label}: fixed qparams are per-tensor, the spec is '{spec}'")
+            message = f"{label}: fixed qparams are per-tensor, the spec is '{spec}'"
+            raise SpecError(message, rule="per-tensor", site=label)
         if not spec.quant_min <= qparams.zero_point <= spec.quant_max:
-            raise SpecError(f"{label}: zero point {qparams.zero_point} is outside of '{spec}'")
+            message = f"{label}: zero point {qparams.zero_point} is outside of '{spec}'"
+            raise SpecError(message, rule="number-range", site=label)
         self.qparams = qparams
 
     def observe(self, x: Tensor) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -41,7 +41,6 @@ class LearnedFakeQuantize(FakeQuantize):
         zero_point: int64 of the same shape.
     """
 
-    verb: ClassVar[str] = "learn"
     start: Tensor
     zero_point: Tensor
 

@@ -31,10 +31,9 @@ def make_fake_quantize(
     if isinstance(spec, CastSpec):
         return CastFakeQuantize(spec, label)
     if not isinstance(spec.observer, str):
-        raise SpecError(
-            f"{label}: '{spec}' makes an observer of its own, which cannot fake-quantize; name one "
-            "of quantfx's observers, or quantize after training"
-        )
+        message = f"{label}: '{spec}' makes an observer of its own, which cannot fake-quantize"
+        fix = "name an observer of quantfx, or quantize after training"
+        raise SpecError(message, rule="not-trainable", site=label, fix=fix)
     if spec.dynamic:
         return DynamicFakeQuantize(spec, label)
     if learn_scale:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +22,6 @@ class Observer(nn.Module, ABC):
         label: Name of the observed tensor, used in errors.
         frozen: Whether the record is final, as it is for a constant weight.
     """
-
-    verb: ClassVar[str] = "observe"  # what a drawing says it does
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__()
@@ -91,15 +88,18 @@ class Observer(nn.Module, ABC):
         if not bool(torch.isfinite(low).all() & torch.isfinite(high).all()):
             raise CalibrationError(
                 f"non-finite activation at {self.label or 'an observer'}: the batch makes this "
-                "tensor NaN or infinite; remove the batch or fix the model"
+                "tensor NaN or infinite",
+                rule="not-finite",
+                site=self.label or None,
+                fix="remove the batch or fix the model",
             )
 
     def require_observed(self) -> None:
         """Raise a ``CalibrationError`` that names this site if nothing was recorded."""
         if not self.observed:
-            raise CalibrationError(
-                f"{self.label or 'an observer'} was never run: calibrate with data that reaches it"
-            )
+            message = f"{self.label or 'an observer'} was never run"
+            fix = "calibrate with data that reaches it"
+            raise CalibrationError(message, rule="never-run", site=self.label or None, fix=fix)
 
 
 def is_observer(node: Node) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 from quantfx.passes.quant.spec import CastSpec, QuantSpec
@@ -16,8 +14,6 @@ class PlaceholderObserver(nn.Module):
         spec: A dynamic spec, whose range is found in each call, or a cast.
         label: Name of the tensor, used in errors.
     """
-
-    verb: ClassVar[str] = "observe"  # what a drawing says it does
 
     def __init__(self, spec: QuantSpec | CastSpec, label: str = "") -> None:
         super().__init__()

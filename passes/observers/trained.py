@@ -25,10 +25,9 @@ class TrainedObserver(MinMaxObserver):
         super().__init__(spec, label)
         there = trained.spec
         if (there.axis, there.symmetric, there.dtype) != (spec.axis, spec.symmetric, spec.dtype):
-            raise SpecError(
-                f"{label} was trained as '{there}', and the backend quantizes it as '{spec}': keep "
-                "it float in the config, or train it anew with prepare(..., qat=True)"
-            )
+            message = f"{label} was trained as '{there}', and the backend quantizes it as '{spec}'"
+            fix = "keep it float in the config, or train it again with prepare(..., qat=True)"
+            raise SpecError(message, rule="trained-otherwise", site=label, fix=fix)
         self.trained = trained
 
     def calculate_qparams(self) -> QParams:

@@ -38,9 +38,9 @@ class WeightFakeQuantize(FakeQuantize):
     def qparams_of(self, x: Tensor | None) -> QParams:
         """Return the qparams of the weight ``x``."""
         if x is None:
-            raise CalibrationError(
-                f"the weight of {self.label} is computed from data: keep that operator float"
-            )
+            message = f"the weight of {self.label} is computed from data"
+            fix = "keep that operator float"
+            raise CalibrationError(message, rule="computed-weight", site=self.label, fix=fix)
         self.require_finite(*torch.aminmax(x))
         return weight_qparams(x, self.spec)
 

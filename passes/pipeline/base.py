@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 from torch.fx import GraphModule
 
 from quantfx.passes.config.recipe import Recipe
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.graph.remark import AnyRemark
 
 if TYPE_CHECKING:
     from quantfx.passes.pipeline.kernel_family import KernelFamily
@@ -25,7 +26,7 @@ class PassResult:
         stats: Counts of what was done.
     """
 
-    remarks: tuple[Remark, ...] = ()
+    remarks: tuple[AnyRemark, ...] = ()
     stats: Mapping[str, int] = field(default_factory=dict[str, int])
 
 
@@ -40,6 +41,17 @@ class Context:
 
     recipe: Recipe | None = None
     kernels: tuple[KernelFamily, ...] = ()
+
+    def require_recipe(self, name: str) -> Recipe:
+        """Return the recipe, which the pass called ``name`` cannot do without.
+
+        Raises:
+            PipelineError: there is none.
+        """
+        if self.recipe is None:
+            fix = "run it with Context(recipe=...)"
+            raise PipelineError(f"{name} needs a recipe", rule="no-recipe", site=name, fix=fix)
+        return self.recipe
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import AnyRemark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 
@@ -31,7 +31,7 @@ class GraphPass(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rewrite every graph, outermost first."""
         count = 0
-        remarks: list[Remark] = []
+        remarks: list[AnyRemark] = []
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name, path)
             count += self.rewrite(editor, context)

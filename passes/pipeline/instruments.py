@@ -62,8 +62,10 @@ class CheckNumerics(Instrument):
             error = float((a - b).abs().max()) if a.numel() else 0.0
             if not error <= self._tolerance * max(float(scale), torch.finfo(torch.float32).tiny):
                 raise PassError(
-                    f"it changed the function: output {index} is off by {error:.3g} "
-                    f"where the largest magnitude is {float(scale):.3g}"
+                    f"the pass changed the function: output {index} is off by {error:.3g} where "
+                    f"the largest magnitude is {float(scale):.3g}",
+                    rule="changed-function",
+                    site=f"output {index}",
                 )
 
     def _outputs(self, module: GraphModule) -> list[torch.Tensor]:

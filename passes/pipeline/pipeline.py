@@ -21,7 +21,7 @@ from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.known_passes import own_passes
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_structure
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 
 Element: TypeAlias = "Pass | Pipeline"
 
@@ -40,7 +40,8 @@ class Pipeline:
 
     def __post_init__(self) -> None:
         if any(not element.name for element in self.elements):
-            raise PipelineError("a nested pipeline needs a name: Pipeline(passes, name='...')")
+            fix = "write Pipeline(passes, name='...')"
+            raise PipelineError("a nested pipeline needs a name", rule="nested-name", fix=fix)
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -88,7 +89,8 @@ class Pipeline:
     def move(self, name: str, *, before: str | None = None, after: str | None = None) -> Pipeline:
         """Return the pipeline with the pass ``name`` moved before or after another."""
         if (before is None) == (after is None) or name in (before, after):
-            raise PipelineError("move takes either before= or after=, naming another pass")
+            message = "move takes either before= or after="
+            raise PipelineError(message, rule="pass-place", fix="name the other pass in either")
         moved = self._find(name)
         rest = self.without(name)
         return (
@@ -105,7 +107,9 @@ class Pipeline:
         if last is None:
             nested = cast(Pipeline, self._find(name)).passes
             if not nested:
-                raise PipelineError(f"'{name}' holds no passes to run up to")
+                raise PipelineError(
+                    f"'{name}' holds no passes to run up to", rule="no-passes", site=name
+                )
             last = next(i for i, each in enumerate(passes) if each is nested[-1])
         return Pipeline(passes[: last + 1], self.name)
 
@@ -140,7 +144,9 @@ class Pipeline:
             for fact in sorted(each.requires - facts):
                 raise PipelineError(
                     f"{each.name} (pass {position} of {len(self)}) needs '{fact}': "
-                    + self._why_missing(fact, broken, position)
+                    + self._why_missing(fact, broken, position),
+                    rule="pass-order",
+                    site=each.name,
                 )
             broken |= dict.fromkeys(each.breaks & facts, each.name)
             facts = (facts - each.breaks) | each.provides
@@ -228,15 +234,18 @@ class Pipeline:
     def _edit(self, name: str, edit: Callable[[Element], tuple[Element, ...]]) -> Pipeline:
         known = _all_names(self)
         if name not in known:
-            raise PipelineError(f"no pass '{name}' in the pipeline{did_you_mean(name, known)}")
+            raise unknown_name(PipelineError, "pass", name, known, of="the pipeline")
         if known.count(name) > 1:
-            raise PipelineError(f"pass '{name}' occurs {known.count(name)} times: which is meant?")
+            message = f"pass '{name}' occurs {known.count(name)} times"
+            fix = "name a pass that occurs once"
+            raise PipelineError(message, rule="ambiguous-name", site=name, fix=fix)
         return _with_edit(self, name, edit)
 
 
 def _require_graph(module: GraphModule) -> None:
     if not isinstance(module, GraphModule):
-        raise PipelineError(f"a {type(module).__name__} is no graph: use capture(model, ...) first")
+        message = f"a {type(module).__name__} is not a graph"
+        raise PipelineError(message, rule="not-a-graph", fix="use capture(model, ...) first")
 
 
 def _all_names(pipeline: Pipeline) -> list[str]:
@@ -285,7 +294,11 @@ class _Run:
             if isinstance(error, QuantfxError) and not isinstance(error, PassError):
                 error.add_note(self._reproducer(position))
                 raise
-            raise PassError(f"{each.name} failed: {error}\n{self._reproducer(position)}") from error
+            raise PassError(
+                f"{each.name} failed: {error}\n{self._reproducer(position)}",
+                rule=error.rule if isinstance(error, PassError) else "pass-failed",
+                site=each.name,
+            ) from error
         set_facts(work, (facts_of(work) - each.breaks) | each.provides)
         set_records(work, (*records_of(work), record))
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch.fx import GraphModule
 
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import AnyRemark
 
+_Kind = TypeVar("_Kind", bound=AnyRemark)
 _RECORDS = "quantfx_records"
 
 
@@ -27,13 +29,26 @@ class PassRecord:
     name: str
     seconds: float
     changed: bool
-    remarks: tuple[Remark, ...]
+    remarks: tuple[AnyRemark, ...]
     stats: Mapping[str, int]
 
 
 def records_of(module: GraphModule) -> tuple[PassRecord, ...]:
     """Return what every pass that ever ran on ``module`` did, in order."""
     return tuple(module.meta.get(_RECORDS, ()))
+
+
+def remarks_of(module: GraphModule, kind: type[_Kind], by: str | None = None) -> Iterator[_Kind]:
+    """Yield the remarks of one kind that passes made on ``module``, in order.
+
+    Args:
+        module: What they ran on.
+        kind: Class of the remarks.
+        by: Name of the pass; by default of every pass.
+    """
+    for record in records_of(module):
+        if by in (None, record.name):
+            yield from (remark for remark in record.remarks if isinstance(remark, kind))
 
 
 def set_records(module: GraphModule, records: tuple[PassRecord, ...]) -> None:

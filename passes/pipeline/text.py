@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.known_passes import known_passes
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import unknown_name
 
 if TYPE_CHECKING:
     from quantfx.passes.pipeline.pipeline import Element, Pipeline
@@ -82,7 +82,7 @@ class _Parser:
         found = next(self._find_named(name), None)
         if found is None:
             names = [known for kind in self._list_known() for known in kind.names()]
-            self._fail(f"no pass '{name}'{did_you_mean(name, names)}")
+            raise self._unknown("pass", name, names)
         return self._pass(*found)
 
     def _find_named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
@@ -104,7 +104,7 @@ class _Parser:
             known = [field.name for field in fields(kind) if field.name not in options]
             for name, value in _options(body):
                 if name not in known:
-                    self._fail(f"{kind.name} has no option '{name}'{did_you_mean(name, known)}")
+                    raise self._unknown("option", name, known, of=kind.name)
                 options[name] = value
             self._at = closing
         try:
@@ -132,8 +132,15 @@ class _Parser:
         self._at = found.end()
         return found[1] or found[2] or found[3]
 
-    def _fail(self, message: str) -> NoReturn:
-        raise PipelineError(f"column {self._at}: {message}")
+    def _unknown(
+        self, what: str, name: str, known: Iterable[str], *, of: str = ""
+    ) -> PipelineError:
+        error = unknown_name(PipelineError, what, name, known, of=of)
+        return error.within(f"column {self._at}", PipelineError)
+
+    def _fail(self, message: str, rule: str = "pipeline-text") -> NoReturn:
+        place = f"column {self._at}"
+        raise PipelineError(f"{place}: {message}", rule=rule, site=place)
 
 
 def _options(text: str) -> Iterator[tuple[str, Any]]:
@@ -141,13 +148,17 @@ def _options(text: str) -> Iterator[tuple[str, Any]]:
     try:
         call = ast.parse(f"f({text})", mode="eval").body
     except SyntaxError as error:
-        raise PipelineError(
-            f"options '{text}' are not of the form key=value: {error.msg}"
-        ) from None
+        raise _not_options(text, f": {error.msg}") from None
     if not isinstance(call, ast.Call) or call.args:
-        raise PipelineError(f"options '{text}' are not of the form key=value")
+        raise _not_options(text)
     for keyword in call.keywords:
         try:
             yield str(keyword.arg), ast.literal_eval(keyword.value)
         except ValueError:
-            raise PipelineError(f"option '{keyword.arg}' is not a literal value") from None
+            message = f"option '{keyword.arg}' is not a literal value"
+            raise PipelineError(message, rule="pipeline-text", site=keyword.arg) from None
+
+
+def _not_options(text: str, reason: str = "") -> PipelineError:
+    message = f"options '{text}' are not of the form key=value{reason}"
+    return PipelineError(message, rule="pipeline-text", site=text)

@@ -49,7 +49,9 @@ def verify_structure(module: GraphModule) -> None:
         try:
             graph_module.graph.lint()
         except RuntimeError as error:
-            raise PassError(f"it left an invalid graph {path}: {error}") from error
+            raise PassError(
+                f"the pass left an invalid graph {path}: {error}", rule="invalid-graph", site=path
+            ) from error
         for node in graph_module.graph.nodes:
             _verify_sharing(node, shared)
             if has_qparams(node):
@@ -64,7 +66,8 @@ def _verify_pair(node: Node) -> None:
     if dequantizes(node) and isinstance(producer, Node) and quantizes(producer):
         given, read = qparams_of(producer), qparams_of(node)
         if given != read:
-            raise PassError(f"{node.name} reads {read}, but {producer.name} wrote {given}")
+            message = f"{node.name} reads {read}, but {producer.name} wrote {given}"
+            raise PassError(message, rule="invalid-graph", site=node.name)
 
 
 def _verify_sharing(node: Node, shared: dict[str, tuple[str, tuple[Any, ...]]]) -> None:
@@ -77,7 +80,8 @@ def _verify_sharing(node: Node, shared: dict[str, tuple[str, tuple[Any, ...]]]) 
         site, read = f"{node.name}.{slot}", qparams_of(dequantize)
         first, expected = shared.setdefault(group, (site, read))
         if read != expected:
-            raise PassError(f"{first} and {site} share qparams, but read {expected} and {read}")
+            message = f"{first} and {site} share qparams, but read {expected} and {read}"
+            raise PassError(message, rule="invalid-graph", site=str(site))
 
 
 def _is_float_op(node: Node) -> bool:
@@ -93,4 +97,5 @@ def _verify_no_integers(node: Node) -> None:
         return
     for producer in node.all_input_nodes:
         if quantizes(producer):
-            raise PassError(f"{node.name} reads the integers of {producer.name}: a dq is missing")
+            message = f"{node.name} reads the integers of {producer.name}: a dq is missing"
+            raise PassError(message, rule="invalid-graph", site=node.name)

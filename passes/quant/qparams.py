@@ -126,8 +126,10 @@ def largest_pair_sums(weight: Tensor, spec: QuantSpec) -> Tensor | None:
         return None
     if spec.axis != 0 or weight.dim() < 2:
         raise SpecError(
-            f"pair_bound={spec.pair_bound!r} needs a weight (out, in, ...) with axis 0, "
-            f"not axis {spec.axis} of shape {tuple(weight.shape)}"
+            f"pair_bound={spec.pair_bound!r} needs a weight (out, in, ...) with axis 0, not "
+            f"axis {spec.axis} of shape {tuple(weight.shape)}",
+            rule="pair-bound",
+            site=str(spec),
         )
     return _pair_sums(weight.to(torch.float32), spec.pair_bound)
 

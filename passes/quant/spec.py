@@ -74,37 +74,47 @@ class QuantSpec:
 
     def __post_init__(self) -> None:
         if self.dtype not in RANGES:
-            raise SpecError(
-                f"dtype {self.dtype} is not an integer to quantize to: use uint8 or int8"
-            )
+            message = f"dtype {self.dtype} is not an integer to quantize to"
+            raise SpecError(message, rule="spec-dtype", site="dtype", fix="use uint8 or int8")
         low, high = RANGES[self.dtype]
         if not low <= self.quant_min < self.quant_max <= high:
             raise SpecError(
-                f"range [{self.quant_min}, {self.quant_max}] does not fit {self.dtype}, "
-                f"which holds [{low}, {high}]"
+                f"range [{self.quant_min}, {self.quant_max}] does not fit {self.dtype}, which "
+                f"holds [{low}, {high}]",
+                rule="number-range",
+                site="quant_min, quant_max",
             )
         named = isinstance(self.observer, str)
         if self.axis is not None and named and self.observer not in PER_CHANNEL:
             raise SpecError(
-                f"a per-channel spec observes with one of {PER_CHANNEL}, not '{self.observer}'"
+                f"a per-channel spec observes with one of {PER_CHANNEL}, not '{self.observer}'",
+                rule="spec-observer",
+                site=str(self.observer),
             )
         if self.observer == "weight_mse" and (self.axis is None or not self.symmetric):
-            raise SpecError("'weight_mse' is for symmetric per-channel specs")
+            message = "'weight_mse' is for symmetric per-channel specs"
+            raise SpecError(message, rule="spec-observer", site=str(self.observer))
         if self.observer == "weight_mse" and not self.quant_min < 0 < self.quant_max:
             raise SpecError(
-                f"'weight_mse' needs a range around 0, not [{self.quant_min}, {self.quant_max}]: "
-                "use 'min_max'"
+                f"'weight_mse' needs a range around 0, not [{self.quant_min}, {self.quant_max}]",
+                rule="spec-observer",
+                site=str(self.observer),
+                fix="use 'min_max'",
             )
         if not 0 < self.eps < math.inf:
-            raise SpecError(f"eps bounds the scale from below: positive and finite, not {self.eps}")
-        if self.eps < SCALE_FLOOR:
             raise SpecError(
-                f"eps={self.eps:g} is below 2^-126: the reciprocal of such a scale overflows"
+                f"eps={self.eps} is not positive and finite", rule="number-range", site="eps"
             )
+        if self.eps < SCALE_FLOOR:
+            message = f"eps={self.eps:g} is below 2^-126: the reciprocal of such a scale overflows"
+            raise SpecError(message, rule="number-range", site="eps")
         if self.pair_bound != "none" and self.axis is None:
-            raise SpecError("pair_bound needs a per-channel spec: set axis")
+            message = "pair_bound needs a per-channel spec"
+            raise SpecError(message, rule="pair-bound", site="pair_bound", fix="set axis")
         if self.dynamic and self.axis is not None:
-            raise SpecError("a dynamic spec is per-tensor: leave axis out")
+            raise SpecError(
+                "a dynamic spec is per-tensor", rule="per-tensor", site="axis", fix="leave axis out"
+            )
 
     @property
     def dtype_name(self) -> str:
@@ -138,7 +148,8 @@ class CastSpec:
 
     def __post_init__(self) -> None:
         if self.dtype not in (torch.float16, torch.bfloat16):
-            raise SpecError(f"dtype {self.dtype} is not a narrow float: use float16 or bfloat16")
+            message = f"dtype {self.dtype} is not a narrow float"
+            raise SpecError(message, rule="spec-dtype", site="dtype", fix="use float16 or bfloat16")
 
     @property
     def dtype_name(self) -> str:

@@ -20,7 +20,8 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.graph.editor import PROVENANCE_KEY
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.operator_name import is_bookkeeping, namespace, operator_name
-from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.annotation import annotation_of
 
 Standing = Literal["planned", "skipped", "uncovered", "made", "bookkeeping"]
@@ -77,8 +78,7 @@ class _Ledger:
         """Nodes that a pass made, and said so."""
         return frozenset(
             (remark.graph, remark.node)
-            for record in records_of(self.module)
-            for remark in record.remarks
+            for remark in remarks_of(self.module, Remark)
             if remark.kind == "applied"
         )
 
@@ -86,8 +86,7 @@ class _Ledger:
     def _reasons(self) -> Mapping[tuple[str, str], str]:
         return {
             (remark.graph, remark.node): remark.message
-            for record in records_of(self.module)
-            for remark in record.remarks
+            for remark in remarks_of(self.module, Remark)
             if remark.kind == "missed"
         }
 

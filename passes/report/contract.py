@@ -9,15 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotate.check_config import RULE
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ContractError
-from quantfx.passes.fold.compute_in_float32 import PRECISION
 from quantfx.passes.graph.graphs import Site, all_graphs
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import ModelRemark, Remark, RuleRemark
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot
-from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.qdq import reads_quantized
 from quantfx.passes.report.accounts import accounts
@@ -66,14 +64,12 @@ def _float_sites(path: str, node: Node) -> Iterator[Site]:
 
 
 def find_skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
-    """Return unused rules of the config, then each operator that stays float for a known reason.
+    """Return each operator that stays float for a known reason.
 
     An operator's last reason counts; they come in graph order. Operators about which ``recipe``
     says nothing are not listed here: see ``count_uncovered``.
     """
-    remarks = (remark for record in records_of(module) for remark in record.remarks)
-    rules = [remark for remark in remarks if remark.kind == "missed" and remark.op == RULE]
-    return rules + [
+    return [
         Remark("missed", each.graph, each.node.name, each.reason, each.op)
         for each in accounts(module, recipe)
         if each.standing == "skipped"
@@ -94,17 +90,22 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
     if planned_matches(module):
         return
     missed = find_skipped(module, recipe)
-    reasons = [f"{r.node} ({r.op}): {r.message}" for r in missed[:10]]
+    reasons = [f"rule {each.rule}: {each.reason}" for each in remarks_of(module, RuleRemark)]
+    reasons += [f"{r.node} ({r.op}): {r.message}" for r in missed]
     others = [f"{op} x{count}" for op, count in count_uncovered(module, recipe).items()]
     lines = [f"nothing to quantize: no template of '{recipe.name}' matches this graph"]
     if advice := dtype_advice(module):
         lines.append(advice)
     if reasons:
-        lines += ["near misses:", *(f"  {reason}" for reason in reasons)]
+        lines += ["near misses:", *(f"  {reason}" for reason in reasons[:10])]
     if others:
         lines.append(f"operators without a template: {', '.join(others)}")
-    lines.append("pass strict=False to go on with a float graph")
-    raise ContractError("\n".join(lines))
+    raise ContractError(
+        "\n".join(lines),
+        rule="nothing-to-quantize",
+        site=missed[0].node if missed else None,
+        fix="pass strict=False to go on with a float graph",
+    )
 
 
 def dtype_advice(module: GraphModule) -> str:
@@ -116,8 +117,7 @@ def dtype_advice(module: GraphModule) -> str:
     [(dtype, _)] = sizes.most_common(1) or [(torch.float32, 0)]
     if dtype == torch.float32:
         return ""
-    remarks = (remark for record in records_of(module) for remark in record.remarks)
-    why = next((f" ({each.message})" for each in remarks if each.op == PRECISION), "")
+    why = next((f" ({each.reason})" for each in remarks_of(module, ModelRemark)), "")
     return (
         f"the model's weights are {str(dtype).removeprefix('torch.')}, and templates take float32: "
         f"quantize model.float(), with inputs and calibration data in float32{why}"
@@ -129,7 +129,9 @@ def require_converted(module: GraphModule) -> None:
     missing = [site for match in planned_matches(module) for site in match.unconverted]
     if missing:
         raise ContractError(
-            f"{len(missing)} planned site(s) were not converted: "
-            f"{', '.join(map(str, missing[:10]))}; each was annotated, but no pass of the "
-            "pipeline put a q/dq pair there"
+            f"{len(missing)} planned site(s) were not "
+            f"converted: {', '.join(map(str, missing[:10]))}; each was annotated, but no pass of "
+            "the pipeline put a q/dq pair there",
+            rule="not-converted",
+            site=str(missing[0]),
         )

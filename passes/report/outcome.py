@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
 
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.aliasing import writes_to
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.graph.remark import MergedSite, Remark
 from quantfx.passes.lower.lower import Lower
-from quantfx.passes.lower.merge_equal import MERGED, MergeEqual
-from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.lowered import lowered_nodes, lowered_of
 from quantfx.passes.report.contract import PlannedMatch, planned_matches
 from quantfx.patterns.schema import is_operator_call
@@ -20,8 +21,12 @@ from quantfx.patterns.template import Mode, Reach
 # What a site that has no kernel of its own runs as, without and with a compiler.
 UNFUSED = "dq-op-q"
 REFERENCE = "reference"
+MERGED = "merged with its equal"
 FUSED = "fused"
 FOLDED = "folded to a constant"
+
+
+Status: TypeAlias = Literal["planned", "kernel", "merged", "float", "missed"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,8 @@ class SiteOutcome:
             promises none, ``""`` if it missed its kernel; None before lowering.
         compiled: The same of the compiled module, where ``fused`` takes the place of ``dq-op-q``.
         reason: Why it missed its kernel, or is not passed through as int8.
+        status: ``planned`` before lowering; then ``kernel``, ``merged`` with an equal call,
+            ``float`` where its template promises no kernel, or ``missed``.
     """
 
     site: Site
@@ -50,6 +57,7 @@ class SiteOutcome:
     kernel: str | None = None
     compiled: str | None = None
     reason: str = ""
+    status: Status = "planned"
 
 
 def planned_outcomes(quantized: GraphModule) -> tuple[SiteOutcome, ...]:
@@ -65,22 +73,11 @@ def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[Site
         lowered: What the lowering pipeline made of it.
     """
     kernels = {each.site: each.kernel for _, each in lowered_nodes(lowered)}
-    reasons = _remarks(lowered, Lower.name)
-    merged = _remarks(lowered, MergeEqual.name)
-    return tuple(
-        _add_kernel(_outcome_of_plan(match), kernels | merged, reasons)
-        for match in planned_matches(quantized)
-    )
-
-
-def _remarks(lowered: GraphModule, name: str) -> dict[Site, str]:
-    """Return what the pass called ``name`` had to say about each site."""
-    return {
-        Site(remark.graph, remark.node): remark.message
-        for record in records_of(lowered)
-        if record.name == name
-        for remark in record.remarks
-    }
+    merged = {each.site for each in remarks_of(lowered, MergedSite)}
+    remarks = remarks_of(lowered, Remark, by=Lower.name)
+    reasons = {Site(each.graph, each.node): each.message for each in remarks}
+    planned = (_outcome_of_plan(match) for match in planned_matches(quantized))
+    return tuple(_add_kernel(outcome, kernels, merged, reasons) for outcome in planned)
 
 
 def constant_sites(lowered: GraphModule) -> frozenset[Site]:
@@ -129,19 +126,25 @@ def _outcome_of_plan(match: PlannedMatch) -> SiteOutcome:
 
 
 def _add_kernel(
-    outcome: SiteOutcome, kernels: Mapping[Site, str], reasons: Mapping[Site, str]
+    outcome: SiteOutcome,
+    kernels: Mapping[Site, str],
+    merged: Collection[Site],
+    reasons: Mapping[Site, str],
 ) -> SiteOutcome:
-    kernel = kernels.get(outcome.site)
-    if kernel is None:
-        kernel = {"kernel": "", "reference": REFERENCE}.get(outcome.reach, UNFUSED)
     reason = reasons.get(outcome.site, "")
-    if not kernel and not reason:
-        reason = "the lowering pipeline did not look at it"
-    return replace(outcome, kernel=kernel, reason=reason)
+    if outcome.site in merged:
+        return replace(outcome, status="merged", kernel=MERGED, reason=reason)
+    if outcome.site in kernels:
+        return replace(outcome, status="kernel", kernel=kernels[outcome.site], reason=reason)
+    if outcome.reach == "kernel":
+        reason = reason or "the lowering pipeline did not look at it"
+        return replace(outcome, status="missed", kernel="", reason=reason)
+    kernel = REFERENCE if outcome.reach == "reference" else UNFUSED
+    return replace(outcome, status="float", kernel=kernel, reason=reason)
 
 
 def _add_compiled(outcome: SiteOutcome, kernels: Mapping[Site, str]) -> SiteOutcome:
-    if outcome.reach == "kernel" and outcome.kernel not in ("", MERGED):
+    if outcome.reach == "kernel" and outcome.status == "kernel":
         found = kernels.get(outcome.site, "")
         reason = "" if found else "the compiler's graph has no kernel call for it"
         return replace(outcome, compiled=found, reason=reason)

@@ -13,9 +13,10 @@ from torch import nn
 from torch.fx import GraphModule
 
 from quantfx.passes.config.recipe import Recipe
-from quantfx.passes.convert.scale_remarks import ScaleRemark, scale_remarks
+from quantfx.passes.convert.scale_remarks import scale_remarks
 from quantfx.passes.graph.graphs import Site
-from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.graph.remark import RuleRemark, ScaleRemark
+from quantfx.passes.pipeline.record import records_of, remarks_of
 from quantfx.passes.report.contract import count_uncovered, find_skipped
 from quantfx.passes.report.mostly_float import Balance, add_reached, headline
 from quantfx.passes.report.outcome import SiteOutcome, planned_outcomes
@@ -92,6 +93,7 @@ class Report:
         quantized_bytes: Tensors of the q/dq graph.
         unverified: What could not be tried here, e.g. ``no XPU``; empty if nothing.
         scales: Tensors whose scale is not what their values ask for, and why.
+        unused_rules: Rules of the config that select, decide or change nothing, and why.
     """
 
     backend: str
@@ -107,6 +109,7 @@ class Report:
     quantized_bytes: int
     unverified: str = ""
     scales: tuple[ScaleRemark, ...] = ()
+    unused_rules: tuple[RuleRemark, ...] = ()
 
     @property
     def planned(self) -> int:
@@ -173,6 +176,7 @@ class Report:
             ),
             "passes": tuple(PassTime(**each) for each in data["passes"]),
             "scales": tuple(ScaleRemark(**each) for each in data.get("scales", ())),
+            "unused_rules": tuple(RuleRemark(**each) for each in data["unused_rules"]),
         }
         stored = {key: value for key, value in data.items() if key != "headline"}
         return Report(**{**stored, **fields})
@@ -236,6 +240,7 @@ def make_report(
         tensor_bytes(quantized),
         unverified,
         scale_remarks(quantized),
+        tuple(remarks_of(quantized, RuleRemark)),
     )
 
 

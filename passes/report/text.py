@@ -11,7 +11,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantfx.passes.annotate.check_config import RULE
 from quantfx.passes.report.mostly_float import (
     Balance,
     add_reached,
@@ -24,7 +23,7 @@ from quantfx.passes.report.outcome import SiteOutcome, missed_sites
 from quantfx.passes.report.work import OperatorWork, drop_names
 
 if TYPE_CHECKING:
-    from quantfx.passes.report.report import OpRow, PassTime, Report, SkippedSite
+    from quantfx.passes.report.report import OpRow, PassTime, Report
 
 _WIDTH = 100
 _CAUSES = 6  # rows of what stays float
@@ -76,8 +75,7 @@ def overview(report: Report) -> Iterator[RenderableType]:
         yield _missed_table(short, _SHORT)
     if table := _causes_table(work, None if report.headline else report.backend):
         yield table
-    for rule in _unused_rules(report):
-        yield Text(f"{rule.site}: {rule.reason}")
+    yield from _unused_rules(report)
     if report.scales:
         yield _scales_table(report, _SHORT)
     if others := _small_operators(report):
@@ -93,6 +91,7 @@ def everything(report: Report) -> Iterator[RenderableType]:
     yield _rows_table(report, work)
     if short := missed_sites(report.sites):
         yield _missed_table(short, len(short))
+    yield from _unused_rules(report)
     if report.skipped:
         yield _reasons_table(report)
     if report.scales:
@@ -187,13 +186,13 @@ def _causes_table(work: Sequence[OperatorWork], backend: str | None) -> Table | 
     return table
 
 
-def _unused_rules(report: Report) -> list[SkippedSite]:
-    return [each for each in report.skipped if each.op == RULE]
+def _unused_rules(report: Report) -> Iterator[Text]:
+    return (Text(f"{each.rule}: {each.reason}") for each in report.unused_rules)
 
 
 def _small_operators(report: Report) -> str:
     """Return the operators that stay float, compute, and have no share in the tables."""
-    found = Counter(each.op for each in report.skipped if each.op != RULE)
+    found = Counter(each.op for each in report.skipped)
     found.update(report.uncovered)
     found.subtract(each.op for each in report.work if not each.planned)
     small = {_shorten(op): count for op, count in found.most_common() if count > 0}
@@ -212,7 +211,7 @@ def _shorten(op: str) -> str:
 
 
 def _reasons_table(report: Report) -> Table:
-    names = {each.site.rpartition("/")[2] for each in report.skipped if each.op != RULE}
+    names = {each.site.rpartition("/")[2] for each in report.skipped}
     names |= {each.site.node for each in report.work} | {each.site.node for each in report.sites}
     groups: dict[tuple[str, str], list[str]] = {}  # sites by operator and reason
     for each in report.skipped:

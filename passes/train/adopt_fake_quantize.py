@@ -116,9 +116,9 @@ def _drop(editor: Editor) -> list[str]:
 def _qparams(editor: Editor, node: Node) -> QParams:
     low, high = (editor.stored(argument_value(node, f"running_{end}")) for end in ("min", "max"))
     if low is None or high is None or not low.numel() or not bool((low <= high).all()):
-        raise CalibrationError(
-            f"{node.name}: the weight's range is not known: run the model in training mode first"
-        )
+        message = f"{node.name}: the weight's range is not known"
+        fix = "run the model in training mode first"
+        raise CalibrationError(message, rule="never-run", site=node.name, fix=fix)
     per_channel = argument_value(node, "per_row_fake_quant")
     spec = QuantSpec(
         torch.int8,

@@ -61,15 +61,15 @@ def _fold(
 ) -> None:
     missing = [name for name in (note.weight, note.result, note.norm) if name not in nodes]
     if missing:
-        raise PassError(
-            f"{layer.name} was scaled for its batch norm, but {', '.join(missing)} is gone: "
-            "put passes that rewrite there before annotate-conv-bn"
-        )
+        message = f"{layer.name} was scaled for its batch norm, but {', '.join(missing)} is gone"
+        fix = "put passes that rewrite there before annotate-conv-bn"
+        raise PassError(message, rule="pass-order", site=layer.name, fix=fix)
     scaled, result, norm = nodes[note.weight], nodes[note.result], nodes[note.norm]
     weight_node, scale_of_weight = (argument_value(scaled, name) for name in ("self", "other"))
     weight = editor.stored(weight_node)
     if weight is None:
-        raise PassError(f"the weight of {layer.name} is no constant any more")
+        message = f"the weight of {layer.name} is not a constant any more"
+        raise PassError(message, rule="computed-weight", site=layer.name)
     statistics = statistics_of(editor, norm)
     old_bias = nodes[note.bias] if note.bias else None
     scale, bias = statistics.single_precision(editor.stored(old_bias))
@@ -93,8 +93,11 @@ def _fold(
 def _require_finite(bias: Tensor, norm: Node) -> None:
     if not bool(torch.isfinite(bias).all()):
         raise CalibrationError(
-            f"{norm.name} has NaN or infinity among its statistics or parameters: the training "
-            "diverged; go back to a checkpoint before that"
+            f"{norm.name} has NaN or infinity among its statistics or parameters, so the training "
+            "diverged",
+            rule="not-finite",
+            site=norm.name,
+            fix="go back to a checkpoint before that",
         )
 
 

@@ -86,7 +86,6 @@ class QatModule(CheckedModule):
         Raises:
             PipelineError: always: torch.fx would not keep what the conversion has to know.
         """
-        raise PipelineError(
-            "a module prepared for training is not pickled: save its state_dict(), prepare the "
-            "model again, and load it there"
-        )
+        message = "a module prepared for training is not pickled"
+        fix = "save its state_dict(), prepare the model again, and load it there"
+        raise PipelineError(message, rule="not-picklable", fix=fix)

@@ -27,7 +27,9 @@ class QatSchedule:
         for name in ("fake_quantize_from", "freeze_batch_norm_from", "freeze_observers_from"):
             value = getattr(self, name)
             if value is not None and value < 0:
-                raise PipelineError(f"{name}={value}: steps count from 0")
+                raise PipelineError(
+                    f"{name}={value}: steps count from 0", rule="number-range", site=name
+                )
 
     def apply(self, module: QatModule, step: int) -> None:
         """Switch ``module`` as step number ``step``, from 0, wants it; call it before the step.
@@ -36,10 +38,12 @@ class QatSchedule:
             PipelineError: ``module`` is none that was prepared for training.
         """
         if not isinstance(module, QatModule):
-            raise PipelineError(
-                f"a {type(module).__name__} has nothing to switch: give the module that was "
-                "prepared, which a wrapper such as DistributedDataParallel holds as .module"
+            message = f"a {type(module).__name__} has nothing to switch"
+            fix = (
+                "give the module that was prepared, which a wrapper such as "
+                "DistributedDataParallel holds as .module"
             )
+            raise PipelineError(message, rule="not-prepared", fix=fix)
         module.fake_quantize(step >= self.fake_quantize_from)
         module.freeze_batch_norm(_has_reached(step, self.freeze_batch_norm_from))
         module.freeze_observers(_has_reached(step, self.freeze_observers_from))

@@ -75,10 +75,11 @@ class BoundWeights:
             return
         first, *others = self.changed
         more = f" and {len(others)} more" if others else ""
-        raise StaleWeightsError(
-            f"{first}{more} changed since the model was converted to int8, whose weights are "
-            f"those of before: {remedy}"
+        message = (
+            f"{first}{more} changed since the model was converted to int8, whose weights are the "
+            "earlier values"
         )
+        raise StaleWeightsError(message, rule="stale-weights", site=first, fix=remedy)
 
     @property
     def tensors(self) -> list[tuple[str, Tensor]]:
@@ -106,7 +107,10 @@ class BoundWeights:
         if moved:
             raise StaleWeightsError(
                 f"{moved[0]} was given other memory (.data, or to() of the model) since {where} "
-                "was compiled: compile the model again (torch.compiler.reset() first)"
+                "was compiled",
+                rule="moved-weights",
+                site=moved[0],
+                fix="compile the model again (torch.compiler.reset() first)",
             )
 
     def _find_existing(self) -> list[tuple[str, Tensor]]:
@@ -114,7 +118,9 @@ class BoundWeights:
         for name, (reference, _) in zip(self.names, self._stamped, strict=True):
             tensor = reference()
             if tensor is None:
-                raise StaleWeightsError(f"{name} does not exist any more")
+                raise StaleWeightsError(
+                    f"{name} does not exist any more", rule="lost-weights", site=name
+                )
             found.append((name, tensor))
         return found
 

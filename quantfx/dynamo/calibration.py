@@ -90,9 +90,12 @@ class Calibration:
             self._observers = [module for _, _, module in observer_calls(prepared)]
         if lost:
             warnings.warn(
-                f"weights of {where} changed since it was observed: {lost} call(s) are forgotten, "
-                "calibration starts anew",
-                QuantfxWarning,
+                QuantfxWarning(
+                    f"weights of {where} changed since it was observed: {lost} call(s) are "
+                    "forgotten, calibration starts again",
+                    rule="stale-weights",
+                    site=where,
+                ),
                 stacklevel=5,
             )
         return True
@@ -133,7 +136,10 @@ def named(names: Sequence[str], args: Sequence[Any], where: str) -> Generator[No
         for name, value in zip(names, args, strict=True):
             if not all_finite(value):
                 raise CalibrationError(
-                    f"{where}: input '{name}' holds NaN or infinity: {error}; it was not observed"
+                    f"{where}: input '{name}' holds NaN or infinity: {error}; the call was not "
+                    "observed",
+                    rule="not-finite",
+                    site=name,
                 ) from None
         raise
 

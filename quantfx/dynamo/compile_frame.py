@@ -19,8 +19,9 @@ from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame, graph_inputs
 from quantfx.dynamo.online_graph import OnlineGraph
 from quantfx.dynamo.options import Options
-from quantfx.passes.annotate.check_config import unused_rules
 from quantfx.passes.errors import CalibrationError, CaptureError
+from quantfx.passes.graph.remark import RuleRemark
+from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.report.contract import dtype_advice, find_skipped, planned_matches
 from quantfx.passes.report.report import make_report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
@@ -71,7 +72,7 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
         reason = f"{captured.training}: it computes in float; call model.eval() for int8"
         return _stay_float(module.forward, record, reason, warn=True)
     prepared = plan.backend.prepare(captured.graph, strict=False)
-    record.vain = unused_rules(prepared)
+    record.vain = {each.rule: each.reason for each in remarks_of(prepared, RuleRemark)}
     if not planned_matches(prepared):
         plan.options.state.add_float(captured.weights)
         return _nothing_planned(captured, prepared, plan.backend, record)
@@ -107,15 +108,18 @@ def _require_here(backend: Backend) -> None:
     """
     if backend.not_here:
         raise QuantfxError(
-            f"torch.compile for '{backend.name}' cannot run on this machine: {backend.not_here}. "
-            "What can be done here: quantfx.quantize(model, inputs, backend="
-            f"'{backend.name}').quantized, a q/dq graph that runs in float"
+            f"torch.compile for '{backend.name}' cannot run on this machine: {backend.not_here}.",
+            rule="not-here",
+            site=backend.name,
+            fix=(
+                f"use quantfx.quantize(model, inputs, backend='{backend.name}').quantized, a q/dq "
+                "graph that runs in float"
+            ),
         )
     if backend.eager and torch.is_autocast_enabled("cpu"):
-        raise QuantfxError(
-            f"the kernels of '{backend.name}' return float32, also under autocast: switch autocast "
-            "off around the call"
-        )
+        message = f"the kernels of '{backend.name}' return float32, also under autocast"
+        fix = "switch autocast off around the call"
+        raise QuantfxError(message, rule="autocast-dtype", site=backend.name, fix=fix)
 
 
 def _static_tensors(module: GraphModule, inputs: Sequence[Any]) -> BoundWeights:
@@ -131,10 +135,9 @@ def _never_observed(
 ) -> Callable[..., Any]:
     reason = "it never ran while calls were observed"
     if strict:
-        raise CalibrationError(
-            f"the graph of {captured.where} has no ranges: {reason}. Observe a call that "
-            "takes this path, or let it stay float with strict=False"
-        )
+        message = f"the graph of {captured.where} has no ranges: {reason}."
+        fix = "observe a call that takes this path, or let it stay float with strict=False"
+        raise CalibrationError(message, rule="never-run", site=captured.where, fix=fix)
     return _stay_float(captured.run, record, reason, warn=True)
 
 
@@ -161,5 +164,10 @@ def _stay_float(
     record.phase = "float"
     record.reason = reason
     if warn:
-        warnings.warn(f"{record.where} stays float: {reason}", QuantfxWarning, stacklevel=5)
+        warnings.warn(
+            QuantfxWarning(
+                f"{record.where} stays float: {reason}", rule="stays-float", site=record.where
+            ),
+            stacklevel=5,
+        )
     return run

@@ -82,22 +82,23 @@ class CompileState:
             return
         message = explain_limit(attempt, attempt.limit, "run in Python, in float") + advice
         if attempt.is_strict:
-            raise QuantfxError(message)
+            raise QuantfxError(message, rule="recompile-limit", site=attempt.where)
         with self._lock:
             if not self._told.is_news(attempt, attempt.limit):
                 return
             self.is_partly_float = True
-        self.note_python(attempt.where, message)
+        warning = QuantfxWarning(message, rule="recompile-limit", site=attempt.where)
+        self.note_python(attempt.where, warning)
 
-    def note_python(self, where: str, message: str) -> None:
+    def note_python(self, where: str, warning: QuantfxWarning) -> None:
         """Say that something runs in Python, in float, that looks as if it was int8.
 
         Args:
             where: What.
-            message: What happened, why, and what to do.
+            warning: What happened, why, and what to do.
         """
-        self.record(where, message)
-        warnings.warn(message, QuantfxWarning, stacklevel=4)
+        self.record(where, str(warning))
+        warnings.warn(warning, stacklevel=4)
 
     def start_again(self) -> None:
         """Forget the graphs, which are about to be made anew, but nothing that was observed."""
@@ -126,8 +127,10 @@ class CompileState:
             if waiting or not self._graphs:
                 what = f"{waiting[0]} is still observed" if waiting else "no graph is int8"
                 raise QuantfxError(
-                    f"float weights cannot be released: {what}. Call the model until its report "
-                    "says int8"
+                    f"float weights cannot be released: {what}.",
+                    rule="not-all-int8",
+                    site=waiting[0] if waiting else None,
+                    fix="call the model until its report says int8",
                 )
             needed = {address for graph in self._graphs for address in graph.storages or ()}
             for weights in self._float:

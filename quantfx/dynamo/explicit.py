@@ -47,10 +47,11 @@ def observe_data(
             batch; or one does not fit the model or holds NaN.
     """
     if frame.resumes or not frame.outermost:
-        raise CalibrationError(
+        message = (
             f"calibration data is for models that are one graph, and {frame.where} takes values "
-            f"computed by another part of the model: {_OTHERWISE}"
+            "computed by another part of the model"
         )
+        raise CalibrationError(message, rule="graph-break", site=frame.where, fix=_OTHERWISE)
     data: Iterable[Any] = options.calibration or ()
     for index, item in enumerate(data):
         given = item if options.input_fn is None else options.input_fn(item)
@@ -61,7 +62,9 @@ def observe_data(
         with named(captured.names, inputs, f"batch {index}"):
             calibration.observe(prepared, inputs)
     if calibration.count == 0:
-        raise CalibrationError("option 'calibration' gave 0 batches")
+        raise CalibrationError(
+            "option 'calibration' gave 0 batches", rule="no-batches", site="calibration"
+        )
 
 
 def _bound(
@@ -102,7 +105,9 @@ def _evaluate(
     try:
         value = source.evaluate(*variables)
     except LookupError as error:
-        raise CalibrationError(f"batch {index} has no '{name}' ({error})") from error
+        raise CalibrationError(
+            f"batch {index} has no '{name}' ({error})", rule="batch-names", site=name
+        ) from error
     expected = source.node.meta.get("example_value")
     if isinstance(expected, Tensor):
         form = traced_form(name, expected)

@@ -35,8 +35,11 @@ def flatten_vmap(module: GraphModule) -> GraphModule:
         if begin != _VMAP:
             kind = begin.removesuffix(_BEGIN).strip("_")
             raise CaptureError(
-                f"the model uses the transform '{kind}' of torch.func, which no graph of operators "
-                "holds: apply quantfx to the model without it"
+                f"the model uses the transform '{kind}' of torch.func, which no graph of "
+                "operators holds",
+                rule="no-transform",
+                site=kind,
+                fix="apply quantfx to the model without it",
             )
     if not regions:
         return module

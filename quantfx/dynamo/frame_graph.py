@@ -146,12 +146,12 @@ def _trace(module: GraphModule, frame: Frame) -> GraphModule:
     try:
         traced = trace(module)
     except CaptureError as error:
-        raise CaptureError(f"the graph of {frame.where} cannot be traced: {error}") from error
+        place = f"the graph of {frame.where}"
+        raise error.within(place, CaptureError, told="it cannot be traced: ") from error
     except Exception as error:  # any kind means that this graph cannot be traced
         reason = str(error).strip().split("\n")[0]
-        raise CaptureError(
-            f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
-        ) from error
+        message = f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
+        raise CaptureError(message, rule="not-traced", site=frame.where) from error
     _drop_gradient_modes(traced)
     _drop_idle_regions(traced)
     _require_operators(traced, frame)
@@ -164,7 +164,10 @@ def _require_memory(bound: list[tuple[GraphInput, Node, Tensor]], frame: Frame) 
         raise QuantfxError(
             f"{frame.where} needs another graph, for inputs of a form or a mode (gradients, "
             "autocast) that it was not compiled for, and the float weights were released "
-            f"({_join_name(released[0]) or released[0]}): release them once all of these were seen"
+            f"({_join_name(released[0]) or released[0]})",
+            rule="released-weights",
+            site=frame.where,
+            fix="release them once all kinds of inputs were seen",
         )
 
 
@@ -199,8 +202,13 @@ def _require_operators(module: GraphModule, frame: Frame) -> None:
             plain = isinstance(node.target, (OpOverload, HigherOrderOperator))
             if node.op == "call_function" and not plain and node.target not in _ON_NUMBERS:
                 raise CaptureError(
-                    f"the graph of {frame.where} calls {op_name(node)}, which is no operator: "
-                    "quantfx.quantize takes models with regions of autocast or inference mode"
+                    f"the graph of {frame.where} calls {op_name(node)}, which is not an operator",
+                    rule="not-an-operator",
+                    site=frame.where,
+                    fix=(
+                        "use quantfx.quantize, which takes models with regions of autocast or "
+                        "inference mode"
+                    ),
                 )
 
 

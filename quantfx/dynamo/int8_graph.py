@@ -249,7 +249,9 @@ def require_no_gradient(inputs: Sequence[Any], where: str, outermost: bool) -> N
         isinstance(each, Tensor) and each.requires_grad and (outermost or each.is_leaf)
         for each in inputs
     ):
-        raise ModeError(
-            f"an input of {where} asks for its gradient, and int8 graphs have none: call it in "
-            "torch.no_grad(), detach the input, or train() the model, which then runs in float"
+        message = f"an input of {where} asks for its gradient, and int8 graphs have none"
+        fix = (
+            "call it in torch.no_grad(), detach the input, or train() the model, which then "
+            "runs in float"
         )
+        raise ModeError(message, rule="no-gradients", site=where, fix=fix)

@@ -76,8 +76,10 @@ def require_internals() -> None:
         if not hasattr(importlib.import_module(module), name):
             raise QuantfxError(
                 f"torch {torch.__version__} has no {module}.{name}, which quantfx's torch.compile "
-                f"backends need: use torch {TESTED[-1]}, or quantfx.quantize, which does without "
-                "Dynamo"
+                "backends need",
+                rule="torch-internals",
+                site=f"{module}.{name}",
+                fix=f"use torch {TESTED[-1]}, or quantfx.quantize, which does without Dynamo",
             )
 
 
@@ -114,10 +116,9 @@ def current_frame() -> Frame:
     """
     translator = current_translator()
     if translator is None:
-        raise OutsideDynamo(
-            "a quantfx backend was called outside of torch.compile: pass its name, "
-            "torch.compile(model, backend='quantfx_x86')"
-        )
+        message = "a quantfx backend was called outside of torch.compile"
+        fix = "pass its name, torch.compile(model, backend='quantfx_x86')"
+        raise OutsideDynamo(message, rule="outside-dynamo", fix=fix)
     code: CodeType = translator.f_code
     return Frame(
         code,

@@ -13,6 +13,7 @@ from quantfx.dynamo.frame_graph import capture_frame
 from quantfx.dynamo.int8_graph import compile_here, in_place_of, lower_quantized
 from quantfx.dynamo.internals import current_frame
 from quantfx.dynamo.options import Options
+from quantfx.passes.errors import ContractError
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -46,11 +47,16 @@ def lower_frame(module: GraphModule, inputs: Sequence[Any], options: Options) ->
     quantized = Pipeline((ReadPlan(),)).run(captured.graph, backend.context)
     if not planned_matches(quantized):
         record.phase, record.reason = "float", "no operator of it reads dequantized tensors"
-        complain(
-            f"{record.where}: nothing to lower: {record.reason}. Pass a q/dq graph, such as "
-            "quantfx.quantize(...).quantized; for a float model there is backend 'quantfx_x86'",
-            strict=options.strict,
+        error = ContractError(
+            f"{record.where}: nothing to lower: {record.reason}.",
+            rule="nothing-to-lower",
+            site=record.where,
+            fix=(
+                "pass a q/dq graph, such as quantfx.quantize(...).quantized; for a float model "
+                "there is backend 'quantfx_x86'"
+            ),
         )
+        complain(error, strict=options.strict)
         return captured.run
 
     def note(report: Report) -> None:

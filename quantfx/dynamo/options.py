@@ -12,7 +12,7 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.dynamo.compile_state import CompileState, SharedState
 from quantfx.passes.errors import OptionError
-from quantfx.patterns.errors import did_you_mean
+from quantfx.patterns.errors import unknown_name
 
 _SHARED = SharedState()
 
@@ -90,27 +90,28 @@ def read_options(
         OptionError: an unknown option or mode, with the nearest, or a value of a wrong kind.
     """
     if mode not in (None, "default"):
-        raise OptionError(
-            f"mode='{mode}' is Inductor's, and backend {compiler} has no modes: leave it out"
-        )
+        message = f"mode='{mode}' is Inductor's, and backend {compiler} has no modes"
+        raise OptionError(message, rule="option-value", site="mode", fix="leave it out")
     given = dict(options or {})
     own = only or tuple(name for name in Options.__dataclass_fields__ if name != "rest")
     more = () if backend is None else backends.options_of(backend)
     for name in given:
         if name not in (*own, *more):
             known = sorted((*own, *more))
-            raise OptionError(
-                f"unknown option '{name}' for backend {compiler}{did_you_mean(name, known)}; "
-                f"known: {', '.join(known)}"
-            )
+            raise unknown_name(OptionError, "option", name, known, of=f"backend {compiler}")
     for name, value in given.items():
         problem = _problem(name, value)
         if problem:
-            raise OptionError(f"option '{name}' of backend {compiler} {problem}")
+            raise OptionError(
+                f"option '{name}' of backend {compiler} {problem}", rule="option-value", site=name
+            )
     if given.get("calibration") is not None and "calibration_batches" in given:
         raise OptionError(
             "options 'calibration' and 'calibration_batches' exclude each other: the first "
-            "observes data at once, the second the first calls"
+            "observes data at once, the second the first calls",
+            rule="option-value",
+            site="calibration",
+            fix="give either of them",
         )
     rest = {name: value for name, value in given.items() if name in more and name not in own}
     return Options(**{k: v for k, v in given.items() if k not in rest}, rest=rest)

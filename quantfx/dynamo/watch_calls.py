@@ -9,6 +9,7 @@ from typing import Any
 from quantfx.backends.inductor.compile_attempts import Attempt
 from quantfx.backends.inductor.torch_internals import is_compiled
 from quantfx.dynamo.compile_state import CompileState
+from quantfx.patterns.errors import QuantfxWarning
 
 
 class ThisCall(threading.local):
@@ -86,17 +87,22 @@ class CallWatch:
         for attempt in attempts:
             if attempt.code not in self._skipped and not is_compiled(attempt.code):
                 self._skipped[attempt.code] = attempt.where
-                self._state.note_python(attempt.where, _describe_skipped(attempt.where))
+                warning = QuantfxWarning(
+                    _describe_skipped(attempt.where), rule="runs-in-python", site=attempt.where
+                )
+                self._state.note_python(attempt.where, warning)
         if self.call.ran or not is_int8 or self._idle or self._state.is_partly_float:
             return
         self._idle = self._state.is_partly_float = True
-        self._state.note_python(
-            self._name,
+        warning = QuantfxWarning(
             f"a call of {self._name} ran none of its int8 graphs: Dynamo left all of it to Python, "
             "where layers compute in float. It does so for what torch.compiler.disable, a stance "
             "or torch._dynamo.config.disable says, and where it skips a function "
             '(TORCH_LOGS="graph_breaks" shows it); a path without layers loses nothing',
+            rule="runs-in-python",
+            site=self._name,
         )
+        self._state.note_python(self._name, warning)
 
 
 def _describe_skipped(where: str) -> str:

@@ -56,16 +56,16 @@ def _encode(shape: Any) -> Any:
         return _encode_derived(shape)
     if isinstance(shape, Dim):
         return _encode_dim(shape)
-    raise FileError(
-        f"dynamic_shapes holds a {type(shape).__name__}, which has no form in files: use Dim, "
-        "Dim.AUTO, Dim.DYNAMIC, Dim.STATIC, int or None in dicts, tuples and lists"
-    )
+    message = f"dynamic_shapes holds a {type(shape).__name__}, which has no form in files"
+    fix = "use Dim, Dim.AUTO, Dim.DYNAMIC, Dim.STATIC, int or None in dicts, tuples and lists"
+    raise FileError(message, rule="no-text-form", site="dynamic_shapes", fix=fix)
 
 
 def _key(key: object) -> int | str:
     if type(key) in (int, str):
         return cast(int | str, key)
-    raise FileError(f"dynamic_shapes has the key {key!r}: files hold names and numbers")
+    message = f"dynamic_shapes has the key {key!r}, and files hold names and numbers"
+    raise FileError(message, rule="no-text-form", site="dynamic_shapes")
 
 
 def _encode_dim(dim: Any) -> dict[str, Any]:

@@ -29,10 +29,9 @@ from torch import Tensor
 
 from quantfx.passes.errors import FileError
 
-FORMAT = 2
+FORMAT = 3
 _HEADER, _GRAPH, _TENSORS = "quantfx.json", "graph.json", "tensors.pt"
 _FIELDS = ("backend", "variant", "config", "origin", "report", "inputs", "dynamic_shapes")
-_DAMAGED = "it is truncated or damaged: copy it again, or save it again"
 # What reading a damaged archive may raise, besides what is not an Exception.
 _DAMAGE = (
     *(zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError),
@@ -63,16 +62,20 @@ def write(path: Path, contents: Contents) -> None:
     """
     target = Path(os.path.realpath(path))  # a link stays one
     if target.is_dir():
-        raise FileError(f"{path}: is a folder: name a file in it")
+        raise FileError(
+            f"{path}: is a folder", rule="not-a-file", site=str(path), fix="name a file in it"
+        )
     if not target.parent.is_dir():
-        raise FileError(f"{path}: there is no folder {target.parent}: make it first")
+        message = f"{path}: there is no folder {target.parent}"
+        raise FileError(message, rule="no-such-file", site=str(path), fix="make it first")
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with partial.open("xb") as file:
             _write(file, contents)
         os.replace(partial, target)
     except OSError as error:
-        raise FileError(f"{path}: cannot be written: {error.strerror or error}") from error
+        message = f"{path}: cannot be written: {error.strerror or error}"
+        raise FileError(message, rule="unwritable-file", site=str(path)) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -94,18 +97,24 @@ def read(path: Path) -> Contents:
         FileError: it is not; says what it is as far as can be told.
     """
     if path.is_dir():
-        raise FileError(f"{path}: is a folder: name the file that Result.save wrote")
+        fix = "name the file that Result.save wrote"
+        raise FileError(f"{path}: is a folder", rule="not-a-file", site=str(path), fix=fix)
     try:
         with path.open("rb") as file:
             start = file.read(2)
             if start != b"PK":
                 what = "has no file format of ours" if start else "is empty"
-                raise FileError(f"{path}: {what}: it is no file that Result.save wrote")
+                message = f"{path}: the file {what}, and Result.save did not write it"
+                raise FileError(message, rule="foreign-file", site=str(path))
             return _read(path, file)
     except FileNotFoundError:
-        raise FileError(f"{path}: there is no such file") from None
+        raise FileError(
+            f"{path}: there is no such file", rule="no-such-file", site=str(path)
+        ) from None
     except PermissionError as error:
-        raise FileError(f"{path}: cannot be read: {error.strerror}") from None
+        raise FileError(
+            f"{path}: cannot be read: {error.strerror}", rule="unreadable-file", site=str(path)
+        ) from None
 
 
 def _read(path: Path, file: io.BufferedReader) -> Contents:
@@ -117,35 +126,52 @@ def _read(path: Path, file: io.BufferedReader) -> Contents:
             tensors = io.BytesIO(archive.read(_TENSORS))
         return Contents(header, graph, _tensors(path, tensors))
     except _DAMAGE as error:
-        raise FileError(f"{path}: {_DAMAGED} ({error})") from error
+        raise _damaged(path, error) from error
 
 
 def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
     names = archive.namelist()
     if _HEADER not in names:
-        raise FileError(f"{path}: {_foreign(names)}")
+        raise _foreign(path, names)
     header: object = json.loads(archive.read(_HEADER))
     if not isinstance(header, dict) or "format" not in header:
-        raise FileError(f"{path}: {_DAMAGED} (its header says nothing)")
+        raise _damaged(path, "its header says nothing")
     found = cast(dict[str, Any], header)
     if found["format"] != FORMAT:
         raise FileError(
             f"{path}: quantfx {found.get('quantfx')} wrote it in format {found['format']}, and "
-            f"quantfx {version()} reads format {FORMAT}. Load it with the quantfx that wrote it, "
-            "or quantize and save the model with this one"
+            f"quantfx {version()} reads format {FORMAT}.",
+            rule="file-version",
+            site=str(path),
+            fix=(
+                "load it with the quantfx that wrote it, or quantize and save the model with this "
+                "one"
+            ),
         )
     if missing := [field for field in _FIELDS if field not in found]:
-        raise FileError(f"{path}: {_DAMAGED} (its header has no {missing[0]})")
+        raise _damaged(path, f"its header has no {missing[0]}")
     return found
 
 
-def _foreign(names: list[str]) -> str:
+def _damaged(path: Path, reason: object) -> FileError:
+    return FileError(
+        f"{path}: the file is truncated or damaged ({reason})",
+        rule="damaged-file",
+        site=str(path),
+        fix="copy it again, or save it again",
+    )
+
+
+def _foreign(path: Path, names: list[str]) -> FileError:
     leaves = {name.rpartition("/")[2] for name in names}
     if "archive_format" in leaves:
-        return "torch.export.save or AOTInductor wrote it, not Result.save: load it with torch"
-    if "data.pkl" in leaves:
-        return "torch.save wrote it, not Result.save: load it with torch"
-    return "it is an archive, but not one that Result.save wrote"
+        found, fix = "torch.export.save or AOTInductor wrote the file", "load it with torch"
+    elif "data.pkl" in leaves:
+        found, fix = "torch.save wrote the file", "load it with torch"
+    else:
+        found, fix = "the file is an archive", "give a file that Result.save wrote"
+    message = f"{path}: {found}, and Result.save did not write it"
+    return FileError(message, rule="foreign-file", site=str(path), fix=fix)
 
 
 def _tensors(path: Path, stream: io.BytesIO) -> dict[str, Tensor]:
@@ -153,13 +179,16 @@ def _tensors(path: Path, stream: io.BytesIO) -> dict[str, Tensor]:
         loaded: object = torch.load(stream, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         raise FileError(
-            f"{path}: holds something else than tensors where only those belong; it was not "
-            f"loaded. Do not trust where it comes from ({str(error).splitlines()[0]})"
+            f"{path}: the file holds something else than tensors where only tensors belong "
+            f"({str(error).splitlines()[0]}); it was not loaded.",
+            rule="hostile-file",
+            site=str(path),
+            fix="do not trust where it comes from",
         ) from None
     tensors = cast(dict[object, object], loaded) if isinstance(loaded, dict) else {None: None}
     for key, value in tensors.items():
         if not isinstance(key, str) or type(value) is not Tensor:
-            raise FileError(f"{path}: {_DAMAGED} (its tensors are no table of tensors)")
+            raise _damaged(path, "its tensors are not a table of tensors")
     return cast(dict[str, Tensor], tensors)
 
 

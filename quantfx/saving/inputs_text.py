@@ -41,8 +41,10 @@ def _leaf(place: int, leaf: object, values: bool) -> dict[str, Any]:
     if isinstance(leaf, Tensor):
         if not is_plain(leaf):
             raise FileError(
-                f"input {place} is a {type(leaf).__name__}, layout {leaf.layout}, on "
-                f"{leaf.device}: files hold plain dense tensors only"
+                f"input {place} is a {type(leaf).__name__}, layout {leaf.layout}, "
+                f"on {leaf.device}: files hold plain dense tensors only",
+                rule="no-text-form",
+                site=str(place),
             )
         if values:
             return {"tensor": f"input{place}"}
@@ -55,7 +57,9 @@ def _leaf(place: int, leaf: object, values: bool) -> dict[str, Any]:
         return {"plain": encode(leaf)}
     except FileError:
         raise FileError(
-            f"input {place} is a {type(leaf).__name__}: files hold tensors, numbers and text only"
+            f"input {place} is a {type(leaf).__name__}: files hold tensors, numbers and text only",
+            rule="no-text-form",
+            site=str(place),
         ) from None
 
 

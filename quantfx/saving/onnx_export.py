@@ -53,16 +53,17 @@ def export_onnx(
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
-        raise QuantfxError(f"export to ONNX needs {' and '.join(missing)}: pip install onnxscript")
+        message = f"export to ONNX needs {' and '.join(missing)}"
+        raise QuantfxError(message, rule="missing-package", fix="pip install onnxscript")
     written = written_state(quantized)
     if written:
-        raise QuantfxError(
-            f"buffer '{written[0][0]}' is written to: an ONNX model has no state. Pass it to the "
-            "model as an input and return it"
-        )
+        message = f"buffer '{written[0][0]}' is written to: an ONNX model has no state."
+        fix = "pass it to the model as an input and return it"
+        raise QuantfxError(message, rule="written-buffer", site=written[0][0], fix=fix)
     for _, graph_module in all_graphs(quantized):
         if any(call.is_choice for call in nested_calls(graph_module)):
-            raise QuantfxError("torch.cond: torch's exporter to ONNX does not take it from a graph")
+            message = "torch.cond is not taken from a graph by torch's exporter to ONNX"
+            raise QuantfxError(message, rule="onnx-rejects", site="torch.cond")
     quantized = _without_constants(quantized)
     (args, kwargs), shapes = distinct(quantized, (args, kwargs or {}), shapes)
     try:
@@ -77,9 +78,11 @@ def export_onnx(
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
-        raise QuantfxError(f"torch cannot export this model to ONNX: {_reason(error)}") from error
+        raise QuantfxError(
+            f"torch cannot export this model to ONNX: {_reason(error)}", rule="onnx-rejects"
+        ) from error
     if program is None:
-        raise QuantfxError("torch exported nothing to ONNX")
+        raise QuantfxError("torch exported nothing to ONNX", rule="onnx-rejects")
     program.save(path)
 
 
@@ -89,10 +92,12 @@ def _without_constants(quantized: GraphModule) -> GraphModule:
     if not constants:
         return quantized
     warnings.warn(
-        "an ONNX model returns tensors only: the results "
-        f"{', '.join(map(repr, constants.values()))} are not in it, as they are the same in each "
-        "call",
-        QuantfxWarning,
+        QuantfxWarning(
+            "an ONNX model returns tensors only: the "
+            f"results {', '.join(map(repr, constants.values()))} are not in it, as they are the "
+            "same in each call",
+            rule="constant-results",
+        ),
         stacklevel=4,
     )
     copy = clone(quantized)

@@ -56,7 +56,7 @@ def save(
         inputs, input_tensors = encode_inputs(args, kwargs, values=input_values)
         shapes = encode_shapes(dynamic_shapes, quantized, args, kwargs)
     except FileError as error:
-        raise FileError(f"{path}: {error}") from None
+        raise error.within(str(path), FileError) from None
     header = {
         "format": FORMAT,
         "quantfx": version(),
@@ -77,9 +77,12 @@ def _config(backend: Backend) -> str | None:
         return backend.recipe.config.to_json()
     except ConfigError as error:
         warnings.warn(
-            f"the file will not hold the config ({error}); what it decided is in the graph and "
-            "the report",
-            QuantfxWarning,
+            QuantfxWarning(
+                f"the file will not hold the config ({error}); its decisions are in the graph and "
+                "the report",
+                rule="no-text-form",
+                site="config",
+            ),
             stacklevel=4,
         )
         return None

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 import quantfx
 from quantfx import backends
 from quantfx.passes.config.config import Config
-from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.backends.fx_graph_mode import engine
+from tests.refusals import refused
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
@@ -130,47 +130,52 @@ def test_a_bias_beyond_32_bits_is_refused_on_qnnpack() -> None:
         linear.weight[1] = 0
         linear.bias[1] = 1.0
     small = X * 0.01
-    with pytest.raises(QuantfxError, match="keeps a bias in 32 bits"):
+    with refused("no-kernel", site="linear", says="32 bits"):
         quantize(linear, small, engine="qnnpack").module(small)
     assert error(quantize(linear, small), linear, small) < 0.02
 
 
 def test_ranges_of_results_that_kernels_do_not_know_are_refused() -> None:
     config = Config("static").op("sigmoid", unit={"quant_max": 127})
-    with pytest.raises(QuantfxError, match="the kernel yields all of 0..255|Fixed|fixed"):
+    with refused("no-kernel", site="sigmoid", says=r"all of 0\.\.255|[Ff]ixed"):
         quantize(nn.Sigmoid().eval(), X, config=config).module(X)
     config = Config("static").op("prelu", prelu_weight={"observer": "min_max"})
-    with pytest.raises(QuantfxError, match="a range without 1"):
+    with refused("no-kernel", site="prelu", says="without 1"):
         quantize(nn.PReLU().eval(), X, config=config).module(X)
 
 
 @pytest.mark.parametrize(
-    ("model", "inputs", "config", "message"),
+    ("model", "inputs", "config", "rule", "stored"),
     [
         (
             nn.LSTM(8, 6),
             torch.randn(5, 2, 8),
             Config("dynamic").op("lstm", rnn_weight=None),
-            "float",
+            "nothing-to-quantize: lstm",
+            "",
         ),
         (
             *(nn.LSTM(8, 6), torch.randn(5, 2, 8)),
-            *(Config("dynamic").weights(quant_min=-8, quant_max=7), "stores them in -128..127"),
+            *(Config("dynamic").weights(quant_min=-8, quant_max=7), "no-kernel: lstm", "-128..127"),
         ),
         (
             *(nn.Embedding(9, 6), torch.tensor([1])),
-            *(Config("weight-only").op("embedding", embedding_weight=None), "kept float"),
+            *(
+                Config("weight-only").op("embedding", embedding_weight=None),
+                "nothing-to-quantize: embedding",
+                "",
+            ),
         ),
         (
             *(nn.Embedding(9, 6), torch.tensor([1])),
-            *(Config("weight-only").weights(quant_max=15), "stores them in 0..255"),
+            *(Config("weight-only").weights(quant_max=15), "no-kernel: embedding", "0..255"),
         ),
     ],
 )
 def test_rules_speak_of_weights_that_kernels_pack(
-    model: nn.Module, inputs: Tensor, config: Config, message: str
+    model: nn.Module, inputs: Tensor, config: Config, rule: str, stored: str
 ) -> None:
-    with pytest.raises(QuantfxError, match=message):
+    with refused(rule, says=stored):
         quantize(model.eval(), inputs, config=config).module(inputs)
 
 
@@ -180,7 +185,7 @@ def test_half_precision_holds_the_weights_or_says_so() -> None:
     with torch.no_grad():
         weight.mul_(1e6)
     x = torch.randn(5, 2, 8)
-    with pytest.raises(QuantfxError, match="beyond the range of half precision"):
+    with refused("no-kernel", site="lstm"):
         quantize(model, x, config="fp16").module(x)
 
 
@@ -234,5 +239,5 @@ def test_a_known_range_does_not_pass_a_reduced_one(monkeypatch: pytest.MonkeyPat
 
 
 def test_group_norm_of_rows_stays_float() -> None:
-    with pytest.raises(QuantfxError, match="has 2 dimensions, not 3 or more"):
+    with refused("nothing-to-quantize", site="group_norm", says="2 dimensions.*3 or"):
         quantize(nn.GroupNorm(2, 8).eval(), X)

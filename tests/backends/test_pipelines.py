@@ -20,6 +20,7 @@ from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.pipeline.record import PassRecord
 from tests.backends.npu import NPU
 from tests.models.small import mlp
+from tests.refusals import refused
 from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
@@ -61,7 +62,7 @@ def test_passes_of_backends_are_found_by_their_names() -> None:
     for each in PASSES:
         [element] = Pipeline.parse(each.name).elements
         assert type(element) is each
-    with pytest.raises(PipelineError, match="did you mean 'carry-qparams'"):
+    with refused("unknown-name", PipelineError, site="carry-qparam", says="'carry-qparams'"):
         Pipeline.parse("carry-qparam")
 
 
@@ -81,7 +82,7 @@ def test_the_reproducer_of_every_step_runs_as_printed(name: str) -> None:
     backend = NPU if name == "npu" else backends.get(name, target="any")
     module = capture(mlp(), (X,))
     for pipeline in (backend.prepare_pipeline, backend.convert_pipeline, backend.lower_pipeline):
-        with pytest.raises(PassError, match="stop") as error:
+        with refused("pass-failed", PassError) as error:
             pipeline.run(module, backend.context, instruments=[Stop(pipeline)])
         _, _, reproducer = str(error.value).rpartition("reproduce: ")
         known = {"Pipeline": Pipeline, "module": module, "context": backend.context}

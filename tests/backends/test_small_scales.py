@@ -16,6 +16,7 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.patterns.errors import QuantfxWarning
 from tests import unchecked
+from tests.refusals import warned
 
 SWEPT = pytest.mark.sweep
 SIZES = [1e-3, 1e-30, *(pytest.param(size, marks=SWEPT) for size in (1e-8, 1e-20))]
@@ -210,8 +211,6 @@ def test_what_torchao_does_is_what_it_does_here() -> None:
     """Its floor is asked for with its observers, and said to round small values away."""
     model, x = made(Mlp), rows() * 1e-8
     backend = backends.get("x86", target="any", observer="histogram", weight_observer="min_max")
-    with pytest.warns(
-        QuantfxWarning, match=r"first .*input: the floor under its scale is 0\.000244"
-    ):
+    with warned("scale", site="first (linear).input", says=r"is 0\.000244"):
         result = unchecked.quantize(model, (x,), calibration=[x], backend=backend, progress=False)
     assert not result.quantized(x).any()

@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import quantfx
 from tests import unchecked
 from tests.dynamo.models import WIDTH, Branch, Mlp, batches, close, compiled, phases
+from tests.refusals import refused
 
 
 class Nested(nn.Module):
@@ -73,7 +74,7 @@ def test_what_a_batch_leaves_out_is_not_taken_from_the_call() -> None:
     model = Nested().eval()
     data = quantfx.Batches([({"x": x},) for x in batches(2)])
     fast, _ = compiled(model, calibration=data)
-    with pytest.raises(BackendCompilerFailed, match="batch 0 has no 'scale'"):
+    with refused("batch-names", BackendCompilerFailed, site="scale", says="0 has"):
         fast({"x": batches(1)[0]}, torch.rand(WIDTH))
 
 
@@ -89,23 +90,22 @@ def test_other_sizes_with_free_dimensions() -> None:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ([], "gave 0 batches"),
-        ([(torch.ones(8, WIDTH), torch.ones(1))], r"batch 0 does not fit forward\(x\)"),
+        ([], "no-batches: calibration"),
+        ([(torch.ones(8, WIDTH), torch.ones(1))], "batch-names: batch 0"),
         (
             [torch.ones(3, WIDTH)],
-            r"has shape \(3, 32\), captured with \(8, 32\): free a size.*dynamic=True",
+            "input-shape: x",
         ),
-        ([torch.ones(8, WIDTH, dtype=torch.float64)], "is torch.float64"),
-        ([torch.full((8, WIDTH), float("nan"))], "batch 0: input 'x' holds NaN"),
-        ([({"x": 1},)], "input 'x' is a dict, not a tensor"),
-        ([3], "batch 0 is a int"),
+        ([torch.ones(8, WIDTH, dtype=torch.float64)], "input-dtype: x"),
+        ([torch.full((8, WIDTH), float("nan"))], "not-finite: x"),
+        ([({"x": 1},)], "input-type: x"),
+        ([3], "batch-form: batch 0"),
     ],
 )
 def test_wrong_data_is_refused_by_name(data: list[Any], message: str) -> None:
     fast, state = compiled(Mlp().eval(), calibration=quantfx.Batches(data))
-    with pytest.raises(BackendCompilerFailed, match=message) as caught:
+    with refused(message, BackendCompilerFailed):
         fast(batches(1)[0])
-    assert isinstance(caught.value.inner_exception, quantfx.QuantfxError)
     assert phases(state) == [("observing", 0)]
 
 
@@ -113,7 +113,7 @@ def test_half_of_the_data_is_no_calibration() -> None:
     model, x = Mlp().eval(), batches(1)[0]
     fast, state = compiled(model, calibration=quantfx.Batches([x, x * float("nan")]))
     for _ in range(2):  # a second call must not go on with what the first one saw
-        with pytest.raises(BackendCompilerFailed, match="batch 1: input 'x' holds NaN"):
+        with refused("not-finite", BackendCompilerFailed, site="x", says="1: input"):
             fast(x)
     assert not state.calibrations
 
@@ -121,7 +121,7 @@ def test_half_of_the_data_is_no_calibration() -> None:
 def test_a_model_of_several_graphs_is_refused_with_the_ways_out() -> None:
     x = batches(1)[0]
     fast, _ = compiled(Branch().eval(), calibration=quantfx.Batches([x]))
-    with pytest.raises(BackendCompilerFailed, match=r"behind a graph break in forward.*auto"):
+    with refused("graph-break", BackendCompilerFailed):
         fast(x)
 
 
@@ -139,5 +139,5 @@ def test_an_inner_function_does_not_get_the_models_data() -> None:
     model, x = Outer().eval(), batches(1)[0]
     model.forward = disable(model.forward, recursive=False)  # type: ignore[method-assign]
     fast, _ = compiled(model, calibration=quantfx.Batches([x]))
-    with pytest.raises(BackendCompilerFailed, match="computed by another part of the model"):
+    with refused("graph-break", BackendCompilerFailed):
         fast(x)

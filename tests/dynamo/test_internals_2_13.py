@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.dynamo import internals
-from quantfx.patterns.errors import QuantfxError
 from tests.dynamo.models import Branch, Mlp, batches
+from tests.refusals import refused
 
 
 def seen(model: nn.Module, *args: Any, dynamic: bool | None = None) -> list[Any]:
@@ -37,7 +37,7 @@ def test_nothing_is_missing() -> None:
 def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     internals.require_internals.cache_clear()
     monkeypatch.setitem(sys.modules, "torch._dynamo.source", ModuleType("torch._dynamo.source"))
-    with pytest.raises(QuantfxError, match=r"has no torch\._dynamo\.source\.AttrSource"):
+    with refused("torch-internals", site="torch._dynamo.source.AttrSource"):
         internals.require_internals()
 
 
@@ -68,7 +68,7 @@ def test_frames_know_their_place() -> None:
 
 
 def test_a_frame_outside_of_dynamo() -> None:
-    with pytest.raises(internals.OutsideDynamo, match="outside of torch.compile"):
+    with refused("outside-dynamo", internals.OutsideDynamo, fix="torch.compile"):
         internals.current_frame()
 
 

@@ -40,7 +40,8 @@ def compare_outputs(reference: Sequence[object], outputs: Sequence[object]) -> A
     theirs = [_floats_of(output) for output in outputs]
     shapes, other = ([[t.shape for t in row] for row in rows] for rows in (ours, theirs))
     if shapes != other or not any(ours):
-        raise EngineError(f"its outputs have shapes {other[:1]}, the float network's {shapes[:1]}")
+        message = f"its outputs have shapes {other[:1]}, the float network's {shapes[:1]}"
+        raise EngineError(message, rule="other-shapes")
     decibels = sqnr_db(_flat(ours), _flat(theirs))
     rows = [row[0] for row in ours if len(row) == 1 and row[0].dim() == 2 and row[0].shape[1] > 1]
     if len(rows) < len(ours):

@@ -118,7 +118,8 @@ def break_down(repeats: Sequence[Repeat], kernels: Sequence[NamedKernel] = ()) -
             if [call.name for call in calls] != names:
                 raise QuantfxError(
                     f"the int8 operators of two calls differ: {len(names)} and {len(calls)}; does "
-                    "the model branch at random?"
+                    "the model branch at random?",
+                    rule="other-operators",
                 )
     inside = [[_during(call, repeat.executions) for call in repeat.watched] for repeat in repeats]
     sites = tuple(

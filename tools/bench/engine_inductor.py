@@ -25,5 +25,5 @@ def build_bfloat16(workload: Workload, threads: int) -> Run:
     """
     del threads  # torch's own are set
     if not has_bfloat16():
-        raise EngineUnavailable("this CPU has no bfloat16 instructions")
+        raise EngineUnavailable("this CPU has no bfloat16 instructions", rule="autocast-dtype")
     return CompiledModule(capture(workload.model, workload.example), autocast=torch.bfloat16)

@@ -39,5 +39,5 @@ def build_bfloat16(workload: Workload, threads: int) -> Run:
         EngineUnavailable: the CPU would emulate bfloat16, a hundred times slower.
     """
     if not has_bfloat16():
-        raise EngineUnavailable("this CPU has no bfloat16 instructions")
+        raise EngineUnavailable("this CPU has no bfloat16 instructions", rule="autocast-dtype")
     return build(workload, threads, autocast=torch.bfloat16)

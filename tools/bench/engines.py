@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 from quantfx.tools.bench import (
     engine_inductor,
     engine_onnxruntime,
@@ -57,6 +57,5 @@ def choose_engines(names: Sequence[str]) -> tuple[Engine, ...]:
     """
     for name in names:
         if name not in ENGINES:
-            near = did_you_mean(name, ENGINES)
-            raise QuantfxError(f"no engine '{name}'{near}; one of {', '.join(ENGINES)}")
+            raise unknown_name(QuantfxError, "engine", name, ENGINES)
     return tuple(ENGINES[name] for name in dict.fromkeys((BASELINE.name, *names)))

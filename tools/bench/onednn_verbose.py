@@ -55,7 +55,9 @@ def _execution(line: str) -> Execution:
     if len(fields) != _FIELDS or fields[3:5] != ["primitive", "exec"]:
         raise QuantfxError(
             f"cannot read this line of oneDNN's: {line!r}. Is {TIMESTAMPS}=1 set before its first "
-            "use, and is the format that of oneDNN 3.x?"
+            "use, and is the format that of oneDNN 3.x?",
+            rule="unreadable-line",
+            site=line,
         )
     return Execution(
         start=float(fields[2]),

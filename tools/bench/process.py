@@ -36,8 +36,7 @@ _SECONDS_TO_REST = 0.03
 class _Failure:
     """An error as it travels between processes."""
 
-    kind: type[QuantfxError]
-    message: str
+    error: QuantfxError
 
 
 class ProcessWorker:
@@ -114,10 +113,11 @@ class ProcessWorker:
         except (EOFError, ConnectionResetError) as error:
             self._process.join(_SECONDS_TO_END)
             raise EngineError(
-                f"its process ended with exit code {self._process.exitcode}: {self._last_words()}"
+                f"the process ended with exit code {self._process.exitcode}: {self._last_words()}",
+                rule="process-ended",
             ) from error
         if isinstance(reply, _Failure):
-            raise reply.kind(reply.message)
+            raise reply.error
         return reply
 
     def _last_words(self) -> str:
@@ -145,7 +145,7 @@ def serve(
     try:
         session = Session(ENGINES[engine], load_workload(model, batch), threads)
     except QuantfxError as error:
-        connection.send(_Failure(type(error), str(error)))
+        connection.send(_Failure(error))
         return
     connection.send("ready")
     with suppress(EOFError):
@@ -159,9 +159,10 @@ def _answer(session: Session, method: str, arguments: tuple[Any, ...]) -> Any:
     try:
         return getattr(session, method)(*arguments)
     except EngineUnavailable as error:
-        return _Failure(EngineUnavailable, str(error))
+        return _Failure(error)
     except Exception as error:  # foreign code: whatever it is, it ends this engine's row only
-        return _Failure(EngineError, f"{type(error).__name__}: {error}")
+        message = f"{type(error).__name__}: {error}"
+        return _Failure(EngineError(message, rule="foreign-code"))
 
 
 def _print_to(log: Path) -> None:

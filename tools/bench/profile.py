@@ -33,7 +33,9 @@ def watch(call: Callable[[], object]) -> Repeat:
     whole = (time.perf_counter() - start) * 1e3
     calls = _profile(call)
     if not calls:
-        raise QuantfxError("nothing to break down: the profiler sees no int8 operator")
+        raise QuantfxError(
+            "nothing to break down: the profiler sees no int8 operator", rule="no-int8"
+        )
     with captured_stdout() as printed, _onednn_printing():
         watched = _profile(call)
     return Repeat(whole, calls, watched, parse_verbose(printed.text))

@@ -116,7 +116,11 @@ def _settings(request: Request) -> Settings:
         ("--threads", threads),
     ):
         if number < 1:
-            raise QuantfxError(f"{name} must be at least 1, got {number}")
+            raise QuantfxError(
+                f"{name} must be at least 1, got {number}", rule="number-range", site=name
+            )
     if not request.models:
-        raise QuantfxError("no model: name one, or give your own with --model")
+        raise QuantfxError(
+            "no model", rule="no-model", fix="name one, or give your own with --model"
+        )
     return Settings(request.rounds, request.calls, _WARMUP, threads, request.batch)

@@ -89,10 +89,13 @@ class Session:
             raise
         except ModuleNotFoundError as error:
             raise EngineUnavailable(
-                f"no package of module '{error.name}': pip install 'quantfx[bench]'"
+                f"no package of module '{error.name}'",
+                rule="missing-package",
+                site=str(error.name),
+                fix="pip install 'quantfx[bench]'",
             ) from error
         except Exception as error:  # engines are foreign code: any of them is a reason, not an end
-            raise EngineError(_reason(error)) from error
+            raise EngineError(_reason(error), rule="foreign-code") from error
         self._run = run
         gc.collect()
         return Built(seconds, accuracy)
@@ -131,7 +134,7 @@ class Session:
 
     def _built(self) -> Run:
         if self._run is None:
-            raise EngineError("it was not built")
+            raise EngineError("it was not built", rule="not-built")
         return self._run
 
     def _accuracy(self, run: Run) -> Accuracy:

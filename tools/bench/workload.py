@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, did_you_mean, unknown_name
 from quantfx.tools.models import photographs
 from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
 from quantfx.tools.models.efficientnet_lite import load_efficientnet_lite0
@@ -58,8 +58,10 @@ def require_workload(model: str) -> None:
         _function(model)
     elif model not in _NAMED:
         raise WorkloadError(
-            f"no model '{model}'{did_you_mean(model, _NAMED)}; one of {', '.join(_NAMED)}, or your "
-            "own with --model package.module:function"
+            f"no model '{model}'{did_you_mean(model, _NAMED)}; one of {', '.join(_NAMED)}, or "
+            "your own with --model package.module:function",
+            rule="unknown-name",
+            site=model,
         )
 
 
@@ -84,7 +86,9 @@ def load_workload(model: str, batch: int = 1) -> Workload:
     try:
         returned = _function(model)()
     except Exception as error:
-        raise WorkloadError(f"{model} raised {type(error).__name__}: {error}") from error
+        raise WorkloadError(
+            f"{model} raised {type(error).__name__}: {error}", rule="foreign-code", site=model
+        ) from error
     return _checked(model, returned)
 
 
@@ -93,42 +97,51 @@ def _function(model: str) -> Callable[[], object]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
-        raise WorkloadError(
-            f"{model}: importing '{module_name}' raised {type(error).__name__}: {error}. Run in "
-            "the folder that holds it, or install it"
-        ) from error
+        message = f"{model}: importing '{module_name}' raised {type(error).__name__}: {error}."
+        fix = "run in the folder that holds it, or install it"
+        raise WorkloadError(message, rule="foreign-code", site=model, fix=fix) from error
     function: Callable[[], object] | None = getattr(module, name, None)
     if not callable(function):
-        near = did_you_mean(name, vars(module))
-        raise WorkloadError(f"{model}: '{module_name}' has no function '{name}'{near}")
+        raise unknown_name(
+            WorkloadError, "function", name, vars(module), of=f"{model}: '{module_name}'"
+        )
     return function
 
 
 def _checked(model: str, returned: object) -> Workload:
     if not isinstance(returned, tuple) or len(returned) != 3:
         raise WorkloadError(
-            f"{model} returned {type(returned).__name__}, not the tuple "
-            "(model, example_inputs, calibration_batches)"
+            f"{model} returned {type(returned).__name__}, not the tuple (model, example_inputs, "
+            "calibration_batches)",
+            rule="not-a-workload",
+            site=model,
         )
     network, example, batches = returned
     if not isinstance(network, nn.Module):
-        raise WorkloadError(f"{model}: the model is a {type(network).__name__}, not an nn.Module")
+        message = f"{model}: the model is a {type(network).__name__}, not an nn.Module"
+        raise WorkloadError(message, rule="not-a-workload", site=model)
     if network.training:
-        raise WorkloadError(f"{model}: the model is in training mode; return model.eval()")
+        message = f"{model}: the model is in training mode"
+        raise WorkloadError(message, rule="not-a-workload", site=model, fix="return model.eval()")
     if not isinstance(batches, Iterable):
-        raise WorkloadError(f"{model}: calibration_batches are a {type(batches).__name__}")
+        message = f"{model}: calibration_batches are a {type(batches).__name__}"
+        raise WorkloadError(message, rule="not-a-workload", site=model)
     inputs = _tensors(model, "example_inputs", example)
     calibration = tuple(_tensors(model, "a calibration batch", batch) for batch in batches)
     shapes = [tensor.shape for tensor in inputs]
     for batch in calibration:
         if [tensor.shape for tensor in batch] != shapes:
             raise WorkloadError(
-                f"{model}: a calibration batch has shapes "
-                f"{[tuple(tensor.shape) for tensor in batch]}, the example "
-                f"{[tuple(shape) for shape in shapes]}; peers need them equal"
+                f"{model}: a calibration batch has "
+                f"shapes {[tuple(tensor.shape) for tensor in batch]}, the "
+                f"example {[tuple(shape) for shape in shapes]}; peers need them equal",
+                rule="not-a-workload",
+                site=model,
             )
     if not calibration:
-        raise WorkloadError(f"{model}: there are no calibration batches")
+        raise WorkloadError(
+            f"{model}: there are no calibration batches", rule="no-batches", site=model
+        )
     return Workload(network, inputs, calibration, calibration)
 
 
@@ -139,8 +152,10 @@ def _tensors(model: str, what: str, given: object) -> Batch:
     tensors = tuple(value for value in values if isinstance(value, Tensor))
     if not tensors or len(tensors) < len(values):
         raise WorkloadError(
-            f"{model}: {what} is no tensor and no tuple of tensors; all engines are fed positional "
-            "tensors, so wrap the model in a module that takes them"
+            f"{model}: {what} is neither a tensor nor a tuple of tensors; all engines are fed "
+            "positional tensors, so wrap the model in a module that takes them",
+            rule="not-a-workload",
+            site=model,
         )
     return tensors
 
@@ -173,7 +188,8 @@ def _efficientnet_lite0(batch: int) -> Workload:
 
 def _full(images: Tensor, batch: int) -> tuple[Batch, ...]:
     if batch > len(images):
-        raise WorkloadError(f"efficientnet_lite0 has {len(images)} images; --batch is {batch}")
+        message = f"efficientnet_lite0 has {len(images)} images; --batch is {batch}"
+        raise WorkloadError(message, rule="number-range", site="--batch")
     starts = range(0, len(images) - batch + 1, batch)
     return tuple((images[start : start + batch],) for start in starts)
 

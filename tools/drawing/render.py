@@ -9,7 +9,7 @@ from pathlib import Path
 
 from graphviz.backend import DOT_BINARY
 
-from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 # Beyond this many pixels a side, dot shrinks a bitmap until nothing can be read, and exits with 0.
 PNG_LIMIT = 32767
@@ -38,7 +38,8 @@ def render(dot_text: str, path: str | Path, *, timeout: float = 60) -> Path:
     """
     path = Path(path)
     if path.suffix not in _FORMATS:
-        raise QuantfxError(f"'{path}' ends in none of {', '.join(_FORMATS)}")
+        message = f"'{path}' has another ending than {', '.join(_FORMATS)}"
+        raise QuantfxError(message, rule="file-ending", site=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".dot":
         return _write_text(dot_text, path)
@@ -63,13 +64,12 @@ def _dot(output_format: str, dot_text: str, timeout: float) -> bytes:
             check=True,
         )
     except subprocess.TimeoutExpired as error:
-        raise QuantfxError(
-            f"dot took longer than {timeout:g} s: draw less with depth=... or around=..., "
-            "or write .dot"
-        ) from error
+        message = f"dot took longer than {timeout:g} s"
+        fix = "draw less with depth=... or around=..., or write .dot"
+        raise QuantfxError(message, rule="drawing-size", fix=fix) from error
     except subprocess.CalledProcessError as error:
         reason = error.stderr.decode(errors="replace").strip()
-        raise QuantfxError(f"dot cannot draw this text: {reason}") from error
+        raise QuantfxError(f"dot cannot draw this text: {reason}", rule="drawing-text") from error
     return done.stdout
 
 
@@ -79,8 +79,10 @@ def _require_fit(dot_text: str, timeout: float) -> None:
     size = [math.ceil((float(s) + _PAD_INCHES) * _PNG_PIXELS_PER_INCH) for s in (width, height)]
     if max(size) > PNG_LIMIT:
         raise QuantfxError(
-            f"a PNG of this graph needs {size[0]} x {size[1]} pixels and can have at most "
-            f"{PNG_LIMIT} a side: write .svg, or draw less with depth=... or around=..."
+            f"a PNG of this graph needs {size[0]} x {size[1]} pixels and can have at "
+            f"most {PNG_LIMIT} a side",
+            rule="drawing-size",
+            fix="write .svg, or draw less with depth=... or around=...",
         )
 
 
@@ -88,10 +90,17 @@ def _without_graphviz(dot_text: str, path: Path) -> Path:
     # The suffix is added, not replaced: `model.dot` may be a drawing that someone asked for.
     text_path = _write_text(dot_text, path.with_name(f"{path.name}.dot"))
     warnings.warn(
-        f"Graphviz's program `dot` is not installed: the text of the drawing is in {text_path}. "
-        "Install it (`apt install graphviz`, `brew install graphviz`, `conda install graphviz`, "
-        f"or https://graphviz.org/download) and run: dot -T{path.suffix[1:]} {text_path} -o {path}",
-        UserWarning,
+        QuantfxWarning(
+            "Graphviz's program `dot` is not installed: the text of the drawing is "
+            f"in {text_path}.",
+            rule="missing-program",
+            site="dot",
+            fix=(
+                "install it (`apt install graphviz`, `brew install graphviz`, `conda install "
+                "graphviz`, or https://graphviz.org/download) and run: dot "
+                f"-T{path.suffix[1:]} {text_path} -o {path}"
+            ),
+        ),
         stacklevel=3,
     )
     return text_path

@@ -99,7 +99,12 @@ def _load() -> tuple[Tensor, Tensor]:
     try:
         from sklearn.datasets import load_digits
     except ModuleNotFoundError as error:
-        raise QuantfxError(f"the digits need {error.name}: pip install 'quantfx[demo]'") from error
+        raise QuantfxError(
+            f"the digits need {error.name}",
+            rule="missing-package",
+            site=str(error.name),
+            fix="pip install 'quantfx[demo]'",
+        ) from error
     pixels, digits = load_digits(return_X_y=True)
     images = torch.tensor(pixels, dtype=torch.float32).reshape(-1, 1, 8, 8) / 16
     return images, torch.tensor(digits, dtype=torch.int64)

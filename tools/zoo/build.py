@@ -48,7 +48,8 @@ def build(network: Network) -> Specimen:
     try:
         model = _make(network)
     except Exception as error:  # foreign code
-        raise ZooError(f"{network.model}: {type(error).__name__}: {error}") from error
+        message = f"{network.model}: {type(error).__name__}: {error}"
+        raise ZooError(message, rule="foreign-code", site=network.model) from error
     model.eval()
     wake(model)
     args, kwargs = _inputs(network, 0)

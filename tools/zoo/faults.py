@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quantfx.patterns.errors import unknown_name
 from quantfx.tools.zoo.networks import ZooError
 from quantfx.tools.zoo.row import FloatOperator, Row
 
@@ -93,7 +94,7 @@ def load_explained(path: Path = EXPLAINED) -> Explained:
     """
     data = tomllib.loads(path.read_text(encoding="utf-8"))
     if unknown := data.keys() - {"reason", "fault"}:
-        raise ZooError(f"{path.name} has no key '{min(unknown)}'; it has [[reason]] and [[fault]]")
+        raise unknown_name(ZooError, "key", min(unknown), ("reason", "fault"), of=path.name)
     reasons = [_checked(each, ("op", "text", "because")) for each in data.get("reason", [])]
     faults = [
         _checked(each, ("networks", "text", "because"), ("least",))
@@ -172,5 +173,7 @@ def _checked(
     table: Mapping[str, Any], keys: tuple[str, ...], optional: tuple[str, ...] = ()
 ) -> dict[str, Any]:
     if set(table) - set(optional) != set(keys) or not str(table["because"]).strip():
-        raise ZooError(f"an explanation has the keys {', '.join(keys)}, not {sorted(table)}")
+        raise ZooError(
+            f"an explanation has the keys {', '.join(keys)}, not {sorted(table)}", rule="zoo-entry"
+        )
     return dict(table)

@@ -113,14 +113,14 @@ class Measurement:
     def specimen(self) -> Specimen:
         """The network and its data, once built."""
         if self._specimen is None:
-            raise ZooError("it was not built")
+            raise ZooError("it was not built", rule="not-built")
         return self._specimen
 
     @property
     def result(self) -> Result:
         """The quantized network."""
         if self._result is None:
-            raise ZooError("it was not quantized")
+            raise ZooError("it was not quantized", rule="not-built")
         return self._result
 
     def can(self, stage: StageName) -> bool:
@@ -175,7 +175,8 @@ def lowest_decibels(reference: list[Any], outputs: list[Any]) -> float:
     theirs = [[leaf for leaf in leaves_in(each) if _is_floating(leaf)] for each in outputs]
     shapes, other = ([[leaf.shape for leaf in each] for each in rows] for rows in (ours, theirs))
     if shapes != other or not ours or not ours[0]:
-        raise ZooError(f"outputs have shapes {other[:1]}, the float network's {shapes[:1]}")
+        message = f"outputs have shapes {other[:1]}, the float network's {shapes[:1]}"
+        raise ZooError(message, rule="other-shapes")
     return min(
         sqnr_db(_flat(one), _flat(two))
         for one, two in zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True)

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from quantfx.patterns.errors import QuantfxError, did_you_mean
+from quantfx.patterns.errors import QuantfxError, unknown_name
 
 NETWORKS = Path(__file__).with_name("networks.toml")
 
 Library = Literal["timm", "transformers", "module"]
 Kind = Literal["normal", "image", "tokens", "ones"]
+_VALUES = frozenset({"kind", "shape", "below"})
 _KEYS: dict[Library, frozenset[str]] = {
     "timm": frozenset({"pixels", "arguments"}),
     "transformers": frozenset({"model", "config", "arguments", "inputs"}),
@@ -78,7 +79,8 @@ def load_networks(path: Path = NETWORKS) -> tuple[Network, ...]:
     ]
     names = [each.name for each in found]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ZooError(f"{path.name}: two networks are called {', '.join(sorted(twice))}")
+        message = f"{path.name}: two networks are called {', '.join(sorted(twice))}"
+        raise ZooError(message, rule="taken-name", site=min(twice))
     return tuple(found)
 
 
@@ -91,14 +93,13 @@ def select(networks: Sequence[Network], names: Iterable[str]) -> tuple[Network, 
     wanted = set(names)
     known = [each.name for each in networks]
     for name in sorted(wanted.difference(known)):
-        raise ZooError(f"no network '{name}' in the zoo{did_you_mean(name, known)}")
+        raise unknown_name(ZooError, "network", name, known, of="the zoo")
     return tuple(each for each in networks if not wanted or each.name in wanted)
 
 
 def _network(name: str, library: Library, table: Mapping[str, Any]) -> Network:
     for key in table.keys() - _KEYS[library]:
-        near = did_you_mean(key, _KEYS[library])
-        raise ZooError(f"network '{name}' has no key '{key}'{near}")
+        raise unknown_name(ZooError, "key", key, _KEYS[library], of=f"network '{name}'")
     arguments = table.get("arguments", {})
     if library == "timm":
         pixels = int(table.get("pixels", _PIXELS))
@@ -107,19 +108,21 @@ def _network(name: str, library: Library, table: Mapping[str, Any]) -> Network:
         )
     for key in ("model", "inputs", *(("config",) if library == "transformers" else ())):
         if not table.get(key):
-            raise ZooError(f"network '{name}' lacks '{key}'")
+            raise ZooError(f"network '{name}' lacks '{key}'", rule="zoo-entry", site=key)
     inputs = {key: _values(name, key, values) for key, values in table["inputs"].items()}
     return Network(name, library, table["model"], inputs, arguments, table.get("config", ""))
 
 
 def _values(name: str, key: str, table: Mapping[str, Any]) -> Values:
-    if unknown := table.keys() - {"kind", "shape", "below"}:
-        raise ZooError(f"network '{name}', input '{key}' has no key '{min(unknown)}'")
-    kind: Kind = _one_of(table.get("kind", ""), get_args(Kind), f"network '{name}': kind")
+    if unknown := table.keys() - _VALUES:
+        raise unknown_name(
+            ZooError, "key", min(unknown), _VALUES, of=f"network '{name}', input '{key}'"
+        )
+    kind: Kind = _one_of(table.get("kind", ""), get_args(Kind), f"network '{name}': input kind")
     return Values(kind, tuple(table["shape"]), table.get("below", 2))
 
 
 def _one_of(value: str, known: tuple[Any, ...], what: str) -> Any:
     if value not in known:
-        raise ZooError(f"{what} '{value}' is none of {', '.join(known)}")
+        raise unknown_name(ZooError, what, value, known)
     return value

@@ -110,10 +110,11 @@ def _spec_of(module: Any, node: Node) -> Concrete | None:
         return CastSpec(torch.float16)
     found = quant_spec(module)
     if found is None and getattr(module, "is_dynamic", False):
-        raise ObserverError(
-            f"{node.name} ({type(module).__name__}) is to find its range in each call, but "
-            f"{module.dtype} is no dtype to quantize to: use int8 or uint8"
+        message = (
+            f"{node.name} ({type(module).__name__}) is to find its range in each call, "
+            f"but {module.dtype} is not a dtype to quantize to"
         )
+        raise ObserverError(message, rule="spec-dtype", site=node.name, fix="use int8 or uint8")
     return found
 
 

@@ -59,12 +59,17 @@ def convert_pt2e(
     """
     if not isinstance(use_reference_representation, bool):
         raise ArgumentError(
-            f"use_reference_representation is {use_reference_representation!r}: pass a bool"
+            f"use_reference_representation is {use_reference_representation!r}",
+            rule="wrong-type",
+            site="use_reference_representation",
+            fix="pass a bool",
         )
     if use_reference_representation:
         raise ArgumentError(
-            "use_reference_representation=True is not offered: the q/dq graph is the form that "
-            "backends read"
+            "use_reference_representation=True is not offered, as backends read the q/dq graph",
+            rule="not-offered",
+            site="use_reference_representation",
+            fix="leave it out",
         )
     pipeline = CONVERT if fold_quantize else KEEP_FLOAT_WEIGHTS
     with as_raised():

@@ -34,12 +34,16 @@ def lower_pt2e_quantized_to_x86(model: GraphModule, example_inputs: tuple[Any, .
         ArgumentError: ``model`` is not a graph.
     """
     if not isinstance(model, GraphModule):
-        raise ArgumentError(f"a {type(model).__name__} is no graph: use convert_pt2e first")
+        message = f"a {type(model).__name__} is not a graph"
+        raise ArgumentError(message, rule="not-a-graph", fix="use convert_pt2e first")
     if host().saturates and _uses_full_range(model):
         warnings.warn(
-            f"this CPU ({host().name}) has no VNNI: full-range int8 sums saturate and are silently "
-            "wrong. Use get_default_x86_inductor_quantization_config(reduce_range=True)",
-            QuantfxWarning,
+            QuantfxWarning(
+                f"this CPU ({host().name}) has no VNNI: full-range int8 sums saturate and are "
+                "silently wrong.",
+                rule="saturates",
+                fix="use get_default_x86_inductor_quantization_config(reduce_range=True)",
+            ),
             stacklevel=2,
         )
     with torch.no_grad():

@@ -72,9 +72,12 @@ def _eval(model: GraphModule) -> GraphModule:
 
 def _refuse(model: nn.Module, mode: bool = True) -> NoReturn:
     raise ModeError(
-        "train() and eval() do nothing on an exported model: its operators have the mode baked "
-        "in. Call move_exported_model_to_train(model) or move_exported_model_to_eval(model), or "
-        "allow_exported_model_train_eval(model) once to let the methods do that"
+        "train() and eval() do nothing on an exported model: its operators have the mode baked in.",
+        rule="baked-mode",
+        fix=(
+            "call move_exported_model_to_train(model) or move_exported_model_to_eval(model), or "
+            "allow_exported_model_train_eval(model) once to let the methods do that"
+        ),
     )
 
 

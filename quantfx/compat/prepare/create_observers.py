@@ -101,7 +101,9 @@ class _Observers:
         """
         group = self._wanted[site][0] if site in self._wanted else ""
         if group not in self.by_group:
-            raise PipelineError(f"{site} has no observer to derive from: annotate it with a spec")
+            message = f"{site} has no observer to derive from"
+            fix = "annotate it with a spec"
+            raise PipelineError(message, rule="not-derivable", site=str(site), fix=fix)
         return self.by_group[group]
 
 
@@ -126,7 +128,9 @@ def _by_slot(annotation: Annotation | None, node: Node) -> list[tuple[str, Spec]
 def _maker(spec: Spec) -> ForeignSpec:
     if isinstance(spec, QuantSpec) and isinstance(spec.observer, ForeignSpec):
         return spec.observer
-    raise PipelineError(f"'{spec}' does not come from a quantizer: run annotate-with and share")
+    message = f"'{spec}' does not come from a quantizer"
+    fix = "run annotate-with and share"
+    raise PipelineError(message, rule="pass-order", site=str(spec), fix=fix)
 
 
 def _put_modules(

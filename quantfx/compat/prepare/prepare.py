@@ -100,9 +100,8 @@ def _prepare(
     model: GraphModule, pipeline: Pipeline, *, inplace: bool, own_tensors: bool
 ) -> GraphModule:
     if not isinstance(model, GraphModule):
-        raise ArgumentError(
-            f"a {type(model).__name__} is no graph: use torch.export.export(...).module()"
-        )
+        fix = "use torch.export.export(...).module()"
+        raise ArgumentError(f"a {type(model).__name__} is not a graph", rule="not-a-graph", fix=fix)
     with as_raised():
         prepared = pipeline.run(clone(model, "all") if own_tensors else model)
     rebind_annotations(prepared)

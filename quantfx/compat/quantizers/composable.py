@@ -43,7 +43,10 @@ class ComposableQuantizer(Quantizer):
                     verb = "changed" if ANNOTATION_KEY in node.meta else "removed"
                     raise ComposeError(
                         f"{type(quantizer).__name__} has {verb} annotations on {node.name}, which "
-                        "an earlier quantizer had made: annotate only nodes without one"
+                        "an earlier quantizer had made",
+                        rule="quantizers-differ",
+                        site=node.name,
+                        fix="annotate only nodes without an annotation",
                     )
                 if ANNOTATION_KEY in node.meta:
                     decided[node] = now

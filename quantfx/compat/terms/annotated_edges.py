@@ -96,7 +96,9 @@ class AnnotatedEdges:
         for slot, feeds in slots_of(reader):
             if feeds is producer:
                 return Site(self._path, reader.name, slot)
-        raise AnnotationError(f"{reader.name} does not read {producer.name}: name an edge that is")
+        message = f"{reader.name} does not read {producer.name}"
+        fix = "name an edge of the graph"
+        raise AnnotationError(message, rule="no-edge", site=reader.name, fix=fix)
 
     def _translate(self, edge: EdgeOrNode, spec: Any) -> Spec:
         if kind_of(spec) != "shared":
@@ -105,7 +107,9 @@ class AnnotatedEdges:
         seen = {edge}
         while target in self._specs and not self._slots[target]:
             if target in seen:
-                raise AnnotationError(f"{target} shares with itself: give one edge or node a spec")
+                message = f"{target} shares with itself"
+                fix = "give the edge or node a spec of its own"
+                raise AnnotationError(message, rule="shares-itself", site=str(target), fix=fix)
             seen.add(target)
             hidden = self._specs[target]
             if kind_of(hidden) != "shared":
@@ -153,7 +157,10 @@ def _specs(module: GraphModule) -> Iterator[tuple[EdgeOrNode, Any]]:
             if not isinstance(producer, Node):
                 raise AnnotationError(
                     f"{node.name} is annotated to quantize {producer!r}, which is not a node: a "
-                    "constant has no edge; rewrite it as a tensor in transform_for_annotation"
+                    "constant has no edge",
+                    rule="no-edge",
+                    site=node.name,
+                    fix="rewrite it as a tensor in transform_for_annotation",
                 )
             if spec is not None:
                 yield (producer, node), spec
@@ -165,10 +172,9 @@ def _refuse_keywords(node: Node) -> None:
     keywords: list[str] = []
     map_arg(node.kwargs, lambda n: keywords.append(n.name))
     if keywords:
-        raise AnnotationError(
-            f"{node.name} is annotated, but reads {', '.join(keywords)} as a keyword argument: "
-            "pass tensors by position"
-        )
+        message = f"{node.name} is annotated, but reads {', '.join(keywords)} as a keyword argument"
+        fix = "pass tensors by position"
+        raise AnnotationError(message, rule="keyword-tensor", site=node.name, fix=fix)
 
 
 def _concrete(edge: EdgeOrNode, spec: Any) -> QuantSpec:
@@ -177,5 +183,6 @@ def _concrete(edge: EdgeOrNode, spec: Any) -> QuantSpec:
     try:
         known = quant_spec(spec, observer)
     except SpecError as error:
-        raise AnnotationError(f"the spec of {edge} contradicts itself: {error}") from error
+        told = "it contradicts itself: "
+        raise error.within(f"the spec of {edge}", AnnotationError, told=told) from error
     return known or QuantSpec(torch.int8, -128, 127, observer=observer)

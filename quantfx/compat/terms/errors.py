@@ -18,7 +18,7 @@ def foreign_code() -> Generator[None]:
     try:
         yield
     except Exception as error:
-        raise ForeignError(f"{type(error).__name__}: {error}") from error
+        raise ForeignError(f"{type(error).__name__}: {error}", rule="foreign-code") from error
 
 
 @contextmanager

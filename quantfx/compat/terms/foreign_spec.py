@@ -30,8 +30,10 @@ def kind_of(spec: Any) -> Kind:
         if hasattr(spec, attribute):
             return kind
     raise AnnotationError(
-        f"{spec!r} is no quantization spec: it has neither observer_or_fake_quant_ctr nor "
-        "edge_or_node, derived_from or scale"
+        f"{spec!r} is not a quantization spec: it has neither observer_or_fake_quant_ctr nor "
+        "edge_or_node, derived_from or scale",
+        rule="not-a-spec",
+        site=repr(spec),
     )
 
 
@@ -65,7 +67,8 @@ class ForeignSpec:
 
     def __call__(self, spec: QuantSpec, label: str) -> nn.Module:
         """Refuse: observers are made by create-observers, which knows those they derive from."""
-        raise PipelineError(f"{label} has no observer yet: run create-observers before")
+        fix = "run create-observers before"
+        raise PipelineError(f"{label} has no observer yet", rule="pass-order", site=label, fix=fix)
 
     @property
     def is_derived(self) -> bool:

@@ -51,9 +51,12 @@ class QuantizationSpec(QuantizationSpecBase):
     def __post_init__(self) -> None:
         low, high = self.quant_min, self.quant_max
         if low is not None and high is not None and low > high:
-            raise QuantizationSpecError(f"quant_min {low} is larger than quant_max {high}")
+            message = f"quant_min {low} is larger than quant_max {high}"
+            raise QuantizationSpecError(message, rule="number-range", site="quant_min")
         if self.ch_axis is not None and self.ch_axis < 0:
-            raise QuantizationSpecError(f"ch_axis {self.ch_axis} is negative: count from the front")
+            message = f"ch_axis {self.ch_axis} is negative"
+            fix = "count from the front"
+            raise QuantizationSpecError(message, rule="number-range", site="ch_axis", fix=fix)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quantfx.backends.checks import targets
-from quantfx.patterns.errors import QuantfxError
+from tests.refusals import refused
 
 VNNI512 = {"avx512_f": True, "avx512_vnni": True, "avx_vnni": True}
 
@@ -40,5 +40,5 @@ def test_only_targets_without_vnni_saturate() -> None:
 
 
 def test_unknown_names_get_the_nearest() -> None:
-    with pytest.raises(QuantfxError, match="no target 'avx512vnni'.*did you mean 'avx512_vnni'"):
+    with refused("unknown-name", site="avx512vnni", fix="avx512_vnni"):
         targets.get("avx512vnni")

@@ -11,6 +11,7 @@ from quantfx.backends.inductor.compile_attempts import Attempt
 from quantfx.backends.inductor.recompile_limit import explain_limit, frequent_guard
 from quantfx.backends.inductor.torch_internals import SHARED_REGION, ReachedLimit
 from quantfx.patterns.errors import QuantfxWarning
+from tests.refusals import warned
 
 OTHER = "1/0: ___check_obj_id(self, 139635) "
 COUNTER = "0/7: self.n == {n}      # self.n += 1  # model.py:5 in forward (HINT: make it dynamic)"
@@ -73,7 +74,7 @@ def test_a_compiled_result_says_that_it_runs_without_its_code() -> None:
     with torch._dynamo.config.patch(recompile_limit=1):
         run = result.compile()
         inputs = [torch.randn(rows, 16) for rows in (5, 6, 7)]
-        with pytest.warns(QuantfxWarning, match="recompile_limit.*kernels one by one") as caught:
+        with warned("recompile-limit") as caught:
             outputs = [run(y) for y in inputs]
     for y, output in zip(inputs, outputs, strict=True):
         torch.testing.assert_close(output, result.module(y))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from quantfx.backends.quantized.engines import ENGINES, Engines, Transposed, engines_of
-from quantfx.patterns.errors import QuantfxError
+from tests.refusals import refused
 
 RULE = Engines()
 SAME = Transposed(8, 8, (3, 3), (3, 3), (2, 2), padded=False)
@@ -46,11 +46,11 @@ def test_what_the_user_chooses() -> None:
     assert Engines.of("x86") == RULE
     assert Engines.of(None, {"linear": "onednn"}).chosen == (("linear", "onednn"),)
     assert Engines.of("onednn").get("linear_fp16") is None  # it has none there
-    with pytest.raises(QuantfxError, match="no engine 'onedn' \\(did you mean 'onednn'\\?\\)"):
+    with refused("unknown-name", site="onedn", fix="onednn"):
         Engines.of("onedn")
-    with pytest.raises(QuantfxError, match="no operator with engines 'convs'"):
+    with refused("unknown-name", site="convs"):
         Engines.of(None, {"convs": "onednn"})
-    with pytest.raises(QuantfxError, match="'linear_fp16' has no engine 'qnnpack', only"):
+    with refused("unknown-name", site="qnnpack", says="'linear_fp16'"):
         Engines.of(None, {"linear_fp16": "qnnpack"})
 
 

@@ -20,6 +20,7 @@ from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.report.contract import planned_matches
 from tests import unchecked
 from tests.backends.native_models import model_of
+from tests.refusals import refused
 
 NATIVE, LEGACY = native_variant("native"), native_variant("legacy")
 NATIVE_ROWS = [(row, each) for row in NATIVE.rows for each in row.outcomes(pattern_set(NATIVE))]
@@ -137,7 +138,7 @@ def test_methods_of_two_rows_do_not_exist() -> None:
 def test_embeddings_in_training_round_as_export_cannot_follow() -> None:
     qconfig: Any = default_embedding_qat_qconfig
     table: Any = nnqat.Embedding(20, 8, qconfig=qconfig)
-    with pytest.raises(CaptureError, match="'weight_fake_quant' is a FakeQuantize, which looks at"):
+    with refused("not-float", CaptureError, site="weight_fake_quant", fix="FakeQuantize"):
         unchecked.capture(table.eval(), (torch.randint(0, 20, (4, 3)),))
 
 

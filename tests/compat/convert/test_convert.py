@@ -37,6 +37,7 @@ from tests.compat.sample import (
     u8,
     x86,
 )
+from tests.refusals import refused
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 WEIGHT = compat.QuantizationSpec(
@@ -317,11 +318,11 @@ def test_the_result_exports_again() -> None:
 
 def test_refused_arguments() -> None:
     prepared = compat.prepare_pt2e(export(ConvRelu(), X), x86())
-    with pytest.raises(ArgumentError, match="pass a bool"):
+    with refused("wrong-type", ArgumentError, site="use_reference_representation"):
         compat.convert_pt2e(prepared, "yes")  # type: ignore[arg-type]  # the mistake in question
-    with pytest.raises(ValueError, match="is not offered"):
+    with refused("not-offered", ValueError, site="use_reference_representation"):
         compat.convert_pt2e(prepared, use_reference_representation=True)
     spec = u8(PlaceholderObserver, dtype=torch.float32, is_dynamic=True)
     dynamic = compat.prepare_pt2e(export(Add(), X, X + 1), all_inputs(aten.add.Tensor, spec))
-    with pytest.raises(ObserverError, match="float32 is no dtype to quantize to"):
+    with refused("spec-dtype", ObserverError, site="activation_post_process_0"):
         compat.convert_pt2e(dynamic)

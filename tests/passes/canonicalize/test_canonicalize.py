@@ -14,9 +14,10 @@ from torch.fx import GraphModule
 
 from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
 from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.pipeline import Pipeline
-from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.pipeline.record import remarks_of
 from quantfx.patterns.schema import argument_value
 from tests.export_cases import CASES, IMAGE, Net
 from tests.unchecked import capture
@@ -77,8 +78,8 @@ def test_writes_that_others_see_stay_in_place() -> None:
 
     _, canonical = both(on_view, nn.Conv2d(4, 4, 1))
     assert ops(canonical)["add_.Tensor"] == 1
-    [record] = [r for r in records_of(canonical) if r.name == "functionalize"]
-    assert "is a view of" in record.remarks[0].message
+    remark = next(remarks_of(canonical, Remark, by="functionalize"))
+    assert "is a view of" in remark.message
 
     def with_view(c: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
         y = c(x)

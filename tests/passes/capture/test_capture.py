@@ -13,6 +13,7 @@ from quantfx.passes.graph.graphs import all_graphs
 from quantfx.tools.models.resnet import resnet18
 from tests.export_cases import CASES, IMAGE, ROWS, ExportCase, Net
 from tests.models.small import mlp
+from tests.refusals import refused
 
 
 def close(a: object, b: object) -> None:
@@ -85,11 +86,11 @@ def test_meta_survives_canonicalization() -> None:
 
 
 def test_training_mode_is_refused_with_the_fix() -> None:
-    with pytest.raises(CaptureError, match=r"Sequential is in training mode .*call model.eval\(\)"):
+    with refused("captured-mode", CaptureError, fix="model.eval()"):
         capture(mlp().train(), (ROWS,))
     half = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8)).eval()
     half[1].train()
-    with pytest.raises(CaptureError, match="'1'"):
+    with refused("captured-mode", CaptureError, site="1"):
         capture(half, (ROWS,))
 
 
@@ -97,13 +98,13 @@ def test_what_export_rejects_is_quoted() -> None:
     def branchy(x: Tensor) -> Tensor:
         return x + 1 if bool(x.sum() > 0) else x - 1
 
-    with pytest.raises(CaptureError, match="torch.export rejects Net: .*data-dependent") as error:
+    with refused("export-rejects", CaptureError, site="Net") as error:
         capture(Net(branchy).eval(), (IMAGE,))
     assert error.value.__cause__ is not None
 
 
 def test_wrong_kinds_of_argument_are_refused() -> None:
-    with pytest.raises(CaptureError, match="example_inputs is a int: give a tensor, a tuple"):
+    with refused("batch-form", CaptureError, site="example_inputs"):
         capture(mlp(), 3)  # type: ignore[arg-type]
-    with pytest.raises(CaptureError, match="is a type, not a torch.nn.Module"):
+    with refused("not-a-model", CaptureError):
         capture(nn.ReLU, (ROWS,))

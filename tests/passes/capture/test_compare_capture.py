@@ -14,6 +14,7 @@ from quantfx import prepare_qat
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import CaptureError
 from quantfx.patterns.errors import QuantfxWarning
+from tests.refusals import refused, warned
 
 X = torch.randn(2, 8, generator=torch.Generator().manual_seed(0))
 
@@ -103,9 +104,7 @@ class Caches(Stateful):
 )
 def test_state_in_attributes_is_refused_by_name(kind: type[nn.Module], name: str) -> None:
     model = kind().eval()
-    with pytest.raises(
-        CaptureError, match=rf"state in plain attributes, {name}\b.*register_buffer"
-    ):
+    with refused("plain-state", CaptureError, site=name, fix="register_buffer"):
         capture(model, (X,))
 
 
@@ -170,9 +169,7 @@ def test_a_fast_path_that_export_does_not_take_is_told() -> None:
     padding = torch.zeros(2, 5, dtype=torch.bool)
     padding[1, 3:] = True
     kwargs = {"src_key_padding_mask": padding}
-    with pytest.warns(
-        QuantfxWarning, match=r"something else than TransformerEncoder.*differs in"
-    ) as told:
+    with warned("capture-differs", site="TransformerEncoder") as told:
         capture(model, (torch.randn(2, 5, 16),), kwargs)
     text = str(told[-1].message)
     assert "in 2 of 10 rows, the first of them at [1, 3]" in text
@@ -193,8 +190,7 @@ def test_a_submodule_with_a_fast_path_is_named() -> None:
             return self.head(self.encoder(x, src_key_padding_mask=padding))
 
     padding = torch.arange(5) > torch.tensor([[4], [2]])
-    match = r"in 2 of 10 rows.*'encoder' \(TransformerEncoder\): the fast path"
-    with pytest.warns(QuantfxWarning, match=match):
+    with warned("capture-differs", site="Wrapped", says=r"2 of 10 rows.*'encoder'.*fast path"):
         capture(Wrapped().eval(), (torch.randn(2, 5, 16), padding))
 
 
@@ -210,7 +206,7 @@ def test_a_branch_of_the_models_own_is_named(asked: Any) -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.linear(x) * (2 if asked() else 1)
 
-    with pytest.warns(QuantfxWarning, match=r"the forward of Branches itself.*under torch.no_grad"):
+    with warned("capture-differs", site="Branches", says=r"torch\.no_grad"):
         capture(Branches().eval(), (X,))
 
 
@@ -237,7 +233,7 @@ def test_the_first_submodule_that_differs_is_named() -> None:
             return x * 2 if torch.compiler.is_exporting() else x * 3
 
     model = nn.Sequential(nn.Linear(8, 8), Traced(), nn.Linear(8, 8)).eval()
-    with pytest.warns(QuantfxWarning, match=r"submodule that differs is '1' \(Traced\)"):
+    with warned("capture-differs", site="Sequential", says=r"'1' \(Traced\)"):
         capture(model, (X,))
 
 
@@ -277,7 +273,7 @@ class WarmsUp(Stateful):
 def test_state_in_attributes_is_refused_for_training(kind: type[nn.Module], name: str) -> None:
     model = kind().train()
     held = vars(model)[name.removeprefix("self.")]
-    with pytest.raises(CaptureError, match=rf"state in plain attributes, {name}\b"):
+    with refused("plain-state", CaptureError, site=name):
         prepare_qat(model, (X,))
     assert vars(model)[name.removeprefix("self.")] is held
     assert model.training

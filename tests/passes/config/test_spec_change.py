@@ -9,6 +9,7 @@ import torch
 from quantfx.passes.config.spec_change import SpecChange, change_of
 from quantfx.passes.errors import ConfigError, SpecError
 from quantfx.passes.quant.spec import CastSpec, QuantSpec
+from tests.refusals import refused
 
 ACT = QuantSpec(torch.uint8, 0, 255)
 
@@ -47,37 +48,34 @@ def test_what_a_caller_may_give() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"observr": "mse"}, "unknown option 'observr' (did you mean 'observer'?)"),
-        ({}, "nothing to change is given"),
-        ({"dtype": "int88"}, "dtype 'int88' (did you mean 'int8'?)"),
-        ({"symmetric": 1}, "symmetric = 1 is not of type bool"),
-        ({"quant_min": True}, "quant_min = True is not of type int"),
+        ({"observr": "mse"}, "unknown-name: observr"),
+        ({}, "config-value"),
+        ({"dtype": "int88"}, "unknown-name: int88"),
+        ({"symmetric": 1}, "config-value: symmetric"),
+        ({"quant_min": True}, "config-value: quant_min"),
         (
             {"observer": "minmax"},
-            "no observer 'minmax' (did you mean 'min_max'?); one of ('histogram', ",
+            "unknown-name: minmax",
         ),
-        (SpecChange(dtype="int88"), "dtype 'int88' (did you mean 'int8'?)"),
-        ({1: 2}, "unknown option '1'"),
-        ({"eps": 0}, "eps = 0 is not positive and finite"),
-        ({"eps": float("nan")}, "eps = nan is not positive and finite"),
-        ({"eps": "small"}, "eps = 'small' is not of type float or int"),
-        (3, "3 is neither options"),
+        (SpecChange(dtype="int88"), "unknown-name: int88"),
+        ({1: 2}, "unknown-name: 1"),
+        ({"eps": 0}, "config-value: eps"),
+        ({"eps": float("nan")}, "config-value: eps"),
+        ({"eps": "small"}, "config-value: eps"),
+        (3, "config-value: 3"),
     ],
 )
 def test_mistakes(given: Any, message: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with refused(message, ConfigError):
         change_of(given)
-    assert message in str(error.value)
 
 
 def test_what_does_not_fit() -> None:
-    with pytest.raises(SpecError, match="a per-channel spec observes with"):
+    with refused("spec-observer", SpecError, site="histogram"):
         SpecChange(observer="histogram").apply(
             QuantSpec(torch.int8, -128, 127, axis=0, observer="min_max")
         )
-    with pytest.raises(SpecError, match="'f16 cast' is no integer spec"):
+    with refused("no-integers", SpecError, site="f16 cast"):
         SpecChange(observer="mse").apply(CastSpec(torch.float16))
-    with pytest.raises(
-        SpecError, match="observes nothing.*: leave out observer and eps, or choose"
-    ):
+    with refused("no-observer", SpecError, site="u8[0,255] affine dynamic"):
         SpecChange(observer="mse", eps=0.1).apply(replace(ACT, dynamic=True))

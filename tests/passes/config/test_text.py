@@ -6,6 +6,7 @@ import pytest
 
 from quantfx import Config
 from quantfx.passes.errors import ConfigError
+from tests.refusals import refused
 
 HEAD = 'schema = 1\ndefault = "static"\n\n'
 RULE = '[[rule]]\nmodule = "head"\nmode = "float"\n'
@@ -40,22 +41,22 @@ def test_what_may_be_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("default", "defualt"), "mine.toml: unknown key 'defualt' (did you mean 'default'?)"),
-        (("schema = 1", "schema = 2"), "mine.toml: schema = 2, expected 1"),
-        (('"static"', '"statik"'), "mine.toml: default: no mode 'statik' (did you mean 'static'?)"),
-        (("module", "modul"), "mine.toml: [rule 1, line 4]: a rule has one selector of"),
-        (("mode = ", 'op = "add"\nmode = '), "[rule 1, line 4]: a rule has one selector of"),
-        (('"float"', '"flaot"'), "mine.toml: [rule 1, line 4]: no mode 'flaot' (did you mean 'float'?)"),
-        (('"head"', "3"), "[rule 1, line 4]: 'module' must be a string, not 3"),
-        (('mode = "float"', "act = { observr = 1 }"), "[rule 1, line 4]: act: unknown option 'observr'"),
-        (('mode = "float"', "act = 3"), "[rule 1, line 4]: act: 3 is neither options"),
-        (('mode = "float"', ""), "[rule 1, line 4]: module='head' decides nothing"),
+        (("default", "defualt"), "unknown-name: mine.toml: defualt"),
+        (("schema = 1", "schema = 2"), "file-version: mine.toml"),
+        (('"static"', '"statik"'), "unknown-name: mine.toml: default: statik"),
+        (("module", "modul"), "config-value: mine.toml: [rule 1, line 4]"),
+        (("mode = ", 'op = "add"\nmode = '), "config-value: mine.toml: [rule 1, line 4]"),
+        (('"float"', '"flaot"'), "unknown-name: mine.toml: [rule 1, line 4]: flaot"),
+        (('"head"', "3"), "wrong-type: mine.toml: [rule 1, line 4]: module"),
+        (('mode = "float"', "act = { observr = 1 }"), "unknown-name: mine.toml: [rule 1, line 4]: act: observr"),
+        (('mode = "float"', "act = 3"), "config-value: mine.toml: [rule 1, line 4]: act: 3"),
+        (('mode = "float"', ""), "config-value: mine.toml: [rule 1, line 4]: module='head'"),
         (("module", "tensor"), ""),
-        (('module = "head"\nmode = "float"', 'tensor = "a.b"\nmode = "static"'), "[rule 1, line 4]: a tensor has either"),
-        (('module = "head"', "all = true"), "[rule 1, line 4]: the mode of the whole model is the config's default"),
-        (('module = "head"', "all = false"), "'all' is true or left out"),
-        (("[[rule]]", "[rule]"), "'rule' must be a list of tables"),
-        (("= 1", "="), "mine.toml: not valid TOML"),
+        (('module = "head"\nmode = "float"', 'tensor = "a.b"\nmode = "static"'), "config-value: mine.toml: [rule 1, line 4]: mode"),
+        (('module = "head"', "all = true"), "config-value: mine.toml: [rule 1, line 4]: all"),
+        (('module = "head"', "all = false"), "config-value: mine.toml: [rule 1, line 4]"),
+        (("[[rule]]", "[rule]"), "wrong-type: mine.toml"),
+        (("= 1", "="), "unreadable-file: mine.toml"),
     ],
 )  # fmt: skip
 def test_errors_name_the_line_and_the_fix(
@@ -65,9 +66,8 @@ def test_errors_name_the_line_and_the_fix(
     if not message:
         assert read(tmp_path, text) == Config().tensor("head", None)
         return
-    with pytest.raises(ConfigError) as error:
+    with refused(message, ConfigError):
         read(tmp_path, text)
-    assert message in str(error.value)
 
 
 def test_a_byte_order_mark_and_an_ending_in_capitals(tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_a_byte_order_mark_and_an_ending_in_capitals(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none.toml: cannot be read"):
+    with refused("unreadable-file", ConfigError):
         Config.of(tmp_path / "none.toml")
-    with pytest.raises(ConfigError, match="bad.json: not valid JSON.*line 1"):
+    with refused("unreadable-file", ConfigError, site="bad.json", says="line 1"):
         read(tmp_path, "{", "bad.json")
-    with pytest.raises(ConfigError, match="list.json: 'config' must be a table"):
+    with refused("wrong-type", ConfigError, site="list.json: config"):
         read(tmp_path, "[]", "list.json")
     (tmp_path / "latin.toml").write_bytes(b"# \xe9")
-    with pytest.raises(ConfigError, match="latin.toml: not UTF-8"):
+    with refused("unreadable-file", ConfigError, site="latin.toml"):
         Config.of(tmp_path / "latin.toml")

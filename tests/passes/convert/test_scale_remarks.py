@@ -15,6 +15,7 @@ from quantfx import backends
 from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxWarning
 from tests import unchecked
+from tests.refusals import warned
 
 X = torch.randn(16, 8, generator=torch.Generator().manual_seed(0))
 
@@ -39,7 +40,7 @@ def quantize(model: nn.Module, x: Tensor, **options: Any) -> Any:
 
 def noted(model: nn.Module, x: Tensor, **options: Any) -> tuple[Any, str, str]:
     """Return the result, the site and the reason of its one remark, which the warning holds too."""
-    with pytest.warns(QuantfxWarning, match="do not fit their values") as caught:
+    with warned("scale") as caught:
         result = quantize(model, x, **options)
     (remark,) = result.report.scales
     (warning,) = [str(each.message) for each in caught if "do not fit" in str(each.message)]
@@ -121,7 +122,7 @@ def test_a_tiny_channel_beside_others_keeps_its_precision() -> None:
 
 def test_values_below_the_floor_are_named() -> None:
     """1e-38 is beside the smallest normal number: not even one step is left of it."""
-    with pytest.warns(QuantfxWarning, match=r"of 2 tensor\(s\) do not fit their values: fc"):
+    with warned("scale", site="fc (linear).weight", says=r"2 tensor\(s\)"):
         result = quantize(Layer(), X * 1e-38)
     of_input, of_weight = sorted(result.report.scales, key=lambda each: each.site)
     assert of_input.site == "fc (linear).input"

@@ -16,7 +16,6 @@ from quantfx.passes.draw.dot import to_dot, to_overview_dot
 from quantfx.passes.draw.names import TIMES
 from quantfx.passes.draw.reading import read_picture
 from quantfx.passes.quant.annotation import META_KEY
-from quantfx.patterns.errors import QuantfxError
 from tests.drawing_samples import (
     ATEN,
     SAMPLES,
@@ -31,6 +30,7 @@ from tests.drawing_samples import (
     rewire,
     shuffled,
 )
+from tests.refusals import refused
 
 ROOT = Path(__file__).parents[3]
 
@@ -232,13 +232,13 @@ def test_around_takes_a_module() -> None:
 
 
 def test_unknown_name_is_an_error_with_the_nearest() -> None:
-    with pytest.raises(QuantfxError, match=r"'layer.0.conv3/conv2d' \(did you mean 'layer.0.conv"):
+    with refused("unknown-name", site="layer.0.conv3/conv2d"):
         to_dot(quantized(), around="layer.0.conv3/conv2d")
 
 
 @pytest.mark.parametrize("wrong", [{"depth": -1}, {"radius": -1}])
 def test_negative_numbers_are_errors(wrong: dict[str, int]) -> None:
-    with pytest.raises(QuantfxError, match="must not be negative"):
+    with refused("number-range"):
         to_dot(chain(1), depth=wrong.get("depth"), radius=wrong.get("radius", 3))
 
 

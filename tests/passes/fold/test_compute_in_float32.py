@@ -15,6 +15,7 @@ from quantfx.passes.errors import ContractError, InputError
 from quantfx.passes.pipeline.record import records_of
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
+from tests.refusals import refused
 from tests.unchecked import quantize
 
 HALF = (torch.bfloat16, torch.float16)
@@ -131,7 +132,7 @@ def test_it_compiles() -> None:
 def test_inputs_of_another_precision_are_refused() -> None:
     model, x = nn.Linear(8, 4).eval().to(torch.bfloat16), torch.randn(4, 8, dtype=torch.bfloat16)
     result = quantfx.quantize(model, (x,), calibration=[x])
-    with pytest.raises(InputError, match="bfloat16"):
+    with refused("input-shape", InputError, site="input", fix="bfloat16"):
         result.module(x.float())
 
 
@@ -160,7 +161,7 @@ def test_what_cannot_be_widened_is_left_alone_with_the_reason(
     make: type[nn.Module], reason: str
 ) -> None:
     model, x = make().eval().to(torch.bfloat16), torch.randn(4, 8, dtype=torch.bfloat16)
-    with pytest.raises(ContractError, match="nothing to quantize") as told:
+    with refused("nothing-to-quantize", ContractError, site="linear") as told:
         quantfx.quantize(model, (x,), calibration=[x])
     assert reason in str(told.value)
 

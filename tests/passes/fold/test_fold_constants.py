@@ -11,8 +11,9 @@ from torch.fx import GraphModule
 from torch.nn.utils import parametrizations, prune
 
 from quantfx.passes.fold.fold_constants import TRAINED, FoldConstants
+from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.pipeline import Pipeline
-from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.pipeline.record import remarks_of
 from quantfx.tools.models.seeded import seeded
 from tests.unchecked import capture, prepare_qat, quantize
 
@@ -182,7 +183,7 @@ def test_what_carried_data_still_does_and_nothing_else() -> None:
 def test_the_pass_says_what_was_made_of_what() -> None:
     model = nn.Sequential(parametrizations.weight_norm(nn.Linear(8, 8))).eval()
     done = FOLD.run(capture(model, (torch.randn(3, 8),)))
-    (remark,) = records_of(done)[-1].remarks
+    (remark,) = remarks_of(done, Remark, by=FOLD.names[-1])
     assert remark.kind == "applied"
     assert remark.message == "made of 0.parametrizations.weight.original1"
 
@@ -191,12 +192,7 @@ def test_a_graph_that_trains_is_left_alone_with_the_reason() -> None:
     model = nn.Sequential(parametrizations.weight_norm(nn.Linear(8, 8)), nn.Linear(8, 8)).train()
     x = torch.randn(3, 8)
     prepared = prepare_qat(model, (x,))
-    (remark,) = [
-        each
-        for record in records_of(prepared)
-        for each in record.remarks
-        if record.name == "fold-constants"
-    ]
+    (remark,) = remarks_of(prepared, Remark, by="fold-constants")
     assert remark.kind == "missed"
     assert remark.message == TRAINED
     prepared(x).sum().backward()

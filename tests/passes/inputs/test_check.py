@@ -14,6 +14,7 @@ from quantfx.passes.inputs.check import InputCheck
 from quantfx.passes.inputs.contract import InputContract, InputForm
 from quantfx.passes.inputs.fits_traced import fits_traced
 from quantfx.passes.inputs.leaves import leaves_of, structure_text
+from tests.refusals import refused
 
 X = torch.zeros(2, 4)
 
@@ -42,21 +43,21 @@ def check(
     [
         (
             (X[:1], X),
-            r"input 'x' has shape \(1, 4\), .* for \(2, 4\): .*=\{'x': \{0: Dim.AUTO\}, 'y': None\}",
+            "input-shape: x",
         ),
-        ((X, X[None]), r"input 'y' has shape \(1, 2, 4\)"),
-        ((X.double(), X), "input 'x' is torch.float64, .* convert it to torch.float32"),
-        ((X.to("meta"), X), "input 'x' is on meta, .* move it to cpu"),
-        ((3.0, X), "input 'x' is 3.0, .* for a tensor"),
-        (([X], X), r"it has x\[0\] more; it lacks x"),
-        ((X,), r"arguments \(x, y\): missing a required argument: 'y'"),
-        ((X, X, X), "too many positional arguments"),
+        ((X, X[None]), "input-shape: y"),
+        ((X.double(), X), "input-shape: x"),
+        ((X.to("meta"), X), "input-shape: x"),
+        ((3.0, X), "input-shape: x"),
+        (([X], X), "input-structure"),
+        ((X,), "input-names: x, y"),
+        ((X, X, X), "input-names: x, y"),
     ],
 )
 def test_what_does_not_fit_is_named(inputs: tuple[Any, ...], message: str) -> None:
     checked = check(form("x", 2, 4), form("y", 2, 4))
     for _ in range(2):  # after a call that fits was remembered, too
-        with pytest.raises(InputError, match=message):
+        with refused(message, InputError):
             checked(inputs, {})
         checked((X, X), {})
     checked((X,), {"y": X})
@@ -80,7 +81,7 @@ def test_plain_values_are_those_of_the_capture(captured: object, other: object) 
     checked = check(form("x", 2, 4), InputForm("y", value=captured))
     checked((X, captured), {})
     for _ in range(2):
-        with pytest.raises(InputError, match=r"input 'y' is .*captured with"):
+        with refused("input-value", InputError, site="y"):
             checked((X, other), {})
 
 
@@ -97,13 +98,13 @@ def test_free_sizes_agree_and_stay_in_range() -> None:
     )
     for _ in range(2):
         checked((torch.zeros(3, 4), torch.zeros(6, 2)), {})
-        for x, y, message in (
-            (9, (18, 2), "makes s0 = 9, .* 1 to 8"),
-            (3, (5, 2), "has size 5 in dimension 0, .* for 6"),
-            (3, (6, 1), "makes s1 = 1, .* at least 2"),
-            (3, (6, 3), r"holds where Eq\(Mod\(s1, 2\), 0\), and the inputs have s0 = 3, s1 = 3"),
+        for x, y, rule, says in (
+            (9, (18, 2), "input-shape: x", "s0 = 9.*1 to 8"),
+            (3, (5, 2), "input-shape: y", "size 5 in dimension 0.*for 6"),
+            (3, (6, 1), "input-shape: y", "s1 = 1.*at least 2"),
+            (3, (6, 3), "input-sizes: Eq(Mod(s1, 2), 0)", "s0 = 3, s1 = 3"),
         ):
-            with pytest.raises(InputError, match=message):
+            with refused(rule, InputError, says=says):
                 checked((torch.zeros(x, 4), torch.zeros(y)), {})
 
 
@@ -111,7 +112,7 @@ def test_a_size_that_is_only_part_of_a_sum_is_found() -> None:
     checked = check(form("x", "2*s0", 4), form("y", "s0 + 1", 4), ranges={"s0": (1, None)})
     checked((torch.zeros(6, 4), torch.zeros(4, 4)), {})
     for x, y in ((5, 3), (6, 5)):
-        with pytest.raises(InputError, match="as other inputs have it"):
+        with refused("input-shape", InputError):
             checked((torch.zeros(x, 4), torch.zeros(y, 4)), {})
 
 
@@ -149,7 +150,7 @@ def test_a_contract_is_plain_data() -> None:
 def test_subclasses_of_tensors_are_looked_at() -> None:
     checked = check(form("x", 2, 4), form("y", 2, 4))
     checked((X, torch.nn.Parameter(X)), {})
-    with pytest.raises(InputError, match="has shape"):
+    with refused("input-shape", InputError, site="y"):
         checked((X, torch.nn.Parameter(X[:1])), {})
     given: Tensor = X
     checked((given, given), {})
@@ -180,7 +181,7 @@ def test_structures_are_those_of_the_capture(captured: Any, other: Any) -> None:
     for _ in range(2):
         checked((X, captured), {})
         assert fits_traced(contract, (X, captured), {})
-        with pytest.raises(InputError, match="input 'y' is nested as .*the same containers"):
+        with refused("input-shape", InputError, site="y"):
             checked((X, other), {})
         assert not fits_traced(contract, (X, other), {})
 
@@ -191,7 +192,7 @@ def test_an_argument_that_moved_is_given_by_name() -> None:
     checked((X,), {"y": X})
     assert fits_traced(contract, (X,), {"y": X})
     for _ in range(2):
-        with pytest.raises(InputError, match="give it by name, y="):
+        with refused("input-names", InputError, site="y"):
             checked((X, X), {})
     assert not fits_traced(contract, (X, X), {})
 
@@ -217,7 +218,7 @@ def test_conditions_hold_whatever_other_sizes_are() -> None:
         if fits:
             checked(given, {})
         else:
-            with pytest.raises(InputError, match="the graph holds where"):
+            with refused("input-sizes", InputError):
                 checked(given, {})
 
 
@@ -228,8 +229,8 @@ class Kind(Enum):
 
 def test_values_are_told_by_what_they_are() -> None:
     checked = check(form("x", 2, 4), InputForm("y", value=Kind.SUM))
-    with pytest.raises(InputError, match=r"is Kind.MEAN, .* captured with Kind.SUM"):
+    with refused("input-value", InputError, site="y", fix="Kind.MEAN", says=r"Kind\.SUM"):
         checked((X, Kind.MEAN), {})
     checked = check(form("x", 2, 4), InputForm("y", value=torch.float32))
-    with pytest.raises(InputError, match=r"is torch.int8, .* captured with torch.float32"):
+    with refused("input-value", InputError, site="y", fix="torch.int8", says=r"torch\.float32"):
         checked((X, torch.int8), {})

@@ -25,6 +25,7 @@ def test_equal_kernel_calls_become_one() -> None:
     first, second = result.report.sites
     assert (first.site, first.kernel) == (Site("", "linear"), "qlinear_pointwise")
     assert (second.site, second.kernel) == (Site("", "linear_1"), "merged with its equal")
+    assert (first.status, second.status) == ("kernel", "merged")
     torch.testing.assert_close(result.module(X), result.quantized(X), rtol=1e-5, atol=1e-6)
 
 

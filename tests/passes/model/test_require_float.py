@@ -10,8 +10,10 @@ from torch.ao import quantization as tq
 
 import quantfx
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.pipeline.record import records_of
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.train.adopt_fake_quantize import DROPPED
+from tests.refusals import refused
 from tests.unchecked import quantize
 
 X = torch.randn(8, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -66,7 +68,7 @@ def test_a_model_trained_by_eager_mode_is_quantized(backend: str, observing: boo
     assert lowered["conv2d"] == 2
     assert lowered["linear"] == 1
     assert not [node for node in result.quantized.graph.nodes if "fake" in str(node.target)]
-    told = [each.message for record in records_of(result.quantized) for each in record.remarks]
+    told = [each.message for each in remarks_of(result.quantized, Remark)]
     assert told.count(DROPPED) >= 4  # what the layers read and return
     with torch.no_grad():
         expected, given = model(X), result.module(X)
@@ -74,13 +76,19 @@ def test_a_model_trained_by_eager_mode_is_quantized(backend: str, observing: boo
 
 
 def test_observers_are_refused() -> None:
-    with pytest.raises(CaptureError, match="HistogramObserver, an observer of torch.ao: give the"):
+    with refused(
+        "not-float",
+        CaptureError,
+        site="quant.activation_post_process",
+        fix="torch.ao",
+        says="HistogramObserver",
+    ):
         quantfx.quantize(prepared(qconfig("qconfig")), (X,))
 
 
 def test_int8_layers_are_refused() -> None:
     convert: Any = tq.convert
-    with pytest.raises(CaptureError, match="'quant' is a Quantize, int8 already: give the float"):
+    with refused("not-float", CaptureError, site="quant"):
         quantfx.quantize(convert(prepared(qconfig("qconfig"))).eval(), (X,))
 
 
@@ -96,5 +104,7 @@ def test_fake_quantizes_that_look_at_tensors_are_refused() -> None:
     )
     make: Any = tq.QConfig
     model = prepared(make(activation=activation, weight=weight), training=True)
-    with pytest.raises(CaptureError, match="FakeQuantize, which looks at a tensor to decide what"):
+    with refused(
+        "not-float", CaptureError, site="quant.activation_post_process", fix="FakeQuantize"
+    ):
         quantfx.quantize(model, (X,))

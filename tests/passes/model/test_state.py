@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.model.state import ModelState, restored
+from tests.refusals import refused
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 CALLS = 0
@@ -161,7 +162,7 @@ def test_state_is_refused_by_name_and_put_back(kind: str) -> None:
     model = Holding(make(), step).eval()
     with torch.no_grad(), restored(model):
         first = model(X)
-    with pytest.raises(CaptureError, match=rf"keeps state in plain attributes, {name}\b"):
+    with refused("plain-state", CaptureError, says=rf"{name}\b"):
         capture(model, (X,))
     with torch.no_grad(), restored(model):
         assert torch.equal(model(X), first)
@@ -169,7 +170,7 @@ def test_state_is_refused_by_name_and_put_back(kind: str) -> None:
 
 def test_state_that_cannot_be_opened_is_refused_by_what_it_does() -> None:
     model = Holding(itertools.count(1), _next).eval()
-    with pytest.raises(CaptureError, match=r"when it is called again with the same inputs"):
+    with refused("unseen-state", CaptureError):
         capture(model, (X,))
     capture(model, (X,), compare=False)
 
@@ -242,7 +243,7 @@ def test_a_cache_out_of_sight_is_told() -> None:
     opaque: Any = Opaque()
     endless = iter(lambda: opaque.anything, None)  # an iterator cannot be opened
     model = Holding(endless, lambda it, y: y + next(it)(8)).eval()
-    with pytest.raises(CaptureError, match=r"in a cache outside of its attributes.*register_buff"):
+    with refused("unseen-cache", CaptureError, fix="register_buff"):
         capture(model, (X,))
 
 

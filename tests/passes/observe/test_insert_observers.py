@@ -12,6 +12,7 @@ from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.weight import WeightObserver
 from quantfx.passes.pipeline.pipeline import Pipeline
 from tests.models.small import mlp
+from tests.refusals import refused
 from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
@@ -66,7 +67,7 @@ def test_the_option_has_a_text_form_and_is_checked() -> None:
     pipeline = Pipeline((InsertObservers("learn"),))
     assert str(pipeline) == "insert-observers{fake_quantize='learn'}"
     assert Pipeline.parse(str(pipeline)) == pipeline
-    with pytest.raises(PipelineError, match="did you mean 'follow'"):
+    with refused("unknown-name", PipelineError, site="folow", fix="follow"):
         InsertObservers("folow")  # type: ignore[arg-type]
 
 

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
@@ -25,6 +24,7 @@ from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.pipeline.record import records_of
 from quantfx.patterns.schema import resolve_op
 from tests.models.small import mlp
+from tests.refusals import refused
 from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
@@ -117,13 +117,13 @@ def test_an_annotate_pass_is_named_by_its_group() -> None:
     assert (moved.name, str(Pipeline((moved,)))) == ("annotate-linear", "annotate-linear")
     assert Pipeline((Annotate("conv"),)).fingerprint() != Pipeline((moved,)).fingerprint()
     for text in ("annotate", "annotate-conv{group='linear'}"):
-        with pytest.raises(PipelineError, match="no pass 'annotate'|no option 'group'"):
+        with refused("unknown-name", PipelineError):
             Pipeline.parse(text)
 
 
 def test_a_group_that_nobody_knows_is_an_error_when_it_runs() -> None:
     backend = x86()
-    with pytest.raises(PipelineError, match=r"group 'cnv' \(did you mean 'conv'\?\)"):
+    with refused("unknown-name", PipelineError, site="cnv", says=r"'conv'\?\)"):
         Pipeline.parse("annotate-cnv").run(graph(), backend.context)
     without = backend.without_templates("max_pool2d")
     assert "max-pool" not in {each.group for each in without.recipe.patterns.templates}
@@ -136,31 +136,30 @@ def test_a_group_that_nobody_knows_is_an_error_when_it_runs() -> None:
     [
         (
             "share, anotate-conv",
-            "column 19: no pass 'anotate-conv' (did you mean 'annotate-conv'?)",
+            "unknown-name: column 19: anotate-conv",
         ),
         (
             "insert-qdq{uncalibratd='float'}",
-            "no option 'uncalibratd' (did you mean 'uncalibrated'?)",
+            "unknown-name: column 11: uncalibratd",
         ),
-        ("insert-qdq{uncalibrated=float}", "option 'uncalibrated' is not a literal value"),
-        ("insert-qdq{uncalibrated", "'{' is never closed"),
-        ("share tidy", "expected ',' or the end, not 'tidy'"),
-        ("share,,tidy", "expected the name of a pass, not ','"),
-        ("some(share", "expected ')'"),
+        ("insert-qdq{uncalibrated=float}", "pipeline-text: uncalibrated"),
+        ("insert-qdq{uncalibrated", "pipeline-text: column 11"),
+        ("share tidy", "pipeline-text: column 5"),
+        ("share,,tidy", "pipeline-text: column 7"),
+        ("some(share", "pipeline-text: column 10"),
     ],
 )
 def test_parse_errors_name_the_column_and_the_fix(text: str, message: str) -> None:
-    with pytest.raises(PipelineError) as error:
+    with refused(message, PipelineError):
         Pipeline.parse(text)
-    assert message in str(error.value)
 
 
 def test_edit_errors() -> None:
-    with pytest.raises(PipelineError, match="no pass 'shar' .*did you mean 'share'"):
+    with refused("unknown-name", PipelineError, site="shar", says="'share'"):
         PREPARE.without("shar")
-    with pytest.raises(PipelineError, match="occurs 2 times"):
+    with refused("ambiguous-name", PipelineError, site="note", says="2 times"):
         (PREPARE + Pipeline((Note(), Note()))).replace("note", Tidy())
-    with pytest.raises(PipelineError, match="either before= or after="):
+    with refused("pass-place", PipelineError):
         PREPARE.move("share")
 
 
@@ -171,11 +170,11 @@ def test_facts_are_checked_before_anything_runs() -> None:
         "insert-observers (pass 17 of 18) needs 'shared': provided by share, which has not run on "
         "this module"
     )
-    with pytest.raises(PipelineError, match="provided by share, which comes later"):
+    with refused("pass-order", PipelineError, site="insert-observers"):
         PREPARE.move("share", after="insert-observers").check()
-    with pytest.raises(PipelineError, match="insert-qdq before it breaks that"):
+    with refused("pass-order", PipelineError, site="insert-qdq"):
         Pipeline((*PREPARE.elements, InsertQDQ(), InsertQDQ())).check()
-    with pytest.raises(PipelineError, match="insert-qdq .* needs 'observed'"):
+    with refused("pass-order", PipelineError, site="insert-qdq", says="'observed'"):
         x86().convert(graph())
 
 
@@ -218,21 +217,16 @@ def test_the_input_module_is_never_changed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ("raise", "break failed: boom"),
-        ("order", "break failed: it left an invalid graph"),
-    ],
+    ("how", "rule"), [("raise", "pass-failed: break"), ("order", "invalid-graph: break")]
 )
-def test_a_bad_pass_is_caught_with_a_reproducer(how: str, message: str) -> None:
+def test_a_bad_pass_is_caught_with_a_reproducer(how: str, rule: str) -> None:
     pipeline = Pipeline((Note(), Break(how), Note(4)))
-    with pytest.raises(PassError) as error:
+    with refused(rule, PassError) as error:
         pipeline.run(graph())
-    assert message in str(error.value)
     _, _, reproducer = str(error.value).rpartition("reproduce: ")
     assert reproducer.endswith(", passes=[Note, Break]).run(module, context)")
     known = {"Pipeline": Pipeline, "Note": Note, "Break": Break}
-    with pytest.raises(PassError, match=f"^{re.escape(message)}"):
+    with refused(rule, PassError):
         eval(reproducer, known | {"module": graph(), "context": None})
 
 
@@ -246,7 +240,7 @@ def test_our_own_errors_keep_their_type_and_gain_a_reproducer() -> None:
 def test_numerics_are_checked_on_request() -> None:
     check = CheckNumerics((X,))
     PREPARE.run(graph(), x86().context, instruments=[check])
-    with pytest.raises(PassError, match="it changed the function: output 0 is off by"):
+    with refused("changed-function", PassError, site="break", says="0 is"):
         Pipeline((Break("maths"),)).run(graph(), instruments=[check])
 
 
@@ -284,21 +278,21 @@ def test_one_clone_and_one_recompile_a_run(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_annotating_without_a_recipe_says_so() -> None:
-    with pytest.raises(PipelineError, match="check-config needs a recipe"):
+    with refused("no-recipe", PipelineError, site="check-config"):
         PREPARE.run(graph())
 
 
 def test_misuse_is_refused_with_the_fix() -> None:
-    with pytest.raises(PipelineError, match="is no graph: use capture"):
+    with refused("not-a-graph", PipelineError):
         PREPARE.run(mlp())  # type: ignore[arg-type]
     prepared = x86().prepare(graph())
-    with pytest.raises(PipelineError, match="prepared or quantized already"):
+    with refused("not-captured", PipelineError):
         x86().prepare(prepared)
-    with pytest.raises(PipelineError, match="a nested pipeline needs a name"):
+    with refused("nested-name", PipelineError):
         Pipeline((Pipeline((Note(),)),))
-    with pytest.raises(PipelineError, match="holds no passes to run up to"):
+    with refused("no-passes", PipelineError, site="empty"):
         Pipeline((Note(), Pipeline((), name="empty"))).upto("empty")
-    with pytest.raises(PipelineError, match="did you mean 'error'"):
+    with refused("unknown-name", PipelineError, site="eror", fix="error"):
         Pipeline.parse("insert-qdq{uncalibrated='eror'}")
-    with pytest.raises(PipelineError, match="annotate-linear before it breaks that"):
+    with refused("pass-order", PipelineError, site="insert-observers"):
         PREPARE.move("share", before="annotate-linear").check()

@@ -16,6 +16,7 @@ from quantfx.passes.errors import SpecError
 from quantfx.passes.quant.qparams import pair_bounded_scale, qparams_from_range, saturates
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 from quantfx.passes.quant.spec import PairBound, QuantSpec
+from tests.refusals import refused
 
 # dtype, quant_min, quant_max, symmetric
 RANGES = [
@@ -228,7 +229,12 @@ def test_pair_bound_grows_the_scale_by_at_most_two() -> None:
 
 def test_pair_bound_refuses_other_axes() -> None:
     spec = QuantSpec(torch.int8, -128, 127, True, 1, "min_max", pair_bound="blocks")
-    with pytest.raises(SpecError, match=r"axis 0, not axis 1 of shape \(2, 3\)"):
+    with refused(
+        "pair-bound",
+        SpecError,
+        site="s8[-128,127] symmetric per-channel(1) pair-bounded(blocks)",
+        says=r"0, not.*\(2, 3\)",
+    ):
         pair_bounded_scale(torch.ones(2, 3), torch.ones(3), spec)
 
 

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import cli
-from quantfx.passes.annotate.check_config import RULE
-from quantfx.passes.convert.scale_remarks import ScaleRemark
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.graph.remark import RuleRemark, ScaleRemark
 from quantfx.passes.report.outcome import SiteOutcome
 from quantfx.passes.report.report import PassTime, Report, SkippedSite, rows_of
 from quantfx.passes.report.work import OperatorWork
@@ -49,7 +48,6 @@ def large_report() -> Report:
         for i in range(50)
     ]
     skipped += [SkippedSite("embedding", "aten.embedding.default", "no")]
-    skipped += [SkippedSite("module='x'", RULE, "selects nothing")]
     uncovered = {"aten.reshape.default": 90, "aten.bmm.default": 10, "aten.erf.default": 3}
     passes = tuple(PassTime(f"pass-{i}", 0.01 * i, {}) for i in range(21))
     scales = tuple(ScaleRemark(f"tensor_{i}", "it is zero") for i in range(20))
@@ -66,6 +64,7 @@ def large_report() -> Report:
         float_bytes=4 * 10**8,
         quantized_bytes=10**8,
         scales=scales,
+        unused_rules=(RuleRemark("module='x'", "selects nothing"),),
     )
 
 

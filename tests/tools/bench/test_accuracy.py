@@ -7,6 +7,7 @@ import torch
 
 from quantfx.tools.bench.accuracy import Accuracy, compare_outputs
 from quantfx.tools.bench.engine import EngineError
+from tests.refusals import refused
 
 LOGITS = torch.tensor([[1.0, 2.0], [4.0, 3.0]])
 
@@ -38,10 +39,10 @@ def test_only_rows_of_classes_have_an_agreement(rows: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("output", [LOGITS[:1], (LOGITS, LOGITS), None])
 def test_other_shapes_are_an_error(output: object) -> None:
-    with pytest.raises(EngineError, match="outputs have shapes"):
+    with refused("other-shapes", EngineError):
         compare_outputs([LOGITS], [output])
 
 
 def test_nothing_to_compare_is_an_error() -> None:
-    with pytest.raises(EngineError, match="outputs have shapes"):
+    with refused("other-shapes", EngineError):
         compare_outputs([torch.arange(3)], [torch.arange(3)])

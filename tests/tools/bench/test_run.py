@@ -9,13 +9,13 @@ import pytest
 from rich.console import Console
 
 from quantfx.cli import main
-from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.bench.breakdown import Breakdown
 from quantfx.tools.bench.engine import Engine
 from quantfx.tools.bench.results import Measured
 from quantfx.tools.bench.run import Request, run
 from quantfx.tools.bench.session import Session, Worker
 from quantfx.tools.bench.workload import load_workload, named_workloads
+from tests.refusals import refused
 
 OWN = """
 import torch
@@ -96,7 +96,7 @@ def test_a_model_is_checked_before_anything_is_measured() -> None:
     def start(engine: Engine, model: str, batch: int, threads: int) -> Worker:
         raise AssertionError("measured")
 
-    with pytest.raises(QuantfxError, match="no model 'unknown'"):
+    with refused("unknown-name", site="unknown"):
         run(Request(models=["own_bench:net", "unknown"]), Console(file=StringIO()), start)
 
 

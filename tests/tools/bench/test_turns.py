@@ -96,14 +96,16 @@ def test_warm_up_is_not_counted_and_seconds_are_of_one_call() -> None:
 
 
 def test_an_engine_that_cannot_be_had_is_a_row() -> None:
-    comparison, history = race({"b": {"build": EngineUnavailable("no package")}})
+    comparison, history = race(
+        {"b": {"build": EngineUnavailable("no package", rule="foreign-code")}}
+    )
     assert comparison.rows[1] == Missed("b", "engine b", "skipped: no package")
     assert isinstance(comparison.rows[2], Measured)
     assert history.count(("b", "close")) >= 1
 
 
 def test_an_engine_that_fails_in_a_round_is_a_row() -> None:
-    comparison, history = race({"b": {"turn 2": EngineError("it died")}})
+    comparison, history = race({"b": {"turn 2": EngineError("it died", rule="foreign-code")}})
     assert comparison.rows[1] == Missed("b", "engine b", "failed: it died")
     assert isinstance(comparison.rows[2], Measured)
     assert len(comparison.rows[2].seconds) == SETTINGS.rounds
@@ -111,14 +113,16 @@ def test_an_engine_that_fails_in_a_round_is_a_row() -> None:
 
 
 def test_without_the_baseline_there_are_no_ratios() -> None:
-    comparison, _ = race({"fp32": {"peak": EngineError("it died")}})
+    comparison, _ = race({"fp32": {"peak": EngineError("it died", rule="foreign-code")}})
     row = comparison.rows[1]
     assert isinstance(row, Measured)
     assert comparison.speedup(row, "fp32") is None
 
 
 def test_every_engine_may_fail() -> None:
-    broken = {name: {"build": EngineError("no")} for name in ("fp32", "b", "c")}
+    broken = {
+        name: {"build": EngineError("no", rule="foreign-code")} for name in ("fp32", "b", "c")
+    }
     comparison, _ = race(broken)
     assert all(isinstance(row, Missed) for row in comparison.rows)
 
@@ -136,9 +140,9 @@ def test_a_breakdown_is_of_the_engine_that_is_asked_for() -> None:
 
 def test_there_is_a_reason_where_there_is_no_breakdown() -> None:
     assert race(broken_down="z")[0].breakdown == "skipped: 'z' is not among the engines"
-    failing = {"b": {"build": EngineError("no")}}
+    failing = {"b": {"build": EngineError("no", rule="foreign-code")}}
     assert race(failing, broken_down="b")[0].breakdown == "failed: no"
-    failing = {"b": {"breakdown": EngineError("odd")}}
+    failing = {"b": {"breakdown": EngineError("odd", rule="foreign-code")}}
     comparison, _ = race(failing, broken_down="b")
     assert comparison.breakdown == "failed: odd"
     assert isinstance(comparison.rows[1], Measured)

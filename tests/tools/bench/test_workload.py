@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from quantfx.tools.bench.workload import WorkloadError, load_workload, named_workloads
+from tests.refusals import refused
 
 OWN = """
 import torch
@@ -51,25 +52,25 @@ def test_every_process_gets_equal_weights() -> None:
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("mobilenet", r"no model 'mobilenet' \(did you mean 'mobilenet_v2'\?\); one of resnet50,"),
-        ("own_workload:goood", r"'own_workload' has no function 'goood' \(did you mean 'good'\?\)"),
-        ("own_workload:number", "has no function 'number'"),
-        ("no_such_module:f", "importing 'no_such_module' raised ModuleNotFoundError"),
-        ("broken_workload:f", "raised SyntaxError"),
-        (":f", "raised ValueError"),
-        ("own_workload:pair", r"returned tuple, not the tuple \(model, example_inputs,"),
-        ("own_workload:no_module", "is a builtin_function_or_method, not an nn.Module"),
-        ("own_workload:training", r"return model.eval\(\)"),
-        ("own_workload:by_name", "a calibration batch is no tensor and no tuple of tensors"),
-        ("own_workload:no_tensors", "example_inputs is no tensor and no tuple"),
-        ("own_workload:no_batches", "there are no calibration batches"),
-        ("own_workload:no_iterable", "calibration_batches are a NoneType"),
-        ("own_workload:shapes", r"has shapes \[\(1, 8\)\], the example \[\(2, 8\)\]"),
-        ("own_workload:raises", "own_workload:raises raised KeyError: 'gone'"),
+        ("mobilenet", "unknown-name: mobilenet"),
+        ("own_workload:goood", "unknown-name: goood"),
+        ("own_workload:number", "unknown-name: number"),
+        ("no_such_module:f", "foreign-code: no_such_module:f"),
+        ("broken_workload:f", "foreign-code: broken_workload:f"),
+        (":f", "foreign-code: :f"),
+        ("own_workload:pair", "not-a-workload: own_workload:pair"),
+        ("own_workload:no_module", "not-a-workload: own_workload:no_module"),
+        ("own_workload:training", "not-a-workload: own_workload:training"),
+        ("own_workload:by_name", "not-a-workload: own_workload:by_name"),
+        ("own_workload:no_tensors", "not-a-workload: own_workload:no_tensors"),
+        ("own_workload:no_batches", "no-batches: own_workload:no_batches"),
+        ("own_workload:no_iterable", "not-a-workload: own_workload:no_iterable"),
+        ("own_workload:shapes", "not-a-workload: own_workload:shapes"),
+        ("own_workload:raises", "foreign-code: own_workload:raises"),
     ],
 )
 def test_anything_else_is_an_error_that_says_what(model: str, message: str) -> None:
-    with pytest.raises(WorkloadError, match=message):
+    with refused(message, WorkloadError):
         load_workload(model)
 
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from quantfx.passes.draw.dot import to_dot
-from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.drawing.draw import READABLE_NODES, draw
 from quantfx.tools.drawing.render import render
 from tests.drawing_samples import SAMPLES, Einsum, capture, chain, drawn_nodes
+from tests.refusals import refused, warned
 
 TEXT = 'digraph {\n  "a" -> "b"\n}\n'
 
@@ -21,7 +21,7 @@ def assert_renders(text: str, path: Path) -> None:
         assert render(text, path) == path
         assert b"</svg>" in path.read_bytes()
         return
-    with pytest.warns(UserWarning, match="Graphviz"):
+    with warned("missing-program", site="dot"):
         assert render(text, path).read_text(encoding="utf-8") == text
 
 
@@ -55,7 +55,7 @@ def test_without_graphviz_the_text_is_kept(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.warns(UserWarning, match=r"`dot` is not installed.*apt install graphviz") as caught:
+    with warned("missing-program", site="dot") as caught:
         written = render(TEXT, tmp_path / name)
     assert written == tmp_path / f"{name}.dot"
     assert str(written) in str(caught[0].message)
@@ -67,7 +67,7 @@ def test_bitmap_that_is_too_large_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_dot(tmp_path, monkeypatch, "echo graph 1 2.5 400")
-    with pytest.raises(QuantfxError, match=r"288 x 38448 pixels.*\.svg.*depth.*around"):
+    with refused("drawing-size", says="288 x.*38448 pixels"):
         render(TEXT, tmp_path / "graph.png")
     assert not (tmp_path / "graph.png").exists()
     assert render(TEXT, tmp_path / "graph.svg").exists()
@@ -80,7 +80,7 @@ def test_bitmap_that_fits_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_failure_of_dot_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_dot(tmp_path, monkeypatch, "echo syntax error in line 1 >&2; exit 1")
-    with pytest.raises(QuantfxError, match="syntax error in line 1"):
+    with refused("drawing-text", says="line 1"):
         render("digraph {", tmp_path / "graph.svg")
 
 
@@ -88,12 +88,12 @@ def test_dot_is_stopped_when_it_takes_too_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_dot(tmp_path, monkeypatch, "exec /bin/sleep 60")
-    with pytest.raises(QuantfxError, match=r"longer than 0\.2 s: draw less"):
+    with refused("drawing-size", says=r"0\.2 s"):
         render(TEXT, tmp_path / "graph.svg", timeout=0.2)
 
 
 def test_unknown_format_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(QuantfxError, match=r"ends in none of \.dot, \.svg, \.png"):
+    with refused("file-ending"):
         render(TEXT, tmp_path / "graph.pdf")
 
 
