@@ -203,9 +203,7 @@ def _specs(
     observer, eps = activations
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
     observer, eps = weights
-    channels = QuantSpec(
-        *(torch.int8, -128, 127), symmetric=True, axis=0, observer=observer, eps=eps
-    )
+    channels = QuantSpec(torch.int8, -128, 127, symmetric=True, axis=0, observer=observer, eps=eps)
     one_scale = replace(channels, axis=None, observer="min_max")
     is_exact = bounded == "none"
     whole = replace(activation, quant_max=255)

@@ -84,7 +84,8 @@ def einsum_contraction(node: Node) -> Contraction | None:
     if hidden > len(free) or (hidden and _ELLIPSIS not in result):
         return None  # an ellipsis that is summed
     return Contraction(
-        *(x, y),
+        x,
+        y,
         _spelled(of_x, free[: _hidden(x, of_x)]),
         _spelled(of_y, free[: _hidden(y, of_y)]),
         _spelled(result, free[:hidden]),

@@ -215,7 +215,7 @@ def _set_meta(node: Node, data: dict[str, Any], fakes: FakeReader) -> None:
 
 def _record(data: dict[str, Any]) -> PassRecord:
     fields: dict[str, Any] = {"remarks": tuple(Remark(**remark) for remark in data["remarks"])}
-    return PassRecord(**{**data, **fields})
+    return PassRecord(**(data | fields))
 
 
 def _encoded(node: Node, value: Any) -> Any:

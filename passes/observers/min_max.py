@@ -82,6 +82,5 @@ class MinMaxObserver(Observer):
                 buffer: Tensor = getattr(self, name)
                 setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
         super()._load_from_state_dict(
-            *(state_dict, prefix, local_metadata, strict),
-            *(missing_keys, unexpected_keys, error_msgs),
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )

@@ -175,7 +175,7 @@ class Report:
             "scales": tuple(ScaleRemark(**each) for each in data.get("scales", ())),
         }
         stored = {key: value for key, value in data.items() if key != "headline"}
-        return Report(**{**stored, **fields})
+        return Report(**(stored | fields))
 
     def to_json(self) -> str:
         """Return the report as JSON text."""

@@ -35,9 +35,9 @@ _FIELDS = ("backend", "variant", "config", "origin", "report", "inputs", "dynami
 _DAMAGED = "it is truncated or damaged: copy it again, or save it again"
 # What reading a damaged archive may raise, besides what is not an Exception.
 _DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError),
-    *(KeyError, ValueError),
-)
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError,
+    KeyError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
