@@ -29,7 +29,7 @@ from quantfx.passes.annotate.adopt_outputs import AdoptOutputs
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.share import Share
-from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.tidy import Tidy
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32

@@ -16,9 +16,9 @@ from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.propagate import Propagate
 from quantfx.passes.annotate.share import Share
-from quantfx.passes.canonicalize.inline_no_grad import InlineNoGrad
-from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
-from quantfx.passes.canonicalize.remove_dropout import RemoveDropout
+from quantfx.passes.capture.inline_no_grad import InlineNoGrad
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
+from quantfx.passes.capture.remove_dropout import RemoveDropout
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ

@@ -14,13 +14,13 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.checks.lowering import Lowering
 from quantfx.passes.config.config import Config
 from quantfx.passes.errors import FileError
-from quantfx.passes.files.graph_text import decode_graph
 from quantfx.passes.report.report import Report, rows_of
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning, did_you_mean
 from quantfx.patterns.torch_version import warn_of_untested
 from quantfx.result import ExampleInputs, Result
 from quantfx.saving.dynamic_shapes_text import decode_shapes
 from quantfx.saving.file import Contents, read
+from quantfx.saving.graph_text import decode_graph
 from quantfx.saving.inputs_text import decode_inputs
 from quantfx.saving.origin import Origin
 

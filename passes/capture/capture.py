@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
+from quantfx.passes.capture.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
 from quantfx.passes.capture.compare_capture import compare_capture
 from quantfx.passes.capture.dict_order import order_is_free
 from quantfx.passes.capture.few_rows import agrees, is_all_real, let_few_in

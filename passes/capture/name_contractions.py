@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch.fx import Node
 
-from quantfx.passes.canonicalize.contraction import Contraction, einsum_contraction
+from quantfx.passes.capture.contraction import Contraction, einsum_contraction
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.constant_chain import constant_nodes
 from quantfx.passes.graph.editor import Editor

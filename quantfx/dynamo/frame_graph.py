@@ -28,7 +28,7 @@ from quantfx.dynamo.internals import (
     trace,
 )
 from quantfx.dynamo.release_weights import is_released
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.capture.canonicalize import CANONICALIZE
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import clone, detached, recompile, set_tensor

@@ -21,8 +21,6 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from quantfx.passes.errors import FileError
-from quantfx.passes.files.annotation_text import decode_annotation, encode_annotation
-from quantfx.passes.files.fake_text import FakeReader, FakeWriter
 from quantfx.passes.graph.checked_module import CheckedModule
 from quantfx.passes.graph.clone import recompile, set_tensor
 from quantfx.passes.graph.editor import PROVENANCE_KEY
@@ -34,6 +32,8 @@ from quantfx.passes.inputs.contract import InputContract, contract_of, set_contr
 from quantfx.passes.inputs.value_text import decode, decode_target, encode, encode_target
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
+from quantfx.saving.annotation_text import decode_annotation, encode_annotation
+from quantfx.saving.fake_text import FakeReader, FakeWriter
 
 _SCOPE = "nn_module_stack"
 # What passes, and users of PT2E, write on nodes as text.

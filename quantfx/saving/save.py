@@ -13,11 +13,11 @@ from torch.fx import GraphModule
 from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.passes.errors import ConfigError, FileError
-from quantfx.passes.files.graph_text import GraphWriter
 from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxWarning
 from quantfx.saving.dynamic_shapes_text import encode_shapes
 from quantfx.saving.file import FORMAT, Contents, version, write
+from quantfx.saving.graph_text import GraphWriter
 from quantfx.saving.inputs_text import encode_inputs
 from quantfx.saving.origin import Origin
 

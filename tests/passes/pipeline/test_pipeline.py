@@ -12,8 +12,8 @@ from torch.fx import GraphModule
 
 from quantfx.backends.x86 import CONVERT, PREPARE, x86
 from quantfx.passes.annotate.annotate import Annotate
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
-from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
+from quantfx.passes.capture.canonicalize import CANONICALIZE
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.tidy import Tidy
 from quantfx.passes.draw.dump_graphs import DumpGraphs
