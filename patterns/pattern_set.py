@@ -12,6 +12,13 @@ from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import MODES, Mode, Op, Role, Template
 
+_KNOWN_GROUPS: set[str] = set()
+
+
+def known_groups() -> frozenset[str]:
+    """Return the groups of every set that was made in this process."""
+    return frozenset(_KNOWN_GROUPS)
+
 
 @dataclass(frozen=True)
 class PatternSet:
@@ -34,6 +41,7 @@ class PatternSet:
     def __post_init__(self) -> None:
         present = {template.group for template in self.templates}
         object.__setattr__(self, "groups", self.groups | present)
+        _KNOWN_GROUPS.update(self.groups)
 
     @cached_property
     def vocabulary(self) -> Mapping[str, Op]:

@@ -119,6 +119,10 @@ before = set(sys.modules)
 import quantfx
 print(*sorted({name.split(".")[0] for name in set(sys.modules) - before}
               | {".".join(name.split(".")[:2]) for name in set(sys.modules) - before}))
+try:
+    quantfx.Pipeline.parse("tidy, hide-kernel")
+except quantfx.QuantfxError as error:
+    print(error, "torch._inductor" in sys.modules)
 """
 
 
@@ -126,10 +130,14 @@ def test_importing_quantfx_imports_neither_compilers_nor_what_few_need() -> None
     done = subprocess.run(
         [sys.executable, "-c", LIGHT], check=True, cwd=ROOT, capture_output=True, text=True
     )
-    imported = set(done.stdout.split())
+    first, unknown = done.stdout.splitlines()
+    imported = set(first.split())
     assert "quantfx.passes" in imported
     heavy = {"torch._inductor", "torch._dynamo", "torch._functorch", "torch.onnx"}
     assert not imported & (heavy | {"sympy", "networkx", "graphviz", "onnx", "torchao"})
+    assert unknown == ("column 17: no pass 'hide-kernel' (did you mean 'hide-kernels'?) False"), (
+        "an unknown name is told without Inductor"
+    )
 
 
 def test_what_is_imported_late_is_there() -> None:

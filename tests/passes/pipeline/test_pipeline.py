@@ -23,11 +23,18 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.instruments import CheckNumerics
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.pipeline.record import records_of
+from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.schema import resolve_op
 from tests.models.small import mlp
 from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def others_set() -> PatternSet:
+    """Templates of a group of somebody else's, which is known from now on."""
+    template = replace(x86().recipe.patterns.templates[0], group="npu_2-rows")
+    return PatternSet("npu", (template,), ())
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ def test_edits_reach_into_nested_pipelines() -> None:
 
 
 def test_an_annotate_pass_is_named_by_its_group() -> None:
+    others_set()
     pipeline = Pipeline.parse("annotate-conv, annotate-npu_2-rows")
     assert pipeline.elements == (Annotate("conv"), Annotate("npu_2-rows"))
     assert pipeline.names == ("annotate-conv", "annotate-npu_2-rows")
@@ -121,10 +129,16 @@ def test_an_annotate_pass_is_named_by_its_group() -> None:
             Pipeline.parse(text)
 
 
-def test_a_group_that_nobody_knows_is_an_error_when_it_runs() -> None:
+def test_a_group_that_nobody_knows_is_an_error_when_it_is_named() -> None:
     backend = x86()
     with pytest.raises(PipelineError, match=r"group 'cnv' \(did you mean 'conv'\?\)"):
-        Pipeline.parse("annotate-cnv").run(graph(), backend.context)
+        Annotate("cnv")
+    with pytest.raises(PipelineError, match=r"^column 18: annotate: no .* 'cnv' .*; load the temp"):
+        Pipeline.parse("tidy, annotate-cnv, share")
+    other = others_set().groups
+    assert other == {"npu_2-rows"}
+    with pytest.raises(PipelineError, match="no template of 'x86' is of a group 'npu_2-rows'"):
+        Pipeline.parse("annotate-npu_2-rows").run(graph(), backend.context)
     without = backend.without_templates("max_pool2d")
     assert "max-pool" not in {each.group for each in without.recipe.patterns.templates}
     done = Pipeline.parse("annotate-max-pool, annotate-rnn").run(graph(), without.context)
