@@ -17,7 +17,7 @@ from quantfx.dynamo.compile_report import GraphRecord
 from quantfx.dynamo.explicit import observe_data
 from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame, graph_inputs
-from quantfx.dynamo.online_graph import OnlineGraph
+from quantfx.dynamo.online_graph import Observing, OnlineGraph
 from quantfx.dynamo.options import Options
 from quantfx.passes.annotate.check_config import rules_in_vain
 from quantfx.passes.errors import CalibrationError, CaptureError
@@ -79,9 +79,7 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
     if known and not plan.observed_only:
         known = not calibration.restart_if_stale(prepared, captured.where)
     graph = OnlineGraph(
-        captured,
-        prepared,
-        calibration,
+        Observing(captured, prepared, calibration),
         record,
         batches=plan.batches,
         strict=plan.options.strict,
