@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from quantfx.passes.config.config import Config
+from quantfx.passes.config.rule import CallRule, SpecUse
+from quantfx.passes.config.spec_change import Change, over
 from quantfx.passes.errors import SpecError
 from quantfx.passes.quant.spec import Concrete
 from quantfx.patterns.errors import did_you_mean
@@ -52,6 +54,17 @@ class Recipe:
             nearest = did_you_mean(name, self._specs)
             raise SpecError(f"recipe '{self.name}' binds no spec '{name}'{nearest}")
         return self._specs[name]
+
+    @cached_property
+    def changes(self) -> Mapping[CallRule, Mapping[SpecUse, Change]]:
+        """What each rule about calls changes in specs, by their use."""
+        found: dict[CallRule, Mapping[SpecUse, Change]] = {}
+        for rule in self.config.call_rules:
+            merged: dict[SpecUse, Change] = {}
+            for meaning in rule.meanings(self._specs):
+                merged |= {use: over(merged.get(use), change) for use, change in meaning.items()}
+            found[rule] = merged
+        return found
 
     @cached_property
     def digest(self) -> str:
