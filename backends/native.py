@@ -169,7 +169,17 @@ def native(
         target, reduce_range=reduce_range, saturates=saturation != "none", scales="bounded"
     )
     lower = lower_pipeline(limits, chosen.runs_qnnpack)
-    return Backend(name, recipe, PREPARE, CONVERT, lower, kernels, target, policy, eager=EAGER)
+    return Backend(
+        name,
+        recipe,
+        prepare_pipeline=PREPARE,
+        convert_pipeline=CONVERT,
+        lower_pipeline=lower,
+        kernels=kernels,
+        target=target,
+        policy=policy,
+        eager=EAGER,
+    )
 
 
 def _floors(

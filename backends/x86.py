@@ -171,7 +171,17 @@ def x86(
     saturates = target is not None and target.saturates
     policy = range_policy(target, reduce_range=reduce_range, saturates=saturates)
     qat = Qat(load("qat"), FINISH_TRAINING)
-    return Backend("x86", recipe, prepare, convert, LOWER, KERNELS, target, policy, qat=qat)
+    return Backend(
+        "x86",
+        recipe,
+        prepare_pipeline=prepare,
+        convert_pipeline=convert,
+        lower_pipeline=LOWER,
+        kernels=KERNELS,
+        target=target,
+        policy=policy,
+        qat=qat,
+    )
 
 
 def _weight(observer: ObserverName) -> QuantSpec:

@@ -100,7 +100,7 @@ def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
         file.stem,
         inherited.templates + own,
         tuple(ops.values()),
-        tuple(unsupported.items()),
+        unsupported=tuple(unsupported.items()),
     )
 
 
@@ -201,8 +201,8 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> 
         name,
         where.text(table["group"], "group"),
         nodes,
-        _names(table.get("quant", {}), "quant", where),
-        tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
+        quant=_names(table.get("quant", {}), "quant", where),
+        checks=tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
         kernel=where.text(table.get("kernel", ""), "kernel"),
         packs=_names(table.get("packs", {}), "packs", where),
         on_request=where.flag(table.get("on_request", False), "on_request"),

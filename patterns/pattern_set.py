@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 
 from quantfx.patterns.errors import PatternError, did_you_mean
@@ -35,6 +35,7 @@ class PatternSet:
     name: str
     templates: tuple[Template, ...]
     ops: tuple[Op, ...]
+    _: KW_ONLY
     unsupported: tuple[tuple[Op, str], ...] = ()
     groups: frozenset[str] = field(default=frozenset(), compare=False)
 
@@ -95,8 +96,8 @@ class PatternSet:
             f"{self.name}+{other.name}",
             self.templates + other.templates,
             tuple(ops.values()),
-            tuple((dict(self.unsupported) | dict(other.unsupported)).items()),
-            self.groups | other.groups,
+            unsupported=tuple((dict(self.unsupported) | dict(other.unsupported)).items()),
+            groups=self.groups | other.groups,
         )
 
     def without(self, *names: str) -> PatternSet:

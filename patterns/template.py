@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -123,6 +123,7 @@ class Template:
     name: str
     group: str
     nodes: tuple[PatternNode, ...]
+    _: KW_ONLY
     quant: tuple[tuple[str, str], ...] = ()
     checks: tuple[Check, ...] = ()
     when: When = "always"

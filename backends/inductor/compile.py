@@ -345,7 +345,14 @@ def compile_module(
         nearest = did_you_mean(wrapper, WRAPPERS)
         raise QuantfxError(f"no wrapper '{wrapper}'{nearest}; one of {WRAPPERS}")
     if wrapper == "aot":
-        return _ahead_of_time(variants, args, kwargs, autocast, dynamic_shapes, package)
+        return _ahead_of_time(
+            variants,
+            args,
+            kwargs,
+            autocast=autocast,
+            dynamic_shapes=dynamic_shapes,
+            package=package,
+        )
     compiled = CompiledModule(variants, autocast, cpp=wrapper == "cpp")
     mixed = autocast is not None or torch.is_autocast_enabled("cpu")
     module = variants.module(mixed)
@@ -368,6 +375,7 @@ def _ahead_of_time(
     variants: Variants,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
+    *,
     autocast: torch.dtype | None,
     dynamic_shapes: Any,
     package: Path | None,
@@ -387,9 +395,11 @@ def _ahead_of_time(
         written = compile_ahead_of_time(program, target)
     contract = contract_of(module)
     if contract is None or not contract.checked:
-        return AheadOfTimeModule(written, tuple(noted), inputs, restore=restore)
+        return AheadOfTimeModule(written, kernels=tuple(noted), inputs=inputs, restore=restore)
     if dynamic_shapes is None:
         leaves = [leaf for _, leaf in input_leaves(module, args, dict(kwargs))]
         contract = contract.for_example_only(leaves)
     check = input_check(module, contract)
-    return AheadOfTimeModule(written, tuple(noted), inputs, check, restore)
+    return AheadOfTimeModule(
+        written, kernels=tuple(noted), inputs=inputs, check=check, restore=restore
+    )

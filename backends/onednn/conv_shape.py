@@ -82,7 +82,13 @@ class ConvShape:
 
 
 def narrow_padding(
-    x: Node, zero_point: Any, extents: list[int], padding: list[Ends], editor: Editor, before: Node
+    x: Node,
+    *,
+    zero_point: Any,
+    extents: list[int],
+    padding: list[Ends],
+    editor: Editor,
+    before: Node,
 ) -> tuple[Node, list[int]]:
     """Return the integers, and the padding that is left for the kernel to do.
 
@@ -108,7 +114,7 @@ def narrow_padding(
 
 
 def narrow_steps(
-    x: Node, steps: list[Any], extents: list[int], channels: int, editor: Editor, before: Node
+    x: Node, *, steps: list[Any], extents: list[int], channels: int, editor: Editor, before: Node
 ) -> tuple[Node, list[Any]]:
     """Return the integers, and the stride that is left for the kernel to do.
 

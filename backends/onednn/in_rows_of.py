@@ -12,7 +12,7 @@ _NARROW = resolve_op("aten.narrow.default")
 _RESHAPE_AS = resolve_op("aten.reshape_as.default")
 
 
-def in_rows_of(x: Node, result: Node, width: int, editor: Editor, before: Node) -> Node:
+def in_rows_of(x: Node, result: Node, *, width: int, editor: Editor, before: Node) -> Node:
     """Return ``result``, a matrix with ``width`` columns, in the dimensions of ``x`` but the last.
 
     No size is written down, for one that the example had, and no call need have. Nor is one read:

@@ -64,7 +64,7 @@ class Int8Pack(KernelFamily):
         product = editor.call(_MATMUL, (rows, integers, alike), like=node, before=node)
         if channels != width:
             product = editor.call(_SLICE, (product, 1, 0, width), like=node, before=node)
-        result = in_rows_of(x, product, width, editor, node)
+        result = in_rows_of(x, product, width=width, editor=editor, before=node)
         if bias is not None:
             result = editor.call(_ADD, (result, bias), like=node, before=node)
         return Emission(result, node, KERNEL)

@@ -121,7 +121,7 @@ def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     found = editor.call(kernel, (packed, flat), like=node, before=node, val=flat_val)
     found = _own_columns(editor, found, node)
     single = editor.call(_UNSQUEEZE, (indices, -1), like=node, before=node)
-    return in_rows_of(single, found, val.shape[-1], editor, node)
+    return in_rows_of(single, found, width=val.shape[-1], editor=editor, before=node)
 
 
 def _contiguous(editor: Editor, value: Any, node: Node) -> Any:

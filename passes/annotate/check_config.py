@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from torch.fx import GraphModule
@@ -226,7 +227,11 @@ def _changes(rule: Rule, recipe: Recipe) -> Iterator[tuple[str, Callable[[Tensor
         yield "", lambda read: selector.selects_tensor(read.site)
     else:
         for (name, _), meant in zip(rule.specs, rule.meanings(dict(recipe.specs)), strict=True):
-            yield f"{name}: ", lambda read, meant=meant: read.use in meant
+            yield f"{name}: ", partial(_is_used, uses=frozenset(meant))
+
+
+def _is_used(read: TensorRead, *, uses: frozenset[SpecUse]) -> bool:
+    return read.use in uses
 
 
 def _reads(

@@ -176,12 +176,14 @@ def _contract(
     return InputContract(
         tuple(signature.parameters),
         forms,
-        sizes.ranges,
-        sizes.conditions,
-        checked,
-        tuple(map(structure_text, given.values())),
-        _same_places(model, tuple(signature.parameters)),
-        tuple(structure_text(each, ordered=False) for each in given.values()) if turned else (),
+        ranges=sizes.ranges,
+        conditions=sizes.conditions,
+        checked=checked,
+        structures=tuple(map(structure_text, given.values())),
+        positional=_same_places(model, tuple(signature.parameters)),
+        unordered=tuple(structure_text(each, ordered=False) for each in given.values())
+        if turned
+        else (),
     )
 
 

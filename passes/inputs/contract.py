@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class InputForm:
     """
 
     path: str
+    _: KW_ONLY
     dtype: torch.dtype | None = None
     device: str = ""
     shape: tuple[int | str, ...] = ()
@@ -67,6 +68,7 @@ class InputContract:
 
     arguments: tuple[str, ...]
     forms: tuple[InputForm, ...]
+    _: KW_ONLY
     ranges: Mapping[str, tuple[int, int | None]]
     conditions: tuple[str, ...] = ()
     checked: bool = True
@@ -116,33 +118,33 @@ class InputContract:
             "unordered": list(self.unordered),
         }
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> InputContract:
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> InputContract:
         """Return the contract that ``data`` describes."""
         forms = tuple(
             InputForm(
                 str(each["path"]),
-                None if each["dtype"] is None else decode(each["dtype"], {}),
-                str(each["device"]),
-                _sizes(each["shape"]),
-                decode(each["value"], {}),
-                str(each["free"]),
-                None if each["strides"] is None else _sizes(each["strides"]),
-                each["offset"],
+                dtype=None if each["dtype"] is None else decode(each["dtype"], {}),
+                device=str(each["device"]),
+                shape=_sizes(each["shape"]),
+                value=decode(each["value"], {}),
+                free=str(each["free"]),
+                strides=None if each["strides"] is None else _sizes(each["strides"]),
+                offset=each["offset"],
             )
             for each in data["forms"]
         )
         ranges = {str(name): (bounds[0], bounds[1]) for name, bounds in data["ranges"].items()}
         names = tuple(map(str, data["arguments"]))
-        return cls(
+        return InputContract(
             names,
             forms,
-            ranges,
-            tuple(map(str, data["conditions"])),
-            bool(data["checked"]),
-            tuple(map(str, data["structures"])),
-            data["positional"],
-            tuple(map(str, data["unordered"])),
+            ranges=ranges,
+            conditions=tuple(map(str, data["conditions"])),
+            checked=bool(data["checked"]),
+            structures=tuple(map(str, data["structures"])),
+            positional=data["positional"],
+            unordered=tuple(map(str, data["unordered"])),
         )
 
 
@@ -200,7 +202,7 @@ def form_of_leaf(
     if isinstance(leaf, Tensor):
         traced = known if isinstance(known, Tensor) else leaf
         shape = _told_sizes(traced.shape, leaf.shape, free)
-        form = InputForm(path, leaf.dtype, str(leaf.device), shape)
+        form = InputForm(path, dtype=leaf.dtype, device=str(leaf.device), shape=shape)
         if not layout:
             return form
         strides = _told_sizes(traced.stride(), leaf.stride(), free)

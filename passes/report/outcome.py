@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 
 from torch.fx import GraphModule, Node
 
@@ -44,6 +44,7 @@ class SiteOutcome:
     site: Site
     module: str
     kind: str
+    _: KW_ONLY
     mode: Mode
     reach: Reach
     converted: bool
@@ -121,8 +122,8 @@ def _planned(match: PlannedMatch) -> SiteOutcome:
         match.site,
         match.module,
         annotation.kind,
-        annotation.mode,
-        annotation.reach,
+        mode=annotation.mode,
+        reach=annotation.reach,
         converted=not match.unconverted,
     )
 

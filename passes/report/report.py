@@ -23,7 +23,7 @@ from quantfx.passes.report.text import as_text, overview
 from quantfx.passes.report.work import OperatorWork, work_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpRow:
     """One kind of operator.
 
@@ -74,7 +74,7 @@ class PassTime:
     stats: Mapping[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """The whole story of one quantization.
 
@@ -202,6 +202,7 @@ def make_report(
     graph: GraphModule,
     quantized: GraphModule,
     recipe: Recipe,
+    *,
     target: str,
     policy: str,
     sites: tuple[SiteOutcome, ...] | None = None,
@@ -220,22 +221,22 @@ def make_report(
     """
     outcomes = planned_outcomes(quantized) if sites is None else sites
     return Report(
-        recipe.name,
-        target,
-        policy,
-        rows_of(outcomes),
-        outcomes,
-        tuple(
+        backend=recipe.name,
+        target=target,
+        policy=policy,
+        rows=rows_of(outcomes),
+        sites=outcomes,
+        skipped=tuple(
             SkippedSite(str(Site(remark.graph, remark.node)), remark.op, remark.message)
             for remark in skipped(quantized, recipe)
         ),
-        uncovered(quantized, recipe),
-        work_of(quantized, recipe),
-        tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
-        tensor_bytes(graph),
-        tensor_bytes(quantized),
-        unverified,
-        scale_remarks(quantized),
+        uncovered=uncovered(quantized, recipe),
+        work=work_of(quantized, recipe),
+        passes=tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
+        float_bytes=tensor_bytes(graph),
+        quantized_bytes=tensor_bytes(quantized),
+        unverified=unverified,
+        scales=scale_remarks(quantized),
     )
 
 
@@ -259,7 +260,15 @@ def _row(key: tuple[str, str, str], sites: list[SiteOutcome]) -> OpRow:
     compiled, compiled_kernels = _reached([site.compiled for site in sites])
     converted = sum(site.converted for site in sites)
     return OpRow(
-        kind, len(sites), converted, lowered, reach, kernels, mode, compiled, compiled_kernels
+        kind=kind,
+        planned=len(sites),
+        converted=converted,
+        lowered=lowered,
+        reach=reach,
+        kernels=kernels,
+        mode=mode,
+        compiled=compiled,
+        compiled_kernels=compiled_kernels,
     )
 
 

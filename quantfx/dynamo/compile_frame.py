@@ -22,7 +22,6 @@ from quantfx.dynamo.options import Options
 from quantfx.passes.annotate.check_config import rules_in_vain
 from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.report.contract import dtype_advice, planned_matches, skipped
-from quantfx.passes.report.report import make_report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 
@@ -140,10 +139,7 @@ def _nothing_planned(
     captured: FrameGraph, prepared: GraphModule, backend: Backend, record: GraphRecord
 ) -> Callable[..., Any]:
     """Let a graph be float in which no template matches; warn if it has what templates mention."""
-    target = backend.target.name if backend.target else "any"
-    record.report = make_report(
-        captured.graph, prepared, backend.recipe, target, backend.policy, (), backend.unverified
-    )
+    record.report = backend.make_report(captured.graph, prepared, ())
     missed = skipped(prepared, backend.recipe)
     reason = "nothing to quantize"
     if missed:

@@ -119,4 +119,10 @@ def _settings(request: Request) -> Settings:
             raise QuantfxError(f"{name} must be at least 1, got {number}")
     if not request.models:
         raise QuantfxError("no model: name one, or give your own with --model")
-    return Settings(request.rounds, request.calls, _WARMUP, threads, request.batch)
+    return Settings(
+        rounds=request.rounds,
+        calls=request.calls,
+        warmup=_WARMUP,
+        threads=threads,
+        batch=request.batch,
+    )
