@@ -59,7 +59,7 @@ class CarryQParams(GraphPass):
             node.target, node.args = QUANTIZE, args
             return
         if self.channels_first:
-            x = editor.call(_CONTIGUOUS, (x,), like=node, before=node)
+            x = editor.call(_CONTIGUOUS, (x,), before=node)
             args = (x, *args[1:])
-        whole = editor.call(QUANTIZE, args, like=node, before=node, val=node.meta.get("val"))
+        whole = editor.call(QUANTIZE, args, before=node, val=node.meta.get("val"))
         node.target, node.args = CLAMP, (whole, *bounds(qparams))

@@ -77,7 +77,7 @@ class _Maker:
 
     def call(self, target: Callable[..., Any], *args: object, like: Node) -> Node:
         """Return a new call in front of ``like``, whose meta it has."""
-        return self._editor.call(target, args, like=like, before=like)
+        return self._editor.call(target, args, before=like)
 
     def product(self, x: Node, y: Node, like: Node, bias: Node | None = None) -> Node:
         """Return ``x @ y``, plus ``bias`` if y is a stored matrix."""
