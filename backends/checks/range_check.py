@@ -1,4 +1,4 @@
-"""Whether int8 kernels compute right, with the actual weights: saturation and zero points."""
+"""Whether the sums of int8 kernels saturate, with the actual weights."""
 
 from __future__ import annotations
 
@@ -35,24 +35,6 @@ def saturating_sites(module: GraphModule, *, any_two: bool = False) -> list[Site
         for node in graph_module.graph.nodes
         if Site(path, node.name) in planned and _saturates(graph_module, node, any_two)
     ]
-
-
-def affine_weights(module: GraphModule) -> list[Site]:
-    """Return the dequantized constants of a q/dq graph that have a zero point other than 0."""
-    return [
-        Site(path, node.name)
-        for path, graph_module in all_graphs(module)
-        for node in graph_module.graph.nodes
-        if _constant(graph_module, node) is not None and _has_zero_points(graph_module, node)
-    ]
-
-
-def _has_zero_points(module: GraphModule, dequantize: Node) -> bool:
-    zero_points = dequantize.args[2]
-    if isinstance(zero_points, Node):
-        value = attribute(module, str(zero_points.target)) if zero_points.op == "get_attr" else None
-        return not isinstance(value, Tensor) or bool(value.any())
-    return bool(zero_points != 0)
 
 
 def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:

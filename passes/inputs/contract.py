@@ -97,19 +97,7 @@ class InputContract:
         """Return plain data, from which ``from_dict`` makes it again."""
         return {
             "arguments": list(self.arguments),
-            "forms": [
-                {
-                    "path": form.path,
-                    "dtype": None if form.dtype is None else encode(form.dtype),
-                    "device": form.device,
-                    "shape": list(form.shape),
-                    "value": encode(form.value),
-                    "free": form.free,
-                    "strides": None if form.strides is None else list(form.strides),
-                    "offset": form.offset,
-                }
-                for form in self.forms
-            ],
+            "forms": [_form_data(form) for form in self.forms],
             "ranges": {name: list(bounds) for name, bounds in self.ranges.items()},
             "conditions": list(self.conditions),
             "checked": self.checked,
@@ -121,24 +109,10 @@ class InputContract:
     @staticmethod
     def from_dict(data: dict[str, Any]) -> InputContract:
         """Return the contract that ``data`` describes."""
-        forms = tuple(
-            InputForm(
-                str(each["path"]),
-                dtype=None if each["dtype"] is None else decode(each["dtype"], {}),
-                device=str(each["device"]),
-                shape=_sizes(each["shape"]),
-                value=decode(each["value"], {}),
-                free=str(each["free"]),
-                strides=None if each["strides"] is None else _sizes(each["strides"]),
-                offset=each["offset"],
-            )
-            for each in data["forms"]
-        )
         ranges = {str(name): (bounds[0], bounds[1]) for name, bounds in data["ranges"].items()}
-        names = tuple(map(str, data["arguments"]))
         return InputContract(
-            names,
-            forms,
+            tuple(map(str, data["arguments"])),
+            tuple(_form(each) for each in data["forms"]),
             ranges=ranges,
             conditions=tuple(map(str, data["conditions"])),
             checked=bool(data["checked"]),
@@ -146,6 +120,25 @@ class InputContract:
             positional=data["positional"],
             unordered=tuple(map(str, data["unordered"])),
         )
+
+
+def _form_data(form: InputForm) -> dict[str, Any]:
+    return vars(form) | {
+        "dtype": None if form.dtype is None else encode(form.dtype),
+        "shape": list(form.shape),
+        "value": encode(form.value),
+        "strides": None if form.strides is None else list(form.strides),
+    }
+
+
+def _form(data: dict[str, Any]) -> InputForm:
+    made: dict[str, Any] = {
+        "dtype": None if data["dtype"] is None else decode(data["dtype"], {}),
+        "shape": _sizes(data["shape"]),
+        "value": decode(data["value"], {}),
+        "strides": None if data["strides"] is None else _sizes(data["strides"]),
+    }
+    return InputForm(**(data | made))
 
 
 def _sizes(data: Iterable[object]) -> tuple[int | str, ...]:

@@ -162,15 +162,9 @@ class Report:
         work: list[dict[str, Any]] = data["work"]
         fields: dict[str, Any] = {
             "rows": tuple(OpRow(**row) for row in data["rows"]),
-            "sites": tuple(
-                SiteOutcome(Site(*each["site"]), **{k: v for k, v in each.items() if k != "site"})
-                for each in sites
-            ),
+            "sites": tuple(SiteOutcome(**(each | _site(each))) for each in sites),
             "skipped": tuple(SkippedSite(**site) for site in data["skipped"]),
-            "work": tuple(
-                OperatorWork(Site(*each["site"]), **{k: v for k, v in each.items() if k != "site"})
-                for each in work
-            ),
+            "work": tuple(OperatorWork(**(each | _site(each))) for each in work),
             "passes": tuple(PassTime(**each) for each in data["passes"]),
             "scales": tuple(ScaleRemark(**each) for each in data.get("scales", ())),
         }
@@ -196,6 +190,10 @@ class Report:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Print what matters."""
         yield from overview(self)
+
+
+def _site(data: dict[str, Any]) -> dict[str, Any]:
+    return {"site": Site(*data["site"])}
 
 
 def make_report(
