@@ -27,6 +27,7 @@ from quantfx.passes.graph.editor import PROVENANCE_KEY
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.graph.graphs import attribute
 from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.scopes import qualified_name
 from quantfx.passes.inputs.calling_convention import encode_convention, set_convention
 from quantfx.passes.inputs.contract import InputContract, contract_of, set_contract
 from quantfx.passes.inputs.value_text import decode, decode_target, encode, encode_target
@@ -125,7 +126,7 @@ class GraphWriter:
             "kwargs": _encoded(node, node.kwargs),
             "value": self._fakes.encode(node.meta.get("val")),
             "annotation": None if annotation is None else encode_annotation(annotation),
-            "scope": [[key, path, _class_name(kind)] for key, (path, kind) in scope.items()],
+            "scope": [[key, path, qualified_name(kind)] for key, (path, kind) in scope.items()],
         }
         texts = {key: node.meta[key] for key in _TEXTS if isinstance(node.meta.get(key), str)}
         return {key: value for key, value in (data | texts).items() if value not in (None, [])}
@@ -225,10 +226,6 @@ def _encoded(node: Node, value: Any) -> Any:
         return {key: encode(item) for key, item in value.items()} or None
     except FileError as error:
         raise FileError(f"node '{node.name}': {error}") from None
-
-
-def _class_name(kind: object) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
 
 
 def _identifier(name: str) -> str:
