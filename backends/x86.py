@@ -148,7 +148,8 @@ def x86(
             linears, 0 to 1 (see ``SmoothActivations``); 0.8 gave 5 dB more on MiniLM. None leaves
             them as they are.
     """
-    bounded = target is not None and target.saturates and not reduce_range
+    saturates = target is not None and target.saturates
+    bounded = saturates and not reduce_range
     torchao = observer == "histogram" and weight_observer == "min_max"
     eps = TORCHAO_FLOOR if torchao else SCALE_FLOOR
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
@@ -161,16 +162,12 @@ def x86(
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
     )
-    bound = patterns or pattern_set()
-    used = tuple((name, spec) for name, spec in specs if name in bound.spec_names)
-    recipe = Recipe("x86", bound, used)
+    recipe = Recipe.of("x86", patterns or pattern_set(), specs)
     prepare, convert = PREPARE, CONVERT
     if smooth is not None:
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
         convert = CONVERT.before("insert-qdq", SmoothActivations(smooth))
-    saturates = target is not None and target.saturates
     policy = range_policy(target, reduce_range=reduce_range, saturates=saturates)
-    qat = Qat(load("qat"), FINISH_TRAINING)
     return Backend(
         "x86",
         recipe,
@@ -180,7 +177,7 @@ def x86(
         kernels=KERNELS,
         target=target,
         policy=policy,
-        qat=qat,
+        qat=Qat(load("qat"), FINISH_TRAINING),
     )
 
 

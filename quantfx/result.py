@@ -115,11 +115,9 @@ class Result:
         with compiler_errors():
             compiled = compile_module(
                 Variants(lowering.module, self._mixed),
-                self._inputs.args,
-                self._inputs.kwargs,
+                self._inputs,
                 autocast=autocast,
                 wrapper=wrapper,
-                dynamic_shapes=self._inputs.dynamic_shapes,
                 package=None if package is None else Path(package),
             )
         sites = compiled_outcomes(lowering.sites, dict(compiled.kernels), lowering.module)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -39,6 +39,12 @@ class Recipe:
                 quant = quant_of(text)
                 if not quant.is_same:
                     self.spec(quant.spec)
+
+    @staticmethod
+    def of(name: str, patterns: PatternSet, specs: Iterable[tuple[str, Concrete]]) -> Recipe:
+        """Return a recipe with those of ``specs`` that the patterns use."""
+        used = patterns.spec_names
+        return Recipe(name, patterns, tuple((each, spec) for each, spec in specs if each in used))
 
     @cached_property
     def _specs(self) -> Mapping[str, Concrete]:
