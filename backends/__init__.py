@@ -19,7 +19,7 @@ from quantfx.backends.native import native
 from quantfx.backends.qat import Qat
 from quantfx.backends.x86 import CONVERT, LOWER, PREPARE, x86
 from quantfx.backends.xpu import xpu
-from quantfx.passes.config.config import Given
+from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.pipeline.known_passes import add_known_passes
 from quantfx.patterns.errors import QuantfxError, did_you_mean
 
@@ -44,7 +44,9 @@ _BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu, "native"
 NAMES = tuple(_BACKENDS)
 
 
-def get(name: str, *, target: str = "host", config: Given = "static", **options: Any) -> Backend:
+def get(
+    name: str, *, target: str = "host", config: ConfigLike = "static", **options: Any
+) -> Backend:
     """Return the backend called ``name``.
 
     Args:

@@ -23,12 +23,12 @@ from quantfx.backends.qat import (
     require_trains,
 )
 from quantfx.passes.annotate.check_config import CheckConfig
-from quantfx.passes.config.config import Config, Given
+from quantfx.passes.config.config import Config, ConfigLike
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.scale_remarks import warn_of_scales
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graph.clone import clone, owned, settled
+from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
@@ -166,7 +166,7 @@ class Backend:
             require_trains(pipeline, graph)
             context = replace(context, recipe=training.recipe(self.recipe))
             pipeline = fake_quantizing(pipeline, learn_scales)
-            graph = clone(graph, owned)
+            graph = clone(graph, "all")
         else:
             require_evaluates(graph, learn_scales)
         prepared = pipeline.run(graph, context, instruments=instruments)
@@ -198,7 +198,7 @@ class Backend:
             pipeline = pipeline.replace("insert-qdq", InsertQDQ(uncalibrated="float"))
         if isinstance(prepared, GraphModule) and TRAINABLE in facts_of(prepared):
             pipeline = require_qat(self.qat, self.name).finish + pipeline
-            prepared = clone(prepared, settled)
+            prepared = clone(prepared, "all", gradients=False)
         quantized = pipeline.run(prepared, self.context, instruments=instruments)
         if strict:
             require_converted(quantized)
@@ -306,7 +306,7 @@ class Backend:
         """Return the backend under another name."""
         return replace(self, name=name, recipe=replace(self.recipe, name=name))
 
-    def with_config(self, config: Given) -> Backend:
+    def with_config(self, config: ConfigLike) -> Backend:
         """Return the backend with another config.
 
         Args:

@@ -23,7 +23,7 @@ from quantfx.backends.quantized.layers import NativeLayers
 from quantfx.backends.quantized.ops import NativeOps
 from quantfx.backends.quantized.patterns import pattern_set
 from quantfx.backends.quantized.rnn import NativeRnn
-from quantfx.backends.quantized.rows import Variant
+from quantfx.backends.quantized.rows import NativeVariant
 from quantfx.backends.x86 import CONVERT
 from quantfx.passes.annotate.adopt_outputs import AdoptOutputs
 from quantfx.passes.annotate.annotate import Annotate
@@ -39,8 +39,8 @@ from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
 from quantfx.passes.observe.insert_observers import InsertObservers
-from quantfx.passes.observers.fixed import Fixed
-from quantfx.passes.observers.including import Including
+from quantfx.passes.observers.fixed import FixedQParams
+from quantfx.passes.observers.including import MustInclude
 from quantfx.passes.pipeline.kernel_family import KernelFamily, Saturation
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
@@ -193,8 +193,8 @@ def _floors(
     return least, TORCH_AO_FLOOR if in_32_bits else least
 
 
-def _variant(name: str) -> Variant:
-    found = native_rows.variant(name)
+def _variant(name: str) -> NativeVariant:
+    found = native_rows.native_variant(name)
     if found.declared_only:
         raise QuantfxError(
             f"variant '{name}' is a set of rows that no kernel here is for: choose one of "
@@ -220,13 +220,13 @@ def _specs(
     row = QuantSpec(torch.uint8, 0, 255, axis=0, observer="min_max", eps=2**-100)
     return (
         ("act", activation),
-        ("unit", replace(whole, observer=Fixed(2**-8, 0))),
-        ("signed_unit", replace(whole, observer=Fixed(2**-7, 128))),
+        ("unit", replace(whole, observer=FixedQParams(2**-8, 0))),
+        ("signed_unit", replace(whole, observer=FixedQParams(2**-7, 128))),
         ("dynamic_act", replace(activation, dynamic=True)),
         ("conv_weight", replace(channels, **_BOUNDS[bounded])),
         ("linear_weight", replace(channels, pair_bound="none" if is_exact else "adjacent")),
         ("conv_transpose_weight", replace(one_scale, **({} if is_exact else _ANY_TWO))),
-        ("prelu_weight", replace(whole, observer=Including(1.0))),
+        ("prelu_weight", replace(whole, observer=MustInclude(1.0))),
         ("fp16", CastSpec(torch.float16)),
         # Without VNNI its activations are in 0..127, so that nothing saturates.
         ("rnn_weight", replace(channels, observer="min_max")),

@@ -50,28 +50,28 @@ class Qat:
         )
         patterns = replace(self.patterns, templates=fitting) | recipe.patterns
         weights = {
-            spec
+            quant.spec
             for template in patterns.templates
-            for role, spec in template.quant
+            for role, quant in template.quant.items()
             if template.is_weight(role)
         }
         return replace(
             recipe,
             patterns=replace(patterns, templates=tuple(map(_in_float64, patterns.templates))),
-            specs=tuple((n, _floored(s) if n in weights else s) for n, s in recipe.specs),
+            specs=tuple((n, _lower_floor(s) if n in weights else s) for n, s in recipe.specs),
         )
 
 
 def _in_float64(template: Template) -> Template:
     """Kernels take float32, but a model may train in double precision on its way there."""
     checks = tuple(
-        Check("trainable", check.arguments) if check.name == "float32" else check
+        Check("float32_or_float64", check.arguments) if check.name == "float32" else check
         for check in template.checks
     )
     return replace(template, checks=checks)
 
 
-def _floored(spec: Concrete) -> Concrete:
+def _lower_floor(spec: Concrete) -> Concrete:
     return replace(spec, eps=min(spec.eps, _EPS)) if isinstance(spec, QuantSpec) else spec
 
 

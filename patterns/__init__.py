@@ -9,6 +9,7 @@ from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.quant import Quant
 from quantfx.patterns.schema import argument_value, resolve_op
 from quantfx.patterns.template import Template
 
@@ -17,6 +18,7 @@ __all__ = [
     "Matcher",
     "PatternError",
     "PatternSet",
+    "Quant",
     "Template",
     "argument_value",
     "lint",

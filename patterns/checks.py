@@ -143,7 +143,7 @@ def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     return None
 
 
-def trainable(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
+def float32_or_float64(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The tensors are of a dtype to train in: float32 or float64."""
     for node in nodes:
         value = node.meta.get("val")
@@ -193,7 +193,7 @@ PREDICATES = {
     "scalar_operand": Predicate(scalar_operand, 1),
     "dimensions_2_to_5": Predicate(dimensions_2_to_5, 1),
     "float32": Predicate(float32, 1),
-    "trainable": Predicate(trainable, 1),
+    "float32_or_float64": Predicate(float32_or_float64, 1),
     "foldable": Predicate(foldable, 1),
     "feeds": Predicate(feeds, 1, takes_ops=True),
 }

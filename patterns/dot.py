@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quantfx.patterns.pattern_set import PatternSet
-from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import Constant, PatternNode, Role, Template
 
 _SPEC_COLOURS = ("#9ecae1", "#fdae6b", "#a1d99b", "#bcbddc", "#fa9fb5", "#c7c7c7")
@@ -41,21 +40,21 @@ def _digraph(name: str, lines: Iterator[str] | list[str]) -> str:
 
 
 def _template(template: Template, specs: tuple[str, ...], prefix: str) -> Iterator[str]:
-    quant = dict(template.quant)
     for role in template.roles:
-        text = quant.get(role.name)
-        colour = _FLOAT if text is None else _colour(quant_of(text).spec, specs)
+        quant = template.quant.get(role.name)
+        colour = _FLOAT if quant is None else _colour(quant.spec, specs)
         style = "filled,dashed" if role.optional else "filled"
-        label = f"{role}\\n{text}" if text else f"{role}"
+        label = f"{role}\\n{quant}" if quant else f"{role}"
         yield (
             f'  "{prefix}${role.name}" [label="{label}", shape=ellipse, style="{style}", '
             f'fillcolor="{colour}"];'
         )
     for node in template.nodes:
         yield from _node(node, template, prefix)
-    if "out" in quant:
+    if "out" in template.quant:
         output = next(template.variants()).output.name
-        yield f'  "{prefix}out" [label="out\\n{quant["out"]}", shape=ellipse, style=filled];'
+        out = template.quant["out"]
+        yield f'  "{prefix}out" [label="out\\n{out}", shape=ellipse, style=filled];'
         yield f'  "{prefix}{output}" -> "{prefix}out";'
 
 

@@ -11,7 +11,7 @@ class QuantfxError(Exception):
 
 
 class QuantfxWarning(UserWarning):
-    """Category of every warning of quantfx: what ``strict=False`` lets pass, and rules in vain."""
+    """Category of every warning of quantfx: what ``strict=False`` lets pass, and unused rules."""
 
 
 class PatternError(QuantfxError):

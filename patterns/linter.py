@@ -130,7 +130,7 @@ def _unused_roles(template: Template) -> Iterator[Finding]:
     """
     if not template.quant:
         return
-    used = {name for name, _ in template.quant} | {n for c in template.checks for n in c.arguments}
+    used = set(template.quant) | {n for c in template.checks for n in c.arguments}
     reads = [b.name for n in template.nodes for _, b in n.arguments if isinstance(b, Role)]
     for role in template.roles:
         if not role.optional and role.name not in used and reads.count(role.name) == 1:

@@ -16,8 +16,8 @@ from torch._ops import OpOverload
 
 from quantfx.patterns.checks import PREDICATES
 from quantfx.patterns.errors import PatternError, did_you_mean
+from quantfx.patterns.key_path import KeyPath
 from quantfx.patterns.pattern_set import PatternSet
-from quantfx.patterns.place import Place
 from quantfx.patterns.quant import Quant, parse_quant
 from quantfx.patterns.schema import arguments, resolve_op
 from quantfx.patterns.template import (
@@ -66,7 +66,7 @@ def _load_bundled(file: Path) -> PatternSet:
 
 
 def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
-    where = Place(file.name)
+    where = KeyPath(file.name)
     if file.resolve() in reading:
         raise where.error("the file extends itself")
     data = _read(file)
@@ -78,7 +78,7 @@ def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
     unsupported: dict[Op, str] = {}
     for key in ("vocabulary", "extends"):
         if key in data:
-            other = _related(file, where.text(data[key], key))
+            other = _find_related(file, where.text(data[key], key))
             base = _load(other, (*reading, file.resolve()))
             ops |= base.vocabulary
             if key == "extends":
@@ -114,7 +114,7 @@ def _find(path: str | Path) -> Path:
     return Path(path)
 
 
-def _related(file: Path, name: str) -> Path:
+def _find_related(file: Path, name: str) -> Path:
     """Return the file that another names: beside it, or else one of quantfx's own."""
     beside = file.parent / name
     bundled = _BUNDLED / name
@@ -132,7 +132,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise PatternError(f"{file.name}: not valid TOML: {error}") from error
 
 
-def _op(name: str, value: object, where: Place) -> Op:
+def _op(name: str, value: object, where: KeyPath) -> Op:
     table = {"targets": value} if isinstance(value, list) else where.table(value, name)
     where.known_keys(table, _OP_KEYS)
     names = where.texts(table.get("targets", []), "targets")
@@ -154,7 +154,7 @@ def _op(name: str, value: object, where: Place) -> Op:
     )
 
 
-def _unsupported(value: object, ops: Mapping[str, Op], where: Place) -> dict[Op, str]:
+def _unsupported(value: object, ops: Mapping[str, Op], where: KeyPath) -> dict[Op, str]:
     reasons = where.table(value, "unsupported")
     for name in reasons:
         if name not in ops:
@@ -169,20 +169,20 @@ def _literal(value: object) -> object:
     return value
 
 
-def _target(name: str, where: Place) -> OpOverload[..., Any]:
+def _target(name: str, where: KeyPath) -> OpOverload[..., Any]:
     try:
         return resolve_op(name)
     except PatternError as error:
         raise where.error(str(error)) from None
 
 
-def _require_argument(target: OpOverload[..., Any], name: str, where: Place) -> None:
+def _require_argument(target: OpOverload[..., Any], name: str, where: KeyPath) -> None:
     known = arguments(target)
     if name not in known:
         raise where.error(f"{target} has no argument '{name}'{did_you_mean(name, known)}")
 
 
-def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> Template:
+def _template(name: str, value: object, ops: Mapping[str, Op], where: KeyPath) -> Template:
     table = where.table(value, name)
     where.known_keys(table, _TEMPLATE_KEYS)
     chosen: dict[str, Any] = {
@@ -201,7 +201,7 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> 
         name,
         where.text(table["group"], "group"),
         nodes,
-        quant=_names(table.get("quant", {}), "quant", where),
+        quant=_quant(table.get("quant", {}), where),
         checks=tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
         kernel=where.text(table.get("kernel", ""), "kernel"),
         packs=_names(table.get("packs", {}), "packs", where),
@@ -215,13 +215,25 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: Place) -> 
     return template
 
 
-def _names(value: object, what: str, where: Place) -> tuple[tuple[str, str], ...]:
+def _names(value: object, what: str, where: KeyPath) -> dict[str, str]:
     table = where.table(value, what)
-    return tuple((key, where.text(spec, f"{what}.{key}")) for key, spec in table.items())
+    return {key: where.text(spec, f"{what}.{key}") for key, spec in table.items()}
+
+
+def _quant(value: object, where: KeyPath) -> dict[str, Quant]:
+    found: dict[str, Quant] = {}
+    for key, text in _names(value, "quant", where).items():
+        parsed = parse_quant(text)
+        if parsed is None:
+            raise where.error(
+                f"quant gives '{key}' {text}: not of the form spec, same(role) or spec(role, ...)"
+            )
+        found[key] = parsed
+    return found
 
 
 def _node(
-    name: str, value: object, nodes: Mapping[str, Any], ops: Mapping[str, Op], where: Place
+    name: str, value: object, nodes: Mapping[str, Any], ops: Mapping[str, Op], where: KeyPath
 ) -> PatternNode:
     table = dict(where.table(value, name))
     given = table.pop("op", None)
@@ -246,7 +258,7 @@ def _node(
     return PatternNode(name, chosen, bindings, optional)
 
 
-def _binding(value: object, nodes: Mapping[str, Any], where: Place) -> Binding:
+def _binding(value: object, nodes: Mapping[str, Any], where: KeyPath) -> Binding:
     if not isinstance(value, str):
         return Constant(_literal(value))
     if len(value) > 1 and value[0] == value[-1] == "'":
@@ -266,7 +278,7 @@ def _binding(value: object, nodes: Mapping[str, Any], where: Place) -> Binding:
     )
 
 
-def _check(text: str, where: Place) -> Check:
+def _check(text: str, where: KeyPath) -> Check:
     parsed = _CHECK.match(text)
     if parsed is None:
         raise where.error(f"check '{text}' is not of the form predicate(name, ...)")
@@ -275,7 +287,7 @@ def _check(text: str, where: Place) -> Check:
     return Check(parsed[1], tuple(name.strip() for name in parsed[2].split(",") if name.strip()))
 
 
-def _require_graph(nodes: tuple[PatternNode, ...], where: Place) -> None:
+def _require_graph(nodes: tuple[PatternNode, ...], where: KeyPath) -> None:
     """Refuse cycles, nodes that are not connected, and more than one output."""
     reads = {node.name: {b.node for _, b in node.arguments if isinstance(b, Ref)} for node in nodes}
     waiting = dict(reads)
@@ -296,11 +308,11 @@ def _require_graph(nodes: tuple[PatternNode, ...], where: Place) -> None:
         raise where.error(f"nodes {sorted(reads.keys() - reached)} do not lead to {outputs[0]}")
 
 
-def _require_names(template: Template, ops: Mapping[str, Op], where: Place) -> None:
+def _require_names(template: Template, ops: Mapping[str, Op], where: KeyPath) -> None:
     """Refuse ``quant`` and ``check`` entries that speak of roles or nodes that are not there."""
-    for key, spec in template.quant:
-        _require_quant(template, key, spec, where)
-    for role, spec in template.packs:
+    for key, quant in template.quant.items():
+        _require_quant(template, key, quant, where)
+    for role, spec in template.packs.items():
         _require_pack(template, role, spec, where)
     for check in template.checks:
         _require_check(template, check, ops, where)
@@ -308,45 +320,34 @@ def _require_names(template: Template, ops: Mapping[str, Op], where: Place) -> N
         raise where.error("when = 'inputs_quantized' is for templates of one node")
 
 
-def _require_quant(template: Template, key: str, text: str, where: Place) -> None:
+def _require_quant(template: Template, key: str, quant: Quant, where: KeyPath) -> None:
     roles = [role.name for role in template.roles]
-    quant = parse_quant(text)
-    if quant is None:
-        raise where.error(
-            f"quant gives '{key}' {text}: not of the form spec, same(role) or spec(role, ...)"
-        )
     for name in (key, *quant.roles):
         if name not in roles and name != "out":
             raise where.error(f"quant names '{name}', which is no role{did_you_mean(name, roles)}")
     if quant.is_same and key != "out":
-        raise where.error(f"quant gives '{key}' {text}: only 'out' is same(role)")
+        raise where.error(f"quant gives '{key}' {quant}: only 'out' is same(role)")
     if key == "out" and quant.roles and not quant.is_same:
-        raise where.error(f"quant gives 'out' {text}: it is a spec of its own, or same(role)")
-    quantized = dict(template.quant)
+        raise where.error(f"quant gives 'out' {quant}: it is a spec of its own, or same(role)")
     for role in quant.roles:
-        if role not in quantized or role == "out":
-            raise where.error(f"{key} = {text}: ${role} is not quantized itself")
-        if not quant.is_same and _decides_for(quantized[role]):
-            raise where.error(f"{key} = {text}: the qparams of ${role} are derived themselves")
+        if role not in template.quant or role == "out":
+            raise where.error(f"{key} = {quant}: ${role} is not quantized itself")
+        if not quant.is_same and template.quant[role].roles:
+            raise where.error(f"{key} = {quant}: the qparams of ${role} are derived themselves")
 
 
-def _require_pack(template: Template, role: str, spec: str, where: Place) -> None:
+def _require_pack(template: Template, role: str, spec: str, where: KeyPath) -> None:
     roles = [each.name for each in template.roles]
     quant = parse_quant(spec)
     if role not in roles:
         raise where.error(f"packs names '{role}', which is no role{did_you_mean(role, roles)}")
     if quant is None or quant.is_same or quant.roles:
         raise where.error(f"packs gives '{role}' {spec}: not the name of a spec")
-    if role in dict(template.quant) or not template.is_weight(role):
+    if role in template.quant or not template.is_weight(role):
         raise where.error(f"packs names '{role}', which must be constant({role}) and not in quant")
 
 
-def _decides_for(text: str) -> bool:
-    quant = parse_quant(text) or Quant("")
-    return bool(quant.roles)
-
-
-def _require_check(template: Template, check: Check, ops: Mapping[str, Op], where: Place) -> None:
+def _require_check(template: Template, check: Check, ops: Mapping[str, Op], where: KeyPath) -> None:
     predicate = PREDICATES[check.name]
     inner = [*(role.name for role in template.roles), *(node.name for node in template.nodes)]
     named, others = check.arguments[: predicate.nodes], check.arguments[predicate.nodes :]

@@ -328,7 +328,7 @@ def _compile(variant: Variant) -> _Plan:
     waiting = {node.name: node for node in variant.nodes[1:]}
     steps: list[_Step] = []
     while waiting:
-        step = next(_reachable(reached, waiting))
+        step = next(_find_reachable(reached, waiting))
         steps.append(step)
         reached[step.node.name] = waiting.pop(step.node.name)
     dropped = {n.name for n in variant.template.nodes} - {n.name for n in variant.nodes}
@@ -336,7 +336,7 @@ def _compile(variant: Variant) -> _Plan:
     return _Plan(variant, anchor, tuple(steps), checks)
 
 
-def _reachable(
+def _find_reachable(
     reached: Mapping[str, PatternNode], waiting: Mapping[str, PatternNode]
 ) -> Iterator[_Step]:
     for source in reached.values():

@@ -9,8 +9,7 @@ from functools import cached_property
 
 from quantfx.patterns.errors import PatternError, did_you_mean
 from quantfx.patterns.matcher import Matcher
-from quantfx.patterns.quant import quant_of
-from quantfx.patterns.template import MODES, Mode, Op, Role, Template
+from quantfx.patterns.template import MODES, Mode, Op, Template
 
 _KNOWN_GROUPS: set[str] = set()
 
@@ -48,20 +47,6 @@ class PatternSet:
     def vocabulary(self) -> Mapping[str, Op]:
         """Op name -> Op."""
         return {op.name: op for op in self.ops}
-
-    @cached_property
-    def quantized_slots(self) -> frozenset[tuple[object, str]]:
-        """``(overload, argument)`` of every tensor that some template quantizes."""
-        return frozenset(
-            (target, slot)
-            for template in self.templates
-            for node in template.nodes
-            for argument, binding in node.arguments
-            if isinstance(binding, Role) and binding.name in dict(template.quant)
-            for op in node.ops
-            for target in op.targets
-            for slot in (op.commutes if op.commutes and argument in op.commutes else (argument,))
-        )
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -137,8 +122,7 @@ class PatternSet:
     @property
     def spec_names(self) -> tuple[str, ...]:
         """The spec names that the templates use, sorted."""
-        texts = [text for each in self.templates for _, text in (*each.quant, *each.packs)]
-        return tuple(sorted({quant.spec for quant in map(quant_of, texts) if not quant.is_same}))
+        return tuple(sorted({spec for each in self.templates for spec in each.specs.values()}))
 
     def matcher(self) -> Matcher:
         """Return a matcher for the templates in order."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
 
 _FORM = re.compile(r"([a-z][a-z0-9_]*)(?:\(\s*([a-z0-9_,\s]*?)\s*\))?\Z")
 _SAME = "same"
@@ -31,8 +30,11 @@ class Quant:
         """Whether the edge shares the qparams of another."""
         return not self.spec
 
+    def __str__(self) -> str:
+        name = self.spec or _SAME
+        return f"{name}({', '.join(self.roles)})" if self.roles else name
 
-@lru_cache(maxsize=1024)
+
 def parse_quant(text: str) -> Quant | None:
     """Return what ``text`` says; None if it has none of the forms of ``Quant``."""
     parsed = _FORM.match(text)
@@ -45,15 +47,3 @@ def parse_quant(text: str) -> Quant | None:
     if not all(roles) or (name == _SAME and len(roles) != 1):
         return None
     return Quant("" if name == _SAME else name, roles)
-
-
-def quant_of(text: str) -> Quant:
-    """Return what the value of a template that the loader accepted says.
-
-    Raises:
-        ValueError: the template was made by hand, with a value of no known form.
-    """
-    parsed = parse_quant(text)
-    if parsed is None:
-        raise ValueError(f"quant '{text}' is not of the form spec, same(role) or spec(role, ...)")
-    return parsed

@@ -124,6 +124,6 @@ def set_argument(node: Node, name: str, value: Any) -> None:
         node.update_kwarg(name, value)
 
 
-def is_aten_call(node: Node) -> bool:
+def is_operator_call(node: Node) -> bool:
     """Whether ``node`` calls an operator overload, so that it has a schema."""
     return node.op == "call_function" and isinstance(node.target, OpOverload)

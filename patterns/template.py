@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 from torch._ops import OpOverload
+
+from quantfx.patterns.quant import Quant
 
 Reach = Literal["kernel", "fused", "layout", "reference"]
 When = Literal["always", "inputs_quantized"]
@@ -107,7 +110,7 @@ class Template:
         name: Snake case, operators in data order.
         group: The annotate or fold pass that uses it.
         nodes: In data order; the first is the anchor from which matching starts.
-        quant: Role (or ``out``) -> how it is quantized, as ``quant.parse_quant`` reads it.
+        quant: Role (or ``out``) -> how it is quantized.
         checks: Predicates over values; structure belongs to ``nodes``.
         when: ``always``, or ``inputs_quantized`` for operators that only pass int8 on.
         reach: ``kernel`` (a named int8 kernel), ``fused`` (dq-op-q in one generated loop),
@@ -124,14 +127,14 @@ class Template:
     group: str
     nodes: tuple[PatternNode, ...]
     _: KW_ONLY
-    quant: tuple[tuple[str, str], ...] = ()
+    quant: Mapping[str, Quant] = field(default_factory=dict[str, Quant], hash=False)
     checks: tuple[Check, ...] = ()
     when: When = "always"
     reach: Reach = "kernel"
     kernel: str = ""
     mode: Mode = "static"
     on_request: bool = False
-    packs: tuple[tuple[str, str], ...] = ()
+    packs: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
     @property
     def anchor(self) -> PatternNode:
@@ -149,6 +152,22 @@ class Template:
         """Every overload that some node of it may be."""
         return frozenset[OpOverload[..., Any]]().union(*(node.targets for node in self.nodes))
 
+    @property
+    def specs(self) -> Mapping[str, str]:
+        """Role (or ``out``) -> spec name, of what is quantized or packed with a spec of its own."""
+        return {role: q.spec for role, q in self.quant.items() if not q.is_same} | dict(self.packs)
+
+    def quantized_arguments(self) -> Iterator[QuantizedArgument]:
+        """Yield every argument by which a call may read what is quantized or packed."""
+        specs = self.specs
+        for node in self.nodes:
+            for argument, binding in node.arguments:
+                if isinstance(binding, Role) and binding.name in specs:
+                    for op in node.ops:
+                        either = op.commutes if op.commutes and argument in op.commutes else None
+                        for target, slot in itertools.product(op.targets, either or (argument,)):
+                            yield QuantizedArgument(self, node, target, slot, binding.name)
+
     def is_weight(self, role: str) -> bool:
         """Whether ``role`` must be a stored tensor; any other quantized role is an activation."""
         return Check("constant", (role,)) in self.checks
@@ -157,12 +176,30 @@ class Template:
         """Yield the template with its optional nodes present and absent, largest first."""
         optional = [node.name for node in self.nodes if node.optional]
         for dropped in sorted(_subsets(optional), key=len):
-            yield Variant(self, _without(self.nodes, dropped))
+            yield Variant(self, _drop_nodes(self.nodes, dropped))
 
     def __str__(self) -> str:
         nodes = "; ".join(str(node) for node in self.nodes)
         checks = "".join(f" if {check}" for check in self.checks)
         return f"{self.name}: {nodes}{checks}"
+
+
+class QuantizedArgument(NamedTuple):
+    """An argument of an operator that a template quantizes there, or lets its kernel pack.
+
+    Attributes:
+        template: Which.
+        node: Of the template, which calls the operator.
+        target: The operator.
+        slot: Name of the argument.
+        role: What the argument is to the template.
+    """
+
+    template: Template
+    node: PatternNode
+    target: OpOverload[..., Any]
+    slot: str
+    role: str
 
 
 @dataclass(frozen=True)
@@ -192,7 +229,9 @@ def _subsets(names: list[str]) -> list[tuple[str, ...]]:
     return subsets
 
 
-def _without(nodes: tuple[PatternNode, ...], dropped: tuple[str, ...]) -> tuple[PatternNode, ...]:
+def _drop_nodes(
+    nodes: tuple[PatternNode, ...], dropped: tuple[str, ...]
+) -> tuple[PatternNode, ...]:
     """Drop optional nodes; what read a dropped node reads that node's own input."""
     forward = {
         node.name: next(b for _, b in node.arguments if isinstance(b, Ref))

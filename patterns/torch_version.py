@@ -23,7 +23,7 @@ def release(version: str) -> tuple[int, int]:
     return int(major), int(minor)
 
 
-def tested() -> bool:
+def is_tested() -> bool:
     """Whether the running torch is of a release that the tests were run on."""
     return release(torch.__version__) in map(release, TESTED)
 

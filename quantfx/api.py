@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.passes.capture.capture import capture_given
-from quantfx.passes.config.config import Given
+from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
@@ -24,7 +24,7 @@ def quantize(
     *,
     calibration: Iterable[Any] | None = None,
     backend: str | Backend = "x86",
-    config: Given | None = None,
+    config: ConfigLike | None = None,
     example_kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
     input_fn: Callable[[Any], Any] | None = None,

@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks.lowering import complain
 from quantfx.backends.inductor.call_outside import call_outside
-from quantfx.backends.inductor.compile_attempts import Attempt, watch_compiles, watched
+from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch, watch_compiles
 from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.compile_report import CompileReport
@@ -25,7 +25,7 @@ from quantfx.dynamo.options import Options
 from quantfx.dynamo.watch_calls import CallWatch
 from quantfx.passed_on import kind_for
 from quantfx.passes.annotate.check_config import CheckConfig
-from quantfx.passes.config.config import Given
+from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import CalibrationError, ConfigError, OptionError
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import warn_of_untested
@@ -69,7 +69,7 @@ class AutoQuantized(nn.Module):
         self._calls = 0
         self._watch = CallWatch(options.state, type(model).__name__)
         self._int8: Callable[..., Any] | None = None
-        self._observe = self._compiled(Plan(backend, options, math.inf))
+        self._observe = self._compile_plan(Plan(backend, options, math.inf))
         self.train(model.training)
 
     @property
@@ -155,7 +155,7 @@ class AutoQuantized(nn.Module):
             self._options.state.start_again()
             self._watch.start_again()
             plan = Plan(self._backend, self._options, 0, observed_only=True)
-            self._int8 = self._compiled(plan)
+            self._int8 = self._compile_plan(plan)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
@@ -186,7 +186,7 @@ class AutoQuantized(nn.Module):
         return self._options.state.report
 
     def _require_rules(self) -> None:
-        """Refuse rules of the config that are in vain in every graph of the model."""
+        """Refuse rules of the config that are unused in every graph of the model."""
         graphs = [each.vain for each in self._options.state.records]
         rules = set.intersection(*(set(each) for each in graphs)) if graphs else set[str]()
         if rules:
@@ -224,7 +224,7 @@ class AutoQuantized(nn.Module):
             return False  # those of other weights are observed anew
         return self.observed >= self._batches or not any(each.needs_data for each in known)
 
-    def _compiled(self, plan: Plan) -> Callable[..., Any]:
+    def _compile_plan(self, plan: Plan) -> Callable[..., Any]:
         watch = self._watch
         advice = ". What was observed so far is used from convert() on"
 
@@ -238,7 +238,7 @@ class AutoQuantized(nn.Module):
         compile_model: Any = torch.compile  # torch 2.13 declares no isolate_recompiles
         compiled = compile_model(
             self.model,
-            backend=watched(compiler, attempted),
+            backend=attach_watch(compiler, attempted),
             isolate_recompiles=True,
             **self._compile_options,
         )
@@ -259,7 +259,7 @@ def auto(
     *,
     backend: str | Backend = "x86",
     calibration_batches: int = 8,
-    config: Given | None = None,
+    config: ConfigLike | None = None,
     strict: bool = True,
     dynamic: bool | None = None,
     fullgraph: bool = False,

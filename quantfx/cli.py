@@ -12,7 +12,7 @@ from rich.table import Table
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.backends.quantized.rows import variant
+from quantfx.backends.quantized.rows import native_variant
 from quantfx.load_result import load
 from quantfx.passes.report.text import print_report
 from quantfx.patterns.dot import pattern_set_to_dot
@@ -181,7 +181,7 @@ def _pattern_table(patterns: PatternSet) -> Table:
     for template in patterns.templates:
         nodes = "\n".join(str(node) for node in template.nodes)
         checks = "".join(f"\nif {check}" for check in template.checks)
-        quant = "\n".join(f"{key}: {spec}" for key, spec in template.quant)
+        quant = "\n".join(f"{key}: {spec}" for key, spec in template.quant.items())
         mode = template.mode + (" (on request)" if template.on_request else "")
         reaches = template.kernel or template.reach
         table.add_row(template.name, mode, nodes + checks, quant, reaches)
@@ -207,7 +207,7 @@ def _backends(options: argparse.Namespace) -> int:
             native_table,  # the facade reaches tools lazily
         )
 
-        console.print(native_table(variant(options.variant or "native")))
+        console.print(native_table(native_variant(options.variant or "native")))
     return 0
 
 

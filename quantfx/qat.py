@@ -8,7 +8,7 @@ from typing import Any
 
 from quantfx.backends.backend import Backend
 from quantfx.passes.capture.capture import capture_given
-from quantfx.passes.config.config import Given
+from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
@@ -34,7 +34,7 @@ def prepare_qat(
     *,
     calibration: Iterable[Any] | None = None,
     backend: str | Backend = "x86",
-    config: Given | None = None,
+    config: ConfigLike | None = None,
     learn_scales: bool = False,
     example_kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,

@@ -13,7 +13,7 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
 from quantfx.backends.checks.lowering import Lowering, require_compiled
-from quantfx.passes.config.config import Given
+from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.report.compare_sites import SiteComparison
 from quantfx.passes.report.outcome import compiled_outcomes
@@ -101,7 +101,7 @@ class Result:
             ContractError: a planned site did not reach its kernel, or its integer sums would
                 saturate on this CPU.
         """
-        from quantfx.backends.inductor.compile import Variants, compile_module, require_regions
+        from quantfx.backends.inductor.compile import LoweredPair, compile_module, require_regions
         from quantfx.backends.inductor.compiler_errors import compiler_errors
 
         lowering = self._lowered
@@ -114,7 +114,7 @@ class Result:
         lowering.require(strict=strict)
         with compiler_errors():
             compiled = compile_module(
-                Variants(lowering.module, self._mixed),
+                LoweredPair(lowering.module, self._mixed),
                 self._inputs,
                 autocast=autocast,
                 wrapper=wrapper,
@@ -223,7 +223,7 @@ class Result:
         return self.backend.lowering(self.quantized, float_dtype="bfloat16").module
 
 
-def choose_backend(backend: str | Backend, config: Given | None) -> Backend:
+def choose_backend(backend: str | Backend, config: ConfigLike | None) -> Backend:
     """Return the backend that a user asks for.
 
     Args:

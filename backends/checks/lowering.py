@@ -13,7 +13,7 @@ from quantfx.passes.errors import ContractError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.lower.keep_packed import KeepPacked
 from quantfx.passes.pipeline.pipeline import Pipeline
-from quantfx.passes.report.outcome import SiteOutcome, missed
+from quantfx.passes.report.outcome import SiteOutcome, missed_sites
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 _SHOWN = 5
@@ -54,8 +54,8 @@ class Lowering:
             ContractError: a site saturates on this CPU, or missed its kernel.
         """
         self.require_range(strict=strict, cure=cure)
-        if short := missed(self.sites):
-            complain(_missing(short), strict=strict)
+        if short := missed_sites(self.sites):
+            complain(_describe_missed(short), strict=strict)
 
     def require_range(self, *, strict: bool = True, cure: str = BOUNDED) -> None:
         """Check that no integer sum can saturate on this CPU, with the actual weights.
@@ -69,7 +69,7 @@ class Lowering:
     def _saturates(self, cure: str) -> str:
         return (
             f"{len(self.saturating)} site(s) would saturate on this CPU ({targets.host().name}, no "
-            f"VNNI) and be silently wrong: {_listed(list(map(str, self.saturating)))}. {cure}, "
+            f"VNNI) and be silently wrong: {_join(list(map(str, self.saturating)))}. {cure}, "
             "or accept it with strict=False"
         )
 
@@ -80,9 +80,9 @@ def require_compiled(sites: tuple[SiteOutcome, ...], *, strict: bool) -> None:
     Raises:
         ContractError: names the sites.
     """
-    lost = [site for site in missed(sites) if site.kernel]
+    lost = [site for site in missed_sites(sites) if site.kernel]
     if lost:
-        complain(_missing(lost), strict=strict)
+        complain(_describe_missed(lost), strict=strict)
 
 
 def complain(message: str, *, strict: bool, kind: type[QuantfxError] = ContractError) -> None:
@@ -92,14 +92,14 @@ def complain(message: str, *, strict: bool, kind: type[QuantfxError] = ContractE
     warnings.warn(message, QuantfxWarning, stacklevel=4)
 
 
-def _missing(short: list[SiteOutcome]) -> str:
+def _describe_missed(short: list[SiteOutcome]) -> str:
     lines = [f"{site.site} ({site.kind}): {site.reason}" for site in short]
     return (
-        f"{len(short)} planned site(s) did not reach their int8 kernel: {_listed(lines)}. Leave "
+        f"{len(short)} planned site(s) did not reach their int8 kernel: {_join(lines)}. Leave "
         "them float with a config or backend.without_templates(...), or accept it with strict=False"
     )
 
 
-def _listed(items: list[str]) -> str:
+def _join(items: list[str]) -> str:
     more = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""
     return ", ".join(items[:_SHOWN]) + more

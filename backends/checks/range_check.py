@@ -1,11 +1,11 @@
-"""Whether the sums of int8 kernels saturate, with the actual weights."""
+"""Whether the int8 sums of kernels saturate, with the actual weights."""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graph.graphs import Site, all_graphs, attribute
+from quantfx.passes.graph.graphs import Site, all_graphs, constant
 from quantfx.passes.quant.qdq import dequantizes
 from quantfx.passes.quant.qparams import S16_MAX, Pairing, saturates
 from quantfx.passes.report.contract import planned_matches
@@ -38,7 +38,7 @@ def saturating_sites(module: GraphModule, *, any_two: bool = False) -> list[Site
 
 
 def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
-    weight = _constant(module, argument_value(node, "weight"))
+    weight = _integers(module, argument_value(node, "weight"))
     activation = argument_value(node, "input")
     if weight is None or not (isinstance(activation, Node) and dequantizes(activation)):
         return False
@@ -51,10 +51,6 @@ def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
     return bool(saturates(weight, largest, pairing).any())
 
 
-def _constant(module: GraphModule, dequantize: Node) -> Tensor | None:
+def _integers(module: GraphModule, dequantize: Node) -> Tensor | None:
     """Return the integers that a dequantize of a constant reads."""
-    source = dequantize.args[0] if dequantizes(dequantize) else None
-    if not isinstance(source, Node) or source.op != "get_attr":
-        return None
-    value = attribute(module, str(source.target))
-    return value if isinstance(value, Tensor) else None
+    return constant(module, dequantize.args[0]) if dequantizes(dequantize) else None

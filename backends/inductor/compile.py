@@ -53,7 +53,7 @@ from quantfx.backends.onednn.ops import KERNEL_NAMES, QCONV
 from quantfx.passes.export.made_sizes import makes_sizes
 from quantfx.passes.export.plain_outputs import take_out_plain
 from quantfx.passes.graph.checked_module import input_check
-from quantfx.passes.graph.clone import clone, clone_as, recompile, settled
+from quantfx.passes.graph.clone import clone, clone_as, recompile
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import autocast_dtype
 from quantfx.passes.graph.state import preserved_state
@@ -62,7 +62,7 @@ from quantfx.passes.inputs.contract import contract_of
 from quantfx.passes.inputs.example import ExampleInputs, distinct
 from quantfx.passes.inputs.leaves import input_leaves
 from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
-from quantfx.passes.model.input_copies import spared_inputs
+from quantfx.passes.model.input_copies import spare_inputs
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.lowered import site_of
@@ -93,7 +93,7 @@ POST_GRAD = Pipeline(
 )
 
 
-class Variants:
+class LoweredPair:
     """What there is to compile: a graph, and for autocast one that returns bfloat16.
 
     Args:
@@ -102,13 +102,13 @@ class Variants:
     """
 
     def __init__(self, exact: GraphModule, mixed: Callable[[], GraphModule] | None = None) -> None:
-        self.exact = _plain(HIDE.run(exact))
+        self.exact = _uncheck(HIDE.run(exact))
         self._make_mixed = mixed
 
     @cached_property
     def mixed(self) -> GraphModule:
         """The graph for autocast."""
-        return self.exact if self._make_mixed is None else _plain(HIDE.run(self._make_mixed()))
+        return self.exact if self._make_mixed is None else _uncheck(HIDE.run(self._make_mixed()))
 
     @cached_property
     def check(self) -> InputCheck | None:
@@ -123,10 +123,10 @@ class Variants:
         """Whether sizes in the graphs depend on data."""
         return makes_sizes(self.exact)
 
-    def copied(self) -> Variants:
+    def clone_tensors(self) -> LoweredPair:
         """Return graphs with tensors of their own."""
         # The one for autocast is made of the graph that it was given for: with what that holds.
-        copy = Variants(_settled(self.exact), lambda: _settled(self.mixed))
+        copy = LoweredPair(_copy_unchecked(self.exact), lambda: _copy_unchecked(self.mixed))
         copy.exact.meta = self.exact.meta
         return copy
 
@@ -135,12 +135,12 @@ class Variants:
         return self.mixed if mixed else self.exact
 
 
-def _settled(module: GraphModule) -> GraphModule:
+def _copy_unchecked(module: GraphModule) -> GraphModule:
     """Return a plain copy with tensors of its own."""
-    return _plain(clone(module, settled))
+    return _uncheck(clone(module, "all", gradients=False))
 
 
-def _plain(module: GraphModule) -> GraphModule:
+def _uncheck(module: GraphModule) -> GraphModule:
     """Return the module without checks of its own: what is compiled of it is called behind them."""
     plain = clone_as(module, GraphModule)
     recompile(plain)
@@ -156,7 +156,7 @@ class CompiledModule(SealedModule):
     Inductor's settings are those that freezing needs; they are thread-local.
 
     Args:
-        module: A captured, q/dq or lowered graph, or two variants of one.
+        module: A captured, q/dq or lowered graph, or a pair of one.
         autocast: ``torch.bfloat16`` to compute in it between the int8 kernels; None to leave it to
             the caller's own ``torch.autocast``.
         cpp: Whether the code that calls the kernels is C++ instead of Python.
@@ -168,14 +168,14 @@ class CompiledModule(SealedModule):
 
     def __init__(
         self,
-        module: GraphModule | Variants,
+        module: GraphModule | LoweredPair,
         autocast: torch.dtype | None = None,
         *,
         cpp: bool = False,
         dynamic: bool | None = None,
     ) -> None:
         super().__init__()
-        self._variants = module if isinstance(module, Variants) else Variants(module)
+        self._pair = module if isinstance(module, LoweredPair) else LoweredPair(module)
         self._autocast = autocast
         self._cpp = cpp
         self._dynamic = dynamic
@@ -199,7 +199,7 @@ class CompiledModule(SealedModule):
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
         """Return a module of its own weights and state, which compiles at its first call."""
         copy = CompiledModule(
-            self._variants.copied(), self._autocast, cpp=self._cpp, dynamic=self._dynamic
+            self._pair.clone_tensors(), self._autocast, cpp=self._cpp, dynamic=self._dynamic
         )
         copy.kernels = self.kernels
         memo[id(self)] = copy
@@ -209,9 +209,9 @@ class CompiledModule(SealedModule):
         mixed = autocasts()
         static = self._static_graph(mixed)
         if static is None or not static.fits(args, kwargs):
-            if self._variants.check is not None:
-                self._variants.check(args, kwargs)
-            if not self._variants.makes_sizes:
+            if self._pair.check is not None:
+                self._pair.check(args, kwargs)
+            if not self._pair.makes_sizes:
                 return self._call_dynamo(mixed, args, kwargs)
             with capturing_sizes(), dynamo_errors():
                 return self._call_dynamo(mixed, args, kwargs)
@@ -225,7 +225,7 @@ class CompiledModule(SealedModule):
         if mixed not in self._static:
             with self._lock:  # two threads at the first call must share one
                 if mixed not in self._static:
-                    module = self._variants.module(mixed)
+                    module = self._pair.module(mixed)
                     forms = static_forms(module)
                     self._static[mixed] = None if forms is None else StaticGraph(module, forms)
         return self._static[mixed]
@@ -239,10 +239,10 @@ class CompiledModule(SealedModule):
                     raise
         else:
             self._dynamo[mixed] = with_inductor(
-                self._variants.module(mixed), is_compiling, warns_at_limit, dynamic=self._dynamic
+                self._pair.module(mixed), is_compiling, warns_at_limit, dynamic=self._dynamic
             )
         # It writes the strides of outputs into the graph, and fails on sizes that depend on data.
-        choose = {"layout_optimization": False} if self._variants.makes_sizes else {}
+        choose = {"layout_optimization": False} if self._pair.makes_sizes else {}
         with compiling(self._note_kernels, cpp_wrapper=self._cpp, **choose):
             return self._dynamo[mixed](*args, **kwargs)
 
@@ -316,7 +316,7 @@ def kernel_calls(module: GraphModule) -> tuple[KernelCall, ...]:
 
 
 def compile_module(
-    variants: Variants,
+    pair: LoweredPair,
     inputs: ExampleInputs,
     *,
     autocast: torch.dtype | None = None,
@@ -326,7 +326,7 @@ def compile_module(
     """Compile for the given inputs.
 
     Args:
-        variants: What to compile.
+        pair: What to compile.
         inputs: Example inputs, and the dimensions that stay free in a library.
         autocast: ``torch.bfloat16`` to compute in it between the kernels.
         wrapper: What calls the kernels: generated Python, generated C++, or a library compiled
@@ -341,11 +341,11 @@ def compile_module(
         nearest = did_you_mean(wrapper, WRAPPERS)
         raise QuantfxError(f"no wrapper '{wrapper}'{nearest}; one of {WRAPPERS}")
     if wrapper == "aot":
-        return _ahead_of_time(variants, inputs, autocast=autocast, package=package)
-    compiled = CompiledModule(variants, autocast, cpp=wrapper == "cpp")
+        return _ahead_of_time(pair, inputs, autocast=autocast, package=package)
+    compiled = CompiledModule(pair, autocast, cpp=wrapper == "cpp")
     mixed = autocast is not None or torch.is_autocast_enabled("cpu")
-    module = variants.module(mixed)
-    args, kwargs = spared_inputs(module, inputs.args, inputs.kwargs)
+    module = pair.module(mixed)
+    args, kwargs = spare_inputs(module, inputs.args, inputs.kwargs)
     with preserved_state(module):
         compiled(*args, **kwargs)
     return compiled
@@ -361,18 +361,18 @@ def require_regions(module: GraphModule) -> None:
 
 
 def _ahead_of_time(
-    variants: Variants,
+    pair: LoweredPair,
     example: ExampleInputs,
     *,
     autocast: torch.dtype | None,
     package: Path | None,
 ) -> AheadOfTimeModule:
-    require_library(variants.exact)
+    require_library(pair.exact)
     target = package or Path(mkdtemp(prefix="quantfx-")) / "model.pt2"
     noted: list[KernelCall] = []
     casting = contextlib.nullcontext() if autocast is None else torch.autocast("cpu", autocast)
     with torch.no_grad(), casting, compiling(noted.extend):
-        module = variants.module(autocasts())
+        module = pair.module(autocasts())
         inputs = LibraryInputs(module, example.args, example.kwargs)
         (given, named), shapes = distinct(
             module, (inputs.args, inputs.kwargs), example.dynamic_shapes

@@ -64,7 +64,7 @@ At a limit it says whether the function has to stay open for objects that share 
 _Compiler = TypeVar("_Compiler", bound=Callable[..., Any])
 
 
-def watched(compiler: _Compiler, watch: Watch) -> _Compiler:
+def attach_watch(compiler: _Compiler, watch: Watch) -> _Compiler:
     """Let ``watch`` know of each attempt to compile for ``compiler``, which is returned."""
     setattr(compiler, _ATTRIBUTE, watch)
     watch_compiles()

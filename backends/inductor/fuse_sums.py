@@ -33,7 +33,7 @@ from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR,
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
-from quantfx.patterns.schema import argument_value, is_aten_call, overload, resolve_op
+from quantfx.patterns.schema import argument_value, is_operator_call, overload, resolve_op
 
 _CONV = "qconv_add"
 # What AOTAutograd makes of a write to a view.
@@ -96,33 +96,33 @@ class _Sums(Admission):
 
     def refuses(self, match: Match) -> str | None:
         """Return the first condition that a fused sum would not meet."""
-        kernel, extra = match.nodes["kernel"], _extra(match)
+        kernel, extra = match.nodes["kernel"], _find_summand(match)
         ours, other = kernel.meta.get("val"), extra.meta.get("val")
         if not isinstance(ours, Tensor) or not isinstance(other, Tensor):
             return f"the values of {kernel.name} and {extra.name} are not known"
         if ours.dtype != other.dtype or not ours.is_floating_point():
             return f"{kernel.name} is {ours.dtype}, {extra.name} {other.dtype}"
         if match.template.name != _CONV:
-            return _scattered(extra)
+            return _why_scattered(extra)
         if ours.dim() != 4:
             return f"{kernel.name} has {ours.dim()} dimensions: only two-dimensional kernels sum"
         return _not_free(match) or (_layout(match) if self._eager else None)
 
 
-def _scattered(extra: Node) -> str | None:
+def _why_scattered(extra: Node) -> str | None:
     # Inductor writes in place of a scatter, and cannot tell its fused linear so (torch 2.14).
     return f"{extra.name} is a tensor that was written to" if extra.target in _SCATTERS else None
 
 
 def _layout(match: Match) -> str | None:
-    target = source = _integers(match) or _extra(match)
+    target = source = _integers(match) or _find_summand(match)
     while source.target in (*LIMITS, DEQUANTIZE_PER_TENSOR):  # which keep the layout
         source = source.all_input_nodes[0]
     ours = source.target in (QCONV, QCONV_SUM)
     return None if ours else f"{target.name} may be laid out in another way than the kernel wants"
 
 
-def _extra(match: Match) -> Node:
+def _find_summand(match: Match) -> Node:
     """Return the summand as the graph stands now."""
     add = match.nodes["add"]
     operands = argument_value(add, "self"), argument_value(add, "other")
@@ -134,7 +134,7 @@ def _extra(match: Match) -> Node:
 
 def _integers(match: Match) -> Node | None:
     """Return the integers to sum into: those of a dequantized summand, for a quantized result."""
-    quantize, extra = match.nodes.get("q"), _extra(match)
+    quantize, extra = match.nodes.get("q"), _find_summand(match)
     if quantize is None or extra.target is not DEQUANTIZE_PER_TENSOR:
         return None
     same = argument_value(extra, "dtype") == argument_value(quantize, "dtype")
@@ -144,20 +144,20 @@ def _integers(match: Match) -> Node | None:
 
 def _not_free(match: Match) -> str | None:
     """Return why the convolution may not overwrite its summand."""
-    extra, integers = _extra(match), _integers(match)
+    extra, integers = _find_summand(match), _integers(match)
     output = match.output
     if "q" in match.nodes and integers is None:
         return f"{extra.name} is float, or of another dtype than the result"
     if integers is None and any(user.target in _ONE_LOOP for user in output.users):
         return f"a loop behind {output.name} takes the sum along"
     for tensor in (extra,) if integers is None else (integers, extra):
-        reason = _overwritten(tensor, match, fresh=integers is None or tensor is integers)
+        reason = _why_overwritten(tensor, match, fresh=integers is None or tensor is integers)
         if reason is not None:
             return reason
     return None
 
 
-def _overwritten(tensor: Node, match: Match, fresh: bool) -> str | None:
+def _why_overwritten(tensor: Node, match: Match, fresh: bool) -> str | None:
     if fresh and not _is_fresh(tensor):
         return f"{tensor.name} is an input, a constant or a view"
     if tensor in match.nodes["kernel"].all_input_nodes:
@@ -177,7 +177,7 @@ def _is_fresh(tensor: Node) -> bool:
     """Whether ``tensor`` has memory of its own: made by an operator, and no view of its inputs."""
     # One of several results, as of a max pool with indices, is as fresh as they are.
     source = tensor.args[0] if tensor.target is operator.getitem else tensor
-    return isinstance(source, Node) and is_aten_call(source) and not views_of(source)
+    return isinstance(source, Node) and is_operator_call(source) and not views_of(source)
 
 
 def _fuse(match: Match, editor: Editor) -> None:
@@ -192,7 +192,7 @@ def _fuse(match: Match, editor: Editor) -> None:
         call = _sum(match, editor, result, relu)
     else:
         dynamic = kernel.target is QLINEAR_DYNAMIC
-        args = (*kernel.args[:6], _extra(match), kernel.args[6], *result)
+        args = (*kernel.args[:6], _find_summand(match), kernel.args[6], *result)
         args = (*args, 1.0, 0, "add", 1.0, relu, [], "")
         op = QLINEAR_ADD_DYNAMIC if dynamic else QLINEAR_ADD
         call = editor.call(op, args, like=kernel, before=output)
@@ -210,7 +210,7 @@ def _fuse(match: Match, editor: Editor) -> None:
 
 def _sum(match: Match, editor: Editor, result: tuple[float, int, torch.dtype], relu: str) -> Node:
     kernel = match.nodes["kernel"]
-    target, scale, zero_point = _extra(match), 1.0, 0
+    target, scale, zero_point = _find_summand(match), 1.0, 0
     integers = _integers(match)
     if integers is not None:
         scale, zero_point = tensor_qparams(target)[:2]

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from quantfx.backends.inductor.compile_attempts import Attempt, watched
+from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch
 from quantfx.backends.inductor.torch_internals import ReachedLimit
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
@@ -75,7 +75,7 @@ def frequent_guard(reasons: Sequence[str]) -> tuple[str, int, int]:
 
 def warns_at_limit(compiler: Callable[..., Any]) -> Callable[..., Any]:
     """Have it said when lowered graphs of a backend, which is returned, run uncompiled."""
-    return watched(compiler, _warn)
+    return attach_watch(compiler, _warn)
 
 
 def _warn(attempt: Attempt, **_: object) -> bool:

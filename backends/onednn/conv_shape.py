@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 from torch.fx import Node
 
-from quantfx.backends.onednn.conv_geometry import Geometry
+from quantfx.backends.onednn.pad_beforehand import pad_beforehand
+from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate
 from quantfx.patterns.schema import resolve_op
 
-_PAD = resolve_op("aten.constant_pad_nd.default")
 _SLICE = resolve_op("aten.slice.Tensor")
 _TO_THE_END = 2**63 - 1
 _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 _SQUEEZE = resolve_op("aten.squeeze.dim")
 
-Ends = tuple[int, int]
-
 
 class ConvShape:
     """The shape that the kernel works in: with a batch, and with at least two spatial dimensions.
+
+    Attributes:
+        geometry: How the convolution moves, in the kernel's dimensions.
 
     torch 2.13: a packed one-dimensional weight says that it has four dimensions, by which Inductor
     infers a wrong shape of the result when it freezes; and that kernel fuses fewer activations.
@@ -34,15 +36,16 @@ class ConvShape:
         self._batched = candidate.quantized("input").meta["val"].dim() == self._rank + 2
         self._flat = self._rank == 1
         kernel = tuple(int(size) for size in self._weight.meta["val"].shape[2:])
-        self._geometry = Geometry.of(self._node, kernel)
+        geometry = Geometry.of(self._node, kernel)
+        self.geometry = geometry.flat if self._flat else geometry
 
-    def grown(self, x: Node) -> Node:
+    def add_dimensions(self, x: Node) -> Node:
         """Return ``x`` with the dimensions that it lacks, of size 1."""
         if not self._batched:
             x = self._call(_UNSQUEEZE, x, 0)
         return self._call(_UNSQUEEZE, x, 2) if self._flat else x
 
-    def shrunk(self, result: Node) -> Node:
+    def drop_dimensions(self, result: Node) -> Node:
         """Return ``result`` without them."""
         result = self._call(_SQUEEZE, result, 2) if self._flat else result
         return result if self._batched else self._call(_SQUEEZE, result, 0)
@@ -57,84 +60,59 @@ class ConvShape:
         flat = value.unsqueeze(2)
         return self._editor.shared_constant(name, flat, like=node, before=self._before)
 
-    def steps(self, name: Literal["stride", "dilation"]) -> list[Any]:
-        """Return stride or dilation for each of the kernel's dimensions."""
-        values = list(getattr(self._geometry, name))
-        return [1, *values] if self._flat else values
-
-    def extents(self) -> list[int]:
-        """Return the size of the dilated kernel in each of its dimensions."""
-        values = list(self._geometry.extent)
-        return [1, *values] if self._flat else values
-
     @property
     def channels(self) -> int:
         """The input channels of one group."""
         return int(self._weight.meta["val"].shape[1])
-
-    def padding(self) -> list[Ends]:
-        """Return the padding at both ends of each of the kernel's dimensions."""
-        values = list(self._geometry.padding)
-        return [(0, 0), *values] if self._flat else values
 
     def _call(self, op: Any, x: Node, axis: int) -> Node:
         return self._editor.call(op, (x, axis), like=self._node, before=self._before)
 
 
 def narrow_padding(
-    x: Node,
-    *,
-    zero_point: Any,
-    extents: list[int],
-    padding: list[Ends],
-    editor: Editor,
-    before: Node,
-) -> tuple[Node, list[int]]:
-    """Return the integers, and the padding that is left for the kernel to do.
+    x: Node, zero_point: Any, geometry: Geometry, editor: Editor, before: Node
+) -> tuple[Node, Geometry]:
+    """Return the integers, and the geometry with the padding that is left for the kernel to do.
 
-    They are padded beforehand if the kernel cannot: with more on one end than on the other, and
-    where it would lie outside of the image altogether. torch 2.13, AVX512: with one channel a
-    group, such a convolution adds what happens to be in memory to its result instead of what makes
-    up for the zero point.
+    The integers are padded beforehand if the kernel cannot: with more on one end than on the other,
+    and where padding would lie outside of the image altogether. torch 2.13, AVX512: with one
+    channel a group, such a convolution adds what happens to be in memory to its result instead of
+    what makes up for the zero point.
 
     Args:
         x: Integers in the kernel's dimensions.
         zero_point: What stands for 0.0.
-        extents: Size of the dilated kernel in each spatial dimension.
-        padding: What the convolution asks for at both ends of each.
+        geometry: What the convolution asks for, in the kernel's dimensions.
         editor: Of the graph.
         before: Where to write.
     """
-    pairs = list(zip(padding, extents, strict=True))
-    if all(front == back and front < extent for (front, back), extent in pairs):
-        return x, [front for front, _ in padding]
-    ends = [each for pair in reversed(padding) for each in pair]  # last dimension first
-    padded = editor.call(_PAD, (x, ends, zero_point), like=x, before=before)
-    return padded, [0] * len(padding)
+    pairs = zip(geometry.front, geometry.extent, strict=True)
+    if geometry.is_even and all(front < extent for front, extent in pairs):
+        return x, geometry
+    return pad_beforehand(x, zero_point, geometry, editor, before)
 
 
 def narrow_steps(
-    x: Node, *, steps: list[Any], extents: list[int], channels: int, editor: Editor, before: Node
-) -> tuple[Node, list[Any]]:
-    """Return the integers, and the stride that is left for the kernel to do.
+    x: Node, geometry: Geometry, channels: int, editor: Editor, before: Node
+) -> tuple[Node, Geometry]:
+    """Return the integers, and the geometry with the stride that is left for the kernel to do.
 
-    A convolution of single pixels reads nothing of those that its stride leaves out, and where the
-    kernel cannot be trusted to skip them they are left out beforehand. torch 2.13, limited
-    to AVX2: with 8, 24, 40, ... channels a group and more than one thread, what comes out differs
-    from call to call.
+    A convolution of single pixels does not read the pixels that its stride leaves out. Where the
+    kernel cannot be trusted to skip them, they are left out beforehand. torch 2.13, limited to
+    AVX2: with 8, 24, 40, ... channels a group and more than one thread, the result differs from
+    call to call.
 
     Args:
         x: Integers in the kernel's dimensions, padded.
-        steps: Stride in each spatial dimension.
-        extents: Size of the dilated kernel in each.
+        geometry: How the convolution moves over them.
         channels: Of one group.
         editor: Of the graph.
         before: Where to write.
     """
-    if any(extent > 1 for extent in extents) or channels % 16 != 8:
-        return x, steps
-    for axis, step in enumerate(steps, start=2):
+    if any(extent > 1 for extent in geometry.extent) or channels % 16 != 8:
+        return x, geometry
+    for axis, step in enumerate(geometry.stride, start=2):
         if step > 1:
             args = (x, axis, 0, _TO_THE_END, step)
             x = editor.call(_SLICE, args, like=x, before=before)
-    return x, [1] * len(steps)
+    return x, replace(geometry, stride=(1,) * len(geometry.stride))

@@ -30,6 +30,7 @@ from quantfx.backends.onednn.ops import (
     register_fakes,
 )
 from quantfx.backends.onednn.post_ops import FUSED_BY, NONE, PostOp, post_op
+from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import (
     Candidate,
@@ -41,7 +42,6 @@ from quantfx.passes.pipeline.kernel_family import (
 from quantfx.passes.quant.qdq import (
     DEQUANTIZE_DYNAMIC,
     DEQUANTIZE_PER_CHANNEL,
-    DEQUANTIZE_PER_TENSOR,
     TensorQParams,
     tensor_qparams,
 )
@@ -89,7 +89,7 @@ class OneDNN(KernelFamily):
         return (
             candidate.indirect("input", "weight")
             or self._activation(candidate)
-            or _weight(candidate, editor)
+            or weight_reason(candidate, editor)
             or _result(candidate)
             or _activation_function(candidate)
         )
@@ -111,23 +111,6 @@ class OneDNN(KernelFamily):
         if dtype not in accepted:
             return f"{name} is {dtype}, the kernel takes {' or '.join(map(str, accepted))}"
         return None
-
-
-def _weight(candidate: Candidate, editor: Editor) -> str | None:
-    """The kernels know int8 weights with one scale for each output channel, or one at all."""
-    dequantize = candidate.dequantize("weight")
-    name = candidate.quantized("weight").name
-    if argument_value(dequantize, "dtype") != torch.int8:
-        return f"{name} is {argument_value(dequantize, 'dtype')}, the kernel takes torch.int8"
-    if dequantize.target is DEQUANTIZE_PER_TENSOR:
-        zero_point = argument_value(dequantize, "zero_point")
-        return f"{name} has zero point {zero_point}, the kernel knows none" if zero_point else None
-    if argument_value(dequantize, "axis") != 0:
-        return f"{name} has its scales along axis {argument_value(dequantize, 'axis')}, not 0"
-    zero_points = editor.stored(argument_value(dequantize, "zero_points"))
-    if zero_points is None or editor.stored(argument_value(dequantize, "scales")) is None:
-        return f"the scales or zero points of {name} are computed, not stored"
-    return f"{name} has zero points, the kernel knows none" if bool(zero_points.any()) else None
 
 
 def _result(candidate: Candidate) -> str | None:
@@ -213,35 +196,19 @@ def _convolution(candidate: Candidate, editor: Editor) -> Emission:
     scale, zero_point = candidate.dequantize("input").args[1:3]
     scales, zero_points = _weight_qparams(candidate, editor, before)
     shape = ConvShape(candidate, editor, before)
-    x, padding = narrow_padding(
-        shape.grown(candidate.quantized("input")),
-        zero_point=zero_point,
-        extents=shape.extents(),
-        padding=shape.padding(),
-        editor=editor,
-        before=before,
-    )
-    x, steps = narrow_steps(
-        x,
-        steps=shape.steps("stride"),
-        extents=shape.extents(),
-        channels=shape.channels,
-        editor=editor,
-        before=before,
-    )
-    geometry = (steps, padding, shape.steps("dilation"))
-    groups = argument_value(node, "groups")
+    x = shape.add_dimensions(candidate.quantized("input"))
+    x, left = narrow_padding(x, zero_point, shape.geometry, editor, before)
+    x, left = narrow_steps(x, left, shape.channels, editor, before)
+    geometry = (list(left.stride), left.front, list(left.dilation), left.groups)
     packed = editor.call(
         QCONV_PREPACK,
-        (shape.weight(), scales, scale, zero_point, *geometry, groups, _static_shape(x)),
+        (shape.weight(), scales, scale, zero_point, *geometry, _static_shape(x)),
         like=node,
         before=before,
     )
     inputs = (x, scale, zero_point, packed, scales, zero_points, argument_value(node, "bias"))
-    call = editor.call(
-        QCONV, (*inputs, *geometry, groups, *result.arguments), like=node, before=before
-    )
-    limited = limit_range(shape.shrunk(call), result.qparams, editor, before)
+    call = editor.call(QCONV, (*inputs, *geometry, *result.arguments), like=node, before=before)
+    limited = limit_range(shape.drop_dimensions(call), result.qparams, editor, before)
     return Emission(limited, before, "qconv_pointwise")
 
 

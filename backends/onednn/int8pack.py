@@ -14,6 +14,7 @@ import torch
 from torch.fx import Node
 
 from quantfx.backends.onednn.in_rows_of import in_rows_of
+from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
@@ -43,19 +44,15 @@ class Int8Pack(KernelFamily):
         dequantize = candidate.dequantize("weight")
         if dequantizes(argument_node(candidate.anchor, "input")):
             return "its input is quantized too"
-        name = candidate.quantized("weight").name
-        if dequantize.target is not DEQUANTIZE_PER_CHANNEL or dequantize.args[3] != 0:
-            return f"{name} has not one scale for each row"
-        zero_points = editor.stored(argument_value(dequantize, "zero_points"))
-        if zero_points is None:
-            return f"the zero points of {name} are computed, not stored"
-        return f"{name} has zero points, the kernel knows none" if bool(zero_points.any()) else None
+        if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
+            return f"{candidate.quantized('weight').name} has not one scale for each row"
+        return weight_reason(candidate, editor)
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
         """Write the product, with the reshapes and the bias around it."""
         node = candidate.anchor
         x, bias = argument_node(node, "input"), argument_value(node, "bias")
-        integers, scales, channels = _padded(editor, node, candidate.dequantize("weight"))
+        integers, scales, channels = _pad_channels(editor, node, candidate.dequantize("weight"))
         width = node.meta["val"].shape[-1]
         x = editor.call(_CONTIGUOUS, (x,), before=node)  # the kernel wants whole rows
         rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), before=node)
@@ -70,7 +67,7 @@ class Int8Pack(KernelFamily):
         return Emission(result, node, KERNEL)
 
 
-def _padded(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, int]:
+def _pad_channels(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, int]:
     """Return int8 weights and scales, of very few channels with rows of zeros added, and how many.
 
     torch 2.13: Inductor writes vectors of up to 8 constants into its loops, and then fails to pass

@@ -8,15 +8,12 @@ from typing import ClassVar
 from torch.fx import Node
 
 from quantfx.backends.quantized.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
-from quantfx.backends.quantized.static import CLAMP, bounds
+from quantfx.backends.quantized.static import CLAMP, make_clampable, value_bounds
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.kernel_family import argument_node
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
-from quantfx.patterns.schema import resolve_op
-
-_CONTIGUOUS = resolve_op("aten.contiguous.default")
 
 
 @dataclass(frozen=True)
@@ -58,8 +55,6 @@ class CarryQParams(GraphPass):
         if not self.limits or qparams.limits is None:
             node.target, node.args = QUANTIZE, args
             return
-        if self.channels_first:
-            x = editor.call(_CONTIGUOUS, (x,), before=node)
-            args = (x, *args[1:])
         whole = editor.call(QUANTIZE, args, before=node, val=node.meta.get("val"))
-        node.target, node.args = CLAMP, (whole, *bounds(qparams))
+        whole = make_clampable(whole, editor, node, self.channels_first)
+        node.target, node.args = CLAMP, (whole, *value_bounds(qparams))

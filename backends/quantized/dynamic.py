@@ -14,7 +14,7 @@ from torch.fx import Node
 from quantfx.backends.onednn.half_weight import half_weight_reason
 from quantfx.backends.quantized.engines import Engines
 from quantfx.backends.quantized.family import NativeFamily, write_packed
-from quantfx.backends.quantized.layers import pack, rows_of, weight_reason
+from quantfx.backends.quantized.layers import layer_reason, pack, rows_of
 from quantfx.backends.quantized.packed_layer import PackedHalf, PackedLayer
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import (
@@ -57,8 +57,8 @@ class NativeDynamic(NativeFamily):
             return candidate.indirect("weight") or half_weight_reason(candidate, editor)
         return (
             candidate.indirect("input", "weight")
-            or weight_reason(candidate, editor)
-            or _found_range(candidate)
+            or layer_reason(candidate, editor)
+            or _range_reason(candidate)
         )
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
@@ -91,7 +91,7 @@ class NativeDynamic(NativeFamily):
         return Emission(call, before, kernel)
 
 
-def _found_range(candidate: Candidate) -> str | None:
+def _range_reason(candidate: Candidate) -> str | None:
     """The kernel finds an affine range in 0..255, or in 0..127 if it is reduced."""
     dequantize = candidate.dequantize("input")
     if dequantize.target is not DEQUANTIZE_DYNAMIC:

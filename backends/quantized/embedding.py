@@ -115,11 +115,11 @@ def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     shape = list(indices.meta["val"].shape)
     if 1 <= len(shape) <= _MOST_DIMENSIONS:
         found = editor.call(kernel, (packed, indices), before=node, val=val)
-        return _own_columns(editor, found, node)
+        return _drop_added_column(editor, found, node)
     flat = editor.call(_RESHAPE, (indices, [-1]), before=node)
     flat_val = val.reshape(-1, val.shape[-1])
     found = editor.call(kernel, (packed, flat), before=node, val=flat_val)
-    found = _own_columns(editor, found, node)
+    found = _drop_added_column(editor, found, node)
     single = editor.call(_UNSQUEEZE, (indices, -1), before=node)
     return in_rows_of(single, found, width=val.shape[-1], editor=editor, before=node)
 
@@ -134,7 +134,7 @@ def _contiguous(editor: Editor, value: Any, node: Node) -> Any:
     return editor.call(_CONTIGUOUS, (value,), like=value, before=node)
 
 
-def _own_columns(editor: Editor, found: Node, node: Node) -> Node:
+def _drop_added_column(editor: Editor, found: Node, node: Node) -> Node:
     """Take away the column that was added to a table of an odd width."""
     val = found.meta["val"]
     if val.shape[-1] % 2 == 0 or "4bit" not in str(found.target):
@@ -151,7 +151,7 @@ def _bag(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     include = argument_value(node, "include_last_offset")
     args = (packed, *arguments, False, 0, False, weights, None, include)
     call = editor.call(kernel, args, before=node, val=sums)
-    call = _own_columns(editor, call, node)
+    call = _drop_added_column(editor, call, node)
     for user in list(node.users):
         editor.replace(user, call)
     return call

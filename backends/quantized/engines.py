@@ -92,7 +92,7 @@ class Engines:
         """Return an engine that computes a transposed convolution right; None if none does."""
         asked = self.get("conv_transpose")
         tried = ("onednn", "fbgemm") if asked is None else (asked,)
-        return next((engine for engine in tried if shape.right_on(engine)), None)
+        return next((engine for engine in tried if shape.is_right_on(engine)), None)
 
     def other(self, op: str) -> str:
         """Return the engine of an operator whose packing only fbgemm has, or all have alike."""
@@ -150,7 +150,7 @@ class Transposed:
     stride: tuple[int, ...]
     padded: bool
 
-    def right_on(self, engine: str) -> bool:
+    def is_right_on(self, engine: str) -> bool:
         """Whether ``engine`` computes it within a step of the float result.
 
         Measured on torch 2.13, hundreds of random configurations a rank and engine. onednn is

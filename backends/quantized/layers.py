@@ -14,11 +14,18 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.checks.targets import host
-from quantfx.backends.onednn.conv_geometry import Geometry
+from quantfx.backends.onednn.pad_beforehand import pad_beforehand
+from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.backends.quantized.engines import Engines, Transposed
 from quantfx.backends.quantized.family import NativeFamily, write_packed
 from quantfx.backends.quantized.packed_layer import PackedLayer
-from quantfx.backends.quantized.static import limited, quantized_result, result_qparams, unsigned
+from quantfx.backends.quantized.static import (
+    limit_quantized,
+    result_qparams,
+    result_reason,
+    unsigned_reason,
+)
+from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import (
     Candidate,
@@ -29,7 +36,6 @@ from quantfx.passes.pipeline.kernel_family import (
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, resolve_op
 
-_PAD = resolve_op("aten.constant_pad_nd.default")
 _SLICE = resolve_op("aten.slice.Tensor")
 _CONV = frozenset(f"quantized.conv{n}d" for n in (1, 2, 3))
 _TRANSPOSED = frozenset(f"quantized.conv_transpose{n}d" for n in (1, 2, 3))
@@ -63,9 +69,9 @@ class NativeLayers(NativeFamily):
         """Return the first condition of the kernel that the candidate does not meet."""
         return (
             candidate.indirect("input", "weight")
-            or unsigned(candidate.dequantize("input"))
-            or quantized_result(candidate)
-            or weight_reason(candidate, editor)
+            or unsigned_reason(candidate.dequantize("input"))
+            or result_reason(candidate)
+            or layer_reason(candidate, editor)
             or self._engine_reason(candidate)
             or self._limit_reason(candidate)
             or self._bias_reason(candidate, editor)
@@ -79,22 +85,22 @@ class NativeLayers(NativeFamily):
             engine = self.engines.linear("linear", rows_of(x))
             packed = PackedLayer("quantized.linear_prepack.default", engine)
             return self._emit(candidate, editor, x, packed, before)
-        shape = geometry(candidate)
+        shape = geometry_of(candidate)
         if candidate.kernel in _TRANSPOSED:
-            return self._transposed(candidate, editor, shape)
-        x, shape = padded(candidate, editor, shape)
+            return self._emit_transposed(candidate, editor, shape)
+        x, shape = pad_uneven(candidate, editor, shape)
         engine = self.engines.conv(group_inputs(candidate), host().saturates) or ""
         packed = PackedLayer(f"{candidate.kernel}_prepack.default", engine, shape)
         return self._emit(candidate, editor, x, packed, before)
 
-    def _transposed(self, candidate: Candidate, editor: Editor, shape: Geometry) -> Emission:
+    def _emit_transposed(self, candidate: Candidate, editor: Editor, shape: Geometry) -> Emission:
         """A kernel that no engine computes right gets zeros behind it, which add to the result."""
         before = candidate.match.output
-        engine = self._transposed_engine(candidate, shape)
+        engine = self._find_transposed_engine(candidate, shape)
         grown = (0,) * len(shape.kernel)
         if engine is None:
             grown = tuple(int(size == 2) for size in shape.kernel)
-            engine = self._transposed_engine(candidate, _grown(shape, grown)) or ""
+            engine = self._find_transposed_engine(candidate, _grow_kernel(shape, grown)) or ""
         prepack = f"{candidate.kernel}_prepack.default"
         packed = PackedLayer(prepack, engine, shape, grown=grown)
         x = candidate.quantized("input")
@@ -119,9 +125,9 @@ class NativeLayers(NativeFamily):
             before=before,
             val=before.meta.get("val"),
         )
-        result = _shrunk(call, packed.geometry, grown, editor, before)
+        result = _cut_result(call, packed.geometry, grown, editor, before)
         if self.limits:
-            result = limited(result, qparams, editor, before, self.engines)
+            result = limit_quantized(result, qparams, editor, before, self.engines.runs_qnnpack)
         return Emission(result, before, kernel)
 
     def _limit_reason(self, candidate: Candidate) -> str | None:
@@ -150,15 +156,15 @@ class NativeLayers(NativeFamily):
             asked = self.engines.get("conv")
             return f"engine {asked} computes convolutions with one channel a group wrongly"
         if candidate.kernel in _TRANSPOSED:
-            shape = geometry(candidate)
+            shape = geometry_of(candidate)
             grown = tuple(int(size == 2) for size in shape.kernel)
-            shapes = (shape, _grown(shape, grown))
-            if not any(self._transposed_engine(candidate, each) for each in shapes):
+            shapes = (shape, _grow_kernel(shape, grown))
+            if not any(self._find_transposed_engine(candidate, each) for each in shapes):
                 asked = self.engines.get("conv_transpose")
                 return f"engine {asked} computes a transposed convolution of this shape wrongly"
         return None
 
-    def _transposed_engine(self, candidate: Candidate, shape: Geometry) -> str | None:
+    def _find_transposed_engine(self, candidate: Candidate, shape: Geometry) -> str | None:
         weight = candidate.quantized("weight").meta["val"]
         transposed = Transposed(
             inputs=weight.shape[0] // shape.groups,
@@ -183,24 +189,15 @@ def pack(candidate: Candidate, editor: Editor, packed: PackedLayer, before: Node
     return write_packed(editor, packed, weight, scales, bias, before=before)
 
 
-def weight_reason(candidate: Candidate, editor: Editor) -> str | None:
-    """Return why the weight is none that the kernels take: int8, symmetric, stored."""
-    dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
-    if argument_value(dequantize, "dtype") != torch.int8:
-        return f"{name} is {argument_value(dequantize, 'dtype')}, the kernel takes torch.int8"
-    if editor.stored(candidate.quantized("weight")) is None:
-        return f"{name} is computed, not stored"
-    if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
-        zero_point = argument_value(dequantize, "zero_point")
-        return f"{name} has zero point {zero_point}, not 0" if zero_point else None
-    if candidate.kernel in _TRANSPOSED:
-        return f"{name} has a scale for each channel, the kernel takes one"
-    if argument_value(dequantize, "axis") != 0:
-        return f"{name} has its scales along axis {argument_value(dequantize, 'axis')}, not 0"
-    zero_points = editor.stored(argument_value(dequantize, "zero_points"))
-    if zero_points is None or bool(zero_points.any()):
-        return f"{name} has zero points, or they are computed"
-    return None
+def layer_reason(candidate: Candidate, editor: Editor) -> str | None:
+    """Return why the weight is not one that packing takes: int8, symmetric, stored."""
+    dequantize, weight = candidate.dequantize("weight"), candidate.quantized("weight")
+    per_channel = dequantize.target is DEQUANTIZE_PER_CHANNEL
+    if editor.stored(weight) is None:
+        return f"{weight.name} is computed, not stored"
+    if per_channel and candidate.kernel in _TRANSPOSED:
+        return f"{weight.name} has a scale for each channel, the kernel takes one"
+    return weight_reason(candidate, editor)
 
 
 def _weight_scales(candidate: Candidate, editor: Editor) -> Tensor:
@@ -208,7 +205,7 @@ def _weight_scales(candidate: Candidate, editor: Editor) -> Tensor:
     if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
         return torch.tensor(float(argument_value(dequantize, "scale")))
     scales = editor.stored(argument_value(dequantize, "scales"))
-    assert scales is not None, "weight_reason has seen to it"
+    assert scales is not None, "layer_reason has seen to it"
     return scales
 
 
@@ -218,7 +215,7 @@ def rows_of(x: Node) -> int | None:
     return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
 
-def geometry(candidate: Candidate) -> Geometry:
+def geometry_of(candidate: Candidate) -> Geometry:
     """Return how the convolution of ``candidate`` moves over its input."""
     kernel = tuple(int(size) for size in candidate.quantized("weight").meta["val"].shape[2:])
     return Geometry.of(candidate.anchor, kernel)
@@ -229,25 +226,20 @@ def group_inputs(candidate: Candidate) -> int:
     return int(candidate.quantized("weight").meta["val"].shape[1])
 
 
-def padded(candidate: Candidate, editor: Editor, shape: Geometry) -> tuple[Node, Geometry]:
+def pad_uneven(candidate: Candidate, editor: Editor, shape: Geometry) -> tuple[Node, Geometry]:
     """Pad the input itself where the kernel cannot: with more on one end than on the other."""
     x = candidate.quantized("input")
     if shape.is_even:
         return x, shape
-    val = x.meta["val"]
-    sizes = [n + sum(ends) for n, ends in zip(val.shape[2:], shape.padding, strict=True)]
-    grown = val.new_empty([*val.shape[:2], *sizes])
-    before = candidate.match.output
-    around = editor.call(_PAD, (x, shape.ends, 0.0), like=x, before=before, val=grown)
-    return around, replace(shape, padding=((0, 0),) * len(shape.padding))
+    return pad_beforehand(x, 0.0, shape, editor, candidate.match.output)
 
 
-def _grown(geometry: Geometry, grown: tuple[int, ...]) -> Geometry:
+def _grow_kernel(geometry: Geometry, grown: tuple[int, ...]) -> Geometry:
     kernel = tuple(size + more for size, more in zip(geometry.kernel, grown, strict=True))
     return replace(geometry, kernel=kernel)
 
 
-def _shrunk(
+def _cut_result(
     call: Node, geometry: Geometry | None, grown: tuple[int, ...], editor: Editor, before: Node
 ) -> Node:
     """Take away what the zeros behind the kernel have added to the end of the result."""

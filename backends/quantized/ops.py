@@ -17,12 +17,12 @@ from quantfx.backends.quantized.engines import Engines
 from quantfx.backends.quantized.family import NativeFamily
 from quantfx.backends.quantized.quantized_tensors import FROM_INTEGERS
 from quantfx.backends.quantized.static import (
-    clampable,
-    limited,
-    quantized_result,
-    requantized,
+    limit_quantized,
+    make_clampable,
+    requantize,
     result_qparams,
-    unsigned,
+    result_reason,
+    unsigned_reason,
 )
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, argument_node
@@ -91,20 +91,20 @@ class NativeOps(NativeFamily):
         if not reads:
             return f"{candidate.anchor.name} reads no quantized tensor"
         return (
-            unsigned(*reads)
-            or quantized_result(candidate)
+            unsigned_reason(*reads)
+            or result_reason(candidate)
             or _float_operand(candidate)
-            or _other_qparams(candidate)
+            or _qparams_reason(candidate)
             or _prelu_without_one(candidate)
             or _no_such_rank(candidate)
-            or self._wrong_on_qnnpack(candidate)
+            or self._qnnpack_reason(candidate)
         )
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
         """Write the kernel call, on the quantized tensors."""
         before = candidate.match.output
         if candidate.kernel == _SAME_OP:
-            return self._same_op(candidate, editor, before)
+            return self._emit_same_op(candidate, editor, before)
         kernel, qparams = _kernel(candidate), result_qparams(candidate)
         given = {_SCALE: qparams.scale, _ZERO_POINT: qparams.zero_point}
         args: list[Any] = []
@@ -113,30 +113,30 @@ class NativeOps(NativeFamily):
                 args.append(each)
             else:
                 value = argument_value(candidate.anchor, each) if each not in given else given[each]
-                args.append(_carrying(value, editor, before))
+                args.append(_carry(value, editor, before))
         if candidate.kernel == _BATCH_NORM:
             args[1:3] = _affine(candidate.anchor, editor, before)
         if candidate.kernel == "quantized.softmax":  # qnnpack counts dimensions from the front
             args[1] %= candidate.anchor.meta["val"].dim()
         if candidate.anchor.target is _STACK:
-            args[0] = [_unsqueezed(each, args[1], editor, before) for each in args[0]]
+            args[0] = [_unsqueeze(each, args[1], editor, before) for each in args[0]]
         call = _call(resolve_op(kernel), tuple(args), candidate, editor)
         if self.limits and qparams.limits is not None:
             if candidate.kernel.endswith(".Scalar"):  # its range has moved with its qparams
-                call = requantized(call, qparams, editor, before)
-            call = limited(call, qparams, editor, before, self.engines)
+                call = requantize(call, qparams, editor, before)
+            call = limit_quantized(call, qparams, editor, before, self.engines.runs_qnnpack)
         return Emission(call, before, kernel.removesuffix(".default"))
 
-    def _same_op(self, candidate: Candidate, editor: Editor, before: Node) -> Emission:
+    def _emit_same_op(self, candidate: Candidate, editor: Editor, before: Node) -> Emission:
         node = candidate.anchor
-        args = _carrying(node.args, editor, before)
-        kwargs = _carrying(node.kwargs, editor, before)
+        args = _carry(node.args, editor, before)
+        kwargs = _carry(node.kwargs, editor, before)
         if node.target in _CLAMPS:
-            args = (clampable(args[0], editor, before, self.engines), *args[1:])
+            args = (make_clampable(args[0], editor, before, self.engines.runs_qnnpack), *args[1:])
         call = _call(overload(node), args, candidate, editor, kwargs)
         return Emission(call, before, str(node.target).removesuffix(".default"))
 
-    def _wrong_on_qnnpack(self, candidate: Candidate) -> str | None:
+    def _qnnpack_reason(self, candidate: Candidate) -> str | None:
         node = candidate.anchor
         if not self.engines.runs_qnnpack:
             return None
@@ -190,7 +190,7 @@ def _float_operand(candidate: Candidate) -> str | None:
     return None
 
 
-def _other_qparams(candidate: Candidate) -> str | None:
+def _qparams_reason(candidate: Candidate) -> str | None:
     """Return why the result cannot have the qparams that the graph says, as a sentence."""
     if candidate.kernel != _SAME_OP:
         return None
@@ -217,10 +217,10 @@ def _prelu_without_one(candidate: Candidate) -> str | None:
     integer = round(1 / qparams.scale) + qparams.zero_point
     if integer <= qparams.quant_max and abs(qparams.scale * round(1 / qparams.scale) - 1) < 0.01:
         return None
-    return f"{weight.name} has a range without 1: its spec needs observer=Including(1.0)"
+    return f"{weight.name} has a range without 1: its spec needs observer=MustInclude(1.0)"
 
 
-def _carrying(value: Any, editor: Editor, before: Node) -> Any:
+def _carry(value: Any, editor: Editor, before: Node) -> Any:
     """Return ``value`` with quantized tensors in the place of dequantizes."""
 
     def source(node: Node) -> Node:
@@ -252,7 +252,7 @@ def _affine(node: Node, editor: Editor, before: Node) -> list[Node]:
     return found
 
 
-def _unsqueezed(x: Node, axis: int, editor: Editor, before: Node) -> Node:
+def _unsqueeze(x: Node, axis: int, editor: Editor, before: Node) -> Node:
     val = x.meta["val"].unsqueeze(axis)
     return editor.call(_UNSQUEEZE, (x, axis), like=x, before=before, val=val)
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.nn.functional import pad
 
-from quantfx.backends.onednn.conv_geometry import Geometry
-from quantfx.backends.quantized.quantized_tensors import packed_by, per_channel, per_tensor
+from quantfx.backends.quantized.quantized_tensors import pack_with, per_channel, per_tensor
+from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.packed import Packed
 from quantfx.patterns.schema import resolve_op
 
@@ -37,7 +37,7 @@ class PackedLayer(Packed):
         self.engine = engine
         self.geometry = geometry
         self.scale = scale
-        self.grown = grown
+        self.add_dimensions = grown
 
     def pack(self, *tensors: Any) -> Any:
         """Return the packed parameters.
@@ -46,13 +46,13 @@ class PackedLayer(Packed):
             tensors: int8 weight, scales (None for one scale) and float bias (may be None).
         """
         weight, scales, bias = tensors
-        if any(self.grown):
-            ends = [each for size in reversed(self.grown) for each in (0, size)]
+        if any(self.add_dimensions):
+            ends = [each for size in reversed(self.add_dimensions) for each in (0, size)]
             weight = pad(weight, ends)
-        quantized = self._quantized(weight, scales)
-        return packed_by(self.engine, resolve_op(self.prepack), quantized, bias, *self._literals())
+        quantized = self._quantize(weight, scales)
+        return pack_with(self.engine, resolve_op(self.prepack), quantized, bias, *self._literals())
 
-    def _quantized(self, weight: Tensor, scales: Tensor | None) -> Tensor:
+    def _quantize(self, weight: Tensor, scales: Tensor | None) -> Tensor:
         if scales is None:
             return per_tensor(weight, float(self.scale or 1.0), 0)
         return per_channel(weight, scales, 0)
@@ -91,7 +91,7 @@ class PackedHalf(Packed):
         """
         weight, bias = tensors
         prepack = resolve_op("quantized.linear_prepack_fp16.default")
-        return packed_by(self.engine, prepack, weight.float(), bias)
+        return pack_with(self.engine, prepack, weight.float(), bias)
 
     def extra_repr(self) -> str:
         """The engine."""

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from quantfx.backends.quantized.quantized_tensors import packed_by, signed
+from quantfx.backends.quantized.quantized_tensors import pack_with, quantize_signed
 from quantfx.passes.graph.packed import Packed
 from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.observers.observer import Observer
@@ -42,14 +42,14 @@ class PackedCell(Packed):
 
     def _weight(self, weight: Tensor, bias: Tensor) -> Any:
         if isinstance(self.spec, CastSpec):
-            return packed_by(self.engine, _PREPACK_FP16, weight, bias)
+            return pack_with(self.engine, _PREPACK_FP16, weight, bias)
         observer = make_observer(self.spec, "a recurrent weight")
         if not isinstance(observer, Observer):
             raise TypeError(f"'{self.spec}' does not observe weights")
         with torch.no_grad():
             observer.see_constant(weight)
             qparams = observer.qparams_of(weight)
-        return packed_by(self.engine, _PREPACK, signed(weight, qparams.scale), bias)
+        return pack_with(self.engine, _PREPACK, quantize_signed(weight, qparams.scale), bias)
 
     def extra_repr(self) -> str:
         """The spec and the engine."""

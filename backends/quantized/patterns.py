@@ -5,40 +5,42 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 
-from quantfx.backends.quantized.rows import NativeRow, Variant, variant
+from quantfx.backends.quantized.rows import NativeRow, NativeVariant, native_variant
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
-from quantfx.patterns.quant import quant_of
+from quantfx.patterns.quant import Quant
 from quantfx.patterns.template import Template
 
 _HALF = "fp16"
 
 
 @cache
-def pattern_set(chosen: Variant) -> PatternSet:
+def pattern_set(chosen: NativeVariant) -> PatternSet:
     """Return the templates of the rows of ``chosen``, and those beyond the rows."""
-    everything = _everything()
+    everything = _load_everything()
     native = everything.of_mode("static", "dynamic", "fp16", "weight-only", "weight-only-4bit")
-    dropped = _named(variant("native").rows, native) - _named(chosen.rows, everything)
-    added = _named(chosen.rows, everything) - set(native.names)
+    dropped = _templates_of(native_variant("native").rows, native) - _templates_of(
+        chosen.rows, everything
+    )
+    added = _templates_of(chosen.rows, everything) - set(native.names)
     kept = (*(set(native.names) - dropped), *added)
     return replace(everything.only(*kept), name=chosen.name)
 
 
-def _everything() -> PatternSet:
+def _load_everything() -> PatternSet:
     base = load("native_layers") | load("native_ops")
-    rows = [row for row in variant("legacy").rows if "default_op_fp16" in row.dtypes]
+    rows = [row for row in native_variant("legacy").rows if "default_op_fp16" in row.dtypes]
     legacy = {row.template for row in rows}
     legacy |= {f"{row.template}_scalar" for row in rows if row.by_tensors}
     halves = tuple(
-        _half(template)
+        _make_half(template)
         for template in base.templates
         if template.mode == "static" and template.name in legacy
     )
     return replace(base, templates=base.templates + halves)
 
 
-def _named(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
+def _templates_of(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
     """Return the templates that stand for ``rows``, those of a number among them."""
     names = {
         outcome.template.name
@@ -51,20 +53,20 @@ def _named(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
     return names | (scalars & set(patterns.names))
 
 
-def _half(template: Template) -> Template:
+def _make_half(template: Template) -> Template:
     """Return the template of static half precision: every tensor is rounded to it.
 
     torch has no kernels for it. Here the arithmetic is that of float32 on rounded tensors, as in FX
     graph mode's reference graphs, but for operators that pass half precision on there.
     """
-    quant = {role: _HALF for role, _ in template.quant}
-    quant |= {role.name: _HALF for role in template.roles if template.is_weight(role.name)}
-    assert all(not quant_of(text).roles for text in quant.values()), "a spec each"
+    weights = [role.name for role in template.roles if template.is_weight(role.name)]
+    roles = [role for role in (*template.quant, *weights) if role != "out"]
+    out = [role for role in template.quant if role == "out"]
     return replace(
         template,
         name=f"{template.name}_static_fp16",
         mode="static-fp16",
         reach="reference",
         kernel="",
-        quant=tuple(sorted(quant.items(), key=lambda item: item[0] == "out")),
+        quant=dict.fromkeys((*roles, *out), Quant(_HALF)),
     )

@@ -50,7 +50,7 @@ def per_channel(integers: Tensor, scales: Tensor, axis: int) -> Tensor:
     return made
 
 
-def signed(weight: Tensor, scale: Tensor) -> Tensor:
+def quantize_signed(weight: Tensor, scale: Tensor) -> Tensor:
     """Return float ``weight`` quantized to int8 without zero points.
 
     Args:
@@ -72,7 +72,7 @@ def rows(weight: Tensor, scales: Tensor, offsets: Tensor, bits: int) -> Tensor:
     return made
 
 
-def packed_by(engine: str, prepack: Any, *args: Any) -> Any:
+def pack_with(engine: str, prepack: Any, *args: Any) -> Any:
     """Return ``prepack(*args)`` for the kernels of ``engine``, which what is packed remembers."""
     with _ENGINE:
         before = torch.backends.quantized.engine

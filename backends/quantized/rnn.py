@@ -57,7 +57,7 @@ class NativeRnn(NativeFamily):
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernels lack: projections, training, weights that are computed."""
         node, spec = candidate.anchor, candidate.packs["w"]
-        large = _beyond_half(node, editor) if isinstance(spec, CastSpec) else None
+        large = _find_beyond_half(node, editor) if isinstance(spec, CastSpec) else None
         if large is not None:
             return f"{large.name} has values beyond the range of half precision"
         if isinstance(spec, QuantSpec) and (spec.quant_min, spec.quant_max) != (-128, 127):
@@ -102,7 +102,7 @@ class NativeRnn(NativeFamily):
         return Emission(call, node, str(target).removesuffix(".default").removesuffix(".input"))
 
 
-def _beyond_half(node: Node, editor: Editor) -> Node | None:
+def _find_beyond_half(node: Node, editor: Editor) -> Node | None:
     """Return a weight that half precision cannot hold."""
     largest = torch.finfo(torch.float16).max
     for each in node.all_input_nodes:

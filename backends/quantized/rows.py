@@ -114,7 +114,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Variant:
+class NativeVariant:
     """A relative of the native config.
 
     Attributes:
@@ -134,7 +134,7 @@ VARIANTS = ("native", "legacy", "fbgemm", "x86", "qnnpack", "onednn", "executorc
 
 
 @cache
-def variant(name: str) -> Variant:
+def native_variant(name: str) -> NativeVariant:
     """Return the native config or a relative.
 
     Args:
@@ -146,7 +146,7 @@ def variant(name: str) -> Variant:
     if name not in VARIANTS:
         raise QuantfxError(f"no variant '{name}'{did_you_mean(name, VARIANTS)}; one of {VARIANTS}")
     if name in ("native", "legacy"):
-        return Variant(name, _native(legacy=name == "legacy"))
+        return NativeVariant(name, _native(legacy=name == "legacy"))
     return _relative(name, _read("variants")["variant"][name])
 
 
@@ -156,7 +156,7 @@ def dtype_configs() -> Mapping[str, Mapping[str, Any]]:
     return table
 
 
-def _relative(name: str, table: Mapping[str, Any]) -> Variant:
+def _relative(name: str, table: Mapping[str, Any]) -> NativeVariant:
     without, groups = table.get("without", ()), table.get("without_groups", ())
     only, share = table.get("only"), table.get("share", ())
     dtypes = table.get("dtypes", {})
@@ -177,7 +177,7 @@ def _relative(name: str, table: Mapping[str, Any]) -> Variant:
         replace(row, dtypes=tuple(d for each in row.dtypes for d in dtypes.get(each, (each,))))
         for row in (*kept, *added)
     )
-    return Variant(name, rows, table.get("engine", ""), table.get("declared_only", False))
+    return NativeVariant(name, rows, table.get("engine", ""), table.get("declared_only", False))
 
 
 def _native(*, legacy: bool) -> tuple[NativeRow, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch.fx import Node
 
-from quantfx.backends.quantized.engines import Engines
 from quantfx.backends.quantized.quantized_tensors import CARRYING, DEQUANTIZE, QUANTIZE
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate
@@ -16,8 +15,8 @@ CLAMP = resolve_op("aten.clamp.default")
 _CONTIGUOUS = resolve_op("aten.contiguous.default")
 
 
-def quantized_result(candidate: Candidate) -> str | None:
-    """Return why the result is none that a static kernel yields, as a sentence."""
+def result_reason(candidate: Candidate) -> str | None:
+    """Return why a static kernel cannot produce the result of ``candidate``; None if it can."""
     quantize = candidate.quantize
     if quantize is None:
         return f"its result {candidate.last_float.name} is not quantized"
@@ -25,8 +24,8 @@ def quantized_result(candidate: Candidate) -> str | None:
     return None if dtype == torch.uint8 else f"its result is {dtype}, the kernel yields torch.uint8"
 
 
-def unsigned(*dequantizes: Node) -> str | None:
-    """Return which dequantize reads no uint8 tensor with one scale, as a sentence."""
+def unsigned_reason(*dequantizes: Node) -> str | None:
+    """Return which dequantize does not read a uint8 tensor with one scale; None if each does."""
     for node in dequantizes:
         if node.target is not DEQUANTIZE_PER_TENSOR:
             return f"{node.name} is no dequantize with one scale"
@@ -47,18 +46,18 @@ def result_qparams(candidate: Candidate) -> TensorQParams:
     return tensor_qparams(candidate.quantize)
 
 
-def limited(
-    call: Node, qparams: TensorQParams, editor: Editor, before: Node, engines: Engines
+def limit_quantized(
+    call: Node, qparams: TensorQParams, editor: Editor, before: Node, channels_first: bool
 ) -> Node:
     """Return ``call`` in the integer range of ``qparams``; kernels know that of the dtype only."""
     if qparams.limits is None:
         return call
-    call = clampable(call, editor, before, engines)
+    call = make_clampable(call, editor, before, channels_first)
     val = call.meta.get("val")
-    return editor.call(CLAMP, (call, *bounds(qparams)), like=call, before=before, val=val)
+    return editor.call(CLAMP, (call, *value_bounds(qparams)), like=call, before=before, val=val)
 
 
-def requantized(call: Node, qparams: TensorQParams, editor: Editor, before: Node) -> Node:
+def requantize(call: Node, qparams: TensorQParams, editor: Editor, before: Node) -> Node:
     """Return ``call``, which carries qparams of its own, in those that the graph says."""
     val = call.meta["val"]
     exact = val.to(torch.float32)
@@ -67,18 +66,18 @@ def requantized(call: Node, qparams: TensorQParams, editor: Editor, before: Node
     return editor.call(QUANTIZE, args, like=call, before=before, val=val)
 
 
-def clampable(x: Node, editor: Editor, before: Node, engines: Engines) -> Node:
+def make_clampable(x: Node, editor: Editor, before: Node, channels_first: bool) -> Node:
     """Return ``x`` in the layout in which it is clamped right.
 
     torch 2.13: where qnnpack clamps, which relu does too, it takes channels_last for channels
     first.
     """
-    if not engines.runs_qnnpack:
+    if not channels_first:
         return x
     return editor.call(_CONTIGUOUS, (x,), like=x, before=before, val=x.meta.get("val"))
 
 
-def bounds(qparams: TensorQParams) -> tuple[float, float]:
+def value_bounds(qparams: TensorQParams) -> tuple[float, float]:
     """Return the values of the smallest and the largest integer of ``qparams``."""
     low, high = qparams.quant_min - qparams.zero_point, qparams.quant_max - qparams.zero_point
     return qparams.scale * low, qparams.scale * high

@@ -64,40 +64,39 @@ class Admissible(Admission):
             # A default says nothing about an activation function in particular: it may be fused.
             if decision.mode == FLOAT and decision.rule is not None:
                 return f"{node.name} is kept float: {decision.why}"
-        quant = dict(match.template.quant)
         inside = set(match.nodes.values())
         for edge in match.edges():
-            if edge.role in quant:
+            if edge.role in match.template.quant:
                 reason = self._refuses_edge(edge, match.template, inside)
                 if reason is not None:
                     return reason
         rule = self.decisions.float_pack(match)
         if rule is not None:
             return f"the weights of {match.anchor.name} are kept float: rule {rule}"
-        if "out" not in quant:
+        if "out" not in match.template.quant:
             return None
         rule = self.decisions.float_output(match)
         if rule is not None:
             return f"{match.output.name} is kept float: rule {rule}"
-        return _empty(match.output) or self._overwritten(match.output, inside)
+        return _why_empty(match.output) or self._why_overwritten(match.output, inside)
 
     def _refuses_edge(self, edge: Edge, template: Template, inside: set[Node]) -> str | None:
         rule = self.decisions.float_rule(edge, template)
         if rule is not None:
             return f"{edge.node.name}.{edge.slot} is kept float: rule {rule}"
-        reason = _empty(edge.producer) or self._overwritten(edge.producer, inside)
+        reason = _why_empty(edge.producer) or self._why_overwritten(edge.producer, inside)
         if reason is None and not template.is_weight(edge.role):
-            reason = self._not_data(edge.producer)
-        return reason or _not_float(edge.producer)
+            reason = self._why_not_data(edge.producer)
+        return reason or _why_not_float(edge.producer)
 
-    def _overwritten(self, node: Node, inside: set[Node]) -> str | None:
+    def _why_overwritten(self, node: Node, inside: set[Node]) -> str | None:
         """A quantize reads its tensor where that is computed, before another node writes to it."""
         writer = self._facts.written.get(node)
         if writer is None or writer in inside:
             return None
         return f"{node.name} is overwritten in place by {writer.name}"
 
-    def _not_data(self, node: Node) -> str | None:
+    def _why_not_data(self, node: Node) -> str | None:
         if node in self._facts.data:
             return None
         return f"{node.name} is not data: it comes from integers, masks or shapes only"
@@ -120,7 +119,7 @@ def why_float(node: Node, matcher: Matcher, claimed: set[Node], admission: Admis
     return misses[0].reason if misses else "it already belongs to another match"
 
 
-def _empty(node: Node) -> str | None:
+def _why_empty(node: Node) -> str | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
@@ -129,7 +128,7 @@ def _empty(node: Node) -> str | None:
     return f"{node.name} holds no elements" if empty else None
 
 
-def _not_float(node: Node) -> str | None:
+def _why_not_float(node: Node) -> str | None:
     """Complex numbers and 8-bit images carry data, but there is nothing to round in them."""
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.is_floating_point():

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graph.boundary import Place, operands, resolve
+from quantfx.passes.graph.boundary import GraphNode, operands, resolve
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
@@ -57,7 +57,7 @@ class _Adoption:
         outputs: Result that shares with such an input -> the same.
     """
 
-    outer: Mapping[Node, Place]
+    outer: Mapping[Node, GraphNode]
     adopted: dict[Site, QuantSpec] = field(default_factory=dict[Site, QuantSpec])
     outputs: dict[Site, QuantSpec] = field(default_factory=dict[Site, QuantSpec])
 

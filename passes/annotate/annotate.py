@@ -13,7 +13,7 @@ from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.errors import PipelineError, SpecError
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.remark import Remark
-from quantfx.passes.observers.derived import Derived
+from quantfx.passes.observers.derived import DerivedFrom
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.spec import Concrete, QuantSpec
@@ -21,7 +21,7 @@ from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.pattern_set import known_groups
-from quantfx.patterns.quant import Quant, quant_of
+from quantfx.patterns.quant import Quant
 
 # The groups of quantfx's own templates; template sets from elsewhere may have others.
 GROUPS = (
@@ -101,13 +101,13 @@ class Annotate(Pass):
                 for node, annotation in _annotations(path, match, decisions):
                     set_annotation(node, annotation)
                 count += 1
-            for node in _left_over(matcher, graph_module, claimed):
+            for node in _find_left_over(matcher, graph_module, claimed):
                 reason = why_float(node, matcher, claimed, admission)
                 remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
         return PassResult(tuple(remarks), {"matches": count})
 
 
-def _left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Iterator[Node]:
+def _find_left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Iterator[Node]:
     """Yield the nodes that some template starts at and that no match took."""
     targets = {target for template in matcher.templates for target in template.anchor.targets}
     for target in sorted(targets, key=str):
@@ -119,10 +119,10 @@ def _left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Ite
 def _annotations(
     path: str, match: Match, decisions: Decisions
 ) -> Iterator[tuple[Node, Annotation]]:
-    quant = {role: quant_of(text) for role, text in match.template.quant}
+    quant = match.template.quant
     edges = [edge for edge in match.edges() if edge.role in quant]
     sites = {edge.role: Site(path, edge.node.name, edge.slot) for edge in reversed(edges)}
-    packs = tuple((role, decisions.pack(match, role)) for role, _ in match.template.packs)
+    packs = tuple((role, decisions.pack(match, role)) for role in match.template.packs)
     for node in match.nodes.values():
         own = [edge for edge in edges if edge.node is node]
         is_output = node is match.output
@@ -163,7 +163,7 @@ def _spec(
         return spec
     if not isinstance(spec, QuantSpec):
         raise SpecError(f"'{quant.spec}' of {edge.node.name}: '{spec}' cannot have derived qparams")
-    return replace(spec, observer=Derived(tuple(sites[role] for role in quant.roles)))
+    return replace(spec, observer=DerivedFrom(tuple(sites[role] for role in quant.roles)))
 
 
 def _groups(edges: list[Edge]) -> Mapping[str, list[Edge]]:

@@ -1,4 +1,4 @@
-"""Refuse a config that says something about a model that cannot be meant."""
+"""Refuse a config whose rules fit nothing in the model."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.record import records_of
 from quantfx.patterns.errors import QuantfxWarning, did_you_mean
-from quantfx.patterns.quant import quant_of
-from quantfx.patterns.template import PatternNode, Role, Template
+from quantfx.patterns.template import QuantizedArgument
 
 RULE = "config"  # stands where a remark about a node says which operator it is
 _CHOICES = ("error", "warning", "remark")
@@ -36,7 +35,7 @@ _CHOICES = ("error", "warning", "remark")
 
 @dataclass(frozen=True)
 class CheckConfig(Pass):
-    """Change nothing; raise a ``ConfigError`` that names every rule in vain.
+    """Change nothing; raise a ``ConfigError`` that names every unused rule.
 
     1. A rule that selects nothing in this graph, with the nearest name that does, or only tensors
        that no template quantizes.
@@ -68,19 +67,21 @@ class CheckConfig(Pass):
             _require(list(_unknown_modes(recipe)))
             return PassResult()
         calls = call_sites(module, recipe.patterns.vocabulary)
-        _require([*_unknown_modes(recipe), *_unknown_specs(recipe), *_impossible(recipe, calls)])
-        unmatched = [*_unmatched(recipe, calls), *_unquantized(recipe, calls)]
+        _require(
+            [*_unknown_modes(recipe), *_unknown_specs(recipe), *_find_impossible(recipe, calls)]
+        )
+        unmatched = [*_find_unmatched(recipe, calls), *_find_unquantized(recipe, calls)]
         if self.unmatched == "error":
             _require([message for _, message in unmatched], "pass strict=False to go on without")
         decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
         known = {rule for rule, _ in unmatched}
-        vain = [
-            *_shadowed(recipe, calls, decisions, known),
-            *_without_effect(recipe, calls, decisions, known),
+        unused = [
+            *_find_shadowed(recipe, calls, decisions, known),
+            *_find_without_effect(recipe, calls, decisions, known),
         ]
-        for _, message in (*(unmatched if self.unmatched == "warning" else ()), *vain):
+        for _, message in (*(unmatched if self.unmatched == "warning" else ()), *unused):
             warnings.warn(message, QuantfxWarning, stacklevel=2)
-        remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in (*unmatched, *vain))
+        remarks = tuple(Remark("missed", "", str(r), m, RULE) for r, m in (*unmatched, *unused))
         return PassResult(remarks=remarks, stats={"rules": len(recipe.config.rules)})
 
 
@@ -108,15 +109,20 @@ def _unknown_specs(recipe: Recipe) -> Iterator[str]:
                 yield f"rule {rule}: no spec '{name}'{did_you_mean(name, known)}; one of {known}"
 
 
-def _unmatched(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
+def _find_unmatched(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
     for rule in recipe.config.rules:
         if not any(rule.selector.selects(call) for call in calls):
-            yield rule, f"rule {rule} selects nothing in this graph{_nearest(rule, calls)}"
+            yield rule, f"rule {rule} selects nothing in this graph{_suggest(rule, calls)}"
 
 
-def _unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
+def _find_unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
     """Yield rules about tensors that exist, but that no template quantizes."""
-    slots = recipe.patterns.quantized_slots
+    slots = {
+        (target, each.slot)
+        for target, found in _readings(recipe).items()
+        for each in found
+        if each.role in each.template.quant
+    }
     for rule in recipe.config.rules:
         if not isinstance(rule, TensorRule):
             continue
@@ -131,7 +137,7 @@ def _unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, 
             yield rule, f"rule {rule} changes nothing: no template quantizes {sites[0][0]}"
 
 
-def _nearest(rule: Rule, calls: list[CallSite]) -> str:
+def _suggest(rule: Rule, calls: list[CallSite]) -> str:
     selector = rule.selector
     if not isinstance(selector, Named):
         return ""
@@ -139,7 +145,7 @@ def _nearest(rule: Rule, calls: list[CallSite]) -> str:
     return did_you_mean(selector.name, sorted(names), most=3)
 
 
-def _impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[str]:
+def _find_impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[str]:
     """Yield rules that name an operator or a call and a mode that it has no template of."""
     for rule in recipe.config.call_rules:
         named = isinstance(rule.selector, (OpSelector, CallSelector))
@@ -170,7 +176,7 @@ def _no_template(recipe: Recipe, call: CallSite, mode: str) -> str | None:
     return f"backend '{recipe.name}' has no template for it"
 
 
-def _shadowed(
+def _find_shadowed(
     recipe: Recipe,
     calls: list[CallSite],
     decisions: Mapping[str, Decisions],
@@ -183,18 +189,7 @@ def _shadowed(
             yield rule, f"rule {rule} decides nothing: other rules decide wherever it selects"
 
 
-@dataclass(frozen=True)
-class _Reading:
-    """An argument that ``template`` quantizes, and the spec and kind of tensor it is there."""
-
-    template: Template
-    slot: str
-    spec: str
-    kind: str
-    is_anchor: bool
-
-
-def _without_effect(
+def _find_without_effect(
     recipe: Recipe,
     calls: list[CallSite],
     decisions: Mapping[str, Decisions],
@@ -238,50 +233,36 @@ def _reads(
     recipe: Recipe,
     call: CallSite,
     decisions: Mapping[str, Decisions],
-    readings: Mapping[object, list[_Reading]],
+    readings: Mapping[object, list[QuantizedArgument]],
 ) -> Iterator[TensorRead]:
     """Yield the tensors of ``call`` as the templates that may take it quantize them."""
     decision = decisions[call.graph].of(call.node)
     asked = {recipe.config.default, *(rule.mode for rule in recipe.config.call_rules)}
     for reading in readings.get(call.node.target, ()):
         template = reading.template
-        if reading.is_anchor and template.mode != decision.mode:
+        is_anchor = reading.node is template.anchor
+        if is_anchor and template.mode != decision.mode:
             continue
-        if reading.is_anchor and template.on_request and decision.rule is None:
+        if is_anchor and template.on_request and decision.rule is None:
             continue
         if template.mode not in asked:
             continue
         for site in call.tensors():
             if site.removeprefix(f"{call.name}.").partition(".")[0] == reading.slot:
-                yield TensorRead(site, SpecUse(reading.spec, reading.kind))
+                kind = WEIGHTS if template.is_weight(reading.role) else ACTIVATIONS
+                yield TensorRead(site, SpecUse(template.specs[reading.role], kind))
 
 
-def _readings(recipe: Recipe) -> Mapping[object, list[_Reading]]:
+def _readings(recipe: Recipe) -> Mapping[object, list[QuantizedArgument]]:
     """Return what the recipe's templates quantize, by overload."""
-    found: dict[object, list[_Reading]] = {}
+    found: dict[object, list[QuantizedArgument]] = {}
     for template in recipe.patterns.templates:
-        named = (*template.quant, *template.packs)
-        specs = {role: quant_of(text).spec for role, text in named}
-        for node in template.nodes:
-            for argument, binding in node.arguments:
-                if not isinstance(binding, Role) or not specs.get(binding.name):
-                    continue
-                spec = specs[binding.name]
-                kind = WEIGHTS if template.is_weight(binding.name) else ACTIVATIONS
-                for target, slot in _slots(node, argument):
-                    reading = _Reading(template, slot, spec, kind, node is template.anchor)
-                    found.setdefault(target, []).append(reading)
+        for each in template.quantized_arguments():
+            found.setdefault(each.target, []).append(each)
     return found
 
 
-def _slots(node: PatternNode, argument: str) -> Iterator[tuple[object, str]]:
-    """Yield each overload that ``node`` may be, with the arguments that may stand for one."""
-    for op in node.ops:
-        commutes = op.commutes if op.commutes and argument in op.commutes else (argument,)
-        yield from ((target, slot) for target in op.targets for slot in commutes)
-
-
-def rules_in_vain(module: GraphModule) -> dict[str, str]:
+def unused_rules(module: GraphModule) -> dict[str, str]:
     """Return each rule of the config that ``CheckConfig`` had something to say about, and what."""
     return {
         remark.node: remark.message

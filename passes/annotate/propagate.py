@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotate.annotate import Annotate
-from quantfx.passes.graph.boundary import Place, operands, resolve
+from quantfx.passes.graph.boundary import GraphNode, operands, resolve
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
@@ -50,7 +50,7 @@ class Propagate(Pass):
 
 
 def _float_input(
-    path: str, node: Node, annotation: Annotation, outer: Mapping[Node, Place]
+    path: str, node: Node, annotation: Annotation, outer: Mapping[Node, GraphNode]
 ) -> str | None:
     for slot, _ in annotation.inputs:
         _, producer = resolve((path, read_slot(node, slot)), outer)

@@ -71,7 +71,7 @@ def _constraints(module: GraphModule) -> Sharing:
             if annotation.output is not None:
                 _require(sharing, out, annotation.output, annotation.template, position)
             for slot, other in annotation.shares:
-                why = f"{annotation.template}: {slot or 'output'} = {_short(other, out)}"
+                why = f"{annotation.template}: {slot or 'output'} = {_shorten(other, out)}"
                 sharing.same(Site(path, node.name, slot), other, why)
     return sharing
 
@@ -88,10 +88,10 @@ def _require(
             f"{site} is to share its qparams with {spec.site}, but the model has no node "
             f"'{spec.site.node}'{did_you_mean(spec.site.node, [name for _, name in known])}"
         )
-    sharing.same(site, spec.site, f"{template}: {what} = {_short(spec.site, site)}")
+    sharing.same(site, spec.site, f"{template}: {what} = {_shorten(spec.site, site)}")
 
 
-def _short(other: Site, site: Site) -> str:
+def _shorten(other: Site, site: Site) -> str:
     """Name ``other`` as seen from the node of ``site``."""
     same_node = (other.graph, other.node) == (site.graph, site.node)
     return (other.slot or "output") if same_node else str(other)
@@ -104,14 +104,14 @@ def _write_groups(path: str, node: Node, groups: Groups) -> None:
         return
     shares = list(annotation.shares)
 
-    def settled(slot: str, spec: Spec) -> Concrete:
+    def resolve_slot(slot: str, spec: Spec) -> Concrete:
         if not isinstance(spec, SharedSpec):
             return spec
         shares.append((slot, spec.site))
         return _spec_of(Site(path, node.name, slot), spec, groups)
 
-    inputs = tuple((slot, settled(slot, spec)) for slot, spec in annotation.inputs)
-    output = None if annotation.output is None else settled("", annotation.output)
+    inputs = tuple((slot, resolve_slot(slot, spec)) for slot, spec in annotation.inputs)
+    output = None if annotation.output is None else resolve_slot("", annotation.output)
     slots = [slot for slot, _ in inputs] + ([] if output is None else [""])
     named = tuple((slot, str(groups.representative[Site(path, node.name, slot)])) for slot in slots)
     set_annotation(

@@ -19,11 +19,11 @@ from quantfx.passes.capture.few_rows import agrees, is_all_real, let_few_in
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.export.export_graph import export_graph
 from quantfx.passes.export.export_reason import advised
-from quantfx.passes.export.free_sizes import Export, FreeSizes, exported_freely, sizes_of
+from quantfx.passes.export.free_sizes import Export, FreeSizes, export_freely, sizes_of
 from quantfx.passes.export.size_asserts import keep_asserts
 from quantfx.passes.export.training_graph import training_graph
 from quantfx.passes.export.watch_layout import LAYOUT_KEY
-from quantfx.passes.graph.clone import clone, detached, recompile, trainable
+from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.facts import TRAINABLE, set_facts
 from quantfx.passes.graph.garbage import paused_garbage_collection
 from quantfx.passes.graph.state import own_state
@@ -31,7 +31,7 @@ from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.contract import InputContract, form_of_leaf, set_contract
 from quantfx.passes.inputs.example import in_order
 from quantfx.passes.inputs.leaves import Inputs, input_leaves, structure_text
-from quantfx.passes.inputs.shapes_line import gathered_shapes
+from quantfx.passes.inputs.shapes_line import gather_shapes
 from quantfx.passes.model.given import GivenModel, Model, given_model, has_one_mode
 from quantfx.passes.model.state import restored
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -99,11 +99,11 @@ def capture_given(
     warn_of_untested()
     model, dynamic_shapes = given.module, given.dynamic_shapes
     _require_mode(model, training)
-    copied = partial(clone, tensor=trainable if training else detached)
+    copied = partial(clone, copies="buffers", gradients=training)
     export = partial(_export, model, training_graph if training else export_graph, copied, compare)
     inputs = given.args, in_order(model, given.kwargs)
     with advised(model, inputs):
-        module, sizes = _exported(model, export, inputs, dynamic_shapes, check_inputs)
+        module, sizes = _export_with_sizes(model, export, inputs, dynamic_shapes, check_inputs)
     own_state(module)
     set_facts(module, frozenset({"captured", TRAINABLE} if training else {"captured"}))
     module.train(training)
@@ -119,13 +119,13 @@ def capture_given(
     return module
 
 
-def _exported(
+def _export_with_sizes(
     model: nn.Module, export: Export, inputs: Inputs, shapes: Any, checked: bool
 ) -> tuple[GraphModule, FreeSizes]:
     """Return the graph for the example, and what it says of other sizes."""
     if checked and shapes is None:
         agreeing = partial(_agrees, model, inputs)
-        return exported_freely(export, inspect.signature(model.forward), *inputs, agreeing)
+        return export_freely(export, inspect.signature(model.forward), *inputs, agreeing)
     graph = export(*inputs, shapes)
     return graph, sizes_of(graph)
 
@@ -151,7 +151,7 @@ def _export(
     ):
         if judged:  # compare_capture sees what attributes that are assigned do to results
             warnings.filterwarnings("ignore", message=r".*assigned during export")
-        shapes = gathered_shapes(shapes, inspect.signature(model.forward), args, kwargs or {})
+        shapes = gather_shapes(shapes, inspect.signature(model.forward), args, kwargs or {})
         module = copied(export(model, args, kwargs, shapes))
     recompile(module)
     return module
@@ -180,14 +180,14 @@ def _contract(
         conditions=sizes.conditions,
         checked=checked,
         structures=tuple(map(structure_text, given.values())),
-        positional=_same_places(model, tuple(signature.parameters)),
+        positional=_count_same_places(model, tuple(signature.parameters)),
         unordered=tuple(structure_text(each, ordered=False) for each in given.values())
         if turned
         else (),
     )
 
 
-def _same_places(model: nn.Module, arguments: tuple[str, ...]) -> int:
+def _count_same_places(model: nn.Module, arguments: tuple[str, ...]) -> int:
     """Return how many of the graph's arguments the model takes in the same place, if it can."""
     takes = inspect.signature(model.forward).parameters.values()
     places = [each for each in takes if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)]

@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.inputs.leaves import Inputs, leaves_in, leaves_with_paths, map_leaves
 from quantfx.passes.model.differing_module import differing_module
-from quantfx.passes.model.input_copies import copied_inputs
+from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.model.state import restored
 from quantfx.patterns.errors import QuantfxWarning
 
@@ -85,7 +85,7 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
     except Exception as error:  # the model's own, whatever it be
         _warn(
             f"{type(model).__name__} fails on the example inputs, and was not compared with its "
-            f"graph: {_told(error)}"
+            f"graph: {_cite(error)}"
         )
         return
     _require_real(model, theirs)
@@ -94,7 +94,7 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
     except Exception as error:  # of the operators in it
         raise CaptureError(
             f"the captured graph fails on the example inputs, which {type(model).__name__} takes: "
-            f"{_told(error)}. Does the model keep a tensor whose shape changes from call to call?"
+            f"{_cite(error)}. Does the model keep a tensor whose shape changes from call to call?"
         ) from error
     if changed:
         judge.require_stateless(inputs, changed)
@@ -109,7 +109,7 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
         )
     if difference:
         with restored(model), restored(graph):
-            where = _seeded(lambda: differing_module(model, graph, *inputs, _TOLERANCE))
+            where = _run_seeded(lambda: differing_module(model, graph, *inputs, _TOLERANCE))
         _warn(
             f"the captured graph computes something else than {type(model).__name__} on the "
             f"example inputs: {difference}. {where}"
@@ -138,7 +138,7 @@ class _Judge:
 
     def require_stateless(self, inputs: Inputs, changed: list[str]) -> None:
         """Refuse a model whose ``changed`` attributes decide what later calls give."""
-        other = map_leaves(_other, inputs)
+        other = map_leaves(_make_other, inputs)
         calls = [inputs, other, inputs, inputs]
         with restored(self.model):
             try:
@@ -150,11 +150,11 @@ class _Judge:
             raise CaptureError(_stateful(self.model, changed))
 
     def _call(self, function: nn.Module, inputs: Inputs) -> dict[str, Any]:
-        args, kwargs = copied_inputs(*inputs)
+        args, kwargs = copy_inputs(*inputs)
         with torch.no_grad():
-            result = _seeded(lambda: function(*args, **kwargs))
+            result = _run_seeded(lambda: function(*args, **kwargs))
         given = dict(self._signature.bind(*args, **kwargs).arguments)
-        called: dict[str, Any] = map_leaves(_detached, {"output": result, "input": given})
+        called: dict[str, Any] = map_leaves(_detach, {"output": result, "input": given})
         return called
 
 
@@ -185,22 +185,22 @@ def _stateful(model: nn.Module, changed: list[str]) -> str:
     )
 
 
-def _told(error: Exception) -> str:
+def _cite(error: Exception) -> str:
     text = str(error).strip()
     return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"
 
 
-def _seeded(function: Callable[[], Any]) -> Any:
+def _run_seeded(function: Callable[[], Any]) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
         return function()
 
 
-def _detached(leaf: Any) -> Any:
+def _detach(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, Tensor) else leaf
 
 
-def _other(leaf: Any) -> Any:
+def _make_other(leaf: Any) -> Any:
     """Other values of the same form, for a call in between."""
     return leaf * 0.5 if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 

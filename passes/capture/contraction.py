@@ -22,7 +22,7 @@ class Contraction:
     of_y: str
     of_result: str
 
-    def turned(self) -> Contraction:
+    def swap_operands(self) -> Contraction:
         """Return the same with the operands in the other order."""
         return Contraction(self.y, self.x, self.of_y, self.of_x, self.of_result)
 
@@ -80,24 +80,24 @@ def einsum_contraction(node: Node) -> Contraction | None:
         once = sorted(each for each in string.ascii_letters if given.count(each) == 1)
         result = _ELLIPSIS * (_ELLIPSIS in given) + "".join(once)
     free = [each for each in string.ascii_letters if each not in equation]
-    hidden = max(_hidden(x, of_x), _hidden(y, of_y))
+    hidden = max(_count_hidden(x, of_x), _count_hidden(y, of_y))
     if hidden > len(free) or (hidden and _ELLIPSIS not in result):
         return None  # an ellipsis that is summed
     return Contraction(
         x,
         y,
-        _spelled(of_x, free[: _hidden(x, of_x)]),
-        _spelled(of_y, free[: _hidden(y, of_y)]),
-        _spelled(result, free[:hidden]),
+        _spell_out(of_x, free[: _count_hidden(x, of_x)]),
+        _spell_out(of_y, free[: _count_hidden(y, of_y)]),
+        _spell_out(result, free[:hidden]),
     )
 
 
-def _hidden(operand: Node, labels: str) -> int:
+def _count_hidden(operand: Node, labels: str) -> int:
     """Return how many dimensions of an operand its ellipsis stands for."""
     if _ELLIPSIS not in labels:
         return 0
     return int(operand.meta["val"].dim()) - len(labels.replace(_ELLIPSIS, ""))
 
 
-def _spelled(labels: str, hidden: list[str]) -> str:
+def _spell_out(labels: str, hidden: list[str]) -> str:
     return labels.replace(_ELLIPSIS, "".join(reversed(hidden)))

@@ -20,19 +20,19 @@ def order_is_free(model: nn.Module, inputs: Inputs) -> bool:
     It is called twice where there are such dicts, with other values than the example's, which may
     be the same for several keys.
     """
-    turned = _turned(inputs)
+    turned = _reverse_keys(inputs)
     if turned is None or not all(map(is_real, leaves_in(inputs))):
         return False
     with restored(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        given = map_leaves(_other, inputs)
+        given = map_leaves(_make_other, inputs)
         try:
-            return same_results(results_of(model, given), results_of(model, _turned(given)))
+            return same_results(results_of(model, given), results_of(model, _reverse_keys(given)))
         except Exception:  # the model's own
             return False
 
 
-def _turned(values: Any) -> Any:
+def _reverse_keys(values: Any) -> Any:
     """Return nested values with the keys of dicts in opposite order; None if there are none."""
     found = False
 
@@ -48,7 +48,7 @@ def _turned(values: Any) -> Any:
     return turned if found else None
 
 
-def _other(leaf: Any) -> Any:
+def _make_other(leaf: Any) -> Any:
     """Return the values of ``leaf`` in another order; floating-point ones are other values."""
     if not isinstance(leaf, Tensor):
         return leaf

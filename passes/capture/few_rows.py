@@ -44,13 +44,13 @@ def let_few_in(model: nn.Module, graph: GraphModule, inputs: Inputs) -> None:
             fit: set[str] = set()
             try:
                 for name in sorted(names):
-                    if holds(_reaching(contract, {name}, least), {name: least}):
+                    if holds(_require_least(contract, {name}, least), {name: least}):
                         fit.add(name)
                 together = dict.fromkeys(fit, least)
-                if len(fit) > 1 and not holds(_reaching(contract, fit, least), together):
+                if len(fit) > 1 and not holds(_require_least(contract, fit, least), together):
                     fit.clear()
             finally:
-                contract = _reaching(contract, fit, least)
+                contract = _require_least(contract, fit, least)
                 set_contract(graph, contract)
 
 
@@ -75,7 +75,7 @@ def _agrees(model: nn.Module, graph: GraphModule, inputs: Inputs) -> bool:
     ):
         torch.manual_seed(_SEED)
         try:
-            inputs = map_leaves(_other_values, inputs)
+            inputs = map_leaves(_make_other_values, inputs)
             # A call of the graph itself would print what fails in it, which is no matter here.
             given = results_of(graph.forward, inputs)
             return same_results(results_of(model, inputs), given)
@@ -101,7 +101,7 @@ def _holds(
         state.restore()
 
 
-def _reaching(contract: InputContract, names: set[str], least: int) -> InputContract:
+def _require_least(contract: InputContract, names: set[str], least: int) -> InputContract:
     ranges = {
         name: (least if name in names else low, high)
         for name, (low, high) in contract.ranges.items()
@@ -122,7 +122,7 @@ def _cut(leaf: Any, form: InputForm, sizes: Mapping[str, int]) -> Any:
     return leaf
 
 
-def _other_values(leaf: Any) -> Any:
+def _make_other_values(leaf: Any) -> Any:
     """Return values of their own: those of an example may be 0."""
     if not isinstance(leaf, Tensor):
         return leaf

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, referent
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 SET_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
@@ -46,7 +46,7 @@ def _inline(editor: Editor, call: Node) -> None:
     reference = call.args[1]
     if not isinstance(reference, Node):
         raise TypeError(f"{call.name} does not refer to a region")
-    region = attribute(editor.module, str(reference.target))
+    region = referent(editor.module, reference)
     if not isinstance(region, GraphModule):
         raise TypeError(f"{reference.target} is not a graph module")
     operands = iter(call.args[2:])
@@ -72,7 +72,7 @@ def _copy(
 ) -> Node:
     with editor.graph.inserting_before(call):
         if node.op == "get_attr":
-            value = attribute(region, str(node.target))
+            value = referent(region, node)
             if isinstance(value, GraphModule):
                 target = f"{call.name}_{node.target}"
                 editor.module.add_submodule(target, value)

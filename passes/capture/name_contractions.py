@@ -45,7 +45,7 @@ class NameContractions(GraphPass):
             read = _READERS.get(node.target)
             found = read(node) if read and node.meta["val"].is_floating_point() else None
             if found is not None and found.x in stored:
-                found = found.turned()
+                found = found.swap_operands()
             if found and found.is_linear and found.y in stored and found.x not in stored:
                 _rewrite(editor, node, found)
                 count += 1
@@ -87,8 +87,8 @@ def _tensordot(node: Node) -> Contraction | None:
     if not isinstance(x, Node) or not isinstance(y, Node):
         return None
     dimensions = (x.meta["val"].dim(), y.meta["val"].dim())
-    mine = [int(str(each)) % dimensions[0] for each in _listed(of_x)]
-    theirs = [int(str(each)) % dimensions[1] for each in _listed(of_y)]
+    mine = [int(str(each)) % dimensions[0] for each in _to_list(of_x)]
+    theirs = [int(str(each)) % dimensions[1] for each in _to_list(of_y)]
     letters = iter(string.ascii_letters)
     labels = [next(letters) for _ in range(dimensions[0])]
     others = [labels[mine[theirs.index(place)]] if place in theirs else next(letters)
@@ -110,7 +110,7 @@ def _inner(node: Node) -> Contraction | None:
     return Contraction(x, y, f"{left}a", f"{right}a", left + right)
 
 
-def _listed(value: object) -> list[object]:
+def _to_list(value: object) -> list[object]:
     return list(value) if isinstance(value, (list, tuple)) else []
 
 

@@ -88,10 +88,10 @@ class _Maker:
 
     def product_from_left(self, x: Node, y: Node, like: Node) -> Node:
         """Return ``x @ y``, x being a stored matrix; laid out as a product is."""
-        linear = self.call(_LINEAR, self.turned(y, like), x, like=like)
-        return self.call(_CONTIGUOUS, self.turned(linear, like), like=like)
+        linear = self.call(_LINEAR, self.exchange_last(y, like), x, like=like)
+        return self.call(_CONTIGUOUS, self.exchange_last(linear, like), like=like)
 
-    def turned(self, y: Node, like: Node) -> Node:
+    def exchange_last(self, y: Node, like: Node) -> Node:
         """Return ``y`` with its last two dimensions exchanged."""
         turned = self.call(_TRANSPOSE, y, -2, -1, like=like)
         if y in self._stored:
@@ -156,7 +156,7 @@ def _einsum(maker: _Maker, node: Node) -> bool:
     if not found.same_sizes(summed):
         return False
     if of_y[-1] == summed:
-        y = maker.turned(y, node)
+        y = maker.exchange_last(y, node)
     return maker.replace(node, maker.product(found.x, y, node))
 
 

@@ -12,6 +12,7 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import MAY_COPY, overwritten, views_of, writes_to
+from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -19,7 +20,7 @@ from quantfx.patterns.schema import (
     MISSING,
     argument_value,
     arguments,
-    is_aten_call,
+    is_operator_call,
     overload,
     resolve_op,
 )
@@ -66,7 +67,7 @@ class NormalizeOps(GraphPass):
         count = 0
         written = overwritten(editor.graph)
         for node in list(editor.graph.nodes):
-            if is_aten_call(node):
+            if is_operator_call(node):
                 count += _drop_default_kwargs(node)
                 rule = _RULES.get(node.target)
                 if rule and not (node in written and node.target in _VIEWS):
@@ -103,11 +104,11 @@ def _reshape(editor: Editor, node: Node) -> bool:
     return True
 
 
-def _from_memory(editor: Editor, node: Node) -> bool:
+def _read_from_memory(editor: Editor, node: Node) -> bool:
     """Read the tensor that has the memory; an input's begins where the caller says."""
     viewed = argument_value(node, "self")
     root = viewed
-    while (above := _viewed_by(root)) is not None:
+    while (above := _find_viewed(root)) is not None:
         root = above
     if root is viewed or root.op != "call_function":
         return False
@@ -121,7 +122,7 @@ def _from_memory(editor: Editor, node: Node) -> bool:
     return True
 
 
-def _viewed_by(node: Node) -> Node | None:
+def _find_viewed(node: Node) -> Node | None:
     """Return what ``node`` is a view of, surely: not a copy, and nothing was written."""
     source = node.args[0] if node.target is operator.getitem else node
     if not isinstance(source, Node) or source.target in MAY_COPY or writes_to(source):
@@ -129,28 +130,19 @@ def _viewed_by(node: Node) -> Node | None:
     return next(iter(views_of(source)), None)
 
 
-def _explicit_padding(editor: Editor, node: Node) -> bool:
+def _write_padding_out(editor: Editor, node: Node) -> bool:
     """Write out ``same`` (stride 1: total padding d * (k - 1)) and ``valid`` padding."""
     weight = argument_value(node, "weight").meta.get("val")
-    padding = argument_value(node, "padding")
     if not isinstance(weight, torch.Tensor):
         return False
-    kernel = list(weight.shape[2:])
-    dilation = _spread(argument_value(node, "dilation"), len(kernel))
-    total = [d * (k - 1) if padding == "same" else 0 for d, k in zip(dilation, kernel, strict=True)]
-    if any(each % 2 for each in total):
+    geometry = Geometry.of(node, tuple(weight.shape[2:]))
+    if not geometry.is_even:
         return False
     names = ("input", "weight", "bias", "stride")
     args = tuple(argument_value(node, name) for name in names)
-    groups = argument_value(node, "groups")
-    explicit = (*args, [each // 2 for each in total], dilation, groups)
+    explicit = (*args, geometry.front, list(geometry.dilation), geometry.groups)
     _replace(editor, node, _CONV[overload(node)], explicit, {})
     return True
-
-
-def _spread(value: Any, count: int) -> list[int]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    return values * count if len(values) == 1 else values
 
 
 def _replace(
@@ -166,9 +158,9 @@ def _replace(
 
 
 _RULES: dict[Any, Callable[[Editor, Node], bool]] = {
-    **dict.fromkeys(_CONV, _explicit_padding),
+    **dict.fromkeys(_CONV, _write_padding_out),
     **dict.fromkeys(_SAME_ARGUMENTS, _rename),
     **dict.fromkeys(_VIEWS, _reshape),
-    _AS_STRIDED: _from_memory,
+    _AS_STRIDED: _read_from_memory,
     _RELU6: _relu6,
 }

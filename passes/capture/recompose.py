@@ -12,7 +12,7 @@ from torch.fx import Node
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
-from quantfx.patterns.schema import argument_value, is_aten_call, resolve_op
+from quantfx.patterns.schema import argument_value, is_operator_call, resolve_op
 
 _BATCH_NORM = resolve_op("aten.batch_norm.default")
 _POOL = resolve_op("aten.max_pool2d.default")
@@ -35,7 +35,7 @@ class Recompose(GraphPass):
         """Rewrite every operator of the three."""
         count = 0
         for node in list(editor.graph.nodes):
-            rule = _RULES.get(node.target) if is_aten_call(node) else None
+            rule = _RULES.get(node.target) if is_operator_call(node) else None
             count += bool(rule and rule(editor, node))
         return count
 

@@ -31,13 +31,13 @@ class RemoveSelfCopies(GraphPass):
         removed = 0
         for node in editor.graph.find_nodes(op="call_function", target=_COPY):
             target, source = node.args[:2]
-            if isinstance(target, Node) and _written(source) is target:
+            if isinstance(target, Node) and _trace_written(source) is target:
                 editor.replace(node, target)
                 removed += 1
         return removed
 
 
-def _written(node: object) -> object:
+def _trace_written(node: object) -> object:
     """Return the tensor that ``node`` is, by way of operators that return what they wrote to."""
     while isinstance(node, Node) and len(writes_to(node)) == 1 == len(views_of(node)):
         node = writes_to(node)[0]

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import constant
 from quantfx.passes.graph.nested_calls import NestedCall, nested_calls
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -33,27 +32,20 @@ class SinkConstants(GraphPass):
 
 
 def _sink(module: GraphModule, call: NestedCall, by: str) -> int:
-    constant = {
-        index: operand
+    stored = {
+        index: (operand, value)
         for index, operand in enumerate(call.operands)
-        if isinstance(operand, Node) and operand.op == "get_attr" and _is_tensor(module, operand)
+        if isinstance(operand, Node) and (value := constant(module, operand)) is not None
     }
     # A cond whose branches are one graph would have its operands rewritten twice.
-    if not constant or len({id(graph) for graph in call.graphs}) < len(call.graphs):
+    if not stored or len({id(graph) for graph in call.graphs}) < len(call.graphs):
         return 0
     for branch in call.graphs:
         editor = Editor(branch, by)
         placeholders = branch.graph.find_nodes(op="placeholder")
         first = next(node for node in branch.graph.nodes if node.op != "placeholder")
-        for index, operand in constant.items():
-            value = attribute(module, str(operand.target))
-            if not isinstance(value, Tensor):
-                raise TypeError(f"{operand.target} is not a tensor")
+        for index, (operand, value) in stored.items():
             read = editor.constant(str(operand.target), value, like=operand, before=first)
             editor.replace(placeholders[index], read)
-    call.keep(tuple(each for index, each in enumerate(call.operands) if index not in constant))
-    return len(constant)
-
-
-def _is_tensor(module: GraphModule, node: Node) -> bool:
-    return isinstance(attribute(module, str(node.target)), Tensor)
+    call.keep(tuple(each for index, each in enumerate(call.operands) if index not in stored))
+    return len(stored)

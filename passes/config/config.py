@@ -52,7 +52,7 @@ INHERIT = Inherit.INHERIT
 Choice: TypeAlias = Mode | Float | Inherit | None
 Specs: TypeAlias = Mapping[str, Any] | SpecChange | Float | None
 ModuleClass: TypeAlias = type[nn.Module]
-Given: TypeAlias = "Config | str | Path | Mapping[str, Any]"
+ConfigLike: TypeAlias = "Config | str | Path | Mapping[str, Any]"
 
 
 @dataclass(frozen=True, init=False)
@@ -169,7 +169,7 @@ class Config:
         return self._everywhere(WEIGHTS, options)
 
     @staticmethod
-    def of(given: Given) -> Config:
+    def of(given: ConfigLike) -> Config:
         """Return the config that ``given`` means.
 
         Args:
@@ -243,7 +243,7 @@ class Config:
             chosen = None if isinstance(mode, Inherit) else mode_of(mode)
             return self._and(CallRule(selector, chosen, specs_of(specs)))
         except ConfigError as error:
-            raise _located(error, str(selector)) from None
+            raise _locate(error, str(selector)) from None
 
     def _everywhere(self, name: str, options: Mapping[str, Any]) -> Config:
         return self._and(CallRule(Everything(), specs=((name, _change(name, options)),)))
@@ -266,9 +266,9 @@ def _change(where: str, options: Mapping[str, Any]) -> SpecChange:
     try:
         return SpecChange.of(options)
     except ConfigError as error:
-        raise _located(error, where) from None
+        raise _locate(error, where) from None
 
 
-def _located(error: ConfigError, where: str) -> ConfigError:
+def _locate(error: ConfigError, where: str) -> ConfigError:
     message = str(error)
     return error if message.startswith(where) else ConfigError(f"{where}: {message}")

@@ -14,7 +14,6 @@ from quantfx.passes.config.spec_change import FLOAT, Change, Float, over
 from quantfx.passes.errors import ConfigError, SpecError
 from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match
-from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import Mode, Template
 
 
@@ -65,13 +64,13 @@ class Decisions:
 
     def float_output(self, match: Match) -> Rule | None:
         """Return the rule that keeps the result of ``match`` float, if any does."""
-        read = self._result(match)
+        read = self._read_result(match)
         return None if read is None else _keeps_float(self._changes(match.output, read))
 
     def float_pack(self, match: Match) -> Rule | None:
         """Return the rule that keeps a weight float that the kernel of ``match`` packs, if any."""
-        for role, _ in match.template.packs:
-            rule = _keeps_float(self._changes(match.anchor, self._packed(match, role)))
+        for role in match.template.packs:
+            rule = _keeps_float(self._changes(match.anchor, self._read_packed(match, role)))
             if rule is not None:
                 return rule
         return None
@@ -82,7 +81,7 @@ class Decisions:
         Raises:
             ConfigError: as ``spec``.
         """
-        return self._spec(match.anchor, self._packed(match, role))
+        return self._spec(match.anchor, self._read_packed(match, role))
 
     def spec(self, edge: Edge, template: Template) -> Concrete:
         """Return the spec of the tensor at ``edge``, with what the config changes in it.
@@ -99,10 +98,10 @@ class Decisions:
         Raises:
             ConfigError: as ``spec``.
         """
-        read = self._result(match)
+        read = self._read_result(match)
         if read is not None:
             return self._spec(match.output, read)
-        role = quant_of(dict(match.template.quant)["out"]).roles[0]
+        role = match.template.quant["out"].roles[0]
         source = next(edge for edge in match.edges() if edge.role == role)
         return self.spec(source, match.template)
 
@@ -120,7 +119,7 @@ class Decisions:
             changed = change.apply(spec)
         except SpecError as error:
             raise ConfigError(f"{where}: {error}") from error
-        required = _required(spec, changed)
+        required = _why_refused(spec, changed)
         if required is not None:
             raise ConfigError(
                 f"{where}: the kernels of backend '{self._recipe.name}' take {required}; use "
@@ -129,24 +128,23 @@ class Decisions:
         return changed
 
     def _read(self, edge: Edge, template: Template) -> TensorRead:
-        name = quant_of(dict(template.quant)[edge.role]).spec
+        name = template.quant[edge.role].spec
         kind = WEIGHTS if template.is_weight(edge.role) else ACTIVATIONS
         call, _ = self._rules_at(edge.node)
         return TensorRead(f"{call.name}.{edge.slot}", SpecUse(name, kind))
 
-    def _packed(self, match: Match, role: str) -> TensorRead:
-        name = dict(match.template.packs)[role]
+    def _read_packed(self, match: Match, role: str) -> TensorRead:
+        name = match.template.packs[role]
         edge = next(edge for edge in match.edges() if edge.role == role)
         call, _ = self._rules_at(match.anchor)
         slot = edge.slot.partition(".")[0]  # of a list, all elements alike
         return TensorRead(f"{call.name}.{slot}", SpecUse(name, WEIGHTS))
 
-    def _result(self, match: Match) -> TensorRead | None:
+    def _read_result(self, match: Match) -> TensorRead | None:
         """Return the result of ``match`` as rules see it; None if it has no spec of its own."""
-        text = dict(match.template.quant).get("out")
-        if text is None or quant_of(text).is_same:
+        name = match.template.specs.get("out")
+        if name is None:
             return None
-        name = quant_of(text).spec
         call, _ = self._rules_at(match.output)
         return TensorRead(call.name, SpecUse(name, ACTIVATIONS))
 
@@ -173,7 +171,7 @@ def _keeps_float(spoken: list[tuple[Rule, Change]]) -> Rule | None:
     return spoken[-1][0] if spoken and spoken[-1][1] == FLOAT else None
 
 
-def _required(spec: Concrete, changed: Concrete) -> str | None:
+def _why_refused(spec: Concrete, changed: Concrete) -> str | None:
     """Return what kernels take of ``spec`` that ``changed`` is not.
 
     A kernel is made for one dtype, and for weights without zero point: Inductor ignores theirs.

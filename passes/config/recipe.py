@@ -14,7 +14,6 @@ from quantfx.passes.errors import SpecError
 from quantfx.passes.quant.spec import Concrete
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.pattern_set import PatternSet
-from quantfx.patterns.quant import quant_of
 
 
 @dataclass(frozen=True)
@@ -34,11 +33,8 @@ class Recipe:
     config: Config = field(default_factory=Config)
 
     def __post_init__(self) -> None:
-        for template in self.patterns.templates:
-            for _, text in (*template.quant, *template.packs):
-                quant = quant_of(text)
-                if not quant.is_same:
-                    self.spec(quant.spec)
+        for name in self.patterns.spec_names:
+            self.spec(name)
 
     @staticmethod
     def of(name: str, patterns: PatternSet, specs: Iterable[tuple[str, Concrete]]) -> Recipe:

@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.scopes import module_stack, module_types
-from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+from quantfx.patterns.schema import argument_value, arguments, is_operator_call, overload
 from quantfx.patterns.template import Op
 
 _GLOB = re.compile(r"[*?[]")
@@ -76,7 +76,7 @@ def call_sites(module: GraphModule, vocabulary: Mapping[str, Op]) -> list[CallSi
         call_site(path, node, words)
         for path, graph_module in all_graphs(module)
         for node in graph_module.graph.nodes
-        if is_aten_call(node)
+        if is_operator_call(node)
     ]
 
 

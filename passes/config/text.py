@@ -29,7 +29,7 @@ from quantfx.passes.config.rule import SELECTORS, CallRule, Rule, TensorRule, mo
 from quantfx.passes.config.selectors import NAMED, Everything, Named, Selector, TensorSelector
 from quantfx.passes.config.spec_change import FLOAT, Change, Float, change_of
 from quantfx.passes.errors import ConfigError
-from quantfx.patterns.place import Place
+from quantfx.patterns.key_path import KeyPath
 from quantfx.patterns.template import Mode
 
 SCHEMA = 1
@@ -94,7 +94,7 @@ def from_json(text: str, file: str) -> Parts:
         table = json.loads(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"{file}: not valid JSON: {error}") from error
-    return from_table(Place(file, error=ConfigError).table(table, "config"), file)
+    return from_table(KeyPath(file, error=ConfigError).table(table, "config"), file)
 
 
 def from_table(table: Mapping[str, Any], file: str, lines: Iterable[int] = ()) -> Parts:
@@ -108,7 +108,7 @@ def from_table(table: Mapping[str, Any], file: str, lines: Iterable[int] = ()) -
     Raises:
         ConfigError: names the rule and the nearest valid name.
     """
-    place = Place(file, error=ConfigError)
+    place = KeyPath(file, error=ConfigError)
     odd = [key for key in table if not isinstance(cast(object, key), str)]
     if odd:
         raise place.error(f"key {odd[0]!r} is not text; a config holds schema, default and rule")
@@ -139,7 +139,7 @@ def _require_text(text: object, file: str) -> None:
         raise ConfigError(f"{file}: expected a str of text, not {type(text).__name__}")
 
 
-def _rule(table: Mapping[str, Any], place: Place) -> Rule:
+def _rule(table: Mapping[str, Any], place: KeyPath) -> Rule:
     given = [key for key in table if key in SELECTORS]
     if len(given) != 1:
         raise place.error(f"a rule has one selector of {SELECTORS}, not {given or 'none'}")
@@ -175,12 +175,12 @@ def _rule_table(rule: Rule) -> dict[str, Any]:
     else:
         raise ConfigError(f"rule {rule} selects by a function, which has no text form")
     if isinstance(rule, TensorRule):
-        return table | ({"mode": FLOAT} if rule.change == FLOAT else _plain(rule.change))
+        return table | ({"mode": FLOAT} if rule.change == FLOAT else _to_plain(rule.change))
     table |= {} if rule.mode is None else {"mode": rule.mode}
-    return table | {name: _plain(change) for name, change in rule.specs}
+    return table | {name: _to_plain(change) for name, change in rule.specs}
 
 
-def _plain(change: Change) -> Any:
+def _to_plain(change: Change) -> Any:
     return change if isinstance(change, str) else change.options()
 
 

@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.convert.scale_remarks import SCALE, lost_in_half
+from quantfx.passes.convert.scale_remarks import SCALE, half_loss_reason
 from quantfx.passes.errors import SpecError
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.dtypes import dtype_name
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import constant, referent
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -59,15 +59,15 @@ class FoldWeights(GraphPass):
 
 def _folds(module: GraphModule, node: Node, source: Node) -> bool:
     """Whether ``node`` reads a constant, and is not the widening half of a cast."""
-    value = attribute(module, str(source.target)) if source.op == "get_attr" else None
-    if not isinstance(value, Tensor):
+    value = constant(module, source)
+    if value is None:
         return False
     return node.target is not CAST or dtype_of(node).itemsize < value.element_size()
 
 
 def _fold(editor: Editor, node: Node, source: Node) -> None:
     def value(argument: Node) -> Any:
-        return attribute(editor.module, str(argument.target))
+        return referent(editor.module, argument)
 
     with torch.no_grad():
         integers = overload(node)(*map_arg(node.args, value))
@@ -75,7 +75,7 @@ def _fold(editor: Editor, node: Node, source: Node) -> None:
         raise TypeError(f"{node.name} does not yield a tensor")
     if node.target is CAST:
         _require_finite(integers, source)
-        if reason := lost_in_half(value(source), integers):
+        if reason := half_loss_reason(value(source), integers):
             editor.remarks.append(Remark("noted", "", str(source.target), reason, SCALE))
     suffix = dtype_name(dtype_of(node))
     integers = integers.contiguous()  # kernels pack rows, and a stored weight may be a view

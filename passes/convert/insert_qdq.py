@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.convert.normal_products import raised
+from quantfx.passes.convert.normal_products import raise_small_scales
 from quantfx.passes.convert.refuse_empty import refuse_empty
-from quantfx.passes.convert.scale_remarks import SCALE, unlike_data
+from quantfx.passes.convert.scale_remarks import SCALE, scale_reason
 from quantfx.passes.convert.uncalibrated import convert_uncalibrated
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, module_calls
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
@@ -62,21 +62,21 @@ class InsertQDQ(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Compute qparams once per observer, then rewrite every graph."""
         places = _observers(module)
-        missing = [(path, node) for path, node, each in places if not _ready(each)]
+        missing = [place for place in places if not _is_ready(place[2])]
         if missing and self.uncalibrated == "error":
-            raise CalibrationError(_never_run(missing, module))
-        remarks = [remark for path, node in missing for remark in _leave_float(path, node)]
+            raise CalibrationError(_never_run(missing))
+        remarks = [remark for path, node, _ in missing for remark in _leave_float(path, node)]
         editors = {path: Editor(each, self.name) for path, each in all_graphs(module)}
         qparams = _QParams()
         for path, node, observer in places:
-            if isinstance(observer, Observer) and observer.observed and _wanted(node):
+            if isinstance(observer, Observer) and observer.observed and _is_wanted(node):
                 stored = editors[path].stored(node.all_input_nodes[0])
                 _require_float32(node.all_input_nodes[0], stored)
                 qparams.find(observer, node, stored)
         remarks += qparams.remarks()
         quantized = 0
         for path, node, observer in places:
-            if _ready(observer) and _wanted(node):
+            if _is_ready(observer) and _is_wanted(node):
                 if isinstance(observer, Observer):
                     _quantize(editors[path], node, qparams.of(observer))
                 else:
@@ -106,7 +106,7 @@ def _leave_float(path: str, observer: Node) -> Iterator[Remark]:
                 yield Remark("missed", path, node.name, message, str(node.target))
 
 
-def _wanted(observer: Node) -> bool:
+def _is_wanted(observer: Node) -> bool:
     """Whether some match still reads the observed tensor, or must yield it quantized."""
     producer = annotation_of(observer.all_input_nodes[0])
     yields = producer is not None and producer.output is not None
@@ -137,10 +137,10 @@ class _QParams:
         found = dict(self.found)
         for node in self.weights:
             observer = self.at[node]
-            self.found[id(observer)] = raised(node, self.of(observer), self._at)
+            self.found[id(observer)] = raise_small_scales(node, self.of(observer), self._at)
         for observer, node in {id(each): (each, at) for at, each in self.at.items()}.values():
             stored = self.weights.get(node)
-            reason = unlike_data(observer, stored, found[id(observer)], self.of(observer))
+            reason = scale_reason(observer, stored, found[id(observer)], self.of(observer))
             if reason is not None:
                 yield Remark("noted", "", observer.label or node.name, reason, SCALE)
 
@@ -158,7 +158,7 @@ def _require_float32(producer: Node, stored: Tensor | None) -> None:
         )
 
 
-def _ready(observer: Observer | PlaceholderObserver) -> bool:
+def _is_ready(observer: Observer | PlaceholderObserver) -> bool:
     return not isinstance(observer, Observer) or observer.observed
 
 
@@ -166,21 +166,15 @@ def _observers(module: GraphModule) -> list[tuple[str, Node, Observer | Placehol
     return [
         (path, node, observer)
         for path, graph_module in all_graphs(module)
-        for node in _calls(graph_module)
-        if isinstance(observer := attribute(graph_module, str(node.target)), _OBSERVERS)
+        for node, observer in module_calls(graph_module, nn.Module)
+        if isinstance(observer, _OBSERVERS)
     ]
 
 
-def _calls(module: GraphModule) -> list[Node]:
-    return [node for node in module.graph.nodes if node.op == "call_module"]
-
-
-def _never_run(missing: list[tuple[str, Node]], module: GraphModule) -> str:
-    modules = dict(all_graphs(module))
+def _never_run(missing: list[tuple[str, Node, Observer | PlaceholderObserver]]) -> str:
     labels = dict.fromkeys(
-        f"{getattr(attribute(modules[path], str(node.target)), 'label', node.name)}"
-        + (f" in branch {path}" if path else "")
-        for path, node in missing
+        getattr(observer, "label", node.name) + (f" in branch {path}" if path else "")
+        for path, node, observer in missing
     )
     shown = list(labels)[:5]
     more = f" and {len(labels) - 5} more" if len(labels) > 5 else ""
@@ -221,7 +215,7 @@ def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
 
 
 def _drop_observers(module: GraphModule, editor: Editor) -> None:
-    used = {str(node.target) for node in _calls(module)}
+    used = {str(node.target) for node in module.graph.find_nodes(op="call_module")}
     for name, child in list(module.named_children()):
         if isinstance(child, _OBSERVERS) and name not in used:
             delattr(module, name)

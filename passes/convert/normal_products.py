@@ -21,7 +21,7 @@ _LAYERS = ("conv", "linear")
 QParamsAt = Callable[[Node], QParams | None]
 
 
-def raised(observer: Node, qparams: QParams, qparams_at: QParamsAt) -> QParams:
+def raise_small_scales(observer: Node, qparams: QParams, qparams_at: QParamsAt) -> QParams:
     """Return ``qparams`` of a layer's weight with no scale too small for the layer's input.
 
     Kernels multiply both scales in float32 (see ``passes/quant/scale_floor.py``). What a raised

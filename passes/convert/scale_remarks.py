@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.quant.qparams import QParams, range_of
-from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, floored
+from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, has_floor
 from quantfx.patterns.errors import QuantfxWarning
 
 SCALE = "scale"
@@ -38,7 +38,7 @@ class ScaleRemark:
     reason: str
 
 
-def unlike_data(
+def scale_reason(
     observer: Observer, stored: Tensor | None, found: QParams, written: QParams
 ) -> str | None:
     """Return why scales are not what the values ask for; None if they are.
@@ -56,7 +56,7 @@ def unlike_data(
     low, high = extremes
     if stored is None and bool((low == high).all()):
         return _one_value(float(low.flatten()[0]), found)
-    return _held(written, raised, "what its input leaves") or _held(
+    return _describe_held(written, raised, "what its input leaves") or _describe_held(
         found, _at_floor(low, high, found), "the floor under its scale"
     )
 
@@ -71,7 +71,7 @@ def _one_value(value: float, qparams: QParams) -> str:
     guess = f"a guess, [-{UNKNOWN_RANGE:g}, {UNKNOWN_RANGE:g}]"
     return (
         "calibration saw nothing but zeros, so its range is "
-        f"{f'that of the least scale, {floor:.3g}' if floored(floor) else guess}: calibrate with "
+        f"{f'that of the least scale, {floor:.3g}' if has_floor(floor) else guess}: calibrate with "
         "data that reaches it, or leave it float"
     )
 
@@ -86,7 +86,7 @@ def _at_floor(low: Tensor, high: Tensor, qparams: QParams) -> Tensor:
     return (qparams.scale == floor) & (span > 0) & (wanted * _WORTH_SAYING < spec.eps)
 
 
-def _held(qparams: QParams, held: Tensor, by: str) -> str | None:
+def _describe_held(qparams: QParams, held: Tensor, by: str) -> str | None:
     if not bool(held.any()):
         return None
     scale = float(qparams.scale[held].max())
@@ -98,7 +98,7 @@ def _held(qparams: QParams, held: Tensor, by: str) -> str | None:
     )
 
 
-def lost_in_half(wide: Tensor, narrow: Tensor) -> str | None:
+def half_loss_reason(wide: Tensor, narrow: Tensor) -> str | None:
     """Return how much of a weight is lost in a narrower float dtype, if that is much."""
     norm = float(wide.double().norm())
     lost = float((wide.double() - narrow.double()).norm())

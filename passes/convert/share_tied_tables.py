@@ -14,7 +14,7 @@ from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.config.spec_change import FLOAT
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import constant
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import QUANTIZE_PER_CHANNEL
@@ -46,7 +46,7 @@ class ShareTiedTables(GraphPass):
         decisions = Decisions(context.recipe, editor.path) if context.recipe else None
         written = overwritten(editor.graph)
         shared = 0
-        rows = {id(table): node for table, node in _quantized(editor.module)}
+        rows = {id(table): node for table, node in _find_quantized(editor.module)}
         for node in editor.graph.find_nodes(op="call_function", target=_EMBEDDING):
             table = argument_value(node, "weight")
             quantize = rows.get(id(editor.stored(table)))
@@ -60,14 +60,14 @@ class ShareTiedTables(GraphPass):
         return shared
 
 
-def _quantized(module: GraphModule) -> Iterator[tuple[Tensor, Node]]:
+def _find_quantized(module: GraphModule) -> Iterator[tuple[Tensor, Node]]:
     """Yield the stored tensors that are quantized symmetrically by rows, each with its quantize."""
     for node in module.graph.find_nodes(op="call_function", target=QUANTIZE_PER_CHANNEL):
         source, zeros = argument_value(node, "input"), argument_value(node, "zero_points")
-        if argument_value(node, "axis") != 0 or source.op != "get_attr" or zeros.op != "get_attr":
+        if argument_value(node, "axis") != 0:
             continue
-        table, offsets = (attribute(module, str(each.target)) for each in (source, zeros))
-        if isinstance(table, Tensor) and isinstance(offsets, Tensor) and not bool(offsets.any()):
+        table, offsets = constant(module, source), constant(module, zeros)
+        if table is not None and offsets is not None and not bool(offsets.any()):
             yield table, node
 
 

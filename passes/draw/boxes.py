@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 
 from torch.fx import Node
 
-from quantfx.passes.draw.canonical_order import is_dequantize, is_quantize
 from quantfx.passes.graph.scopes import module_scope, module_stack, op_name
 from quantfx.passes.observers.observer import is_observer
+from quantfx.passes.quant.qdq import has_qparams
 
 
 class Boxes:
@@ -75,6 +75,4 @@ class Boxes:
 
 def _follows_producer(node: Node) -> bool:
     """Whether ``node`` stands for the tensor it reads, so that it is drawn next to it."""
-    return (
-        is_quantize(node) or is_dequantize(node) or is_observer(node) or op_name(node) == "getitem"
-    )
+    return has_qparams(node) or is_observer(node) or op_name(node) == "getitem"

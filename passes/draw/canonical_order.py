@@ -10,12 +10,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from torch._ops import OpOverload
 from torch.fx import Graph, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.graph.scopes import module_scope, op_name
 from quantfx.passes.observers.observer import is_observer
+from quantfx.passes.quant.qdq import dequantizes, quantizes
 
 # The exporter's runtime check of input shapes: a call without result or users, not part of the net.
 _GUARDS = "_guards_fn"
@@ -62,16 +62,6 @@ def canonical_names(order: Sequence[Node]) -> dict[Node, str]:
         taken.add(name)
         names[node] = name
     return names
-
-
-def is_quantize(node: Node) -> bool:
-    """Whether ``node`` turns a float tensor into an integer one."""
-    return _is_decomposed(node, "quantize_per_")
-
-
-def is_dequantize(node: Node) -> bool:
-    """Whether ``node`` turns an integer tensor back into a float one."""
-    return _is_decomposed(node, "dequantize_per_")
 
 
 def _inputs(node: Node) -> list[Node]:
@@ -131,9 +121,9 @@ def _base_name(node: Node, names: Mapping[Node, str]) -> str:
     if producer is not None:
         if is_observer(node):
             return f"{producer}:observe"
-        if is_quantize(node):
+        if quantizes(node):
             return f"{producer}:q"
-        if is_dequantize(node):
+        if dequantizes(node):
             return f"{producer.removesuffix(':q')}:dq"
         if op_name(node) == "getitem":
             return f"{producer}[{node.args[1]}]"
@@ -141,10 +131,3 @@ def _base_name(node: Node, names: Mapping[Node, str]) -> str:
         return str(node.target)
     scope = module_scope(node)
     return f"{scope}/{op_name(node)}" if scope else op_name(node)
-
-
-def _is_decomposed(node: Node, prefix: str) -> bool:
-    target = node.target
-    return isinstance(target, OpOverload) and str(target).startswith(
-        f"quantized_decomposed.{prefix}"
-    )

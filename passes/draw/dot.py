@@ -23,7 +23,7 @@ from quantfx.passes.draw.style import (
     edge_style,
     markup,
     node_style,
-    quoted,
+    quote,
 )
 from quantfx.passes.draw.views import collapse, fit, neighbourhood
 from quantfx.patterns.errors import QuantfxError
@@ -116,7 +116,7 @@ def _member_lines(box: _Box, indent: str) -> Iterator[str]:
         if isinstance(member, PictureNode):
             yield f"{indent}{_node_line(member)}"
             continue
-        yield f"{indent}subgraph {quoted(member.name)} {{"
+        yield f"{indent}subgraph {quote(member.name)} {{"
         yield f"{indent}  graph{attributes(member.style)}"
         yield from _member_lines(member, f"{indent}  ")
         yield f"{indent}}}"
@@ -125,7 +125,7 @@ def _member_lines(box: _Box, indent: str) -> Iterator[str]:
 def _node_line(node: PictureNode) -> str:
     style = node_style(node.kind, node.group, centre=node.centre)
     named = {"class": node.kind} if node.kind != "op" else {}
-    return quoted(node.name) + attributes({**named, "label": f"<{_label(node)}>", **style})
+    return quote(node.name) + attributes({**named, "label": f"<{_label(node)}>", **style})
 
 
 def _label(node: PictureNode) -> str:
@@ -155,7 +155,7 @@ def _edge_line(edge: PictureEdge, nodes: Mapping[str, PictureNode]) -> str:
     head: dict[str, str] = {}
     if edge.kind == "nested" and nodes[edge.target].containers:
         head["lhead"] = _cluster(nodes[edge.target].containers[0])
-    return f"  {quoted(edge.source)} -> {quoted(edge.target)}" + attributes(
+    return f"  {quote(edge.source)} -> {quote(edge.target)}" + attributes(
         {**named, **label, **head, **style}
     )
 

@@ -16,15 +16,20 @@ from torch import Tensor
 from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.draw.canonical_order import is_dequantize, is_quantize
 from quantfx.passes.draw.names import range_name, shape_name
 from quantfx.passes.graph.dtypes import dtype_name
-from quantfx.passes.graph.graphs import attribute
-from quantfx.passes.graph.scopes import op_name
+from quantfx.passes.graph.graphs import referent
 from quantfx.passes.lower.keep_packed import PackedWeight, is_prepack
 from quantfx.passes.observers.observer import Observer, is_observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
-from quantfx.passes.quant.qdq import CAST, dtype_of
+from quantfx.passes.quant.qdq import (
+    CAST,
+    dequantizes,
+    dtype_of,
+    finds_range,
+    has_qparams,
+    quantizes,
+)
 from quantfx.passes.quant.spec import CastSpec
 from quantfx.patterns.schema import argument_value, arguments
 
@@ -93,12 +98,12 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
     folded = Folded()
     for node in order:
         if node.op == "get_attr":
-            value = attribute(module, str(node.target))
+            value = referent(module, node)
             if isinstance(value, GraphModule):
                 folded.graphs[node] = value
             else:
-                folded.constants[node] = _stored(str(node.target), value)
-        elif is_quantize(node) or is_dequantize(node) or is_observer(node):
+                folded.constants[node] = _describe_stored(str(node.target), value)
+        elif has_qparams(node) or is_observer(node):
             _fold_step(module, node, folded)
         elif node.target is CAST and node.args[0] in folded.constants:
             constant = folded.constants[node.all_input_nodes[0]]
@@ -108,14 +113,14 @@ def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
             folded.constants[node] = _with_step(constant, "packed")
     live = set(order)
     for node in order:
-        if is_quantize(node) and node not in folded.constants:
+        if quantizes(node) and node not in folded.constants:
             _fold_dynamic(node, folded, live)
     return folded
 
 
 def _packs(module: GraphModule, node: Node) -> bool:
     if node.op == "call_module":
-        return isinstance(attribute(module, str(node.target)), PackedWeight)
+        return isinstance(referent(module, node), PackedWeight)
     return is_prepack(node)
 
 
@@ -152,7 +157,7 @@ def written_qparams(node: Node) -> str:
 
 def observed_type(module: GraphModule, node: Node) -> str:
     """Return what an observer does, ``observe u8[0,255]``; of a foreign one its class."""
-    observer = attribute(module, str(node.target))
+    observer = referent(module, node)
     if not isinstance(observer, (Observer, PlaceholderObserver)):
         return f"observe {type(observer).__name__}"
     spec = observer.spec
@@ -164,7 +169,7 @@ def observed_type(module: GraphModule, node: Node) -> str:
     return text if spec.axis is None else f"{text} per-channel"
 
 
-def _stored(target: str, value: object) -> Constant:
+def _describe_stored(target: str, value: object) -> Constant:
     if isinstance(value, Tensor):
         return Constant(target, dtype_name(value.dtype), shape_name(value.shape))
     return Constant(target, type(value).__name__, "")
@@ -173,38 +178,38 @@ def _stored(target: str, value: object) -> Constant:
 def _fold_step(module: GraphModule, node: Node, folded: Folded) -> None:
     """Fold ``node`` if it continues a constant, or is the dq of an activation."""
     tensor = node.args[0] if node.args else None
-    if not isinstance(tensor, Node) or not _has_qparams(node):
+    if not isinstance(tensor, Node) or not _is_complete(node):
         return
     of_constants = all(n.op == "get_attr" for n in node.all_input_nodes if n is not tensor)
     constant = folded.constants.get(tensor)
     if constant is not None:
         if of_constants:
-            folded.constants[node] = _after(module, node, constant)
-    elif is_dequantize(node) and tensor not in folded.dequantizes:
-        paired = is_quantize(tensor)
+            folded.constants[node] = _continue_constant(module, node, constant)
+    elif dequantizes(node) and tensor not in folded.dequantizes:
+        paired = quantizes(tensor)
         same = not paired or qparams(tensor) == qparams(node)
         if of_constants or (paired and same):
             folded.dequantizes[node] = same
 
 
-def _has_qparams(node: Node) -> bool:
+def _is_complete(node: Node) -> bool:
     """Whether every qparam is given; a broken call is drawn as the operator it is."""
     if is_observer(node):
         return True
     symmetric = argument(node, *_ZERO_POINT) is None
-    optional = is_dequantize(node) and argument(node, "axis") is not None
+    optional = dequantizes(node) and argument(node, "axis") is not None
     given = argument(node, *_SCALE) is not None and argument(node, "dtype") is not None
     return given and (optional or not symmetric)
 
 
-def _after(module: GraphModule, node: Node, constant: Constant) -> Constant:
+def _continue_constant(module: GraphModule, node: Node, constant: Constant) -> Constant:
     """Return ``constant`` as it leaves ``node``, one of the nodes it goes through."""
     if is_observer(node):
         return _with_step(constant, observed_type(module, node))
     scheme = "per-channel" if argument(node, "axis") is not None else "per-tensor"
     if argument(node, *_ZERO_POINT) is None:
         scheme = f"{scheme} symmetric"
-    if is_quantize(node):
+    if quantizes(node):
         return _with_step(constant, f"q {quantized_type(node)} {scheme}")
     if constant.scheme or constant.steps:
         return _with_step(constant, "dq")
@@ -221,7 +226,7 @@ def _fold_dynamic(node: Node, folded: Folded, live: set[Node]) -> None:
     if not (isinstance(scale, Node) and isinstance(zero_point, Node)):
         return
     chosen = scale.args[0] if scale.args else None
-    if not (isinstance(chosen, Node) and op_name(chosen).startswith("choose_qparams")):
+    if not (isinstance(chosen, Node) and finds_range(chosen)):
         return
     readers = [n for item in (scale, zero_point) for n in item.users if n in live]
     as_intended = (

@@ -6,11 +6,11 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.draw.canonical_order import is_quantize
 from quantfx.passes.draw.fold import Folded, qparams
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import referent
 from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.annotation import GROUP_KEY
+from quantfx.passes.quant.qdq import quantizes
 
 
 def first_tensors(
@@ -30,9 +30,9 @@ def first_tensors(
         tensor = names[node.args[0]]
         if is_observer(node):
             # The object itself: two targets may name one observer.
-            key: Hashable = ("observer", id(attribute(module, str(node.target))))
-        elif is_quantize(node):
-            key = _sharing(node)
+            key: Hashable = ("observer", id(referent(module, node)))
+        elif quantizes(node):
+            key = _sharing_key(node)
         else:
             continue
         if key not in first:
@@ -42,7 +42,7 @@ def first_tensors(
     return result
 
 
-def _sharing(node: Node) -> Hashable:
+def _sharing_key(node: Node) -> Hashable:
     scale, zero_point, axis, _, _, dtype = qparams(node)
     if isinstance(scale, Node) and isinstance(zero_point, Node):
         return (_origin(scale), _origin(zero_point), axis, dtype)

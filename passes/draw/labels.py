@@ -10,11 +10,11 @@ import torch
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import Node
 
-from quantfx.passes.draw.canonical_order import is_dequantize, is_quantize
 from quantfx.passes.draw.fold import Constant
 from quantfx.passes.draw.picture import NodeKind
 from quantfx.passes.graph.scopes import op_name
 from quantfx.passes.observers.observer import is_observer
+from quantfx.passes.quant.qdq import has_qparams
 from quantfx.patterns.schema import MISSING, arguments
 
 # Operators that a backend has kernels for; they stand out in a drawing.
@@ -59,7 +59,7 @@ def kind_of(node: Node) -> NodeKind:
         return _KIND_OF_OP[node.op]
     if is_observer(node):
         return "observe"
-    if is_quantize(node) or is_dequantize(node):
+    if has_qparams(node):
         return "quantize"
     name = op_name(node)
     if isinstance(node.target, HigherOrderOperator):

@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from quantfx.passes.draw.picture import Picture, PictureEdge, PictureNode
 from quantfx.passes.draw.reading import read_picture
-from quantfx.passes.draw.style import quoted
+from quantfx.passes.draw.style import quote
 
 
 def to_plain_dot(module: GraphModule) -> str:
@@ -31,9 +31,9 @@ def _lines(picture: Picture) -> Iterator[str]:
     for edge in picture.edges:
         into[edge.target].append(edge)
     for node in picture.nodes.values():
-        yield f"  {quoted(node.name)} [label={quoted(_label(node))}]"
+        yield f"  {quote(node.name)} [label={quote(_label(node))}]"
         for edge in into[node.name]:
-            yield f"    {quoted(edge.source)} -> {quoted(edge.target)}{_edge_label(edge)}"
+            yield f"    {quote(edge.source)} -> {quote(edge.target)}{_edge_label(edge)}"
 
 
 def _label(node: PictureNode) -> str:
@@ -50,4 +50,4 @@ def _edge_label(edge: PictureEdge) -> str:
     words = [word for word in (edge.label, "" if edge.kind == "float" else edge.kind) if word]
     if edge.group:
         words.append(f"as {edge.group}")
-    return f" [label={quoted(' '.join(words))}]" if words else ""
+    return f" [label={quote(' '.join(words))}]" if words else ""

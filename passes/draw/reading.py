@@ -10,12 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.draw.boxes import Boxes
-from quantfx.passes.draw.canonical_order import (
-    canonical_names,
-    canonical_order,
-    is_dequantize,
-    is_quantize,
-)
+from quantfx.passes.draw.canonical_order import canonical_names, canonical_order
 from quantfx.passes.draw.fold import fold, observed_type, quantized_type, written_qparams
 from quantfx.passes.draw.groups import first_tensors
 from quantfx.passes.draw.labels import constant_lines, kind_of, orders_matter, slots, title_of
@@ -24,6 +19,7 @@ from quantfx.passes.draw.picture import EdgeKind, Picture, PictureEdge, PictureN
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qdq import has_qparams, quantizes
 
 _INTEGERS = (torch.uint8, torch.int8, torch.quint8, torch.qint8)
 
@@ -101,13 +97,13 @@ class _GraphReader:
                     match=matches.setdefault(match, name) if match is not None else "",
                     template=matched.template if matched is not None and match is not None else "",
                     group=self.groups.get(node, ""),
-                    qparams=written_qparams(node) if is_quantize(node) else "",
+                    qparams=written_qparams(node) if quantizes(node) else "",
                 ),
             )
 
     def edges(self) -> Iterator[PictureEdge]:
         for node in filter(self._is_drawn, self.order):
-            incoming = list(self._incoming(node))
+            incoming = list(self._find_incoming(node))
             labelled = len(incoming) > 1 and orders_matter(node)
             for slot, edge in incoming:
                 named = labelled and not edge.label
@@ -144,21 +140,21 @@ class _GraphReader:
         if node.op == "output":
             return "output", ()
         if is_observer(node):
-            return f"{observed_type(self.module, node)}{self._shared(node)}", ()
-        if is_quantize(node) or is_dequantize(node):
-            word = "q" if is_quantize(node) else "dq"
+            return f"{observed_type(self.module, node)}{self._name_shared(node)}", ()
+        if has_qparams(node):
+            word = "q" if quantizes(node) else "dq"
             dynamic = " dynamic" if node in self.folded.dynamic else ""
-            return f"{word} {quantized_type(node)}{dynamic}{self._shared(node)}", lines
+            return f"{word} {quantized_type(node)}{dynamic}{self._name_shared(node)}", lines
         value = value_name(node.meta.get("val"))
         return title_of(node), (value, *lines) if value else lines
 
-    def _shared(self, node: Node) -> str:
+    def _name_shared(self, node: Node) -> str:
         """Name the tensor whose qparams ``node`` repeats, if it is not the first to have them."""
         group = self.groups.get(node, "")
         own = (self.names[node], *(self.names[n] for n in node.all_input_nodes))
         return f" = {group}" if group and group not in own else ""
 
-    def _incoming(self, node: Node) -> Iterator[tuple[str, PictureEdge]]:
+    def _find_incoming(self, node: Node) -> Iterator[tuple[str, PictureEdge]]:
         name = self.names[node]
         for slot, producer in slots(node):
             if producer in self.folded.graphs:
@@ -178,7 +174,7 @@ class _GraphReader:
 
 def _kind_of_edge(producer: Node) -> EdgeKind:
     value = producer.meta.get("val")
-    if is_quantize(producer) or (isinstance(value, Tensor) and value.dtype in _INTEGERS):
+    if quantizes(producer) or (isinstance(value, Tensor) and value.dtype in _INTEGERS):
         return "int8"
     if isinstance(value, (torch.SymInt, torch.SymFloat, torch.SymBool, int)):
         return "scalar"

@@ -102,7 +102,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 def node_style(kind: NodeKind, group: str, *, centre: bool) -> dict[str, str]:
     """Return the attributes of a node."""
-    style = _resolved(_NODES[kind], group)
+    style = _resolve(_NODES[kind], group)
     if centre:
         style |= {"color": _PALETTE["centre"], "penwidth": "2.5"}
     return style
@@ -110,10 +110,10 @@ def node_style(kind: NodeKind, group: str, *, centre: bool) -> dict[str, str]:
 
 def edge_style(kind: EdgeKind, group: str) -> dict[str, str]:
     """Return the attributes of an edge."""
-    return _resolved(_EDGES[kind], group)
+    return _resolve(_EDGES[kind], group)
 
 
-def quoted(text: str) -> str:
+def quote(text: str) -> str:
     """Return ``text`` as a DOT string; different texts stay different."""
     visible = _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", text)
     escaped = visible.replace("\\", "\\\\").replace('"', '\\"')
@@ -138,10 +138,10 @@ def attributes(values: Mapping[str, str]) -> str:
 
 
 def _value(value: str) -> str:
-    return value if value.startswith("<") and value.endswith(">") else quoted(value)
+    return value if value.startswith("<") and value.endswith(">") else quote(value)
 
 
-def _resolved(style: Mapping[str, str], group: str) -> dict[str, str]:
+def _resolve(style: Mapping[str, str], group: str) -> dict[str, str]:
     return {key: _group_colour(group) if v == "group" else v for key, v in style.items()}
 
 

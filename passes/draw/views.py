@@ -103,7 +103,7 @@ def _merge(picture: Picture, groups: Mapping[str, str]) -> Picture:
     members: defaultdict[str, list[PictureNode]] = defaultdict(list)
     for name, group in groups.items():
         members[group].append(picture.nodes[name])
-    merged = {group: _merged_node(picture, group, inner) for group, inner in members.items()}
+    merged = {group: _merge_nodes(picture, group, inner) for group, inner in members.items()}
     # A match that is only partly visible has no box: what is hidden cannot be inside of it.
     broken = {node.match for inner in members.values() for node in inner if node.match}
     nodes: dict[str, PictureNode] = {}
@@ -114,10 +114,10 @@ def _merge(picture: Picture, groups: Mapping[str, str]) -> Picture:
             drawn = replace(drawn, match="", template="")
         nodes.setdefault(drawn.name, drawn)
         renamed[name] = drawn.name
-    return replace(picture, nodes=nodes, edges=_merged_edges(picture.edges, renamed, groups))
+    return replace(picture, nodes=nodes, edges=_merge_edges(picture.edges, renamed, groups))
 
 
-def _merged_node(picture: Picture, group: str, members: Sequence[PictureNode]) -> PictureNode:
+def _merge_nodes(picture: Picture, group: str, members: Sequence[PictureNode]) -> PictureNode:
     containers = members[0].containers
     outer = containers[: containers.index(group)] if group in containers else containers
     kind = picture.containers.get(group, "")
@@ -126,7 +126,7 @@ def _merged_node(picture: Picture, group: str, members: Sequence[PictureNode]) -
     return PictureNode(f"{group}/", "module", group, details=details, scope=group, containers=outer)
 
 
-def _merged_edges(
+def _merge_edges(
     edges: Iterable[PictureEdge], renamed: Mapping[str, str], groups: Mapping[str, str]
 ) -> tuple[PictureEdge, ...]:
     merged: dict[PictureEdge, None] = {}

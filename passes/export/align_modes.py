@@ -13,8 +13,8 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.export.same_values import (
     Value,
+    is_same,
     pairs_of_arguments,
-    same,
     sizes_of,
     value_of,
 )
@@ -73,13 +73,13 @@ class _Alignment:
     values: dict[Node, Value] = field(default_factory=dict[Node, Value])
     alone: dict[Node, _Alone] = field(default_factory=dict[Node, _Alone])
 
-    def changing(self, node: Node, other: Node) -> tuple[str, ...] | None:
+    def find_changing(self, node: Node, other: Node) -> tuple[str, ...] | None:
         """Return the arguments that follow the mode; None if ``other`` is another call."""
         if node.target != other.target:
             return None
         names: list[str] = []
         for name, ours, theirs in pairs_of_arguments(node, other):
-            if not same(ours, theirs, self.is_same):
+            if not is_same(ours, theirs, self.is_same):
                 if not _follows_mode(ours, theirs):
                     return None
                 names.append(name)
@@ -117,11 +117,11 @@ class _Alignment:
         roots |= {each.root: None for each in found if each.root is not None}
         outside = [each for each in writes_to(node) if each not in self.alone]
         if node.op != "call_function" or len(roots) > 1 or outside:
-            raise CaptureError(self.told(*causes[0]))
+            raise CaptureError(self.describe_difference(*causes[0]))
         root = self._nearest(node, sources, next(iter(roots), None))
         is_noisy = is_random(node) or any(each.is_noisy for each in found)
         alone = _Alone(root, is_noisy, causes[0])
-        if root is not None and is_noisy and _same_form(node, root):
+        if root is not None and is_noisy and _has_same_form(node, root):
             alone = replace(alone, noisy=node, value=self.twins.get(root))
         self.alone[node] = alone
 
@@ -137,20 +137,20 @@ class _Alignment:
         """Return what ``node`` is noise on: ``root``, or a view of that with noise of its own."""
         for source in sources:
             alone = self.alone.get(source)
-            if root is None or alone is None or alone.value is None or _same_form(node, root):
+            if root is None or alone is None or alone.value is None or _has_same_form(node, root):
                 continue
-            if _same_form(node, source):
+            if _has_same_form(node, source):
                 self._leave_out(source)
                 return source
         return root
 
-    def told(self, node: Node | None, other: Node | None) -> str:
+    def describe_difference(self, node: Node | None, other: Node | None) -> str:
         """Say how the graphs differ where training calls ``node`` and evaluation ``other``."""
         if node is not None and other is not None and node.target == other.target:
             for name, ours, theirs in pairs_of_arguments(node, other):
-                if _is_literal(ours) and not same(ours, theirs, self.is_same):
+                if _is_literal(ours) and not is_same(ours, theirs, self.is_same):
                     return (
-                        f"{node.name}.{name} ({node.target}){_where(node)} is {ours} in training "
+                        f"{node.name}.{name} ({node.target}){_locate(node)} is {ours} in training "
                         f"and {theirs} in evaluation: {FIX}"
                     )
         here, there = _does(node), _does(other)
@@ -170,7 +170,7 @@ class _Alignment:
         reason = mark(node, alone.root, self.alone)
         if reason is not None:
             raise CaptureError(
-                f"{node.name} ({node.target}){_where(node)} puts noise on {alone.root.name} in "
+                f"{node.name} ({node.target}){_locate(node)} puts noise on {alone.root.name} in "
                 f"training only, but {reason}: draw random numbers for each tensor by itself, from "
                 f"its own sizes. {FIX}"
             )
@@ -194,7 +194,7 @@ def align_modes(training: GraphModule, evaluation: GraphModule) -> None:
     written = {*overwritten(training.graph), *overwritten(evaluation.graph)}
     aligned = _Alignment(written)
     _pair_inputs(training, evaluation, aligned)
-    rest = _computing(evaluation, aligned)
+    rest = _find_computing(evaluation, aligned)
     other = next(rest, None)
     for node in training.graph.nodes:
         if _is_passive(node):
@@ -203,7 +203,7 @@ def align_modes(training: GraphModule, evaluation: GraphModule) -> None:
         if value is not None:
             aligned.twins[node] = value
             continue
-        names = None if other is None else aligned.changing(node, other)
+        names = None if other is None else aligned.find_changing(node, other)
         if other is not None and names is not None:
             aligned.pair(node, other, names)
             other = next(rest, None)
@@ -213,7 +213,7 @@ def align_modes(training: GraphModule, evaluation: GraphModule) -> None:
         else:
             aligned.leave(node, other)
     if other is not None:
-        raise CaptureError(aligned.told(*_first_cause(aligned, other)))
+        raise CaptureError(aligned.describe_difference(*_first_cause(aligned, other)))
 
 
 def _is_passive(node: Node) -> bool:
@@ -222,7 +222,7 @@ def _is_passive(node: Node) -> bool:
     return counter_of(node) is not None
 
 
-def _computing(evaluation: GraphModule, aligned: _Alignment) -> Iterator[Node]:
+def _find_computing(evaluation: GraphModule, aligned: _Alignment) -> Iterator[Node]:
     """Yield the nodes of evaluation that compute something; the others stand for these."""
     for node in evaluation.graph.nodes:
         if node.op in ("placeholder", "get_attr"):
@@ -269,7 +269,7 @@ def _follows_mode(ours: Any, theirs: Any) -> bool:
     return (ours is True and theirs is False) or (isinstance(ours, float) and theirs == 0.0)
 
 
-def _same_form(node: Node, root: Node) -> bool:
+def _has_same_form(node: Node, root: Node) -> bool:
     """Whether the one can stand in the place of the other."""
     ours, theirs = node.meta.get("val"), root.meta.get("val")
     if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor) or ours.dtype != theirs.dtype:
@@ -292,7 +292,7 @@ def _is_literal(value: Any) -> bool:
 def _does(node: Node | None) -> str:
     if node is None or node.op == "output":
         return "returns"
-    return f"calls {node.target}{_where(node)}"
+    return f"calls {node.target}{_locate(node)}"
 
 
 def _constant(node: Node | None, aligned: _Alignment) -> str:
@@ -306,6 +306,6 @@ def _constant(node: Node | None, aligned: _Alignment) -> str:
     )
 
 
-def _where(node: Node) -> str:
+def _locate(node: Node) -> str:
     scope = module_scope(node)
     return f" in module '{scope}'" if scope else ""

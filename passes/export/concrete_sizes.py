@@ -73,7 +73,7 @@ def _replace(module: GraphModule, numbers: Mapping[Node, Any], known: _Numbers) 
             )
         if "val" in node.meta:
             node.meta["val"] = map_leaves(lambda leaf: _concrete(leaf, known), node.meta["val"])
-        _plain_slice(node)
+        _simplify_slice(node)
     for node in reversed(list(module.graph.nodes)):
         if _is_check(node) or (node in numbers and node.op == "call_function"):
             module.graph.erase_node(node)
@@ -131,7 +131,7 @@ def _concrete(leaf: Any, known: _Numbers) -> Any:
         return memory.as_strided(shape, strides, offset)
 
 
-def _plain_slice(node: Node) -> None:
+def _simplify_slice(node: Node) -> None:
     """Write a slice as an export for the example does: one of all is none, a start is a number."""
     if node.target is not _SLICE or node.kwargs or len(node.args) < 3:
         return

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.inputs.leaves import Inputs
-from quantfx.passes.model.input_copies import copied_inputs
+from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.model.state import restored
 
 # What torch's reasons say to developers of torch: its logs, its own source, other tools of its.
@@ -100,14 +100,14 @@ def _advice(cause: Exception, model: nn.Module, inputs: Inputs) -> list[str]:
             f"torch.export leaves no size free in a model that takes **{named}: write an argument "
             "for each of them, without **"
         ]
-    own = _own_error(model, inputs)
+    own = _find_own_error(model, inputs)
     if own is not None:
         return [f"{type(model).__name__} itself fails on these inputs: {own}"]
     advice: list[str] = []
     if _ON_DATA.search(text):
         advice.append(
             "The model takes its path by values in tensors, and a graph has one path"
-            f"{_causal(cause)}"
+            f"{_name_causal_flags(cause)}"
         )
     if not model.training:
         advice.append(_AUTO)
@@ -120,9 +120,9 @@ def _any_keywords(model: nn.Module) -> str:
     return next((each.name for each in takes if each.kind is each.VAR_KEYWORD), "")
 
 
-def _own_error(model: nn.Module, inputs: Inputs) -> str | None:
+def _find_own_error(model: nn.Module, inputs: Inputs) -> str | None:
     """Return what the model raises when it is called as it is, if it does."""
-    args, kwargs = copied_inputs(*inputs)
+    args, kwargs = copy_inputs(*inputs)
     try:
         with restored(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
             model(*args, **kwargs)
@@ -131,10 +131,10 @@ def _own_error(model: nn.Module, inputs: Inputs) -> str | None:
     return None
 
 
-def _causal(cause: Exception) -> str:
+def _name_causal_flags(cause: Exception) -> str:
     """Return which flags of torch's own transformers say what they else read from a mask."""
     for frame, _ in walk_tb(cause.__traceback__):
-        if flags := _undecided(frame):
+        if flags := _find_undecided(frame):
             names = " and ".join(f"{flag}=True" for flag in flags)
             return (
                 f": give {names} for a causal mask, False for another, which "
@@ -143,7 +143,7 @@ def _causal(cause: Exception) -> str:
     return ""
 
 
-def _undecided(frame: FrameType) -> list[str]:
+def _find_undecided(frame: FrameType) -> list[str]:
     """Return the arguments of a module's forward that say whether a mask is causal, and do not."""
     known: dict[str, Any] = frame.f_locals
     if frame.f_code.co_name != "forward" or not isinstance(known.get("self"), nn.Module):

@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.export.concrete_sizes import NotConcreteError, Symbolic, make_concrete
 from quantfx.passes.export.size_asserts import asserts_in
 from quantfx.passes.graph.clone import recompile
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, referent
 from quantfx.passes.inputs.leaves import equal_but_leaves, input_leaves, leaves_in, map_leaves
 from quantfx.passes.inputs.size_expression import UnknownExpression, size_names, size_value
 
@@ -49,7 +49,7 @@ class FreeSizes:
     asserts: frozenset[str] | None = None
 
 
-def exported_freely(
+def export_freely(
     export: Export,
     signature: inspect.Signature,
     args: tuple[Any, ...],
@@ -80,11 +80,11 @@ def exported_freely(
     # batch of one.
     several = map_leaves(_not_one, (args, kwargs)) if rows[0] == 1 else (args, kwargs)
     named = signature.bind(*several[0], **several[1]).arguments
-    free = partial(_exported, export, several, map_leaves(_first_free, dict(named)))
+    free = partial(_try_export, export, several, map_leaves(_first_free, dict(named)))
     symbolic = free()
     if symbolic is None:
         graph = export(args, kwargs, None)
-        return graph, _fixed(graph, args, kwargs)
+        return graph, _fix_sizes(graph, args, kwargs)
     known = replace(sizes_of(symbolic), asserts=asserts_in(symbolic))
     leaves = [leaf for _, leaf in input_leaves(symbolic, args, kwargs)]
     if len(known.values) == len(leaves):
@@ -99,14 +99,14 @@ def exported_freely(
         symbolic = free()  # the numbers took the place of sizes in the first; this is seldom
         assert symbolic is not None
     graph = export(args, kwargs, None)
-    return graph, _compared(graph, symbolic, known, _fixed(graph, args, kwargs))
+    return graph, _compare(graph, symbolic, known, _fix_sizes(graph, args, kwargs))
 
 
-def _fixed(graph: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FreeSizes:
+def _fix_sizes(graph: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FreeSizes:
     return FreeSizes(tuple(leaf for _, leaf in input_leaves(graph, args, kwargs)), {})
 
 
-def _compared(
+def _compare(
     graph: GraphModule, symbolic: GraphModule, known: FreeSizes, fixed: FreeSizes
 ) -> FreeSizes:
     """Return the sizes of ``symbolic`` that ``graph`` holds for as well."""
@@ -203,13 +203,13 @@ def used_sizes(graph: GraphModule, symbolic: GraphModule) -> Used | None:
     used: Used = []
     others = dict(all_graphs(symbolic))
     for path, module in all_graphs(graph):
-        if path not in others or not _same(module, others[path], used):
+        if path not in others or not _is_same(module, others[path], used):
             return None
     return used
 
 
-def _same(left: GraphModule, right: GraphModule, used: Used) -> bool:
-    lefts, rights = list(_kept(left)), list(_kept(right))
+def _is_same(left: GraphModule, right: GraphModule, used: Used) -> bool:
+    lefts, rights = list(_find_kept(left)), list(_find_kept(right))
     if len(lefts) != len(rights):
         return False
     places = {node: place for place, node in enumerate(lefts)}
@@ -226,7 +226,7 @@ def _same(left: GraphModule, right: GraphModule, used: Used) -> bool:
     return True
 
 
-def _kept(module: GraphModule) -> Iterator[Node]:
+def _find_kept(module: GraphModule) -> Iterator[Node]:
     """Yield the nodes that compute something else than sizes."""
     for node in module.graph.nodes:
         is_size = node.op == "call_function" and isinstance(node.meta.get("val"), Symbolic)
@@ -259,7 +259,7 @@ def _arguments(node: Node) -> tuple[Any, ...]:
 def _same_target(left: GraphModule, right: GraphModule, one: Node, other: Node) -> bool:
     if one.op != "get_attr":
         return one.op == "output" or one.op == "placeholder" or one.target == other.target
-    mine, theirs = attribute(left, str(one.target)), attribute(right, str(other.target))
+    mine, theirs = referent(left, one), referent(right, other)
     if isinstance(mine, Tensor) and isinstance(theirs, Tensor):
         return mine is theirs or (
             mine.shape == theirs.shape
@@ -283,7 +283,7 @@ def _same_argument(one: object, other: object, places: dict[Node, int], used: Us
     return type(one) is type(other) and (one == other or (one != one and other != other))
 
 
-def _exported(
+def _try_export(
     export: Export, inputs: tuple[tuple[Any, ...], dict[str, Any]], shapes: Any = None
 ) -> GraphModule | None:
     try:

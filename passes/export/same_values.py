@@ -11,7 +11,13 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.passes.graph.dropouts import is_off
-from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload, resolve_op
+from quantfx.patterns.schema import (
+    argument_value,
+    arguments,
+    is_operator_call,
+    overload,
+    resolve_op,
+)
 from quantfx.patterns.sizes import depends_on_data
 
 _COPIES = frozenset(
@@ -81,7 +87,7 @@ def value_of(
         overwritten: Tensors that something writes to later: a copy of these is another tensor.
     """
     size = size_of(node)
-    if size is not None or not is_aten_call(node):
+    if size is not None or not is_operator_call(node):
         return size
     source = node.all_input_nodes[0] if node.all_input_nodes else None
     value = None if source is None else values.get(source)
@@ -89,10 +95,10 @@ def value_of(
         return None
     if node in overwritten or source in overwritten:
         return None
-    return _seen_through(node, source, value)
+    return _see_through(node, source, value)
 
 
-def _seen_through(node: Node, source: Node, value: Node | View) -> Value | None:
+def _see_through(node: Node, source: Node, value: Node | View) -> Value | None:
     if node.target in _COPIES or is_off(node) or _is_same_form(node, source):
         return value
     sizes = sizes_of(node)
@@ -136,17 +142,17 @@ def _dims(node: Node, rank: int) -> tuple[int, ...] | None:
     """Return the dims of a permutation; None if ``node`` is none."""
     names = _TRANSPOSES.get(node.target)
     if names is not None:
-        return _swapped(rank, *(argument_value(node, name) for name in names))
+        return _swap(rank, *(argument_value(node, name) for name in names))
     if node.target in _REVERSED:
         return tuple(reversed(range(rank)))
     if node.target is _MT:
-        return _swapped(rank, -2, -1)
+        return _swap(rank, -2, -1)
     if node.target is _PERMUTE:
         return tuple(dim % rank for dim in argument_value(node, "dims"))
     return None
 
 
-def _swapped(rank: int, left: int, right: int) -> tuple[int, ...]:
+def _swap(rank: int, left: int, right: int) -> tuple[int, ...]:
     dims = list(range(rank))
     dims[left], dims[right] = dims[right], dims[left]
     return tuple(dims)
@@ -165,7 +171,7 @@ def _with_step(value: Node | View, dims: tuple[int, ...] | None, sizes: tuple[st
     return View(root, steps) if steps else root
 
 
-def same(ours: Any, theirs: Any, same_node: Callable[[Node, Node], bool]) -> bool:
+def is_same(ours: Any, theirs: Any, same_node: Callable[[Node, Node], bool]) -> bool:
     """Whether two arguments are the same, with ``same_node`` to compare nodes by."""
     if isinstance(ours, Node):
         return isinstance(theirs, Node) and same_node(ours, theirs)
@@ -173,18 +179,18 @@ def same(ours: Any, theirs: Any, same_node: Callable[[Node, Node], bool]) -> boo
         return (
             isinstance(theirs, (list, tuple))
             and len(ours) == len(theirs)
-            and all(same(a, b, same_node) for a, b in zip(ours, theirs, strict=True))
+            and all(is_same(a, b, same_node) for a, b in zip(ours, theirs, strict=True))
         )
     if isinstance(ours, dict):
         return ours.keys() == theirs.keys() and all(
-            same(value, theirs[key], same_node) for key, value in ours.items()
+            is_same(value, theirs[key], same_node) for key, value in ours.items()
         )
     return type(ours) is type(theirs) and bool(ours == theirs)
 
 
 def pairs_of_arguments(node: Node, other: Node) -> list[tuple[str, Any, Any]]:
     """Return the arguments of two calls of one operator: name, ours and theirs."""
-    if not is_aten_call(node):
+    if not is_operator_call(node):
         return [("args", node.args, other.args), ("kwargs", node.kwargs, other.kwargs)]
     names = arguments(overload(node))
     return [(name, argument_value(node, name), argument_value(other, name)) for name in names]

@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule, Node
 from quantfx.passes.export.same_values import size_of, sizes_of
 from quantfx.passes.graph.aliasing import writes_to
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import referent
 from quantfx.passes.graph.scopes import op_name
 from quantfx.passes.layers.mode_node import MODE, mode_node
 
@@ -43,7 +43,7 @@ def is_noise(node: Node) -> bool:
     owner = node.graph.owning_module
     if node.op != "call_module" or not isinstance(owner, GraphModule):
         return False
-    return isinstance(attribute(owner, str(node.target)), TrainingNoise)
+    return isinstance(referent(owner, node), TrainingNoise)
 
 
 def reads(node: Node) -> list[Node]:

@@ -14,11 +14,11 @@ from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constant, constants
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.inputs.leaves import map_leaves
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.patterns.schema import is_aten_call, overload, resolve_op
+from quantfx.patterns.schema import is_operator_call, overload, resolve_op
 
 HALF = frozenset({torch.float16, torch.bfloat16})
 NARROW_KEY = "quantfx_narrow"
@@ -82,8 +82,8 @@ def note_narrow(module: GraphModule, path: str, source: Node, made: Node) -> Non
 
 def _is_given(module: GraphModule, node: Node) -> bool:
     if node.op == "get_attr":
-        value = attribute(module, str(node.target))
-        return isinstance(value, Tensor) and value.dtype in HALF
+        value = constant(module, node)
+        return value is not None and value.dtype in HALF
     return node.op == "placeholder" and _is_half(node)
 
 
@@ -112,7 +112,7 @@ def _obstacle(module: GraphModule, graphs: list[GraphModule]) -> str:
 
 def _is_foreign(node: Node) -> bool:
     """Whether ``node`` calls an operator of another library, which may know half precision only."""
-    foreign = is_aten_call(node) and overload(node).namespace not in ("aten", "prims")
+    foreign = is_operator_call(node) and overload(node).namespace not in ("aten", "prims")
     return foreign and any(map(_is_half, (node, *node.all_input_nodes)))
 
 
@@ -141,9 +141,8 @@ def _cast_edges(editor: Editor, edges: list[tuple[Node, torch.dtype]]) -> None:
 def _widen_stored(module: GraphModule, wide: dict[int, Tensor]) -> dict[str, torch.dtype]:
     """Store float32 in the place of half precision; what was one tensor stays one."""
     found: dict[str, torch.dtype] = {}
-    for node in module.graph.find_nodes(op="get_attr"):
-        value = attribute(module, str(node.target))
-        if not isinstance(value, Tensor) or value.dtype not in HALF:
+    for node, value in constants(module):
+        if value.dtype not in HALF:
             continue
         if id(value) not in wide:
             new = value.detach().float()

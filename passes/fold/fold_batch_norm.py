@@ -69,7 +69,7 @@ def _fold(editor: Editor, match: Match) -> None:
     if not isinstance(weight_node, Node) or weight is None:
         raise TypeError(f"{layer.name} has no weight")
     statistics = statistics_of(editor, norm)
-    bias = statistics.folded_bias(editor.stored(bias_node)).to(weight.dtype)
+    bias = statistics.fold_bias(editor.stored(bias_node)).to(weight.dtype)
     folded = scale_channels(weight.detach().double(), statistics.scale, layer).to(weight.dtype)
     set_argument(layer, "weight", editor.changed_constant(weight_node, folded, before=layer))
     old = bias_node if isinstance(bias_node, Node) else None

@@ -15,7 +15,7 @@ from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.constant_chain import constant_nodes, constant_value
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constant
 from quantfx.passes.graph.non_data import data_nodes
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.value_numbers import value_numbers
@@ -57,11 +57,11 @@ class FoldConstants(Pass):
             equal = value_numbers(graph_module)
             stored: dict[int, Node] = {}
             for head in heads:
-                source = _largest(graph_module, found[head])
+                source = _find_largest(graph_module, found[head])
                 remarks.append(Remark("applied", path, head.name, f"made of {source.target}"))
                 number = equal[head]
                 if number not in stored:
-                    stored[number] = _stored(editor, head, source, is_data=head in data)
+                    stored[number] = _store(editor, head, source, is_data=head in data)
                     note_narrow(module, path, source, stored[number])
                 head.replace_all_uses_with(stored[number])
                 editor.erase_unused(head)
@@ -73,14 +73,14 @@ class FoldConstants(Pass):
 
 def _heads(module: GraphModule, found: dict[Node, frozenset[Node]], growth: int) -> Iterator[Node]:
     """Yield what is to be folded: constants of bounded size that something else reads."""
-    bounded = (n for n, stored in found.items() if _bounded(module, n, stored, growth))
+    bounded = (n for n, stored in found.items() if _is_bounded(module, n, stored, growth))
     small = dict.fromkeys(bounded)
     for node in small:
         if node.op == "call_function" and any(user not in small for user in node.users):
             yield node
 
 
-def _bounded(module: GraphModule, node: Node, stored: frozenset[Node], growth: int) -> bool:
+def _is_bounded(module: GraphModule, node: Node, stored: frozenset[Node], growth: int) -> bool:
     value = node.meta.get("val")
     if node.op == "get_attr":
         return True
@@ -91,16 +91,16 @@ def _bounded(module: GraphModule, node: Node, stored: frozenset[Node], growth: i
 
 
 def _bytes(module: GraphModule, node: Node) -> int:
-    value = attribute(module, str(node.target))
-    return value.numel() * value.element_size() if isinstance(value, Tensor) else 0
+    value = constant(module, node)
+    return 0 if value is None else value.numel() * value.element_size()
 
 
-def _largest(module: GraphModule, stored: frozenset[Node]) -> Node:
+def _find_largest(module: GraphModule, stored: frozenset[Node]) -> Node:
     """Return the stored tensor that gives its name: the weight, and not its scale."""
     return max(sorted(stored), key=lambda node: _bytes(module, node))
 
 
-def _stored(editor: Editor, head: Node, source: Node, *, is_data: bool) -> Node:
+def _store(editor: Editor, head: Node, source: Node, *, is_data: bool) -> Node:
     """Return what reads the value of ``head`` from now on."""
     value = constant_value(editor.module, head)
     if is_data:  # which is what parameters are, and buffers are not

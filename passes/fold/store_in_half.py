@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.fold.compute_in_float32 import NARROW_KEY
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constants
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.patterns.schema import resolve_op
@@ -42,32 +42,31 @@ class StoreInHalf(Pass):
         count = 0
         narrow: dict[str, torch.dtype] = module.meta.get(NARROW_KEY, {})
         done: dict[int, Tensor] = {}
-        packed = set(_packed(module))
+        packed = set(_find_packed(module))
         for path, graph_module in all_graphs(module) if narrow else ():
             editor = Editor(graph_module, self.name)
-            for node in graph_module.graph.find_nodes(op="get_attr"):
+            for node, value in constants(graph_module):
                 name = f"{path}.{node.target}" if path else str(node.target)
-                value = attribute(graph_module, str(node.target))
-                if name not in narrow or not isinstance(value, Tensor) or id(value) in packed:
+                if name not in narrow or id(value) in packed:
                     continue
                 if value.dtype in narrow.values():  # another node read it before
                     _cast(editor, node, value)
-                elif (half := _narrowed(value, narrow[name], done)) is not None:
+                elif (half := _narrow(value, narrow[name], done)) is not None:
                     set_tensor(graph_module, str(node.target), half)
                     _cast(editor, node, half)
                     count += 1
         return PassResult(stats={"narrowed": count})
 
 
-def _packed(module: GraphModule) -> Iterator[int]:
+def _find_packed(module: GraphModule) -> Iterator[int]:
     """Yield the identity of each tensor that a planned operator reads, as native's LSTM does."""
     for _, graph_module in all_graphs(module):
-        for node in graph_module.graph.find_nodes(op="get_attr"):
+        for node, value in constants(graph_module):
             if any(annotation_of(user) is not None for user in node.users):
-                yield id(attribute(graph_module, str(node.target)))
+                yield id(value)
 
 
-def _narrowed(value: Tensor, dtype: torch.dtype, done: dict[int, Tensor]) -> Tensor | None:
+def _narrow(value: Tensor, dtype: torch.dtype, done: dict[int, Tensor]) -> Tensor | None:
     """Return the same values in ``dtype``; None for a vector, or if there are no such values."""
     if id(value) in done:
         return done[id(value)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.fx import Graph, Node
 
 from quantfx.patterns.schema import (
-    is_aten_call,
+    is_operator_call,
     overload,
     resolve_op,
     schema_arguments,
@@ -33,7 +33,7 @@ MAY_COPY = frozenset(
 
 def writes_to(node: Node) -> list[Node]:
     """Return the arguments that ``node`` overwrites."""
-    return [value for value, writes, _ in _aliased(node) if writes]
+    return [value for value, writes, _ in _find_aliased(node) if writes]
 
 
 def views_of(node: Node) -> list[Node]:
@@ -41,12 +41,12 @@ def views_of(node: Node) -> list[Node]:
 
     An in-place operator returns the very tensor it wrote to.
     """
-    return [value for value, _, returned in _aliased(node) if returned]
+    return [value for value, _, returned in _find_aliased(node) if returned]
 
 
-def _aliased(node: Node) -> list[tuple[Node, bool, bool]]:
+def _find_aliased(node: Node) -> list[tuple[Node, bool, bool]]:
     """Return ``(argument, is written to, shares memory with a result)`` where either holds."""
-    if not is_aten_call(node):
+    if not is_operator_call(node):
         return []
     target = overload(node)
     returned = {name for result in schema_returns(target) for name in result}

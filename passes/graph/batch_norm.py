@@ -37,7 +37,7 @@ class NormStatistics:
         scale = (self.var.double() + self.eps).rsqrt()
         return scale if self.gamma is None else scale * self.gamma.double()
 
-    def folded_bias(self, bias: Tensor | None) -> Tensor:
+    def fold_bias(self, bias: Tensor | None) -> Tensor:
         """Return ``(bias - mean) * scale + beta`` in float64."""
         shift = -self.mean.double() if bias is None else bias.double() - self.mean.double()
         shift = shift * self.scale

@@ -10,16 +10,16 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import nested_calls
 
-Place: TypeAlias = tuple[str, Node]
+GraphNode: TypeAlias = tuple[str, Node]  # the path of a graph, and a node of it
 
 
-def operands(module: GraphModule) -> Mapping[Node, Place]:
+def operands(module: GraphModule) -> Mapping[Node, GraphNode]:
     """Return, for each placeholder of a branch or region, the graph path and node it stands for.
 
     Loops are left out: a carried value is another tensor in every iteration.
     """
     paths = {id(graph_module): path for path, graph_module in all_graphs(module)}
-    found: dict[Node, Place] = {}
+    found: dict[Node, GraphNode] = {}
     for path, graph_module in all_graphs(module):
         for call in nested_calls(graph_module):
             for nested in call.graphs:
@@ -33,8 +33,8 @@ def operands(module: GraphModule) -> Mapping[Node, Place]:
     return found
 
 
-def resolve(place: Place, known: Mapping[Node, Place]) -> Place:
+def resolve(inner: GraphNode, known: Mapping[Node, GraphNode]) -> GraphNode:
     """Follow placeholders outwards to the node that computes the tensor."""
-    while place[1] in known:
-        place = known[place[1]]
-    return place
+    while inner[1] in known:
+        inner = known[inner[1]]
+    return inner

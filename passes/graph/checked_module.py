@@ -32,7 +32,7 @@ class CheckedModule(GraphModule):
         """Generate the code of ``forward``, and put the check in front of it."""
         code = super().recompile()
         kind: Any = type(self)  # torch.fx makes a class for each module
-        kind.forward = _checked(kind.forward)
+        kind.forward = _put_check_before(kind.forward)
         return code
 
     def check_inputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ class CheckedModule(GraphModule):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Keep the contract, which torch.fx would lose."""
-        return _restored, (super().__reduce__(), contract_of(self))
+        return _restore, (super().__reduce__(), contract_of(self))
 
 
 def require_same_tensors(
@@ -118,7 +118,7 @@ def input_check(module: GraphModule, contract: InputContract) -> InputCheck:
     return InputCheck(contract, inspect.signature(module.forward))
 
 
-def _checked(generated: Callable[..., Any]) -> Callable[..., Any]:
+def _put_check_before(generated: Callable[..., Any]) -> Callable[..., Any]:
     """Return ``generated`` behind the check, as a function with code of its own.
 
     Dynamo counts what it compiled, up to its limit, by code objects: one for all modules would run
@@ -133,7 +133,7 @@ def _checked(generated: Callable[..., Any]) -> Callable[..., Any]:
     return functools.update_wrapper(own, generated)
 
 
-def _restored(reduced: tuple[Any, ...], contract: InputContract | None) -> CheckedModule:
+def _restore(reduced: tuple[Any, ...], contract: InputContract | None) -> CheckedModule:
     from quantfx.passes.graph.clone import clone_as, recompile  # which makes modules of this kind
 
     make, arguments = reduced

@@ -8,39 +8,46 @@ costs more than everything a pipeline does. Copying nodes into an empty GraphMod
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from quantfx.passes.graph.checked_module import CheckedModule
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, attribute, is_stored
 
 Kind = TypeVar("Kind", bound=GraphModule)
+Copies = Literal["nothing", "buffers", "all"]
 
 
-def keep(tensor: Tensor) -> Tensor:
-    """Share the tensor between original and copy."""
-    return tensor
-
-
-def clone(module: GraphModule, tensor: Callable[[Tensor], Tensor] = keep) -> CheckedModule:
+def clone(
+    module: GraphModule, copies: Copies = "nothing", *, gradients: bool = True
+) -> CheckedModule:
     """Return a copy of ``module`` with a graph of its own, not yet compiled.
 
-    Tensors are passed through ``tensor`` (shared by default), other submodules are shared. What was
-    one parameter under two names stays one. Call ``recompile`` before running the copy.
+    Submodules are shared. What was one parameter under two names stays one. Call ``recompile``
+    before running the copy.
 
     Args:
         module: Not changed.
-        tensor: Maps each parameter and buffer to what the copy holds.
+        copies: Which tensors the copy has of its own: a forward call may change buffers.
+        gradients: Whether parameters ask for gradients as before; without copies, they do.
     """
-    return _clone(module, tensor, CheckedModule, {})
+
+    def own(tensor: Tensor) -> Tensor:
+        is_parameter = isinstance(tensor, nn.Parameter)
+        value = tensor.detach()
+        if copies == "all" or not is_parameter:
+            value = torch.clone(value)
+        return nn.Parameter(value, tensor.requires_grad and gradients) if is_parameter else value
+
+    return _clone(module, _share if copies == "nothing" else own, CheckedModule, {})
 
 
 def clone_as(module: GraphModule, kind: type[Kind]) -> Kind:
     """Return a copy of ``module`` of another class, which shares its tensors; not yet compiled."""
-    return _clone(module, keep, kind, {})
+    return _clone(module, _share, kind, {})
 
 
 def _clone(
@@ -76,7 +83,7 @@ def _copy_attribute(
     tensor: Callable[[Tensor], Tensor],
     copies: dict[int, Tensor],
 ) -> None:
-    if _has(copy, target):
+    if is_stored(copy, target):
         return
     value = attribute(source, target)
     if isinstance(value, GraphModule):
@@ -85,28 +92,16 @@ def _copy_attribute(
         copy.add_submodule(target, value)
     elif isinstance(value, Tensor):
         if id(value) not in copies:
-            copies[id(value)] = _copied(value, tensor)
+            copies[id(value)] = tensor(value)
         set_tensor(copy, target, copies[id(value)])
     else:
         setattr(_owner(copy, target), target.rpartition(".")[2], value)
 
 
-def _copied(value: Tensor, tensor: Callable[[Tensor], Tensor]) -> Tensor:
-    mapped = tensor(value)
-    if not isinstance(value, nn.Parameter):
-        return mapped
-    if isinstance(mapped, nn.Parameter) and mapped is not value:
-        return mapped
+def _share(tensor: Tensor) -> Tensor:
     # A parameter of its own, even of the same storage: ``module.double()`` changes parameters.
-    return nn.Parameter(mapped, requires_grad=mapped.requires_grad)
-
-
-def _has(module: GraphModule, target: str) -> bool:
-    try:
-        attribute(module, target)
-    except AttributeError:
-        return False
-    return True
+    is_parameter = isinstance(tensor, nn.Parameter)
+    return nn.Parameter(tensor, tensor.requires_grad) if is_parameter else tensor
 
 
 def set_tensor(module: GraphModule, target: str, value: Tensor) -> None:
@@ -130,30 +125,3 @@ def _owner(module: GraphModule, target: str) -> nn.Module:
             owner.add_module(name, inner)
         owner = inner
     return owner
-
-
-def detached(tensor: Tensor) -> Tensor:
-    """Share parameters without gradient; copy buffers, which a forward call may change."""
-    if isinstance(tensor, nn.Parameter):
-        return tensor.detach()
-    return torch.clone(tensor.detach())
-
-
-def trainable(tensor: Tensor) -> Tensor:
-    """Share parameters, which go on asking for gradients as before; copy buffers."""
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(tensor.detach(), requires_grad=tensor.requires_grad)
-    return torch.clone(tensor.detach())
-
-
-def owned(tensor: Tensor) -> Tensor:
-    """Copy parameters and buffers; a parameter asks for gradients as before."""
-    copied = torch.clone(tensor.detach())
-    if isinstance(tensor, nn.Parameter):
-        return nn.Parameter(copied, requires_grad=tensor.requires_grad)
-    return copied
-
-
-def settled(tensor: Tensor) -> Tensor:
-    """Copy parameters and buffers, none of which asks for gradients."""
-    return torch.clone(tensor.detach())

@@ -12,8 +12,8 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.graph.aliasing import writes_to
-from quantfx.passes.graph.graphs import attribute
-from quantfx.patterns.schema import is_aten_call, overload
+from quantfx.passes.graph.graphs import constant, referent
+from quantfx.patterns.schema import is_operator_call, overload
 
 _PURE = ("aten", "prims")  # whose schemas say what an operator does
 
@@ -27,7 +27,7 @@ def constant_nodes(module: GraphModule, written: Container[Node]) -> dict[Node, 
     """
     found: dict[Node, frozenset[Node]] = {}
     for node in module.graph.nodes:
-        if node in written or not (_is_stored(module, node) or is_pure(node)):
+        if node in written or (constant(module, node) is None and not is_pure(node)):
             continue
         inputs = node.all_input_nodes
         if all(each in found for each in inputs):
@@ -72,7 +72,7 @@ def _value(module: GraphModule, head: Node) -> object:
     last = {each: node for node in chain for each in node.all_input_nodes}
     for node in chain:
         if node.op == "get_attr":
-            known[node] = attribute(module, str(node.target))
+            known[node] = referent(module, node)
             continue
         args, kwargs = map_arg((node.args, node.kwargs), known.__getitem__)
         target: Callable[..., Any] = operator.getitem
@@ -101,15 +101,11 @@ def is_pure(node: Node) -> bool:
     """Whether a call gives the same result for the same arguments, and does nothing else."""
     if node.target is operator.getitem:
         return True
-    if not is_aten_call(node) or overload(node).namespace not in _PURE or writes_to(node):
+    if not is_operator_call(node) or overload(node).namespace not in _PURE or writes_to(node):
         return False
     return not is_random(node)
 
 
 def is_random(node: Node) -> bool:
     """Whether ``node`` draws random numbers."""
-    return is_aten_call(node) and torch.Tag.nondeterministic_seeded in overload(node).tags
-
-
-def _is_stored(module: GraphModule, node: Node) -> bool:
-    return node.op == "get_attr" and isinstance(attribute(module, str(node.target)), Tensor)
+    return is_operator_call(node) and torch.Tag.nondeterministic_seeded in overload(node).tags

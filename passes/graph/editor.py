@@ -18,7 +18,7 @@ from torch.fx.node import map_arg
 
 from quantfx.passes.errors import PassError
 from quantfx.passes.graph.clone import set_tensor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import attribute, constant, is_stored
 from quantfx.passes.graph.remark import Kind, Remark
 
 PROVENANCE_KEY = "quantfx_by"
@@ -83,7 +83,7 @@ class Editor:
         with self._at(after, before):
             node = self.graph.create_node("call_function", target, args, kwargs or {}, name)
         value = val if val is not None else _fake_result(node, like)
-        return self._made(node, like, value)
+        return self._finish(node, like, value)
 
     def call_module(
         self,
@@ -110,7 +110,7 @@ class Editor:
         with self._at(after, before):
             node = self.graph.create_node("call_module", target, args, {}, target)
         source: Node = args[0] if like is None else like
-        return self._made(node, source, source.meta.get("val") if val is None else val)
+        return self._finish(node, source, source.meta.get("val") if val is None else val)
 
     def constant(
         self, target: str, value: Tensor, *, before: Node, like: Node | None = None
@@ -121,16 +121,16 @@ class Editor:
         set_tensor(self.module, free, value)
         with self._at(None, before):
             node = self.graph.create_node("get_attr", free, (), {}, free.replace(".", "_"))
-        return self._made(node, like, self._fake(value, like))
+        return self._finish(node, like, self._fake(value, like))
 
     def shared_constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
         """Read ``value`` from ``target``, where it may be stored already; else as ``constant``."""
-        stored = attribute(self.module, target) if self.has(target) else None
+        stored = attribute(self.module, target) if is_stored(self.module, target) else None
         if not _is_equal(stored, value):
             return self.constant(target, value, like=like, before=before)
         with self._at(None, before):
             node = self.graph.create_node("get_attr", target, (), {}, target.replace(".", "_"))
-        return self._made(node, like, self._fake(value, like))
+        return self._finish(node, like, self._fake(value, like))
 
     def changed_constant(self, node: Node, value: Tensor, *, before: Node) -> Node:
         """Return a node that reads ``value`` in the place of the get_attr ``node``.
@@ -155,24 +155,12 @@ class Editor:
 
     def stored(self, node: object) -> Tensor | None:
         """Return the constant that ``node`` reads; None if it is computed, or no node."""
-        if not isinstance(node, Node) or node.op != "get_attr":
-            return None
-        value = attribute(self.module, str(node.target))
-        return value if isinstance(value, Tensor) else None
-
-    def has(self, target: str) -> bool:
-        """Whether the module stores something under the dotted ``target``."""
-        value: object = self.module
-        for name in target.split("."):
-            if not hasattr(value, name):
-                return False
-            value = getattr(value, name)
-        return True
+        return constant(self.module, node)
 
     def free_name(self, target: str) -> str:
         """Return ``target``, with a number behind it if the module stores something there."""
         free, count = target, 0
-        while self.has(free):
+        while is_stored(self.module, free):
             count += 1
             free = f"{target}_{count}"
         return free
@@ -224,7 +212,7 @@ class Editor:
             return self.graph.inserting_after(after)
         return self.graph.inserting_before(before)
 
-    def _made(self, node: Node, like: Node, val: object) -> Node:
+    def _finish(self, node: Node, like: Node, val: object) -> Node:
         self.edits += 1
         for key in _INHERITED:
             if key in like.meta:

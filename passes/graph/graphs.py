@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from torch import Tensor
 from torch.fx import GraphModule, Node
+
+M = TypeVar("M")
 
 
 class Site(NamedTuple):
@@ -34,7 +37,7 @@ def nested(module: GraphModule) -> Iterator[tuple[Node, GraphModule]]:
     if not any(isinstance(child, GraphModule) for child in module.children()):
         return
     for node in module.graph.find_nodes(op="get_attr", sort=True):
-        value = attribute(module, str(node.target))
+        value = referent(module, node)
         if isinstance(value, GraphModule):
             yield node, value
 
@@ -47,8 +50,45 @@ def all_graphs(module: GraphModule, path: str = "") -> Iterator[tuple[str, Graph
 
 
 def attribute(module: GraphModule, target: str) -> object:
-    """Return what the dotted ``target`` of a get_attr or call_module node refers to."""
+    """Return what ``module`` stores under the dotted ``target``."""
     value: object = module
     for name in target.split("."):
         value = getattr(value, name)
     return value
+
+
+def is_stored(module: GraphModule, target: str) -> bool:
+    """Whether ``module`` stores something under the dotted ``target``."""
+    try:
+        attribute(module, target)
+    except AttributeError:
+        return False
+    return True
+
+
+def referent(module: GraphModule, node: Node) -> object:
+    """Return what a get_attr or call_module node of ``module`` refers to."""
+    return attribute(module, str(node.target))
+
+
+def constant(module: GraphModule, node: object) -> Tensor | None:
+    """Return the stored tensor that ``node`` reads; None if it is no node that reads a tensor."""
+    if not isinstance(node, Node) or node.op != "get_attr":
+        return None
+    value = referent(module, node)
+    return value if isinstance(value, Tensor) else None
+
+
+def constants(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
+    """Yield the nodes of ``module`` that read stored tensors, with the tensors."""
+    for node in module.graph.find_nodes(op="get_attr"):
+        if (value := constant(module, node)) is not None:
+            yield node, value
+
+
+def module_calls(module: GraphModule, kind: type[M]) -> Iterator[tuple[Node, M]]:
+    """Yield the nodes of ``module`` that call a module of ``kind``, with the module called."""
+    for node in module.graph.find_nodes(op="call_module", sort=True):
+        called = referent(module, node)
+        if isinstance(called, kind):
+            yield node, called

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import referent
 
 _COND = torch.ops.higher_order.cond
 _AUTOCAST = torch.ops.higher_order.wrap_with_autocast
@@ -70,5 +70,5 @@ def autocast_dtype(node: Node) -> torch.dtype | None:
 
 
 def _graphs(module: GraphModule, references: tuple[Any, ...]) -> tuple[GraphModule, ...]:
-    values = (attribute(module, str(reference.target)) for reference in references)
+    values = (referent(module, reference) for reference in references)
     return tuple(value for value in values if isinstance(value, GraphModule))

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graph.boundary import Place
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.boundary import GraphNode
+from quantfx.passes.graph.graphs import all_graphs, constant
 
 _NON_DATA = "quantfx_non_data"
 
@@ -25,7 +25,7 @@ def mark_non_data(node: Node) -> None:
     node.meta[_NON_DATA] = True
 
 
-def data_nodes(module: GraphModule, outer: Mapping[Node, Place]) -> set[Node]:
+def data_nodes(module: GraphModule, outer: Mapping[Node, GraphNode]) -> set[Node]:
     """Return the nodes, of all graphs of ``module``, that carry data.
 
     Args:
@@ -44,7 +44,7 @@ def _carries(
     node: Node,
     module: GraphModule,
     path: str,
-    outer: Mapping[Node, Place],
+    outer: Mapping[Node, GraphNode],
     found: set[Node],
 ) -> bool:
     if node.op == "placeholder":
@@ -55,7 +55,7 @@ def _carries(
         # A loop's carried values have no operand on record: they count as data.
         return path != "" or _holds_samples(node)
     if node.op == "get_attr":
-        return isinstance(attribute(module, str(node.target)), nn.Parameter)
+        return isinstance(constant(module, node), nn.Parameter)
     if not _holds_samples(node):
         return False
     return any(producer in found for producer in node.all_input_nodes)

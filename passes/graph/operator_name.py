@@ -7,13 +7,13 @@ import operator
 import torch
 from torch.fx import Node
 
-from quantfx.patterns.schema import is_aten_call
+from quantfx.patterns.schema import is_operator_call
 
 
 def operator_name(node: Node) -> str:
     """Return what ``node`` calls, e.g. ``aten.relu.default``, ``higher_order.cond``."""
     target = node.target
-    if is_aten_call(node) or isinstance(target, str):
+    if is_operator_call(node) or isinstance(target, str):
         return str(target)
     module = getattr(target, "__module__", type(target).__module__)
     name = getattr(target, "__qualname__", None) or getattr(target, "__name__", repr(target))
@@ -31,7 +31,7 @@ def is_bookkeeping(node: Node) -> bool:
     torch.export writes those as ``operator.*``, ``math.*`` and ``torch.sym_*``: no operator of a
     model. The same functions on tensors are.
     """
-    if is_aten_call(node) or operator_name(node).startswith("higher_order."):
+    if is_operator_call(node) or operator_name(node).startswith("higher_order."):
         return False
     if node.target is operator.getitem:
         return True

@@ -13,7 +13,7 @@ from torch.fx import Node
 
 from quantfx.patterns.schema import (
     argument_value,
-    is_aten_call,
+    is_operator_call,
     overload,
     schema_arguments,
     set_argument,
@@ -38,7 +38,7 @@ def read_slot(node: Node, slot: str) -> Node:
 def write_slot(node: Node, slot: str, producer: Node) -> None:
     """Make ``producer`` feed ``slot`` of ``node``."""
     name, *indices = slot.split(".")
-    value = _replaced(_argument(node, name), [int(index) for index in indices], producer)
+    value = _replace(_argument(node, name), [int(index) for index in indices], producer)
     if name.isdigit():
         node.update_arg(int(name), value)
     else:
@@ -47,7 +47,7 @@ def write_slot(node: Node, slot: str, producer: Node) -> None:
 
 def slots_of(node: Node) -> Iterator[tuple[str, Node]]:
     """Yield every slot among the positional arguments of ``node``, with the node that feeds it."""
-    names = [a.name for a in schema_arguments(overload(node))] if is_aten_call(node) else []
+    names = [a.name for a in schema_arguments(overload(node))] if is_operator_call(node) else []
     for position, value in enumerate(node.args):
         yield from _nodes(names[position] if names else str(position), value)
 
@@ -56,11 +56,11 @@ def _argument(node: Node, name: str) -> Any:
     return node.args[int(name)] if name.isdigit() else argument_value(node, name)
 
 
-def _replaced(value: Any, indices: list[int], producer: Node) -> Any:
+def _replace(value: Any, indices: list[int], producer: Node) -> Any:
     if not indices:
         return producer
     items = list(value)
-    items[indices[0]] = _replaced(items[indices[0]], indices[1:], producer)
+    items[indices[0]] = _replace(items[indices[0]], indices[1:], producer)
     return items
 
 

@@ -11,19 +11,19 @@ from torch.fx import GraphModule
 
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import set_tensor
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constant
 
 
 def own_state(module: GraphModule) -> None:
     """Give ``module`` copies of the tensors its nodes write to, so that no other module sees it."""
-    for graph_module, target, value in _written(module):
+    for graph_module, target, value in _find_written(module):
         set_tensor(graph_module, target, value.detach().clone())
 
 
 @contextmanager
 def preserved_state(module: GraphModule) -> Generator[None]:
     """Put back what the tensors that ``module`` writes to held before."""
-    saved = [(value, value.detach().clone()) for _, _, value in _written(module)]
+    saved = [(value, value.detach().clone()) for _, _, value in _find_written(module)]
     try:
         yield
     finally:
@@ -36,16 +36,14 @@ def preserved_state(module: GraphModule) -> Generator[None]:
 
 def written_state(module: GraphModule) -> list[tuple[str, Tensor]]:
     """Return name and value of every stored tensor that the nodes of ``module`` write to."""
-    return [(target, value) for _, target, value in _written(module)]
+    return [(target, value) for _, target, value in _find_written(module)]
 
 
-def _written(module: GraphModule) -> list[tuple[GraphModule, str, Tensor]]:
+def _find_written(module: GraphModule) -> list[tuple[GraphModule, str, Tensor]]:
     found: dict[tuple[int, str], tuple[GraphModule, str, Tensor]] = {}
     for _, graph_module in all_graphs(module):
         for node in overwritten(graph_module.graph):
-            if node.op == "get_attr":
+            if (value := constant(graph_module, node)) is not None:
                 target = str(node.target)
-                value = attribute(graph_module, target)
-                if isinstance(value, Tensor):
-                    found[id(graph_module), target] = (graph_module, target, value)
+                found[id(graph_module), target] = (graph_module, target, value)
     return list(found.values())

@@ -11,7 +11,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.graph.aliasing import sharing_memory, writes_to
-from quantfx.patterns.schema import is_aten_call, overload
+from quantfx.patterns.schema import is_operator_call, overload
 
 
 class _Value(NamedTuple):
@@ -45,7 +45,7 @@ def _is_pure(node: Node) -> bool:
     """Whether the value of ``node`` follows from its operator and arguments."""
     if node.op == "get_attr" or node.target is operator.getitem:
         return True
-    if not is_aten_call(node) or writes_to(node):
+    if not is_operator_call(node) or writes_to(node):
         return False
     return torch.Tag.nondeterministic_seeded not in overload(node).tags
 

@@ -72,8 +72,10 @@ def example_arguments(
 def misfit(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> str:
     """Return which arguments are too many or missing for a signature; empty if they fit."""
     unknown, missing = unknown_names(signature, kwargs), missing_names(signature, args, kwargs)
-    told = [f"it does not take {_listed(unknown)}"] * bool(unknown)
-    told += [f"{_listed(missing)} {'is' if len(missing) == 1 else 'are'} missing"] * bool(missing)
+    told = [f"it does not take {_join_names(unknown)}"] * bool(unknown)
+    told += [f"{_join_names(missing)} {'is' if len(missing) == 1 else 'are'} missing"] * bool(
+        missing
+    )
     if told:
         return ", and ".join(told)
     try:
@@ -111,5 +113,5 @@ def missing_names(
     ]
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     return " and ".join(f"'{name}'" for name in names)

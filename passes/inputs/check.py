@@ -17,7 +17,7 @@ from quantfx.passes.inputs.contract import InputContract, InputForm, shape_text
 from quantfx.passes.inputs.fits_traced import actual_size, equal_values, solve
 from quantfx.passes.inputs.leaves import leaves_of, structure_text
 from quantfx.passes.inputs.shapes_line import other_dimensions, shapes_line
-from quantfx.passes.inputs.size_expression import computed
+from quantfx.passes.inputs.size_expression import compute
 
 _REMEMBERED = 256
 _SHOWN = (str, int, float, complex, type(None), torch.dtype, torch.device)
@@ -83,15 +83,15 @@ class InputCheck:
         if flat and self._was_looked_at(args):
             return
         self._look(args, kwargs)
-        if flat and all(type(each) is Tensor for each in self._given(args)):
+        if flat and all(type(each) is Tensor for each in self._tensors_in(args)):
             self._remember(args)
 
-    def _given(self, args: tuple[Any, ...]) -> Sequence[Any]:
+    def _tensors_in(self, args: tuple[Any, ...]) -> Sequence[Any]:
         """The tensors among arguments in place."""
         return [args[place] for place in self._tensors] if self._values else args
 
     def _remember(self, args: tuple[Any, ...]) -> None:
-        tensors = self._given(args)
+        tensors = self._tensors_in(args)
         if any(type(size) is not int for tensor in tensors for size in tensor.shape):
             return  # symbols of a tracer
         if len(self._known) >= _REMEMBERED:
@@ -111,7 +111,7 @@ class InputCheck:
         for place, sign in self._zeros:
             if math.copysign(1.0, args[place]) != sign:
                 return False
-        tensors = self._given(args)
+        tensors = self._tensors_in(args)
         if list(map(type, tensors)) != self._kinds:
             return False
         known = self._known.get(self._key(args))
@@ -173,15 +173,15 @@ class InputCheck:
             _check_sizes_of(tensor, form, sizes)
         elif form.free:
             if type(value) is not int and not isinstance(value, torch.SymInt):
-                _refuse(form.path, f"is {_told(value)}", "a whole number")
+                _refuse(form.path, f"is {_describe(value)}", "a whole number")
             if form.free.isidentifier():
                 sizes.setdefault(form.free, cast(int, value))
         elif not equal_values(value, form.value):
             is_number = isinstance(value, (int, float)) and isinstance(form.value, (int, float))
             raise InputError(
-                f"input '{form.path}' is {_told(value)}, and the graph was captured with "
-                f"{_told(form.value)}, which it computes with whatever is given: capture again "
-                f"with {_told(value)}{', or make it a tensor' if is_number else ''}. {_OFF}"
+                f"input '{form.path}' is {_describe(value)}, and the graph was captured with "
+                f"{_describe(form.value)}, which it computes with whatever is given: capture again "
+                f"with {_describe(value)}{', or make it a tensor' if is_number else ''}. {_OFF}"
             )
 
     def _check_sizes(self, given: dict[str, object], sizes: dict[str, int]) -> None:
@@ -189,7 +189,7 @@ class InputCheck:
         solve(self.contract, values, sizes)
         self._check_ranges(sizes)
         for place in self.contract.sized:
-            expected, actual = computed(place.tree, sizes), actual_size(place, values)
+            expected, actual = compute(place.tree, sizes), actual_size(place, values)
             if expected != actual:
                 told = "" if place.text in sizes else f" ({place.text})"
                 _refuse(
@@ -224,7 +224,7 @@ class InputCheck:
 def _tensor_like(value: object, form: InputForm) -> Tensor:
     """Return ``value``, a tensor of the dtype, device and rank that the graph takes."""
     if not isinstance(value, Tensor):
-        _refuse(form.path, f"is {_told(value)}", "a tensor")
+        _refuse(form.path, f"is {_describe(value)}", "a tensor")
     if value.dtype != form.dtype:
         _refuse(form.path, f"is {value.dtype}", str(form.dtype), f"convert it to {form.dtype}")
     # Fake tensors of a device that is not here stand for a graph moved to it.
@@ -277,7 +277,7 @@ def _refuse_structure(given: set[str], expected: set[str]) -> NoReturn:
     )
 
 
-def _told(value: object) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     if isinstance(value, Enum):

@@ -83,7 +83,7 @@ class InputContract:
         numbers = {name for form in self.forms if form.free for name in size_names(form.free)}
         rules = tuple(size_rule(condition, numbers) for condition in self.conditions)
         object.__setattr__(self, "rules", rules)
-        sized = (_sized(form, index) for index, form in enumerate(self.forms))
+        sized = (_find_sized(form, index) for index, form in enumerate(self.forms))
         object.__setattr__(self, "sized", tuple(each for places in sized for each in places))
 
     def for_example_only(self, leaves: Sequence[object]) -> InputContract:
@@ -145,7 +145,7 @@ def _sizes(data: Iterable[object]) -> tuple[int | str, ...]:
     return tuple(size if isinstance(size, int) else str(size) for size in data)
 
 
-def _sized(form: InputForm, index: int) -> Iterator[SizedPlace]:
+def _find_sized(form: InputForm, index: int) -> Iterator[SizedPlace]:
     if form.free:
         yield sized_place(index, "value", 0, form.free)
     for what, sizes in (("size", form.shape), ("stride", form.strides or ())):
@@ -194,18 +194,18 @@ def form_of_leaf(
     """
     if isinstance(leaf, Tensor):
         traced = known if isinstance(known, Tensor) else leaf
-        shape = _told_sizes(traced.shape, leaf.shape, free)
+        shape = _describe_sizes(traced.shape, leaf.shape, free)
         form = InputForm(path, dtype=leaf.dtype, device=str(leaf.device), shape=shape)
         if not layout:
             return form
-        strides = _told_sizes(traced.stride(), leaf.stride(), free)
+        strides = _describe_sizes(traced.stride(), leaf.stride(), free)
         return replace(form, strides=strides, offset=int(leaf.storage_offset()))
     if isinstance(known, (torch.SymInt, torch.SymFloat)) and _is_free(known, free):
         return InputForm(path, free=str(known))
     return InputForm(path, value=leaf)
 
 
-def _told_sizes(
+def _describe_sizes(
     sizes: Sequence[object], actual: Sequence[int], free: Collection[str]
 ) -> tuple[int | str, ...]:
     pairs = zip(sizes, actual, strict=True)

@@ -44,7 +44,7 @@ def distinct(model: nn.Module, inputs: Inputs, shapes: Any) -> tuple[Inputs, Any
     parameter among the inputs stays the parameter.
     """
     leaves = [leaf for leaf in leaves_in(inputs) if isinstance(leaf, Tensor)]
-    seen = {id(tensor) for tensor in _own(model)}
+    seen = {id(tensor) for tensor in _find_own_tensors(model)}
     if not seen & set(map(id, leaves)) and len(set(map(id, leaves))) == len(leaves):
         return inputs, shapes
     from torch.export import ShapesCollection  # which imports sympy: a second
@@ -55,20 +55,20 @@ def distinct(model: nn.Module, inputs: Inputs, shapes: Any) -> tuple[Inputs, Any
 
     def unseen(leaf: object) -> object:
         if isinstance(leaf, Tensor) and id(leaf) in seen:
-            return _copied(leaf)
+            return _copy(leaf)
         seen.add(id(leaf))
         return leaf
 
     return map_leaves(unseen, inputs), shapes
 
 
-def _own(model: nn.Module) -> list[Tensor]:
+def _find_own_tensors(model: nn.Module) -> list[Tensor]:
     held = [value for module in model.modules() for value in vars(module).values()]
     plain = [value for value in held if isinstance(value, Tensor)]
     return [*model.parameters(), *model.buffers(), *plain]
 
 
-def _copied(tensor: Tensor) -> Tensor:
+def _copy(tensor: Tensor) -> Tensor:
     copy = torch.empty_strided(
         tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
     )

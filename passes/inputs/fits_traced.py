@@ -10,7 +10,7 @@ from torch import Tensor
 
 from quantfx.passes.inputs.contract import InputContract, InputForm
 from quantfx.passes.inputs.leaves import leaves_in, structure_text
-from quantfx.passes.inputs.size_expression import computed
+from quantfx.passes.inputs.size_expression import compute
 from quantfx.passes.inputs.size_rule import SizedPlace
 
 
@@ -65,7 +65,7 @@ def _sizes_fit(contract: InputContract, leaves: list[Any], sizes: dict[str, Any]
         if name in sizes and (sizes[name] < low or (high is not None and sizes[name] > high)):
             return False
     for place in contract.sized:
-        if computed(place.tree, sizes) != actual_size(place, leaves):
+        if compute(place.tree, sizes) != actual_size(place, leaves):
             return False
     return all(rule.holds(sizes) for rule in contract.rules)
 
@@ -76,8 +76,8 @@ def solve(contract: InputContract, values: Sequence[Any], sizes: dict[str, Any])
         names = [name for name in place.names if name not in sizes]
         if len(names) == 1:
             name = names[0]
-            offset = computed(place.tree, {**sizes, name: 0})
-            factor = computed(place.tree, {**sizes, name: 1}) - offset
+            offset = compute(place.tree, {**sizes, name: 0})
+            factor = compute(place.tree, {**sizes, name: 1}) - offset
             sizes[name] = (actual_size(place, values) - offset) // (factor or 1)
 
 

@@ -41,7 +41,7 @@ def shapes_line(contract: InputContract, arguments: Mapping[str, Any]) -> str:
     return f"dynamic_shapes={shapes} (from torch.export import Dim)"
 
 
-def gathered_shapes(
+def gather_shapes(
     shapes: Any, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
     """Return dynamic shapes as torch.export wants them: ``{"args": (..., ...)}`` of ``*args``.

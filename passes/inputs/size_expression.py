@@ -60,7 +60,7 @@ def size_value(text: str, sizes: Mapping[str, int]) -> int | bool:
         UnknownExpression: it names another function, or a size that is not given.
     """
     try:
-        return cast(int | bool, computed(parsed(text), sizes))
+        return cast(int | bool, compute(parse(text), sizes))
     except _NO_VALUE as error:
         raise UnknownExpression(text) from error
 
@@ -75,8 +75,8 @@ def size_names(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=1024)
-def parsed(text: str) -> Tree:
-    """Return ``text`` as plain data, for ``computed``.
+def parse(text: str) -> Tree:
+    """Return ``text`` as plain data, for ``compute``.
 
     Raises:
         UnknownExpression: it holds more than numbers, names and functions over sizes.
@@ -87,13 +87,13 @@ def parsed(text: str) -> Tree:
         raise UnknownExpression(text) from error
 
 
-def computed(tree: Tree, sizes: Mapping[str, Any]) -> Any:
+def compute(tree: Tree, sizes: Mapping[str, Any]) -> Any:
     """Return what a tree is for sizes of those names; Dynamo can trace this, and guards on it."""
     if isinstance(tree, str):
         return sizes[tree]
     if not isinstance(tree, tuple):
         return tree
-    operands = [computed(each, sizes) for each in tree[1:]]
+    operands = [compute(each, sizes) for each in tree[1:]]
     return _FUNCTIONS[tree[0]](*operands)
 
 

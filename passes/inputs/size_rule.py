@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from quantfx.passes.inputs.size_expression import Tree, computed, parsed, size_names
+from quantfx.passes.inputs.size_expression import Tree, compute, parse, size_names
 
 
 class SizedPlace(NamedTuple):
@@ -46,7 +46,7 @@ class SizeRule(NamedTuple):
         """Whether the condition holds."""
         if self.seen and sizes[self.seen] <= 1:
             return True
-        return bool(computed(self.tree, sizes))
+        return bool(compute(self.tree, sizes))
 
 
 def sized_place(form: int, what: str, place: int, text: str) -> SizedPlace:
@@ -55,7 +55,7 @@ def sized_place(form: int, what: str, place: int, text: str) -> SizedPlace:
     Raises:
         UnknownExpression: it cannot be computed.
     """
-    return SizedPlace(form, what, place, text, parsed(text), tuple(sorted(size_names(text))))
+    return SizedPlace(form, what, place, text, parse(text), tuple(sorted(size_names(text))))
 
 
 def size_rule(condition: str, numbers: Collection[str]) -> SizeRule:
@@ -68,6 +68,6 @@ def size_rule(condition: str, numbers: Collection[str]) -> SizeRule:
     Raises:
         UnknownExpression: it cannot be computed.
     """
-    tree, names = parsed(condition), size_names(condition)
+    tree, names = parse(condition), size_names(condition)
     (alone,) = names if len(names) == 1 else ("",)
     return SizeRule(condition, tree, "" if alone in numbers else alone)

@@ -105,14 +105,14 @@ def _decode_by_name(data: dict[str, Any]) -> pytree.TreeSpec:
             raise FileError(f"torch {torch.__version__} has no result '{data['return_type']}'")
         return pytree.TreeSpec(kind, None, children)
     if "named_tuple" in data:
-        kind = _imported(data["named_tuple"], data["fields"])
+        kind = _find_imported(data["named_tuple"], data["fields"])
         leaves = kind(*[0] * len(children))
         return pytree.TreeSpec(pytree.tree_structure(leaves).type, kind, children)
     outer = decode_structure(data["nested"])
     return pytree.TreeSpec(outer.type, outer.context, children)
 
 
-def _imported(name: str, fields: list[str]) -> Any:
+def _find_imported(name: str, fields: list[str]) -> Any:
     """Return a class of named tuples, of a module that is imported already: files import none."""
     for module, path in _modules(name):
         found: Any = module

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import module_calls
 from quantfx.passes.layers.mode import Mode
 
 MODE, BATCH_NORM_MODE = "training_mode", "batch_norm_mode"
@@ -13,10 +13,8 @@ MODE, BATCH_NORM_MODE = "training_mode", "batch_norm_mode"
 
 def mode_node(editor: Editor, name: str) -> Node:
     """Return the node at the head of the graph that yields the mode ``name``."""
-    calls: list[Node] = editor.graph.find_nodes(op="call_module")
-    for call in calls:
-        target = str(call.target)
-        if target.startswith(name) and isinstance(attribute(editor.module, target), Mode):
+    for call, _ in module_calls(editor.module, Mode):
+        if str(call.target).startswith(name):
             return call
     nodes = list(editor.graph.nodes)
     first = next(node for node in nodes if node.op != "placeholder")

@@ -89,18 +89,18 @@ def rescale(
     along_weight = [-1 if axis == output_axis(layer) else 1 for axis in range(dims)]
     along_result = [-1 if axis == 1 else 1 for axis in range(layer.meta["val"].dim())]
 
-    def shaped(value: Node, shape: list[int], before: Node) -> Node:
+    def reshape(value: Node, shape: list[int], before: Node) -> Node:
         return editor.call(_RESHAPE, (value, shape), like=norm, before=before)
 
-    by_weight = shaped(scales[0], along_weight, layer)
+    by_weight = reshape(scales[0], along_weight, layer)
     scaled = editor.call(_MUL, (weight, by_weight), before=layer, name="scaled_weight")
     set_argument(layer, "weight", scaled)
     if old_bias is not None:
         set_argument(layer, "bias", bias)
-    by_result = shaped(scales[1], along_result, norm)
+    by_result = reshape(scales[1], along_result, norm)
     result = editor.call(_DIV, (layer, by_result), like=layer, before=norm, name="unscaled_result")
     if old_bias is not None:
-        added = shaped(old_bias, along_result, norm)
+        added = reshape(old_bias, along_result, norm)
         result = editor.call(_ADD, (result, added), like=layer, before=norm)
     if keep_dtype:
         result = editor.call(_TYPE_AS, (result, layer), like=layer, before=norm)

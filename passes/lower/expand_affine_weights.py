@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import attribute
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
@@ -41,8 +40,8 @@ class ExpandAffineWeights(GraphPass):
 def _expand(editor: Editor, node: Node) -> bool:
     constants: dict[Node, Tensor] = {}
     for source in node.all_input_nodes:
-        value = attribute(editor.module, str(source.target)) if source.op == "get_attr" else None
-        if not isinstance(value, Tensor):
+        value = editor.stored(source)
+        if value is None:
             return False
         constants[source] = value
     zero_points = argument_value(node, "zero_points")

@@ -12,7 +12,7 @@ from quantfx.passes.graph.packed import Packed
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.lowered import carry_site
-from quantfx.patterns.schema import is_aten_call, overload, resolve_op
+from quantfx.patterns.schema import is_operator_call, overload, resolve_op
 
 
 class PackedWeight(Packed):
@@ -57,7 +57,7 @@ class KeepPacked(GraphPass):
 
 def is_prepack(node: Node) -> bool:
     """Whether ``node`` packs a weight for a kernel."""
-    return is_aten_call(node) and "prepack" in str(node.target)
+    return is_operator_call(node) and "prepack" in str(node.target)
 
 
 def _keep(editor: Editor, node: Node) -> None:

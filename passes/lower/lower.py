@@ -65,14 +65,14 @@ class Lower(Pass):
         lowered = 0
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            made = _Lowering(context.recipe, context.kernels, path, editor, self._dtype)
+            made = _Lowerer(context.recipe, context.kernels, path, editor, self._dtype)
             matches = matcher.run(graph_module.graph, admission=made)
             for match in sorted(matches, key=lambda match: match.anchor):
                 made.lower(match)
             lowered += len(matches)
             if made.fails_empty:
                 refuse_empty(module)
-            remarks += _left(matcher, graph_module, made)
+            remarks += _find_missed(matcher, graph_module, made)
             editor.drop_unused_attributes()
         return PassResult(tuple(remarks), {"lowered": lowered})
 
@@ -92,7 +92,7 @@ def lowering_matcher(recipe: Recipe) -> Matcher:
 
 
 @dataclass(frozen=True)
-class _Lowering(Admission):
+class _Lowerer(Admission):
     """Which family takes a match of one graph, and the rewrite."""
 
     recipe: Recipe
@@ -138,7 +138,7 @@ class _Lowering(Admission):
         set_lowered(emission.node, lowered)
 
     def _candidate(self, match: Match) -> Candidate:
-        packs = {role: self.recipe.spec(name) for role, name in match.template.packs}
+        packs = {role: self.recipe.spec(name) for role, name in match.template.packs.items()}
         annotation = annotation_of(match.anchor)
         packs |= dict(annotation.packs) if annotation is not None else {}
         return Candidate(Site(self.path, match.anchor.name), match, self.dtype, packs)
@@ -173,7 +173,7 @@ def _producers(match: Match) -> set[Node]:
     return {*match.nodes.values(), *(node for bound in many for node in bound)}
 
 
-def _left(matcher: Matcher, module: GraphModule, admission: _Lowering) -> Iterator[Remark]:
+def _find_missed(matcher: Matcher, module: GraphModule, admission: _Lowerer) -> Iterator[Remark]:
     """Yield why each anchor that was to reach a kernel did not."""
     for node in module.graph.nodes:
         annotation = annotation_of(node)

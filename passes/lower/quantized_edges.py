@@ -6,7 +6,6 @@ on every quantized edge, and a quantize behind the result. So what annotates is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from quantfx.passes.config.recipe import Recipe
@@ -19,7 +18,6 @@ from quantfx.passes.quant.qdq import (
     QUANTIZE_PER_TENSOR,
 )
 from quantfx.passes.quant.spec import CastSpec, QuantSpec
-from quantfx.patterns.quant import quant_of
 from quantfx.patterns.template import Binding, Check, Op, PatternNode, Ref, Role, Template
 
 _DEQUANTIZE = Op("dequantize", (DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL))
@@ -44,11 +42,10 @@ def quantized_edges(template: Template, recipe: Recipe) -> Template:
         template: Quantizes at least one edge.
         recipe: Its specs decide which dequantize belongs on an edge.
     """
-    quant = dict(template.quant)
     edges: dict[str, PatternNode] = {}
 
     def through(binding: Binding) -> Binding:
-        if not isinstance(binding, Role) or binding.many or binding.name not in quant:
+        if not isinstance(binding, Role) or binding.many or binding.name not in template.quant:
             return binding
         name = dequantize_name(binding.name)
         edges[name] = PatternNode(
@@ -64,19 +61,18 @@ def quantized_edges(template: Template, recipe: Recipe) -> Template:
     quantize = PatternNode(
         QUANTIZE, (_QUANTIZE,), (("input", Ref(output)),), optional=template.reach == "kernel"
     )
-    checks = tuple(check for check in template.checks if _holds(check, quant))
+    checks = tuple(check for check in template.checks if _holds(check, template))
     return replace(template, nodes=(*nodes, *edges.values(), quantize), checks=checks)
 
 
-def _holds(check: Check, quantized: Mapping[str, str]) -> bool:
+def _holds(check: Check, template: Template) -> bool:
     """Whether a q/dq graph has to meet ``check``, too."""
-    of_integers = check.name == "float32" and quantized.keys() & check.arguments
+    of_integers = check.name == "float32" and template.quant.keys() & check.arguments
     return check.name not in _OF_PLANS and not of_integers
 
 
 def _op(template: Template, role: str, recipe: Recipe) -> Op:
-    quant = quant_of(dict(template.quant)[role])
-    spec = recipe.spec(quant.spec)
+    spec = recipe.spec(template.quant[role].spec)
     if isinstance(spec, CastSpec):
         return _CAST
     return _DYNAMIC if isinstance(spec, QuantSpec) and spec.dynamic else _DEQUANTIZE

@@ -16,7 +16,7 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.qdq import dequantizes
 from quantfx.patterns.matcher import Matcher
-from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+from quantfx.patterns.schema import argument_value, arguments, is_operator_call, overload
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class ReadPlan(Pass):
         count = 0
         for _, graph_module in all_graphs(module):
             claimed = {n for n in graph_module.graph.nodes if annotation_of(n) is not None}
-            for node, annotation in _planned(matcher, graph_module, claimed):
+            for node, annotation in _find_planned(matcher, graph_module, claimed):
                 set_annotation(node, annotation)
                 count += 1
         return PassResult(stats={"planned": count})
 
 
-def _planned(
+def _find_planned(
     matcher: Matcher, module: GraphModule, claimed: set[Node]
 ) -> Iterator[tuple[Node, Annotation]]:
     for match in matcher.run(module.graph, claimed):
@@ -68,7 +68,7 @@ def _planned(
 
 
 def _is_quantized_layer(node: Node) -> bool:
-    if not is_aten_call(node) or not {"input", "weight"} <= arguments(overload(node)).keys():
+    if not is_operator_call(node) or not {"input", "weight"} <= arguments(overload(node)).keys():
         return False
     given = (argument_value(node, name) for name in ("input", "weight"))
     return all(isinstance(each, Node) and dequantizes(each) for each in given)

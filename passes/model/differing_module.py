@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from quantfx.passes.graph.scopes import module_stack
 from quantfx.passes.inputs.leaves import input_leaves, leaves_in
-from quantfx.passes.model.input_copies import copied_inputs
+from quantfx.passes.model.input_copies import copy_inputs
 
 _WITH_FAST_PATH = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 _FAST_PATH = (
@@ -38,9 +38,9 @@ def differing_module(
         tolerance: Largest difference, relative to the largest magnitude.
     """
     with torch.no_grad():
-        theirs, whole = _module_results(model, *copied_inputs(args, kwargs))
+        theirs, whole = _module_results(model, *copy_inputs(args, kwargs))
         values = _Values(graph)
-        copies = copied_inputs(args, kwargs)
+        copies = copy_inputs(args, kwargs)
         leaves = [leaf for _, leaf in input_leaves(graph, *copies)]
         mine_whole = values.run(*leaves, enable_io_processing=False)
     for path, result in theirs.items():

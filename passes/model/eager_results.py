@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.passes.inputs.leaves import Inputs, leaves_in
-from quantfx.passes.model.input_copies import copied_inputs
+from quantfx.passes.model.input_copies import copy_inputs
 
 _TOLERANCE = 1e-3
 _SEED = 0
@@ -17,14 +17,14 @@ _SEED = 0
 
 def results_of(function: Callable[..., Any], inputs: Inputs) -> list[Any]:
     """Return the leaves of what comes out, for copies of the inputs and always the same noise."""
-    args, kwargs = copied_inputs(*inputs)
+    args, kwargs = copy_inputs(*inputs)
     torch.manual_seed(_SEED)
     return leaves_in(function(*args, **kwargs))
 
 
 def same_results(some: list[Any], others: list[Any]) -> bool:
     """Whether leaves are equal, tensors within what other kernels and orders of sums make of it."""
-    return len(some) == len(others) and all(map(_same, some, others))
+    return len(some) == len(others) and all(map(_is_same, some, others))
 
 
 def is_real(leaf: object) -> bool:
@@ -34,7 +34,7 @@ def is_real(leaf: object) -> bool:
     )
 
 
-def _same(one: object, other: object) -> bool:
+def _is_same(one: object, other: object) -> bool:
     if not isinstance(one, Tensor) or not isinstance(other, Tensor):
         return type(one) is type(other) and bool(one == other)
     if one.shape != other.shape or one.dtype != other.dtype:

@@ -21,7 +21,7 @@ from quantfx.passes.inputs.call_arguments import Examples, example_arguments
 from quantfx.passes.inputs.leaves import Inputs, map_leaves
 from quantfx.passes.model.require_float import require_float
 from quantfx.passes.model.trains import trains
-from quantfx.patterns.schema import is_aten_call
+from quantfx.patterns.schema import is_operator_call
 
 Model = nn.Module | ExportedProgram | Callable[..., Any] | str | Path
 """What can be captured: a module, a function of tensors, an ``ExportedProgram`` or its file."""
@@ -59,11 +59,11 @@ def given_model(
         CaptureError: there is no module to capture, or the examples do not fit it.
     """
     if isinstance(model, (str, Path)):
-        model = _loaded(Path(model))
+        model = _load(Path(model))
     program = model if isinstance(model, ExportedProgram) else None
     module = module_of(model)
     given, named = example_inputs, example_kwargs
-    if program and program.example_inputs and not named and _nothing(given):
+    if program and program.example_inputs and not named and _is_nothing(given):
         given, named = program.example_inputs
     args, kwargs = example_arguments(module, given, named)
     if dynamic_shapes is None and has_one_mode(module):
@@ -71,7 +71,7 @@ def given_model(
     return GivenModel(module, args, kwargs, dynamic_shapes)
 
 
-def _nothing(given: Examples) -> bool:
+def _is_nothing(given: Examples) -> bool:
     return isinstance(given, (tuple, list)) and not given
 
 
@@ -117,7 +117,7 @@ def module_of(model: Model) -> nn.Module:
 
 def has_one_mode(model: nn.Module) -> bool:
     """Whether a module is an exported graph, which train() and eval() do not change."""
-    return isinstance(model, GraphModule) and any(map(is_aten_call, model.graph.nodes))
+    return isinstance(model, GraphModule) and any(map(is_operator_call, model.graph.nodes))
 
 
 class _Function(nn.Module):
@@ -157,7 +157,7 @@ def _only_modules(values: dict[str, Any]) -> Iterator[tuple[str, nn.Module]]:
             yield name, value
 
 
-def _loaded(path: Path) -> ExportedProgram:
+def _load(path: Path) -> ExportedProgram:
     if path.suffix != ".pt2":
         raise CaptureError(
             f"the model is the path {str(path)!r}, not that of a .pt2 file that torch.export.save "

@@ -13,7 +13,7 @@ from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
 
 
-def copied_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+def copy_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
     """Return arguments with tensors of the same values, strides and common memory.
 
     Only what the tensors reach of their memory is copied: a batch may be a view of a whole data
@@ -25,14 +25,14 @@ def copied_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
         groups.setdefault(_memory(tensor) or key, []).append(tensor)
     copies: dict[int, Tensor] = {}
     for group in groups.values():
-        copies.update(zip(map(id, group), _copied(group), strict=True))
+        copies.update(zip(map(id, group), _copy_group(group), strict=True))
     inputs: Inputs = map_leaves(lambda leaf: copies.get(id(leaf), leaf), (args, kwargs))
     return inputs
 
 
-def spared_inputs(module: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
+def spare_inputs(module: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
     """Return arguments to call ``module`` with that it may write to: copies if it does."""
-    return copied_inputs(args, kwargs) if writes_to_inputs(module) else (args, kwargs)
+    return copy_inputs(args, kwargs) if writes_to_inputs(module) else (args, kwargs)
 
 
 def writes_to_inputs(module: GraphModule) -> bool:
@@ -55,7 +55,7 @@ def _memory(tensor: Tensor) -> object:
     return (address, tensor.device, tensor.dtype) if address else None
 
 
-def _copied(group: list[Tensor]) -> list[Tensor]:
+def _copy_group(group: list[Tensor]) -> list[Tensor]:
     first = group[0]
     if _memory(first) is None:
         return [_like(tensor.detach().clone(), tensor) for tensor in group]

@@ -50,14 +50,14 @@ class Part(ABC):
 
     def changed(self) -> list[str]:
         """Return the names of what is not what it was."""
-        before, now = dict(self._named(self.before)), dict(self._named(self.now()))
+        before, now = dict(self._name_pairs(self.before)), dict(self._name_pairs(self.now()))
         keys = [*before, *(key for key in now if key not in before)]
         found = [
             self.name(key)
             for key in keys
-            if key not in before or key not in now or not _same(before[key], now[key])
+            if key not in before or key not in now or not _is_same(before[key], now[key])
         ]
-        if not found and not all(map(_same, before, now)):
+        if not found and not all(map(_is_same, before, now)):
             found = [self.path]  # in another order
         return found
 
@@ -66,7 +66,7 @@ class Part(ABC):
         if self.changed():
             self.put(self.before)
 
-    def _named(self, pairs: Pairs) -> Pairs:
+    def _name_pairs(self, pairs: Pairs) -> Pairs:
         return pairs
 
 
@@ -371,7 +371,7 @@ def _is_array(value: Any) -> bool:
     return kind.__module__ == "numpy" and kind.__name__ == "ndarray"
 
 
-def _same(one: Any, other: Any) -> bool:
+def _is_same(one: Any, other: Any) -> bool:
     """Whether nothing was assigned: numbers and text count by value, objects by identity."""
     if one is other:
         return True
@@ -380,5 +380,5 @@ def _same(one: Any, other: Any) -> bool:
     if _is_array(one):
         return bool(one.tobytes() == other.tobytes())
     if isinstance(one, tuple):
-        return len(one) == len(other) and all(map(_same, one, other))
+        return len(one) == len(other) and all(map(_is_same, one, other))
     return isinstance(one, _VALUES) and bool(one == other or (one != one and other != other))

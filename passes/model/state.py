@@ -24,7 +24,7 @@ class ModelState:
     def __init__(self, model: nn.Module, *, buffers: bool = True) -> None:
         own = {id(buffer) for buffer in model.buffers()}
         uncopied = {id(parameter) for parameter in model.parameters()} | (set() if buffers else own)
-        self._parts = list(_reachable(model, uncopied))
+        self._parts = list(_find_reachable(model, uncopied))
         for part in self._parts:
             if id(part.owner) in own:
                 part.is_plain = False
@@ -50,7 +50,7 @@ def restored(model: nn.Module, *, buffers: bool = True) -> Generator[ModelState]
         state.restore()
 
 
-def _reachable(model: nn.Module, uncopied: set[int]) -> Iterator[Part]:
+def _find_reachable(model: nn.Module, uncopied: set[int]) -> Iterator[Part]:
     """Yield the parts of every object, each once, under the first path that leads to it."""
     pending: deque[tuple[str, Any]] = deque([("self", model)])
     seen: dict[int, Any] = {}  # the objects, so that none of them goes and leaves its id to another

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch.fx import Node
 
-from quantfx.patterns.schema import argument_value, is_aten_call
+from quantfx.patterns.schema import argument_value, is_operator_call
 
 _FLAGS = {
     "aten.batch_norm.default": "training",
@@ -22,7 +22,7 @@ def trains(node: Node) -> str:
     standardizes weights, or is made with ``track_running_stats=False``, is no training.
     """
     flag = _FLAGS.get(str(node.target))
-    if not flag or not is_aten_call(node) or argument_value(node, flag) is not True:
+    if not flag or not is_operator_call(node) or argument_value(node, flag) is not True:
         return ""
     if flag == "training":
         return "a batch norm" if argument_value(node, "running_mean") is not None else ""

@@ -17,7 +17,7 @@ from quantfx.passes.graph.facts import facts_of
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.leaves import Inputs
-from quantfx.passes.model.input_copies import copied_inputs, writes_to_inputs
+from quantfx.passes.model.input_copies import copy_inputs, writes_to_inputs
 from quantfx.passes.observers.fake_quantize import FakeQuantize
 
 
@@ -71,7 +71,7 @@ def calibrate(
         )
         for item in calibration:
             for inputs in check.inputs_of(item if input_fn is None else input_fn(item), count):
-                _observe(prepared, copied_inputs(*inputs) if writes else inputs, check, count)
+                _observe(prepared, copy_inputs(*inputs) if writes else inputs, check, count)
             count += 1
             bar.advance(task)
     if count == 0:
@@ -103,7 +103,7 @@ def _calibrating(prepared: GraphModule) -> Generator[None]:
     try:
         yield
         for observer in observers:
-            observer.calibrated()
+            observer.end_calibration()
     finally:
         for observer in observers:
             observer.calibrating = False

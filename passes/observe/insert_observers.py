@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.capture.inline_no_grad import SET_GRAD
 from quantfx.passes.errors import PipelineError, SpecError
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import Site, all_graphs, nested
+from quantfx.passes.graph.graphs import Site, all_graphs, constant, nested
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot, write_slot
 from quantfx.passes.layers.scaled_layer import scaled_layer_of
@@ -65,7 +65,7 @@ class InsertObservers(Pass):
             groups |= _groups(path, graph_module)
             editor = Editor(graph_module, self.name)
             observers.enter(path)
-            for producer, want in _wanted(graph_module).items():
+            for producer, want in _find_wanted(graph_module).items():
                 _observe(editor, producer, want, observers)
             inserted += editor.edits
         observers.connect_derived(groups)
@@ -106,10 +106,10 @@ class _Observers:
     def get(self, group: str, spec: Concrete, label: str, producer: Node) -> tuple[str, nn.Module]:
         """Return name and module of the group's observer."""
         if group not in self.by_group:
-            self.by_group[group] = (self._free_name(), self._made(spec, label, producer))
+            self.by_group[group] = (self._free_name(), self._make_module(spec, label, producer))
         return self.by_group[group]
 
-    def _made(self, spec: Concrete, label: str, producer: Node) -> nn.Module:
+    def _make_module(self, spec: Concrete, label: str, producer: Node) -> nn.Module:
         trained = trained_qparams(producer)
         if trained is not None and isinstance(spec, QuantSpec):
             return TrainedObserver(spec, label, trained)
@@ -121,7 +121,9 @@ class _Observers:
                 "keep it float in the config"
             )
         learn = self.fake_quantize == "learn"
-        return make_fake_quantize(spec, label, weight=_weight(producer, spec), learn_scale=learn)
+        return make_fake_quantize(
+            spec, label, weight=_fake_weight(producer, spec), learn_scale=learn
+        )
 
     def in_this_branch(self, group: str, observer: Observer) -> BranchObserver:
         """Return the group's one observer for the graph at hand."""
@@ -172,7 +174,7 @@ def _require_acyclic(observer: nn.Module, trail: tuple[DerivedObserver, ...]) ->
         _require_acyclic(source, (*trail, observer))
 
 
-def _wanted(module: GraphModule) -> dict[Node, _Want]:
+def _find_wanted(module: GraphModule) -> dict[Node, _Want]:
     """Return what is to be observed, by producer in graph order."""
     wanted: dict[Node, _Want] = {}
     for node in module.graph.nodes:
@@ -182,9 +184,12 @@ def _wanted(module: GraphModule) -> dict[Node, _Want]:
         groups = dict(annotation.groups)
         for slot, spec in annotation.inputs:
             want = wanted.setdefault(read_slot(node, slot), _Want())
-            want.readers.setdefault(groups[slot], []).append((node, slot, _settled(spec)))
+            want.readers.setdefault(groups[slot], []).append((node, slot, _require_resolved(spec)))
         if annotation.output is not None:
-            wanted.setdefault(node, _Want()).output = (groups[""], _settled(annotation.output))
+            wanted.setdefault(node, _Want()).output = (
+                groups[""],
+                _require_resolved(annotation.output),
+            )
     return wanted
 
 
@@ -197,7 +202,7 @@ def _groups(path: str, module: GraphModule) -> dict[Site, str]:
     }
 
 
-def _settled(spec: Spec) -> Concrete:
+def _require_resolved(spec: Spec) -> Concrete:
     """The share pass, which is required, put a spec in place of every reference to one."""
     if isinstance(spec, SharedSpec):
         raise PipelineError(f"a site is still '{spec}': run share before insert-observers")
@@ -229,11 +234,11 @@ def _insert(
 ) -> Node:
     name, observer = observers.get(*wanted, producer)
     stored = observer
-    constant = editor.stored(producer)
+    value = editor.stored(producer)
     group = wanted[0]
-    if constant is not None and group in observers.constant:
+    if value is not None and group in observers.constant:
         if isinstance(observer, Observer):  # modules that are not ours run on it in every call
-            observer.see_constant(constant)
+            observer.see_constant(value)
     elif observers.in_branch and isinstance(observer, Observer):
         stored = observers.in_this_branch(group, observer)
     return editor.call_module(name, stored, source, after=source)
@@ -247,18 +252,17 @@ def _constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
     """
     groups: set[str] = set()
     varying: set[str] = set()
-    for path, module in graphs.items():
-        editor = Editor(module, path)
-        for producer, want in _wanted(module).items():
+    for module in graphs.values():
+        for producer, want in _find_wanted(module).items():
             groups |= want.readers.keys()
             if want.output is not None:
                 varying.add(want.output[0])
-            if editor.stored(producer) is None:
+            if constant(module, producer) is None:
                 varying |= want.readers.keys()
     return frozenset(groups - varying)
 
 
-def _weight(producer: Node, spec: Concrete) -> Tensor | None:
+def _fake_weight(producer: Node, spec: Concrete) -> Tensor | None:
     """Return the fake value of a weight: what is stored, or computed from what is.
 
     Only weights have a scale for each channel. Of the others those are weights that are scaled as a

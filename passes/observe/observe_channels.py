@@ -51,11 +51,11 @@ class ObserveChannels(Pass):
         """Rewrite the annotations of the linears."""
         groups: dict[str, list[tuple[str, Node, str]]] = {}
         for path, graph_module in all_graphs(module):
-            for node, annotation in _annotated(graph_module):
+            for node, annotation in _find_annotated(graph_module):
                 for slot, group in annotation.groups:
                     groups.setdefault(group, []).append((path, node, slot))
-        eligible = {group for group, sites in groups.items() if _smoothable(sites)}
-        for node, annotation in _annotated(module):
+        eligible = {group for group, sites in groups.items() if _is_smoothable(sites)}
+        for node, annotation in _find_annotated(module):
             set_annotation(node, self._by_channel(annotation, eligible))
         return PassResult(stats={"tensors": len(eligible)})
 
@@ -71,21 +71,21 @@ class ObserveChannels(Pass):
         return replace(annotation, inputs=inputs)
 
 
-def _annotated(module: GraphModule) -> Iterator[tuple[Node, Annotation]]:
+def _find_annotated(module: GraphModule) -> Iterator[tuple[Node, Annotation]]:
     for node in module.graph.nodes:
         annotation = annotation_of(node)
         if annotation is not None:
             yield node, annotation
 
 
-def _smoothable(sites: list[tuple[str, Node, str]]) -> bool:
+def _is_smoothable(sites: list[tuple[str, Node, str]]) -> bool:
     readers = [node for path, node, slot in sites if path == "" and slot == "input"]
-    if len(readers) < len(sites) or not all(_quantized_linear(node) for node in readers):
+    if len(readers) < len(sites) or not all(_is_quantized_linear(node) for node in readers):
         return False
     return len({read_slot(node, "input") for node in readers}) == 1
 
 
-def _quantized_linear(node: Node) -> bool:
+def _is_quantized_linear(node: Node) -> bool:
     annotation = annotation_of(node)
     specs = dict(annotation.inputs) if annotation else {}
     x, weight = specs.get("input"), specs.get("weight")

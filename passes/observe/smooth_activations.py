@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
@@ -12,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import constant, module_calls, referent
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observers.channel import ChannelObserver
@@ -63,7 +62,7 @@ class SmoothActivations(Pass):
         editor = Editor(module, self.name)
         remarks: list[Remark] = []
         smoothed = 0
-        for node, observer in list(_by_channel(module)):
+        for node, observer in list(module_calls(module, ChannelObserver)):
             reason = self._too_few(observer) or _obstacle(module, node)
             if reason is None:
                 product = self._smooth(editor, node, observer)
@@ -89,15 +88,15 @@ class SmoothActivations(Pass):
             _replace_weight(editor, at, weight * scale.to(weight))
         producer = node.all_input_nodes[0]
         inverse = (1 / scale).to(next(iter(weights.values())))
-        constant = editor.constant(
+        stored = editor.constant(
             f"{producer.name}_inverse_scale", inverse, like=producer, before=node
         )
         product = editor.call(
-            MUL, (producer, constant), like=producer, before=node, val=producer.meta.get("val")
+            MUL, (producer, stored), like=producer, before=node, val=producer.meta.get("val")
         )
         node.replace_input_with(producer, product)
         # The observer may be known to the module that was calibrated: another one takes its place.
-        setattr(editor.module, str(node.target), observer.divided(1 / inverse.float()))
+        setattr(editor.module, str(node.target), observer.divide_by(1 / inverse.float()))
         return product
 
 
@@ -123,13 +122,6 @@ def _names(observer: Node) -> str:
     return ", ".join(linear.name for linear in observer.users)
 
 
-def _by_channel(module: GraphModule) -> Iterator[tuple[Node, ChannelObserver]]:
-    for node in module.graph.find_nodes(op="call_module"):
-        observer = attribute(module, str(node.target))
-        if isinstance(observer, ChannelObserver):
-            yield node, observer
-
-
 def _obstacle(module: GraphModule, node: Node) -> str | None:
     """Return why the tensor behind the observer ``node`` cannot be rescaled, if so."""
     weights = [_weight_observer(linear) for linear in node.users]
@@ -138,7 +130,7 @@ def _obstacle(module: GraphModule, node: Node) -> str | None:
     calls = [str(each.target) for each in module.graph.find_nodes(op="call_module")]
     if any(calls.count(str(each.target)) > 1 for each in (node, *weights)):
         return "its qparams are shared"
-    observers = [attribute(module, str(each.target)) for each in (node, *weights)]
+    observers = [referent(module, each) for each in (node, *weights)]
     for other in module.children():
         if isinstance(other, DerivedObserver) and any(s in observers for s in other.sources):
             return "other qparams derive from its own"
@@ -150,16 +142,16 @@ def _weight_observer(linear: Node) -> Node:
 
 
 def _weight(module: GraphModule, linear: Node) -> Tensor:
-    constant = _weight_observer(linear).all_input_nodes[0]
-    return cast(Tensor, attribute(module, str(constant.target))).detach()
+    weight = _weight_observer(linear).all_input_nodes[0]
+    return cast(Tensor, constant(module, weight)).detach()
 
 
 def _replace_weight(editor: Editor, at: Node, weight: Tensor) -> None:
     """Store ``weight`` in the place of what the observer ``at`` reads, and observe it anew."""
-    before = cast(Observer, attribute(editor.module, str(at.target)))
-    constant = at.all_input_nodes[0]
-    changed = editor.changed_constant(constant, weight, before=at)
-    at.replace_input_with(constant, changed)
+    before = cast(Observer, referent(editor.module, at))
+    stored = at.all_input_nodes[0]
+    changed = editor.changed_constant(stored, weight, before=at)
+    at.replace_input_with(stored, changed)
     fresh = cast(Observer, make_observer(before.spec, before.label))
     fresh(weight)
     fresh.freeze()

@@ -27,7 +27,7 @@ class Group:
         return self
 
 
-def agreed_range(low: Tensor, high: Tensor, group: Any) -> tuple[Tensor, Tensor]:
+def agree_on_range(low: Tensor, high: Tensor, group: Any) -> tuple[Tensor, Tensor]:
     """Return the range of all processes' batches together.
 
     Every process of the group must call it, as every one runs the forward pass.
@@ -44,7 +44,7 @@ def agreed_range(low: Tensor, high: Tensor, group: Any) -> tuple[Tensor, Tensor]
     return -both[0], both[1]
 
 
-def agreed_copy(value: Tensor, group: Any) -> None:
+def copy_from_first(value: Tensor, group: Any) -> None:
     """Give ``value`` of the group's first process to all, in place."""
     if _is_shared(group):
         source = distributed.get_process_group_ranks(_group(group))[0]

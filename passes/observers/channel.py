@@ -76,7 +76,7 @@ class ChannelObserver(Observer):
         """Return the qparams of the tensor as it is."""
         return self.whole.calculate_qparams()
 
-    def divided(self, divisor: Tensor) -> Observer:
+    def divide_by(self, divisor: Tensor) -> Observer:
         """Return an observer as if ``x / divisor`` had been recorded.
 
         Args:

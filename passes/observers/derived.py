@@ -31,8 +31,8 @@ def product(observers: Sequence[nn.Module]) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True)
-class Derived:
-    """Makes the observer of a derived spec: ``QuantSpec(int32, ..., observer=Derived(sites))``.
+class DerivedFrom:
+    """Makes the observer of a derived spec: ``QuantSpec(int32, ..., observer=DerivedFrom(sites))``.
 
     Attributes:
         sources: Sites whose observers decide; they may come later in the graph.
@@ -59,7 +59,7 @@ class DerivedObserver(Observer):
         sources: Their observers, set once all exist.
     """
 
-    def __init__(self, spec: QuantSpec, label: str, derived: Derived) -> None:
+    def __init__(self, spec: QuantSpec, label: str, derived: DerivedFrom) -> None:
         super().__init__(spec, label)
         self.derived = derived
         self.sources: tuple[nn.Module, ...] = ()  # a tuple, so that their state is not ours too

@@ -74,7 +74,7 @@ class FakeQuantize(SavedFlags, Observer):
         """Return the qparams of a tensor that is no constant."""
         return self.qparams_of(None)
 
-    def calibrated(self) -> None:
+    def end_calibration(self) -> None:
         """Take note that calibration is over."""
 
 

@@ -16,8 +16,8 @@ from quantfx.passes.quant.spec import QuantSpec
 
 
 @dataclass(frozen=True)
-class Fixed:
-    """Makes the observer of a spec with known qparams: ``QuantSpec(..., observer=Fixed(s, z))``.
+class FixedQParams:
+    """Makes the observer of known qparams: ``QuantSpec(..., observer=FixedQParams(s, z))``.
 
     Attributes:
         scale: Positive and finite.
@@ -49,7 +49,7 @@ class FixedObserver(Observer):
         qparams: The scale and zero point.
     """
 
-    def __init__(self, spec: QuantSpec, label: str, qparams: Fixed) -> None:
+    def __init__(self, spec: QuantSpec, label: str, qparams: FixedQParams) -> None:
         super().__init__(spec, label)
         if spec.axis is not None:
             raise SpecError(f"{label}: fixed qparams are per-tensor, the spec is '{spec}'")

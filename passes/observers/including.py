@@ -12,7 +12,7 @@ from quantfx.passes.quant.spec import QuantSpec
 
 
 @dataclass(frozen=True)
-class Including:
+class MustInclude:
     """Makes the observer of a spec: ``QuantSpec(..., observer=Including(1.0))``.
 
     Attributes:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import Function
 
-from quantfx.passes.observers.agree import agreed_copy
+from quantfx.passes.observers.agree import copy_from_first
 from quantfx.passes.observers.fake_quantize import FakeQuantize
 from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.observers.observer import Observer
@@ -79,12 +79,12 @@ class LearnedFakeQuantize(FakeQuantize):
         if x.numel():
             self._first[0].observe(x.float())
         if not self.calibrating:
-            self._begin()
+            self._start_learning()
 
-    def calibrated(self) -> None:
+    def end_calibration(self) -> None:
         """Start from what calibration saw."""
         if self._first:
-            self._begin()
+            self._start_learning()
 
     @property
     def observed(self) -> bool:
@@ -94,7 +94,7 @@ class LearnedFakeQuantize(FakeQuantize):
     def fake_quantize(self, x: Tensor) -> Tensor:
         """Return ``x`` on the grid, with gradients for ``x`` and for the scale."""
         self.require_observed()
-        scale = self._bounded(self.scale.detach(), x.detach())
+        scale = self._bound_scale(self.scale.detach(), x.detach())
         rounded: Tensor = _Rounded.apply(  # type: ignore[no-untyped-call]
             x, self.log_ratio, scale, self.zero_point.to(scale.dtype), self.spec
         )
@@ -105,9 +105,9 @@ class LearnedFakeQuantize(FakeQuantize):
         self.require_observed()
         scale = self.scale.detach().float()
         self.require_finite(scale, scale if x is None else x)
-        return QParams(self._bounded(scale, x), self.zero_point, self.spec)
+        return QParams(self._bound_scale(scale, x), self.zero_point, self.spec)
 
-    def _begin(self) -> None:
+    def _start_learning(self) -> None:
         first = self._first.pop()
         with torch.no_grad():
             if first.observed:  # an empty batch leaves it for the next one
@@ -116,9 +116,9 @@ class LearnedFakeQuantize(FakeQuantize):
                 self.zero_point.copy_(found.zero_point)
                 self.log_ratio.zero_()
         for value in (self.start, self.zero_point):
-            agreed_copy(value, None if self.calibrating else self.group)
+            copy_from_first(value, None if self.calibrating else self.group)
 
-    def _bounded(self, scale: Tensor, x: Tensor | None) -> Tensor:
+    def _bound_scale(self, scale: Tensor, x: Tensor | None) -> Tensor:
         """Return ``scale``, above the spec's floor and as large as the pair bound of ``x`` asks."""
         bounded = scale.clamp(min=self.spec.eps)
         sums = None if x is None else largest_pair_sums(x, self.spec)

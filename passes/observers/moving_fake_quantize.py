@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.observers.agree import agreed_range
+from quantfx.passes.observers.agree import agree_on_range
 from quantfx.passes.observers.fake_quantize import FakeQuantize, fake_quantized
 from quantfx.passes.observers.moving_average import MovingAverageObserver
 from quantfx.passes.quant.qparams import QParams
@@ -33,7 +33,7 @@ class MovingFakeQuantize(FakeQuantize):
             low, high = torch.aminmax(x)
         else:  # others may hold something, and wait for this process
             low, high = x.new_tensor(torch.inf), x.new_tensor(-torch.inf)
-        low, high = agreed_range(low, high, None if self.calibrating else self.group)
+        low, high = agree_on_range(low, high, None if self.calibrating else self.group)
         if x.numel() or low <= high:
             self.range.follow(low, high)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import referent
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
 
@@ -110,6 +110,4 @@ def is_observer(node: Node) -> bool:
     if str(node.target).rpartition(".")[2].startswith("activation_post_process"):
         return True
     owner = node.graph.owning_module
-    return isinstance(owner, GraphModule) and isinstance(
-        attribute(owner, str(node.target)), Observer
-    )
+    return isinstance(owner, GraphModule) and isinstance(referent(owner, node), Observer)

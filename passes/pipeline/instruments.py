@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from quantfx.passes.errors import PassError
 from quantfx.passes.graph.clone import recompile
-from quantfx.passes.model.input_copies import spared_inputs
+from quantfx.passes.model.input_copies import spare_inputs
 from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.record import PassRecord
 
@@ -68,7 +68,7 @@ class CheckNumerics(Instrument):
 
     def _outputs(self, module: GraphModule) -> list[torch.Tensor]:
         recompile(module)
-        args, kwargs = spared_inputs(module, self._inputs, self._kwargs)
+        args, kwargs = spare_inputs(module, self._inputs, self._kwargs)
         with torch.no_grad():
             outputs = module(*args, **kwargs)
         leaves = pytree.tree_leaves(outputs)

@@ -231,7 +231,7 @@ class Pipeline:
             raise PipelineError(f"no pass '{name}' in the pipeline{did_you_mean(name, known)}")
         if known.count(name) > 1:
             raise PipelineError(f"pass '{name}' occurs {known.count(name)} times: which is meant?")
-        return _edited(self, name, edit)
+        return _with_edit(self, name, edit)
 
 
 def _require_graph(module: GraphModule) -> None:
@@ -248,7 +248,7 @@ def _all_names(pipeline: Pipeline) -> list[str]:
     return names
 
 
-def _edited(
+def _with_edit(
     pipeline: Pipeline, name: str, edit: Callable[[Element], tuple[Element, ...]]
 ) -> Pipeline:
     elements: list[Element] = []
@@ -256,7 +256,7 @@ def _edited(
         if element.name == name:
             elements += edit(element)
         elif isinstance(element, Pipeline):
-            elements.append(_edited(element, name, edit))
+            elements.append(_with_edit(element, name, edit))
         else:
             elements.append(element)
     return replace(pipeline, elements=tuple(elements))

@@ -79,13 +79,13 @@ class _Parser:
             if self._next() != ")":
                 self._fail("expected ')'")
             return self._make(elements, name)
-        found = next(self._named(name), None)
+        found = next(self._find_named(name), None)
         if found is None:
             given = [known for kind in self._passes for known in kind.names()]
             self._fail(f"no pass '{name}'{did_you_mean(name, given + known_names())}")
         return self._pass(*found)
 
-    def _named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
+    def _find_named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
         """Yield the classes that have passes of that name, with the options that are part of it."""
         for kind in (*self._passes, *known_passes(name)):
             if not kind.named_by and name == kind.name:

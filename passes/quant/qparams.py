@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import SpecError
-from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, floored
+from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, has_floor
 from quantfx.passes.quant.spec import QuantSpec
 
 Pairing = Literal["blocks", "adjacent"]
@@ -59,19 +59,19 @@ def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
     """
     low = low.to(torch.float32).clamp(max=0.0)
     high = high.to(torch.float32).clamp(min=0.0)
-    if not floored(spec.eps):
+    if not has_floor(spec.eps):
         low, high = _with_zeros_guessed(low, high, spec)
     steps = spec.quant_max - spec.quant_min
     if spec.symmetric:
         scale = (torch.maximum(-low, high) / (steps / 2)).clamp(min=spec.eps)
         zero_point = torch.full_like(scale, _symmetric_zero_point(spec), dtype=torch.int64)
-        return QParams(_representable(scale, zero_point, spec), zero_point, spec)
+        return QParams(_make_representable(scale, zero_point, spec), zero_point, spec)
     scale = (high - low) / steps
     # Only a span beyond the largest float is divided in two parts, whose bits differ from one's.
     scale = torch.where(scale.isinf(), high / steps - low / steps, scale).clamp(min=spec.eps)
     zero_point = spec.quant_min - torch.round(low / scale).to(torch.int64)
     zero_point = zero_point.clamp(spec.quant_min, spec.quant_max)
-    return QParams(_representable(scale, zero_point, spec), zero_point, spec)
+    return QParams(_make_representable(scale, zero_point, spec), zero_point, spec)
 
 
 def _with_zeros_guessed(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
@@ -85,7 +85,7 @@ def _with_zeros_guessed(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Ten
     return torch.where(nothing, -reach, low), torch.where(nothing, reach, high)
 
 
-def _representable(scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
+def _make_representable(scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
     """Return ``scale``, lowered where the first or last integer would stand for infinity."""
     farthest = torch.maximum(zero_point - spec.quant_min, spec.quant_max - zero_point)
     return torch.minimum(scale, (_LARGEST / farthest.double()).to(scale.dtype))

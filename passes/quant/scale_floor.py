@@ -37,7 +37,7 @@ Values that a model has normalized lie within: a wrong guess, but one that destr
 """
 
 
-def floored(eps: float) -> bool:
+def has_floor(eps: float) -> bool:
     """Whether ``eps`` is more than what kernels need: somebody asked for a floor, as torchao has.
 
     Ranges without any value get that floor then, as there, and not a guess.

@@ -16,7 +16,7 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.passes.graph.graphs import Site, attribute
+from quantfx.passes.graph.graphs import Site, referent
 from quantfx.passes.inputs.leaves import input_leaves
 from quantfx.passes.quant.lowered import Lowered, lowered_of
 from quantfx.passes.quant.qdq import dequantizes, tensor_qparams
@@ -164,7 +164,7 @@ def _run(module: GraphModule, nodes: list[Node], values: Mapping[str, Any]) -> d
         if node.name in made:
             return made[node.name]
         if node.op == "get_attr":
-            return attribute(module, str(node.target))
+            return referent(module, node)
         return values[node.name]
 
     for node in nodes:

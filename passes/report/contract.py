@@ -65,11 +65,11 @@ def _float_sites(path: str, node: Node) -> Iterator[Site]:
             yield Site(path, node.name, slot)
 
 
-def skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
-    """Return rules of the config in vain, then each operator that stays float for a known reason.
+def find_skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
+    """Return unused rules of the config, then each operator that stays float for a known reason.
 
     An operator's last reason counts; they come in graph order. Operators about which ``recipe``
-    says nothing are not listed here: see ``uncovered``.
+    says nothing are not listed here: see ``count_uncovered``.
     """
     remarks = (remark for record in records_of(module) for remark in record.remarks)
     rules = [remark for remark in remarks if remark.kind == "missed" and remark.op == RULE]
@@ -80,7 +80,7 @@ def skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
     ]
 
 
-def uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
+def count_uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
     """Return how often each operator occurs about which ``recipe`` says nothing.
 
     Operators of other libraries and control flow are among them, by their names.
@@ -93,9 +93,9 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
     """Raise a ``ContractError`` with the near misses unless some template matched."""
     if planned_matches(module):
         return
-    missed = skipped(module, recipe)
+    missed = find_skipped(module, recipe)
     reasons = [f"{r.node} ({r.op}): {r.message}" for r in missed[:10]]
-    others = [f"{op} x{count}" for op, count in uncovered(module, recipe).items()]
+    others = [f"{op} x{count}" for op, count in count_uncovered(module, recipe).items()]
     lines = [f"nothing to quantize: no template of '{recipe.name}' matches this graph"]
     if advice := dtype_advice(module):
         lines.append(advice)

@@ -15,7 +15,7 @@ import torch
 from torch.fx import Node
 
 from quantfx.passes.graph.operator_name import is_bookkeeping, namespace, operator_name
-from quantfx.patterns.schema import argument_value, is_aten_call
+from quantfx.patterns.schema import argument_value, is_operator_call
 from quantfx.patterns.sizes import depends_on_data, likely
 
 # Control flow computes nothing itself: the nodes of its graphs are counted, once each.
@@ -38,7 +38,7 @@ def macs_of(node: Node) -> int | None:
     does not depend on sizes alone, operators of other libraries and sizes that depend on data, is
     not counted. A loop's graph counts once, and so does every branch of a choice.
     """
-    if not is_aten_call(node):
+    if not is_operator_call(node):
         return _of_other(node)
     if namespace(node) != "aten":
         # Each of the two rounds, or spells out an operator, element by element.

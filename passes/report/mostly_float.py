@@ -85,10 +85,10 @@ class Balance:
         return text
 
 
-def reached(
+def add_reached(
     work: Collection[OperatorWork], sites: tuple[SiteOutcome, ...]
 ) -> tuple[OperatorWork, ...]:
-    """Return ``work`` with what was planned in vain among what stays float."""
+    """Return ``work`` with planned operators that missed their kernel among what stays float."""
     reasons: dict[Site, str] = {}
     for outcome in sites:
         if "" in (outcome.kernel, outcome.compiled) or not outcome.converted:
@@ -103,7 +103,7 @@ def headline(work: Sequence[OperatorWork], *, backend: str, planned: int) -> str
     """Return one line if most multiply-accumulates or weight bytes stay float, else "".
 
     Args:
-        work: From ``reached``.
+        work: From ``add_reached``.
         backend: Name of the backend, on which depends what would help.
         planned: Sites that were planned; without any, nothing is quantized.
     """
@@ -157,10 +157,10 @@ def _cause(key: _Key, rows: _Rows, total: Balance, backend: str) -> str:
     if own.unknown:
         shares += f"{', ' if shares else ''}multiply-accumulates not known"
     remedy = remedy_of(op, reason, backend)
-    return f"{op} x{len(rows)} ({shares}): {said_of(rows[0])}{f': {remedy}' if remedy else ''}"
+    return f"{op} x{len(rows)} ({shares}): {reason_for(rows[0])}{f': {remedy}' if remedy else ''}"
 
 
-def said_of(row: OperatorWork) -> str:
+def reason_for(row: OperatorWork) -> str:
     """Return why an operator stays float, also where nothing mentions it."""
     unmentioned = "no template takes it" if _is_of_torch(row.op) else "not an operator of torch's"
     return row.reason or unmentioned

@@ -14,7 +14,7 @@ from quantfx.passes.lower.merge_equal import MERGED, MergeEqual
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.quant.lowered import lowered_nodes, lowered_of
 from quantfx.passes.report.contract import PlannedMatch, planned_matches
-from quantfx.patterns.schema import is_aten_call
+from quantfx.patterns.schema import is_operator_call
 from quantfx.patterns.template import Mode, Reach
 
 # What a site that has no kernel of its own runs as, without and with a compiler.
@@ -55,7 +55,7 @@ class SiteOutcome:
 
 def planned_outcomes(quantized: GraphModule) -> tuple[SiteOutcome, ...]:
     """Return every planned site of a q/dq graph, before lowering."""
-    return tuple(_planned(match) for match in planned_matches(quantized))
+    return tuple(_outcome_of_plan(match) for match in planned_matches(quantized))
 
 
 def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[SiteOutcome, ...]:
@@ -69,7 +69,8 @@ def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[Site
     reasons = _remarks(lowered, Lower.name)
     merged = _remarks(lowered, MergeEqual.name)
     return tuple(
-        _lowered(_planned(match), kernels | merged, reasons) for match in planned_matches(quantized)
+        _add_kernel(_outcome_of_plan(match), kernels | merged, reasons)
+        for match in planned_matches(quantized)
     )
 
 
@@ -89,7 +90,7 @@ def constant_sites(lowered: GraphModule) -> frozenset[Site]:
     found: set[Site] = set()
     for node in lowered.graph.nodes:
         inputs = node.all_input_nodes
-        constant = node.op == "get_attr" or (is_aten_call(node) and bool(inputs))
+        constant = node.op == "get_attr" or (is_operator_call(node) and bool(inputs))
         if not constant or not varying.isdisjoint(inputs) or writes_to(node):
             varying.add(node)
         elif (call := lowered_of(node)) is not None:
@@ -108,15 +109,15 @@ def compiled_outcomes(
         lowered: What was compiled.
     """
     constant = dict.fromkeys(constant_sites(lowered), FOLDED)
-    return tuple(_compiled(outcome, constant | dict(kernels)) for outcome in outcomes)
+    return tuple(_add_compiled(outcome, constant | dict(kernels)) for outcome in outcomes)
 
 
-def missed(outcomes: tuple[SiteOutcome, ...]) -> list[SiteOutcome]:
+def missed_sites(outcomes: tuple[SiteOutcome, ...]) -> list[SiteOutcome]:
     """Return the sites that did not reach what their template promises."""
     return [each for each in outcomes if "" in (each.kernel, each.compiled)]
 
 
-def _planned(match: PlannedMatch) -> SiteOutcome:
+def _outcome_of_plan(match: PlannedMatch) -> SiteOutcome:
     annotation = match.annotation
     return SiteOutcome(
         match.site,
@@ -128,7 +129,7 @@ def _planned(match: PlannedMatch) -> SiteOutcome:
     )
 
 
-def _lowered(
+def _add_kernel(
     outcome: SiteOutcome, kernels: Mapping[Site, str], reasons: Mapping[Site, str]
 ) -> SiteOutcome:
     kernel = kernels.get(outcome.site)
@@ -140,7 +141,7 @@ def _lowered(
     return replace(outcome, kernel=kernel, reason=reason)
 
 
-def _compiled(outcome: SiteOutcome, kernels: Mapping[Site, str]) -> SiteOutcome:
+def _add_compiled(outcome: SiteOutcome, kernels: Mapping[Site, str]) -> SiteOutcome:
     if outcome.reach == "kernel" and outcome.kernel not in ("", MERGED):
         found = kernels.get(outcome.site, "")
         reason = "" if found else "the compiler's graph has no kernel call for it"

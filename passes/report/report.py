@@ -16,8 +16,8 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.scale_remarks import ScaleRemark, scale_remarks
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.record import records_of
-from quantfx.passes.report.contract import skipped, uncovered
-from quantfx.passes.report.mostly_float import Balance, headline, reached
+from quantfx.passes.report.contract import count_uncovered, find_skipped
+from quantfx.passes.report.mostly_float import Balance, add_reached, headline
 from quantfx.passes.report.outcome import SiteOutcome, planned_outcomes
 from quantfx.passes.report.text import as_text, overview
 from quantfx.passes.report.work import OperatorWork, work_of
@@ -131,7 +131,7 @@ class Report:
     @property
     def balance(self) -> Balance:
         """How much of the multiply-accumulates and of the weights is quantized."""
-        return Balance.of(reached(self.work, self.sites))
+        return Balance.of(add_reached(self.work, self.sites))
 
     @property
     def headline(self) -> str:
@@ -139,7 +139,7 @@ class Report:
 
         Empty if most is quantized.
         """
-        work = reached(self.work, self.sites)
+        work = add_reached(self.work, self.sites)
         return headline(work, backend=self.backend, planned=self.planned)
 
     def with_compiled(self, sites: tuple[SiteOutcome, ...]) -> Report:
@@ -226,9 +226,9 @@ def make_report(
         sites=outcomes,
         skipped=tuple(
             SkippedSite(str(Site(remark.graph, remark.node)), remark.op, remark.message)
-            for remark in skipped(quantized, recipe)
+            for remark in find_skipped(quantized, recipe)
         ),
-        uncovered=uncovered(quantized, recipe),
+        uncovered=count_uncovered(quantized, recipe),
         work=work_of(quantized, recipe),
         passes=tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
         float_bytes=tensor_bytes(graph),
@@ -254,8 +254,8 @@ def rows_of(sites: tuple[SiteOutcome, ...]) -> tuple[OpRow, ...]:
 
 def _row(key: tuple[str, str, str], sites: list[SiteOutcome]) -> OpRow:
     kind, reach, mode = key
-    lowered, kernels = _reached([site.kernel for site in sites])
-    compiled, compiled_kernels = _reached([site.compiled for site in sites])
+    lowered, kernels = _count_reached([site.kernel for site in sites])
+    compiled, compiled_kernels = _count_reached([site.compiled for site in sites])
     converted = sum(site.converted for site in sites)
     return OpRow(
         kind=kind,
@@ -270,7 +270,7 @@ def _row(key: tuple[str, str, str], sites: list[SiteOutcome]) -> OpRow:
     )
 
 
-def _reached(kernels: list[str | None]) -> tuple[int | None, dict[str, int]]:
+def _count_reached(kernels: list[str | None]) -> tuple[int | None, dict[str, int]]:
     """Count kernels; there is no count while some site has not come so far."""
     counts = Counter(kernel for kernel in kernels if kernel)
     return (None if None in kernels else sum(counts.values())), dict(counts)

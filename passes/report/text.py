@@ -14,14 +14,14 @@ from rich.text import Text
 from quantfx.passes.annotate.check_config import RULE
 from quantfx.passes.report.mostly_float import (
     Balance,
+    add_reached,
     by_cause,
     matters,
-    reached,
+    reason_for,
     remedy_of,
-    said_of,
 )
-from quantfx.passes.report.outcome import SiteOutcome, missed
-from quantfx.passes.report.work import OperatorWork, unnamed
+from quantfx.passes.report.outcome import SiteOutcome, missed_sites
+from quantfx.passes.report.work import OperatorWork, drop_names
 
 if TYPE_CHECKING:
     from quantfx.passes.report.report import OpRow, PassTime, Report, SkippedSite
@@ -68,15 +68,15 @@ def print_report(console: Console, report: Report, *, full: bool = False) -> Non
 def overview(report: Report) -> Iterator[RenderableType]:
     """Yield what matters: where the multiply-accumulates and bytes are, what of it stays float."""
     yield from _head(report)
-    work = reached(report.work, report.sites)
+    work = add_reached(report.work, report.sites)
     if balance := str(report.balance):
         yield Text(balance)
     yield _rows_table(report, work)
-    if short := missed(report.sites):
+    if short := missed_sites(report.sites):
         yield _missed_table(short, _SHORT)
     if table := _causes_table(work, None if report.headline else report.backend):
         yield table
-    for rule in _vain_rules(report):
+    for rule in _unused_rules(report):
         yield Text(f"{rule.site}: {rule.reason}")
     if report.scales:
         yield _scales_table(report, _SHORT)
@@ -89,16 +89,16 @@ def overview(report: Report) -> Iterator[RenderableType]:
 def everything(report: Report) -> Iterator[RenderableType]:
     """Yield all that is in the report, operators that stay float by their reasons."""
     yield from _head(report)
-    work = reached(report.work, report.sites)
+    work = add_reached(report.work, report.sites)
     yield _rows_table(report, work)
-    if short := missed(report.sites):
+    if short := missed_sites(report.sites):
         yield _missed_table(short, len(short))
     if report.skipped:
         yield _reasons_table(report)
     if report.scales:
         yield _scales_table(report, len(report.scales))
     if report.uncovered:
-        yield Text(f"float, no template: {_counted(report.uncovered.items())}")
+        yield Text(f"float, no template: {_format_counts(report.uncovered.items())}")
     if balance := str(report.balance):
         yield Text(balance)
     times = ", ".join(f"{each.name} {each.seconds * 1e3:.0f}" for each in report.passes)
@@ -128,7 +128,7 @@ def _rows_table(report: Report, work: Sequence[OperatorWork]) -> Table:
         shares = _shares([each for each in work if each.planned and each.site in own], total)
         kernels = row.kernels if row.compiled is None else row.compiled_kernels
         counts = row.planned, row.converted, row.lowered, row.compiled
-        reaches = _counted(kernels.items()) or row.reach
+        reaches = _format_counts(kernels.items()) or row.reach
         table.add_row(row.label, *map(_count, counts), *shares, reaches)
     table.add_section()
     totals = report.planned, report.converted, report.lowered, report.compiled
@@ -162,7 +162,7 @@ def _causes_table(work: Sequence[OperatorWork], backend: str | None) -> Table | 
     """Return what stays float of operators with work to do, what costs most first.
 
     Args:
-        work: From ``reached``.
+        work: From ``add_reached``.
         backend: To say what would change that; None where that is said already.
     """
     total = Balance.of(work)
@@ -176,9 +176,9 @@ def _causes_table(work: Sequence[OperatorWork], backend: str | None) -> Table | 
         column.justify = "right"
     for rows in main:
         remedy = remedy_of(rows[0].op, rows[0].reason, backend) if backend else ""
-        because = f"{said_of(rows[0])}{f': {remedy}' if remedy else ''}"
+        because = f"{reason_for(rows[0])}{f': {remedy}' if remedy else ''}"
         shares = _shares(rows, total)
-        table.add_row(_short(rows[0].op), str(len(rows)), *shares, Text(because))
+        table.add_row(_shorten(rows[0].op), str(len(rows)), *shares, Text(because))
     rest = [row for _, rows in found if rows not in main for row in rows]
     if rest:
         reasons = len({row.reason for row in rest})
@@ -187,7 +187,7 @@ def _causes_table(work: Sequence[OperatorWork], backend: str | None) -> Table | 
     return table
 
 
-def _vain_rules(report: Report) -> list[SkippedSite]:
+def _unused_rules(report: Report) -> list[SkippedSite]:
     return [each for each in report.skipped if each.op == RULE]
 
 
@@ -196,7 +196,7 @@ def _small_operators(report: Report) -> str:
     found = Counter(each.op for each in report.skipped if each.op != RULE)
     found.update(report.uncovered)
     found.subtract(each.op for each in report.work if not each.planned)
-    small = {_short(op): count for op, count in found.most_common() if count > 0}
+    small = {_shorten(op): count for op, count in found.most_common() if count > 0}
     computing = [pair for pair in small.items() if pair[0] not in _MOVES]
     told = [f"{op} x{count}" for op, count in computing[:_OPERATORS]]
     if len(computing) > _OPERATORS:
@@ -206,7 +206,7 @@ def _small_operators(report: Report) -> str:
     return ", ".join(told)
 
 
-def _short(op: str) -> str:
+def _shorten(op: str) -> str:
     """Return the name of an operator of torch's without namespace and overload."""
     return op.split(".")[1] if op.startswith("aten.") else op
 
@@ -217,7 +217,7 @@ def _reasons_table(report: Report) -> Table:
     groups: dict[tuple[str, str], list[str]] = {}  # sites by operator and reason
     for each in report.skipped:
         reason = _SLOT.sub(lambda word: "…" if word[0] in names else word[0], each.reason)
-        reason = unnamed(_NUMBERED.sub("…", reason), names)
+        reason = drop_names(_NUMBERED.sub("…", reason), names)
         groups.setdefault((each.op, reason), []).append(each.site)
     table = Table("stays float", "calls", "because", "where")
     for column in table.columns:
@@ -246,7 +246,7 @@ def _scales_table(report: Report, most: int) -> Table:
     return table
 
 
-def _counted(counts: Iterable[tuple[str, int]]) -> str:
+def _format_counts(counts: Iterable[tuple[str, int]]) -> str:
     return ", ".join(f"{name} x{count}" for name, count in counts)
 
 

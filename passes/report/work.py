@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.graph.boundary import operands
-from quantfx.passes.graph.graphs import Site, all_graphs, attribute
+from quantfx.passes.graph.graphs import Site, all_graphs, constants
 from quantfx.passes.graph.operator_name import namespace
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import has_qparams, reads_quantized
@@ -66,16 +66,16 @@ def _row(account: Account, weight_bytes: int, names: set[str]) -> OperatorWork:
         macs=macs_of(account.node),
         weight_bytes=weight_bytes,
         planned=annotation is not None,
-        reason=unnamed(account.reason, names),
+        reason=drop_names(account.reason, names),
     )
 
 
-def unnamed(reason: str, names: Collection[str]) -> str:
+def drop_names(reason: str, names: Collection[str]) -> str:
     """Return a reason without the names of nodes, so that equal reasons are equal."""
-    return re.sub(r"[\w.]+", lambda word: _unnamed(word, names), reason)
+    return re.sub(r"[\w.]+", lambda word: _drop_name(word, names), reason)
 
 
-def _unnamed(word: re.Match[str], names: Collection[str]) -> str:
+def _drop_name(word: re.Match[str], names: Collection[str]) -> str:
     """Replace the name of a node, with or without a slot."""
     node, _, slot = word[0].partition(".")
     if node not in names:
@@ -90,7 +90,7 @@ def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
     found: dict[Node, int] = {}
     seen: set[tuple[object, ...]] = set()
     readers = _Readers(module)
-    for node, tensor in _stored(module):
+    for node, tensor in _find_stored(module):
         # Tensors of the same memory are one: tied weights, and weights that branches share.
         memory = tensor.untyped_storage().data_ptr() or id(tensor)
         key = (memory, tensor.storage_offset(), *tensor.shape)
@@ -103,12 +103,11 @@ def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
     return found
 
 
-def _stored(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
+def _find_stored(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
     """Yield what reads a float tensor, or the integers of a quantized one; not scales."""
     for _, graph_module in all_graphs(module):
-        for node in graph_module.graph.find_nodes(op="get_attr"):
-            tensor = attribute(graph_module, str(node.target))
-            if isinstance(tensor, Tensor) and node.users and _is_weight(node, tensor):
+        for node, tensor in constants(graph_module):
+            if node.users and _is_weight(node, tensor):
                 yield node, tensor
 
 

@@ -142,7 +142,7 @@ def _fold(editor: Editor, match: Match) -> bool:
     if not torch.allclose(scale.double(), statistics.scale, rtol=_ALIKE, atol=0):
         return False
     bias = _flat(editor, match.roles.get("b"))
-    value = statistics.folded_bias(bias).to(scale.dtype)
+    value = statistics.fold_bias(bias).to(scale.dtype)
     set_bias(editor, layer, None, value, weight)
     layer.meta["val"] = norm.meta.get("val", layer.meta.get("val"))
     norm.replace_all_uses_with(layer)

@@ -75,7 +75,7 @@ def _fold(
     scale, bias = statistics.single_precision(editor.stored(old_bias))
     if not by_rsqrt:
         scale = raw_scale(statistics.gamma, statistics.var, statistics.eps)
-        bias = statistics.folded_bias(editor.stored(old_bias))
+        bias = statistics.fold_bias(editor.stored(old_bias))
     bias = bias.to(weight.dtype).detach()
     _require_finite(bias, norm)
     folded = scale_channels(weight.detach(), scale.detach(), layer)

@@ -35,13 +35,13 @@ class FuseQatConvBn(GraphPass):
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite around every batch norm that was annotated with a layer."""
         scale = BatchNormScale()
-        for layer, norm in list(_annotated(editor.module)):
+        for layer, norm in list(_find_annotated(editor.module)):
             scale_layer(editor, layer, norm, scale)
             editor.remark("applied", norm.name, f"with {layer.name}")
         return len(editor.remarks)
 
 
-def _annotated(module: GraphModule) -> Iterator[tuple[Node, Node]]:
+def _find_annotated(module: GraphModule) -> Iterator[tuple[Node, Node]]:
     """Yield each annotated batch norm behind the anchor of its match."""
     for norm in module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
         layer, annotation = argument_value(norm, "input"), annotation_of(norm)

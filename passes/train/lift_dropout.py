@@ -33,14 +33,14 @@ class LiftDropout(GraphPass):
         """Lift each dropout that follows ``train()`` and ``eval()``."""
         lifted = 0
         for node in list(editor.graph.nodes):
-            own = _lifted(node)
+            own = _note_for(node)
             if own is not None:
                 _lift(editor, node, own)
                 lifted += 1
         return lifted
 
 
-def _lifted(node: Node) -> LiftedDropout | None:
+def _note_for(node: Node) -> LiftedDropout | None:
     """Return what to note of ``node``; None if it stays."""
     meta = {key: value for key, value in node.meta.items() if key != KEY}
     if is_noise(node):

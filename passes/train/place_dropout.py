@@ -64,14 +64,14 @@ def _place(editor: Editor, dropout: LiftedDropout, readers: list[_Reader]) -> No
         for reader in readers:
             write_slot(reader.node, reader.slot, placed)
         return
-    tensors = {source: _unobserved(source) for source in sources}
+    tensors = {source: _find_unobserved(source) for source in sources}
     first = min(sources)  # the tensor itself, or the first of the modules that round it
     behind_it = first.next if first is tensors[first] else first
     placed = _call(editor, dropout, tensors[first], before=behind_it)
     for source, tensor in tensors.items():
         behind = placed
         if source is not tensor:
-            behind = _observed_again(editor, source, placed)
+            behind = _observe_again(editor, source, placed)
         for reader in readers:
             if reader.source is source:
                 write_slot(reader.node, reader.slot, behind)
@@ -94,13 +94,13 @@ def _call(editor: Editor, dropout: LiftedDropout, source: Node, before: Node) ->
     return node
 
 
-def _unobserved(source: Node) -> Node:
+def _find_unobserved(source: Node) -> Node:
     """Return the tensor that ``source`` observes or rounds."""
     while is_observer(source):
         source = source.all_input_nodes[0]
     return source
 
 
-def _observed_again(editor: Editor, source: Node, placed: Node) -> Node:
+def _observe_again(editor: Editor, source: Node, placed: Node) -> Node:
     module = editor.module.get_submodule(str(source.target))
     return editor.call_module(str(source.target), module, placed, after=placed)

@@ -41,9 +41,9 @@ class QatSchedule:
                 "prepared, which a wrapper such as DistributedDataParallel holds as .module"
             )
         module.fake_quantize(step >= self.fake_quantize_from)
-        module.freeze_batch_norm(_reached(step, self.freeze_batch_norm_from))
-        module.freeze_observers(_reached(step, self.freeze_observers_from))
+        module.freeze_batch_norm(_has_reached(step, self.freeze_batch_norm_from))
+        module.freeze_observers(_has_reached(step, self.freeze_observers_from))
 
 
-def _reached(step: int, first: int | None) -> bool:
+def _has_reached(step: int, first: int | None) -> bool:
     return first is not None and step >= first

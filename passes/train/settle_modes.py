@@ -13,11 +13,11 @@ from quantfx.passes.export.training_noise import is_noise
 from quantfx.passes.graph.batch_counter import counter_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import module_calls
 from quantfx.passes.layers.mode import Mode
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
-from quantfx.patterns.schema import arguments, is_aten_call, overload
+from quantfx.patterns.schema import arguments, is_operator_call, overload
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,9 @@ class SettleModes(GraphPass):
         for node in filter(is_noise, editor.graph.find_nodes(op="call_module")):
             editor.replace(node, node.all_input_nodes[0])
             delattr(editor.module, str(node.target))
-        for node in editor.graph.find_nodes(op="call_module"):
-            if isinstance(attribute(editor.module, str(node.target)), Mode):
-                _settle(editor, node, False)
-                delattr(editor.module, str(node.target))
+        for node, _ in module_calls(editor.module, Mode):
+            _settle(editor, node, False)
+            delattr(editor.module, str(node.target))
         averages = editor.graph.find_nodes(op="call_function", target=cumulative_momentum)
         for node in averages:
             _settle(editor, node, 0.0)  # what nn.BatchNorm2d passes in evaluation
@@ -67,7 +66,7 @@ def _put(user: Node, node: Node, value: object) -> None:
 
     user.args = tuple(put(argument) for argument in user.args)
     user.kwargs = {name: put(argument) for name, argument in user.kwargs.items()}
-    if not is_aten_call(user):
+    if not is_operator_call(user):
         return
     defaults = [argument.default for argument in arguments(overload(user)).values()]
     kept = list(user.args)

@@ -36,7 +36,7 @@ from torch.ao.quantization.observer import (
 )
 
 from quantfx.compat.convert.convert import convert_pt2e
-from quantfx.compat.convert.lowering import lower_pt2e_quantized_to_x86
+from quantfx.compat.convert.lower_to_x86 import lower_pt2e_quantized_to_x86
 from quantfx.compat.exported.export_utils import (
     allow_exported_model_train_eval,
     move_exported_model_to_eval,

@@ -36,10 +36,10 @@ class BoundWeights:
 
     def copy(self) -> BoundWeights:
         """Return the same tensors, to be noted independently."""
-        pairs = self._existing()
+        pairs = self._find_existing()
         return BoundWeights(pairs[: self._count], pairs[self._count :])
 
-    def are(self, tensors: Sequence[Tensor]) -> bool:
+    def same_tensors(self, tensors: Sequence[Tensor]) -> bool:
         """Whether these are the very tensors."""
         return len(tensors) == self._count and all(
             reference() is tensor
@@ -87,7 +87,7 @@ class BoundWeights:
         Raises:
             StaleWeightsError: one does not exist any more.
         """
-        return self._existing()[: self._count]
+        return self._find_existing()[: self._count]
 
     @property
     def living(self) -> list[Tensor]:
@@ -109,7 +109,7 @@ class BoundWeights:
                 "was compiled: compile the model again (torch.compiler.reset() first)"
             )
 
-    def _existing(self) -> list[tuple[str, Tensor]]:
+    def _find_existing(self) -> list[tuple[str, Tensor]]:
         found: list[tuple[str, Tensor]] = []
         for name, (reference, _) in zip(self.names, self._stamped, strict=True):
             tensor = reference()

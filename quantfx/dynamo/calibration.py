@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.dynamo.bound_weights import BoundWeights
-from quantfx.dynamo.signature import observing, signature
+from quantfx.dynamo.signature import observer_calls, signature
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.inputs.batch_check import all_finite
 from quantfx.passes.observers.observer import Observer
@@ -56,7 +56,7 @@ class Calibration:
         self.count = 0
         self.lock = RLock()
         self._signature = signature(prepared, inputs)
-        self._observers = [module for _, _, module in observing(prepared)]
+        self._observers = [module for _, _, module in observer_calls(prepared)]
 
     @property
     def needs_data(self) -> bool:
@@ -68,7 +68,9 @@ class Calibration:
         """Give ``prepared`` the observers that are here; False if it computes something else."""
         if signature(prepared, inputs) != self._signature:
             return False
-        for (owner, node, own), known in zip(observing(prepared), self._observers, strict=True):
+        for (owner, node, own), known in zip(
+            observer_calls(prepared), self._observers, strict=True
+        ):
             if not _is_constant(own):
                 setattr(owner, str(node.target), known)
         return True
@@ -85,7 +87,7 @@ class Calibration:
                 return False
             lost, self.count = self.count, 0
             self.weights.note()
-            self._observers = [module for _, _, module in observing(prepared)]
+            self._observers = [module for _, _, module in observer_calls(prepared)]
         if lost:
             warnings.warn(
                 f"weights of {where} changed since it was observed: {lost} call(s) are forgotten, "

@@ -19,9 +19,9 @@ from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame, graph_inputs
 from quantfx.dynamo.online_graph import Observing, OnlineGraph
 from quantfx.dynamo.options import Options
-from quantfx.passes.annotate.check_config import rules_in_vain
+from quantfx.passes.annotate.check_config import unused_rules
 from quantfx.passes.errors import CalibrationError, CaptureError
-from quantfx.passes.report.contract import dtype_advice, planned_matches, skipped
+from quantfx.passes.report.contract import dtype_advice, find_skipped, planned_matches
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 
@@ -70,7 +70,7 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
         reason = f"{captured.training}: it computes in float; call model.eval() for int8"
         return _stay_float(module.forward, record, reason, warn=True)
     prepared = plan.backend.prepare(captured.graph, strict=False)
-    record.vain = rules_in_vain(prepared)
+    record.vain = unused_rules(prepared)
     if not planned_matches(prepared):
         plan.options.state.add_float(captured.weights)
         return _nothing_planned(captured, prepared, plan.backend, record)
@@ -140,7 +140,7 @@ def _nothing_planned(
 ) -> Callable[..., Any]:
     """Let a graph be float in which no template matches; warn if it has what templates mention."""
     record.report = backend.make_report(captured.graph, prepared, ())
-    missed = skipped(prepared, backend.recipe)
+    missed = find_skipped(prepared, backend.recipe)
     reason = "nothing to quantize"
     if missed:
         reason += f": {missed[0].node} ({missed[0].op}): {missed[0].message}"

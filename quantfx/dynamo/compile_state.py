@@ -153,7 +153,7 @@ class CompileState:
         inputs = [each.source for each in captured.sources]
         with self._lock:
             for known in self._calibrations:
-                same = known.code is captured.code and known.weights.are(tensors)
+                same = known.code is captured.code and known.weights.same_tensors(tensors)
                 if same and known.backend == backend and known.share(prepared, inputs):
                     return known, True
             weights = captured.weights.copy()

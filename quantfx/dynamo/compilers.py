@@ -22,7 +22,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from quantfx.backends.inductor.compile_attempts import Attempt, watched
+from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch
 from quantfx.backends.inductor.torch_internals import SHARED_REGION
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.internals import require_internals
@@ -51,7 +51,7 @@ def _compiler(
     ) -> Callable[..., Any]:
         warn_of_untested()
         require_internals()
-        watched(compiler, watch)  # of all compiles from the first on
+        attach_watch(compiler, watch)  # of all compiles from the first on
         return compile_graph(gm, example_inputs, read(options, mode))
 
     def watch(
@@ -69,7 +69,7 @@ def _compiler(
     return compiler
 
 
-def _quantizing(backend: str) -> Compiler:
+def _quantizing_compiler(backend: str) -> Compiler:
     name = f"quantfx_{backend}"
 
     def compile_graph(
@@ -85,9 +85,9 @@ def _quantizing(backend: str) -> Compiler:
     return _compiler(name, read, compile_graph)
 
 
-quantfx_x86 = _quantizing("x86")
-quantfx_xpu = _quantizing("xpu")
-quantfx_native = _quantizing("native")
+quantfx_x86 = _quantizing_compiler("x86")
+quantfx_xpu = _quantizing_compiler("xpu")
+quantfx_native = _quantizing_compiler("native")
 quantfx_lower = _compiler(
     "quantfx_lower",
     lambda given, mode: read_options("quantfx_lower", None, given, mode, _LOWER_OPTIONS),

@@ -57,7 +57,7 @@ def observe_data(
         values = _bound(frame.code, frame.values, given, index)
         variables = values, frame.scope
         positions = range(len(captured.inputs))
-        inputs = [_evaluated(captured, position, variables, index) for position in positions]
+        inputs = [_evaluate(captured, position, variables, index) for position in positions]
         with named(captured.names, inputs, f"batch {index}"):
             calibration.observe(prepared, inputs)
     if calibration.count == 0:
@@ -91,7 +91,7 @@ def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(default=None)
 
 
-def _evaluated(
+def _evaluate(
     captured: FrameGraph,
     position: int,
     variables: tuple[Mapping[str, Any], Mapping[str, Any]],

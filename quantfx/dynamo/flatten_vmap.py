@@ -72,7 +72,7 @@ def _replace(module: GraphModule, region: list[Node], number: int) -> None:
     given = [node for node in read if node not in inside]
     made = [node for node in region if any(user not in inside for user in node.users)]
     name = f"vmap_{number}"
-    module.add_module(name, _traced(module, region, given, made))
+    module.add_module(name, _trace(module, region, given, made))
     with module.graph.inserting_before(region[0]):
         call = module.graph.call_module(name, tuple(given))
         call.meta = dict(region[0].meta)
@@ -88,7 +88,7 @@ def _item(values: tuple[Any, ...], place: int) -> Any:
     return values[place]
 
 
-def _traced(
+def _trace(
     module: nn.Module, region: list[Node], given: list[Node], made: list[Node]
 ) -> GraphModule:
     graph = Graph()

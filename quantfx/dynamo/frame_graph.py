@@ -31,7 +31,7 @@ from quantfx.dynamo.release_weights import is_released
 from quantfx.passes.capture.canonicalize import CANONICALIZE
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graph.aliasing import overwritten
-from quantfx.passes.graph.clone import clone, detached, recompile, set_tensor
+from quantfx.passes.graph.clone import clone, recompile, set_tensor
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import set_facts
 from quantfx.passes.graph.graphs import all_graphs
@@ -39,7 +39,7 @@ from quantfx.passes.graph.non_data import mark_non_data
 from quantfx.passes.graph.scopes import op_name
 from quantfx.passes.model.trains import trains
 from quantfx.patterns.errors import QuantfxError
-from quantfx.patterns.schema import arguments, is_aten_call, overload, resolve_op
+from quantfx.patterns.schema import arguments, is_operator_call, overload, resolve_op
 
 # Where operators read what belongs to a layer. A buffer that stands elsewhere, such as a cache or
 # a running mean of the user's own, may be another object in each call.
@@ -86,7 +86,7 @@ class FrameGraph:
     @property
     def names(self) -> tuple[str, ...]:
         """What messages call the inputs of ``graph``."""
-        return tuple(_readable(each.source) or each.node.name for each in self.sources)
+        return tuple(_readable_name(each.source) or each.node.name for each in self.sources)
 
 
 def capture_frame(
@@ -110,7 +110,7 @@ def capture_frame(
     """
     specialize_floats(module)
     sources = graph_inputs(module)
-    traced = _traced(module, frame)
+    traced = _trace(module, frame)
     placeholders = list(traced.graph.find_nodes(op="placeholder"))
     changing = set(overwritten(traced.graph))
     bound: list[tuple[GraphInput, Node, Tensor]] = []
@@ -141,7 +141,7 @@ def capture_frame(
     )
 
 
-def _traced(module: GraphModule, frame: Frame) -> GraphModule:
+def _trace(module: GraphModule, frame: Frame) -> GraphModule:
     """Return Dynamo's graph as ATen operators, without switches of modes that change nothing."""
     try:
         traced = trace(module)
@@ -164,7 +164,7 @@ def _require_memory(bound: list[tuple[GraphInput, Node, Tensor]], frame: Frame) 
         raise QuantfxError(
             f"{frame.where} needs another graph, for inputs of a form or a mode (gradients, "
             "autocast) that it was not compiled for, and the float weights were released "
-            f"({_dotted(released[0]) or released[0]}): release them once all of these were seen"
+            f"({_join_name(released[0]) or released[0]}): release them once all of these were seen"
         )
 
 
@@ -211,7 +211,7 @@ def _belongs_to_layer(value: Tensor, node: Node) -> bool:
 
 
 def _is_layer_argument(user: Node, node: Node) -> bool:
-    if not is_aten_call(user):
+    if not is_operator_call(user):
         return False
     for argument in arguments(overload(user)).values():
         given = user.args[argument.position : argument.position + 1]
@@ -257,7 +257,7 @@ def _bind(
     """Put constants in the place of placeholders; return them with their names."""
     named: list[tuple[str, Tensor]] = []
     for source, node, value in found:
-        name = _free_name(module, _dotted(source.source) or node.name)
+        name = _free_name(module, _join_name(source.source) or node.name)
         set_tensor(module, name, value)
         with module.graph.inserting_before(node):
             constant = module.graph.get_attr(name)
@@ -290,7 +290,7 @@ def _is_free(module: nn.Module, name: str) -> bool:
     return not hasattr(owner, last)
 
 
-def _dotted(source: str) -> str:
+def _join_name(source: str) -> str:
     """Return ``layers.0.weight`` for ``L['self']._modules['layers']._modules['0']...``."""
     rest = _ROOT.sub("", source)
     steps = [step for match in _STEP.finditer(rest) for step in match.groups() if step]
@@ -301,7 +301,7 @@ def _dotted(source: str) -> str:
     return ".".join(steps) if all(re.fullmatch(r"\w+", step) for step in steps) else ""
 
 
-def _readable(source: str) -> str:
+def _readable_name(source: str) -> str:
     """Return ``x`` for ``L['x']``."""
     return re.sub(r"^[LG]\['([^']*)'\]", r"\1", source)
 
@@ -341,7 +341,7 @@ def _dimension(placeholders: list[Node], size: torch.SymInt) -> tuple[Node, int]
 
 
 def _canonical(traced: GraphModule) -> GraphModule:
-    module = clone(traced, detached)
+    module = clone(traced, "buffers", gradients=False)
     set_facts(module, frozenset({"captured"}))
     recompile(module)
     module.train(False)

@@ -15,7 +15,7 @@ from quantfx.backends.checks.lowering import BOUNDED, Lowering, require_compiled
 from quantfx.backends.inductor.compile import (
     HIDE,
     CompiledModule,
-    Variants,
+    LoweredPair,
     autocasts,
     compiling,
     require_regions,
@@ -171,7 +171,7 @@ class _Nested:
         self._first: tuple[QuantizedFrame, Note] | None = (frame, note)
         self._strict = strict
         self._where = frame.where
-        self._run = CompiledModule(Variants(frame.lowering.module), dynamic=True)
+        self._run = CompiledModule(LoweredPair(frame.lowering.module), dynamic=True)
 
     def __call__(self, *args: Any) -> Any:
         with inductor_errors(self._where):

@@ -9,22 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.graph.graphs import all_graphs, attribute
-from quantfx.patterns.schema import arguments, is_aten_call, overload
+from quantfx.passes.graph.graphs import all_graphs, module_calls, referent
+from quantfx.patterns.schema import arguments, is_operator_call, overload
 
 # Arguments that are sizes where shapes are fixed, and computed from shapes where they are free.
 _SIZES = frozenset({"size", "shape", "end", "length"})
 
 
-def observing(module: GraphModule) -> list[tuple[GraphModule, Node, nn.Module]]:
+def observer_calls(module: GraphModule) -> list[tuple[GraphModule, Node, nn.Module]]:
     """Return the calls of observers, in graph order."""
-    found: list[tuple[GraphModule, Node, nn.Module]] = []
-    for _, graph_module in all_graphs(module):
-        for node in graph_module.graph.find_nodes(op="call_module", sort=True):
-            called = attribute(graph_module, str(node.target))
-            if isinstance(called, nn.Module):
-                found.append((graph_module, node, called))
-    return found
+    return [
+        (graph_module, node, called)
+        for _, graph_module in all_graphs(module)
+        for node, called in module_calls(graph_module, nn.Module)
+    ]
 
 
 def signature(prepared: GraphModule, inputs: Sequence[str]) -> tuple[object, ...]:
@@ -61,10 +59,10 @@ def _row(
     module: GraphModule, node: Node, numbers: dict[Node, int], groups: dict[int, int]
 ) -> tuple[object, ...]:
     if node.op == "call_module":
-        observer = attribute(module, str(node.target))
+        observer = referent(module, node)
         target: object = groups.setdefault(id(observer), len(groups))
         return (target, getattr(observer, "spec", None), _plain(node.args, numbers))
-    if not is_aten_call(node):
+    if not is_operator_call(node):
         target = "" if node.op == "placeholder" else str(node.target)
         return (node.op, target, _plain(node.args, numbers), _plain(node.kwargs, numbers))
     names = tuple(arguments(overload(node)))

@@ -70,7 +70,7 @@ class CallWatch:
         """Go on with other graphs; what Dynamo skipped it does not try again."""
         self._idle = False
         for where in self._skipped.values():
-            self._state.record(where, _skipped(where))
+            self._state.record(where, _describe_skipped(where))
 
     def forget(self) -> None:
         """Forget what Dynamo began in a call that failed."""
@@ -86,7 +86,7 @@ class CallWatch:
         for attempt in attempts:
             if attempt.code not in self._skipped and not is_compiled(attempt.code):
                 self._skipped[attempt.code] = attempt.where
-                self._state.note_python(attempt.where, _skipped(attempt.where))
+                self._state.note_python(attempt.where, _describe_skipped(attempt.where))
         if self.call.ran or not is_int8 or self._idle or self._state.is_partly_float:
             return
         self._idle = self._state.is_partly_float = True
@@ -99,7 +99,7 @@ class CallWatch:
         )
 
 
-def _skipped(where: str) -> str:
+def _describe_skipped(where: str) -> str:
     return (
         f"Dynamo compiles nothing of {where}, as it cannot go on behind a graph break in a loop, a "
         "with or a try: layers that it calls itself compute in float and are in no graph; those of "

@@ -7,12 +7,15 @@ from typing import Any, cast
 from quantfx.passes.errors import FileError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.inputs.value_text import decode, encode
-from quantfx.passes.observers.fixed import Fixed
-from quantfx.passes.observers.including import Including
+from quantfx.passes.observers.fixed import FixedQParams
+from quantfx.passes.observers.including import MustInclude
 from quantfx.passes.quant.annotation import Annotation
 from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec, SharedSpec, Spec
 
-_MAKERS: dict[str, type[Fixed] | type[Including]] = {"fixed": Fixed, "including": Including}
+_MAKERS: dict[str, type[FixedQParams] | type[MustInclude]] = {
+    "fixed": FixedQParams,
+    "including": MustInclude,
+}
 # Once a graph is converted, nothing asks an observer any more, so any will do for those of others.
 _FOREIGN_OBSERVER = "min_max"
 

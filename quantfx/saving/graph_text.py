@@ -85,7 +85,7 @@ class GraphWriter:
             if isinstance(value, GraphModule):
                 graphs[target] = self._graph(value)
             else:
-                state[target] = self._stored(node, value)
+                state[target] = self._encode_stored(node, value)
         return {
             "nodes": [self._node(node) for node in module.graph.nodes],
             "state": state,
@@ -93,7 +93,7 @@ class GraphWriter:
             "convention": encode_convention(module.graph),
         }
 
-    def _stored(self, node: Node, value: object) -> dict[str, Any]:
+    def _encode_stored(self, node: Node, value: object) -> dict[str, Any]:
         if not isinstance(value, Tensor) or not is_plain(value):
             raise FileError(
                 f"node '{node.name}' reads '{node.target}', a {type(value).__name__}: files hold "
@@ -122,8 +122,8 @@ class GraphWriter:
             "op": node.op,
             "name": node.name,
             "target": encode_target(node) if called else str(node.target),
-            "args": _encoded(node, node.args),
-            "kwargs": _encoded(node, node.kwargs),
+            "args": _encode_value(node, node.args),
+            "kwargs": _encode_value(node, node.kwargs),
             "value": self._fakes.encode(node.meta.get("val")),
             "annotation": None if annotation is None else encode_annotation(annotation),
             "scope": [[key, path, qualified_name(kind)] for key, (path, kind) in scope.items()],
@@ -219,7 +219,7 @@ def _record(data: dict[str, Any]) -> PassRecord:
     return PassRecord(**(data | fields))
 
 
-def _encoded(node: Node, value: Any) -> Any:
+def _encode_value(node: Node, value: Any) -> Any:
     try:
         if isinstance(value, tuple):
             return [encode(item) for item in cast(tuple[object, ...], value)]

@@ -7,7 +7,7 @@ import torch
 
 import quantfx
 from quantfx import backends
-from quantfx.passes.report.outcome import missed
+from quantfx.passes.report.outcome import missed_sites
 from tests import unchecked
 from tests.backends.op_cases import OpCase, op_case
 
@@ -36,7 +36,7 @@ def result_of(case: OpCase, mode: str = "static") -> quantfx.Result:
 def check(seed: int) -> None:
     case = op_case(seed)
     result = result_of(case)
-    assert not missed(result.report.sites), case.label
+    assert not missed_sites(result.report.sites), case.label
     compared = result.compare_sites()
     kernels = [site for site in result.report.sites if site.reach == "kernel"]
     assert len(compared) >= len(kernels) > 0, case.label

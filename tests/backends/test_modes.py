@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from quantfx import Config, backends
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.quant.spec import QuantSpec
-from quantfx.patterns.schema import is_aten_call
+from quantfx.patterns.schema import is_operator_call
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.models.small import mlp
@@ -48,7 +48,7 @@ def test_static_dynamic_fp16_and_weight_only_in_one_graph() -> None:
     calls = Counter(
         str(node.target).removeprefix("quantized_decomposed.")
         for node in result.quantized.graph.nodes
-        if is_aten_call(node) and "quantized_decomposed" in str(node.target)
+        if is_operator_call(node) and "quantized_decomposed" in str(node.target)
     )
     assert calls == {
         "quantize_per_tensor.default": 2,  # conv, a
@@ -83,7 +83,7 @@ def test_dynamic_weights_are_pair_bounded_where_sums_saturate() -> None:
     assert isinstance(weight, QuantSpec)
     assert weight.pair_bound == "adjacent"
     templates = backend.recipe.patterns.of_mode("dynamic").templates
-    assert {dict(template.quant)["w"] for template in templates} == {"linear_weight"}
+    assert {template.specs["w"] for template in templates} == {"linear_weight"}
 
 
 def test_the_backend_of_a_config_is_another_value() -> None:

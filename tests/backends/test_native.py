@@ -19,7 +19,7 @@ import quantfx
 from quantfx import backends
 from quantfx.backends.checks.targets import host
 from quantfx.backends.quantized.quantized_tensors import WARNING
-from quantfx.backends.quantized.rows import VARIANTS, variant
+from quantfx.backends.quantized.rows import VARIANTS, native_variant
 from quantfx.passes.config.config import Config
 from quantfx.passes.graph.graphs import attribute
 from quantfx.passes.graph.packed import Packed
@@ -202,7 +202,7 @@ def test_known_ranges_are_not_changed_by_what_is_said_of_activations() -> None:
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_variants(name: str) -> None:
-    if variant(name).declared_only:
+    if native_variant(name).declared_only:
         with pytest.raises(QuantfxError, match=f"variant '{name}' is a set of rows"):
             backends.get("native", target="any", variant=name)
         return

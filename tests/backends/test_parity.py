@@ -21,7 +21,7 @@ from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.loader import load
-from quantfx.patterns.schema import arguments, is_aten_call, overload
+from quantfx.patterns.schema import arguments, is_operator_call, overload
 from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
 from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.models.resnet import resnet18, resnet50
@@ -92,7 +92,7 @@ def our_counts(graph: GraphModule, inputs: tuple[Tensor, ...]) -> Counter[str]:
     prepared = BACKEND.prepare(graph)
     calibrate(prepared, [inputs], progress=False)
     nodes: Any = BACKEND.convert(prepared).graph.nodes
-    names = (str(node.target).split(".")[1] for node in nodes if is_aten_call(node))
+    names = (str(node.target).split(".")[1] for node in nodes if is_operator_call(node))
     return Counter(name for name in names if "quantize_per" in name)
 
 
@@ -125,7 +125,7 @@ def our_linears(model: nn.Module, inputs: tuple[Tensor, ...], mode: str) -> Grap
 
 
 def linear_ops(module: GraphModule) -> Counter[str]:
-    names = (str(n.target).split(".")[1] for n in module.graph.nodes if is_aten_call(n))
+    names = (str(n.target).split(".")[1] for n in module.graph.nodes if is_operator_call(n))
     return Counter(name for name in names if "quantize_per" in name or "choose" in name)
 
 

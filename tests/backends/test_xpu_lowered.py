@@ -17,7 +17,7 @@ from quantfx import backends
 from quantfx.backends.inductor.fuse_sums import FuseSums
 from quantfx.backends.onednn.ops import KERNEL_NAMES, QCONV, QLINEAR
 from quantfx.passes.pipeline.base import Context
-from quantfx.patterns.schema import is_aten_call, overload
+from quantfx.patterns.schema import is_operator_call, overload
 from tests import unchecked
 from tests.backends.test_xpu_freezing import CASES, Case, quantized, retraced
 from tests.models.small import cat_pool_net
@@ -26,7 +26,7 @@ IMAGE = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 
 
 def kernels(module: GraphModule) -> Counter[str]:
-    calls = (overload(node) for node in module.graph.nodes if is_aten_call(node))
+    calls = (overload(node) for node in module.graph.nodes if is_operator_call(node))
     return Counter(KERNEL_NAMES[call] for call in calls if call in KERNEL_NAMES)
 
 

@@ -13,7 +13,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx import compat
 from quantfx.compat.terms.specs import ANNOTATION_KEY
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import referent
 
 Q = torch.ops.quantized_decomposed.quantize_per_tensor.default
 DQ = torch.ops.quantized_decomposed.dequantize_per_tensor.default
@@ -78,7 +78,7 @@ def observer(module: GraphModule, node: object) -> nn.Module:
     """Return the observer that the call_module ``node`` calls."""
     assert isinstance(node, Node)
     assert node.op == "call_module", node
-    found = attribute(module, str(node.target))
+    found = referent(module, node)
     assert isinstance(found, nn.Module)
     return found
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import referent
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.quant.qdq import dequantizes, quantizes
 from quantfx.passes.report.contract import planned_matches
@@ -78,7 +78,7 @@ def test_every_dequantize_has_one_reader_and_weights_are_int8(name: str) -> None
         if dequantizes(node):
             assert len(node.users) == 1
     weights = [
-        attribute(quantized, str(node.target))
+        referent(quantized, node)
         for node in quantized.graph.find_nodes(op="get_attr")
         if str(node.target).endswith("_s8")
     ]

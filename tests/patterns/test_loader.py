@@ -125,7 +125,7 @@ def test_modes_requests_and_derived_specs(tmp_path: Path) -> None:
     template = patterns["conv"]
     assert (template.mode, template.on_request) == ("dynamic", True)
     assert (patterns["plain"].mode, patterns["plain"].on_request) == ("static", False)
-    assert dict(template.quant)["w"] == "weight(x)"
+    assert str(template.quant["w"]) == "weight(x)"
     assert template.is_weight("w")
     assert not template.is_weight("x")
     assert patterns.modes == ("static", "dynamic")

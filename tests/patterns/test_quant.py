@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantfx.patterns.quant import Quant, parse_quant, quant_of
+from quantfx.patterns.quant import Quant, parse_quant
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,6 @@ def test_forms(text: str, quant: Quant | None) -> None:
     assert parse_quant(text) == quant
 
 
-def test_a_template_made_by_hand_is_told_the_forms() -> None:
-    assert quant_of("same(x)").is_same
-    with pytest.raises(ValueError, match=r"quant 'same' is not of the form spec, same\(role\)"):
-        quant_of("same")
+@pytest.mark.parametrize("text", ["act", "same(x)", "bias(x, w)"])
+def test_a_quant_is_written_as_templates_write_it(text: str) -> None:
+    assert str(parse_quant(text)) == text

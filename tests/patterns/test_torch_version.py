@@ -38,7 +38,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
 @pytest.mark.parametrize("version", [*TESTED, "2.13.1+cpu", "2.15.0a0+git1234"])
 def test_tested_versions_say_nothing(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     pretend(monkeypatch, version)
-    assert torch_version.tested()
+    assert torch_version.is_tested()
     require_torch()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -65,7 +65,7 @@ def test_a_newer_one_warns_at_the_first_use_only(
     torch.compiler.reset()
     warn_of_untested.cache_clear()
     pretend(monkeypatch, NEWER)
-    assert not torch_version.tested()
+    assert not torch_version.is_tested()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run()

@@ -36,8 +36,8 @@ def compare_outputs(reference: Sequence[object], outputs: Sequence[object]) -> A
     Raises:
         EngineError: the outputs do not have the same shapes, or none is floating.
     """
-    ours = [_floating(output) for output in reference]
-    theirs = [_floating(output) for output in outputs]
+    ours = [_floats_of(output) for output in reference]
+    theirs = [_floats_of(output) for output in outputs]
     shapes, other = ([[t.shape for t in row] for row in rows] for rows in (ours, theirs))
     if shapes != other or not any(ours):
         raise EngineError(f"its outputs have shapes {other[:1]}, the float network's {shapes[:1]}")
@@ -49,7 +49,7 @@ def compare_outputs(reference: Sequence[object], outputs: Sequence[object]) -> A
     return Accuracy(decibels, same)
 
 
-def _floating(output: object) -> list[Tensor]:
+def _floats_of(output: object) -> list[Tensor]:
     return [tensor.float() for tensor in _tensors(output) if tensor.is_floating_point()]
 
 

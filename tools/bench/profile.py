@@ -31,11 +31,11 @@ def watch(call: Callable[[], object]) -> Repeat:
     start = time.perf_counter()
     call()
     whole = (time.perf_counter() - start) * 1e3
-    calls = _profiled(call)
+    calls = _profile(call)
     if not calls:
         raise QuantfxError("nothing to break down: the profiler sees no int8 operator")
     with captured_stdout() as printed, _onednn_printing():
-        watched = _profiled(call)
+        watched = _profile(call)
     return Repeat(whole, calls, watched, parse_verbose(printed.text))
 
 
@@ -45,7 +45,7 @@ def _onednn_printing() -> AbstractContextManager[object]:
     return context
 
 
-def _profiled(call: Callable[[], object]) -> tuple[OperatorCall, ...]:
+def _profile(call: Callable[[], object]) -> tuple[OperatorCall, ...]:
     call()
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         call()

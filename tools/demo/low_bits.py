@@ -119,7 +119,7 @@ def _at_bits(run: DigitsRun, bits: int, epochs: int) -> AtBits:
     for learn_scales in (False, True):
         torch.manual_seed(0)
         module = quantfx.prepare_qat(run.model, example, learn_scales=learn_scales, **options)
-        curves.append(tuple(_trained(module, run, epochs)))
+        curves.append(tuple(_train(module, run, epochs)))
         ends.append(run.accuracy(quantfx.convert_qat(module).module))
     return AtBits(
         bits,
@@ -131,7 +131,7 @@ def _at_bits(run: DigitsRun, bits: int, epochs: int) -> AtBits:
     )
 
 
-def _trained(module: QatModule, run: DigitsRun, epochs: int) -> Iterator[float]:
+def _train(module: QatModule, run: DigitsRun, epochs: int) -> Iterator[float]:
     """Train and yield the accuracy before the first epoch and after each.
 
     Batch norms stand still for the last half, ranges for the last quarter.

@@ -10,7 +10,7 @@ import torch
 
 from quantfx import backends
 from quantfx.backends.checks import targets
-from quantfx.patterns.torch_version import TESTED, tested
+from quantfx.patterns.torch_version import TESTED, is_tested
 from quantfx.tools.doctor.check import Check
 
 # Those that decide whether int8 is right and fast, and whether bfloat16 is.
@@ -27,7 +27,7 @@ def python() -> Check:
 def torch_version() -> Check:
     """Return whether torch is the one that we were written for."""
     version = torch.__version__
-    if tested():
+    if is_tested():
         return Check("torch", "ok", version)
     found = f"{version}; quantfx was tested with {', '.join(TESTED)}"
     newest = TESTED[-1]

@@ -47,7 +47,10 @@ def templates_table(report: DoctorReport) -> Table:
         column.no_wrap = column.header != "promises"  # the widest, so it alone gives way
     for row in report.templates:
         mode = f"{row.mode} (*)" if row.on_request else row.mode
-        reached = [_lowered(row), *([_reached(row, row.compiled)] if compiles else [])]
+        reached = [
+            _format_lowered(row),
+            *([_format_reached(row, row.compiled)] if compiles else []),
+        ]
         style = "" if row.status == "ok" else STYLES[row.status]
         table.add_row(*(Text(cell, style) for cell in (row.template, mode, row.promised, *reached)))
     return table
@@ -61,11 +64,11 @@ def conclusion(report: DoctorReport) -> Text:
     return Text(f"{counted} found", STYLES["problem"])
 
 
-def _lowered(row: TemplateRow) -> str:
-    return _SUM_APART if _sum_apart(row, row.lowered) else _reached(row, row.lowered)
+def _format_lowered(row: TemplateRow) -> str:
+    return _SUM_APART if _sum_apart(row, row.lowered) else _format_reached(row, row.lowered)
 
 
-def _reached(row: TemplateRow, kernel: str | None) -> str:
+def _format_reached(row: TemplateRow, kernel: str | None) -> str:
     """Return ``yes`` for what was promised, and the name of anything else."""
     if kernel is None:
         return "-"

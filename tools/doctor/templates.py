@@ -67,23 +67,23 @@ def examine(backend: Backend, name: str, *, compiles: bool) -> TemplateRow:
         compiles: Whether to compile, which takes seconds.
     """
     template = backend.recipe.patterns[name]
-    row = TemplateRow(name, template.mode, template.on_request, _promised(template))
+    row = TemplateRow(name, template.mode, template.on_request, _promise(template))
     compiles = compiles and not backend.eager
     here = not any(family.not_here for family in backend.kernels)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what they tell is in the row
         try:
-            result = _quantized(backend, name)
-            row = _lowered(row, template, result, here=here)
+            result = _quantize(backend, name)
+            row = _check_lowered(row, template, result, here=here)
             if compiles and here and row.status == "ok":
                 row = replace(row, compiled="")  # what stays if compiling raises
-                row = _compiled(row, template, result)
+                row = _check_compiled(row, template, result)
         except Exception as error:  # whatever goes wrong here is what doctor is there to find
             row = row.failed(f"{type(error).__name__}: {error}")
     return row
 
 
-def _quantized(backend: Backend, name: str) -> Result:
+def _quantize(backend: Backend, name: str) -> Result:
     example = (EXAMPLES | NATIVE_EXAMPLES)[name]
     inputs = example.inputs()
     return quantfx.quantize(
@@ -98,13 +98,15 @@ def _quantized(backend: Backend, name: str) -> Result:
     )
 
 
-def _promised(template: Template) -> str:
+def _promise(template: Template) -> str:
     if template.reach == "layout":
         return f"int8 {template.anchor.ops[0].name}"
     return template.kernel or FUSED
 
 
-def _lowered(row: TemplateRow, template: Template, result: Result, *, here: bool) -> TemplateRow:
+def _check_lowered(
+    row: TemplateRow, template: Template, result: Result, *, here: bool
+) -> TemplateRow:
     site = _site(template, result)
     if site is None:
         return row.failed("no template of this name matches its example")
@@ -132,7 +134,7 @@ def _off(compared: SiteComparison) -> str:
     return f"{compared.kernel} is off by {compared.error:.1e} of the largest magnitude"
 
 
-def _compiled(row: TemplateRow, template: Template, result: Result) -> TemplateRow:
+def _check_compiled(row: TemplateRow, template: Template, result: Result) -> TemplateRow:
     result.compile(strict=False)
     site = _site(template, result)
     row = replace(row, compiled=site.compiled if site and site.compiled else "")

@@ -9,11 +9,11 @@ from rich.table import Table
 
 from quantfx.backends.quantized.engines import ENGINES, engines_of
 from quantfx.backends.quantized.patterns import pattern_set
-from quantfx.backends.quantized.rows import NativeRow, Outcome, Variant
+from quantfx.backends.quantized.rows import NativeRow, NativeVariant, Outcome
 from quantfx.patterns.template import Template
 
 
-def native_table(variant: Variant) -> Table:
+def native_table(variant: NativeVariant) -> Table:
     """Return one line for each row and dtype config, with totals in the title."""
     patterns = pattern_set(variant)
     lines = [(row, outcome) for row in variant.rows for outcome in row.outcomes(patterns)]

@@ -22,7 +22,7 @@ import torch
 
 import quantfx
 from quantfx.passes.inputs.leaves import leaves_in
-from quantfx.passes.report.mostly_float import reached
+from quantfx.passes.report.mostly_float import add_reached
 from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.result import Result
@@ -191,7 +191,7 @@ def note_report(row: Row, report: Report) -> None:
         FloatOperator(op, count=count, reason=reason, reads_weights=reads_weights, known=known)
         for (op, reason, reads_weights, known), count in Counter(
             (work.op, work.reason, work.weight_bytes > 0, work.macs is not None)
-            for work in reached(report.work, report.sites)
+            for work in add_reached(report.work, report.sites)
             if not work.planned
         ).items()
     ]

@@ -51,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.page:
         missing = []
     limits = Limits(asked.seconds, asked.gigabytes, asked.threads)
-    for done, row in enumerate(_measured(missing, store, limits, asked.jobs), start=1):
-        console.print(f"[{done}/{len(missing)}] {_said(row, explained)}", markup=False)
+    for done, row in enumerate(_measure(missing, store, limits, asked.jobs), start=1):
+        console.print(f"[{done}/{len(missing)}] {_describe(row, explained)}", markup=False)
     known = [store.row(each.name) for each in chosen]
     rows = [each for each in known if each is not None]
     if len(chosen) == len(networks):
@@ -80,15 +80,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measured(
-    networks: Sequence[Network], store: Store, limits: Limits, jobs: int
-) -> Iterator[Row]:
+def _measure(networks: Sequence[Network], store: Store, limits: Limits, jobs: int) -> Iterator[Row]:
     measure = partial(measure_apart, commit=_commit(), store=store, limits=limits)
     with ThreadPoolExecutor(jobs) as pool:
         yield from pool.map(measure, networks)
 
 
-def _said(row: Row, explained: Explained) -> str:
+def _describe(row: Row, explained: Explained) -> str:
     seconds = sum(stage.seconds for stage in row.stages.values())
     decibels = ", ".join(f"{what} {number:.0f} dB" for what, number in row.decibels.items())
     failing = unexplained([row], explained).get(row.network, ())

@@ -11,11 +11,11 @@ from torch.fx import GraphModule, Node
 
 from quantfx.compat.terms.errors import foreign_code
 from quantfx.compat.terms.foreign_observer import ForeignObserver
-from quantfx.compat.terms.foreign_spec import Given
+from quantfx.compat.terms.foreign_spec import ChosenModule
 from quantfx.compat.terms.quant_spec import quant_spec
 from quantfx.passes.errors import ObserverError
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs, attribute
+from quantfx.passes.graph.graphs import all_graphs, constant, module_calls
 from quantfx.passes.graph.slots import slots_of
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
@@ -44,15 +44,14 @@ class AdoptObservers(Pass):
         adopted = _Adopted()
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
-            for node in list(graph_module.graph.find_nodes(op="call_module")):
-                found = attribute(graph_module, str(node.target))
-                if isinstance(found, nn.Module) and _observes(found):
+            for node, found in list(module_calls(graph_module, nn.Module)):
+                if _observes(found):
                     adopted.take(editor, node, found)
             _drop_unused(graph_module)
             for node in graph_module.graph.nodes:
                 annotation = annotation_of(node)
                 if annotation is not None:
-                    set_annotation(node, _settled(annotation, adopted))
+                    set_annotation(node, _resolve_annotation(annotation, adopted))
         return PassResult(stats={"adopted": len(adopted.ours)})
 
 
@@ -73,7 +72,7 @@ class _Adopted:
             return
         _see_weight(module, editor.module, node.all_input_nodes[0])
         if module not in self.ours:
-            self.ours[module] = _ours(module, spec, node.name)
+            self.ours[module] = _make_observer(module, spec, node.name)
         name = str(node.target)
         if getattr(editor.module, name) is not self.ours[module]:
             delattr(editor.module, name)
@@ -103,7 +102,7 @@ def _see_weight(observer: Any, owner: GraphModule, producer: Node) -> None:
         return
     if seen.numel() == 0 or bool(torch.isinf(seen).all()):
         with torch.no_grad(), foreign_code():
-            observer(attribute(owner, str(producer.target)))
+            observer(constant(owner, producer))
 
 
 def _spec_of(module: Any, node: Node) -> Concrete | None:
@@ -135,21 +134,21 @@ def _unknown(node: Node) -> Annotation:
     return Annotation("", match=node.name, kind=str(node.target), kernel="", reach="fused")
 
 
-def _ours(module: nn.Module, spec: Concrete, label: str) -> Observer | PlaceholderObserver:
+def _make_observer(module: nn.Module, spec: Concrete, label: str) -> Observer | PlaceholderObserver:
     if isinstance(spec, CastSpec) or spec.dynamic:
         return PlaceholderObserver(spec, label)
     return ForeignObserver(module, spec, label)
 
 
-def _settled(annotation: Annotation, adopted: _Adopted) -> Annotation:
+def _resolve_annotation(annotation: Annotation, adopted: _Adopted) -> Annotation:
     """Put what the observer said in place of the observer, which is done with."""
-    inputs = [(slot, _said(spec, adopted)) for slot, spec in annotation.inputs]
-    output = None if annotation.output is None else _said(annotation.output, adopted)
+    inputs = [(slot, _resolve_spec(spec, adopted)) for slot, spec in annotation.inputs]
+    output = None if annotation.output is None else _resolve_spec(annotation.output, adopted)
     return replace(annotation, inputs=tuple(inputs), output=output)
 
 
-def _said(spec: Spec, adopted: _Adopted) -> Spec:
-    if not isinstance(spec, QuantSpec) or not isinstance(spec.observer, Given):
+def _resolve_spec(spec: Spec, adopted: _Adopted) -> Spec:
+    if not isinstance(spec, QuantSpec) or not isinstance(spec.observer, ChosenModule):
         return spec
     ours = adopted.ours.get(spec.observer.module)
     return ours.spec if ours is not None else replace(spec, observer="min_max")

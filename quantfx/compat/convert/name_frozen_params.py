@@ -6,11 +6,10 @@ import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
 from torch.fx import Node
 
 from quantfx.passes.graph.editor import PROVENANCE_KEY, Editor
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import is_stored
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import dequantizes
@@ -40,12 +39,12 @@ class NameFrozenParams(GraphPass):
 
 def _rename(editor: Editor, node: Node, renamed: dict[str, Node]) -> None:
     old = str(node.target)
-    value = attribute(editor.module, old)
-    if not isinstance(value, Tensor) or old.startswith(_PREFIX):
+    value = editor.stored(node)
+    if value is None or old.startswith(_PREFIX):
         return
     if old not in renamed:
         free = (f"{_PREFIX}{count}" for count in itertools.count())
-        name = next(name for name in free if not editor.has(name))
+        name = next(name for name in free if not is_stored(editor.module, name))
         renamed[old] = editor.constant(name, value, before=node)
         for key in ("val", PROVENANCE_KEY):
             renamed[old].meta.pop(key, None)

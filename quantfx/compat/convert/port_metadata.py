@@ -14,17 +14,15 @@ from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import (
-    CHOOSE_QPARAMS,
-    CHOOSE_QPARAMS_SYMMETRIC,
     QUANTIZE_DYNAMIC,
     dequantizes,
+    finds_range,
     has_qparams,
     quantizes,
 )
 
 TAG = "quantization_tag"
 _PORTED = ("stack_trace", "nn_module_stack", TAG)
-_CHOOSE = (CHOOSE_QPARAMS, CHOOSE_QPARAMS_SYMMETRIC)
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class PortMetadata(Pass):
         """Write meta; the graph itself stays."""
         for _, graph_module in all_graphs(module):
             for node in graph_module.graph.nodes:
-                if has_qparams(node) or node.target in _CHOOSE:
+                if has_qparams(node) or finds_range(node):
                     _start(node)
             for node in graph_module.graph.nodes:
                 _port_around(node)
@@ -83,7 +81,7 @@ def _in_front(dequantize: Node) -> Iterator[Node]:
     quantize = dequantize.args[0]
     if isinstance(quantize, Node) and quantize.target is QUANTIZE_DYNAMIC:
         yield quantize
-        yield from (n for n in quantize.all_input_nodes[1].all_input_nodes if n.target in _CHOOSE)
+        yield from filter(finds_range, quantize.all_input_nodes[1].all_input_nodes)
 
 
 def _port(source: Node, target: Node) -> None:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch.fx import GraphModule
 
+from quantfx.compat.terms.annotated_edges import AnnotatedEdges
 from quantfx.compat.terms.errors import foreign_code
-from quantfx.compat.terms.places import Places
 from quantfx.compat.terms.subgraphs import quantizable_graphs
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
@@ -39,7 +39,7 @@ class AnnotateWith(Pass):
             with foreign_code():
                 self.quantizer.annotate(graph_module)
                 self.quantizer.validate(graph_module)
-            for node, annotation in Places(path, graph_module).annotations(
+            for node, annotation in AnnotatedEdges(path, graph_module).annotations(
                 type(self.quantizer).__name__
             ):
                 set_annotation(node, annotation)

@@ -9,9 +9,9 @@ from typing import Any, ClassVar
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from quantfx.compat.terms.annotated_edges import AnnotatedEdges
 from quantfx.compat.terms.errors import foreign_code
-from quantfx.compat.terms.foreign_spec import ForeignSpec, Given
-from quantfx.compat.terms.places import Places
+from quantfx.compat.terms.foreign_spec import ChosenModule, ForeignSpec
 from quantfx.compat.terms.specs import EdgeOrNode
 from quantfx.compat.terms.subgraphs import quantizable_graphs
 from quantfx.passes.errors import PipelineError
@@ -37,25 +37,27 @@ class CreateObservers(Pass):
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Create by group, those derived from others last, then call back graph by graph."""
         graphs = list(quantizable_graphs(module))
-        places = {path: Places(path, graph_module) for path, graph_module in graphs}
-        observers = _Observers(dict(_wanted(graphs)))
+        edges = {path: AnnotatedEdges(path, graph_module) for path, graph_module in graphs}
+        observers = _Observers(dict(_find_wanted(graphs)))
         for path, graph_module in graphs:
-            observers.create(graph_module, places[path])
+            observers.create(graph_module, edges[path])
         names: dict[nn.Module, str] = {}
         for path, graph_module in graphs:
-            chosen = self._chosen(graph_module, places[path], observers)
+            chosen = self._choose_observers(graph_module, edges[path], observers)
             for node in graph_module.graph.nodes:
                 annotation = annotation_of(node)
                 if annotation is not None:
-                    set_annotation(node, _given(annotation, Site(path, node.name), chosen, names))
+                    set_annotation(
+                        node, _put_modules(annotation, Site(path, node.name), chosen, names)
+                    )
         return PassResult(stats={"observers": len(names)})
 
-    def _chosen(
-        self, module: GraphModule, places: Places, observers: _Observers
+    def _choose_observers(
+        self, module: GraphModule, edges: AnnotatedEdges, observers: _Observers
     ) -> dict[Site, nn.Module]:
         """Return the observer of every site of one graph, after the quantizer's callback."""
         shown: dict[EdgeOrNode, nn.Module] = {
-            place: observers.of(sites[0]) for place, sites in places.sites()
+            edge: observers.of(sites[0]) for edge, sites in edges.sites()
         }
         callback = getattr(self.quantizer, "prepare_obs_or_fq_callback", None)
         if callback is not None:
@@ -63,8 +65,8 @@ class CreateObservers(Pass):
                 callback(module, shown)
         return {
             site: observer
-            for place, sites in places.sites()
-            if (observer := shown.get(place)) is not None
+            for edge, sites in edges.sites()
+            if (observer := shown.get(edge)) is not None
             for site in sites
         }
 
@@ -80,14 +82,14 @@ class _Observers:
         self._wanted = wanted
         self.by_group: dict[str, nn.Module] = {}
 
-    def create(self, module: GraphModule, places: Places) -> None:
+    def create(self, module: GraphModule, edges: AnnotatedEdges) -> None:
         """Create those of one graph."""
-        pending = [site for _, sites in places.sites() for site in sites]
+        pending = [site for _, sites in edges.sites() for site in sites]
         for site in sorted(pending, key=lambda each: self._wanted[each][1].is_derived):
             group, maker = self._wanted[site]
             if group not in self.by_group:
                 derived_from = getattr(maker.spec, "derived_from", ())
-                sources = [self.of(places.site(place)) for place in derived_from]
+                sources = [self.of(edges.site(edge)) for edge in derived_from]
                 with foreign_code():
                     self.by_group[group] = maker.make(sources)
 
@@ -103,7 +105,7 @@ class _Observers:
         return self.by_group[group]
 
 
-def _wanted(
+def _find_wanted(
     graphs: list[tuple[str, GraphModule]],
 ) -> Iterator[tuple[Site, tuple[str, ForeignSpec]]]:
     for path, graph_module in graphs:
@@ -127,7 +129,7 @@ def _maker(spec: Spec) -> ForeignSpec:
     raise PipelineError(f"'{spec}' does not come from a quantizer: run annotate-with and share")
 
 
-def _given(
+def _put_modules(
     annotation: Annotation, output: Site, chosen: dict[Site, nn.Module], names: dict[nn.Module, str]
 ) -> Annotation | None:
     """Return ``annotation`` with modules for specs, less the sites that were left without one."""
@@ -137,7 +139,7 @@ def _given(
         if site not in chosen or not isinstance(spec, QuantSpec):
             return None
         names.setdefault(chosen[site], str(site))
-        return slot, replace(spec, observer=Given(chosen[site]))
+        return slot, replace(spec, observer=ChosenModule(chosen[site]))
 
     inputs = [found for slot, spec in annotation.inputs if (found := given(slot, spec))]
     result = given("", annotation.output) if annotation.output is not None else None

@@ -22,7 +22,7 @@ from quantfx.passes.annotate.share import Share
 from quantfx.passes.capture.sink_constants import SinkConstants
 from quantfx.passes.errors import ArgumentError
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
-from quantfx.passes.graph.clone import clone, owned
+from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -104,7 +104,7 @@ def _prepare(
             f"a {type(model).__name__} is no graph: use torch.export.export(...).module()"
         )
     with as_raised():
-        prepared = pipeline.run(clone(model, owned) if own_tensors else model)
+        prepared = pipeline.run(clone(model, "all") if own_tensors else model)
     rebind_annotations(prepared)
     _warn_of_linears(prepared)
     forbid_train_eval(prepared)

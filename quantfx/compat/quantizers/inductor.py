@@ -66,7 +66,7 @@ class InductorQuantizer(Quantizer):
 
     def set_global(self, quantization_config: Any) -> Self:
         """Quantize all operators that are quantized by default (all but matmul)."""
-        if self._fits("the whole model", quantization_config):
+        if self._is_of_one_kind("the whole model", quantization_config):
             self.global_config = quantization_config
         return self
 
@@ -78,7 +78,7 @@ class InductorQuantizer(Quantizer):
 
     def set_module_name_qconfig(self, module_name: str, quantization_config: Any) -> Self:
         """Quantize what lies in the module of that name, or with None leave it float."""
-        if self._fits(module_name, quantization_config):
+        if self._is_of_one_kind(module_name, quantization_config):
             self.module_name_qconfig[module_name] = quantization_config
         return self
 
@@ -124,7 +124,7 @@ class InductorQuantizer(Quantizer):
         return Context(replace(recipe, name=cls.__name__, config=config))
 
     def _set_op(self, kind: Any, config: Any) -> Self:
-        if not self._fits(kind, config):
+        if not self._is_of_one_kind(kind, config):
             return self
         if kind not in _WORDS:
             known = ", ".join(sorted({each.__name__ for each in _WORDS}))
@@ -136,7 +136,7 @@ class InductorQuantizer(Quantizer):
         self.operator_type_qconfig[_WORDS[kind]] = config
         return self
 
-    def _fits(self, part: object, config: Any) -> bool:
+    def _is_of_one_kind(self, part: object, config: Any) -> bool:
         """Whether ``config`` is of one kind with those set before; warns if not."""
         if config is None:
             return True
@@ -164,16 +164,18 @@ def _as_others_match(patterns: PatternSet) -> PatternSet:
         shape = check.name == "same_shape" and template.group in _UNSHAPED
         return not shape and check.name not in _LATER_CHECKS
 
-    stored = [_checked(each, kept) for each in patterns.templates]
+    stored = [_keep_checks(each, kept) for each in patterns.templates]
     passed = [
-        replace(_checked(each, lambda _, check: check.name != _STORED), name=f"{each.name}_passed")
+        replace(
+            _keep_checks(each, lambda _, check: check.name != _STORED), name=f"{each.name}_passed"
+        )
         for each in stored
         if any(check.name == _STORED for check in each.checks)
     ]
     return replace(patterns, templates=(*stored, *passed))
 
 
-def _checked(template: Template, kept: Callable[[Template, Check], bool]) -> Template:
+def _keep_checks(template: Template, kept: Callable[[Template, Check], bool]) -> Template:
     return replace(template, checks=tuple(c for c in template.checks if kept(template, c)))
 
 

@@ -20,7 +20,7 @@ from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
-from quantfx.patterns.schema import argument_value, arguments, is_aten_call, overload
+from quantfx.patterns.schema import argument_value, arguments, is_operator_call, overload
 from quantfx.patterns.template import Op
 
 Selected = Callable[[Node], bool]
@@ -84,11 +84,11 @@ class Round:
             config: The specs; None notes that the matches stay float.
         """
         nodes = [node for _, each in all_graphs(self.model) for node in each.graph.nodes]
-        anchors, trained = self._anchors(), self._trained()
+        anchors, trained = self._anchors(), self._trained_labels()
         barred = {node for node in _behind_repeated_linears(nodes) if node.target not in anchors}
         barred.update(node for node in nodes if _is_integer(node))
         for node in nodes:
-            set_annotation(node, _TAKEN if node in barred else _before(node, selected))
+            set_annotation(node, _TAKEN if node in barred else _annotation_before(node, selected))
         try:
             for each in self.passes:
                 each.run(self.model, self.context)
@@ -97,7 +97,7 @@ class Round:
                 if config is None and found is None and node.target in anchors:
                     found = replace(_TAKEN, match=node.name)  # float, whatever its inputs are
                 if found is not None and found.match and ANNOTATION_KEY not in node.meta:
-                    written = _written(node, found, config)
+                    written = _write_annotation(node, found, config)
                     if config is not None and found.is_output and found.template in trained:
                         written.output_qspec = config.output_activation
                     node.meta[ANNOTATION_KEY] = written
@@ -105,7 +105,7 @@ class Round:
             for node in nodes:
                 set_annotation(node, None)
 
-    def _trained(self) -> set[str]:
+    def _trained_labels(self) -> set[str]:
         """Return the labels of matches with a batch norm, whose result PT2E observes as well."""
         patterns = self.context.recipe.patterns if self.context.recipe else None
         templates = patterns.group("conv-bn").templates if patterns else ()
@@ -137,7 +137,7 @@ def _is_integer(node: Node) -> bool:
     return isinstance(value, torch.Tensor) and not value.is_floating_point()
 
 
-def _before(node: Node, selected: Selected) -> Annotation | None:
+def _annotation_before(node: Node, selected: Selected) -> Annotation | None:
     """Return what matching is to see on ``node``; what earlier rounds quantized yields int8."""
     written: Any = node.meta.get(ANNOTATION_KEY)
     if getattr(written, "_is_output_of_quantized_pattern", False):
@@ -147,7 +147,7 @@ def _before(node: Node, selected: Selected) -> Annotation | None:
     return None
 
 
-def _written(node: Node, found: Annotation, config: Any) -> InductorQuantizationAnnotation:
+def _write_annotation(node: Node, found: Annotation, config: Any) -> InductorQuantizationAnnotation:
     if config is None:
         return InductorQuantizationAnnotation(_annotated=True)
     written = InductorQuantizationAnnotation(
@@ -174,7 +174,7 @@ def _written(node: Node, found: Annotation, config: Any) -> InductorQuantization
 
 
 def _names(node: Node) -> Mapping[str, object]:
-    return arguments(overload(node)) if is_aten_call(node) else {}
+    return arguments(overload(node)) if is_operator_call(node) else {}
 
 
 def _spec(slot: str, config: Any) -> Any:

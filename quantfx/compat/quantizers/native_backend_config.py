@@ -25,7 +25,7 @@ from torch.ao.quantization.backend_config.backend_config import (
     ObservationType,
 )
 
-from quantfx.backends.quantized.rows import NativeRow, dtype_configs, variant
+from quantfx.backends.quantized.rows import NativeRow, dtype_configs, native_variant
 
 _PREFIXES = {
     "nn": nn,
@@ -101,7 +101,7 @@ weight_only_quint4x2_dtype_config = _dtype_config("weight_only_quint4x2")
 
 def _config(name: str, of: str) -> BackendConfig:
     config = BackendConfig(name)
-    for row in variant(of).rows:
+    for row in native_variant(of).rows:
         config.set_backend_pattern_config(_pattern_config(row))
     return config
 

@@ -1,1 +1,1 @@
-"""What the terms of PT2E mean: specs, quantizers, places in a graph."""
+"""What the terms of PT2E mean: specs, quantizers, edges of a graph."""

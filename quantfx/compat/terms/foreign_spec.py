@@ -95,7 +95,7 @@ class ForeignSpec:
 
 
 @dataclass(frozen=True)
-class Given:
+class ChosenModule:
     """Hands out the one module it holds; equal to what hands out the same."""
 
     module: nn.Module

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch._dynamo import convert_frame, utils
 
 from quantfx.backends.inductor import torch_internals
-from quantfx.backends.inductor.compile_attempts import Attempt, watch_compiles, watched
+from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch, watch_compiles
 from quantfx.backends.inductor.torch_internals import SHARED_REGION, is_compiled
 from quantfx.patterns.errors import QuantfxError
 
@@ -34,7 +34,7 @@ def seen(**options: Any) -> tuple[Any, list[Seen]]:
         found.append((attempt, given, attempt.limit.reasons() if attempt.limit else []))
         return False
 
-    compiler = watched(partial(backend, taken="by"), watch)
+    compiler = attach_watch(partial(backend, taken="by"), watch)
     compile_model: Any = torch.compile
     return compile_model(nn.Sequential(nn.ReLU()), backend=compiler, **options), found
 

@@ -14,14 +14,14 @@ from torch.ao.quantization import default_embedding_qat_qconfig
 import quantfx
 from quantfx import backends
 from quantfx.backends.quantized.patterns import pattern_set
-from quantfx.backends.quantized.rows import NativeRow, Outcome, variant
+from quantfx.backends.quantized.rows import NativeRow, Outcome, native_variant
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.report.contract import planned_matches
 from tests import unchecked
 from tests.backends.native_models import model_of
 
-NATIVE, LEGACY = variant("native"), variant("legacy")
+NATIVE, LEGACY = native_variant("native"), native_variant("legacy")
 NATIVE_ROWS = [(row, each) for row in NATIVE.rows for each in row.outcomes(pattern_set(NATIVE))]
 HALVES = [
     (row, each)

@@ -19,7 +19,7 @@ from torch.ao.quantization.backend_config.tensorrt import get_tensorrt_backend_c
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from quantfx import compat
-from quantfx.backends.quantized.rows import variant
+from quantfx.backends.quantized.rows import native_variant
 
 FUSER = "fuser_method"
 
@@ -105,7 +105,7 @@ RELATIVES = {
 def test_relatives_have_the_rows_of_torch(name: str) -> None:
     make, count = RELATIVES[name]
     theirs = make().configs
-    rows = variant(name).rows
+    rows = native_variant(name).rows
     assert len(rows) == len(theirs) == count
     # Rows of one kind by how many dtype configs, how they are observed, and the modules they name.
     assert sorted(map(_kind, rows)) == sorted(map(_kind_of_torch, theirs))

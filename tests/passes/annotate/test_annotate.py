@@ -18,11 +18,11 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ConfigError, ShareConflict
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.observe.calibrate import calibrate
-from quantfx.passes.observers.derived import Derived
+from quantfx.passes.observers.derived import DerivedFrom
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.qdq import dequantizes
 from quantfx.passes.quant.spec import QuantSpec
-from quantfx.passes.report.contract import skipped, uncovered
+from quantfx.passes.report.contract import count_uncovered, find_skipped
 from quantfx.patterns.loader import load
 from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.models.seeded import seeded
@@ -49,7 +49,7 @@ def annotated(graph: GraphModule, config: Config) -> Mapping[str, Annotation]:
 
 def reasons(graph: GraphModule, config: Config) -> Mapping[str, str]:
     recipe = replace(x86().recipe, config=config)
-    return {r.node: r.message for r in skipped(shared(graph, config), recipe)}
+    return {r.node: r.message for r in find_skipped(shared(graph, config), recipe)}
 
 
 def spec(graph: GraphModule, config: Config, node: str, slot: str) -> str:
@@ -249,7 +249,7 @@ def test_unsupported_operators_are_reported_with_their_reason() -> None:
     assert why["lstm"] == why["gru"]
     assert "torch has no int8 operator for recurrent layers that Inductor reaches" in why["lstm"]
     assert "transposed convolutions" in why["conv_transpose1d"]
-    assert not {"aten.lstm.input", "aten.gru.input"} & set(uncovered(graph, x86().recipe))
+    assert not {"aten.lstm.input", "aten.gru.input"} & set(count_uncovered(graph, x86().recipe))
 
 
 BIAS = f"""
@@ -278,7 +278,7 @@ def test_derived_specs_know_their_sites(tmp_path: Path) -> None:
     found = next(a for n in prepared.graph.nodes if n.name == "linear" and (a := annotation_of(n)))
     bias = dict(found.inputs)["bias"]
     assert isinstance(bias, QuantSpec)
-    assert bias.observer == Derived((Site("", "linear", "input"), Site("", "linear", "weight")))
+    assert bias.observer == DerivedFrom((Site("", "linear", "input"), Site("", "linear", "weight")))
     calibrate(prepared, [ROWS], progress=False)
     quantized = backend.convert(prepared)
     assert sum(dequantizes(n) for n in quantized.graph.nodes) == 6

@@ -14,7 +14,7 @@ from quantfx.backends.x86 import x86
 from quantfx.backends.xpu import xpu
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.errors import ConfigError, PipelineError
-from quantfx.passes.report.contract import skipped
+from quantfx.passes.report.contract import find_skipped
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net
 from tests.unchecked import capture
@@ -67,7 +67,7 @@ def test_without_strict_it_is_a_warning_and_a_row() -> None:
     backend = x86().with_config(Config().module("nowhere", None))
     with pytest.warns(QuantfxWarning, match="rule module='nowhere' selects nothing"):
         prepared = backend.prepare(graph(), strict=False)
-    first = skipped(prepared, backend.recipe)[0]
+    first = find_skipped(prepared, backend.recipe)[0]
     assert (first.node, first.op) == ("module='nowhere'", "config")
 
 
@@ -98,7 +98,7 @@ def test_a_change_that_nothing_takes_is_a_warning_and_a_row(config: Config, mess
         prepared = backend.prepare(graph())
     [warning] = [str(each.message) for each in caught if each.category is QuantfxWarning]
     assert message in warning
-    assert warning in [remark.message for remark in skipped(prepared, backend.recipe)]
+    assert warning in [remark.message for remark in find_skipped(prepared, backend.recipe)]
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def test_a_size_under_a_condition_that_cannot_be_computed_is_fixed(
     model = Call(lambda x: x * 2 if x.shape[0] % 7 == 4 and x.shape[1] ** 2 > 20 else x).eval()
     free = {"inputs": ({0: Dim.AUTO, 1: Dim.AUTO},)}
     monkeypatch.delitem(size_expression._FUNCTIONS, "Mod")
-    size_expression.parsed.cache_clear()
+    size_expression.parse.cache_clear()
     found = contract_of(capture(model, (torch.randn(4, 5, 4),), dynamic_shapes=free))
     assert found is not None
     rows, length, _ = found.forms[0].shape

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from quantfx.passes.export.export_graph import export_graph
-from quantfx.passes.export.same_values import Value, View, same, value_of
+from quantfx.passes.export.same_values import Value, View, is_same, value_of
 from quantfx.passes.graph.aliasing import overwritten
 
 X = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0))
@@ -122,8 +122,8 @@ def test_arguments_are_compared_through_lists() -> None:
     def never(left: Node, right: Node) -> bool:
         raise AssertionError
 
-    assert same([1, (2.0, None)], [1, (2.0, None)], never)
-    assert same({"a": [True]}, {"a": [True]}, never)
-    assert not same([1], [1, 2], never)
-    assert not same(1, True, never)
-    assert not same({"a": 1}, {"b": 1}, never)
+    assert is_same([1, (2.0, None)], [1, (2.0, None)], never)
+    assert is_same({"a": [True]}, {"a": [True]}, never)
+    assert not is_same([1], [1, 2], never)
+    assert not is_same(1, True, never)
+    assert not is_same({"a": 1}, {"b": 1}, never)

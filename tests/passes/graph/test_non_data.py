@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.report.contract import planned_matches, skipped
+from quantfx.passes.report.contract import find_skipped, planned_matches
 from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
 from tests import unchecked
 
@@ -55,7 +55,7 @@ def observed(module: GraphModule) -> set[str]:
 def test_cumsum_and_ones_are_not_observed() -> None:
     module = prepared(TinyOPT(), TOKENS)
     assert not {name for name in observed(module) if name.startswith(("ones", "cumsum", "gate"))}
-    reasons = {remark.node: remark.message for remark in skipped(module, x86().recipe)}
+    reasons = {remark.node: remark.message for remark in find_skipped(module, x86().recipe)}
     assert "mul" not in reasons  # it picks rows of a weight, and is folded with it
     assert reasons["mul_1"] == "gate is not data: it comes from integers, masks or shapes only"
     assert [m.annotation.template for m in planned_matches(module)] == ["linear", "mul"]
@@ -118,7 +118,7 @@ class Integers(Samples):
 def test_what_comes_of_complex_numbers_is_data() -> None:
     module = prepared(Spectrum(), torch.randn(4, 16))
     assert [match.module for match in planned_matches(module)] == ["bins"]
-    reasons = {remark.node: remark.message for remark in skipped(module, x86().recipe)}
+    reasons = {remark.node: remark.message for remark in find_skipped(module, x86().recipe)}
     assert reasons["mul"] == "float32: fft_rfft is complex64, not float32"
     assert reasons["cat"] == "mul holds complex64, not floats"
 

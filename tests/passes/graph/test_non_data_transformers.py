@@ -19,7 +19,7 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.x86 import x86
 from quantfx.passes.config.config import Config
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.report.contract import planned_matches, skipped
+from quantfx.passes.report.contract import find_skipped, planned_matches
 from quantfx.tools.models.bert import BertConfig, bert, bert_inputs
 from tests import unchecked
 from tests.models.decoders import rotary_attention, tiny_gpt, tiny_opt
@@ -145,7 +145,7 @@ def test_the_report_says_why(name: str) -> None:
     module = prepare(case, case.make())
     kinds = [match.annotation.kind for match in planned_matches(module)]
     assert {kind: kinds.count(kind) for kind in kinds} == case.planned
-    reasons = {remark.node: remark.message for remark in skipped(module, backend(case).recipe)}
+    reasons = {remark.node: remark.message for remark in find_skipped(module, backend(case).recipe)}
     assert {node: reasons[node] for node in case.reasons} == case.reasons
     said = {node for node, reason in reasons.items() if reason.endswith(NOT_DATA)}
     assert said == {node for node, reason in case.reasons.items() if reason.endswith(NOT_DATA)}

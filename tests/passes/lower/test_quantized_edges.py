@@ -61,7 +61,7 @@ def test_nothing_but_edges_is_added(name: str) -> None:
     kept = [node for node in lifted.nodes if node not in added]
     assert lifted.anchor.name == template.anchor.name
     assert [shape(node) for node in kept] == [shape(node) for node in template.nodes]
-    singles = {r.name for r in template.roles if not r.many and r.name in dict(template.quant)}
+    singles = {r.name for r in template.roles if not r.many and r.name in template.quant}
     assert {node.name for node in added} == {*(f"{name}_dq" for name in singles), "q"}
     assert set(lifted.checks) <= set(template.checks)
 

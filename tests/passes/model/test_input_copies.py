@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.passes.capture.capture import capture
-from quantfx.passes.model.input_copies import copied_inputs, spared_inputs, writes_to_inputs
+from quantfx.passes.model.input_copies import copy_inputs, spare_inputs, writes_to_inputs
 from quantfx.passes.pipeline.instruments import CheckNumerics
 from quantfx.patterns.errors import QuantfxWarning
 
@@ -115,7 +115,7 @@ def test_copies_keep_strides_and_common_memory() -> None:
     rows = data[100:124].view(4, 6)
     part, expanded = rows.t()[1:], data[110].expand(3, 2)
     inputs = (rows, [part, rows]), {"k": expanded, "n": 3, "wide": torch.zeros(0)}
-    (first, (second, again)), kwargs = copied_inputs(*inputs)
+    (first, (second, again)), kwargs = copy_inputs(*inputs)
     assert again is first
     assert first.stride() == rows.stride()
     assert second.stride() == part.stride()
@@ -129,13 +129,13 @@ def test_copies_keep_strides_and_common_memory() -> None:
 
 
 def test_gradients_are_asked_for_as_before() -> None:
-    (one, other), _ = copied_inputs((torch.zeros(2, requires_grad=True), torch.zeros(2)), {})
+    (one, other), _ = copy_inputs((torch.zeros(2, requires_grad=True), torch.zeros(2)), {})
     assert (one.requires_grad, other.requires_grad) == (True, False)
 
 
 def test_sparse_inputs_are_copied_too() -> None:
     given = torch.eye(3).to_sparse()
-    (copy,), _ = copied_inputs((given,), {})
+    (copy,), _ = copy_inputs((given,), {})
     assert copy is not given
     assert torch.equal(copy.to_dense(), torch.eye(3))
 
@@ -144,7 +144,7 @@ def test_inputs_that_are_only_read_are_not_copied() -> None:
     x = _x()
     reads = capture(nn.Linear(8, 8).eval(), (x,))
     assert not writes_to_inputs(reads)
-    assert spared_inputs(reads, (x,), {})[0][0] is x
+    assert spare_inputs(reads, (x,), {})[0][0] is x
     writes = capture(Rectified().eval(), (x,))
     assert writes_to_inputs(writes)
-    assert spared_inputs(writes, (x,), {})[0][0] is not x
+    assert spare_inputs(writes, (x,), {})[0][0] is not x

@@ -16,7 +16,7 @@ from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.report.contract import planned_matches, skipped
+from quantfx.passes.report.contract import find_skipped, planned_matches
 from tests.export_cases import CASES
 from tests.models.small import mlp
 
@@ -157,7 +157,7 @@ def test_left_float_is_reported_and_accepted() -> None:
     converted = x86().convert(module, strict=False)
     [match] = planned_matches(converted)
     assert match.unconverted == ()
-    [remark] = [r for r in skipped(converted, x86().recipe) if "calibration" in r.message]
+    [remark] = [r for r in find_skipped(converted, x86().recipe) if "calibration" in r.message]
     assert remark.message == "calibration never ran it: left float"
     assert remark.graph.endswith("_graph_0")
     with torch.no_grad():

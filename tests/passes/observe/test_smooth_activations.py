@@ -12,7 +12,7 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.graph.graphs import attribute
+from quantfx.passes.graph.graphs import attribute, referent
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import MUL, SmoothActivations, smoothing_scale
@@ -20,7 +20,7 @@ from quantfx.passes.observers.channel import ChannelObserver
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.pipeline.record import records_of
-from quantfx.passes.report.contract import skipped
+from quantfx.passes.report.contract import find_skipped
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.seeded import seeded
 from tests.export_cases import Net
@@ -101,7 +101,9 @@ def test_the_calibrated_module_is_left_as_it_was() -> None:
 def test_products_are_no_operators_that_stay_float() -> None:
     model, x, backend = seeded(Block).eval(), inputs(0), x86(smooth=0.8)
     quantized = backend.convert(calibrated(model, backend, x))
-    assert not [remark for remark in skipped(quantized, backend.recipe) if remark.op == str(MUL)]
+    assert not [
+        remark for remark in find_skipped(quantized, backend.recipe) if remark.op == str(MUL)
+    ]
 
 
 def test_weights_of_linears_that_share_an_input_share_the_scale() -> None:
@@ -154,7 +156,7 @@ def test_weights_are_searched_anew() -> None:
     model, x, backend = seeded(Block).eval(), inputs(0), x86(smooth=1.0)
     done = smoothed(calibrated(model, backend, x), backend)
     for node in done.graph.find_nodes(op="call_module"):
-        observer = attribute(done, str(node.target))
+        observer = referent(done, node)
         assert isinstance(observer, Observer)
         constant = node.all_input_nodes[0]
         if constant.op == "get_attr":

@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 from quantfx.backends.x86 import x86
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.observe.calibrate import calibrate
-from quantfx.passes.observers.agree import agreed_copy, agreed_range
+from quantfx.passes.observers.agree import agree_on_range, copy_from_first
 from quantfx.passes.train.qat_module import QatModule
 from quantfx.passes.train.qat_schedule import QatSchedule
 from quantfx.tools.models.seeded import seeded
@@ -157,5 +157,5 @@ def test_processes_can_be_left_alone(states: States) -> None:
 def test_without_other_processes_nothing_is_asked() -> None:
     low, high = torch.tensor(-1.0), torch.tensor(2.0)
     for group in ("world", None):
-        assert agreed_range(low, high, group) == (low, high)
-        agreed_copy(low, group)
+        assert agree_on_range(low, high, group) == (low, high)
+        copy_from_first(low, group)

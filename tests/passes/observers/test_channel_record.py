@@ -64,7 +64,7 @@ def test_undivided_observer_gives_the_qparams_of_its_search() -> None:
         observer(x)
         whole(x)
     assert torch.equal(observer.calculate_qparams().scale, whole.calculate_qparams().scale)
-    divided = observer.divided(torch.full((5,), 2.0)).calculate_qparams()
+    divided = observer.divide_by(torch.full((5,), 2.0)).calculate_qparams()
     torch.testing.assert_close(
         divided.scale * 2, whole.calculate_qparams().scale, rtol=0.05, atol=0
     )

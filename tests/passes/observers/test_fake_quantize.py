@@ -193,7 +193,7 @@ def test_a_learned_scale_starts_where_calibration_put_it() -> None:
     later.eval()
     for rows in torch.split(X, 16):
         assert later(rows) is rows
-    later.calibrated()
+    later.end_calibration()
     later.calibrating = False
     assert torch.equal(later.start, first.start)
     assert torch.equal(later.zero_point, first.zero_point)

@@ -54,7 +54,7 @@ def test_large_values_keep_their_range_by_channel(search: RangeSearch) -> None:
         observer = _made(spec)
         assert _scale(observer, magnitude) == pytest.approx(usual, rel=0.02), magnitude
         assert isinstance(observer, ChannelObserver)
-        divided = observer.divided(torch.full((8,), 2.0)).calculate_qparams()
+        divided = observer.divide_by(torch.full((8,), 2.0)).calculate_qparams()
         assert float(divided.scale) / magnitude == pytest.approx(usual / 2, rel=0.02), magnitude
 
 

@@ -22,8 +22,8 @@ from quantfx.passes.errors import ShareConflict, SpecError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.insert_observers import InsertObservers
-from quantfx.passes.observers.derived import Derived
-from quantfx.passes.observers.fixed import Fixed
+from quantfx.passes.observers.derived import DerivedFrom
+from quantfx.passes.observers.fixed import FixedQParams
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
@@ -177,7 +177,7 @@ def test_each_reader_of_a_cast_weight_has_its_own_cast_back() -> None:
 
 
 def test_fixed_qparams_do_not_depend_on_data() -> None:
-    spec = QuantSpec(torch.uint8, 0, 255, observer=Fixed(1 / 256))
+    spec = QuantSpec(torch.uint8, 0, 255, observer=FixedQParams(1 / 256))
     chosen = case(lambda x: x.sigmoid(), sigmoid={"": spec})
     expected = (X.sigmoid() * 256).round().clamp(0, 255) / 256
     assert torch.equal(chosen.quantized(X * 100)(X), expected)
@@ -185,22 +185,22 @@ def test_fixed_qparams_do_not_depend_on_data() -> None:
 
 
 def test_fixed_qparams_reach_the_sites_that_share_them() -> None:
-    spec = QuantSpec(torch.uint8, 0, 255, observer=Fixed(0.5, 128))
+    spec = QuantSpec(torch.uint8, 0, 255, observer=FixedQParams(0.5, 128))
     wanted: Wanted = {"sigmoid": {"": spec}, "linear": {"input": SharedSpec(Site("", "sigmoid"))}}
     module = case(lambda f, x: f(x.sigmoid()), linear(), **wanted).quantized()
     assert ops(module)["quantize_per_tensor"] == 1
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: Fixed(0.0), "a fixed scale must be positive and finite, not 0.0"),
-    (lambda: Fixed(float("inf")), "a fixed scale must be positive and finite, not inf"),
-    (lambda: Fixed("a"), "a fixed scale must be positive and finite, not 'a'"),  # type: ignore[arg-type]
+    (lambda: FixedQParams(0.0), "a fixed scale must be positive and finite, not 0.0"),
+    (lambda: FixedQParams(float("inf")), "a fixed scale must be positive and finite, not inf"),
+    (lambda: FixedQParams("a"), "a fixed scale must be positive and finite, not 'a'"),  # type: ignore[arg-type]
     (lambda: replace(ACT, eps=0.0), "eps bounds the scale from below: positive and finite, not 0"),
     (lambda: replace(ACT, eps=float("inf")), "positive and finite, not inf"),
     (lambda: replace(ACT, eps=float("nan")), "positive and finite, not nan"),
     (lambda: replace(WEIGHT, quant_min=0, observer="weight_mse"), "needs a range around 0, not .0, 127.: use"),
-    (lambda: Fixed(1.0, 300)(ACT, "here"), "here: zero point 300 is outside of 'u8"),
-    (lambda: Fixed(1.0)(WEIGHT, "here"), "here: fixed qparams are per-tensor"),
+    (lambda: FixedQParams(1.0, 300)(ACT, "here"), "here: zero point 300 is outside of 'u8"),
+    (lambda: FixedQParams(1.0)(WEIGHT, "here"), "here: fixed qparams are per-tensor"),
 ])  # fmt: skip
 def test_qparams_that_cannot_be(make: Callable[[], object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
@@ -212,7 +212,7 @@ def test_qparams_that_cannot_be(make: Callable[[], object], message: str) -> Non
 
 def biased(axis: int | None, weight: QuantSpec = WEIGHT) -> dict[str, Spec]:
     sources = (Site("", "linear", "input"), Site("", "linear", "weight"))
-    bias = replace(S32, axis=axis, observer=Derived(sources))
+    bias = replace(S32, axis=axis, observer=DerivedFrom(sources))
     return {"input": ACT, "weight": weight, "bias": bias}
 
 
@@ -240,7 +240,7 @@ def test_one_scale_a_channel_does_not_fit_a_per_tensor_spec() -> None:
 
 
 def test_a_source_may_come_later_in_the_graph() -> None:
-    later = QuantSpec(torch.uint8, 0, 255, observer=Derived((Site("", "linear_1", "input"),)))
+    later = QuantSpec(torch.uint8, 0, 255, observer=DerivedFrom((Site("", "linear_1", "input"),)))
     wanted: Wanted = {"linear": {"input": later}, "linear_1": {"input": ACT}}
     module = case(lambda f, g, x: g(f(x)), linear(), linear(), **wanted).quantized()
     first, second = (n for n in module.graph.nodes if quantizes(n))
@@ -250,7 +250,7 @@ def test_a_source_may_come_later_in_the_graph() -> None:
 
 def test_a_cycle_of_derived_specs_is_refused() -> None:
     def derived(node: str) -> QuantSpec:
-        return QuantSpec(torch.uint8, 0, 255, observer=Derived((Site("", node, "input"),)))
+        return QuantSpec(torch.uint8, 0, 255, observer=DerivedFrom((Site("", node, "input"),)))
 
     both: Wanted = {
         "linear": {"input": derived("linear_1")},
@@ -268,7 +268,7 @@ def test_a_source_that_nothing_quantizes_is_named() -> None:
     wanted: Wanted = {
         "linear": {
             "input": QuantSpec(
-                torch.uint8, 0, 255, observer=Derived((Site("", "linear", "weight"),))
+                torch.uint8, 0, 255, observer=DerivedFrom((Site("", "linear", "weight"),))
             )
         }
     }

@@ -8,7 +8,12 @@ from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.quant.qdq import dequantizes
-from quantfx.passes.report.contract import planned_matches, require_converted, skipped, uncovered
+from quantfx.passes.report.contract import (
+    count_uncovered,
+    find_skipped,
+    planned_matches,
+    require_converted,
+)
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
 from tests.unchecked import capture
@@ -46,12 +51,12 @@ def test_without_a_pass_the_reasons_say_what_is_missing() -> None:
     pipeline = backend.prepare_pipeline.without("annotate-max-pool", "annotate-linear")
     graph = capture(cat_pool_net(), (torch.randn(2, 3, 16, 16),))
     prepared = pipeline.run(graph, backend.context)
-    reasons = {remark.node: remark.message for remark in skipped(prepared, backend.recipe)}
+    reasons = {remark.node: remark.message for remark in find_skipped(prepared, backend.recipe)}
     assert reasons["cat"] == "its input max_pool2d is not the output of a quantized pattern"
     assert reasons["linear"] == "no pass of the pipeline matches group 'linear'"
-    assert "aten.max_pool2d.default" not in uncovered(prepared, backend.recipe)
+    assert "aten.max_pool2d.default" not in count_uncovered(prepared, backend.recipe)
     less = backend.without_templates("max_pool2d").recipe
-    assert uncovered(prepared, less)["aten.max_pool2d.default"] == 1
+    assert count_uncovered(prepared, less)["aten.max_pool2d.default"] == 1
 
 
 def test_a_model_of_another_dtype_is_told_its_way_out() -> None:

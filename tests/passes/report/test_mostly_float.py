@@ -5,7 +5,7 @@ from dataclasses import replace
 from quantfx.backends.native import native
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.report.mostly_float import _NATIVE_LAYERS as NATIVE_LAYERS
-from quantfx.passes.report.mostly_float import Balance, headline, reached
+from quantfx.passes.report.mostly_float import Balance, add_reached, headline
 from quantfx.passes.report.outcome import SiteOutcome
 from quantfx.passes.report.work import OperatorWork
 
@@ -98,15 +98,15 @@ def test_a_site_that_missed_its_kernel_stays_float() -> None:
         converted=True,
         kernel="qlinear",
     )
-    assert reached([LINEAR], (outcome,)) == (LINEAR,)
+    assert add_reached([LINEAR], (outcome,)) == (LINEAR,)
     for missed in (
         replace(outcome, kernel="", reason="no kernel for it"),
         replace(outcome, compiled="", reason="no kernel for it"),
     ):
-        [found] = reached([LINEAR], (missed,))
+        [found] = add_reached([LINEAR], (missed,))
         assert (found.planned, found.reason) == (False, "no kernel for it")
         assert said(found).startswith("most of the model stays float: 100%")
-    [found] = reached([LINEAR], (replace(outcome, converted=False),))
+    [found] = add_reached([LINEAR], (replace(outcome, converted=False),))
     assert found.reason == "it was planned, but not converted"
 
 

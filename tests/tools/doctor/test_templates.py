@@ -82,7 +82,7 @@ def test_an_exception_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(backend: Backend, name: str) -> Result:
         raise RuntimeError("torch has changed\nand more")
 
-    monkeypatch.setattr(doctor_templates, "_quantized", broken)
+    monkeypatch.setattr(doctor_templates, "_quantize", broken)
     row = examine(HOST, "linear", compiles=False)
     assert (row.status, row.reason) == ("problem", "RuntimeError: torch has changed")
 

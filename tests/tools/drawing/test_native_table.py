@@ -7,7 +7,7 @@ import io
 import pytest
 from rich.console import Console
 
-from quantfx.backends.quantized.rows import variant
+from quantfx.backends.quantized.rows import native_variant
 from quantfx.cli import main
 from quantfx.tools.drawing.native_table import native_table
 
@@ -15,7 +15,7 @@ from quantfx.tools.drawing.native_table import native_table
 def text(name: str) -> str:
     console = Console(width=200, file=io.StringIO())
     with console.capture() as capture:
-        console.print(native_table(variant(name)))
+        console.print(native_table(native_variant(name)))
     return capture.get()
 
 

@@ -1,4 +1,4 @@
-"""The places of one graph that a quantizer annotated, and what they are in our terms."""
+"""The edges and nodes of one graph that a quantizer annotated, and what they are in our terms."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from quantfx.passes.quant.annotation import Annotation
 from quantfx.passes.quant.spec import QuantSpec, SharedSpec, Spec
 
 
-class Places:
+class AnnotatedEdges:
     """Reads the annotations that a quantizer left in the meta of a graph's nodes.
 
     An edge is every slot of the reader that the producer feeds; the first stands for all. Some
-    places are named but cannot be observed: the buffer an operator writes to (the write would be
-    lost), a result that is no tensor. Who shares with them shares with each other.
+    edges and nodes are named but cannot be observed: the buffer an operator writes to (the write
+    would be lost), a result that is no tensor. Who shares with them shares with each other.
 
     Args:
         path: Of the graph.
@@ -36,7 +36,7 @@ class Places:
         self._path = path
         self._module = module
         self._specs = dict(_specs(module))
-        self._slots = {place: self._observable(place) for place in self._specs}
+        self._slots = {edge: self._observable_slots(edge) for edge in self._specs}
         self._stand_in: dict[EdgeOrNode, Site] = {}
 
     def annotations(self, template: str) -> Iterator[tuple[Node, Annotation]]:
@@ -47,17 +47,17 @@ class Places:
         """
         inputs: dict[Node, list[tuple[str, Spec]]] = {}
         outputs: dict[Node, Spec] = {}
-        for place, spec in self._specs.items():
-            if not self._slots[place]:
+        for edge, spec in self._specs.items():
+            if not self._slots[edge]:
                 continue
-            translated = self._translated(place, spec)
-            if isinstance(place, Node):
-                outputs[place] = translated
+            translated = self._translate(edge, spec)
+            if isinstance(edge, Node):
+                outputs[edge] = translated
                 continue
-            first, *others = self._slots[place]
-            site = Site(self._path, place[1].name, first)
-            inputs.setdefault(place[1], []).append((first, translated))
-            inputs[place[1]] += [(slot, SharedSpec(site)) for slot in others]
+            first, *others = self._slots[edge]
+            site = Site(self._path, edge[1].name, first)
+            inputs.setdefault(edge[1], []).append((first, translated))
+            inputs[edge[1]] += [(slot, SharedSpec(site)) for slot in others]
         for node in self._module.graph.nodes:
             if node in inputs or node in outputs:
                 yield (
@@ -78,53 +78,53 @@ class Places:
                 )
 
     def sites(self) -> Iterator[tuple[EdgeOrNode, list[Site]]]:
-        """Yield every observable place with its sites, the first of which stands for it."""
-        for place, slots in self._slots.items():
-            reader = place if isinstance(place, Node) else place[1]
+        """Yield every observable edge or node with its sites, the first of which stands for it."""
+        for edge, slots in self._slots.items():
+            reader = edge if isinstance(edge, Node) else edge[1]
             if slots:
-                yield place, [Site(self._path, reader.name, slot) for slot in slots]
+                yield edge, [Site(self._path, reader.name, slot) for slot in slots]
 
-    def site(self, place: EdgeOrNode) -> Site:
-        """Return the site that stands for ``place``.
+    def site(self, edge: EdgeOrNode) -> Site:
+        """Return the site that stands for ``edge``.
 
         Raises:
             AnnotationError: no slot of the reader is fed by the producer.
         """
-        if isinstance(place, Node):
-            return Site(self._path, place.name)
-        producer, reader = place
+        if isinstance(edge, Node):
+            return Site(self._path, edge.name)
+        producer, reader = edge
         for slot, feeds in slots_of(reader):
             if feeds is producer:
                 return Site(self._path, reader.name, slot)
         raise AnnotationError(f"{reader.name} does not read {producer.name}: name an edge that is")
 
-    def _translated(self, place: EdgeOrNode, spec: Any) -> Spec:
+    def _translate(self, edge: EdgeOrNode, spec: Any) -> Spec:
         if kind_of(spec) != "shared":
-            return _concrete(place, spec)
+            return _concrete(edge, spec)
         target: EdgeOrNode = spec.edge_or_node
-        seen = {place}
+        seen = {edge}
         while target in self._specs and not self._slots[target]:
             if target in seen:
-                raise AnnotationError(f"{target} shares with itself: give one place a spec")
+                raise AnnotationError(f"{target} shares with itself: give one edge or node a spec")
             seen.add(target)
             hidden = self._specs[target]
             if kind_of(hidden) != "shared":
-                return self._instead_of(target, place, hidden)
+                return self._instead_of(target, edge, hidden)
             target = hidden.edge_or_node
         return SharedSpec(self.site(target))
 
-    def _instead_of(self, hidden: EdgeOrNode, place: EdgeOrNode, spec: Any) -> Spec:
-        """Let the first place that shares with an unobservable one take over its spec."""
+    def _instead_of(self, hidden: EdgeOrNode, edge: EdgeOrNode, spec: Any) -> Spec:
+        """Let the first edge or node that shares with an unobservable one take over its spec."""
         if hidden in self._stand_in:
             return SharedSpec(self._stand_in[hidden])
-        self._stand_in[hidden] = self.site(place)
-        return _concrete(place, spec)
+        self._stand_in[hidden] = self.site(edge)
+        return _concrete(edge, spec)
 
-    def _observable(self, place: EdgeOrNode) -> list[str]:
-        """Return the slots of ``place`` to observe, "" for a result."""
-        if isinstance(place, Node):
-            return [""] if isinstance(place.meta.get("val"), torch.Tensor) else []
-        producer, reader = place
+    def _observable_slots(self, edge: EdgeOrNode) -> list[str]:
+        """Return the slots of ``edge`` to observe, "" for a result."""
+        if isinstance(edge, Node):
+            return [""] if isinstance(edge.meta.get("val"), torch.Tensor) else []
+        producer, reader = edge
         if producer in writes_to(reader) and self._from_buffers(producer):
             return []
         return [slot for slot, feeds in slots_of(reader) if feeds is producer]
@@ -171,11 +171,11 @@ def _refuse_keywords(node: Node) -> None:
         )
 
 
-def _concrete(place: EdgeOrNode, spec: Any) -> QuantSpec:
+def _concrete(edge: EdgeOrNode, spec: Any) -> QuantSpec:
     """Return a spec that carries ``spec``; its own range is for drawings only."""
     observer = ForeignSpec.of(spec)
     try:
         known = quant_spec(spec, observer)
     except SpecError as error:
-        raise AnnotationError(f"the spec of {place} contradicts itself: {error}") from error
+        raise AnnotationError(f"the spec of {edge} contradicts itself: {error}") from error
     return known or QuantSpec(torch.int8, -128, 127, observer=observer)

@@ -8,8 +8,8 @@ from typing import Any, cast
 from quantfx.patterns.errors import PatternError, QuantfxError, did_you_mean
 
 
-class Place:
-    """A place in a file: reads values of one type, or raises an error that names the place.
+class KeyPath:
+    """A table of a file by its keys: reads values of one type, or names file and keys in an error.
 
     Args:
         file: Name of the file, as errors show it.
@@ -24,15 +24,15 @@ class Place:
         self._path = path
         self._error = error
 
-    def at(self, path: str) -> Place:
-        """Return the place of a table within this one."""
+    def at(self, path: str) -> KeyPath:
+        """Return the key path of a table within this one."""
         inner = f"{self._path}.{path}" if self._path else path
-        return Place(self._file, inner, error=self._error)
+        return KeyPath(self._file, inner, error=self._error)
 
     def error(self, message: str) -> QuantfxError:
-        """Return an error that begins with this place."""
-        place = f"{self._file}: [{self._path}]" if self._path else self._file
-        return self._error(f"{place}: {message}")
+        """Return an error that begins with file and key path."""
+        where = f"{self._file}: [{self._path}]" if self._path else self._file
+        return self._error(f"{where}: {message}")
 
     def known_keys(self, table: Mapping[str, Any], known: Iterable[str]) -> None:
         """Refuse keys of ``table`` that are not ``known``."""

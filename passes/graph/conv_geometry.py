@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch.fx import Node
@@ -57,6 +57,17 @@ class Geometry:
         )
 
     @property
+    def flat(self) -> Geometry:
+        """The same with one more dimension in front, of size 1."""
+        return replace(
+            self,
+            kernel=(1, *self.kernel),
+            stride=(1, *self.stride),
+            padding=((0, 0), *self.padding),
+            dilation=(1, *self.dilation),
+        )
+
+    @property
     def extent(self) -> tuple[int, ...]:
         """Size of the dilated kernel in each dimension."""
         return tuple(d * (k - 1) + 1 for d, k in zip(self.dilation, self.kernel, strict=True))
@@ -65,6 +76,11 @@ class Geometry:
     def is_even(self) -> bool:
         """Whether there is as much padding in front as behind, which is all that kernels know."""
         return all(front == back for front, back in self.padding)
+
+    @property
+    def front(self) -> list[int]:
+        """The padding in front of each dimension: all there is to say if padding is even."""
+        return [front for front, _ in self.padding]
 
     @property
     def ends(self) -> list[int]:

@@ -1,0 +1,31 @@
+"""What int8 weights need, whichever kernel multiplies with them."""
+
+from __future__ import annotations
+
+import torch
+
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.patterns.schema import argument_value
+
+
+def weight_reason(candidate: Candidate, editor: Editor) -> str | None:
+    """Return why kernels do not take the weight of ``candidate``, as a sentence; None if they do.
+
+    The kernels know int8 weights with one scale for each output channel, or with one scale, and
+    without zero points.
+    """
+    dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
+    dtype = argument_value(dequantize, "dtype")
+    if dtype != torch.int8:
+        return f"{name} is {dtype}, the kernel takes torch.int8"
+    if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
+        zero_point = argument_value(dequantize, "zero_point")
+        return f"{name} has zero point {zero_point}, the kernel knows none" if zero_point else None
+    if argument_value(dequantize, "axis") != 0:
+        return f"{name} has its scales along axis {argument_value(dequantize, 'axis')}, not 0"
+    zero_points = editor.stored(argument_value(dequantize, "zero_points"))
+    if zero_points is None or editor.stored(argument_value(dequantize, "scales")) is None:
+        return f"the scales or zero points of {name} are computed, not stored"
+    return f"{name} has zero points, the kernel knows none" if bool(zero_points.any()) else None
