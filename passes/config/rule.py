@@ -80,12 +80,12 @@ class CallRule:
             {
                 use: meant
                 for use in uses
-                if (meant := self._meant(name, change, use, specs[use.name])) is not None
+                if (meant := self._meaning_of(name, change, use, specs[use.name])) is not None
             }
             for name, change in self.specs
         ]
 
-    def _meant(self, name: str, change: Change, use: SpecUse, spec: Concrete) -> Change | None:
+    def _meaning_of(self, name: str, change: Change, use: SpecUse, spec: Concrete) -> Change | None:
         """Return what a change of ``name`` means for a use of a spec.
 
         A change of all activations or of all weights leaves two kinds of specs alone: a cast, which
