@@ -11,6 +11,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from quantfx.backends import catalog
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
 from quantfx.backends.checks.targets import Target
@@ -19,7 +20,6 @@ from quantfx.backends.qat import Qat
 from quantfx.backends.x86 import CONVERT, LOWER, PREPARE, x86
 from quantfx.backends.xpu import xpu
 from quantfx.passes.config.config import ConfigLike
-from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.known_passes import add_known_passes
 from quantfx.patterns.errors import QuantfxError, unknown_name
 
@@ -38,13 +38,7 @@ __all__ = [
 ]
 
 
-def _passes() -> tuple[type[Pass], ...]:
-    from quantfx.backends.catalog import PASSES  # some of them need Inductor
-
-    return PASSES
-
-
-add_known_passes(_passes)
+add_known_passes(catalog.NAMES, catalog.passes)
 
 _BACKENDS: dict[str, Callable[..., Backend]] = {"x86": x86, "xpu": xpu, "native": native}
 NAMES = tuple(_BACKENDS)

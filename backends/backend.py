@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any, Literal, overload
 
 from torch.fx import GraphModule
@@ -39,7 +39,8 @@ from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.spec import Concrete
 from quantfx.passes.report.compare_sites import SiteComparison, compare_sites
 from quantfx.passes.report.contract import require_converted, require_planned
-from quantfx.passes.report.outcome import lowered_outcomes
+from quantfx.passes.report.outcome import SiteOutcome, lowered_outcomes
+from quantfx.passes.report.report import Report, make_report
 from quantfx.passes.train.qat_module import QatModule
 from quantfx.patterns.errors import QuantfxError
 
@@ -66,6 +67,7 @@ class Backend:
 
     name: str
     recipe: Recipe
+    _: KW_ONLY
     prepare_pipeline: Pipeline
     convert_pipeline: Pipeline
     lower_pipeline: Pipeline = _NO_PASSES
@@ -75,6 +77,34 @@ class Backend:
     unverified: str = ""
     eager: str = ""
     qat: Qat | None = None
+
+    @property
+    def target_name(self) -> str:
+        """Name of the instruction set, or ``any``."""
+        return self.target.name if self.target else "any"
+
+    def make_report(
+        self,
+        graph: GraphModule,
+        quantized: GraphModule,
+        sites: tuple[SiteOutcome, ...] | None = None,
+    ) -> Report:
+        """Return the report of a conversion.
+
+        Args:
+            graph: As captured.
+            quantized: The q/dq graph made of it.
+            sites: What became of every planned site; by default, as before lowering.
+        """
+        return make_report(
+            graph,
+            quantized,
+            self.recipe,
+            target=self.target_name,
+            policy=self.policy,
+            sites=sites,
+            unverified=self.unverified,
+        )
 
     @overload
     def prepare(

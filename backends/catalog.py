@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from quantfx.backends.inductor.declare_layouts import DeclareLayouts
-from quantfx.backends.inductor.drop_pool_copies import DropPoolCopies
-from quantfx.backends.inductor.fuse_sums import FuseSums
-from quantfx.backends.inductor.opaque_kernels import HideKernels, RevealKernels
-from quantfx.backends.inductor.whole_rows import WholeRows
-from quantfx.backends.quantized.carry_qparams import CarryQParams
 from quantfx.passes.pipeline.base import Pass
 
-PASSES: tuple[type[Pass], ...] = (
-    CarryQParams,
-    HideKernels,
-    RevealKernels,
-    DropPoolCopies,
-    WholeRows,
-    FuseSums,
-    DeclareLayouts,
+NAMES = (
+    "carry-qparams",
+    "hide-kernels",
+    "reveal-kernels",
+    "drop-pool-copies",
+    "whole-rows",
+    "fuse-sums",
+    "declare-layouts",
 )
+
+
+def passes() -> tuple[type[Pass], ...]:
+    """Import and return the passes, some of which need Inductor, in the order of their names."""
+    from quantfx.backends.inductor.declare_layouts import DeclareLayouts
+    from quantfx.backends.inductor.drop_pool_copies import DropPoolCopies
+    from quantfx.backends.inductor.fuse_sums import FuseSums
+    from quantfx.backends.inductor.opaque_kernels import HideKernels, RevealKernels
+    from quantfx.backends.inductor.whole_rows import WholeRows
+    from quantfx.backends.quantized.carry_qparams import CarryQParams
+
+    return (
+        CarryQParams,
+        HideKernels,
+        RevealKernels,
+        DropPoolCopies,
+        WholeRows,
+        FuseSums,
+        DeclareLayouts,
+    )

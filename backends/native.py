@@ -29,7 +29,7 @@ from quantfx.passes.annotate.adopt_outputs import AdoptOutputs
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.share import Share
-from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.tidy import Tidy
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
@@ -41,7 +41,7 @@ from quantfx.passes.lower.restore_layouts import RestoreLayouts
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observers.fixed import FixedQParams
 from quantfx.passes.observers.including import MustInclude
-from quantfx.passes.pipeline.kernel_family import Saturation
+from quantfx.passes.pipeline.kernel_family import KernelFamily, Saturation
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
 from quantfx.passes.quant.spec import CastSpec, Concrete, ObserverName, QuantSpec
@@ -154,22 +154,32 @@ def native(
     bounded = "none" if reduce_range else saturation
     least, of_weights = _floors(observer, weight_observer, chosen)
     specs = _specs(reduce_range, bounded, (observer, least), (weight_observer, of_weights))
-    patterns = pattern_set(config)
-    used = tuple((name, spec) for name, spec in specs if name in patterns.spec_names)
     name = "native" if variant == "native" else f"native-{variant}"
-    recipe = Recipe(name, patterns, used)
-    kernels = (
-        NativeLayers(chosen, limits),
-        NativeDynamic(chosen),
-        NativeRnn(chosen, reduce_range),
-        NativeEmbedding(),
-        NativeOps(chosen, limits),
-    )
+    recipe = Recipe.of(name, pattern_set(config), specs)
     policy = range_policy(
         target, reduce_range=reduce_range, saturates=saturation != "none", scales="bounded"
     )
-    lower = lower_pipeline(limits, chosen.runs_qnnpack)
-    return Backend(name, recipe, PREPARE, CONVERT, lower, kernels, target, policy, eager=EAGER)
+    return Backend(
+        name,
+        recipe,
+        prepare_pipeline=PREPARE,
+        convert_pipeline=CONVERT,
+        lower_pipeline=lower_pipeline(limits, chosen.runs_qnnpack),
+        kernels=_kernels(chosen, limits=limits, reduce_range=reduce_range),
+        target=target,
+        policy=policy,
+        eager=EAGER,
+    )
+
+
+def _kernels(engines: Engines, *, limits: bool, reduce_range: bool) -> tuple[KernelFamily, ...]:
+    return (
+        NativeLayers(engines, limits),
+        NativeDynamic(engines),
+        NativeRnn(engines, reduce_range),
+        NativeEmbedding(),
+        NativeOps(engines, limits),
+    )
 
 
 def _floors(
@@ -202,9 +212,7 @@ def _specs(
     observer, eps = activations
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
     observer, eps = weights
-    channels = QuantSpec(
-        *(torch.int8, -128, 127), symmetric=True, axis=0, observer=observer, eps=eps
-    )
+    channels = QuantSpec(torch.int8, -128, 127, symmetric=True, axis=0, observer=observer, eps=eps)
     one_scale = replace(channels, axis=None, observer="min_max")
     is_exact = bounded == "none"
     whole = replace(activation, quant_max=255)

@@ -16,9 +16,9 @@ from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.propagate import Propagate
 from quantfx.passes.annotate.share import Share
-from quantfx.passes.canonicalize.inline_no_grad import InlineNoGrad
-from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
-from quantfx.passes.canonicalize.remove_dropout import RemoveDropout
+from quantfx.passes.capture.inline_no_grad import InlineNoGrad
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
+from quantfx.passes.capture.remove_dropout import RemoveDropout
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
@@ -148,7 +148,8 @@ def x86(
             linears, 0 to 1 (see ``SmoothActivations``); 0.8 gave 5 dB more on MiniLM. None leaves
             them as they are.
     """
-    bounded = target is not None and target.saturates and not reduce_range
+    saturates = target is not None and target.saturates
+    bounded = saturates and not reduce_range
     torchao = observer == "histogram" and weight_observer == "min_max"
     eps = TORCHAO_FLOOR if torchao else SCALE_FLOOR
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
@@ -161,17 +162,23 @@ def x86(
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
     )
-    bound = patterns or pattern_set()
-    used = tuple((name, spec) for name, spec in specs if name in bound.spec_names)
-    recipe = Recipe("x86", bound, used)
+    recipe = Recipe.of("x86", patterns or pattern_set(), specs)
     prepare, convert = PREPARE, CONVERT
     if smooth is not None:
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
         convert = CONVERT.before("insert-qdq", SmoothActivations(smooth))
-    saturates = target is not None and target.saturates
     policy = range_policy(target, reduce_range=reduce_range, saturates=saturates)
-    qat = Qat(load("qat"), FINISH_TRAINING)
-    return Backend("x86", recipe, prepare, convert, LOWER, KERNELS, target, policy, qat=qat)
+    return Backend(
+        "x86",
+        recipe,
+        prepare_pipeline=prepare,
+        convert_pipeline=convert,
+        lower_pipeline=LOWER,
+        kernels=KERNELS,
+        target=target,
+        policy=policy,
+        qat=Qat(load("qat"), FINISH_TRAINING),
+    )
 
 
 def _weight(observer: ObserverName) -> QuantSpec:

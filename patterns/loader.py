@@ -103,7 +103,7 @@ def _load(file: Path, reading: tuple[Path, ...]) -> PatternSet:
         file.stem,
         inherited.templates + own,
         tuple(ops.values()),
-        tuple(unsupported.items()),
+        unsupported=tuple(unsupported.items()),
     )
 
 
@@ -195,8 +195,8 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: KeyPath) -
         name,
         where.text(table["group"], "group"),
         nodes,
-        _quant(table.get("quant", {}), where),
-        tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
+        quant=_quant(table.get("quant", {}), where),
+        checks=tuple(_check(text, where) for text in where.texts(table.get("check", []), "check")),
         kernel=where.text(table.get("kernel", ""), "kernel"),
         packs=_names(table.get("packs", {}), "packs", where),
         on_request=where.flag(table.get("on_request", False), "on_request"),

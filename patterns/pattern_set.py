@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 
 from quantfx.patterns.errors import PatternError, unknown_name
 from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.template import MODES, Mode, Op, Template
+
+_KNOWN_GROUPS: set[str] = set()
+
+
+def known_groups() -> frozenset[str]:
+    """Return the groups of every set that was made in this process."""
+    return frozenset(_KNOWN_GROUPS)
 
 
 @dataclass(frozen=True)
@@ -27,12 +34,14 @@ class PatternSet:
     name: str
     templates: tuple[Template, ...]
     ops: tuple[Op, ...]
+    _: KW_ONLY
     unsupported: tuple[tuple[Op, str], ...] = ()
     groups: frozenset[str] = field(default=frozenset(), compare=False)
 
     def __post_init__(self) -> None:
         present = {template.group for template in self.templates}
         object.__setattr__(self, "groups", self.groups | present)
+        _KNOWN_GROUPS.update(self.groups)
 
     @cached_property
     def vocabulary(self) -> Mapping[str, Op]:
@@ -72,8 +81,8 @@ class PatternSet:
             f"{self.name}+{other.name}",
             self.templates + other.templates,
             tuple(ops.values()),
-            tuple((dict(self.unsupported) | dict(other.unsupported)).items()),
-            self.groups | other.groups,
+            unsupported=tuple((dict(self.unsupported) | dict(other.unsupported)).items()),
+            groups=self.groups | other.groups,
         )
 
     def without(self, *names: str) -> PatternSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
@@ -126,6 +126,7 @@ class Template:
     name: str
     group: str
     nodes: tuple[PatternNode, ...]
+    _: KW_ONLY
     quant: Mapping[str, Quant] = field(default_factory=dict[str, Quant], hash=False)
     checks: tuple[Check, ...] = ()
     when: When = "always"

@@ -213,8 +213,7 @@ def _backends(options: argparse.Namespace) -> int:
 
 
 def _backend_table(backend: Backend) -> Table:
-    target = backend.target.name if backend.target else "any"
-    table = Table(show_header=False, title=f"{backend.name} for {target}")
+    table = Table(show_header=False, title=f"{backend.name} for {backend.target_name}")
     table.add_row("policy", backend.policy)
     table.add_row("modes", ", ".join(backend.recipe.patterns.modes))
     table.add_row("patterns", ", ".join(backend.recipe.patterns.names))

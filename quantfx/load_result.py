@@ -14,13 +14,14 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.checks.lowering import Lowering
 from quantfx.passes.config.config import Config
 from quantfx.passes.errors import FileError
-from quantfx.passes.files.graph_text import decode_graph
+from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.report.report import Report, rows_of
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning, did_you_mean
 from quantfx.patterns.torch_version import warn_of_untested
-from quantfx.result import ExampleInputs, Result
+from quantfx.result import Result
 from quantfx.saving.dynamic_shapes_text import decode_shapes
 from quantfx.saving.file import Contents, read
+from quantfx.saving.graph_text import decode_graph
 from quantfx.saving.inputs_text import decode_inputs
 from quantfx.saving.origin import Origin
 
@@ -79,7 +80,16 @@ def _result(contents: Contents, chosen: Backend, strict: bool) -> tuple[Result, 
     lowering = chosen.lowering(quantized) if chosen.kernels else None
     if lowering is not None:
         report = replace(report, rows=rows_of(lowering.sites), sites=lowering.sites)
-    return Result(quantized, lowering, report, chosen, inputs, strict, origin), lowering
+    result = Result(
+        quantized,
+        lowering=lowering,
+        report=report,
+        backend=chosen,
+        inputs=inputs,
+        strict=strict,
+        origin=origin,
+    )
+    return result, lowering
 
 
 def _of_file(path: Path, contents: Contents, error: QuantfxError, message: str) -> FileError:

@@ -11,10 +11,11 @@ from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.train.qat_module import QatModule
-from quantfx.result import ExampleInputs, Result, choose_backend, make_result
+from quantfx.result import Result, choose_backend, make_result
 
 _SETUP = "quantfx_qat_setup"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -15,30 +14,16 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
 from quantfx.backends.checks.lowering import Lowering, require_compiled
 from quantfx.passes.config.config import ConfigLike
+from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.report.compare_sites import SiteComparison
 from quantfx.passes.report.outcome import compiled_outcomes
-from quantfx.passes.report.report import Report, make_report
+from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxError
 from quantfx.saving.origin import Origin
 
 if TYPE_CHECKING:  # imported by the methods that need them: Inductor takes seconds
     from quantfx.backends.inductor.ahead_of_time import AheadOfTimeModule
     from quantfx.backends.inductor.compile import CompiledModule, Wrapper
-
-
-@dataclass(frozen=True)
-class ExampleInputs:
-    """What a model was captured with.
-
-    Attributes:
-        args: Positional arguments.
-        kwargs: Keyword arguments.
-        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
-    dynamic_shapes: Any = None
 
 
 class Result:
@@ -54,6 +39,7 @@ class Result:
     def __init__(
         self,
         quantized: GraphModule,
+        *,
         lowering: Lowering | None,
         report: Report,
         backend: Backend,
@@ -129,11 +115,9 @@ class Result:
         with compiler_errors():
             compiled = compile_module(
                 LoweredPair(lowering.module, self._mixed),
-                self._inputs.args,
-                self._inputs.kwargs,
+                self._inputs,
                 autocast=autocast,
                 wrapper=wrapper,
-                dynamic_shapes=self._inputs.dynamic_shapes,
                 package=None if package is None else Path(package),
             )
         sites = compiled_outcomes(lowering.sites, dict(compiled.kernels), lowering.module)
@@ -178,12 +162,10 @@ class Result:
         save(
             Path(path),
             self.quantized,
-            self.report,
-            self.backend,
-            self.origin,
-            self._inputs.args,
-            self._inputs.kwargs,
-            self._inputs.dynamic_shapes,
+            report=self.report,
+            backend=self.backend,
+            origin=self.origin,
+            inputs=self._inputs,
             input_values=input_values,
         )
 
@@ -202,8 +184,7 @@ class Result:
         """
         from quantfx.saving.onnx_export import export_onnx
 
-        inputs = self._inputs
-        export_onnx(self.quantized, Path(path), inputs.args, inputs.kwargs, inputs.dynamic_shapes)
+        export_onnx(self.quantized, Path(path), self._inputs)
 
     def __copy__(self) -> Result:
         """Return a result that shares everything."""
@@ -275,15 +256,13 @@ def make_result(
         inputs: What the model was captured with.
         strict: Whether ``Result.module`` refuses what misses its kernel.
     """
-    target = backend.target.name if backend.target else "any"
     lowering = backend.lowering(quantized) if backend.kernels else None
-    report = make_report(
-        graph,
+    report = backend.make_report(graph, quantized, lowering.sites if lowering else None)
+    return Result(
         quantized,
-        backend.recipe,
-        target,
-        backend.policy,
-        lowering.sites if lowering else None,
-        backend.unverified,
+        lowering=lowering,
+        report=report,
+        backend=backend,
+        inputs=inputs,
+        strict=strict,
     )
-    return Result(quantized, lowering, report, backend, inputs, strict)

@@ -119,7 +119,9 @@ def rnn(layer: Callable[..., nn.Module]) -> Callable[[Draw], Made]:
         inputs = draw.choice((1, 3, 8))
         first = draw.random() < 0.5
         made = layer(
-            *(inputs, draw.choice((1, 5, 8)), draw.choice((1, 2))),
+            inputs,
+            draw.choice((1, 5, 8)),
+            draw.choice((1, 2)),
             bias=draw.random() < 0.8,
             batch_first=first,
             bidirectional=draw.random() < 0.4,

@@ -91,7 +91,7 @@ def avg_pool(draw: Draw, rank: int) -> nn.Module:
     padding = [draw.choice((0, 0, each // 2)) for each in kernel]
     last = {} if rank == 1 else {"divisor_override": draw.choice((None, None, None, 5))}
     made: nn.Module = pool(
-        *(kernel, stride, padding, draw.random() < 0.5, draw.random() < 0.5), **last
+        kernel, stride, padding, draw.random() < 0.5, draw.random() < 0.5, **last
     )
     return made
 

@@ -111,7 +111,7 @@ def test_declared_layouts_are_the_real_ones(seed: int, monkeypatch: pytest.Monke
     """Inductor's own asserts, which our compile leaves out, compare them at every kernel."""
 
     def asserting(**settings: Any) -> AbstractContextManager[None]:
-        return inductor_settings(**{**settings, "size_asserts": True})
+        return inductor_settings(**(settings | {"size_asserts": True}))
 
     monkeypatch.setattr(inductor, "inductor_settings", asserting)
     net = RandomNet(seed)

@@ -10,6 +10,7 @@ import torch
 from torch.export import AdditionalInputs, Dim, ShapesCollection
 
 from quantfx.passes.errors import FileError
+from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.inputs.value_text import decode, encode
 from quantfx.saving.dynamic_shapes_text import decode_shapes, encode_shapes
 from tests.refusals import refused
@@ -23,13 +24,14 @@ def test_dynamic_shapes_mean_the_same() -> None:
         "b": ((batch, Dim.STATIC), [Dim.DYNAMIC(min=3), {"x": Dim.AUTO(max=9)}, 7, length - 1]),
         "c": None,
     }
-    text = json.dumps(encode_shapes(shapes, None, (), {}))  # type: ignore[arg-type]  # asks no module
+    module = quantized(mlp(), ROWS).quantized
+    text = json.dumps(encode_shapes(module, ExampleInputs((), {}, shapes)))
     again = decode_shapes(json.loads(text))
     assert str(again) == str(shapes)
     assert again["a"][0] is again["b"][0][0], "one name is one dim"
     assert again["a"][2].root is again["b"][1][3].root
     with refused("no-text-form", FileError, site="dynamic_shapes"):
-        encode_shapes({"a": "batch"}, None, (), {})  # type: ignore[arg-type]  # as above
+        encode_shapes(module, ExampleInputs((), {}, {"a": "batch"}))
 
 
 def test_collected_shapes_are_written_out() -> None:
@@ -37,10 +39,10 @@ def test_collected_shapes_are_written_out() -> None:
     make: tuple[Callable[[], Any], ...] = (ShapesCollection, AdditionalInputs)
     shapes, more = (each() for each in make)
     shapes[ROWS] = {0: Dim.AUTO}
-    text = encode_shapes(shapes, result.quantized, (ROWS,), {})
+    text = encode_shapes(result.quantized, ExampleInputs((ROWS,), {}, shapes))
     assert str(decode_shapes(text)) == "{'input': {0: DimHint(AUTO)}}"
     more.add((ROWS[:2],))
-    text = encode_shapes(more, result.quantized, (ROWS,), {})
+    text = encode_shapes(result.quantized, ExampleInputs((ROWS,), {}, more))
     assert str(decode_shapes(text)) == "{'input': (DimHint(DYNAMIC), None)}"
 
 

@@ -1,4 +1,4 @@
-"""Whether int8 sums can saturate, with the weights that a graph has."""
+"""Whether the int8 sums of kernels saturate, with the actual weights."""
 
 from __future__ import annotations
 

@@ -117,6 +117,7 @@ class AheadOfTimeModule(SealedModule):
     def __init__(
         self,
         package: Path,
+        *,
         kernels: tuple[KernelCall, ...],
         inputs: LibraryInputs,
         check: InputCheck | None = None,
@@ -133,7 +134,11 @@ class AheadOfTimeModule(SealedModule):
     def __deepcopy__(self, memo: dict[int, Any]) -> AheadOfTimeModule:
         """Return a module that runs the same library, which has no state."""
         copy = AheadOfTimeModule(
-            self.package, self.kernels, self._inputs, self._check, self._restore
+            self.package,
+            kernels=self.kernels,
+            inputs=self._inputs,
+            check=self._check,
+            restore=self._restore,
         )
         memo[id(self)] = copy
         return copy

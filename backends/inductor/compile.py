@@ -7,7 +7,7 @@ Weights are packed for the kernels when Inductor freezes them, which it only doe
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cached_property
@@ -59,7 +59,7 @@ from quantfx.passes.graph.nested_calls import autocast_dtype
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.check import InputCheck
 from quantfx.passes.inputs.contract import contract_of
-from quantfx.passes.inputs.example import distinct
+from quantfx.passes.inputs.example import ExampleInputs, distinct
 from quantfx.passes.inputs.leaves import input_leaves
 from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.model.input_copies import spare_inputs
@@ -317,24 +317,20 @@ def kernel_calls(module: GraphModule) -> tuple[KernelCall, ...]:
 
 def compile_module(
     pair: LoweredPair,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    inputs: ExampleInputs,
     *,
     autocast: torch.dtype | None = None,
     wrapper: Wrapper = "python",
-    dynamic_shapes: Any = None,
     package: Path | None = None,
 ) -> CompiledModule | AheadOfTimeModule:
     """Compile for the given inputs.
 
     Args:
         pair: What to compile.
-        args: Positional inputs.
-        kwargs: Keyword inputs.
+        inputs: Example inputs, and the dimensions that stay free in a library.
         autocast: ``torch.bfloat16`` to compute in it between the kernels.
         wrapper: What calls the kernels: generated Python, generated C++, or a library compiled
             ahead of time.
-        dynamic_shapes: Dimensions that stay free in a library, as for ``torch.export.export``.
         package: Where to write the library; a temporary file by default.
 
     Raises:
@@ -344,11 +340,11 @@ def compile_module(
     if wrapper not in WRAPPERS:
         raise unknown_name(QuantfxError, "wrapper", wrapper, WRAPPERS)
     if wrapper == "aot":
-        return _ahead_of_time(pair, args, kwargs, autocast, dynamic_shapes, package)
+        return _ahead_of_time(pair, inputs, autocast=autocast, package=package)
     compiled = CompiledModule(pair, autocast, cpp=wrapper == "cpp")
     mixed = autocast is not None or torch.is_autocast_enabled("cpu")
     module = pair.module(mixed)
-    args, kwargs = spare_inputs(module, args, dict(kwargs))
+    args, kwargs = spare_inputs(module, inputs.args, inputs.kwargs)
     with preserved_state(module):
         compiled(*args, **kwargs)
     return compiled
@@ -365,10 +361,9 @@ def require_regions(module: GraphModule) -> None:
 
 def _ahead_of_time(
     pair: LoweredPair,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
+    example: ExampleInputs,
+    *,
     autocast: torch.dtype | None,
-    dynamic_shapes: Any,
     package: Path | None,
 ) -> AheadOfTimeModule:
     require_library(pair.exact)
@@ -377,8 +372,10 @@ def _ahead_of_time(
     casting = contextlib.nullcontext() if autocast is None else torch.autocast("cpu", autocast)
     with torch.no_grad(), casting, compiling(noted.extend):
         module = pair.module(autocasts())
-        inputs = LibraryInputs(module, args, kwargs)
-        (given, named), shapes = distinct(module, (inputs.args, inputs.kwargs), dynamic_shapes)
+        inputs = LibraryInputs(module, example.args, example.kwargs)
+        (given, named), shapes = distinct(
+            module, (inputs.args, inputs.kwargs), example.dynamic_shapes
+        )
         compiled = clone_as(module, GraphModule)
         restore = take_out_plain(compiled.graph, for_library=True)
         recompile(compiled)
@@ -386,9 +383,11 @@ def _ahead_of_time(
         written = compile_ahead_of_time(program, target)
     contract = contract_of(module)
     if contract is None or not contract.checked:
-        return AheadOfTimeModule(written, tuple(noted), inputs, restore=restore)
-    if dynamic_shapes is None:
-        leaves = [leaf for _, leaf in input_leaves(module, args, dict(kwargs))]
+        return AheadOfTimeModule(written, kernels=tuple(noted), inputs=inputs, restore=restore)
+    if example.dynamic_shapes is None:
+        leaves = [leaf for _, leaf in input_leaves(module, example.args, example.kwargs)]
         contract = contract.for_example_only(leaves)
     check = input_check(module, contract)
-    return AheadOfTimeModule(written, tuple(noted), inputs, check, restore)
+    return AheadOfTimeModule(
+        written, kernels=tuple(noted), inputs=inputs, check=check, restore=restore
+    )

@@ -9,7 +9,7 @@ backend.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from types import CodeType
 from typing import Any, TypeVar
@@ -44,6 +44,7 @@ class Attempt:
     """
 
     code: CodeType
+    _: KW_ONLY
     owner: nn.Module | None
     region: int
     is_strict: bool
@@ -123,10 +124,10 @@ def _attempt(values: Mapping[str, Any]) -> Attempt:
     code: CodeType = values["code"]
     return Attempt(
         code,
-        _owner(values["frame"].f_locals, code),
-        current_region(),
-        wants_errors(values),
-        reached_limit(values),
+        owner=_owner(values["frame"].f_locals, code),
+        region=current_region(),
+        is_strict=wants_errors(values),
+        limit=reached_limit(values),
     )
 
 

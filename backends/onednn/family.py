@@ -148,7 +148,7 @@ def _float_dtype(candidate: Candidate) -> torch.dtype:
     return candidate.float_dtype or dtype if dtype == torch.float32 else dtype
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Result:
     """What a kernel makes of its sums: activation, and scale, zero point and dtype."""
 
@@ -171,14 +171,23 @@ def _result_of(candidate: Candidate) -> _Result:
         # Its sum is rounded once, behind the add, so the convolution's part stays exact.
         exact = candidate.kernel in _CONV
         dtype = torch.float32 if exact else _float_dtype(candidate)
-        return _Result(candidate.anchor, NONE, dtype=dtype)
+        return _Result(stands_for=candidate.anchor, post_op=NONE, dtype=dtype)
     fused = post_op(*candidate.behind[:1]) or NONE
     quantize = candidate.quantize
     if quantize is None:
-        return _Result(candidate.match.output, fused, dtype=_float_dtype(candidate))
+        return _Result(
+            stands_for=candidate.match.output, post_op=fused, dtype=_float_dtype(candidate)
+        )
     qparams = tensor_qparams(quantize)
     scale, zero_point, dtype = qparams.scale, qparams.zero_point, qparams.dtype
-    return _Result(quantize, fused, scale, zero_point, dtype, qparams)
+    return _Result(
+        stands_for=quantize,
+        post_op=fused,
+        scale=scale,
+        zero_point=zero_point,
+        dtype=dtype,
+        qparams=qparams,
+    )
 
 
 def _convolution(candidate: Candidate, editor: Editor) -> Emission:
@@ -242,7 +251,7 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
     )
     if _holds_nothing(x):
         width = int(narrow.meta["val"].shape[0])
-        call = in_rows_of(x, call, width, editor, before)
+        call = in_rows_of(x, call, width=width, editor=editor, before=before)
     return Emission(call, before, candidate.kernel, takes_empty=_is_matrix(x))
 
 

@@ -12,7 +12,7 @@ _NARROW = resolve_op("aten.narrow.default")
 _RESHAPE_AS = resolve_op("aten.reshape_as.default")
 
 
-def in_rows_of(x: Node, result: Node, width: int, editor: Editor, before: Node) -> Node:
+def in_rows_of(x: Node, result: Node, *, width: int, editor: Editor, before: Node) -> Node:
     """Return ``result``, a matrix with ``width`` columns, in the dimensions of ``x`` but the last.
 
     No size is written down, for one that the example had, and no call need have. Nor is one read:
@@ -29,7 +29,7 @@ def in_rows_of(x: Node, result: Node, width: int, editor: Editor, before: Node) 
     dims = x.meta["val"].dim()
     if dims == 2:
         return result
-    column = editor.call(_NARROW, (x, -1, 0, 1), like=before, before=before)
+    column = editor.call(_NARROW, (x, -1, 0, 1), before=before)
     sizes = [*[-1] * (dims - 1), width]
-    form = editor.call(_EXPAND, (column, sizes), like=before, before=before)
-    return editor.call(_RESHAPE_AS, (result, form), like=before, before=before)
+    form = editor.call(_EXPAND, (column, sizes), before=before)
+    return editor.call(_RESHAPE_AS, (result, form), before=before)

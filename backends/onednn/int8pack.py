@@ -54,16 +54,16 @@ class Int8Pack(KernelFamily):
         x, bias = argument_node(node, "input"), argument_value(node, "bias")
         integers, scales, channels = _pad_channels(editor, node, candidate.dequantize("weight"))
         width = node.meta["val"].shape[-1]
-        x = editor.call(_CONTIGUOUS, (x,), like=node, before=node)  # the kernel wants whole rows
-        rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), like=node, before=node)
+        x = editor.call(_CONTIGUOUS, (x,), before=node)  # the kernel wants whole rows
+        rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), before=node)
         # Under autocast x may come in bfloat16, and the kernel wants scales of x's dtype.
-        alike = editor.call(_TYPE_AS, (scales, rows), like=node, before=node)
-        product = editor.call(_MATMUL, (rows, integers, alike), like=node, before=node)
+        alike = editor.call(_TYPE_AS, (scales, rows), before=node)
+        product = editor.call(_MATMUL, (rows, integers, alike), before=node)
         if channels != width:
-            product = editor.call(_SLICE, (product, 1, 0, width), like=node, before=node)
-        result = in_rows_of(x, product, width, editor, node)
+            product = editor.call(_SLICE, (product, 1, 0, width), before=node)
+        result = in_rows_of(x, product, width=width, editor=editor, before=node)
         if bias is not None:
-            result = editor.call(_ADD, (result, bias), like=node, before=node)
+            result = editor.call(_ADD, (result, bias), before=node)
         return Emission(result, node, KERNEL)
 
 

@@ -55,6 +55,6 @@ class CarryQParams(GraphPass):
         if not self.limits or qparams.limits is None:
             node.target, node.args = QUANTIZE, args
             return
-        whole = editor.call(QUANTIZE, args, like=node, before=node, val=node.meta.get("val"))
+        whole = editor.call(QUANTIZE, args, before=node, val=node.meta.get("val"))
         whole = make_clampable(whole, editor, node, self.channels_first)
         node.target, node.args = CLAMP, (whole, *value_bounds(qparams))

@@ -115,14 +115,14 @@ def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     indices = _contiguous(editor, argument_node(node, "indices"), node)
     shape = list(indices.meta["val"].shape)
     if 1 <= len(shape) <= _MOST_DIMENSIONS:
-        found = editor.call(kernel, (packed, indices), like=node, before=node, val=val)
+        found = editor.call(kernel, (packed, indices), before=node, val=val)
         return _drop_added_column(editor, found, node)
-    flat = editor.call(_RESHAPE, (indices, [-1]), like=node, before=node)
+    flat = editor.call(_RESHAPE, (indices, [-1]), before=node)
     flat_val = val.reshape(-1, val.shape[-1])
-    found = editor.call(kernel, (packed, flat), like=node, before=node, val=flat_val)
+    found = editor.call(kernel, (packed, flat), before=node, val=flat_val)
     found = _drop_added_column(editor, found, node)
-    single = editor.call(_UNSQUEEZE, (indices, -1), like=node, before=node)
-    return in_rows_of(single, found, val.shape[-1], editor, node)
+    single = editor.call(_UNSQUEEZE, (indices, -1), before=node)
+    return in_rows_of(single, found, width=val.shape[-1], editor=editor, before=node)
 
 
 def _contiguous(editor: Editor, value: Any, node: Node) -> Any:
@@ -141,7 +141,7 @@ def _drop_added_column(editor: Editor, found: Node, node: Node) -> Node:
     if val.shape[-1] % 2 == 0 or "4bit" not in str(found.target):
         return found
     args = (found, -1, 0, val.shape[-1])
-    return editor.call(_SLICE, args, like=node, before=node, val=val)
+    return editor.call(_SLICE, args, before=node, val=val)
 
 
 def _bag(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
@@ -151,7 +151,7 @@ def _bag(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
     *arguments, weights = (_contiguous(editor, argument_value(node, n), node) for n in names)
     include = argument_value(node, "include_last_offset")
     args = (packed, *arguments, False, 0, False, weights, None, include)
-    call = editor.call(kernel, args, like=node, before=node, val=sums)
+    call = editor.call(kernel, args, before=node, val=sums)
     call = _drop_added_column(editor, call, node)
     for user in list(node.users):
         editor.replace(user, call)

@@ -130,7 +130,7 @@ def engines_of(kernel: str) -> tuple[str, ...]:
     return ENGINES if kernel.startswith(packed) else ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Transposed:
     """What decides which engines compute a transposed convolution right.
 

@@ -167,12 +167,12 @@ class NativeLayers(NativeFamily):
     def _find_transposed_engine(self, candidate: Candidate, shape: Geometry) -> str | None:
         weight = candidate.quantized("weight").meta["val"]
         transposed = Transposed(
-            weight.shape[0] // shape.groups,
-            weight.shape[1],
-            shape.kernel,
-            shape.extent,
-            shape.stride,
-            any(shape.output_padding or ()),
+            inputs=weight.shape[0] // shape.groups,
+            outputs=weight.shape[1],
+            kernel=shape.kernel,
+            extent=shape.extent,
+            stride=shape.stride,
+            padded=any(shape.output_padding or ()),
         )
         return self.engines.conv_transpose(transposed)
 

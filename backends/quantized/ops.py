@@ -37,6 +37,7 @@ _BATCH_NORM = "quantized.batch_norm*d"
 _MOST_SPATIAL = 3
 _NORM = ("weight", "bias", "eps", *_RESULT)
 
+_BATCH_NORM_INPUTS = ("input", "weight", "bias", "running_mean", "running_var", "eps")
 # Kernel -> its arguments: those of the ATen operator by name, the qparams of the result, literals.
 _CALLS: dict[str, tuple[Any, ...]] = {
     "quantized.add": ("self", "other", *_RESULT),
@@ -52,10 +53,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "quantized.instance_norm": ("input", *_NORM),
     "quantized.group_norm": ("input", "num_groups", *_NORM),
     "quantized.layer_norm": ("input", "normalized_shape", *_NORM),
-    _BATCH_NORM: (
-        *("input", "weight", "bias", "running_mean", "running_var", "eps"),
-        *_RESULT,
-    ),
+    _BATCH_NORM: (*_BATCH_NORM_INPUTS, *_RESULT),
     "quantized.softmax": ("self", "dim", *_RESULT),
 }
 

@@ -98,9 +98,7 @@ class NativeRnn(NativeFamily):
             parts = [_part(editor, packed, index, node) for index in range(len(weights))]
             args = (x, hx, *parts)
             target = _CELLS[overload(node)]
-        call = editor.call(
-            target, args, kwargs=kwargs, like=node, before=node, val=node.meta.get("val")
-        )
+        call = editor.call(target, args, kwargs=kwargs, before=node, val=node.meta.get("val"))
         return Emission(call, node, str(target).removesuffix(".default").removesuffix(".input"))
 
 

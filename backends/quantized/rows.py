@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
@@ -78,15 +78,19 @@ class NativeRow:
             mode, suffix = _MODES.get(dtype, (None, ""))
             name = f"{self.template}{suffix}"
             if self.status is not None:
-                yield Outcome(dtype, None, None, self.status, self.reason)
+                yield Outcome(
+                    dtype, mode=None, template=None, status=self.status, reason=self.reason
+                )
             elif not self.template or mode is None or name not in patterns.names:
-                yield Outcome(dtype, mode, None, "no kernel", _NO_KERNEL)
+                yield Outcome(
+                    dtype, mode=mode, template=None, status="no kernel", reason=_NO_KERNEL
+                )
             else:
                 template = patterns[name]
                 lowered = template.reach == "kernel"
                 status: Status = "lowered" if lowered else "reference only"
                 reason = "" if lowered else "torch has no kernel for static half precision"
-                yield Outcome(dtype, mode, template, status, reason)
+                yield Outcome(dtype, mode=mode, template=template, status=status, reason=reason)
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ class Outcome:
     """
 
     dtype: str
+    _: KW_ONLY
     mode: Mode | None
     template: Template | None
     status: Status

@@ -17,9 +17,10 @@ from quantfx.passes.observers.derived import DerivedFrom
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 from quantfx.passes.quant.spec import Concrete, QuantSpec
-from quantfx.patterns.errors import unknown_name
+from quantfx.patterns.errors import did_you_mean, unknown_name
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Matcher
+from quantfx.patterns.pattern_set import known_groups
 from quantfx.patterns.quant import Quant
 
 # The groups of quantfx's own templates; template sets from elsewhere may have others.
@@ -48,8 +49,11 @@ class Annotate(Pass):
     """Match the templates of one group; ``Annotate("conv")`` is called ``annotate-conv``.
 
     Attributes:
-        group: Of the recipe's templates. A recipe may have none of a group, e.g. if they were taken
-            out; a group that nobody knows is an error.
+        group: Of the recipe's templates: one of quantfx's own, or of a set that was loaded. A
+            recipe may have none of a group, e.g. if they were taken out.
+
+    Raises:
+        PipelineError: nobody knows the group; names the nearest.
     """
 
     group: str
@@ -60,6 +64,14 @@ class Annotate(Pass):
     breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
 
     def __post_init__(self) -> None:
+        known = known_groups().union(GROUPS)
+        if self.group not in known:
+            raise PipelineError(
+                f"no template is of a group '{self.group}'{did_you_mean(self.group, known)}",
+                rule="unknown-name",
+                site=self.group,
+                fix="load the templates of a group of your own first",
+            )
         object.__setattr__(self, "name", f"annotate-{self.group}")
 
     @classmethod

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, Literal
 
 from torch.fx import GraphModule
 
 from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.config.recipe import Recipe
-from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead
+from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, Rule, SpecUse, TensorRead, TensorRule
 from quantfx.passes.config.selectors import (
     CallSelector,
     CallSite,
     Named,
     OpSelector,
-    TensorSelector,
     call_sites,
 )
 from quantfx.passes.config.spec_change import FLOAT
@@ -98,7 +98,7 @@ def _unused(rule: Rule, message: str) -> ConfigError:
 
 def _unknown_modes(recipe: Recipe) -> Iterator[ConfigError]:
     config, modes = recipe.config, recipe.patterns.modes
-    asked = [("the default", config.default), *((f"rule {r}", r.mode) for r in config.rules)]
+    asked = [("the default", config.default), *((f"rule {r}", r.mode) for r in config.call_rules)]
     for who, mode in asked:
         if mode is not None and mode != FLOAT and mode not in modes:
             error = unknown_name(ConfigError, "mode", mode, modes, of=f"backend '{recipe.name}'")
@@ -107,7 +107,7 @@ def _unknown_modes(recipe: Recipe) -> Iterator[ConfigError]:
 
 def _unknown_specs(recipe: Recipe) -> Iterator[ConfigError]:
     known = (ACTIVATIONS, WEIGHTS, *(name for name, _ in recipe.specs))
-    for rule in recipe.config.rules:
+    for rule in recipe.config.call_rules:
         for name, _ in rule.specs:
             if name not in known:
                 error = unknown_name(ConfigError, "spec", name, known)
@@ -129,9 +129,9 @@ def _find_unquantized(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[R
         if each.role in each.template.quant
     }
     for rule in recipe.config.rules:
-        selector = rule.selector
-        if not isinstance(selector, TensorSelector):
+        if not isinstance(rule, TensorRule):
             continue
+        selector = rule.selector
         sites = [
             (site, (call.node.target, site.removeprefix(f"{call.name}.").partition(".")[0]))
             for call in calls
@@ -152,7 +152,7 @@ def _suggest(rule: Rule, calls: list[CallSite]) -> str:
 
 def _find_impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[ConfigError]:
     """Yield rules that name an operator or a call and a mode that it has no template of."""
-    for rule in recipe.config.rules:
+    for rule in recipe.config.call_rules:
         named = isinstance(rule.selector, (OpSelector, CallSelector))
         if not named or rule.mode is None or rule.mode == FLOAT:
             continue
@@ -193,7 +193,7 @@ def _find_shadowed(
 ) -> Iterator[tuple[Rule, str]]:
     """Yield rules whose mode is decided by others wherever they select."""
     deciding = {decisions[call.graph].of(call.node).rule for call in calls}
-    for rule in recipe.config.rules:
+    for rule in recipe.config.call_rules:
         if rule.mode is not None and not rule.specs and rule not in deciding | unmatched:
             yield rule, f"rule {rule} decides nothing: other rules decide wherever it selects"
 
@@ -205,31 +205,37 @@ def _find_without_effect(
     unmatched: set[Rule],
 ) -> Iterator[tuple[Rule, str]]:
     """Yield rules that change tensors of which none is quantized with the spec they speak of."""
-    single = [(rule, each) for rule in recipe.config.rules for each in _changes(rule)]
+    single = [(rule, *each) for rule in recipe.config.rules for each in _changes(rule, recipe)]
     if not single:
         return
     readings = _readings(recipe)
     reads = [(call, list(_reads(recipe, call, decisions, readings))) for call in calls]
-    for rule, each in single:
+    for rule, name, reaches in single:
         has_effect = any(
-            each.selector.selects(call) and any(each.change(read) is not None for read in of_call)
+            rule.selector.selects(call) and any(map(reaches, of_call))
             for call, of_call in reads
             if of_call
         )
         if not has_effect and rule not in unmatched:
-            what = f"{each.specs[0][0]}: " if each.specs else ""
             yield (
                 rule,
-                f"rule {rule}: {what}changes nothing: in the modes chosen, no tensor that it "
+                f"rule {rule}: {name}changes nothing: in the modes chosen, no tensor that it "
                 "selects is quantized with a spec that it fits",
             )
 
 
-def _changes(rule: Rule) -> list[Rule]:
-    """Return one rule for each change that ``rule`` makes."""
-    if rule.tensor is not None:
-        return [rule]
-    return [replace(rule, mode=None, specs=(change,)) for change in rule.specs]
+def _changes(rule: Rule, recipe: Recipe) -> Iterator[tuple[str, Callable[[TensorRead], bool]]]:
+    """Yield each change that ``rule`` makes by name, and whether it is one of a tensor."""
+    if isinstance(rule, TensorRule):
+        selector = rule.selector
+        yield "", lambda read: selector.selects_tensor(read.site)
+    else:
+        for (name, _), meant in zip(rule.specs, rule.meanings(dict(recipe.specs)), strict=True):
+            yield f"{name}: ", partial(_is_used, uses=frozenset(meant))
+
+
+def _is_used(read: TensorRead, *, uses: frozenset[SpecUse]) -> bool:
+    return read.use in uses
 
 
 def _reads(
@@ -240,7 +246,7 @@ def _reads(
 ) -> Iterator[TensorRead]:
     """Yield the tensors of ``call`` as the templates that may take it quantize them."""
     decision = decisions[call.graph].of(call.node)
-    asked = {recipe.config.default, *(rule.mode for rule in recipe.config.rules)}
+    asked = {recipe.config.default, *(rule.mode for rule in recipe.config.call_rules)}
     for reading in readings.get(call.node.target, ()):
         template = reading.template
         is_anchor = reading.node is template.anchor
@@ -252,9 +258,8 @@ def _reads(
             continue
         for site in call.tensors():
             if site.removeprefix(f"{call.name}.").partition(".")[0] == reading.slot:
-                name = template.specs[reading.role]
                 kind = WEIGHTS if template.is_weight(reading.role) else ACTIVATIONS
-                yield TensorRead(site, name, kind, recipe.spec(name))
+                yield TensorRead(site, SpecUse(template.specs[reading.role], kind))
 
 
 def _readings(recipe: Recipe) -> Mapping[object, list[QuantizedArgument]]:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
+from quantfx.passes.capture.canonicalize import CANONICALIZE, CANONICALIZE_TRAINING
 from quantfx.passes.capture.compare_capture import compare_capture
 from quantfx.passes.capture.dict_order import order_is_free
 from quantfx.passes.capture.few_rows import agrees, is_all_real, let_few_in
@@ -176,12 +176,14 @@ def _contract(
     return InputContract(
         tuple(signature.parameters),
         forms,
-        sizes.ranges,
-        sizes.conditions,
-        checked,
-        tuple(map(structure_text, given.values())),
-        _count_same_places(model, tuple(signature.parameters)),
-        tuple(structure_text(each, ordered=False) for each in given.values()) if turned else (),
+        ranges=sizes.ranges,
+        conditions=sizes.conditions,
+        checked=checked,
+        structures=tuple(map(structure_text, given.values())),
+        positional=_count_same_places(model, tuple(signature.parameters)),
+        unordered=tuple(structure_text(each, ordered=False) for each in given.values())
+        if turned
+        else (),
     )
 
 

@@ -14,7 +14,15 @@ from torch._ops import OpOverload
 from torch.fx import Node
 
 from quantfx.passes.config import text as config_text
-from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, Rule, mode_of, specs_of
+from quantfx.passes.config.rule import (
+    ACTIVATIONS,
+    WEIGHTS,
+    CallRule,
+    Rule,
+    TensorRule,
+    mode_of,
+    specs_of,
+)
 from quantfx.passes.config.selectors import (
     CallSelector,
     Everything,
@@ -47,7 +55,7 @@ ModuleClass: TypeAlias = type[nn.Module]
 ConfigLike: TypeAlias = "Config | str | Path | Mapping[str, Any]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Config:
     """A default mode and rules; every method returns another config with one more rule.
 
@@ -65,16 +73,18 @@ class Config:
     Of two rules of one rank the later decides. Changes of specs add up in that order.
 
     Attributes:
-        default: Mode of what no rule selects; None keeps it float.
+        default: Mode of what no rule selects; ``"float"`` keeps it float.
         rules: In the order given.
     """
 
-    default: Mode | Float | None = "static"
-    rules: tuple[Rule, ...] = ()
+    default: Mode | Float
+    rules: tuple[Rule, ...]
 
-    def __post_init__(self) -> None:
-        mode = mode_of(self.default)
-        object.__setattr__(self, "default", None if mode == FLOAT else mode)
+    def __init__(
+        self, default: Mode | Float | None = "static", rules: tuple[Rule, ...] = ()
+    ) -> None:
+        object.__setattr__(self, "default", mode_of(default))
+        object.__setattr__(self, "rules", rules)
 
     def module(self, path: str, mode: Choice = INHERIT, **specs: Specs) -> Config:
         """Decide for all inside modules.
@@ -149,8 +159,8 @@ class Config:
                 message = f"tensor={site!r} takes no mode but None"
                 fix = "give either None for float, or options"
                 raise ConfigError(message, rule="config-value", site=site, fix=fix)
-            return self._and(Rule(TensorSelector(site), tensor=FLOAT))
-        return self._and(Rule(TensorSelector(site), tensor=_change(f"tensor={site!r}", options)))
+            return self._and(TensorRule(TensorSelector(site), FLOAT))
+        return self._and(TensorRule(TensorSelector(site), _change(f"tensor={site!r}", options)))
 
     def activations(self, **options: Unpack[SpecOptions]) -> Config:
         """Change the spec of every activation of the model."""
@@ -227,15 +237,20 @@ class Config:
         token = [_PROCESS, *(str(id(function)) for function in functions)] if functions else []
         return "\n".join([repr(self.default), *map(repr, self.rules), *token])
 
+    @property
+    def call_rules(self) -> tuple[CallRule, ...]:
+        """The rules about calls."""
+        return tuple(rule for rule in self.rules if isinstance(rule, CallRule))
+
     def _with(self, selector: Selector, mode: Choice, specs: Mapping[str, Specs]) -> Config:
         try:
             chosen = None if isinstance(mode, Inherit) else mode_of(mode)
-            return self._and(Rule(selector, chosen, specs_of(specs)))
+            return self._and(CallRule(selector, chosen, specs_of(specs)))
         except ConfigError as error:
             raise _locate(error, str(selector)) from None
 
     def _everywhere(self, name: str, options: Mapping[str, Any]) -> Config:
-        return self._and(Rule(Everything(), specs=((name, _change(name, options)),)))
+        return self._and(CallRule(Everything(), specs=((name, _change(name, options)),)))
 
     def _and(self, rule: Rule) -> Config:
         return replace(self, rules=(*self.rules, rule))

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch.fx import Node
 
 from quantfx.passes.config.recipe import Recipe
-from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, Rule, TensorRead, merge
+from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, CallRule, Rule, SpecUse, TensorRead
 from quantfx.passes.config.selectors import CallSite, call_site, words_of
-from quantfx.passes.config.spec_change import FLOAT, Change, Float
+from quantfx.passes.config.spec_change import FLOAT, Change, Float, over
 from quantfx.passes.errors import ConfigError, SpecError
 from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match
@@ -46,7 +46,7 @@ class Decisions:
     def __init__(self, recipe: Recipe, graph: str) -> None:
         self._recipe = recipe
         self._graph = graph
-        self._default = Decision(recipe.config.default or FLOAT, None)
+        self._default = Decision(recipe.config.default, None)
         self._rules = sorted(recipe.config.rules, key=lambda rule: rule.selector.rank)
         self._words: Mapping[object, tuple[str, ...]] = words_of(recipe.patterns.vocabulary)
         self._selecting: dict[Node, tuple[CallSite, list[Rule]]] = {}
@@ -54,7 +54,7 @@ class Decisions:
     def of(self, node: Node) -> Decision:
         """Return how ``node``, an operator call, is to be quantized."""
         for rule in reversed(self._rules_at(node)[1]):
-            if rule.mode is not None:
+            if isinstance(rule, CallRule) and rule.mode is not None:
                 return Decision(rule.mode, rule)
         return self._default
 
@@ -106,9 +106,11 @@ class Decisions:
         return self.spec(source, match.template)
 
     def _spec(self, node: Node, read: TensorRead) -> Concrete:
-        spec = read.spec
+        spec = self._recipe.spec(read.use.name)
         spoken = self._changes(node, read)
-        change = merge([each for _, each in spoken])
+        change: Change | None = None
+        for _, each in spoken:
+            change = over(change, each)
         if change is None or isinstance(change, str):
             return spec
         rules = ", ".join(str(rule) for rule, _ in spoken)
@@ -129,14 +131,14 @@ class Decisions:
         name = template.quant[edge.role].spec
         kind = WEIGHTS if template.is_weight(edge.role) else ACTIVATIONS
         call, _ = self._rules_at(edge.node)
-        return TensorRead(f"{call.name}.{edge.slot}", name, kind, self._recipe.spec(name))
+        return TensorRead(f"{call.name}.{edge.slot}", SpecUse(name, kind))
 
     def _read_packed(self, match: Match, role: str) -> TensorRead:
         name = match.template.packs[role]
         edge = next(edge for edge in match.edges() if edge.role == role)
         call, _ = self._rules_at(match.anchor)
         slot = edge.slot.partition(".")[0]  # of a list, all elements alike
-        return TensorRead(f"{call.name}.{slot}", name, WEIGHTS, self._recipe.spec(name))
+        return TensorRead(f"{call.name}.{slot}", SpecUse(name, WEIGHTS))
 
     def _read_result(self, match: Match) -> TensorRead | None:
         """Return the result of ``match`` as rules see it; None if it has no spec of its own."""
@@ -144,12 +146,17 @@ class Decisions:
         if name is None:
             return None
         call, _ = self._rules_at(match.output)
-        return TensorRead(call.name, name, ACTIVATIONS, self._recipe.spec(name))
+        return TensorRead(call.name, SpecUse(name, ACTIVATIONS))
 
     def _changes(self, node: Node, read: TensorRead) -> list[tuple[Rule, Change]]:
         """Return what rules say about a tensor, the most particular one last."""
         _, rules = self._rules_at(node)
-        return [(rule, change) for rule in rules if (change := rule.change(read)) is not None]
+        return [(r, change) for r in rules if (change := self._change(r, read)) is not None]
+
+    def _change(self, rule: Rule, read: TensorRead) -> Change | None:
+        if isinstance(rule, CallRule):
+            return self._recipe.changes[rule].get(read.use)
+        return rule.change if rule.selector.selects_tensor(read.site) else None
 
     def _rules_at(self, node: Node) -> tuple[CallSite, list[Rule]]:
         """Return the rules that select ``node``, the most particular one last."""

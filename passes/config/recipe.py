@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
 from quantfx.passes.config.config import Config
+from quantfx.passes.config.rule import CallRule, SpecUse
+from quantfx.passes.config.spec_change import Change, over
 from quantfx.passes.errors import SpecError
 from quantfx.passes.quant.spec import Concrete
 from quantfx.patterns.errors import unknown_name
@@ -34,6 +36,12 @@ class Recipe:
         for name in self.patterns.spec_names:
             self.spec(name)
 
+    @staticmethod
+    def of(name: str, patterns: PatternSet, specs: Iterable[tuple[str, Concrete]]) -> Recipe:
+        """Return a recipe with those of ``specs`` that the patterns use."""
+        used = patterns.spec_names
+        return Recipe(name, patterns, tuple((each, spec) for each, spec in specs if each in used))
+
     @cached_property
     def _specs(self) -> Mapping[str, Concrete]:
         return dict(self.specs)
@@ -47,6 +55,17 @@ class Recipe:
         if name not in self._specs:
             raise unknown_name(SpecError, "spec", name, self._specs, of=f"recipe '{self.name}'")
         return self._specs[name]
+
+    @cached_property
+    def changes(self) -> Mapping[CallRule, Mapping[SpecUse, Change]]:
+        """What each rule about calls changes in specs, by their use."""
+        found: dict[CallRule, Mapping[SpecUse, Change]] = {}
+        for rule in self.config.call_rules:
+            merged: dict[SpecUse, Change] = {}
+            for meaning in rule.meanings(self._specs):
+                merged |= {use: over(merged.get(use), change) for use, change in meaning.items()}
+            found[rule] = merged
+        return found
 
     @cached_property
     def digest(self) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 from quantfx.passes.config.selectors import NAMED, Everything, Named, Selector, TensorSelector
-from quantfx.passes.config.spec_change import FLOAT, Change, Float, SpecChange, change_of
+from quantfx.passes.config.spec_change import FLOAT, Change, Float, change_of
 from quantfx.passes.errors import ConfigError
 from quantfx.passes.quant.spec import Concrete, QuantSpec
 from quantfx.patterns.errors import unknown_name
@@ -18,40 +18,42 @@ WEIGHTS = "weights"
 SELECTORS = (*NAMED, Everything.kind)  # the keys of a rule's selector in files
 
 
+class SpecUse(NamedTuple):
+    """A spec by name, and whether it is used for ``activations`` or ``weights``."""
+
+    name: str
+    kind: str
+
+
 @dataclass(frozen=True)
 class TensorRead:
     """A quantized tensor that a call reads, as rules see it.
 
     Attributes:
         site: ``conv2d_3.input``.
-        name: Name of its spec.
-        kind: ``activations`` or ``weights``.
-        spec: What the backend binds to that name.
+        use: What it is quantized with.
     """
 
     site: str
-    name: str
-    kind: str
-    spec: Concrete
+    use: SpecUse
 
 
 @dataclass(frozen=True)
-class Rule:
-    """One selector and its decision.
+class CallRule:
+    """What is decided for the calls that a selector selects, and for the tensors that they read.
 
     Attributes:
-        selector: What the rule speaks of.
-        mode: How the selected calls are quantized, ``"float"`` for not at all; None leaves that to
-            other rules.
-        specs: ``(spec name or "activations" or "weights", change)`` for tensors that the selected
-            calls read; ``"float"`` keeps the tensor, and so every match that needs it, float.
-        tensor: The change of the one tensor that a tensor selector selects.
+        selector: Any but that of tensors. For the whole model only ``specs`` are decided: its mode
+            is the config's default.
+        mode: How the calls are quantized, ``"float"`` for not at all; None leaves that to other
+            rules.
+        specs: ``(spec name or "activations" or "weights", change)``; a change to ``"float"`` keeps
+            the tensor, and so every match that needs it, float.
     """
 
     selector: Selector
     mode: Mode | Float | None = None
     specs: tuple[tuple[str, Change], ...] = ()
-    tensor: Change | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.selector, Named):
@@ -64,55 +66,72 @@ class Rule:
                     site=name,
                     fix="give each selector a rule, and each change the name of a spec",
                 )
-        if isinstance(self.selector, TensorSelector):
-            if self.tensor is None or self.mode is not None or self.specs:
-                message = f"{self} gives a tensor no options of its own"
-                fix = "give options such as observer=..., or None for float"
-                raise ConfigError(message, rule="config-value", site=str(self), fix=fix)
-        elif self.tensor is not None:
-            message = f"{self}: only a tensor selector has options of its own"
-            raise ConfigError(message, rule="config-value", site=str(self))
-        elif self.mode is None and not self.specs:
+        if self.mode is None and not self.specs:
             message = f"{self} decides nothing"
             fix = "give a mode, None for float, or specs"
             raise ConfigError(message, rule="config-value", site=str(self), fix=fix)
-        elif self.mode is not None and isinstance(self.selector, Everything):
+        if self.mode is not None and isinstance(self.selector, Everything):
             message = "a rule cannot set the mode of the whole model"
             fix = "set the default of the config"
             raise ConfigError(message, rule="config-value", site=str(self), fix=fix)
 
-    def change(self, read: TensorRead) -> Change | None:
-        """Return what this rule, which selects the call, changes in a tensor that the call reads.
+    def meanings(self, specs: Mapping[str, Concrete]) -> list[Mapping[SpecUse, Change]]:
+        """Return what each change of the rule means for the uses of specs.
 
-        What is said of all activations or weights passes by specs that are no integers: a cast
-        has no range and no observer; and by those with an observer of their own, which know their
-        qparams beforehand or demand something of them. In the same way what is said of the whole
-        model leaves the observers of dynamic specs alone, which have none.
+        Args:
+            specs: What a backend binds to the names.
         """
-        if isinstance(self.selector, TensorSelector):
-            return self.tensor if self.selector.selects_tensor(read.site) else None
-        return merge(
-            [
-                said
-                for name, change in self.specs
-                if (said := self._change_for(name, change, read)) is not None
-            ]
-        )
+        uses = [SpecUse(name, kind) for name in specs for kind in (ACTIVATIONS, WEIGHTS)]
+        return [
+            {
+                use: meant
+                for use in uses
+                if (meant := self._meaning_of(name, change, use, specs[use.name])) is not None
+            }
+            for name, change in self.specs
+        ]
 
-    def _change_for(self, name: str, change: Change, read: TensorRead) -> Change | None:
-        if name == read.name:
+    def _meaning_of(self, name: str, change: Change, use: SpecUse, spec: Concrete) -> Change | None:
+        """Return what a change of ``name`` means for a use of a spec.
+
+        A change of all activations or of all weights leaves two kinds of specs alone: a cast, which
+        has no range; and a spec that makes its own observer, which knows its qparams or demands
+        something of them. A change of the whole model leaves a dynamic spec without an observer.
+        """
+        if name == use.name or (name == use.kind and isinstance(change, str)):
             return change
-        if name != read.kind:
+        if name != use.kind or isinstance(change, str):
             return None
-        if isinstance(change, str):
-            return change
-        if not isinstance(read.spec, QuantSpec) or not isinstance(read.spec.observer, str):
+        if not isinstance(spec, QuantSpec) or not isinstance(spec.observer, str):
             return None
-        is_passed = read.spec.dynamic and isinstance(self.selector, Everything)
+        is_passed = spec.dynamic and isinstance(self.selector, Everything)
         return change.without_observing() if is_passed else change
 
     def __str__(self) -> str:
         return str(self.selector)
+
+
+@dataclass(frozen=True)
+class TensorRule:
+    """What is decided for the tensors that a selector names.
+
+    Attributes:
+        selector: Of tensors that calls read.
+        change: What to change in their spec; ``"float"`` keeps them, and so every match that needs
+            them, float.
+    """
+
+    selector: TensorSelector
+    change: Change
+
+    def __post_init__(self) -> None:
+        _require_name(self.selector)
+
+    def __str__(self) -> str:
+        return str(self.selector)
+
+
+Rule: TypeAlias = CallRule | TensorRule
 
 
 def _require_name(selector: Named) -> None:
@@ -124,17 +143,6 @@ def _require_name(selector: Named) -> None:
     if not name:
         message = f"{selector.kind}='' selects nothing"
         raise ConfigError(message, rule="config-value", site=selector.kind, fix="name something")
-
-
-def merge(changes: list[Change]) -> Change | None:
-    """Return all changes in one; where several speak, the last one decides."""
-    merged: Change | None = None
-    for change in changes:
-        if isinstance(merged, SpecChange) and isinstance(change, SpecChange):
-            merged = change.over(merged)
-        else:
-            merged = change
-    return merged
 
 
 def mode_of(value: object) -> Mode | Float:

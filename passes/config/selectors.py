@@ -100,14 +100,22 @@ class Selector(ABC):
 
     Attributes:
         kind: The word for it in files and messages.
+        ranks: How particular it is where it is a pattern, and where it is not.
     """
 
     kind: ClassVar[str]
+    ranks: ClassVar[tuple[int, int]]
 
     @property
-    @abstractmethod
+    def is_glob(self) -> bool:
+        """Whether it is a pattern of names, not one exact name."""
+        return False
+
+    @property
     def rank(self) -> int:
         """How particular it is: rules of a higher rank decide against those of a lower one."""
+        pattern, exact = self.ranks
+        return pattern if self.is_glob else exact
 
     @abstractmethod
     def selects(self, call: CallSite) -> bool:
@@ -119,11 +127,7 @@ class Everything(Selector):
     """The whole model: ``all``."""
 
     kind: ClassVar[str] = "all"
-
-    @property
-    def rank(self) -> int:
-        """Every other selector is more particular."""
-        return 0
+    ranks: ClassVar[tuple[int, int]] = (0, 0)  # every other selector is more particular
 
     def selects(self, call: CallSite) -> bool:
         """Always."""
@@ -176,11 +180,7 @@ class OpSelector(Named):
     """Calls of an operator: a word of the vocabulary (``conv2d``) or an overload."""
 
     kind: ClassVar[str] = "op"
-
-    @property
-    def rank(self) -> int:
-        """Below any module name."""
-        return 1
+    ranks: ClassVar[tuple[int, int]] = (1, 1)  # below any module name
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the overload and the vocabulary's words for it."""
@@ -192,11 +192,7 @@ class TypeSelector(Named):
     """Everything inside modules of a class: ``Linear`` or ``torch.nn.modules.linear.Linear``."""
 
     kind: ClassVar[str] = "type"
-
-    @property
-    def rank(self) -> int:
-        """Below any module name."""
-        return 1
+    ranks: ClassVar[tuple[int, int]] = (1, 1)  # below any module name
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the classes around the call, by both names."""
@@ -208,11 +204,7 @@ class ModuleSelector(Globbed):
     """Everything inside a module: its dotted path, or a pattern for such paths."""
 
     kind: ClassVar[str] = "module"
-
-    @property
-    def rank(self) -> int:
-        """Above classes of modules; an exact path above a pattern."""
-        return 2 if self.is_glob else 3
+    ranks: ClassVar[tuple[int, int]] = (2, 3)  # above classes of modules
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the path of every module around the call."""
@@ -224,11 +216,7 @@ class CallSelector(Named):
     """One call: the name of its node in the captured graph, ``conv2d_3``."""
 
     kind: ClassVar[str] = "call"
-
-    @property
-    def rank(self) -> int:
-        """Above patterns of tensors, below one tensor."""
-        return 5
+    ranks: ClassVar[tuple[int, int]] = (5, 5)  # above patterns of tensors, below one tensor
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the name of the node."""
@@ -240,11 +228,7 @@ class TensorSelector(Globbed):
     """A tensor that a call reads: ``conv2d_3.input``, or a pattern such as ``linear*.weight``."""
 
     kind: ClassVar[str] = "tensor"
-
-    @property
-    def rank(self) -> int:
-        """Above everything else, if exact."""
-        return 4 if self.is_glob else 6
+    ranks: ClassVar[tuple[int, int]] = (4, 6)  # above everything else, if exact
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the sites that the call reads."""
@@ -260,12 +244,8 @@ class Where(Selector):
     """Calls for which a function of the node is true; it cannot be written to a file."""
 
     kind: ClassVar[str] = "where"
+    ranks: ClassVar[tuple[int, int]] = (5, 5)  # that of a call
     function: Callable[[Node], bool]
-
-    @property
-    def rank(self) -> int:
-        """That of a call site."""
-        return 5
 
     def selects(self, call: CallSite) -> bool:
         """Whether the function says so."""

@@ -79,10 +79,6 @@ class SpecChange:
         left = replace(self, **dict.fromkeys(_OBSERVING))
         return left if left.options() else None
 
-    def over(self, earlier: SpecChange) -> SpecChange:
-        """Return both changes in one; this one decides where both speak."""
-        return replace(earlier, **self.options())
-
     def apply(self, spec: Concrete) -> Concrete:
         """Return ``spec`` with this change.
 
@@ -119,6 +115,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "observer": (str,),
     "eps": (float, int),
 }
+
+
+def over(earlier: Change | None, change: Change) -> Change:
+    """Return both changes in one; where both speak, ``change`` decides."""
+    if isinstance(earlier, SpecChange) and isinstance(change, SpecChange):
+        return replace(earlier, **change.options())
+    return change
 
 
 def change_of(value: object) -> Change:

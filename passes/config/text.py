@@ -24,7 +24,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-from quantfx.passes.config.rule import SELECTORS, Rule, mode_of, specs_of
+from quantfx.passes.config.rule import SELECTORS, CallRule, Rule, TensorRule, mode_of, specs_of
 from quantfx.passes.config.selectors import NAMED, Everything, Named, Selector, TensorSelector
 from quantfx.passes.config.spec_change import FLOAT, Change, Float, change_of
 from quantfx.passes.errors import ConfigError
@@ -37,22 +37,22 @@ Parts: TypeAlias = tuple[Mode | Float, tuple[Rule, ...]]
 _RULE_HEADER = re.compile(r"\s*\[\[\s*rule\s*\]\]")
 
 
-def to_table(default: Mode | Float | None, rules: Iterable[Rule]) -> dict[str, Any]:
+def to_table(default: Mode | Float, rules: Iterable[Rule]) -> dict[str, Any]:
     """Return a config as plain data.
 
     Raises:
         ConfigError: a rule selects by a function.
     """
     listed = [_rule_table(rule) for rule in rules]
-    return {"schema": SCHEMA, "default": default or FLOAT} | ({"rule": listed} if listed else {})
+    return {"schema": SCHEMA, "default": default} | ({"rule": listed} if listed else {})
 
 
-def to_json(default: Mode | Float | None, rules: Iterable[Rule]) -> str:
+def to_json(default: Mode | Float, rules: Iterable[Rule]) -> str:
     """Return a config as JSON."""
     return json.dumps(to_table(default, rules), indent=2) + "\n"
 
 
-def to_toml(default: Mode | Float | None, rules: Iterable[Rule]) -> str:
+def to_toml(default: Mode | Float, rules: Iterable[Rule]) -> str:
     """Return a config as TOML."""
     table = to_table(default, rules)
     lines = [f"{key} = {_toml(table[key])}" for key in ("schema", "default")]
@@ -151,9 +151,9 @@ def _rule(table: Mapping[str, Any], place: KeyPath) -> Rule:
         selector = NAMED[kind](place.text(table[kind], kind))
     rest = {key: value for key, value in table.items() if key != kind}
     if isinstance(selector, TensorSelector):
-        return Rule(selector, tensor=_tensor(rest))
+        return TensorRule(selector, _tensor(rest))
     mode = mode_of(rest.pop("mode")) if "mode" in rest else None
-    return Rule(selector, mode, specs_of(rest))
+    return CallRule(selector, mode, specs_of(rest))
 
 
 def _tensor(table: dict[str, Any]) -> Change:
@@ -175,8 +175,8 @@ def _rule_table(rule: Rule) -> dict[str, Any]:
     else:
         message = f"rule {rule} selects by a function, which has no text form"
         raise ConfigError(message, rule="no-text-form", site=str(rule))
-    if rule.tensor is not None:
-        return table | ({"mode": FLOAT} if rule.tensor == FLOAT else _to_plain(rule.tensor))
+    if isinstance(rule, TensorRule):
+        return table | ({"mode": FLOAT} if rule.change == FLOAT else _to_plain(rule.change))
     table |= {} if rule.mode is None else {"mode": rule.mode}
     return table | {name: _to_plain(change) for name, change in rule.specs}
 

@@ -77,11 +77,11 @@ def _share(editor: Editor, node: Node, quantize: Node) -> list[Node]:
     for earlier in (*quantize.all_input_nodes, quantize):
         if node < earlier:
             node.prepend(earlier)
-    made = [editor.call(_EMBEDDING, (quantize, indices), like=node, before=node)]
-    made.append(editor.call(_TO, (made[-1], torch.float32), like=node, before=node))
-    factors = editor.call(_INDEX, (scales, [indices]), like=node, before=node)
-    factors = editor.call(_UNSQUEEZE, (factors, -1), like=node, before=node)
-    made.append(editor.call(_MUL, (made[-1], factors), like=node, before=node))
+    made = [editor.call(_EMBEDDING, (quantize, indices), before=node)]
+    made.append(editor.call(_TO, (made[-1], torch.float32), before=node))
+    factors = editor.call(_INDEX, (scales, [indices]), before=node)
+    factors = editor.call(_UNSQUEEZE, (factors, -1), before=node)
+    made.append(editor.call(_MUL, (made[-1], factors), before=node))
     made[-1].meta["val"] = node.meta["val"]
     editor.replace(node, made[-1])
     return [*made, factors]

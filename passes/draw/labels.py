@@ -18,22 +18,18 @@ from quantfx.passes.quant.qdq import has_qparams
 from quantfx.patterns.schema import MISSING, arguments
 
 # Operators that a backend has kernels for; they stand out in a drawing.
-_KERNELS = frozenset(
-    {
-        *("conv1d", "conv2d", "conv3d", "convolution"),
-        *("conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
-        *("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum"),
-        *("lstm", "gru", "scaled_dot_product_attention"),
-    }
-)
+_KERNELS = frozenset({
+    "conv1d", "conv2d", "conv3d", "convolution",
+    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
+    "linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum",
+    "lstm", "gru", "scaled_dot_product_attention",
+})  # fmt: skip
 _LOWERED = ("onednn.", "quantized.", "mkldnn.")
-_COMMUTATIVE = frozenset(
-    {
-        *("add", "add_", "mul", "mul_", "maximum", "minimum", "eq", "ne"),
-        *("logical_and", "logical_or", "logical_xor"),
-        *("bitwise_and", "bitwise_or", "bitwise_xor"),
-    }
-)
+_COMMUTATIVE = frozenset({
+    "add", "add_", "mul", "mul_", "maximum", "minimum", "eq", "ne",
+    "logical_and", "logical_or", "logical_xor",
+    "bitwise_and", "bitwise_or", "bitwise_xor",
+})  # fmt: skip
 # Literal arguments worth reading in a picture, beside every string.
 _LITERALS = ("other", "alpha", "exponent", "dim")
 # What kernels are told in words where there is nothing to do.

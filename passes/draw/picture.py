@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 NodeKind = Literal[
@@ -45,6 +45,7 @@ class PictureNode:
     name: str
     kind: NodeKind
     title: str
+    _: KW_ONLY
     details: tuple[str, ...] = ()
     scope: str = ""
     containers: tuple[str, ...] = ()

@@ -122,7 +122,7 @@ def _merge_nodes(picture: Picture, group: str, members: Sequence[PictureNode]) -
     kind = picture.containers.get(group, "")
     details = (kind, _counts(members)) if kind else (_counts(members),)
     # The slash keeps it apart from an operation of the same name at the top level.
-    return PictureNode(f"{group}/", "module", group, details, group, outer)
+    return PictureNode(f"{group}/", "module", group, details=details, scope=group, containers=outer)
 
 
 def _merge_edges(

@@ -105,7 +105,7 @@ def wrap_noise(editor: Editor, node: Node) -> None:
     mode = mode_node(editor, MODE)
     val = node.meta.get("val")
     name = editor.free_name(NAME)
-    call = editor.call_module(name, noise, root, mode, like=node, before=node, val=val)
+    call = editor.call_module(name, noise, root, mode, before=node, val=val)
     node.replace_all_uses_with(call)
     for part in reversed(parts):
         editor.erase(part)

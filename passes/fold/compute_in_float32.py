@@ -126,7 +126,7 @@ def _cast_edges(editor: Editor, edges: list[tuple[Node, torch.dtype]]) -> None:
         if node.op == "placeholder":
             value = node.meta["val"]
             readers = [user for user in node.users if user is not output]
-            cast = editor.call(_TO, (node, torch.float32), like=node, after=node, val=value)
+            cast = editor.call(_TO, (node, torch.float32), after=node, val=value)
             node.meta["val"] = value.to(dtype)
             for reader in readers:
                 reader.replace_input_with(node, cast)

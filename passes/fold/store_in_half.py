@@ -92,11 +92,11 @@ def _cast(editor: Editor, node: Node, half: Tensor) -> None:
             others.append(user)
             continue
         rows = user.meta["val"]
-        cast = editor.call(_TO, (user, torch.float32), like=user, after=user, val=rows)
+        cast = editor.call(_TO, (user, torch.float32), after=user, val=rows)
         user.meta["val"] = rows.to(half.dtype)
         for reader in [each for each in user.users if each is not cast]:
             reader.replace_input_with(user, cast)
     if others:
-        cast = editor.call(_TO, (node, torch.float32), like=node, after=node, val=wide)
+        cast = editor.call(_TO, (node, torch.float32), after=node, val=wide)
         for user in others:
             user.replace_input_with(node, cast)

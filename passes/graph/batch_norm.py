@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
@@ -26,6 +26,7 @@ class NormStatistics:
 
     mean: Tensor
     var: Tensor
+    _: KW_ONLY
     gamma: Tensor | None
     beta: Tensor | None
     eps: float
@@ -72,7 +73,7 @@ def statistics_of(editor: Editor, norm: Node) -> NormStatistics:
     if mean is None or var is None:
         raise TypeError(f"{norm.name} has no running statistics")
     eps = argument_value(norm, "eps")
-    return NormStatistics(mean, var, given("weight"), given("bias"), eps)
+    return NormStatistics(mean, var, gamma=given("weight"), beta=given("bias"), eps=eps)
 
 
 def output_axis(layer: Node) -> int:

@@ -59,7 +59,7 @@ class Editor:
         target: Callable[..., Any],
         args: tuple[Any, ...],
         *,
-        like: Node,
+        like: Node | None = None,
         after: Node | None = None,
         before: Node | None = None,
         kwargs: dict[str, Any] | None = None,
@@ -71,13 +71,15 @@ class Editor:
         Args:
             target: Operator overload.
             args: Positional arguments.
-            like: Node whose scope and stack trace the new one inherits.
+            like: Node whose scope and stack trace the new one inherits; by default the one that it
+                is inserted at.
             after: Node to insert behind; or give ``before``.
             before: Node to insert in front of.
             kwargs: Keyword arguments.
             val: Its fake value; computed from the arguments' fake values by default.
             name: Preferred node name.
         """
+        like = _stands_for(like, before, after)
         with self._at(after, before):
             node = self.graph.create_node("call_function", target, args, kwargs or {}, name)
         value = val if val is not None else _fake_result(node, like)
@@ -111,8 +113,11 @@ class Editor:
         source: Node = args[0] if like is None else like
         return self._finish(node, source, source.meta.get("val") if val is None else val)
 
-    def constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
+    def constant(
+        self, target: str, value: Tensor, *, before: Node, like: Node | None = None
+    ) -> Node:
         """Store ``value`` as a buffer near ``target`` (a free name is found) and read it."""
+        like = _stands_for(like, before)
         free = self.free_name(target)
         set_tensor(self.module, free, value)
         with self._at(None, before):
@@ -218,6 +223,15 @@ class Editor:
         node.meta[PROVENANCE_KEY] = self.by
         self.made.append(node)
         return node
+
+
+def _stands_for(*nodes: Node | None) -> Node:
+    """Return the first node that was given, from which a new one inherits its meta."""
+    for node in nodes:
+        if node is not None:
+            return node
+    fix = "give before= or after="
+    raise PassError("a new node needs a place", rule="node-place", fix=fix)
 
 
 def _is_equal(stored: object, value: Tensor) -> bool:

@@ -32,7 +32,7 @@ def module_stack(node: Node) -> list[tuple[str, str]]:
 def module_types(node: Node) -> list[str]:
     """Return the qualified class names of the modules ``node`` was called in, outermost first."""
     stack: Mapping[str, tuple[str, object]] = node.meta.get("nn_module_stack") or {}
-    names = [_qualified_name(kind) for _, kind in stack.values()]
+    names = [qualified_name(kind) for _, kind in stack.values()]
     return [name for name in names if name != _NO_MODULE]
 
 
@@ -63,9 +63,10 @@ def _module_path(path: str) -> str:
 
 
 def _class_name(kind: object) -> str:
-    name = _qualified_name(kind)
+    name = qualified_name(kind)
     return "" if name == _NO_MODULE else name.rpartition(".")[2]
 
 
-def _qualified_name(kind: object) -> str:
+def qualified_name(kind: object) -> str:
+    """Return the name of a class with its module; of anything else, its text."""
     return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)

@@ -188,7 +188,7 @@ def traced_form(name: str, value: object) -> InputForm:
     if not isinstance(value, Tensor):
         return InputForm(name, value=value)
     shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-    return InputForm(name, value.dtype, str(value.device), shape)
+    return InputForm(name, dtype=value.dtype, device=str(value.device), shape=shape)
 
 
 def _check_kind(given: object, form: InputForm, traced: object, index: int) -> None:

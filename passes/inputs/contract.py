@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -34,6 +34,7 @@ class InputForm:
     """
 
     path: str
+    _: KW_ONLY
     dtype: torch.dtype | None = None
     device: str = ""
     shape: tuple[int | str, ...] = ()
@@ -67,6 +68,7 @@ class InputContract:
 
     arguments: tuple[str, ...]
     forms: tuple[InputForm, ...]
+    _: KW_ONLY
     ranges: Mapping[str, tuple[int, int | None]]
     conditions: tuple[str, ...] = ()
     checked: bool = True
@@ -95,19 +97,7 @@ class InputContract:
         """Return plain data, from which ``from_dict`` makes it again."""
         return {
             "arguments": list(self.arguments),
-            "forms": [
-                {
-                    "path": form.path,
-                    "dtype": None if form.dtype is None else encode(form.dtype),
-                    "device": form.device,
-                    "shape": list(form.shape),
-                    "value": encode(form.value),
-                    "free": form.free,
-                    "strides": None if form.strides is None else list(form.strides),
-                    "offset": form.offset,
-                }
-                for form in self.forms
-            ],
+            "forms": [_form_data(form) for form in self.forms],
             "ranges": {name: list(bounds) for name, bounds in self.ranges.items()},
             "conditions": list(self.conditions),
             "checked": self.checked,
@@ -116,34 +106,39 @@ class InputContract:
             "unordered": list(self.unordered),
         }
 
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> InputContract:
+    @staticmethod
+    def from_dict(data: dict[str, Any]) -> InputContract:
         """Return the contract that ``data`` describes."""
-        forms = tuple(
-            InputForm(
-                str(each["path"]),
-                None if each["dtype"] is None else decode(each["dtype"], {}),
-                str(each["device"]),
-                _sizes(each["shape"]),
-                decode(each["value"], {}),
-                str(each["free"]),
-                None if each["strides"] is None else _sizes(each["strides"]),
-                each["offset"],
-            )
-            for each in data["forms"]
-        )
         ranges = {str(name): (bounds[0], bounds[1]) for name, bounds in data["ranges"].items()}
-        names = tuple(map(str, data["arguments"]))
-        return cls(
-            names,
-            forms,
-            ranges,
-            tuple(map(str, data["conditions"])),
-            bool(data["checked"]),
-            tuple(map(str, data["structures"])),
-            data["positional"],
-            tuple(map(str, data["unordered"])),
+        return InputContract(
+            tuple(map(str, data["arguments"])),
+            tuple(_form(each) for each in data["forms"]),
+            ranges=ranges,
+            conditions=tuple(map(str, data["conditions"])),
+            checked=bool(data["checked"]),
+            structures=tuple(map(str, data["structures"])),
+            positional=data["positional"],
+            unordered=tuple(map(str, data["unordered"])),
         )
+
+
+def _form_data(form: InputForm) -> dict[str, Any]:
+    return vars(form) | {
+        "dtype": None if form.dtype is None else encode(form.dtype),
+        "shape": list(form.shape),
+        "value": encode(form.value),
+        "strides": None if form.strides is None else list(form.strides),
+    }
+
+
+def _form(data: dict[str, Any]) -> InputForm:
+    made: dict[str, Any] = {
+        "dtype": None if data["dtype"] is None else decode(data["dtype"], {}),
+        "shape": _sizes(data["shape"]),
+        "value": decode(data["value"], {}),
+        "strides": None if data["strides"] is None else _sizes(data["strides"]),
+    }
+    return InputForm(**(data | made))
 
 
 def _sizes(data: Iterable[object]) -> tuple[int | str, ...]:
@@ -200,7 +195,7 @@ def form_of_leaf(
     if isinstance(leaf, Tensor):
         traced = known if isinstance(known, Tensor) else leaf
         shape = _describe_sizes(traced.shape, leaf.shape, free)
-        form = InputForm(path, leaf.dtype, str(leaf.device), shape)
+        form = InputForm(path, dtype=leaf.dtype, device=str(leaf.device), shape=shape)
         if not layout:
             return form
         strides = _describe_sizes(traced.stride(), leaf.stride(), free)

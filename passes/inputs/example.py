@@ -1,14 +1,30 @@
-"""Example inputs in the form that torch.export reads right."""
+"""Example inputs, and the form of them that torch.export reads right."""
 
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
+
+
+@dataclass(frozen=True)
+class ExampleInputs:
+    """What a model was captured with.
+
+    Attributes:
+        args: Positional arguments.
+        kwargs: Keyword arguments.
+        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    dynamic_shapes: Any = None
 
 
 def in_order(model: nn.Module, kwargs: dict[str, Any] | None) -> dict[str, Any]:

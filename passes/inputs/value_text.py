@@ -20,15 +20,13 @@ from quantfx.passes.errors import FileError
 from quantfx.patterns.errors import PatternError
 from quantfx.patterns.schema import resolve_op
 
+_OPERATORS = (
+    "getitem", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "pos",
+    "eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "abs", "lshift", "rshift",
+)  # fmt: skip
 # What the exporter leaves in graphs to compute with sizes and to take results apart.
 _FUNCTIONS: dict[str, Callable[..., Any]] = (
-    {
-        f"operator.{name}": getattr(operator, name)
-        for name in (
-            *("getitem", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "pos"),
-            *("eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "abs", "lshift", "rshift"),
-        )
-    }
+    {f"operator.{name}": getattr(operator, name) for name in _OPERATORS}
     | {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc", "sqrt")}
     | {
         f"torch.{name}": getattr(torch, name)

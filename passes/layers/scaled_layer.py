@@ -93,7 +93,7 @@ def rescale(
         return editor.call(_RESHAPE, (value, shape), like=norm, before=before)
 
     by_weight = reshape(scales[0], along_weight, layer)
-    scaled = editor.call(_MUL, (weight, by_weight), like=layer, before=layer, name="scaled_weight")
+    scaled = editor.call(_MUL, (weight, by_weight), before=layer, name="scaled_weight")
     set_argument(layer, "weight", scaled)
     if old_bias is not None:
         set_argument(layer, "bias", bias)

@@ -53,5 +53,5 @@ def _expand(editor: Editor, node: Node) -> bool:
     with torch.no_grad():
         value = overload(node)(*arguments, **node.kwargs)
     name = f"{node.all_input_nodes[0].target}_expanded"
-    editor.replace(node, editor.constant(name, value, like=node, before=node))
+    editor.replace(node, editor.constant(name, value, before=node))
     return True

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.canonicalize.inline_no_grad import SET_GRAD
+from quantfx.passes.capture.inline_no_grad import SET_GRAD
 from quantfx.passes.errors import PipelineError, SpecError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, all_graphs, constant, nested

@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 
-from quantfx.passes.layers.saved_flags import SavedFlags
-from quantfx.passes.observers.placeholder import PlaceholderObserver
+from quantfx.passes.observers.placeholder import PlaceholderFakeQuantize
 from quantfx.passes.quant.spec import CastSpec
 
 
-class CastFakeQuantize(SavedFlags, PlaceholderObserver):
+class CastFakeQuantize(PlaceholderFakeQuantize):
     """Rounds to the narrow dtype and goes on in the wide one.
 
     Args:
         spec: Names the dtype.
         label: Name of the tensor, used in errors.
-
-    Attributes:
-        quantizing: False makes it the identity.
     """
-
-    saved: ClassVar[tuple[str, ...]] = ("quantizing",)
 
     def __init__(self, spec: CastSpec, label: str = "") -> None:
         super().__init__(spec, label)
         self.dtype = spec.dtype
-        self.quantizing = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` rounded, in its own dtype; the gradient passes."""

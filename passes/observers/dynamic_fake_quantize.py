@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
-from quantfx.passes.layers.saved_flags import SavedFlags
 from quantfx.passes.observers.fake_quantize import fake_quantized
-from quantfx.passes.observers.placeholder import PlaceholderObserver
+from quantfx.passes.observers.placeholder import PlaceholderFakeQuantize
 from quantfx.passes.quant.qdq import choose_qparams_op
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
 
 
-class DynamicFakeQuantize(SavedFlags, PlaceholderObserver):
+class DynamicFakeQuantize(PlaceholderFakeQuantize):
     """Rounds each tensor with the qparams of its own range, in training and evaluation alike.
 
     Args:
         spec: A dynamic spec.
         label: Name of the tensor, used in errors.
-
-    Attributes:
-        quantizing: False makes it the identity.
     """
-
-    saved: ClassVar[tuple[str, ...]] = ("quantizing",)
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__(spec, label)
         self.dynamic = spec
-        self.quantizing = True
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` rounded, in its own dtype."""

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.range_record import RangeRecord
 from quantfx.passes.quant.qparams import QParams, qparams_from_range
 from quantfx.passes.quant.spec import QuantSpec
 
@@ -35,7 +35,7 @@ def histogram(x: Tensor, bins: int, low: float, high: float) -> Tensor:
     return torch.histc(x, bins, min=low, max=high)
 
 
-class HistogramRecord(Observer):
+class HistogramRecord(RangeRecord):
     """Records a histogram; a subclass chooses the range to keep from it.
 
     The record is bit for bit that of torch.ao's ``HistogramObserver`` (torch 2.13).
@@ -47,14 +47,10 @@ class HistogramRecord(Observer):
     """
 
     histogram: Tensor
-    min_val: Tensor
-    max_val: Tensor
 
     def __init__(self, spec: QuantSpec, label: str = "", bins: int = 2048) -> None:
         super().__init__(spec, label)
         self.register_buffer("histogram", torch.zeros(bins))
-        self.register_buffer("min_val", torch.tensor(torch.inf))
-        self.register_buffer("max_val", torch.tensor(-torch.inf))
 
     @property
     def bins(self) -> int:
@@ -91,16 +87,6 @@ class HistogramRecord(Observer):
         target = torch.bucketize(centers + 0.5 * width, edges, right=True) - 1
         shares = (self.histogram / UPSAMPLE).repeat_interleave(UPSAMPLE)
         return torch.bincount(target.clamp(0, self.bins - 1), shares, minlength=self.bins)
-
-    @property
-    def observed(self) -> bool:
-        """Whether any value was recorded."""
-        return bool(self.min_val <= self.max_val)
-
-    @property
-    def extremes(self) -> tuple[Tensor, Tensor]:
-        """The smallest and largest value recorded."""
-        return self.min_val, self.max_val
 
     @abstractmethod
     def find_range(self) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ from quantfx.passes.quant.spec import QuantSpec
 
 @dataclass(frozen=True)
 class MustInclude:
-    """Makes the observer of a spec: ``QuantSpec(..., observer=Including(1.0))``.
+    """Makes the observer of a spec: ``QuantSpec(..., observer=MustInclude(1.0))``.
 
     Attributes:
         value: What the range has to hold, beside what is seen and zero.

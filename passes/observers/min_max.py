@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.range_record import RangeRecord
 from quantfx.passes.quant.qparams import (
     QParams,
     largest_pair_sums,
@@ -16,26 +16,20 @@ from quantfx.passes.quant.qparams import (
 from quantfx.passes.quant.spec import QuantSpec
 
 
-class MinMaxObserver(Observer):
+class MinMaxObserver(RangeRecord):
     """Keeps the smallest and largest value, of the tensor or of each channel of ``spec.axis``.
 
     For a pair-bounded weight it also keeps each channel's largest pair sum, so that the record
     stays a few numbers per channel however large the weight is.
 
     Attributes:
-        min_val: float32, ``()`` per tensor; ``(channels,)`` per channel once observed.
-        max_val: Same shape.
-        pair_sum: Largest pair sum, same shape; stays 0 without ``spec.pair_bound``.
+        pair_sum: Largest pair sum, of the shape of the range; stays 0 without ``spec.pair_bound``.
     """
 
-    min_val: Tensor
-    max_val: Tensor
     pair_sum: Tensor
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__(spec, label)
-        self.register_buffer("min_val", torch.tensor(torch.inf))
-        self.register_buffer("max_val", torch.tensor(-torch.inf))
         self.register_buffer("pair_sum", torch.tensor(0.0))
 
     def observe(self, x: Tensor) -> None:
@@ -47,16 +41,6 @@ class MinMaxObserver(Observer):
         sums = largest_pair_sums(x, self.spec)
         if sums is not None:
             self.pair_sum = torch.maximum(self.pair_sum, sums)
-
-    @property
-    def observed(self) -> bool:
-        """Whether any value was recorded."""
-        return bool((self.min_val <= self.max_val).all())
-
-    @property
-    def extremes(self) -> tuple[Tensor, Tensor]:
-        """The smallest and largest value recorded."""
-        return self.min_val, self.max_val
 
     def calculate_qparams(self) -> QParams:
         """Return the qparams of the recorded range, pair-bounded if the spec says so."""
@@ -82,6 +66,5 @@ class MinMaxObserver(Observer):
                 buffer: Tensor = getattr(self, name)
                 setattr(self, name, buffer.new_empty(state_dict[prefix + name].shape))
         super()._load_from_state_dict(
-            *(state_dict, prefix, local_metadata, strict),
-            *(missing_keys, unexpected_keys, error_msgs),
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
         )

@@ -5,31 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.range_record import RangeRecord
 from quantfx.passes.quant.qparams import QParams, qparams_from_range
-from quantfx.passes.quant.spec import QuantSpec
 
 AVERAGING = 0.01
 
 
-class MovingAverageObserver(Observer):
+class MovingAverageObserver(RangeRecord):
     """Exponential moving average of each batch's smallest and largest value.
 
     The first batch sets the range; each later one moves both ends by 1 % of the distance to its
     own, as torch.ao's ``MovingAverageMinMaxObserver`` does by default.
-
-    Attributes:
-        min_val: float32, shape ``()``.
-        max_val: float32, shape ``()``.
     """
-
-    min_val: Tensor
-    max_val: Tensor
-
-    def __init__(self, spec: QuantSpec, label: str = "") -> None:
-        super().__init__(spec, label)
-        self.register_buffer("min_val", torch.tensor(torch.inf))
-        self.register_buffer("max_val", torch.tensor(-torch.inf))
 
     def observe(self, x: Tensor) -> None:
         """Move the range towards that of ``x``."""
@@ -44,16 +31,6 @@ class MovingAverageObserver(Observer):
             high = self.max_val + AVERAGING * (high - self.max_val)
         self.min_val.copy_(low)
         self.max_val.copy_(high)
-
-    @property
-    def observed(self) -> bool:
-        """Whether any value was recorded."""
-        return bool(self.min_val <= self.max_val)
-
-    @property
-    def extremes(self) -> tuple[Tensor, Tensor]:
-        """The smallest and largest value recorded."""
-        return self.min_val, self.max_val
 
     def calculate_qparams(self) -> QParams:
         """Return the qparams of the averaged range."""

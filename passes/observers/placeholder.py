@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
+from quantfx.passes.layers.saved_flags import SavedFlags
 from quantfx.passes.quant.spec import CastSpec, QuantSpec
 
 
@@ -23,3 +26,17 @@ class PlaceholderObserver(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x``."""
         return x
+
+
+class PlaceholderFakeQuantize(SavedFlags, PlaceholderObserver):
+    """Rounds without a record; a subclass says how.
+
+    Attributes:
+        quantizing: False makes it the identity.
+    """
+
+    saved: ClassVar[tuple[str, ...]] = ("quantizing",)
+
+    def __init__(self, spec: QuantSpec | CastSpec, label: str = "") -> None:
+        super().__init__(spec, label)
+        self.quantizing = True

@@ -9,10 +9,9 @@ from quantfx.passes.errors import CalibrationError
 from quantfx.passes.observers.fake_quantize import FakeQuantize, fake_quantized
 from quantfx.passes.quant.qparams import (
     QParams,
-    largest_pair_sums,
+    pair_bounded_scale,
     qparams_from_range,
     range_of,
-    scale_above_pair_sums,
 )
 from quantfx.passes.quant.spec import QuantSpec
 
@@ -53,7 +52,4 @@ def weight_qparams(weight: Tensor, spec: QuantSpec) -> QParams:
         spec: Per-tensor, or per-channel along its axis.
     """
     qparams = qparams_from_range(*range_of(weight, spec), spec)
-    sums = largest_pair_sums(weight, spec)
-    if sums is None:
-        return qparams
-    return QParams(scale_above_pair_sums(qparams.scale, sums), qparams.zero_point, spec)
+    return QParams(pair_bounded_scale(weight, qparams.scale, spec), qparams.zero_point, spec)

@@ -8,7 +8,7 @@ from quantfx.passes.pipeline.base import Pass
 
 Passes = tuple[type[Pass], ...]
 
-_BEYOND: list[Callable[[], Passes]] = []
+_LATE: list[tuple[tuple[str, ...], Callable[[], Passes]]] = []
 
 
 def own_passes() -> Passes:
@@ -18,13 +18,20 @@ def own_passes() -> Passes:
     return PASSES
 
 
-def known_passes() -> Iterator[type[Pass]]:
-    """Yield those, and then what was added, which is imported when it is reached."""
+def known_passes(name: str) -> Iterator[type[Pass]]:
+    """Yield those, and of what was added what may be called ``name``, which is imported then."""
     yield from own_passes()
-    for source in _BEYOND:
-        yield from source()
+    for names, source in _LATE:
+        if name in names:
+            yield from source()
 
 
-def add_known_passes(source: Callable[[], Passes]) -> None:
-    """Let pipelines be parsed with the passes that ``source`` imports and returns."""
-    _BEYOND.append(source)
+def known_names() -> list[str]:
+    """Return every name that a pass of quantfx may have."""
+    own = [name for kind in own_passes() for name in kind.names()]
+    return own + [name for names, _ in _LATE for name in names]
+
+
+def add_known_passes(names: tuple[str, ...], source: Callable[[], Passes]) -> None:
+    """Let pipelines be parsed with the passes ``names``, which ``source`` imports and returns."""
+    _LATE.append((names, source))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.pipeline.base import Pass
-from quantfx.passes.pipeline.known_passes import known_passes
+from quantfx.passes.pipeline.known_passes import known_names, known_passes
 from quantfx.patterns.errors import unknown_name
 
 if TYPE_CHECKING:
@@ -81,21 +81,17 @@ class _Parser:
             return self._make(elements, name)
         found = next(self._find_named(name), None)
         if found is None:
-            names = [known for kind in self._list_known() for known in kind.names()]
-            raise self._unknown("pass", name, names)
+            given = [known for kind in self._passes for known in kind.names()]
+            raise self._unknown("pass", name, given + known_names())
         return self._pass(*found)
 
     def _find_named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
         """Yield the classes that have passes of that name, with the options that are part of it."""
-        for kind in self._list_known():
+        for kind in (*self._passes, *known_passes(name)):
             if not kind.named_by and name == kind.name:
                 yield kind, {}
             elif kind.named_by and name.startswith(f"{kind.name}-"):
                 yield kind, {kind.named_by: name.removeprefix(f"{kind.name}-")}
-
-    def _list_known(self) -> Iterator[type[Pass]]:
-        yield from self._passes
-        yield from known_passes()
 
     def _pass(self, kind: type[Pass], options: dict[str, Any]) -> Pass:
         if self._peek() == "{":
@@ -109,6 +105,8 @@ class _Parser:
             self._at = closing
         try:
             return kind(**options)
+        except PipelineError as error:
+            raise error.within(f"column {self._at}: {kind.name}", PipelineError) from None
         except TypeError as error:
             self._fail(f"{kind.name}: {error}")
 

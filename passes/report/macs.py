@@ -20,15 +20,15 @@ from quantfx.patterns.sizes import depends_on_data, likely
 
 # Control flow computes nothing itself: the nodes of its graphs are counted, once each.
 _CONTROL_FLOW = (
-    *("cond", "while_loop", "scan", "map_impl", "associative_scan", "invoke_subgraph"),
-    *("wrap_with_autocast", "wrap_with_set_grad_enabled", "wrap_with_inference_mode", "wrap"),
-)
+    "cond", "while_loop", "scan", "map_impl", "associative_scan", "invoke_subgraph",
+    "wrap_with_autocast", "wrap_with_set_grad_enabled", "wrap_with_inference_mode", "wrap",
+)  # fmt: skip
 # They multiply matrices in ways that are not written out below.
 _UNKNOWN = (
-    *("linalg_multi_dot", "chain_matmul", "_trilinear", "_native_multi_head_attention"),
-    *("_transformer_encoder_layer_fwd", "_scaled_mm", "_scaled_grouped_mm", "_grouped_mm"),
-    *("_int_mm", "_weight_int8pack_mm", "_weight_int4pack_mm", "convolution_overrideable"),
-)
+    "linalg_multi_dot", "chain_matmul", "_trilinear", "_native_multi_head_attention",
+    "_transformer_encoder_layer_fwd", "_scaled_mm", "_scaled_grouped_mm", "_grouped_mm",
+    "_int_mm", "_weight_int8pack_mm", "_weight_int4pack_mm", "convolution_overrideable",
+)  # fmt: skip
 
 
 def macs_of(node: Node) -> int | None:
@@ -164,8 +164,10 @@ _TRANSPOSED = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 _RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _CELLS = ("lstm_cell", "gru_cell", "rnn_tanh_cell", "rnn_relu_cell")
 _ATTENTION = (
-    *("scaled_dot_product_attention", "_scaled_dot_product_flash_attention_for_cpu"),
-    *("_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention"),
+    "scaled_dot_product_attention",
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
 )
 
 _FORMULAS: dict[str, Callable[[Node], int]] = {

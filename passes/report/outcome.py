@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Literal, TypeAlias
 
 from torch.fx import GraphModule, Node
@@ -51,6 +51,7 @@ class SiteOutcome:
     site: Site
     module: str
     kind: str
+    _: KW_ONLY
     mode: Mode
     reach: Reach
     converted: bool
@@ -119,8 +120,8 @@ def _outcome_of_plan(match: PlannedMatch) -> SiteOutcome:
         match.site,
         match.module,
         annotation.kind,
-        annotation.mode,
-        annotation.reach,
+        mode=annotation.mode,
+        reach=annotation.reach,
         converted=not match.unconverted,
     )
 

@@ -24,7 +24,7 @@ from quantfx.passes.report.text import as_text, overview
 from quantfx.passes.report.work import OperatorWork, work_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class OpRow:
     """One kind of operator.
 
@@ -75,7 +75,7 @@ class PassTime:
     stats: Mapping[str, int]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Report:
     """The whole story of one quantization.
 
@@ -165,21 +165,15 @@ class Report:
         work: list[dict[str, Any]] = data["work"]
         fields: dict[str, Any] = {
             "rows": tuple(OpRow(**row) for row in data["rows"]),
-            "sites": tuple(
-                SiteOutcome(Site(*each["site"]), **{k: v for k, v in each.items() if k != "site"})
-                for each in sites
-            ),
+            "sites": tuple(SiteOutcome(**(each | _site(each))) for each in sites),
             "skipped": tuple(SkippedSite(**site) for site in data["skipped"]),
-            "work": tuple(
-                OperatorWork(Site(*each["site"]), **{k: v for k, v in each.items() if k != "site"})
-                for each in work
-            ),
+            "work": tuple(OperatorWork(**(each | _site(each))) for each in work),
             "passes": tuple(PassTime(**each) for each in data["passes"]),
             "scales": tuple(ScaleRemark(**each) for each in data.get("scales", ())),
             "unused_rules": tuple(RuleRemark(**each) for each in data["unused_rules"]),
         }
         stored = {key: value for key, value in data.items() if key != "headline"}
-        return Report(**{**stored, **fields})
+        return Report(**(stored | fields))
 
     def to_json(self) -> str:
         """Return the report as JSON text."""
@@ -202,10 +196,15 @@ class Report:
         yield from overview(self)
 
 
+def _site(data: dict[str, Any]) -> dict[str, Any]:
+    return {"site": Site(*data["site"])}
+
+
 def make_report(
     graph: GraphModule,
     quantized: GraphModule,
     recipe: Recipe,
+    *,
     target: str,
     policy: str,
     sites: tuple[SiteOutcome, ...] | None = None,
@@ -224,23 +223,23 @@ def make_report(
     """
     outcomes = planned_outcomes(quantized) if sites is None else sites
     return Report(
-        recipe.name,
-        target,
-        policy,
-        rows_of(outcomes),
-        outcomes,
-        tuple(
+        backend=recipe.name,
+        target=target,
+        policy=policy,
+        rows=rows_of(outcomes),
+        sites=outcomes,
+        skipped=tuple(
             SkippedSite(str(Site(remark.graph, remark.node)), remark.op, remark.message)
             for remark in find_skipped(quantized, recipe)
         ),
-        count_uncovered(quantized, recipe),
-        work_of(quantized, recipe),
-        tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
-        tensor_bytes(graph),
-        tensor_bytes(quantized),
-        unverified,
-        scale_remarks(quantized),
-        tuple(remarks_of(quantized, RuleRemark)),
+        uncovered=count_uncovered(quantized, recipe),
+        work=work_of(quantized, recipe),
+        passes=tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
+        float_bytes=tensor_bytes(graph),
+        quantized_bytes=tensor_bytes(quantized),
+        unverified=unverified,
+        scales=scale_remarks(quantized),
+        unused_rules=tuple(remarks_of(quantized, RuleRemark)),
     )
 
 
@@ -264,7 +263,15 @@ def _row(key: tuple[str, str, str], sites: list[SiteOutcome]) -> OpRow:
     compiled, compiled_kernels = _count_reached([site.compiled for site in sites])
     converted = sum(site.converted for site in sites)
     return OpRow(
-        kind, len(sites), converted, lowered, reach, kernels, mode, compiled, compiled_kernels
+        kind=kind,
+        planned=len(sites),
+        converted=converted,
+        lowered=lowered,
+        reach=reach,
+        kernels=kernels,
+        mode=mode,
+        compiled=compiled,
+        compiled_kernels=compiled_kernels,
     )
 
 

@@ -32,10 +32,10 @@ _OPERATORS = 8
 _ALL = "report.text(full=True)"
 # Operators that compute nothing.
 _MOVES = (
-    *("reshape", "view", "transpose", "permute", "t", "select", "slice", "squeeze", "unsqueeze"),
-    *("expand", "contiguous", "unflatten", "flatten", "split", "split_with_sizes", "chunk"),
-    *("unbind", "clone", "detach", "alias", "to", "_to_copy", "lift_fresh_copy", "cat", "stack"),
-)
+    "reshape", "view", "transpose", "permute", "t", "select", "slice", "squeeze", "unsqueeze",
+    "expand", "contiguous", "unflatten", "flatten", "split", "split_with_sizes", "chunk",
+    "unbind", "clone", "detach", "alias", "to", "_to_copy", "lift_fresh_copy", "cat", "stack",
+)  # fmt: skip
 _SLOT = re.compile(r"\b\w+(?=\.[a-z])")  # what has it
 _NUMBERED = re.compile(r"\b[a-z]\w*_\d+\b")  # a node's name
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -38,6 +38,7 @@ class OperatorWork:
 
     site: Site
     op: str
+    _: KW_ONLY
     macs: int | None
     weight_bytes: int
     planned: bool
@@ -62,10 +63,10 @@ def _row(account: Account, weight_bytes: int, names: set[str]) -> OperatorWork:
     return OperatorWork(
         Site(account.graph, name),
         account.op,
-        macs_of(account.node),
-        weight_bytes,
-        annotation is not None,
-        drop_names(account.reason, names),
+        macs=macs_of(account.node),
+        weight_bytes=weight_bytes,
+        planned=annotation is not None,
+        reason=drop_names(account.reason, names),
     )
 
 

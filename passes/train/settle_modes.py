@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch.fx import Node
 
-from quantfx.passes.canonicalize.switch_modes import cumulative_momentum
+from quantfx.passes.capture.switch_modes import cumulative_momentum
 from quantfx.passes.export.training_noise import is_noise
 from quantfx.passes.graph.batch_counter import counter_of
 from quantfx.passes.graph.editor import Editor

@@ -17,13 +17,12 @@ from quantfx.dynamo.compile_report import GraphRecord
 from quantfx.dynamo.explicit import observe_data
 from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame, graph_inputs
-from quantfx.dynamo.online_graph import OnlineGraph
+from quantfx.dynamo.online_graph import Observing, OnlineGraph
 from quantfx.dynamo.options import Options
 from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.graph.remark import RuleRemark
 from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.report.contract import dtype_advice, find_skipped, planned_matches
-from quantfx.passes.report.report import make_report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 
@@ -80,9 +79,7 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
     if known and not plan.observed_only:
         known = not calibration.restart_if_stale(prepared, captured.where)
     graph = OnlineGraph(
-        captured,
-        prepared,
-        calibration,
+        Observing(captured, prepared, calibration),
         record,
         batches=plan.batches,
         strict=plan.options.strict,
@@ -145,10 +142,7 @@ def _nothing_planned(
     captured: FrameGraph, prepared: GraphModule, backend: Backend, record: GraphRecord
 ) -> Callable[..., Any]:
     """Let a graph be float in which no template matches; warn if it has what templates mention."""
-    target = backend.target.name if backend.target else "any"
-    record.report = make_report(
-        captured.graph, prepared, backend.recipe, target, backend.policy, (), backend.unverified
-    )
+    record.report = backend.make_report(captured.graph, prepared, ())
     missed = find_skipped(prepared, backend.recipe)
     reason = "nothing to quantize"
     if missed:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Generator, Sequence
+from collections import deque
+from collections.abc import Generator, MutableMapping, MutableSequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import RLock
@@ -18,7 +19,7 @@ from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.calibration import Calibration
 from quantfx.dynamo.compile_report import CompileReport, GraphRecord
 from quantfx.dynamo.frame_graph import FrameGraph
-from quantfx.dynamo.online_graph import OnlineGraph
+from quantfx.dynamo.online_graph import Int8, OnlineGraph
 from quantfx.dynamo.release_weights import release_weights
 from quantfx.dynamo.told_limits import ToldLimits
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
@@ -36,12 +37,14 @@ class CompileState:
         is_partly_float: Whether some calls, or parts of them, run in Python, in float.
     """
 
-    records: list[GraphRecord] = field(default_factory=list[GraphRecord])
+    records: MutableSequence[GraphRecord] = field(default_factory=list[GraphRecord])
     is_partly_float: bool = False
     _told: ToldLimits = field(default_factory=ToldLimits)
-    _calibrations: list[Calibration] = field(default_factory=list[Calibration])
+    _calibrations: MutableMapping[Calibration, None] = field(
+        default_factory=dict[Calibration, None]
+    )
     _graphs: weakref.WeakSet[OnlineGraph] = field(default_factory=weakref.WeakSet[OnlineGraph])
-    _float: list[BoundWeights] = field(default_factory=list[BoundWeights])
+    _float: MutableSequence[BoundWeights] = field(default_factory=list[BoundWeights])
     _lock: RLock = field(default_factory=RLock)
 
     @property
@@ -52,7 +55,7 @@ class CompileState:
     @property
     def calibrations(self) -> tuple[Calibration, ...]:
         """What is observed, graph by graph."""
-        return tuple(self._known())
+        return tuple(self._calibrations)
 
     def record(self, where: str, reason: str = "") -> GraphRecord:
         """Return a new record, with a reason of what stays float."""
@@ -123,8 +126,10 @@ class CompileState:
             QuantfxError: a graph is still observed, or none is int8.
         """
         with self._lock:
-            waiting = [graph.where for graph in self._graphs if graph.storages is None]
-            if waiting or not self._graphs:
+            states = [(each.where, each.state) for each in self._graphs]
+            waiting = [where for where, state in states if not isinstance(state, Int8)]
+            int8 = [state for _, state in states if isinstance(state, Int8)]
+            if waiting or not int8:
                 what = f"{waiting[0]} is still observed" if waiting else "no graph is int8"
                 raise QuantfxError(
                     f"float weights cannot be released: {what}.",
@@ -132,7 +137,7 @@ class CompileState:
                     site=waiting[0] if waiting else None,
                     fix="call the model until its report says int8",
                 )
-            needed = {address for graph in self._graphs for address in graph.storages or ()}
+            needed = {address for each in int8 for address in each.storages}
             for weights in self._float:
                 needed |= {t.untyped_storage().data_ptr() for t in weights.living}
             return release_weights([graph.weights for graph in self._graphs], needed)
@@ -150,13 +155,13 @@ class CompileState:
         tensors = [tensor for _, tensor in captured.weights.tensors]
         inputs = [each.source for each in captured.sources]
         with self._lock:
-            for known in self._known():
+            for known in self._calibrations:
                 same = known.code is captured.code and known.weights.same_tensors(tensors)
                 if same and known.backend == backend and known.share(prepared, inputs):
                     return known, True
             weights = captured.weights.copy()
             made = Calibration(backend, captured.code, weights, prepared, inputs)
-            self._remember(made)
+            self._calibrations[made] = None
             return made, False
 
     @contextmanager
@@ -166,38 +171,14 @@ class CompileState:
             yield
         except BaseException:
             with self._lock:
-                self._forget(calibration)
+                del self._calibrations[calibration]
             raise
 
-    def _known(self) -> Sequence[Calibration]:
-        return self._calibrations
 
-    def _forget(self, calibration: Calibration) -> None:
-        self._calibrations.remove(calibration)
-
-    def _remember(self, calibration: Calibration) -> None:
-        self._calibrations.append(calibration)
-
-
-@dataclass(eq=False)
-class SharedState(CompileState):
-    """What all models have that are compiled without a state: it keeps nothing alive."""
-
-    _weak: list[weakref.ref[Calibration]] = field(default_factory=list[weakref.ref[Calibration]])
-
-    def record(self, where: str, reason: str = "") -> GraphRecord:
-        """Return a record that nobody will ask for."""
-        return GraphRecord(where, "float" if reason else "observing", reason=reason)
-
-    def add_float(self, weights: BoundWeights) -> None:
-        """Note nothing: nobody can ask to release weights."""
-
-    def _known(self) -> Sequence[Calibration]:
-        self._weak = [each for each in self._weak if each() is not None]
-        return [known for each in self._weak if (known := each()) is not None]
-
-    def _remember(self, calibration: Calibration) -> None:
-        self._weak.append(weakref.ref(calibration))
-
-    def _forget(self, calibration: Calibration) -> None:
-        self._weak = [each for each in self._weak if each() is not calibration]
+def shared_state() -> CompileState:
+    """Return what all models have that are compiled without a state: it keeps nothing alive."""
+    return CompileState(
+        records=deque(maxlen=0),  # nobody can ask for records, nor to release weights
+        _calibrations=weakref.WeakKeyDictionary(),
+        _float=deque(maxlen=0),
+    )

@@ -28,7 +28,7 @@ from quantfx.dynamo.internals import (
     trace,
 )
 from quantfx.dynamo.release_weights import is_released
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.capture.canonicalize import CANONICALIZE
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import clone, recompile, set_tensor
@@ -55,7 +55,7 @@ _STEP = re.compile(
 _ROOT = re.compile(r"^(?:[LG]\['[^']*'\])")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FrameGraph:
     """One graph that Dynamo found in a model, captured.
 
@@ -128,16 +128,16 @@ def capture_frame(
     left = set(traced.graph.find_nodes(op="placeholder"))
     kept = [index for index, node in enumerate(placeholders) if node in left]
     return FrameGraph(
-        frame.code,
-        frame.where,
-        frame.outermost and not frame.resumes,
-        _canonical(traced),
-        module.forward,
-        tuple(kept),
-        tuple(sources[i] for i in kept),
-        frozenset(index for index, node in enumerate(placeholders) if node in changing),
-        weights,
-        _trains(traced) or _in_training(owners),
+        code=frame.code,
+        where=frame.where,
+        outermost=frame.outermost and not frame.resumes,
+        graph=_canonical(traced),
+        run=module.forward,
+        inputs=tuple(kept),
+        sources=tuple(sources[i] for i in kept),
+        written=frozenset(index for index, node in enumerate(placeholders) if node in changing),
+        weights=weights,
+        training=_trains(traced) or _in_training(owners),
     )
 
 

@@ -29,7 +29,7 @@ from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.free_sizes import compile_with_sizes
 from quantfx.passes.errors import ModeError
 from quantfx.passes.report.outcome import compiled_outcomes
-from quantfx.passes.report.report import Report, make_report
+from quantfx.passes.report.report import Report
 
 STALE = (
     "compile the model again (torch.compiler.reset() first), or convert() again if it is "
@@ -99,15 +99,7 @@ def lower_quantized(
     require_regions(quantized)
     lowering = backend.lowering(quantized, float_dtype="bfloat16" if mixed else "")
     lowering.require(strict=strict, cure=cure)
-    report = make_report(
-        captured.graph,
-        quantized,
-        backend.recipe,
-        backend.target.name if backend.target else "any",
-        backend.policy,
-        lowering.sites,
-        backend.unverified,
-    )
+    report = backend.make_report(captured.graph, quantized, lowering.sites)
     return QuantizedFrame(captured.where, lowering, storages_of(lowering.module), report)
 
 

@@ -11,7 +11,7 @@ import importlib
 import inspect
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import lru_cache
 from types import CodeType
 from typing import Any
@@ -97,6 +97,7 @@ class Frame:
     """
 
     code: CodeType
+    _: KW_ONLY
     values: Mapping[str, Any]
     scope: Mapping[str, Any]
     resumes: bool
@@ -122,10 +123,10 @@ def current_frame() -> Frame:
     code: CodeType = translator.f_code
     return Frame(
         code,
-        translator.f_locals,
-        translator.f_globals,
-        resumes(code),
-        _is_outermost(),
+        values=translator.f_locals,
+        scope=translator.f_globals,
+        resumes=resumes(code),
+        outermost=_is_outermost(),
     )
 
 

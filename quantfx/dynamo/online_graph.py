@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -15,7 +16,6 @@ from quantfx.dynamo.calibration import Calibration, named
 from quantfx.dynamo.compile_report import GraphRecord
 from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.int8_graph import (
-    QuantizedFrame,
     compile_here,
     compile_later,
     in_place_of,
@@ -29,13 +29,86 @@ from quantfx.passes.report.report import Report
 _LOG = logging.getLogger("quantfx")
 
 
+@dataclass(frozen=True)
+class Float:
+    """It computes in float, and nothing is observed any more.
+
+    Attributes:
+        run: Computes the graph.
+    """
+
+    run: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Int8:
+    """It computes in int8.
+
+    Attributes:
+        run: Computes the graph.
+        storages: Addresses of the memory that the int8 code reads.
+    """
+
+    run: Callable[..., Any]
+    storages: frozenset[int]
+
+
+@dataclass(frozen=True)
+class Observing:
+    """It computes in float, and its calls are observed.
+
+    Attributes:
+        captured: The graph.
+        prepared: The same with observers.
+        calibration: Owner of the observers.
+    """
+
+    captured: FrameGraph
+    prepared: GraphModule
+    calibration: Calibration
+
+    @property
+    def run(self) -> Callable[..., Any]:
+        """Dynamo's own graph."""
+        return self.captured.run
+
+    def with_weights_of_now(self) -> Observing:
+        """Return what observes the weights as they are, if they were written to since."""
+        captured, calibration = self.captured, self.calibration
+        if not captured.weights.changed:
+            return self
+        # What was captured reads the memory that the weights were in.
+        captured.weights.require_same_memory(captured.where)
+        captured.weights.note()
+        prepared = calibration.backend.prepare(captured.graph, strict=False)
+        if not calibration.restart_if_stale(prepared, captured.where):
+            calibration.share(prepared, [each.source for each in captured.sources])
+        return replace(self, prepared=prepared)
+
+    def observe(self, args: Sequence[Any]) -> None:
+        """Run a call through the observers.
+
+        Args:
+            args: The inputs of Dynamo's graph.
+        """
+        captured = self.captured
+        if torch.is_grad_enabled():
+            inputs = [args[i] for i in captured.inputs]
+            require_no_gradient(inputs, captured.where, captured.outermost)
+        given = [
+            args[i].clone() if i in captured.written and isinstance(args[i], Tensor) else args[i]
+            for i in captured.inputs
+        ]
+        call = f"call {self.calibration.count + 1} of calibration"
+        with named(captured.names, given, call):
+            self.calibration.observe(self.prepared, given)
+
+
 class OnlineGraph:
     """What a backend returns to Dynamo in the place of a graph.
 
     Args:
-        captured: The graph.
-        prepared: The same with observers.
-        calibration: Owner of the observers.
+        observing: What it is at first.
         record: Told what becomes of it.
         batches: Calls to observe before it becomes int8.
         strict: Raise where the contract does not hold.
@@ -44,32 +117,26 @@ class OnlineGraph:
     Attributes:
         where: Function and place of its frame.
         weights: The model's tensors that were made constants.
-        storages: Addresses of the memory that the int8 code reads; None as long as it is float.
+        state: What it is. The float graph, and copies of weights with it, go with ``Observing``.
     """
 
     def __init__(
         self,
-        captured: FrameGraph,
-        prepared: GraphModule,
-        calibration: Calibration,
+        observing: Observing,
         record: GraphRecord,
         *,
         batches: float,
         strict: bool,
         check_weights: bool,
     ) -> None:
-        self.where = captured.where
-        self._captured: FrameGraph | None = captured
-        self._float: Callable[..., Any] | None = captured.run
-        self._prepared: GraphModule | None = prepared
-        self._calibration = calibration  # also keeps it, for graphs of other shapes
+        self.where = observing.captured.where
+        self.weights = observing.captured.weights
+        self.state: Observing | Int8 | Float = observing
+        self._calibration = observing.calibration  # also keeps it, for graphs of other shapes
         self._record = record
         self._batches = batches
         self._strict = strict
         self._check_weights = check_weights
-        self._int8: Callable[..., Any] | None = None
-        self.weights = captured.weights
-        self.storages: frozenset[int] | None = None  # float: all that it reads
 
     @property
     def is_ready(self) -> bool:
@@ -78,91 +145,67 @@ class OnlineGraph:
 
     def __call__(self, *args: Any) -> Any:
         """Compute the graph."""
-        int8 = self._int8
-        return self._first_calls(args) if int8 is None else int8(*args)
+        state = self.state
+        if isinstance(state, Int8):
+            return state.run(*args)
+        state = self._next(args)
+        # Without gradients, as in int8: what comes behind must not see the difference. Outside of
+        # the lock: computing needs none.
+        with torch.no_grad():
+            return state.run(*args)
 
     def stop(self) -> None:
         """Give up what observing needs: from now on it only computes, in float."""
         with self._calibration.lock:
-            self._captured = self._prepared = None
+            if isinstance(self.state, Observing):
+                self.state = Float(self.state.run)
 
     def convert_here(self, inputs: Sequence[Any]) -> None:
-        """Become int8 in a running ``torch.compile``.
+        """Become int8 in a running ``torch.compile``, if it is observed.
 
         Args:
             inputs: As Dynamo hands them.
         """
-        self._convert(inputs, compile_here)
+        if isinstance(self.state, Observing):
+            self.state = self._converted(self.state, inputs, compile_here)
 
-    def _first_calls(self, args: tuple[Any, ...]) -> Any:
-        compiles = self.is_ready
-        # Dynamo, when it makes a graph that shares these observers, takes the locks in this order.
-        with compile_lock() if compiles else nullcontext(), self._calibration.lock:
-            captured, run, again = self._captured, self._float, False
-            if captured is not None:
-                self._follow_weights(captured)
+    def _next(self, args: tuple[Any, ...]) -> Observing | Int8 | Float:
+        """Observe a call, or become int8 for it; return what computes it."""
+        while True:
+            compiles = self.is_ready
+            # Dynamo, when it makes a graph that shares these observers, takes the locks in this
+            # order.
+            with compile_lock() if compiles else nullcontext(), self._calibration.lock:
+                if not isinstance(self.state, Observing):
+                    return self.state
+                self.state = self.state.with_weights_of_now()
                 if not self.is_ready:
-                    self._observe(captured, args)
-                elif compiles:
-                    self._convert(args, compile_later)
-                else:
-                    again = True  # another thread observed the last call
-            run = self._int8 or run
-        if again:
-            return self._first_calls(args)
-        assert run is not None, "float until it is int8"
-        # Without gradients, as in int8: what comes behind must not see the difference. Outside of
-        # the lock: computing needs none.
-        with torch.no_grad():
-            return run(*args)
+                    self.state.observe(args)
+                    self._record.observed = self._calibration.count
+                    return self.state
+                if compiles:
+                    self.state = self._converted(self.state, args, compile_later)
+                    return self.state
+            # Another thread observed the last call: with the lock of compiles, then.
 
-    def _follow_weights(self, captured: FrameGraph) -> None:
-        """Start anew if the weights were written to since they were read."""
-        if not captured.weights.changed:
-            return
-        # What was captured reads the memory that the weights were in.
-        captured.weights.require_same_memory(self.where)
-        captured.weights.note()
-        self._prepared = self._calibration.backend.prepare(captured.graph, strict=False)
-        if not self._calibration.restart_if_stale(self._prepared, captured.where):
-            self._calibration.share(self._prepared, [each.source for each in captured.sources])
-
-    def _observe(self, captured: FrameGraph, args: tuple[Any, ...]) -> None:
-        assert self._prepared is not None, "kept until it is int8"
-        if torch.is_grad_enabled():
-            inputs = [args[i] for i in captured.inputs]
-            require_no_gradient(inputs, self.where, captured.outermost)
-        given = [
-            args[i].clone() if i in captured.written and isinstance(args[i], Tensor) else args[i]
-            for i in captured.inputs
-        ]
-        call = f"call {self._calibration.count + 1} of calibration"
-        with named(captured.names, given, call):
-            self._calibration.observe(self._prepared, given)
-        self._record.observed = self._calibration.count
-
-    def _convert(self, args: Sequence[Any], compile_for: Callable[..., Callable[..., Any]]) -> None:
-        captured, prepared = self._captured, self._prepared
-        assert captured is not None, "it becomes int8 once"
-        assert prepared is not None, "kept until it is int8"
-        backend = self._calibration.backend
+    def _converted(
+        self,
+        observing: Observing,
+        args: Sequence[Any],
+        compile_for: Callable[..., Callable[..., Any]],
+    ) -> Int8:
+        captured, backend = observing.captured, self._calibration.backend
         with self._calibration.lock:
-            frame = quantize_frame(captured, prepared, backend, strict=self._strict)
+            frame = quantize_frame(captured, observing.prepared, backend, strict=self._strict)
         if backend.eager:
             run = run_eagerly(frame, self._note)
         else:
             taken = [args[index] for index in captured.inputs]
             run = compile_for(frame, taken, self._note, strict=self._strict)
-        self._become(captured, frame, run)
-
-    def _become(self, captured: FrameGraph, frame: QuantizedFrame, run: Callable[..., Any]) -> None:
-        weights = captured.weights if self._check_weights else None
-        self._int8 = in_place_of(captured, run, weights)
-        self.weights, self.storages = captured.weights, frame.storages
-        # The float graph goes, and with it copies of weights.
-        self._captured = self._prepared = self._float = None
         self._record.phase = "int8"
         self._record.observed = self._calibration.count
+        weights = captured.weights if self._check_weights else None
+        return Int8(in_place_of(captured, run, weights), frame.storages)
 
     def _note(self, report: Report) -> None:
         self._record.report = report

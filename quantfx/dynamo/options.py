@@ -10,11 +10,11 @@ from torch import Tensor
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.dynamo.compile_state import CompileState, SharedState
+from quantfx.dynamo.compile_state import CompileState, shared_state
 from quantfx.passes.errors import OptionError
 from quantfx.patterns.errors import unknown_name
 
-_SHARED = SharedState()
+_SHARED = shared_state()
 
 
 class Batches:

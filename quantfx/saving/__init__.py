@@ -1,1 +1,1 @@
-"""Results in files."""
+"""Results in files, and a graph as plain data."""

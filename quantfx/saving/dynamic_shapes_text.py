@@ -13,6 +13,7 @@ from torch.export import AdditionalInputs, Dim, ShapesCollection
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import FileError
+from quantfx.passes.inputs.example import ExampleInputs
 
 # Named by torch without a public class: the kind of Dim.AUTO, and of sums and products of dims.
 _HINTS: dict[str, Any] = {"AUTO": Dim.AUTO, "DYNAMIC": Dim.DYNAMIC, "STATIC": Dim.STATIC}
@@ -20,23 +21,20 @@ _HINT = type(Dim.AUTO)
 _DERIVED = type(Dim("derived", min=1) + 1)
 
 
-def encode_shapes(
-    shapes: Any, module: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def encode_shapes(module: GraphModule, inputs: ExampleInputs) -> Any:
     """Return dynamic shapes as plain data.
 
     Args:
-        shapes: As for ``torch.export.export``.
         module: What they are the shapes of the inputs of.
-        args: Positional inputs.
-        kwargs: Keyword inputs.
+        inputs: With their dynamic shapes.
 
     Raises:
         FileError: they hold what has no form in files.
     """
+    shapes = inputs.dynamic_shapes
     if isinstance(shapes, (ShapesCollection, AdditionalInputs)):
         collected: Any = shapes  # its method has no types
-        shapes = collected.dynamic_shapes(module, args, kwargs)
+        shapes = collected.dynamic_shapes(module, inputs.args, inputs.kwargs)
     return _encode(shapes)
 
 

@@ -34,9 +34,9 @@ _HEADER, _GRAPH, _TENSORS = "quantfx.json", "graph.json", "tensors.pt"
 _FIELDS = ("backend", "variant", "config", "origin", "report", "inputs", "dynamic_shapes")
 # What reading a damaged archive may raise, besides what is not an Exception.
 _DAMAGE = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError),
-    *(KeyError, ValueError),
-)
+    zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError,
+    KeyError, ValueError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import FileError
-from quantfx.passes.files.graph_text import is_plain
 from quantfx.passes.inputs.calling_convention import flatten, unflatten
 from quantfx.passes.inputs.value_text import decode, encode
+from quantfx.saving.graph_text import is_plain
 
 
 def encode_inputs(

@@ -21,7 +21,7 @@ from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import nested_calls
 from quantfx.passes.graph.state import written_state
-from quantfx.passes.inputs.example import distinct
+from quantfx.passes.inputs.example import ExampleInputs, distinct
 from quantfx.passes.quant.qdq import (
     CAST,
     CHOOSE_QPARAMS,
@@ -36,17 +36,13 @@ _OPSET = 20
 _FLOAT, _INT64, _DOUBLE = 1, 7, 11  # of onnx.TensorProto, which may not be there to ask
 
 
-def export_onnx(
-    quantized: GraphModule, path: Path, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any
-) -> None:
+def export_onnx(quantized: GraphModule, path: Path, inputs: ExampleInputs) -> None:
     """Write a q/dq graph as an ONNX model.
 
     Args:
         quantized: Not changed.
         path: Where to.
-        args: Positional example inputs.
-        kwargs: Keyword example inputs.
-        shapes: Dimensions that stay free, as for ``torch.export.export``.
+        inputs: What the model was captured with.
 
     Raises:
         QuantfxError: a package is missing, or the model has what ONNX cannot express.
@@ -65,7 +61,8 @@ def export_onnx(
             message = "torch.cond is not taken from a graph by torch's exporter to ONNX"
             raise QuantfxError(message, rule="onnx-rejects", site="torch.cond")
     quantized = _without_constants(quantized)
-    (args, kwargs), shapes = distinct(quantized, (args, kwargs or {}), shapes)
+    given = inputs.args, inputs.kwargs
+    (args, kwargs), shapes = distinct(quantized, given, inputs.dynamic_shapes)
     try:
         program = torch.onnx.export(
             quantized,

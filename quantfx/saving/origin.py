@@ -12,7 +12,7 @@ from quantfx.backends.backend import Backend
 from quantfx.saving.file import version
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Origin:
     """What quantized a model.
 
@@ -39,11 +39,11 @@ class Origin:
             "lower": backend.lower_pipeline,
         }
         return Origin(
-            version(),
-            torch.__version__,
-            backend.target.name if backend.target else "any",
-            {name: str(pipeline) for name, pipeline in pipelines.items()},
-            {name: pipeline.fingerprint(backend.context) for name, pipeline in pipelines.items()},
+            quantfx=version(),
+            torch=torch.__version__,
+            target=backend.target_name,
+            pipelines={name: str(pipeline) for name, pipeline in pipelines.items()},
+            fingerprints={name: p.fingerprint(backend.context) for name, p in pipelines.items()},
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,11 +12,12 @@ from torch.fx import GraphModule
 from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.passes.errors import ConfigError, FileError
-from quantfx.passes.files.graph_text import GraphWriter
+from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxWarning
 from quantfx.saving.dynamic_shapes_text import encode_shapes
 from quantfx.saving.file import FORMAT, Contents, version, write
+from quantfx.saving.graph_text import GraphWriter
 from quantfx.saving.inputs_text import encode_inputs
 from quantfx.saving.origin import Origin
 
@@ -25,13 +25,11 @@ from quantfx.saving.origin import Origin
 def save(
     path: Path,
     quantized: GraphModule,
+    *,
     report: Report,
     backend: Backend,
     origin: Origin,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    dynamic_shapes: Any,
-    *,
+    inputs: ExampleInputs,
     input_values: bool,
 ) -> None:
     """Write a file for ``quantfx.load``; nothing of what is given changes.
@@ -42,9 +40,7 @@ def save(
         report: Its report.
         backend: What made it.
         origin: When and where that was.
-        args: Positional example inputs.
-        kwargs: Keyword example inputs.
-        dynamic_shapes: Dimensions that stay free.
+        inputs: What the model was captured with.
         input_values: Whether to keep what the example inputs hold, or their form only.
 
     Raises:
@@ -53,8 +49,8 @@ def save(
     try:
         writer = GraphWriter()
         graph = writer.encode(quantized)
-        inputs, input_tensors = encode_inputs(args, kwargs, values=input_values)
-        shapes = encode_shapes(dynamic_shapes, quantized, args, kwargs)
+        encoded, tensors = encode_inputs(inputs.args, inputs.kwargs, values=input_values)
+        shapes = encode_shapes(quantized, inputs)
     except FileError as error:
         raise error.within(str(path), FileError) from None
     header = {
@@ -66,10 +62,10 @@ def save(
         "config": _config(backend),
         "origin": origin.to_dict(),
         "report": report.to_dict(),
-        "inputs": inputs,
+        "inputs": encoded,
         "dynamic_shapes": shapes,
     }
-    write(path, Contents(header, graph, _compact(writer.tensors | input_tensors)))
+    write(path, Contents(header, graph, _compact(writer.tensors | tensors)))
 
 
 def _config(backend: Backend) -> str | None:
@@ -92,8 +88,7 @@ def _is_variant(backend: Backend) -> bool:
     """Whether another backend than the builtin one of its name is to lower the graph."""
     if backend.name not in backends.NAMES:
         return True
-    target = backend.target.name if backend.target else "any"
-    builtin = backends.get(backend.name, target=target)
+    builtin = backends.get(backend.name, target=backend.target_name)
     return _lowers(backend) != _lowers(builtin)
 
 

@@ -50,8 +50,12 @@ GROUPS = {
 
 def conv_net() -> nn.Module:
     return nn.Sequential(
-        *(nn.Conv2d(3, 8, 3), nn.ReLU6(), nn.Conv2d(8, 8, 3, groups=8), nn.Hardswish()),
-        *(nn.Flatten(), nn.Linear(512, 10)),
+        nn.Conv2d(3, 8, 3),
+        nn.ReLU6(),
+        nn.Conv2d(8, 8, 3, groups=8),
+        nn.Hardswish(),
+        nn.Flatten(),
+        nn.Linear(512, 10),
     )
 
 
@@ -78,7 +82,7 @@ def test_sizes_are_not_observed() -> None:
     backend = backends.get("native")
     free = ({0: torch.export.Dim.DYNAMIC},)
     result = unchecked.quantize(
-        *(model, (X,)), calibration=[X], backend=backend, dynamic_shapes=(free,), progress=False
+        model, (X,), calibration=[X], backend=backend, dynamic_shapes=(free,), progress=False
     )
     assert result.report.sites[0].kind == "reshape"
     for rows in (1, 3, 9):
@@ -95,7 +99,8 @@ def test_a_batch_may_be_free() -> None:
     model = seeded(conv_net)
     backend = backends.get("native")
     result = unchecked.quantize(
-        *(model, (IMAGES,)),
+        model,
+        (IMAGES,),
         calibration=[IMAGES],
         backend=backend,
         dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),

@@ -39,7 +39,8 @@ class Model(nn.Module):
 def quantize(model: nn.Module, *inputs: Tensor, **options: Any) -> quantfx.Result:
     backend = backends.get("native", **options)
     return unchecked.quantize(
-        *(model, inputs),
+        model,
+        inputs,
         calibration=[inputs],
         backend=backend,
         input_fn=lambda batch: batch,
@@ -155,20 +156,25 @@ def test_ranges_of_results_that_kernels_do_not_know_are_refused() -> None:
             "",
         ),
         (
-            *(nn.LSTM(8, 6), torch.randn(5, 2, 8)),
-            *(Config("dynamic").weights(quant_min=-8, quant_max=7), "no-kernel: lstm", "-128..127"),
+            nn.LSTM(8, 6),
+            torch.randn(5, 2, 8),
+            Config("dynamic").weights(quant_min=-8, quant_max=7),
+            "no-kernel: lstm",
+            "-128..127",
         ),
         (
-            *(nn.Embedding(9, 6), torch.tensor([1])),
-            *(
-                Config("weight-only").op("embedding", embedding_weight=None),
-                "nothing-to-quantize: embedding",
-                "",
-            ),
+            nn.Embedding(9, 6),
+            torch.tensor([1]),
+            Config("weight-only").op("embedding", embedding_weight=None),
+            "nothing-to-quantize: embedding",
+            "",
         ),
         (
-            *(nn.Embedding(9, 6), torch.tensor([1])),
-            *(Config("weight-only").weights(quant_max=15), "no-kernel: embedding", "0..255"),
+            nn.Embedding(9, 6),
+            torch.tensor([1]),
+            Config("weight-only").weights(quant_max=15),
+            "no-kernel: embedding",
+            "0..255",
         ),
     ],
 )

@@ -51,7 +51,7 @@ def by_fx(
 def by_quantfx(model: nn.Module, x: Any, strict: bool = True, **options: Any) -> Any:
     backend = backends.get("native", **options)
     result = unchecked.quantize(
-        *(model, (x,)), calibration=[x], backend=backend, progress=False, strict=strict
+        model, (x,), calibration=[x], backend=backend, progress=False, strict=strict
     )
     with torch.no_grad():
         return result, result.module(x)
@@ -105,7 +105,7 @@ def test_bags_are_not_summed_up_whatever_their_mode(mode: str) -> None:
     assert error(by_fx(model, x, mapping), expected) > 1
     backend = backends.get("native", target="any", config="weight-only")
     result = unchecked.quantize(
-        *(model, (x,)), calibration=[(x,)], backend=backend, progress=False, strict=False
+        model, (x,), calibration=[(x,)], backend=backend, progress=False, strict=False
     )
     (skipped,) = (row for row in result.report.skipped if "embedding_bag" in row.op)
     assert "mode is" in skipped.reason

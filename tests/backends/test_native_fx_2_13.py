@@ -52,7 +52,8 @@ def ours(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> qua
         weight_observer="min_max",
     ).with_specs(rnn_weight=ONE_SCALE)
     return unchecked.quantize(
-        *(model, inputs),
+        model,
+        inputs,
         calibration=[inputs],
         backend=backend,
         input_fn=lambda batch: batch,

@@ -66,7 +66,8 @@ def network(name: str) -> tuple[nn.Module, Tensor, quantfx.Result]:
 def by_quantfx(model: nn.Module, inputs: tuple[Any, ...], config: Any) -> quantfx.Result:
     backend = backends.get("native", config=config)
     return unchecked.quantize(
-        *(model, inputs),
+        model,
+        inputs,
         calibration=[inputs],
         backend=backend,
         input_fn=lambda batch: batch,

@@ -16,7 +16,7 @@ from torch.fx import GraphModule
 from torch.utils._pytree import tree_leaves
 
 from quantfx.backends.x86 import x86
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.capture.canonicalize import CANONICALIZE
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.spec import QuantSpec

@@ -10,7 +10,7 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx import backends
-from quantfx.backends.catalog import PASSES
+from quantfx.backends.catalog import NAMES, passes
 from quantfx.backends.checks.lowering import EAGER
 from quantfx.backends.inductor.compile import HIDE, POST_GRAD
 from quantfx.passes.errors import PassError, PipelineError
@@ -58,8 +58,9 @@ def test_text_reads_back(pipeline: Pipeline) -> None:
 
 
 def test_passes_of_backends_are_found_by_their_names() -> None:
-    assert len({each.name for each in PASSES}) == len(PASSES)
-    for each in PASSES:
+    assert tuple(each.name for each in passes()) == NAMES
+    assert len(set(NAMES)) == len(NAMES)
+    for each in passes():
         [element] = Pipeline.parse(each.name).elements
         assert type(element) is each
     with refused("unknown-name", PipelineError, site="carry-qparam", says="'carry-qparams'"):

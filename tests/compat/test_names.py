@@ -12,11 +12,11 @@ from torch import nn
 import quantfx.compat as compat
 
 OBSERVERS = (
-    *("FixedQParamsObserver", "HistogramObserver", "MinMaxObserver", "NoopObserver"),
-    *("MovingAverageMinMaxObserver", "MovingAveragePerChannelMinMaxObserver", "ObserverBase"),
-    *("PerChannelMinMaxObserver", "PlaceholderObserver", "RecordingObserver"),
-    *("ReuseInputObserver", "UniformQuantizationObserverBase", "ObserverOrFakeQuantize"),
-)
+    "FixedQParamsObserver", "HistogramObserver", "MinMaxObserver", "NoopObserver",
+    "MovingAverageMinMaxObserver", "MovingAveragePerChannelMinMaxObserver", "ObserverBase",
+    "PerChannelMinMaxObserver", "PlaceholderObserver", "RecordingObserver",
+    "ReuseInputObserver", "UniformQuantizationObserverBase", "ObserverOrFakeQuantize",
+)  # fmt: skip
 
 
 def test_observers_of_torchao_are_there_by_name() -> None:

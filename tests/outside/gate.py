@@ -105,11 +105,11 @@ WEIGHT = QuantSpec(torch.int8, -127, 127, symmetric=True, axis=0, observer="min_
 GATE = Backend(
     "gate",
     Recipe("gate", PATTERNS, (("act", ACT), ("weight", WEIGHT))),
-    PREPARE.before("annotate-linear", DropUnitFactors()).replace(
+    prepare_pipeline=PREPARE.before("annotate-linear", DropUnitFactors()).replace(
         "annotate-linear", Annotate("gate")
     ),
-    CONVERT,
-    Pipeline((Lower(),), name="lower"),
+    convert_pipeline=CONVERT,
+    lower_pipeline=Pipeline((Lower(),), name="lower"),
     kernels=(Gate(),),
     policy="made up",
 )

@@ -26,5 +26,7 @@ def _bars(comparison: Comparison) -> tuple[Bar, ...]:
         speedup = comparison.speedup(row, BASELINE.name) if isinstance(row, Measured) else None
         if speedup is not None:
             ours = row.engine.startswith("quantfx")
-            bars.append(Bar(row.engine, speedup.median, speedup.low, speedup.high, ours))
+            bars.append(
+                Bar(row.engine, value=speedup.median, low=speedup.low, high=speedup.high, ours=ours)
+            )
     return tuple(bars)

@@ -11,7 +11,7 @@ from quantfx.tools.measure.machine import Machine
 from quantfx.tools.measure.side_by_side import Ratio, summarize
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """How it was measured.
 

@@ -123,4 +123,10 @@ def _settings(request: Request) -> Settings:
         raise QuantfxError(
             "no model", rule="no-model", fix="name one, or give your own with --model"
         )
-    return Settings(request.rounds, request.calls, _WARMUP, threads, request.batch)
+    return Settings(
+        rounds=request.rounds,
+        calls=request.calls,
+        warmup=_WARMUP,
+        threads=threads,
+        batch=request.batch,
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ class AtBits:
     """
 
     bits: int
+    _: KW_ONLY
     calibrated: float
     trained: tuple[float, ...]
     learned: tuple[float, ...]
@@ -120,7 +121,14 @@ def _at_bits(run: DigitsRun, bits: int, epochs: int) -> AtBits:
         module = quantfx.prepare_qat(run.model, example, learn_scales=learn_scales, **options)
         curves.append(tuple(_train(module, run, epochs)))
         ends.append(run.accuracy(quantfx.convert_qat(module).module))
-    return AtBits(bits, run.accuracy(calibrated.module), curves[0], curves[1], ends[0], ends[1])
+    return AtBits(
+        bits,
+        calibrated=run.accuracy(calibrated.module),
+        trained=curves[0],
+        learned=curves[1],
+        int8=ends[0],
+        learned_int8=ends[1],
+    )
 
 
 def _train(module: QatModule, run: DigitsRun, epochs: int) -> Iterator[float]:

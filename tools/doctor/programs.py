@@ -8,10 +8,10 @@ import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from quantfx.tools.doctor.check import Check
+from quantfx.tools.measure.machine import installed_version
 
 # What Inductor calls unless $CXX names another (torch 2.13: torch/_inductor/config.py, cpp.cxx).
 INDUCTORS_COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
@@ -66,7 +66,7 @@ def dot() -> Check:
 
 def peers() -> Check:
     """Return the engines to compare with; they are not imported."""
-    versions = {name: _version(name) for name in PEERS}
+    versions = {name: installed_version(name) for name in PEERS}
     there = [f"{name} {number}" for name, number in versions.items() if number]
     absent = [name for name, number in versions.items() if not number]
     if not absent:
@@ -86,10 +86,3 @@ def _version_line(path: str, option: str = "--version") -> str:
         return f"{path}, which does not answer to {option} ({error})"
     lines = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
     return lines[0] if lines else path
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass
 
 from quantfx.tools.doctor.check import Check, Status
 from quantfx.tools.doctor.templates import TemplateRow
@@ -25,6 +25,7 @@ class DoctorReport:
     """
 
     machine: Machine
+    _: KW_ONLY
     checks: tuple[Check, ...]
     backend: str
     unverified: str

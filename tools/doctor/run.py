@@ -49,7 +49,13 @@ def run(
         compiles = False
         console.print("not compiled: see the problem above", style="yellow")
     rows = _rows(backend, names, compiles, console)
-    report = DoctorReport(this_machine(), checks, backend.name, backend.unverified, rows)
+    report = DoctorReport(
+        this_machine(),
+        checks=checks,
+        backend=backend.name,
+        unverified=backend.unverified,
+        templates=rows,
+    )
     for part in template_parts(report):
         console.print(part)
     console.print(conclusion(report))

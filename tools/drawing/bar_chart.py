@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from xml.sax.saxutils import escape
 
 _LABELS = 150  # pixels left of the bars
@@ -42,6 +42,7 @@ class Bar:
     """
 
     label: str
+    _: KW_ONLY
     value: float
     low: float
     high: float

@@ -52,12 +52,13 @@ def this_machine() -> Machine:
         target=targets.host().name,
         isa_cap=os.environ.get("ONEDNN_MAX_CPU_ISA") or os.environ.get("DNNL_MAX_CPU_ISA"),
         system=f"{platform.platform()}, Python {platform.python_version()}",
-        versions={package: _version(package) for package in _PACKAGES},
+        versions={package: installed_version(package) for package in _PACKAGES},
         date=datetime.now(UTC).isoformat(timespec="seconds"),
     )
 
 
-def _version(package: str) -> str | None:
+def installed_version(package: str) -> str | None:
+    """Return the version of a package; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:

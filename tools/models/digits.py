@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class DigitsRun:
     """
 
     model: nn.Module
+    _: KW_ONLY
     train_images: Tensor
     train_labels: Tensor
     test_images: Tensor
@@ -85,7 +86,13 @@ def train_digits(seed: int = 0, make: Callable[[], nn.Module] = DigitsNet) -> Di
         order = torch.randperm(len(images))
         cut = int(_TRAIN_SHARE * len(images))
         train, test = order[:cut], order[cut:]
-        run = DigitsRun(make(), images[train], labels[train], images[test], labels[test])
+        run = DigitsRun(
+            make(),
+            train_images=images[train],
+            train_labels=labels[train],
+            test_images=images[test],
+            test_labels=labels[test],
+        )
         _train(run)
     return run
 

@@ -189,7 +189,7 @@ def note_report(row: Row, report: Report) -> None:
     row.planned, row.lowered = report.planned, report.lowered or 0
     row.int8_macs = 1 - balance.float_macs / balance.macs if balance.macs else None
     row.floats = [
-        FloatOperator(op, count, reason, reads_weights, known)
+        FloatOperator(op, count=count, reason=reason, reads_weights=reads_weights, known=known)
         for (op, reason, reads_weights, known), count in Counter(
             (work.op, work.reason, work.weight_bytes > 0, work.macs is not None)
             for work in add_reached(report.work, report.sites)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any, Literal
 
 StageName = Literal["build", "quantize", "module", "compile", "file", "auto"]
@@ -38,6 +38,7 @@ class FloatOperator:
     """
 
     op: str
+    _: KW_ONLY
     count: int
     reason: str
     reads_weights: bool

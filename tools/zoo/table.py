@@ -15,10 +15,10 @@ from quantfx.tools.zoo.faults import (
 from quantfx.tools.zoo.row import Row
 
 _COLUMNS = (
-    *("network", "M", "sites", "macs", "float"),
-    *("module", "compiled", "loaded", "auto", "kernels", "quantize", "compile", "auto s"),
+    "network", "M", "sites", "macs", "float",
+    "module", "compiled", "loaded", "auto", "kernels", "quantize", "compile", "auto s",
     "commit",
-)
+)  # fmt: skip
 _MEANING = f"""\
 Networks with seeded random weights (`tools/zoo/networks.toml`), small inputs, eight batches to
 calibrate and two others to compare, each in a process of its own. Made by `make zoo`.

@@ -13,7 +13,7 @@ from quantfx.compat.exported.export_utils import forbid_train_eval
 from quantfx.compat.exported.rebind import rebind_annotations
 from quantfx.compat.exported.take_over import take_over
 from quantfx.compat.terms.errors import as_raised
-from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.scale_remarks import warn_of_scales

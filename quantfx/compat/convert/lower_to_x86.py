@@ -12,7 +12,7 @@ from quantfx.backends.checks.targets import host
 from quantfx.backends.inductor.fuse_sums import FuseSums
 from quantfx.backends.x86 import x86
 from quantfx.compat.exported.strip_guards import StripGuards
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.capture.canonicalize import CANONICALIZE
 from quantfx.passes.errors import ArgumentError
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.lower.read_plan import ReadPlan

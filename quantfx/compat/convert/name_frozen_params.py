@@ -45,7 +45,7 @@ def _rename(editor: Editor, node: Node, renamed: dict[str, Node]) -> None:
     if old not in renamed:
         free = (f"{_PREFIX}{count}" for count in itertools.count())
         name = next(name for name in free if not is_stored(editor.module, name))
-        renamed[old] = editor.constant(name, value, like=node, before=node)
+        renamed[old] = editor.constant(name, value, before=node)
         for key in ("val", PROVENANCE_KEY):
             renamed[old].meta.pop(key, None)
     editor.replace(node, renamed[old])

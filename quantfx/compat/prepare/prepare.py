@@ -19,7 +19,7 @@ from quantfx.compat.prepare.fuse_conv_bn import FuseConvBn
 from quantfx.compat.prepare.transform_for_annotation import TransformForAnnotation
 from quantfx.compat.terms.errors import as_raised
 from quantfx.passes.annotate.share import Share
-from quantfx.passes.canonicalize.sink_constants import SinkConstants
+from quantfx.passes.capture.sink_constants import SinkConstants
 from quantfx.passes.errors import ArgumentError
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.graph.clone import clone

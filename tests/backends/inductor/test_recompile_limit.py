@@ -23,7 +23,9 @@ def function() -> None:
 
 def explained(*reasons: str, is_strict: bool = False) -> str:
     limit = ReachedLimit("recompile_limit", 8, lambda: list(reasons), ())
-    attempt = Attempt(function.__code__, None, SHARED_REGION, is_strict, limit)
+    attempt = Attempt(
+        function.__code__, owner=None, region=SHARED_REGION, is_strict=is_strict, limit=limit
+    )
     return explain_limit(attempt, limit, "are slow")
 
 

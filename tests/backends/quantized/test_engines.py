@@ -10,7 +10,7 @@ from quantfx.backends.quantized.engines import ENGINES, Engines, Transposed, eng
 from tests.refusals import refused
 
 RULE = Engines()
-SAME = Transposed(8, 8, (3, 3), (3, 3), (2, 2), padded=False)
+SAME = Transposed(inputs=8, outputs=8, kernel=(3, 3), extent=(3, 3), stride=(2, 2), padded=False)
 
 
 def test_linears_of_many_rows_are_onednns() -> None:

@@ -61,7 +61,8 @@ def quantized(row: NativeRow, outcome: Outcome, name: str = "native") -> tuple[A
     backend = backends.get("native", variant=name, config=config)
     strict = outcome.template is not None
     result = unchecked.quantize(
-        *(model, inputs),
+        model,
+        inputs,
         calibration=[inputs],
         backend=backend,
         input_fn=lambda batch: batch,
@@ -151,10 +152,10 @@ def test_counts() -> None:
     }
     assert len(NATIVE.rows) == 194
     assert Counter(row.group for row in NATIVE.rows) == {
-        **{"conv": 57, "linear": 12, "binary": 17, "cat": 1, "default": 14, "fixed-qparams": 13},
-        **{"share-qparams": 59, "tensor-info": 2, "batch-norm": 8, "layer-norm": 2, "rnn": 5},
+        "conv": 57, "linear": 12, "binary": 17, "cat": 1, "default": 14, "fixed-qparams": 13,
+        "share-qparams": 59, "tensor-info": 2, "batch-norm": 8, "layer-norm": 2, "rnn": 5,
         "embedding": 4,
-    }
+    }  # fmt: skip
     assert len(HALVES) == 101
 
 

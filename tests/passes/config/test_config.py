@@ -41,7 +41,7 @@ def test_a_config_reads_as_it_is_written() -> None:
         "call='true_graph_0/linear'",
         "tensor='conv2d_3.input'",
     ]
-    assert [rule.mode for rule in FULL.rules][:4] == ["float", "static", "fp16", "static"]
+    assert [rule.mode for rule in FULL.call_rules][:4] == ["float", "static", "fp16", "static"]
     assert Config(None) == Config("float")
 
 

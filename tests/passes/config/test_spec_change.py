@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from quantfx.passes.config.spec_change import SpecChange, change_of
+from quantfx.passes.config.spec_change import SpecChange, change_of, over
 from quantfx.passes.errors import ConfigError, SpecError
 from quantfx.passes.quant.spec import CastSpec, QuantSpec
 from tests.refusals import refused
@@ -29,8 +29,8 @@ def test_a_dtype_brings_its_range() -> None:
 
 def test_a_later_change_decides() -> None:
     first, second = SpecChange(observer="min_max", eps=0.1), SpecChange(observer="mse")
-    assert second.over(first) == SpecChange(observer="mse", eps=0.1)
-    assert str(second.over(first)) == "observer='mse', eps=0.1"
+    assert over(first, second) == SpecChange(observer="mse", eps=0.1)
+    assert str(over(first, second)) == "observer='mse', eps=0.1"
 
 
 def test_false_and_zero_are_changes() -> None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.canonicalize.remove_dropout import RemoveDropout
+from quantfx.passes.capture.remove_dropout import RemoveDropout
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.train.settle_modes import SettleModes

@@ -174,7 +174,9 @@ class Offsets(nn.Module):
 def test_what_carried_data_still_does_and_nothing_else() -> None:
     done = FOLD.run(capture(Offsets().eval(), (torch.randn(3, 8),)))
     assert [type(each) is nn.Parameter for each in done.state_dict(keep_vars=True).values()] == [
-        *(True, False, False)
+        True,
+        False,
+        False,
     ]
     assert not any(each.requires_grad for each in done.parameters())
     assert calls(done) == 3

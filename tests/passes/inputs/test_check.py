@@ -28,13 +28,13 @@ def two(x: Any, y: Any) -> None: ...
 
 
 def form(path: str, *shape: int | str, dtype: torch.dtype = torch.float32) -> InputForm:
-    return InputForm(path, dtype, "cpu", shape)
+    return InputForm(path, dtype=dtype, device="cpu", shape=shape)
 
 
 def check(
     *forms: InputForm, ranges: dict[str, Any] | None = None, conditions: tuple[str, ...] = ()
 ) -> InputCheck:
-    contract = InputContract(("x", "y"), forms, ranges or {}, conditions)
+    contract = InputContract(("x", "y"), forms, ranges=ranges or {}, conditions=conditions)
     return InputCheck(contract, inspect.signature(two))
 
 
@@ -140,8 +140,8 @@ def test_a_contract_is_plain_data() -> None:
     contract = InputContract(
         ("x", "y"),
         (form("x", "s0", 4, dtype=torch.int64), InputForm("y", value=float("inf"))),
-        {"s0": (1, None)},
-        ("Ne(s0, 7)",),
+        ranges={"s0": (1, None)},
+        conditions=("Ne(s0, 7)",),
         checked=False,
     )
     assert InputContract.from_dict(contract.to_dict()) == contract
@@ -175,7 +175,7 @@ def test_structures_are_those_of_the_capture(captured: Any, other: Any) -> None:
     leaves = [(path, leaf) for path, leaf in leaves_of(inspect.signature(two), (X, captured), {})]
     forms = tuple(form(path, 2, 4) for path, _ in leaves)
     structures = ("*", structure_text(captured))
-    contract = InputContract(("x", "y"), forms, {}, structures=structures)
+    contract = InputContract(("x", "y"), forms, ranges={}, structures=structures)
     assert InputContract.from_dict(contract.to_dict()) == contract
     checked = InputCheck(contract, inspect.signature(two))
     for _ in range(2):
@@ -187,7 +187,9 @@ def test_structures_are_those_of_the_capture(captured: Any, other: Any) -> None:
 
 
 def test_an_argument_that_moved_is_given_by_name() -> None:
-    contract = InputContract(("x", "y"), (form("x", 2, 4), form("y", 2, 4)), {}, positional=1)
+    contract = InputContract(
+        ("x", "y"), (form("x", 2, 4), form("y", 2, 4)), ranges={}, positional=1
+    )
     checked = InputCheck(contract, inspect.signature(two))
     checked((X,), {"y": X})
     assert fits_traced(contract, (X,), {"y": X})

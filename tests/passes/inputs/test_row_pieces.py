@@ -8,7 +8,7 @@ from quantfx.passes.inputs.row_pieces import RowPieces, row_pieces
 
 
 def form(path: str, *shape: int | str) -> InputForm:
-    return InputForm(path, torch.float32, "cpu", shape)
+    return InputForm(path, dtype=torch.float32, device="cpu", shape=shape)
 
 
 @pytest.mark.parametrize(

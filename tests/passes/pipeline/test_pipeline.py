@@ -11,8 +11,8 @@ from torch.fx import GraphModule
 
 from quantfx.backends.x86 import CONVERT, PREPARE, x86
 from quantfx.passes.annotate.annotate import Annotate
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
-from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
+from quantfx.passes.capture.canonicalize import CANONICALIZE
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.tidy import Tidy
 from quantfx.passes.draw.dump_graphs import DumpGraphs
@@ -22,12 +22,19 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.instruments import CheckNumerics
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.pipeline.record import records_of
+from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.schema import resolve_op
 from tests.models.small import mlp
 from tests.refusals import refused
 from tests.unchecked import capture
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+
+
+def others_set() -> PatternSet:
+    """Templates of a group of somebody else's, which is known from now on."""
+    template = replace(x86().recipe.patterns.templates[0], group="npu_2-rows")
+    return PatternSet("npu", (template,), ())
 
 
 @dataclass(frozen=True)
@@ -109,6 +116,7 @@ def test_edits_reach_into_nested_pipelines() -> None:
 
 
 def test_an_annotate_pass_is_named_by_its_group() -> None:
+    others_set()
     pipeline = Pipeline.parse("annotate-conv, annotate-npu_2-rows")
     assert pipeline.elements == (Annotate("conv"), Annotate("npu_2-rows"))
     assert pipeline.names == ("annotate-conv", "annotate-npu_2-rows")
@@ -121,10 +129,18 @@ def test_an_annotate_pass_is_named_by_its_group() -> None:
             Pipeline.parse(text)
 
 
-def test_a_group_that_nobody_knows_is_an_error_when_it_runs() -> None:
+def test_a_group_that_nobody_knows_is_an_error_when_it_is_named() -> None:
     backend = x86()
-    with refused("unknown-name", PipelineError, site="cnv", says=r"'conv'\?\)"):
-        Pipeline.parse("annotate-cnv").run(graph(), backend.context)
+    with refused("unknown-name", PipelineError, site="cnv", fix="load the", says=r"'conv'\?\)"):
+        Annotate("cnv")
+    with refused(
+        "unknown-name", PipelineError, site="cnv", says=r"^column 18: annotate: no .*load"
+    ):
+        Pipeline.parse("tidy, annotate-cnv, share")
+    other = others_set().groups
+    assert other == {"npu_2-rows"}
+    with refused("unknown-name", PipelineError, site="npu_2-rows", says="'x86' has no"):
+        Pipeline.parse("annotate-npu_2-rows").run(graph(), backend.context)
     without = backend.without_templates("max_pool2d")
     assert "max-pool" not in {each.group for each in without.recipe.patterns.templates}
     done = Pipeline.parse("annotate-max-pool, annotate-rnn").run(graph(), without.context)

@@ -96,22 +96,27 @@ def conv(x: Tensor, weight: Tensor, groups: int) -> Tensor:
         weight, scales, 1.0, 0, ones, ones, ones, groups, list(x.shape)
     )
     result: Tensor = torch.ops.onednn.qconv_pointwise(
-        *(x, 1.0, 0, packed, scales, zeros, None, ones, ones, ones, groups),
-        *(1.0, 0, torch.float32, "none", [], ""),
-    )
+        x, 1.0, 0, packed, scales, zeros, None, ones, ones, ones, groups,
+        1.0, 0, torch.float32, "none", [], "",
+    )  # fmt: skip
     return result
 
 
 LINEAR_SHAPES = [
     *((5, k, 16) for k in (2, 3, 4, 5, 31, 64, 65, 66, 67, 256, 257, 258, 259, 514)),
-    *((1, 257, 1), (64, 130, 33), (200, 1025, 70), (3, 1024, 257)),
+    (1, 257, 1),
+    (64, 130, 33),
+    (200, 1025, 70),
+    (3, 1024, 257),
 ]  # rows, K, N
 CONV_SHAPES = [
     *((2, k, c, 8, 1) for k in (1, 3, 5) for c in (1, 2, 3, 4, 5, 7, 16, 17, 64)),
     *((2, k, c, 16 * g, g) for k in (1, 3, 5) for c, g in ((6, 2), (10, 2), (15, 3), (32, 2))),
     *((2, k, c, c, c) for k in (3, 5) for c in (1, 8, 17)),
     *((1, k, c, 16, 1) for k in (1, 3, 5) for c in (3, 8, 33)),
-    *((1, 3, 10, 32, 2), (1, 3, 16, 16, 16), (3, 3, 16, 32, 2)),
+    (1, 3, 10, 32, 2),
+    (1, 3, 16, 16, 16),
+    (3, 3, 16, 32, 2),
     *((3, k, c, 8, 1) for k in (1, 3, 5) for c in (3, 8)),
 ]  # rank, kernel, channels, output channels, groups
 

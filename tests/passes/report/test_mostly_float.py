@@ -14,7 +14,14 @@ def row(
     name: str, op: str, macs: int | None, weights: int = 0, reason: str | None = None
 ) -> OperatorWork:
     """A planned operator unless there is a reason."""
-    return OperatorWork(Site("", name), op, macs, weights, reason is None, reason or "")
+    return OperatorWork(
+        Site("", name),
+        op,
+        macs=macs,
+        weight_bytes=weights,
+        planned=reason is None,
+        reason=reason or "",
+    )
 
 
 LINEAR = row("linear", "aten.linear.default", 100, 400)
@@ -82,7 +89,15 @@ def test_native_has_templates_for_what_it_is_advised_for() -> None:
 
 
 def test_a_site_that_missed_its_kernel_stays_float() -> None:
-    outcome = SiteOutcome(Site("", "linear"), "", "linear", "static", "kernel", True, "qlinear")
+    outcome = SiteOutcome(
+        Site("", "linear"),
+        "",
+        "linear",
+        mode="static",
+        reach="kernel",
+        converted=True,
+        kernel="qlinear",
+    )
     assert add_reached([LINEAR], (outcome,)) == (LINEAR,)
     for missed in (
         replace(outcome, kernel="", reason="no kernel for it"),

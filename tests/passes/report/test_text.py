@@ -26,21 +26,53 @@ def words(text: str) -> str:
 def large_report() -> Report:
     """A report with 50 reasons, of which two concern most of the model."""
     sites = tuple(
-        SiteOutcome(Site("", f"linear_{i}"), "", "linear", "static", "kernel", True, "qlinear")
+        SiteOutcome(
+            Site("", f"linear_{i}"),
+            "",
+            "linear",
+            mode="static",
+            reach="kernel",
+            converted=True,
+            kernel="qlinear",
+        )
         for i in range(30)
     )
     work = [
-        OperatorWork(each.site, "aten.linear.default", 10**6, 4 * 10**6, True) for each in sites
+        OperatorWork(
+            each.site, "aten.linear.default", macs=10**6, weight_bytes=4 * 10**6, planned=True
+        )
+        for each in sites
     ]
     work.append(
-        OperatorWork(Site("", "embedding"), "aten.embedding.default", 0, 10**8, False, "no")
+        OperatorWork(
+            Site("", "embedding"),
+            "aten.embedding.default",
+            macs=0,
+            weight_bytes=10**8,
+            planned=False,
+            reason="no",
+        )
     )
     work += [
-        OperatorWork(Site("", f"bmm_{i}"), "aten.bmm.default", 10**6, 0, False, "no template")
+        OperatorWork(
+            Site("", f"bmm_{i}"),
+            "aten.bmm.default",
+            macs=10**6,
+            weight_bytes=0,
+            planned=False,
+            reason="no template",
+        )
         for i in range(10)
     ]
     work += [
-        OperatorWork(Site("", f"mul_{i}"), "aten.mul.Tensor", 0, 40, False, f"reason {i} of it")
+        OperatorWork(
+            Site("", f"mul_{i}"),
+            "aten.mul.Tensor",
+            macs=0,
+            weight_bytes=40,
+            planned=False,
+            reason=f"reason {i} of it",
+        )
         for i in range(50)
     ]
     skipped = [

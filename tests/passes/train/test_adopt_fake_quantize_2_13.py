@@ -29,7 +29,9 @@ EXACT = backends.get("native", target="any", engine="qnnpack")  # full range on 
 ROWS = [
     *(f"nnqat.Conv{n}d" for n in (1, 2, 3)),
     *(f"nniqat.ConvBn{relu}{n}d" for n in (1, 2, 3) for relu in ("", "ReLU")),
-    *("nnqat.Linear", "nniqat.LinearReLU", "nniqat.LinearBn1d"),
+    "nnqat.Linear",
+    "nniqat.LinearReLU",
+    "nniqat.LinearBn1d",
 ]
 
 
@@ -75,7 +77,7 @@ def test_a_network_trained_by_fx_graph_mode_agrees_with_its_conversion() -> None
         if name.startswith("activation_post_process"):
             setattr(prepared, name, nn.Identity())
     prepared.eval()
-    result = unchecked.quantize(*(prepared, (x,)), calibration=[x], backend=EXACT, progress=False)
+    result = unchecked.quantize(prepared, (x,), calibration=[x], backend=EXACT, progress=False)
     assert [site.kernel for site in result.report.sites] == [
         "quantized.conv2d_relu",
         "quantized.conv2d",

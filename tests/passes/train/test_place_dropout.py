@@ -125,8 +125,16 @@ class NoisyBetween(Base):
 
 
 KINDS = (
-    *(Residual, Between, Chain, Mixed, AtTheEnd, BeforeNorm),
-    *(ByMode, OfAnInput, StochasticDepth, NoisyBetween),
+    Residual,
+    Between,
+    Chain,
+    Mixed,
+    AtTheEnd,
+    BeforeNorm,
+    ByMode,
+    OfAnInput,
+    StochasticDepth,
+    NoisyBetween,
 )
 
 

@@ -21,8 +21,22 @@ def test_training_recovers_what_calibration_loses_at_two_bits(digits: DigitsRun)
 
 def test_the_chart_has_two_panels_a_network() -> None:
     rows = (
-        AtBits(8, 0.99, (0.98, 0.99), (0.98, 0.99), 0.99, 0.99),
-        AtBits(2, 0.7, (0.4, 0.98), (0.7, 0.97), 0.98, 0.97),
+        AtBits(
+            8,
+            calibrated=0.99,
+            trained=(0.98, 0.99),
+            learned=(0.98, 0.99),
+            int8=0.99,
+            learned_int8=0.99,
+        ),
+        AtBits(
+            2,
+            calibrated=0.7,
+            trained=(0.4, 0.98),
+            learned=(0.7, 0.97),
+            int8=0.98,
+            learned_int8=0.97,
+        ),
     )
     text = chart([Recovery("one", 0.99, rows), Recovery("two", 0.95, rows)])
     root = ElementTree.fromstring(text)  # our own text

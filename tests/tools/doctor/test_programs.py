@@ -9,6 +9,7 @@ import pytest
 
 from quantfx.tools.doctor import programs as doctor_programs
 from quantfx.tools.doctor.check import Check
+from quantfx.tools.measure import machine
 
 
 @pytest.fixture(autouse=True)
@@ -91,9 +92,9 @@ def test_peers_are_read_from_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
         return "1.0"
 
     before = set(sys.modules)
-    monkeypatch.setattr(doctor_programs, "version", version)
+    monkeypatch.setattr(machine, "version", version)
     check = doctor_programs.peers()
     assert (check.status, check.found) == ("note", "torchao 1.0, onnxruntime 1.0, no openvino")
-    monkeypatch.setattr(doctor_programs, "version", lambda name: "2.0")
+    monkeypatch.setattr(machine, "version", lambda name: "2.0")
     assert doctor_programs.peers().status == "ok"
     assert not (set(sys.modules) - before) & set(doctor_programs.PEERS)

@@ -57,7 +57,13 @@ def test_everything_is_printed_and_written(tmp_path: Path) -> None:
         assert word in text
     written = json.loads(file.read_text())
     assert list(written) == [
-        *("format", "status", "machine", "checks", "backend", "unverified", "templates"),
+        "format",
+        "status",
+        "machine",
+        "checks",
+        "backend",
+        "unverified",
+        "templates",
     ]
     assert written["format"] == 1
     assert written["status"] == report.status

@@ -24,7 +24,9 @@ COMPILED = (
 
 
 def report(*rows: TemplateRow, unverified: str = "") -> DoctorReport:
-    return DoctorReport(this_machine(), (), "x86", unverified, rows)
+    return DoctorReport(
+        this_machine(), checks=(), backend="x86", unverified=unverified, templates=rows
+    )
 
 
 def text_of(*parts: object, width: int = 80) -> str:

@@ -11,8 +11,14 @@ from tests.tools.bench.sample import sample_report
 
 SVG = "{http://www.w3.org/2000/svg}"
 GROUPS = (
-    Group("first <net>", (Bar("a & b", 1.0, 1.0, 1.0), Bar("ours", 2.0, 1.5, 2.75, ours=True))),
-    Group("second", (Bar("c", 0.5, 0.25, 1.0),)),
+    Group(
+        "first <net>",
+        (
+            Bar("a & b", value=1.0, low=1.0, high=1.0),
+            Bar("ours", value=2.0, low=1.5, high=2.75, ours=True),
+        ),
+    ),
+    Group("second", (Bar("c", value=0.5, low=0.25, high=1.0),)),
 )
 
 
@@ -60,7 +66,7 @@ def test_everything_lies_inside_the_picture() -> None:
 
 def test_figures_of_any_size_have_at_most_nine_ticks() -> None:
     for value in (0.01, 0.3, 1.0, 7.9, 30.0, 900.0):
-        bar = Bar("a", value, value, value)
+        bar = Bar("a", value=value, low=value, high=value)
         ticks = of_class(parsed(bar_chart("t", "n", [Group("g", (bar,))])), "text", "tick")
         assert 2 <= len(ticks) <= 10
 

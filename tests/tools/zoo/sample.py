@@ -32,6 +32,10 @@ def sample_row(network: str = "resnet18") -> Row:
     )
 
 
-TRANSPOSED = FloatOperator("aten.conv_transpose1d.default", 4, "no kernel computes it", True)
-EMBEDDING = FloatOperator("aten.embedding.default", 2, "not static", True)
-ATTENTION = FloatOperator("aten.bmm.default", 2, "", False)
+TRANSPOSED = FloatOperator(
+    "aten.conv_transpose1d.default", count=4, reason="no kernel computes it", reads_weights=True
+)
+EMBEDDING = FloatOperator(
+    "aten.embedding.default", count=2, reason="not static", reads_weights=True
+)
+ATTENTION = FloatOperator("aten.bmm.default", count=2, reason="", reads_weights=False)

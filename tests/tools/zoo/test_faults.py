@@ -55,7 +55,7 @@ def test_a_good_row_has_no_fault() -> None:
         (with_stage("auto", Stage("foreign error", 1.0, "KeyError: 3")), "auto: foreign error: KeyError: 3"),
         (with_stage("auto", Stage("ended", 0.0, "it took more than 9 s")), "auto: ended: it took more than 9 s"),
         (replace(sample_row(), floats=[TRANSPOSED]), "float: aten.conv_transpose1d.default x4: no kernel computes it"),
-        (replace(sample_row(), floats=[FloatOperator("mine.expert", 2, "", False, known=False)]), "float: mine.expert x2: no template takes it"),
+        (replace(sample_row(), floats=[FloatOperator("mine.expert", count=2, reason="", reads_weights=False, known=False)]), "float: mine.expert x2: no template takes it"),
         (replace(sample_row(), floats=[replace(ATTENTION, reads_weights=True)]), "float: aten.bmm.default x2: no template takes it"),
     ],
 )  # fmt: skip

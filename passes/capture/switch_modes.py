@@ -85,9 +85,7 @@ def _switch(editor: Editor, node: Node, name: str) -> None:
         set_argument(node, name, mode_node(editor, BATCH_NORM_MODE if is_norm else MODE))
         return
     mode = mode_node(editor, MODE)
-    set_argument(
-        node, name, editor.call(operator.mul, (mode, given), like=node, before=node, val=given)
-    )
+    set_argument(node, name, editor.call(operator.mul, (mode, given), before=node, val=given))
 
 
 def _owner(buffer: Node) -> str:
@@ -97,4 +95,4 @@ def _owner(buffer: Node) -> str:
 
 def _cumulative(editor: Editor, norm: Node, batches: Node) -> Node:
     """Return the momentum of a batch norm that averages over all batches alike."""
-    return editor.call(cumulative_momentum, (batches,), like=norm, before=norm, val=1.0)
+    return editor.call(cumulative_momentum, (batches,), before=norm, val=1.0)

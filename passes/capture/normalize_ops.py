@@ -153,7 +153,7 @@ def _replace(
     kwargs: dict[str, Any],
 ) -> None:
     val = node.meta.get("val")
-    new = editor.call(target, args, kwargs=kwargs, like=node, after=node, val=val)
+    new = editor.call(target, args, kwargs=kwargs, after=node, val=val)
     editor.replace(node, new)
 
 

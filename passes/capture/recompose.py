@@ -83,7 +83,7 @@ def _replace_first(
 
 def _replace(editor: Editor, node: Node, target: Callable[..., Any], args: tuple[Any, ...]) -> None:
     val = node.meta["val"]
-    editor.replace(node, editor.call(target, args, like=node, before=node, val=val))
+    editor.replace(node, editor.call(target, args, before=node, val=val))
 
 
 _RULES: dict[Any, Callable[[Editor, Node], bool]] = {

@@ -51,7 +51,7 @@ def decode_spec(data: dict[str, Any]) -> Spec:
         ((name, fields),) = cast(dict[str, Any], observer).items()
         observer = _MAKERS[name](**fields)
     made: dict[str, Any] = {"dtype": decode(data["dtype"], {}), "observer": observer}
-    return QuantSpec(**{**data, **made})
+    return QuantSpec(**(data | made))
 
 
 def encode_annotation(annotation: Annotation) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def einsum_contraction(node: Node) -> Contraction | None:
     if hidden > len(free) or (hidden and _ELLIPSIS not in result):
         return None  # an ellipsis that is summed
     return Contraction(
-        *(x, y),
+        x,
+        y,
         _spell_out(of_x, free[: _count_hidden(x, of_x)]),
         _spell_out(of_y, free[: _count_hidden(y, of_y)]),
         _spell_out(result, free[:hidden]),

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from quantfx.passes.canonicalize.functionalize import Functionalize
-from quantfx.passes.canonicalize.inline_no_grad import InlineNoGrad
-from quantfx.passes.canonicalize.name_contractions import NameContractions
-from quantfx.passes.canonicalize.name_products import NameProducts
-from quantfx.passes.canonicalize.normalize_ops import NormalizeOps
-from quantfx.passes.canonicalize.recompose import Recompose
-from quantfx.passes.canonicalize.remove_asserts import RemoveAsserts
-from quantfx.passes.canonicalize.remove_dead_code import RemoveDeadCode
-from quantfx.passes.canonicalize.remove_dropout import RemoveDropout
-from quantfx.passes.canonicalize.remove_self_copies import RemoveSelfCopies
-from quantfx.passes.canonicalize.sink_constants import SinkConstants
-from quantfx.passes.canonicalize.switch_modes import SwitchModes
+from quantfx.passes.capture.functionalize import Functionalize
+from quantfx.passes.capture.inline_no_grad import InlineNoGrad
+from quantfx.passes.capture.name_contractions import NameContractions
+from quantfx.passes.capture.name_products import NameProducts
+from quantfx.passes.capture.normalize_ops import NormalizeOps
+from quantfx.passes.capture.recompose import Recompose
+from quantfx.passes.capture.remove_asserts import RemoveAsserts
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
+from quantfx.passes.capture.remove_dropout import RemoveDropout
+from quantfx.passes.capture.remove_self_copies import RemoveSelfCopies
+from quantfx.passes.capture.sink_constants import SinkConstants
+from quantfx.passes.capture.switch_modes import SwitchModes
 from quantfx.passes.pipeline.pipeline import Pipeline
 
 CANONICALIZE = Pipeline(

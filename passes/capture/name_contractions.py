@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from torch.fx import Node
 
-from quantfx.passes.canonicalize.contraction import Contraction, einsum_contraction
+from quantfx.passes.capture.contraction import Contraction, einsum_contraction
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.constant_chain import constant_nodes
 from quantfx.passes.graph.editor import Editor
@@ -54,7 +54,7 @@ class NameContractions(GraphPass):
 
 def _rewrite(editor: Editor, node: Node, found: Contraction) -> None:
     def call(target: Callable[..., Any], *args: object) -> Node:
-        return editor.call(target, args, like=node, before=node)
+        return editor.call(target, args, before=node)
 
     sizes = dict(zip(found.of_y, found.y.meta["val"].shape, strict=True))
     order = [found.of_y.index(label) for label in found.new + found.summed]

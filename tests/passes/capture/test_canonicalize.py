@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.canonicalize.canonicalize import CANONICALIZE
+from quantfx.passes.capture.canonicalize import CANONICALIZE
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.base import Pass

@@ -72,7 +72,6 @@ def _rewrite(editor: Editor, node: Node, target: Node) -> None:
         functional,
         node.args,
         kwargs=dict(node.kwargs),
-        like=node,
         after=node,
         val=node.meta.get("val"),
         name=node.name.rstrip("_"),

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.passes.canonicalize.contraction import einsum_contraction
+from quantfx.passes.capture.contraction import einsum_contraction
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.constant_chain import constant_nodes
 from quantfx.passes.graph.editor import Editor
@@ -77,7 +77,7 @@ class _Maker:
 
     def call(self, target: Callable[..., Any], *args: object, like: Node) -> Node:
         """Return a new call in front of ``like``, whose meta it has."""
-        return self._editor.call(target, args, like=like, before=like)
+        return self._editor.call(target, args, before=like)
 
     def product(self, x: Node, y: Node, like: Node, bias: Node | None = None) -> Node:
         """Return ``x @ y``, plus ``bias`` if y is a stored matrix."""

@@ -21,19 +21,20 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
 from quantfx.passes.errors import FileError
-from quantfx.passes.files.annotation_text import decode_annotation, encode_annotation
-from quantfx.passes.files.fake_text import FakeReader, FakeWriter
 from quantfx.passes.graph.checked_module import CheckedModule
 from quantfx.passes.graph.clone import recompile, set_tensor
 from quantfx.passes.graph.editor import PROVENANCE_KEY
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.graph.graphs import attribute
 from quantfx.passes.graph.remark import decode_remark, encode_remark
+from quantfx.passes.graph.scopes import qualified_name
 from quantfx.passes.inputs.calling_convention import encode_convention, set_convention
 from quantfx.passes.inputs.contract import InputContract, contract_of, set_contract
 from quantfx.passes.inputs.value_text import decode, decode_target, encode, encode_target
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
+from quantfx.saving.annotation_text import decode_annotation, encode_annotation
+from quantfx.saving.fake_text import FakeReader, FakeWriter
 
 _SCOPE = "nn_module_stack"
 # What passes, and users of PT2E, write on nodes as text.
@@ -129,7 +130,7 @@ class GraphWriter:
             "kwargs": _encode_value(node, node.kwargs),
             "value": self._fakes.encode(node.meta.get("val")),
             "annotation": None if annotation is None else encode_annotation(annotation),
-            "scope": [[key, path, _class_name(kind)] for key, (path, kind) in scope.items()],
+            "scope": [[key, path, qualified_name(kind)] for key, (path, kind) in scope.items()],
         }
         texts = {key: node.meta[key] for key in _TEXTS if isinstance(node.meta.get(key), str)}
         return {key: value for key, value in (data | texts).items() if value not in (None, [])}
@@ -225,7 +226,7 @@ def _encoded_record(record: PassRecord) -> dict[str, Any]:
 
 def _record(data: dict[str, Any]) -> PassRecord:
     fields: dict[str, Any] = {"remarks": tuple(map(decode_remark, data["remarks"]))}
-    return PassRecord(**{**data, **fields})
+    return PassRecord(**(data | fields))
 
 
 def _encode_value(node: Node, value: Any) -> Any:
@@ -235,10 +236,6 @@ def _encode_value(node: Node, value: Any) -> Any:
         return {key: encode(item) for key, item in value.items()} or None
     except FileError as error:
         raise error.within(f"node '{node.name}'", FileError) from None
-
-
-def _class_name(kind: object) -> str:
-    return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)
 
 
 def _identifier(name: str) -> str:

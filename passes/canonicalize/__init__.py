@@ -1,1 +1,0 @@
-"""One form for each meaning: what runs on every captured graph."""

@@ -1,1 +1,0 @@
-"""A graph as plain data, for files."""
