@@ -4,10 +4,12 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.errors import PassError
 from quantfx.passes.graph.editor import PROVENANCE_KEY, Editor
 from quantfx.passes.graph.graphs import attribute, referent
 from quantfx.patterns.schema import resolve_op
 from tests.models.small import mlp
+from tests.refusals import refused
 from tests.unchecked import capture
 
 X = torch.randn(4, 8)
@@ -31,6 +33,12 @@ def test_new_nodes_carry_meta_and_provenance() -> None:
     editor.replace(relu, new)
     module.graph.lint()
     assert editor.edits == 2
+
+
+def test_a_new_node_needs_a_place() -> None:
+    module, relu = module_and_relu()
+    with refused("node-place", PassError, fix="before="):
+        Editor(module, "mine").call(resolve_op("aten.gelu.default"), relu.args)
 
 
 def test_constants_get_free_names_and_fake_values() -> None:
