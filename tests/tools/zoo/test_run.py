@@ -84,5 +84,5 @@ def test_a_fault_makes_it_fail(sweep: Sweep, capsys: pytest.CaptureFixture[str])
 
 def test_an_unknown_name_is_refused(sweep: Sweep, capsys: pytest.CaptureFixture[str]) -> None:
     assert sweep.run("--only", "d") == 2
-    assert "no network 'd' in the zoo" in capsys.readouterr().out
+    assert "the zoo has no network 'd': choose one of 'a', 'b', 'c'" in capsys.readouterr().out
     assert sweep.measured == []
