@@ -12,6 +12,8 @@ from quantfx.backends.checks.device_guard import refuse_on_cpu
 from quantfx.backends.checks.lowering import Lowering
 from quantfx.backends.checks.range_check import saturating_sites
 from quantfx.backends.checks.targets import Target, host
+from quantfx.backends.direct.family import Direct
+from quantfx.backends.direct.form_regions import FormRegions
 from quantfx.backends.inductor.fuse_sums import FuseSums
 from quantfx.backends.inductor.plain_inductor import warn_of_plain_inductor
 from quantfx.backends.qat import (
@@ -236,6 +238,7 @@ class Backend:
         quantized: GraphModule,
         *,
         float_dtype: str = "",
+        plans: bool = True,
         instruments: Sequence[Instrument] = (),
     ) -> Lowering:
         """Return the lowered graph with what became of every site, unchecked.
@@ -243,17 +246,23 @@ class Backend:
         Args:
             quantized: From ``convert``; not changed.
             float_dtype: ``"bfloat16"`` to let kernels return float results in it.
+            plans: Whether prepared plans may have sites, where the backend has that family.
             instruments: Called around each pass.
 
         Raises:
             PipelineError: the backend has no kernels, or the graph is not a q/dq graph.
         """
+        if not plans:
+            others = tuple(each for each in self.kernels if each.name != Direct.name)
+            return replace(self, kernels=others).lowering(
+                quantized, float_dtype=float_dtype, instruments=instruments
+            )
         if not self.kernels:
             message = f"backend '{self.name}' has no kernels to lower to"
             raise PipelineError(message, rule="no-kernels", site=self.name)
         pipeline = self.lower_pipeline
         if float_dtype:
-            pipeline = pipeline.replace(Lower.name, Lower(float_dtype))
+            pipeline = _without_regions(pipeline).replace(Lower.name, Lower(float_dtype))
         module = pipeline.run(quantized, self.context, instruments=instruments)
         not_here = self.not_here
         if not_here:
@@ -285,12 +294,17 @@ class Backend:
         not_here = self.not_here
         if not_here:
             raise QuantfxError(not_here, rule="not-here", site=self.name)
-        before = Pipeline(self.lower_pipeline.upto(Lower.name).passes[:-1])
+        before = Pipeline(_without_regions(self.lower_pipeline).upto(Lower.name).passes[:-1])
         reference = before.run(quantized, self.context)
         # Calls that are merged with an equal one could not be told apart any more.
         calls = self.lower_pipeline.without(MergeEqual.name) + Pipeline((FuseSums(),))
         lowered = calls.run(quantized, self.context)
         return compare_sites(reference, lowered, args, kwargs)
+
+    @property
+    def has_plans(self) -> bool:
+        """Whether prepared plans are among the kernels."""
+        return any(each.name == Direct.name for each in self.kernels)
 
     @property
     def not_here(self) -> str:
@@ -333,3 +347,10 @@ class Backend:
         """Return the backend less the named templates."""
         patterns = self.recipe.patterns.without(*names)
         return replace(self, recipe=replace(self.recipe, patterns=patterns))
+
+
+def _without_regions(pipeline: Pipeline) -> Pipeline:
+    """Return ``pipeline`` without what gathers sites, each of which is one of its own then."""
+    return Pipeline(
+        tuple(each for each in pipeline.passes if each.name != FormRegions.name), pipeline.name
+    )

@@ -6,6 +6,8 @@ from quantfx.passes.pipeline.base import Pass
 
 NAMES = (
     "carry-qparams",
+    "form-regions",
+    "call-operator",
     "hide-kernels",
     "reveal-kernels",
     "drop-pool-copies",
@@ -17,6 +19,8 @@ NAMES = (
 
 def passes() -> tuple[type[Pass], ...]:
     """Import and return the passes, some of which need Inductor, in the order of their names."""
+    from quantfx.backends.direct.call_operator import CallOperator
+    from quantfx.backends.direct.form_regions import FormRegions
     from quantfx.backends.inductor.declare_layouts import DeclareLayouts
     from quantfx.backends.inductor.drop_pool_copies import DropPoolCopies
     from quantfx.backends.inductor.fuse_sums import FuseSums
@@ -26,6 +30,8 @@ def passes() -> tuple[type[Pass], ...]:
 
     return (
         CarryQParams,
+        FormRegions,
+        CallOperator,
         HideKernels,
         RevealKernels,
         DropPoolCopies,

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks.targets import Target, range_policy
+from quantfx.backends.direct.family import Direct
+from quantfx.backends.direct.form_regions import FormRegions
+from quantfx.backends.direct.library import missing
 from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.onednn.int8pack import Int8Pack
@@ -37,6 +42,7 @@ from quantfx.passes.lower.restore_layouts import RestoreLayouts
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations
+from quantfx.passes.pipeline.kernel_family import KernelFamily
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR, TORCHAO_FLOOR
 from quantfx.passes.quant.spec import CastSpec, ObserverName, QuantSpec
@@ -46,8 +52,11 @@ from quantfx.passes.train.fuse_qat_conv_bn import FuseQatConvBn
 from quantfx.passes.train.lift_dropout import LiftDropout
 from quantfx.passes.train.place_dropout import PlaceDropout
 from quantfx.passes.train.settle_modes import SettleModes
+from quantfx.patterns.errors import QuantfxError, unknown_name
 from quantfx.patterns.loader import load
 from quantfx.patterns.pattern_set import PatternSet
+
+Kernels = Literal["auto", "direct", "onednn"]
 
 PREPARE = Pipeline(
     (
@@ -105,13 +114,22 @@ LOWER = Pipeline(
         HoistQuantize(),  # before lower: a quantize belongs to the kernel it stands behind
         IncludeZero(),  # what Inductor compiles for a dynamic range leaves zero out
         RestoreLayouts(),  # before lower: what stands here has the layouts of the capture
+        FormRegions(),  # before lower, which has what is left of them
         Lower(),
         MergeEqual(),  # last: tidy and lower write some things twice
     ),
     name="lower",
 )
 
-KERNELS = (OneDNN(), Int8Pack(), Int8Layout())
+ONEDNN = (OneDNN(), Int8Pack(), Int8Layout())
+# Environment variable that says what ``kernels="auto"`` means.
+CHOICE = "QUANTFX_KERNELS"
+# Who may have the kernels, in order.
+FAMILIES: dict[str, tuple[KernelFamily, ...]] = {
+    "auto": (Direct(), *ONEDNN),
+    "direct": (Direct(required=True),),
+    "onednn": ONEDNN,
+}
 
 
 def pattern_set() -> PatternSet:
@@ -128,6 +146,7 @@ def x86(
     observer: ObserverName = "mse",
     weight_observer: ObserverName = "weight_mse",
     smooth: float | None = None,
+    kernels: Kernels = "auto",
 ) -> Backend:
     """Return the x86 backend.
 
@@ -147,7 +166,15 @@ def x86(
         smooth: How much of the unevenness of activation channels goes into the weights of static
             linears, 0 to 1 (see ``SmoothActivations``); 0.8 gave 5 dB more on MiniLM. None leaves
             them as they are.
+        kernels: ``direct`` for prepared plans of oneDNN primitives, which need the extra of that
+            name and a C++ compiler; ``onednn`` for torch's own operators; ``auto`` for plans where
+            they are there, and operators for what no plan takes. The environment variable
+            ``QUANTFX_KERNELS`` says what ``auto`` means, if it is set.
+
+    Raises:
+        QuantfxError: ``kernels`` is another word, or ``direct`` and not available here.
     """
+    families = _families(kernels)
     saturates = target is not None and target.saturates
     bounded = saturates and not reduce_range
     torchao = observer == "histogram" and weight_observer == "min_max"
@@ -174,11 +201,25 @@ def x86(
         prepare_pipeline=prepare,
         convert_pipeline=convert,
         lower_pipeline=LOWER,
-        kernels=KERNELS,
+        kernels=families,
         target=target,
         policy=policy,
         qat=Qat(load("qat"), FINISH_TRAINING),
     )
+
+
+def _families(kernels: str) -> tuple[KernelFamily, ...]:
+    if kernels == "auto":
+        kernels = os.environ.get(CHOICE, kernels)
+    if kernels not in FAMILIES:
+        raise unknown_name(QuantfxError, "kernels", kernels, FAMILIES)
+    if kernels == "direct" and (reason := missing()):
+        raise QuantfxError(
+            f"kernels='direct' cannot run here: {reason}",
+            rule="no-direct-runtime",
+            fix="kernels='auto' takes what is there",
+        )
+    return FAMILIES[kernels]
 
 
 def _weight(observer: ObserverName) -> QuantSpec:

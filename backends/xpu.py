@@ -6,6 +6,7 @@ Never run on a GPU by us: its graphs are only checked as graphs.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import torch
 
@@ -15,6 +16,7 @@ from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.quant.spec import ObserverName, QuantSpec
+from quantfx.patterns.errors import QuantfxError, unknown_name
 
 # No int8 max pooling, and no training.
 OMITTED = (
@@ -29,26 +31,41 @@ NOT_HERE = (
     "graphs of backend 'xpu' are not for the int8 kernels of this machine's CPU. Run "
     "result.quantized, the same arithmetic in float, or quantize with backend='x86'"
 )
-KERNELS = (OneDNN(convolves=(torch.int8, torch.uint8), not_here=NOT_HERE), Int8Layout())
+_KERNELS = ("onednn", "direct")
+ONEDNN = (OneDNN(convolves=(torch.int8, torch.uint8), not_here=NOT_HERE), Int8Layout())
 
 
 def xpu(
-    target: Target | None = None, *, symmetric: bool = False, observer: ObserverName = "mse"
+    target: Target | None = None,
+    *,
+    symmetric: bool = False,
+    observer: ObserverName = "mse",
+    kernels: Literal["onednn", "direct"] = "onednn",
 ) -> Backend:
     """Return the xpu backend: s8 activations, s8 per-channel symmetric weights.
 
     Args:
-        target: Of no meaning here: what saturates on a CPU does not bind a GPU.
+        target: The CPU that runs ``kernels="direct"``: on one whose sums saturate weights get
+            pair-bounded scales. Of no meaning otherwise: it does not bind a GPU.
         symmetric: Fix the zero point of activations at 0; affine by default.
         observer: How activation ranges are found.
+        kernels: ``direct`` runs the same graphs on this machine's CPU, as prepared plans, to look
+            at their numbers; ``onednn`` are those of a GPU, which nothing here can run.
+
+    Raises:
+        QuantfxError: ``kernels`` is another word, or ``direct`` and not available here.
     """
+    if kernels not in _KERNELS:
+        raise unknown_name(QuantfxError, "kernels", kernels, _KERNELS)
     activation = QuantSpec(torch.int8, -128, 127, symmetric=symmetric, observer=observer)
-    base = x86(patterns=pattern_set().of_mode("static").without("max_pool2d"))
+    patterns = pattern_set().of_mode("static").without("max_pool2d")
+    runs_here = kernels == "direct"
+    base = x86(target if runs_here else None, patterns=patterns, kernels=kernels)
     return replace(
         base.with_specs(act=activation).renamed("xpu"),
         prepare_pipeline=base.prepare_pipeline.without(*OMITTED),
-        kernels=KERNELS,
-        policy="s8 activations",
+        kernels=base.kernels if runs_here else ONEDNN,
+        policy=f"s8 activations, {base.policy}" if runs_here else "s8 activations",
         unverified="no XPU",
         qat=None,
     )

@@ -16,7 +16,7 @@ from quantfx.backends.checks.lowering import Lowering, require_compiled
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.report.compare_sites import SiteComparison
-from quantfx.passes.report.outcome import compiled_outcomes
+from quantfx.passes.report.outcome import compiled_outcomes, with_kernels_of
 from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxError
 from quantfx.saving.origin import Origin
@@ -92,7 +92,8 @@ class Result:
                 return it (int8-mixed-bf16); needs a CPU with bfloat16 instructions.
             wrapper: What calls the kernels: generated ``python``; generated ``cpp``, which costs
                 some more seconds of compiling and less per call; or a library compiled ahead of
-                time (``aot``), for the example's shapes and ``dynamic_shapes``.
+                time (``aot``), for the example's shapes and ``dynamic_shapes``. Both of the latter
+                call torch's operators, never prepared plans, which are objects of this process.
             package: Where to write the library; a temporary file by default.
 
         Raises:
@@ -111,6 +112,7 @@ class Result:
         if autocast is not None:
             targets.require_autocast(autocast)
         require_regions(self.quantized)
+        lowering = lowering if wrapper == "python" else self._without_plans(wrapper)
         lowering.require(strict=strict)
         with compiler_errors():
             compiled = compile_module(
@@ -121,6 +123,7 @@ class Result:
                 package=None if package is None else Path(package),
             )
         sites = compiled_outcomes(lowering.sites, dict(compiled.kernels), lowering.module)
+        sites = with_kernels_of(self._lowered.sites, sites)
         self.report = self.report.with_compiled(sites)
         require_compiled(sites, strict=strict)
         return compiled
@@ -219,6 +222,20 @@ class Result:
             fix = "give it some with dataclasses.replace(backend, kernels=..., lower_pipeline=...)"
             raise QuantfxError(message, rule="no-kernels", site=self.backend.name, fix=fix)
         return self._lowering
+
+    def _without_plans(self, wrapper: Wrapper) -> Lowering:
+        """Return what wrappers in C++ can call: torch's own operators."""
+        if not self.backend.has_plans:
+            return self._lowered
+        if len(self.backend.kernels) == 1:
+            raise QuantfxError(
+                f"code of wrapper='{wrapper}' cannot call prepared plans: they are objects of this "
+                "process, and torch 2.13 calls no operator that is written in Python from C++",
+                rule="not-here",
+                site=self.backend.name,
+                fix="use wrapper='python', or quantize with kernels='auto'",
+            )
+        return self.backend.lowering(self.quantized, plans=False)
 
     def _mixed(self) -> GraphModule:
         return self.backend.lowering(self.quantized, float_dtype="bfloat16").module

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.graphs import Site, all_graphs, constant
-from quantfx.passes.quant.qdq import dequantizes
+from quantfx.passes.quant.qdq import dequantizes, dtype_of
 from quantfx.passes.quant.qparams import S16_MAX, Pairing, saturates
 from quantfx.passes.report.contract import planned_matches
 from quantfx.patterns.schema import argument_value
@@ -45,6 +46,8 @@ def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
     largest = activation.args[_QUANT_MAX]
     if not isinstance(largest, int):
         return False
+    if dtype_of(activation) == torch.int8:
+        largest += 128  # kernels shift them, to be unsigned
     if "transpose" in str(node.target) or (any_two and weight.dim() > 2):
         return 2 * int(weight.int().abs().max()) * largest > S16_MAX
     pairing: Pairing = "adjacent" if weight.dim() == 2 else "blocks"

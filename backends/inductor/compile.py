@@ -20,6 +20,7 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.backends.checks.targets import require_autocast
+from quantfx.backends.direct.call_operator import CallOperator
 from quantfx.backends.inductor.ahead_of_time import (
     AheadOfTimeModule,
     LibraryInputs,
@@ -65,7 +66,7 @@ from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.model.input_copies import spare_inputs
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.pipeline import Pipeline
-from quantfx.passes.quant.lowered import site_of
+from quantfx.passes.quant.lowered import kernels_of, site_of
 from quantfx.patterns.errors import QuantfxError, unknown_name
 from quantfx.patterns.schema import overload
 
@@ -75,6 +76,7 @@ WRAPPERS: tuple[Wrapper, ...] = ("python", "cpp", "aot")
 # Run on the lowered graph, in front of Inductor.
 HIDE = Pipeline(
     (
+        CallOperator(),
         HideKernels(),
         ExpandAffineWeights(),  # those that no kernel took: Inductor's own patterns would
     ),
@@ -308,11 +310,12 @@ def kernel_calls(module: GraphModule) -> tuple[KernelCall, ...]:
         opaque: KERNEL_NAMES[kernel] for kernel, opaque in opaque_kernels().items()
     }
     names[channels_last_kernel()] = KERNEL_NAMES[QCONV]
-    return tuple(
-        KernelCall(site, names[overload(node)])
-        for node in module.graph.nodes
-        if node.target in names and (site := site_of(node)) is not None
-    )
+    calls: list[KernelCall] = []
+    for node in module.graph.nodes:
+        calls += (KernelCall(site, kernel) for site, kernel in kernels_of(node))
+        if node.target in names and (site := site_of(node)) is not None:
+            calls.append(KernelCall(site, names[overload(node)]))
+    return tuple(calls)
 
 
 def compile_module(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.draw.boxes import Boxes
@@ -16,6 +16,8 @@ from quantfx.passes.draw.groups import first_tensors
 from quantfx.passes.draw.labels import constant_lines, kind_of, orders_matter, slots, title_of
 from quantfx.passes.draw.names import value_name
 from quantfx.passes.draw.picture import EdgeKind, Picture, PictureEdge, PictureNode
+from quantfx.passes.graph.clone import HoldsGraph
+from quantfx.passes.graph.graphs import module_calls
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.annotation import annotation_of
@@ -66,6 +68,8 @@ class _GraphReader:
         self.prefix = f"{path}/" if path else ""
         self.names = {n: self.prefix + name for n, name in canonical_names(self.order).items()}
         self.folded = fold(module, self.order)
+        called = module_calls(module, nn.Module)
+        self.regions = {node: each for node, each in called if isinstance(each, HoldsGraph)}
         self.groups = first_tensors(module, self.order, self.names, self.folded)
         self.boxes = Boxes(self.order, self.prefix)
         # A constant that is an output has no reader to be written in.
@@ -115,6 +119,8 @@ class _GraphReader:
     def nested(self) -> Iterator[tuple[str, GraphModule]]:
         for node, module in self.folded.graphs.items():
             yield self._nested_path(node), module
+        for node, region in self.regions.items():
+            yield self._nested_path(node), region.graph
 
     def aliases(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         drawn_for: dict[Node, tuple[str, ...]] = {}
@@ -162,6 +168,8 @@ class _GraphReader:
                 yield slot, PictureEdge(name, path, slot, "nested")
             elif self._is_drawn(producer) or producer in self.folded.dequantizes:
                 yield slot, self._edge(producer, name)
+        if node in self.regions:
+            yield "", PictureEdge(name, self._nested_path(node), "", "nested")
 
     def _edge(self, producer: Node, target: str) -> PictureEdge:
         kind, label = _kind_of_edge(producer), ""

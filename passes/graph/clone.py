@@ -7,7 +7,8 @@ costs more than everything a pipeline does. Copying nodes into an empty GraphMod
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
 import torch
@@ -19,6 +20,26 @@ from quantfx.passes.graph.graphs import all_graphs, attribute, is_stored
 
 Kind = TypeVar("Kind", bound=GraphModule)
 Copies = Literal["nothing", "buffers", "all"]
+
+
+class HoldsGraph(nn.Module, ABC):
+    """A module in a graph that computes a graph of its own in another way.
+
+    Its tensors are a copy's own as much as those of the graph around it.
+
+    Attributes:
+        graph: What it computes.
+    """
+
+    graph: GraphModule
+
+    @abstractmethod
+    def copied(self, copy_graph: Callable[[GraphModule], GraphModule]) -> nn.Module:
+        """Return the same module of what ``copy_graph`` makes of the graph, not yet compiled."""
+
+    @abstractmethod
+    def values_inside(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return what it computes for ``inputs``, by the names of the nodes of its graph."""
 
 
 def clone(
@@ -88,6 +109,9 @@ def _copy_attribute(
     value = attribute(source, target)
     if isinstance(value, GraphModule):
         copy.add_submodule(target, _clone(value, tensor, GraphModule, copies))
+    elif isinstance(value, HoldsGraph):
+        copied = value.copied(lambda graph: _clone(graph, tensor, GraphModule, copies))
+        copy.add_submodule(target, copied)
     elif isinstance(value, nn.Module):
         copy.add_submodule(target, value)
     elif isinstance(value, Tensor):

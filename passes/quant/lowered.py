@@ -10,9 +10,11 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.graph.graphs import Site, all_graphs
 
 META_KEY = "quantfx_lowered"
+REGION_KEY = "quantfx_region"
 # The one meta entry that torch carries through Dynamo and AOTAutograd to Inductor's own passes.
 CUSTOM_KEY = "custom"
 _SITE = "quantfx_site"
+_SITES = "quantfx_sites"
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,29 @@ def set_lowered(node: Node, lowered: Lowered) -> None:
     node.meta[META_KEY] = lowered
 
 
+def region_of(node: Node) -> tuple[Lowered, ...]:
+    """Return the sites that the call of a region stands for; nothing for other nodes."""
+    value: tuple[Lowered, ...] = node.meta.get(REGION_KEY, ())
+    return value
+
+
+def set_region(node: Node, sites: tuple[Lowered, ...]) -> None:
+    """Write on the call of a region what each of its sites became."""
+    node.meta[REGION_KEY] = sites
+
+
+def set_kernels(node: Node, sites: tuple[Lowered, ...]) -> None:
+    """Write on the call of a region, where compilers keep it, the kernel of each site."""
+    kernels = tuple((each.site, each.kernel) for each in sites)
+    node.meta[CUSTOM_KEY] = {**node.meta.get(CUSTOM_KEY, {}), _SITES: kernels}
+
+
+def kernels_of(node: Node) -> tuple[tuple[Site, str], ...]:
+    """Return each site and its kernel of a region's call, also in a graph traced anew."""
+    value: tuple[tuple[Site, str], ...] = node.meta.get(CUSTOM_KEY, {}).get(_SITES, ())
+    return value
+
+
 def set_site(node: Node, site: Site) -> None:
     """Write on ``node``, where compilers keep it, that it is made for ``site``."""
     node.meta[CUSTOM_KEY] = {**node.meta.get(CUSTOM_KEY, {}), _SITE: site}
@@ -70,3 +95,4 @@ def lowered_nodes(module: GraphModule) -> Iterator[tuple[Node, Lowered]]:
             lowered = lowered_of(node)
             if lowered is not None:
                 yield node, lowered
+            yield from ((node, each) for each in region_of(node))

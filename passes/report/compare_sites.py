@@ -16,9 +16,10 @@ from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from quantfx.passes.graph.clone import HoldsGraph
 from quantfx.passes.graph.graphs import Site, referent
 from quantfx.passes.inputs.leaves import input_leaves
-from quantfx.passes.quant.lowered import Lowered, lowered_of
+from quantfx.passes.quant.lowered import Lowered, lowered_of, region_of
 from quantfx.passes.quant.qdq import dequantizes, tensor_qparams
 from quantfx.patterns.schema import schema_arguments
 
@@ -120,8 +121,14 @@ class _Recorder(fx.Interpreter):
         self.run(*leaves, enable_io_processing=False)
 
     def run_node(self, n: Node) -> Any:
-        """Run one node; compare it if it is a kernel call that stands for a site."""
+        """Run one node; compare it if it is a kernel call that stands for sites."""
         result = super().run_node(n)
+        region = referent(self._called, n) if region_of(n) else None
+        if isinstance(region, HoldsGraph):
+            self._values |= region.values_inside(self.fetch_args_kwargs_from_env(n)[0])
+            for site in region_of(n):
+                if site.output in self._values:
+                    self._compare(site, self._values[site.output], self._values)
         call = lowered_of(n)
         if call is not None:
             if call.covers:

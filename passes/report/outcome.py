@@ -43,7 +43,8 @@ class SiteOutcome:
         kernel: What computes it in the lowered module: a kernel, ``dq-op-q`` where the template
             promises none, ``""`` if it missed its kernel; None before lowering.
         compiled: The same of the compiled module, where ``fused`` takes the place of ``dq-op-q``.
-        reason: Why it missed its kernel, or is not passed through as int8.
+        reason: Why it missed its kernel, or is not passed through as int8, or is in no prepared
+            plan where the backend has these.
         status: ``planned`` before lowering; then ``kernel``, ``merged`` with an equal call,
             ``float`` where its template promises no kernel, or ``missed``.
     """
@@ -61,6 +62,10 @@ class SiteOutcome:
     status: Status = "planned"
 
 
+# Passes whose remarks say why a site is lowered as it is, the one that decides last.
+_WHO_SAYS_WHY = (("form-regions", "not in a prepared plan: "), (Lower.name, ""))
+
+
 def planned_outcomes(quantized: GraphModule) -> tuple[SiteOutcome, ...]:
     """Return every planned site of a q/dq graph, before lowering."""
     return tuple(_outcome_of_plan(match) for match in planned_matches(quantized))
@@ -75,8 +80,11 @@ def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[Site
     """
     kernels = {each.site: each.kernel for _, each in lowered_nodes(lowered)}
     merged = {each.site for each in remarks_of(lowered, MergedSite)}
-    remarks = remarks_of(lowered, Remark, by=Lower.name)
-    reasons = {Site(each.graph, each.node): each.message for each in remarks}
+    reasons = {
+        Site(each.graph, each.node): f"{said}{each.message}"
+        for name, said in _WHO_SAYS_WHY
+        for each in remarks_of(lowered, Remark, by=name)
+    }
     planned = (_outcome_of_plan(match) for match in planned_matches(quantized))
     return tuple(_add_kernel(outcome, kernels, merged, reasons) for outcome in planned)
 
@@ -107,6 +115,19 @@ def compiled_outcomes(
     """
     constant = dict.fromkeys(constant_sites(lowered), FOLDED)
     return tuple(_add_compiled(outcome, constant | dict(kernels)) for outcome in outcomes)
+
+
+def with_kernels_of(
+    lowered: tuple[SiteOutcome, ...], compiled: tuple[SiteOutcome, ...]
+) -> tuple[SiteOutcome, ...]:
+    """Return the sites of a compiled module with the kernels that run without a compiler.
+
+    Args:
+        lowered: What runs without one.
+        compiled: Of the same sites, lowered for the compiler.
+    """
+    pairs = zip(lowered, compiled, strict=True)
+    return tuple(replace(after, kernel=before.kernel) for before, after in pairs)
 
 
 def missed_sites(outcomes: tuple[SiteOutcome, ...]) -> list[SiteOutcome]:
@@ -147,6 +168,6 @@ def _add_kernel(
 def _add_compiled(outcome: SiteOutcome, kernels: Mapping[Site, str]) -> SiteOutcome:
     if outcome.reach == "kernel" and outcome.status == "kernel":
         found = kernels.get(outcome.site, "")
-        reason = "" if found else "the compiler's graph has no kernel call for it"
+        reason = outcome.reason if found else "the compiler's graph has no kernel call for it"
         return replace(outcome, compiled=found, reason=reason)
     return replace(outcome, compiled=FUSED if outcome.kernel == UNFUSED else outcome.kernel)

@@ -1,0 +1,268 @@
+"""Convolutions and matrix products: which step computes one with what is around it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.spread import each_dimension, spread, thinned
+from quantfx.backends.direct.steps import Convolution, MatMul, Pointwise, PostOp
+from quantfx.backends.direct.translate import Task, Translation
+from quantfx.backends.direct.transposed import transposed_convolution
+from quantfx.backends.direct.values import (
+    Buffer,
+    Value,
+    byte_size,
+    channels_last,
+    in_order,
+    is_dense,
+    layout_of,
+    same_order,
+)
+from quantfx.passes.pipeline.kernel_family import argument_node
+from quantfx.passes.quant.qdq import (
+    DEQUANTIZE_PER_CHANNEL,
+    DEQUANTIZE_PER_TENSOR,
+)
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_CONVOLUTIONS = {
+    resolve_op(f"aten.conv{n}d.{name}"): n for n in (1, 2, 3) for name in ("default", "padding")
+}
+_TRANSPOSED = {
+    resolve_op("aten.conv_transpose1d.default"): 1,
+    resolve_op("aten.conv_transpose2d.input"): 2,
+    resolve_op("aten.conv_transpose3d.input"): 3,
+}
+_LINEAR = resolve_op("aten.linear.default")
+PRODUCTS = frozenset({*_CONVOLUTIONS, *_TRANSPOSED, _LINEAR})
+_SUM = PostOp("sum")
+
+
+def product(translation: Translation, task: Task) -> Value:
+    """Compute ``q(post(product(x, w)))``."""
+    return add_product(translation, task, task.base, (), None)
+
+
+def add_product(
+    translation: Translation,
+    task: Task,
+    anchor: Node,
+    inner: tuple[Node, ...],
+    summand: Value | None,
+    before: tuple[PostOp, ...] = (),
+    covered: tuple[Node, ...] = (),
+) -> Value:
+    """Compute ``q(post(before(product(x, w)) + summand))``.
+
+    Args:
+        translation: Of the graph.
+        task: What is behind the product, or the sum.
+        anchor: The convolution or linear.
+        inner: The nodes between it and the sum.
+        summand: What is added; None if nothing is.
+        before: What is done to the product first.
+        covered: Nodes that the step computes as well: the sum, the dequantize of its summand.
+    """
+    source = translation.value(argument_node(anchor, "input"))
+    if not source.is_integer:
+        raise Untranslatable(anchor, "its input is float")
+    edges = (argument_node(anchor, "input"), argument_node(anchor, "weight"))
+    nodes = (*edges, anchor, *inner, *covered)
+    mixed = summand is not None and summand.is_integer != (task.quantize is not None)
+    if mixed:
+        # oneDNN 3.2 adds tensors of another dtype slowly behind matrix products, and errs on
+        # channels beyond a block behind convolutions.
+        exact = _product(translation, Task(anchor, (), None, ()), anchor, source)
+        return _by_loops(translation, task, exact, summand, before, nodes)
+    step = _product(translation, task, anchor, source, summand, before)
+    return translation.add(step, task, *nodes)
+
+
+def _product(
+    translation: Translation,
+    task: Task,
+    anchor: Node,
+    source: Value,
+    summand: Value | None = None,
+    before: tuple[PostOp, ...] = (),
+) -> Any:
+    """Return the step that computes the product with what is behind it."""
+    linear = anchor.target is _LINEAR
+    shape = translation.shapes[anchor].shape
+    dtype = torch.uint8 if task.quantize is not None else torch.float32
+    layout = in_order(shape, dtype) if linear else channels_last(shape, dtype)
+    post = task.post
+    if summand is not None:
+        summand = translation.laid_out(summand, layout)
+        post = (*before, _SUM, *post)
+    weight, scales = _weight(translation, anchor)
+    common: dict[str, Any] = {
+        "source": _source(translation, source, linear=linear),
+        "result": translation.result(task, layout, any_order=False),
+        "summand": summand,
+        "scales": scales,
+        "bias": _bias(translation, anchor),
+        **translation.limits(task),
+        "post": post,
+    }
+    if not linear:
+        return _convolution(translation, anchor, weight, common)
+    buffer = Buffer(0, "constant", constant=weight)
+    return MatMul(weight=Value(buffer, layout_of(weight.t())), **common)
+
+
+def _by_loops(
+    translation: Translation,
+    task: Task,
+    product: Any,
+    summand: Value | None,
+    before: tuple[PostOp, ...],
+    nodes: tuple[Node, ...],
+) -> Value:
+    """Compute what is behind a product in steps of their own."""
+    steps = translation.program.steps
+    steps.append(product)
+    exact: Value = product.result
+    if before and summand is not None:
+        made = Value(Buffer(byte_size(exact.layout)), exact.layout)
+        steps.append(Pointwise(source=exact, result=made, post=before))
+        exact = made
+    result = translation.result(task, translation.wanted_layout(task, exact.layout))
+    step = Pointwise(
+        source=exact,
+        other=summand,
+        combine="first" if summand is None else "add",
+        result=result,
+        **translation.limits(task),
+    )
+    return translation.add(step, task, *nodes)
+
+
+def _source(translation: Translation, source: Value, *, linear: bool) -> Value:
+    shape, dtype = source.layout.shape, source.layout.dtype
+    if linear:
+        rows = source.layout.stride()[-1] == 1 and is_dense(source.layout)
+        ordered = rows and same_order(source.layout, in_order(shape, dtype))
+        return source if ordered else translation.laid_out(source, in_order(shape, dtype))
+    return translation.laid_out(source, channels_last(shape, dtype))
+
+
+def _weight(translation: Translation, anchor: Node) -> tuple[Tensor, Tensor]:
+    """Return the int8 weight and its scales."""
+    node = argument_node(anchor, "weight")
+    if node.target not in (DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_TENSOR):
+        raise Untranslatable(anchor, "its weight is float")
+    weight = translation.constant(argument_node(node, "input"))
+    if weight is None or weight.dtype != torch.int8:
+        raise Untranslatable(anchor, "its weight is no stored int8 tensor")
+    if node.target is DEQUANTIZE_PER_TENSOR:
+        scales: Tensor | None = torch.tensor([float(argument_value(node, "scale"))])
+        zero_points: Tensor | None = torch.tensor([int(argument_value(node, "zero_point"))])
+    else:
+        scales = translation.constant(argument_value(node, "scales"))
+        zero_points = translation.constant(argument_value(node, "zero_points"))
+        axis = argument_value(node, "axis")
+        if axis != (1 if anchor.target in _TRANSPOSED else 0):
+            raise Untranslatable(anchor, f"the scales of its weight lie along axis {axis}")
+    if scales is None or zero_points is None:
+        raise Untranslatable(anchor, "the scales of its weight are computed")
+    if bool(zero_points.any()):
+        raise Untranslatable(anchor, "its weight has zero points")
+    return weight, scales.to(torch.float32)
+
+
+def _bias(translation: Translation, anchor: Node) -> Tensor | None:
+    node = argument_value(anchor, "bias")
+    if node is None:
+        return None
+    bias = translation.constant(node)
+    if bias is None or bias.dtype != torch.float32:
+        raise Untranslatable(anchor, "its bias is no stored float32 tensor")
+    return bias
+
+
+def _convolution(
+    translation: Translation, anchor: Node, weight: Tensor, common: dict[str, Any]
+) -> Convolution:
+    spatial = weight.dim() - 2
+    if common["source"].layout.dim() != spatial + 2:
+        raise Untranslatable(anchor, "its input has no batch dimension")
+    if anchor.target in _TRANSPOSED:
+        return transposed_convolution(translation, anchor, weight, common)
+    stride, dilation = (each_dimension(anchor, name, spatial) for name in ("stride", "dilation"))
+    window = [(size - 1) * gap + 1 for size, gap in zip(weight.shape[2:], dilation, strict=True)]
+    padding = argument_value(anchor, "padding")
+    if isinstance(padding, str):  # more of "same" goes behind
+        low = tuple((size - 1) // 2 if padding == "same" else 0 for size in window)
+    else:
+        low = each_dimension(anchor, "padding", spatial)
+    x, y = common["source"].layout.shape[2:], common["result"].layout.shape[2:]
+    high = tuple((y[i] - 1) * stride[i] + window[i] - x[i] - low[i] for i in range(spatial))
+    source = common.pop("source")
+    widest = zip(low, high, window, strict=True)
+    outside = any(max(front, back) >= size for front, back, size in widest)
+    if source.zero_point and max(*low, *high) and (outside or spatial == 3):
+        # oneDNN 3.2 takes a wrong zero point where a window lies in the padding altogether, and in
+        # three dimensions at edges where two paddings meet.
+        source = spread(translation, source, low=low, high=high)
+        low = high = (0,) * spatial
+    if max(window) == 1 and max(stride) > 1 and not max(*low, *high) and weight.shape[1] % 16 == 8:
+        # Its convolutions of single places by single places differ from call to call there.
+        source = thinned(translation, source, stride)
+        stride = (1,) * spatial
+    return Convolution(
+        source=source,
+        weight=weight,
+        stride=stride,
+        dilation=dilation,
+        padding_low=low,
+        padding_high=high,
+        groups=int(argument_value(anchor, "groups")),
+        **common,
+    )
+
+
+def matmul(translation: Translation, task: Task) -> Value:
+    """Compute ``q(post(a @ b))`` of two activations, in float unless integer sums are exact."""
+    a, b = task.base.all_input_nodes if len(task.base.all_input_nodes) == 2 else (None, None)
+    if a is None or b is None or task.base.args[:2] != (a, b):
+        raise Untranslatable(task.base, "its operands are not two tensors")
+    shape = translation.shapes[task.base].shape
+    left, right = (_operand(translation, node, shape) for node in (a, b))
+    layout = in_order(shape, torch.float32)
+    if task.quantize is None:
+        result = translation.result(task, layout, any_order=False)
+        step = MatMul(source=left, weight=right, result=result, post=task.post)
+        return translation.add(step, task, task.base)
+    # oneDNN yields no integers from floats.
+    exact = Value(Buffer(byte_size(layout)), layout)
+    translation.program.steps.append(
+        MatMul(source=left, weight=right, result=exact, post=task.post)
+    )
+    result = translation.result(task, translation.wanted_layout(task, layout))
+    rounding = translation.limits(replace(task, post=()))
+    return translation.add(Pointwise(source=exact, result=result, **rounding), task, task.base)
+
+
+def _operand(translation: Translation, node: Node, shape: torch.Size) -> Value:
+    """Return an operand in float, with as many dimensions as the result has."""
+    value = translation.value(node)
+    if value.layout.dim() < 2:
+        raise Untranslatable(node, "an operand of a matrix product has one dimension")
+    if value.is_integer:
+        layout = in_order(value.layout.shape, torch.float32)
+        made = Value(Buffer(byte_size(layout)), layout)
+        translation.program.steps.append(Pointwise(source=value, result=made))
+        value = made
+    layout = value.layout
+    while layout.dim() < len(shape):
+        layout = layout.unsqueeze(0)
+    if 1 not in layout.stride()[-2:]:
+        return translation.laid_out(value.seen_as(layout), in_order(layout.shape, layout.dtype))
+    return value.seen_as(layout)

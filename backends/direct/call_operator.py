@@ -1,0 +1,44 @@
+"""Call regions by their operator, which compilers keep as it is, with what is known of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import Node
+
+from quantfx.backends.direct.operator import region_operator
+from quantfx.backends.direct.region import Region
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import module_calls
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.quant.lowered import CUSTOM_KEY
+
+
+@dataclass(frozen=True)
+class CallOperator(GraphPass):
+    """``region_0(x) -> direct_region([x], [w, ...], "...")``, for compilers."""
+
+    name: ClassVar[str] = "call-operator"
+    counts: ClassVar[str] = "regions"
+    requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        """Rewrite the call of every region."""
+        calls = list(module_calls(editor.module, Region))
+        for node, region in calls:
+            _rewrite(editor, node, region)
+        return len(calls)
+
+
+def _rewrite(editor: Editor, node: Node, region: Region) -> None:
+    constants = [
+        editor.constant(f"{node.target}_{index}", value, like=node, before=node)
+        for index, value in enumerate(region.constants)
+    ]
+    args = (list(node.args), constants, region.program)
+    call = editor.call(region_operator(), args, like=node, before=node, val=node.meta.get("val"))
+    call.meta[CUSTOM_KEY] = node.meta.get(CUSTOM_KEY, {})
+    editor.replace(node, call)
+    delattr(editor.module, str(node.target))

@@ -1,0 +1,597 @@
+// Steps that are loops of ours: what oneDNN has no primitive for, or none that is exact.
+//
+// Each works on blocks of BLOCK values in float: load (which dequantizes), compute, post-ops, store
+// (which quantizes as torch does: round(value * (1 / scale)) + zero_point, clamped). The inner loops are
+// plain, for the compiler to make vectors of.
+#include <omp.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "plan.hpp"
+
+using namespace quantfx;
+
+namespace {
+
+constexpr int64_t BLOCK = 256;
+// Fewer values than this take less time than the threads' meeting.
+constexpr int64_t PARALLEL = 16384;
+
+float from_bf16(uint16_t bits) {
+  uint32_t wide = (uint32_t)bits << 16;
+  float value;
+  std::memcpy(&value, &wide, 4);
+  return value;
+}
+
+uint16_t to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, 4);
+  if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)((bits >> 16) | 0x40);  // NaN stays one
+  return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+
+template <class T, class Convert>
+void load_as(const T* from, int64_t stride, int64_t count, float* to, Convert convert) {
+  if (stride == 1) {
+    for (int64_t i = 0; i < count; i++) to[i] = convert(from[i]);
+  } else if (stride == 0) {
+    std::fill(to, to + count, convert(from[0]));
+  } else {
+    for (int64_t i = 0; i < count; i++) to[i] = convert(from[i * stride]);
+  }
+}
+
+// Reads `count` values that lie `stride` elements apart, `position` elements from the start.
+void load(const qfx_tensor& tensor, const void* start, int64_t position, int64_t stride,
+          int64_t count, float* to) {
+  const float scale = tensor.scale, zero = (float)tensor.zero_point;
+  switch (tensor.dtype) {
+    case QFX_F32:
+      load_as((const float*)start + position, stride, count, to, [](float v) { return v; });
+      return;
+    case QFX_BF16:
+      load_as((const uint16_t*)start + position, stride, count, to, from_bf16);
+      return;
+    case QFX_U8:
+      load_as((const uint8_t*)start + position, stride, count, to,
+              [=](uint8_t v) { return ((float)(int32_t)v - zero) * scale; });
+      return;
+    default:
+      load_as((const int8_t*)start + position, stride, count, to,
+              [=](int8_t v) { return ((float)(int32_t)v - zero) * scale; });
+  }
+}
+
+template <class T>
+void store_as(T* to, int64_t stride, int64_t count, const float* from, float inverse, float zero,
+              float low, float high) {
+  int32_t rounded[BLOCK];
+  for (int64_t i = 0; i < count; i++) {
+    float value = std::nearbyintf(from[i] * inverse) + zero;
+    value = value > low ? value : low;  // NaN too
+    rounded[i] = (int32_t)(value < high ? value : high);
+  }
+  if (stride == 1) {
+    for (int64_t i = 0; i < count; i++) to[i] = (T)rounded[i];
+  } else {
+    for (int64_t i = 0; i < count; i++) to[i * stride] = (T)rounded[i];
+  }
+}
+
+void store(const qfx_tensor& tensor, const qfx_epilogue& epilogue, void* start, int64_t position,
+           int64_t stride, int64_t count, const float* from) {
+  const float inverse = (float)(1.0 / (double)tensor.scale), zero = (float)tensor.zero_point;
+  const float low = (float)epilogue.low, high = (float)epilogue.high;
+  switch (tensor.dtype) {
+    case QFX_F32: {
+      float* to = (float*)start + position;
+      for (int64_t i = 0; i < count; i++) to[i * stride] = from[i];
+      return;
+    }
+    case QFX_BF16: {
+      uint16_t* to = (uint16_t*)start + position;
+      for (int64_t i = 0; i < count; i++) to[i * stride] = to_bf16(from[i]);
+      return;
+    }
+    case QFX_U8:
+      store_as((uint8_t*)start + position, stride, count, from, inverse, zero, low, high);
+      return;
+    default:
+      store_as((int8_t*)start + position, stride, count, from, inverse, zero, low, high);
+  }
+}
+
+// e^x to 2 units in the last place, for compilers to make vectors of: x = n ln 2 + r, and a polynomial
+// of r (Cephes, expf).
+inline float exponential(float x) {
+  x = x < 88.0f ? x : 88.0f;
+  x = x > -87.3f ? x : -87.3f;
+  float n = std::nearbyintf(x * 1.44269504f);
+  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int32_t bits = ((int32_t)n + 127) << 23;
+  float power;
+  std::memcpy(&power, &bits, 4);
+  return p * power;
+}
+
+inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+
+inline float tanh_of(float x) {
+  float small = x * (1.0f - x * x * (1.0f / 3.0f));  // where 1 - e^-2x cancels
+  float large = 2.0f * sigmoid(2.0f * x) - 1.0f;
+  return std::fabs(x) < 0.01f ? small : large;
+}
+
+// 1.5e-7 at most from erf (Abramowitz and Stegun 7.1.26).
+inline float erf_of(float x) {
+  float a = std::fabs(x), t = 1.0f / (1.0f + 0.3275911f * a);
+  float p = 1.061405429f;
+  p = p * t - 1.453152027f;
+  p = p * t + 1.421413741f;
+  p = p * t - 0.284496736f;
+  p = p * t + 0.254829592f;
+  return std::copysign(1.0f - p * t * exponential(-a * a), x);
+}
+
+inline float clamp(float x, float low, float high) {
+  x = x < low ? low : x;
+  return x > high ? high : x;
+}
+
+template <class F>
+void each(float* values, int64_t count, F f) {
+  for (int64_t i = 0; i < count; i++) values[i] = f(values[i]);
+}
+
+void apply(const qfx_post_op& op, float* v, int64_t count) {
+  const float a = op.alpha, b = op.beta;
+  switch (op.kind) {
+    case QFX_RELU: each(v, count, [](float x) { return x < 0.0f ? 0.0f : x; }); return;
+    case QFX_CLIP: each(v, count, [=](float x) { return clamp(x, a, b); }); return;
+    case QFX_LINEAR: each(v, count, [=](float x) { return a * x + b; }); return;
+    case QFX_SIGMOID: each(v, count, sigmoid); return;
+    case QFX_TANH: each(v, count, tanh_of); return;
+    case QFX_GELU_ERF:
+      each(v, count, [](float x) { return 0.5f * x * (1.0f + erf_of(x * 0.70710678f)); });
+      return;
+    case QFX_GELU_TANH:
+      each(v, count, [](float x) {
+        return 0.5f * x * (1.0f + tanh_of(0.79788456f * (x + 0.044715f * x * x * x)));
+      });
+      return;
+    case QFX_SWISH: each(v, count, [](float x) { return x * sigmoid(x); }); return;
+    case QFX_HARDSWISH:
+      each(v, count, [](float x) { return x * clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); });
+      return;
+    case QFX_HARDSIGMOID:
+      each(v, count, [](float x) { return clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); });
+      return;
+    case QFX_LEAKY_RELU: each(v, count, [=](float x) { return x < 0.0f ? a * x : x; }); return;
+    case QFX_ELU:
+      each(v, count, [=](float x) { return x < 0.0f ? a * std::expm1(x) : x; });
+      return;
+    case QFX_EXP: each(v, count, [](float x) { return std::exp(x); }); return;
+    case QFX_ABS: each(v, count, [](float x) { return std::fabs(x); }); return;
+    case QFX_SQRT: each(v, count, [](float x) { return std::sqrt(x); }); return;
+    case QFX_SQUARE: each(v, count, [](float x) { return x * x; }); return;
+    default: throw std::runtime_error("no loop has post-op " + std::to_string(op.kind));
+  }
+}
+
+void check(const qfx_epilogue& epilogue) {
+  float none = 1.0f;
+  for (int i = 0; i < epilogue.count; i++) apply(epilogue.ops[i], &none, 1);
+}
+
+void apply(const qfx_epilogue& epilogue, float* values, int64_t count) {
+  for (int i = 0; i < epilogue.count; i++) apply(epilogue.ops[i], values, count);
+}
+
+// One loop nest over tensors of the same dimensions: an inner dimension, and what is around it.
+struct Nest {
+  int around = 0;
+  int64_t dims[QFX_MAX_DIMS], count = 1, inner = 1, blocks = 1;
+  std::vector<std::vector<int64_t>> strides;  // tensor, dimension around
+  std::vector<int64_t> steps;                 // tensor, along the inner dimension
+
+  explicit Nest(const std::vector<qfx_tensor>& tensors) {
+    const qfx_tensor& result = tensors[0];
+    std::vector<int> order;
+    for (int i = 0; i < result.ndims; i++) {
+      if (result.dims[i] != 1) order.push_back(i);
+    }
+    std::stable_sort(order.begin(), order.end(),
+                     [&](int a, int b) { return result.strides[a] > result.strides[b]; });
+    // Dimensions that lie behind each other in all tensors are one.
+    std::vector<int64_t> sizes;
+    std::vector<std::vector<int64_t>> found(tensors.size());
+    for (int i : order) {
+      bool joins = !sizes.empty();
+      for (size_t t = 0; t < tensors.size() && joins; t++) {
+        joins = found[t].back() == tensors[t].strides[i] * result.dims[i];
+      }
+      if (joins) {
+        sizes.back() *= result.dims[i];
+        for (size_t t = 0; t < tensors.size(); t++) found[t].back() = tensors[t].strides[i];
+      } else {
+        sizes.push_back(result.dims[i]);
+        for (size_t t = 0; t < tensors.size(); t++) found[t].push_back(tensors[t].strides[i]);
+      }
+    }
+    if (sizes.empty()) {
+      sizes.push_back(1);
+      for (auto& each : found) each.push_back(0);
+    }
+    size_t chosen = innermost(sizes, found);
+    inner = sizes[chosen];
+    blocks = (inner + BLOCK - 1) / BLOCK;
+    strides.resize(tensors.size());
+    for (size_t t = 0; t < tensors.size(); t++) steps.push_back(found[t][chosen]);
+    for (size_t i = 0; i < sizes.size(); i++) {
+      if (i == chosen) continue;
+      dims[around++] = sizes[i];
+      count *= sizes[i];
+      for (size_t t = 0; t < tensors.size(); t++) strides[t].push_back(found[t][i]);
+    }
+  }
+
+  // Calls f(positions, size): where each tensor's block starts, in elements.
+  template <class F>
+  void run(F f) const {
+    int64_t work = count * blocks;
+    bool parallel = count * inner >= PARALLEL && work > 1;
+#pragma omp parallel if (parallel)
+    {
+      int64_t threads = omp_get_num_threads(), mine = omp_get_thread_num();
+      int64_t positions[4];
+      for (int64_t i = work * mine / threads; i < work * (mine + 1) / threads; i++) {
+        int64_t rest = i / blocks, start = i % blocks * BLOCK;
+        for (size_t t = 0; t < steps.size(); t++) positions[t] = start * steps[t];
+        for (int d = around - 1; d >= 0; d--) {
+          int64_t at = rest % dims[d];
+          rest /= dims[d];
+          for (size_t t = 0; t < steps.size(); t++) positions[t] += at * strides[t][d];
+        }
+        f(positions, std::min(BLOCK, inner - start));
+      }
+    }
+  }
+
+ private:
+  // The result's last dimension, or a longer one along which the first operand lies in order.
+  static size_t innermost(const std::vector<int64_t>& sizes,
+                          const std::vector<std::vector<int64_t>>& found) {
+    size_t last = sizes.size() - 1;
+    if (found.size() < 2 || sizes[last] >= 16 || found[1][last] == 1) return last;
+    for (size_t i = 0; i < sizes.size(); i++) {
+      if (found[1][i] == 1 && sizes[i] > sizes[last]) return i;
+    }
+    return last;
+  }
+};
+
+struct Pointwise : Step {
+  qfx_pointwise given;
+  Nest nest;
+  std::shared_ptr<std::vector<char>> constants[2];
+
+  explicit Pointwise(const qfx_pointwise& g)
+      : given(g), nest(g.kind == QFX_FIRST ? std::vector<qfx_tensor>{g.result, g.a}
+                                           : std::vector<qfx_tensor>{g.result, g.a, g.b}) {
+    check(given.epilogue);
+    constants[0] = keep_constant(given.a);
+    if (given.kind != QFX_FIRST) constants[1] = keep_constant(given.b);
+  }
+
+  void run(const Frame& frame) const override {
+    void* result = address(given.result, frame);
+    const void* a = address(given.a, frame);
+    const void* b = given.kind == QFX_FIRST ? nullptr : address(given.b, frame);
+    nest.run([&](const int64_t* at, int64_t count) {
+      float x[BLOCK], y[BLOCK];
+      load(given.a, a, at[1], nest.steps[1], count, x);
+      if (b) load(given.b, b, at[2], nest.steps[2], count, y);
+      switch (given.kind) {
+        case QFX_ADD: for (int64_t i = 0; i < count; i++) x[i] += y[i]; break;
+        case QFX_SUB: for (int64_t i = 0; i < count; i++) x[i] -= y[i]; break;
+        case QFX_MUL: for (int64_t i = 0; i < count; i++) x[i] *= y[i]; break;
+        case QFX_DIV: for (int64_t i = 0; i < count; i++) x[i] /= y[i]; break;
+        default: break;
+      }
+      apply(given.epilogue, x, count);
+      store(given.result, given.epilogue, result, at[0], nest.steps[0], count, x);
+    });
+  }
+};
+
+template <class T>
+void copy_block(const T* from, int64_t from_step, T* to, int64_t to_step, int64_t count) {
+  if (from_step == 1 && to_step == 1) {
+    std::memcpy(to, from, count * sizeof(T));
+    return;
+  }
+  for (int64_t i = 0; i < count; i++) to[i * to_step] = from[i * from_step];
+}
+
+struct Lookup : Step {
+  qfx_lookup given;
+  Nest nest;
+  std::vector<uint8_t> table;
+  std::shared_ptr<std::vector<char>> constant;
+
+  explicit Lookup(const qfx_lookup& g) : given(g), nest({g.result, g.source}) {
+    if (given.table) table.assign(given.table, given.table + 256);
+    constant = keep_constant(given.source);
+  }
+
+  void run(const Frame& frame) const override {
+    char* result = (char*)address(given.result, frame);
+    const char* source = (const char*)address(given.source, frame);
+    const int64_t from = nest.steps[1], to = nest.steps[0];
+    const uint8_t* values = table.empty() ? nullptr : table.data();
+    nest.run([&](const int64_t* at, int64_t count) {
+      if (values) {
+        const uint8_t* x = (const uint8_t*)source + at[1];
+        uint8_t* y = (uint8_t*)result + at[0];
+        for (int64_t i = 0; i < count; i++) y[i * to] = values[x[i * from]];
+        return;
+      }
+      switch (element_size(given.source.dtype)) {
+        case 1: copy_block((const uint8_t*)source + at[1], from, (uint8_t*)result + at[0], to, count); return;
+        case 2: copy_block((const uint16_t*)source + at[1], from, (uint16_t*)result + at[0], to, count); return;
+        default: copy_block((const uint32_t*)source + at[1], from, (uint32_t*)result + at[0], to, count);
+      }
+    });
+  }
+};
+
+struct Fill : Step {
+  qfx_fill given;
+  size_t count = 1;
+
+  explicit Fill(const qfx_fill& g) : given(g) {
+    for (int i = 0; i < g.result.ndims; i++) count *= (size_t)g.result.dims[i];
+  }
+
+  void run(const Frame& frame) const override {
+    std::memset(address(given.result, frame), given.value, count);
+  }
+};
+
+// Windows over (batch, channels, up to three dimensions); channels lie next to each other.
+struct Pool : Step {
+  qfx_pool given;
+  int64_t in[3], out[3], kernel[3], step[3], gap[3], pad[3];     // padded in front with ones
+  int64_t source_strides[3], result_strides[3];
+
+  explicit Pool(const qfx_pool& g) : given(g) {
+    check(given.epilogue);
+    for (int i = 0; i < 3; i++) {
+      int from = i - (3 - g.spatial);  // dimension of the pool, negative where there is none
+      bool has = from >= 0;
+      in[i] = has ? g.source.dims[2 + from] : 1;
+      out[i] = has ? g.result.dims[2 + from] : 1;
+      kernel[i] = has ? g.kernel[from] : 1;
+      step[i] = has ? g.strides[from] : 1;
+      gap[i] = has ? g.dilations[from] : 1;
+      pad[i] = has ? g.padding[from] : 0;
+      source_strides[i] = has ? g.source.strides[2 + from] : 0;
+      result_strides[i] = has ? g.result.strides[2 + from] : 0;
+    }
+  }
+
+  void run(const Frame& frame) const override {
+    const void* source = address(given.source, frame);
+    void* result = address(given.result, frame);
+    const int64_t channels = given.source.dims[1], parts = (channels + BLOCK - 1) / BLOCK;
+    const int64_t places = out[0] * out[1] * out[2];
+    const int64_t work = given.source.dims[0] * places * parts;
+    int64_t values = given.source.dims[0] * places * channels * kernel[0] * kernel[1] * kernel[2];
+#pragma omp parallel for if (values >= PARALLEL && work > 1) schedule(static)
+    for (int64_t i = 0; i < work; i++) {
+      int64_t part = i % parts, place = i / parts % places, batch = i / parts / places;
+      int64_t at[3] = {place / (out[1] * out[2]), place / out[2] % out[1], place % out[2]};
+      window(source, result, batch, at, part * BLOCK, std::min(BLOCK, channels - part * BLOCK));
+    }
+  }
+
+ private:
+  template <class T, class Sum>
+  int64_t gather(const T* source, const int64_t* at, int64_t count, int64_t stride, Sum* sums) const {
+    int64_t found = 0;
+    for (int64_t z = 0; z < kernel[0]; z++) {
+      int64_t a = at[0] * step[0] - pad[0] + z * gap[0];
+      if (a < 0 || a >= in[0]) continue;
+      for (int64_t y = 0; y < kernel[1]; y++) {
+        int64_t b = at[1] * step[1] - pad[1] + y * gap[1];
+        if (b < 0 || b >= in[1]) continue;
+        for (int64_t x = 0; x < kernel[2]; x++) {
+          int64_t c = at[2] * step[2] - pad[2] + x * gap[2];
+          if (c < 0 || c >= in[2]) continue;
+          const T* from = source + a * source_strides[0] + b * source_strides[1] + c * source_strides[2];
+          accumulate(from, stride, count, sums, found++ == 0);
+        }
+      }
+    }
+    return found;
+  }
+
+  template <class T, class Sum>
+  void accumulate(const T* from, int64_t stride, int64_t count, Sum* sums, bool first) const {
+    if (first) {
+      for (int64_t i = 0; i < count; i++) sums[i] = (Sum)from[i * stride];
+    } else if (given.kind == QFX_AVERAGE) {
+      for (int64_t i = 0; i < count; i++) sums[i] += (Sum)from[i * stride];
+    } else {
+      for (int64_t i = 0; i < count; i++) {
+        Sum value = (Sum)from[i * stride];
+        sums[i] = value > sums[i] || value != value ? value : sums[i];
+      }
+    }
+  }
+
+  // How many values an average is divided by; padding that lies within counts, if it is to.
+  int64_t divisor(const int64_t* at, int64_t found) const {
+    if (given.divisor) return given.divisor;
+    if (!given.counts_padding) return found;
+    int64_t product = 1;
+    for (int i = 0; i < 3; i++) {
+      int64_t start = at[i] * step[i] - pad[i];
+      product *= std::min(start + kernel[i], in[i] + pad[i]) - start;
+    }
+    return product;
+  }
+
+  void window(const void* source, void* result, int64_t batch, const int64_t* at, int64_t channel,
+              int64_t count) const {
+    const int64_t stride = given.source.strides[1];
+    const int64_t from = batch * given.source.strides[0] + channel * stride;
+    float values[BLOCK];
+    int64_t found;
+    if (given.source.dtype == QFX_F32) {
+      found = gather((const float*)source + from, at, count, stride, values);
+    } else {
+      int32_t sums[BLOCK];
+      found = given.source.dtype == QFX_U8
+                  ? gather((const uint8_t*)source + from, at, count, stride, sums)
+                  : gather((const int8_t*)source + from, at, count, stride, sums);
+      const float scale = given.source.scale;
+      const int64_t zero = given.source.zero_point * (given.kind == QFX_AVERAGE ? found : 1);
+      for (int64_t i = 0; i < count; i++) values[i] = (float)(sums[i] - (int32_t)zero) * scale;
+    }
+    if (found == 0) std::fill(values, values + count, 0.0f);
+    if (given.kind == QFX_AVERAGE) {
+      const float divided = (float)divisor(at, found);
+      for (int64_t i = 0; i < count; i++) values[i] /= divided;
+    }
+    apply(given.epilogue, values, count);
+    int64_t to = batch * given.result.strides[0] + channel * given.result.strides[1];
+    for (int i = 0; i < 3; i++) to += at[i] * result_strides[i];
+    store(given.result, given.epilogue, result, to, given.result.strides[1], count, values);
+  }
+};
+
+// Rows of the last dimension: where the i-th one starts, in elements.
+int64_t row_start(const qfx_tensor& tensor, int64_t row) {
+  int64_t position = 0;
+  for (int d = tensor.ndims - 2; d >= 0; d--) {
+    position += row % tensor.dims[d] * tensor.strides[d];
+    row /= tensor.dims[d];
+  }
+  return position;
+}
+
+int64_t row_count(const qfx_tensor& tensor) {
+  int64_t count = 1;
+  for (int d = 0; d + 1 < tensor.ndims; d++) count *= tensor.dims[d];
+  return count;
+}
+
+// A step that computes each row from itself; `values` is the thread's own, of one row.
+template <class F>
+void for_rows(const qfx_tensor& source, const qfx_tensor& result, const qfx_epilogue& epilogue,
+              const Frame& frame, F compute) {
+  const int64_t rows = row_count(source), width = source.dims[source.ndims - 1];
+  const int64_t from_step = source.strides[source.ndims - 1];
+  const int64_t to_step = result.strides[result.ndims - 1];
+  const void* from = address(source, frame);
+  void* to = address(result, frame);
+#pragma omp parallel if (rows * width >= PARALLEL && rows > 1)
+  {
+    static thread_local std::vector<float> values;
+    if ((int64_t)values.size() < width) values.resize(width);
+#pragma omp for schedule(static)
+    for (int64_t row = 0; row < rows; row++) {
+      float* v = values.data();
+      load(source, from, row_start(source, row), from_step, width, v);
+      compute(v, width);
+      const int64_t start = row_start(result, row);
+      for (int64_t i = 0; i < width; i += BLOCK) {
+        const int64_t count = std::min(BLOCK, width - i);
+        apply(epilogue, v + i, count);
+        store(result, epilogue, to, start + i * to_step, to_step, count, v + i);
+      }
+    }
+  }
+}
+
+struct LayerNorm : Step {
+  qfx_layer_norm given;
+  std::vector<float> weight, bias;
+
+  explicit LayerNorm(const qfx_layer_norm& g) : given(g) {
+    check(given.epilogue);
+    const int64_t width = g.source.dims[g.source.ndims - 1];
+    if (g.has_weight) read(g.weight, width, weight);
+    if (g.has_bias) read(g.bias, width, bias);
+  }
+
+  void run(const Frame& frame) const override {
+    for_rows(given.source, given.result, given.epilogue, frame, [this](float* v, int64_t width) {
+      float mean = 0, variance = 0;
+#pragma omp simd reduction(+ : mean)
+      for (int64_t i = 0; i < width; i++) mean += v[i];
+      mean /= (float)width;
+#pragma omp simd reduction(+ : variance)
+      for (int64_t i = 0; i < width; i++) variance += (v[i] - mean) * (v[i] - mean);
+      const float factor = 1.0f / std::sqrt(variance / (float)width + given.epsilon);
+      for (int64_t i = 0; i < width; i++) v[i] = (v[i] - mean) * factor;
+      if (!weight.empty()) for (int64_t i = 0; i < width; i++) v[i] *= weight[i];
+      if (!bias.empty()) for (int64_t i = 0; i < width; i++) v[i] += bias[i];
+    });
+  }
+
+ private:
+  static void read(const qfx_tensor& tensor, int64_t width, std::vector<float>& to) {
+    to.resize(width);
+    load(tensor, (const char*)tensor.data + tensor.offset, 0, tensor.strides[tensor.ndims - 1],
+         width, to.data());
+  }
+};
+
+struct Softmax : Step {
+  qfx_softmax given;
+
+  explicit Softmax(const qfx_softmax& g) : given(g) { check(given.epilogue); }
+
+  void run(const Frame& frame) const override {
+    for_rows(given.source, given.result, given.epilogue, frame, [](float* v, int64_t width) {
+      float largest = v[0], sum = 0;
+#pragma omp simd reduction(max : largest)
+      for (int64_t i = 0; i < width; i++) largest = v[i] > largest ? v[i] : largest;
+      for (int64_t i = 0; i < width; i++) {
+        const float x = v[i] - largest;
+        v[i] = x < -87.0f ? 0.0f : exponential(x);  // masked by -inf is nothing at all
+      }
+#pragma omp simd reduction(+ : sum)
+      for (int64_t i = 0; i < width; i++) sum += v[i];
+      const float factor = 1.0f / sum;
+      for (int64_t i = 0; i < width; i++) v[i] *= factor;
+    });
+  }
+};
+
+template <class Loop, class Given>
+int add(qfx_plan* plan, const Given* given) {
+  return guarded([&] { plan->steps.push_back(std::make_unique<Loop>(*given)); });
+}
+
+}  // namespace
+
+extern "C" {
+int qfx_add_pointwise(qfx_plan* plan, const qfx_pointwise* given) { return add<Pointwise>(plan, given); }
+int qfx_add_lookup(qfx_plan* plan, const qfx_lookup* given) { return add<Lookup>(plan, given); }
+int qfx_add_fill(qfx_plan* plan, const qfx_fill* given) { return add<Fill>(plan, given); }
+int qfx_add_pool(qfx_plan* plan, const qfx_pool* given) { return add<Pool>(plan, given); }
+int qfx_add_layer_norm(qfx_plan* plan, const qfx_layer_norm* given) { return add<LayerNorm>(plan, given); }
+int qfx_add_softmax(qfx_plan* plan, const qfx_softmax* given) { return add<Softmax>(plan, given); }
+}

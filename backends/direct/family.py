@@ -1,0 +1,89 @@
+"""The kernel family ``direct``: int8 operators as steps of prepared plans.
+
+Most of its sites are taken by ``form-regions``, many at a time, before templates are matched. What
+is left then are matches that no larger region could take in; each becomes a region of its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import Node
+
+from quantfx.backends.direct.form_regions import Formed, call_region, form
+from quantfx.backends.direct.library import missing
+from quantfx.backends.direct.partition import unvarying
+from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.taken import refusal
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, Saturation
+
+
+@dataclass(frozen=True)
+class Direct(KernelFamily):
+    """oneDNN's primitives, prepared beforehand and called without an operator of torch's each.
+
+    Attributes:
+        required: Whether to say that it is missing where it is, instead of leaving the sites to the
+            next family.
+    """
+
+    required: bool = False
+
+    name: ClassVar[str] = "direct"
+
+    @property
+    def saturates(self) -> Saturation:
+        """Those of neighbours: oneDNN adds them in 16 bits there."""
+        return "neighbours"
+
+    def takes(self, candidate: Candidate) -> bool:
+        """Whether it may have the kernel: of static modes, with float32 around it."""
+        exact = candidate.match.template.mode == "static" and candidate.float_dtype is None
+        return exact and (self.required or isinstance(_form(candidate), Formed))
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return which operator no step computes, or why the runtime is missing."""
+        formed = _form(candidate)
+        return formed if isinstance(formed, str) else None
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Call a region of this one site."""
+        formed = _form(candidate)
+        assert isinstance(formed, Formed), "refuses admitted the match"
+        _, (result,) = call_region(editor, formed, before=candidate.match.output)
+        kernel = next(each.kernel for each in formed.sites if each.site == candidate.site)
+        return Emission(result, candidate.match.output, kernel)
+
+
+def _form(candidate: Candidate) -> Formed | str:
+    """Return the region of a match, or why there is none."""
+    if reason := missing():
+        return f"the direct runtime is not available: {reason}"
+    graph = candidate.anchor.graph
+    if candidate.anchor in unvarying(graph):
+        return "it depends on no input"
+    members = _members(candidate)
+    for node in members:
+        if reason := refusal(node):
+            return f"{node.name}: {reason}"
+    inside = (node for node in members if node is not candidate.match.output)
+    if any(user not in members for node in inside for user in node.users):
+        return "another operator reads a value inside of it"
+    module = graph.owning_module
+    assert module is not None, "a matched graph is a module's"
+    try:
+        formed = form(module, members, candidate.site.graph)
+    except Untranslatable as error:
+        return str(error)
+    named = any(each.site == candidate.site for each in formed.sites)
+    return formed if named else f"no step computes {candidate.anchor.name}"
+
+
+def _members(candidate: Candidate) -> list[Node]:
+    """Return the nodes of a match, those that list roles bind included, in graph order."""
+    match = candidate.match
+    many = (bound for bound in match.roles.values() if isinstance(bound, tuple))
+    nodes = {*match.nodes.values(), *(node for bound in many for node in bound)}
+    return sorted(node for node in nodes if node.op == "call_function")

@@ -1,0 +1,216 @@
+"""Gather what the direct runtime computes into regions, each of which becomes one call."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Graph, GraphModule, Node
+
+from quantfx.backends.direct.library import missing
+from quantfx.backends.direct.partition import partition, unvarying
+from quantfx.backends.direct.region import Region, translate
+from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.steps import Accumulate, Program
+from quantfx.backends.direct.taken import is_int8_product, refusal
+from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.clone import set_tensor
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site, constant
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.lowered import Lowered, set_kernels, set_region
+
+
+@dataclass(frozen=True)
+class FormRegions(GraphPass):
+    """``q(conv(dq(q(relu(conv(dq(x), ...)))), ...)) -> region(x)``: one call of prepared steps.
+
+    A region is as large as can run at one point of the graph, holds at least one int8 convolution
+    or linear, and keeps its part of the q/dq graph, from which a plan is made for each set of input
+    shapes. Of a planned site that no region takes, a remark says why.
+    """
+
+    name: ClassVar[str] = "form-regions"
+    counts: ClassVar[str] = "regions"
+    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    keeps_float: ClassVar[bool] = False  # sums are rounded where a float kernel rounds otherwise
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        """Form the regions of one graph, if the runtime is a family of the backend and is there."""
+        if all(family.name != "direct" for family in context.kernels) or missing():
+            return 0
+        refused = {node: reason for node in editor.graph.nodes if (reason := refusal(node))}
+        refused |= dict.fromkeys(unvarying(editor.graph), "it depends on no input")
+        refused |= dict.fromkeys(overwritten(editor.graph), "its memory is written to")
+        formed = _formed(editor, refused)
+        results: dict[Node, Node] = {}
+        for members, made in formed:
+            inputs = tuple(results.get(node, node) for node in made.inputs)
+            results |= _replace(editor, sorted(members), replace(made, inputs=inputs))
+        for node, reason in refused.items():
+            if _is_planned(node):
+                editor.remark("missed", node.name, reason, str(node.target))
+        if formed:
+            editor.drop_unused_attributes()
+        return len(formed)
+
+
+def _formed(editor: Editor, refused: dict[Node, str]) -> list[tuple[list[Node], Formed]]:
+    """Return the regions with their nodes; what turns out not to be taken joins ``refused``."""
+    by_name = {node.name: node for node in editor.graph.nodes}
+    while True:
+        sets = partition(editor.graph, lambda node: node not in refused)
+        try:
+            return [(members, form(editor.module, members, editor.path)) for members in sets]
+        except Untranslatable as error:
+            refused[by_name[error.node.name]] = error.reason
+
+
+def _is_planned(node: Node) -> bool:
+    annotation = annotation_of(node)
+    return annotation is not None and annotation.match == node.name
+
+
+@dataclass(frozen=True)
+class Formed:
+    """A region that was tried.
+
+    Attributes:
+        region: To be called.
+        inputs: Nodes that it reads.
+        outputs: Nodes whose values it yields.
+        sites: What each of its planned sites became.
+    """
+
+    region: Region
+    inputs: tuple[Node, ...]
+    outputs: tuple[Node, ...]
+    sites: tuple[Lowered, ...]
+
+
+def form(module: GraphModule, members: list[Node], path: str = "") -> Formed:
+    """Return the region of some nodes, checked by translating it for the captured shapes.
+
+    Raises:
+        Untranslatable: no step computes one of them.
+    """
+    inside = set(members)
+    read = dict.fromkeys(
+        each
+        for node in members
+        for each in node.all_input_nodes
+        if each not in inside and each.op != "get_attr"
+    )
+    outputs = tuple(node for node in members if any(user not in inside for user in node.users))
+    owner = GraphModule(nn.Module(), Graph())
+    graph = owner.graph
+    copies = {node: _placeholder(graph, node) for node in read}
+    for node in members:
+        for each in node.all_input_nodes:
+            if each.op == "get_attr" and each not in copies:
+                value = constant(module, each)
+                assert value is not None, "taken asked for stored tensors"
+                set_tensor(owner, str(each.target), value)
+                copies[each] = graph.node_copy(each)
+        copies[node] = graph.node_copy(node, copies.__getitem__)
+    graph.output([copies[node] for node in outputs])
+    program = translate(owner, [_layout(node) for node in read])
+    originals = {copy: node for node, copy in copies.items()}
+    sites = tuple(_sites(program, originals, path))
+    _require_int8(members, sites)
+    owner.recompile()
+    return Formed(Region(owner), tuple(read), outputs, sites)
+
+
+def _placeholder(graph: Graph, node: Node) -> Node:
+    made = graph.placeholder(node.name)
+    made.meta = dict(node.meta)
+    return made
+
+
+def _layout(node: Node) -> Tensor:
+    """Return the layout that ``node`` was captured with, free sizes as they were then."""
+    value = node.meta["val"]
+    shape, stride = (
+        [each if isinstance(each, int) else _then(each) for each in sizes]
+        for sizes in (value.shape, value.stride())
+    )
+    return torch.empty_strided(shape, stride, dtype=value.dtype, device="meta")
+
+
+def _then(size: torch.SymInt) -> int:
+    from torch.fx.experimental.symbolic_shapes import optimization_hint
+
+    return int(optimization_hint(size))
+
+
+def _sites(program: Program, originals: dict[Node, Node], path: str) -> Iterator[Lowered]:
+    """Yield what each planned node became: the step that computes it, and what else that does."""
+    for step in program.accounts():
+        output = step.output
+        assert output is not None
+        nodes = [originals[node] for node in step.nodes]
+        for node in nodes:
+            annotation = annotation_of(node)
+            if annotation is None or not _is_planned(node):
+                continue
+            covers = tuple(each.name for each in nodes)
+            name = originals[output].name
+            yield Lowered(Site(path, node.name), annotation.template, step.kernel, covers, name)
+
+
+def _require_int8(members: list[Node], sites: tuple[Lowered, ...]) -> None:
+    """Refuse a product that no step computes on integers."""
+    named = {each.site.node for each in sites}
+    for node in members:
+        planned = annotation_of(node) is not None and is_int8_product(node)
+        if planned and node.name not in named:
+            raise Untranslatable(node, f"its step is none of {Accumulate.__name__}")
+
+
+def call_region(editor: Editor, made: Formed, *, before: Node) -> tuple[Node, list[Node]]:
+    """Write the call of a region; return it, and a node for each of its outputs."""
+    name = editor.free_name("region_0")
+    val = [node.meta.get("val") for node in made.outputs]
+    like = made.outputs[0]
+    call = editor.call_module(name, made.region, *made.inputs, before=before, like=like, val=val)
+    set_kernels(call, made.sites)
+    return call, [
+        editor.call(
+            operator.getitem, (call, index), before=before, like=node, val=node.meta.get("val")
+        )
+        for index, node in enumerate(made.outputs)
+    ]
+
+
+def _replace(editor: Editor, members: list[Node], made: Formed) -> dict[Node, Node]:
+    """Call the region behind its last node, and erase what it computes; return the new results."""
+    inside = set(members)
+    last = members[-1]
+    call, results = call_region(editor, made, before=last.next)
+    set_region(call, made.sites)
+    for node, result in zip(made.outputs, results, strict=True):
+        node.replace_all_uses_with(result, delete_user_cb=lambda user: user not in inside)
+    _move_readers(members[0], results)
+    for node in reversed(members):
+        editor.erase(node)
+    return dict(zip(made.outputs, results, strict=True))
+
+
+def _move_readers(first: Node, results: list[Node]) -> None:
+    """Put what reads the results, and stands in front of them, behind them."""
+    late: set[Node] = set(results)
+    point, node = results[-1], first
+    while node is not results[0]:
+        following = node.next
+        if any(each in late for each in node.all_input_nodes):
+            late.add(node)
+            point.append(node)
+            point = node
+        node = following

@@ -1,0 +1,194 @@
+"""The runtime as a shared library: found, compiled at first use, loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from platform import machine
+
+import torch
+
+from quantfx.backends.direct import interface
+
+_CORE = Path(__file__).parent / "core"
+_FLAGS = [
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+]
+# What our sums and scales rely on; 3.2 is the one that PyPI has.
+LEAST = (3, 2)
+_INSTALL = "pip install 'quantfx[direct]' brings oneDNN"
+
+
+@dataclass(frozen=True)
+class OneDNN:
+    """An installed oneDNN with its headers.
+
+    Attributes:
+        version: E.g. ``(3, 2, 0)``.
+        headers: Folder that holds ``oneapi/dnnl``.
+        library: The shared library.
+    """
+
+    version: tuple[int, int, int]
+    headers: Path
+    library: Path
+
+    def __str__(self) -> str:
+        return f"oneDNN {'.'.join(map(str, self.version))} ({self.library})"
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The loaded runtime, or why there is none.
+
+    Attributes:
+        onednn: What it is linked with.
+        compiler: The C++ compiler, as a command.
+        reason: Why it cannot be used; empty if it can.
+        library: Its functions.
+    """
+
+    onednn: OneDNN | None = None
+    compiler: str = ""
+    reason: str = ""
+    library: ctypes.CDLL | None = None
+
+
+def missing() -> str:
+    """Return what is missing for the runtime, without compiling it; empty if nothing is."""
+    return _parts().reason
+
+
+@lru_cache(maxsize=1)
+def runtime() -> Runtime:
+    """Return the runtime; the first call on a machine compiles it, which takes some seconds."""
+    found = _parts()
+    if found.reason or found.onednn is None:
+        return found
+    try:
+        path = _compiled(found.onednn, found.compiler)
+        library = ctypes.CDLL(str(path))
+        interface.declare(library)
+    except (OSError, subprocess.CalledProcessError, AttributeError) as error:
+        said = getattr(error, "stderr", "") or str(error)
+        reason = f"the runtime does not compile or load here: {said.strip().splitlines()[-1]}"
+        return Runtime(found.onednn, found.compiler, reason)
+    reason = _mismatch(library)
+    return Runtime(found.onednn, found.compiler, reason, None if reason else library)
+
+
+@lru_cache(maxsize=1)
+def _parts() -> Runtime:
+    """Find what the runtime is made of."""
+    if sys.platform != "linux" or machine() not in ("x86_64", "AMD64"):
+        return Runtime(reason=f"it is for Linux on x86-64, not {sys.platform} on {machine()}")
+    compiler = os.environ.get("CXX") or shutil.which("g++") or ""
+    if not shutil.which(compiler):
+        return Runtime(reason="there is no C++ compiler: install g++")
+    found = sorted(_installed(), key=lambda each: each.version, reverse=True)
+    if not found:
+        return Runtime(compiler=compiler, reason=f"there is no oneDNN with headers: {_INSTALL}")
+    if found[0].version[:2] < LEAST:
+        reason = f"{found[0]} is older than {'.'.join(map(str, LEAST))}: {_INSTALL}"
+        return Runtime(found[0], compiler, reason)
+    return Runtime(found[0], compiler)
+
+
+def _installed() -> Iterator[OneDNN]:
+    """Yield each oneDNN there is that uses OpenMP, as torch does."""
+    given = os.environ.get("QUANTFX_ONEDNN")
+    paths = sysconfig.get_paths()
+    roots = [Path(given)] if given else [Path(paths["data"]), Path("/usr/local"), Path("/usr")]
+    for root in dict.fromkeys(roots):
+        headers = root / "include"
+        version = _version(headers / "oneapi" / "dnnl" / "dnnl_version.h")
+        config = headers / "oneapi" / "dnnl" / "dnnl_config.h"
+        if version is None or not re.search(
+            r"DNNL_CPU_THREADING_RUNTIME\s+DNNL_RUNTIME_OMP", config.read_text()
+        ):
+            continue
+        folders = [root / "lib", root / "lib64", root / "lib" / "x86_64-linux-gnu"]
+        for path in (folder / f"libdnnl.so.{version[0]}" for folder in folders):
+            if path.exists():
+                yield OneDNN(version, headers, path)
+                break
+
+
+def _version(header: Path) -> tuple[int, int, int] | None:
+    if not header.exists():
+        return None
+    text = header.read_text()
+    numbers = [
+        re.search(rf"DNNL_VERSION_{part}\s+(\d+)", text) for part in ("MAJOR", "MINOR", "PATCH")
+    ]
+    major, minor, patch = (int(each.group(1)) if each else 0 for each in numbers)
+    return major, minor, patch
+
+
+def _compiled(onednn: OneDNN, compiler: str) -> Path:
+    """Return the shared library, from the cache if it was compiled from the same things."""
+    sources = sorted(_CORE.glob("*.cpp"))
+    texts = [path.read_bytes() for path in sorted(_CORE.iterdir()) if path.is_file()]
+    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    machine_of = repr(sorted(torch.cpu.get_capabilities().items())).encode()
+    said = repr((str(onednn), onednn.headers, _FLAGS, torch.__version__)).encode()
+    digest = hashlib.sha256(b"\0".join([*texts, version, machine_of, said])).hexdigest()[:16]
+    path = cache_folder() / f"direct-{digest}.so"
+    if path.exists():
+        return path
+    print("quantfx: compiling the direct runtime, once on this machine ...", file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        paths = [f"-I{onednn.headers}", *map(str, sources), "-o", str(made), str(onednn.library)]
+        command = [compiler, *_FLAGS, *paths, f"-Wl,-rpath,{onednn.library.parent}"]
+        subprocess.run(command, capture_output=True, check=True, text=True)
+        made.replace(path)  # in one step: others may compile it as well
+    return path
+
+
+def cache_folder() -> Path:
+    """Return where compiled runtimes and measurements are kept."""
+    given = os.environ.get("QUANTFX_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quantfx"
+
+
+def _mismatch(library: ctypes.CDLL) -> str:
+    """Return why a loaded library is not what was asked for; empty if it is."""
+    if library.qfx_interface() != interface.INTERFACE:
+        return "the compiled runtime has another interface: empty the cache of quantfx"
+    numbers = [ctypes.c_int32() for _ in range(3)]
+    threading = ctypes.c_char_p()
+    library.qfx_onednn_version(*map(ctypes.byref, numbers), ctypes.byref(threading))
+    if threading.value != b"OpenMP":
+        return f"the loaded oneDNN runs on {threading.value!r}, not on OpenMP as torch does"
+    if len(_openmp_runtimes()) > 1:
+        return f"two OpenMP runtimes are loaded: {', '.join(_openmp_runtimes())}"
+    return ""
+
+
+def _openmp_runtimes() -> list[str]:
+    """Return the OpenMP runtimes in this process; two share no threads."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    paths = {line.split()[-1] for line in lines if re.search(r"lib(g|i)?omp\d?[^/]*\.so", line)}
+    return sorted(paths)

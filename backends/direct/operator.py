@@ -1,0 +1,106 @@
+"""The operator ``quantfx::direct_region``, by which compilers call a region.
+
+It takes the region's constants and its graph as text, so that a graph that calls it says all there
+is to say, and is functional. What was prepared for them (plans, packed weights) hangs on the first
+constant and is freed with it; nothing is kept by the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from quantfx.backends.direct.program_text import read_program
+from quantfx.patterns.schema import resolve_op
+
+if TYPE_CHECKING:
+    from quantfx.backends.direct.region import Region
+
+Form = tuple[tuple[int, ...], torch.dtype]
+
+_KEY = "quantfx_regions"
+_NAME = "direct_region"
+_LIBRARIES: list[Any] = []
+
+
+class _Held(dict[str, Any]):
+    """The regions of a tensor, by program; a copy of the tensor has none."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
+        return _Held()
+
+    def __reduce__(self) -> tuple[type[_Held], tuple[()]]:
+        return _Held, ()
+
+
+@lru_cache(maxsize=1)
+def region_operator() -> OpOverload[..., Any]:
+    """Define the operator, once per process, and return it."""
+    library: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
+    library.define(f"{_NAME}(Tensor[] inputs, Tensor[] constants, str program) -> Tensor[]")
+    library.impl(_NAME, _run, "CPU")
+    torch.library.register_fake(f"quantfx::{_NAME}", _fake, lib=library)
+    _LIBRARIES.append(library)  # its operators live as long as it does
+    return resolve_op(f"quantfx.{_NAME}.default")
+
+
+def _run(inputs: list[Tensor], constants: list[Tensor], program: str) -> list[Tensor]:
+    found: list[Tensor] = _prepared(constants, program)(*inputs)
+    return found
+
+
+def _prepared(constants: list[Tensor], program: str) -> Region:
+    """Return the region of these constants, made at the first call."""
+    from quantfx.backends.direct.region import Region
+
+    held: _Held | None = getattr(constants[0], _KEY, None)
+    if held is None:
+        held = _Held()
+        setattr(constants[0], _KEY, held)
+    region: Region | None = held.get(program)
+    if region is None or not _are_same(region.constants, constants):
+        region = held[program] = Region(read_program(program, constants))
+    return region
+
+
+def _are_same(held: list[Tensor], given: list[Tensor]) -> bool:
+    """Whether each is the same memory; compilers give other objects for the same."""
+    return all(
+        one is other or one.data_ptr() == other.data_ptr()
+        for one, other in zip(held, given, strict=True)
+    )
+
+
+def _fake(inputs: list[Tensor], constants: list[Tensor], program: str) -> list[Tensor]:
+    forms = [tuple(_form(x) for x in tensors) for tensors in (inputs, constants)]
+    if all(type(size) is int for form in forms[0] for size in form[0]):
+        return [torch.empty(shape, dtype=dtype) for shape, dtype in _results(program, *forms)]
+    graph: Callable[..., Any] = read_program(program, constants)
+    return [torch.empty(x.shape, dtype=x.dtype) for x in graph(*inputs)]
+
+
+def _form(tensor: Tensor) -> Form:
+    return tensor.shape, tensor.dtype
+
+
+@lru_cache(maxsize=64)
+def _results(program: str, inputs: tuple[Form, ...], constants: tuple[Form, ...]) -> list[Form]:
+    """Return the form of each output; compilers ask for it again and again."""
+
+    def run() -> list[Form]:
+        given, held = (
+            [torch.empty(shape, dtype=dtype, device="meta") for shape, dtype in forms]
+            for forms in (inputs, constants)
+        )
+        graph: Callable[..., Any] = read_program(program, held)
+        return [_form(x) for x in graph(*given)]
+
+    # Fake tensors, on which the caller works, take thirty times as long; modes are a thread's own.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()

@@ -1,0 +1,269 @@
+"""Operators that are neither products nor of one tensor alone: which step computes each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.backends.direct.anchors import PRODUCTS, add_product, matmul, product
+from quantfx.backends.direct.pointwise import post_ops_of
+from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.spread import each_dimension
+from quantfx.backends.direct.steps import (
+    Combine,
+    LayerNorm,
+    Lookup,
+    Pointwise,
+    Pool,
+    PostOp,
+    Softmax,
+    Source,
+)
+from quantfx.backends.direct.translate import Rule, Task, Translation
+from quantfx.backends.direct.values import Value, channels_last, in_order
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR
+from quantfx.patterns.schema import argument_value, resolve_op
+
+_COMBINES: dict[Any, Combine] = {
+    resolve_op("aten.add.Tensor"): "add",
+    resolve_op("aten.sub.Tensor"): "sub",
+    resolve_op("aten.mul.Tensor"): "mul",
+    resolve_op("aten.div.Tensor"): "div",
+}
+
+
+def _combine(translation: Translation, task: Task) -> Value:
+    """``a + b`` and the like; a sum goes into the product that one of its sides is."""
+    left, right = _two_tensors(task.base)
+    kind = _COMBINES[task.base.target]
+    if kind == "add":
+        for side, other in ((right, left), (left, right)):
+            fused = _into_product(translation, task, side, other)
+            if fused is not None:
+                return fused
+    shape = translation.shapes[task.base].shape
+    values = [translation.value(node) for node in (left, right)]
+    full = next((each for each in values if each.layout.shape == shape), None)
+    layout = in_order(shape, torch.float32) if full is None else full.layout
+    result = translation.result(task, translation.wanted_layout(task, layout))
+    source, operand = (each.seen_as(each.layout.expand(shape)) for each in values)
+    step = Pointwise(
+        source=source, other=operand, combine=kind, result=result, **translation.limits(task)
+    )
+    edges = [node for node in (left, right) if node.target is DEQUANTIZE_PER_TENSOR]
+    return translation.add(step, task, *edges, task.base)
+
+
+def _two_tensors(node: Node) -> tuple[Node, Node]:
+    left, right = (argument_value(node, name) for name in ("self", "other"))
+    if not (isinstance(left, Node) and isinstance(right, Node)):
+        raise Untranslatable(node, "its operands are not two tensors")
+    if "alpha" in node.kwargs and node.kwargs["alpha"] != 1:
+        raise Untranslatable(node, "its alpha is not 1")
+    return left, right
+
+
+def _into_product(translation: Translation, task: Task, side: Node, other: Node) -> Value | None:
+    """Compute ``q(post(f(product) + other))`` in one step, if ``side`` is such a product."""
+    inner: list[Node] = []
+    before: tuple[PostOp, ...] = ()
+    node = side
+    while len(node.users) == 1 and node not in translation.computed:
+        if node.target in PRODUCTS:
+            break
+        ops = post_ops_of(node)
+        if ops is None:
+            return None
+        inner.insert(0, node)
+        before = ops + before
+        node = node.all_input_nodes[0]
+    else:
+        return None
+    shapes = translation.shapes
+    if shapes[other].shape != shapes[node].shape or other is side:
+        return None
+    summand = translation.value(other)
+    if summand.is_integer and task.quantize is None:
+        return None
+    edges = (other,) if other.target is DEQUANTIZE_PER_TENSOR else ()
+    return add_product(translation, task, node, tuple(inner), summand, before, (*edges, task.base))
+
+
+def _source(translation: Translation, task: Task) -> tuple[Value, tuple[Node, ...]]:
+    """Return the value of the base's first argument, and the nodes that the step covers."""
+    node = task.base.all_input_nodes[0]
+    edges = (node,) if node.target is DEQUANTIZE_PER_TENSOR else ()
+    return translation.value(node), (*edges, task.base)
+
+
+def _windows(translation: Translation, task: Task, **how: Any) -> Value:
+    source, covered = _source(translation, task)
+    shape = translation.shapes[task.base].shape
+    result = translation.result(task, channels_last(shape, torch.float32))
+    step = Pool(source=source, result=result, **how, **translation.limits(task))
+    return translation.add(step, task, *covered)
+
+
+def _pool(translation: Translation, task: Task) -> Value:
+    """``max_pool`` and ``avg_pool``."""
+    base = task.base
+    spatial = int(str(base.target).partition("_pool")[2][0])
+    if translation.shapes[base].dim() != spatial + 2:
+        raise Untranslatable(base, "its input has no batch dimension")
+    average = "avg" in str(base.target)
+    window = each_dimension(base, "kernel_size", spatial)
+    stride = each_dimension(base, "stride", spatial) if argument_value(base, "stride") else window
+    how: dict[str, Any] = {
+        "average": average,
+        "window": window,
+        "stride": stride,
+        "padding": each_dimension(base, "padding", spatial),
+        "dilation": (1,) * spatial if average else each_dimension(base, "dilation", spatial),
+    }
+    if average:
+        how["counts_padding"] = bool(argument_value(base, "count_include_pad"))
+        divisor = "divisor_override" if spatial > 1 else None
+        how["divisor"] = int(argument_value(base, divisor) or 0) if divisor else 0
+    return _windows(translation, task, **how)
+
+
+def _adaptive_pool(translation: Translation, task: Task) -> Value:
+    """Windows that do not overlap: sizes that divide."""
+    base = task.base
+    x, y = translation.shapes[base.all_input_nodes[0]].shape[2:], translation.shapes[base].shape[2:]
+    if translation.shapes[base].dim() < 3 or any(a % b for a, b in zip(x, y, strict=True)):
+        raise Untranslatable(base, f"its windows overlap: {tuple(x)} to {tuple(y)}")
+    window = tuple(a // b for a, b in zip(x, y, strict=True))
+    none = (0,) * len(window)
+    return _windows(
+        translation,
+        task,
+        average=True,
+        window=window,
+        stride=window,
+        padding=none,
+        dilation=(1,) * len(window),
+    )
+
+
+def _mean(translation: Translation, task: Task) -> Value:
+    """The average over all places of an image."""
+    base = task.base
+    source, covered = _source(translation, task)
+    dims = argument_value(base, "dim") or []
+    rank = source.layout.dim()
+    over = {dim % rank for dim in dims}
+    if rank not in (3, 4, 5) or over != set(range(2, rank)) or argument_value(base, "dtype"):
+        raise Untranslatable(base, f"it averages over dimensions {dims}, not over places")
+    shape = (*source.layout.shape[:2], *[1] * (rank - 2))
+    final = translation.shapes[base].shape
+    result = translation.result(task, in_order(final, torch.float32))
+    windows = result.seen_as(
+        result.layout.as_strided(
+            shape, (*result.layout.stride()[:2], *[1] * (rank - 2)), result.layout.storage_offset()
+        )
+    )
+    window = tuple(source.layout.shape[2:])
+    step = Pool(
+        source=source,
+        result=windows,
+        average=True,
+        window=window,
+        stride=window,
+        padding=(0,) * (rank - 2),
+        dilation=(1,) * (rank - 2),
+        **translation.limits(task),
+    )
+    translation.add(step, task, *covered)
+    return result
+
+
+def _layer_norm(translation: Translation, task: Task) -> Value:
+    base = task.base
+    source, covered = _source(translation, task)
+    if len(argument_value(base, "normalized_shape")) != 1:
+        raise Untranslatable(base, "it normalizes over more than the last dimension")
+    constants: list[Tensor | None] = []
+    for name in ("weight", "bias"):
+        node = argument_value(base, name)
+        constants.append(translation.constant(node))
+        if node is not None and (constants[-1] is None or constants[-1].dtype != torch.float32):
+            raise Untranslatable(base, f"its {name} is no stored float32 tensor")
+    layout = in_order(translation.shapes[base].shape, torch.float32)
+    result = translation.result(task, layout)
+    step = LayerNorm(
+        source=source,
+        result=result,
+        weight=constants[0],
+        bias=constants[1],
+        epsilon=float(argument_value(base, "eps")),
+        **translation.limits(task),
+    )
+    return translation.add(step, task, *covered)
+
+
+def _softmax(translation: Translation, task: Task) -> Value:
+    base = task.base
+    source, covered = _source(translation, task)
+    rank = source.layout.dim()
+    if argument_value(base, "dim") % rank != rank - 1 or argument_value(base, "dtype") is not None:
+        raise Untranslatable(base, "it is not over the last dimension, or changes the dtype")
+    layout = in_order(translation.shapes[base].shape, torch.float32)
+    result = translation.result(task, layout)
+    step = Softmax(source=source, result=result, **translation.limits(task))
+    return translation.add(step, task, *covered)
+
+
+def _cat(translation: Translation, task: Task) -> Value:
+    """Write each tensor into its part of the result."""
+    base = task.base
+    tensors = argument_value(base, "tensors")
+    values = [translation.value(node) for node in tensors]
+    shape = translation.shapes[base].shape
+    dim = argument_value(base, "dim") % len(shape)
+    layout = (
+        channels_last(shape, torch.float32) if len(shape) > 2 else in_order(shape, torch.float32)
+    )
+    if len(shape) == 3 and not any(_lies_channels_last(value) for value in values):
+        layout = in_order(shape, torch.float32)
+    result = translation.result(task, layout)
+    start = 0
+    steps: list[Source] = []
+    for value in values:
+        size = value.layout.shape[dim]
+        part = result.seen_as(result.layout.narrow(dim, start, size))
+        start += size
+        if value.is_integer and task.quantize is not None:
+            table = translation.table(task, value)
+            steps.append(Lookup(source=value, result=part, table=table))
+        else:
+            steps.append(Pointwise(source=value, result=part, **translation.limits(task)))
+    translation.program.steps += steps[:-1]
+    translation.add(steps[-1], task, *_dequantizes(tensors), base)
+    return result
+
+
+def _dequantizes(nodes: list[Node]) -> list[Node]:
+    return [node for node in nodes if node.target is DEQUANTIZE_PER_TENSOR]
+
+
+def _lies_channels_last(value: Value) -> bool:
+    return value.layout.dim() > 2 and value.layout.stride()[1] == 1
+
+
+def rules() -> dict[Any, Rule]:
+    """Return what computes each operator that is neither pointwise nor a view."""
+    found: dict[Any, Rule] = dict.fromkeys(PRODUCTS, product)
+    found |= dict.fromkeys(_COMBINES, _combine)
+    found |= {resolve_op(f"aten.{name}.default"): matmul for name in ("matmul", "bmm")}
+    for n in (1, 2, 3):
+        found |= {resolve_op(f"aten.{kind}_pool{n}d.default"): _pool for kind in ("max", "avg")}
+        found[resolve_op(f"aten.adaptive_avg_pool{n}d.default")] = _adaptive_pool
+    found[resolve_op("aten.mean.dim")] = _mean
+    found[resolve_op("aten.layer_norm.default")] = _layer_norm
+    found[resolve_op("aten.softmax.int")] = _softmax
+    found[resolve_op("aten.cat.default")] = _cat
+    return found

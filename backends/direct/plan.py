@@ -1,0 +1,168 @@
+"""A program prepared for one set of shapes, and the calls that run it."""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Sequence
+from ctypes import CDLL, c_void_p
+
+import torch
+from torch import Tensor
+
+from quantfx.backends.direct.arena import plan_arena, settle_sums
+from quantfx.backends.direct.encode import Encoder
+from quantfx.backends.direct.steps import Program
+from quantfx.backends.direct.values import byte_size
+from quantfx.patterns.errors import QuantfxError
+
+# Contexts that a plan keeps for the next calls; more calls at once make more, which are freed.
+CONTEXTS = 8
+
+
+class Store:
+    """The packed weights of one region, which its plans share.
+
+    Attributes:
+        library: The runtime.
+        handle: Of the library's store.
+        kept: Weights that were packed; the library knows them by their address.
+    """
+
+    def __init__(self, library: CDLL) -> None:
+        self.library = library
+        self.kept: list[object] = []
+        self.handle = _made(library, library.qfx_store_new(), library.qfx_store_free, self)
+
+
+class Plan:
+    """A program with its primitives made and its weights packed.
+
+    Args:
+        store: Of the region.
+        program: What is computed.
+        threads: How many threads share the work.
+
+    Raises:
+        QuantfxError: oneDNN refuses a step; names the step and quotes oneDNN.
+    """
+
+    def __init__(self, store: Store, program: Program, threads: int) -> None:
+        library = store.library
+        self.program = program
+        self.threads = threads
+        self._store = store
+        self._library = library
+        settle_sums(program)
+        arena = plan_arena(program)
+        self.arena_size = arena.size
+        self.handle = _made(
+            library, library.qfx_plan_new(store.handle, threads), library.qfx_plan_free, self
+        )
+        encoder = Encoder(arena)
+        for step in program.steps:
+            name, structure = encoder.encode(step)
+            if getattr(library, f"qfx_{name}")(self.handle, ctypes.byref(structure)):
+                at = f" ({step.output.name})" if step.output is not None else ""
+                raise QuantfxError(
+                    f"{step.kernel}{at} cannot be prepared: {_error(library)}",
+                    rule="step-not-prepared",
+                    site=None if step.output is None else step.output.name,
+                    fix="quantize with kernels='onednn'",
+                )
+        store.kept += encoder.kept
+        self._outputs = [(each.shape, each.stride(), each.dtype) for each in program.outputs]
+        self._sizes = [byte_size(each) for each in program.outputs]
+        self._idle: list[_Context] = []
+
+    def names(self) -> list[str]:
+        """Return what computes each step, e.g. ``jit_uni_int8:avx2``."""
+        library = self._library
+        count = library.qfx_step_count(self.handle)
+        return [library.qfx_step_name(self.handle, index).decode() for index in range(count)]
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return the outputs for ``inputs``; several threads may call at once.
+
+        Args:
+            inputs: Of the shapes, strides and dtypes that the plan is for.
+        """
+        outputs = [
+            torch.empty_strided(shape, stride, dtype=dtype)
+            for shape, stride, dtype in self._outputs
+        ]
+        context = self._lease(len(inputs))
+        context.point_at(inputs, outputs)
+        if self._library.qfx_run(context.handle, context.inputs, context.outputs):
+            raise _failed(self._library)
+        self._give_back(context)
+        return outputs
+
+    def times(self, inputs: Sequence[Tensor], repeats: int = 5) -> list[float]:
+        """Return the least time of each step in microseconds, for ``inputs`` as in ``run``."""
+        outputs = self.run(inputs)
+        context = self._lease(len(inputs))
+        context.point_at(inputs, outputs)
+        found = ctypes.c_double()
+        times: list[float] = []
+        for index in range(len(self.program.steps)):
+            arguments = (context.inputs, context.outputs, index, index + 1, repeats)
+            if self._library.qfx_time(context.handle, *arguments, ctypes.byref(found)):
+                raise _failed(self._library)
+            times.append(found.value)
+        self._give_back(context)
+        return times
+
+    def _lease(self, inputs: int) -> _Context:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return _Context(self, self._library, inputs, len(self._outputs))
+
+    def _give_back(self, context: _Context) -> None:
+        if len(self._idle) < CONTEXTS:
+            self._idle.append(context)
+
+
+class _Context:
+    """What one running call needs: buffers and memory objects."""
+
+    def __init__(self, plan: Plan, library: CDLL, inputs: int, outputs: int) -> None:
+        # Its plan must not be freed first, and the plan keeps it: a reference would be a circle.
+        self.handle = _made(
+            library,
+            library.qfx_context_new(plan.handle, plan.arena_size),
+            library.qfx_context_free,
+            self,
+        )
+        self.inputs = (c_void_p * max(inputs, 1))()
+        self.outputs = (c_void_p * max(outputs, 1))()
+
+    def point_at(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+        """Say where inputs and outputs are."""
+        for index, tensor in enumerate(inputs):
+            self.inputs[index] = tensor.data_ptr()
+        for index, tensor in enumerate(outputs):
+            self.outputs[index] = tensor.data_ptr()
+
+
+def _made(library: CDLL, handle: int | None, free: object, owner: object) -> int:
+    """Return what the library made; it is freed with ``owner``.
+
+    Raises:
+        QuantfxError: it made nothing.
+    """
+    if not handle:
+        raise QuantfxError(
+            f"the direct runtime could not be set up: {_error(library)}", rule="no-direct-runtime"
+        )
+    weakref.finalize(owner, free, handle).atexit = False  # type: ignore[arg-type]
+    return handle
+
+
+def _failed(library: CDLL) -> QuantfxError:
+    return QuantfxError(f"the plan failed: {_error(library)}", rule="plan-failed")
+
+
+def _error(library: CDLL) -> str:
+    return (library.qfx_error() or b"").decode()

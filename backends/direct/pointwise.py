@@ -1,0 +1,135 @@
+"""Operators on one tensor, element by element, as post-ops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch.fx import Node
+
+from quantfx.backends.direct.steps import PostOp
+from quantfx.patterns.schema import argument_value, resolve_op
+
+Spelling = Callable[[Node], tuple[PostOp, ...] | None]
+
+
+def _named(name: str) -> Spelling:
+    return lambda node: (PostOp(name),)
+
+
+def _nothing(node: Node) -> tuple[PostOp, ...]:
+    return ()
+
+
+def _hardtanh(node: Node) -> tuple[PostOp, ...]:
+    low, high = argument_value(node, "min_val"), argument_value(node, "max_val")
+    return (PostOp("clip", float(low), float(high)),)
+
+
+def _clamp(node: Node) -> tuple[PostOp, ...] | None:
+    low, high = argument_value(node, "min"), argument_value(node, "max")
+    if isinstance(low, Node) or isinstance(high, Node):
+        return None
+    largest = 3.4e38
+    low = -largest if low is None else float(low)
+    return (PostOp("clip", low, largest if high is None else float(high)),)
+
+
+def _leaky_relu(node: Node) -> tuple[PostOp, ...]:
+    return (PostOp("leaky_relu", float(argument_value(node, "negative_slope"))),)
+
+
+def _elu(node: Node) -> tuple[PostOp, ...] | None:
+    if (argument_value(node, "scale"), argument_value(node, "input_scale")) != (1, 1):
+        return None
+    return (PostOp("elu", float(argument_value(node, "alpha"))),)
+
+
+def _gelu(node: Node) -> tuple[PostOp, ...]:
+    exact = argument_value(node, "approximate") == "none"
+    return (PostOp("gelu_erf" if exact else "gelu_tanh"),)
+
+
+def _number(node: Node, name: str = "other") -> float | None:
+    value = argument_value(node, name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _scaled(sign: float) -> Spelling:
+    """``x + alpha * number`` or ``x - alpha * number``."""
+
+    def spelling(node: Node) -> tuple[PostOp, ...] | None:
+        number, alpha = _number(node), argument_value(node, "alpha")
+        if number is None or isinstance(alpha, Node):
+            return None
+        return (PostOp("linear", 1.0, sign * float(alpha) * number),)
+
+    return spelling
+
+
+def _mul(node: Node) -> tuple[PostOp, ...] | None:
+    number = _number(node)
+    return None if number is None else (PostOp("linear", number, 0.0),)
+
+
+def _div(node: Node) -> tuple[PostOp, ...] | None:
+    number = _number(node)
+    return (PostOp("linear", 1.0 / number, 0.0),) if number else None
+
+
+def _dropout(node: Node) -> tuple[PostOp, ...] | None:
+    return None if argument_value(node, "train") else ()
+
+
+_BY_NAME: Mapping[str, Spelling] = {
+    "relu.default": _named("relu"),
+    "relu6.default": lambda node: (PostOp("clip", 0.0, 6.0),),
+    "hardtanh.default": _hardtanh,
+    "clamp.default": _clamp,
+    "clamp_min.default": lambda node: _clamp_min(node),
+    "hardswish.default": _named("hardswish"),
+    "hardsigmoid.default": _named("hardsigmoid"),
+    "silu.default": _named("swish"),
+    "sigmoid.default": _named("sigmoid"),
+    "tanh.default": _named("tanh"),
+    "leaky_relu.default": _leaky_relu,
+    "elu.default": _elu,
+    "gelu.default": _gelu,
+    "exp.default": _named("exp"),
+    "abs.default": _named("abs"),
+    "sqrt.default": _named("sqrt"),
+    "square.default": _named("square"),
+    "neg.default": lambda node: (PostOp("linear", -1.0, 0.0),),
+    "add.Tensor": _scaled(1.0),
+    "sub.Tensor": _scaled(-1.0),
+    "add.Scalar": _scaled(1.0),
+    "sub.Scalar": _scaled(-1.0),
+    "mul.Tensor": _mul,
+    "mul.Scalar": _mul,
+    "div.Tensor": _div,
+    "div.Scalar": _div,
+    "dropout.default": _dropout,
+    "contiguous.default": _nothing,
+    "clone.default": _nothing,
+    "alias.default": _nothing,
+    "detach.default": _nothing,
+}
+
+
+def _clamp_min(node: Node) -> tuple[PostOp, ...] | None:
+    low = _number(node, "min")
+    return None if low is None else (PostOp("clip", low, 3.4e38),)
+
+
+_SPELLINGS: dict[Any, Spelling] = {
+    resolve_op(f"aten.{name}"): spelling for name, spelling in _BY_NAME.items()
+}
+
+
+def post_ops_of(node: Node) -> tuple[PostOp, ...] | None:
+    """Return what computes ``node`` from its one tensor; None if nothing of the kind does."""
+    spelling = _SPELLINGS.get(node.target)
+    operands = node.all_input_nodes
+    if spelling is None or len(operands) != 1 or node.args[:1] != (operands[0],):
+        return None
+    return spelling(node)

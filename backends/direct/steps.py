@@ -1,0 +1,215 @@
+"""The steps of a plan, as data: what each reads, computes and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple
+
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.backends.direct.values import Value
+
+Combine = Literal["first", "add", "sub", "mul", "div"]
+
+
+class PostOp(NamedTuple):
+    """What is done to a float result before it is stored: ``name`` as ``interface.POST_OPS``."""
+
+    name: str
+    alpha: float = 0.0
+    beta: float = 0.0
+
+
+@dataclass(eq=False, kw_only=True)
+class Step:
+    """One step.
+
+    Attributes:
+        result: What it writes.
+        low: Least integer of the result.
+        high: Largest integer of the result.
+        post: What is done to the float result, in order.
+        nodes: The nodes of the graph that it computes, in graph order.
+        output: The one of them whose value ``result`` is.
+    """
+
+    kernel: ClassVar[str]
+
+    result: Value
+    low: int = 0
+    high: int = 255
+    post: tuple[PostOp, ...] = ()
+    nodes: tuple[Node, ...] = ()
+    output: Node | None = None
+
+    def reads(self) -> Iterator[Value]:
+        """Yield every value that it reads."""
+        yield from ()
+
+
+@dataclass(eq=False, kw_only=True)
+class Source(Step):
+    """A step that reads one tensor first of all."""
+
+    source: Value
+
+    def reads(self) -> Iterator[Value]:
+        """Yield every value that it reads."""
+        yield self.source
+        yield from super().reads()
+
+
+@dataclass(eq=False, kw_only=True)
+class Accumulate(Source):
+    """A product with a weight, to whose sum another tensor may be added.
+
+    Attributes:
+        summand: What is added where ``post`` says ``sum``; the result takes its memory if nothing
+            reads it afterwards, and starts as its copy otherwise.
+        scales: Of the weight, float32, ``(channels,)`` or ``(1,)``; None for a float weight.
+        bias: float32 ``(channels,)``.
+        implementation: How many of oneDNN's implementations to pass over.
+        threads: How many share the work; 0 for those of the plan.
+    """
+
+    summand: Value | None = None
+    scales: Tensor | None = None
+    bias: Tensor | None = None
+    implementation: int = 0
+    threads: int = 0
+
+    def reads(self) -> Iterator[Value]:
+        """Yield every value that it reads."""
+        yield from super().reads()
+        if self.summand is not None:
+            yield self.summand
+
+
+@dataclass(eq=False, kw_only=True)
+class Convolution(Accumulate):
+    """A convolution; ``weight`` as torch has it."""
+
+    kernel: ClassVar[str] = "direct.convolution"
+
+    weight: Tensor
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding_low: tuple[int, ...]
+    padding_high: tuple[int, ...]
+    groups: int
+
+
+@dataclass(eq=False, kw_only=True)
+class MatMul(Accumulate):
+    """``source @ weight``; a constant weight is ``(K, N)`` and packed."""
+
+    kernel: ClassVar[str] = "direct.matmul"
+
+    weight: Value
+
+    @property
+    def packs(self) -> bool:
+        """Whether the weight is a constant."""
+        return self.weight.buffer.place == "constant"
+
+    def reads(self) -> Iterator[Value]:
+        """Yield every value that it reads."""
+        yield from super().reads()
+        yield self.weight
+
+
+@dataclass(eq=False, kw_only=True)
+class Pointwise(Source):
+    """``combine(source, other)`` element by element, or the source alone."""
+
+    kernel: ClassVar[str] = "direct.pointwise"
+
+    combine: Combine = "first"
+    other: Value | None = None
+
+    def reads(self) -> Iterator[Value]:
+        """Yield every value that it reads."""
+        yield from super().reads()
+        if self.other is not None:
+            yield self.other
+
+
+@dataclass(eq=False, kw_only=True)
+class Lookup(Source):
+    """Integers through a table of 256 bytes; without one a copy, of any dtype."""
+
+    kernel: ClassVar[str] = "direct.lookup"
+
+    table: bytes | None = None
+
+
+@dataclass(eq=False, kw_only=True)
+class Fill(Step):
+    """One integer everywhere."""
+
+    kernel: ClassVar[str] = "direct.fill"
+
+    value: int
+
+
+@dataclass(eq=False, kw_only=True)
+class Pool(Source):
+    """The largest or the average value of windows."""
+
+    kernel: ClassVar[str] = "direct.pool"
+
+    average: bool
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    dilation: tuple[int, ...]
+    padding: tuple[int, ...]
+    counts_padding: bool = True
+    divisor: int = 0
+
+
+@dataclass(eq=False, kw_only=True)
+class LayerNorm(Source):
+    """Normalized over the last dimension."""
+
+    kernel: ClassVar[str] = "direct.layer_norm"
+
+    weight: Tensor | None
+    bias: Tensor | None
+    epsilon: float
+
+
+@dataclass(eq=False, kw_only=True)
+class Softmax(Source):
+    """Over the last dimension."""
+
+    kernel: ClassVar[str] = "direct.softmax"
+
+
+@dataclass(eq=False, kw_only=True)
+class View(Source):
+    """Another look into the same memory: nothing is computed."""
+
+    kernel: ClassVar[str] = "direct.view"
+
+
+@dataclass(eq=False)
+class Program:
+    """Steps in order.
+
+    Attributes:
+        steps: Those that compute.
+        views: What merely looks at memory in another way, for the report.
+        outputs: One layout for each output, as the caller gets it.
+        values: Where the value of a node is, for looking inside.
+    """
+
+    steps: list[Step] = field(default_factory=list[Step])
+    views: list[View] = field(default_factory=list[View])
+    outputs: list[Tensor] = field(default_factory=list[Tensor])
+    values: dict[Node, Value] = field(default_factory=dict[Node, Value])
+
+    def accounts(self) -> Iterator[Step]:
+        """Yield every step that stands for nodes of the graph, views included."""
+        yield from (step for step in (*self.steps, *self.views) if step.output is not None)

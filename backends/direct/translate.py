@@ -1,0 +1,394 @@
+"""From a q/dq graph to the steps of a plan, for one set of shapes.
+
+The graph says what is computed; this finds which steps compute it, from results backwards: a
+quantize with what leads up to it (``q(relu(conv(dq(x), dq(w)) + dq(y)))``) is one step where a step
+has it all. Nodes whose float value is read more than once are computed once, in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.backends.direct.pointwise import post_ops_of
+from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.steps import Lookup, Pointwise, PostOp, Program, Step, View
+from quantfx.backends.direct.values import (
+    Buffer,
+    Value,
+    byte_size,
+    channels_last,
+    in_order,
+    is_dense,
+    layout_of,
+    same_order,
+)
+from quantfx.passes.graph.graphs import constant
+from quantfx.passes.pipeline.kernel_family import argument_node
+from quantfx.passes.quant.qdq import (
+    DEQUANTIZE_PER_TENSOR,
+    QUANTIZE_PER_TENSOR,
+    tensor_qparams,
+)
+from quantfx.patterns.schema import argument_value, overload, resolve_op
+
+# Operators that look at the memory of their first argument in another way.
+VIEWS = frozenset(
+    resolve_op(f"aten.{name}")
+    for name in (
+        "view.default",
+        "reshape.default",
+        "flatten.using_ints",
+        "permute.default",
+        "transpose.int",
+        "t.default",
+        "squeeze.dim",
+        "squeeze.dims",
+        "unsqueeze.default",
+        "slice.Tensor",
+        "select.int",
+        "expand.default",
+    )
+)
+_PERMUTE = resolve_op("aten.permute.default")
+_TURNS = (_PERMUTE, resolve_op("aten.transpose.int"))
+_MAY_COPY = frozenset(
+    resolve_op(f"aten.{name}") for name in ("reshape.default", "flatten.using_ints")
+)
+# Whose source is best laid out with its channels last.
+_WINDOWED = ("conv1d", "conv2d", "conv3d", "pool", "conv_transpose")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What one step is to compute: ``q(post(base))``.
+
+    Attributes:
+        base: The operator that decides what kind of step it is.
+        post: What is done to its result.
+        quantize: The quantize at the end; None for a float result.
+        nodes: Every node of it behind ``base``, in order.
+    """
+
+    base: Node
+    post: tuple[PostOp, ...]
+    quantize: Node | None
+    nodes: tuple[Node, ...]
+
+    @property
+    def final(self) -> Node:
+        """The node whose value the result is."""
+        return self.nodes[-1] if self.nodes else self.base
+
+
+Rule = Callable[["Translation", Task], Value]
+
+
+class Translation:
+    """The translation of one graph.
+
+    Args:
+        module: A graph of placeholders, constants, operators and one output.
+        shapes: Each node's value on device meta.
+        rules: What computes an operator that is neither pointwise nor a view.
+        exact_products: Whether sums of u8 x s8 products of two activations are exact here.
+    """
+
+    def __init__(
+        self,
+        module: GraphModule,
+        shapes: Mapping[Node, Tensor],
+        rules: Mapping[Any, Rule],
+        *,
+        exact_products: bool,
+    ) -> None:
+        self.module = module
+        self.shapes = shapes
+        self.exact_products = exact_products
+        self.program = Program()
+        self._rules = rules
+        self._values: dict[Node, Value] = {}
+        self._inputs = module.graph.find_nodes(op="placeholder", sort=True)
+        (output,) = module.graph.find_nodes(op="output")
+        self._results: list[Node] = list(output.args[0])
+
+    @property
+    def computed(self) -> Mapping[Node, Value]:
+        """The values there are by now."""
+        return self._values
+
+    def run(self) -> Program:
+        """Return the steps for every output.
+
+        Raises:
+            Untranslatable: a node that nothing computes.
+        """
+        for node in self.module.graph.nodes:
+            if node.op == "call_function" and node.target is QUANTIZE_PER_TENSOR:
+                self.value(node)
+        for index, node in enumerate(self._results):
+            value = self.value(node)
+            self.program.outputs.append(self._output_layout(node))
+            if value.buffer.place != "output" or value.buffer.index != index:
+                self._deliver(value, node, index)
+        self.program.values = {
+            node: value
+            for node, value in self._values.items()
+            if node.op == "call_function" and node.target is not DEQUANTIZE_PER_TENSOR
+        }
+        return self.program
+
+    def value(self, node: Node) -> Value:
+        """Return the value of ``node``, computed by now."""
+        if node not in self._values:
+            self._values[node] = self._value(node)
+        return self._values[node]
+
+    def constant(self, node: object) -> Tensor | None:
+        """Return the tensor that ``node`` reads; None if it is computed, or no node."""
+        value = constant(self.module, node)
+        return None if value is None else value.detach()
+
+    def add(self, step: Step, task: Task, *covered: Node) -> Value:
+        """Append the step of a task; ``covered`` is what it computes besides the task's nodes."""
+        step.nodes = tuple(sorted({*covered, *task.nodes}))
+        step.output = task.final
+        self.program.steps.append(step)
+        return step.result
+
+    def result(self, task: Task, layout: Tensor, *, any_order: bool = True) -> Value:
+        """Return where the result of a task goes.
+
+        Args:
+            task: What is computed.
+            layout: How the step would lay it out; its shape is the result's.
+            any_order: Whether the step writes in any order, as an output may want it.
+        """
+        quantize, final = task.quantize, task.final
+        if quantize is not None:
+            q = tensor_qparams(quantize)
+            shift = 128 if q.dtype == torch.int8 else 0
+            layout = torch.empty_strided(
+                layout.shape, layout.stride(), dtype=torch.uint8, device="meta"
+            )
+            place = self._place(final, layout, any_order) if not shift else None
+            if place is None:
+                place = Buffer(byte_size(layout)), layout
+            return Value(*place, q.scale, q.zero_point + shift, shift)
+        layout = torch.empty_strided(
+            layout.shape, layout.stride(), dtype=self.shapes[final].dtype, device="meta"
+        )
+        place = self._place(final, layout, any_order) or (Buffer(byte_size(layout)), layout)
+        return Value(*place)
+
+    def limits(self, task: Task) -> dict[str, Any]:
+        """Return ``low``, ``high`` and ``post`` of a task's step."""
+        if task.quantize is None:
+            return {"post": task.post}
+        q = tensor_qparams(task.quantize)
+        shift = 128 if q.dtype == torch.int8 else 0
+        return {"post": task.post, "low": q.quant_min + shift, "high": q.quant_max + shift}
+
+    def laid_out(self, value: Value, layout: Tensor) -> Value:
+        """Return ``value`` in the order of ``layout``, copied if it is in another."""
+        if same_order(value.layout, layout) and value.layout.shape == layout.shape:
+            return value
+        copy = Value(Buffer(byte_size(layout)), layout, value.scale, value.zero_point, value.shift)
+        self.program.steps.append(Lookup(source=value, result=copy))
+        return copy
+
+    def wanted_layout(self, task: Task, layout: Tensor) -> Tensor:
+        """Return the order in which the readers of a pointwise result want it."""
+        shape, dtype = layout.shape, layout.dtype
+        if len(shape) > 2 and task.quantize is not None and _is_windowed(task.quantize):
+            return channels_last(shape, dtype)
+        turned = _turned(task.final, shape, dtype)
+        if turned is not None:
+            return turned
+        return layout if is_dense(layout) else in_order(shape, dtype)
+
+    def compute(self, final: Node, expression: Node, quantize: Node | None) -> Value:
+        """Return ``q(expression)``, or ``expression`` in float, by as few steps as there are."""
+        chain: list[Node] = []
+        post: tuple[PostOp, ...] = ()
+        base = expression
+        while self._is_alone(base, expression, quantize) and base not in self._values:
+            ops = post_ops_of(base)
+            if ops is None:
+                break
+            chain.insert(0, base)
+            post = ops + post
+            base = base.all_input_nodes[0]
+        nodes = (*chain, *(() if quantize is None else (quantize,)))
+        task = Task(base, post, quantize, nodes)
+        fused = base not in self._values and self._is_alone(base, expression, quantize)
+        rule = self._rules.get(base.target) if fused else None
+        if rule is not None:
+            return rule(self, task)
+        if not task.nodes:
+            raise Untranslatable(base, f"no step computes {base.target}")
+        return self._pointwise(task)
+
+    def _is_alone(self, node: Node, expression: Node, quantize: Node | None) -> bool:
+        """Whether nothing but the task needs the float value of ``node``."""
+        return (node is expression and quantize is None) or len(node.users) == 1
+
+    def _value(self, node: Node) -> Value:
+        if node.op == "placeholder":
+            return self._input(node)
+        if node.op == "get_attr":
+            constant = self.constant(node)
+            if constant is None or constant.dtype != torch.float32:
+                raise Untranslatable(node, "only float32 constants are read as they are")
+            buffer = Buffer(0, "constant", constant=constant)
+            return Value(buffer, layout_of(constant))
+        if node.target is QUANTIZE_PER_TENSOR:
+            return self.compute(node, argument_node(node, "input"), node)
+        if node.target is DEQUANTIZE_PER_TENSOR:
+            return self._dequantized(node)
+        if node.target in VIEWS:
+            return self._view(node, self.value(node.all_input_nodes[0]))
+        return self.compute(node, node, None)
+
+    def _dequantized(self, node: Node) -> Value:
+        integers, q = self.value(argument_node(node, "input")), tensor_qparams(node)
+        return replace(integers, scale=q.scale, zero_point=q.zero_point + integers.shift)
+
+    def _input(self, node: Node) -> Value:
+        layout = self.shapes[node]
+        buffer = Buffer(byte_size(layout), "input", self._inputs.index(node))
+        value = Value(buffer, layout)
+        if layout.dtype != torch.int8:
+            return value
+        shifted = torch.empty_like(layout, dtype=torch.uint8)
+        made = Value(Buffer(byte_size(shifted)), shifted, shift=128)
+        self.program.steps.append(Lookup(source=value, result=made, table=_flip()))
+        return made
+
+    def _view(self, node: Node, value: Value) -> Value:
+        """Return ``value`` as ``node`` looks at it, copied where the memory does not allow it."""
+        seen = self._looked_at(node, value.layout)
+        if seen is None:
+            value = self.laid_out(value, in_order(value.layout.shape, value.layout.dtype))
+            seen = self._looked_at(node, value.layout)
+        if seen is None:
+            raise Untranslatable(node, "its result is no view of a contiguous tensor")
+        return value.seen_as(seen)
+
+    def _looked_at(self, node: Node, layout: Tensor) -> Tensor | None:
+        """Return ``layout`` as ``node`` looks at it; None where that would take a copy."""
+        if node.target not in _MAY_COPY:
+            seen: Tensor = overload(node)(layout, *node.args[1:], **node.kwargs)
+            return seen
+        try:
+            return layout.view(self.shapes[node].shape)
+        except RuntimeError:
+            return None
+
+    def _pointwise(self, task: Task) -> Value:
+        """Compute from the value of the base, which has memory of its own."""
+        source = self.value(task.base)
+        covered = _views_of_integers(task.base)
+        if source.is_integer and task.quantize is not None:
+            return self._lookup(task, source, covered)
+        layout = self.wanted_layout(task, source.layout)
+        result = self.result(task, layout)
+        step = Pointwise(source=source, result=result, **self.limits(task))
+        return self.add(step, task, *covered)
+
+    def _lookup(self, task: Task, source: Value, covered: tuple[Node, ...]) -> Value:
+        table = self.table(task, source)
+        wanted = self.wanted_layout(task, source.layout)
+        if table is None and same_order(wanted, source.layout) and not self._is_result(task.final):
+            q = tensor_qparams(task.quantize) if task.quantize is not None else None
+            same = replace(source, scale=q.scale if q else 1.0)
+            view = View(source=source, result=same)
+            view.nodes, view.output = (*covered, *task.nodes), task.final
+            self.program.views.append(view)
+            return same
+        result = self.result(task, wanted)
+        return self.add(Lookup(source=source, result=result, table=table), task, *covered)
+
+    def table(self, task: Task, source: Value) -> bytes | None:
+        """Return what each byte of ``source`` becomes; None if it stays what it is.
+
+        The operators themselves compute it, on all 256 integers.
+        """
+        assert task.quantize is not None
+        bytes_ = torch.arange(256)
+        x = (bytes_.to(torch.float32) - source.zero_point) * source.scale
+        for node in task.nodes[:-1]:
+            x = overload(node)(x, *node.args[1:], **node.kwargs)
+        integers = overload(task.quantize)(x, *task.quantize.args[1:])
+        q = tensor_qparams(task.quantize)
+        shifted = integers.to(torch.int64) + (128 if q.dtype == torch.int8 else 0)
+        return None if torch.equal(shifted, bytes_) else bytes(shifted.tolist())
+
+    def _is_result(self, node: Node) -> bool:
+        return node in self._results
+
+    def _place(self, final: Node, layout: Tensor, any_order: bool) -> tuple[Buffer, Tensor] | None:
+        """Return the memory of the output that ``final`` is, if the step can write there."""
+        if final not in self._results:
+            return None
+        wanted = self._output_layout(final)
+        if wanted.shape != layout.shape or not (any_order or same_order(wanted, layout)):
+            return None
+        index = self._results.index(final)
+        return Buffer(byte_size(wanted), "output", index), wanted
+
+    def _output_layout(self, node: Node) -> Tensor:
+        """Return the layout of an output: in order, whatever the inputs' is."""
+        return in_order(self.shapes[node].shape, self.shapes[node].dtype)
+
+    def _deliver(self, value: Value, node: Node, index: int) -> None:
+        """Copy a value that lies elsewhere to its output."""
+        wanted = self._output_layout(node)
+        result = Value(Buffer(byte_size(wanted), "output", index), wanted)
+        if value.is_integer and wanted.dtype.is_floating_point:
+            step: Step = Pointwise(source=value, result=result)
+        else:
+            step = Lookup(source=value, result=result, table=_flip() if value.shift else None)
+        self.program.steps.append(step)
+
+
+def _turned(node: Node, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
+    """Return the layout that is in order once the one reader of ``node`` has turned it."""
+    reader = next(iter(node.users)) if len(node.users) == 1 else None
+    if reader is None or reader.target not in _TURNS:
+        return None
+    axes = torch.empty(shape, device="meta")
+    turned = overload(reader)(axes, *reader.args[1:], **reader.kwargs)
+    if reader.target is _PERMUTE:
+        order = [axis % len(shape) for axis in argument_value(reader, "dims")]
+        back = [order.index(axis) for axis in range(len(order))]
+        return in_order(turned.shape, dtype).permute(back)
+    back_again = in_order(turned.shape, dtype)
+    first, second = (argument_value(reader, name) for name in ("dim0", "dim1"))
+    return back_again.transpose(first, second)
+
+
+def _is_windowed(quantize: Node) -> bool:
+    """Whether what is read of a quantize goes into a convolution or pool."""
+    readers = [user for dequantize in quantize.users for user in dequantize.users]
+    names = [str(reader.target) for reader in readers]
+    return any(word in name for name in names for word in _WINDOWED)
+
+
+def _views_of_integers(node: Node) -> tuple[Node, ...]:
+    """Return a dequantize and the views behind it up to ``node``; nothing if there is none."""
+    found: list[Node] = []
+    while node.target in VIEWS:
+        found.insert(0, node)
+        node = node.all_input_nodes[0]
+    return (node, *found) if node.target is DEQUANTIZE_PER_TENSOR else ()
+
+
+def _flip() -> bytes:
+    """Return the table from int8 to bytes that are larger by 128, which is its own inverse."""
+    return bytes(each ^ 0x80 for each in range(256))

@@ -1,0 +1,65 @@
+"""Transposed convolutions as plain ones: exact, where oneDNN 3.2's own err at the edges.
+
+Its results depend on how many values of a window are padding, which its zero point leaves out. So
+the source is spread, with zero points between, and the kernel turned around
+(``conv_transpose(x, w) = conv(spread(x), flip(w))``; Dumoulin and Visin 2016, section 4).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.spread import each_dimension, spread
+from quantfx.backends.direct.steps import Convolution
+from quantfx.backends.direct.translate import Translation
+from quantfx.patterns.schema import argument_value
+
+
+def transposed_convolution(
+    translation: Translation, anchor: Node, weight: Tensor, common: dict[str, Any]
+) -> Convolution:
+    """Return the plain convolution that computes a transposed one.
+
+    Args:
+        translation: Of the graph.
+        anchor: The transposed convolution.
+        weight: ``(in, out / groups, *kernel)``.
+        common: Source, result and what else the step has.
+    """
+    spatial, groups = weight.dim() - 2, int(argument_value(anchor, "groups"))
+    stride, dilation, padding = (
+        each_dimension(anchor, name, spatial) for name in ("stride", "dilation", "padding")
+    )
+    window = [(size - 1) * gap + 1 for size, gap in zip(weight.shape[2:], dilation, strict=True)]
+    low = tuple(size - 1 - pad for size, pad in zip(window, padding, strict=True))
+    if min(low) < 0:
+        raise Untranslatable(anchor, "its padding is wider than its windows")
+    source = common.pop("source")
+    if set(stride) != {1}:
+        source = spread(translation, source, steps=stride)
+    x, y = source.layout.shape[2:], common["result"].layout.shape[2:]
+    high = tuple(y[i] + window[i] - 1 - x[i] - low[i] for i in range(spatial))
+    if min(high) < 0:
+        raise Untranslatable(anchor, "its padding is wider than its windows")
+    return Convolution(
+        source=source,
+        weight=_turned(weight, groups),
+        stride=(1,) * spatial,
+        dilation=dilation,
+        padding_low=low,
+        padding_high=high,
+        groups=groups,
+        **common,
+    )
+
+
+def _turned(weight: Tensor, groups: int) -> Tensor:
+    """``(in, out / groups, *kernel)`` to ``(out, in / groups, *kernel)``, flipped."""
+    inputs, outputs, *kernel = weight.shape
+    parts = weight.reshape(groups, inputs // groups, outputs, *kernel).transpose(1, 2)
+    turned = parts.reshape(groups * outputs, inputs // groups, *kernel)
+    return turned.flip(list(range(2, weight.dim()))).contiguous()
