@@ -24,11 +24,11 @@ $(VENV)/base: pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/test: $(VENV)/base
-	$(PIP) --editable ".[test,lint]"
+	$(PIP) --editable ".[test,lint,direct]"
 	touch $@
 
 $(VENV)/demo: $(VENV)/base requirements-demo.txt
-	$(PIP) --editable ".[demo]"
+	$(PIP) --editable ".[demo,direct]"
 	$(PIP) --no-deps --requirement requirements-demo.txt
 	touch $@
 

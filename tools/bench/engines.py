@@ -27,6 +27,12 @@ ENGINES = {
         Engine("onnxruntime", "static QDQ, U8S8 per channel", engine_onnxruntime.build),
         Engine("openvino", "NNCF static int8", engine_openvino.build),
         Engine("quantfx", "static int8", engine_quantfx.build),
+        Engine("quantfx-module", "static int8, no compiler", engine_quantfx.build_module),
+        Engine(
+            "quantfx-onednn",
+            "static int8, torch's operators",
+            partial(engine_quantfx.build, kernels="onednn"),
+        ),
         Engine(
             "quantfx-cpp", "static int8, C++ wrapper", partial(engine_quantfx.build, wrapper="cpp")
         ),
@@ -44,7 +50,7 @@ ENGINES = {
 
 # The one whose milliseconds are broken down: its operators pass torch's dispatcher, as the
 # profiler needs it, which those of generated C++ do not.
-BROKEN_DOWN = ENGINES["quantfx"]
+BROKEN_DOWN = ENGINES["quantfx-onednn"]
 
 DEFAULT = ("fp32", "bf16", "torchao", "onnxruntime", "openvino", "quantfx")
 

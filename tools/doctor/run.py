@@ -12,6 +12,7 @@ from quantfx.backends.backend import Backend
 from quantfx.tools.doctor import machine as doctor_machine
 from quantfx.tools.doctor import programs as doctor_programs
 from quantfx.tools.doctor.check import Check
+from quantfx.tools.doctor.direct_runtime import direct_checks
 from quantfx.tools.doctor.kernels import kernel_checks
 from quantfx.tools.doctor.report import DoctorReport
 from quantfx.tools.doctor.table import checks_table, conclusion, template_parts
@@ -70,7 +71,7 @@ def all_checks() -> tuple[Check, ...]:
     """Return what there is to say of the machine, of programs around us, and of two kernels."""
     looked = (check() for check in (*doctor_machine.CHECKS, *doctor_programs.CHECKS))
     # Always the CPU's backend: it is this machine that is examined.
-    return (*looked, *kernel_checks(backends.get("x86")))
+    return (*looked, *direct_checks(), *kernel_checks(backends.get("x86")))
 
 
 def _rows(
