@@ -18,6 +18,9 @@ os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
 # would keep the cores from those that have some, which doubles the time of tests of kernels.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# Tests of the operators that torch has name these; tests/backends/direct asks for plans.
+os.environ.setdefault("QUANTFX_KERNELS", "onednn")
+
 from quantfx.tools.models.digits import DigitsRun, train_digits
 from tests.snapshot import DotSnapshotExtension
 

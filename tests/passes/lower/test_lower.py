@@ -40,7 +40,10 @@ def qdq(model: nn.Module, x: torch.Tensor) -> GraphModule:
 
 
 def test_the_pipeline_as_text() -> None:
-    text = "tidy{dynamic=True}, hoist-quantize, include-zero, restore-layouts, lower, merge-equal"
+    text = (
+        "tidy{dynamic=True}, hoist-quantize, include-zero, restore-layouts, form-regions, lower, "
+        "merge-equal"
+    )
     assert str(X86.lower_pipeline) == text
     assert Pipeline.parse(text).passes == X86.lower_pipeline.passes
     mixed = X86.lower_pipeline.replace("lower", Lower("bfloat16"))

@@ -1,0 +1,15 @@
+"""Prepared plans, where they are there."""
+
+from __future__ import annotations
+
+import pytest
+
+from quantfx.backends.direct.library import missing
+
+
+@pytest.fixture(autouse=True)
+def plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``kernels="auto"`` take plans; skip the test, with the reason, where there are none."""
+    if missing():
+        pytest.skip(missing())
+    monkeypatch.setenv("QUANTFX_KERNELS", "auto")
