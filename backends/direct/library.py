@@ -85,13 +85,14 @@ def runtime() -> Runtime:
         return found
     try:
         path = _compiled(found.onednn, found.compiler)
+        before = _openmp_runtimes()
         library = ctypes.CDLL(str(path))
         interface.declare(library)
     except (OSError, subprocess.CalledProcessError, AttributeError) as error:
         said = getattr(error, "stderr", "") or str(error)
         reason = f"the runtime does not compile or load here: {said.strip().splitlines()[-1]}"
         return Runtime(found.onednn, found.compiler, reason)
-    reason = _mismatch(library)
+    reason = _mismatch(library, _openmp_runtimes() - before)
     return Runtime(found.onednn, found.compiler, reason, None if reason else library)
 
 
@@ -173,8 +174,13 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quantfx"
 
 
-def _mismatch(library: ctypes.CDLL) -> str:
-    """Return why a loaded library is not what was asked for; empty if it is."""
+def _mismatch(library: ctypes.CDLL, brought: set[str]) -> str:
+    """Return why a loaded library is not what was asked for; empty if it is.
+
+    Args:
+        library: The runtime.
+        brought: OpenMP runtimes that came with it, beside the one that torch has loaded.
+    """
     if library.qfx_interface() != interface.INTERFACE:
         return "the compiled runtime has another interface: empty the cache of quantfx"
     numbers = [ctypes.c_int32() for _ in range(3)]
@@ -182,13 +188,12 @@ def _mismatch(library: ctypes.CDLL) -> str:
     library.qfx_onednn_version(*map(ctypes.byref, numbers), ctypes.byref(threading))
     if threading.value != b"OpenMP":
         return f"the loaded oneDNN runs on {threading.value!r}, not on OpenMP as torch does"
-    if len(_openmp_runtimes()) > 1:
-        return f"two OpenMP runtimes are loaded: {', '.join(_openmp_runtimes())}"
+    if brought:
+        return f"oneDNN brings an OpenMP runtime that is not torch's: {', '.join(brought)}"
     return ""
 
 
-def _openmp_runtimes() -> list[str]:
-    """Return the OpenMP runtimes in this process; two share no threads."""
+def _openmp_runtimes() -> set[str]:
+    """Return the OpenMP runtimes in this process: torch's, and those that other packages bring."""
     lines = Path("/proc/self/maps").read_text().splitlines()
-    paths = {line.split()[-1] for line in lines if re.search(r"lib(g|i)?omp\d?[^/]*\.so", line)}
-    return sorted(paths)
+    return {line.split()[-1] for line in lines if re.search(r"lib(g|i)?omp\d?[^/]*\.so", line)}
