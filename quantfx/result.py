@@ -22,6 +22,7 @@ from quantfx.patterns.errors import QuantfxError
 from quantfx.saving.origin import Origin
 
 if TYPE_CHECKING:  # imported by the methods that need them: Inductor takes seconds
+    from quantfx.backends.direct.tune import TuningReport
     from quantfx.backends.inductor.ahead_of_time import AheadOfTimeModule
     from quantfx.backends.inductor.compile import CompiledModule, Wrapper
 
@@ -78,6 +79,7 @@ class Result:
         autocast: torch.dtype | None = None,
         wrapper: Wrapper = "python",
         package: str | Path | None = None,
+        tune: bool = False,
     ) -> CompiledModule | AheadOfTimeModule:
         """Return the model compiled by Inductor onto oneDNN's int8 kernels.
 
@@ -95,6 +97,8 @@ class Result:
                 time (``aot``), for the example's shapes and ``dynamic_shapes``. Both of the latter
                 call torch's operators, never prepared plans, which are objects of this process.
             package: Where to write the library; a temporary file by default.
+            tune: Measure first which of oneDNN's implementations, on how many threads, is the
+                fastest for each step of prepared plans, for ten seconds at most: see ``tune``.
 
         Raises:
             QuantfxError: the backend is for another device, this CPU cannot autocast so, or
@@ -112,6 +116,8 @@ class Result:
         if autocast is not None:
             targets.require_autocast(autocast)
         require_regions(self.quantized)
+        if tune:
+            self.tune()
         lowering = lowering if wrapper == "python" else self._without_plans(wrapper)
         lowering.require(strict=strict)
         with compiler_errors():
@@ -127,6 +133,25 @@ class Result:
         self.report = self.report.with_compiled(sites)
         require_compiled(sites, strict=strict)
         return compiled
+
+    def tune(self, *args: Any, seconds: float = 10.0, **kwargs: Any) -> TuningReport:
+        """Measure the steps of prepared plans on this machine, and keep what is faster.
+
+        What is found is kept in a file (``tuning.json`` in the folder ``QUANTFX_CACHE``, by default
+        ``~/.cache/quantfx``) by CPU, version of oneDNN and number of threads: every plan that is
+        made here afterwards reads it, and it may be copied to machines of the same kind. Measure
+        while nothing else runs.
+
+        Args:
+            args: Positional inputs of the model; the example inputs by default.
+            seconds: When to stop.
+            kwargs: Keyword inputs.
+        """
+        from quantfx.backends.direct.tune import tune
+
+        if not (args or kwargs):
+            args, kwargs = self._inputs.args, self._inputs.kwargs
+        return tune(self.module, *args, seconds=seconds, **kwargs)
 
     def compare_sites(self, *args: Any, **kwargs: Any) -> tuple[SiteComparison, ...]:
         """Hold every kernel call against the float arithmetic that it stands for.

@@ -22,7 +22,6 @@ class CallOperator(GraphPass):
 
     name: ClassVar[str] = "call-operator"
     counts: ClassVar[str] = "regions"
-    requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite the call of every region."""

@@ -22,8 +22,9 @@ from quantfx.backends.direct.operators import rules
 from quantfx.backends.direct.plan import Plan, Store
 from quantfx.backends.direct.program_text import write_program
 from quantfx.backends.direct.shapes import shapes_of
-from quantfx.backends.direct.steps import Program
+from quantfx.backends.direct.steps import Accumulate, Program
 from quantfx.backends.direct.translate import Translation
+from quantfx.backends.direct.tuned import apply_choice, choices_for, signature
 from quantfx.backends.direct.values import layout_of
 from quantfx.passes.graph.clone import HoldsGraph, recompile
 from quantfx.passes.graph.graphs import constants
@@ -105,7 +106,7 @@ class Region(HoldsGraph):
         """
         program = translate(self.graph, [layout_of(x) for x in inputs])
         separate(program)
-        outputs = Plan(_store(), program, torch.get_num_threads()).run(inputs)
+        outputs = Plan(new_store(), program, torch.get_num_threads()).run(inputs)
         made: dict[str, Tensor] = {}
         for node, value in program.values.items():
             memory = {"output": outputs, "input": inputs}.get(value.buffer.place)
@@ -115,6 +116,10 @@ class Region(HoldsGraph):
         (output,) = self.graph.graph.find_nodes(op="output")
         results = zip(output.args[0], self(*inputs), strict=True)
         return made | {node.name: result for node, result in results}
+
+    def forget_plans(self) -> None:
+        """Let the next call make its plan anew."""
+        self._plans = _Plans(self.graph)
 
     def copied(self, copy_graph: Callable[[GraphModule], GraphModule]) -> Region:
         """Return a region of a copy of the graph."""
@@ -169,8 +174,13 @@ class _Plans:
 
     def _new_plan(self, inputs: Sequence[Tensor], threads: int) -> Plan:
         if self._store is None:
-            self._store = _store()
-        return Plan(self._store, translate(self._graph, [layout_of(x) for x in inputs]), threads)
+            self._store = new_store()
+        program = translate(self._graph, [layout_of(x) for x in inputs])
+        known = choices_for(threads)
+        for step in program.steps:
+            if isinstance(step, Accumulate) and (choice := known.get(signature(step))):
+                apply_choice(step, choice)
+        return Plan(self._store, program, threads)
 
     def _version(self) -> tuple[int, ...]:
         """Return the process, whose threads a fork does not have, and how often weights changed."""
@@ -184,7 +194,12 @@ def _seen(memory: Tensor, layout: Tensor) -> Tensor:
     return typed.as_strided(layout.shape, layout.stride(), layout.storage_offset())
 
 
-def _store() -> Store:
+def new_store() -> Store:
+    """Return a store for weights.
+
+    Raises:
+        QuantfxError: the runtime is not there.
+    """
     found = runtime()
     if found.library is None:
         raise QuantfxError(

@@ -70,7 +70,7 @@ class Accumulate(Source):
             reads it afterwards, and starts as its copy otherwise.
         scales: Of the weight, float32, ``(channels,)`` or ``(1,)``; None for a float weight.
         bias: float32 ``(channels,)``.
-        implementation: How many of oneDNN's implementations to pass over.
+        implementation: How many of oneDNN's implementations to pass over, if it has as many.
         threads: How many share the work; 0 for those of the plan.
     """
 

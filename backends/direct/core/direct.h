@@ -71,7 +71,7 @@ typedef struct {
   const float* weight_scales;  /* one for each output channel, or one */
   int64_t weight_scale_count;
   qfx_epilogue epilogue;
-  int32_t implementation;      /* how many of oneDNN's implementations to pass over */
+  int32_t implementation;      /* how many of oneDNN's to pass over, if it has as many */
   int32_t threads;             /* that share the work; 0 for those of the plan */
 } qfx_convolution;
 

@@ -151,10 +151,10 @@ struct PreparedFor {
   ~PreparedFor() { omp_set_num_threads(before); }
 };
 
+// Takes the last implementation if there are no more than `count`.
 template <class Description>
 void pass_over(Description& description, int count) {
-  for (int i = 0; i < count; i++) {
-    if (!description.next_impl()) throw std::runtime_error("no further implementation");
+  for (int i = 0; i < count && description.next_impl(); i++) {
   }
 }
 

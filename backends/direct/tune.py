@@ -1,0 +1,195 @@
+"""Measure which of oneDNN's implementations, on how many threads, is the fastest for each step."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.backends.direct.plan import Plan
+from quantfx.backends.direct.region import Region, new_store, translate
+from quantfx.backends.direct.steps import Accumulate
+from quantfx.backends.direct.tuned import Choice, apply_choice, remember, signature
+from quantfx.backends.direct.values import layout_of
+
+# Implementations that are tried of each step; those behind are oneDNN's references.
+IMPLEMENTATIONS = 3
+# What a choice must gain, to be more than noise.
+GAIN = 0.95
+_ROUNDS = 40
+_TURNS = 21
+
+
+@dataclass(frozen=True)
+class TunedStep:
+    """A step for which another choice than oneDNN's own is faster.
+
+    Attributes:
+        site: The node whose value it yields.
+        choice: How it is computed from now on.
+        before: Microseconds of oneDNN's own choice, the least of all rounds.
+        after: Microseconds of this choice.
+    """
+
+    site: str
+    choice: Choice
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class TuningReport:
+    """What tuning found.
+
+    Attributes:
+        steps: Those that changed, where all changes together pay.
+        ratio: Median time of a call before over that afterwards, in turns; 1.0 where nothing
+            changed.
+        tried: How many steps were measured.
+    """
+
+    steps: tuple[TunedStep, ...]
+    ratio: float
+    tried: int
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.steps)} of {self.tried} steps are faster otherwise; a call is "
+            f"{self.ratio:.2f} times as fast"
+        )
+
+
+def tune(module: nn.Module, *args: object, seconds: float = 10.0, **kwargs: object) -> TuningReport:
+    """Measure the regions of ``module`` for one call, and keep what is faster for all plans.
+
+    Candidates take turns, of each step the least time of all rounds counts, and a choice is kept
+    if it gains 5 % and the whole region gains as well.
+
+    Args:
+        module: E.g. ``Result.module``.
+        args: Positional inputs.
+        seconds: When to stop.
+        kwargs: Keyword inputs.
+    """
+    calls = _calls(module, args, kwargs)
+    changed: list[TunedStep] = []
+    ratios: list[float] = []
+    tried = 0
+    for region, inputs in calls:
+        found = _Tuning(region, inputs, time.monotonic() + seconds / len(calls))
+        tried += found.tried
+        steps, ratio = found.run()
+        ratios.append(ratio)
+        changed += steps
+    return TuningReport(tuple(changed), median(ratios) if ratios else 1.0, tried)
+
+
+def _calls(
+    module: nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
+) -> list[tuple[Region, tuple[Tensor, ...]]]:
+    """Return the regions that a call of ``module`` runs, with what they are given."""
+    found: list[tuple[Region, tuple[Tensor, ...]]] = []
+
+    def note(region: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(region, Region):
+            found.append((region, inputs))
+
+    regions = [each for each in module.modules() if isinstance(each, Region)]
+    hooks = [each.register_forward_pre_hook(note) for each in regions]
+    try:
+        with torch.no_grad():
+            module(*args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+class _Tuning:
+    """The measurements of one region.
+
+    Args:
+        region: Not changed, but that it forgets its plans.
+        inputs: Of one call.
+        until: When to stop.
+    """
+
+    def __init__(self, region: Region, inputs: tuple[Tensor, ...], until: float) -> None:
+        self._region, self._inputs, self._until = region, inputs, until
+        self._threads = torch.get_num_threads()
+        self._store = new_store()
+        self._default = self._plan(lambda step: Choice())
+        self.tried = sum(isinstance(each, Accumulate) for each in self._default.program.steps)
+
+    def run(self) -> tuple[list[TunedStep], float]:
+        """Return the changed steps, and how much they gain together; both are remembered."""
+        times = self._measure(self._candidates())
+        changed = self._faster(times)
+        if not changed:
+            return [], 1.0
+        choices = {
+            signature(step): changed[index].choice
+            for index, step in enumerate(self._default.program.steps)
+            if isinstance(step, Accumulate) and index in changed
+        }
+        tuned = self._plan(lambda step: choices.get(signature(step), Choice()))
+        ratio = self._compare(tuned)
+        if ratio <= 1.0:
+            return [], 1.0
+        remember(self._threads, choices)
+        self._region.forget_plans()
+        return list(changed.values()), ratio
+
+    def _candidates(self) -> dict[Choice, Plan]:
+        """Return a plan for each choice, all of whose steps take it."""
+        threads = (0, 1) if self._threads > 1 else (0,)
+        choices = [Choice(each, count) for each in range(IMPLEMENTATIONS) for count in threads]
+        plans = {Choice(): self._default}
+        for choice in choices:
+            if choice not in plans and time.monotonic() < self._until:
+                plans[choice] = self._plan(lambda step, choice=choice: choice)  # type: ignore[misc]
+        return plans
+
+    def _plan(self, choose: Callable[[Accumulate], Choice]) -> Plan:
+        program = translate(self._region.graph, [layout_of(x) for x in self._inputs])
+        for step in program.steps:
+            if isinstance(step, Accumulate):
+                apply_choice(step, choose(step))
+        return Plan(self._store, program, self._threads)
+
+    def _measure(self, plans: Mapping[Choice, Plan]) -> dict[Choice, list[float]]:
+        """Return the least time of each step by each choice, which take turns."""
+        least: dict[Choice, list[float]] = {}
+        for turn in range(_ROUNDS):
+            for choice, plan in plans.items():
+                if turn > 0 and time.monotonic() > self._until:
+                    return least
+                times = plan.times(self._inputs, 1)
+                least[choice] = list(map(min, times, least.get(choice, times)))
+        return least
+
+    def _faster(self, times: Mapping[Choice, list[float]]) -> dict[int, TunedStep]:
+        """Return the steps that gain by another choice, by their place in the program."""
+        changed: dict[int, TunedStep] = {}
+        for index, step in enumerate(self._default.program.steps):
+            if not isinstance(step, Accumulate):
+                continue
+            best = min(times, key=lambda choice: times[choice][index])
+            before, after = times[Choice()][index], times[best][index]
+            if after < GAIN * before:
+                site = "" if step.output is None else step.output.name
+                changed[index] = TunedStep(site, best, before, after)
+        return changed
+
+    def _compare(self, tuned: Plan) -> float:
+        """Return the median of the ratios of calls in turns."""
+        return median(self._seconds(self._default) / self._seconds(tuned) for _ in range(_TURNS))
+
+    def _seconds(self, plan: Plan) -> float:
+        start = time.perf_counter()
+        plan.run(self._inputs)
+        return time.perf_counter() - start

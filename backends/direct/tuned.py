@@ -1,0 +1,103 @@
+"""What was measured to be the fastest on this machine: a file that every plan made here reads.
+
+Keys say what a choice depends on: CPU, version of oneDNN and number of threads, and then what the
+step computes on which shapes.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from quantfx.backends.direct.library import cache_folder, runtime
+from quantfx.backends.direct.steps import Accumulate, Convolution
+
+
+class Choice(NamedTuple):
+    """How a step is computed.
+
+    Attributes:
+        implementation: How many of oneDNN's implementations to pass over.
+        threads: How many share the work; 0 for all of the plan's.
+    """
+
+    implementation: int = 0
+    threads: int = 0
+
+
+def tuning_file() -> Path:
+    """Return the file, which may be copied to machines of the same kind."""
+    return cache_folder() / "tuning.json"
+
+
+def machine_key(threads: int) -> str:
+    """Return what choices depend on beside the step."""
+    capabilities = torch.cpu.get_capabilities()
+    instructions = sorted(name for name, has in capabilities.items() if has is True)
+    found = runtime().onednn
+    version = ".".join(map(str, found.version)) if found is not None else ""
+    name = capabilities.get("cpu_name", "")
+    return f"{name}; {' '.join(instructions)}; oneDNN {version}; {threads} threads"
+
+
+def signature(step: Accumulate) -> str:
+    """Return what a step computes, on which shapes and dtypes."""
+    words = [step.kernel, _described(step.source.layout), "to", _described(step.result.layout)]
+    if isinstance(step, Convolution):
+        moves = (step.stride, step.dilation, step.padding_low, step.padding_high, (step.groups,))
+        words += ["by", _described(step.weight), *(_numbers(each) for each in moves)]
+    words += [op.name for op in step.post]
+    return " ".join(words)
+
+
+def choices_for(threads: int) -> Mapping[str, Choice]:
+    """Return what is known for plans of so many threads, by signature."""
+    return _known().get(machine_key(threads), {})
+
+
+def remember(threads: int, choices: Mapping[str, Choice]) -> None:
+    """Add what was measured to the file; a choice for the same step replaces the earlier one."""
+    known = {key: dict(each) for key, each in _read().items()}
+    known.setdefault(machine_key(threads), {}).update(choices)
+    path = tuning_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump(known, file, indent=1, sort_keys=True)
+    Path(file.name).replace(path)  # in one step: others may read it
+    _known.cache_clear()
+
+
+def apply_choice(step: Accumulate, choice: Choice) -> None:
+    """Let a step be computed so."""
+    step.implementation, step.threads = choice
+
+
+@lru_cache(maxsize=1)
+def _known() -> dict[str, dict[str, Choice]]:
+    return _read()
+
+
+def _read() -> dict[str, dict[str, Choice]]:
+    try:
+        data = json.loads(tuning_file().read_text())
+        return {
+            str(key): {str(name): Choice(*map(int, each)) for name, each in choices.items()}
+            for key, choices in data.items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}  # none yet, or not ours: it is measured again
+
+
+def _described(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')}[{_numbers(tuple(tensor.shape))}]"
+
+
+def _numbers(values: tuple[int, ...]) -> str:
+    return "x".join(map(str, values))
