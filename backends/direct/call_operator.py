@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch.fx import Node
 
 from quantfx.backends.direct.operator import region_operator
+from quantfx.backends.direct.program_text import pack_constants, write_program
 from quantfx.backends.direct.region import Region
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import module_calls
@@ -18,7 +19,7 @@ from quantfx.passes.quant.lowered import CUSTOM_KEY
 
 @dataclass(frozen=True)
 class CallOperator(GraphPass):
-    """``region_0(x) -> direct_region([x], [w, ...], "...")``, for compilers."""
+    """``region_0(x) -> direct_region([x], [constants], "...")``, for compilers."""
 
     name: ClassVar[str] = "call-operator"
     counts: ClassVar[str] = "regions"
@@ -32,11 +33,9 @@ class CallOperator(GraphPass):
 
 
 def _rewrite(editor: Editor, node: Node, region: Region) -> None:
-    constants = [
-        editor.constant(f"{node.target}_{index}", value, like=node, before=node)
-        for index, value in enumerate(region.constants)
-    ]
-    args = (list(node.args), constants, region.program)
+    memory = pack_constants(region.graph)
+    constants = editor.constant(f"{node.target}_constants", memory, like=node, before=node)
+    args = (list(node.args), [constants], write_program(region.graph, packed=True))
     call = editor.call(region_operator(), args, like=node, before=node, val=node.meta.get("val"))
     call.meta[CUSTOM_KEY] = node.meta.get(CUSTOM_KEY, {})
     editor.replace(node, call)

@@ -63,18 +63,12 @@ def _prepared(constants: list[Tensor], program: str) -> Region:
     if held is None:
         held = _Held()
         setattr(constants[0], _KEY, held)
-    region: Region | None = held.get(program)
-    if region is None or not _are_same(region.constants, constants):
-        region = held[program] = Region(read_program(program, constants))
-    return region
-
-
-def _are_same(held: list[Tensor], given: list[Tensor]) -> bool:
-    """Whether each is the same memory; compilers give other objects for the same."""
-    return all(
-        one is other or one.data_ptr() == other.data_ptr()
-        for one, other in zip(held, given, strict=True)
-    )
+    # Compilers may give other objects for the same memory.
+    where = tuple(each.data_ptr() for each in constants)
+    found: tuple[tuple[int, ...], Region] | None = held.get(program)
+    if found is None or found[0] != where:
+        found = held[program] = (where, Region(read_program(program, constants)))
+    return found[1]
 
 
 def _fake(inputs: list[Tensor], constants: list[Tensor], program: str) -> list[Tensor]:

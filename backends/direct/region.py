@@ -67,7 +67,7 @@ class Region(HoldsGraph):
     def __init__(self, graph: GraphModule) -> None:
         super().__init__()
         self.graph = graph
-        self.program = write_program(graph.graph)
+        self.program = write_program(graph)
         self._names = [str(node.target) for node, _ in constants(graph)]
         region_operator()
         self._plans = _Plans(graph)
