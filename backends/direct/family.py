@@ -12,7 +12,7 @@ from typing import ClassVar
 from torch.fx import Node
 
 from quantfx.backends.direct.form_regions import Formed, call_region, form
-from quantfx.backends.direct.library import missing
+from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.partition import unvarying
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.taken import refusal
@@ -59,7 +59,7 @@ class Direct(KernelFamily):
 
 def _form(candidate: Candidate) -> Formed | str:
     """Return the region of a match, or why there is none."""
-    if reason := missing():
+    if reason := runtime().reason:
         return f"the direct runtime is not available: {reason}"
     graph = candidate.anchor.graph
     if candidate.anchor in unvarying(graph):

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from quantfx.backends.direct.library import missing
+from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.partition import partition, unvarying
-from quantfx.backends.direct.region import Region, translate
+from quantfx.backends.direct.plans import translate
+from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import Accumulate, Program
+from quantfx.backends.direct.steps import Program
 from quantfx.backends.direct.taken import is_int8_product, refusal
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import set_tensor
@@ -43,7 +44,7 @@ class FormRegions(GraphPass):
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Form the regions of one graph, if the runtime is a family of the backend and is there."""
-        if all(family.name != "direct" for family in context.kernels) or missing():
+        if all(family.name != "direct" for family in context.kernels) or runtime().reason:
             return 0
         refused = {node: reason for node in editor.graph.nodes if (reason := refusal(node))}
         refused |= dict.fromkeys(unvarying(editor.graph), "it depends on no input")
@@ -171,7 +172,7 @@ def _require_int8(members: list[Node], sites: tuple[Lowered, ...]) -> None:
     for node in members:
         planned = annotation_of(node) is not None and is_int8_product(node)
         if planned and node.name not in named:
-            raise Untranslatable(node, f"its step is none of {Accumulate.__name__}")
+            raise Untranslatable(node, "it is computed in float")
 
 
 def call_region(editor: Editor, made: Formed, *, before: Node) -> tuple[Node, list[Node]]:

@@ -6,6 +6,7 @@ import ctypes
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def _parts() -> Runtime:
     if sys.platform != "linux" or machine() not in ("x86_64", "AMD64"):
         return Runtime(reason=f"it is for Linux on x86-64, not {sys.platform} on {machine()}")
     compiler = os.environ.get("CXX") or shutil.which("g++") or ""
-    if not shutil.which(compiler):
+    if not shutil.which((shlex.split(compiler) or [""])[0]):
         return Runtime(reason="there is no C++ compiler: install g++")
     found = sorted(_installed(), key=lambda each: each.version, reverse=True)
     if not found:
@@ -148,7 +149,9 @@ def _compiled(onednn: OneDNN, compiler: str) -> Path:
     """Return the shared library, from the cache if it was compiled from the same things."""
     sources = sorted(_CORE.glob("*.cpp"))
     texts = [path.read_bytes() for path in sorted(_CORE.iterdir()) if path.is_file()]
-    version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
+    version = subprocess.run(
+        [*shlex.split(compiler), "--version"], capture_output=True, check=True
+    ).stdout
     machine_of = repr(sorted(torch.cpu.get_capabilities().items())).encode()
     said = repr((str(onednn), onednn.headers, _FLAGS, torch.__version__)).encode()
     digest = hashlib.sha256(b"\0".join([*texts, version, machine_of, said])).hexdigest()[:16]
@@ -160,7 +163,7 @@ def _compiled(onednn: OneDNN, compiler: str) -> Path:
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder) / path.name
         paths = [f"-I{onednn.headers}", *map(str, sources), "-o", str(made), str(onednn.library)]
-        command = [compiler, *_FLAGS, *paths, f"-Wl,-rpath,{onednn.library.parent}"]
+        command = [*shlex.split(compiler), *_FLAGS, *paths, f"-Wl,-rpath,{onednn.library.parent}"]
         subprocess.run(command, capture_output=True, check=True, text=True)
         made.replace(path)  # in one step: others may compile it as well
     return path

@@ -75,7 +75,7 @@ def _into_product(translation: Translation, task: Task, side: Node, other: Node)
         if node.target in PRODUCTS:
             break
         ops = post_ops_of(node)
-        if ops is None:
+        if ops is None or len(ops) + len(before) > 1:
             return None
         inner.insert(0, node)
         before = ops + before
@@ -134,7 +134,9 @@ def _adaptive_pool(translation: Translation, task: Task) -> Value:
     """Windows that do not overlap: sizes that divide."""
     base = task.base
     x, y = translation.shapes[base.all_input_nodes[0]].shape[2:], translation.shapes[base].shape[2:]
-    if translation.shapes[base].dim() < 3 or any(a % b for a, b in zip(x, y, strict=True)):
+    if translation.shapes[base].dim() != len(argument_value(base, "output_size")) + 2:
+        raise Untranslatable(base, "its input has no batch dimension")
+    if any(a % b for a, b in zip(x, y, strict=True)):
         raise Untranslatable(base, f"its windows overlap: {tuple(x)} to {tuple(y)}")
     window = tuple(a // b for a, b in zip(x, y, strict=True))
     none = (0,) * len(window)

@@ -36,9 +36,9 @@ def partition(graph: Graph, takes: Callable[[Node], bool]) -> list[list[Node]]:
 
 
 def unvarying(graph: Graph) -> list[Node]:
-    """Return the operators that depend on constants alone, which compilers compute once.
+    """Return the operators that depend on constants alone: compilers compute these once.
 
-    But for dequantizes, which belong to their readers.
+    Dequantizes are not among them, for they belong to their readers.
     """
     varying: set[Node] = set()
     found: list[Node] = []
@@ -105,10 +105,10 @@ class _Sets:
 
 
 def _trimmed(members: list[Node]) -> list[Node]:
-    """Leave out what would only move work from outside in, or floats where integers would do.
+    """Return the members without dequantizes that only others read, and what is alone then.
 
-    Dequantizes whose readers are all outside, and what nothing in the set needs then; quantizes at
-    the front stay, for the steps behind want their layout.
+    Integers leave the set then, and not floats. Quantizes at the front stay: the steps behind want
+    the layout that they choose.
     """
     kept = set(members)
     for node in reversed(members):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ctypes import CDLL, c_void_p
 
 import torch
@@ -12,12 +11,47 @@ from torch import Tensor
 
 from quantfx.backends.direct.arena import plan_arena, settle_sums
 from quantfx.backends.direct.encode import Encoder
-from quantfx.backends.direct.steps import Program
+from quantfx.backends.direct.steps import Convolution, MatMul, Program
 from quantfx.backends.direct.values import byte_size
 from quantfx.patterns.errors import QuantfxError
 
 # Contexts that a plan keeps for the next calls; more calls at once make more, which are freed.
 CONTEXTS = 8
+
+
+class Handle:
+    """What the library made: freed with this object, and before what it was made of.
+
+    Args:
+        library: The runtime.
+        address: Of what it made; None if it made nothing.
+        free: Frees it.
+        parent: What it was made of.
+
+    Raises:
+        QuantfxError: it made nothing.
+    """
+
+    def __init__(
+        self,
+        library: CDLL,
+        address: int | None,
+        free: Callable[[int], object],
+        parent: Handle | None = None,
+    ) -> None:
+        if not address:
+            raise QuantfxError(
+                f"the direct runtime could not be set up: {_error(library)}",
+                rule="no-direct-runtime",
+            )
+        self.address = address
+        self._free = free
+        self._parent = parent
+
+    def __del__(self) -> None:
+        address = getattr(self, "address", None)
+        if address is not None:
+            self._free(address)
 
 
 class Store:
@@ -31,8 +65,8 @@ class Store:
 
     def __init__(self, library: CDLL) -> None:
         self.library = library
-        self.kept: list[object] = []
-        self.handle = _made(library, library.qfx_store_new(), library.qfx_store_free, self)
+        self.kept: dict[int, object] = {}
+        self.handle = Handle(library, library.qfx_store_new(), library.qfx_store_free)
 
 
 class Plan:
@@ -56,13 +90,14 @@ class Plan:
         settle_sums(program)
         arena = plan_arena(program)
         self.arena_size = arena.size
-        self.handle = _made(
-            library, library.qfx_plan_new(store.handle, threads), library.qfx_plan_free, self
-        )
+        made = library.qfx_plan_new(store.handle.address, threads)
+        self.handle = Handle(library, made, library.qfx_plan_free, store.handle)
         encoder = Encoder(arena)
         for step in program.steps:
+            if isinstance(step, Convolution | MatMul) and (weight := step.constant) is not None:
+                store.kept[weight.data_ptr()] = weight
             name, structure = encoder.encode(step)
-            if getattr(library, f"qfx_{name}")(self.handle, ctypes.byref(structure)):
+            if getattr(library, f"qfx_{name}")(self.handle.address, ctypes.byref(structure)):
                 at = f" ({step.output.name})" if step.output is not None else ""
                 raise QuantfxError(
                     f"{step.kernel}{at} cannot be prepared: {_error(library)}",
@@ -70,7 +105,6 @@ class Plan:
                     site=None if step.output is None else step.output.name,
                     fix="quantize with kernels='onednn'",
                 )
-        store.kept += encoder.kept
         self._outputs = [(each.shape, each.stride(), each.dtype) for each in program.outputs]
         self._sizes = [byte_size(each) for each in program.outputs]
         self._idle: list[_Context] = []
@@ -78,8 +112,10 @@ class Plan:
     def names(self) -> list[str]:
         """Return what computes each step, e.g. ``jit_uni_int8:avx2``."""
         library = self._library
-        count = library.qfx_step_count(self.handle)
-        return [library.qfx_step_name(self.handle, index).decode() for index in range(count)]
+        count = library.qfx_step_count(self.handle.address)
+        return [
+            library.qfx_step_name(self.handle.address, index).decode() for index in range(count)
+        ]
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return the outputs for ``inputs``; several threads may call at once.
@@ -93,7 +129,7 @@ class Plan:
         ]
         context = self._lease(len(inputs))
         context.point_at(inputs, outputs)
-        if self._library.qfx_run(context.handle, context.inputs, context.outputs):
+        if self._library.qfx_run(context.handle.address, context.inputs, context.outputs):
             raise _failed(self._library)
         self._give_back(context)
         return outputs
@@ -107,7 +143,7 @@ class Plan:
         times: list[float] = []
         for index in range(len(self.program.steps)):
             arguments = (context.inputs, context.outputs, index, index + 1, repeats)
-            if self._library.qfx_time(context.handle, *arguments, ctypes.byref(found)):
+            if self._library.qfx_time(context.handle.address, *arguments, ctypes.byref(found)):
                 raise _failed(self._library)
             times.append(found.value)
         self._give_back(context)
@@ -128,13 +164,8 @@ class _Context:
     """What one running call needs: buffers and memory objects."""
 
     def __init__(self, plan: Plan, library: CDLL, inputs: int, outputs: int) -> None:
-        # Its plan must not be freed first, and the plan keeps it: a reference would be a circle.
-        self.handle = _made(
-            library,
-            library.qfx_context_new(plan.handle, plan.arena_size),
-            library.qfx_context_free,
-            self,
-        )
+        made = library.qfx_context_new(plan.handle.address, plan.arena_size)
+        self.handle = Handle(library, made, library.qfx_context_free, plan.handle)
         self.inputs = (c_void_p * max(inputs, 1))()
         self.outputs = (c_void_p * max(outputs, 1))()
 
@@ -144,20 +175,6 @@ class _Context:
             self.inputs[index] = tensor.data_ptr()
         for index, tensor in enumerate(outputs):
             self.outputs[index] = tensor.data_ptr()
-
-
-def _made(library: CDLL, handle: int | None, free: object, owner: object) -> int:
-    """Return what the library made; it is freed with ``owner``.
-
-    Raises:
-        QuantfxError: it made nothing.
-    """
-    if not handle:
-        raise QuantfxError(
-            f"the direct runtime could not be set up: {_error(library)}", rule="no-direct-runtime"
-        )
-    weakref.finalize(owner, free, handle).atexit = False  # type: ignore[arg-type]
-    return handle
 
 
 def _failed(library: CDLL) -> QuantfxError:

@@ -10,6 +10,7 @@ from torch.fx import Node
 from quantfx.backends.direct.steps import PostOp
 from quantfx.patterns.schema import argument_value, resolve_op
 
+_LARGEST = 3.4e38  # of float32, for a bound that is not given
 Spelling = Callable[[Node], tuple[PostOp, ...] | None]
 
 
@@ -23,16 +24,20 @@ def _nothing(node: Node) -> tuple[PostOp, ...]:
 
 def _hardtanh(node: Node) -> tuple[PostOp, ...]:
     low, high = argument_value(node, "min_val"), argument_value(node, "max_val")
-    return (PostOp("clip", float(low), float(high)),)
+    return (_clip(float(low), float(high)),)
 
 
 def _clamp(node: Node) -> tuple[PostOp, ...] | None:
     low, high = argument_value(node, "min"), argument_value(node, "max")
     if isinstance(low, Node) or isinstance(high, Node):
         return None
-    largest = 3.4e38
-    low = -largest if low is None else float(low)
-    return (PostOp("clip", low, largest if high is None else float(high)),)
+    low = -_LARGEST if low is None else float(low)
+    return (_clip(low, _LARGEST if high is None else float(high)),)
+
+
+def _clip(low: float, high: float) -> PostOp:
+    """Return the clamp; where the bounds are the wrong way round, torch yields the upper one."""
+    return PostOp("clip", min(low, high), high)
 
 
 def _leaky_relu(node: Node) -> tuple[PostOp, ...]:
@@ -118,7 +123,7 @@ _BY_NAME: Mapping[str, Spelling] = {
 
 def _clamp_min(node: Node) -> tuple[PostOp, ...] | None:
     low = _number(node, "min")
-    return None if low is None else (PostOp("clip", low, 3.4e38),)
+    return None if low is None else (_clip(low, _LARGEST),)
 
 
 _SPELLINGS: dict[Any, Spelling] = {

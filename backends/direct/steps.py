@@ -100,6 +100,11 @@ class Convolution(Accumulate):
     padding_high: tuple[int, ...]
     groups: int
 
+    @property
+    def constant(self) -> Tensor:
+        """The weight, which the library knows by its address."""
+        return self.weight
+
 
 @dataclass(eq=False, kw_only=True)
 class MatMul(Accumulate):
@@ -108,6 +113,11 @@ class MatMul(Accumulate):
     kernel: ClassVar[str] = "direct.matmul"
 
     weight: Value
+
+    @property
+    def constant(self) -> Tensor | None:
+        """The weight, if it is a constant."""
+        return self.weight.buffer.constant
 
     @property
     def packs(self) -> bool:

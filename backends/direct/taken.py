@@ -53,6 +53,8 @@ def is_int8_product(node: Node) -> bool:
 def _qdq_refusal(node: Node) -> str:
     if dtype_of(node) not in _INTEGERS:
         return f"its integers are {dtype_of(node)}"
+    if node.target is not DEQUANTIZE_PER_CHANNEL and (reason := _dtype_refusal(node)):
+        return reason
     if node.target is DEQUANTIZE_PER_CHANNEL:
         constant = argument_node(node, "input").op == "get_attr"
         return "" if constant else "it has a scale for each channel"
@@ -72,7 +74,8 @@ def _dtype_refusal(node: Node) -> str:
             return f"{each.name} is on {value.device}"
         if value.dim() > 6:
             return f"{each.name} has more than 6 dimensions"
-    if node.meta["val"].dtype != torch.float32 and node.target not in VIEWS:
+    computes = node.target not in VIEWS and node.target is not QUANTIZE_PER_TENSOR
+    if node.meta["val"].dtype != torch.float32 and computes:
         return f"{node.name} computes on integers"
     return ""
 

@@ -58,8 +58,10 @@ VIEWS = frozenset(
 _PERMUTE = resolve_op("aten.permute.default")
 _TURNS = (_PERMUTE, resolve_op("aten.transpose.int"))
 _MAY_COPY = frozenset(
-    resolve_op(f"aten.{name}") for name in ("reshape.default", "flatten.using_ints")
+    resolve_op(f"aten.{name}") for name in ("view.default", "reshape.default", "flatten.using_ints")
 )
+# Post-ops behind a result, which leaves room for those before a sum, and the sum.
+_LONGEST = 4
 # Whose source is best laid out with its channels last.
 _WINDOWED = ("conv1d", "conv2d", "conv3d", "pool", "conv_transpose")
 
@@ -97,6 +99,9 @@ class Translation:
         shapes: Each node's value on device meta.
         rules: What computes an operator that is neither pointwise nor a view.
         exact_products: Whether sums of u8 x s8 products of two activations are exact here.
+
+    Attributes:
+        derived: Weights that were made of others, by what they were made of.
     """
 
     def __init__(
@@ -111,6 +116,7 @@ class Translation:
         self.shapes = shapes
         self.exact_products = exact_products
         self.program = Program()
+        self.derived: dict[tuple[Any, ...], Tensor] = {}
         self._rules = rules
         self._values: dict[Node, Value] = {}
         self._inputs = module.graph.find_nodes(op="placeholder", sort=True)
@@ -219,7 +225,7 @@ class Translation:
         base = expression
         while self._is_alone(base, expression, quantize) and base not in self._values:
             ops = post_ops_of(base)
-            if ops is None:
+            if ops is None or len(ops) + len(post) > _LONGEST:
                 break
             chain.insert(0, base)
             post = ops + post
@@ -305,8 +311,11 @@ class Translation:
         table = self.table(task, source)
         wanted = self.wanted_layout(task, source.layout)
         if table is None and same_order(wanted, source.layout) and not self._is_result(task.final):
-            q = tensor_qparams(task.quantize) if task.quantize is not None else None
-            same = replace(source, scale=q.scale if q else 1.0)
+            assert task.quantize is not None
+            q = tensor_qparams(task.quantize)
+            shift = 128 if q.dtype == torch.int8 else 0
+            zero_point = q.zero_point + shift
+            same = replace(source, scale=q.scale, zero_point=zero_point, shift=shift)
             view = View(source=source, result=same)
             view.nodes, view.output = (*covered, *task.nodes), task.final
             self.program.views.append(view)

@@ -45,9 +45,12 @@ def transposed_convolution(
     high = tuple(y[i] + window[i] - 1 - x[i] - low[i] for i in range(spatial))
     if min(high) < 0:
         raise Untranslatable(anchor, "its padding is wider than its windows")
+    key = ("turned", weight.data_ptr(), weight.stride(), groups)
+    if key not in translation.derived:
+        translation.derived[key] = _turned(weight, groups)
     return Convolution(
         source=source,
-        weight=_turned(weight, groups),
+        weight=translation.derived[key],
         stride=(1,) * spatial,
         dilation=dilation,
         padding_low=low,

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.backends.direct.plan import Plan
-from quantfx.backends.direct.region import Region, new_store, translate
+from quantfx.backends.direct.plans import new_store, translate
+from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.steps import Accumulate
 from quantfx.backends.direct.tuned import Choice, apply_choice, remember, signature
 from quantfx.backends.direct.values import layout_of
@@ -74,7 +75,11 @@ def tune(module: nn.Module, *args: object, seconds: float = 10.0, **kwargs: obje
         args: Positional inputs.
         seconds: When to stop.
         kwargs: Keyword inputs.
+
+    Raises:
+        QuantfxError: what is found cannot be kept.
     """
+    remember(torch.get_num_threads(), {})  # fails now where it would fail in the end
     calls = _calls(module, args, kwargs)
     changed: list[TunedStep] = []
     ratios: list[float] = []

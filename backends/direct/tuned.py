@@ -18,6 +18,7 @@ from torch import Tensor
 
 from quantfx.backends.direct.library import cache_folder, runtime
 from quantfx.backends.direct.steps import Accumulate, Convolution
+from quantfx.patterns.errors import QuantfxError
 
 
 class Choice(NamedTuple):
@@ -63,14 +64,27 @@ def choices_for(threads: int) -> Mapping[str, Choice]:
 
 
 def remember(threads: int, choices: Mapping[str, Choice]) -> None:
-    """Add what was measured to the file; a choice for the same step replaces the earlier one."""
+    """Add what was measured to the file; a choice for the same step replaces the earlier one.
+
+    Raises:
+        QuantfxError: the file cannot be written.
+    """
     known = {key: dict(each) for key, each in _read().items()}
     known.setdefault(machine_key(threads), {}).update(choices)
     path = tuning_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(known, file, indent=1, sort_keys=True)
-    Path(file.name).replace(path)  # in one step: others may read it
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            json.dump(known, file, indent=1, sort_keys=True)
+        Path(file.name).chmod(0o644)
+        Path(file.name).replace(path)  # in one step: others may read it
+    except OSError as error:
+        raise QuantfxError(
+            f"{path} cannot be written: {error}",
+            rule="unwritable-file",
+            site=str(path),
+            fix="let QUANTFX_CACHE name a folder that can be written",
+        ) from error
     _known.cache_clear()
 
 

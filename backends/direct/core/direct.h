@@ -8,7 +8,7 @@
  *   step     a primitive of oneDNN, or a loop of ours
  *
  * Each function that can fail returns 0, or 1 and leaves a sentence for qfx_error(). Several threads may
- * run one plan at once, each with a context of its own. Nothing is allocated while a context runs.
+ * run one plan at once, each with a context of its own. Once warm, a run allocates nothing.
  */
 #ifndef QUANTFX_DIRECT_H
 #define QUANTFX_DIRECT_H

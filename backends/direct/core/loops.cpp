@@ -106,8 +106,8 @@ void store(const qfx_tensor& tensor, const qfx_epilogue& epilogue, void* start, 
 // e^x to 2 units in the last place, for compilers to make vectors of: x = n ln 2 + r, and a polynomial
 // of r (Cephes, expf).
 inline float exponential(float x) {
-  x = x < 88.0f ? x : 88.0f;
-  x = x > -87.3f ? x : -87.3f;
+  x = x > 88.0f ? 88.0f : x;  // NaN stays one
+  x = x < -87.3f ? -87.3f : x;
   float n = std::nearbyintf(x * 1.44269504f);
   float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
   float p = 1.9875691500e-4f;
@@ -117,13 +117,16 @@ inline float exponential(float x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * r * r + r + 1.0f;
-  int32_t bits = ((int32_t)n + 127) << 23;
+  uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
   float power;
   std::memcpy(&power, &bits, 4);
   return p * power;
 }
 
-inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
+inline float sigmoid(float x) {
+  float y = 1.0f / (1.0f + exponential(-x));
+  return x < -87.0f ? 0.0f : y;  // times x it is to vanish
+}
 
 inline float tanh_of(float x) {
   float small = x * (1.0f - x * x * (1.0f / 3.0f));  // where 1 - e^-2x cancels
@@ -375,6 +378,10 @@ struct Pool : Step {
 
   explicit Pool(const qfx_pool& g) : given(g) {
     check(given.epilogue);
+    if (g.source.ndims != g.spatial + 2 || g.result.ndims != g.source.ndims ||
+        g.source.dims[0] != g.result.dims[0] || g.source.dims[1] != g.result.dims[1]) {
+      throw std::runtime_error("a pool keeps batch and channels");
+    }
     for (int i = 0; i < 3; i++) {
       int from = i - (3 - g.spatial);  // dimension of the pool, negative where there is none
       bool has = from >= 0;
@@ -468,7 +475,9 @@ struct Pool : Step {
       const int64_t zero = given.source.zero_point * (given.kind == QFX_AVERAGE ? found : 1);
       for (int64_t i = 0; i < count; i++) values[i] = (float)(sums[i] - (int32_t)zero) * scale;
     }
-    if (found == 0) std::fill(values, values + count, 0.0f);
+    if (found == 0) {
+      std::fill(values, values + count, given.kind == QFX_AVERAGE ? 0.0f : -INFINITY);
+    }
     if (given.kind == QFX_AVERAGE) {
       const float divided = (float)divisor(at, found);
       for (int64_t i = 0; i < count; i++) values[i] /= divided;

@@ -60,7 +60,7 @@ std::shared_ptr<std::vector<char>> keep_constant(qfx_tensor& tensor);
 // One weight in the form that one implementation wants.
 struct PackedWeight {
   const void* source;
-  dnnl::memory::desc desc;
+  dnnl::memory::desc given, desc;
   std::shared_ptr<dnnl::memory> memory;
 };
 

@@ -91,15 +91,16 @@ class Builder {
   // The weight as `wanted` has it, packed once for all plans of the store.
   std::shared_ptr<memory> packed(const qfx_tensor& weight, const memory::desc& given,
                                  const memory::desc& wanted) {
+    char* source = (char*)weight.data + weight.offset;
     for (auto& each : plan_->store->weights) {
-      if (each.source == weight.data && each.desc == wanted) return each.memory;
+      if (each.source == source && each.given == given && each.desc == wanted) return each.memory;
     }
-    memory plain(given, engine_, (char*)weight.data + weight.offset);
+    memory plain(given, engine_, source);
     auto made = std::make_shared<memory>(wanted, engine_);
     dnnl::stream stream(engine_);
     dnnl::reorder(plain, *made).execute(stream, plain, *made);
     stream.wait();
-    plan_->store->weights.push_back({weight.data, wanted, made});
+    plan_->store->weights.push_back({source, given, wanted, made});
     return made;
   }
 
@@ -189,6 +190,9 @@ void add_convolution(qfx_plan* plan, const qfx_convolution& given) {
   builder.quantized(DNNL_ARG_SRC, given.source);
   builder.quantized(DNNL_ARG_DST, given.result);
   int mask = given.weight_scale_count == 1 ? 0 : given.groups > 1 ? 3 : 1;
+  if (mask && given.weight_scale_count != given.result.dims[1]) {
+    throw std::runtime_error("a convolution has a scale for each output channel, or one");
+  }
   if (is_integer(given.weight)) {
     builder.scales(DNNL_ARG_WEIGHTS, given.weight_scales, given.weight_scale_count, mask);
   }

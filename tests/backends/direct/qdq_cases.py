@@ -207,8 +207,6 @@ def convolution(seed: int) -> Case:
     shape = (width, out // groups) if transposed else (out, width // groups)
     axis = 1 if transposed else 0
     add_weight(draw, "w", *shape, *kernel, axis=axis)
-    if transposed and groups > 1:  # scales along axis 1 are one for each output of a group
-        draw.constant("w_scales", torch.tensor([0.01]))
     draw.constant("b", draw.normal(out) * 0.5)
     has_bias = rng.random() < 0.7
     source = draw.qparams()

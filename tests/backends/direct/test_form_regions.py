@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.direct import library
+from quantfx.backends.direct import family, form_regions, library
 from quantfx.backends.direct.form_regions import FormRegions
 from quantfx.backends.direct.region import Region
 from quantfx.patterns.errors import QuantfxError
@@ -125,6 +125,8 @@ def test_the_families_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_machine_without_the_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = library.Runtime(reason="there is no C++ compiler: install g++")
     monkeypatch.setattr(library, "_parts", lambda: nothing)
+    for module in (form_regions, family):
+        monkeypatch.setattr(module, "runtime", lambda: nothing)
     result = quantized(residual_block(), torch.randn(1, 4, 8, 8))
     assert {site.kernel for site in result.report.sites} == {"qconv_pointwise"}
     with refused("no-direct-runtime", QuantfxError, says="install g"):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from quantfx.backends.direct.operator import region_operator
 from quantfx.backends.direct.plan import CONTEXTS
-from quantfx.backends.direct.region import PLANS, Region
+from quantfx.backends.direct.plans import PLANS
+from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.steps import Convolution
 from tests.backends.direct.qdq_cases import (
     Draw,

@@ -1,0 +1,141 @@
+"""The plans of one region: one for each set of input shapes, while its weights are the same."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Sequence
+from threading import Lock
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx.backends.checks import targets
+from quantfx.backends.direct.library import runtime
+from quantfx.backends.direct.operators import rules
+from quantfx.backends.direct.plan import Plan, Store
+from quantfx.backends.direct.shapes import Untranslatable, shapes_of
+from quantfx.backends.direct.steps import Accumulate, Program
+from quantfx.backends.direct.translate import Translation
+from quantfx.backends.direct.tuned import apply_choice, choices_for, signature
+from quantfx.backends.direct.values import layout_of
+from quantfx.passes.graph.graphs import constants
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+
+# Plans that a region keeps; the one used longest ago goes first.
+PLANS = 64
+
+Key = tuple[Any, ...]
+
+
+def translate(
+    graph: GraphModule,
+    layouts: Sequence[Tensor],
+    derived: dict[Key, Tensor] | None = None,
+) -> Program:
+    """Return the steps that compute ``graph`` for inputs of the given layouts.
+
+    Args:
+        graph: A q/dq graph of tensors.
+        layouts: On device meta, one for each placeholder.
+        derived: Weights that translations make of others, kept by the caller.
+
+    Raises:
+        Untranslatable: a node that no step computes.
+    """
+    exact = not targets.host().saturates
+    shapes = shapes_of(graph, layouts)
+    translation = Translation(graph, shapes, rules(), exact_products=exact)
+    translation.derived = {} if derived is None else derived
+    return translation.run()
+
+
+def new_store() -> Store:
+    """Return a store for weights.
+
+    Raises:
+        QuantfxError: the runtime is not there.
+    """
+    found = runtime()
+    if found.library is None:
+        raise QuantfxError(
+            f"the direct runtime is not available: {found.reason}",
+            rule="no-direct-runtime",
+            fix="lower with kernels='onednn'",
+        )
+    return Store(found.library)
+
+
+class Plans:
+    """The plans of a region.
+
+    Args:
+        graph: Of the region.
+    """
+
+    def __init__(self, graph: GraphModule) -> None:
+        self._graph = graph
+        # Inference tensors keep no count of writes; they are rarely written to.
+        self._weights = [x for _, x in constants(graph) if not x.is_inference()]
+        self._made_from: tuple[int, ...] = ()
+        self._plans: OrderedDict[Key, Plan | None] = OrderedDict()
+        self._store: Store | None = None
+        self._derived: dict[Key, Tensor] = {}
+        self._lock = Lock()
+
+    def get(self, inputs: Sequence[Tensor]) -> Plan | None:
+        """Return the plan for inputs like these, made if there is none; None if none computes them.
+
+        Raises:
+            QuantfxError: the runtime is not there, or oneDNN refuses a step.
+        """
+        threads = torch.get_num_threads()
+        key = (threads, *[(x.shape, x.stride(), x.dtype) for x in inputs])
+        made_from = self._version()
+        plan = self._plans.get(key)
+        if plan is not None and self._made_from == made_from:
+            with contextlib.suppress(KeyError):  # another thread may have dropped it
+                self._plans.move_to_end(key)
+            return plan
+        with self._lock:
+            if self._made_from != made_from:
+                self._plans.clear()
+                self._store, self._derived, self._made_from = None, {}, made_from
+            if key not in self._plans:  # made by another thread, in the meantime
+                self._plans[key] = self._new_plan(inputs, threads)
+            self._plans.move_to_end(key)
+            if len(self._plans) > PLANS:
+                self._plans.popitem(last=False)
+            return self._plans[key]
+
+    def _new_plan(self, inputs: Sequence[Tensor], threads: int) -> Plan | None:
+        if self._store is None:
+            self._store = new_store()
+        try:
+            program = translate(self._graph, [layout_of(x) for x in inputs], self._derived)
+        except Untranslatable as error:
+            shapes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
+            warnings.warn(
+                QuantfxWarning(
+                    f"a region runs in float for inputs of shape {shapes}: {error}",
+                    rule="no-plan",
+                    site=error.node.name,
+                    fix="lower with kernels='onednn'",
+                ),
+                stacklevel=5,
+            )
+            return None
+        known = choices_for(threads)
+        for step in program.steps:
+            if isinstance(step, Accumulate) and (choice := known.get(signature(step))):
+                apply_choice(step, choice)
+        return Plan(self._store, program, threads)
+
+    def _version(self) -> tuple[int, ...]:
+        """Return the process, whose threads a fork does not have, and how often weights changed."""
+        counts = [x._version for x in self._weights]  # pyright: ignore[reportPrivateUsage]
+        return (os.getpid(), *counts)
