@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.backends.direct.pointwise import post_ops_of
+from quantfx.backends.direct.readers import is_windowed, turned
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.steps import Lookup, Pointwise, PostOp, Program, Step, View
 from quantfx.backends.direct.values import (
@@ -35,7 +36,7 @@ from quantfx.passes.quant.qdq import (
     QUANTIZE_PER_TENSOR,
     tensor_qparams,
 )
-from quantfx.patterns.schema import argument_value, overload, resolve_op
+from quantfx.patterns.schema import overload, resolve_op
 
 # Operators that look at the memory of their first argument in another way.
 VIEWS = frozenset(
@@ -55,15 +56,11 @@ VIEWS = frozenset(
         "expand.default",
     )
 )
-_PERMUTE = resolve_op("aten.permute.default")
-_TURNS = (_PERMUTE, resolve_op("aten.transpose.int"))
 _MAY_COPY = frozenset(
     resolve_op(f"aten.{name}") for name in ("view.default", "reshape.default", "flatten.using_ints")
 )
 # Post-ops behind a result, which leaves room for those before a sum, and the sum.
 _LONGEST = 4
-# Whose source is best laid out with its channels last.
-_WINDOWED = ("conv1d", "conv2d", "conv3d", "pool", "conv_transpose")
 
 
 @dataclass(frozen=True)
@@ -211,11 +208,11 @@ class Translation:
     def wanted_layout(self, task: Task, layout: Tensor) -> Tensor:
         """Return the order in which the readers of a pointwise result want it."""
         shape, dtype = layout.shape, layout.dtype
-        if len(shape) > 2 and task.quantize is not None and _is_windowed(task.quantize):
+        if len(shape) > 2 and task.quantize is not None and is_windowed(task.quantize):
             return channels_last(shape, dtype)
-        turned = _turned(task.final, shape, dtype)
-        if turned is not None:
-            return turned
+        order = turned(task.final, shape, dtype)
+        if order is not None:
+            return order
         return layout if is_dense(layout) else in_order(shape, dtype)
 
     def compute(self, final: Node, expression: Node, quantize: Node | None) -> Value:
@@ -310,7 +307,7 @@ class Translation:
     def _lookup(self, task: Task, source: Value, covered: tuple[Node, ...]) -> Value:
         table = self.table(task, source)
         wanted = self.wanted_layout(task, source.layout)
-        if table is None and same_order(wanted, source.layout) and not self._is_result(task.final):
+        if table is None and same_order(wanted, source.layout) and task.final not in self._results:
             assert task.quantize is not None
             q = tensor_qparams(task.quantize)
             shift = 128 if q.dtype == torch.int8 else 0
@@ -338,9 +335,6 @@ class Translation:
         shifted = integers.to(torch.int64) + (128 if q.dtype == torch.int8 else 0)
         return None if torch.equal(shifted, bytes_) else bytes(shifted.tolist())
 
-    def _is_result(self, node: Node) -> bool:
-        return node in self._results
-
     def _place(self, final: Node, layout: Tensor, any_order: bool) -> tuple[Buffer, Tensor] | None:
         """Return the memory of the output that ``final`` is, if the step can write there."""
         if final not in self._results:
@@ -364,29 +358,6 @@ class Translation:
         else:
             step = Lookup(source=value, result=result, table=_flip() if value.shift else None)
         self.program.steps.append(step)
-
-
-def _turned(node: Node, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
-    """Return the layout that is in order once the one reader of ``node`` has turned it."""
-    reader = next(iter(node.users)) if len(node.users) == 1 else None
-    if reader is None or reader.target not in _TURNS:
-        return None
-    axes = torch.empty(shape, device="meta")
-    turned = overload(reader)(axes, *reader.args[1:], **reader.kwargs)
-    if reader.target is _PERMUTE:
-        order = [axis % len(shape) for axis in argument_value(reader, "dims")]
-        back = [order.index(axis) for axis in range(len(order))]
-        return in_order(turned.shape, dtype).permute(back)
-    back_again = in_order(turned.shape, dtype)
-    first, second = (argument_value(reader, name) for name in ("dim0", "dim1"))
-    return back_again.transpose(first, second)
-
-
-def _is_windowed(quantize: Node) -> bool:
-    """Whether what is read of a quantize goes into a convolution or pool."""
-    readers = [user for dequantize in quantize.users for user in dequantize.users]
-    names = [str(reader.target) for reader in readers]
-    return any(word in name for name in names for word in _WINDOWED)
 
 
 def _views_of_integers(node: Node) -> tuple[Node, ...]:
