@@ -93,7 +93,7 @@ def runtime() -> Runtime:
         said = getattr(error, "stderr", "") or str(error)
         reason = f"the runtime does not compile or load here: {said.strip().splitlines()[-1]}"
         return Runtime(found.onednn, found.compiler, reason)
-    reason = _mismatch(library, _openmp_runtimes() - before)
+    reason = _mismatch(library, _openmp_runtimes() - before) or _fault(library, path)
     return Runtime(found.onednn, found.compiler, reason, None if reason else library)
 
 
@@ -175,6 +175,20 @@ def cache_folder() -> Path:
     if given:
         return Path(given)
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quantfx"
+
+
+def _fault(library: ctypes.CDLL, path: Path) -> str:
+    """Return what oneDNN computes wrongly on this machine, found out once and kept beside it."""
+    from quantfx.backends.direct.verify import first_fault
+
+    found = path.with_suffix(".verified")
+    if not found.exists():
+        fault = first_fault(library)
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+            file.write(fault)
+        Path(file.name).replace(found)
+    fault = found.read_text()
+    return f"oneDNN computes wrongly on this CPU: {fault}" if fault else ""
 
 
 def _mismatch(library: ctypes.CDLL, brought: set[str]) -> str:
