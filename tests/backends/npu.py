@@ -2,12 +2,9 @@
 
 import torch
 
-from quantfx.backends.backend import Backend
-from quantfx.backends.x86 import CONVERT, PREPARE
-from quantfx.passes.annotate.annotate import Annotate
-from quantfx.passes.config.recipe import Recipe
-from quantfx.passes.quant.spec import QuantSpec
-from quantfx.patterns.loader import load
+from quantfx.backends import CONVERT, PREPARE, Backend
+from quantfx.passes import Annotate, QuantSpec, Recipe
+from quantfx.patterns import load
 
 ACT = QuantSpec(torch.uint8, 0, 255, symmetric=True, observer="min_max")
 WEIGHT = QuantSpec(torch.int8, -128, 127, symmetric=True, observer="min_max")
