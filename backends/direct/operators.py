@@ -11,7 +11,7 @@ from torch.fx import Node
 from quantfx.backends.direct.anchors import PRODUCTS, add_product, matmul, product
 from quantfx.backends.direct.pointwise import post_ops_of
 from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.spread import each_dimension
+from quantfx.backends.direct.spread import each_dimension, spread
 from quantfx.backends.direct.steps import (
     Combine,
     LayerNorm,
@@ -248,6 +248,29 @@ def _cat(translation: Translation, task: Task) -> Value:
     return result
 
 
+def _pad(translation: Translation, task: Task) -> Value:
+    """``q(pad(x)) = pad(q(x))``, with the zero point around."""
+    base, quantize = task.base, task.quantize
+    source = base.all_input_nodes[0]
+    given = [int(each) for each in argument_value(base, "pad")]
+    rank = translation.shapes[source].dim() - 2
+    mirrors = "constant_pad" not in str(base.target) and argument_value(base, "mode") != "constant"
+    if quantize is None or task.post or mirrors or argument_value(base, "value"):
+        raise Untranslatable(base, "it pads with something else than zero, or in float")
+    if rank < 1 or len(given) > 2 * rank or min(given) < 0:
+        raise Untranslatable(base, "it pads other dimensions than places, or cuts them")
+    given += [0] * (2 * rank - len(given))
+    steps, views = translation.program.steps, translation.program.views
+    known = {*steps, *views}
+    value = translation.compute(task.final, source, quantize)
+    for step in (*steps, *views):
+        if step not in known and step.output is task.final:
+            step.nodes = tuple(sorted({*step.nodes, base}))
+    pairs = [(given[2 * i], given[2 * i + 1]) for i in reversed(range(rank))]
+    low, high = zip(*pairs, strict=True)
+    return spread(translation, value, low=low, high=high)
+
+
 def _dequantizes(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if node.target is DEQUANTIZE_PER_TENSOR]
 
@@ -264,6 +287,9 @@ def rules() -> dict[Any, Rule]:
     for n in (1, 2, 3):
         found |= {resolve_op(f"aten.{kind}_pool{n}d.default"): _pool for kind in ("max", "avg")}
         found[resolve_op(f"aten.adaptive_avg_pool{n}d.default")] = _adaptive_pool
+    found |= dict.fromkeys(
+        map(resolve_op, ("aten.pad.default", "aten.constant_pad_nd.default")), _pad
+    )
     found[resolve_op("aten.mean.dim")] = _mean
     found[resolve_op("aten.layer_norm.default")] = _layer_norm
     found[resolve_op("aten.softmax.int")] = _softmax

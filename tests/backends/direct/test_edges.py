@@ -250,3 +250,38 @@ def test_a_copy_of_the_module_runs() -> None:
             tensor.zero_()
     assert not torch.equal(copied(x), expected)
     assert torch.equal(result.module(x), expected)
+
+
+@pytest.mark.parametrize("given", [(0, 1, 0, 1), (2, 0), (1, 2, 3, 0)])
+def test_padding_between_convolutions_is_of_zero_points(given: tuple[int, ...]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 3, stride=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.second(F.pad(F.relu6(self.first(F.pad(x, given))), given))
+            return out
+
+    x = seeded(2, 3, 12, 12)
+    result = quantized(Net(), x)
+    assert [type(each) for each in result.module.modules()].count(Region) == 1
+    assert all(site.within(1, 1e-5) for site in result.compare_sites())
+    assert (result.module(x) - result.quantized(x)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("how", [{"mode": "reflect"}, {"value": 1.0}])
+def test_other_padding_is_outside(how: dict[str, Any]) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 6, 3), nn.Conv2d(6, 4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.second(F.pad(self.first(x), (1, 1, 1, 1), **how))
+            return out
+
+    x = seeded(2, 3, 12, 12)
+    result = quantized(Net(), x)
+    assert [type(each) for each in result.module.modules()].count(Region) == 2
+    assert (result.module(x) - result.quantized(x)).abs().max() < 0.1
