@@ -1,7 +1,7 @@
 """The kernel family ``direct``: int8 operators as steps of prepared plans.
 
-Most of its sites are taken by ``form-regions``, many at a time, before templates are matched. What
-is left then are matches that no larger region could take in; each becomes a region of its own.
+Its sites are taken by ``form-regions``, many at a time, before templates are matched. Where it is
+required, what is left then, of which no larger region could be made, becomes regions of one site.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ class Direct(KernelFamily):
     """oneDNN's primitives, prepared beforehand and called without an operator of torch's each.
 
     Attributes:
-        required: Whether to say that it is missing where it is, instead of leaving the sites to the
-            next family.
+        required: Whether it has every site, instead of leaving to the next family what does not pay
+            or cannot be.
     """
 
     required: bool = False
@@ -39,9 +39,12 @@ class Direct(KernelFamily):
         return "neighbours"
 
     def takes(self, candidate: Candidate) -> bool:
-        """Whether it may have the kernel: of static modes, with float32 around it."""
+        """Whether it may have the kernel: where it is required, of static modes, in float32.
+
+        Elsewhere a call for one site alone costs more than torch's operator.
+        """
         exact = candidate.match.template.mode == "static" and candidate.float_dtype is None
-        return exact and (self.required or isinstance(_form(candidate), Formed))
+        return exact and self.required
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return which operator no step computes, or why the runtime is missing."""

@@ -27,6 +27,10 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_kernels, set_region
 
+# Products for which a region may hand on one float image.
+_PRODUCTS_AN_IMAGE = 8
+_COSTLY = "its region would hand float images on to other operators, which costs more than it saves"
+
 
 @dataclass(frozen=True)
 class FormRegions(GraphPass):
@@ -44,12 +48,17 @@ class FormRegions(GraphPass):
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Form the regions of one graph, if the runtime is a family of the backend and is there."""
-        if all(family.name != "direct" for family in context.kernels) or runtime().reason:
+        families = [family for family in context.kernels if family.name == "direct"]
+        if not families or runtime().reason:
             return 0
         refused = {node: reason for node in editor.graph.nodes if (reason := refusal(node))}
         refused |= dict.fromkeys(unvarying(editor.graph), "it depends on no input")
         refused |= dict.fromkeys(overwritten(editor.graph), "its memory is written to")
         formed = _formed(editor, refused)
+        if len(families) < len(context.kernels):  # others may have what does not pay
+            for members, _ in [each for each in formed if not _pays(*each)]:
+                refused |= dict.fromkeys(filter(_is_planned, members), _COSTLY)
+            formed = [each for each in formed if _pays(*each)]
         results: dict[Node, Node] = {}
         for members, made in formed:
             inputs = tuple(results.get(node, node) for node in made.inputs)
@@ -71,6 +80,20 @@ def _formed(editor: Editor, refused: dict[Node, str]) -> list[tuple[list[Node], 
             return [(members, form(editor.module, members, editor.path)) for members in sets]
         except Untranslatable as error:
             refused[by_name[error.node.name]] = error.reason
+
+
+def _pays(members: list[Node], made: Formed) -> bool:
+    """Whether a region saves more than it costs to hand float images on to other operators.
+
+    Each is laid out anew, which takes as long as a convolution or two.
+    """
+    images = sum(
+        value.dim() > 3 and value.dtype == torch.float32
+        for node in made.outputs
+        if isinstance(value := node.meta["val"], Tensor)
+        and any(user.op != "output" and user not in members for user in node.users)
+    )
+    return images == 0 or sum(map(is_int8_product, members)) >= _PRODUCTS_AN_IMAGE * images
 
 
 def _is_planned(node: Node) -> bool:

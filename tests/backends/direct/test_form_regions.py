@@ -62,9 +62,17 @@ def test_a_convolutional_network_is_one_region(graph_snapshot: SnapshotAssertion
 
 
 def test_what_no_step_computes_divides_regions() -> None:
-    result = quantized(Around(torch.erfinv), IMAGE * 0.1)
+    backend = backends.get("x86", kernels="direct")
+    result = quantized(Around(torch.erfinv), IMAGE * 0.1, backend=backend)
     assert len(regions(result)) == 2
     assert {site.kernel for site in result.report.sites} == {"direct.convolution"}
+
+
+def test_float_images_between_regions_do_not_pay() -> None:
+    result = quantized(Around(torch.erfinv), IMAGE * 0.1)
+    first, second = result.report.sites
+    assert (first.kernel, second.kernel) == ("qconv_pointwise", "direct.convolution")
+    assert "costs more than it saves" in first.reason
 
 
 def test_a_path_around_divides_regions() -> None:
@@ -78,7 +86,7 @@ def test_a_path_around_divides_regions() -> None:
             out: Tensor = self.second(y + torch.erfinv(y * 0.001))
             return out
 
-    result = quantized(Detour(), IMAGE)
+    result = quantized(Detour(), IMAGE, backend=backends.get("x86", kernels="direct"))
     found = result.module(IMAGE)
     assert len(regions(result)) == 2
     assert (found - result.quantized(IMAGE)).abs().max() < 0.05
