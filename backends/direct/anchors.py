@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.spread import each_dimension, spread, thinned
+from quantfx.backends.direct.spread import spread, thinned
 from quantfx.backends.direct.steps import Convolution, MatMul, Pointwise, PostOp
 from quantfx.backends.direct.translate import Task, Translation
 from quantfx.backends.direct.transposed import transposed_convolution
@@ -20,10 +20,9 @@ from quantfx.backends.direct.values import (
     byte_size,
     channels_last,
     in_order,
-    is_dense,
     layout_of,
-    same_order,
 )
+from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.pipeline.kernel_family import argument_node
 from quantfx.passes.quant.qdq import (
     DEQUANTIZE_PER_CHANNEL,
@@ -31,14 +30,12 @@ from quantfx.passes.quant.qdq import (
 )
 from quantfx.patterns.schema import argument_value, resolve_op
 
-_CONVOLUTIONS = {
-    resolve_op(f"aten.conv{n}d.{name}"): n for n in (1, 2, 3) for name in ("default", "padding")
-}
-_TRANSPOSED = {
-    resolve_op("aten.conv_transpose1d.default"): 1,
-    resolve_op("aten.conv_transpose2d.input"): 2,
-    resolve_op("aten.conv_transpose3d.input"): 3,
-}
+_CONVOLUTIONS = frozenset(
+    resolve_op(f"aten.conv{n}d.{name}") for n in (1, 2, 3) for name in ("default", "padding")
+)
+_TRANSPOSED = frozenset(
+    resolve_op(f"aten.conv_transpose{name}") for name in ("1d.default", "2d.input", "3d.input")
+)
 _LINEAR = resolve_op("aten.linear.default")
 PRODUCTS = frozenset({*_CONVOLUTIONS, *_TRANSPOSED, _LINEAR})
 _SUM = PostOp("sum")
@@ -98,14 +95,15 @@ def _product(
     linear = anchor.target is _LINEAR
     shape = translation.shapes[anchor].shape
     dtype = torch.uint8 if task.quantize is not None else torch.float32
-    layout = in_order(shape, dtype) if linear else channels_last(shape, dtype)
+    order = in_order if linear else channels_last
+    layout = order(shape, dtype)
     post = task.post
     if summand is not None:
         summand = translation.laid_out(summand, layout)
         post = (*before, _SUM, *post)
     weight, scales = _weight(translation, anchor)
     common: dict[str, Any] = {
-        "source": _source(translation, source, linear=linear),
+        "source": translation.laid_out(source, order(source.layout.shape, source.layout.dtype)),
         "result": translation.result(task, layout, any_order=False),
         "summand": summand,
         "scales": scales,
@@ -144,15 +142,6 @@ def _by_loops(
         **translation.limits(task),
     )
     return translation.add(step, task, *nodes)
-
-
-def _source(translation: Translation, source: Value, *, linear: bool) -> Value:
-    shape, dtype = source.layout.shape, source.layout.dtype
-    if linear:
-        rows = source.layout.stride()[-1] == 1 and is_dense(source.layout)
-        ordered = rows and same_order(source.layout, in_order(shape, dtype))
-        return source if ordered else translation.laid_out(source, in_order(shape, dtype))
-    return translation.laid_out(source, channels_last(shape, dtype))
 
 
 def _weight(translation: Translation, anchor: Node) -> tuple[Tensor, Tensor]:
@@ -199,24 +188,18 @@ def _convolution(
         raise Untranslatable(anchor, "its input has no batch dimension")
     if anchor.target in _TRANSPOSED:
         return transposed_convolution(translation, anchor, weight, common)
-    stride, dilation = (each_dimension(anchor, name, spatial) for name in ("stride", "dilation"))
-    window = [(size - 1) * gap + 1 for size, gap in zip(weight.shape[2:], dilation, strict=True)]
-    padding = argument_value(anchor, "padding")
-    if isinstance(padding, str):  # more of "same" goes behind
-        low = tuple((size - 1) // 2 if padding == "same" else 0 for size in window)
-    else:
-        low = each_dimension(anchor, "padding", spatial)
-    x, y = common["source"].layout.shape[2:], common["result"].layout.shape[2:]
-    high = tuple((y[i] - 1) * stride[i] + window[i] - x[i] - low[i] for i in range(spatial))
-    source = common.pop("source")
-    widest = zip(low, high, window, strict=True)
-    outside = any(max(front, back) >= size for front, back, size in widest)
-    if source.zero_point and max(*low, *high) and (outside or spatial == 3):
+    geometry = Geometry.of(anchor, tuple(weight.shape[2:]))
+    source, stride = common.pop("source"), geometry.stride
+    low, high = zip(*geometry.padding, strict=True)
+    pads = any(low + high)
+    widest = zip(geometry.padding, geometry.extent, strict=True)
+    outside = any(max(both) >= extent for both, extent in widest)
+    if source.zero_point and pads and (outside or spatial == 3):
         # oneDNN 3.2 takes a wrong zero point where a window lies in the padding altogether, and in
         # three dimensions at edges where two paddings meet.
         source = spread(translation, source, low=low, high=high)
         low = high = (0,) * spatial
-    if max(window) == 1 and max(stride) > 1 and not max(*low, *high) and weight.shape[1] % 16 == 8:
+    if max(geometry.extent) == 1 < max(stride) and not pads and weight.shape[1] % 16 == 8:
         # Its convolutions of single places by single places differ from call to call there.
         source = thinned(translation, source, stride)
         stride = (1,) * spatial
@@ -224,10 +207,10 @@ def _convolution(
         source=source,
         weight=weight,
         stride=stride,
-        dilation=dilation,
+        dilation=geometry.dilation,
         padding_low=low,
         padding_high=high,
-        groups=int(argument_value(anchor, "groups")),
+        groups=geometry.groups,
         **common,
     )
 
@@ -263,7 +246,7 @@ def _as_matmul(step: Any) -> Any:
 
 
 def matmul(translation: Translation, task: Task) -> Value:
-    """Compute ``q(post(a @ b))`` of two activations, in float unless integer sums are exact."""
+    """Compute ``q(post(a @ b))`` of two activations, in float."""
     a, b = task.base.all_input_nodes if len(task.base.all_input_nodes) == 2 else (None, None)
     if a is None or b is None or task.base.args[:2] != (a, b):
         raise Untranslatable(task.base, "its operands are not two tensors")

@@ -74,10 +74,14 @@ class FormRegions(GraphPass):
 def _formed(editor: Editor, refused: dict[Node, str]) -> list[tuple[list[Node], Formed]]:
     """Return the regions with their nodes; what turns out not to be taken joins ``refused``."""
     by_name = {node.name: node for node in editor.graph.nodes}
+    known: dict[tuple[Node, ...], Formed] = {}  # what a refusal elsewhere leaves as it was
     while True:
         sets = partition(editor.graph, lambda node: node not in refused)
         try:
-            return [(members, form(editor.module, members, editor.path)) for members in sets]
+            for members in map(tuple, sets):
+                if members not in known:
+                    known[members] = form(editor.module, list(members), editor.path)
+            return [(members, known[tuple(members)]) for members in sets]
         except Untranslatable as error:
             refused[by_name[error.node.name]] = error.reason
 

@@ -89,11 +89,11 @@ def runtime() -> Runtime:
         before = _openmp_runtimes()
         library = ctypes.CDLL(str(path))
         interface.declare(library)
+        reason = _mismatch(library, _openmp_runtimes() - before) or _fault(library, path)
     except (OSError, subprocess.CalledProcessError, AttributeError) as error:
-        said = getattr(error, "stderr", "") or str(error)
-        reason = f"the runtime does not compile or load here: {said.strip().splitlines()[-1]}"
+        said = str(getattr(error, "stderr", "") or error).strip()
+        reason = f"the runtime does not compile or load here: {said.splitlines()[-1]}"
         return Runtime(found.onednn, found.compiler, reason)
-    reason = _mismatch(library, _openmp_runtimes() - before) or _fault(library, path)
     return Runtime(found.onednn, found.compiler, reason, None if reason else library)
 
 
@@ -149,11 +149,10 @@ def _compiled(onednn: OneDNN, compiler: str) -> Path:
     """Return the shared library, from the cache if it was compiled from the same things."""
     sources = sorted(_CORE.glob("*.cpp"))
     texts = [path.read_bytes() for path in sorted(_CORE.iterdir()) if path.is_file()]
-    version = subprocess.run(
-        [*shlex.split(compiler), "--version"], capture_output=True, check=True
-    ).stdout
+    asked = [*shlex.split(compiler), "--version"]
+    version = subprocess.run(asked, capture_output=True, check=True, text=True).stdout.encode()
     machine_of = repr(sorted(torch.cpu.get_capabilities().items())).encode()
-    said = repr((str(onednn), onednn.headers, _FLAGS, torch.__version__)).encode()
+    said = repr((str(onednn), onednn.headers, _FLAGS)).encode()
     digest = hashlib.sha256(b"\0".join([*texts, version, machine_of, said])).hexdigest()[:16]
     path = cache_folder() / f"direct-{digest}.so"
     if path.exists():

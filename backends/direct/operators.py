@@ -11,7 +11,7 @@ from torch.fx import Node
 from quantfx.backends.direct.anchors import PRODUCTS, add_product, matmul, product
 from quantfx.backends.direct.pointwise import post_ops_of
 from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.spread import each_dimension, spread
+from quantfx.backends.direct.spread import spread
 from quantfx.backends.direct.steps import (
     Combine,
     LayerNorm,
@@ -24,6 +24,7 @@ from quantfx.backends.direct.steps import (
 )
 from quantfx.backends.direct.translate import Rule, Task, Translation
 from quantfx.backends.direct.values import Value, channels_last, in_order
+from quantfx.passes.graph.conv_geometry import per_dimension
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR
 from quantfx.patterns.schema import argument_value, resolve_op
 
@@ -114,14 +115,17 @@ def _pool(translation: Translation, task: Task) -> Value:
     if translation.shapes[base].dim() != spatial + 2:
         raise Untranslatable(base, "its input has no batch dimension")
     average = "avg" in str(base.target)
-    window = each_dimension(base, "kernel_size", spatial)
-    stride = each_dimension(base, "stride", spatial) if argument_value(base, "stride") else window
+
+    def each(name: str) -> tuple[int, ...]:
+        return per_dimension(argument_value(base, name), spatial)
+
+    window = each("kernel_size")
     how: dict[str, Any] = {
         "average": average,
         "window": window,
-        "stride": stride,
-        "padding": each_dimension(base, "padding", spatial),
-        "dilation": (1,) * spatial if average else each_dimension(base, "dilation", spatial),
+        "stride": each("stride") if argument_value(base, "stride") else window,
+        "padding": each("padding"),
+        "dilation": (1,) * spatial if average else each("dilation"),
     }
     if average:
         how["counts_padding"] = bool(argument_value(base, "count_include_pad"))
@@ -260,11 +264,9 @@ def _pad(translation: Translation, task: Task) -> Value:
     if rank < 1 or len(given) > 2 * rank or min(given) < 0:
         raise Untranslatable(base, "it pads other dimensions than places, or cuts them")
     given += [0] * (2 * rank - len(given))
-    steps, views = translation.program.steps, translation.program.views
-    known = {*steps, *views}
     value = translation.compute(task.final, source, quantize)
-    for step in (*steps, *views):
-        if step not in known and step.output is task.final:
+    for step in translation.program.accounts():
+        if step.output is task.final:  # the step behind the source, or the look at its integers
             step.nodes = tuple(sorted({*step.nodes, base}))
     pairs = [(given[2 * i], given[2 * i + 1]) for i in reversed(range(rank))]
     low, high = zip(*pairs, strict=True)

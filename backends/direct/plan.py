@@ -12,7 +12,6 @@ from torch import Tensor
 from quantfx.backends.direct.arena import plan_arena, settle_sums
 from quantfx.backends.direct.encode import Encoder
 from quantfx.backends.direct.steps import Convolution, MatMul, Program
-from quantfx.backends.direct.values import byte_size
 from quantfx.patterns.errors import QuantfxError
 
 # Contexts that a plan keeps for the next calls; more calls at once make more, which are freed.
@@ -84,7 +83,6 @@ class Plan:
     def __init__(self, store: Store, program: Program, threads: int) -> None:
         library = store.library
         self.program = program
-        self.threads = threads
         self._store = store
         self._library = library
         settle_sums(program)
@@ -106,7 +104,6 @@ class Plan:
                     fix="quantize with kernels='onednn'",
                 )
         self._outputs = [(each.shape, each.stride(), each.dtype) for each in program.outputs]
-        self._sizes = [byte_size(each) for each in program.outputs]
         self._idle: list[_Context] = []
 
     def names(self) -> list[str]:

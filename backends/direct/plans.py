@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.backends.checks import targets
 from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.operators import rules
 from quantfx.backends.direct.plan import Plan, Store
@@ -47,11 +46,8 @@ def translate(
     Raises:
         Untranslatable: a node that no step computes.
     """
-    exact = not targets.host().saturates
     shapes = shapes_of(graph, layouts)
-    translation = Translation(graph, shapes, rules(), exact_products=exact)
-    translation.derived = {} if derived is None else derived
-    return translation.run()
+    return Translation(graph, shapes, rules(), {} if derived is None else derived).run()
 
 
 def new_store() -> Store:
@@ -81,7 +77,7 @@ class Plans:
         self._graph = graph
         # Inference tensors keep no count of writes; they are rarely written to.
         self._weights = [x for _, x in constants(graph) if not x.is_inference()]
-        self._made_from: tuple[int, ...] = ()
+        self._made_from = 0, 0
         self._plans: OrderedDict[Key, Plan | None] = OrderedDict()
         self._store: Store | None = None
         self._derived: dict[Key, Tensor] = {}
@@ -135,7 +131,10 @@ class Plans:
                 apply_choice(step, choice)
         return Plan(self._store, program, threads)
 
-    def _version(self) -> tuple[int, ...]:
-        """Return the process, whose threads a fork does not have, and how often weights changed."""
-        counts = [x._version for x in self._weights]  # pyright: ignore[reportPrivateUsage]
-        return (os.getpid(), *counts)
+    def _version(self) -> tuple[int, int]:
+        """Return the process, whose threads a fork does not have, and how often weights changed.
+
+        Counts only grow, so that their sum tells; it is asked for in each call.
+        """
+        writes = sum(x._version for x in self._weights)  # pyright: ignore[reportPrivateUsage]
+        return os.getpid(), writes

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from quantfx.backends.direct.plans import Plans, new_store, translate
 from quantfx.backends.direct.program_text import read_program, write_program
 from quantfx.backends.direct.values import layout_of
 from quantfx.passes.graph.clone import HoldsGraph, recompile
-from quantfx.passes.graph.graphs import constants
+from quantfx.passes.graph.graphs import attribute, constants
 from quantfx.patterns.errors import QuantfxError
 
 _DTYPES = (torch.float32, torch.uint8, torch.int8)
@@ -51,8 +50,8 @@ class Region(HoldsGraph):
     @property
     def constants(self) -> list[Tensor]:
         """The constants of the graph, in its order."""
-        module: Any = self.graph
-        return [reduce(getattr, name.split("."), module) for name in self._names]
+        found: list[Any] = [attribute(self.graph, name) for name in self._names]
+        return found
 
     def forward(self, *inputs: Tensor) -> list[Tensor]:
         """Return the outputs of the graph.

@@ -5,19 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch.fx import Node
 
 from quantfx.backends.direct.steps import Fill, Lookup
 from quantfx.backends.direct.translate import Translation
 from quantfx.backends.direct.values import Buffer, Value, byte_size, channels_last
-from quantfx.patterns.schema import argument_value
-
-
-def each_dimension(node: Node, name: str, spatial: int) -> tuple[int, ...]:
-    """Return an argument that is one number, or one for each dimension, as the latter."""
-    given = argument_value(node, name)
-    given = [given] if isinstance(given, int) else list(given)
-    return tuple(given * spatial if len(given) == 1 else given)
 
 
 def spread(

@@ -34,6 +34,7 @@ from quantfx.passes.pipeline.kernel_family import argument_node
 from quantfx.passes.quant.qdq import (
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_TENSOR,
+    TensorQParams,
     tensor_qparams,
 )
 from quantfx.patterns.schema import overload, resolve_op
@@ -95,10 +96,7 @@ class Translation:
         module: A graph of placeholders, constants, operators and one output.
         shapes: Each node's value on device meta.
         rules: What computes an operator that is neither pointwise nor a view.
-        exact_products: Whether sums of u8 x s8 products of two activations are exact here.
-
-    Attributes:
-        derived: Weights that were made of others, by what they were made of.
+        derived: Weights that were made of others, by what they were made of: kept by the caller.
     """
 
     def __init__(
@@ -106,14 +104,12 @@ class Translation:
         module: GraphModule,
         shapes: Mapping[Node, Tensor],
         rules: Mapping[Any, Rule],
-        *,
-        exact_products: bool,
+        derived: dict[tuple[Any, ...], Tensor],
     ) -> None:
         self.module = module
         self.shapes = shapes
-        self.exact_products = exact_products
+        self.derived = derived
         self.program = Program()
-        self.derived: dict[tuple[Any, ...], Tensor] = {}
         self._rules = rules
         self._values: dict[Node, Value] = {}
         self._inputs = module.graph.find_nodes(op="placeholder", sort=True)
@@ -175,7 +171,7 @@ class Translation:
         quantize, final = task.quantize, task.final
         if quantize is not None:
             q = tensor_qparams(quantize)
-            shift = 128 if q.dtype == torch.int8 else 0
+            shift = _shift_of(q)
             layout = torch.empty_strided(
                 layout.shape, layout.stride(), dtype=torch.uint8, device="meta"
             )
@@ -194,7 +190,7 @@ class Translation:
         if task.quantize is None:
             return {"post": task.post}
         q = tensor_qparams(task.quantize)
-        shift = 128 if q.dtype == torch.int8 else 0
+        shift = _shift_of(q)
         return {"post": task.post, "low": q.quant_min + shift, "high": q.quant_max + shift}
 
     def laid_out(self, value: Value, layout: Tensor) -> Value:
@@ -310,7 +306,7 @@ class Translation:
         if table is None and same_order(wanted, source.layout) and task.final not in self._results:
             assert task.quantize is not None
             q = tensor_qparams(task.quantize)
-            shift = 128 if q.dtype == torch.int8 else 0
+            shift = _shift_of(q)
             zero_point = q.zero_point + shift
             same = replace(source, scale=q.scale, zero_point=zero_point, shift=shift)
             view = View(source=source, result=same)
@@ -331,8 +327,7 @@ class Translation:
         for node in task.nodes[:-1]:
             x = overload(node)(x, *node.args[1:], **node.kwargs)
         integers = overload(task.quantize)(x, *task.quantize.args[1:])
-        q = tensor_qparams(task.quantize)
-        shifted = integers.to(torch.int64) + (128 if q.dtype == torch.int8 else 0)
+        shifted = integers.to(torch.int64) + _shift_of(tensor_qparams(task.quantize))
         return None if torch.equal(shifted, bytes_) else bytes(shifted.tolist())
 
     def _place(self, final: Node, layout: Tensor, any_order: bool) -> tuple[Buffer, Tensor] | None:
@@ -367,6 +362,11 @@ def _views_of_integers(node: Node) -> tuple[Node, ...]:
         found.insert(0, node)
         node = node.all_input_nodes[0]
     return (node, *found) if node.target is DEQUANTIZE_PER_TENSOR else ()
+
+
+def _shift_of(q: TensorQParams) -> int:
+    """Return by how much integers in memory are larger than the graph's: see ``Value.shift``."""
+    return 128 if q.dtype == torch.int8 else 0
 
 
 def _flip() -> bytes:

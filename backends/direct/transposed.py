@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.spread import each_dimension, spread
+from quantfx.backends.direct.spread import spread
 from quantfx.backends.direct.steps import Convolution
 from quantfx.backends.direct.translate import Translation
-from quantfx.patterns.schema import argument_value
+from quantfx.passes.graph.conv_geometry import Geometry
 
 
 def transposed_convolution(
@@ -30,29 +30,24 @@ def transposed_convolution(
         weight: ``(in, out / groups, *kernel)``.
         common: Source, result and what else the step has.
     """
-    spatial, groups = weight.dim() - 2, int(argument_value(anchor, "groups"))
-    stride, dilation, padding = (
-        each_dimension(anchor, name, spatial) for name in ("stride", "dilation", "padding")
-    )
-    window = [(size - 1) * gap + 1 for size, gap in zip(weight.shape[2:], dilation, strict=True)]
-    low = tuple(size - 1 - pad for size, pad in zip(window, padding, strict=True))
+    geometry = Geometry.of(anchor, tuple(weight.shape[2:]))
+    groups, extra = geometry.groups, geometry.output_padding
+    assert extra is not None, "it is transposed"
+    low = tuple(size - 1 - pad for size, pad in zip(geometry.extent, geometry.front, strict=True))
+    high = tuple(pad + more for pad, more in zip(low, extra, strict=True))
     if min(low) < 0:
         raise Untranslatable(anchor, "its padding is wider than its windows")
     source = common.pop("source")
-    if set(stride) != {1}:
-        source = spread(translation, source, steps=stride)
-    x, y = source.layout.shape[2:], common["result"].layout.shape[2:]
-    high = tuple(y[i] + window[i] - 1 - x[i] - low[i] for i in range(spatial))
-    if min(high) < 0:
-        raise Untranslatable(anchor, "its padding is wider than its windows")
+    if set(geometry.stride) != {1}:
+        source = spread(translation, source, steps=geometry.stride)
     key = ("turned", weight.data_ptr(), weight.stride(), groups)
     if key not in translation.derived:
         translation.derived[key] = _turned(weight, groups)
     return Convolution(
         source=source,
         weight=translation.derived[key],
-        stride=(1,) * spatial,
-        dilation=dilation,
+        stride=(1,) * len(low),
+        dilation=geometry.dilation,
         padding_low=low,
         padding_high=high,
         groups=groups,

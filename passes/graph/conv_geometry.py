@@ -37,23 +37,23 @@ class Geometry:
         Padding ``same`` puts the odd one of a total ``extent - 1`` behind, as torch does.
         """
         rank = len(kernel)
-        dilation = _spread(argument_value(node, "dilation"), rank)
+        dilation = per_dimension(argument_value(node, "dilation"), rank)
         given = argument_value(node, "padding")
         if isinstance(given, str):
             same = given == "same"
             totals = [d * (k - 1) if same else 0 for d, k in zip(dilation, kernel, strict=True)]
             padding = tuple((total // 2, total - total // 2) for total in totals)
         else:
-            padding = tuple((each, each) for each in _spread(given, rank))
+            padding = tuple((each, each) for each in per_dimension(given, rank))
         name = "output_padding"
         has_output = name in arguments(overload(node))
         return cls(
             kernel,
-            _spread(argument_value(node, "stride"), rank),
+            per_dimension(argument_value(node, "stride"), rank),
             padding,
             dilation,
             argument_value(node, "groups"),
-            _spread(argument_value(node, name), rank) if has_output else None,
+            per_dimension(argument_value(node, name), rank) if has_output else None,
         )
 
     @property
@@ -88,6 +88,7 @@ class Geometry:
         return [each for pair in reversed(self.padding) for each in pair]
 
 
-def _spread(value: Any, rank: int) -> tuple[int, ...]:
+def per_dimension(value: Any, rank: int) -> tuple[int, ...]:
+    """Return an argument that is one number, or one for each dimension, as the latter."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return values * rank if len(values) == 1 else values
