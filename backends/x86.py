@@ -45,7 +45,7 @@ from quantfx.passes.observe.smooth_activations import SmoothActivations
 from quantfx.passes.pipeline.kernel_family import KernelFamily
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR, TORCHAO_FLOOR
-from quantfx.passes.quant.spec import CastSpec, ObserverName, QuantSpec
+from quantfx.passes.quant.spec import CastSpec, Concrete, ObserverName, QuantSpec
 from quantfx.passes.train.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.passes.train.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.train.fuse_qat_conv_bn import FuseQatConvBn
@@ -174,37 +174,49 @@ def x86(
     Raises:
         QuantfxError: ``kernels`` is another word, or ``direct`` and not available here.
     """
-    families = _families(kernels)
     saturates = target is not None and target.saturates
     bounded = saturates and not reduce_range
-    torchao = observer == "histogram" and weight_observer == "min_max"
-    eps = TORCHAO_FLOOR if torchao else SCALE_FLOOR
-    activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
-    weight = replace(_weight(weight_observer), eps=eps)
-    specs = (
-        ("act", activation),
-        ("dynamic_act", replace(activation, dynamic=True)),
-        ("conv_weight", replace(weight, pair_bound="blocks" if bounded else "none")),
-        ("linear_weight", replace(weight, pair_bound="adjacent" if bounded else "none")),
-        ("fp16_weight", CastSpec(torch.float16)),
-        ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
-    )
+    specs = _specs(observer, weight_observer, reduce_range=reduce_range, bounded=bounded)
     recipe = Recipe.of("x86", patterns or pattern_set(), specs)
     prepare, convert = PREPARE, CONVERT
     if smooth is not None:
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
         convert = CONVERT.before("insert-qdq", SmoothActivations(smooth))
-    policy = range_policy(target, reduce_range=reduce_range, saturates=saturates)
     return Backend(
         "x86",
         recipe,
         prepare_pipeline=prepare,
         convert_pipeline=convert,
         lower_pipeline=LOWER,
-        kernels=families,
+        kernels=_families(kernels),
         target=target,
-        policy=policy,
+        policy=range_policy(target, reduce_range=reduce_range, saturates=saturates),
         qat=Qat(load("qat"), FINISH_TRAINING),
+    )
+
+
+def _specs(
+    observer: ObserverName, weight_observer: ObserverName, *, reduce_range: bool, bounded: bool
+) -> tuple[tuple[str, Concrete], ...]:
+    """Return the specs by the names that templates use.
+
+    Args:
+        observer: Of activations.
+        weight_observer: Of weights.
+        reduce_range: Whether activations have 7 bits.
+        bounded: Whether weights get pair-bounded scales.
+    """
+    torchao = observer == "histogram" and weight_observer == "min_max"
+    eps = TORCHAO_FLOOR if torchao else SCALE_FLOOR
+    activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
+    weight = replace(_weight(weight_observer), eps=eps)
+    return (
+        ("act", activation),
+        ("dynamic_act", replace(activation, dynamic=True)),
+        ("conv_weight", replace(weight, pair_bound="blocks" if bounded else "none")),
+        ("linear_weight", replace(weight, pair_bound="adjacent" if bounded else "none")),
+        ("fp16_weight", CastSpec(torch.float16)),
+        ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
     )
 
 

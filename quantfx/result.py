@@ -109,17 +109,13 @@ class Result:
         from quantfx.backends.inductor.compile import LoweredPair, compile_module, require_regions
         from quantfx.backends.inductor.compiler_errors import compiler_errors
 
-        lowering = self._lowered
-        refused = lowering.not_here or self.backend.eager
-        if refused:
-            raise QuantfxError(refused, rule="not-here", site=self.backend.name)
+        lowering = self._lowered_for(wrapper)
         if autocast is not None:
             targets.require_autocast(autocast)
         require_regions(self.quantized)
+        lowering.require(strict=strict)
         if tune:
             self.tune()
-        lowering = lowering if wrapper == "python" else self._without_plans(wrapper)
-        lowering.require(strict=strict)
         with compiler_errors():
             compiled = compile_module(
                 LoweredPair(lowering.module, self._mixed),
@@ -248,10 +244,13 @@ class Result:
             raise QuantfxError(message, rule="no-kernels", site=self.backend.name, fix=fix)
         return self._lowering
 
-    def _without_plans(self, wrapper: Wrapper) -> Lowering:
-        """Return what wrappers in C++ can call: torch's own operators."""
-        if not self.backend.has_plans:
-            return self._lowered
+    def _lowered_for(self, wrapper: Wrapper) -> Lowering:
+        """Return what code of a wrapper can call: of C++, torch's own operators."""
+        lowering = self._lowered
+        if refused := lowering.not_here or self.backend.eager:
+            raise QuantfxError(refused, rule="not-here", site=self.backend.name)
+        if wrapper == "python" or not self.backend.has_plans:
+            return lowering
         if len(self.backend.kernels) == 1:
             raise QuantfxError(
                 f"code of wrapper='{wrapper}' cannot call prepared plans: they are objects of this "
