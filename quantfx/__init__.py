@@ -15,6 +15,7 @@ from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import Config
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.report.compare.comparison import Comparison
 from quantfx.passes.report.report import Report
 from quantfx.passes.train.qat_module import QatModule
 from quantfx.passes.train.qat_schedule import QatSchedule
@@ -42,6 +43,7 @@ _LATE = {
 __all__ = [
     "AutoQuantized",
     "Batches",
+    "Comparison",
     "CompileState",
     "Config",
     "Pipeline",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +70,16 @@ def quantize(
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
     quantized = chosen.convert(prepared, strict=strict)
     inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
-    return make_result(graph, quantized, chosen, inputs, strict=strict)
+    return make_result(graph, quantized, chosen, inputs, strict=strict, model=model)
 
 
 def draw(
-    module: GraphModule, path: str | Path, *, depth: int | None = None, around: str | None = None
+    module: GraphModule,
+    path: str | Path,
+    *,
+    depth: int | None = None,
+    around: str | None = None,
+    heat: Mapping[str, float] | None = None,
 ) -> Path:
     """Draw ``module`` to ``path`` (.svg, .png or .dot) and return the path written.
 
@@ -83,7 +88,8 @@ def draw(
         path: Where to; without Graphviz's ``dot`` program the text is written beside it.
         depth: Collapse modules nested deeper than this; by default as far as is readable.
         around: Draw only the neighbourhood of this node or module.
+        heat: SQNR in dB by the name of a node, which colours it: see ``Comparison.heat``.
     """
     from quantfx.tools.drawing.draw import draw as draw_module  # the facade reaches tools lazily
 
-    return draw_module(module, path, depth=depth, around=around)
+    return draw_module(module, path, depth=depth, around=around, heat=heat)

@@ -29,7 +29,7 @@ Rules:
     training: no-training, training-option, branch-training, not-trainable, trained-otherwise,
         lost-dropout, baked-mode, eval-only
     results: nothing-to-quantize, nothing-to-lower, not-converted, no-kernel, no-kernels,
-        no-variants, saturates, not-here, other-backend, fixed-dtype, fixed-device,
+        no-float-model, no-variants, saturates, not-here, other-backend, fixed-dtype, fixed-device,
         autocast-dtype, not-picklable, no-state-dict, not-exportable, onnx-rejects,
         constant-results, written-buffer, aot-branch, plain-inductor, no-direct-runtime,
         step-not-prepared, plan-failed, no-plan

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,8 +14,11 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
 from quantfx.backends.checks.lowering import Lowering, require_compiled
+from quantfx.model_reference import ModelReference
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.model.given import Model
+from quantfx.passes.report.compare.comparison import Comparison
 from quantfx.passes.report.compare_sites import SiteComparison
 from quantfx.passes.report.outcome import compiled_outcomes, with_kernels_of
 from quantfx.passes.report.report import Report
@@ -47,6 +51,7 @@ class Result:
         inputs: ExampleInputs,
         strict: bool = True,
         origin: Origin | None = None,
+        model: Model | None = None,
     ) -> None:
         self.quantized = quantized
         self.report = report
@@ -55,6 +60,8 @@ class Result:
         self._lowering = lowering
         self._inputs = inputs
         self._strict = strict
+        # Only as long as the user keeps it: its float weights are no part of a result.
+        self._model = None if model is None else ModelReference(model)
 
     @property
     def module(self) -> GraphModule:
@@ -165,6 +172,39 @@ class Result:
         if not (args or kwargs):
             args, kwargs = self._inputs.args, self._inputs.kwargs
         return self.backend.compare_sites(self.quantized, args, kwargs)
+
+    def compare(
+        self,
+        batches: Iterable[Any],
+        *,
+        model: Model | None = None,
+        input_fn: Callable[[Any], Any] | None = None,
+        progress: bool = True,
+    ) -> Comparison:
+        """Return how near every site of the q/dq graph is to the float model, and why not nearer.
+
+        The q/dq graph runs beside the float graph, operator by operator: memory is that of both.
+        Each site has its own error, with exact inputs, and that accumulated on the way to it; each
+        quantized tensor says how its values fill its range. Where a tensor loses bits, a diagnosis
+        names the cause and the remedy.
+
+        Args:
+            batches: In the forms that ``calibrate`` takes; best some that calibration did not see.
+            model: The float model; by default the one that was quantized, if it still exists.
+            input_fn: Turns what ``batches`` yields into such a batch.
+            progress: Show a progress bar where the terminal allows it.
+
+        Raises:
+            QuantfxError: the float model is gone or was never known, as of a loaded result.
+            CaptureError: the float model cannot be captured.
+            CalibrationError: there is no batch, or one does not fit the model.
+        """
+        from quantfx.compare_result import compare_result
+
+        given = self._model.get() if model is None and self._model is not None else model
+        return compare_result(
+            self, batches, self._inputs, model=given, input_fn=input_fn, progress=progress
+        )
 
     def save(self, path: str | Path, *, input_values: bool = True) -> None:
         """Write a file from which ``quantfx.load`` makes this result again, on any machine.
@@ -287,6 +327,7 @@ def make_result(
     inputs: ExampleInputs,
     *,
     strict: bool,
+    model: Model | None = None,
 ) -> Result:
     """Return the result of a conversion, lowered if the backend has kernels.
 
@@ -296,6 +337,7 @@ def make_result(
         backend: What made it.
         inputs: What the model was captured with.
         strict: Whether ``Result.module`` refuses what misses its kernel.
+        model: The float model, for ``Result.compare``; not kept alive.
     """
     lowering = backend.lowering(quantized) if backend.kernels else None
     report = backend.make_report(graph, quantized, lowering.sites if lowering else None)
@@ -306,4 +348,5 @@ def make_result(
         backend=backend,
         inputs=inputs,
         strict=strict,
+        model=model,
     )

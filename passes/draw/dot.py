@@ -25,12 +25,17 @@ from quantfx.passes.draw.style import (
     node_style,
     quote,
 )
-from quantfx.passes.draw.views import collapse, fit, neighbourhood
+from quantfx.passes.draw.views import collapse, fit, heat_up, neighbourhood
 from quantfx.patterns.errors import QuantfxError
 
 
 def to_dot(
-    module: GraphModule, *, depth: int | None = None, around: str | None = None, radius: int = 3
+    module: GraphModule,
+    *,
+    depth: int | None = None,
+    around: str | None = None,
+    radius: int = 3,
+    heat: Mapping[str, float] | None = None,
 ) -> str:
     """Return the drawing of ``module`` as DOT text.
 
@@ -39,6 +44,7 @@ def to_dot(
         depth: Draw modules nested deeper than this as one node each.
         around: Draw only the neighbourhood of this node (its canonical or FX name) or module.
         radius: How many operations away from ``around`` the neighbourhood ends.
+        heat: SQNR in dB by the name of a node, which colours it: see ``Comparison.heat``.
 
     Raises:
         QuantfxError: no node or module is called ``around``, or a number is negative.
@@ -46,7 +52,7 @@ def to_dot(
     if (depth is not None and depth < 0) or radius < 0:
         message = f"depth={depth} and radius={radius} must not be negative"
         raise QuantfxError(message, rule="number-range", site=f"depth={depth}, radius={radius}")
-    picture = read_picture(module)
+    picture = heat_up(read_picture(module), heat or {})
     if around is not None:
         picture = neighbourhood(picture, around, radius)
     if depth is not None:
@@ -54,9 +60,11 @@ def to_dot(
     return _text(picture)
 
 
-def to_overview_dot(module: GraphModule, *, limit: int) -> str:
+def to_overview_dot(
+    module: GraphModule, *, limit: int, heat: Mapping[str, float] | None = None
+) -> str:
     """Return the drawing of ``module`` with just enough modules collapsed for ``limit`` nodes."""
-    return _text(fit(read_picture(module), limit))
+    return _text(fit(heat_up(read_picture(module), heat or {}), limit))
 
 
 @dataclass
@@ -124,7 +132,7 @@ def _member_lines(box: _Box, indent: str) -> Iterator[str]:
 
 
 def _node_line(node: PictureNode) -> str:
-    style = node_style(node.kind, node.group, centre=node.centre)
+    style = node_style(node.kind, node.group, centre=node.centre, sqnr=node.sqnr)
     named = {"class": node.kind} if node.kind != "op" else {}
     return quote(node.name) + attributes({**named, "label": f"<{_label(node)}>", **style})
 

@@ -40,6 +40,7 @@ class PictureNode:
         group: First tensor with the same qparams, by which pills and edges are coloured.
         centre: Whether the drawing was asked to show the neighbourhood of this node.
         qparams: Scale and zero point of a quantize, where they are numbers; not drawn.
+        sqnr: How near its result is to the float one in dB, by which it is coloured; None without.
     """
 
     name: str
@@ -54,6 +55,7 @@ class PictureNode:
     group: str = ""
     centre: bool = False
     qparams: str = ""
+    sqnr: float | None = None
 
     @property
     def is_pill(self) -> bool:

@@ -100,9 +100,18 @@ MATCH = {"style": "rounded,dashed", "color": _PALETTE["match"], "fontcolor": _PA
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-def node_style(kind: NodeKind, group: str, *, centre: bool) -> dict[str, str]:
+# SQNR from 10 dB, where little is left, to 40 dB, which 8 bits reach at their best.
+_HEAT = ("#f87171", "#fb923c", "#fcd34d", "#d9f99d", "#bbf7d0")
+_COLDEST, _HOTTEST = 40.0, 10.0
+
+
+def node_style(
+    kind: NodeKind, group: str, *, centre: bool, sqnr: float | None = None
+) -> dict[str, str]:
     """Return the attributes of a node."""
     style = _resolve(_NODES[kind], group)
+    if sqnr is not None:
+        style |= {"style": "rounded,filled", "fillcolor": _heat_colour(sqnr)}
     if centre:
         style |= {"color": _PALETTE["centre"], "penwidth": "2.5"}
     return style
@@ -143,6 +152,11 @@ def _value(value: str) -> str:
 
 def _resolve(style: Mapping[str, str], group: str) -> dict[str, str]:
     return {key: _group_colour(group) if v == "group" else v for key, v in style.items()}
+
+
+def _heat_colour(sqnr: float) -> str:
+    share = (sqnr - _HOTTEST) / (_COLDEST - _HOTTEST)
+    return _HEAT[int(min(max(share, 0.0), 0.999) * len(_HEAT))]
 
 
 def _group_colour(group: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from math import inf
 
 from quantfx.passes.draw.picture import Picture, PictureEdge, PictureNode
 from quantfx.patterns.errors import QuantfxError, unknown_name
@@ -60,6 +61,38 @@ def neighbourhood(picture: Picture, around: str, radius: int) -> Picture:
                 name, "stub", node.title, scope=node.scope, containers=node.containers
             )
     return replace(picture, nodes=nodes, edges=tuple(edges))
+
+
+def heat_up(picture: Picture, heat: Mapping[str, float]) -> Picture:
+    """Draw the nodes that ``heat`` names in the colour of their SQNR.
+
+    Args:
+        picture: The whole graph.
+        heat: SQNR in dB by the name of a node; nodes that are not drawn are left out.
+
+    Raises:
+        QuantfxError: no node of the picture has any of the names.
+    """
+    at: dict[str, float] = {}
+    for name, sqnr in heat.items():
+        drawn = (name,) if name in picture.nodes else picture.aliases.get(name, ())
+        at.update((each, min(sqnr, at.get(each, sqnr))) for each in drawn)
+    if heat and not at:
+        message = "no node of the graph has a name of 'heat'"
+        fix = "draw the graph that was compared: quantfx.draw(result.quantized, ..., heat=...)"
+        raise QuantfxError(message, rule="unknown-name", site=next(iter(heat)), fix=fix)
+    nodes = {
+        name: replace(node, sqnr=at[name], details=(*node.details, decibels(at[name])))
+        if name in at
+        else node
+        for name, node in picture.nodes.items()
+    }
+    return replace(picture, nodes=nodes)
+
+
+def decibels(sqnr: float) -> str:
+    """Return ``23.1 dB``, or ``exact``."""
+    return f"{sqnr:.1f} dB" if sqnr < inf else "exact"
 
 
 def _find(picture: Picture, around: str) -> set[str]:
@@ -121,8 +154,20 @@ def _merge_nodes(picture: Picture, group: str, members: Sequence[PictureNode]) -
     outer = containers[: containers.index(group)] if group in containers else containers
     kind = picture.containers.get(group, "")
     details = (kind, _counts(members)) if kind else (_counts(members),)
+    known = [node.sqnr for node in members if node.sqnr is not None]
+    worst = min(known, default=None)
+    if worst is not None:
+        details = (*details, f"{decibels(worst)} at least")
     # The slash keeps it apart from an operation of the same name at the top level.
-    return PictureNode(f"{group}/", "module", group, details=details, scope=group, containers=outer)
+    return PictureNode(
+        f"{group}/",
+        "module",
+        group,
+        details=details,
+        scope=group,
+        containers=outer,
+        sqnr=worst,
+    )
 
 
 def _merge_edges(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from torch.fx import GraphModule
@@ -14,7 +15,12 @@ READABLE_NODES = 300
 
 
 def draw(
-    module: GraphModule, path: str | Path, *, depth: int | None = None, around: str | None = None
+    module: GraphModule,
+    path: str | Path,
+    *,
+    depth: int | None = None,
+    around: str | None = None,
+    heat: Mapping[str, float] | None = None,
 ) -> Path:
     """Draw ``module`` into ``path`` (``.svg``, ``.png`` or ``.dot``) and return what was written.
 
@@ -26,10 +32,11 @@ def draw(
         path: Where to; without Graphviz's ``dot`` program the text goes to ``<path>.dot``.
         depth: Draw modules nested deeper than this as one node each.
         around: Draw only the neighbourhood of this node or module.
+        heat: SQNR in dB by the name of a node, which colours it: see ``Comparison.heat``.
 
     Raises:
         QuantfxError: ``around`` names nothing, or the picture cannot be rendered.
     """
     if depth is None and around is None:
-        return render(to_overview_dot(module, limit=READABLE_NODES), path)
-    return render(to_dot(module, depth=depth, around=around), path)
+        return render(to_overview_dot(module, limit=READABLE_NODES, heat=heat), path)
+    return render(to_dot(module, depth=depth, around=around, heat=heat), path)

@@ -1,0 +1,1 @@
+"""Numbers of a q/dq graph beside the float graph that it stands for."""

@@ -1,0 +1,104 @@
+"""Compare a q/dq graph with its float graph over batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.state import preserved_state
+from quantfx.passes.inputs.batch_check import BatchCheck
+from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.model.input_copies import copy_inputs
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.report.compare.comparison import Comparison
+from quantfx.passes.report.compare.lockstep import Lockstep
+from quantfx.passes.report.compare.site_record import SiteRecord
+from quantfx.passes.report.compare.tally import ErrorTally
+
+
+def compare_graphs(
+    reference: GraphModule,
+    quantized: GraphModule,
+    batches: Iterable[Any],
+    *,
+    input_fn: Callable[[Any], Any] | None = None,
+    progress: bool = True,
+    model: Callable[..., Any] | None = None,
+) -> Comparison:
+    """Return numbers for every site of ``quantized``.
+
+    Each batch runs once through both graphs, operator by operator; what is kept are sums.
+
+    Args:
+        reference: The float graph, as prepared; its observers record nothing here.
+        quantized: The q/dq graph made of it.
+        batches: In the forms that ``calibrate`` takes.
+        input_fn: Turns what ``batches`` yields into such a batch.
+        progress: Show a progress bar where the terminal allows it.
+        model: The model itself, to see whether the float graph computes what it does.
+
+    Raises:
+        CalibrationError: there is no batch, or one does not fit the model.
+    """
+    lockstep = Lockstep(reference, quantized)
+    records = {part.anchor: SiteRecord(part) for part in lockstep.parts}
+    whole, origin = ErrorTally(), ErrorTally()
+    check = BatchCheck(quantized)
+    calls = 0
+    console = Console(stderr=True)
+    shown = progress and console.is_terminal
+    with preserved_state(reference), preserved_state(quantized):
+        for index, item in enumerate(track(batches, "compare", console=console, disable=not shown)):
+            batch = item if input_fn is None else input_fn(item)
+            for inputs in check.inputs_of(batch, index):
+                exact, found = lockstep.run(
+                    copy_inputs(*inputs), lambda part, values: records[part.anchor].add(values)
+                )
+                whole.add(exact, found)
+                if model is not None:
+                    origin.add(_call(model, copy_inputs(*inputs)), _floats(exact))
+                calls += 1
+    if not calls:
+        message = "there is nothing to compare with: the iterable gave 0 batches"
+        raise CalibrationError(message, rule="no-batches")
+    sites = {
+        anchor: record.numbers(reference, quantized, lockstep.common)
+        for anchor, record in records.items()
+    }
+    return Comparison(
+        tuple(sites[anchor] for anchor in sorted(sites)),
+        whole.fidelity(),
+        origin.fidelity(),
+        calls,
+        tuple(_left_out(quantized, {each.site for each in sites.values()})),
+    )
+
+
+def _call(model: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
+    with torch.no_grad():
+        return _floats(model(*inputs[0], **inputs[1]))
+
+
+def _floats(results: Any) -> list[Tensor]:
+    leaves = pytree.tree_leaves(results)
+    return [each for each in leaves if isinstance(each, Tensor) and each.is_floating_point()]
+
+
+def _left_out(quantized: GraphModule, compared: set[Site]) -> Iterator[tuple[str, str]]:
+    """Yield the planned sites that have no numbers, each once, with the reason."""
+    for path, graph_module in all_graphs(quantized):
+        matches = [a.match for node in graph_module.graph.nodes if (a := annotation_of(node))]
+        for match in dict.fromkeys(matches):
+            site = Site(path, match)
+            if site not in compared:
+                reason = "it runs inside control flow" if path else "the float graph lacks it"
+                yield str(site), reason

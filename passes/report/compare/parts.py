@@ -1,0 +1,103 @@
+"""The part of a q/dq graph that one match stands for, and where its exact inputs enter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.qdq import quantizes
+
+
+@dataclass(frozen=True)
+class Part:
+    """One match in a q/dq graph.
+
+    Attributes:
+        anchor: The operator that the match is about.
+        output: The node whose result leaves the match.
+        annotation: Of the anchor.
+        inner: What turns exact values into the output: quantize, dequantize and the operators of
+            the match, in order.
+        exact: The nodes that the float graph has as well and ``inner`` reads.
+        stored: The nodes that ``inner`` reads and that depend on stored tensors alone.
+        quantizes: The quantize nodes of activations in ``inner``.
+    """
+
+    anchor: Node
+    output: Node
+    annotation: Annotation
+    inner: tuple[Node, ...]
+    exact: tuple[Node, ...]
+    stored: tuple[Node, ...]
+    quantizes: tuple[Node, ...]
+
+
+def find_parts(quantized: GraphModule, common: Mapping[str, Node]) -> Iterator[Part]:
+    """Yield the matches of the top graph of ``quantized``, in graph order of their outputs.
+
+    Args:
+        quantized: The q/dq graph.
+        common: By name, the nodes of it that the float graph computes as well.
+    """
+    stored = stored_nodes(quantized)
+    members: dict[str, list[Node]] = {}
+    for node in quantized.graph.nodes:
+        annotation = annotation_of(node)
+        if annotation is not None:
+            members.setdefault(annotation.match, []).append(node)
+    for nodes in members.values():
+        anchor = next((node for node in nodes if _annotation(node).match == node.name), nodes[0])
+        output = next((node for node in nodes if _annotation(node).is_output), nodes[-1])
+        if output.name in common:
+            yield _part(anchor, output, frozenset(nodes), common, stored)
+
+
+def stored_nodes(module: GraphModule) -> frozenset[Node]:
+    """Return the nodes that depend on stored tensors alone: equal in every call."""
+    found: set[Node] = set()
+    for node in module.graph.nodes:
+        inputs = node.all_input_nodes
+        if node.op == "get_attr" or (inputs and found.issuperset(inputs)):
+            found.add(node)
+    return frozenset(found)
+
+
+def _part(
+    anchor: Node,
+    output: Node,
+    members: frozenset[Node],
+    common: Mapping[str, Node],
+    stored: frozenset[Node],
+) -> Part:
+    inner: set[Node] = set()
+    exact: set[Node] = set()
+    constant: set[Node] = set()
+    pending = [output]
+    while pending:
+        node = pending.pop()
+        if node in stored:
+            constant.add(node)
+        elif node.name in common and node not in members:
+            exact.add(node)
+        elif node not in inner:
+            inner.add(node)
+            pending += node.all_input_nodes
+    ordered = tuple(sorted(inner))
+    return Part(
+        anchor,
+        output,
+        _annotation(anchor),
+        ordered,
+        tuple(sorted(exact)),
+        tuple(sorted(constant)),
+        tuple(node for node in ordered if quantizes(node)),
+    )
+
+
+def _annotation(node: Node) -> Annotation:
+    annotation = annotation_of(node)
+    assert annotation is not None  # the caller took the nodes that have one
+    return annotation

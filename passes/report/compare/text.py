@@ -1,0 +1,80 @@
+"""A comparison as tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from quantfx.passes.report.compare.site_numbers import SiteNumbers
+from quantfx.passes.report.compare.tally import Fidelity
+
+# More sites than a screen holds are in the data.
+_ROWS = 20
+
+# Relative error of the float graph that is more than rounding: 1e-3 of the signal.
+FLOAT_LIMIT = 60.0
+
+
+def tables(
+    ranked: Sequence[SiteNumbers],
+    output: Fidelity | None,
+    model: Fidelity | None,
+    calls: int,
+    left_out: Sequence[tuple[str, str]],
+) -> Iterator[RenderableType]:
+    """Yield one line of the whole, the worst sites, and what is the matter with them."""
+    yield Text(_head(output, calls), style="bold")
+    if model is not None and model.sqnr < FLOAT_LIMIT:
+        yield Text(
+            f"the float graph is not the model: {decibels(model)} between them. A pass before "
+            "quantization changed the function: quantfx.bisect names it",
+            style="red",
+        )
+    table = Table("site", "op", "module", "own", "here", "cosine", "what is the matter")
+    for column in table.columns[3:6]:
+        column.justify = "right"
+    for each in ranked[:_ROWS]:
+        cosine = "-" if each.accumulated is None else f"{each.accumulated.cosine:.5f}"
+        names = ", ".join(dict.fromkeys(found.name for found in each.diagnoses))
+        table.add_row(
+            str(each.site),
+            each.op,
+            each.module,
+            decibels(each.own),
+            decibels(each.accumulated),
+            cosine,
+            names,
+        )
+    if len(ranked) > _ROWS:
+        table.add_row(f"and {len(ranked) - _ROWS} better ones", "", "", "", "", "", "")
+    yield table
+    if found := [diagnosis for site in ranked[:_ROWS] for diagnosis in site.diagnoses]:
+        told = Table("tensor", "is", "because", "remedy")
+        for diagnosis in dict.fromkeys(found):
+            told.add_row(
+                diagnosis.tensor,
+                diagnosis.name,
+                Text(diagnosis.message),
+                Text(diagnosis.remedy),
+            )
+        yield told
+    for site, reason in left_out:
+        yield Text(f"not compared: {site}: {reason}")
+
+
+def decibels(fidelity: Fidelity | None) -> str:
+    """Return ``23.1 dB``; ``exact`` where both are equal, ``-`` without numbers."""
+    if fidelity is None:
+        return "-"
+    return "exact" if math.isinf(fidelity.sqnr) else f"{fidelity.sqnr:.1f} dB"
+
+
+def _head(output: Fidelity | None, calls: int) -> str:
+    counted = f"{calls} call{'s' * (calls != 1)}"
+    if output is None:
+        return f"{counted}; the model has no float result"
+    return f"results: {decibels(output)}, cosine {output.cosine:.5f}, over {counted}"
