@@ -106,7 +106,7 @@ def mlp() -> nn.Sequential:
 
 
 def quantized(model: nn.Module, *args: Any, **options: Any) -> Result:
-    given: dict[str, Any] = {"calibration": [args], "progress": False} | options
+    given: dict[str, Any] = {"calibration": [args]} | options
     return quantfx.quantize(model.eval(), args, **given)
 
 
@@ -123,7 +123,7 @@ def _nested() -> Result:
 
 
 def _trained() -> Result:
-    prepared = quantfx.prepare_qat(residual_block(), (IMAGE,), calibration=[IMAGE], progress=False)
+    prepared = quantfx.prepare_qat(residual_block(), (IMAGE,), calibration=[IMAGE])
     torch.autograd.backward(prepared(IMAGE).sum())
     return quantfx.convert_qat(prepared)
 

@@ -25,7 +25,6 @@ def test_int8_is_within_a_point_of_float(digits: DigitsRun, target: str) -> None
         calibration=[digits.train_images[:256]],
         dynamic_shapes=({0: torch.export.Dim.AUTO},),
         backend=x86(targets.get(target)),
-        progress=False,
     )
     with torch.no_grad():
         expected = accuracy(digits.model(images), labels)
@@ -36,7 +35,7 @@ def test_int8_is_within_a_point_of_float(digits: DigitsRun, target: str) -> None
 def test_the_compiled_network_is_as_accurate(digits: DigitsRun) -> None:
     images, labels = digits.test_images, digits.test_labels
     calibration = [digits.train_images[: len(images)]]
-    result = quantfx.quantize(digits.model, (images,), calibration=calibration, progress=False)
+    result = quantfx.quantize(digits.model, (images,), calibration=calibration)
     compiled = result.compile()
     with torch.no_grad():
         expected = accuracy(digits.model(images), labels)

@@ -19,7 +19,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 def test_quantize_reports_what_it_did() -> None:
     model = mlp()
-    result = quantfx.quantize(model, (X,), calibration=[X], progress=False)
+    result = quantfx.quantize(model, (X,), calibration=[X])
     report = result.report
     assert (report.planned, report.converted, report.lowered, report.compiled) == (2, 2, 2, None)
     assert report.target == quantfx.backends.checks.targets.host().name
@@ -39,7 +39,7 @@ def test_visible_steps_equal_the_one_call() -> None:
     prepared = backend.prepare(quantfx.capture(mlp(), (X,)))
     quantfx.calibrate(prepared, [X])
     by_steps = backend.convert(prepared)
-    result = quantfx.quantize(mlp(), (X,), calibration=[X], progress=False)
+    result = quantfx.quantize(mlp(), (X,), calibration=[X])
     assert str(by_steps.graph) == str(result.quantized.graph)
     torch.testing.assert_close(by_steps(X), result.quantized(X), rtol=0, atol=0)
 
@@ -53,7 +53,7 @@ def test_nothing_to_quantize_is_an_error_with_the_reasons() -> None:
     assert "mul (aten.mul.Tensor): mul.other is 2.0, not a tensor" in message
     assert "aten.softmax.int x1" in message
     assert "strict=False" in message
-    result = quantfx.quantize(model, (X,), calibration=[X], strict=False, progress=False)
+    result = quantfx.quantize(model, (X,), calibration=[X], strict=False)
     torch.testing.assert_close(result.quantized(X), model(X))
 
 
@@ -75,7 +75,7 @@ def test_nested_outputs_and_keyword_inputs_keep_their_form() -> None:
     model = Dictionary().eval()
     batch: dict[str, Any] = {"x": X, "scale": torch.rand(4, 8)}
     result = quantfx.quantize(
-        model, (X,), example_kwargs={"scale": batch["scale"]}, calibration=[batch], progress=False
+        model, (X,), example_kwargs={"scale": batch["scale"]}, calibration=[batch]
     )
     outputs = result.quantized(X, scale=batch["scale"])
     assert set(outputs) == {"both"}
@@ -93,7 +93,7 @@ def test_skipped_operators_have_a_reason() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.a(torch.cat([self.b(x), x], 0)).softmax(-1)
 
-    report = quantfx.quantize(Halves().eval(), (X,), calibration=[X], progress=False).report
+    report = quantfx.quantize(Halves().eval(), (X,), calibration=[X]).report
     [skipped] = report.skipped
     assert skipped.site == "cat"
     assert skipped.reason == "its input x is not the output of a quantized pattern"
@@ -104,7 +104,7 @@ def test_a_config_in_one_line_and_from_a_file(tmp_path: Path) -> None:
     config = quantfx.Config("static").module("0", None)
     (tmp_path / "mine.toml").write_text(config.to_toml(), encoding="utf-8")
     for given in (config, tmp_path / "mine.toml"):
-        result = quantfx.quantize(mlp(), (X,), calibration=[X], config=given, progress=False)
+        result = quantfx.quantize(mlp(), (X,), calibration=[X], config=given)
         assert result.report.planned == 1
         assert result.report.skipped[0].reason == "kept float: rule module='0'"
     with refused("unused-rule", ConfigError, site="module='1O'"):

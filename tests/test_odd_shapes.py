@@ -81,7 +81,6 @@ def quantized(case: OddCase, backend: Backend) -> quantfx.Result:
         "backend": backend,
         "input_fn": lambda batch: batch,
         "config": case.config,
-        "progress": False,
         "dynamic_shapes": (free,) if case.calls else None,
     }
     quantize = quantfx.quantize if case.calls else unchecked.quantize

@@ -68,9 +68,7 @@ def is_right_or_refused(seed: int, free: int) -> None:
     example = torch.randn(EXAMPLE, LENGTHS[0], CHANNELS)
     shapes = (dict.fromkeys(range(free), Dim.AUTO),) if free else None
     captured = quantfx.capture(net, (example,), dynamic_shapes=shapes)
-    result = quantfx.quantize(
-        net, (example,), calibration=[example], dynamic_shapes=shapes, progress=False
-    )
+    result = quantfx.quantize(net, (example,), calibration=[example], dynamic_shapes=shapes)
     for rows in SIZES:
         for length in LENGTHS:
             given = torch.randn(rows, length, CHANNELS)

@@ -58,7 +58,7 @@ def test_from_the_model_to_int8_kernels(name: str, learn_scales: bool) -> None:
     assert result.report.planned > 0
     assert result.report.lowered == result.report.planned
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
-    plain = unchecked.quantize(model, (x,), calibration=[x], progress=False)
+    plain = unchecked.quantize(model, (x,))
     ours, theirs = (
         [(str(site.site), site.kernel) for site in each.report.sites] for each in (result, plain)
     )
@@ -98,7 +98,7 @@ def test_networks_train_as_they_are_and_are_lowered_as_after_calibration(name: s
     module.fake_quantize(True)
     torch.autograd.backward(first(module(*inputs)).square().mean())
     result = quantfx.convert_qat(module)
-    plain = unchecked.quantize(model, inputs, calibration=[inputs], progress=False)
+    plain = unchecked.quantize(model, inputs)
     ours, theirs = (
         [(str(site.site), site.kernel) for site in each.report.sites] for each in (result, plain)
     )
@@ -145,9 +145,7 @@ def test_batches_of_other_sizes_and_keyword_arguments() -> None:
 def test_calibration_comes_first_and_a_copy_converts() -> None:
     model, x = normed("relu")
     pairs = [(x, 0), (x * 2, 1)]
-    module = quantfx.prepare_qat(
-        model, (x,), calibration=pairs, input_fn=lambda pair: pair[0], progress=False
-    )
+    module = quantfx.prepare_qat(model, (x,), calibration=pairs, input_fn=lambda pair: pair[0])
     assert module.training
     result = quantfx.convert_qat(copy.deepcopy(module))
     assert torch.equal(result.quantized(x), quantfx.convert_qat(module).quantized(x))

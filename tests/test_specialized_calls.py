@@ -97,7 +97,7 @@ def _result(case: str) -> tuple[nn.Module, quantfx.Result]:
     function, captured, _, _ = CASES[case]
     torch.manual_seed(0)
     model = Model(function).eval()
-    return model, quantfx.quantize(model, captured, calibration=[captured], progress=False)
+    return model, quantfx.quantize(model, captured, calibration=[captured])
 
 
 def _loaded(case: str) -> quantfx.Result:
@@ -143,7 +143,7 @@ def _qat(case: str) -> Callable[..., Any]:
     function, captured, _, _ = CASES[case]
     torch.manual_seed(0)
     model = Model(function)
-    prepared = quantfx.prepare_qat(model, captured, calibration=[captured], progress=False)
+    prepared = quantfx.prepare_qat(model, captured, calibration=[captured])
     return prepared.eval()
 
 
@@ -235,7 +235,5 @@ def test_autocast_changes_nothing_or_little(way: str) -> None:
 
 def test_checks_go_on_request() -> None:
     model = Model(scaled).eval()
-    result = quantfx.quantize(
-        model, (X, 2.0), calibration=[(X, 2.0)], check_inputs=False, progress=False
-    )
+    result = quantfx.quantize(model, (X, 2.0), calibration=[(X, 2.0)], check_inputs=False)
     close(result.module(X, 3.0), model(X, 2.0))

@@ -4,9 +4,15 @@ Tests of what users get call ``quantfx`` itself.
 """
 
 from functools import partial
+from typing import Any
 
 import quantfx
 
 capture = partial(quantfx.capture, check_inputs=False, compare=False)
-quantize = partial(quantfx.quantize, check_inputs=False, compare=False, progress=False)
 prepare_qat = partial(quantfx.prepare_qat, check_inputs=False, progress=False)
+
+
+def quantize(model: Any, inputs: Any = None, **options: Any) -> quantfx.Result:
+    """Quantize ``model``, calibrated on ``inputs`` alone unless ``calibration`` is given."""
+    chosen: dict[str, Any] = {"calibration": [inputs], "check_inputs": False, "compare": False}
+    return quantfx.quantize(model, inputs, **(chosen | options))

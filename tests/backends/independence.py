@@ -64,7 +64,7 @@ def compile_network(network: str, route: Any, file: Path) -> None:
     counters.clear()
     torch.compiler.reset()
     model, inputs = NETWORKS[network]()
-    result = unchecked.quantize(model.eval(), inputs, calibration=[inputs], progress=False)
+    result = unchecked.quantize(model.eval(), inputs)
     if route == "onednn":
         compiled: Any = result.compile()
     else:

@@ -25,9 +25,7 @@ SMALL = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 
 def compared(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> Counter[str]:
     """Check every site of ``model``; return how often each kernel was called."""
-    result = unchecked.quantize(
-        model.eval(), inputs, calibration=[inputs], config=mode, progress=False
-    )
+    result = unchecked.quantize(model.eval(), inputs, config=mode)
     assert result.report.planned == result.report.lowered
     comparisons = result.compare_sites()
     wrong = [each for each in comparisons if not each.within(steps=1, error=1e-5)]

@@ -23,13 +23,7 @@ def result_of(case: OpCase, mode: str = "static") -> quantfx.Result:
     others = (tuple(batch for _ in case.inputs[1:]),) if len(case.inputs) > 1 else ()
     free = (batch, *others) if case.free_batch else None
     return unchecked.quantize(
-        case.model,
-        case.inputs,
-        calibration=[case.inputs],
-        backend=backend,
-        config=mode,
-        dynamic_shapes=free,
-        progress=False,
+        case.model, case.inputs, backend=backend, config=mode, dynamic_shapes=free
     )
 
 

@@ -45,7 +45,7 @@ def noise(quantized: Tensor, exact: Tensor) -> float:
 
 def test_static_dynamic_fp16_and_weight_only_in_one_graph() -> None:
     model = seeded(Mixed)
-    result = unchecked.quantize(model, (X,), calibration=[X], config=MIXED, progress=False)
+    result = unchecked.quantize(model, (X,), config=MIXED)
     calls = Counter(
         str(node.target).removeprefix("quantized_decomposed.")
         for node in result.quantized.graph.nodes
@@ -68,14 +68,14 @@ def test_static_dynamic_fp16_and_weight_only_in_one_graph() -> None:
 @pytest.mark.parametrize("mode", ["dynamic", "fp16", "weight-only"])
 def test_modes_that_need_no_calibration(mode: str) -> None:
     model, x = mlp(), torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
-    result = unchecked.quantize(model, (x,), config=mode)
+    result = unchecked.quantize(model, (x,), calibration=None, config=mode)
     with torch.no_grad():
         assert noise(result.quantized(x), model(x)) > 30
 
 
 def test_static_quantization_says_that_it_needs_data() -> None:
     with refused("never-run", CalibrationError, site="0 (linear).input"):
-        unchecked.quantize(mlp(), (torch.randn(4, 8),))
+        unchecked.quantize(mlp(), (torch.randn(4, 8),), calibration=None)
 
 
 def test_dynamic_weights_are_pair_bounded_where_sums_saturate() -> None:
@@ -101,7 +101,7 @@ def test_no_rows_keep_their_dimensions(shape: tuple[int, ...], mode: str) -> Non
     """torch 2.13: oneDNN's fp16 linears return two dimensions of what holds nothing."""
     model = seeded(lambda: nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2)))
     x = torch.randn(shape)
-    result = unchecked.quantize(model, (x,), calibration=[x], config=mode, progress=False)
+    result = unchecked.quantize(model, (x,), config=mode)
     assert result.module(x).shape == result.quantized(x).shape == (*shape[:-1], 2)
 
 
@@ -109,7 +109,7 @@ def test_a_table_of_a_static_model_stays_float() -> None:
     """Its template is of another mode: nothing planned it, so nothing packs it in 8 bits."""
     model = seeded(lambda: nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 4)))
     words = torch.tensor([[1, 3, 5]])
-    result = unchecked.quantize(model, (words,), calibration=[words], backend="native")
+    result = unchecked.quantize(model, (words,), backend="native")
     targets = {str(node.target) for node in result.module.graph.nodes}
     assert "aten.embedding.default" in targets
     assert "quantized.linear.default" in targets

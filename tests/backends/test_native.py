@@ -62,7 +62,7 @@ def conv_net() -> nn.Module:
 def quantize(model: nn.Module, *inputs: Any, **options: Any) -> quantfx.Result:
     target = options.pop("target", "host")
     backend = backends.get("native", target=target, **options)
-    return unchecked.quantize(model, inputs, calibration=[inputs], backend=backend, progress=False)
+    return unchecked.quantize(model, inputs, backend=backend)
 
 
 @pytest.mark.parametrize("group", GROUPS)
@@ -73,7 +73,7 @@ def test_one_graph_of_each_group(group: str, graph_snapshot: SnapshotAssertion) 
     assert template.group == group
     graph = unchecked.capture(example.model(), example.inputs())
     prepared = backend.prepare(graph)
-    quantfx.calibrate(prepared, [example.inputs()], progress=False)
+    quantfx.calibrate(prepared, [example.inputs()])
     assert backend.convert(prepared) == graph_snapshot
 
 
@@ -81,9 +81,7 @@ def test_sizes_are_not_observed() -> None:
     model = Call(lambda x: x.reshape(x.shape[0], 2, -1) * x.size(0)).eval()
     backend = backends.get("native")
     free = ({0: torch.export.Dim.DYNAMIC},)
-    result = unchecked.quantize(
-        model, (X,), calibration=[X], backend=backend, dynamic_shapes=(free,), progress=False
-    )
+    result = unchecked.quantize(model, (X,), backend=backend, dynamic_shapes=(free,))
     assert result.report.sites[0].kind == "reshape"
     for rows in (1, 3, 9):
         x = X[:1].repeat(rows, 1)
@@ -99,12 +97,7 @@ def test_a_batch_may_be_free() -> None:
     model = seeded(conv_net)
     backend = backends.get("native")
     result = unchecked.quantize(
-        model,
-        (IMAGES,),
-        calibration=[IMAGES],
-        backend=backend,
-        dynamic_shapes=({0: torch.export.Dim.DYNAMIC},),
-        progress=False,
+        model, (IMAGES,), backend=backend, dynamic_shapes=({0: torch.export.Dim.DYNAMIC},)
     )
     whole = result.module(IMAGES)
     assert torch.equal(torch.cat([result.module(IMAGES[:1]), result.module(IMAGES[1:])]), whole)
@@ -261,11 +254,7 @@ def test_a_third_party_family_comes_first() -> None:
     fewer = replace(backend, kernels=backend.kernels[:-1])
     with refused("no-kernel", site="hardswish"):
         unchecked.quantize(
-            nn.Sequential(nn.Linear(8, 8), nn.Hardswish()).eval(),
-            (X,),
-            calibration=[X],
-            backend=fewer,
-            progress=False,
+            nn.Sequential(nn.Linear(8, 8), nn.Hardswish()).eval(), (X,), backend=fewer
         ).module(X)
 
 
@@ -327,9 +316,7 @@ def test_a_batch_norm_between_quantized_layers_takes_the_kernel_of_its_rank(
     model = nn.Sequential(first, nn.ReLU(), norm, last).eval()
     x = torch.randn(shape)
     shapes = ({0: torch.export.Dim.AUTO},) if free else None
-    result = unchecked.quantize(
-        model, (x,), calibration=[x], backend="native", dynamic_shapes=shapes
-    )
+    result = unchecked.quantize(model, (x,), backend="native", dynamic_shapes=shapes)
     targets = [str(node.target) for node in result.module.graph.nodes]
     assert "quantized.batch_norm1d.default" in targets
     assert "quantized.batch_norm1d" in {site.kernel for site in result.report.sites}
@@ -364,7 +351,7 @@ def test_volumes_of_many_positions_are_pooled_in_any_layout(sizes: tuple[int, ..
     """torch 2.13 refuses plain uint8 in channels_last_3d from 128 positions on, but not quint8."""
     model = nn.Sequential(nn.Conv3d(3, 4, 1), nn.MaxPool3d((1, 1, 2)), nn.Conv3d(4, 2, 1)).eval()
     x = torch.randn(2, 3, *sizes, generator=torch.Generator().manual_seed(0))
-    result = unchecked.quantize(model, (x,), calibration=[x], backend="native")
+    result = unchecked.quantize(model, (x,), backend="native")
     assert "max_pool3d" in " ".join(str(site.kernel) for site in result.report.sites)
     for given in (x, x.contiguous(memory_format=torch.channels_last_3d)):
         assert torch.equal(result.module(given), result.module(x))
@@ -375,7 +362,7 @@ def test_sites_behind_a_kernel_that_packs_are_compared() -> None:
     cell, last = nn.RNNCell(8, 6), nn.Linear(6, 4)
     model = nn.Sequential(nn.Linear(8, 8), cell, last).eval()
     x = torch.randn(3, 8, generator=torch.Generator().manual_seed(0))
-    result = unchecked.quantize(model, (x,), calibration=[x], backend="native", config="dynamic")
+    result = unchecked.quantize(model, (x,), backend="native", config="dynamic")
     compared = result.compare_sites()
     assert [each.kernel for each in compared] == ["quantized.linear_dynamic"] * 2
     assert all(each.within(1, 1e-4) for each in compared)
@@ -386,4 +373,4 @@ def test_a_result_without_elements_stays_float() -> None:
     conv = nn.ConvTranspose3d(4, 8, (1, 3, 1), (2, 3, 1), 1, dilation=2, groups=4)
     x = torch.randn(2, 4, 13, 7, 2)
     with refused("nothing-to-quantize", site="conv_transpose3d"):
-        unchecked.quantize(conv.eval(), (x,), calibration=[x], backend="native")
+        unchecked.quantize(conv.eval(), (x,), backend="native")

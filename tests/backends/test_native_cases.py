@@ -38,14 +38,7 @@ class Model(nn.Module):
 
 def quantize(model: nn.Module, *inputs: Tensor, **options: Any) -> quantfx.Result:
     backend = backends.get("native", **options)
-    return unchecked.quantize(
-        model,
-        inputs,
-        calibration=[inputs],
-        backend=backend,
-        input_fn=lambda batch: batch,
-        progress=False,
-    )
+    return unchecked.quantize(model, inputs, backend=backend)
 
 
 def error(result: quantfx.Result, model: nn.Module, *inputs: Tensor) -> float:
@@ -82,9 +75,7 @@ def test_a_stored_tensor_says_only_a_part_of_the_range(function: Callable[..., A
 def test_operators_that_share_work_in_branches(branch: Callable[[Tensor], Tensor]) -> None:
     model = Model(lambda s, x: torch.cond(x.sum() > -1e9, branch, lambda h: -h, (x,)))
     backend = backends.get("native")
-    result = unchecked.quantize(
-        model, (X,), calibration=[X], backend=backend, progress=False, strict=False
-    )
+    result = unchecked.quantize(model, (X,), backend=backend, strict=False)
     with torch.no_grad():
         assert float((result.module(X) - model(X)).abs().max()) < 0.05
 

@@ -50,9 +50,7 @@ def by_fx(
 
 def by_quantfx(model: nn.Module, x: Any, strict: bool = True, **options: Any) -> Any:
     backend = backends.get("native", **options)
-    result = unchecked.quantize(
-        model, (x,), calibration=[x], backend=backend, progress=False, strict=strict
-    )
+    result = unchecked.quantize(model, (x,), backend=backend, strict=strict)
     with torch.no_grad():
         return result, result.module(x)
 
@@ -104,9 +102,7 @@ def test_bags_are_not_summed_up_whatever_their_mode(mode: str) -> None:
     mapping = QConfigMapping().set_global(float_qparams_weight_only_qconfig)
     assert error(by_fx(model, x, mapping), expected) > 1
     backend = backends.get("native", target="any", config="weight-only")
-    result = unchecked.quantize(
-        model, (x,), calibration=[(x,)], backend=backend, progress=False, strict=False
-    )
+    result = unchecked.quantize(model, (x,), backend=backend, strict=False)
     (skipped,) = (row for row in result.report.skipped if "embedding_bag" in row.op)
     assert "mode is" in skipped.reason
     assert torch.equal(result.module(x), expected)

@@ -51,14 +51,7 @@ def ours(model: nn.Module, inputs: tuple[Any, ...], mode: str = "static") -> qua
         observer="min_max",
         weight_observer="min_max",
     ).with_specs(rnn_weight=ONE_SCALE)
-    return unchecked.quantize(
-        model,
-        inputs,
-        calibration=[inputs],
-        backend=backend,
-        input_fn=lambda batch: batch,
-        progress=False,
-    )
+    return unchecked.quantize(model, inputs, backend=backend)
 
 
 def run(result: quantfx.Result, inputs: tuple[Any, ...]) -> Tensor:

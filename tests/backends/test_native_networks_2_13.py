@@ -65,14 +65,7 @@ def network(name: str) -> tuple[nn.Module, Tensor, quantfx.Result]:
 
 def by_quantfx(model: nn.Module, inputs: tuple[Any, ...], config: Any) -> quantfx.Result:
     backend = backends.get("native", config=config)
-    return unchecked.quantize(
-        model,
-        inputs,
-        calibration=[inputs],
-        backend=backend,
-        input_fn=lambda batch: batch,
-        progress=False,
-    )
+    return unchecked.quantize(model, inputs, backend=backend)
 
 
 def by_fx(model: nn.Module, inputs: tuple[Any, ...], mapping: QConfigMapping) -> Tensor:

@@ -41,9 +41,7 @@ def agrees(run: Any, result: quantfx.Result, x: Tensor) -> None:
 )
 def test_rows_of_another_number(backend: str, mode: str, shape: tuple[int, ...]) -> None:
     x = rows(*shape)
-    result = quantfx.quantize(
-        mlp(), (x,), calibration=[x], backend=backend, config=mode, progress=False
-    )
+    result = quantfx.quantize(mlp(), (x,), calibration=[x], backend=backend, config=mode)
     for count in (1, 2, 7):
         agrees(result.module, result, rows(count, *shape[1:]))
     empty = torch.zeros(0, *shape[1:])
@@ -56,14 +54,14 @@ def test_rows_of_another_number(backend: str, mode: str, shape: tuple[int, ...])
 @pytest.mark.parametrize("shape", SHAPES[:2], ids=str)
 def test_compiled_rows_of_another_number(shape: tuple[int, ...]) -> None:
     x = rows(*shape)
-    result = quantfx.quantize(mlp(), (x,), config="weight-only", progress=False)
+    result = quantfx.quantize(mlp(), (x,), config="weight-only")
     run = result.compile()
     for count in (4, 2, 7):
         agrees(run, result, rows(count, *shape[1:]))
 
 
 def test_ranges_found_in_each_call_need_rows() -> None:
-    result = quantfx.quantize(mlp(), (rows(4, 8),), config="dynamic", progress=False)
+    result = quantfx.quantize(mlp(), (rows(4, 8),), config="dynamic")
     for run in (result.quantized, result.module):
         with refused("input-shape", InputError, site="input"):
             run(torch.zeros(0, 8))
@@ -71,11 +69,11 @@ def test_ranges_found_in_each_call_need_rows() -> None:
 
 def test_a_linear_of_three_dimensions_needs_rows() -> None:
     x = rows(4, 5, 8)
-    result = quantfx.quantize(mlp(), (x,), calibration=[x], progress=False)
+    result = quantfx.quantize(mlp(), (x,), calibration=[x])
     assert result.quantized(torch.zeros(0, 5, 8)).shape == (0, 5, 5)
     with refused("input-shape", InputError, site="input"):
         result.module(torch.zeros(0, 5, 8))
-    of_rows = quantfx.quantize(mlp(), (x[0],), calibration=[x[0]], progress=False)
+    of_rows = quantfx.quantize(mlp(), (x[0],), calibration=[x[0]])
     assert of_rows.module(torch.zeros(0, 8)).shape == (0, 5)
 
 
@@ -84,9 +82,7 @@ def test_a_linear_of_three_dimensions_needs_rows() -> None:
 def test_indices_of_another_number(shape: tuple[int, ...], mode: str) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Embedding(50, 9)).eval()
-    result = quantfx.quantize(
-        model, (torch.randint(50, shape),), backend="native", config=mode, progress=False
-    )
+    result = quantfx.quantize(model, (torch.randint(50, shape),), backend="native", config=mode)
     for sizes in (shape, (9, *shape[1:])) if shape else (shape,):
         indices = torch.randint(50, sizes)
         with torch.no_grad():

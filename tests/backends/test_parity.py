@@ -90,7 +90,7 @@ def our_edges(graph: GraphModule) -> dict[EdgeKey, EdgeSpec]:
 
 def our_counts(graph: GraphModule, inputs: tuple[Tensor, ...]) -> Counter[str]:
     prepared = BACKEND.prepare(graph)
-    calibrate(prepared, [inputs], progress=False)
+    calibrate(prepared, [inputs])
     nodes: Any = BACKEND.convert(prepared).graph.nodes
     names = (str(node.target).split(".")[1] for node in nodes if is_operator_call(node))
     return Counter(name for name in names if "quantize_per" in name)

@@ -76,7 +76,7 @@ def quantized(model: nn.Module, x: Tensor, backend: Backend, config: str = "stat
         warnings.simplefilter("error", QuantfxWarning)  # nothing of it falls below
         calibration = [x] if config == "static" else None
         return unchecked.quantize(
-            model, (x,), calibration=calibration, backend=backend, config=config, progress=False
+            model, (x,), calibration=calibration, backend=backend, config=config
         )
 
 
@@ -193,7 +193,7 @@ def test_smoothing_follows(size: float) -> None:
 def test_training_rounds_small_values_as_well(size: float, learn_scales: bool) -> None:
     model, x = made(Mlp), rows() * size
     trained = unchecked.prepare_qat(
-        copy.deepcopy(model), (x,), calibration=[x], learn_scales=learn_scales, progress=False
+        copy.deepcopy(model), (x,), calibration=[x], learn_scales=learn_scales
     )
     output = trained(x)
     (output / size).square().mean().backward()
@@ -212,5 +212,5 @@ def test_what_torchao_does_is_what_it_does_here() -> None:
     model, x = made(Mlp), rows() * 1e-8
     backend = backends.get("x86", target="any", observer="histogram", weight_observer="min_max")
     with warned("scale", site="first (linear).input", says=r"is 0\.000244"):
-        result = unchecked.quantize(model, (x,), calibration=[x], backend=backend, progress=False)
+        result = unchecked.quantize(model, (x,), backend=backend)
     assert not result.quantized(x).any()

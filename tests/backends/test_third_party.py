@@ -39,7 +39,7 @@ def network(norm: bool = False) -> nn.Sequential:
 
 def quantize(norm: bool = False) -> quantfx.Result:
     model = network(norm)
-    return unchecked.quantize(model, (X,), calibration=[X], backend=NPU, progress=False)
+    return unchecked.quantize(model, (X,), backend=NPU)
 
 
 def test_it_takes_less_than_twenty_lines_of_python() -> None:

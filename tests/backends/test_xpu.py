@@ -36,7 +36,7 @@ TRAINING = ("lift-dropout", "annotate-conv-bn", "fuse-qat-conv-bn", "place-dropo
 def stages(name: str, **options: Any) -> tuple[GraphModule, GraphModule]:
     backend = backends.get(name, target="any", **options)
     prepared = backend.prepare(unchecked.capture(cat_pool_net(), (X,)))
-    quantfx.calibrate(prepared, [X], progress=False)
+    quantfx.calibrate(prepared, [X])
     return prepared, backend.convert(prepared)
 
 
@@ -115,7 +115,7 @@ def test_signed_codes_are_the_unsigned_ones_less_128(
     outputs: list[Tensor] = []
     for backend in (replace(x86, prepare_pipeline=pipeline), backends.get("xpu", target="any")):
         prepared = backend.prepare(unchecked.capture(make(), inputs))
-        quantfx.calibrate(prepared, [inputs], progress=False)
+        quantfx.calibrate(prepared, [inputs])
         outputs.append(backend.convert(prepared)(*inputs))
     assert torch.equal(*outputs)
 
@@ -139,9 +139,7 @@ def test_the_graph_computes_what_the_model_does(symmetric: bool) -> None:
 
 
 def test_compiling_for_this_machine_is_refused_with_the_reason() -> None:
-    result = unchecked.quantize(
-        cat_pool_net(), (X,), calibration=[X], backend="xpu", progress=False
-    )
+    result = unchecked.quantize(cat_pool_net(), (X,), backend="xpu")
     assert result.report.backend == "xpu"
     assert "unverified: no XPU" in str(result.report)
     with refused("not-here", site="xpu"):

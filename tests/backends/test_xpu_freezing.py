@@ -97,7 +97,7 @@ def _counters_as_they_were() -> Iterator[None]:
 def quantized(case: Case, **options: Any) -> GraphModule:
     backend = backends.get("xpu", target="any", **options)
     prepared = backend.prepare(unchecked.capture(case.make(), case.inputs))
-    quantfx.calibrate(prepared, [case.inputs], progress=False)
+    quantfx.calibrate(prepared, [case.inputs])
     return backend.convert(prepared)
 
 

@@ -58,12 +58,7 @@ def test_every_planned_site_is_a_kernel_call_on_fake_xpu_tensors(
 @pytest.mark.parametrize("backend", ["x86", "xpu"])
 def test_the_lowered_graph_is_drawn(backend: str, graph_snapshot: SnapshotAssertion) -> None:
     result = unchecked.quantize(
-        cat_pool_net(),
-        (IMAGE,),
-        calibration=[IMAGE],
-        backend=backends.get(backend, target="any"),
-        strict=False,
-        progress=False,
+        cat_pool_net(), (IMAGE,), backend=backends.get(backend, target="any"), strict=False
     )
     assert result.report.unverified == ("no XPU" if backend == "xpu" else "")
     assert backends.get(backend, target="any").lowering(result.quantized).module == graph_snapshot

@@ -26,7 +26,7 @@ def lowered(quantized: nn.Module, **options: Any) -> tuple[Any, quantfx.CompileS
 def test_it_is_bit_equal_to_our_own_compiler() -> None:
     model = Convolutions().eval()
     x = torch.rand(4, 3, 8, 8)
-    result = unchecked.quantize(model, (x,), calibration=[x])
+    result = unchecked.quantize(model, (x,))
     fast, state = lowered(result.quantized)
     assert torch.equal(fast(x), result.compile()(x))
     assert phases(state) == [("int8", 0)]
@@ -68,7 +68,7 @@ def test_a_graph_of_another_quantizer() -> None:
 
 def test_weights_are_constants_and_watched() -> None:
     model, x = Mlp().eval(), batches(1)[0]
-    result = unchecked.quantize(model, (x,), calibration=[x])
+    result = unchecked.quantize(model, (x,))
     fast, _ = lowered(result.quantized)
     fast(x)
     name, weight = next(iter(result.quantized.named_buffers()))
@@ -129,7 +129,7 @@ def test_options_that_belong_to_quantizing_are_unknown() -> None:
 
 def test_plain_inductor_is_warned_about_by_name() -> None:
     model, x = Mlp().eval(), batches(1)[0]
-    result = unchecked.quantize(model, (x,), calibration=[x])
+    result = unchecked.quantize(model, (x,))
     fast = torch.compile(result.quantized)
     with warned("plain-inductor", fix="backend='quantfx_lower"):
         fast(x)
@@ -137,7 +137,7 @@ def test_plain_inductor_is_warned_about_by_name() -> None:
 
 def test_nothing_else_is_warned_about() -> None:
     model, x = Mlp().eval(), batches(1)[0]
-    result = unchecked.quantize(model, (x,), calibration=[x])
+    result = unchecked.quantize(model, (x,))
     with warnings.catch_warnings():
         warnings.simplefilter("error", quantfx.QuantfxWarning)
         result.quantized(x)

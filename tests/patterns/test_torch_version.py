@@ -48,10 +48,10 @@ def test_tested_versions_say_nothing(monkeypatch: pytest.MonkeyPatch, version: s
 
 def first_uses(folder: Path) -> dict[str, Callable[[], object]]:
     file = folder / "linear.quantfx"
-    quantfx.quantize(MODEL, (X,), calibration=[X], progress=False).save(file)
+    quantfx.quantize(MODEL, (X,), calibration=[X]).save(file)
     return {
         "capture": lambda: quantfx.capture(MODEL, (X,)),
-        "quantize": lambda: quantfx.quantize(MODEL, (X,), calibration=[X], progress=False),
+        "quantize": lambda: quantfx.quantize(MODEL, (X,), calibration=[X]),
         "auto": lambda: quantfx.auto(MODEL),
         "load": lambda: quantfx.load(file),
         "torch.compile": lambda: torch.compile(MODEL, backend="quantfx_x86")(X),

@@ -35,7 +35,7 @@ def quantized(model: nn.Module, *inputs: Tensor, **options: Any) -> quantfx.Resu
     from quantfx import backends
 
     options.setdefault("backend", backends.get("x86"))
-    return unchecked.quantize(model.eval(), inputs, calibration=[inputs], progress=False, **options)
+    return unchecked.quantize(model.eval(), inputs, **options)
 
 
 def seeded(*shape: int) -> Tensor:

@@ -23,7 +23,7 @@ from tests.refusals import refused
 
 def quantized(model: nn.Module, *inputs: Tensor, **options: Any) -> quantfx.Result:
     options.setdefault("backend", backends.get("x86"))
-    return unchecked.quantize(model.eval(), inputs, calibration=[inputs], progress=False, **options)
+    return unchecked.quantize(model.eval(), inputs, **options)
 
 
 def regions(result: quantfx.Result) -> list[Region]:

@@ -72,9 +72,7 @@ def test_linears_add_the_pairs_that_are_bounded(width: int) -> None:
 def test_the_graphs_of_a_gpu_run_here_to_look_at_their_numbers() -> None:
     x = torch.randn(1, 4, 9, 9, generator=torch.Generator().manual_seed(0))
     backend = backends.get("xpu", kernels="direct")
-    result = unchecked.quantize(
-        residual_block(), (x,), calibration=[x], backend=backend, progress=False
-    )
+    result = unchecked.quantize(residual_block(), (x,), backend=backend)
     assert {site.kernel.partition(".")[0] for site in result.report.sites if site.kernel} == {
         "direct"
     }

@@ -42,7 +42,6 @@ def library(
         args,
         example_kwargs=kwargs,
         calibration=[kwargs or args],
-        progress=False,
         **options,
     )
     return result, result.compile(wrapper="aot")

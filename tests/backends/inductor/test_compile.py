@@ -27,7 +27,7 @@ def test_compiling_needs_no_switches_and_leaves_none() -> None:
     """Outside, freezing is off and gradients are on: Inductor alone would lower nothing."""
     assert not torch._inductor.config.freezing
     assert torch.is_grad_enabled()
-    result = quantfx.quantize(cat_pool_net(), (IMAGE,), calibration=[IMAGE], progress=False)
+    result = quantfx.quantize(cat_pool_net(), (IMAGE,), calibration=[IMAGE])
     assert result.report.compiled is None
     compiled = result.compile()
     assert not torch._inductor.config.freezing
@@ -46,11 +46,7 @@ def test_compiling_needs_no_switches_and_leaves_none() -> None:
 def test_a_dynamic_batch_compiles() -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     result = quantfx.quantize(
-        cat_pool_net(),
-        (IMAGE,),
-        calibration=[IMAGE],
-        dynamic_shapes=({0: batch},),
-        progress=False,
+        cat_pool_net(), (IMAGE,), calibration=[IMAGE], dynamic_shapes=({0: batch},)
     )
     compiled = result.compile()
     assert result.report.compiled == 9
@@ -68,7 +64,7 @@ def test_equal_sites_are_merged_and_no_shortage() -> None:
             return self.linear(x).sin() + self.linear(x).cos()
 
     x = torch.randn(4, 8)
-    result = unchecked.quantize(Twice().eval(), (x,), calibration=[x], progress=False)
+    result = unchecked.quantize(Twice().eval(), (x,))
     result.compile()
     [row] = result.report.rows
     assert (row.planned, row.lowered, row.compiled) == (2, 2, 2)
@@ -87,7 +83,7 @@ def linears(mode: str) -> quantfx.Result:
     torch.manual_seed(0)
     layers = (nn.Linear(8, 16), nn.Linear(16, 16, bias=False), nn.Linear(16, 4))
     model = Net(lambda f, g, h, x: h(g(y := f(x).relu()) + y), *layers).eval()
-    return unchecked.quantize(model, (ROWS,), calibration=[ROWS], config=mode, progress=False)
+    return unchecked.quantize(model, (ROWS,), config=mode)
 
 
 @pytest.mark.parametrize("mode", KERNELS)
@@ -166,9 +162,7 @@ def test_a_layer_that_is_called_twice_is_lowered_twice(
     layer: Callable[[], nn.Module], x: Tensor, mode: str
 ) -> None:
     torch.manual_seed(0)
-    result = unchecked.quantize(
-        Twice(layer()).eval(), (x,), calibration=[x], config=mode, progress=False
-    )
+    result = unchecked.quantize(Twice(layer()).eval(), (x,), config=mode)
     compiled = result.compile()
     assert result.report.compiled == 2
     torch.testing.assert_close(compiled(x), result.quantized(x), rtol=1e-2, atol=1e-2)
@@ -177,9 +171,7 @@ def test_a_layer_that_is_called_twice_is_lowered_twice(
 def test_weights_with_zero_points_are_not_compiled() -> None:
     weight = QuantSpec(torch.int8, -128, 127, axis=0, observer="min_max")
     backend = x86().with_specs(linear_weight=weight)
-    result = unchecked.quantize(
-        nn.Linear(8, 8).eval(), (ROWS,), calibration=[ROWS], backend=backend, progress=False
-    )
+    result = unchecked.quantize(nn.Linear(8, 8).eval(), (ROWS,), backend=backend)
     with refused("saturates", ContractError, site="linear"):
         result.compile()
 

@@ -6,6 +6,7 @@ Libraries compiled ahead of time are in ``tests/test_package.py``.
 from __future__ import annotations
 
 import re
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -28,8 +29,8 @@ IMAGE = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
 SMALL_RESNET = ((1, 1), 16, 10)
 
 
-def quantize(model: nn.Module, x: torch.Tensor, **options: object) -> quantfx.Result:
-    return unchecked.quantize(model, (x,), calibration=[x], progress=False, **options)  # type: ignore[arg-type]
+def quantize(model: nn.Module, x: torch.Tensor, **options: Any) -> quantfx.Result:
+    return unchecked.quantize(model, (x,), **options)
 
 
 def test_a_generated_cpp_wrapper_computes_the_same() -> None:
@@ -113,7 +114,7 @@ def test_control_flow_runs_its_kernels() -> None:
 
     torch.manual_seed(0)
     x = torch.rand(4, 8)
-    result = unchecked.quantize(Branch().eval(), (x,), calibration=[x, -x], progress=False)
+    result = unchecked.quantize(Branch().eval(), (x,), calibration=[x, -x])
     assert result.report.planned == result.report.lowered == 2
     for given in (x, -x):
         with torch.no_grad():
@@ -139,9 +140,7 @@ def test_new_shapes_compile_and_calls_cost_no_settings() -> None:
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
     batch = torch.export.Dim("batch", min=1, max=64)
     model = nn.Linear(8, 8).eval()
-    result = unchecked.quantize(
-        model, (x,), calibration=[x], dynamic_shapes=({0: batch},), progress=False
-    )
+    result = unchecked.quantize(model, (x,), dynamic_shapes=({0: batch},))
     compiled = result.compile()
     assert isinstance(compiled, CompiledModule)
     entered: list[object] = []
@@ -177,9 +176,7 @@ def test_a_linear_of_a_constant_is_computed_once(mode: str) -> None:
             queries = self.query(self.learned.expand(1, 5000, 64))
             return (queries @ self.key(x).transpose(1, 2)).softmax(-1)
 
-    result = unchecked.quantize(
-        Queries().eval(), (x,), calibration=[x], config=mode, progress=False
-    )
+    result = unchecked.quantize(Queries().eval(), (x,), config=mode)
     compiled = result.compile()
     assert result.report.compiled == result.report.planned == 2
     if mode != "dynamic":
@@ -196,7 +193,7 @@ def test_conversions_of_the_model_do_not_stop_autocast(mode: str) -> None:
     model = Net(
         lambda f, g, x: g(f(x).float().softmax(-1)), nn.Linear(8, 8), nn.Linear(8, 8)
     ).eval()
-    result = unchecked.quantize(model, (x,), calibration=[x], config=mode, progress=False)
+    result = unchecked.quantize(model, (x,), config=mode)
     mixed = result.compile(autocast=torch.bfloat16)(x)
     torch.testing.assert_close(mixed.float(), result.quantized(x), rtol=0.05, atol=0.02)
 

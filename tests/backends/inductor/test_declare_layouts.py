@@ -62,7 +62,7 @@ def test_sizes_that_were_not_captured(kind: str, wrapper: str, tried: int) -> No
     torch.manual_seed(0)
     model = Net(kind).eval()
     x = torch.randn(4, *SHAPES[kind])
-    result = quantfx.quantize(model, (x,), calibration=[x], progress=False)
+    result = quantfx.quantize(model, (x,), calibration=[x])
     fast = result.compile(wrapper=wrapper)  # type: ignore[arg-type]
     for size in (4, 5, 1, 16):
         for given in layouts(torch.randn(size, *SHAPES[kind]))[:tried]:
@@ -75,7 +75,7 @@ def test_a_library_with_a_free_batch() -> None:
     model = Net("2d").eval()
     x = torch.randn(4, 1, 9, 7)
     shapes = ({0: Dim.AUTO},)
-    result = quantfx.quantize(model, (x,), calibration=[x], dynamic_shapes=shapes, progress=False)
+    result = quantfx.quantize(model, (x,), calibration=[x], dynamic_shapes=shapes)
     fast = result.compile(wrapper="aot")
     for size in (4, 5, 3, 16):
         given = torch.randn(size, 1, 9, 7)

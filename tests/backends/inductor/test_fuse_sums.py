@@ -31,7 +31,7 @@ def conv() -> nn.Module:
 def quantize(forward: Callable[..., Tensor], *layers: nn.Module, x: Tensor = X) -> quantfx.Result:
     torch.manual_seed(0)
     model = Net(forward, *layers).eval()
-    return unchecked.quantize(model, (x,), calibration=[x], backend=X86, progress=False)
+    return unchecked.quantize(model, (x,), backend=X86)
 
 
 def fused(result: quantfx.Result, op: object) -> int:
@@ -88,7 +88,7 @@ def test_part_of_another_tensor_is_not_overwritten(
     channels = 4 if count else 3
     model = Net(lambda f, x: f(x) + summand(x.sin()), nn.Conv2d(4, channels, 3, padding=1)).eval()
     backend = X86.without_templates("conv2d_add")  # which would quantize the summand
-    result = unchecked.quantize(model, (X,), calibration=[X], backend=backend, progress=False)
+    result = unchecked.quantize(model, (X,), backend=backend)
     assert fused(result, QCONV_SUM) == count
     torch.testing.assert_close(result.compile()(X), result.module(X), rtol=1e-5, atol=1e-6)
 
@@ -155,13 +155,7 @@ def why_not(result: quantfx.Result) -> str:
 
 
 def test_the_fused_graph_is_drawn(graph_snapshot: SnapshotAssertion) -> None:
-    result = unchecked.quantize(
-        residual_block(),
-        (X,),
-        calibration=[X],
-        backend=backends.get("x86", target="any"),
-        progress=False,
-    )
+    result = unchecked.quantize(residual_block(), (X,), backend=backends.get("x86", target="any"))
     lowered: GraphModule = result.backend.lowering(result.quantized).module
     assert lowered == graph_snapshot(name="lowered")
     assert Pipeline((FuseSums(),)).run(lowered) == graph_snapshot(name="fused")

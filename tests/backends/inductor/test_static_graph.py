@@ -22,7 +22,7 @@ ROWS = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 def compiled(
     model: nn.Module, *inputs: Any, **options: Any
 ) -> tuple[quantfx.Result, CompiledModule]:
-    result = quantfx.quantize(model.eval(), inputs, calibration=[inputs], progress=False, **options)
+    result = quantfx.quantize(model.eval(), inputs, calibration=[inputs], **options)
     made = result.compile()
     assert isinstance(made, CompiledModule)
     return result, made
@@ -104,7 +104,7 @@ def test_threads_compile_once() -> None:
     from concurrent.futures import ThreadPoolExecutor
 
     x = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    result = quantfx.quantize(cat_pool_net(), (x,), calibration=[x], progress=False)
+    result = quantfx.quantize(cat_pool_net(), (x,), calibration=[x])
     module = CompiledModule(result.backend.lower(result.quantized))
     notes: list[object] = []
     with mock.patch.object(module, "_note_kernels", notes.append), ThreadPoolExecutor(4) as pool:

@@ -27,7 +27,7 @@ def pooled(plane: tuple[int, int], pool: nn.Module) -> None:
         except RuntimeError:  # a plane so narrow has no such windows
             return
     backend = backends.get("x86")
-    result = unchecked.quantize(model, (x,), calibration=[x], backend=backend)
+    result = unchecked.quantize(model, (x,), backend=backend)
     sites = {site.kernel for site in result.report.sites}
     assert "int8 max_pool2d" in sites
     for layout in (torch.contiguous_format, torch.channels_last):

@@ -28,14 +28,7 @@ SWEEP = range(100)
 def check(kind: str, engine: str, seed: int) -> None:
     case = native_case(kind, seed)
     backend = backends.get("native", engine=engine, reduce_range=seed % 5 == 4)
-    result = unchecked.quantize(
-        case.model,
-        case.inputs,
-        calibration=[case.inputs],
-        backend=backend,
-        progress=False,
-        strict=False,
-    )
+    result = unchecked.quantize(case.model, case.inputs, backend=backend, strict=False)
     sites = result.report.sites
     assert sites, case.label
     missed = [site for site in sites if not site.kernel]

@@ -60,15 +60,7 @@ def quantized(row: NativeRow, outcome: Outcome, name: str = "native") -> tuple[A
     config = outcome.mode or "static"
     backend = backends.get("native", variant=name, config=config)
     strict = outcome.template is not None
-    result = unchecked.quantize(
-        model,
-        inputs,
-        calibration=[inputs],
-        backend=backend,
-        input_fn=lambda batch: batch,
-        progress=False,
-        strict=strict,
-    )
+    result = unchecked.quantize(model, inputs, backend=backend, strict=strict)
     with torch.no_grad():
         return result, _first(model(*inputs)), _first(result.module(*inputs))
 

@@ -27,7 +27,7 @@ def quantized(function: Callable[[Tensor], Tensor], *, adopts: bool = True) -> G
         pipeline: Pipeline = backend.prepare_pipeline.without("adopt-outputs")
         backend = replace(backend, prepare_pipeline=pipeline)
     prepared = backend.prepare(unchecked.capture(Call(function).eval(), (X,)))
-    quantfx.calibrate(prepared, [X], progress=False)
+    quantfx.calibrate(prepared, [X])
     return backend.convert(prepared)
 
 

@@ -279,7 +279,7 @@ def test_derived_specs_know_their_sites(tmp_path: Path) -> None:
     bias = dict(found.inputs)["bias"]
     assert isinstance(bias, QuantSpec)
     assert bias.observer == DerivedFrom((Site("", "linear", "input"), Site("", "linear", "weight")))
-    calibrate(prepared, [ROWS], progress=False)
+    calibrate(prepared, [ROWS])
     quantized = backend.convert(prepared)
     assert sum(dequantizes(n) for n in quantized.graph.nodes) == 6
     torch.testing.assert_close(quantized(ROWS), mlp()(ROWS), atol=0.05, rtol=0.05)

@@ -168,7 +168,7 @@ def test_a_shared_observer_sees_every_tensor_of_its_group() -> None:
         big.weight.mul_(100)
     for layers in ((small, big), (big, small)):
         module = prepared(lambda a, b, x: torch.cat([a(x), b(x)], 1), *layers)
-        calibrate(module, [IMAGE], progress=False)
+        calibrate(module, [IMAGE])
         quantized = x86().convert(module)
         into = [each.all_input_nodes[0] for each in find(quantized, "cat").all_input_nodes]
         scales = {(argument_value(q, "scale"), argument_value(q, "zero_point")) for q in into}

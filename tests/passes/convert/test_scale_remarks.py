@@ -34,8 +34,7 @@ class Layer(nn.Module):
 
 
 def quantize(model: nn.Module, x: Tensor, **options: Any) -> Any:
-    given: dict[str, Any] = {"backend": backends.get("x86"), "calibration": [x]}
-    return unchecked.quantize(model.eval(), (x,), progress=False, **(given | options))
+    return unchecked.quantize(model.eval(), (x,), **({"backend": backends.get("x86")} | options))
 
 
 def noted(model: nn.Module, x: Tensor, **options: Any) -> tuple[Any, str, str]:

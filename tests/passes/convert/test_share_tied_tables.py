@@ -36,7 +36,7 @@ def tables(module: nn.Module) -> list[Tensor]:
 @pytest.mark.parametrize("config", ["static", "dynamic", "weight-only"])
 def test_table_and_head_read_one_int8_tensor(config: str, tmp_path: Path) -> None:
     model = seeded(lambda: Tied().eval())
-    result = unchecked.quantize(model, (TOKENS,), calibration=[(TOKENS,)], config=config)
+    result = unchecked.quantize(model, (TOKENS,), config=config)
     result.save(tmp_path / "model.quantfx")
     expected = model(TOKENS)
     for found in (result, quantfx.load(tmp_path / "model.quantfx")):

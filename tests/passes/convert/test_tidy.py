@@ -16,7 +16,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 def test_a_dequantize_with_two_readers_is_duplicated() -> None:
     prepared = x86().prepare(capture(mlp(), (X,)))
-    calibrate(prepared, [X], progress=False)
+    calibrate(prepared, [X])
     quantized = x86().convert(prepared)
     expected = quantized(X)
     first, second = [

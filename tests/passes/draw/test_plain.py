@@ -27,7 +27,7 @@ X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 def quantized() -> GraphModule:
     backend = x86()
     prepared = backend.prepare(unchecked.capture(residual_block(), (X,)))
-    calibrate(prepared, [X], progress=False)
+    calibrate(prepared, [X])
     return backend.convert(prepared)
 
 

@@ -68,7 +68,7 @@ def test_a_network_in_half_precision_is_int8(dtype: torch.dtype, backend: str) -
 def test_tables_and_tied_weights_stay_half_and_tied_in_memory_and_on_file(tmp_path: Path) -> None:
     model = seeded(lambda: Encoder().eval()).to(torch.bfloat16)
     config = quantfx.Config().module("head", None)
-    result = unchecked.quantize(model, (TOKENS,), calibration=[(TOKENS,)], config=config)
+    result = unchecked.quantize(model, (TOKENS,), config=config)
     result.save(tmp_path / "model.quantfx")
     for found in (result, quantfx.load(tmp_path / "model.quantfx")):
         tables = [t for t in found.quantized.state_dict().values() if t.numel() == 64 * 16]

@@ -16,7 +16,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(scope="module")
 def result() -> quantfx.Result:
-    return quantfx.quantize(mlp(), (X,), calibration=[X], progress=False)
+    return quantfx.quantize(mlp(), (X,), calibration=[X])
 
 
 @pytest.mark.parametrize("form", ["quantized", "module"])

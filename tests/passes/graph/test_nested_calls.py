@@ -41,7 +41,7 @@ def test_the_weights_of_an_autocast_region_become_its_constants() -> None:
 
 
 def test_both_linears_are_quantized_and_the_region_stays() -> None:
-    result = quantfx.quantize(Mixed(torch.bfloat16).eval(), (X,), calibration=[X], progress=False)
+    result = quantfx.quantize(Mixed(torch.bfloat16).eval(), (X,), calibration=[X])
     assert [(row.kind, row.planned, row.converted) for row in result.report.rows] == [
         ("linear", 2, 2)
     ]
@@ -57,6 +57,6 @@ def test_a_region_that_the_kernels_do_not_mix_with_is_not_compiled(
     dtype: torch.dtype, able: bool, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(targets, "has_bfloat16", lambda: able)
-    result = quantfx.quantize(Mixed(dtype).eval(), (X,), calibration=[X], progress=False)
+    result = quantfx.quantize(Mixed(dtype).eval(), (X,), calibration=[X])
     with refused(message):
         result.compile()

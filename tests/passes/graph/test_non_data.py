@@ -138,7 +138,7 @@ def test_images_and_sound_are_data_and_wider_integers_are_not() -> None:
 def test_images_are_quantized_right() -> None:
     image = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8)
     model = Samples().eval()
-    result = unchecked.quantize(model, (image,), calibration=[image], progress=False)
+    result = unchecked.quantize(model, (image,))
     with torch.no_grad():
         expected = model(image)
     for got in (result.quantized(image), result.module(image)):

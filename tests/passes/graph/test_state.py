@@ -35,12 +35,12 @@ def test_calibration_and_compiling_leave_the_state_as_it_was() -> None:
     graph = quantfx.capture(model, (X,))
     backend = quantfx.backends.get("x86", target="any")
     prepared = backend.prepare(graph)
-    quantfx.calibrate(prepared, [X, X, X], progress=False)
+    quantfx.calibrate(prepared, [X, X, X])
     quantized = backend.convert(prepared)
     assert [count(m) for m in (model, graph, prepared, quantized)] == [0, 0, 0, 0]
     quantized(X)
     assert [count(m) for m in (model, graph, prepared, quantized)] == [0, 0, 0, 1]
-    result = quantfx.quantize(model, (X,), calibration=[X], progress=False)
+    result = quantfx.quantize(model, (X,), calibration=[X])
     compiled = result.compile()
     assert count(result.quantized) == 0
     torch.testing.assert_close(compiled(X), model.linear(X), atol=0.1, rtol=0.1)

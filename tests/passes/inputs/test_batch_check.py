@@ -50,7 +50,7 @@ def observed(module: GraphModule) -> list[tuple[Tensor, Tensor]]:
 
 
 def test_a_mask_of_infinity_is_no_data() -> None:
-    assert calibrate(prepared(), [(X, CAUSAL)], progress=False) == 1
+    assert calibrate(prepared(), [(X, CAUSAL)]) == 1
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_mask_of_infinity_is_no_data() -> None:
 )  # fmt: skip
 def test_what_is_not_finite_is_refused_where_an_observer_sees_it(batch: Any, message: str) -> None:
     with refused(message, CalibrationError):
-        calibrate(prepared(), [batch], progress=False)
+        calibrate(prepared(), [batch])
 
 
 def rows(count: int, seed: int) -> Tensor:
@@ -74,13 +74,13 @@ def test_a_batch_the_graph_does_not_hold_for_is_observed_in_pieces() -> None:
     data = [(rows(count, count), CAUSAL) for count in counts]
     module = prepared(baked=True)
     with warned("other-rows", says="5 rows.*of 2") as caught:
-        assert calibrate(module, data, progress=False) == len(counts)
+        assert calibrate(module, data) == len(counts)
     assert len(caught) == 1
     line = "dynamic_shapes={'x': {0: Dim.AUTO}, 'mask': None}"
     assert line in str(caught[0].message)
     by_hand = prepared(baked=True)
     pieces = [x[[i, (i + 1) % len(x)]] for x, _ in data for i in range(0, len(x), 2)]
-    calibrate(by_hand, [(piece, CAUSAL) for piece in pieces], progress=False)
+    calibrate(by_hand, [(piece, CAUSAL) for piece in pieces])
     torch.testing.assert_close(observed(module), observed(by_hand), rtol=0, atol=0)
     assert observed(module)
 
@@ -88,12 +88,12 @@ def test_a_batch_the_graph_does_not_hold_for_is_observed_in_pieces() -> None:
 def test_a_free_first_dimension_is_not_cut() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", QuantfxWarning)
-        assert calibrate(prepared(), [(rows(5, 0), CAUSAL)], progress=False) == 1
+        assert calibrate(prepared(), [(rows(5, 0), CAUSAL)]) == 1
 
 
 def test_what_cannot_be_cut_says_the_whole_line() -> None:
     with pytest.raises(CalibrationError) as error:
-        calibrate(prepared(), [(torch.zeros(3, 7, 8), torch.zeros(7, 7))], progress=False)
+        calibrate(prepared(), [(torch.zeros(3, 7, 8), torch.zeros(7, 7))])
     assert str(error.value) == (
         "batch 0: input 'x' has shape (3, 7, 8), captured with (any, 4, 8): let the size vary "
         "with dynamic_shapes={'x': {0: Dim.AUTO, 1: Dim.AUTO}, 'mask': {0: Dim.AUTO, 1: Dim.AUTO}} "
@@ -135,13 +135,13 @@ class Sample:
 )  # fmt: skip
 def test_arguments_that_do_not_fit_are_named(batch: Any, message: str) -> None:
     with refused(message, CalibrationError):
-        calibrate(prepared(), [batch], progress=False)
+        calibrate(prepared(), [batch])
 
 
 def test_the_advice_works() -> None:
     batch = {"x": X, "mask": CAUSAL, "labels": X}
     pick = eval("lambda batch: {'x': batch['x'], 'mask': batch['mask']}")  # as a user would
-    assert calibrate(prepared(), [batch], input_fn=pick, progress=False) == 1
+    assert calibrate(prepared(), [batch], input_fn=pick) == 1
 
 
 def test_a_decoder_of_torchs_takes_its_causal_mask() -> None:
@@ -150,4 +150,4 @@ def test_a_decoder_of_torchs_takes_its_causal_mask() -> None:
     inputs = (X, X, CAUSAL)
     module = x86().prepare(capture(model, inputs, {"tgt_is_causal": True}))
     batch = {"tgt": X, "memory": X, "tgt_mask": CAUSAL, "tgt_is_causal": True}
-    assert calibrate(module, [batch], progress=False) == 1
+    assert calibrate(module, [batch]) == 1

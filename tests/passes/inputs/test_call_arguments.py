@@ -50,8 +50,8 @@ NAMED: list[Any] = [
 @pytest.mark.parametrize("given", NAMED, ids=lambda each: type(each).__name__)
 def test_examples_and_batches_by_name(given: Any) -> None:
     model = Encoder().eval()
-    by_name = quantfx.quantize(model, given, calibration=[given, NAMED[0]], progress=False)
-    in_place = quantfx.quantize(model, (IDS, MASK), calibration=[(IDS, MASK)] * 2, progress=False)
+    by_name = quantfx.quantize(model, given, calibration=[given, NAMED[0]])
+    in_place = quantfx.quantize(model, (IDS, MASK), calibration=[(IDS, MASK)] * 2)
     expected = in_place.quantized(IDS, MASK)
     assert torch.equal(by_name.quantized(input_ids=IDS, attention_mask=MASK), expected)
     assert torch.equal(by_name.module(IDS, attention_mask=MASK), in_place.module(IDS, MASK))
@@ -60,7 +60,7 @@ def test_examples_and_batches_by_name(given: Any) -> None:
 def test_one_tensor_is_the_only_argument() -> None:
     x = torch.randn(4, 8)
     model = nn.Sequential(nn.Linear(8, 8)).eval()
-    result = unchecked.quantize(model, x, calibration=[x], progress=False)
+    result = unchecked.quantize(model, x)
     assert result.report.planned == 1
     module = quantfx.prepare_qat(model.train(), x)
     assert module(x).shape == (4, 8)

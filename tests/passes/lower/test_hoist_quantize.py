@@ -23,7 +23,7 @@ def qdq(forward: Callable[..., Tensor], *layers: nn.Module) -> GraphModule:
     torch.manual_seed(0)
     backend = backends.get("x86")
     prepared = backend.prepare(unchecked.capture(Net(forward, *layers).eval(), (X,)))
-    quantfx.calibrate(prepared, [X], progress=False)
+    quantfx.calibrate(prepared, [X])
     return backend.convert(prepared)
 
 

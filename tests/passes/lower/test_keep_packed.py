@@ -17,7 +17,7 @@ IMAGE = torch.randn(2, 4, 9, 9, generator=torch.Generator().manual_seed(0))
 def lowered() -> GraphModule:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 49, 5)).eval()
-    return unchecked.quantize(model, (IMAGE,), calibration=[IMAGE], progress=False).module
+    return unchecked.quantize(model, (IMAGE,)).module
 
 
 def packed(module: nn.Module) -> list[PackedWeight]:

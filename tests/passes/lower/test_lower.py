@@ -35,7 +35,7 @@ X86 = backends.get("x86")
 
 def qdq(model: nn.Module, x: torch.Tensor) -> GraphModule:
     prepared = X86.prepare(unchecked.capture(model, (x,)))
-    quantfx.calibrate(prepared, [x], progress=False)
+    quantfx.calibrate(prepared, [x])
     return X86.convert(prepared)
 
 
@@ -93,7 +93,7 @@ def test_a_refused_site_has_its_reason_everywhere() -> None:
     with warned("no-kernel", site="linear"):
         lowered = backend.lower(module, strict=False)
     torch.testing.assert_close(lowered(ROWS), module(ROWS), rtol=1e-5, atol=1e-6)
-    result = unchecked.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
+    result = unchecked.quantize(mlp(), (ROWS,), backend=backend)
     missed, reached = result.report.sites
     assert (missed.kernel, missed.reason) == ("", "more than eight channels")
     assert (missed.status, reached.status) == ("missed", "kernel")
@@ -170,10 +170,10 @@ def test_templates_from_elsewhere_may_use_other_names_and_more_operators(tmp_pat
     file = tmp_path / "foreign.toml"
     file.write_text(FOREIGN)
     backend = backends.get("x86", patterns=load(file))
-    result = unchecked.quantize(mlp(), (ROWS,), calibration=[ROWS], backend=backend, progress=False)
+    result = unchecked.quantize(mlp(), (ROWS,), backend=backend)
     assert [site.kernel for site in result.report.sites] == ["qlinear_pointwise"] * 2
     torch.testing.assert_close(result.module(ROWS), result.quantized(ROWS), rtol=1e-5, atol=1e-6)
     turned = Net(lambda f, x: f(-x), nn.Conv2d(3, 4, 3)).eval()
-    result = unchecked.quantize(turned, (X,), calibration=[X], backend=backend, progress=False)
+    result = unchecked.quantize(turned, (X,), backend=backend)
     [site] = result.report.sites
     assert (site.kernel, site.reason) == ("", "conv2d.input reads neg")

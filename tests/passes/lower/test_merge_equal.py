@@ -18,7 +18,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 def test_equal_kernel_calls_become_one() -> None:
     torch.manual_seed(0)
     model = Net(lambda f, x: f(x).sin() + f(x).cos(), nn.Linear(8, 8)).eval()
-    result = unchecked.quantize(model, (X,), calibration=[X], progress=False)
+    result = unchecked.quantize(model, (X,))
     lowered = result.backend.lower(result.quantized)
     calls = [str(node.target) for node in lowered.graph.nodes if "onednn" in str(node.target)]
     assert calls == ["onednn.qlinear_prepack.default", "onednn.qlinear_pointwise.default"]
@@ -32,7 +32,7 @@ def test_equal_kernel_calls_become_one() -> None:
 def test_random_operators_stay_apart() -> None:
     """Equal calls of a random operator have different values; only kernels and q/dq are merged."""
     model = Net(lambda f, x: f(x) + torch.rand_like(x) - torch.rand_like(x), nn.Linear(8, 8)).eval()
-    result = unchecked.quantize(model, (X,), calibration=[X], progress=False)
+    result = unchecked.quantize(model, (X,))
     assert len([n for n in result.module.graph.nodes if "rand_like" in str(n.target)]) == 2
 
 

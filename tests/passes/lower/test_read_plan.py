@@ -36,7 +36,7 @@ def test_it_finds_again_what_was_planned_for_kernels() -> None:
 def test_annotations_that_are_there_stay() -> None:
     model = nn.Linear(8, 4).eval()
     x = torch.rand(2, 8)
-    result = unchecked.quantize(model, (x,), calibration=[x])
+    result = unchecked.quantize(model, (x,))
     found = Pipeline((ReadPlan(),)).run(result.quantized, result.backend.context)
     for before, after in zip(result.quantized.graph.nodes, found.graph.nodes, strict=True):
         assert annotation_of(before) == annotation_of(after)

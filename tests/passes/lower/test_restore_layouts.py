@@ -86,9 +86,7 @@ def model(body: Body) -> Net:
 
 
 def quantized(body: Body, backend: str, x: Tensor = X, **options: Any) -> quantfx.Result:
-    return unchecked.quantize(
-        model(body), (x,), calibration=[x], backend=backend, progress=False, **options
-    )
+    return unchecked.quantize(model(body), (x,), backend=backend, **options)
 
 
 def agrees(run: Callable[..., Any], result: quantfx.Result, x: Tensor) -> None:
@@ -179,8 +177,6 @@ def test_memory_of_float_operators_is_left_alone() -> None:
             return self.linear(x), body(x)
 
     # Unchecked: as it reads memory, the graph is held to the layout of its example otherwise.
-    result = quantfx.quantize(
-        Beside().eval(), (X,), calibration=[X], check_inputs=False, progress=False
-    )
+    result = quantfx.quantize(Beside().eval(), (X,), calibration=[X], check_inputs=False)
     with torch.no_grad():
         torch.testing.assert_close(result.module(LAST)[1], body(LAST))

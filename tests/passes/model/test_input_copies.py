@@ -67,8 +67,8 @@ def test_neither_example_nor_batches_are_written_to(
     before = [(each.clone(), each._version) for each in _tensors(inputs)]
     with warnings.catch_warnings():
         warnings.simplefilter("error", QuantfxWarning)
-        result = quantfx.quantize(kind().eval(), inputs, calibration=[inputs], progress=False)
-        quantfx.prepare_qat(kind(), inputs, calibration=[inputs], progress=False)
+        result = quantfx.quantize(kind().eval(), inputs, calibration=[inputs])
+        quantfx.prepare_qat(kind(), inputs, calibration=[inputs])
     result.compile()
     result.compare_sites()
     for each, (values, version) in zip(_tensors(inputs), before, strict=True):
@@ -80,7 +80,7 @@ def test_neither_example_nor_batches_are_written_to(
 def test_a_call_of_the_user_writes_as_the_model_does(way: str) -> None:
     model = Writes().eval()
     result = quantfx.quantize(
-        model, (_x(), torch.zeros(4, 8)), calibration=[(_x(), torch.zeros(4, 8))], progress=False
+        model, (_x(), torch.zeros(4, 8)), calibration=[(_x(), torch.zeros(4, 8))]
     )
     run: Any = result.compile() if way == "compiled" else getattr(result, way)
     theirs, ours = torch.zeros(4, 8), torch.zeros(4, 8)

@@ -161,7 +161,7 @@ def test_mixed_dtypes_pass_through() -> None:
 def test_left_float_is_reported_and_accepted() -> None:
     case = CASES["cond"]
     module = x86().prepare(capture(case.make(), case.inputs))
-    calibrate(module, [case.inputs], progress=False)
+    calibrate(module, [case.inputs])
     converted = x86().convert(module, strict=False)
     [match] = planned_matches(converted)
     assert match.unconverted == ()
@@ -183,7 +183,7 @@ def test_dictionaries_may_come_in_any_order() -> None:
             return self.linear(d["x"]) + d["y"].sum()
 
     module = x86().prepare(capture(Pair().eval(), ({"x": X, "y": X[:2]},)))
-    assert calibrate(module, [({"y": X[:2], "x": X},)], progress=False) == 1
+    assert calibrate(module, [({"y": X[:2], "x": X},)]) == 1
     with refused("input-shape", CalibrationError, site="d['x']"):
         calibrate(module, [({"y": X[:2], "x": X[:2, None]},)])
     with refused("input-type", CalibrationError, site="d['y']"):
@@ -216,7 +216,7 @@ def test_what_a_graph_refuses_is_an_error_of_calibration(
 
     module = x86().prepare(capture(How().eval(), (X, captured)))
     with refused(message, CalibrationError):
-        calibrate(module, [(X, captured), (X, given)], progress=False)
+        calibrate(module, [(X, captured), (X, given)])
 
 
 def test_a_number_that_is_none_calibrates_as_captured() -> None:
@@ -230,4 +230,4 @@ def test_a_number_that_is_none_calibrates_as_captured() -> None:
             return y if fill != fill else y + fill
 
     module = x86().prepare(capture(Add().eval(), (X, float("nan"))))
-    assert calibrate(module, [(X, float("nan"))], progress=False) == 1
+    assert calibrate(module, [(X, float("nan"))]) == 1

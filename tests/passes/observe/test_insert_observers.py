@@ -29,7 +29,7 @@ def test_weights_are_observed_once_and_not_in_calibration(monkeypatch: pytest.Mo
     monkeypatch.setattr(WeightObserver, "observe", counted)
     prepared = x86().prepare(capture(mlp(), (X,)))
     assert calls == [2]
-    calibrate(prepared, [X, X, X], progress=False)
+    calibrate(prepared, [X, X, X])
     assert calls == [2]
 
 
@@ -57,7 +57,7 @@ def test_names_the_model_owns_are_not_taken() -> None:
 
     model = Owner().eval()
     prepared = x86().prepare(capture(model, (X,)))
-    calibrate(prepared, [X], progress=False)
+    calibrate(prepared, [X])
     with torch.no_grad():
         torch.testing.assert_close(prepared(X), model(X))
     x86().convert(prepared)

@@ -59,7 +59,7 @@ def smoothed(prepared: Any, backend: Backend) -> Any:
 
 def calibrated(model: nn.Module, backend: Backend, x: Tensor) -> Any:
     prepared = backend.prepare(capture(model, (x,)))
-    calibrate(prepared, [x, x / 2], progress=False)
+    calibrate(prepared, [x, x / 2])
     return prepared
 
 

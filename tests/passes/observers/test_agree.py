@@ -90,7 +90,7 @@ def trained_in_parallel(rank: int, case: Case) -> DistributedDataParallel:
     if case.alone:
         module.agree_within(None)
     if case.calibrate_first and rank == 0:
-        calibrate(module, [data(9)[:ROWS]], progress=False)
+        calibrate(module, [data(9)[:ROWS]])
     rows = slice(rank * ROWS, (rank + 1) * ROWS)
     # Without its broadcast of buffers, if it can be, so that agreement is the observers' doing.
     parallel = DistributedDataParallel(module, broadcast_buffers=case.calibrate_first)

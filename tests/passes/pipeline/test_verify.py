@@ -20,7 +20,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 def quantized() -> GraphModule:
     prepared = x86().prepare(capture(mlp(), (X,)))
-    calibrate(prepared, [X], progress=False)
+    calibrate(prepared, [X])
     return x86().convert(prepared)
 
 
@@ -71,7 +71,7 @@ def test_the_fingerprint_sees_structure_literals_and_annotations() -> None:
 def test_sites_that_share_must_read_the_same_qparams() -> None:
     x = torch.randn(2, 3, 16, 16)
     prepared = x86().prepare(capture(cat_pool_net(), (x,)))
-    calibrate(prepared, [x], progress=False)
+    calibrate(prepared, [x])
     module = x86().convert(prepared)
     [cat] = module.graph.find_nodes(op="call_function", target=torch.ops.aten.cat.default)
     dq = cat.args[0][1]

@@ -74,7 +74,7 @@ class Case:
 
     def quantized(self, *batches: Tensor) -> GraphModule:
         prepared = self.prepared()
-        calibrate(prepared, batches or [X], progress=False)
+        calibrate(prepared, batches or [X])
         module = CONVERT.run(prepared)
         require_converted(module)
         return module

@@ -98,9 +98,7 @@ MORE: dict[str, Make] = {
 
 
 def quantize(model: nn.Module, inputs: tuple[Tensor, ...], **options: Any) -> quantfx.Result:
-    return unchecked.quantize(
-        model.eval(), inputs, calibration=[inputs], strict=False, progress=False, **options
-    )
+    return unchecked.quantize(model.eval(), inputs, strict=False, **options)
 
 
 def calls(module: GraphModule) -> list[tuple[Site, Node]]:
@@ -156,11 +154,7 @@ def test_every_call_stands_in_one_list(name: str, backend: str) -> None:
     case = EXPORT_CASES[name]
     model, kwargs = case.make().eval(), dict(case.kwargs)
     result = unchecked.quantize(
-        model,
-        case.inputs,
-        example_kwargs=kwargs,
-        backend=backend,
-        strict=False,
+        model, case.inputs, calibration=None, example_kwargs=kwargs, backend=backend, strict=False
     )
     check(result, unchecked.capture(model, case.inputs, kwargs))
 

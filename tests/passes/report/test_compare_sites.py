@@ -22,9 +22,7 @@ class Named(nn.Module):
 def test_keyword_inputs_in_any_order() -> None:
     torch.manual_seed(0)
     kwargs = {"options": {"narrow": torch.randn(3, 8)}, "x": torch.randn(3, 16)}
-    result = quantfx.quantize(
-        Named().eval(), (), example_kwargs=kwargs, calibration=[kwargs], progress=False
-    )
+    result = quantfx.quantize(Named().eval(), (), example_kwargs=kwargs, calibration=[kwargs])
     for compared in (result.compare_sites(), result.compare_sites(**kwargs)):
         assert len(compared) == 2
         assert all(each.within(1, 1e-5) for each in compared)
@@ -47,7 +45,7 @@ class Turned(nn.Module):
 def test_a_summand_in_another_order_of_memory(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     x = torch.randn(shape)
-    result = quantfx.quantize(Turned().eval(), (x,), calibration=[x], progress=False)
+    result = quantfx.quantize(Turned().eval(), (x,), calibration=[x])
     (compared,) = result.compare_sites()
     assert compared.kernel == "qlinear_pointwise.binary"
     assert compared.within(0, 1e-5)

@@ -24,7 +24,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 def quantized() -> GraphModule:
     prepared = x86().prepare(capture(mlp(), (X,)))
-    calibrate(prepared, [X], progress=False)
+    calibrate(prepared, [X])
     return x86().convert(prepared)
 
 

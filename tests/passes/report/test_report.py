@@ -18,7 +18,7 @@ X = torch.randn(8, 64, generator=torch.Generator().manual_seed(0))
 
 
 def quantize(model: nn.Module, x: torch.Tensor) -> quantfx.Result:
-    return unchecked.quantize(model.eval(), (x,), calibration=[x], progress=False)
+    return unchecked.quantize(model.eval(), (x,))
 
 
 @pytest.fixture(scope="module")

@@ -131,9 +131,7 @@ def transformer() -> quantfx.Result:
     x = torch.randn(2, 6, 32)
     model = nn.Transformer(32, 4, 1, 1, 64, batch_first=True).eval()
     config = quantfx.Config().module("encoder.layers.0.linear1", None)
-    return unchecked.quantize(
-        model, (x, x), calibration=[(x, x)], config=config, backend="x86", progress=False
-    )
+    return unchecked.quantize(model, (x, x), config=config, backend="x86")
 
 
 def test_a_transformer(transformer: quantfx.Result) -> None:
@@ -176,5 +174,5 @@ class Unknown(nn.Module):
 
 def test_work_that_is_not_known_is_said_to_be() -> None:
     x = torch.randn(8, 8)
-    result = unchecked.quantize(Unknown().eval(), (x,), calibration=[x], progress=False)
+    result = unchecked.quantize(Unknown().eval(), (x,))
     assert "unknown" in str(result.report)

@@ -18,9 +18,7 @@ X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
 def work(model: nn.Module, *inputs: Tensor, **options: Any) -> dict[str, OperatorWork]:
-    result = unchecked.quantize(
-        model.eval(), inputs, calibration=[inputs], strict=False, progress=False, **options
-    )
+    result = unchecked.quantize(model.eval(), inputs, strict=False, **options)
     found = {str(row.site): row for row in result.report.work}
     assert len(found) == len(result.report.work)
     return found

@@ -38,13 +38,7 @@ ROWS = [
 @pytest.mark.parametrize("row", ROWS)
 def test_the_scale_of_training_is_the_scale_of_the_weight(row: str) -> None:
     model, inputs = model_of(row)
-    result = unchecked.quantize(
-        model,
-        inputs,
-        calibration=[inputs],
-        backend=EXACT,
-        progress=False,
-    )
+    result = unchecked.quantize(model, inputs, backend=EXACT)
     found = result.quantized.graph.find_nodes(op="call_function", target=DEQUANTIZE_PER_CHANNEL)
     (dequantize,) = found
     scales = attribute(result.quantized, str(dequantize.args[1].target))
@@ -77,7 +71,7 @@ def test_a_network_trained_by_fx_graph_mode_agrees_with_its_conversion() -> None
         if name.startswith("activation_post_process"):
             setattr(prepared, name, nn.Identity())
     prepared.eval()
-    result = unchecked.quantize(prepared, (x,), calibration=[x], backend=EXACT, progress=False)
+    result = unchecked.quantize(prepared, (x,), backend=EXACT)
     assert [site.kernel for site in result.report.sites] == [
         "quantized.conv2d_relu",
         "quantized.conv2d",

@@ -164,7 +164,7 @@ def test_the_converted_graph_is_that_of_calibration(kind: type[nn.Module]) -> No
     model, module = prepared(kind)
     module(X)
     plain = x86().prepare(capture(model.eval(), (X,)))
-    calibrate(plain, [X], progress=False)
+    calibrate(plain, [X])
     quantized = x86().convert(module)
     # Some quantize one tensor twice, with the same scale.
     if kind not in (Mixed, OfAnInput, NoisyBetween):

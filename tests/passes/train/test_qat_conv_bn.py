@@ -105,7 +105,7 @@ def test_the_converted_graph_is_that_of_calibration(name: str) -> None:
     trained = prepare(model, x)
     trained(x)
     calibrated = BACKEND.prepare(capture(model.eval(), (x,)))
-    calibrate(calibrated, [x], progress=False)
+    calibrate(calibrated, [x])
     assert to_dot(BACKEND.convert(trained)) == to_dot(BACKEND.convert(calibrated))
 
 
@@ -260,7 +260,7 @@ def test_rounding_goes_by_the_weight_that_is_folded() -> None:
     model, x = normed("conv2d")
     prepared = prepare(model, x)
     prepared.eval()
-    calibrate(prepared, [x], progress=False)
+    calibrate(prepared, [x])
     quantized = BACKEND.convert(prepared)
     state = model.state_dict()
     by_channel = state["norm.weight"] / torch.sqrt(state["norm.running_var"] + EPS)

@@ -292,7 +292,7 @@ def test_calibration_that_fails_leaves_a_module_that_works() -> None:
         module = prepared(learn_scales=learn_scales)
         module.get_parameter("first.weight").data.fill_(3e37)
         with refused("not-finite", CalibrationError, site="second (conv2d_1).input"):
-            calibrate(module, [X.abs() + 1], progress=False)
+            calibrate(module, [X.abs() + 1])
         assert module.training
         assert not any(
             each.calibrating for each in module.modules() if isinstance(each, FakeQuantize)
@@ -334,7 +334,7 @@ def test_frozen_observers_do_not_calibrate() -> None:
     module(X)
     module.freeze_observers()
     before = copy.deepcopy(module.state_dict())
-    calibrate(module, [X * 9], progress=False)
+    calibrate(module, [X * 9])
     assert_equal_states(module.state_dict(), before)
 
 
@@ -356,7 +356,7 @@ def test_calibration_starts_the_ranges_and_leaves_the_rest_alone() -> None:
         with refused("never-run", CalibrationError):
             module.eval()(X)
         module.train()
-        assert calibrate(module, [x for x, _ in batches(4)], progress=False) == 4
+        assert calibrate(module, [x for x, _ in batches(4)]) == 4
         assert module.training
         assert all(each.training for each in module.modules())
         for key in ("first_norm.running_mean", "first_norm.num_batches_tracked", "first.weight"):

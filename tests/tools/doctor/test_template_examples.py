@@ -68,12 +68,7 @@ def quantized(
 ) -> quantfx.Result:
     inputs = example.inputs()
     return unchecked.quantize(
-        model or example.model(),
-        inputs,
-        calibration=[inputs],
-        backend=backend,
-        config=example.config,
-        progress=False,
+        model or example.model(), inputs, backend=backend, config=example.config
     )
 
 
