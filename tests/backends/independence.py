@@ -25,21 +25,22 @@ from quantfx.tools.models.resnet import resnet18, resnet50
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.backends.qdq_patterns import has_qdq_patterns
-from tests.models.small import cat_pool_net
+from tests.models.small import cat_pool_net, residual_block
 
 REGISTER = "_register_quantization_weight_pack_pass"
 SMALL_BERT = BertConfig(layers=1, hidden=32, heads=2, vocabulary=50, positions=16)
 SIX_LAYERS = BertConfig(layers=6)
 
 
-def images(size: int, count: int = 1) -> tuple[torch.Tensor]:
+def images(size: int, count: int = 1, channels: int = 3) -> tuple[torch.Tensor]:
     """Return images of noise."""
     generator = torch.Generator().manual_seed(0)
-    return (torch.randn(count, 3, size, size, generator=generator),)
+    return (torch.randn(count, channels, size, size, generator=generator),)
 
 
 NETWORKS: dict[str, Any] = {
     "cat_pool_net": lambda: (cat_pool_net(), images(16, count=2)),
+    "residual_block": lambda: (residual_block(), images(8, channels=4)),
     "resnet18_small": lambda: (seeded(lambda: resnet18((1, 1), width=8)), images(32)),
     "bert_small": lambda: (seeded(lambda: bert(SMALL_BERT)), bert_inputs(SMALL_BERT, 2, 8)),
     "resnet50": lambda: (seeded(resnet50), images(224)),

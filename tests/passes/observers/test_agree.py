@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import socket
@@ -13,6 +14,7 @@ import pytest
 import torch
 import torch.distributed as distributed
 from torch import Tensor, nn
+from torch.fx import GraphModule
 from torch.nn.parallel import DistributedDataParallel
 
 from quantfx.backends.x86 import x86
@@ -35,9 +37,13 @@ def data(step: int) -> Tensor:
     return torch.randn(2 * ROWS, 8, generator=torch.Generator().manual_seed(step)) * (step + 1)
 
 
+@functools.cache
+def captured() -> GraphModule:
+    return capture(net(), (data(0)[:ROWS],), training=True)
+
+
 def prepared(learn_scales: bool) -> QatModule:
-    graph = capture(net(), (data(0)[:ROWS],), training=True)
-    return x86().prepare(graph, qat=True, learn_scales=learn_scales)
+    return x86().prepare(captured(), qat=True, learn_scales=learn_scales)
 
 
 @dataclass(frozen=True)
