@@ -76,28 +76,17 @@ def constant(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 def matrix(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The tensor has two dimensions."""
-    shape = shape_of(nodes[0])
-    if shape is None:
-        return f"the shape of {nodes[0].name} is not known"
-    return None if len(shape) == 2 else f"{nodes[0].name} has {len(shape)} dimensions, not 2"
+    return _dimensions(nodes[0], range(2, 3), "has {} dimensions, not 2")
 
 
 def has_rows(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The tensor has at least two dimensions: it is a row or more, not a vector."""
-    shape = shape_of(nodes[0])
-    if shape is None:
-        return f"the shape of {nodes[0].name} is not known"
-    return None if len(shape) >= 2 else f"{nodes[0].name} is a vector, and kernels take rows"
+    return _dimensions(nodes[0], range(2, 99), "is a vector, and kernels take rows")
 
 
 def has_positions(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The tensor has three dimensions at least: a batch, channels, and where they are."""
-    shape = shape_of(nodes[0])
-    if shape is None:
-        return f"the shape of {nodes[0].name} is not known"
-    return (
-        None if len(shape) >= 3 else f"{nodes[0].name} has {len(shape)} dimensions, not 3 or more"
-    )
+    return _dimensions(nodes[0], range(3, 99), "has {} dimensions, not 3 or more")
 
 
 def batched(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
@@ -126,10 +115,7 @@ def scalar_operand(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 def dimensions_2_to_5(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """The tensor is rows of vectors, lines, images or volumes: it has two to five dimensions."""
-    shape = shape_of(nodes[0])
-    if shape is None:
-        return f"the shape of {nodes[0].name} is not known"
-    return None if 2 <= len(shape) <= 5 else f"{nodes[0].name} has {len(shape)} dimensions"
+    return _dimensions(nodes[0], range(2, 6), "has {} dimensions")
 
 
 def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
@@ -159,6 +145,14 @@ def feeds(nodes: Sequence[Node], ops: Sequence[Op]) -> str | None:
     if not users or any(user.target in targets for user in users):
         return None
     return f"no user of {nodes[0].name} takes int8: {', '.join(user.name for user in users)}"
+
+
+def _dimensions(node: Node, allowed: range, otherwise: str) -> str | None:
+    """Return what is wrong with the number of dimensions: ``otherwise``, with the number put in."""
+    shape = shape_of(node)
+    if shape is None:
+        return f"the shape of {node.name} is not known"
+    return None if len(shape) in allowed else f"{node.name} {otherwise.format(len(shape))}"
 
 
 def _ancestors(node: Node, *, not_before: Node) -> set[Node]:

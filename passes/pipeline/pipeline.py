@@ -176,22 +176,14 @@ class Pipeline:
         self.check(facts_of(module))
         work = clone(module)
         own_state(work)
-        self._rewrite(work, context, instruments)
+        self._rewrite(work, context or Context(), instruments)
         return work
 
-    def run_in_place(
-        self,
-        module: GraphModule,
-        context: Context | None = None,
-        *,
-        instruments: Sequence[Instrument] = (),
-    ) -> None:
+    def run_in_place(self, module: GraphModule) -> None:
         """Do what ``run`` does to ``module`` itself, which spares a copy that nobody reads.
 
         Args:
             module: Nobody else's; spoilt if a pass fails.
-            context: As for ``run``.
-            instruments: As for ``run``.
 
         Raises:
             PipelineError: as ``run``.
@@ -199,12 +191,12 @@ class Pipeline:
         """
         _require_graph(module)
         self.check(facts_of(module))
-        self._rewrite(module, context, instruments)
+        self._rewrite(module, Context())
 
     def _rewrite(
-        self, module: GraphModule, context: Context | None, instruments: Sequence[Instrument]
+        self, module: GraphModule, context: Context, instruments: Sequence[Instrument] = ()
     ) -> None:
-        run = _Run(self, context or Context(), instruments, fingerprint(module))
+        run = _Run(self, context, instruments, fingerprint(module))
         with paused_garbage_collection():
             for position, each in enumerate(self.passes):
                 run.step(position, each, module)

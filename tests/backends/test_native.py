@@ -71,10 +71,7 @@ def test_one_graph_of_each_group(group: str, graph_snapshot: SnapshotAssertion) 
     backend = backends.get("native", target="any", config=example.config, weight_observer="min_max")
     template = backend.recipe.patterns[GROUPS[group]]
     assert template.group == group
-    graph = unchecked.capture(example.model(), example.inputs())
-    prepared = backend.prepare(graph)
-    quantfx.calibrate(prepared, [example.inputs()])
-    assert backend.convert(prepared) == graph_snapshot
+    assert unchecked.convert(example.model(), example.inputs(), backend) == graph_snapshot
 
 
 def test_sizes_are_not_observed() -> None:

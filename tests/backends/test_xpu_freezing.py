@@ -29,7 +29,6 @@ from torch.func import functional_call
 from torch.fx import GraphModule
 from torch.fx.experimental.proxy_tensor import make_fx
 
-import quantfx
 from quantfx import backends
 from quantfx.passes.quant.qdq import dtype_of, quantizes
 from quantfx.passes.report.contract import planned_matches
@@ -96,9 +95,7 @@ def _counters_as_they_were() -> Iterator[None]:
 
 def quantized(case: Case, **options: Any) -> GraphModule:
     backend = backends.get("xpu", target="any", **options)
-    prepared = backend.prepare(unchecked.capture(case.make(), case.inputs))
-    quantfx.calibrate(prepared, [case.inputs])
-    return backend.convert(prepared)
+    return unchecked.convert(case.make(), case.inputs, backend)
 
 
 def retraced(module: GraphModule, inputs: tuple[Tensor, ...], device: str) -> GraphModule:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-import quantfx
 from quantfx import backends
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.qdq import quantizes, tensor_qparams
@@ -26,9 +25,7 @@ def quantized(function: Callable[[Tensor], Tensor], *, adopts: bool = True) -> G
     if not adopts:
         pipeline: Pipeline = backend.prepare_pipeline.without("adopt-outputs")
         backend = replace(backend, prepare_pipeline=pipeline)
-    prepared = backend.prepare(unchecked.capture(Call(function).eval(), (X,)))
-    quantfx.calibrate(prepared, [X])
-    return backend.convert(prepared)
+    return unchecked.convert(Call(function).eval(), (X,), backend)
 
 
 def qparams(module: GraphModule) -> list[tuple[float, int]]:

@@ -5,19 +5,16 @@ from torch.fx import Node
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.convert.tidy import Tidy
-from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.qdq import dequantizes
 from tests.models.small import mlp
-from tests.unchecked import capture
+from tests.unchecked import convert
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_dequantize_with_two_readers_is_duplicated() -> None:
-    prepared = x86().prepare(capture(mlp(), (X,)))
-    calibrate(prepared, [X])
-    quantized = x86().convert(prepared)
+    quantized = convert(mlp(), (X,), x86())
     expected = quantized(X)
     first, second = [
         n for n in quantized.graph.nodes if dequantizes(n) and n.args[0].op != "get_attr"

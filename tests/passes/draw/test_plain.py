@@ -14,7 +14,6 @@ from quantfx.passes.draw import style
 from quantfx.passes.draw.dot import to_dot
 from quantfx.passes.draw.plain import to_plain_dot
 from quantfx.passes.graph.clone import clone
-from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.quant.annotation import GROUP_KEY, META_KEY
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR
 from tests import unchecked
@@ -25,10 +24,7 @@ X = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
 
 @pytest.fixture(scope="module")
 def quantized() -> GraphModule:
-    backend = x86()
-    prepared = backend.prepare(unchecked.capture(residual_block(), (X,)))
-    calibrate(prepared, [X])
-    return backend.convert(prepared)
+    return unchecked.convert(residual_block(), (X,), x86())
 
 
 def mutations(module: GraphModule) -> Iterator[tuple[str, GraphModule]]:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-import quantfx
 from quantfx import backends
 from quantfx.passes.lower.hoist_quantize import HoistQuantize
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -21,10 +20,7 @@ HOIST = Pipeline((HoistQuantize(),))
 
 def qdq(forward: Callable[..., Tensor], *layers: nn.Module) -> GraphModule:
     torch.manual_seed(0)
-    backend = backends.get("x86")
-    prepared = backend.prepare(unchecked.capture(Net(forward, *layers).eval(), (X,)))
-    quantfx.calibrate(prepared, [X])
-    return backend.convert(prepared)
+    return unchecked.convert(Net(forward, *layers).eval(), (X,), backends.get("x86"))
 
 
 def quantized(module: GraphModule) -> list[str]:

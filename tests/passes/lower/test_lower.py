@@ -10,7 +10,6 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-import quantfx
 from quantfx import backends
 from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
@@ -34,9 +33,7 @@ X86 = backends.get("x86")
 
 
 def qdq(model: nn.Module, x: torch.Tensor) -> GraphModule:
-    prepared = X86.prepare(unchecked.capture(model, (x,)))
-    quantfx.calibrate(prepared, [x])
-    return X86.convert(prepared)
+    return unchecked.convert(model, (x,), X86)
 
 
 def test_the_pipeline_as_text() -> None:

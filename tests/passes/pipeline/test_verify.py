@@ -8,20 +8,17 @@ from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import PassError
-from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.verify import fingerprint, verify_structure
 from quantfx.passes.quant.qdq import dequantizes, quantizes
 from tests.models.small import cat_pool_net, mlp
 from tests.refusals import refused
-from tests.unchecked import capture
+from tests.unchecked import convert
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
 def quantized() -> GraphModule:
-    prepared = x86().prepare(capture(mlp(), (X,)))
-    calibrate(prepared, [X])
-    return x86().convert(prepared)
+    return convert(mlp(), (X,), x86())
 
 
 def wrong_scale(module: GraphModule) -> None:
@@ -70,9 +67,7 @@ def test_the_fingerprint_sees_structure_literals_and_annotations() -> None:
 
 def test_sites_that_share_must_read_the_same_qparams() -> None:
     x = torch.randn(2, 3, 16, 16)
-    prepared = x86().prepare(capture(cat_pool_net(), (x,)))
-    calibrate(prepared, [x])
-    module = x86().convert(prepared)
+    module = convert(cat_pool_net(), (x,), x86())
     [cat] = module.graph.find_nodes(op="call_function", target=torch.ops.aten.cat.default)
     dq = cat.args[0][1]
     for node in (dq, dq.args[0]):  # the pair still agrees, only the group does not

@@ -6,7 +6,6 @@ from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError
-from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.quant.qdq import dequantizes
 from quantfx.passes.report.contract import (
     count_uncovered,
@@ -17,15 +16,13 @@ from quantfx.passes.report.contract import (
 from tests.export_cases import Net
 from tests.models.small import cat_pool_net, mlp
 from tests.refusals import refused
-from tests.unchecked import capture
+from tests.unchecked import capture, convert
 
 X = torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
 
 
 def quantized() -> GraphModule:
-    prepared = x86().prepare(capture(mlp(), (X,)))
-    calibrate(prepared, [X])
-    return x86().convert(prepared)
+    return convert(mlp(), (X,), x86())
 
 
 def test_matches_know_their_module_and_template() -> None:
