@@ -92,15 +92,20 @@ def host() -> Backend:
     return backends.get("x86")
 
 
+def is_near(model: nn.Module, x: Tensor, config: str = "static", *, compiles: bool) -> None:
+    """Hold every way to call what is made of ``model`` against it."""
+    found = ways(quantized(model, x, host(), config), x, compiles=compiles)
+    for way, given in found.items():
+        assert sqnr(model(x), given) > 35, way
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("kind", "data"), [(Residual, images), (Mlp, rows)])
 def test_small_inputs(
     kind: Callable[[], nn.Module], data: Callable[[], Tensor], size: float
 ) -> None:
     model, x = made(kind), data() * size
-    found = ways(quantized(model, x, host()), x, compiles=size in (1e-8, 1e-30))
-    for way, given in found.items():
-        assert sqnr(model(x), given) > 35, way
+    is_near(model, x, compiles=size in (1e-8, 1e-30))
 
 
 @pytest.mark.parametrize("size", [1e-3, 1e-14, pytest.param(1e-8, marks=SWEPT)])
@@ -112,18 +117,14 @@ def test_small_weights(
     model, x = made(kind), data()
     with torch.no_grad():
         next(model.parameters()).mul_(size)
-    found = ways(quantized(model, x, host()), x, compiles=size == 1e-14)
-    for way, given in found.items():
-        assert sqnr(model(x), given) > 35, way
+    is_near(model, x, compiles=size == 1e-14)
 
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("config", ["dynamic", "weight-only"])
 def test_small_inputs_of_other_modes(config: str, size: float) -> None:
     model, x = made(Mlp), rows() * size
-    found = ways(quantized(model, x, host(), config), x, compiles=size == 1e-30)
-    for way, given in found.items():
-        assert sqnr(model(x), given) > 35, way
+    is_near(model, x, config, compiles=size == 1e-30)
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -132,9 +133,7 @@ def test_small_weights_of_other_modes(config: str, size: float) -> None:
     model, x = made(lambda: nn.Sequential(nn.Linear(32, 64, bias=False))), rows()
     with torch.no_grad():
         next(model.parameters()).mul_(size)
-    found = ways(quantized(model, x, host(), config), x, compiles=size == 1e-30)
-    for way, given in found.items():
-        assert sqnr(model(x), given) > 35, way
+    is_near(model, x, config, compiles=size == 1e-30)
 
 
 def test_a_dynamic_range_follows_each_call() -> None:

@@ -16,6 +16,7 @@ from quantfx.backends.onednn.post_ops import FUSED_BY
 from quantfx.passes.errors import ContractError
 from quantfx.passes.quant.spec import QuantSpec
 from tests import unchecked
+from tests.activations import ACTIVATIONS
 from tests.export_cases import Net
 
 X86 = backends.get("x86")
@@ -62,15 +63,6 @@ def test_other_specs_that_it_takes(layer: nn.Module, x: Tensor, spec: dict[str, 
     assert all(each.within(1, 1e-5) for each in result.compare_sites())
 
 
-ACTIVATIONS = {
-    "relu": nn.ReLU(),
-    "hardtanh": nn.Hardtanh(-0.5, 0.25),
-    "hardswish": nn.Hardswish(),
-    "swish": nn.SiLU(),
-    "leaky_relu": nn.LeakyReLU(0.3),
-    "tanh": nn.Tanh(),
-    "gelu": nn.GELU(),
-}
 LAYERS: dict[str, tuple[Callable[[], nn.Module], Tensor]] = {
     "conv1d": (lambda: nn.Conv1d(4, 4, 3), IMAGE.flatten(2)),
     "conv2d": (lambda: nn.Conv2d(4, 4, 3), IMAGE),
@@ -85,10 +77,10 @@ def test_every_activation_is_fused_where_the_kernel_can_and_computed_everywhere(
     kind: str, activation: str
 ) -> None:
     make, x = LAYERS[kind]
-    result = quantize(nn.Sequential(make(), ACTIVATIONS[activation]), x)
+    module, post_op = ACTIVATIONS[activation]
+    result = quantize(nn.Sequential(make(), module), x)
     [args] = calls(result, QLINEAR if kind == "linear" else QCONV)
-    fused = activation in FUSED_BY[kind]
-    assert args[-3] == (activation if fused else "none")
+    assert args[-3] == (post_op if post_op in FUSED_BY[kind] else "none")
     assert all(each.within(1, 1e-5) for each in result.compare_sites())
     torch.testing.assert_close(result.module(x), result.quantized(x), rtol=1e-4, atol=1e-5)
 

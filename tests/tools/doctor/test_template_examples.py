@@ -16,6 +16,7 @@ from quantfx.patterns.template import Template
 from quantfx.tools.doctor.template_examples import EXAMPLES, Example
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
+from tests.activations import ACTIVATIONS
 
 X86 = backends.get("x86")
 XPU = backends.get("xpu")
@@ -29,17 +30,6 @@ SUM_APART = {
     "conv2d_add": "qconv_pointwise",
     "linear_add": "qlinear_pointwise",
     "linear_add_dynamic": "qlinear_pointwise.tensor",
-}
-
-ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "relu6": nn.ReLU6,
-    "hardtanh": nn.Hardtanh,
-    "hardswish": nn.Hardswish,
-    "silu": nn.SiLU,
-    "leaky_relu": nn.LeakyReLU,
-    "tanh": nn.Tanh,
-    "gelu": nn.GELU,
 }
 
 
@@ -134,7 +124,7 @@ def test_a_template_reaches_its_kernel_with_every_activation(
     name: str, base: str, activation: str
 ) -> None:
     example, template = EXAMPLES[base], TEMPLATES[name]
-    model = seeded(lambda: Activated(example.make(), ACTIVATIONS[activation]()))
+    model = seeded(lambda: Activated(example.make(), ACTIVATIONS[activation][0]))
     result = quantized(example, model)
     [match], _ = matches(template, result)
     assert match.annotation.template != base, "the activation is part of the match"
