@@ -85,11 +85,15 @@ def test_every_package_folder_is_listed() -> None:
 
 # One process for all that an import must not do: it takes seconds.
 IMPORT = """
-import json, sys, torch, torch._inductor.config as inductor, torch._dynamo.config as dynamo
+import json, sys, warnings, torch, torch._inductor.config as inductor, torch._dynamo.config as dynamo
 def state():
     return inductor.save_config(), dynamo.save_config(), torch.get_num_threads(), torch.is_grad_enabled()
-before = state()
-import quantfx, quantfx.cli, quantfx.compat
+before, version = state(), torch.__version__
+torch.__version__ = "2.99.0.dev20270101+cpu"  # newer than any that is tested
+with warnings.catch_warnings(record=True) as caught:
+    import quantfx, quantfx.cli, quantfx.compat
+warned = [str(each.message) for each in caught if issubclass(each.category, UserWarning)]
+torch.__version__ = version
 same = state() == before
 torchao = "torchao" in sys.modules
 import quantfx.tools.bench.run, quantfx.tools.drawing.render
@@ -98,7 +102,7 @@ for name, module in list(sys.modules.items()):
     file = getattr(module, "__file__", None)
     if file and "quantfx" in name:
         files.setdefault(file, []).append(name)
-print(json.dumps([same, torchao, list(files.values()), list(sys.modules)]))
+print(json.dumps([same, warned, torchao, list(files.values()), list(sys.modules)]))
 """
 
 
@@ -106,6 +110,7 @@ class Imported(NamedTuple):
     """What an import did."""
 
     same_state: bool
+    warned: list[str]
     torchao: bool
     files: list[list[str]]
     modules: list[str]
@@ -169,6 +174,10 @@ def test_no_peer_is_imported_before_its_engine_is_built(imported: Imported) -> N
 def test_importing_changes_no_global_state_of_torch(imported: Imported) -> None:
     assert imported.same_state
     assert not imported.torchao
+
+
+def test_importing_does_not_warn_of_a_newer_torch(imported: Imported) -> None:
+    assert imported.warned == []
 
 
 def test_each_folder_imports_only_from_those_before_it() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -62,10 +63,14 @@ FUSED: dict[str, tuple[int, Callable[..., Tensor]]] = {
 SWEPT = {"without relu", "the other operand", "two branches"}
 
 
+@functools.cache
+def four_layers(case: str) -> quantfx.Result:
+    return quantize(FUSED[case][1], conv(), conv(), conv(), conv())
+
+
 @pytest.mark.parametrize("case", FUSED)
 def test_what_is_fused_and_what_is_not(case: str) -> None:
-    count, forward = FUSED[case]
-    result = quantize(forward, conv(), conv(), conv(), conv())
+    count, result = FUSED[case][0], four_layers(case)
     assert fused(result, QCONV_SUM) == count
     assert all(each.within(1, 1e-5) for each in result.compare_sites())
 
@@ -74,8 +79,7 @@ def test_what_is_fused_and_what_is_not(case: str) -> None:
     pytest.param(case, marks=[pytest.mark.sweep] * (case in SWEPT)) for case in FUSED
 ])  # fmt: skip
 def test_nothing_that_is_read_later_is_overwritten(case: str) -> None:
-    count, forward = FUSED[case]
-    result = quantize(forward, conv(), conv(), conv(), conv())
+    count, result = FUSED[case][0], four_layers(case)
     compiled = result.compile()
     assert sum(call.kernel == "qconv2d_pointwise.binary" for call in compiled.kernels) == count
     expected = result.module(X)
