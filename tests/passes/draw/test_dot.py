@@ -65,7 +65,7 @@ def test_text_does_not_depend_on_the_hash_seed() -> None:
     code = (
         "from tests.drawing_samples import SAMPLES\n"
         "from quantfx.passes.draw.dot import to_dot\n"
-        "print(''.join(to_dot(SAMPLES[each]()) for each in ('quantized', 'cond')), end='')\n"
+        "print(''.join(to_dot(sample()) for sample in SAMPLES.values()), end='')\n"
     )
     # A seed that is not this process's own, which is random unless it is set.
     seed = "1" if os.environ.get("PYTHONHASHSEED") != "1" else "2"
@@ -73,8 +73,7 @@ def test_text_does_not_depend_on_the_hash_seed() -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True
     )
-    expected = "".join(to_dot(SAMPLES[each]()) for each in ("quantized", "cond"))
-    assert done.stdout == expected.encode()
+    assert done.stdout == "".join(to_dot(sample()) for sample in SAMPLES.values()).encode()
 
 
 @pytest.mark.parametrize("sample", SAMPLES)
