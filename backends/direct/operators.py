@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.anchors import PRODUCTS, add_product, matmul, product
+from quantfx.backends.direct.attention import ATTENTION, attention
 from quantfx.backends.direct.pointwise import post_ops_of
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.spread import spread
@@ -296,4 +297,5 @@ def rules() -> dict[Any, Rule]:
     found[resolve_op("aten.layer_norm.default")] = _layer_norm
     found[resolve_op("aten.softmax.int")] = _softmax
     found[resolve_op("aten.cat.default")] = _cat
+    found[ATTENTION] = attention
     return found

@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.anchors import PRODUCTS
+from quantfx.backends.direct.attention import ATTENTION
 from quantfx.backends.direct.operators import rules
 from quantfx.backends.direct.pointwise import post_ops_of
 from quantfx.backends.direct.translate import VIEWS
@@ -68,7 +69,8 @@ def _dtype_refusal(node: Node) -> str:
         value = each.meta.get("val")
         if not isinstance(value, Tensor):
             return f"{each.name} is no tensor"
-        if value.dtype != torch.float32 and value.dtype not in _INTEGERS:
+        masks = value.dtype == torch.bool and node.target is ATTENTION
+        if value.dtype != torch.float32 and value.dtype not in _INTEGERS and not masks:
             return f"{each.name} is {value.dtype}"
         if value.device.type != "cpu":
             return f"{each.name} is on {value.device}"

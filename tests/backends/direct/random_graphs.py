@@ -174,14 +174,27 @@ def _matmul(net: Net, x: int) -> int | None:
     return net.call(lambda model, a, b: A.matmul.default(a, b), net.either(x), turned)
 
 
+def _attention(net: Net, x: int) -> int | None:
+    """Attention of rows to themselves or to others of their shape."""
+    if len(net.shape(x)) not in (3, 4):
+        return None
+    same = [each for each in net.floats if net.shape(each) == net.shape(x)]
+    key, value = (net.either(net.rng.choice(same)) for _ in range(2))
+    causal = net.rng.random() < 0.3
+
+    def attend(model: Any, *parts: Any) -> Any:
+        return A.scaled_dot_product_attention.default(*parts, is_causal=causal)
+
+    return net.call(attend, net.either(x), key, value)
+
+
 def _two(net: Net, x: int) -> int | None:
     shape = net.shape(x)
 
     def fits(other: int) -> bool:
-        try:
-            return tuple(torch.broadcast_shapes(shape, net.shape(other))) == shape
-        except RuntimeError:
-            return False
+        sizes = net.shape(other)
+        pairs = zip(reversed(sizes), reversed(shape), strict=False)
+        return len(sizes) <= len(shape) and all(one in (1, two) for one, two in pairs)
 
     other = net.either(net.rng.choice([each for each in net.floats if fits(each)]))
     kind = net.rng.choice(["add", "add", "add", "sub", "mul", "div"])
@@ -322,6 +335,7 @@ _GROWS: tuple[Grow, ...] = (
     *[_convolution] * 4,
     *[_linear] * 2,
     _matmul,
+    _attention,
     *[_two] * 4,
     *[_pool] * 2,
     *[_cat] * 2,
