@@ -19,7 +19,7 @@ from quantfx.passes.graph.clone import HoldsGraph, recompile
 from quantfx.passes.graph.graphs import attribute, constants
 from quantfx.patterns.errors import QuantfxError
 
-_DTYPES = (torch.float32, torch.uint8, torch.int8, torch.bool)
+_DTYPES = (torch.float32, torch.uint8, torch.int8, torch.bool, torch.bfloat16)
 # Other tensors are a compiler's, which traces.
 _PLAIN = (Tensor, nn.Parameter)
 

@@ -244,8 +244,8 @@ class Translation:
             constant = self.constant(node)
             if constant is not None and constant.dtype == torch.bool:
                 constant = constant.view(torch.uint8)
-            elif constant is None or constant.dtype != torch.float32:
-                raise Untranslatable(node, "only float32 constants are read as they are")
+            elif constant is None or constant.dtype not in (torch.float32, torch.bfloat16):
+                raise Untranslatable(node, "only constants of floats are read as they are")
             buffer = Buffer(0, "constant", constant=constant)
             return Value(buffer, layout_of(constant))
         if node.target is QUANTIZE_PER_TENSOR:

@@ -326,6 +326,12 @@ def _rows(net: Net, x: int) -> int | None:
     return net.call(norm, operand)
 
 
+def _rounded(net: Net, x: int) -> int | None:
+    """To bfloat16 and back."""
+    half = net.call(lambda model, y: A.to.dtype(y, torch.bfloat16), x)
+    return net.call(lambda model, y: A.to.dtype(y, torch.float32), half)
+
+
 def _requantize(net: Net, x: int) -> int | None:
     q = net.qparams(x)
     return net.call(lambda model, value: dequantize(quantize(value, q), q), net.edge(x))
@@ -346,6 +352,7 @@ _GROWS: tuple[Grow, ...] = (
     _constant,
     _pad,
     _rows,
+    _rounded,
     _requantize,
 )
 
