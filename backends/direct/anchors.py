@@ -251,23 +251,47 @@ def matmul(translation: Translation, task: Task) -> Value:
     if a is None or b is None or task.base.args[:2] != (a, b):
         raise Untranslatable(task.base, "its operands are not two tensors")
     shape = translation.shapes[task.base].shape
-    left, right = (_operand(translation, node, shape) for node in (a, b))
-    layout = in_order(shape, torch.float32)
+    left, right = (operand(translation, node, shape) for node in (a, b))
+    return multiply(translation, task, left, right)
+
+
+def multiply(
+    translation: Translation, task: Task, left: Value, right: Value, groups: int = 1
+) -> Value:
+    """Compute ``q(post(left @ right))`` in float.
+
+    Args:
+        translation: Of the graph.
+        task: What is computed.
+        left: In float.
+        right: In float.
+        groups: Into how many groups the heads of the result come; the operands have a dimension
+            more then.
+    """
+
+    def step(result: Value) -> MatMul:
+        seen = result.seen_as(in_groups(result.layout, groups)) if groups > 1 else result
+        return MatMul(source=left, weight=right, result=seen, post=task.post)
+
+    layout = in_order(translation.shapes[task.base].shape, torch.float32)
     if task.quantize is None:
         result = translation.result(task, layout, any_order=False)
-        step = MatMul(source=left, weight=right, result=result, post=task.post)
-        return translation.add(step, task, task.base)
+        translation.add(step(result), task, task.base)
+        return result
     # oneDNN yields no integers from floats.
     exact = Value(Buffer(byte_size(layout)), layout)
-    translation.program.steps.append(
-        MatMul(source=left, weight=right, result=exact, post=task.post)
-    )
+    translation.program.steps.append(step(exact))
     result = translation.result(task, translation.wanted_layout(task, layout))
     rounding = translation.limits(replace(task, post=()))
     return translation.add(Pointwise(source=exact, result=result, **rounding), task, task.base)
 
 
-def _operand(translation: Translation, node: Node, shape: torch.Size) -> Value:
+def in_groups(layout: Tensor, groups: int) -> Tensor:
+    """Return a layout of ``(..., heads, rows, width)`` with the heads in groups."""
+    return layout.view(*layout.shape[:-3], groups, -1, *layout.shape[-2:])
+
+
+def operand(translation: Translation, node: Node, shape: torch.Size) -> Value:
     """Return an operand in float, with as many dimensions as the result has."""
     value = translation.value(node)
     if value.layout.dim() < 2:

@@ -139,6 +139,8 @@ class Encoder:
         return CSoftmax(
             source=self._tensor(step.source),
             result=self._tensor(step.result),
+            causal=step.causal,
+            empty_is_zero=step.empty_is_zero,
             epilogue=self._epilogue(step),
         )
 

@@ -8,7 +8,7 @@ from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_siz
 
 import torch
 
-INTERFACE = 1
+INTERFACE = 2
 MAX_DIMS = 6
 MAX_POST_OPS = 6
 
@@ -163,7 +163,13 @@ class CLayerNorm(ctypes.Structure):
 class CSoftmax(ctypes.Structure):
     """``qfx_softmax``."""
 
-    _fields_ = (("source", CTensor), ("result", CTensor), ("epilogue", CEpilogue))
+    _fields_ = (
+        ("source", CTensor),
+        ("result", CTensor),
+        ("causal", c_int32),
+        ("empty_is_zero", c_int32),
+        ("epilogue", CEpilogue),
+    )
 
 
 _STRUCTURES: dict[str, type[ctypes.Structure]] = {

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.anchors import PRODUCTS, add_product, matmul, product
+from quantfx.backends.direct.attention import ATTENTION, attention
 from quantfx.backends.direct.pointwise import post_ops_of
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.spread import spread
@@ -23,7 +24,7 @@ from quantfx.backends.direct.steps import (
     Source,
 )
 from quantfx.backends.direct.translate import Rule, Task, Translation
-from quantfx.backends.direct.values import Value, channels_last, in_order
+from quantfx.backends.direct.values import Buffer, Value, byte_size, channels_last, in_order
 from quantfx.passes.graph.conv_geometry import per_dimension
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR
 from quantfx.patterns.schema import argument_value, resolve_op
@@ -34,6 +35,8 @@ _COMBINES: dict[Any, Combine] = {
     resolve_op("aten.mul.Tensor"): "mul",
     resolve_op("aten.div.Tensor"): "div",
 }
+
+CASTS = frozenset(map(resolve_op, ("aten.to.dtype", "aten._to_copy.default")))
 
 
 def _combine(translation: Translation, task: Task) -> Value:
@@ -273,6 +276,25 @@ def _pad(translation: Translation, task: Task) -> Value:
     return spread(translation, value, low=low, high=high)
 
 
+def _cast(translation: Translation, task: Task) -> Value:
+    """Between float32 and bfloat16; of the latter only views, casts and quantizes are taken."""
+    base = task.base
+    source, covered = _source(translation, task)
+    given, wanted = source.layout.dtype, translation.shapes[base].dtype
+    extra = {"memory_format", "layout", "device", "pin_memory"} & base.kwargs.keys()
+    if source.is_integer or extra or not {given, wanted} <= {torch.float32, torch.bfloat16}:
+        raise Untranslatable(base, f"it makes {wanted} of {given}, or more than another dtype")
+    rounded = wanted == torch.bfloat16 and task.quantize is not None
+    if rounded:
+        layout = in_order(source.layout.shape, wanted)
+        made = Value(Buffer(byte_size(layout)), layout)
+        translation.program.steps.append(Pointwise(source=source, result=made))
+        source = made
+    result = translation.result(task, translation.wanted_layout(task, source.layout))
+    step = Pointwise(source=source, result=result, **translation.limits(task))
+    return translation.add(step, task, *covered)
+
+
 def _dequantizes(nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if node.target is DEQUANTIZE_PER_TENSOR]
 
@@ -296,4 +318,6 @@ def rules() -> dict[Any, Rule]:
     found[resolve_op("aten.layer_norm.default")] = _layer_norm
     found[resolve_op("aten.softmax.int")] = _softmax
     found[resolve_op("aten.cat.default")] = _cat
+    found[ATTENTION] = attention
+    found |= dict.fromkeys(CASTS, _cast)
     return found

@@ -19,7 +19,7 @@ from quantfx.passes.graph.clone import HoldsGraph, recompile
 from quantfx.passes.graph.graphs import attribute, constants
 from quantfx.patterns.errors import QuantfxError
 
-_DTYPES = (torch.float32, torch.uint8, torch.int8)
+_DTYPES = (torch.float32, torch.uint8, torch.int8, torch.bool, torch.bfloat16)
 # Other tensors are a compiler's, which traces.
 _PLAIN = (Tensor, nn.Parameter)
 
@@ -127,4 +127,5 @@ def _is_in_memory(x: Tensor) -> bool:
 def _seen(memory: Tensor, layout: Tensor) -> Tensor:
     """Return the tensor of a layout in memory that may be given as bytes."""
     typed = memory if memory.dtype == layout.dtype else memory.view(layout.dtype)
-    return typed.as_strided(layout.shape, layout.stride(), layout.storage_offset())
+    start = typed.storage_offset() + layout.storage_offset()  # inputs may begin anywhere
+    return typed.as_strided(layout.shape, layout.stride(), start)

@@ -192,9 +192,17 @@ class LayerNorm(Source):
 
 @dataclass(eq=False, kw_only=True)
 class Softmax(Source):
-    """Over the last dimension."""
+    """Over the last dimension.
+
+    Attributes:
+        causal: Whether the i-th row of each matrix is of its first i + 1 values.
+        empty_is_zero: Whether rows of nothing but -inf become zeros.
+    """
 
     kernel: ClassVar[str] = "direct.softmax"
+
+    causal: bool = False
+    empty_is_zero: bool = False
 
 
 @dataclass(eq=False, kw_only=True)

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.anchors import PRODUCTS
-from quantfx.backends.direct.operators import rules
+from quantfx.backends.direct.attention import ATTENTION
+from quantfx.backends.direct.operators import CASTS, rules
 from quantfx.backends.direct.pointwise import post_ops_of
 from quantfx.backends.direct.translate import VIEWS
 from quantfx.passes.graph.editor import PROVENANCE_KEY
@@ -22,6 +23,8 @@ from quantfx.passes.quant.qdq import (
 
 _RULES = rules()
 _INTEGERS = (torch.uint8, torch.int8)
+# What torch computes in float32 from bfloat16, or merely looks at; the rest it rounds at each step.
+_TAKE_BFLOAT16 = frozenset({*VIEWS, *CASTS, QUANTIZE_PER_TENSOR})
 
 
 def refusal(node: Node) -> str:
@@ -68,14 +71,16 @@ def _dtype_refusal(node: Node) -> str:
         value = each.meta.get("val")
         if not isinstance(value, Tensor):
             return f"{each.name} is no tensor"
-        if value.dtype != torch.float32 and value.dtype not in _INTEGERS:
+        masks = value.dtype == torch.bool and node.target is ATTENTION
+        narrow = value.dtype == torch.bfloat16 and node.target in _TAKE_BFLOAT16
+        if not (value.dtype == torch.float32 or value.dtype in _INTEGERS or masks or narrow):
             return f"{each.name} is {value.dtype}"
         if value.device.type != "cpu":
             return f"{each.name} is on {value.device}"
         if value.dim() > 6:
             return f"{each.name} has more than 6 dimensions"
     computes = node.target not in VIEWS and node.target is not QUANTIZE_PER_TENSOR
-    if node.meta["val"].dtype != torch.float32 and computes:
+    if not node.meta["val"].dtype.is_floating_point and computes:
         return f"{node.name} computes on integers"
     return ""
 

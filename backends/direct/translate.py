@@ -242,8 +242,10 @@ class Translation:
             return self._input(node)
         if node.op == "get_attr":
             constant = self.constant(node)
-            if constant is None or constant.dtype != torch.float32:
-                raise Untranslatable(node, "only float32 constants are read as they are")
+            if constant is not None and constant.dtype == torch.bool:
+                constant = constant.view(torch.uint8)
+            elif constant is None or constant.dtype not in (torch.float32, torch.bfloat16):
+                raise Untranslatable(node, "only constants of floats are read as they are")
             buffer = Buffer(0, "constant", constant=constant)
             return Value(buffer, layout_of(constant))
         if node.target is QUANTIZE_PER_TENSOR:
@@ -260,6 +262,8 @@ class Translation:
 
     def _input(self, node: Node) -> Value:
         layout = self.shapes[node]
+        if layout.dtype == torch.bool:
+            layout = layout.view(torch.uint8)  # a mask, of bytes
         buffer = Buffer(byte_size(layout), "input", self._inputs.index(node))
         value = Value(buffer, layout)
         if layout.dtype != torch.int8:

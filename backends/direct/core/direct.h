@@ -24,7 +24,7 @@ extern "C" {
 #define QFX_MAX_POST_OPS 6
 
 /* Version of the structures below; the caller compares it with its own. */
-#define QFX_INTERFACE 1
+#define QFX_INTERFACE 2
 
 enum { QFX_F32, QFX_BF16, QFX_U8, QFX_S8 };
 enum { QFX_ARENA, QFX_INPUT, QFX_OUTPUT, QFX_CONSTANT };
@@ -119,6 +119,8 @@ typedef struct {
 
 typedef struct {
   qfx_tensor source, result; /* over the last dimension */
+  int32_t causal;            /* the i-th row of a matrix is of its first i + 1 values, zeros behind */
+  int32_t empty_is_zero;     /* rows of nothing but -inf become zeros, not NaN */
   qfx_epilogue epilogue;
 } qfx_softmax;
 

@@ -505,7 +505,7 @@ int64_t row_count(const qfx_tensor& tensor) {
   return count;
 }
 
-// A step that computes each row from itself; `values` is the thread's own, of one row.
+// A step that computes each row from itself: compute(values, width, row); `values` is the thread's own.
 template <class F>
 void for_rows(const qfx_tensor& source, const qfx_tensor& result, const qfx_epilogue& epilogue,
               const Frame& frame, F compute) {
@@ -522,7 +522,7 @@ void for_rows(const qfx_tensor& source, const qfx_tensor& result, const qfx_epil
     for (int64_t row = 0; row < rows; row++) {
       float* v = values.data();
       load(source, from, row_start(source, row), from_step, width, v);
-      compute(v, width);
+      compute(v, width, row);
       const int64_t start = row_start(result, row);
       for (int64_t i = 0; i < width; i += BLOCK) {
         const int64_t count = std::min(BLOCK, width - i);
@@ -545,7 +545,7 @@ struct LayerNorm : Step {
   }
 
   void run(const Frame& frame) const override {
-    for_rows(given.source, given.result, given.epilogue, frame, [this](float* v, int64_t width) {
+    for_rows(given.source, given.result, given.epilogue, frame, [this](float* v, int64_t width, int64_t) {
       float mean = 0, variance = 0;
 #pragma omp simd reduction(+ : mean)
       for (int64_t i = 0; i < width; i++) mean += v[i];
@@ -573,10 +573,17 @@ struct Softmax : Step {
   explicit Softmax(const qfx_softmax& g) : given(g) { check(given.epilogue); }
 
   void run(const Frame& frame) const override {
-    for_rows(given.source, given.result, given.epilogue, frame, [](float* v, int64_t width) {
+    const int64_t rows = given.source.ndims > 1 ? given.source.dims[given.source.ndims - 2] : 1;
+    for_rows(given.source, given.result, given.epilogue, frame, [&](float* v, int64_t all, int64_t row) {
+      const int64_t width = given.causal ? std::min(all, row % rows + 1) : all;
+      std::fill(v + width, v + all, 0.0f);
       float largest = v[0], sum = 0;
 #pragma omp simd reduction(max : largest)
       for (int64_t i = 0; i < width; i++) largest = v[i] > largest ? v[i] : largest;
+      if (given.empty_is_zero && largest == -INFINITY) {
+        std::fill(v, v + width, 0.0f);
+        return;
+      }
       for (int64_t i = 0; i < width; i++) {
         const float x = v[i] - largest;
         v[i] = x < -87.0f ? 0.0f : exponential(x);  // masked by -inf is nothing at all
