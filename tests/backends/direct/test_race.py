@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 
-from quantfx.backends.direct.race import ROUNDS, race
+from quantfx.backends.direct.tune_routes import ROUNDS, race
 
 
 class Noisy:
