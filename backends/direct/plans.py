@@ -78,10 +78,8 @@ class Plans:
 
     def __init__(self, graph: GraphModule) -> None:
         self._graph = graph
-        # Inference tensors keep no count of writes; they are rarely written to. Views share that of
-        # what they are views of, as all constants do that a compiler is given in one tensor.
-        counted = [_counted(x) for _, x in constants(graph) if not x.is_inference()]
-        self._weights = tuple({id(each): each for each in counted}.values())
+        # Inference tensors keep no count of writes; they are rarely written to.
+        self._weights = tuple(x for _, x in constants(graph) if not x.is_inference())
         self._made_from = 0, 0
         self._plans: OrderedDict[Key, Plan | None] = OrderedDict()
         self._store: Store | None = None
@@ -142,8 +140,3 @@ class Plans:
         Counts only grow, so that their sum tells; it is asked for in each call.
         """
         return os.getpid(), sum(map(_WRITES, self._weights))
-
-
-def _counted(x: Tensor) -> Tensor:
-    base = x._base  # pyright: ignore[reportPrivateUsage]
-    return x if base is None else base

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from quantfx.backends.direct.plan import Plan
 from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.steps import Accumulate
+from quantfx.backends.direct.taken import is_int8_product
 from quantfx.tools.bench.breakdown import Breakdown, SiteTime
 
 # What the profiler calls the call of a plan.
@@ -24,7 +26,8 @@ Call = tuple[Region, tuple[Tensor, ...]]
 def with_steps(breakdown: Breakdown, call: Callable[[], object], repeats: int) -> Breakdown:
     """Return the breakdown with the steps of each prepared plan in front of the plan's own line.
 
-    That line keeps what is no step: looking the plan up, allocating results, the operator itself.
+    That line keeps what a call from Python costs beside its steps: looking the plan up, allocating
+    results. Of both the least time counts, as others disturb a long call more than a short step.
 
     Args:
         breakdown: As profiled; a plan is one operator there, all of it overhead.
@@ -41,9 +44,8 @@ def with_steps(breakdown: Breakdown, call: Callable[[], object], repeats: int) -
             continue
         number, (region, inputs) = next(calls)
         steps = step_times(region.plan(inputs), inputs, repeats)
-        inside = sum(each.kernel_ms + each.loop_ms for each in steps)
-        own = replace(site, site=f"call of plan {number}", overhead_ms=site.overhead_ms - inside)
-        sites += [*steps, own]
+        overhead = _overhead(region, inputs, repeats)
+        sites += [*steps, replace(site, site=f"call of plan {number}", overhead_ms=overhead)]
     return replace(breakdown, sites=tuple(sites))
 
 
@@ -53,12 +55,27 @@ def step_times(plan: Plan, inputs: Sequence[Tensor], repeats: int) -> list[SiteT
     found: list[SiteTime] = []
     for index, (step, name) in enumerate(zip(plan.program.steps, plan.names(), strict=True)):
         spent = statistics.median(each[index] for each in times) / 1e3
-        site = "" if step.output is None else step.output.name
+        products = [node.name for node in step.nodes if is_int8_product(node)]
+        site = products[0] if products else "" if step.output is None else step.output.name
         if isinstance(step, Accumulate):
             found.append(SiteTime(site, name, spent, 0.0))
         else:
             found.append(SiteTime(site, name, 0.0, 0.0, spent))
     return found
+
+
+def _overhead(region: Region, inputs: tuple[Tensor, ...], repeats: int) -> float:
+    """Return the milliseconds of a call that are not the runtime's."""
+    plan = region.plan(inputs)
+    calls: list[float] = []
+    runs: list[float] = []
+    with torch.no_grad():
+        for _ in range(repeats):
+            start = time.perf_counter()
+            region(*inputs)
+            calls.append((time.perf_counter() - start) * 1e3)
+            runs.append(plan.whole_time(inputs) / 1e3)
+    return max(min(calls) - min(runs), 0.0)
 
 
 def _regions(call: Callable[[], object]) -> list[Call]:
