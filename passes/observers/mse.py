@@ -80,7 +80,7 @@ def squared_errors(edges: Tensor, weights: Tensor, ranges: Tensor, spec: QuantSp
     qparams = qparams_from_range(ranges[:, 0], ranges[:, 1], spec)
     scale = qparams.scale.double()
     rows = max(1, CHUNK // len(edges))
-    chunks = zip(scale.split(rows), qparams.zero_point.split(rows), strict=True)
+    chunks = zip(torch.split(scale, rows), torch.split(qparams.zero_point, rows), strict=True)
     sums = [_integrals(edges, weights, each, zero, spec) for each, zero in chunks]
     return torch.cat(sums) * (scale**3 / 12)
 
