@@ -16,6 +16,8 @@ from quantfx.backends.checks import targets
 from quantfx.backends.checks.lowering import Lowering, require_compiled
 from quantfx.model_reference import ModelReference
 from quantfx.passes.config.config import ConfigLike
+from quantfx.passes.graph.clone import clone
+from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model
 from quantfx.passes.report.compare.comparison import Comparison
@@ -104,8 +106,8 @@ class Result:
                 time (``aot``), for the example's shapes and ``dynamic_shapes``. Both of the latter
                 call torch's operators, never prepared plans, which are objects of this process.
             package: Where to write the library; a temporary file by default.
-            tune: Measure first which of oneDNN's implementations, on how many threads, is the
-                fastest for each step of prepared plans, for ten seconds at most: see ``tune``.
+            tune: Measure first what is the fastest on this machine, for ten seconds at most: see
+                ``tune``.
 
         Raises:
             QuantfxError: the backend is for another device, this CPU cannot autocast so, or
@@ -116,13 +118,13 @@ class Result:
         from quantfx.backends.inductor.compile import LoweredPair, compile_module, require_regions
         from quantfx.backends.inductor.compiler_errors import compiler_errors
 
+        if tune:
+            self.tune()
         lowering = self._lowered_for(wrapper)
         if autocast is not None:
             targets.require_autocast(autocast)
         require_regions(self.quantized)
         lowering.require(strict=strict)
-        if tune:
-            self.tune()
         with compiler_errors():
             compiled = compile_module(
                 LoweredPair(lowering.module, self._mixed),
@@ -138,12 +140,17 @@ class Result:
         return compiled
 
     def tune(self, *args: Any, seconds: float = 10.0, **kwargs: Any) -> TuningReport:
-        """Measure the steps of prepared plans on this machine, and keep what is faster.
+        """Measure prepared plans on this machine, and keep what is faster.
+
+        Their steps are tried by oneDNN's implementations and on one thread, and each region against
+        torch's int8 operators, which take it from then on where they are faster: in what ``module``
+        and ``compile`` return afterwards. Where float operators, run eagerly, are faster than both,
+        int8 stays, and both reports say so by name.
 
         What is found is kept in a file (``tuning.json`` in the folder ``QUANTFX_CACHE``, by default
-        ``~/.cache/quantfx``) by CPU, version of oneDNN and number of threads: every plan that is
-        made here afterwards reads it, and it may be copied to machines of the same kind. Measure
-        while nothing else runs.
+        ``~/.cache/quantfx``) by CPU, version of oneDNN and number of threads: all that is made here
+        afterwards reads it, and it may be copied to machines of the same kind. Measure while
+        nothing else runs.
 
         Args:
             args: Positional inputs of the model; the example inputs by default.
@@ -154,7 +161,18 @@ class Result:
 
         if not (args or kwargs):
             args, kwargs = self._inputs.args, self._inputs.kwargs
-        return tune(self.module, *args, seconds=seconds, **kwargs)
+        plain = len(self.backend.kernels) > 1  # torch's own operators may have what a plan has not
+        found = tune(
+            self.module,
+            *args,
+            seconds=seconds,
+            other=self._without_plans if plain else None,
+            **kwargs,
+        )
+        if found.moved or found.slower_than_float:
+            self._lowering = self.backend.lowering(self.quantized)
+            self.report = self.report.with_compiled(self._lowering.sites)
+        return found
 
     def compare_sites(self, *args: Any, **kwargs: Any) -> tuple[SiteComparison, ...]:
         """Hold every kernel call against the float arithmetic that it stands for.
@@ -300,6 +318,12 @@ class Result:
                 fix="use wrapper='python', or quantize with kernels='auto'",
             )
         return self.backend.lowering(self.quantized, plans=False)
+
+    def _without_plans(self, part: GraphModule) -> GraphModule:
+        """Return a part of the q/dq graph on torch's own operators, weights packed once."""
+        graph = clone(part)
+        set_facts(graph, facts_of(self.quantized))
+        return self.backend.lowering(graph, plans=False).eager
 
     def _mixed(self) -> GraphModule:
         return self.backend.lowering(self.quantized, float_dtype="bfloat16").module

@@ -15,9 +15,11 @@ from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.partition import partition, unvarying
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
+from quantfx.backends.direct.routes import region_key
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.steps import Program
 from quantfx.backends.direct.taken import is_int8_product, refusal
+from quantfx.backends.direct.tuned import RouteTimes, routes_for
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.editor import Editor
@@ -30,6 +32,8 @@ from quantfx.passes.quant.lowered import Lowered, set_kernels, set_region
 # Products for which a region may hand on one float image.
 _PRODUCTS_AN_IMAGE = 8
 _COSTLY = "its region would hand float images on to other operators, which costs more than it saves"
+_LOSES = "measured on this machine, torch's int8 operators are {:.2f} times as fast as its region"
+_FLOAT_IS_FASTER = "measured on this machine, float operators are {:.2f} times as fast as int8"
 
 
 @dataclass(frozen=True)
@@ -54,11 +58,20 @@ class FormRegions(GraphPass):
         refused = {node: reason for node in editor.graph.nodes if (reason := refusal(node))}
         refused |= dict.fromkeys(unvarying(editor.graph), "it depends on no input")
         refused |= dict.fromkeys(overwritten(editor.graph), "its memory is written to")
-        formed = _formed(editor, refused)
-        if len(families) < len(context.kernels):  # others may have what does not pay
-            for members, _ in [each for each in formed if not _pays(*each)]:
-                refused |= dict.fromkeys(filter(_is_planned, members), _COSTLY)
-            formed = [each for each in formed if _pays(*each)]
+        formed: list[tuple[list[Node], Formed]] = []
+        known = routes_for(torch.get_num_threads())
+        for members, made in _formed(editor, refused):
+            times = known.get(region_key(made.region.graph))
+            # Others may have what does not pay.
+            reason = _cost(members, made, times) if len(families) < len(context.kernels) else ""
+            if reason:
+                refused |= dict.fromkeys(filter(_is_planned, members), reason)
+                continue
+            formed.append((members, made))
+            if times is not None and times.float_gain > 1:
+                for node in filter(_is_planned, members):
+                    message = _FLOAT_IS_FASTER.format(times.float_gain)
+                    editor.remark("applied", node.name, message, str(node.target))
         results: dict[Node, Node] = {}
         for members, made in formed:
             inputs = tuple(results.get(node, node) for node in made.inputs)
@@ -84,6 +97,17 @@ def _formed(editor: Editor, refused: dict[Node, str]) -> list[tuple[list[Node], 
             return [(members, known[tuple(members)]) for members in sets]
         except Untranslatable as error:
             refused[by_name[error.node.name]] = error.reason
+
+
+def _cost(members: list[Node], made: Formed, times: RouteTimes | None) -> str:
+    """Return why a region is better left to others; empty if it pays."""
+    if times is not None and times.loses:
+        assert times.operators is not None, "what loses was measured"
+        slower = _LOSES.format(times.plan / times.operators)
+        faster = f"; {_FLOAT_IS_FASTER.format(times.float_gain)}" if times.float_gain > 1 else ""
+        return slower + faster
+    # What was measured to be the fastest is kept, whatever it hands on.
+    return "" if times is not None or _pays(members, made) else _COSTLY
 
 
 def _pays(members: list[Node], made: Formed) -> bool:

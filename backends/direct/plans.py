@@ -7,6 +7,7 @@ import os
 import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
+from operator import attrgetter
 from threading import Lock
 from typing import Any
 
@@ -29,6 +30,8 @@ from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 PLANS = 64
 
 Key = tuple[Any, ...]
+
+_WRITES = attrgetter("_version")
 
 
 def translate(
@@ -76,7 +79,7 @@ class Plans:
     def __init__(self, graph: GraphModule) -> None:
         self._graph = graph
         # Inference tensors keep no count of writes; they are rarely written to.
-        self._weights = [x for _, x in constants(graph) if not x.is_inference()]
+        self._weights = tuple(x for _, x in constants(graph) if not x.is_inference())
         self._made_from = 0, 0
         self._plans: OrderedDict[Key, Plan | None] = OrderedDict()
         self._store: Store | None = None
@@ -136,5 +139,4 @@ class Plans:
 
         Counts only grow, so that their sum tells; it is asked for in each call.
         """
-        writes = sum(x._version for x in self._weights)  # pyright: ignore[reportPrivateUsage]
-        return os.getpid(), writes
+        return os.getpid(), sum(map(_WRITES, self._weights))

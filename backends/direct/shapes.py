@@ -9,6 +9,13 @@ import torch
 from torch import Tensor, fx
 from torch.fx import GraphModule, Node
 
+from quantfx.patterns.schema import resolve_op
+
+# Each yields what it reads in the same layout; on device meta some take milliseconds to say so.
+_NAMES = "relu hardtanh clamp sigmoid tanh silu gelu hardswish hardsigmoid leaky_relu elu"
+_SAME = frozenset(resolve_op(f"aten.{name}.default") for name in _NAMES.split())
+_KEY = "quantfx_shapes"
+
 
 class Untranslatable(Exception):
     """A node that no step computes.
@@ -30,6 +37,10 @@ class _Shapes(fx.Interpreter):
         self.found: dict[Node, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
+        source = self.found.get(n.all_input_nodes[0]) if n.target in _SAME else None
+        if source is not None and _is_plain(source):
+            self.found[n] = source.detach()
+            return self.found[n]
         try:
             result = super().run_node(n)
         except RuntimeError as error:  # a view that the layout of its source does not allow
@@ -43,11 +54,24 @@ class _Shapes(fx.Interpreter):
         return value.detach().to("meta") if isinstance(value, Tensor) else value
 
 
+def _is_plain(x: Tensor) -> bool:
+    """Whether ``x`` lies densely in an order that its strides tell without doubt."""
+    first = x.numel() // max(x.shape[0], 1) if x.dim() else 0
+    told = x.dim() > 0 and x.stride(0) == first and all(size > 1 for size in x.shape[1:])
+    last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
+    return (
+        told and x.is_floating_point() and x.storage_offset() == 0 and (last or x.is_contiguous())
+    )
+
+
 def shapes_of(module: GraphModule, inputs: Sequence[Tensor]) -> dict[Node, Tensor]:
     """Run ``module`` on device meta, where nothing is computed.
 
+    What was found for the last layouts is kept with the module, and with copies of it: the first
+    plan of a region is mostly made for the layouts of the capture, which formed it.
+
     Args:
-        module: Operators on tensors, and constants.
+        module: Operators on tensors, and constants; does not change afterwards.
         inputs: On device meta.
 
     Returns:
@@ -56,7 +80,13 @@ def shapes_of(module: GraphModule, inputs: Sequence[Tensor]) -> dict[Node, Tenso
     Raises:
         Untranslatable: torch refuses a node for these layouts.
     """
-    shapes = _Shapes(module)
-    with torch.no_grad():
-        shapes.run(*inputs)
-    return shapes.found
+    layouts = [(x.shape, x.stride(), x.storage_offset(), x.dtype) for x in inputs]
+    kept, found = module.meta.get(_KEY, (None, ()))
+    if kept != layouts:
+        shapes = _Shapes(module)
+        with torch.no_grad():
+            shapes.run(*inputs)
+        found = tuple(shapes.found.get(node) for node in module.graph.nodes)
+        module.meta[_KEY] = layouts, found
+    pairs = zip(module.graph.nodes, found, strict=True)
+    return {node: value for node, value in pairs if value is not None}

@@ -1,4 +1,9 @@
-"""Measure which of oneDNN's implementations, on how many threads, is the fastest for each step."""
+"""Measure what is the fastest on this machine.
+
+Of each step: which of oneDNN's implementations, on how many threads. Of each region: the plan, or
+torch's int8 operators; float operators are measured beside both, and the report names the regions
+where these would be faster.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +19,23 @@ from quantfx.backends.direct.plan import Plan
 from quantfx.backends.direct.plans import new_store, translate
 from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.steps import Accumulate
-from quantfx.backends.direct.tuned import Choice, apply_choice, remember, signature
+from quantfx.backends.direct.tune_routes import OtherRoute, measure_routes
+from quantfx.backends.direct.tuned import (
+    GAIN,
+    Choice,
+    RouteTimes,
+    apply_choice,
+    remember,
+    signature,
+)
 from quantfx.backends.direct.values import layout_of
 
 # Implementations that are tried of each step; those behind are oneDNN's references.
 IMPLEMENTATIONS = 3
-# What a choice must gain, to be more than noise.
-GAIN = 0.95
+# Of the time of a region, what its steps have at most; its routes have the rest.
+_STEPS_SHARE = 0.6
 _ROUNDS = 40
-_TURNS = 21
+_TURNS, _FEW_TURNS = 21, 5
 
 
 @dataclass(frozen=True)
@@ -51,29 +64,62 @@ class TuningReport:
         ratio: Median time of a call before over that afterwards, in turns; 1.0 where nothing
             changed.
         tried: How many steps were measured.
+        regions: Each kind of region with its times by each route.
     """
 
     steps: tuple[TunedStep, ...]
     ratio: float
     tried: int
+    regions: tuple[RouteTimes, ...] = ()
+
+    @property
+    def moved(self) -> tuple[RouteTimes, ...]:
+        """The regions that torch's int8 operators compute from now on."""
+        return tuple(each for each in self.regions if each.loses)
+
+    @property
+    def slower_than_float(self) -> tuple[RouteTimes, ...]:
+        """The regions that float operators would compute faster than the int8 route taken."""
+        return tuple(each for each in self.regions if each.float_gain > 1)
 
     def __str__(self) -> str:
-        return (
+        lines = [
             f"{len(self.steps)} of {self.tried} steps are faster otherwise; a call is "
-            f"{self.ratio:.2f} times as fast"
-        )
+            f"{self.ratio:.2f} times as fast",
+            *(
+                f"{each.name}: torch's int8 operators take it, in {each.operators:.0f} us instead "
+                f"of {each.plan:.0f}"
+                for each in self.moved
+            ),
+            *(
+                f"{each.name}: float operators are {each.float_gain:.2f} times as fast as int8"
+                for each in self.slower_than_float
+            ),
+        ]
+        if self.regions and not self.slower_than_float:
+            lines.append("int8 is nowhere slower than float")
+        return "\n".join(lines)
 
 
-def tune(module: nn.Module, *args: object, seconds: float = 10.0, **kwargs: object) -> TuningReport:
+def tune(
+    module: nn.Module,
+    *args: object,
+    seconds: float = 10.0,
+    other: OtherRoute | None = None,
+    **kwargs: object,
+) -> TuningReport:
     """Measure the regions of ``module`` for one call, and keep what is faster for all plans.
 
     Candidates take turns, of each step the least time of all rounds counts, and a choice is kept
-    if it gains 5 % and the whole region gains as well.
+    if it gains 5 % and the whole region gains as well. A region that is 5 % slower than the other
+    route is no more formed where that route is there.
 
     Args:
         module: E.g. ``Result.module``.
         args: Positional inputs.
         seconds: When to stop.
+        other: Lowers the graph of a region to torch's int8 operators; None where these may not
+            have it.
         kwargs: Keyword inputs.
 
     Raises:
@@ -84,13 +130,16 @@ def tune(module: nn.Module, *args: object, seconds: float = 10.0, **kwargs: obje
     changed: list[TunedStep] = []
     ratios: list[float] = []
     tried = 0
-    for region, inputs in calls:
-        found = _Tuning(region, inputs, time.monotonic() + seconds / len(calls))
+    start = time.monotonic()
+    for number, (region, inputs) in enumerate(calls, start=1):
+        until = start + _STEPS_SHARE * seconds * number / len(calls)
+        found = _Tuning(region, inputs, until)
         tried += found.tried
         steps, ratio = found.run()
         ratios.append(ratio)
         changed += steps
-    return TuningReport(tuple(changed), median(ratios) if ratios else 1.0, tried)
+    routes = measure_routes(calls, other, start + seconds)
+    return TuningReport(tuple(changed), median(ratios) if ratios else 1.0, tried, tuple(routes))
 
 
 def _calls(
@@ -169,9 +218,9 @@ class _Tuning:
     def _measure(self, plans: Mapping[Choice, Plan]) -> dict[Choice, list[float]]:
         """Return the least time of each step by each choice, which take turns."""
         least: dict[Choice, list[float]] = {}
-        for turn in range(_ROUNDS):
+        for _ in range(_ROUNDS):
             for choice, plan in plans.items():
-                if turn > 0 and time.monotonic() > self._until:
+                if least and time.monotonic() > self._until:
                     return least
                 times = plan.times(self._inputs, 1)
                 least[choice] = list(map(min, times, least.get(choice, times)))
@@ -192,7 +241,12 @@ class _Tuning:
 
     def _compare(self, tuned: Plan) -> float:
         """Return the median of the ratios of calls in turns."""
-        return median(self._seconds(self._default) / self._seconds(tuned) for _ in range(_TURNS))
+        ratios: list[float] = []
+        while len(ratios) < _TURNS:
+            if len(ratios) >= _FEW_TURNS and time.monotonic() > self._until:
+                break
+            ratios.append(self._seconds(self._default) / self._seconds(tuned))
+        return median(ratios)
 
     def _seconds(self, plan: Plan) -> float:
         start = time.perf_counter()

@@ -1,7 +1,7 @@
 """What was measured to be the fastest on this machine: a file that every plan made here reads.
 
 Keys say what a choice depends on: CPU, version of oneDNN and number of threads, and then what the
-step computes on which shapes.
+step or region computes on which shapes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch import Tensor
 from quantfx.backends.direct.library import cache_folder, runtime
 from quantfx.backends.direct.steps import Accumulate, Convolution
 from quantfx.patterns.errors import QuantfxError
+
+# What a choice must gain, to be more than noise.
+GAIN = 0.95
 
 
 class Choice(NamedTuple):
@@ -31,6 +34,32 @@ class Choice(NamedTuple):
 
     implementation: int = 0
     threads: int = 0
+
+
+class RouteTimes(NamedTuple):
+    """Microseconds of one call of a region by each route, the least of all rounds.
+
+    Attributes:
+        name: First and last of its sites, for whoever reads the file.
+        plan: As a prepared plan.
+        operators: By torch's int8 operators; None where these may not have it.
+        floats: By float operators, run eagerly.
+    """
+
+    name: str
+    plan: float
+    operators: float | None
+    floats: float
+
+    @property
+    def loses(self) -> bool:
+        """Whether torch's int8 operators are faster than the plan, by more than noise."""
+        return self.operators is not None and self.operators < GAIN * self.plan
+
+    @property
+    def float_gain(self) -> float:
+        """How many times as fast float operators are as the faster int8 route."""
+        return min(self.plan, self.operators or self.plan) / self.floats
 
 
 def tuning_file() -> Path:
@@ -60,22 +89,36 @@ def signature(step: Accumulate) -> str:
 
 def choices_for(threads: int) -> Mapping[str, Choice]:
     """Return what is known for plans of so many threads, by signature."""
-    return _known().get(machine_key(threads), {})
+    known = _known().get(machine_key(threads), {})
+    return {key: each for key, each in known.items() if isinstance(each, Choice)}
 
 
-def remember(threads: int, choices: Mapping[str, Choice]) -> None:
-    """Add what was measured to the file; a choice for the same step replaces the earlier one.
+def routes_for(threads: int) -> Mapping[str, RouteTimes]:
+    """Return what is known of regions on so many threads, by ``region_key``."""
+    known = _known().get(machine_key(threads), {})
+    return {key: each for key, each in known.items() if isinstance(each, RouteTimes)}
+
+
+def remember(threads: int, found: Mapping[str, Choice] | Mapping[str, RouteTimes]) -> None:
+    """Add what was measured to the file; it replaces what was found earlier of the same step.
+
+    Args:
+        threads: That share the work.
+        found: By ``signature`` of steps, or by ``region_key``.
 
     Raises:
         QuantfxError: the file cannot be written.
     """
     known = {key: dict(each) for key, each in _read().items()}
-    known.setdefault(machine_key(threads), {}).update(choices)
+    known.setdefault(machine_key(threads), {}).update(found)
+    data = {
+        key: {name: _plain(value) for name, value in each.items()} for key, each in known.items()
+    }
     path = tuning_file()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            json.dump(known, file, indent=1, sort_keys=True)
+            json.dump(data, file, indent=1, sort_keys=True)
         Path(file.name).chmod(0o644)
         Path(file.name).replace(path)  # in one step: others may read it
     except OSError as error:
@@ -94,19 +137,27 @@ def apply_choice(step: Accumulate, choice: Choice) -> None:
 
 
 @lru_cache(maxsize=1)
-def _known() -> dict[str, dict[str, Choice]]:
+def _known() -> dict[str, dict[str, Choice | RouteTimes]]:
     return _read()
 
 
-def _read() -> dict[str, dict[str, Choice]]:
+def _read() -> dict[str, dict[str, Choice | RouteTimes]]:
     try:
         data = json.loads(tuning_file().read_text())
         return {
-            str(key): {str(name): Choice(*map(int, each)) for name, each in choices.items()}
-            for key, choices in data.items()
+            str(key): {str(name): _found(each) for name, each in found.items()}
+            for key, found in data.items()
         }
     except (OSError, ValueError, TypeError, AttributeError):
         return {}  # none yet, or not ours: it is measured again
+
+
+def _found(plain: Any) -> Choice | RouteTimes:
+    return RouteTimes(**plain) if isinstance(plain, dict) else Choice(*map(int, plain))
+
+
+def _plain(found: Choice | RouteTimes) -> object:
+    return found._asdict() if isinstance(found, RouteTimes) else found
 
 
 def _described(tensor: Tensor) -> str:

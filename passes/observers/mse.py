@@ -41,9 +41,7 @@ class MinSquaredErrorObserver(HistogramRecord):
             highs = (high * RATIO ** (finer * powers)).clamp(max=highest)
             # ``unique`` leaves one candidate for an end that is zero; ties go to the widest range.
             grid = torch.cartesian_prod(torch.unique(lows), torch.unique(highs).flip(0))
-            chunks = torch.split(grid, max(1, CHUNK // len(edges)))
-            errors = [squared_errors(edges, weights, ranges, self.spec) for ranges in chunks]
-            low, high = grid[torch.cat(errors).argmin()]
+            low, high = grid[squared_errors(edges, weights, grid, self.spec).argmin()]
             powers = torch.arange(-3, 4, device=edges.device)
         return (-high, high) if self.spec.symmetric else (low, high)
 
@@ -81,12 +79,24 @@ def squared_errors(edges: Tensor, weights: Tensor, ranges: Tensor, spec: QuantSp
     """
     qparams = qparams_from_range(ranges[:, 0], ranges[:, 1], spec)
     scale = qparams.scale.double()
-    t = edges / scale[:, None] + qparams.zero_point[:, None]
+    rows = max(1, CHUNK // len(edges))
+    chunks = zip(torch.split(scale, rows), torch.split(qparams.zero_point, rows), strict=True)
+    sums = [_integrals(edges, weights, each, zero, spec) for each, zero in chunks]
+    return torch.cat(sums) * (scale**3 / 12)
+
+
+def _integrals(
+    edges: Tensor, weights: Tensor, scale: Tensor, zero_point: Tensor, spec: QuantSpec
+) -> Tensor:
+    t = edges / scale[:, None]
+    t += zero_point[:, None]
     # Rounded by truncation, because ``round`` uses threads from 2048 elements on: see CHUNK. Which
     # way a tie goes is all one, the integral is continuous there.
-    n = (t.clamp(spec.quant_min, spec.quant_max) + (0.5 - spec.quant_min)).int() + spec.quant_min
+    n = t.clamp(spec.quant_min, spec.quant_max).add_(0.5 - spec.quant_min).int()
+    n += spec.quant_min
     t -= n
-    integral = t * t * t
+    integral = t * t
+    integral *= t
     integral *= 4.0
     integral += n
-    return integral.mul_(weights).sum(dim=1) * (scale**3 / 12)
+    return integral.mul_(weights).sum(dim=1)

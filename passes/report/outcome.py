@@ -44,7 +44,7 @@ class SiteOutcome:
             promises none, ``""`` if it missed its kernel; None before lowering.
         compiled: The same of the compiled module, where ``fused`` takes the place of ``dq-op-q``.
         reason: Why it missed its kernel, or is not passed through as int8, or is in no prepared
-            plan where the backend has these.
+            plan where the backend has these, or that float operators would be faster.
         status: ``planned`` before lowering; then ``kernel``, ``merged`` with an equal call,
             ``float`` where its template promises no kernel, or ``missed``.
     """
@@ -81,7 +81,7 @@ def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[Site
     kernels = {each.site: each.kernel for _, each in lowered_nodes(lowered)}
     merged = {each.site for each in remarks_of(lowered, MergedSite)}
     reasons = {
-        Site(each.graph, each.node): f"{said}{each.message}"
+        Site(each.graph, each.node): f"{said if each.kind == 'missed' else ''}{each.message}"
         for name, said in _WHO_SAYS_WHY
         for each in remarks_of(lowered, Remark, by=name)
     }

@@ -64,19 +64,21 @@ class SiteTime:
     Attributes:
         site: The node, or a number and oneDNN's shapes where the module does not tell.
         kernel: The operator.
-        kernel_ms: Inside oneDNN's primitives.
-        overhead_ms: Inside the operator but outside of them.
+        kernel_ms: Inside oneDNN's primitives that compute.
+        overhead_ms: Inside the operator, outside of kernels, reorders and loops.
+        loop_ms: Inside oneDNN's reorders, and the loops of prepared plans.
     """
 
     site: str
     kernel: str
     kernel_ms: float
     overhead_ms: float
+    loop_ms: float = 0.0
 
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Kernels, overhead and rest sum up to the whole.
+    """Kernels, loops, overhead and rest sum up to the whole.
 
     Attributes:
         sites: In the order of execution.
@@ -88,8 +90,13 @@ class Breakdown:
 
     @property
     def kernel_ms(self) -> float:
-        """Inside oneDNN's primitives of all sites."""
+        """Inside oneDNN's primitives of all sites that compute."""
         return sum(site.kernel_ms for site in self.sites)
+
+    @property
+    def loop_ms(self) -> float:
+        """Inside reorders and loops of all sites."""
+        return sum(site.loop_ms for site in self.sites)
 
     @property
     def overhead_ms(self) -> float:
@@ -99,7 +106,7 @@ class Breakdown:
     @property
     def rest_ms(self) -> float:
         """Outside int8 operators: float operators, generated loops, the calls from Python."""
-        return self.whole_ms - self.kernel_ms - self.overhead_ms
+        return self.whole_ms - self.kernel_ms - self.loop_ms - self.overhead_ms
 
 
 def break_down(repeats: Sequence[Repeat], kernels: Sequence[NamedKernel] = ()) -> Breakdown:
@@ -146,13 +153,17 @@ def _during(call: OperatorCall, executions: Sequence[Execution]) -> list[Executi
 
 
 def _site(index: int, seen: Sequence[tuple[Repeat, list[Execution]]]) -> SiteTime:
-    in_kernel = statistics.median(
-        sum(execution.milliseconds for execution in inside) for _, inside in seen
+    in_kernel, in_reorders = (
+        statistics.median(
+            sum(each.milliseconds for each in inside if (each.kind == "reorder") is reorders)
+            for _, inside in seen
+        )
+        for reorders in (False, True)
     )
     in_operator = statistics.median(repeat.calls[index].milliseconds for repeat, _ in seen)
     # The longest is the kernel; others, if any, reorder what it reads.
     longest = max(seen[0][1], key=lambda execution: execution.milliseconds, default=None)
     shapes = f" {longest.problem}" if longest else ""
-    return SiteTime(
-        f"#{index}{shapes}", seen[0][0].calls[index].name, in_kernel, in_operator - in_kernel
-    )
+    overhead = in_operator - in_kernel - in_reorders
+    name = seen[0][0].calls[index].name
+    return SiteTime(f"#{index}{shapes}", name, in_kernel, overhead, in_reorders)

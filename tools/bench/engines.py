@@ -48,9 +48,9 @@ ENGINES = {
     )
 }
 
-# The one whose milliseconds are broken down: its operators pass torch's dispatcher, as the
-# profiler needs it, which those of generated C++ do not.
-BROKEN_DOWN = ENGINES["quantfx-onednn"]
+# Whose milliseconds are broken down: torch's operators, then prepared plans in their place. Both
+# pass torch's dispatcher, as the profiler needs it; operators of generated C++ do not.
+BROKEN_DOWN = (ENGINES["quantfx-onednn"], ENGINES["quantfx"])
 
 DEFAULT = ("fp32", "bf16", "torchao", "onnxruntime", "openvino", "quantfx")
 

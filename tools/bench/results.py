@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from quantfx.tools.bench.accuracy import Accuracy
 from quantfx.tools.bench.breakdown import Breakdown
@@ -83,12 +84,12 @@ class Comparison:
     Attributes:
         model: Its name.
         rows: In the order of the engines.
-        breakdown: Of this library's own engine, if asked for; a text says why there is none.
+        breakdowns: Of this library's own engines, if asked for; a text says why there is none.
     """
 
     model: str
     rows: tuple[Measured | Missed, ...]
-    breakdown: Breakdown | str | None = None
+    breakdowns: Mapping[str, Breakdown | str] = field(default_factory=dict[str, Breakdown | str])
 
     def speedup(self, row: Measured, baseline: str) -> Ratio | None:
         """Return how much faster than the baseline, round by round; None if that did not run."""

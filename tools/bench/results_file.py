@@ -11,16 +11,16 @@ from quantfx.tools.bench.breakdown import Breakdown
 from quantfx.tools.bench.engines import BASELINE
 from quantfx.tools.bench.results import BenchReport, Comparison, Measured, Missed
 
-FORMAT = 1
+FORMAT = 2
 _NOTES = {
-    "speedup": "time of the baseline over time of the engine, by round: median and quartiles",
+    "speedup": "time of the baseline over time of the engine, of each round: median and quartiles",
     "build_seconds": "import, quantize, compile and first call, from empty caches",
     "accuracy": "against the float network run eagerly; non-finite numbers are texts",
     "peak_bytes": "resident memory of the engine's process since its start, with the float model "
     "and building, without the compilers it starts",
     "round_seconds": "of one call: mean over the calls of a turn; entry r belongs to round r, in "
     "which all engines had one turn",
-    "breakdown": "medians; kernels, overhead and rest sum up to the whole",
+    "breakdowns": "by engine; medians; kernels, loops, overhead and rest sum up to the whole",
 }
 
 
@@ -41,7 +41,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "model": comparison.model,
         "rows": [_row(comparison, row) for row in comparison.rows],
-        "breakdown": _breakdown(comparison.breakdown),
+        "breakdowns": {name: _breakdown(each) for name, each in comparison.breakdowns.items()},
     }
 
 
@@ -65,12 +65,13 @@ def _row(comparison: Comparison, row: Measured | Missed) -> dict[str, Any]:
     }
 
 
-def _breakdown(breakdown: Breakdown | str | None) -> dict[str, Any] | str | None:
+def _breakdown(breakdown: Breakdown | str) -> dict[str, Any] | str:
     if not isinstance(breakdown, Breakdown):
         return breakdown
     return {
         "whole_ms": breakdown.whole_ms,
         "kernel_ms": breakdown.kernel_ms,
+        "loop_ms": breakdown.loop_ms,
         "overhead_ms": breakdown.overhead_ms,
         "rest_ms": breakdown.rest_ms,
         "sites": [asdict(site) for site in breakdown.sites],

@@ -75,7 +75,8 @@ def run(
     if os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own model lies there
     settings = _settings(request)
-    names = [*request.engines, *((BROKEN_DOWN.name,) if request.breakdown else ())]
+    broken_down = [engine.name for engine in BROKEN_DOWN] if request.breakdown else []
+    names = [*request.engines, *broken_down]
     engines = choose_engines(names)
     for model in request.models:
         require_workload(model)
@@ -88,7 +89,7 @@ def run(
                 settings,
                 partial(_start, start, model, settings),
                 announce=status.update,
-                broken_down=BROKEN_DOWN.name if request.breakdown else None,
+                broken_down=broken_down,
             )
             for part in parts_of(comparison):
                 console.print(part, markup=False, highlight=False)

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from quantfx.tools.bench.accuracy import Accuracy, compare_outputs
 from quantfx.tools.bench.breakdown import Breakdown, NamedKernel, break_down
 from quantfx.tools.bench.engine import Engine, EngineError, EngineUnavailable, Run
+from quantfx.tools.bench.plan_steps import with_steps
 from quantfx.tools.bench.profile import watch
 from quantfx.tools.bench.workload import Workload
 
@@ -116,12 +118,14 @@ class Session:
         """Measure where the time of a call goes, with medians over ``repeats``.
 
         Raises:
-            QuantfxError: the engine does not run int8 operators of torch.
+            QuantfxError: the engine runs no int8 operator that torch's profiler sees.
         """
         run, example = self._built(), self._workload.example
         kernels: Sequence[NamedKernel] = getattr(run, "kernels", ())
-        watch(lambda: run(*example))  # the profiler's own first call is slow
-        return break_down([watch(lambda: run(*example)) for _ in range(repeats)], kernels)
+        call = partial(run, *example)
+        watch(call)  # the profiler's own first call is slow
+        found = break_down([watch(call) for _ in range(repeats)], kernels)
+        return with_steps(found, call, repeats)
 
     def peak_bytes(self) -> int:
         """Return the peak of the resident memory of this process, without its children."""

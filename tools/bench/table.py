@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from quantfx.tools.bench.breakdown import Breakdown
-from quantfx.tools.bench.engines import BASELINE, BROKEN_DOWN
+from quantfx.tools.bench.engines import BASELINE
 from quantfx.tools.bench.results import BenchReport, Comparison, Measured, Missed
 
 # A call of the breakdown may take that many times as long as the median of the turns.
 _BUSY = 1.5
 _BREAKDOWN_LEGEND = (
-    "call overhead: inside the int8 operators, around oneDNN's primitives. the rest: float "
-    "operators, generated loops, and the calls from Python.\n"
+    "loops: oneDNN's reorders, and what prepared plans compute without oneDNN. call overhead: "
+    "inside the int8 operators, around kernels and loops. the rest: float operators, generated "
+    "loops, and the calls from Python.\n"
 )
 
 
@@ -24,17 +25,23 @@ def parts_of(comparison: Comparison) -> Iterator[Table | str]:
     yield comparison_table(comparison)
     missed = [row for row in comparison.rows if isinstance(row, Missed)]
     yield "\n".join([*(f"{row.engine} {row.reason}" for row in missed), ""])
-    if isinstance(comparison.breakdown, Breakdown):
-        yield breakdown_table(comparison.model, comparison.breakdown)
+    found: dict[str, Breakdown] = {}
+    for engine, breakdown in comparison.breakdowns.items():
+        if isinstance(breakdown, Breakdown):
+            found[engine] = breakdown
+            yield breakdown_table(f"{comparison.model}, {engine}", breakdown)
+            yield from _distrust(comparison, engine, breakdown)
+        else:
+            yield f"{comparison.model}, {engine}: no breakdown; {breakdown}"
+    if len(found) > 1:
+        yield sums_table(comparison.model, found)
+    if found:
         yield _BREAKDOWN_LEGEND
-        yield from _distrust(comparison, comparison.breakdown)
-    elif comparison.breakdown is not None:
-        yield f"{comparison.model}: no breakdown; {comparison.breakdown}"
 
 
-def _distrust(comparison: Comparison, breakdown: Breakdown) -> Iterator[str]:
+def _distrust(comparison: Comparison, engine: str, breakdown: Breakdown) -> Iterator[str]:
     for row in comparison.rows:
-        if row.engine != BROKEN_DOWN.name or isinstance(row, Missed):
+        if row.engine != engine or isinstance(row, Missed):
             continue
         if breakdown.whole_ms > _BUSY * row.median_ms:
             yield (
@@ -72,22 +79,39 @@ def breakdown_table(model: str, breakdown: Breakdown) -> Table:
     table = _table(f"{model}: where the milliseconds are")
     table.add_column("site", overflow="fold")
     table.add_column("kernel", no_wrap=True)
-    for figure in ("kernel ms", "overhead ms", "share"):
+    for figure in ("kernel ms", "loops ms", "overhead ms", "share"):
         table.add_column(figure, justify="right", no_wrap=True)
     whole = breakdown.whole_ms
     for site in breakdown.sites:
-        share = (site.kernel_ms + site.overhead_ms) / whole
-        figures = f"{site.kernel_ms:.3f}", f"{site.overhead_ms:.3f}", f"{share:.1%}"
+        parts = site.kernel_ms, site.loop_ms, site.overhead_ms
+        figures = (*(f"{each:.3f}" for each in parts), f"{sum(parts) / whole:.1%}")
         table.add_row(site.site, site.kernel, *figures)
     table.add_section()
-    for name, milliseconds in (
+    for name, milliseconds in _sums(breakdown):
+        table.add_row(name, "", f"{milliseconds:.3f}", "", "", f"{milliseconds / whole:.1%}")
+    return table
+
+
+def sums_table(model: str, breakdowns: Mapping[str, Breakdown]) -> Table:
+    """Return the sums of several engines side by side, in milliseconds."""
+    table = _table(f"{model}: one call, in ms")
+    table.add_column("")
+    for engine in breakdowns:
+        table.add_column(engine, justify="right", no_wrap=True)
+    columns = [_sums(each) for each in breakdowns.values()]
+    for row in zip(*columns, strict=True):
+        table.add_row(row[0][0], *(f"{milliseconds:.3f}" for _, milliseconds in row))
+    return table
+
+
+def _sums(breakdown: Breakdown) -> list[tuple[str, float]]:
+    return [
         ("int8 kernels", breakdown.kernel_ms),
+        ("loops", breakdown.loop_ms),
         ("call overhead", breakdown.overhead_ms),
         ("the rest", breakdown.rest_ms),
-        ("one call", whole),
-    ):
-        table.add_row(name, "", f"{milliseconds:.3f}", "", f"{milliseconds / whole:.1%}")
-    return table
+        ("one call", breakdown.whole_ms),
+    ]
 
 
 def legend(report: BenchReport) -> str:
@@ -96,9 +120,10 @@ def legend(report: BenchReport) -> str:
     return (
         f"{machine.cpu}, {machine.target}, {settings.threads} threads; {settings.rounds} rounds in "
         f"which each engine had one turn of {settings.calls} calls.\n"
-        f"speed-up: over {BASELINE.name}, by round; median (quartiles). ms: of a call; the median "
-        "and the fastest round. build: import, quantize, compile and first call, from empty "
-        "caches. peak: resident memory of the engine's process, with the float model and building. "
+        f"speed-up: over {BASELINE.name}, median of the ratios of each round (quartiles). ms: of a "
+        "call; the median and the fastest round. build: import, quantize, compile and first call, "
+        "from empty caches. peak: resident memory of the engine's process, with the float model "
+        "and building. "
         "SQNR and top-1: against the float network."
     )
 

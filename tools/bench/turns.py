@@ -24,7 +24,7 @@ def compare(
     start: Start,
     *,
     announce: Announce,
-    broken_down: str | None = None,
+    broken_down: Sequence[str] = (),
 ) -> Comparison:
     """Build every engine, one after another, then time them all by turns.
 
@@ -36,7 +36,7 @@ def compare(
         settings: How long.
         start: Gives an engine its worker.
         announce: Called with what is going on.
-        broken_down: The engine whose milliseconds are to be broken down.
+        broken_down: The engines whose milliseconds are to be broken down.
 
     Raises:
         WorkloadError: the model itself cannot be loaded.
@@ -44,7 +44,7 @@ def compare(
     missed: dict[str, str] = {}
     workers: dict[str, Worker] = {}
     built: dict[str, Built] = {}
-    breakdown: Breakdown | str | None = None
+    breakdowns: dict[str, Breakdown | str] = {}
     with ExitStack() as stack:
         for engine in engines:
             announce(f"{model}: building {engine.name}")
@@ -57,9 +57,9 @@ def compare(
                 missed[engine.name] = _reason(error)
         seconds = take_turns(workers, settings, missed, lambda text: announce(f"{model}: {text}"))
         peaks = _peaks(workers, missed)
-        if broken_down is not None:
-            announce(f"{model}: breaking down {broken_down}")
-            breakdown = _breakdown(broken_down, workers, missed)
+        for name in broken_down:
+            announce(f"{model}: breaking down {name}")
+            breakdowns[name] = _breakdown(name, workers, missed)
 
     def row(engine: Engine) -> Measured | Missed:
         name, title = engine.name, engine.title
@@ -68,7 +68,7 @@ def compare(
         cost, accuracy = built[name].seconds, built[name].accuracy
         return Measured(name, title, cost, accuracy, peaks[name], tuple(seconds[name]))
 
-    return Comparison(model, tuple(row(engine) for engine in engines), breakdown)
+    return Comparison(model, tuple(row(engine) for engine in engines), breakdowns)
 
 
 def take_turns(

@@ -27,6 +27,14 @@ BREAKDOWN = Breakdown(
     ),
     whole_ms=2.0,
 )
+PLANS = Breakdown(
+    (
+        SiteTime("conv2d", "jit:avx2", 0.5, 0.0),
+        SiteTime("relu", "lookup", 0.0, 0.0, 0.125),
+        SiteTime("call of plan 0", "direct_region", 0.0, 0.0625),
+    ),
+    whole_ms=1.0,
+)
 
 
 def measured(engine: str, *seconds: float, sqnr_db: float = 20.0) -> Measured:
@@ -41,5 +49,6 @@ ROWS = (
 
 
 def sample_report() -> BenchReport:
-    comparisons = Comparison("net & co", ROWS, BREAKDOWN), Comparison("bare", ROWS[1:])
+    broken_down = {"quantfx-onednn": BREAKDOWN, "quantfx": PLANS}
+    comparisons = Comparison("net & co", ROWS, broken_down), Comparison("bare", ROWS[1:])
     return BenchReport(MACHINE, SETTINGS, comparisons)

@@ -32,12 +32,13 @@ def test_kernels_overhead_and_rest_sum_up_to_the_whole() -> None:
     found = break_down([REPEAT])
     assert found == Breakdown(
         (
-            SiteTime("#0 mb1_ic3", "qconv2d", 1.25, 1.75),
+            SiteTime("#0 mb1_ic3", "qconv2d", 1.0, 1.75, 0.25),
             SiteTime("#1 1x2:2x3", "qlinear", 0.5, 1.5),
         ),
         whole_ms=10.0,
     )
-    assert (found.kernel_ms, found.overhead_ms, found.rest_ms) == (1.75, 3.25, 5.0)
+    assert (found.kernel_ms, found.loop_ms) == (1.5, 0.25)
+    assert (found.overhead_ms, found.rest_ms) == (3.25, 5.0)
 
 
 def test_figures_are_medians_over_the_repetitions() -> None:

@@ -38,16 +38,17 @@ def test_what_is_not_finite_is_text_and_what_is_missing_is_null() -> None:
     first, second = json.loads(to_json(sample_report()))["models"]
     assert first["rows"][0]["accuracy"]["sqnr_db"] == "inf"
     assert second["rows"][1]["speedup"] is None
-    assert second["breakdown"] is None
+    assert second["breakdowns"] == {}
 
 
 def test_a_breakdown_sums_up() -> None:
-    breakdown = json.loads(to_json(sample_report()))["models"][0]["breakdown"]
-    parts = (breakdown[f"{part}_ms"] for part in ("kernel", "overhead", "rest"))
+    breakdown = json.loads(to_json(sample_report()))["models"][0]["breakdowns"]["quantfx-onednn"]
+    parts = (breakdown[f"{part}_ms"] for part in ("kernel", "loop", "overhead", "rest"))
     assert sum(parts) == pytest.approx(breakdown["whole_ms"])
     assert breakdown["sites"][0] == {
         "site": "conv2d",
         "kernel": "qconv_pointwise",
         "kernel_ms": 0.5,
         "overhead_ms": 0.25,
+        "loop_ms": 0.0,
     }

@@ -109,6 +109,10 @@ def test_two_engines_in_processes_of_their_own() -> None:
         assert isinstance(row, Measured), row
         assert len(row.seconds) == 2
         assert row.accuracy.sqnr_db > 20
-    assert isinstance(comparison.breakdown, Breakdown), comparison.breakdown
-    assert len(comparison.breakdown.sites) == 2
-    assert all(site.kernel_ms > 0 for site in comparison.breakdown.sites)
+    before = comparison.breakdowns["quantfx-onednn"]
+    assert isinstance(before, Breakdown), before
+    assert len(before.sites) == 2
+    assert all(site.kernel_ms > 0 for site in before.sites)
+    after = comparison.breakdowns["quantfx"]
+    assert isinstance(after, Breakdown), after
+    assert sum(site.kernel_ms > 0 for site in after.sites) == 2  # with plans and without

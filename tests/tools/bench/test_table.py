@@ -5,7 +5,6 @@ from io import StringIO
 
 from rich.console import Console
 
-from quantfx.tools.bench.engines import BROKEN_DOWN
 from quantfx.tools.bench.results import BenchReport
 from quantfx.tools.bench.table import legend, parts_of
 from tests.tools.bench.sample import BREAKDOWN, ROWS, sample_report
@@ -45,26 +44,29 @@ def test_reasons_and_meanings_are_below() -> None:
 
 def test_a_breakdown_ends_with_its_sums() -> None:
     lines = [line.split() for line in text_of(sample_report()).splitlines()]
-    assert ["conv2d", "qconv_pointwise", "0.500", "0.250", "37.5%"] in lines
+    assert ["conv2d", "qconv_pointwise", "0.500", "0.000", "0.250", "37.5%"] in lines
+    assert ["relu", "lookup", "0.000", "0.125", "0.000", "12.5%"] in lines
     assert [line[-2:] for line in lines if line[:2] in (["one", "call"], ["int8", "kernels"])] == [
         ["0.625", "31.2%"],
         ["2.000", "100.0%"],
+        ["0.500", "50.0%"],
+        ["1.000", "100.0%"],
+        ["0.625", "0.500"],  # before and after, side by side
+        ["2.000", "1.000"],
     ]
+    assert ["call", "overhead", "0.375", "0.062"] in lines
 
 
 def test_a_missing_breakdown_has_its_reason() -> None:
     report = sample_report()
-    without = replace(report.comparisons[0], breakdown="failed: odd")
-    assert "net & co: no breakdown; failed: odd" in text_of(replace(report, comparisons=(without,)))
+    without = replace(report.comparisons[0], breakdowns={"quantfx": "failed: odd"})
+    text = text_of(replace(report, comparisons=(without,)))
+    assert "net & co, quantfx: no breakdown; failed: odd" in text
 
 
 def test_a_breakdown_of_a_busy_machine_is_not_to_be_trusted() -> None:
     report = sample_report()  # its calls took 2 ms each
-    rows = tuple(
-        replace(row, engine=BROKEN_DOWN.name) if row.engine == "quantfx" else row
-        for row in report.comparisons[0].rows
-    )
     slow = replace(BREAKDOWN, whole_ms=3.5)
-    busy = replace(report.comparisons[0], rows=rows, breakdown=slow)
+    busy = replace(report.comparisons[0], breakdowns={"quantfx": slow})
     assert "Do not trust" in text_of(replace(report, comparisons=(busy,)))
     assert "Do not trust" not in text_of(report)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -59,7 +59,7 @@ def unused(workload: Any, threads: int) -> Any:
 
 
 def race(
-    raises: Mapping[str, Mapping[str, QuantfxError]] | None = None, broken_down: str | None = None
+    raises: Mapping[str, Mapping[str, QuantfxError]] | None = None, broken_down: Sequence[str] = ()
 ) -> tuple[Comparison, list[tuple[str, str]]]:
     history: list[tuple[str, str]] = []
     speeds = {"fp32": 4.0, "b": 2.0, "c": 1.0}
@@ -133,18 +133,19 @@ def test_every_worker_is_closed() -> None:
 
 
 def test_a_breakdown_is_of_the_engine_that_is_asked_for() -> None:
-    comparison, history = race(broken_down="b")
-    assert comparison.breakdown == BREAKDOWN
-    assert [name for name, what in history if what == "breakdown"] == ["b"]
+    comparison, history = race(broken_down=["b", "c"])
+    assert comparison.breakdowns == {"b": BREAKDOWN, "c": BREAKDOWN}
+    assert [name for name, what in history if what == "breakdown"] == ["b", "c"]
 
 
 def test_there_is_a_reason_where_there_is_no_breakdown() -> None:
-    assert race(broken_down="z")[0].breakdown == "skipped: 'z' is not among the engines"
+    (reason,) = race(broken_down=["z"])[0].breakdowns.values()
+    assert reason == "skipped: 'z' is not among the engines"
     failing = {"b": {"build": EngineError("no", rule="foreign-code")}}
-    assert race(failing, broken_down="b")[0].breakdown == "failed: no"
+    assert race(failing, broken_down=["b"])[0].breakdowns == {"b": "failed: no"}
     failing = {"b": {"breakdown": EngineError("odd", rule="foreign-code")}}
-    comparison, _ = race(failing, broken_down="b")
-    assert comparison.breakdown == "failed: odd"
+    comparison, _ = race(failing, broken_down=["b"])
+    assert comparison.breakdowns == {"b": "failed: odd"}
     assert isinstance(comparison.rows[1], Measured)
 
 
