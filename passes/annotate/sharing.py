@@ -10,10 +10,20 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from quantfx.passes.errors import ShareConflict
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.graph.remark import SharedGroup
 from quantfx.passes.quant.spec import Concrete
+
+
+class Link(NamedTuple):
+    """Two sites that share qparams, and why."""
+
+    a: Site
+    b: Site
+    why: str
 
 
 @dataclass(frozen=True)
@@ -23,10 +33,24 @@ class Groups:
     Attributes:
         representative: Site -> first site of its group.
         specs: Representative -> spec of the group; groups that no spec reached are absent.
+        links: What ties the sites of groups, as a tree for each.
     """
 
     representative: Mapping[Site, Site]
     specs: Mapping[Site, Concrete]
+    links: tuple[Link, ...] = ()
+
+    def told(self) -> Iterator[SharedGroup]:
+        """Yield the groups of two sites or more that have a spec, with what ties their sites."""
+        members: dict[Site, list[Site]] = {}
+        for site, root in self.representative.items():
+            members.setdefault(root, []).append(site)
+        links: dict[Site, list[tuple[str, str, str]]] = {}
+        for a, b, why in self.links:
+            links.setdefault(self.representative[a], []).append((str(a), str(b), why))
+        for root, tied in links.items():
+            if root in self.specs:
+                yield SharedGroup(str(root), tuple(map(str, members[root])), tuple(tied))
 
 
 class Sharing:
@@ -69,14 +93,14 @@ class Sharing:
         union = _Union({site: index for index, site in enumerate(order)})
         for site in order:
             for other in self._hard.get(site, ()):
-                union.merge(site, other)
+                union.merge(site, other, self._hard[site][other])
         specs = self._concrete(order, union)
         flows = sorted(self._flows, key=lambda flow: (self._rank(flow[0]), self._rank(flow[1])))
         _adopt(flows, union, specs, {union.root(site) for site in self._hard})
         _merge_equal(flows, union, specs)
         representative = {site: union.root(site) for site in order}
         merged = {union.root(root): spec for root, spec in specs.items()}
-        return Groups(representative, merged)
+        return Groups(representative, merged, tuple(union.links))
 
     def _concrete(self, order: list[Site], union: _Union) -> dict[Site, Concrete]:
         """Return the one spec demanded in each group."""
@@ -125,6 +149,7 @@ class _Union:
     def __init__(self, index: Mapping[Site, int]) -> None:
         self._index = index
         self._parent = {site: site for site in index}
+        self.links: list[Link] = []
 
     def root(self, site: Site) -> Site:
         parent = self._parent
@@ -133,8 +158,10 @@ class _Union:
             site = parent[site]
         return site
 
-    def merge(self, a: Site, b: Site) -> None:
+    def merge(self, a: Site, b: Site, why: str) -> None:
         first, second = self.root(a), self.root(b)
+        if first != second:
+            self.links.append(Link(a, b, why))
         if self._index[second] < self._index[first]:
             first, second = second, first
         self._parent[second] = first
@@ -178,6 +205,7 @@ def _merge_equal(
         if spec is None:
             continue
         if spec_of(producer) == spec:
-            union.merge(slot, producer)
+            union.merge(slot, producer, f"{slot} reads {producer}, under an equal spec")
         else:
-            union.merge(slot, readers.setdefault((producer, spec), slot))
+            reader = readers.setdefault((producer, spec), slot)
+            union.merge(slot, reader, f"both read {producer}, under equal specs")

@@ -6,28 +6,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, overload
 
+from quantfx.passes.graph.source_line import SourceLine
 
 VERSION = 1  # of the form of as_dict
 
 Kind: TypeAlias = Literal["operator", "made", "input", "constant", "output", "vanished", "silent"]
 Standing: TypeAlias = Literal["quantized", "float", "gone", "other"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceLine:
-    """A line of the user's code.
-
-    Attributes:
-        file: Path of the file.
-        line: Number of the line, from 1.
-        function: Function that it is in.
-        text: The line itself.
-    """
-
-    file: str
-    line: int
-    function: str
-    text: str
 
 
 @dataclass(frozen=True, kw_only=True)
