@@ -91,16 +91,19 @@ class Sharing:
         """
         order = sorted(self._sites, key=self._rank)
         union = _Union({site: index for index, site in enumerate(order)})
-        for site in order:
-            for other in self._hard.get(site, ()):
-                union.merge(site, other, self._hard[site][other])
+        links = [
+            Link(site, other, why)
+            for site in order
+            for other, why in self._hard.get(site, {}).items()
+            if union.merge(site, other)
+        ]
         specs = self._concrete(order, union)
         flows = sorted(self._flows, key=lambda flow: (self._rank(flow[0]), self._rank(flow[1])))
         _adopt(flows, union, specs, {union.root(site) for site in self._hard})
-        _merge_equal(flows, union, specs)
+        links += _merge_equal(flows, union, specs)
         representative = {site: union.root(site) for site in order}
         merged = {union.root(root): spec for root, spec in specs.items()}
-        return Groups(representative, merged, tuple(union.links))
+        return Groups(representative, merged, tuple(links))
 
     def _concrete(self, order: list[Site], union: _Union) -> dict[Site, Concrete]:
         """Return the one spec demanded in each group."""
@@ -149,7 +152,6 @@ class _Union:
     def __init__(self, index: Mapping[Site, int]) -> None:
         self._index = index
         self._parent = {site: site for site in index}
-        self.links: list[Link] = []
 
     def root(self, site: Site) -> Site:
         parent = self._parent
@@ -158,13 +160,13 @@ class _Union:
             site = parent[site]
         return site
 
-    def merge(self, a: Site, b: Site, why: str) -> None:
+    def merge(self, a: Site, b: Site) -> bool:
+        """Merge the sets of two sites; return whether they were two."""
         first, second = self.root(a), self.root(b)
-        if first != second:
-            self.links.append(Link(a, b, why))
         if self._index[second] < self._index[first]:
             first, second = second, first
         self._parent[second] = first
+        return first != second
 
 
 def _adopt(
@@ -193,8 +195,9 @@ def _adopt(
 
 def _merge_equal(
     flows: list[tuple[Site, Site]], union: _Union, specs: dict[Site, Concrete]
-) -> None:
+) -> list[Link]:
     """Merge a slot with its producer, and the readers of one tensor, where specs are equal."""
+    links: list[Link] = []
     readers: dict[tuple[Site, Concrete], Site] = {}
 
     def spec_of(site: Site) -> Concrete | None:
@@ -205,7 +208,10 @@ def _merge_equal(
         if spec is None:
             continue
         if spec_of(producer) == spec:
-            union.merge(slot, producer, f"{slot} reads {producer}, under an equal spec")
+            other, why = producer, f"{slot} reads {producer}, under an equal spec"
         else:
-            reader = readers.setdefault((producer, spec), slot)
-            union.merge(slot, reader, f"both read {producer}, under equal specs")
+            other = readers.setdefault((producer, spec), slot)
+            why = f"both read {producer}, under equal specs"
+        if union.merge(slot, other):
+            links.append(Link(slot, other, why))
+    return links

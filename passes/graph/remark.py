@@ -59,10 +59,17 @@ class ScaleRemark:
 
 @dataclass(frozen=True)
 class MergedSite:
-    """A planned site whose kernel call was merged with an equal one."""
+    """A planned site whose kernel call was merged with an equal one.
+
+    Attributes:
+        graph: Path of the site's graph, "" for the top one.
+        node: Node name.
+        into: The site whose call computes both.
+    """
 
     graph: str
     node: str
+    into: str = ""
 
     @property
     def site(self) -> Site:

@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeAlias, overload
 
+from rich.console import Group
+from rich.tree import Tree
+
 from quantfx.passes.graph.source_line import SourceLine
+from quantfx.passes.report.explain.tree import text_of, tree_of
 
 VERSION = 1  # of the form of as_dict
 
@@ -247,6 +251,13 @@ class Explanation:
         """Return it as plain data that JSON can hold."""
         return {"version": VERSION, **_plain(asdict(self))}
 
+    def __rich__(self) -> Tree:
+        """Return it as a tree."""
+        return tree_of(self)
+
+    def __str__(self) -> str:
+        return text_of([tree_of(self)])
+
 
 @dataclass(frozen=True)
 class Explanations(Sequence[Explanation]):
@@ -275,6 +286,13 @@ class Explanations(Sequence[Explanation]):
         """Return all answers as plain data that JSON can hold."""
         sites = [each.as_dict() for each in self.sites]
         return {"version": VERSION, "asked": self.asked, "sites": sites}
+
+    def __rich__(self) -> Group:
+        """Return all of them as trees."""
+        return Group(*map(tree_of, self.sites))
+
+    def __str__(self) -> str:
+        return text_of(map(tree_of, self.sites))
 
 
 def _plain(value: Any) -> Any:
