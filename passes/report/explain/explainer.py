@@ -21,7 +21,7 @@ from quantfx.passes.report.explain.explanation import (
     ModeDecision,
     TemplateTry,
 )
-from quantfx.passes.report.explain.history import end_of, steps_back, steps_forward
+from quantfx.passes.report.explain.history import end_of, rules, steps_back, steps_forward
 from quantfx.passes.report.explain.kernels import Kernels
 from quantfx.passes.report.explain.places import Place, Places, find_places
 from quantfx.passes.report.explain.remedies import remedies
@@ -29,10 +29,11 @@ from quantfx.passes.report.explain.sharing_chain import sharing_parts
 from quantfx.passes.report.explain.tensors import tensor_parts
 from quantfx.passes.report.explain.trail import Trail
 from quantfx.passes.report.explain.verdict import (
+    unmentioned,
     verdict_of_float,
     verdict_of_match,
     verdict_of_other,
-    why_float,
+    why_nothing,
     why_silent,
 )
 from quantfx.passes.report.report import Report
@@ -55,6 +56,7 @@ class Explainer:
         self, quantized: GraphModule, recipe: Recipe, lowered: GraphModule | None, report: Report
     ) -> None:
         self.report = report
+        rules()  # read here, once: the catalog of passes is imported for it
         self._trail = Trail(quantized)
         self._places = find_places(quantized, recipe, self._trail)
         self._kernels = Kernels(lowered, self._places.operators, report)
@@ -103,13 +105,14 @@ class Explainer:
             return replace(known, standing="quantized", verdict=verdict, remedies=advice)
         if account is None or account.standing == "bookkeeping":
             return replace(known, kernel=None, verdict=_BOOKKEEPING)
-        reason = why_float(account.op, account.reason)
+        told = account.reason or why_nothing(account)
+        reason = told or unmentioned(account.op)
         return replace(
             known,
             standing="float",
             verdict=verdict_of_float(reason, kernel),
             reason=reason,
-            remedies=remedies(known, account.reason, self.report.backend),
+            remedies=remedies(known, told, self.report.backend),
         )
 
     def _of_other(self, place: Place) -> Explanation:
@@ -189,7 +192,10 @@ class Explainer:
 
     def _decision(self, site: str) -> ModeDecision | None:
         tried = self._trail.tried.get(site)
-        return (tried and ModeDecision(mode=tried[-1][1].mode, rule=tried[-1][1].rule)) or None
+        if not tried:
+            return None
+        _, last = tried[-1]
+        return ModeDecision(mode=last.mode, rule=last.rule)
 
     def _tries(self, site: str) -> tuple[TemplateTry, ...]:
         return tuple(

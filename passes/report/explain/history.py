@@ -90,12 +90,12 @@ def _step_of_gain(loss: Loss, made_by: str) -> HistoryStep:
 
 
 def _with_rule(text: str, by: str) -> str:
-    rule = _rules().get(by, "")
+    rule = rules().get(by, "")
     return f"{text}. {rule}" if rule else text
 
 
 @cache
-def _rules() -> dict[str, str]:
+def rules() -> dict[str, str]:
     """Return the first sentence of the docstring of each pass of quantfx, by name."""
     return {
         name: " ".join((kind.__doc__ or "").partition("\n\n")[0].split()).replace("``", "`")

@@ -22,6 +22,10 @@ _REMEDIES = (
         r"its input (\S+) is float: (\S+) kernels yield no int8",
         "quantize {0} in mode 'static'",
     ),
+    (
+        r"only taken as part of a match of (.*)",
+        "let it stand directly behind one of {0}, as its only reader",
+    ),
     (r"calibration never ran it", "calibrate with batches that reach it"),
     (r"is overwritten in place by (\S+)", "write {0} out of place in the model"),
     (r"(\S+) has \d+ users", "let one operator alone read {0}, for the larger template"),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from torch import Tensor
 from torch.fx import Node
 
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.silent_modules import SilentModule
 from quantfx.passes.quant.qdq import CAST, has_qparams
+from quantfx.passes.report.accounts import Account
 from quantfx.passes.report.explain.explanation import KernelPart, Kind, MatchPart
+from quantfx.passes.report.text import MOVES, shorten
 
 _SHOWN = 4
 _OF_TORCH = ("aten.", "higher_order.", "prims.", "quantized_decomposed.")
@@ -72,10 +75,17 @@ def _readers(node: Node) -> Iterator[Node]:
             yield user
 
 
-def why_float(op: str, reason: str) -> str:
-    """Return why an operator stays float, also where nothing mentions it."""
-    unmentioned = "no template takes it" if op.startswith(_OF_TORCH) else "not one of torch's own"
-    return reason or unmentioned
+def why_nothing(account: Account) -> str:
+    """Return why there is nothing to quantize in an operator that nothing mentions, or ""."""
+    value = account.node.meta.get("val")
+    if isinstance(value, Tensor) and not value.is_floating_point():
+        return f"it computes {str(value.dtype).removeprefix('torch.')}, not floats"
+    return "it moves values and computes nothing" if shorten(account.op) in MOVES else ""
+
+
+def unmentioned(op: str) -> str:
+    """Return why an operator stays float of which nothing says so."""
+    return "no template takes it" if op.startswith(_OF_TORCH) else "it is not one of torch's own"
 
 
 def why_silent(silent: SilentModule) -> str:
