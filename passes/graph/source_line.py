@@ -56,4 +56,5 @@ def _innermost(trace: str) -> SourceLine | None:
 
 
 def _is_of_others(file: str) -> bool:
-    return str(Path(file).resolve()).startswith(_OTHERS)
+    """Whether no user wrote it: torch, quantfx, or code that was made (``<eval_with_key>.1``)."""
+    return file.startswith("<") or str(Path(file).resolve()).startswith(_OTHERS)

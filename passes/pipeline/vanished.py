@@ -28,6 +28,7 @@ class Vanished:
         module: Path of the user's module that it comes from.
         module_class: Class of that module.
         became: Site of what its readers read now, or of what it is a part of now; empty if nothing.
+        made_by: Pass that had made it; empty for a node of the exported graph.
         code: Line of the user's code, where it is known.
     """
 
@@ -38,6 +39,7 @@ class Vanished:
     module: str
     module_class: str
     became: str
+    made_by: str = ""
     code: SourceLine | None = None
 
 
@@ -77,6 +79,7 @@ class Snapshot:
                     module=path,
                     module_class=kind,
                     became=self._became(node, later),
+                    made_by=str(node.meta.get(PROVENANCE_KEY, "")),
                     code=source_line(node),
                 )
 

@@ -121,7 +121,13 @@ class Explainer:
         site = str(Site(place.path, node.name))
         path, kind = (module_stack(node) or [("", "")])[-1]
         made_by = str(node.meta.get(PROVENANCE_KEY, ""))
-        of = "constant" if place.kind == "constant" else "operator"
+        history = steps_back(
+            self._trail,
+            site,
+            made_by=made_by,
+            kind="constant" if place.kind == "constant" else "operator",
+            reason="" if place.account is None else place.account.reason,
+        )
         return Explanation(
             site=site,
             graph=place.path,
@@ -133,7 +139,7 @@ class Explainer:
             code=source_line(node),
             standing="other",
             verdict=verdict_of_other(place.kind, place.path, node, made_by),
-            history=steps_back(self._trail, site, made_by, of),
+            history=history,
         )
 
     def _of_vanished(self, site: str, gone: Vanished) -> Explanation:

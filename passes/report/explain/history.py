@@ -27,7 +27,9 @@ def end_of(steps: tuple[HistoryStep, ...]) -> str:
     return steps[-1].other if steps else ""
 
 
-def steps_back(trail: Trail, site: str, made_by: str, kind: str) -> tuple[HistoryStep, ...]:
+def steps_back(
+    trail: Trail, site: str, *, made_by: str, kind: str, reason: str
+) -> tuple[HistoryStep, ...]:
     """Return what went into a node that is there, and what passes said about it.
 
     Args:
@@ -35,29 +37,31 @@ def steps_back(trail: Trail, site: str, made_by: str, kind: str) -> tuple[Histor
         site: The node.
         made_by: Pass that made it; empty for a node of the exported graph.
         kind: ``operator`` or ``constant``: of which kind what went into it is listed.
+        reason: Why it stays float, which is said elsewhere.
     """
     found = [
         (loss.when, _step_of_gain(loss, made_by))
-        for loss in _gains(trail, site, kind, len(trail.passes))
+        for loss in _gains(trail, site, kind, made_by, len(trail.passes))
     ]
     if made_by and not any(step.what == "made" for _, step in found):
         when = trail.passes.index(made_by) if made_by in trail.passes else -1
         text = _with_rule("a pass put it in", made_by)
         found.append((when, HistoryStep(by=made_by, what="made", other="", text=text)))
-    tries = {(by, reason) for by, tried in trail.tried[site] for _, reason in tried.tries}
+    said = {failed for _, tried in trail.tried[site] for _, failed in tried.tries} | {reason}
     for when, by, remark in trail.told[site]:
-        if (by, remark.message) not in tries:
+        if remark.message not in said:
             found.append((when, HistoryStep(by=by, what="said", other="", text=remark.message)))
     return tuple(step for _, step in sorted(found, key=lambda each: each[0]))
 
 
-def _gains(trail: Trail, site: str, kind: str, before: int) -> Iterator[Loss]:
+def _gains(trail: Trail, site: str, kind: str, made_by: str, before: int) -> Iterator[Loss]:
     for loss in trail.absorbed[site]:
         if loss.when < before and loss.vanished.kind == kind:
             inner = loss.vanished
             name = f"{inner.graph}/{inner.node}" if inner.graph else inner.node
-            yield from _gains(trail, name, kind, loss.when)
-            yield loss
+            yield from _gains(trail, name, kind, inner.made_by, loss.when)
+            if not inner.made_by or loss.by == made_by:
+                yield loss
 
 
 def _step_of_loss(trail: Trail, site: str, loss: Loss) -> HistoryStep:

@@ -36,6 +36,7 @@ class Kernels:
         self._operators = operators
         self._outcomes = {str(each.site): each for each in report.sites}
         self._compiled = report.compiled is not None
+        self._plans_compiled = any(_is_plan(each.compiled) for each in report.sites)
 
     def of(self, path: str, node: Node) -> KernelPart:
         """Return what computes ``node``, an operator of the model in the graph at ``path``."""
@@ -46,7 +47,8 @@ class Kernels:
         outcome = None if annotation is None else self._outcomes.get(anchor)
         if outcome is None:
             eager = None if self._lowered is None else operator_name(node)
-            code = _COMPILED if self._compiled else None
+            kept = region and self._plans_compiled
+            code = (eager if kept else _COMPILED) if self._compiled else None
             return KernelPart(site=site, status="float", eager=eager, compiled=code, region=region)
         merged = outcome.status == "merged"
         return KernelPart(
@@ -91,3 +93,7 @@ class Kernels:
             return {}
         merged = remarks_of(self._lowered, MergedSite)
         return {str(each.site): f"{each.into} computes the same" for each in merged}
+
+
+def _is_plan(kernel: str | None) -> bool:
+    return kernel is not None and kernel.startswith("direct.")

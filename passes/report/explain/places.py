@@ -69,7 +69,12 @@ def find_places(module: GraphModule, recipe: Recipe, trail: Trail) -> Places:
         trail: What passes recorded.
     """
     nodes = dict(_nodes(module, recipe))
-    lost = {site: losses[-1].vanished for site, losses in trail.lost.items() if site not in nodes}
+    graphs = {place.path for place in nodes.values()}  # of one that was inlined, nobody asks
+    lost = {
+        site: losses[-1].vanished
+        for site, losses in trail.lost.items()
+        if site not in nodes and losses[-1].vanished.graph in graphs
+    }
     silent = {each.path: each for each in silent_modules(module)}
     names = Names()
     for site, place in nodes.items():
@@ -78,8 +83,9 @@ def find_places(module: GraphModule, recipe: Recipe, trail: Trail) -> Places:
         if place.node.op == "get_attr":
             names.other_names[str(place.node.target)] = site
     for site, gone in lost.items():
-        spelled = _is_spelled_anew(gone, nodes)
-        names.add(site, () if gone.kind == "constant" or spelled else [gone.module])
+        is_own = gone.kind == "operator" and not gone.made_by
+        told = is_own and not _is_spelled_anew(gone, nodes)
+        names.add(site, [gone.module] if told else ())
         if gone.kind == "constant":
             names.other_names[gone.op] = site
     for path in silent:

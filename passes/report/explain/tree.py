@@ -98,7 +98,7 @@ def _values(qparams: TensorQuantization) -> str:
 
 
 def _sharing_lines(group: SharingPart) -> Iterator[str]:
-    yield f"with {_join(group.members)}"
+    yield f"in a group of {_join(group.members)}"
     for link in group.chain:
         yield f"{link.a} = {link.b}: {link.why}"
 

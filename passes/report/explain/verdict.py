@@ -19,7 +19,7 @@ _OF_TORCH = ("aten.", "higher_order.", "prims.", "quantized_decomposed.")
 
 _MODES = {
     "static": "int8",
-    "dynamic": "int8, ranges found in each call",
+    "dynamic": "int8 (ranges found in each call)",
     "fp16": "half-precision weights",
     "weight-only": "int8 weights, float arithmetic",
     "weight-only-4bit": "4-bit weights, float arithmetic",
