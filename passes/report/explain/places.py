@@ -14,6 +14,7 @@ from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.scopes import module_stack
 from quantfx.passes.graph.silent_modules import SilentModule, silent_modules
 from quantfx.passes.pipeline.vanished import Vanished
+from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.report.accounts import Account, accounts
 from quantfx.passes.report.explain.explanation import Kind
 from quantfx.passes.report.explain.names import Names
@@ -80,6 +81,9 @@ def find_places(module: GraphModule, recipe: Recipe, trail: Trail) -> Places:
     for site, place in nodes.items():
         own = place.kind == "operator"
         names.add(site, [path for path, _ in module_stack(place.node)] if own else ())
+        annotation = annotation_of(place.node)
+        for slot, _ in annotation.inputs if annotation is not None else ():
+            names.other_names[f"{site}.{slot}"] = site
         if place.node.op == "get_attr":
             names.other_names[str(place.node.target)] = site
     for site, gone in lost.items():

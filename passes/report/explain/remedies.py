@@ -11,7 +11,7 @@ from quantfx.passes.report.mostly_float import remedy_of
 _REMEDIES = (
     (r"quantized on request only: select it, (.*)", "{0} in the config selects it"),
     (
-        r"no (\S+) template takes (\S+), only (\S+?),? ?(?:.*)\(",
+        r"no (\S+) template takes (\S+), only (\S+?)(?:,.*)? \(",
         "a rule of the config can ask for another mode: config.op('{1}', '{2}')",
     ),
     (

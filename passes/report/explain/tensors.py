@@ -50,7 +50,7 @@ def tensor_parts(
             observer=_observer(spec, trained=_TRAINED in trail.passes),
             group=groups.get(slot, ""),
             qparams=None if holder is None else _quantization(graph_module, holder, spec),
-            reason=trail.scales.get(site, "") or _why_none(holder),
+            reason=_reason(trail, site, groups.get(slot, ""), read) or _why_none(holder),
         )
     if annotation.match == node.name:
         yield from _packed(path, node, annotation.packs, asked)
@@ -73,6 +73,15 @@ def _packed(
             asked_by=rules,
             reason="its kernel quantizes and packs it itself, so no scale of it is in the graph",
         )
+
+
+def _reason(trail: Trail, site: str, group: str, read: Node) -> str:
+    """Return what a pass said about the scale of a tensor, of its group, or of its weight."""
+    shared = trail.groups.get(group)
+    sites = (site,) if shared is None else shared.members
+    source = _source(read)
+    weight = str(source.target).rpartition("_")[0] if source.op == "get_attr" else ""
+    return next((trail.scales[each] for each in (*sites, weight) if each in trail.scales), "")
 
 
 def _why_none(holder: Node | None) -> str:

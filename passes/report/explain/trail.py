@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -18,6 +19,9 @@ from quantfx.passes.graph.remark import (
 )
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.pipeline.vanished import Vanished
+
+# What observers are called: a node, or ``module (node)``, with the slot that they observe.
+_LABEL = re.compile(r"^.* \((\w+)\)(\.[\w.]+)?$")
 
 
 class Told(NamedTuple):
@@ -48,7 +52,7 @@ class Trail:
         asked: Site of a node -> slot -> name of the spec, and the rules that change it.
         groups: First member -> sharing group.
         told: Site -> remarks, in order.
-        scales: What a scale remark is about -> its reason.
+        scales: Slot of a node, or path of a weight -> what is the matter with its scale.
         lost: Site -> when it vanished; more than once if another node got the name.
         absorbed: Site -> what it took the place of.
     """
@@ -76,7 +80,7 @@ class Trail:
         if isinstance(remark, SharedGroup):
             self.groups[remark.name] = remark
         elif isinstance(remark, ScaleRemark):
-            self.scales[remark.site] = remark.reason
+            self.scales[_LABEL.sub(r"\1\2", remark.site)] = remark.reason
         elif isinstance(remark, (Remark, TriedTemplates, AskedSpecs)):
             site = str(Site(remark.graph, remark.node))
             if isinstance(remark, Remark):
