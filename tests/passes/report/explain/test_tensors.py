@@ -22,7 +22,8 @@ def test_scale_zero_point_and_range_are_those_of_the_graph() -> None:
     found = image.qparams
     assert found is not None
     assert (found.dtype, found.scheme) == ("uint8", "per-tensor affine")
-    assert (found.scale, found.zero_point) == (pytest.approx(scale), zero_point)
+    assert found.scale == pytest.approx(scale)
+    assert found.zero_point == zero_point
     assert (found.quant_min, found.quant_max, found.channels) == (low, high, 1)
     assert found.low == pytest.approx((low - zero_point) * scale)
     assert weight.reads == "conv_weight_s8"
