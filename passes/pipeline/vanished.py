@@ -29,7 +29,7 @@ class Vanished:
         module_class: Class of that module.
         became: Site of what its readers read now, or of what it is a part of now; empty if nothing.
         made_by: Pass that had made it; empty for a node of the exported graph.
-        code: Line of the user's code, where it is known.
+        code: Line of the user's code, where it is known; files do not hold it.
     """
 
     graph: str
@@ -40,7 +40,7 @@ class Vanished:
     module_class: str
     became: str
     made_by: str = ""
-    code: SourceLine | None = None
+    code: SourceLine | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 from torch import nn
 from torch.fx import GraphModule, Node
 
@@ -36,7 +34,16 @@ class Kernels:
         self._operators = operators
         self._outcomes = {str(each.site): each for each in report.sites}
         self._compiled = report.compiled is not None
-        self._plans_compiled = any(_is_plan(each.compiled) for each in report.sites)
+        self._calls: dict[str, Lowered] = {}
+        self._regions: dict[str, str] = {}
+        self._merged: dict[str, str] = {}
+        if lowered is not None:
+            self._calls = {str(each.site): each for _, each in lowered_nodes(lowered)}
+            self._regions = _regions(lowered)
+            self._merged = _merged(lowered)
+        # Compiled code may call the regions, or operators in their place.
+        planned = [each for site, each in self._outcomes.items() if site in self._regions]
+        self._keeps_regions = any(each.compiled == each.kernel for each in planned)
 
     def of(self, path: str, node: Node) -> KernelPart:
         """Return what computes ``node``, an operator of the model in the graph at ``path``."""
@@ -47,7 +54,7 @@ class Kernels:
         outcome = None if annotation is None else self._outcomes.get(anchor)
         if outcome is None:
             eager = None if self._lowered is None else operator_name(node)
-            kept = region and self._plans_compiled
+            kept = region and self._keeps_regions
             code = (eager if kept else _COMPILED) if self._compiled else None
             return KernelPart(site=site, status="float", eager=eager, compiled=code, region=region)
         merged = outcome.status == "merged"
@@ -66,34 +73,20 @@ class Kernels:
         covered = () if call is None else (str(Site(path, name)) for name in call.covers)
         return tuple(each for each in covered if each in self._operators and each != site)
 
-    @cached_property
-    def _calls(self) -> dict[str, Lowered]:
-        if self._lowered is None:
-            return {}
-        return {str(each.site): each for _, each in lowered_nodes(self._lowered)}
 
-    @cached_property
-    def _regions(self) -> dict[str, str]:
-        """Return the call of prepared plans that computes each node."""
-        if self._lowered is None:
-            return {}
-        return {
-            str(Site(path, inner.name)): node.name
-            for path, graph_module in all_graphs(self._lowered)
-            for node, called in module_calls(graph_module, nn.Module)
-            if isinstance(called, HoldsGraph)
-            for inner in called.graph.graph.nodes
-            if inner.op == "call_function"
-        }
-
-    @cached_property
-    def _merged(self) -> dict[str, str]:
-        """Return with which site each merged one was merged."""
-        if self._lowered is None:
-            return {}
-        merged = remarks_of(self._lowered, MergedSite)
-        return {str(each.site): f"{each.into} computes the same" for each in merged}
+def _regions(lowered: GraphModule) -> dict[str, str]:
+    """Return the call of prepared plans that computes each node."""
+    return {
+        str(Site(path, inner.name)): node.name
+        for path, graph_module in all_graphs(lowered)
+        for node, called in module_calls(graph_module, nn.Module)
+        if isinstance(called, HoldsGraph)
+        for inner in called.graph.graph.nodes
+        if inner.op == "call_function"
+    }
 
 
-def _is_plan(kernel: str | None) -> bool:
-    return kernel is not None and kernel.startswith("direct.")
+def _merged(lowered: GraphModule) -> dict[str, str]:
+    """Return with which site each merged one was merged."""
+    merged = remarks_of(lowered, MergedSite)
+    return {str(each.site): f"{each.into} computes the same" for each in merged}
