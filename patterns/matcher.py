@@ -57,7 +57,10 @@ class _State:
 
 
 class Admission:
-    """What a caller may refuse beyond what the templates say; this base refuses nothing."""
+    """What a caller may refuse beyond what the templates say; this base refuses nothing.
+
+    It is also told what was tried, in order.
+    """
 
     def tries(self, template: Template, anchor: Node) -> bool:
         """Whether ``template`` is to be tried at ``anchor``."""
@@ -66,6 +69,9 @@ class Admission:
     def refuses(self, match: Match) -> str | None:
         """Return why ``match`` must not be, as a sentence; None admits it."""
         return None
+
+    def tried(self, anchor: Node, result: Match | NoMatch) -> None:
+        """Be told what came of a template variant at ``anchor``; not while explaining."""
 
 
 ADMIT_ALL = Admission()
@@ -102,6 +108,8 @@ class Matcher:
                     if anchor in taken:
                         continue
                     match = self._first(variant_plans, anchor, taken, admission)
+                    if match is not None:
+                        admission.tried(anchor, match)
                     if isinstance(match, Match):
                         taken.update(match.nodes.values())
                         matches.append(match)

@@ -16,6 +16,7 @@ from quantfx.passes.config.config import Config
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.report.compare.comparison import Comparison
+from quantfx.passes.report.explain.explanation import Explanation, Explanations
 from quantfx.passes.report.report import Report
 from quantfx.passes.train.qat_module import QatModule
 from quantfx.passes.train.qat_schedule import QatSchedule
@@ -46,6 +47,8 @@ __all__ = [
     "Comparison",
     "CompileState",
     "Config",
+    "Explanation",
+    "Explanations",
     "Pipeline",
     "QatModule",
     "QatSchedule",

@@ -22,6 +22,8 @@ from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model
 from quantfx.passes.report.compare.comparison import Comparison
 from quantfx.passes.report.compare_sites import SiteComparison
+from quantfx.passes.report.explain.explainer import Explainer
+from quantfx.passes.report.explain.explanation import Explanation, Explanations
 from quantfx.passes.report.outcome import compiled_outcomes, with_kernels_of
 from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxError
@@ -64,6 +66,7 @@ class Result:
         self._strict = strict
         # Only as long as the user keeps it: its float weights are no part of a result.
         self._model = None if model is None else ModelReference(model)
+        self._known_explainer: Explainer | None = None
 
     @property
     def module(self) -> GraphModule:
@@ -174,6 +177,27 @@ class Result:
             self.report = self.report.with_compiled(self._lowering.sites)
         return found
 
+    def explain(self, name: str) -> Explanations:
+        """Return what became of one operator, or of several, from the model to the kernel.
+
+        ``print`` shows it as a tree; ``as_dict()`` gives plain data.
+
+        Args:
+            name: Path of a module (``layer4.2.conv3``) or of a parameter; name of a node of the
+                captured graph or of the q/dq graph (``conv2d_3``, ``true_graph_0/conv2d``), also of
+                one that passes took away; or a pattern of such names (``layer4.*``).
+
+        Raises:
+            QuantfxError: the model has nothing of that name; names the nearest.
+        """
+        explainer = self._explainer
+        return Explanations(name, tuple(map(explainer.explain, explainer.find(name))))
+
+    def explanations(self) -> tuple[Explanation, ...]:
+        """Return what became of every node of the q/dq graph, and of every name that vanished."""
+        explainer = self._explainer
+        return tuple(map(explainer.explain, explainer.sites))
+
     def compare_sites(self, *args: Any, **kwargs: Any) -> tuple[SiteComparison, ...]:
         """Hold every kernel call against the float arithmetic that it stands for.
 
@@ -278,7 +302,8 @@ class Result:
         """Return a result of its own weights."""
         result = object.__new__(Result)
         memo[id(self)] = result
-        result.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        fields = {**self.__dict__, "_known_explainer": None}
+        result.__dict__.update(copy.deepcopy(fields, memo))
         return result
 
     def __reduce__(self) -> NoReturn:
@@ -293,6 +318,16 @@ class Result:
             "result.quantized can be pickled"
         )
         raise QuantfxError(message, rule="not-picklable", fix=fix)
+
+    @property
+    def _explainer(self) -> Explainer:
+        """What explains the result as it is now; made anew once there is a compiled module."""
+        known = self._known_explainer
+        if known is None or known.report is not self.report:
+            lowered = None if self._lowering is None else self._lowering.module
+            known = Explainer(self.quantized, self.backend.recipe, lowered, self.report)
+            self._known_explainer = known
+        return known
 
     @property
     def _lowered(self) -> Lowering:

@@ -38,7 +38,7 @@ ORDER = folders()
 def folder_of(module: str) -> str:
     """Return the folder of ORDER that a module of ours is in."""
     _, *parts = module.split(".")
-    path = "/".join(parts[:2] if parts and parts[0] in ROOMS else ["quantfx", *parts[:2]])
+    path = "/".join(parts[:3] if parts and parts[0] in ROOMS else ["quantfx", *parts[:2]])
     while path and path not in ORDER:
         path = path.rpartition("/")[0]
     return path

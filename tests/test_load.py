@@ -135,7 +135,7 @@ def test_another_format(saved: Path, tmp_path: Path) -> None:
     def edit(data: dict[str, Any]) -> None:
         data |= {"format": 7, "quantfx": "9.1"}
 
-    with refused("file-version", FileError, site="file", says=r"9\.1 wrote.*7, and.*3\."):
+    with refused("file-version", FileError, site="file", says=r"9\.1 wrote.*7, and.*4\."):
         quantfx.load(rewritten(saved, tmp_path / "file", "quantfx.json", edit))
 
 

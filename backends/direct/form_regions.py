@@ -248,7 +248,7 @@ def _replace(editor: Editor, members: list[Node], made: Formed) -> dict[Node, No
     call, results = call_region(editor, made, before=last.next)
     set_region(call, made.sites)
     for node, result in zip(made.outputs, results, strict=True):
-        node.replace_all_uses_with(result, delete_user_cb=lambda user: user not in inside)
+        editor.replace_uses(node, result, lambda user: user not in inside)
     _move_readers(members[0], results)
     for node in reversed(members):
         editor.erase(node)

@@ -14,7 +14,7 @@ from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.non_data import data_nodes
-from quantfx.patterns.match import Edge, Match
+from quantfx.patterns.match import Edge, Match, NoMatch
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.sizes import known_true
 from quantfx.patterns.template import Template
@@ -44,11 +44,21 @@ class Admissible(Admission):
     Args:
         decisions: What the config says about this graph.
         facts: Of the whole module.
+
+    Attributes:
+        trail: Node -> ``(template, first rule that failed)`` of each that was tried there, in
+            order; "" if it matched.
     """
 
     def __init__(self, decisions: Decisions, facts: ModuleFacts) -> None:
         self.decisions = decisions
+        self.trail: dict[Node, list[tuple[str, str]]] = {}
         self._facts = facts
+
+    def tried(self, anchor: Node, result: Match | NoMatch) -> None:
+        """Keep what was tried, as text: later matches change what a reason names."""
+        reason = "" if isinstance(result, Match) else result.reason
+        self.trail.setdefault(anchor, []).append((result.label, reason))
 
     def tries(self, template: Template, anchor: Node) -> bool:
         """Whether the config wants the template's mode at ``anchor``."""

@@ -12,7 +12,7 @@ from quantfx.passes.annotate.admissible import Admissible, ModuleFacts, why_floa
 from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.errors import PipelineError, SpecError
 from quantfx.passes.graph.graphs import Site, all_graphs
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import AnyRemark, AskedSpecs, Remark, TriedTemplates
 from quantfx.passes.observers.derived import DerivedFrom
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
@@ -89,7 +89,7 @@ class Annotate(Pass):
             )
         matcher = recipe.patterns.group(self.group).matcher()
         facts = ModuleFacts(module)
-        remarks: list[Remark] = []
+        remarks: list[AnyRemark] = []
         count = 0
         for path, graph_module in all_graphs(module):
             decisions = Decisions(recipe, path)
@@ -99,10 +99,13 @@ class Annotate(Pass):
                 claimed.update(match.nodes.values())
                 for node, annotation in _annotations(path, match, decisions):
                     set_annotation(node, annotation)
+                remarks += _asked(path, match, decisions)
                 count += 1
             for node in _find_left_over(matcher, graph_module, claimed):
                 reason = why_float(node, matcher, claimed, admission)
                 remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
+                admission.trail.setdefault(node, [])
+            remarks += _tried(path, admission)
         return PassResult(tuple(remarks), {"matches": count})
 
 
@@ -113,6 +116,20 @@ def _find_left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -
         for node in module.graph.find_nodes(op="call_function", target=target):
             if node not in claimed:
                 yield node
+
+
+def _tried(path: str, admission: Admissible) -> Iterator[TriedTemplates]:
+    """Yield what was tried at each node, and what the config decides there."""
+    for node, tries in admission.trail.items():
+        decision = admission.decisions.of(node)
+        rule = "" if decision.rule is None else str(decision.rule)
+        yield TriedTemplates(path, node.name, decision.mode, rule, tuple(tries))
+
+
+def _asked(path: str, match: Match, decisions: Decisions) -> Iterator[AskedSpecs]:
+    """Yield who asked for the specs of each node of a match."""
+    for node, specs in decisions.asked(match).items():
+        yield AskedSpecs(path, node.name, tuple(specs))
 
 
 def _annotations(

@@ -46,7 +46,8 @@ class Propagate(Pass):
                 else:
                     set_annotation(node, None)
                     remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
-        return PassResult(tuple(remarks), {"kept": kept, "dropped": len(remarks)})
+        dropped = sum(isinstance(each, Remark) for each in remarks)
+        return PassResult(tuple(remarks), {"kept": kept, "dropped": dropped})
 
 
 def _float_input(

@@ -38,7 +38,7 @@ class Share(Pass):
         for path, graph_module in all_graphs(module):
             for node in graph_module.graph.nodes:
                 _write_groups(path, node, groups)
-        return PassResult(stats={"groups": len(groups.specs)})
+        return PassResult(tuple(groups.told()), {"groups": len(groups.specs)})
 
 
 def _constraints(module: GraphModule) -> Sharing:

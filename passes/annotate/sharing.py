@@ -10,10 +10,20 @@ import itertools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from quantfx.passes.errors import ShareConflict
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.graph.remark import SharedGroup
 from quantfx.passes.quant.spec import Concrete
+
+
+class Link(NamedTuple):
+    """Two sites that share qparams, and why."""
+
+    a: Site
+    b: Site
+    why: str
 
 
 @dataclass(frozen=True)
@@ -23,10 +33,24 @@ class Groups:
     Attributes:
         representative: Site -> first site of its group.
         specs: Representative -> spec of the group; groups that no spec reached are absent.
+        links: What ties the sites of groups, as a tree for each.
     """
 
     representative: Mapping[Site, Site]
     specs: Mapping[Site, Concrete]
+    links: tuple[Link, ...] = ()
+
+    def told(self) -> Iterator[SharedGroup]:
+        """Yield the groups of two sites or more that have a spec, with what ties their sites."""
+        members: dict[Site, list[Site]] = {}
+        for site, root in self.representative.items():
+            members.setdefault(root, []).append(site)
+        links: dict[Site, list[tuple[str, str, str]]] = {}
+        for a, b, why in self.links:
+            links.setdefault(self.representative[a], []).append((str(a), str(b), why))
+        for root, tied in links.items():
+            if root in self.specs:
+                yield SharedGroup(str(root), tuple(map(str, members[root])), tuple(tied))
 
 
 class Sharing:
@@ -67,16 +91,19 @@ class Sharing:
         """
         order = sorted(self._sites, key=self._rank)
         union = _Union({site: index for index, site in enumerate(order)})
-        for site in order:
-            for other in self._hard.get(site, ()):
-                union.merge(site, other)
+        links = [
+            Link(site, other, why)
+            for site in order
+            for other, why in self._hard.get(site, {}).items()
+            if union.merge(site, other)
+        ]
         specs = self._concrete(order, union)
         flows = sorted(self._flows, key=lambda flow: (self._rank(flow[0]), self._rank(flow[1])))
         _adopt(flows, union, specs, {union.root(site) for site in self._hard})
-        _merge_equal(flows, union, specs)
+        links += _merge_equal(flows, union, specs)
         representative = {site: union.root(site) for site in order}
         merged = {union.root(root): spec for root, spec in specs.items()}
-        return Groups(representative, merged)
+        return Groups(representative, merged, tuple(links))
 
     def _concrete(self, order: list[Site], union: _Union) -> dict[Site, Concrete]:
         """Return the one spec demanded in each group."""
@@ -133,11 +160,13 @@ class _Union:
             site = parent[site]
         return site
 
-    def merge(self, a: Site, b: Site) -> None:
+    def merge(self, a: Site, b: Site) -> bool:
+        """Merge the sets of two sites; return whether they were two."""
         first, second = self.root(a), self.root(b)
         if self._index[second] < self._index[first]:
             first, second = second, first
         self._parent[second] = first
+        return first != second
 
 
 def _adopt(
@@ -166,8 +195,9 @@ def _adopt(
 
 def _merge_equal(
     flows: list[tuple[Site, Site]], union: _Union, specs: dict[Site, Concrete]
-) -> None:
+) -> list[Link]:
     """Merge a slot with its producer, and the readers of one tensor, where specs are equal."""
+    links: list[Link] = []
     readers: dict[tuple[Site, Concrete], Site] = {}
 
     def spec_of(site: Site) -> Concrete | None:
@@ -178,6 +208,10 @@ def _merge_equal(
         if spec is None:
             continue
         if spec_of(producer) == spec:
-            union.merge(slot, producer)
+            other, why = producer, f"{slot} reads {producer}, under an equal spec"
         else:
-            union.merge(slot, readers.setdefault((producer, spec), slot))
+            other = readers.setdefault((producer, spec), slot)
+            why = f"both read {producer}, under equal specs"
+        if union.merge(slot, other):
+            links.append(Link(slot, other, why))
+    return links

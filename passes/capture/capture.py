@@ -26,6 +26,7 @@ from quantfx.passes.export.watch_layout import LAYOUT_KEY
 from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.facts import TRAINABLE, set_facts
 from quantfx.passes.graph.garbage import paused_garbage_collection
+from quantfx.passes.graph.silent_modules import find_silent_modules, set_silent_modules
 from quantfx.passes.graph.state import own_state
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.contract import InputContract, form_of_leaf, set_contract
@@ -112,6 +113,7 @@ def capture_given(
     set_contract(module, _contract(model, module, inputs, sizes, check_inputs))
     if pipeline is None:
         pipeline = CANONICALIZE_TRAINING if training else CANONICALIZE
+    set_silent_modules(module, find_silent_modules(model, module))
     pipeline.run_in_place(module)
     let_few_in(model, module, inputs)
     if compare:

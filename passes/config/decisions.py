@@ -105,6 +105,24 @@ class Decisions:
         source = next(edge for edge in match.edges() if edge.role == role)
         return self.spec(source, match.template)
 
+    def asked(self, match: Match) -> dict[Node, list[tuple[str, str, str]]]:
+        """Return slot, name of the spec and rules that change it of each tensor of ``match``."""
+        template = match.template
+        found: dict[Node, list[tuple[str, str, str]]] = {}
+        reads = [
+            (edge.node, edge.slot, self._read(edge, template))
+            for edge in match.edges()
+            if edge.role in template.quant
+        ]
+        reads += [(match.anchor, role, self._read_packed(match, role)) for role in template.packs]
+        result = self._read_result(match)
+        if result is not None:
+            reads.append((match.output, "", result))
+        for node, slot, read in reads:
+            rules = ", ".join(str(rule) for rule, _ in self._changes(node, read))
+            found.setdefault(node, []).append((slot, read.use.name, rules))
+        return found
+
     def _spec(self, node: Node, read: TensorRead) -> Concrete:
         spec = self._recipe.spec(read.use.name)
         spoken = self._changes(node, read)

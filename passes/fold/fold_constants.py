@@ -63,7 +63,7 @@ class FoldConstants(Pass):
                 if number not in stored:
                     stored[number] = _store(editor, head, source, is_data=head in data)
                     note_narrow(module, path, source, stored[number])
-                head.replace_all_uses_with(stored[number])
+                editor.replace_uses(head, stored[number])
                 editor.erase_unused(head)
             if editor.edits:
                 editor.drop_unused_attributes()

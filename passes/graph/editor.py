@@ -22,6 +22,8 @@ from quantfx.passes.graph.graphs import attribute, constant, is_stored
 from quantfx.passes.graph.remark import AnyRemark, Kind, Remark
 
 PROVENANCE_KEY = "quantfx_by"
+# What an edit writes on a node that it takes the readers of: the node that they read from now on.
+STAND_IN_KEY = "quantfx_stand_in"
 # The last is what users of PT2E call the operators of theirs that belong together.
 _INHERITED = ("nn_module_stack", "stack_trace", "from_node", "torch_fn", "quantization_tag")
 
@@ -173,8 +175,15 @@ class Editor:
 
     def replace(self, node: Node, replacement: Node) -> None:
         """Give every user of ``node`` the ``replacement`` and erase ``node``."""
-        node.replace_all_uses_with(replacement)
+        self.replace_uses(node, replacement)
         self.erase(node)
+
+    def replace_uses(
+        self, node: Node, replacement: Node, where: Callable[[Node], bool] | None = None
+    ) -> None:
+        """Give the users of ``node`` the ``replacement``; by default, all of them."""
+        node.replace_all_uses_with(replacement, where or (lambda user: True))
+        node.meta[STAND_IN_KEY] = replacement
 
     def erase(self, node: Node) -> None:
         """Remove a node that nothing uses."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 from quantfx.passes.graph.graphs import Site
 
@@ -59,10 +59,17 @@ class ScaleRemark:
 
 @dataclass(frozen=True)
 class MergedSite:
-    """A planned site whose kernel call was merged with an equal one."""
+    """A planned site whose kernel call was merged with an equal one.
+
+    Attributes:
+        graph: Path of the site's graph, "" for the top one.
+        node: Node name.
+        into: The site whose call computes both.
+    """
 
     graph: str
     node: str
+    into: str = ""
 
     @property
     def site(self) -> Site:
@@ -70,10 +77,67 @@ class MergedSite:
         return Site(self.graph, self.node)
 
 
-AnyRemark: TypeAlias = Remark | ModelRemark | RuleRemark | ScaleRemark | MergedSite
-_KINDS: dict[str, type[AnyRemark]] = {
-    kind.__name__: kind for kind in (Remark, ModelRemark, RuleRemark, ScaleRemark, MergedSite)
-}
+@dataclass(frozen=True)
+class TriedTemplates:
+    """The templates of one group that were tried at a node.
+
+    Attributes:
+        graph: Path of the node's graph.
+        node: Node name.
+        mode: What the config decides for it.
+        rule: The rule that says so; empty for the config's default.
+        tries: ``(label, first rule that failed)`` of each template, in order; "" if it matched.
+    """
+
+    graph: str
+    node: str
+    mode: str
+    rule: str
+    tries: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class AskedSpecs:
+    """Who asked for the specs of a matched node.
+
+    Attributes:
+        graph: Path of the node's graph.
+        node: Node name.
+        specs: ``(slot, name of the spec, rules that change it)``, "" where none does; the slot is
+            "" for the result.
+    """
+
+    graph: str
+    node: str
+    specs: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class SharedGroup:
+    """Sites that share qparams.
+
+    Attributes:
+        name: The first site of the group.
+        members: All sites, in the order of the model.
+        links: ``(site, site, why)`` of what ties them, one fewer than members.
+    """
+
+    name: str
+    members: tuple[str, ...]
+    links: tuple[tuple[str, str, str], ...]
+
+
+AnyRemark: TypeAlias = (
+    Remark
+    | ModelRemark
+    | RuleRemark
+    | ScaleRemark
+    | MergedSite
+    | TriedTemplates
+    | AskedSpecs
+    | SharedGroup
+)
+_KINDS: dict[str, type[AnyRemark]] = {kind.__name__: kind for kind in get_args(AnyRemark)}
 
 
 def encode_remark(remark: AnyRemark) -> dict[str, Any]:
@@ -83,5 +147,10 @@ def encode_remark(remark: AnyRemark) -> dict[str, Any]:
 
 def decode_remark(data: dict[str, Any]) -> AnyRemark:
     """Return the remark that ``encode_remark`` made plain data of."""
-    fields = {key: value for key, value in data.items() if key != "about"}
+    fields = {key: _tuples(value) for key, value in data.items() if key != "about"}
     return _KINDS[data["about"]](**fields)
+
+
+def _tuples(value: object) -> Any:
+    """Return ``value`` with tuples for the lists that JSON has in their place."""
+    return tuple(map(_tuples, cast(list[object], value))) if isinstance(value, list) else value

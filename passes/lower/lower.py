@@ -151,7 +151,7 @@ class _Lowerer(Admission):
 
     def _replace(self, match: Match, emission: Emission) -> tuple[str, ...]:
         """Give the result's users the kernel call; return what became unused, in graph order."""
-        emission.stands_for.replace_all_uses_with(emission.node)
+        self.editor.replace_uses(emission.stands_for, emission.node)
         erased: list[str] = []
         pending = _producers(match)
         while pending:

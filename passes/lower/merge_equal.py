@@ -32,9 +32,10 @@ class MergeEqual(GraphPass):
             if site_of(node) is None and not has_qparams(node):
                 continue
             if node.op == "call_function" and first.setdefault(number, node) is not node:
-                call = lowered_of(node)
-                if call is not None:
-                    editor.remarks.append(MergedSite(call.site.graph, call.site.node))
+                call, kept = lowered_of(node), lowered_of(first[number])
+                if call is not None and kept is not None:
+                    merged_site = MergedSite(call.site.graph, call.site.node, str(kept.site))
+                    editor.remarks.append(merged_site)
                 editor.replace(node, first[number])
                 merged += 1
         editor.drop_unused_attributes()

@@ -20,6 +20,7 @@ from quantfx.passes.pipeline.base import Context, Pass
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.known_passes import own_passes
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
+from quantfx.passes.pipeline.vanished import Snapshot, Vanished
 from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, unknown_name
 
@@ -196,7 +197,8 @@ class Pipeline:
     def _rewrite(
         self, module: GraphModule, context: Context, instruments: Sequence[Instrument] = ()
     ) -> None:
-        run = _Run(self, context, instruments, fingerprint(module))
+        nodes = Snapshot().next(module)
+        run = _Run(self, context, instruments, fingerprint(module), nodes)
         with paused_garbage_collection():
             for position, each in enumerate(self.passes):
                 run.step(position, each, module)
@@ -269,6 +271,7 @@ class _Run:
     context: Context
     instruments: Sequence[Instrument]
     before: Fingerprint
+    nodes: Snapshot
 
     def step(self, position: int, each: Pass, work: GraphModule) -> None:
         """Run one pass, verify what it left and record what it did."""
@@ -278,8 +281,12 @@ class _Run:
         try:
             result = each.run(work, self.context)
             seconds = time.perf_counter() - start
+            before = self.before
             changed = self._verify(work)
-            record = PassRecord(each.name, seconds, changed, result.remarks, dict(result.stats))
+            vanished = self._vanished(work) if self.before.structure != before.structure else ()
+            record = PassRecord(
+                each.name, seconds, changed, result.remarks, dict(result.stats), vanished
+            )
             for instrument in self.instruments:
                 instrument.after(position, each, work, record)
         except Exception as error:  # a pass, ours or the user's, may fail in any way
@@ -300,6 +307,10 @@ class _Run:
         if self.before.structure != before.structure:
             verify_structure(work)
         return self.before != before
+
+    def _vanished(self, work: GraphModule) -> tuple[Vanished, ...]:
+        before, self.nodes = self.nodes, self.nodes.next(work)
+        return tuple(before.vanished(self.nodes))
 
     def _reproducer(self, position: int) -> str:
         done = self.pipeline.passes[: position + 1]

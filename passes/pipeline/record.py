@@ -9,6 +9,7 @@ from typing import TypeVar
 from torch.fx import GraphModule
 
 from quantfx.passes.graph.remark import AnyRemark
+from quantfx.passes.pipeline.vanished import Vanished
 
 _Kind = TypeVar("_Kind", bound=AnyRemark)
 _RECORDS = "quantfx_records"
@@ -24,6 +25,7 @@ class PassRecord:
         changed: Whether it changed the module.
         remarks: What it had to say about single nodes.
         stats: Its counts.
+        vanished: Nodes that it took away.
     """
 
     name: str
@@ -31,6 +33,7 @@ class PassRecord:
     changed: bool
     remarks: tuple[AnyRemark, ...]
     stats: Mapping[str, int]
+    vanished: tuple[Vanished, ...] = ()
 
 
 def records_of(module: GraphModule) -> tuple[PassRecord, ...]:

@@ -31,7 +31,8 @@ _SHORT = 6  # rows of other tables
 _OPERATORS = 8
 _ALL = "report.text(full=True)"
 # Operators that compute nothing.
-_MOVES = (
+# Operators that move values and compute nothing.
+MOVES = (
     "reshape", "view", "transpose", "permute", "t", "select", "slice", "squeeze", "unsqueeze",
     "expand", "contiguous", "unflatten", "flatten", "split", "split_with_sizes", "chunk",
     "unbind", "clone", "detach", "alias", "to", "_to_copy", "lift_fresh_copy", "cat", "stack",
@@ -177,7 +178,7 @@ def _causes_table(work: Sequence[OperatorWork], backend: str | None) -> Table | 
         remedy = remedy_of(rows[0].op, rows[0].reason, backend) if backend else ""
         because = f"{reason_for(rows[0])}{f': {remedy}' if remedy else ''}"
         shares = _shares(rows, total)
-        table.add_row(_shorten(rows[0].op), str(len(rows)), *shares, Text(because))
+        table.add_row(shorten(rows[0].op), str(len(rows)), *shares, Text(because))
     rest = [row for _, rows in found if rows not in main for row in rows]
     if rest:
         reasons = len({row.reason for row in rest})
@@ -195,17 +196,17 @@ def _small_operators(report: Report) -> str:
     found = Counter(each.op for each in report.skipped)
     found.update(report.uncovered)
     found.subtract(each.op for each in report.work if not each.planned)
-    small = {_shorten(op): count for op, count in found.most_common() if count > 0}
-    computing = [pair for pair in small.items() if pair[0] not in _MOVES]
+    small = {shorten(op): count for op, count in found.most_common() if count > 0}
+    computing = [pair for pair in small.items() if pair[0] not in MOVES]
     told = [f"{op} x{count}" for op, count in computing[:_OPERATORS]]
     if len(computing) > _OPERATORS:
         told.append(f"{len(computing) - _OPERATORS} more")
-    if moves := sum(count for op, count in small.items() if op in _MOVES):
+    if moves := sum(count for op, count in small.items() if op in MOVES):
         told.append(f"{moves} views and copies")
     return ", ".join(told)
 
 
-def _shorten(op: str) -> str:
+def shorten(op: str) -> str:
     """Return the name of an operator of torch's without namespace and overload."""
     return op.split(".")[1] if op.startswith("aten.") else op
 

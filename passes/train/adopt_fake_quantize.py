@@ -96,7 +96,7 @@ def _adopt(
             stored = editor.constant(f"{stored.target}_scaled", value, like=stored, before=node)
         if qparams is not None:
             set_trained_qparams(stored, qparams)
-        node.replace_all_uses_with(stored)
+        editor.replace_uses(node, stored)
         editor.erase_unused(node)
         yield stored
 
@@ -145,7 +145,7 @@ def _fold(editor: Editor, match: Match) -> bool:
     value = statistics.fold_bias(bias).to(scale.dtype)
     set_bias(editor, layer, None, value, weight)
     layer.meta["val"] = norm.meta.get("val", layer.meta.get("val"))
-    norm.replace_all_uses_with(layer)
+    editor.replace_uses(norm, layer)
     editor.erase_unused(norm)
     return True
 

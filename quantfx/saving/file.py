@@ -29,7 +29,7 @@ from torch import Tensor
 
 from quantfx.passes.errors import FileError
 
-FORMAT = 3
+FORMAT = 4
 _HEADER, _GRAPH, _TENSORS = "quantfx.json", "graph.json", "tensors.pt"
 _FIELDS = ("backend", "variant", "config", "origin", "report", "inputs", "dynamic_shapes")
 # What reading a damaged archive may raise, besides what is not an Exception.

@@ -28,10 +28,16 @@ from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.graph.graphs import attribute
 from quantfx.passes.graph.remark import decode_remark, encode_remark
 from quantfx.passes.graph.scopes import qualified_name
+from quantfx.passes.graph.silent_modules import (
+    SilentModule,
+    set_silent_modules,
+    silent_modules,
+)
 from quantfx.passes.inputs.calling_convention import encode_convention, set_convention
 from quantfx.passes.inputs.contract import InputContract, contract_of, set_contract
 from quantfx.passes.inputs.value_text import decode, decode_target, encode, encode_target
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
+from quantfx.passes.pipeline.vanished import Vanished
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
 from quantfx.saving.annotation_text import decode_annotation, encode_annotation
 from quantfx.saving.fake_text import FakeReader, FakeWriter
@@ -71,6 +77,7 @@ class GraphWriter:
             "sizes": self._fakes.sizes,
             "facts": sorted(facts_of(module)),
             "records": [_encoded_record(record) for record in records_of(module)],
+            "silent": [asdict(each) for each in silent_modules(module)],
             "inputs": None if (contract := contract_of(module)) is None else contract.to_dict(),
         }
 
@@ -151,6 +158,7 @@ def decode_graph(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> GraphMo
     module = _decode_graph(data["graph"], tensors, stored, FakeReader(data["sizes"]))
     set_facts(module, frozenset(data["facts"]))
     set_records(module, tuple(_record(record) for record in data["records"]))
+    set_silent_modules(module, tuple(SilentModule(**each) for each in data["silent"]))
     set_contract(module, data["inputs"] and InputContract.from_dict(data["inputs"]))
     module.graph.lint()
     recompile(module)
@@ -221,11 +229,17 @@ def _set_meta(node: Node, data: dict[str, Any], fakes: FakeReader) -> None:
 
 
 def _encoded_record(record: PassRecord) -> dict[str, Any]:
-    return {**asdict(record), "remarks": [encode_remark(remark) for remark in record.remarks]}
+    """Return a record without lines of the user's code."""
+    vanished = [{**vars(each), "code": None} for each in record.vanished]
+    remarks = [encode_remark(remark) for remark in record.remarks]
+    return {**vars(record), "remarks": remarks, "vanished": vanished}
 
 
 def _record(data: dict[str, Any]) -> PassRecord:
-    fields: dict[str, Any] = {"remarks": tuple(map(decode_remark, data["remarks"]))}
+    fields: dict[str, Any] = {
+        "remarks": tuple(map(decode_remark, data["remarks"])),
+        "vanished": tuple(Vanished(**each) for each in data["vanished"]),
+    }
     return PassRecord(**(data | fields))
 
 

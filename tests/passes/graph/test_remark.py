@@ -11,11 +11,14 @@ import pytest
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.remark import (
     AnyRemark,
+    AskedSpecs,
     MergedSite,
     ModelRemark,
     Remark,
     RuleRemark,
     ScaleRemark,
+    SharedGroup,
+    TriedTemplates,
     decode_remark,
     encode_remark,
 )
@@ -25,7 +28,10 @@ REMARKS: list[AnyRemark] = [
     ModelRemark("it trains"),
     RuleRemark("module='x'", "selects nothing"),
     ScaleRemark("linear.weight", "it is zero"),
-    MergedSite("", "linear_1"),
+    MergedSite("", "linear_1", "linear"),
+    TriedTemplates("", "linear", "static", "all", (("linear_unary", "no relu"), ("linear", ""))),
+    AskedSpecs("", "linear", (("input", "act", "all"), ("", "act", ""))),
+    SharedGroup("cat", ("cat", "cat.tensors.0"), (("cat", "cat.tensors.0", "cat: output"),)),
 ]
 
 

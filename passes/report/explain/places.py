@@ -1,0 +1,114 @@
+"""Every site of a q/dq graph: nodes that are there, nodes that vanished, modules without any."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.graph.editor import PROVENANCE_KEY
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.scopes import module_stack
+from quantfx.passes.graph.silent_modules import SilentModule, silent_modules
+from quantfx.passes.pipeline.vanished import Vanished
+from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.report.accounts import Account, accounts
+from quantfx.passes.report.explain.explanation import Kind
+from quantfx.passes.report.explain.names import Names
+from quantfx.passes.report.explain.trail import Trail
+
+_KINDS: dict[str, Kind] = {"placeholder": "input", "get_attr": "constant", "output": "output"}
+
+
+class Place(NamedTuple):
+    """A node that is there, with its graph."""
+
+    path: str
+    module: GraphModule
+    node: Node
+    account: Account | None
+
+    @property
+    def kind(self) -> Kind:
+        """What kind of node it is."""
+        if self.account is None:
+            return _KINDS.get(self.node.op, "operator")
+        return "made" if self.account.standing == "made" else "operator"
+
+
+@dataclass(frozen=True)
+class Places:
+    """All sites, and the names that mean them.
+
+    Attributes:
+        nodes: Site -> node that is there.
+        vanished: Site -> node that vanished.
+        silent: Path -> module that left no operator.
+        names: What can be asked for.
+    """
+
+    nodes: dict[str, Place]
+    vanished: dict[str, Vanished]
+    silent: dict[str, SilentModule]
+    names: Names
+
+    @property
+    def operators(self) -> frozenset[str]:
+        """Sites of the operators of the model that are there."""
+        return frozenset(site for site, place in self.nodes.items() if place.kind == "operator")
+
+
+def find_places(module: GraphModule, recipe: Recipe, trail: Trail) -> Places:
+    """Return the sites of a q/dq graph.
+
+    Args:
+        module: The graph.
+        recipe: What it was quantized with.
+        trail: What passes recorded.
+    """
+    nodes = dict(_nodes(module, recipe))
+    graphs = {place.path for place in nodes.values()}  # of one that was inlined, nobody asks
+    lost = {
+        site: losses[-1].vanished
+        for site, losses in trail.lost.items()
+        if site not in nodes and losses[-1].vanished.graph in graphs
+    }
+    silent = {each.path: each for each in silent_modules(module)}
+    names = Names()
+    for site, place in nodes.items():
+        own = place.kind == "operator"
+        names.add(site, [path for path, _ in module_stack(place.node)] if own else ())
+        annotation = annotation_of(place.node)
+        for slot, _ in annotation.inputs if annotation is not None else ():
+            names.other_names[f"{site}.{slot}"] = site
+        if place.node.op == "get_attr":
+            names.other_names[str(place.node.target)] = site
+    for site, gone in lost.items():
+        is_own = gone.kind == "operator" and not gone.made_by
+        told = is_own and not _is_spelled_anew(gone, nodes)
+        names.add(site, [gone.module] if told else ())
+        if gone.kind == "constant":
+            names.other_names[gone.op] = site
+    for path in silent:
+        names.add(path, [path.rpartition(".")[0]])
+    return Places(nodes, lost, silent, names)
+
+
+def _nodes(module: GraphModule, recipe: Recipe) -> Iterator[tuple[str, Place]]:
+    known = {each.node: each for each in accounts(module, recipe)}
+    for path, graph_module in all_graphs(module):
+        for node in graph_module.graph.nodes:
+            place = Place(path, graph_module, node, known.get(node))
+            yield str(Site(path, node.name)), place
+
+
+def _is_spelled_anew(gone: Vanished, nodes: dict[str, Place]) -> bool:
+    """Whether a pass wrote another node in its place, of the same module: the user sees one."""
+    place = nodes.get(gone.became)
+    if place is None or PROVENANCE_KEY not in place.node.meta:
+        return False
+    stack = module_stack(place.node)
+    return bool(stack) and stack[-1][0] == gone.module

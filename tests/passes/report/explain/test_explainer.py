@@ -1,0 +1,120 @@
+"""Templates tried, the config's decision, the match, and the answer in one sentence."""
+
+from __future__ import annotations
+
+import torch
+
+from quantfx import Config
+from tests.passes.report.explain.explained import (
+    IMAGE,
+    Branches,
+    Folded,
+    Recurrent,
+    TwoReaders,
+    WithoutGradients,
+    explained,
+    folded,
+    shared,
+)
+
+
+def test_near_misses_come_in_order_with_the_first_rule_that_failed() -> None:
+    [layer] = explained(TwoReaders, torch.randn(2, 3, 8)).explain("conv")
+    assert [(each.by, each.template, each.matched, each.reason) for each in layer.tries] == [
+        ("annotate-conv", "conv1d_unary", False, "conv1d has 2 users"),
+        ("annotate-conv", "conv1d", True, ""),
+    ]
+    assert layer.match is not None
+    assert layer.match.template == "conv1d"
+    [relu] = explained(TwoReaders, torch.randn(2, 3, 8)).explain("relu")
+    assert relu.standing == "float"
+    assert "only taken as part of a match of" in relu.reason
+    assert "directly behind" in relu.remedies[0]
+
+
+def test_operators_of_one_match_know_each_other() -> None:
+    [layer] = folded().explain("conv2d")
+    [relu] = folded().explain("relu")
+    assert layer.match == relu.match
+    assert relu.match is not None
+    assert relu.match.members == ("conv2d", "relu")
+    assert relu.verdict.startswith("int8 as a part of conv2d by template conv2d_unary")
+    assert layer.code is not None
+    assert layer.code.text == "x = F.relu(self.norm(self.conv(x)))"
+    assert layer.code.file.endswith("explained.py")
+
+
+def test_a_rule_that_keeps_float() -> None:
+    config = Config().module("conv", None)
+    [layer] = explained(Folded, config=config).explain("conv")
+    assert layer.standing == "float"
+    assert layer.decision is not None
+    assert (layer.decision.mode, layer.decision.rule) == ("float", "module='conv'")
+    assert layer.tries == ()
+    assert layer.remedies == ("change rule module='conv' of the config",)
+    [head] = explained(Folded, config=config).explain("head")
+    assert head.decision is not None
+    assert (head.decision.mode, head.decision.rule) == ("static", "")
+
+
+def test_regions_without_gradients_are_seen() -> None:
+    result = explained(WithoutGradients, torch.randn(2, 8))
+    assert [each.standing for each in result.explain("*") if each.op == "aten.linear.default"] == [
+        "quantized",
+        "quantized",
+    ]
+    assert [each.site for each in result.explain("first")] == ["linear"]
+
+
+def test_graphs_of_control_flow() -> None:
+    result = explained(Branches, torch.ones(2, 8))
+    [layer] = result.explain("true_graph_0/linear")
+    assert (layer.graph, layer.node, layer.standing) == ("true_graph_0", "linear", "quantized")
+    assert layer.tensors[0].reads == "true_graph_0/x"
+    assert [each.members for each in layer.sharing] == [
+        ("true_graph_0/linear.input", "false_graph_0/linear.input")
+    ]
+
+
+def test_a_native_lstm() -> None:
+    result = explained(Recurrent, torch.randn(3, 2, 4), backend="native", config="dynamic")
+    [layer] = [each for each in result.explain("rnn") if each.match is not None]
+    assert layer.match is not None
+    assert (layer.match.template, layer.match.mode) == ("lstm_dynamic", "dynamic")
+    assert layer.verdict.startswith("int8 (ranges found in each call) by template lstm_dynamic")
+    [weight] = layer.tensors
+    assert (weight.slot, weight.spec_name, weight.qparams) == ("w", "rnn_weight", None)
+    assert "its kernel quantizes" in weight.reason
+    zeros = result.explain("zeros")[0]
+    assert (zeros.standing, zeros.reason) == ("float", "no template takes it")
+
+
+def test_what_is_no_operator_is_named() -> None:
+    kinds = {each.site: each for each in folded().explanations()}
+    assert kinds["x"].verdict == "input of the graph"
+    assert kinds["output"].kind == "output"
+    assert kinds["conv_weight_s8"].verdict == (
+        "stored tensor 'conv.weight_s8', made by fold-weights, for conv2d"
+    )
+    quantize = kinds["quantize_per_tensor_default"]
+    assert (quantize.kind, quantize.standing) == ("made", "other")
+    assert quantize.verdict == "made by insert-qdq, it reads x, for conv2d"
+
+
+def test_operators_that_nothing_takes_say_what_would_help() -> None:
+    [mean] = folded().explain("mean")
+    assert mean.verdict == "float: no template takes it"
+    assert mean.remedies == ("give the backend a template and a kernel for it",)
+    embedding = explained(Recurrent, torch.randn(3, 2, 4)).explain("lstm")[0]
+    assert embedding.remedies == ("backend='native' has kernels for it",)
+
+
+def test_every_name_is_explained_once() -> None:
+    for result in (folded(), shared(), explained(Folded, IMAGE)):
+        sites = [each.site for each in result.explanations()]
+        assert len(sites) == len(set(sites))
+        names = {node.name for node in result.quantized.graph.nodes}
+        assert names <= set(sites)
+        planned = {str(each.site) for each in result.report.sites}
+        quantized = {each.match.anchor for each in result.explanations() if each.match is not None}
+        assert quantized == planned

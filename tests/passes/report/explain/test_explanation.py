@@ -1,0 +1,114 @@
+"""Explanations as plain data and as trees, also of a result that was saved."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+import quantfx
+from quantfx import Explanation, Explanations
+from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
+from quantfx.tools.models.resnet import resnet18
+from tests.passes.report.explain.explained import folded, shared
+
+TREE = """\
+conv2d  aten.conv2d.default
+├── int8 by template conv2d_unary: kernel qconv_pointwise
+├── module: conv (Conv2d)
+├── history
+│   └── fold-batch-norm: it stands in the place of batch_norm (aten.batch_norm.default, norm) as
+│       well. `batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)`; a linear alike.
+├── config: static, by its default
+├── templates tried
+│   ├── no: conv2d_add_relu, as relu is aten.relu.default, not add
+│   ├── no: conv2d_add, as relu is aten.relu.default, not add
+│   └── matched: conv2d_unary
+├── match: conv2d_unary of conv2d, relu
+├── tensors
+"""
+
+
+def test_the_tree_reads_from_top_to_bottom(tmp_path: Path) -> None:
+    folded().save(tmp_path / "model.quantfx")
+    loaded = quantfx.load(tmp_path / "model.quantfx", strict=False)
+    text = str(loaded.explain("conv"))
+    assert text.startswith(TREE)
+    rest = text.removeprefix(TREE)
+    assert "input = x: u8[0,255] affine, asked for by rule all as 'act'; observer" in rest
+    assert rest.endswith("└── kernel\n    ├── eager: qconv_pointwise\n    └── together with relu")
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        console.print(loaded.explain("conv"))
+    assert [line.rstrip() for line in capture.get().splitlines()] == text.splitlines()
+
+
+def test_plain_data_goes_through_json() -> None:
+    answers = shared().explain("*")
+    data = answers.as_dict()
+    assert json.loads(json.dumps(data)) == data
+    assert (data["version"], data["asked"], len(data["sites"])) == (1, "*", len(answers))
+    assert set(data["sites"][0]) == {"version", *Explanation.__dataclass_fields__}
+    assert isinstance(answers, Explanations)
+    assert answers[0] in answers[0:2]
+
+
+def test_a_loaded_result_says_the_same_but_for_the_code(tmp_path: Path) -> None:
+    for result in (folded(), shared()):
+        result.save(tmp_path / "model.quantfx")
+        loaded = quantfx.load(tmp_path / "model.quantfx", backend=result.backend, strict=False)
+        before, after = result.explanations(), loaded.explanations()
+        assert [each.site for each in before] == [each.site for each in after]
+        for a, b in zip(before, after, strict=True):
+            assert {**a.as_dict(), "code": None} == b.as_dict()
+        assert any(each.code is not None for each in before)
+
+
+def test_networks_are_explained_node_by_node() -> None:
+    image = torch.randn(1, 3, 64, 64)
+    tokens = bert_inputs(BERT_TINY)
+    for result in (
+        quantfx.quantize(resnet18().eval(), image, calibration=[image], progress=False),
+        quantfx.quantize(bert(BERT_TINY), tokens, calibration=[tokens], progress=False),
+    ):
+        start = time.process_time()
+        answers = result.explanations()
+        assert len(answers) > 100
+        # Nothing is timed here but what would not be linear: 10 ms each is a hundred times more.
+        assert time.process_time() - start < 0.01 * len(answers) + 2
+        planned = {str(each.site) for each in result.report.sites}
+        assert planned == {each.match.anchor for each in answers if each.match is not None}
+        floats = [each for each in answers if each.standing == "float"]
+        assert all(each.reason for each in floats)
+        kernels = {str(each.site): each.kernel for each in result.report.sites}
+        for each in answers:
+            if each.match is not None and each.kernel is not None:
+                assert each.kernel.eager == kernels[each.match.anchor]
+
+
+def test_trained_results() -> None:
+    from tests.passes.report.explain.explained import IMAGE, Folded
+
+    trained = quantfx.prepare_qat(Folded(), IMAGE, progress=False, strict=False)
+    trained(IMAGE).sum().backward()
+    trained.eval()
+    result = quantfx.convert_qat(trained, strict=False)
+    [layer] = [each for each in result.explain("conv") if each.match is not None]
+    assert layer.tensors[0].observer == "training"
+    assert [step.other for step in layer.history] == ["batch_norm"]
+    assert "conv2d_bn_unary" in [each.template for each in layer.tries if each.matched]
+    gone = result.explain("drop")[-1]
+    assert gone.standing == "gone"
+    assert gone.history[-1].other == "relu"
+
+
+def test_copies_of_results_explain_themselves() -> None:
+    import copy
+
+    first = folded()
+    first.explain("conv")
+    assert copy.deepcopy(first).explain("conv").as_dict() == first.explain("conv").as_dict()
+    assert copy.copy(first).explain("conv").as_dict() == first.explain("conv").as_dict()
