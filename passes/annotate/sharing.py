@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
+from quantfx.passes.bisect.permits import may
 from quantfx.passes.errors import ShareConflict
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.quant.spec import Concrete
@@ -177,7 +178,7 @@ def _merge_equal(
         spec = spec_of(slot)
         if spec is None:
             continue
-        if spec_of(producer) == spec:
-            union.merge(slot, producer)
-        else:
-            union.merge(slot, readers.setdefault((producer, spec), slot))
+        equal = spec_of(producer) == spec
+        other = producer if equal else readers.setdefault((producer, spec), slot)
+        if union.root(slot) != union.root(other) and may("share", site=slot):
+            union.merge(slot, other)

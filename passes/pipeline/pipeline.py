@@ -10,13 +10,15 @@ from typing import TypeAlias, cast
 
 from torch.fx import GraphModule
 
+from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.errors import PassError, PipelineError
 from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.graph.garbage import paused_garbage_collection
+from quantfx.passes.graph.remark import ModelRemark
 from quantfx.passes.graph.state import own_state
 from quantfx.passes.pipeline import text as pipeline_text
-from quantfx.passes.pipeline.base import Context, Pass
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.known_passes import own_passes
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
@@ -276,7 +278,7 @@ class _Run:
             instrument.before(position, each, work)
         start = time.perf_counter()
         try:
-            result = each.run(work, self.context)
+            result = self._result(each, work)
             seconds = time.perf_counter() - start
             changed = self._verify(work)
             record = PassRecord(each.name, seconds, changed, result.remarks, dict(result.stats))
@@ -293,6 +295,11 @@ class _Run:
             ) from error
         set_facts(work, (facts_of(work) - each.breaks) | each.provides)
         set_records(work, (*records_of(work), record))
+
+    def _result(self, each: Pass, work: GraphModule) -> PassResult:
+        if each.optional and not may(each.name):
+            return PassResult((ModelRemark(f"{each.name}: {LEFT_FLOAT}"),))
+        return each.run(work, self.context)
 
     def _verify(self, work: GraphModule) -> bool:
         """Verify what a pass left, and return whether that is another module than before."""

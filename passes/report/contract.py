@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.bisect.permits import is_refusing
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ContractError
 from quantfx.passes.graph.graphs import Site, all_graphs
@@ -86,8 +87,11 @@ def count_uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
 
 
 def require_planned(module: GraphModule, recipe: Recipe) -> None:
-    """Raise a ``ContractError`` with the near misses unless some template matched."""
-    if planned_matches(module):
+    """Raise a ``ContractError`` with the near misses unless some template matched.
+
+    Where a bisection leaves things float, no match is an answer.
+    """
+    if planned_matches(module) or is_refusing():
         return
     missed = find_skipped(module, recipe)
     reasons = [f"rule {each.rule}: {each.reason}" for each in remarks_of(module, RuleRemark)]

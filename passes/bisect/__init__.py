@@ -1,0 +1,1 @@
+"""Which decisions of passes are permitted: what a bisection counts and takes back."""
