@@ -9,7 +9,7 @@ require_torch()  # before anything is imported that an older one lacks
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from quantfx import backends, errors, passes, patterns
+from quantfx import backends, checks, errors, passes, patterns
 from quantfx.api import draw, quantize
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import Config
@@ -25,6 +25,7 @@ from quantfx.result import Result
 
 if TYPE_CHECKING:
     from quantfx.auto_quantized import AutoQuantized, auto
+    from quantfx.bisect_model import bisect
     from quantfx.dynamo.compile_state import CompileState
     from quantfx.dynamo.options import Batches
     from quantfx.load_result import load
@@ -37,6 +38,7 @@ _LATE = {
     "Batches": "quantfx.dynamo.options",
     "CompileState": "quantfx.dynamo.compile_state",
     "auto": "quantfx.auto_quantized",
+    "bisect": "quantfx.bisect_model",
     "load": "quantfx.load_result",
 }
 
@@ -55,8 +57,10 @@ __all__ = [
     "Result",
     "auto",
     "backends",
+    "bisect",
     "calibrate",
     "capture",
+    "checks",
     "convert_qat",
     "draw",
     "errors",
