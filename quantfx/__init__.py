@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from quantfx.dynamo.compile_state import CompileState
     from quantfx.dynamo.options import Batches
     from quantfx.load_result import load
+    from quantfx.reduce_model import reduce
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _LATE = {
     "auto": "quantfx.auto_quantized",
     "bisect": "quantfx.bisect_model",
     "load": "quantfx.load_result",
+    "reduce": "quantfx.reduce_model",
 }
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "patterns",
     "prepare_qat",
     "quantize",
+    "reduce",
 ]
 
 

@@ -110,7 +110,7 @@ def swap_scales(patch: pytest.MonkeyPatch, template: str) -> None:
         readers = [annotation_of(user) for user in node.users]
         of_template = any(each is not None and each.template == template for each in readers)
         if of_template and qparams.spec.axis is not None:
-            qparams = replace(qparams, scale=qparams.scale.flip(0) / 2)
+            qparams = replace(qparams, scale=qparams.scale.flip(0) * 16)
         exact(editor, node, qparams)
 
     patch.setattr(insert_qdq, "_quantize", wrong)

@@ -97,11 +97,12 @@ def test_a_site_that_misses_its_kernel_is_named(monkeypatch: pytest.MonkeyPatch)
 def test_tensors_that_share_an_observer_by_mistake_are_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    # x is 20 times as large as what the layer norms leave of it.
-    assert_nothing_wrong(lambda: bisect(faults.attention, scale=20.0))
-    faults.share_wrongly(monkeypatch, Site("", "linear_5", "input"), Site("", "x"))
-    result = bisect(faults.attention, scale=20.0)
-    assert [each.permit for each in result.culprits] == [Permit("share", site="linear_5.input")]
+    # x is hundreds of times as large as what the layer norms leave of it.
+    check = close_to_float(15)
+    assert_nothing_wrong(lambda: bisect(faults.attention, check, scale=200.0))
+    faults.share_wrongly(monkeypatch, Site("", "linear_4", "input"), Site("", "x"))
+    result = bisect(faults.attention, check, scale=200.0)
+    assert [each.permit for each in result.culprits] == [Permit("share", site="linear_4.input")]
 
 
 def test_two_culprits_are_both_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +150,8 @@ def test_nothing_wrong_is_told() -> None:
 
 def test_a_check_that_nothing_passes_is_told() -> None:
     with refused("fails-without", BisectError):
-        bisect(faults.conv_net, close_to_float(float("inf")))
+        model, x = faults.conv_net()
+        quantfx.bisect(model, x, check=lambda _: False, batches=[x])
 
 
 def test_a_check_that_does_not_repeat_itself_is_told() -> None:
@@ -180,6 +182,7 @@ def test_equal_calls_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(bisect(faults.conv_net)) == str(bisect(faults.conv_net))
 
 
+@pytest.mark.sweep
 def test_sums_that_are_fused_inside_of_inductor_are_decisions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

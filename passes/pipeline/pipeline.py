@@ -19,11 +19,14 @@ from quantfx.passes.graph.remark import ModelRemark
 from quantfx.passes.graph.state import own_state
 from quantfx.passes.pipeline import text as pipeline_text
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.failed_run import FailedRun, is_reducible, keep_failed_run
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.known_passes import own_passes
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, unknown_name
+
+_OFFER = "the smallest graph that shows this, as a file: quantfx.reduce(error, path='fault.py')"
 
 Element: TypeAlias = "Pass | Pipeline"
 
@@ -178,7 +181,13 @@ class Pipeline:
         self.check(facts_of(module))
         work = clone(module)
         own_state(work)
-        self._rewrite(work, context or Context(), instruments)
+        try:
+            self._rewrite(work, context or Context(), instruments)
+        except QuantfxError as error:
+            if is_reducible(module):
+                keep_failed_run(error, FailedRun(self, module, context))
+                error.add_note(_OFFER)
+            raise
         return work
 
     def run_in_place(self, module: GraphModule) -> None:
