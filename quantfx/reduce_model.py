@@ -148,13 +148,17 @@ class PipelineFault(Fault):
             self.pipeline.run(graph, self.context)
         except QuantfxError as error:
             told = str(error).partition("\n")[0]
-            return f"raises {type(error).__name__}: {told}" if error_kind(error) == self.kind else ""
+            return (
+                f"raises {type(error).__name__}: {told}" if error_kind(error) == self.kind else ""
+            )
         return ""
 
     def ending(self) -> Ending:
         """Return code that runs the pipeline."""
         ours = "quantfx."
-        foreign = {type(each) for each in self.pipeline if not type(each).__module__.startswith(ours)}
+        foreign = {
+            type(each) for each in self.pipeline if not type(each).__module__.startswith(ours)
+        }
         named = ", ".join(sorted(each.__name__ for each in foreign))
         parsed = f"Pipeline.parse(PIPELINE{f', passes=[{named}]' if named else ''})"
         made = context_code(self.context)
@@ -229,7 +233,9 @@ def reduce(
     asked = check or runs()
     kind = _kind(graph, inputs, CheckFault(chosen, asked, "", calibrated, strict))
     fault = CheckFault(chosen, asked, kind, calibrated, strict)
-    names = [near] if isinstance(near, str) else [each.node for each in near.culprits] if near else []
+    names = (
+        [near] if isinstance(near, str) else [each.node for each in near.culprits] if near else []
+    )
     leaves = [leaf for _, leaf in input_leaves(graph, inputs.args, inputs.kwargs)]
     return _reduce(graph, leaves, fault, Path(path), names, most)
 
@@ -291,7 +297,9 @@ def _require_run(error: QuantfxError) -> FailedRun:
 
 def _made_leaves(module: GraphModule) -> list[object]:
     """Return a value of the form of each argument: a pipeline reads none of their elements."""
-    return [_made(node.meta["val"]) for node in module.graph.find_nodes(op="placeholder", sort=True)]
+    return [
+        _made(node.meta["val"]) for node in module.graph.find_nodes(op="placeholder", sort=True)
+    ]
 
 
 def _made(value: object) -> object:

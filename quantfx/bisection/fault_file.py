@@ -16,7 +16,7 @@ from torch import Tensor
 from torch._ops import HigherOrderOperator, OpOverload
 
 from quantfx.bisection.shrink import INLINE, RandomTensor, Shrunk
-from quantfx.bisection.slices import Argument, Call, Slice, Stored, map_named
+from quantfx.bisection.slices import Argument, Call, Stored, map_named
 from quantfx.passes.errors import BisectError, FileError
 
 _HEAD = '''"""A fault that quantfx.reduce made small.
@@ -60,18 +60,7 @@ def write_fault(path: Path, shrunk: Shrunk, ending: Ending) -> None:
         FileError: it cannot be written.
     """
     saved = _large(shrunk) | ending.saved
-    imports = [
-        "from __future__ import annotations\n",
-        *(["import math"] if any("math." in _code_of(each) for each in shrunk.graph.calls) else []),
-        *(["import operator"] if _uses_operator(shrunk.graph) else []),
-        "import sys",
-        *(["from pathlib import Path"] if saved else []),
-        "\nimport torch\n",
-        *dict.fromkeys(
-            ("from quantfx.bisection.graph_builder import GraphBuilder", *ending.imports)
-            + (("from quantfx.bisection.graph_builder import random_tensor",) * bool(shrunk.random))
-        ),
-    ]
+    imports = _imports(shrunk, ending, has_saved=bool(saved))
     load = [
         "# Tensors that the fault depends on, and what has no code.",
         'saved = torch.load(Path(__file__).with_suffix(".pt"), weights_only=False)',
@@ -90,6 +79,22 @@ def write_fault(path: Path, shrunk: Shrunk, ending: Ending) -> None:
     except OSError as error:
         message = f"{path} cannot be written: {error.strerror}"
         raise FileError(message, rule="unwritable-file", site=str(path)) from error
+
+
+def _imports(shrunk: Shrunk, ending: Ending, *, has_saved: bool) -> list[str]:
+    used = {_code_of(each).partition(".")[0] for each in shrunk.graph.calls}
+    plain = ["sys", *sorted(used & {"math", "operator"})]
+    named = {"from quantfx.bisection.graph_builder import GraphBuilder", *ending.imports}
+    if shrunk.random:
+        named.add("from quantfx.bisection.graph_builder import random_tensor")
+    if has_saved:
+        named.add("from pathlib import Path")
+    return [
+        "from __future__ import annotations\n",
+        *(f"import {each}" for each in sorted(plain)),
+        "\nimport torch\n",
+        *sorted(named, key=lambda line: (line.startswith("from"), line)),
+    ]
 
 
 def importable(value: object) -> str:
@@ -162,17 +167,17 @@ def _code_of(line: Call) -> str:
     return f"{module}.{target.__name__}"
 
 
-def _uses_operator(graph: Slice) -> bool:
-    return any(_code_of(each).startswith("operator.") for each in graph.calls)
-
-
 def _tensor(value: Tensor, name: str, random: RandomTensor | None, saved: dict[str, Any]) -> str:
     if random is not None:
         values = f"{random.low!r}, {random.high!r}, seed={random.seed}"
         return f"random_tensor({random.shape!r}, torch.{random.dtype}, {values})"
     if name in saved:
         return f"saved[{name!r}]"
-    return f"torch.tensor({_value(value.tolist())}, dtype={value.dtype}).reshape({tuple(value.shape)})"
+    if value.numel() > 1 and bool((value == value.flatten()[0]).all()):
+        return f"torch.full({tuple(value.shape)}, {value.flatten()[0].item()}, dtype={value.dtype})"
+    return (
+        f"torch.tensor({_value(value.tolist())}, dtype={value.dtype}).reshape({tuple(value.shape)})"
+    )
 
 
 def _large(shrunk: Shrunk) -> dict[str, Any]:

@@ -88,5 +88,3 @@ def _culprit(trials: Trials, before: list[Permit], budget: Budget) -> Culprit:
 
 def _node(permit: Permit) -> str:
     return permit.site.partition(".")[0]
-
-
