@@ -104,16 +104,20 @@ class CheckFault(Fault):
         subject = make_subject(self.backend, graph, example, self.check, strict=self.strict)
         calibrating = partial(calibrate, calibration=[inputs], progress=False)
         verdict = Trials(subject, Ranges(calibrating if self.calibrated else None)).run(None)
-        return f"the result {verdict}" if verdict.kind == self.kind else ""
+        told = f"the result {verdict}" + f" {self._asked}" * (verdict.error is None)
+        return told if verdict.kind == self.kind else ""
+
+    @property
+    def _asked(self) -> str:
+        """The check as code."""
+        is_value = isinstance(self.check, Check)
+        return repr(self.check) if is_value else getattr(self.check, "__qualname__", "")
 
     def ending(self) -> Ending:
         """Return code that makes the backend and asks the check."""
         made, imports = backend_code(self.backend), [importable(self.check)]
-        check = repr(self.check)
-        if not isinstance(self.check, Check):
-            check = imports[0].rpartition(" ")[2]
         options = [repr(self.kind), f"calibrated={self.calibrated}", f"strict={self.strict}"]
-        fault = f"CheckFault(backend, {check}, {', '.join(options)})"
+        fault = f"CheckFault(backend, {self._asked}, {', '.join(options)})"
         return Ending(
             (f"fault = {fault}", "sys.exit(fault.exit_status(module, graph.inputs))"),
             setup=made.lines,

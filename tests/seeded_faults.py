@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.backends.onednn.family import OneDNN
-from quantfx.passes.annotate import share
 from quantfx.passes.annotate.sharing import Sharing
 from quantfx.passes.convert import insert_qdq
 from quantfx.passes.fold import fold_batch_norm
 from quantfx.passes.fold.fold_constants import FoldConstants
+from quantfx.passes.graph.batch_norm import statistics_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, PassResult
@@ -81,7 +81,7 @@ def conv_net() -> tuple[nn.Module, Tensor]:
     model = seeded(ConvNet)
     torch.nn.init.constant_(model.get_buffer("join.1.running_var"), 2e-5)
     torch.nn.init.zeros_(model.get_buffer("join.1.running_mean"))
-    model.get_submodule("join.0").weight.data.mul_(0.01)  # type: ignore[operator, union-attr]
+    model.get_submodule("join.0").weight.data.mul_(0.01)  # type: ignore[operator]
     return model, torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
@@ -93,7 +93,7 @@ def attention() -> tuple[nn.Module, Tensor]:
 
 def lose_eps(patch: pytest.MonkeyPatch, norm: str = "batch_norm_2") -> None:
     """Fold one batch norm as if its eps were zero."""
-    exact = fold_batch_norm.statistics_of
+    exact = statistics_of
 
     def lost(editor: Editor, node: Node) -> Any:
         statistics = exact(editor, node)
@@ -169,4 +169,4 @@ def share_wrongly(patch: pytest.MonkeyPatch, slot: Site, with_: Site) -> None:
     def flows(self: Sharing, reader: Site, producer: Site) -> None:
         exact(self, reader, with_ if reader == slot else producer)
 
-    patch.setattr(share.Sharing, "flows", flows)
+    patch.setattr(Sharing, "flows", flows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +15,9 @@ from quantfx.bisection.bisect_result import BisectResult
 from quantfx.checks import Check, close_to_float, runs
 from quantfx.passes.bisect.permits import Permit
 from quantfx.passes.errors import BisectError, ContractError, PassError
+from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site
+from quantfx.patterns.match import Match
 from quantfx.result import Result
 from tests import seeded_faults as faults
 from tests.refusals import refused
@@ -190,9 +193,10 @@ def test_sums_that_are_fused_inside_of_inductor_are_decisions(
 
     exact = fuse_sums._fuse
 
-    def wrong(match: fuse_sums.Match, editor: fuse_sums.Editor) -> None:
+    def wrong(match: Match, editor: Editor) -> None:
         kernel = match.nodes["kernel"]
-        kernel.args = (kernel.args[0], 4 * kernel.args[1], *kernel.args[2:])  # type: ignore[operator]
+        scale: Any = kernel.args[1]
+        kernel.args = (kernel.args[0], 4 * scale, *kernel.args[2:])
         exact(match, editor)
 
     monkeypatch.setattr(fuse_sums, "_fuse", wrong)

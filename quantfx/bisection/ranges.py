@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
+from torch import nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.graphs import all_graphs, module_calls, referent
@@ -69,7 +70,8 @@ def _observers(prepared: GraphModule) -> list[tuple[Key, Observer]] | None:
 
 def _float_function(prepared: GraphModule) -> Iterator[tuple[str, str, str]]:
     """Yield what each node computes, without the observers in between."""
-    observes = {node for node, _ in module_calls(prepared, Observer)}
+    called = module_calls(prepared, nn.Module)
+    observes = {node for node, module in called if isinstance(module, Observer)}
     names: dict[Node, str] = {}
     for node in prepared.graph.nodes:
         reads = node.all_input_nodes
