@@ -13,10 +13,10 @@ from torch import Tensor, nn
 import quantfx
 from quantfx.bisection.bisect_result import BisectResult
 from quantfx.checks import Check, close_to_float, runs
-from quantfx.passes.bisect.permits import Permit
 from quantfx.passes.errors import BisectError, ContractError, PassError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.pipeline.permits import Permit
 from quantfx.patterns.match import Match
 from quantfx.result import Result
 from tests import seeded_faults as faults

@@ -20,13 +20,13 @@ from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.steps import Program
 from quantfx.backends.direct.taken import is_int8_product, refusal
 from quantfx.backends.direct.tuned import RouteTimes, routes_for
-from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, constant
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_kernels, set_region
 

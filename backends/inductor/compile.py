@@ -52,7 +52,6 @@ from quantfx.backends.inductor.torch_internals import (
 )
 from quantfx.backends.inductor.whole_rows import WholeRows
 from quantfx.backends.onednn.ops import KERNEL_NAMES, QCONV
-from quantfx.passes.bisect.permits import may
 from quantfx.passes.export.made_sizes import makes_sizes
 from quantfx.passes.export.plain_outputs import take_out_plain
 from quantfx.passes.graph.checked_module import input_check
@@ -67,6 +66,7 @@ from quantfx.passes.inputs.leaves import input_leaves
 from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.model.input_copies import spare_inputs
 from quantfx.passes.pipeline.base import Context, Pass
+from quantfx.passes.pipeline.permits import may
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.lowered import kernels_of, site_of
 from quantfx.patterns.errors import QuantfxError, unknown_name

@@ -24,11 +24,11 @@ from quantfx.backends.onednn.ops import (
     QLINEAR_ADD_DYNAMIC,
     QLINEAR_DYNAMIC,
 )
-from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.graph.aliasing import views_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.quant.lowered import carry_site, lowered_of, set_lowered, site_of
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
 from quantfx.patterns.loader import load

@@ -8,13 +8,13 @@ from functools import cached_property
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.config.spec_change import FLOAT
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.non_data import data_nodes
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.sizes import known_true

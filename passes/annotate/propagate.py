@@ -9,12 +9,12 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotate.annotate import Annotate
-from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.graph.boundary import GraphNode, operands, resolve
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 
 

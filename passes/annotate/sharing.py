@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
-from quantfx.passes.bisect.permits import may
 from quantfx.passes.errors import ShareConflict
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.pipeline.permits import may
 from quantfx.passes.quant.spec import Concrete
 
 

@@ -7,7 +7,6 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.graph.editor import Editor
@@ -15,6 +14,7 @@ from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, PassResult
 from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import set_argument

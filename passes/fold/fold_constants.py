@@ -9,7 +9,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.fold.compute_in_float32 import note_narrow
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.boundary import operands
@@ -21,6 +20,7 @@ from quantfx.passes.graph.non_data import data_nodes
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.value_numbers import value_numbers
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 
 TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.bisect.permits import may
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.batch_norm import output_axis, scale_channels, set_bias
 from quantfx.passes.graph.editor import Editor
@@ -18,6 +17,7 @@ from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, PassResult
 from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.pipeline.permits import may
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value, resolve_op, set_argument

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.bisect.permits import may
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.permits import may
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, dequantizes, qparams_of
 from quantfx.patterns.schema import overload, resolve_op

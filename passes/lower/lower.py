@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.refuse_empty import refuse_empty
 from quantfx.passes.errors import PipelineError
@@ -20,6 +19,7 @@ from quantfx.passes.graph.remark import Remark
 from quantfx.passes.lower.quantized_edges import quantized_edges
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_lowered, set_site
 from quantfx.patterns.errors import unknown_name

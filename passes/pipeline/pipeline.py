@@ -10,7 +10,6 @@ from typing import TypeAlias, cast
 
 from torch.fx import GraphModule
 
-from quantfx.passes.bisect.permits import LEFT_FLOAT, may
 from quantfx.passes.errors import PassError, PipelineError
 from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.facts import facts_of, set_facts
@@ -22,6 +21,7 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.failed_run import FailedRun, is_reducible, keep_failed_run
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.known_passes import own_passes
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, unknown_name

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.bisect.permits import is_refusing
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ContractError
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.remark import ModelRemark, Remark, RuleRemark
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.pipeline.permits import is_refusing
 from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.qdq import reads_quantized

@@ -8,11 +8,11 @@ from typing import Literal, TypeAlias
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.bisect.permits import LEFT_FLOAT
 from quantfx.passes.graph.aliasing import writes_to
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.remark import MergedSite, Remark
 from quantfx.passes.lower.lower import Lower
+from quantfx.passes.pipeline.permits import LEFT_FLOAT
 from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.lowered import lowered_nodes, lowered_of
 from quantfx.passes.report.contract import PlannedMatch, planned_matches

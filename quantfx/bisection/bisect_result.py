@@ -12,7 +12,7 @@ from rich.text import Text
 
 from quantfx.bisection.culprit import Culprit
 from quantfx.bisection.trials import Verdict
-from quantfx.passes.bisect.permits import Permit
+from quantfx.passes.pipeline.permits import Permit
 
 _WIDTH = 100
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from quantfx.bisection.trials import Verdict
-from quantfx.passes.bisect.permits import Permit
 from quantfx.passes.config.config import Config
+from quantfx.passes.pipeline.permits import Permit
 
 # The pipeline that holds a pass, where the pass is not one of matching or lowering.
 _DROPPED_FROM = {

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from quantfx.bisection.culprit import Culprit
 from quantfx.bisection.search import Budget, first_bad, smallest
 from quantfx.bisection.trials import Trials
-from quantfx.passes.bisect.permits import Permit
 from quantfx.passes.errors import BisectError
+from quantfx.passes.pipeline.permits import Permit
 
 
 def find_culprits(trials: Trials, *, most: int, budget: Budget) -> tuple[list[Culprit], bool]:

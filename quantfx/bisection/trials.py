@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.bisection.ranges import Ranges
-from quantfx.passes.bisect.permits import Permit, Permits, permitting
+from quantfx.passes.pipeline.permits import Permit, Permits, permitting
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 import quantfx
-from quantfx.passes.bisect.permits import Permits, permitting
+from quantfx.passes.pipeline.permits import Permits, permitting
 from tests.models.small import residual_block
 
 ROOT = Path(__file__).parent.parent.parent.parent

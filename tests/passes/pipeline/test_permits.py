@@ -6,8 +6,15 @@ import pytest
 import torch
 
 import quantfx
-from quantfx.passes.bisect.permits import LEFT_FLOAT, Permit, Permits, is_refusing, may, permitting
 from quantfx.passes.pipeline.known_passes import own_passes
+from quantfx.passes.pipeline.permits import (
+    LEFT_FLOAT,
+    Permit,
+    Permits,
+    is_refusing,
+    may,
+    permitting,
+)
 from tests import seeded_faults as faults
 
 

@@ -1,1 +1,0 @@
-"""Which decisions of passes are permitted: what a bisection counts and takes back."""
