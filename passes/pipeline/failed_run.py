@@ -46,4 +46,4 @@ def failed_run_of(error: BaseException) -> FailedRun | None:
 
 def is_reducible(module: GraphModule) -> bool:
     """Whether code can make the graph: as captured, without notes or observers of passes."""
-    return facts_of(module) == {"captured"}
+    return facts_of(module) == frozenset({"captured"})
