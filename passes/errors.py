@@ -33,6 +33,10 @@ class PassError(QuantfxError):
     """A pass failed or left an invalid graph; the message ends with a reproducer."""
 
 
+class BisectError(QuantfxError):
+    """A bisection or a reduction cannot begin; says which assumption does not hold."""
+
+
 class ShareConflict(QuantfxError):
     """Sites that must share qparams demand different ones; the message is the chain of reasons."""
 

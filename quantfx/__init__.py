@@ -9,7 +9,7 @@ require_torch()  # before anything is imported that an older one lacks
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from quantfx import backends, errors, passes, patterns
+from quantfx import backends, checks, errors, passes, patterns
 from quantfx.api import draw, quantize
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import Config
@@ -26,9 +26,11 @@ from quantfx.result import Result
 
 if TYPE_CHECKING:
     from quantfx.auto_quantized import AutoQuantized, auto
+    from quantfx.bisect_model import bisect
     from quantfx.dynamo.compile_state import CompileState
     from quantfx.dynamo.options import Batches
     from quantfx.load_result import load
+    from quantfx.reduce_model import reduce
 
 __version__ = "0.1.0"
 
@@ -38,7 +40,9 @@ _LATE = {
     "Batches": "quantfx.dynamo.options",
     "CompileState": "quantfx.dynamo.compile_state",
     "auto": "quantfx.auto_quantized",
+    "bisect": "quantfx.bisect_model",
     "load": "quantfx.load_result",
+    "reduce": "quantfx.reduce_model",
 }
 
 __all__ = [
@@ -58,8 +62,10 @@ __all__ = [
     "Result",
     "auto",
     "backends",
+    "bisect",
     "calibrate",
     "capture",
+    "checks",
     "convert_qat",
     "draw",
     "errors",
@@ -68,6 +74,7 @@ __all__ = [
     "patterns",
     "prepare_qat",
     "quantize",
+    "reduce",
 ]
 
 

@@ -36,6 +36,7 @@ Rules:
     torch.compile: compiler-failed, recompile-limit, runs-in-python, stays-float, graph-break,
         no-transform, not-traced, not-an-operator, outside-dynamo, no-gradients, stale-weights,
         moved-weights, lost-weights, released-weights, not-all-int8
+    bisection: nothing-wrong, fails-without, not-repeated
     tools and versions: torch-version, torch-internals, missing-package, missing-program,
         foreign-code, drawing-size, drawing-text, no-model, not-a-workload, not-built, no-int8,
         other-shapes, other-operators, process-ended, unreadable-line, zoo-entry
@@ -46,6 +47,7 @@ from __future__ import annotations
 from quantfx.passes.errors import (
     AnnotationError,
     ArgumentError,
+    BisectError,
     CalibrationError,
     CaptureError,
     ComposeError,
@@ -68,6 +70,7 @@ from quantfx.patterns.errors import PatternError, QuantfxError, QuantfxWarning
 __all__ = [
     "AnnotationError",
     "ArgumentError",
+    "BisectError",
     "CalibrationError",
     "CaptureError",
     "ComposeError",

@@ -26,6 +26,7 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, constant
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_kernels, set_region
 
@@ -46,6 +47,7 @@ class FormRegions(GraphPass):
     """
 
     name: ClassVar[str] = "form-regions"
+    optional: ClassVar[bool] = True
     counts: ClassVar[str] = "regions"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
     keeps_float: ClassVar[bool] = False  # sums are rounded where a float kernel rounds otherwise
@@ -58,6 +60,7 @@ class FormRegions(GraphPass):
         refused = {node: reason for node in editor.graph.nodes if (reason := refusal(node))}
         refused |= dict.fromkeys(unvarying(editor.graph), "it depends on no input")
         refused |= dict.fromkeys(overwritten(editor.graph), "its memory is written to")
+        refused |= _left_out(editor, refused)
         formed: list[tuple[list[Node], Formed]] = []
         known = routes_for(torch.get_num_threads())
         for members, made in _formed(editor, refused):
@@ -122,6 +125,20 @@ def _pays(members: list[Node], made: Formed) -> bool:
         and any(user.op != "output" and user not in members for user in node.users)
     )
     return images == 0 or sum(map(is_int8_product, members)) >= _PRODUCTS_AN_IMAGE * images
+
+
+def _left_out(editor: Editor, refused: dict[Node, str]) -> dict[Node, str]:
+    """Return what a bisection leaves out of regions, of what is not refused anyway."""
+    left = (node for node in editor.graph.nodes if node not in refused)
+    return {node: LEFT_FLOAT for node in left if not _may(editor, node)}
+
+
+def _may(editor: Editor, node: Node) -> bool:
+    """Whether a bisection lets a region have ``node``."""
+    annotation = annotation_of(node)
+    if annotation is None or annotation.match != node.name:
+        return True
+    return may(editor.by, annotation.template, Site(editor.path, node.name))
 
 
 def _is_planned(node: Node) -> bool:

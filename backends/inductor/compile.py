@@ -47,6 +47,7 @@ from quantfx.backends.inductor.torch_internals import (
     compile_ahead_of_time,
     inductor_settings,
     needs_settings,
+    run_as_post_grad,
     with_inductor,
 )
 from quantfx.backends.inductor.whole_rows import WholeRows
@@ -64,7 +65,8 @@ from quantfx.passes.inputs.example import ExampleInputs, distinct
 from quantfx.passes.inputs.leaves import input_leaves
 from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.model.input_copies import spare_inputs
-from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.base import Context, Pass
+from quantfx.passes.pipeline.permits import may
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.lowered import kernels_of, site_of
 from quantfx.patterns.errors import QuantfxError, unknown_name
@@ -284,7 +286,7 @@ def compiling(note: Callable[[tuple[KernelCall, ...]], None], **settings: Any) -
 
     def finish(module: GraphModule) -> None:
         for each in POST_GRAD.passes:
-            each.run(module, Context())
+            _run_named(each, module)
         calls.extend(kernel_calls(module))
 
     token = _COMPILING.set(True)
@@ -302,6 +304,14 @@ def compiling(note: Callable[[tuple[KernelCall, ...]], None], **settings: Any) -
         _COMPILING.reset(token)
     if calls:
         note(tuple(calls))
+
+
+def _run_named(each: Pass, module: GraphModule) -> None:
+    """Run a pass of ours inside Inductor, where bisections, torch's and ours, may leave it out."""
+    if not each.optional:
+        each.run(module, Context())
+    elif may(each.name):
+        run_as_post_grad(module, each.name, lambda graph: each.run(graph, Context()))
 
 
 def kernel_calls(module: GraphModule) -> tuple[KernelCall, ...]:

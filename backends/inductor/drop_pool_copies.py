@@ -26,6 +26,7 @@ class DropPoolCopies(Pass):
     """
 
     name: ClassVar[str] = "drop-pool-copies"
+    optional: ClassVar[bool] = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Let every pool of integers read what was copied."""

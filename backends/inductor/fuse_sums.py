@@ -28,7 +28,8 @@ from quantfx.passes.graph.aliasing import views_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.lowered import carry_site, lowered_of, set_lowered
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
+from quantfx.passes.quant.lowered import carry_site, lowered_of, set_lowered, site_of
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR, tensor_qparams
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
@@ -63,6 +64,7 @@ class FuseSums(Pass):
     eager: bool = False
 
     name: ClassVar[str] = "fuse-sums"
+    optional: ClassVar[bool] = True
     keeps_float: ClassVar[bool] = False
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
@@ -75,6 +77,9 @@ class FuseSums(Pass):
         for match in sorted(matches, key=lambda match: match.anchor):
             # An earlier fusion may have overwritten what this one wants to.
             reason = admission.refuses(match)
+            site = site_of(match.anchor) or match.anchor.name
+            if reason is None and not may(self.name, match.label, site):
+                reason = LEFT_FLOAT
             if reason is None:
                 _fuse(match, editor)
                 fused += 1

@@ -27,6 +27,7 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
+from torch.fx.passes.graph_transform_observer import GraphTransformObserver
 
 from quantfx.patterns.errors import QuantfxError
 
@@ -72,6 +73,16 @@ def _forget_sizes(graph: Graph) -> None:
         value = node.meta.get("val")
         for memo in _SIZE_MEMOS if isinstance(value, FakeTensor) else ():
             setattr(value, memo, None)
+
+
+def run_as_post_grad(
+    module: GraphModule, name: str, function: Callable[[GraphModule], object]
+) -> None:
+    """Run ``function`` on ``module`` as one of Inductor's post-grad passes, by a name of its own.
+
+    So torch's compiler bisector counts it, and Inductor's setting ``disabled_passes`` may name it.
+    """
+    GraphTransformObserver(module, name, "post_grad_passes").apply_gm_pass(function)
 
 
 def inductor_settings(**settings: Any) -> AbstractContextManager[None]:

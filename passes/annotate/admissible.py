@@ -12,8 +12,9 @@ from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.config.spec_change import FLOAT
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.boundary import operands
-from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.non_data import data_nodes
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.patterns.match import Edge, Match, NoMatch
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.sizes import known_true
@@ -44,16 +45,18 @@ class Admissible(Admission):
     Args:
         decisions: What the config says about this graph.
         facts: Of the whole module.
+        by: Name of the pass that matches.
 
     Attributes:
         trail: Node -> ``(template, first rule that failed)`` of each that was tried there, in
             order; "" if it matched.
     """
 
-    def __init__(self, decisions: Decisions, facts: ModuleFacts) -> None:
+    def __init__(self, decisions: Decisions, facts: ModuleFacts, by: str) -> None:
         self.decisions = decisions
         self.trail: dict[Node, list[tuple[str, str]]] = {}
         self._facts = facts
+        self._by = by
 
     def tried(self, anchor: Node, result: Match | NoMatch) -> None:
         """Keep what was tried, as text: later matches change what a reason names."""
@@ -68,7 +71,16 @@ class Admissible(Admission):
         return decision.mode == template.mode
 
     def refuses(self, match: Match) -> str | None:
-        """Return why ``match`` must not be quantized."""
+        """Return why ``match`` must not be quantized; a bisection is asked last."""
+        reason = self._why_inadmissible(match)
+        if reason is None and not may(self._by, match.label, self._site(match)):
+            return LEFT_FLOAT
+        return reason
+
+    def _site(self, match: Match) -> Site:
+        return Site(self.decisions.graph, match.anchor.name)
+
+    def _why_inadmissible(self, match: Match) -> str | None:
         for node in match.nodes.values():
             decision = self.decisions.of(node)
             # A default says nothing about an activation function in particular: it may be fused.

@@ -93,7 +93,7 @@ class Annotate(Pass):
         count = 0
         for path, graph_module in all_graphs(module):
             decisions = Decisions(recipe, path)
-            admission = Admissible(decisions, facts)
+            admission = Admissible(decisions, facts, self.name)
             claimed = {n for n in graph_module.graph.nodes if annotation_of(n) is not None}
             for match in matcher.run(graph_module.graph, claimed, admission):
                 claimed.update(match.nodes.values())

@@ -10,10 +10,11 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.graph.boundary import GraphNode, operands, resolve
-from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
 
 
@@ -40,6 +41,9 @@ class Propagate(Pass):
                 if annotation is None or not annotation.pending:
                     continue
                 reason = _float_input(path, node, annotation, outer)
+                site = Site(path, annotation.match)
+                if reason is None and not may(self.name, annotation.template, site):
+                    reason = LEFT_FLOAT
                 if reason is None:
                     set_annotation(node, replace(annotation, pending=False))
                     kept += 1

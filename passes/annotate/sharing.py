@@ -15,6 +15,7 @@ from typing import NamedTuple
 from quantfx.passes.errors import ShareConflict
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.remark import SharedGroup
+from quantfx.passes.pipeline.permits import may
 from quantfx.passes.quant.spec import Concrete
 
 
@@ -212,6 +213,7 @@ def _merge_equal(
         else:
             other = readers.setdefault((producer, spec), slot)
             why = f"both read {producer}, under equal specs"
-        if union.merge(slot, other):
+        if union.root(slot) != union.root(other) and may("share", site=slot):
+            union.merge(slot, other)
             links.append(Link(slot, other, why))
     return links

@@ -45,7 +45,7 @@ class Decisions:
 
     def __init__(self, recipe: Recipe, graph: str) -> None:
         self._recipe = recipe
-        self._graph = graph
+        self.graph = graph
         self._default = Decision(recipe.config.default, None)
         self._rules = sorted(recipe.config.rules, key=lambda rule: rule.selector.rank)
         self._words: Mapping[object, tuple[str, ...]] = words_of(recipe.patterns.vocabulary)
@@ -179,7 +179,7 @@ class Decisions:
     def _rules_at(self, node: Node) -> tuple[CallSite, list[Rule]]:
         """Return the rules that select ``node``, the most particular one last."""
         if node not in self._selecting:
-            call = call_site(self._graph, node, self._words)
+            call = call_site(self.graph, node, self._words)
             selecting = [rule for rule in self._rules if rule.selector.selects(call)]
             self._selecting[node] = (call, selecting)
         return self._selecting[node]

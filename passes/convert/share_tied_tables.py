@@ -37,6 +37,7 @@ class ShareTiedTables(GraphPass):
     """
 
     name: ClassVar[str] = "share-tied-tables"
+    optional: ClassVar[bool] = True
     counts: ClassVar[str] = "shared"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
     keeps_float: ClassVar[bool] = False  # the rows of the table are rounded

@@ -38,6 +38,7 @@ class ComputeInFloat32(Pass):
     """
 
     name: ClassVar[str] = "compute-in-float32"
+    optional: ClassVar[bool] = True
     keeps_float: ClassVar[bool] = False  # it rounds less than the float graph
 
     def run(self, module: GraphModule, context: Context) -> PassResult:

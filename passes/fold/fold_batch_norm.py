@@ -11,8 +11,10 @@ from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, PassResult
 from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import set_argument
@@ -31,6 +33,7 @@ class FoldBatchNorm(GraphPass):
 
     name: ClassVar[str] = "fold-batch-norm"
     counts: ClassVar[str] = "folded"
+    optional: ClassVar[bool] = True
     provides: ClassVar[frozenset[str]] = frozenset({"batch-norm-folded"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
@@ -47,6 +50,9 @@ class FoldBatchNorm(GraphPass):
             if changing:
                 message = f"{changing[0].name} is overwritten by {written[changing[0]].name}"
                 editor.remark("missed", norm, message)
+                continue
+            if not may(self.name, match.label, Site(editor.path, match.anchor.name)):
+                editor.remark("missed", norm, LEFT_FLOAT)
                 continue
             editor.remark("applied", norm, f"into {match.anchor.name}")
             _fold(editor, match)

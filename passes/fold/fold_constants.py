@@ -15,11 +15,12 @@ from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.constant_chain import constant_nodes, constant_value
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
-from quantfx.passes.graph.graphs import all_graphs, constant
+from quantfx.passes.graph.graphs import Site, all_graphs, constant
 from quantfx.passes.graph.non_data import data_nodes
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.value_numbers import value_numbers
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 
 TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
 
@@ -41,6 +42,7 @@ class FoldConstants(Pass):
     growth: int = 1 << 20
 
     name: ClassVar[str] = "fold-constants"
+    optional: ClassVar[bool] = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fold in every graph."""
@@ -57,6 +59,9 @@ class FoldConstants(Pass):
             equal = value_numbers(graph_module)
             stored: dict[int, Node] = {}
             for head in heads:
+                if not may(self.name, site=Site(path, head.name)):
+                    remarks.append(Remark("missed", path, head.name, LEFT_FLOAT))
+                    continue
                 source = _find_largest(graph_module, found[head])
                 remarks.append(Remark("applied", path, head.name, f"made of {source.target}"))
                 number = equal[head]

@@ -14,8 +14,10 @@ from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.batch_norm import output_axis, scale_channels, set_bias
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, PassResult
 from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.pipeline.permits import may
 from quantfx.patterns.loader import load
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value, resolve_op, set_argument
@@ -34,6 +36,7 @@ class FoldScales(GraphPass):
 
     name: ClassVar[str] = "fold-scales"
     counts: ClassVar[str] = "folded"
+    optional: ClassVar[bool] = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fold in every graph, unless they train."""
@@ -58,7 +61,9 @@ def _fold_each(editor: Editor, written: Collection[Node]) -> int:
         values = _per_channel(editor, match)
         if values is None or any(node in written for node in given):
             continue
-        if match.nodes["after"].target not in _MULS or not _is_table(editor, match):
+        is_table = match.nodes["after"].target in _MULS and _is_table(editor, match)
+        site = Site(editor.path, match.nodes["after"].name)  # a layer may have several behind it
+        if not is_table and may(FoldScales.name, match.label, site):
             editor.remark("applied", match.nodes["after"].name, f"into {match.anchor.name}")
             _fold(editor, match, values)
             folded += 1

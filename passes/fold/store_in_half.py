@@ -36,6 +36,7 @@ class StoreInHalf(Pass):
     """
 
     name: ClassVar[str] = "store-in-half"
+    optional: ClassVar[bool] = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Narrow each in every graph."""

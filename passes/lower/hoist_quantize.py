@@ -8,8 +8,9 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.permits import may
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, dequantizes, qparams_of
 from quantfx.patterns.schema import overload, resolve_op
@@ -41,18 +42,22 @@ class HoistQuantize(Pass):
     """
 
     name: ClassVar[str] = "hoist-quantize"
+    optional: ClassVar[bool] = True
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Move each quantize as far up as it goes."""
         hoisted = cancelled = 0
-        for _, graph_module in all_graphs(module):
+        for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
             quantizes = graph_module.graph.find_nodes(
                 op="call_function", target=QUANTIZE_PER_TENSOR
             )
             for node in quantizes:
                 source = node
+                site = Site(path, node.all_input_nodes[0].name)
+                if (_move_before(node) or _is_undone(node)) and not may(self.name, site=site):
+                    continue
                 while (move := _move_before(source)) is not None:
                     source = _hoist(editor, source, move)
                     hoisted += 1
@@ -88,13 +93,21 @@ def _hoist(editor: Editor, quantize: Node, move: Node) -> Node:
     return above
 
 
-def _cancel(editor: Editor, quantize: Node) -> bool:
+def _is_undone(quantize: Node) -> bool:
+    """Whether ``quantize`` reads a dequantize of integers that are its own result."""
     source = quantize.args[0]
-    if not isinstance(source, Node) or not dequantizes(source):
+    return (
+        isinstance(source, Node)
+        and dequantizes(source)
+        and qparams_of(source) == qparams_of(quantize)
+        and isinstance(source.args[0], Node)
+    )
+
+
+def _cancel(editor: Editor, quantize: Node) -> bool:
+    if not _is_undone(quantize):
         return False
-    integers = source.args[0]
-    if qparams_of(source) != qparams_of(quantize) or not isinstance(integers, Node):
-        return False
-    editor.replace(quantize, integers)
+    source = quantize.all_input_nodes[0]
+    editor.replace(quantize, source.all_input_nodes[0])
     editor.erase(source)
     return True

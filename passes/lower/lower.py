@@ -19,7 +19,8 @@ from quantfx.passes.graph.remark import Remark
 from quantfx.passes.lower.quantized_edges import quantized_edges
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
-from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
+from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_lowered, set_site
 from quantfx.patterns.errors import unknown_name
 from quantfx.patterns.match import Match
@@ -109,10 +110,17 @@ class _Lowerer(Admission):
         """Whether the site was planned, and in the mode of ``template``.
 
         What merely stands between quantized tensors was left float for a reason: a rule of the
-        config, or a check of its template.
+        config, or a check of its template. A bisection is asked here, before what a site looks
+        like, which other passes may have left as it was.
         """
         annotation = annotation_of(anchor)
-        return annotation is not None and annotation.mode == template.mode
+        if annotation is None or annotation.mode != template.mode:
+            return False
+        return annotation.reach in _WITHOUT or self.permits(annotation)
+
+    def permits(self, annotation: Annotation) -> bool:
+        """Whether a bisection lets the annotated match reach its kernel."""
+        return may(self.editor.by, annotation.template, Site(self.path, annotation.match))
 
     def refuses(self, match: Match) -> str | None:
         """Return why no family can lower ``match``."""
@@ -184,4 +192,6 @@ def _find_missed(matcher: Matcher, module: GraphModule, admission: _Lowerer) -> 
             continue
         misses = matcher.explain(node, admission=admission)
         reason = misses[0].reason if misses else f"no template of a kernel starts at {node.target}"
+        if not admission.permits(annotation):
+            reason = LEFT_FLOAT
         yield Remark("missed", admission.path, node.name, reason, str(node.target))

@@ -21,6 +21,7 @@ class MergeEqual(GraphPass):
     """``k(x), k(x) -> y, y`` with ``y = k(x)``, for kernel calls, their packing, q and dq."""
 
     name: ClassVar[str] = "merge-equal"
+    optional: ClassVar[bool] = True
     counts: ClassVar[str] = "merged"
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
 

@@ -67,6 +67,7 @@ class Pass(ABC):
         provides: Facts that hold afterwards.
         breaks: Facts that no longer hold afterwards.
         keeps_float: Whether the pass claims to keep the float function; tested to 1e-5.
+        optional: Whether what follows is right without it, so that a bisection may leave it out.
         named_by: The field whose value ends the name, as the group does in ``annotate-conv``.
     """
 
@@ -75,6 +76,7 @@ class Pass(ABC):
     provides: ClassVar[frozenset[str]] = frozenset()
     breaks: ClassVar[frozenset[str]] = frozenset()
     keeps_float: ClassVar[bool] = True
+    optional: ClassVar[bool] = False
     named_by: ClassVar[str] = ""
 
     @classmethod

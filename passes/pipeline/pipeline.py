@@ -14,15 +14,20 @@ from quantfx.passes.errors import PassError, PipelineError
 from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.graph.garbage import paused_garbage_collection
+from quantfx.passes.graph.remark import ModelRemark
 from quantfx.passes.graph.state import own_state
 from quantfx.passes.pipeline import text as pipeline_text
-from quantfx.passes.pipeline.base import Context, Pass
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.failed_run import FailedRun, is_reducible, keep_failed_run
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.known_passes import own_passes
+from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.pipeline.vanished import Snapshot, Vanished
 from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_structure
 from quantfx.patterns.errors import QuantfxError, unknown_name
+
+_OFFER = "the smallest graph that shows this, as a file: quantfx.reduce(error, path='fault.py')"
 
 Element: TypeAlias = "Pass | Pipeline"
 
@@ -177,7 +182,13 @@ class Pipeline:
         self.check(facts_of(module))
         work = clone(module)
         own_state(work)
-        self._rewrite(work, context or Context(), instruments)
+        try:
+            self._rewrite(work, context or Context(), instruments)
+        except QuantfxError as error:
+            if is_reducible(module):
+                keep_failed_run(error, FailedRun(self, module, context))
+                error.add_note(_OFFER)
+            raise
         return work
 
     def run_in_place(self, module: GraphModule) -> None:
@@ -279,7 +290,7 @@ class _Run:
             instrument.before(position, each, work)
         start = time.perf_counter()
         try:
-            result = each.run(work, self.context)
+            result = self._result(each, work)
             seconds = time.perf_counter() - start
             before = self.before
             changed = self._verify(work)
@@ -300,6 +311,11 @@ class _Run:
             ) from error
         set_facts(work, (facts_of(work) - each.breaks) | each.provides)
         set_records(work, (*records_of(work), record))
+
+    def _result(self, each: Pass, work: GraphModule) -> PassResult:
+        if each.optional and not may(each.name):
+            return PassResult((ModelRemark(f"{each.name}: {LEFT_FLOAT}"),))
+        return each.run(work, self.context)
 
     def _verify(self, work: GraphModule) -> bool:
         """Verify what a pass left, and return whether that is another module than before."""

@@ -15,6 +15,7 @@ from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.remark import ModelRemark, Remark, RuleRemark
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.pipeline.permits import is_refusing
 from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.qdq import reads_quantized
@@ -86,8 +87,11 @@ def count_uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
 
 
 def require_planned(module: GraphModule, recipe: Recipe) -> None:
-    """Raise a ``ContractError`` with the near misses unless some template matched."""
-    if planned_matches(module):
+    """Raise a ``ContractError`` with the near misses unless some template matched.
+
+    Where a bisection leaves things float, no match is an answer.
+    """
+    if planned_matches(module) or is_refusing():
         return
     missed = find_skipped(module, recipe)
     reasons = [f"rule {each.rule}: {each.reason}" for each in remarks_of(module, RuleRemark)]

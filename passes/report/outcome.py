@@ -12,6 +12,7 @@ from quantfx.passes.graph.aliasing import writes_to
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.remark import MergedSite, Remark
 from quantfx.passes.lower.lower import Lower
+from quantfx.passes.pipeline.permits import LEFT_FLOAT
 from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.lowered import lowered_nodes, lowered_of
 from quantfx.passes.report.contract import PlannedMatch, planned_matches
@@ -158,7 +159,7 @@ def _add_kernel(
         return replace(outcome, status="merged", kernel=MERGED, reason=reason)
     if outcome.site in kernels:
         return replace(outcome, status="kernel", kernel=kernels[outcome.site], reason=reason)
-    if outcome.reach == "kernel":
+    if outcome.reach == "kernel" and reason != LEFT_FLOAT:
         reason = reason or "the lowering pipeline did not look at it"
         return replace(outcome, status="missed", kernel="", reason=reason)
     kernel = REFERENCE if outcome.reach == "reference" else UNFUSED

@@ -1,0 +1,90 @@
+"""Ask before a match, a rewrite or a kernel whether a bisection permits it.
+
+Nothing is asked of anybody unless ``permitting`` is entered: ``may`` is then one look at a context
+variable. What is not permitted stays as it was, and the report says ``LEFT_FLOAT`` of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+LEFT_FLOAT = "left float by bisect"
+
+
+@dataclass(frozen=True)
+class Permit:
+    """One decision of a pass, which is made as a whole or not at all.
+
+    Attributes:
+        by: Name of the pass.
+        template: The template variant that matched; empty where there is none.
+        site: The node, after its graph's path where it is nested; empty for the whole pass.
+    """
+
+    by: str
+    template: str = ""
+    site: str = ""
+
+    def __str__(self) -> str:
+        template = f" {self.template}" if self.template else ""
+        return f"{self.by}:{template} at {self.site}" if self.site else f"{self.by} as a whole"
+
+
+class Permits:
+    """Answers passes, and keeps what they asked in order.
+
+    Args:
+        granted: What is permitted; everything if None.
+
+    Attributes:
+        asked: Every permit that was asked for, once, with the answer.
+    """
+
+    def __init__(self, granted: Collection[Permit] | None = None) -> None:
+        self._granted = None if granted is None else frozenset(granted)
+        self.asked: dict[Permit, bool] = {}
+
+    def ask(self, permit: Permit) -> bool:
+        """Return whether ``permit`` is granted, and remember that it was asked for."""
+        answer = self._granted is None or permit in self._granted
+        self.asked[permit] = answer
+        return answer
+
+    @property
+    def refuses(self) -> bool:
+        """Whether something was asked for and not granted."""
+        return not all(self.asked.values())
+
+
+_PERMITS: ContextVar[Permits | None] = ContextVar("quantfx_permits", default=None)
+
+
+@contextmanager
+def permitting(permits: Permits) -> Generator[Permits]:
+    """Let ``permits`` answer what passes ask in this context."""
+    token = _PERMITS.set(permits)
+    try:
+        yield permits
+    finally:
+        _PERMITS.reset(token)
+
+
+def may(by: str, template: str = "", site: object = "") -> bool:
+    """Return whether the pass ``by`` may do what it is about to.
+
+    Args:
+        by: Name of the pass.
+        template: The template variant that matched.
+        site: The node, in its graph; the whole pass if empty.
+    """
+    permits = _PERMITS.get()
+    return permits is None or permits.ask(Permit(by, template, str(site)))
+
+
+def is_refusing() -> bool:
+    """Whether something was not permitted in this context so far."""
+    permits = _PERMITS.get()
+    return permits is not None and permits.refuses

@@ -1,0 +1,110 @@
+"""Find the decision that spoils a quantized model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any
+
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
+from quantfx.bisection.bisect_result import BisectResult
+from quantfx.bisection.find_culprits import find_culprits
+from quantfx.bisection.ranges import Ranges
+from quantfx.bisection.search import Budget
+from quantfx.bisection.trials import Subject, Trials
+from quantfx.checks import Check
+from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.config.config import ConfigLike
+from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.result import Result, choose_backend, make_result
+
+# Trials that say what each culprit needs to do harm.
+_TRIALS = 64
+
+
+def bisect(
+    model: Model,
+    example: Examples = (),
+    *,
+    check: Check | Callable[[Result], bool],
+    batches: Iterable[Any] | None = None,
+    backend: str | Backend = "x86",
+    config: ConfigLike | None = None,
+    example_kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    strict: bool = True,
+    most: int = 8,
+) -> BisectResult:
+    """Name the decisions of passes that spoil a result: which pass, which template, which site.
+
+    Each match, float rewrite, shared scale, region and kernel is a decision that can be refused;
+    the report says of what is refused that it was left float by bisect. The search halves their
+    number until one turns a good result bad, and goes on without it while the rest still fails. A
+    trial quantizes the captured graph anew, and calibrates only if it observes other tensors than
+    the trials before. Nothing is random.
+
+    Args:
+        model: As for ``quantize``.
+        example: As for ``quantize``.
+        check: What must hold: one of ``quantfx.checks``, or a function of a `Result`. An exception,
+            of a pass or of the check, is a failure like False. A check that calls
+            ``result.compile()`` bisects our passes inside Inductor as well.
+        batches: Calibration data, as for ``quantize``.
+        backend: As for ``quantize``.
+        config: As for ``quantize``.
+        example_kwargs: As for ``quantize``.
+        dynamic_shapes: As for ``quantize``.
+        strict: As for ``quantize``: a site that misses its kernel is a failure.
+        most: How many culprits to look for. Each takes as many trials as the number of decisions
+            has binary digits, and all of them 64 more at most, which say what a culprit needs to do
+            harm.
+
+    Raises:
+        BisectError: the check holds with everything permitted, or fails with nothing permitted.
+        CaptureError: as for ``quantize``.
+    """
+    chosen = choose_backend(backend, config)
+    given = given_model(model, example, example_kwargs, dynamic_shapes)
+    graph = capture_given(given)
+    inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
+    data = None if batches is None else list(batches)
+    subject = make_subject(chosen, graph, inputs, check, strict=strict)
+    ranges = Ranges(None if data is None else partial(calibrate, calibration=data, progress=False))
+    trials = Trials(subject, ranges)
+    culprits, complete = find_culprits(trials, most=most, budget=Budget(_TRIALS))
+    permits = trials.run(None).asked
+    return BisectResult(tuple(culprits), complete, permits, trials.verdicts, ranges.calibrations)
+
+
+def make_subject(
+    backend: Backend,
+    graph: GraphModule,
+    inputs: ExampleInputs,
+    check: Check | Callable[[Result], bool],
+    *,
+    strict: bool,
+) -> Subject:
+    """Return how ``graph`` becomes a result, and the check of it.
+
+    Args:
+        backend: What quantizes.
+        graph: As captured.
+        inputs: What it was captured with.
+        check: As given by a user.
+        strict: As of ``quantize``.
+    """
+
+    def result(quantized: GraphModule) -> Result:
+        return make_result(graph, quantized, backend, inputs, strict=strict)
+
+    def holds(made: Result) -> bool:
+        if isinstance(check, Check):
+            return check.holds(made, graph, *inputs.args, **inputs.kwargs)
+        return check(made)
+
+    return Subject(backend, graph, result, holds, strict)

@@ -1,0 +1,1 @@
+"""Finding the decision that spoils a result, and the smallest graph that shows it."""

@@ -1,0 +1,97 @@
+"""What a bisection found: data, and text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from quantfx.bisection.culprit import Culprit
+from quantfx.bisection.trials import Verdict
+from quantfx.passes.pipeline.permits import Permit
+
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class BisectResult:
+    """The decisions without which the check holds.
+
+    Attributes:
+        culprits: In the order in which they were found: refusing all of them, and nothing else,
+            makes the check hold, if ``complete``.
+        complete: Whether that was shown. A bisection stops after some culprits, and some trials.
+        permits: Every decision that was made with everything permitted, in order.
+        verdicts: Of every trial, in order.
+        calibrations: How many trials had to calibrate; the others use the ranges of these.
+    """
+
+    culprits: tuple[Culprit, ...]
+    complete: bool
+    permits: tuple[Permit, ...]
+    verdicts: tuple[Verdict, ...]
+    calibrations: int
+
+    @property
+    def culprit(self) -> Culprit:
+        """The first one."""
+        return self.culprits[0]
+
+    @property
+    def evaluations(self) -> int:
+        """How many trials it took."""
+        return len(self.verdicts)
+
+    @property
+    def config(self) -> str:
+        """The lines of a config, as TOML, that keep every culprit's site float."""
+        header = "".join(each.config for each in self.culprits[:1] if each.config)
+        rules = [each.config.partition("[[rule]]")[2] for each in self.culprits[1:] if each.config]
+        return "\n".join([header, *(f"[[rule]]{rule}" for rule in rules)])
+
+    def __str__(self) -> str:
+        console = Console(width=_WIDTH, color_system=None)
+        with console.capture() as capture:
+            console.print(self)
+        return capture.get().rstrip()
+
+    def __rich__(self) -> RenderableType:
+        """Return the culprits, then what each trial showed."""
+        return Group(*self._lines, self._table)
+
+    @cached_property
+    def _lines(self) -> list[Text]:
+        found = [line for each in self.culprits for line in _describe(each)]
+        end = "refusing these alone makes the check hold"
+        if not self.complete:
+            end = "there are more: the check still fails without these"
+        told = f"{self.evaluations} trials of {len(self.permits)} decisions"
+        return [*found, Text(f"{end}; {told}, {self.calibrations} calibrated")]
+
+    @property
+    def _table(self) -> Table:
+        table = Table("trial", "permitted", "the result")
+        for index, verdict in enumerate(self.verdicts, start=1):
+            count = "everything" if verdict.granted is None else str(verdict.granted)
+            table.add_row(str(index), count, Text(str(verdict)))
+        return table
+
+
+def _describe(culprit: Culprit) -> Iterator[Text]:
+    permit = culprit.permit
+    yield Text(f"pass      {permit.by}", style="bold red")
+    if permit.template:
+        yield Text(f"template  {permit.template}")
+    if permit.site:
+        yield Text(f"site      {permit.site}")
+    yield Text(f"that is   {culprit.means}; with it the result {culprit.verdict}")
+    for other in culprit.needs:
+        yield Text(f"only with {other}")
+    yield Text(f"without   {culprit.remedy}")
+    if culprit.config:
+        yield Text("".join(f"          {line}\n" for line in culprit.config.splitlines()).rstrip())
+    yield Text()

@@ -1,0 +1,90 @@
+"""The bisection itself: from everything permitted to the decisions that spoil the result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from quantfx.bisection.culprit import Culprit
+from quantfx.bisection.search import Budget, first_bad, smallest
+from quantfx.bisection.trials import Trials
+from quantfx.passes.errors import BisectError
+from quantfx.passes.pipeline.permits import Permit
+
+
+def find_culprits(trials: Trials, *, most: int, budget: Budget) -> tuple[list[Culprit], bool]:
+    """Return the culprits, and whether the check holds without them.
+
+    1. Everything permitted fails, and nothing permitted does not.
+    2. By halving: the first decision that fails together with all before it.
+    3. Again without it, as long as what is left fails.
+    4. Of each: the smallest set of decisions before it with which it still fails.
+
+    Args:
+        trials: What to ask.
+        most: How many culprits to look for.
+        budget: Of trials for the fourth step.
+
+    Raises:
+        BisectError: the first does not hold.
+    """
+    permits = _require_assumptions(trials)
+    found: list[Culprit] = []
+    left, good = list(permits), 0
+    while len(found) < most:
+
+        def fails(count: int, left: Sequence[Permit] = tuple(left)) -> bool:
+            return not trials.run(left[:count]).good
+
+        count = first_bad(len(left), fails, good=good)
+        before = left[:count]
+        found.append(_culprit(trials, before, budget))
+        left.remove(before[-1])
+        good = count - 1
+        if trials.run(left).good:
+            return found, True
+    return found, False
+
+
+def _require_assumptions(trials: Trials) -> tuple[Permit, ...]:
+    """Return what was asked for with everything permitted."""
+    everything, nothing = trials.run(None), trials.run(())
+    if everything.good:
+        raise BisectError(
+            "nothing is wrong: with everything permitted the result passes the check",
+            rule="nothing-wrong",
+            fix="give a check that fails, or the example and the batches with which it does",
+        )
+    if not nothing.good:
+        raise BisectError(
+            f"no decision is to blame: with nothing permitted the result {nothing}; all that runs "
+            "then are passes that nothing can do without",
+            rule="fails-without",
+            fix="see to the check, to the float model, or to the pass that is named",
+        ) from nothing.error
+    permits = everything.asked
+    if trials.run(permits).good:
+        raise BisectError(
+            "the check does not repeat itself: the same decisions failed once and passed once",
+            rule="not-repeated",
+            fix="seed what is random in it",
+        )
+    return permits
+
+
+def _culprit(trials: Trials, before: list[Permit], budget: Budget) -> Culprit:
+    """Return the last of ``before`` as a culprit, with what it needs to do harm."""
+    permit, verdict = before[-1], trials.run(before)
+
+    def fails_alike(some: list[Permit]) -> bool:
+        kept = {*own, *some}
+        return trials.run([each for each in before if each in kept]).kind == verdict.kind
+
+    own = [each for each in before if not each.site or _node(each) == _node(permit)]
+    others = [each for each in before if each not in own]
+    if not others or (budget.take() and fails_alike([])):
+        return Culprit(permit, verdict)
+    return Culprit(permit, verdict, tuple(smallest(others, fails_alike, budget)))
+
+
+def _node(permit: Permit) -> str:
+    return permit.site.partition(".")[0]

@@ -1,0 +1,115 @@
+"""One trial of a bisection: the pipelines with some permits, and what the check says."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
+from quantfx.bisection.ranges import Ranges
+from quantfx.passes.pipeline.permits import Permit, Permits, permitting
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one trial showed.
+
+    Attributes:
+        granted: How many permits were granted; None for all.
+        good: Whether the check held.
+        error: What was raised; None if nothing was.
+        asked: The permits that passes asked for, in order.
+    """
+
+    granted: int | None
+    good: bool
+    error: Exception | None
+    asked: tuple[Permit, ...]
+
+    @property
+    def kind(self) -> str:
+        """What kind of failure it is; empty for none."""
+        if self.good:
+            return ""
+        if self.error is None:
+            return "check"
+        rule = self.error.rule if isinstance(self.error, QuantfxError) else ""
+        return f"{type(self.error).__name__} {rule}"
+
+    def __str__(self) -> str:
+        if self.good:
+            return "passes the check"
+        if self.error is None:
+            return "fails the check"
+        return f"raises {type(self.error).__name__}: {self.error}".partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """How a float graph becomes what the check looks at.
+
+    Attributes:
+        backend: What quantizes.
+        graph: As captured.
+        result: Returns what the check is given, of the q/dq graph.
+        check: Whether that is as it should be.
+        strict: As of ``quantize``.
+    """
+
+    backend: Backend
+    graph: GraphModule
+    result: Callable[[GraphModule], Any]
+    check: Callable[[Any], bool]
+    strict: bool = True
+
+    def holds(self, ranges: Ranges) -> bool:
+        """Quantize and check.
+
+        Raises:
+            Exception: whatever a pass or the check raises.
+        """
+        prepared = self.backend.prepare(self.graph, strict=self.strict)
+        ranges.settle(prepared)
+        quantized = self.backend.convert(prepared, strict=self.strict)
+        return bool(self.check(self.result(quantized)))
+
+
+class Trials:
+    """Runs trials, each set of permits once.
+
+    Args:
+        subject: What is tried.
+        ranges: Of the trials before.
+    """
+
+    def __init__(self, subject: Subject, ranges: Ranges) -> None:
+        self._subject = subject
+        self._ranges = ranges
+        self._known: dict[frozenset[Permit] | None, Verdict] = {}
+
+    @property
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Every trial in order."""
+        return tuple(self._known.values())
+
+    def run(self, granted: Collection[Permit] | None) -> Verdict:
+        """Return what the check says with these permits; with every one if None."""
+        key = None if granted is None else frozenset(granted)
+        if key not in self._known:
+            self._known[key] = self._try(Permits(granted), key)
+        return self._known[key]
+
+    def _try(self, permits: Permits, key: frozenset[Permit] | None) -> Verdict:
+        verdict = Verdict(None if key is None else len(key), False, None, ())
+        with permitting(permits), warnings.catch_warnings():
+            warnings.simplefilter("ignore", QuantfxWarning)  # of what was left float
+            try:
+                verdict = replace(verdict, good=self._subject.holds(self._ranges))
+            except Exception as error:  # whatever is raised is a failure, and is kept
+                verdict = replace(verdict, error=error)
+        return replace(verdict, asked=tuple(permits.asked))

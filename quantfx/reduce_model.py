@@ -1,0 +1,313 @@
+"""Make the smallest graph that shows a fault, as a file to run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
+from quantfx.bisect_model import make_subject
+from quantfx.bisection.backend_code import backend_code, context_code
+from quantfx.bisection.bisect_result import BisectResult
+from quantfx.bisection.fault_file import Ending, importable, write_fault
+from quantfx.bisection.ranges import Ranges
+from quantfx.bisection.shrink import shrink
+from quantfx.bisection.slices import Whole
+from quantfx.bisection.trials import Trials
+from quantfx.checks import Check, runs
+from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.config.config import ConfigLike
+from quantfx.passes.errors import BisectError
+from quantfx.passes.inputs.call_arguments import Examples, example_arguments
+from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.inputs.leaves import input_leaves
+from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.failed_run import FailedRun, failed_run_of, is_reducible
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.sizes import likely
+from quantfx.result import Result, choose_backend
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """The smallest graph that was found.
+
+    Attributes:
+        path: The file.
+        operators: Names of the nodes that are left.
+        message: What the file says.
+        evaluations: How many graphs were tried.
+    """
+
+    path: Path
+    operators: tuple[str, ...]
+    message: str
+    evaluations: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {len(self.operators)} operator(s) ({', '.join(self.operators)}), found "
+            f"in {self.evaluations} trials; {self.message}"
+        )
+
+
+class Fault(ABC):
+    """Something that a graph shows, or does not."""
+
+    @abstractmethod
+    def shows(self, graph: GraphModule, inputs: tuple[Tensor, ...]) -> str:
+        """Return what is wrong; nothing if it is not this fault."""
+
+    @abstractmethod
+    def ending(self) -> Ending:
+        """Return how a file shows it."""
+
+    def exit_status(self, graph: GraphModule, inputs: Sequence[Tensor]) -> int:
+        """Print what is wrong and return 1, or return 0; what a file does."""
+        message = self.shows(graph, tuple(inputs))
+        print(message or "the fault is gone")
+        return bool(message)
+
+
+@dataclass(frozen=True)
+class CheckFault(Fault):
+    """A check that fails of what is made of a graph, in one way.
+
+    Attributes:
+        backend: What quantizes; the inputs are the calibration data.
+        check: What fails.
+        kind: How, as `Verdict.kind` says it.
+        calibrated: Whether there are calibration data.
+        strict: As of ``quantize``.
+    """
+
+    backend: Backend
+    check: Check | Callable[[Result], bool]
+    kind: str
+    calibrated: bool = True
+    strict: bool = True
+
+    def shows(self, graph: GraphModule, inputs: tuple[Tensor, ...]) -> str:
+        """Quantize and check."""
+        example = ExampleInputs(inputs)
+        subject = make_subject(self.backend, graph, example, self.check, strict=self.strict)
+        calibrating = partial(calibrate, calibration=[inputs], progress=False)
+        verdict = Trials(subject, Ranges(calibrating if self.calibrated else None)).run(None)
+        told = f"the result {verdict}" + f" {self._asked}" * (verdict.error is None)
+        return told if verdict.kind == self.kind else ""
+
+    @property
+    def _asked(self) -> str:
+        """The check as code."""
+        is_value = isinstance(self.check, Check)
+        return repr(self.check) if is_value else getattr(self.check, "__qualname__", "")
+
+    def ending(self) -> Ending:
+        """Return code that makes the backend and asks the check."""
+        made, imports = backend_code(self.backend), [importable(self.check)]
+        options = [repr(self.kind), f"calibrated={self.calibrated}", f"strict={self.strict}"]
+        fault = f"CheckFault(backend, {self._asked}, {', '.join(options)})"
+        return Ending(
+            (f"fault = {fault}", "sys.exit(fault.exit_status(module, graph.inputs))"),
+            setup=made.lines,
+            imports=(
+                "from dataclasses import replace",
+                "import quantfx",
+                "from quantfx import Pipeline",
+                *imports,
+                "from quantfx.reduce_model import CheckFault",
+            ),
+            saved=made.saved,
+        )
+
+
+@dataclass(frozen=True)
+class PipelineFault(Fault):
+    """A pipeline that raises, in one way.
+
+    Attributes:
+        pipeline: What raises.
+        context: What it is given.
+        kind: The error, as ``error_kind`` says it.
+    """
+
+    pipeline: Pipeline
+    context: Context | None
+    kind: str
+
+    def shows(self, graph: GraphModule, inputs: tuple[Tensor, ...]) -> str:
+        """Run the pipeline."""
+        try:
+            self.pipeline.run(graph, self.context)
+        except QuantfxError as error:
+            told = str(error).partition("\n")[0]
+            return (
+                f"raises {type(error).__name__}: {told}" if error_kind(error) == self.kind else ""
+            )
+        return ""
+
+    def ending(self) -> Ending:
+        """Return code that runs the pipeline."""
+        ours = "quantfx."
+        foreign = {
+            type(each) for each in self.pipeline if not type(each).__module__.startswith(ours)
+        }
+        named = ", ".join(sorted(each.__name__ for each in foreign))
+        parsed = f"Pipeline.parse(PIPELINE{f', passes=[{named}]' if named else ''})"
+        made = context_code(self.context)
+        return Ending(
+            (
+                f"fault = PipelineFault({parsed}, {made.lines[0]}, {self.kind!r})",
+                "sys.exit(fault.exit_status(module, graph.inputs))",
+            ),
+            setup=(f"PIPELINE = {str(self.pipeline)!r}",),
+            imports=(
+                "import quantfx",
+                "from quantfx import Pipeline",
+                *sorted(map(importable, foreign)),
+                "from quantfx.reduce_model import PipelineFault",
+            ),
+            saved=made.saved,
+        )
+
+
+def error_kind(error: QuantfxError) -> str:
+    """Return by what two errors are told to be of one fault: class, rule, pass and cause."""
+    at = error.site if failed_run_of(error) and error.rule == "pass-failed" else ""
+    return f"{type(error).__name__} {error.rule} {at} {type(error.__cause__).__name__}"
+
+
+def reduce(
+    what: Model | GraphModule | QuantfxError,
+    example: Examples = (),
+    *,
+    path: str | Path,
+    check: Check | Callable[[Result], bool] | None = None,
+    near: BisectResult | str | None = None,
+    calibrated: bool = True,
+    backend: str | Backend = "x86",
+    config: ConfigLike | None = None,
+    example_kwargs: dict[str, Any] | None = None,
+    strict: bool = True,
+    most: int = 200,
+) -> Reduction:
+    """Write the smallest graph that shows a fault as a Python file, and return what is left.
+
+    Operators are taken out; what was read of them becomes an argument, with the value that it has
+    for the example. The file holds the graph as code, its inputs and weights (random ones where the
+    fault stays, else beside the file), the pipelines as text, and what is asserted: run, it says
+    what is wrong and exits with status 1.
+
+    Args:
+        what: A model, a graph of ``capture``, or an error that ends with the offer to do this: of
+            a pipeline that was given a captured graph.
+        example: As for ``quantize``.
+        path: The file, which ends in ``.py``.
+        check: What fails: one of ``quantfx.checks``, or a function of a `Result`, for which a file
+            must be able to import it. By default that nothing raises.
+        near: What ``bisect`` found, or the name of a node: where to look first.
+        calibrated: Whether the example is calibration data, for static quantization.
+        backend: As for ``quantize``.
+        config: As for ``quantize``.
+        example_kwargs: As for ``quantize``.
+        strict: As for ``quantize``.
+        most: How many graphs to try in the last step.
+
+    Raises:
+        BisectError: the fault is not there, or the graph is none of operators.
+        FileError: the file cannot be written.
+    """
+    if isinstance(what, QuantfxError):
+        run = _require_run(what)
+        fault: Fault = PipelineFault(run.pipeline, run.context, error_kind(what))
+        return _reduce(run.module, _made_leaves(run.module), fault, Path(path), [], most)
+    graph, inputs = _captured(what, example, example_kwargs)
+    chosen = choose_backend(backend, config)
+    asked = check or runs()
+    kind = _kind(graph, inputs, CheckFault(chosen, asked, "", calibrated, strict))
+    fault = CheckFault(chosen, asked, kind, calibrated, strict)
+    names = (
+        [near] if isinstance(near, str) else [each.node for each in near.culprits] if near else []
+    )
+    leaves = [leaf for _, leaf in input_leaves(graph, inputs.args, inputs.kwargs)]
+    return _reduce(graph, leaves, fault, Path(path), names, most)
+
+
+def _reduce(
+    graph: GraphModule,
+    leaves: Sequence[object],
+    fault: Fault,
+    path: Path,
+    near: list[str],
+    most: int,
+) -> Reduction:
+    ending = fault.ending()  # what cannot be written is told before the search
+    whole = Whole(graph, leaves)
+    found = shrink(whole, fault.shows, near=near, budget=most)
+    if found is None:
+        raise BisectError(
+            "the fault is gone once the graph is written anew, with all its operators",
+            rule="nothing-wrong",
+            fix="reduce a model whose fault does not depend on control flow, or on free sizes",
+        )
+    write_fault(path, found, ending)
+    operators = tuple(each.name for each in found.graph.calls)
+    return Reduction(path, operators, found.message, found.evaluations)
+
+
+def _captured(
+    what: Model | GraphModule, example: Examples, kwargs: dict[str, Any] | None
+) -> tuple[GraphModule, ExampleInputs]:
+    if isinstance(what, GraphModule) and is_reducible(what):
+        return what, ExampleInputs(*example_arguments(what, example, kwargs))
+    given = given_model(what, example, kwargs, None)
+    return capture_given(given), ExampleInputs(given.args, given.kwargs)
+
+
+def _kind(graph: GraphModule, inputs: ExampleInputs, fault: CheckFault) -> str:
+    """Return how the check fails of the whole graph."""
+    subject = make_subject(fault.backend, graph, inputs, fault.check, strict=fault.strict)
+    batch = inputs.kwargs or inputs.args
+    calibrating = partial(calibrate, calibration=[batch], progress=False)
+    verdict = Trials(subject, Ranges(calibrating if fault.calibrated else None)).run(None)
+    if verdict.good:
+        message = "nothing is wrong: the result passes the check"
+        fix = "give a check that fails, or the example with which it does"
+        raise BisectError(message, rule="nothing-wrong", fix=fix)
+    return verdict.kind
+
+
+def _require_run(error: QuantfxError) -> FailedRun:
+    run = failed_run_of(error)
+    if run is None:
+        raise BisectError(
+            f"nothing is kept of what raised this {type(error).__name__}",
+            rule="not-captured",
+            fix="give the model, with the check quantfx.checks.runs()",
+        )
+    return run
+
+
+def _made_leaves(module: GraphModule) -> list[object]:
+    """Return a value of the form of each argument: a pipeline reads none of their elements."""
+    return [
+        _made(node.meta["val"]) for node in module.graph.find_nodes(op="placeholder", sort=True)
+    ]
+
+
+def _made(value: object) -> object:
+    if not isinstance(value, Tensor):
+        return likely(value, 2) if isinstance(value, torch.SymInt) else value
+    shape = [likely(size, 2) if isinstance(size, torch.SymInt) else size for size in value.shape]
+    return torch.full(shape, 1 if value.is_floating_point() else 0, dtype=value.dtype)

@@ -1,0 +1,211 @@
+"""``quantfx.reduce``: a fault in few operators, in a file that shows it in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quantfx
+from quantfx import Pipeline, backends
+from quantfx.checks import Check, close_to_float, runs
+from quantfx.passes.errors import BisectError, PassError
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.reduce_model import Reduction
+from tests import seeded_faults as faults
+from tests.refusals import refused
+
+ROOT = Path(__file__).parent.parent
+Network = Callable[[], tuple[nn.Module, Tensor]]
+
+# How each is seeded, by the code that a process of its own runs as well.
+FAULTS: dict[str, tuple[Network, str, Check]] = {
+    "a lost eps": (faults.conv_net, "lose_eps(patch)", close_to_float(20)),
+    "swapped scales": (faults.conv_net, "swap_scales(patch, 'linear')", close_to_float(20)),
+    "a wrong kernel": (faults.attention, "break_kernel(patch, 'linear_3')", close_to_float(35)),
+    "a pass that raises": (faults.attention, "raise_for_site(patch, 'linear_7')", runs()),
+}
+# Runs files, each with its fault and without it; a process takes seconds to begin with.
+RUN = """
+import contextlib, io, json, runpy, sys
+import pytest
+from tests.seeded_faults import *
+
+shown = []
+for path, seed in json.loads(sys.argv[1]):
+    for code in (seed, ""):
+        out, status = io.StringIO(), None
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out):
+            exec(code)
+            try:
+                runpy.run_path(path, run_name="__main__")
+            except SystemExit as end:
+                status = end.code
+        shown.append((status, out.getvalue()))
+print(json.dumps(shown))
+"""
+
+
+def run_files(*files: tuple[Path, str]) -> list[tuple[int, str]]:
+    """Return exit status and output of each file, with the code that seeds its fault and without."""
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, json.dumps([(str(path), seed) for path, seed in files])],
+        check=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return [(status, out) for status, out in json.loads(done.stdout.splitlines()[-1])]
+
+
+def test_few_operators_are_left_and_each_file_shows_its_fault(tmp_path: Path) -> None:
+    made: list[tuple[Reduction, str]] = []
+    for index, (network, seed, check) in enumerate(FAULTS.values()):
+        with pytest.MonkeyPatch.context() as patch:
+            exec(f"faults.{seed}", {"faults": faults, "patch": patch})
+            model, x = network()
+            reduced = quantfx.reduce(model, x, check=check, path=tmp_path / f"{index}.py")
+        assert 1 <= len(reduced.operators) <= 2
+        made.append((reduced, seed))
+    shown = run_files(*((each.path, seed) for each, seed in made))
+    for (each, _), with_fault, without in zip(made, shown[::2], shown[1::2], strict=True):
+        assert with_fault[0] == 1
+        assert each.message in with_fault[1]
+        assert without == (0, "the fault is gone\n")
+
+
+def test_a_file_by_itself_exits_with_the_status(tmp_path: Path) -> None:
+    """A check that float networks of int8 weights cannot meet needs no seeded fault."""
+    model, x = faults.conv_net()
+    made = quantfx.reduce(model, x, check=close_to_float(60), path=tmp_path / "fault.py")
+    assert len(made.operators) == 1
+    done = subprocess.run(
+        [sys.executable, str(made.path)],
+        check=False,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert (done.returncode, done.stdout) == (1, f"{made.message}\n")
+
+
+def test_what_a_bisection_found_is_where_it_looks_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults.lose_eps(monkeypatch)
+    model, x = faults.conv_net()
+    check = close_to_float(20)
+    found = quantfx.bisect(model, x, check=check, batches=[x])
+    near = quantfx.reduce(model, x, check=check, path=tmp_path / "near.py", near=found)
+    anywhere = quantfx.reduce(model, x, check=check, path=tmp_path / "anywhere.py")
+    assert near.operators == anywhere.operators == ("conv2d_2", "batch_norm_2")
+    assert near.evaluations < anywhere.evaluations
+
+
+def test_tensors_that_the_fault_depends_on_are_saved_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults.break_kernel(monkeypatch, "conv2d_1")
+    model, x = faults.conv_net()
+    made = quantfx.reduce(model, x, check=ExactWeight(), path=tmp_path / "fault.py")
+    assert made.path.with_suffix(".pt").exists()
+    assert 'saved["body_0_weight"]' in made.path.read_text().replace("'", '"')
+    assert torch.load(made.path.with_suffix(".pt"))["body_0_weight"].shape == (8, 8, 3, 3)
+
+
+@dataclass(frozen=True)
+class ExactWeight(Check):
+    """Fails where a graph holds one certain weight of the convolutional network."""
+
+    def holds(
+        self,
+        result: quantfx.Result,
+        reference: Callable[..., object],
+        *args: object,
+        **kwargs: object,
+    ) -> bool:
+        model, _ = faults.conv_net()
+        wanted = float(model.get_parameter("body.0.weight").sum())
+        assert isinstance(reference, nn.Module)
+        return all(abs(float(each.sum()) - wanted) > 1e-6 for each in held(reference))
+
+
+def held(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
+
+
+@dataclass(frozen=True)
+class Refuse(GraphPass):
+    """Raises for a graph that has a certain node."""
+
+    name: ClassVar[str] = "refuse"
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        calls = [node.name for node in editor.graph.nodes if node.op == "call_function"]
+        if "linear_3" in calls:
+            raise ValueError("a fault")
+        return 0
+
+
+def test_the_error_of_a_pipeline_offers_the_file(tmp_path: Path) -> None:
+    model, x = faults.attention()
+    graph = quantfx.capture(model, x)
+    backend = backends.get("x86")
+    pipeline = backend.prepare_pipeline.upto("fold-scales") + Pipeline((Refuse(),))
+    with pytest.raises(PassError) as caught:
+        pipeline.run(graph, backend.context)
+    assert "quantfx.reduce(error" in "".join(caught.value.__notes__)
+    made = quantfx.reduce(caught.value, path=tmp_path / "fault.py")
+    assert made.operators == ("linear_3",)
+    assert "Pipeline.parse(PIPELINE, passes=[Refuse])" in made.path.read_text()
+    assert "raises PassError: refuse failed: a fault" in made.message
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(made.path), run_name="__main__")
+    assert ended.value.code == 1
+
+
+def test_the_error_of_a_pass_of_ours_does_as_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults.raise_in_pass(monkeypatch)
+    model, x = faults.attention()
+    with pytest.raises(PassError) as caught:
+        quantfx.quantize(model, x, calibration=[x])
+    made = quantfx.reduce(caught.value, path=tmp_path / "fault.py")
+    assert len(made.operators) == 1
+    for expected in (1, 0):
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(made.path), run_name="__main__")
+        assert ended.value.code == expected
+        monkeypatch.undo()
+
+
+def test_nothing_wrong_is_told(tmp_path: Path) -> None:
+    model, x = faults.conv_net()
+    with refused("nothing-wrong", BisectError):
+        quantfx.reduce(model, x, path=tmp_path / "fault.py")
+    assert not (tmp_path / "fault.py").exists()
+
+
+def test_a_check_that_no_file_can_import_is_refused(tmp_path: Path) -> None:
+    model, x = faults.conv_net()
+    with refused("no-text-form", BisectError):
+        quantfx.reduce(model, x, check=lambda _: False, path=tmp_path / "fault.py")
+
+
+def test_an_error_of_which_nothing_is_kept_is_refused(tmp_path: Path) -> None:
+    with refused("not-captured", BisectError):
+        quantfx.reduce(PassError("lost", rule="pass-failed"), path=tmp_path / "fault.py")
