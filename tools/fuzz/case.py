@@ -49,9 +49,7 @@ class Case:
 
     def inputs(self) -> tuple[Tensor, ...]:
         """Return the inputs; they are the same each time."""
-        made: tuple[Tensor, ...] = self._seeded(
-            lambda: eval(self.inputs_source, {"torch": torch})
-        )
+        made: tuple[Tensor, ...] = self._seeded(lambda: eval(self.inputs_source, {"torch": torch}))
         return made
 
     def batches(self) -> list[tuple[Tensor, ...]]:
@@ -72,10 +70,11 @@ class Case:
             f"# {each.result} is {each.label}{each.miss and ', but for ' + each.miss}\n"
             for each in self.planted
         )
-        head = f"# seed {self.seed}, config {self.config}\nimport torch\nimport torch.nn.functional as F\nfrom torch import nn\n"
+        imports = "import torch\nimport torch.nn.functional as F\nfrom torch import nn"
+        head = f"# seed {self.seed}, config {self.config}\n{imports}\n"
         made = f"torch.manual_seed({self.seed})\nmodel = Model().eval()"
         data = f"torch.manual_seed({self.seed})\ninputs = {self.inputs_source}"
-        free = f"\ndynamic_shapes = ({{0: torch.export.Dim.AUTO}},) * len(inputs)" * self.free
+        free = "\ndynamic_shapes = ({0: torch.export.Dim.AUTO},) * len(inputs)" * self.free
         return f"{head}\n{planted}{self.source}\n\n{made}\n{data}{free}\n"
 
     def _seeded(self, make: Callable[[], Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,19 +53,22 @@ class Fault:
         return f"seed {self.seed}: {self.check}: {self.detail}"
 
 
-def check(case: Case, backend: Backend, *, compiles: bool = False) -> list[Fault]:
+def check(
+    case: Case, backend: Backend, *, saves: bool = True, compiles: bool = False
+) -> list[Fault]:
     """Quantize a case and return what does not hold.
 
     Args:
         case: What is quantized.
         backend: By which.
+        saves: Whether it is saved and loaded.
         compiles: Whether ``torch.compile`` is tried as well, which takes seconds.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         checking = _Checking(case, backend)
         try:
-            checking.run(compiles)
+            checking.run(saves=saves, compiles=compiles)
         except QuantfxError as error:
             checking.note(f"refused ({error.rule})", str(error))
         except Exception as error:  # whatever goes wrong is what this is there to find
@@ -105,7 +108,7 @@ class _Checking:
         """Add a fault."""
         self.faults.append(Fault(self._case.seed, check, detail))
 
-    def run(self, compiles: bool) -> None:
+    def run(self, *, saves: bool, compiles: bool) -> None:
         """Do everything."""
         case, backend = self._case, self._backend
         graph = capture(
@@ -127,7 +130,8 @@ class _Checking:
         self._meta("quantized", quantized)
         self._noise(graph, result)
         self._kernels(result)
-        self._saves(result)
+        if saves:
+            self._saves(result)
         if compiles:
             self._compiles(result)
         self._other_sizes(result)
@@ -202,8 +206,13 @@ class _Checking:
         backend = self._backend
         state = quantfx.CompileState()
         data = quantfx.Batches(self._case.batches())
-        options = {"calibration": data, "input_fn": _as_it_is, "config": self._case.config, "state": state}
-        torch._dynamo.reset()
+        options: Any = {
+            "calibration": data,
+            "input_fn": _as_it_is,
+            "config": self._case.config,
+            "state": state,
+        }
+        torch.compiler.reset()
         fast = torch.compile(self._model, backend=f"quantfx_{backend.name}", options=options)
         expected = result.module if backend.eager else result.compile()
         self._same("torch.compile", fast, expected)
@@ -249,18 +258,15 @@ class _AfterEach(Instrument):
     def after(self, position: int, each: Pass, module: GraphModule, record: PassRecord) -> None:
         """Run what a pass left, if it changed anything."""
         self._observed |= each.name == "insert-observers"
-        if record.changed and each.keeps_float and not self._observed and record.name[:8] != "annotate":
+        if (
+            record.changed
+            and each.keeps_float
+            and not self._observed
+            and record.name[:8] != "annotate"
+        ):
             module.recompile()
             self._checking.keeps_float(each.name, module)
 
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def check_all(
-    cases: Iterator[Case], backend: Backend, *, compiles: Callable[[Case], bool]
-) -> Iterator[tuple[Case, list[Fault]]]:
-    """Yield every case with its faults."""
-    for case in cases:
-        yield case, check(case, backend, compiles=compiles(case))

@@ -40,7 +40,6 @@ class _Comparing(fx.Interpreter):
                 one == other for one, other in sizes if isinstance(other, int)
             )
             if not same or made.dtype != said.dtype:
-                self.lines.append(
-                    f"{n.name} is {made.dtype} {tuple(made.shape)}, not {said.dtype} {tuple(said.shape)}"
-                )
+                is_now, was = ((each.dtype, tuple(each.shape)) for each in (made, said))
+                self.lines.append(f"{n.name} is {is_now}, not {was}")
         return made

@@ -121,7 +121,9 @@ class Draft:
         outside = [self._values[each] for each in self._inputs]
         outside += [*self._owner.parameters(), *self._owner.buffers()]
         memory = {each.untyped_storage().data_ptr() for each in outside}
-        dense = all(step or size == 1 for step, size in zip(value.stride(), value.shape, strict=True))
+        dense = all(
+            step or size == 1 for step, size in zip(value.stride(), value.shape, strict=True)
+        )
         return dense and value.untyped_storage().data_ptr() not in memory
 
     def pick(self, *ranks: int, dtype: torch.dtype = torch.float32) -> str | None:

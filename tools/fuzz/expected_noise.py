@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from quantfx.passes.inputs.leaves import input_leaves
 from quantfx.patterns.pattern_set import PatternSet
@@ -44,7 +45,7 @@ def power(exact: Tensor, other: Tensor) -> float:
 
 def _run(interpreter: fx.Interpreter, leaves: list[Any]) -> list[Tensor]:
     made = interpreter.run(*leaves, enable_io_processing=False)
-    return [leaf for leaf in torch.utils._pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
 
 
 class _Rounding(fx.Interpreter):
@@ -60,16 +61,14 @@ class _Rounding(fx.Interpreter):
         if n.target not in self._targets:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
-        stored = {
-            id(self.env[each]) for each in n.all_input_nodes if each.op == "get_attr"
-        }
+        stored = {id(self.env[each]) for each in n.all_input_nodes if each.op == "get_attr"}
 
         def rounded(value: Any) -> Any:
             if not isinstance(value, Tensor) or value.dtype != torch.float32:
                 return value
             return self._round(value, stored=id(value) in stored)
 
-        args, kwargs = torch.utils._pytree.tree_map(rounded, (args, kwargs))
+        args, kwargs = pytree.tree_map(rounded, (args, kwargs))
         return n.target(*args, **kwargs)  # type: ignore[operator]
 
     def _round(self, value: Tensor, *, stored: bool) -> Tensor:

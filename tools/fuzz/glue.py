@@ -21,12 +21,13 @@ ANYWHERE = (
 # Of one tensor, by its number of dimensions.
 BY_RANK = {
     2: (
-        "{x}.t().contiguous().t()", "{x}.unsqueeze(1)", "{x}[:, ::2]", "{x}.unsqueeze(1).expand(-1, 3, -1)",
-        "torch.flip({x}, [1])", "{x}.chunk(2, 1)[0]", "{x}[:, None, :, None]",
+        "{x}.t().contiguous().t()", "{x}.unsqueeze(1)", "{x}[:, ::2]", "{x}.chunk(2, 1)[0]",
+        "{x}.unsqueeze(1).expand(-1, 3, -1)", "torch.flip({x}, [1])", "{x}[:, None, :, None]",
     ),
     3: (
         "{x}.transpose(1, 2)", "{x}.mean(1)", "{x}[:, 0]", "{x}.flatten(1)", "{x}.permute(0, 2, 1)",
-        "{x}.unsqueeze(2)", "{x} @ {x}.transpose(1, 2)", "torch.bmm({x}, {x}.mT)", "F.avg_pool1d({x}, 1)",
+        "{x}.unsqueeze(2)", "{x} @ {x}.transpose(1, 2)", "torch.bmm({x}, {x}.mT)",
+        "F.avg_pool1d({x}, 1)",
     ),
     4: (
         "{x}.mean((2, 3))", "{x}.flatten(1)", "{x}.flatten(2)", "{x}.flatten(2).transpose(1, 2)",
@@ -39,16 +40,25 @@ BY_RANK = {
     ),
     5: ("{x}.mean((2, 3, 4))", "{x}.flatten(3)", "{x}[:, :, 0]"),
 }  # fmt: skip
+# Of two tensors of one shape.
+OF_TWO = (
+    "{x} + {y}", "{x} * {y}", "{x} - {y}", "torch.multiply({x}, {y})", "F.relu({x} + {y})",
+    "torch.cat([{x}, {y}], 1)", "torch.concat([{x}, {y}], -1)", "torch.add({x}, {y}, alpha=2)",
+    "torch.stack([{x}, {y}], 1).sum(1)",
+)  # fmt: skip
 # Statements that change x, of memory that belongs to the call.
-IN_PLACE = ("{x}.relu_()", "{x}.mul_(0.5)", "{x}.add_(1.0)", "{x}[:, :1].add_(1.0)", "{x}[0].mul_(0.5)")  # fmt: skip
+IN_PLACE = (
+    "{x}.relu_()", "{x}.mul_(0.5)", "{x}.add_(1.0)", "{x}[:, :1].add_(1.0)", "{x}[0].mul_(0.5)",
+)  # fmt: skip
 
 
 def one_tensor(draft: Draft) -> None:
-    """Write an expression of one tensor; now and then nothing reads it."""
-    x = draft.pick()
-    if x is not None:
-        ways = ANYWHERE if draft.chance(0.5) else BY_RANK.get(draft.value(x).dim(), ANYWHERE)
-        draft.say(draft.choose.choice(ways).format(x=x), pooled=draft.chance(0.95))
+    """Write expressions of one tensor; now and then nothing reads one."""
+    for _ in range(draft.choose.choice([1, 2, 3])):
+        x = draft.pick()
+        if x is not None:
+            ways = ANYWHERE if draft.chance(0.5) else BY_RANK.get(draft.value(x).dim(), ANYWHERE)
+            draft.say(draft.choose.choice(ways).format(x=x), pooled=draft.chance(0.95))
 
 
 def two_tensors(draft: Draft) -> None:
@@ -58,8 +68,7 @@ def two_tensors(draft: Draft) -> None:
         return
     y = sibling(draft, x)
     if y is not None:
-        ways = ("{x} + {y}", "{x} * {y}", "{x} - {y}", "torch.cat([{x}, {y}], 1)", "torch.add({x}, {y}, alpha=2)", "torch.concat([{x}, {y}], -1)", "torch.stack([{x}, {y}], 1).sum(1)", "F.relu({x} + {y})")  # fmt: skip
-        draft.say(draft.choose.choice(ways).format(x=x, y=y))
+        draft.say(draft.choose.choice(OF_TWO).format(x=x, y=y))
 
 
 def in_place(draft: Draft) -> None:
@@ -85,7 +94,9 @@ def layer(draft: Draft) -> None:
     text = f"{made}({x})"
     behind = draft.choose.choice(["", "norm", "factor", "summand", "twice"])
     if behind == "norm" and (dims or draft.value(x).dim() == 2):
-        norm = draft.layer(f"nn.BatchNorm{dims or 1}d({out}, eps={draft.choose.choice([1e-5, 0.1])})")
+        norm = draft.layer(
+            f"nn.BatchNorm{dims or 1}d({out}, eps={draft.choose.choice([1e-5, 0.1])})"
+        )
         draft.layer_line(f"{norm}.running_mean.normal_(std=0.3)")
         draft.layer_line(f"{norm}.running_var.uniform_(0.05, 1.5)")
         draft.layer_line(f"nn.init.uniform_({norm}.weight, 0.5, 1.5)")
@@ -107,7 +118,12 @@ def product(draft: Draft) -> None:
         return
     columns, out = draft.value(x).shape[-1], draft.choose.choice([3, 8])
     w = draft.parameter(columns, out, scale=1 / math.sqrt(columns))
-    ways = ["{x} @ {w}", "torch.matmul({x}, {w})", "F.linear({x}, {w}.t())", "F.linear({x}, {w}.t() * 2.0)"]
+    ways = [
+        "{x} @ {w}",
+        "torch.matmul({x}, {w})",
+        "F.linear({x}, {w}.t())",
+        "F.linear({x}, {w}.t() * 2.0)",
+    ]
     if draft.value(x).dim() == 2:
         b = draft.parameter(out)
         ways += [
@@ -157,7 +173,8 @@ def nested(draft: Draft) -> None:
         draft.say(f"F.relu({made}({x}))", under="with torch.no_grad():")
         return
     sides = [
-        draft.layer(f"nn.Sequential(nn.Linear({columns}, 5), nn.{kind}())") for kind in ("ReLU", "Tanh")
+        draft.layer(f"nn.Sequential(nn.Linear({columns}, 5), nn.{kind}())")
+        for kind in ("ReLU", "Tanh")
     ]
     draft.say(f"torch.cond(x0.flatten()[0] > 0, {sides[0]}, {sides[1]}, ({x},))")
 

@@ -1,4 +1,4 @@
-"""Calls of operators that a template matches, or by one rule does not: made of the template alone."""
+"""Calls that a template matches, or by one rule does not, made of the template alone."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ class _Planting:
 
     def _call(self, node: PatternNode, op: Op, x: str) -> str | None:
         draft = self._draft
-        bound = {name: binding for name, binding in node.arguments}
+        bound = dict(node.arguments)
         first = next((b for b in bound.values() if isinstance(b, Ref)), None)
         source = self._names[first.node] if first else x
         texts = dict(OPERATORS[op.name].write(draft, draft.value(source)))
