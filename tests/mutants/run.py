@@ -24,6 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 COPIED = ("quantfx", "passes", "patterns", "backends", "tools")
 TIMEOUT = 600  # seconds
+SEEDS, TRIES = 200, 60  # programs: those of CI, and how many of them are tried on a mutant
 ALL_HOLD = "all hold"
 _FAULT = re.compile(r"seed (\d+): ([^:]+): ")
 
@@ -79,14 +80,14 @@ def read_mutants() -> list[Mutant]:
     return mutants
 
 
-def write_cases(path: Path, seeds: int) -> None:
+def write_cases(path: Path) -> None:
     """Draw the programs once for all mutants, from the tree as it is."""
     sys.path.insert(0, str(ROOT))
     run = importlib.import_module("quantfx.tools.fuzz.run")
     case = importlib.import_module("quantfx.tools.fuzz.case")
     turns = run.variants("x86")
     path.write_bytes(
-        pickle.dumps([case.make_case(seed, turns[seed % len(turns)]) for seed in range(seeds)])
+        pickle.dumps([case.make_case(seed, turns[seed % len(turns)]) for seed in range(SEEDS)])
     )
 
 
@@ -105,10 +106,22 @@ def examine(mutant: Mutant, base: Path, cases: Path) -> Outcome:
         shutil.copytree(base, tree, symlinks=True)
         file = tree / mutant.file
         file.write_text(file.read_text(encoding="utf-8").replace(mutant.old, mutant.new))
-        output = tree / "output"
-        in_time = _forked(_fuzz, tree, output, cases, mutant.near)
-        found = output.read_text(encoding="utf-8")
-    return Outcome(mutant, *_caught(found, in_time), time.monotonic() - start)
+        found = _caught(*_output(tree, cases, mutant.near))
+    return Outcome(mutant, *found, time.monotonic() - start)
+
+
+def require_sound(tree: Path, cases: Path) -> None:
+    """Refuse a tree in which the fuzzer finds something without any mutant."""
+    by, seed = _caught(*_output(tree, cases, ""))
+    if by:
+        raise SystemExit(f"the tree itself has a fault: {by}, seed {seed}")
+
+
+def _output(tree: Path, cases: Path, near: str) -> tuple[str, bool]:
+    """Return what the fuzzer says of a tree, and whether it came to an end."""
+    output = tree / "output"
+    in_time = _forked(_fuzz, tree, output, cases, near)
+    return output.read_text(encoding="utf-8"), in_time
 
 
 def _caught(output: str, in_time: bool) -> tuple[str, int | None]:
@@ -146,7 +159,7 @@ def _fuzz(tree: Path, output: Path, cases: Path, near: str) -> None:
     assert Path(str(run.__file__)).is_relative_to(tree)
     turns = run.variants("x86")
     drawn = pickle.loads(cases.read_bytes())
-    for case in sorted(drawn, key=lambda each: not re.search(near, str(each))):
+    for case in sorted(drawn, key=lambda each: not re.search(near, str(each)))[:TRIES]:
         faults = check.check(case, turns[case.seed % len(turns)], saves=False)
         if faults:
             print(faults[0], flush=True)
@@ -157,7 +170,6 @@ def _fuzz(tree: Path, output: Path, cases: Path, near: str) -> None:
 def main() -> int:
     """Examine all mutants, or those whose description has a word; 1 if more than 5 % survive."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seeds", type=int, default=60)
     parser.add_argument("--only", default="", help="part of what a mutant breaks, or of its file")
     parser.add_argument("--table", type=Path, help="where to write the outcomes")
     given = parser.parse_args()
@@ -166,7 +178,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         base, cases = Path(folder) / "base", Path(folder) / "cases"
         copy_tree(base)
-        _forked(write_cases, cases, given.seeds)
+        _forked(write_cases, cases)
+        require_sound(base, cases)
         for mutant in chosen:
             outcomes.append(examine(mutant, base, cases))
             print(f"{outcomes[-1]} {outcomes[-1].seconds:.0f} s", flush=True)

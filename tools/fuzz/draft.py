@@ -84,13 +84,16 @@ class Draft:
         self._pending.append(line)
         return f"self.{name}"
 
-    def say(self, expression: str, *, under: str = "", pooled: bool = True) -> str | None:
+    def say(
+        self, expression: str, *, under: str = "", pooled: bool = True, dead: bool = False
+    ) -> str | None:
         """Write ``name = expression`` and return the name; None if it does not run.
 
         Args:
             expression: Of names of this draft.
             under: A ``with`` statement around it.
             pooled: Whether later lines may read it.
+            dead: Whether nothing shall read it.
         """
         name = f"t{self._number()}"
         indent = "    " if under else ""
@@ -100,8 +103,8 @@ class Draft:
             self._pending.clear()
             return None
         self._lines += [under, f"{indent}{line}"] if under else [line]
-        self._keep(expression)
-        if pooled:
+        self._keep("" if dead else expression)
+        if pooled and not dead:
             self.pool.append(name)
         return name
 

@@ -58,7 +58,7 @@ def one_tensor(draft: Draft) -> None:
         x = draft.pick()
         if x is not None:
             ways = ANYWHERE if draft.chance(0.5) else BY_RANK.get(draft.value(x).dim(), ANYWHERE)
-            draft.say(draft.choose.choice(ways).format(x=x), pooled=draft.chance(0.95))
+            draft.say(draft.choose.choice(ways).format(x=x), dead=draft.chance(0.05))
 
 
 def two_tensors(draft: Draft) -> None:
