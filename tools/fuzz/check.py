@@ -28,6 +28,7 @@ from quantfx.patterns.errors import QuantfxError
 from quantfx.result import Result, make_result
 from quantfx.tools.fuzz.case import Case
 from quantfx.tools.fuzz.check_meta import wrong_meta
+from quantfx.tools.fuzz.check_weights import wrong_weights
 from quantfx.tools.fuzz.expected_noise import noise_power, power
 
 FLOAT = 1e-5  # of the largest magnitude: rewrites in float
@@ -128,6 +129,9 @@ class _Checking:
         inputs = ExampleInputs(self._inputs, {}, case.dynamic_shapes)
         result = make_result(graph, quantized, backend, inputs, strict=True)
         self._meta("quantized", quantized)
+        if "observe-channels" not in backend.prepare_pipeline.names:  # then weights take up scales
+            for line in wrong_weights(prepared, quantized):
+                self.note("weights", line)
         self._noise(graph, result)
         self._kernels(result)
         if saves:
