@@ -124,8 +124,8 @@ class _Checking:
         prepared = backend.prepare(graph, strict=False, instruments=[_AfterEach(self)])
         self._plans(prepared)
         calibrate(prepared, case.batches(), input_fn=lambda batch: batch, progress=False)
-        self._equals_float("prepared", self._run(prepared, self._inputs))
         quantized = backend.convert(prepared)
+        self._equals_float("prepared", self._run(prepared, self._inputs))  # it observes that, too
         inputs = ExampleInputs(self._inputs, {}, case.dynamic_shapes)
         result = make_result(graph, quantized, backend, inputs, strict=True)
         self._meta("quantized", quantized)

@@ -11,10 +11,11 @@ import torch
 
 from quantfx.backends.backend import Backend
 from quantfx.passes.graph.batch_norm import NormStatistics
+from quantfx.patterns.template import Template
 from quantfx.tools.fuzz.case import Case, make_case
 from quantfx.tools.fuzz.check import check
-from quantfx.tools.fuzz.draft import run_source
-from quantfx.tools.fuzz.plant import is_writable, near_misses
+from quantfx.tools.fuzz.draft import Draft, run_source
+from quantfx.tools.fuzz.plant import is_writable, near_misses, plant
 from quantfx.tools.fuzz.run import variants
 
 FEW, MANY = 200, 10_000  # seeds in CI, in a sweep
@@ -65,15 +66,26 @@ def test_torch_compile_agrees_with_result_compile(first: int) -> None:
     hold(range(first, first + 10), compiles=True)
 
 
-def test_every_template_is_planted_and_every_rule_broken() -> None:
+def test_every_template_is_planted() -> None:
     cases = [case_of(seed) for seed in range(FEW)]
     planted = Counter(each.template for case in cases for each in case.planted if not each.miss)
-    missed = {each.miss for case in cases for each in case.planted}
     templates = X86[0].recipe.patterns.templates
     assert all(map(is_writable, templates))
     assert set(planted) == {each.name for each in templates}
-    assert missed - {""} == {miss for each in templates for miss in near_misses(each)}
     assert 0.1 * len(cases) < sum(case.free for case in cases) < 0.4 * len(cases)
+
+
+@pytest.mark.parametrize("template", X86[0].recipe.patterns.templates, ids=lambda each: each.name)
+def test_every_rule_of_a_template_can_be_broken(template: Template) -> None:
+    for miss in near_misses(template):
+        for seed in range(100):
+            draft = Draft(seed)
+            draft.add_input((2, 4, 8, 8))
+            found = plant(draft, template, miss)
+            if found:
+                break
+        assert found, miss
+        assert found.miss == miss
 
 
 def test_a_seed_is_the_same_model_and_data_each_time() -> None:
