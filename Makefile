@@ -15,7 +15,7 @@ MATRIX := .matrix
 # What of the tests `make matrix` runs: all, or e.g. TESTS=tests/test_api.py.
 TESTS ?=
 
-.PHONY: demo test lint ruff mypy pyright sweep matrix bench zoo clean
+.PHONY: demo test lint ruff mypy pyright sweep mutants matrix bench zoo clean
 
 $(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -63,6 +63,10 @@ pyright: $(VENV)/test
 # The whole of what CI runs a seeded subset of: large networks, all random configurations.
 sweep: $(VENV)/sweep
 	$(BIN)/pytest -m sweep
+
+# Bugs put into the passes, one at a time: does the fuzzer find them? Half an hour, not in CI.
+mutants: $(VENV)/test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py
 
 # The tests on each version of torch, in an environment of its own, one after the other, to the end.
 # Gigabytes and hours: not in CI. Those newer than constraints.txt are CUDA builds, run on the CPU;

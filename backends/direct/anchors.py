@@ -12,7 +12,7 @@ from torch.fx import Node
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.spread import spread, thinned
 from quantfx.backends.direct.steps import Convolution, MatMul, Pointwise, PostOp
-from quantfx.backends.direct.translate import Task, Translation
+from quantfx.backends.direct.translate import Task, Translation, views_of_integers
 from quantfx.backends.direct.transposed import transposed_convolution
 from quantfx.backends.direct.values import (
     Buffer,
@@ -274,16 +274,18 @@ def multiply(
         return MatMul(source=left, weight=right, result=seen, post=task.post)
 
     layout = in_order(translation.shapes[task.base].shape, torch.float32)
+    edges = [node for each in task.base.all_input_nodes for node in views_of_integers(each)]
     if task.quantize is None:
         result = translation.result(task, layout, any_order=False)
-        translation.add(step(result), task, task.base)
+        translation.add(step(result), task, *edges, task.base)
         return result
     # oneDNN yields no integers from floats.
     exact = Value(Buffer(byte_size(layout)), layout)
     translation.program.steps.append(step(exact))
     result = translation.result(task, translation.wanted_layout(task, layout))
     rounding = translation.limits(replace(task, post=()))
-    return translation.add(Pointwise(source=exact, result=result, **rounding), task, task.base)
+    step_behind = Pointwise(source=exact, result=result, **rounding)
+    return translation.add(step_behind, task, *edges, task.base)
 
 
 def in_groups(layout: Tensor, groups: int) -> Tensor:

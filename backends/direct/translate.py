@@ -296,7 +296,7 @@ class Translation:
     def _pointwise(self, task: Task) -> Value:
         """Compute from the value of the base, which has memory of its own."""
         source = self.value(task.base)
-        covered = _views_of_integers(task.base)
+        covered = views_of_integers(task.base)
         if source.is_integer and task.quantize is not None:
             return self._lookup(task, source, covered)
         layout = self.wanted_layout(task, source.layout)
@@ -359,7 +359,7 @@ class Translation:
         self.program.steps.append(step)
 
 
-def _views_of_integers(node: Node) -> tuple[Node, ...]:
+def views_of_integers(node: Node) -> tuple[Node, ...]:
     """Return a dequantize and the views behind it up to ``node``; nothing if there is none."""
     found: list[Node] = []
     while node.target in VIEWS:

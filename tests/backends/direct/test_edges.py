@@ -287,3 +287,21 @@ def test_other_padding_is_outside(how: dict[str, Any]) -> None:
     result = quantized(Net(), x, backend=backends.get("x86", kernels="direct"))
     assert [type(each) for each in result.module.modules()].count(Region) == 2
     assert (result.module(x) - result.quantized(x)).abs().max() < 0.1
+
+
+def test_a_product_of_activations_is_compared_with_its_own_dequantizes() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 6)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.linear(x @ x.transpose(-1, -2))
+            return out
+
+    config = quantfx.Config().op("matmul", "static")
+    result = quantized(Net(), seeded(4, 8), config=config)
+    assert [type(each) for each in result.module.modules()].count(Region) == 1
+    compared = {each.site.node: each for each in result.compare_sites()}
+    assert set(compared) == {"matmul", "linear"}
+    assert all(each.within(1, 1e-5) for each in compared.values())

@@ -1,0 +1,148 @@
+"""One random model, its data, and how it is to be quantized, all decided by a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.backends.backend import Backend
+from quantfx.passes.config.config import Config
+from quantfx.patterns.template import Template
+from quantfx.tools.fuzz.draft import REFUSALS, Draft, run_source
+from quantfx.tools.fuzz.glue import write_glue
+from quantfx.tools.fuzz.plant import Planted, is_writable, near_misses, plant
+
+SHAPES = ((2, 4, 8, 8), (2, 3, 6, 6), (4, 8), (2, 4, 8), (2, 6, 8), (2, 2, 4, 4, 4))
+TRIES = 10
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a seed means.
+
+    Attributes:
+        seed: Which.
+        source: The model as a program; ``Model`` is its name there.
+        inputs_source: The inputs as a tuple.
+        config: How it is quantized.
+        planted: The calls of templates, and their near misses.
+        free: Whether the first size of every input is free.
+        overwrites: Whether tensors are overwritten, whose readers may then stay float.
+    """
+
+    seed: int
+    source: str
+    inputs_source: str
+    config: Config
+    planted: tuple[Planted, ...]
+    free: bool
+    overwrites: bool
+
+    def model(self) -> nn.Module:
+        """Return the model in eval mode; its weights are the same each time."""
+        model: nn.Module = self._seeded(lambda: run_source(self.source, self.seed)["Model"]())
+        return model.eval()
+
+    def inputs(self) -> tuple[Tensor, ...]:
+        """Return the inputs; they are the same each time."""
+        made: tuple[Tensor, ...] = self._seeded(lambda: eval(self.inputs_source, {"torch": torch}))
+        return made
+
+    def batches(self) -> list[tuple[Tensor, ...]]:
+        """Return data to calibrate with: the inputs, and others with which branches turn."""
+        inputs = self.inputs()
+        return [inputs, tuple(-each for each in inputs)]
+
+    @property
+    def dynamic_shapes(self) -> Any:
+        """Which sizes are free, as ``torch.export`` takes it."""
+        if not self.free:
+            return None
+        return tuple({0: torch.export.Dim.AUTO} for _ in self.inputs())
+
+    def __str__(self) -> str:
+        """A program that makes the model and its inputs."""
+        planted = "".join(
+            f"# {each.result} is {each.label}{each.miss and ', but for ' + each.miss}\n"
+            for each in self.planted
+        )
+        imports = "import torch\nimport torch.nn.functional as F\nfrom torch import nn"
+        head = f"# seed {self.seed}, config {self.config}\n{imports}\n"
+        made = f"torch.manual_seed({self.seed})\nmodel = Model().eval()"
+        data = f"torch.manual_seed({self.seed})\ninputs = {self.inputs_source}"
+        free = "\ndynamic_shapes = ({0: torch.export.Dim.AUTO},) * len(inputs)" * self.free
+        return f"{head}\n{planted}{self.source}\n\n{made}\n{data}{free}\n"
+
+    def _seeded(self, make: Callable[[], Any]) -> Any:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(self.seed)
+            return make()
+
+
+def make_case(seed: int, backend: Backend) -> Case:
+    """Return case number ``seed`` for the templates of ``backend``."""
+    for attempt in range(TRIES):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            case = _drawn(seed, attempt, backend)
+        if _runs(case):
+            return case
+    raise RuntimeError(f"seed {seed}: no model of {TRIES} runs")
+
+
+def _drawn(seed: int, attempt: int, backend: Backend) -> Case:
+    draft = Draft(seed * TRIES + attempt)
+    draw = draft.choose
+    templates = [each for each in backend.recipe.patterns.templates if is_writable(each)]
+    first = draw.choice(templates)
+    config = _config(draft, first)
+    usable = [each for each in templates if each.mode == first.mode]
+    shapes = [draw.choice(SHAPES)]
+    if draft.chance(0.3):
+        shapes.append(draw.choice([shapes[0], draw.choice(SHAPES)]))
+    for shape in shapes:
+        draft.add_input(shape)
+    planted: list[Planted] = []
+    for step in range(draw.randint(2, 7)):
+        if step and draft.chance(0.5):
+            write_glue(draft)
+            continue
+        template = draw.choice(usable) if step else first
+        misses = near_misses(template)
+        miss = draw.choice(misses) if misses and draft.chance(0.25) else ""
+        found = plant(draft, template, miss)
+        planted += [found] if found else []
+    made = [name for name in draft.unread if name.startswith("t")]
+    outputs = made or draft.pool[-1:]
+    free = draft.chance(0.2)
+    return Case(
+        seed,
+        draft.source(outputs),
+        draft.inputs_source,
+        config,
+        tuple(planted),
+        free,
+        draft.overwrites,
+    )
+
+
+def _config(draft: Draft, template: Template) -> Config:
+    config = Config(template.mode)
+    if template.on_request or (template.mode == "static" and draft.chance(0.2)):
+        return config.op("matmul", "static")
+    return config
+
+
+def _runs(case: Case) -> bool:
+    try:
+        model = case.model()
+        with torch.no_grad():
+            made = [model(*batch) for batch in case.batches()]
+    except REFUSALS:
+        return False
+    leaves = [leaf for each in made for leaf in (each if isinstance(each, tuple) else (each,))]
+    return all(bool(leaf.isfinite().all()) for leaf in leaves)

@@ -1,0 +1,276 @@
+"""What must hold of every case; each thing that does not is a fault."""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils import _pytree as pytree
+
+import quantfx
+from quantfx.backends.backend import Backend
+from quantfx.passes.capture.capture import capture
+from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.pipeline.base import Pass
+from quantfx.passes.pipeline.instruments import Instrument
+from quantfx.passes.pipeline.record import PassRecord
+from quantfx.passes.report.contract import planned_matches
+from quantfx.patterns.errors import QuantfxError
+from quantfx.result import Result, make_result
+from quantfx.tools.fuzz.case import Case
+from quantfx.tools.fuzz.check_meta import wrong_meta
+from quantfx.tools.fuzz.check_weights import wrong_weights
+from quantfx.tools.fuzz.expected_noise import noise_power, power
+
+FLOAT = 1e-5  # of the largest magnitude: rewrites in float
+STEPS, ERROR = 1, 1e-4  # of a kernel: steps of integer results, part of the largest of float ones
+NOISE = 10.0  # noise of a q/dq graph, as a multiple of what rounding costs
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that does not hold.
+
+    Attributes:
+        seed: Of the case.
+        check: Which check found it.
+        detail: What it found.
+    """
+
+    seed: int
+    check: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"seed {self.seed}: {self.check}: {self.detail}"
+
+
+def check(
+    case: Case, backend: Backend, *, saves: bool = True, compiles: bool = False
+) -> list[Fault]:
+    """Quantize a case and return what does not hold.
+
+    Args:
+        case: What is quantized.
+        backend: By which.
+        saves: Whether it is saved and loaded.
+        compiles: Whether ``torch.compile`` is tried as well, which takes seconds.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        checking = _Checking(case, backend)
+        try:
+            checking.run(saves=saves, compiles=compiles)
+        except QuantfxError as error:
+            checking.note(f"refused ({error.rule})", str(error))
+        except Exception as error:  # whatever goes wrong is what this is there to find
+            checking.note("failed", f"{type(error).__name__}: {error}")
+    return checking.faults
+
+
+def expected(case: Case) -> Counter[str]:
+    """Return how often each operator must be planned, and each template that is complete."""
+    found: Counter[str] = Counter()
+    for each in case.planted:
+        if each.miss or case.overwrites or each.template in _ON_CONDITION:
+            continue
+        found[each.kind] += 1
+        if each.complete and not each.template.startswith("conv2d_add"):
+            found[each.label] += 1
+    return found
+
+
+# What passes int8 on is planned where int8 comes in; a product of equal factors is a square.
+_ON_CONDITION = ("max_pool2d", "avg_pool2d", "cat", "flatten", "mul", "matmul")
+
+
+class _Checking:
+    """One case on its way through the pipelines."""
+
+    def __init__(self, case: Case, backend: Backend) -> None:
+        self.faults: list[Fault] = []
+        self._case = case
+        self._backend = backend.with_config(case.config)
+        self._model = case.model()
+        self._inputs = case.inputs()
+        self._state = {k: v.clone() for k, v in self._model.state_dict().items()}
+        self._float = self._run(self._model, self._inputs)
+
+    def note(self, check: str, detail: str) -> None:
+        """Add a fault."""
+        self.faults.append(Fault(self._case.seed, check, detail))
+
+    def run(self, *, saves: bool, compiles: bool) -> None:
+        """Do everything."""
+        case, backend = self._case, self._backend
+        graph = capture(
+            self._model,
+            self._inputs,
+            dynamic_shapes=case.dynamic_shapes,
+            check_inputs=False,
+            compare=False,
+        )
+        self._equals_float("captured", self._run(graph, self._inputs))
+        self._meta("captured", graph)
+        prepared = backend.prepare(graph, strict=False, instruments=[_AfterEach(self)])
+        self._plans(prepared)
+        calibrate(prepared, case.batches(), input_fn=lambda batch: batch, progress=False)
+        quantized = backend.convert(prepared)
+        self._equals_float("prepared", self._run(prepared, self._inputs))  # it observes that, too
+        inputs = ExampleInputs(self._inputs, {}, case.dynamic_shapes)
+        result = make_result(graph, quantized, backend, inputs, strict=True)
+        self._meta("quantized", quantized)
+        if "observe-channels" not in backend.prepare_pipeline.names:  # then weights take up scales
+            for line in wrong_weights(prepared, quantized):
+                self.note("weights", line)
+        self._noise(graph, result)
+        self._kernels(result)
+        if saves:
+            self._saves(result)
+        if compiles:
+            self._compiles(result)
+        self._other_sizes(result)
+        self._unchanged()
+
+    def keeps_float(self, name: str, module: GraphModule) -> None:
+        """Hold what a pass left against the model."""
+        self._equals_float(name, self._run(module, self._inputs))
+
+    def _run(self, module: Callable[..., Any], inputs: tuple[Tensor, ...]) -> list[Tensor]:
+        with torch.no_grad():
+            made = module(*(each.clone() for each in inputs))
+        return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+
+    def _equals_float(self, stage: str, made: list[Tensor]) -> None:
+        for index, (one, other) in enumerate(zip(self._float, made, strict=True)):
+            if one.shape != other.shape or one.dtype != other.dtype:
+                self.note(f"{stage} differs", f"output {index}: {other.shape}, not {one.shape}")
+                continue
+            off = float((one.double() - other.double()).abs().max())
+            if not off <= FLOAT * max(float(one.abs().max()), 1e-2):
+                self.note(f"{stage} differs", f"output {index} is off by {off:.2e}")
+
+    def _meta(self, stage: str, module: GraphModule) -> None:
+        for line in wrong_meta(module, self._inputs):
+            self.note(f"meta of {stage}", line)
+
+    def _plans(self, prepared: GraphModule) -> None:
+        """Hold what is planned against what was planted."""
+        planned: Counter[str] = Counter()
+        for match in planned_matches(prepared):
+            planned.update({match.annotation.kind, match.annotation.template})
+        for name, count in expected(self._case).items():
+            if planned[name] < count:
+                self.note("planned", f"{name} is planned {planned[name]} times, not {count}")
+
+    def _noise(self, graph: GraphModule, result: Result) -> None:
+        """Hold the noise of q/dq and lowered graph against what rounding costs."""
+        allowed = noise_power(graph, self._inputs, self._backend.recipe.patterns)
+        rounded = self._run(result.quantized, self._inputs)
+        lowered = self._run(result.module, self._inputs)
+        for index, (one, q, low) in enumerate(zip(self._float, rounded, lowered, strict=True)):
+            floor = one.numel() * (1e-3 * max(float(one.double().abs().max()), 1e-2)) ** 2
+            most = NOISE * allowed[index] + floor
+            for stage, exact, made in (("quantized", one, q), ("lowered", q, low)):
+                if made.shape != exact.shape or made.dtype != exact.dtype:
+                    self.note(f"noise of {stage}", f"output {index}: {made.shape} {made.dtype}")
+                elif not power(exact, made) <= most:
+                    parts = f"{power(exact, made):.2e} where rounding costs {allowed[index]:.2e}"
+                    self.note(f"noise of {stage}", f"output {index}: {parts}")
+
+    def _kernels(self, result: Result) -> None:
+        """Every planned site has a kernel or its template promises none, and it is right."""
+        for site in result.report.sites:
+            if not site.converted or site.status in ("planned", "missed"):
+                self.note("contract", f"{site.site} is {site.status}: {site.reason}")
+        for each in result.compare_sites(*self._inputs):
+            if not each.within(STEPS, ERROR):
+                self.note("kernel", str(each))
+
+    def _saves(self, result: Result) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "case.quantfx"
+            result.save(path)
+            loaded = quantfx.load(path, backend=result.backend)
+        self._same("loaded", loaded.module, result.module)
+        if loaded.report.sites != result.report.sites:
+            self.note("loaded", "the report says other things")
+
+    def _compiles(self, result: Result) -> None:
+        """The backend of torch.compile computes what quantize does, to the bit."""
+        backend = self._backend
+        state = quantfx.CompileState()
+        data = quantfx.Batches(self._case.batches())
+        options: Any = {
+            "calibration": data,
+            "input_fn": _as_it_is,
+            "config": self._case.config,
+            "state": state,
+        }
+        torch.compiler.reset()
+        fast = torch.compile(self._model, backend=f"quantfx_{backend.name}", options=options)
+        expected = result.module if backend.eager else result.compile()
+        self._same("torch.compile", fast, expected)
+
+    def _same(self, check: str, made: Callable[..., Any], expected: Callable[..., Any]) -> None:
+        pairs = zip(self._run(made, self._inputs), self._run(expected, self._inputs), strict=True)
+        for index, (one, other) in enumerate(pairs):
+            if not torch.equal(one, other):
+                self.note(check, f"output {index} differs")
+
+    def _other_sizes(self, result: Result) -> None:
+        """With a free size, other numbers of rows are computed as the model does, or refused."""
+        if not self._case.free:
+            return
+        more = tuple(torch.cat([each, each[:1]]) for each in self._inputs)
+        try:
+            wanted = self._run(self._model, more)
+        except RuntimeError:  # the model itself takes no other sizes
+            return
+        try:
+            made = self._run(result.module, more)
+        except QuantfxError:
+            return
+        for one, other in zip(wanted, made, strict=True):
+            if one.shape != other.shape:
+                self.note("other sizes", f"{tuple(other.shape)}, not {tuple(one.shape)}")
+
+    def _unchanged(self) -> None:
+        state = self._model.state_dict()
+        if any(not torch.equal(state[name], value) for name, value in self._state.items()):
+            self.note("unchanged", "the model's state is another")
+        if not all(map(torch.equal, self._run(self._model, self._inputs), self._float)):
+            self.note("unchanged", "the model computes something else")
+
+
+class _AfterEach(Instrument):
+    """Holds every pass that keeps the function against the model, until observers come."""
+
+    def __init__(self, checking: _Checking) -> None:
+        self._checking = checking
+        self._observed = False
+
+    def after(self, position: int, each: Pass, module: GraphModule, record: PassRecord) -> None:
+        """Run what a pass left, if it changed anything."""
+        self._observed |= each.name == "insert-observers"
+        if (
+            record.changed
+            and each.keeps_float
+            and not self._observed
+            and record.name[:8] != "annotate"
+        ):
+            module.recompile()
+            self._checking.keeps_float(each.name, module)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,84 @@
+"""How much noise 8 bits cost a float graph: what a q/dq graph of it is held against.
+
+Nothing of the passes is used: every operator that a template knows reads its float tensors rounded
+to 256 steps between their least and largest value, a stored weight to 7 bits by output channel (as
+scales that keep sums from saturating do). A graph that makes noise large, by a difference of
+equals or a division, does so here as well.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+from torch.fx import GraphModule, Node
+from torch.utils import _pytree as pytree
+
+from quantfx.passes.inputs.leaves import input_leaves
+from quantfx.patterns.pattern_set import PatternSet
+
+DRAWS = 3
+
+
+def noise_power(graph: GraphModule, inputs: tuple[Any, ...], patterns: PatternSet) -> list[float]:
+    """Return, for each output, the largest power of noise of several roundings.
+
+    Args:
+        graph: In float, as captured.
+        inputs: Positional.
+        patterns: Whose operators are rounded.
+    """
+    targets = {target for each in patterns.templates for target in each.targets}
+    leaves = [leaf for _, leaf in input_leaves(graph, inputs, {})]
+    with torch.no_grad(), torch.random.fork_rng():
+        torch.manual_seed(0)
+        exact = _run(fx.Interpreter(graph), leaves)
+        rounded = [_run(_Rounding(graph, targets, dither=bool(n)), leaves) for n in range(DRAWS)]
+    return [max(power(one, draw[i]) for draw in rounded) for i, one in enumerate(exact)]
+
+
+def power(exact: Tensor, other: Tensor) -> float:
+    """Return the sum of the squared differences of two tensors."""
+    return float((exact.double() - other.double()).square().sum())
+
+
+def _run(interpreter: fx.Interpreter, leaves: list[Any]) -> list[Tensor]:
+    made = interpreter.run(*leaves, enable_io_processing=False)
+    return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+
+
+class _Rounding(fx.Interpreter):
+    """Runs a graph with what operators of templates read rounded."""
+
+    def __init__(self, graph: GraphModule, targets: set[Any], *, dither: bool) -> None:
+        super().__init__(graph)
+        self._targets = targets
+        self._dither = dither
+
+    def run_node(self, n: Node) -> Any:
+        """Run one node on rounded tensors if a template knows it."""
+        if n.target not in self._targets:
+            return super().run_node(n)
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        stored = {id(self.env[each]) for each in n.all_input_nodes if each.op == "get_attr"}
+
+        def rounded(value: Any) -> Any:
+            if not isinstance(value, Tensor) or value.dtype != torch.float32:
+                return value
+            return self._round(value, stored=id(value) in stored)
+
+        args, kwargs = pytree.tree_map(rounded, (args, kwargs))
+        return n.target(*args, **kwargs)  # type: ignore[operator]
+
+    def _round(self, value: Tensor, *, stored: bool) -> Tensor:
+        if stored and value.dim() < 2:  # a bias
+            return value
+        if stored:
+            scale = value.abs().amax(tuple(range(1, value.dim())), keepdim=True) / 63
+        else:
+            low, high = value.amin().clamp(max=0), value.amax().clamp(min=0)
+            scale = (high - low) / 255
+        scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
+        noise = torch.rand_like(value) - 0.5 if self._dither else torch.zeros_like(value)
+        return (value / scale + noise).round() * scale
