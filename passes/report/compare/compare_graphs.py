@@ -10,13 +10,12 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.utils import _pytree as pytree
 
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.batch_check import BatchCheck
-from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.inputs.leaves import Inputs, leaves_in
 from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.report.compare.comparison import Comparison
@@ -89,7 +88,7 @@ def _call(model: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
 
 
 def _floats(results: Any) -> list[Tensor]:
-    leaves = pytree.tree_leaves(results)
+    leaves = leaves_in(results)
     return [each for each in leaves if isinstance(each, Tensor) and each.is_floating_point()]
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
+from quantfx.passes.inputs.leaves import leaves_in
 from quantfx.passes.quant.qdq import TensorQParams
 
 # The share of values that must lie in a range for the rest to count as outliers.
@@ -42,7 +42,7 @@ class ErrorTally:
 
     def add(self, exact: Any, found: Any) -> None:
         """Add a pair of tensors, or of structures of tensors; integers are left out."""
-        pairs = zip(pytree.tree_leaves(exact), pytree.tree_leaves(found), strict=True)
+        pairs = zip(leaves_in(exact), leaves_in(found), strict=True)
         for x, y in pairs:
             if isinstance(x, Tensor) and x.is_floating_point() and x.numel():
                 self._add(x.detach(), y.detach())
