@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.utils import _pytree as pytree
 
 import quantfx
 from quantfx.backends.backend import Backend
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.inputs.leaves import leaves_in
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.instruments import Instrument
@@ -148,7 +148,7 @@ class _Checking:
     def _run(self, module: Callable[..., Any], inputs: tuple[Tensor, ...]) -> list[Tensor]:
         with torch.no_grad():
             made = module(*(each.clone() for each in inputs))
-        return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+        return [leaf for leaf in leaves_in(made) if isinstance(leaf, Tensor)]
 
     def _equals_float(self, stage: str, made: list[Tensor]) -> None:
         for index, (one, other) in enumerate(zip(self._float, made, strict=True)):

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 from torch.fx import GraphModule, Node
-from torch.utils import _pytree as pytree
 
-from quantfx.passes.inputs.leaves import input_leaves
+from quantfx.passes.inputs.leaves import input_leaves, leaves_in, map_leaves
 from quantfx.patterns.pattern_set import PatternSet
 
 DRAWS = 3
@@ -45,7 +44,7 @@ def power(exact: Tensor, other: Tensor) -> float:
 
 def _run(interpreter: fx.Interpreter, leaves: list[Any]) -> list[Tensor]:
     made = interpreter.run(*leaves, enable_io_processing=False)
-    return [leaf for leaf in pytree.tree_leaves(made) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in leaves_in(made) if isinstance(leaf, Tensor)]
 
 
 class _Rounding(fx.Interpreter):
@@ -68,7 +67,7 @@ class _Rounding(fx.Interpreter):
                 return value
             return self._round(value, stored=id(value) in stored)
 
-        args, kwargs = pytree.tree_map(rounded, (args, kwargs))
+        args, kwargs = map_leaves(rounded, (args, kwargs))
         return n.target(*args, **kwargs)  # type: ignore[operator]
 
     def _round(self, value: Tensor, *, stored: bool) -> Tensor:
