@@ -159,20 +159,26 @@ def _adaptive_pool(translation: Translation, task: Task) -> Value:
 
 
 def _mean(translation: Translation, task: Task) -> Value:
-    """The average over all places of an image."""
+    """The average over all dimensions but two: the places of an image, the tokens of a row."""
     base = task.base
     source, covered = _source(translation, task)
     dims = argument_value(base, "dim") or []
     rank = source.layout.dim()
-    over = {dim % rank for dim in dims}
-    if rank not in (3, 4, 5) or over != set(range(2, rank)) or argument_value(base, "dtype"):
-        raise Untranslatable(base, f"it averages over dimensions {dims}, not over places")
+    over = sorted({dim % rank for dim in dims})
+    kept = [dim for dim in range(rank) if dim not in over]
+    if rank not in (3, 4, 5) or len(kept) != 2 or argument_value(base, "dtype"):
+        raise Untranslatable(
+            base, f"it averages over dimensions {dims} of {rank}, and keeps not two"
+        )
+    source = source.seen_as(source.layout.permute(*kept, *over))
     shape = (*source.layout.shape[:2], *[1] * (rank - 2))
     final = translation.shapes[base].shape
     result = translation.result(task, in_order(final, torch.float32))
+    strides = result.layout.stride()
+    places = [strides[dim] for dim in kept] if len(final) == rank else strides
     windows = result.seen_as(
         result.layout.as_strided(
-            shape, (*result.layout.stride()[:2], *[1] * (rank - 2)), result.layout.storage_offset()
+            shape, (*places, *[1] * (rank - 2)), result.layout.storage_offset()
         )
     )
     window = tuple(source.layout.shape[2:])

@@ -55,6 +55,7 @@ VIEWS = frozenset(
         "slice.Tensor",
         "select.int",
         "expand.default",
+        "unflatten.int",
     )
 )
 _MAY_COPY = frozenset(

@@ -290,9 +290,10 @@ def _view(net: Net, x: int) -> int | None:
         "select": lambda y: A.select.int(y, one, shape[one] // 2),
         "unsqueeze": lambda y: A.unsqueeze.default(y, one),
         "squeeze": lambda y: A.squeeze.dim(y, one),
+        "unflatten": lambda y: A.unflatten.int(y, one, [-1, 2 - shape[one] % 2]),
     }
     name = rng.choice(list(views))
-    if (name == "select" and rank < 3) or (name == "unsqueeze" and rank > 4):
+    if (name == "select" and rank < 3) or (name in ("unsqueeze", "unflatten") and rank > 4):
         return None
     return net.call(lambda model, value: views[name](value), net.either(x))
 
