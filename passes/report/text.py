@@ -30,8 +30,8 @@ _CAUSES = 6  # rows of what stays float
 _SHORT = 6  # rows of other tables
 _OPERATORS = 8
 _ALL = "report.text(full=True)"
-# Operators that compute nothing.
-# Operators that move values and compute nothing.
+# Operators that compute nothing, and what is said of them.
+MOVES_VALUES = "it moves values and computes nothing"
 MOVES = (
     "reshape", "view", "transpose", "permute", "t", "select", "slice", "squeeze", "unsqueeze",
     "expand", "contiguous", "unflatten", "flatten", "split", "split_with_sizes", "chunk",

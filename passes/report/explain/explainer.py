@@ -29,6 +29,7 @@ from quantfx.passes.report.explain.sharing_chain import sharing_parts
 from quantfx.passes.report.explain.tensors import tensor_parts
 from quantfx.passes.report.explain.trail import Trail
 from quantfx.passes.report.explain.verdict import (
+    readers_of,
     unmentioned,
     verdict_of_float,
     verdict_of_match,
@@ -167,7 +168,7 @@ class Explainer:
         )
 
     def _of_silent(self, silent: SilentModule) -> Explanation:
-        reason = why_silent(silent)
+        reason = why_silent(silent, self._readers_of(silent.path))
         return Explanation(
             site=silent.path,
             graph="",
@@ -181,6 +182,16 @@ class Explainer:
             verdict=f"no operator: {reason}",
             reason=reason,
         )
+
+    def _readers_of(self, path: str) -> list[str]:
+        """Return the operators that read tensors which a module stores."""
+        readers = (
+            str(Site(place.path, reader.name))
+            for place in self._places.nodes.values()
+            if place.kind == "constant" and str(place.node.target).startswith(f"{path}.")
+            for reader in readers_of(place.node)
+        )
+        return list(dict.fromkeys(readers))
 
     def _match(self, place: Place) -> MatchPart | None:
         annotation = annotation_of(place.node)

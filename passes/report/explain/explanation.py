@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.tree import Tree
 
 from quantfx.passes.graph.source_line import SourceLine
-from quantfx.passes.report.explain.tree import text_of, tree_of
+from quantfx.passes.report.explain.tree import text_of, tree_of, trees_of
 
 VERSION = 1  # of the form of as_dict
 
@@ -289,10 +289,10 @@ class Explanations(Sequence[Explanation]):
 
     def __rich__(self) -> Group:
         """Return all of them as trees."""
-        return Group(*map(tree_of, self.sites))
+        return Group(*trees_of(self.sites))
 
     def __str__(self) -> str:
-        return text_of(map(tree_of, self.sites))
+        return text_of(trees_of(self.sites))
 
 
 def _plain(value: Any) -> Any:

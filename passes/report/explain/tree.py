@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
+
+from quantfx.passes.report.text import MOVES_VALUES
 
 if TYPE_CHECKING:
     from quantfx.passes.report.explain.explanation import (
@@ -53,6 +55,18 @@ def tree_of(explained: Explanation) -> Tree:
         _branch(tree, "kernel", _kernel_lines(explained.kernel))
     _branch(tree, "to make it int8", explained.remedies)
     return tree
+
+
+def trees_of(explained: Sequence[Explanation]) -> Iterator[Tree]:
+    """Yield a tree for each of several explanations; one for all that only move values."""
+    moving = [each.site for each in explained if each.reason == MOVES_VALUES]
+    if len(explained) == 1 or len(moving) == len(explained):
+        moving = []
+    for each in explained:
+        if each.site not in moving:
+            yield tree_of(each)
+    if moving:
+        yield Tree(Text(f"{', '.join(moving)}: of each, {MOVES_VALUES}"))
 
 
 def text_of(trees: Iterable[Tree]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 from torch.fx import Node
@@ -12,7 +12,7 @@ from quantfx.passes.graph.silent_modules import SilentModule
 from quantfx.passes.quant.qdq import CAST, has_qparams
 from quantfx.passes.report.accounts import Account
 from quantfx.passes.report.explain.explanation import KernelPart, Kind, MatchPart
-from quantfx.passes.report.text import MOVES, shorten
+from quantfx.passes.report.text import MOVES, MOVES_VALUES, shorten
 
 _SHOWN = 4
 _OF_TORCH = ("aten.", "higher_order.", "prims.", "quantized_decomposed.")
@@ -61,16 +61,16 @@ def verdict_of_other(kind: Kind, path: str, node: Node, made_by: str) -> str:
     else:
         reads = ", ".join(str(Site(path, each.name)) for each in node.all_input_nodes[:1])
         what = f"made by {made_by}, it reads {reads}"
-    readers = list(dict.fromkeys(str(Site(path, each.name)) for each in _readers(node)))
+    readers = list(dict.fromkeys(str(Site(path, each.name)) for each in readers_of(node)))
     more = f" and {len(readers) - _SHOWN} more" if len(readers) > _SHOWN else ""
     return f"{what}, for {', '.join(readers[:_SHOWN]) or 'nobody'}{more}"
 
 
-def _readers(node: Node) -> Iterator[Node]:
+def readers_of(node: Node) -> Iterator[Node]:
     """Yield the operators that read ``node``, through q/dq."""
     for user in node.users:
         if has_qparams(user) or user.target is CAST:
-            yield from _readers(user)
+            yield from readers_of(user)
         else:
             yield user
 
@@ -80,7 +80,7 @@ def why_nothing(account: Account) -> str:
     value = account.node.meta.get("val")
     if isinstance(value, Tensor) and not value.is_floating_point():
         return f"it computes {str(value.dtype).removeprefix('torch.')}, not floats"
-    return "it moves values and computes nothing" if shorten(account.op) in MOVES else ""
+    return MOVES_VALUES if shorten(account.op) in MOVES else ""
 
 
 def unmentioned(op: str) -> str:
@@ -88,12 +88,19 @@ def unmentioned(op: str) -> str:
     return "no template takes it" if op.startswith(_OF_TORCH) else "it is not one of torch's own"
 
 
-def why_silent(silent: SilentModule) -> str:
-    """Return why a module left no operator, as far as can be told."""
+def why_silent(silent: SilentModule, readers: Sequence[str]) -> str:
+    """Return why a module left no operator, as far as can be told.
+
+    Args:
+        silent: The module.
+        readers: Sites that read tensors of it.
+    """
     if silent.same_as:
         return f"it is the same module as {silent.same_as}, by which its operators are named"
     if silent.kind == "Identity":
         return "an Identity returns what it is given"
+    if readers:
+        return f"the model does not call it, but reads its tensors, in {', '.join(readers)}"
     return (
         f"torch.export wrote none for this {silent.kind}: the model does not call it with such "
         "inputs, or what it does is nothing in evaluation"

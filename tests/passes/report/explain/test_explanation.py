@@ -8,12 +8,15 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 import quantfx
 from quantfx import Explanation, Explanations
+from quantfx.passes.report.text import MOVES_VALUES
 from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
 from quantfx.tools.models.resnet import resnet18
 from tests.passes.report.explain.explained import folded, shared
+from tests.unchecked import quantize
 
 TREE = """\
 conv2d  aten.conv2d.default
@@ -112,3 +115,26 @@ def test_copies_of_results_explain_themselves() -> None:
     first.explain("conv")
     assert copy.deepcopy(first).explain("conv").as_dict() == first.explain("conv").as_dict()
     assert copy.copy(first).explain("conv").as_dict() == first.explain("conv").as_dict()
+
+
+def test_of_several_those_that_only_move_values_share_a_line() -> None:
+    attention = nn.MultiheadAttention(16, 2, batch_first=True)
+    x = torch.randn(2, 4, 16)
+    result = quantize(attention.eval(), (x, x, x), config="dynamic", backend="x86")
+    found = result.explain("*")
+    text = str(found)
+    moving = [each for each in found if each.reason == MOVES_VALUES]
+    assert len(moving) > 5
+    assert text.count(MOVES_VALUES) == 1
+    assert f"\n{moving[0].site}, {moving[1].site}, " in text
+    assert str(result.explain(moving[0].site)).startswith(f"{moving[0].site}  {moving[0].op}\n")
+
+
+def test_a_module_that_only_lends_its_weight_names_the_reader() -> None:
+    attention = nn.MultiheadAttention(16, 2, batch_first=True)
+    x = torch.randn(2, 4, 16)
+    result = quantize(attention.eval(), (x, x, x), config="dynamic", backend="x86")
+    (lent,) = result.explain("out_proj")
+    readers = [node.name for node in result.quantized.graph.nodes if "linear" in str(node.target)]
+    assert lent.kind == "silent"
+    assert lent.reason.endswith(f"reads its tensors, in {readers[-1]}")
