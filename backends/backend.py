@@ -207,6 +207,18 @@ class Backend:
         warn_of_plain_inductor(quantized)
         return quantized
 
+    def finish(self, trained: QatModule) -> GraphModule:
+        """Return the float graph of a trained module as ``convert`` takes it, with its observers.
+
+        Args:
+            trained: From ``prepare`` with ``qat=True``; not changed.
+
+        Raises:
+            PipelineError: the backend does not train.
+        """
+        copy = clone(trained, "all", gradients=False)
+        return require_qat(self.qat, self.name).finish.run(copy, self.context)
+
     def lower(
         self,
         quantized: GraphModule,

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from torch import nn
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.report.compare.compare_graphs import compare_graphs
 from quantfx.passes.report.compare.comparison import Comparison
+from quantfx.passes.train.qat_module import QatModule
 from quantfx.patterns.errors import QuantfxError
 
 if TYPE_CHECKING:
@@ -49,14 +54,26 @@ def compare_result(
             rule="no-float-model",
             fix="pass it: result.compare(batches, model=model)",
         )
-    given = given_model(model, inputs.args, inputs.kwargs, inputs.dynamic_shapes)
-    graph = capture_given(given, check_inputs=True, compare=False)
-    reference = result.backend.prepare(graph, strict=False)
+    module, reference = _float_graph(result.backend, model, inputs)
     return compare_graphs(
         reference,
         result.quantized,
         batches,
         input_fn=input_fn,
         progress=progress,
-        model=given.module,
+        model=module,
     )
+
+
+def _float_graph(
+    backend: Backend, model: Model, inputs: ExampleInputs
+) -> tuple[nn.Module | None, GraphModule]:
+    """Return the module that stands for the model, and its graph with the names of the result.
+
+    A trained module rounds when it is called, so its graph is all there is.
+    """
+    if isinstance(model, QatModule):
+        return None, backend.finish(model)
+    given = given_model(model, inputs.args, inputs.kwargs, inputs.dynamic_shapes)
+    graph = capture_given(given, check_inputs=True, compare=False)
+    return given.module, backend.prepare(graph, strict=False)

@@ -112,4 +112,6 @@ def convert_qat(trained: QatModule, *, strict: bool = True) -> Result:
         )
         raise PipelineError(message, rule="not-prepared", fix=fix)
     quantized = setup.backend.convert(trained, strict=strict)
-    return make_result(trained, quantized, setup.backend, setup.inputs, strict=strict)
+    return make_result(
+        trained, quantized, setup.backend, setup.inputs, strict=strict, model=trained
+    )

@@ -17,7 +17,7 @@ from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.leaves import Inputs, leaves_in
 from quantfx.passes.model.input_copies import copy_inputs
-from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.report.compare.comparison import Comparison
 from quantfx.passes.report.compare.lockstep import Lockstep
 from quantfx.passes.report.compare.site_record import SiteRecord
@@ -94,10 +94,20 @@ def _floats(results: Any) -> list[Tensor]:
 
 def _left_out(quantized: GraphModule, compared: set[Site]) -> Iterator[tuple[str, str]]:
     """Yield the planned sites that have no numbers, each once, with the reason."""
+    told: set[Site] = set()
     for path, graph_module in all_graphs(quantized):
-        matches = [a.match for node in graph_module.graph.nodes if (a := annotation_of(node))]
-        for match in dict.fromkeys(matches):
-            site = Site(path, match)
-            if site not in compared:
-                reason = "it runs inside control flow" if path else "the float graph lacks it"
-                yield str(site), reason
+        for node in graph_module.graph.nodes:
+            annotation = annotation_of(node)
+            site = None if annotation is None else Site(path, annotation.match)
+            if annotation is None or site is None or site in compared | told:
+                continue
+            told.add(site)
+            yield str(site), _reason(path, annotation)
+
+
+def _reason(path: str, annotation: Annotation) -> str:
+    if path:
+        return "it runs inside control flow"
+    if annotation.packs:
+        return "its kernel quantizes the weight itself, and the q/dq graph has it in float"
+    return "the float graph lacks it"

@@ -36,7 +36,7 @@ class Part:
 
 
 def find_parts(quantized: GraphModule, common: Mapping[str, Node]) -> Iterator[Part]:
-    """Yield the matches of the top graph of ``quantized``, in graph order of their outputs.
+    """Yield the matches of the top graph of ``quantized`` that it computes with rounding.
 
     Args:
         quantized: The q/dq graph.
@@ -51,7 +51,8 @@ def find_parts(quantized: GraphModule, common: Mapping[str, Node]) -> Iterator[P
     for nodes in members.values():
         anchor = next((node for node in nodes if _annotation(node).match == node.name), nodes[0])
         output = next((node for node in nodes if _annotation(node).is_output), nodes[-1])
-        if output.name in common:
+        # Kernels that pack a weight quantize it themselves: the q/dq graph has it in float.
+        if output.name in common and not _annotation(anchor).packs:
             yield _part(anchor, output, frozenset(nodes), common, stored)
 
 

@@ -27,7 +27,7 @@ from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
 from quantfx.tools.models.seeded import seeded
 from tests.refusals import refused
-from tests.unchecked import capture, quantize
+from tests.unchecked import capture, prepare_qat, quantize
 
 X86 = backends.get("x86", target="avx512_vnni")
 
@@ -318,3 +318,49 @@ def test_heat_colours_the_sites_of_the_drawing(result: Result, tmp_path: Path) -
     assert "3.0 dB at least" in to_overview_dot(result.quantized, limit=2, heat={"conv2d": 3.0})
     with refused("unknown-name", site="conv9"):
         to_dot(result.quantized, heat={"conv9": 3.0})
+
+
+def test_a_trained_result_compares_with_its_own_weights() -> None:
+    model, x = (
+        seeded(lambda: nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))),
+        randn(),
+    )
+    trained = prepare_qat(model.train(), (x,), calibration=[x], backend=X86)
+    optimizer = torch.optim.SGD(trained.parameters(), lr=0.5)
+    for _ in range(5):
+        optimizer.zero_grad()
+        trained(x).square().mean().backward()
+        optimizer.step()
+    result = quantfx.convert_qat(trained, strict=False)
+    own, other = result.compare([x]), result.compare([x], model=model.eval())
+    assert own.output is not None
+    assert other.output is not None
+    assert own.output.sqnr > 25 > other.output.sqnr
+    assert len(own.sites) == 2
+
+
+def randn() -> Tensor:
+    return torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
+
+
+class Recurrent(nn.Module):
+    """An LSTM, whose kernel packs its weights, in front of a linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.linear = nn.LSTM(16, 8, batch_first=True), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute."""
+        return self.linear(self.lstm(x)[0])
+
+
+def test_kernels_that_quantize_their_weights_are_said_to_be_left_out() -> None:
+    model, x = seeded(Recurrent), torch.randn(2, 5, 16)
+    config = Config("static").op("lstm", "dynamic")
+    result = quantize(model, (x,), calibration=[x], backend="native", config=config)
+    found = result.compare([x])
+    assert "linear" in [str(each.site) for each in found.sites]
+    (left_out,) = found.left_out
+    assert left_out[0] == "lstm"
+    assert "its kernel quantizes the weight itself" in left_out[1]
