@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,14 +83,27 @@ def load_workload(model: str, batch: int = 1) -> Workload:
     require_workload(model)
     if ":" not in model:
         return _NAMED[model](batch)
+    return _checked(model, call_function(model))
+
+
+def call_function(model: str) -> tuple[nn.Module, Any, Iterable[Any]]:
+    """Return what the user's function returns: a module in eval mode, an example, and batches.
+
+    Args:
+        model: ``package.module:function``.
+
+    Raises:
+        WorkloadError: there is no such function, it raises, or it returns something else.
+    """
+    function = _function(model)
     torch.manual_seed(0)  # every engine's process calls it, and all shall get equal weights
     try:
-        returned = _function(model)()
+        returned = function()
     except Exception as error:
         raise WorkloadError(
             f"{model} raised {type(error).__name__}: {error}", rule="foreign-code", site=model
         ) from error
-    return _checked(model, returned)
+    return _three(model, returned)
 
 
 def _function(model: str) -> Callable[[], object]:
@@ -108,7 +122,7 @@ def _function(model: str) -> Callable[[], object]:
     return function
 
 
-def _checked(model: str, returned: object) -> Workload:
+def _three(model: str, returned: object) -> tuple[nn.Module, Any, Iterable[Any]]:
     if not isinstance(returned, tuple) or len(returned) != 3:
         raise WorkloadError(
             f"{model} returned {type(returned).__name__}, not the tuple (model, example_inputs, "
@@ -126,6 +140,11 @@ def _checked(model: str, returned: object) -> Workload:
     if not isinstance(batches, Iterable):
         message = f"{model}: calibration_batches are a {type(batches).__name__}"
         raise WorkloadError(message, rule="not-a-workload", site=model)
+    return network, example, batches
+
+
+def _checked(model: str, given: tuple[nn.Module, Any, Iterable[Any]]) -> Workload:
+    network, example, batches = given
     inputs = _tensors(model, "example_inputs", example)
     calibration = tuple(_tensors(model, "a calibration batch", batch) for batch in batches)
     shapes = [tensor.shape for tensor in inputs]

@@ -1,0 +1,72 @@
+"""``quantfx bench``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantfx.cli.command import Command
+from quantfx.cli.options import FILE
+
+
+@click.command(
+    "bench",
+    cls=Command,
+    examples=(
+        "quantfx bench resnet50 --engines fp32,quantfx",
+        "quantfx bench --model my.models:net --json bench.json --chart bench.svg",
+        "quantfx bench mobilenet_v2 --breakdown",
+    ),
+)
+@click.argument("models", nargs=-1, metavar="[MODEL]...")
+@click.option(
+    "--model",
+    "own",
+    multiple=True,
+    metavar="PACKAGE.MODULE:FUNCTION",
+    help="Your own: a function that returns (model, example_inputs, calibration_batches).",
+)
+@click.option("--engines", metavar="A,B,C", help="Which; an unknown name lists them all.")
+@click.option("--rounds", type=int, default=15, show_default=True, help="Turns of each engine.")
+@click.option("--calls", type=int, default=5, show_default=True, help="Timed calls of a turn.")
+@click.option(
+    "--batch", type=int, default=1, show_default=True, help="Rows of a batch of a named model."
+)
+@click.option("--threads", type=int, help="Of each engine.  [default: all]")
+@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to it.")
+@click.option("--chart", type=FILE, metavar="FILE.svg", help="Draw speed-ups to it.")
+@click.option("--breakdown", is_flag=True, help="Say where the milliseconds of quantfx are.")
+def bench_command(
+    models: tuple[str, ...],
+    own: tuple[str, ...],
+    engines: str | None,
+    rounds: int,
+    calls: int,
+    batch: int,
+    threads: int | None,
+    json: Path | None,
+    chart: Path | None,
+    breakdown: bool,
+) -> None:
+    """Compare engines, which take turns in one run.
+
+    MODEL is resnet50, mobilenet_v2, bert or efficientnet_lite0 (which needs the packages of the
+    demo).
+    """
+    from quantfx.tools.bench.engines import DEFAULT  # engines import Inductor
+    from quantfx.tools.bench.run import Request, run
+
+    run(
+        Request(
+            models=(*models, *own),
+            engines=engines.split(",") if engines else DEFAULT,
+            rounds=rounds,
+            calls=calls,
+            batch=batch,
+            threads=threads,
+            json=json,
+            chart=chart,
+            breakdown=breakdown,
+        )
+    )

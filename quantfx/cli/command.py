@@ -1,0 +1,44 @@
+"""A command whose ``--help`` ends with examples, and with what some of its words mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+
+class Command(click.Command):
+    """A command with examples.
+
+    Args:
+        examples: Command lines.
+        explained: A word of the usage -> rows of two columns about it.
+        args: As for ``click.Command``.
+        kwargs: As for ``click.Command``.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        examples: Sequence[str],
+        explained: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self._examples = examples
+        self._explained = explained or {}
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what words mean, then the examples."""
+        for word, rows in self._explained.items():
+            with formatter.section(word):
+                formatter.write_dl(rows)
+        write_lines(formatter, "Examples", self._examples)
+
+
+def write_lines(formatter: click.HelpFormatter, title: str, lines: Sequence[str]) -> None:
+    """Write lines as they are, so that they can be copied."""
+    with formatter.section(title):
+        for line in lines:
+            formatter.write(f"{'':{formatter.current_indent}}{line}\n")

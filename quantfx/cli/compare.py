@@ -1,0 +1,70 @@
+"""``quantfx compare``."""
+
+from __future__ import annotations
+
+import json as json_text
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from quantfx.cli.command import Command
+from quantfx.cli.options import FILE, rows_option, saved_argument, write_text
+
+
+@click.command(
+    "compare",
+    cls=Command,
+    examples=(
+        "quantfx compare net.quantfx --model my.models:net --data held_out.npz",
+        "quantfx compare net.quantfx --model net.pt2 --data images/ --rows 16 --draw heat.svg",
+    ),
+)
+@saved_argument
+@click.option(
+    "--model",
+    required=True,
+    metavar="MODEL",
+    help="The float model that FILE was made of: a .pt2 file, or package.module:function.",
+)
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DATA",
+    help="Batches, best some that calibration did not see; by default those of the function.",
+)
+@rows_option
+@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to it.")
+@click.option("--draw", type=FILE, metavar="FILE", help="Draw the graph, coloured by error.")
+def compare_command(
+    file: Path,
+    model: str,
+    data: Path | None,
+    rows: int | None,
+    json: Path | None,
+    draw: Path | None,
+) -> None:
+    """Say where a saved model loses accuracy, and why.
+
+    Every operator is compared with that of the float model, on the same inputs and on those that
+    reach it.
+
+    FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` says what MODEL
+    and DATA may be, and what is loaded how.
+    """
+    from quantfx.cli.given import read_given
+    from quantfx.cli.saved import load_to_read  # sympy
+
+    result = load_to_read(file)
+    given = read_given(model)
+    batches = given.batches_of(data, rows)
+    if batches is None:
+        raise click.UsageError("--data DATA is needed, as a .pt2 file has no batches")
+    comparison = result.compare(batches, model=given.model)
+    if json is not None:
+        write_text(json, json_text.dumps(comparison.as_dict(), indent=2))
+    Console().print(comparison)
+    if draw is not None:
+        from quantfx.tools.drawing.draw import draw as draw_module
+
+        click.echo(f"drawn to {draw_module(result.quantized, draw, heat=comparison.heat())}")

@@ -1,0 +1,38 @@
+"""``quantfx doctor``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantfx.cli.command import Command
+from quantfx.cli.options import FILE
+
+
+@click.command(
+    "doctor",
+    cls=Command,
+    examples=(
+        "quantfx doctor",
+        "quantfx doctor --backend native",
+        "quantfx doctor --compile --json doctor.json",
+    ),
+)
+@click.option("--backend", default="x86", show_default=True, help="Whose templates to try.")
+@click.option(
+    "--compile",
+    "compiles",
+    is_flag=True,
+    help="Try the templates through Inductor, too; half a minute.",
+)
+@click.option("--json", type=FILE, metavar="FILE", help="Write all findings to it.")
+def doctor_command(backend: str, compiles: bool, json: Path | None) -> int:
+    """Say what this machine makes of int8.
+
+    The exit status is 1 if anything that quantfx needs is missing.
+    """
+    from quantfx.tools.doctor.run import run  # it imports every backend's kernels
+
+    report = run(backend, compiles=compiles, json=json)
+    return 1 if report.problems else 0

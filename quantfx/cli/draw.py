@@ -1,0 +1,45 @@
+"""``quantfx draw``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from quantfx.cli.command import Command
+from quantfx.cli.options import FILE, saved_argument
+
+
+@click.command(
+    "draw",
+    cls=Command,
+    examples=(
+        "quantfx draw resnet.quantfx -o resnet.svg",
+        "quantfx draw resnet.quantfx -o block.svg --around layer4.2 --graph lowered",
+    ),
+)
+@saved_argument
+@click.option("-o", "--output", type=FILE, required=True, help="Where to: .svg, .png or .dot.")
+@click.option(
+    "--graph",
+    type=click.Choice(["qdq", "lowered"]),
+    default="qdq",
+    show_default=True,
+    help="The q/dq graph, or the one with calls of kernels.",
+)
+@click.option("--depth", type=click.IntRange(min=0), help="Draw deeper modules as one node each.")
+@click.option("--around", metavar="NAME", help="Draw what is near this node or module only.")
+def draw_command(
+    file: Path, output: Path, graph: str, depth: int | None, around: str | None
+) -> None:
+    """Draw a saved model.
+
+    FILE was written by `quantfx quantize` or Result.save. Large graphs are collapsed by module,
+    unless --depth or --around says what to show. Without Graphviz's `dot` the text is written.
+    """
+    from quantfx.cli.saved import load_to_read  # sympy
+    from quantfx.tools.drawing.draw import draw
+
+    result = load_to_read(file)
+    module = result.quantized if graph == "qdq" else result.module
+    click.echo(f"drawn to {draw(module, output, depth=depth, around=around)}")

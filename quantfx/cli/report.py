@@ -1,0 +1,37 @@
+"""``quantfx report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from quantfx.cli.command import Command
+from quantfx.cli.options import FILE, saved_argument, write_text
+from quantfx.passes.report.text import print_report
+
+
+@click.command(
+    "report",
+    cls=Command,
+    examples=(
+        "quantfx report resnet.quantfx",
+        "quantfx report resnet.quantfx --full --json report.json",
+    ),
+)
+@saved_argument
+@click.option("--full", is_flag=True, help="Every operator, reason and pass.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write all of it to this file.")
+@click.option("--no-strict", is_flag=True, help="Warn where sums would saturate on this CPU.")
+def report_command(file: Path, full: bool, json: Path | None, no_strict: bool) -> None:
+    """Say what became of the operators of a saved model.
+
+    FILE was written by `quantfx quantize` or Result.save.
+    """
+    from quantfx.load_result import load  # sympy
+
+    report = load(file, strict=not no_strict).report
+    if json is not None:
+        write_text(json, report.to_json())
+    print_report(Console(), report, full=full)

@@ -1,0 +1,77 @@
+"""The commands that ask a saved model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cli.sample import run
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+def test_report(folder: Path) -> None:
+    ended = run("report", "net.quantfx", "--full", "--json", "new/report.json")
+    assert ended.exit_code == 0, ended.output
+    assert "passes (ms)" in ended.stdout
+    assert json.loads((folder / "new" / "report.json").read_text())["rows"]
+
+
+def test_of_another_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    written = run("quantize", "own_cli:net", "-o", "any.quantfx", "--target", "any")
+    assert written.exit_code == 0, written.output
+    assert run("report", "any.quantfx").exit_code == 1
+    for looked in (("report", "--no-strict"), ("explain", "conv"), ("draw", "-o", "any.dot")):
+        ended = run(looked[0], "any.quantfx", *looked[1:])
+        assert (ended.exit_code, bool(ended.stdout)) == (0, True), looked
+        assert "quantfx: warning: 2 site(s) would saturate" in ended.stderr
+
+
+def test_explain(folder: Path) -> None:
+    ended = run("explain", "net.quantfx", "conv", "--json", "conv.json")
+    assert ended.exit_code == 0, ended.output
+    assert "int8 by template conv2d" in ended.stdout
+    (site,) = json.loads((folder / "conv.json").read_text())["sites"]
+    assert site["module"] == "conv"
+
+
+def test_explain_of_an_unknown_name() -> None:
+    ended = run("explain", "net.quantfx", "covn")
+    assert (ended.exit_code, ended.stdout) == (1, "")
+    assert "did you mean 'conv'" in ended.stderr
+
+
+def test_compare(folder: Path) -> None:
+    ended = run(
+        "compare", "net.quantfx", "--model", "net.pt2", "--data", "images.npz", "--rows", "4",
+        "--json", "figures.json", "--draw", "heat.dot",
+    )  # fmt: skip
+    assert ended.exit_code == 0, ended.output
+    assert "conv2d" in ended.stdout
+    figures = json.loads((folder / "figures.json").read_text())
+    assert (figures["calls"], len(figures["sites"])) == (2, 2)
+    assert all(site["own"]["sqnr"] > 20 for site in figures["sites"])
+    assert "fillcolor" in (folder / "heat.dot").read_text()
+
+
+def test_compare_needs_data() -> None:
+    ended = run("compare", "net.quantfx", "--model", "net.pt2")
+    assert ended.exit_code == 2
+    assert "--data DATA is needed" in ended.stderr
+
+
+@pytest.mark.parametrize(("graph", "holds"), [("qdq", "conv2d"), ("lowered", "qconv_pointwise")])
+def test_draw(graph: str, holds: str, folder: Path) -> None:
+    ended = run("draw", "net.quantfx", "-o", "new/net.dot", "--graph", graph, "--depth", "3")
+    assert ended.exit_code == 0, ended.output
+    assert "drawn to new/net.dot" in ended.stdout
+    assert holds in (folder / "new" / "net.dot").read_text()
+
+
+def test_draw_near_a_name(folder: Path) -> None:
+    assert run("draw", "net.quantfx", "-o", "fc.dot", "--around", "fc").exit_code == 0
+    assert run("draw", "net.quantfx", "-o", "x.dot", "--around", "fcc").exit_code == 1
+    assert run("draw", "net.quantfx", "-o", "x.bmp").exit_code == 1
