@@ -1,0 +1,72 @@
+"""An assertion about a whole result: which operators are int8, and which may stay float."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+
+from quantfx.passes.report.report import Report
+from quantfx.result import Result
+
+
+def assert_quantized(
+    result: Result,
+    *,
+    lowered: int | Mapping[str, int] | None = None,
+    float_sites: Collection[str] | None = None,
+) -> None:
+    """Assert that every planned operator reached its kernel, and that no other stays float.
+
+    Args:
+        result: From ``quantize``, ``convert_qat`` or ``load``.
+        lowered: How many operators reached their kernels: all together, or of each kind as the
+            report calls it, e.g. ``{"conv2d": 3, "linear, dynamic": 1}``; None leaves it open.
+        float_sites: Operators that stay float, and no others: names of nodes or paths of their
+            modules, or patterns of these (``head.*``). None leaves it open.
+
+    Raises:
+        AssertionError: it is not so; names every operator with the reason.
+    """
+    __tracebackhide__ = True  # read by pytest
+    report = result.report
+    found = [*_missed(report), *_miscounted(report, lowered)]
+    if float_sites is not None:
+        found += _wrongly_float(result, float_sites)
+    if found:
+        raise AssertionError("\n".join(found))
+
+
+def _missed(report: Report) -> Iterator[str]:
+    for each in report.sites:
+        if not each.converted:
+            yield f"{each.site} ({each.kind}) is planned and not converted"
+        elif each.status == "missed":
+            yield f"{each.site} ({each.kind}) did not reach its kernel: {each.reason}"
+
+
+def _miscounted(report: Report, expected: int | Mapping[str, int] | None) -> Iterator[str]:
+    counts = {row.label: row.lowered or 0 for row in report.rows}
+    if expected is None:
+        return
+    if isinstance(expected, int):
+        wanted, counts = {"operators": expected}, {"operators": sum(counts.values())}
+    else:
+        wanted = dict(expected)
+    for kind in sorted({*wanted, *counts}):
+        want, have = wanted.get(kind, 0), counts.get(kind, 0)
+        if want != have:
+            yield f"{kind}: {have} reached a kernel, not {want}"
+
+
+def _wrongly_float(result: Result, allowed: Collection[str]) -> Iterator[str]:
+    used: set[str] = set()
+    for each in result.report.skipped:
+        module = result.explain(each.site)[0].module
+        names = (each.site, module)
+        fits = {listed for listed in allowed if any(fnmatchcase(n, listed) for n in names)}
+        used |= fits
+        if not fits:
+            at = f", in {module}" if module else ""
+            yield f"{each.site} ({each.op}{at}) stays float: {each.reason}"
+    for listed in sorted(set(allowed) - used):
+        yield f"'{listed}' of float_sites names no operator that stays float"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quantfx
+from quantfx.passes.report.report import rows_of
+from quantfx.testing import assert_quantized
+from quantfx.tools.models.seeded import seeded
+
+
+class Net(nn.Module):
+    """Two linears around a layer that no kernel takes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(8, 8), nn.Linear(8, 4)
+        self.memory = nn.GRU(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.memory(self.first(x))[0])
+
+
+@pytest.fixture(scope="module")
+def result() -> quantfx.Result:
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    backend = quantfx.backends.get("x86", target="avx2")
+    return quantfx.quantize(seeded(Net), (x,), calibration=[x], backend=backend)
+
+
+@pytest.mark.parametrize("sites", [["gru"], ["memory"], ["mem*"], None])
+@pytest.mark.parametrize("lowered", [2, {"linear": 2}, None])
+def test_what_holds(result: quantfx.Result, lowered: int | None, sites: list[str] | None) -> None:
+    assert_quantized(result, lowered=lowered, float_sites=sites)
+
+
+@pytest.mark.parametrize(
+    ("lowered", "sites", "says"),
+    [
+        (3, None, "operators: 2 reached a kernel, not 3"),
+        ({"linear": 1, "conv2d": 1}, None, "conv2d: 0 reached a kernel, not 1\nlinear: 2 reached a kernel, not 1"),
+        ({}, None, "linear: 2 reached a kernel, not 0"),
+        (None, [], "gru (aten.gru.input, in memory) stays float: torch has no int8 operator for recurrent"),
+        (None, ["gru", "last"], "'last' of float_sites names no operator that stays float"),
+    ],
+)  # fmt: skip
+def test_what_does_not_hold_is_named(
+    result: quantfx.Result, lowered: int | None, sites: list[str] | None, says: str
+) -> None:
+    with pytest.raises(AssertionError, match=f"^{re.escape(says)}"):
+        assert_quantized(result, lowered=lowered, float_sites=sites)
+
+
+def test_a_site_that_missed_its_kernel_is_named_with_the_reason(result: quantfx.Result) -> None:
+    first, last = result.report.sites
+    changed = quantfx.Result.__copy__(result)
+    sites = (
+        replace(first, status="missed", kernel="", reason="a test says so"),
+        replace(last, converted=False),
+    )
+    changed.report = replace(result.report, sites=sites, rows=rows_of(sites))
+    with pytest.raises(AssertionError) as caught:
+        assert_quantized(changed)
+    assert str(caught.value).splitlines() == [
+        "linear (linear) did not reach its kernel: a test says so",
+        "linear_1 (linear) is planned and not converted",
+    ]
