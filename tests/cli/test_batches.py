@@ -91,6 +91,7 @@ def test_what_is_no_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     (tmp_path / "x.safetensors").write_bytes(b"")
     (tmp_path / "empty").mkdir()
     monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
     for name, rule, kind in (
         ("gone.npz", "no-such-file", FileError),
         ("empty", "no-such-file", FileError),
