@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.export import Dim
 
 import quantfx
 from quantfx.passes.errors import ArgumentError
@@ -53,6 +54,17 @@ def test_the_same_graph_by_other_ways(graph: torch.fx.GraphModule, stored: Path)
         if node.op == "call_function":
             node.name = f"other_{place}"
     GraphSnapshot(stored, "test_net")(renamed)
+
+
+def test_free_sizes_have_the_same_names_by_either_export(tmp_path: Path) -> None:
+    free = ({0: Dim("rows")},)
+    GraphSnapshot(tmp_path, "test_net", update=True)(
+        quantfx.capture(seeded(Net), (X,), dynamic_shapes=free)
+    )
+    for strict in (False, True):
+        program = torch.export.export(seeded(Net), (X,), dynamic_shapes=free, strict=strict)
+        GraphSnapshot(tmp_path, "test_net")(quantfx.capture(program))
+    assert "f32 s" in (tmp_path / "test_net.dot").read_text()
 
 
 @pytest.fixture
