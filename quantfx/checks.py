@@ -17,6 +17,8 @@ from torch import Tensor
 from quantfx.passes.inputs.leaves import leaves_in
 from quantfx.result import Result
 
+__all__ = ["Check", "CloseToFloat", "Runs", "close_to_float", "runs"]
+
 
 @dataclass(frozen=True)
 class Check(ABC):

@@ -19,7 +19,7 @@ import quantfx
 ROOT = Path(__file__).parent.parent
 OUTSIDE = ROOT / "tests" / "outside"
 # Their `__all__` is what quantfx keeps; everything else is private by not being listed.
-PUBLIC = ("quantfx", "quantfx.errors", "quantfx.passes", "quantfx.patterns", "quantfx.backends", "quantfx.compat", "quantfx.testing")  # fmt: skip
+PUBLIC = ("quantfx", "quantfx.errors", "quantfx.passes", "quantfx.patterns", "quantfx.backends", "quantfx.compat", "quantfx.checks", "quantfx.testing")  # fmt: skip
 PAGES = ("README.md", "MIGRATION.md", "CONTRIBUTING.md")
 
 
