@@ -11,10 +11,13 @@ from torch.fx import GraphModule
 from quantfx.backends.backend import Backend
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
+from quantfx.passes.draw.diff.diff_graphs import diff_graphs
+from quantfx.passes.draw.diff.graph_diff import GraphDiff
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
+from quantfx.patterns.errors import QuantfxError
 from quantfx.result import Result, choose_backend, make_result
 
 
@@ -93,3 +96,29 @@ def draw(
     from quantfx.tools.drawing.draw import draw as draw_module  # the facade reaches tools lazily
 
     return draw_module(module, path, depth=depth, around=around, heat=heat)
+
+
+def diff(a: GraphModule | Result, b: GraphModule | Result) -> GraphDiff:
+    """Return what appeared, vanished and changed from ``a`` to ``b``.
+
+    Two stages of a pipeline, two versions of a model, or results of two backends or recipes. Of
+    results their q/dq graphs are compared, and the kernels that they reach. Operators are paired by
+    name, then by what they compute of what: another name alone is no difference.
+
+    Args:
+        a: A graph, or a result.
+        b: A graph, or a result.
+    """
+    (before, kernels_a), (after, kernels_b) = map(_graph_and_kernels, (a, b))
+    return diff_graphs(before, after, kernels=(kernels_a, kernels_b))
+
+
+def _graph_and_kernels(of: GraphModule | Result) -> tuple[GraphModule, dict[str, str]]:
+    if isinstance(of, GraphModule):
+        return of, {}
+    if not isinstance(of, Result):
+        message = f"diff compares graphs and results, not {type(of).__name__}"
+        fix = "capture the model first: quantfx.capture(model, example_inputs)"
+        raise QuantfxError(message, rule="wrong-type", fix=fix)
+    sites = of.report.sites
+    return of.quantized, {str(s.site): s.compiled or s.kernel or s.status for s in sites}
