@@ -10,7 +10,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from quantfx import backends, checks, errors, passes, patterns
-from quantfx.api import diff, draw, quantize
+from quantfx.api import diff, draw, html, quantize
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import Config
 from quantfx.passes.draw.diff.graph_diff import GraphDiff
@@ -72,6 +72,7 @@ __all__ = [
     "diff",
     "draw",
     "errors",
+    "html",
     "load",
     "passes",
     "patterns",

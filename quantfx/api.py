@@ -98,6 +98,23 @@ def draw(
     return draw_module(module, path, depth=depth, around=around, heat=heat)
 
 
+def html(
+    graph: GraphModule | Mapping[str, GraphModule], path: str | Path, *, title: str = ""
+) -> Path:
+    """Write graphs as one page for a browser and return its path; of a result, ``Result.html``.
+
+    Args:
+        graph: Captured, prepared or quantized; several by the name of their stage.
+        path: Where to, e.g. ``model.html``.
+        title: Of the page; by default the name of the file.
+    """
+    from quantfx.tools.html.page_data import graph_data
+    from quantfx.tools.html.write_page import write_page
+
+    graphs = {"graph": graph} if isinstance(graph, GraphModule) else graph
+    return write_page(graph_data(graphs), path, title=title or Path(path).stem)
+
+
 def diff(a: GraphModule | Result, b: GraphModule | Result) -> GraphDiff:
     """Return what appeared, vanished and changed from ``a`` to ``b``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -247,6 +247,31 @@ class Result:
         return compare_result(
             self, batches, self._inputs, model=given, input_fn=input_fn, progress=progress
         )
+
+    def html(
+        self,
+        path: str | Path,
+        comparison: Comparison | None = None,
+        *,
+        stages: Mapping[str, GraphModule] | None = None,
+        title: str = "",
+    ) -> Path:
+        """Write one page for a browser: report, graphs, and the explanation of every operator.
+
+        It holds all that it needs: it opens from a file, without a network.
+
+        Args:
+            path: Where to, e.g. ``model.html``.
+            comparison: From ``compare``: numbers and heat for every site.
+            stages: Graphs that a result does not keep, as ``{"captured": graph}``.
+            title: Of the page; by default the name of the file.
+        """
+        from quantfx.tools.html.page_data import result_data
+        from quantfx.tools.html.write_page import write_page
+
+        lowered = None if self._lowering is None else self._lowering.module
+        data = result_data(self, lowered=lowered, comparison=comparison, stages=stages or {})
+        return write_page(data, path, title=title or Path(path).stem)
 
     def save(self, path: str | Path, *, input_values: bool = True) -> None:
         """Write a file from which ``quantfx.load`` makes this result again, on any machine.
