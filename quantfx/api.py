@@ -9,6 +9,7 @@ from typing import Any
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
+from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.draw.diff.diff_graphs import diff_graphs
@@ -18,7 +19,7 @@ from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.patterns.errors import QuantfxError
-from quantfx.result import Result, choose_backend, make_result
+from quantfx.result import Result
 
 
 def quantize(

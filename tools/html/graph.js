@@ -48,7 +48,7 @@ class GraphView {
     const title = document.createElementNS("http://www.w3.org/2000/svg", "title");
     const told = { float: "float values", observed: "an observed tensor", inside: "inside one kernel", scalar: "a number", nested: "computes this graph", mismatch: "read with another scale than written" };
     title.textContent = [told[kind] || "int8 values", labels].filter(Boolean).join("\n");
-    return make("path", { class: `edge ${kind === "dequantize" ? "int8" : kind}`, d: path, "marker-end": this.arrow }, title);
+    return make("path", { class: `edge ${kind === "dequantize" ? "int8" : kind}${edge.loose ? " loose" : ""}`, d: path, "marker-end": this.arrow }, title);
   }
 
   drawItem(item, colour) {

@@ -52,7 +52,7 @@ function wordsOf(item, colour) {
   const title = cut(node.title.replace(/^onednn\./, ""), 38);
   const value = colour === "standing" ? null : sqnrOf(node.site, colour);
   if (value !== null) return [title, showDecibels(value)];
-  if (node.standing === "none") return [title, cut(node.details[0] || "", 38)];
+  if (node.standing === "none") return [title, cut(node.site && node.site.reason || node.details[0] || "", 38)];
   const kernel = node.site && node.site.kernel;
   const part = node.macs ? `, ${share(node.macs, DATA.report.balance.macs)} of arithmetic` : "";
   const said = node.standing === "float" ? `float${part}${node.site.reason ? `: ${node.site.reason}` : ""}`
@@ -68,6 +68,14 @@ function wordsOfBox(box, outer, colour) {
     .filter((key) => key !== "none" && box.counts[key])
     .map((key) => `${box.counts[key]} ${STANDINGS[key].word}`);
   return [title, value !== null ? `worst ${showDecibels(value)}` : counts.join(" · ") || `${box.nodes.length} without arithmetic`];
+}
+
+/** Down from one item, then to the nearer side of another. */
+function roundTheCorner(source, target) {
+  const side = source.x < target.x ? -1 : 1;
+  const end = { x: target.x + (side * target.width) / 2, y: target.y };
+  const start = { x: source.x, y: source.y + (source.height / 2) * Math.sign(target.y - source.y) };
+  return [start, { x: start.x, y: end.y }, end];
 }
 
 /** Place the visible graph with dagre; gives items with x, y, width, height, and groups. */
@@ -95,10 +103,20 @@ function layOut(stage, open, colour) {
     }
     if (parent) graph.setParent(item.key, parent);
   }
-  for (const edge of seen.edges) graph.setEdge(edge.source, edge.target, { weight: edge.kinds.has("int8") || edge.kinds.has("inside") ? 8 : 1 });
+  // What many read, as a mask, would pull the drawing apart: only its first reader is laid out by it.
+  const readers = new Map();
+  for (const edge of seen.edges) readers.set(edge.source, (readers.get(edge.source) || 0) + 1);
+  const placed = new Set();
+  for (const edge of seen.edges) {
+    edge.loose = readers.get(edge.source) > 4 && placed.has(edge.source);
+    placed.add(edge.source);
+  }
+  for (const edge of seen.edges.filter((each) => !each.loose)) graph.setEdge(edge.source, edge.target, { weight: edge.kinds.has("int8") || edge.kinds.has("inside") ? 8 : 1 });
   dagre.layout(graph);
   for (const item of [...seen.items.values(), ...groups.values()]) Object.assign(item, graph.node(item.key));
-  for (const edge of seen.edges) edge.points = graph.edge(edge.source, edge.target).points;
+  for (const edge of seen.edges) {
+    edge.points = edge.loose ? roundTheCorner(seen.items.get(edge.source), seen.items.get(edge.target)) : graph.edge(edge.source, edge.target).points;
+  }
   const size = graph.graph();
   return { ...seen, groups: [...groups.values()], width: size.width || 1, height: size.height || 1 };
 }

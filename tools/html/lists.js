@@ -69,10 +69,12 @@ function overview(select) {
       meter("Planned sites that reached int8 kernels", (report.compiled ?? report.lowered ?? report.converted), report.planned, `${report.compiled ?? report.lowered ?? report.converted} of ${report.planned}${report.compiled === null ? "" : ", compiled"}`)),
     make("p", {}, Object.keys(STANDINGS).filter((key) => counts[key]).map((key) => make("span", { class: "count", title: STANDINGS[key].about }, badge(key), ` ${counts[key]} operators `))),
     make("h2", {}, "What is not int8, and why"),
-    reasons.length ? tableOf(["operator", "how many", "share of the arithmetic", "why", "what would help"], reasons.map((row) => [
+    counts.none ? make("p", { class: "note" }, `${counts.none} operators that only move values or compute integers are left out here.`) : null,
+    reasons.length ? tableOf(["operator", "how many", "of the arithmetic", "of the weights", "why", "what would help"], reasons.map((row) => [
       row.op.replace(/^aten\./, "").replace(/\.\w+$/, ""),
       make("span", {}, link(row.sites[0], select, `${row.sites.length}×`)),
-      row.macs ? share(row.macs, balance.macs) : "0 %",
+      row.macs ? share(row.macs, balance.macs) : "–",
+      row.weights ? share(row.weights, balance.weight_bytes) : "–",
       row.why,
       row.remedies.join("; "),
     ])) : make("p", {}, "Nothing: every operator is computed in int8."),

@@ -8,10 +8,10 @@ const NUMBERS = new Map(((DATA.comparison || {}).sites || []).map((row) => [row.
 
 const STANDINGS = {
   int8: { word: "int8", about: "computed by an int8 kernel" },
-  loop: { word: "int8 values", about: "reads and writes int8 values; computed in float between" },
+  loop: { word: "int8 in, float inside", about: "reads and writes int8 values, computed in float between them" },
   missed: { word: "missed", about: "was planned as int8, but reached no int8 kernel" },
   float: { word: "float", about: "stays float: click it for the reason" },
-  none: { word: "other", about: "inputs, outputs, sizes: nothing to quantize" },
+  none: { word: "no arithmetic", about: "inputs, outputs, and what only moves values: nothing to quantize" },
 };
 
 function make(tag, attributes = {}, ...children) {
@@ -29,7 +29,7 @@ function make(tag, attributes = {}, ...children) {
 }
 
 function standingOf(site) {
-  if (!site || site.standing === "other" || site.standing === "gone") return "none";
+  if (!site || site.idle || site.standing === "other" || site.standing === "gone") return "none";
   if (site.standing === "float") return "float";
   const status = site.kernel ? site.kernel.status : "planned";
   return { float: "loop", missed: "missed" }[status] || "int8";

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from torch import nn
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.draw.canonical_order import canonical_names, canonical_order
-from quantfx.passes.draw.picture import Picture, PictureEdge
+from quantfx.passes.draw.picture import Picture
 from quantfx.passes.draw.reading import read_picture
 from quantfx.passes.graph.clone import HoldsGraph
 from quantfx.passes.graph.graphs import Site, all_graphs, module_calls
@@ -16,7 +17,7 @@ from quantfx.passes.quant.lowered import lowered_of, region_of
 
 # Drawn as what flows on an edge, not as a box: half of all nodes, of which none computes.
 _PILLS = ("quantize", "observe")
-_INTEGERS = ("int8", "dequantize", "mismatch")
+_INTEGERS = ("int8", "dequantize")
 
 
 def stage_of(name: str, about: str, module: GraphModule, known: Collection[str]) -> dict[str, Any]:
@@ -64,17 +65,13 @@ def _edges(picture: Picture, index: Mapping[str, int]) -> Iterator[tuple[int, in
         if edge.target not in index:
             continue
         source, label = edge.source, edge.label
-        flows = "int8" if edge.kind in _INTEGERS else edge.kind
+        flows: str = "int8" if edge.kind in _INTEGERS else edge.kind
         while source not in index:
             pill = picture.nodes[source]
             flows = "observed" if pill.kind == "observe" else "int8"
             label = " ".join(word for word in (edge.label, pill.title, pill.qparams) if word)
-            source = _before(source, into)
+            source = into[source].source
         yield index[source], index[edge.target], flows, label
-
-
-def _before(pill: str, into: Mapping[str, PictureEdge]) -> str:
-    return into[pill].source
 
 
 def _sites(module: GraphModule) -> dict[str, tuple[str, ...]]:
@@ -85,9 +82,10 @@ def _sites(module: GraphModule) -> dict[str, tuple[str, ...]]:
         prefix = f"{path}/" if path else ""
         for node, name in canonical_names(canonical_order(graph_module.graph)).items():
             found[prefix + name] = _stands_for(node, of_sites)
-        for node, held in module_calls(graph_module, HoldsGraph):
-            inner = f"{path}.{node.target}" if path else str(node.target)
-            pending.append((inner, of_sites, held.graph))  # nodes keep their names in a region
+        for node, held in module_calls(graph_module, nn.Module):
+            if isinstance(held, HoldsGraph):  # a region, in which nodes keep their names
+                inner = f"{path}.{node.target}" if path else str(node.target)
+                pending.append((inner, of_sites, held.graph))
     return found
 
 

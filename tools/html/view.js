@@ -130,7 +130,7 @@ function setOpen(all) {
 
 function legend() {
   const words = state.colour === "standing"
-    ? [...Object.entries(STANDINGS).map(([key, each]) => make("span", { title: each.about }, make("i", { class: `swatch ${key}` }), each.word)),
+    ? [...Object.entries(STANDINGS).filter(([key]) => KEPT.some((stage) => stage.nodes.some((node) => node.standing === key))).map(([key, each]) => make("span", { title: each.about }, make("i", { class: `swatch ${key}` }), each.word)),
       make("span", {}, make("i", { class: "line int8" }), "int8 values"), make("span", {}, make("i", { class: "line inside" }), "inside one kernel"), make("span", {}, make("i", { class: "line float" }), "float values")]
     : ["< 16 dB (over 16 % error)", "16–22", "22–28", "28–34", "> 34 dB (under 2 %)"].map((text, index) => make("span", {}, make("i", { class: `swatch heat-${index}` }), text)).concat(make("span", {}, make("i", { class: "swatch heat-none" }), "not measured"));
   return make("footer", { class: "legend" }, words, make("span", { class: "hint" }, "click + to open a module · click a node for its explanation · / search · arrows, Enter, Esc"));

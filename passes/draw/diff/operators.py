@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -161,18 +161,18 @@ class _Reader:
         while (has_qparams(node) or is_observer(node)) and isinstance(node.args[0], Node):
             steps.append(node)
             node = node.args[0]
-        told = {
-            "quantization": self._quantization(steps),
-            "qparams": next(filter(None, map(self._numbers, steps)), ""),
-            "group": next(filter(None, (self._groups.get(step, "") for step in steps)), ""),
-        }
+        told = ComparedSlot(
+            quantization=self._quantization(steps),
+            qparams=next(filter(None, map(self._numbers, steps)), ""),
+            group=next(filter(None, (self._groups.get(step, "") for step in steps)), ""),
+        )
         if node.op != "get_attr":
-            return ComparedSlot(source=self._names.get(node, node.name), **told)
+            return replace(told, source=self._names.get(node, node.name))
         value = constant(self._module, node)
         if value is None:
-            return ComparedSlot(stored=type(referent(self._module, node)).__name__, **told)
+            return replace(told, stored=type(referent(self._module, node)).__name__)
         stored = shape_name(value.shape) if steps else value_name(value)
-        return ComparedSlot(stored=stored, sample=_sample(value), **told)
+        return replace(told, stored=stored, sample=_sample(value))
 
     def _quantization(self, steps: list[Node]) -> str:
         for step in steps:
