@@ -70,13 +70,13 @@ function overview(select) {
     make("p", {}, Object.keys(STANDINGS).filter((key) => counts[key]).map((key) => make("span", { class: "count", title: STANDINGS[key].about }, badge(key), ` ${counts[key]} operators `))),
     make("h2", {}, "What is not int8, and why"),
     counts.none ? make("p", { class: "note" }, `${counts.none} operators that only move values or compute integers are left out here.`) : null,
-    reasons.length ? tableOf(["operator", "how many", "of the arithmetic", "of the weights", "why", "what would help"], reasons.map((row) => [
+    reasons.length ? tableOf(["operator", "how many", "why", "what would help", "of the arithmetic", "of the weights"], reasons.map((row) => [
       row.op.replace(/^aten\./, "").replace(/\.\w+$/, ""),
       make("span", {}, link(row.sites[0], select, `${row.sites.length}×`)),
-      row.macs ? share(row.macs, balance.macs) : "–",
-      row.weights ? share(row.weights, balance.weight_bytes) : "–",
       row.why,
       row.remedies.join("; "),
+      row.macs ? share(row.macs, balance.macs) : "–",
+      row.weights ? share(row.weights, balance.weight_bytes) : "–",
     ])) : make("p", {}, "Nothing: every operator is computed in int8."),
     make("h2", {}, "Where accuracy is lost"),
     showLoss(select),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
@@ -37,26 +38,33 @@ def stage_of(name: str, about: str, module: GraphModule, known: Collection[str])
     # The call of a region is no part of the module that its last operator was called in.
     calls = {edge.source for edge in picture.edges if edge.kind == "nested"}
     sites = _sites(module)
-    boxes = {path: index for index, path in enumerate(picture.containers)}
     drawn = [node for node in picture.nodes.values() if node.kind not in _PILLS]
+    held = Counter(path for node in drawn for path in node.containers)
+    # A box around one node says no more than the node.
+    shown = [path for path in picture.containers if held[path] > 1]
+    boxes = {path: index for index, path in enumerate(shown)}
     index = {node.name: number for number, node in enumerate(drawn)}
     return {
         "name": name,
         "about": about,
-        "boxes": [[path, kind] for path, kind in picture.containers.items()],
+        "boxes": [[path, picture.containers[path]] for path in shown],
         "nodes": [
             [
                 node.name,
                 node.kind,
                 node.title,
                 list(node.details),
-                [boxes[path] for path in node.containers if node.name not in calls],
+                _around(node.containers, boxes) if node.name not in calls else [],
                 [site for site in sites.get(node.name, ()) if site in known],
             ]
             for node in drawn
         ],
         "edges": [list(edge) for edge in dict.fromkeys(_edges(picture, index))],
     }
+
+
+def _around(containers: tuple[str, ...], boxes: Mapping[str, int]) -> list[int]:
+    return [boxes[path] for path in containers if path in boxes]
 
 
 def _edges(picture: Picture, index: Mapping[str, int]) -> Iterator[tuple[int, int, str, str]]:

@@ -131,6 +131,7 @@ function setOpen(all) {
 function legend() {
   const words = state.colour === "standing"
     ? [...Object.entries(STANDINGS).filter(([key]) => KEPT.some((stage) => stage.nodes.some((node) => node.standing === key))).map(([key, each]) => make("span", { title: each.about }, make("i", { class: `swatch ${key}` }), each.word)),
+      KEPT.some((stage) => stage.boxes.some((box) => mainStanding(box.counts) === "mixed")) ? make("span", {}, make("i", { class: "swatch mixed" }), "a module of both") : null,
       make("span", {}, make("i", { class: "line int8" }), "int8 values"), make("span", {}, make("i", { class: "line inside" }), "inside one kernel"), make("span", {}, make("i", { class: "line float" }), "float values")]
     : ["< 16 dB (over 16 % error)", "16–22", "22–28", "28–34", "> 34 dB (under 2 %)"].map((text, index) => make("span", {}, make("i", { class: `swatch heat-${index}` }), text)).concat(make("span", {}, make("i", { class: "swatch heat-none" }), "not measured"));
   return make("footer", { class: "legend" }, words, make("span", { class: "hint" }, "click + to open a module · click a node for its explanation · / search · arrows, Enter, Esc"));
@@ -139,7 +140,8 @@ function legend() {
 // ---- search
 
 const INDEX = [
-  ...KEPT.flatMap((stage) => stage.boxes.map((box) => ({ name: box.path, kind: "module", head: `${box.path}  ${box.kind}`, text: `${box.path} ${box.kind}`.toLowerCase() }))),
+  // The modules of the first stage come before those that only another one has.
+  ...[...KEPT].sort((a, b) => (b.name === DATA.first) - (a.name === DATA.first)).flatMap((stage) => stage.boxes.map((box) => ({ name: box.path, kind: "module", head: `${box.path}  ${box.kind}`, text: `${box.path} ${box.kind}`.toLowerCase() }))),
   ...DATA.sites.map((site) => ({ name: site.site, kind: site.kind, head: `${site.module || site.site}  ${(site.op || "").replace(/^aten\./, "").replace(/\.\w+$/, "")}`, site,
     text: [site.site, site.module, site.op, site.module_class].filter(Boolean).join(" ").toLowerCase(), more: [site.reason, site.verdict, ...((site.match && [site.match.template]) || []), ...((site.kernel && [site.kernel.reason]) || [])].filter(Boolean).join(" ").toLowerCase() })),
   ...(DATA.sites.length ? [] : KEPT.flatMap((stage) => stage.nodes.map((node) => ({ name: node.name, kind: "node", head: `${node.name}  ${node.title}`, text: `${node.name} ${node.title}`.toLowerCase() })))),
@@ -150,8 +152,10 @@ function findHits(asked) {
   const words = asked.toLowerCase().split(/\s+/).filter(Boolean);
   if (!words.length) return [];
   const scored = INDEX.map((each, order) => {
-    if (words.every((word) => each.text.includes(word))) return { each, order, rank: each.name.toLowerCase() === words[0] ? 0 : each.kind === "vanished" ? 2 : 1 };
-    return { each, order, rank: each.more && words.every((word) => `${each.text} ${each.more}`.includes(word)) ? 3 : 9 };
+    const exact = each.name.toLowerCase() === words[0] || (each.site && (each.site.module || "").toLowerCase() === words[0]);
+    const gone = each.kind === "vanished" || each.kind === "silent";
+    if (words.every((word) => each.text.includes(word))) return { each, order, rank: (exact ? 0 : 2) + (gone ? 1 : 0) };
+    return { each, order, rank: each.more && words.every((word) => `${each.text} ${each.more}`.includes(word)) ? 4 : 9 };
   });
   return scored.filter((each) => each.rank < 9).sort((a, b) => a.rank - b.rank || a.order - b.order).map((each) => each.each);
 }

@@ -54,4 +54,4 @@ def script_text(data: Any) -> str:
 
 
 def _read(name: str) -> str:
-    return (files(__package__) / name).read_text(encoding="utf-8")
+    return (files("quantfx.tools.html") / name).read_text(encoding="utf-8")
