@@ -78,7 +78,7 @@ def quantize(
 
 
 def draw(
-    module: GraphModule,
+    module: GraphModule | GraphDiff,
     path: str | Path,
     *,
     depth: int | None = None,
@@ -88,12 +88,19 @@ def draw(
     """Draw ``module`` to ``path`` (.svg, .png or .dot) and return the path written.
 
     Args:
-        module: Captured, prepared or quantized.
+        module: Captured, prepared or quantized; or what ``diff`` returns, which takes no options.
         path: Where to; without Graphviz's ``dot`` program the text is written beside it.
         depth: Collapse modules nested deeper than this; by default as far as is readable.
         around: Draw only the neighbourhood of this node or module.
         heat: SQNR in dB by the name of a node, which colours it: see ``Comparison.heat``.
     """
+    from quantfx.tools.drawing.render import render
+
+    if isinstance(module, GraphDiff):
+        if (depth, around, heat) != (None, None, None):
+            message = "the drawing of a difference takes no depth, around or heat"
+            raise QuantfxError(message, rule="not-offered", site="draw")
+        return render(module.to_dot(), path)
     from quantfx.tools.drawing.draw import draw as draw_module  # the facade reaches tools lazily
 
     return draw_module(module, path, depth=depth, around=around, heat=heat)

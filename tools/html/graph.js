@@ -187,6 +187,9 @@ class GraphView {
       if (mark && !this.moved) this.choose(mark.item);
     });
     svg.addEventListener("keydown", (event) => this.key(event));
+    // While a node has the focus, the drawing itself is no stop of the Tab key: Shift+Tab leaves.
+    svg.addEventListener("focusin", (event) => { if (event.target !== svg) svg.setAttribute("tabindex", "-1"); });
+    svg.addEventListener("focusout", () => svg.setAttribute("tabindex", "0"));
     svg.addEventListener("focus", () => { if (svg.matches(":focus-visible")) this.first(); });
   }
 

@@ -16,8 +16,8 @@ from quantfx.result import Result
 from quantfx.tools.html.stage import stage_of
 
 _ABOUT = {
-    "captured": "The float model as operators, before anything is quantized.",
-    "prepared": "With observers, which record the range of every tensor to be quantized.",
+    "captured": "The float model as operators. Colours say what becomes of each.",
+    "prepared": "With observers, which record the range of each tensor that is to be int8.",
     "q/dq": "Quantize and dequantize operators around float arithmetic: what int8 computes.",
     "lowered": "Calls of int8 kernels: what runs.",
 }

@@ -18,6 +18,7 @@ from quantfx.passes.quant.lowered import lowered_of, region_of
 
 # Drawn as what flows on an edge, not as a box: half of all nodes, of which none computes.
 _PILLS = ("quantize", "observe")
+_REGION = "one call of a prepared plan"
 _INTEGERS = ("int8", "dequantize")
 
 
@@ -47,7 +48,7 @@ def stage_of(name: str, about: str, module: GraphModule, known: Collection[str])
     return {
         "name": name,
         "about": about,
-        "boxes": [[path, picture.containers[path]] for path in shown],
+        "boxes": [[p, _REGION if p in calls else picture.containers[p]] for p in shown],
         "nodes": [
             [
                 node.name,

@@ -5,6 +5,7 @@ const state = { tab: "", stage: DATA.first, colour: "standing", selected: "", op
 const actions = { state, select, toggle };
 const views = { graph: null, stages: [] };
 const TABS = { overview: "Overview", graph: "Graph", stages: "Stages", list: "List" };
+const MOST = 400; // more are neither laid out quickly nor read
 const sites = new SiteList((name) => show(name));
 
 function shownViews() {
@@ -118,12 +119,12 @@ function toolbar() {
     colours.map(([value, text]) => make("option", { value }, text)));
   return make("div", { class: "toolbar" },
     make("label", {}, "Stage ", stage), make("label", {}, "Colour: ", colour),
-    button("Open all", "Open every module", () => setOpen(true)), button("Close all", "Close every module", () => setOpen(false)),
+    button("Open all", `Open modules, as far as ${MOST} operators are seen`, () => setOpen(true)), button("Close all", "Close every module", () => setOpen(false)),
     button("Fit", "Fit (0)", () => views.graph.fit()), button("+", "Zoom in", () => views.graph.zoom(1.25)), button("−", "Zoom out", () => views.graph.zoom(0.8)));
 }
 
 function setOpen(all) {
-  state.open = new Set(all ? views.graph.stage.boxes.map((box) => box.path) : []);
+  state.open = all ? firstOpen(views.graph.stage, MOST) : new Set();
   views.graph.draw();
   views.graph.fit();
 }
@@ -132,7 +133,8 @@ function legend() {
   const words = state.colour === "standing"
     ? [...Object.entries(STANDINGS).filter(([key]) => KEPT.some((stage) => stage.nodes.some((node) => node.standing === key))).map(([key, each]) => make("span", { title: each.about }, make("i", { class: `swatch ${key}` }), each.word)),
       KEPT.some((stage) => stage.boxes.some((box) => mainStanding(box.counts) === "mixed")) ? make("span", {}, make("i", { class: "swatch mixed" }), "a module of both") : null,
-      make("span", {}, make("i", { class: "line int8" }), "int8 values"), make("span", {}, make("i", { class: "line inside" }), "inside one kernel"), make("span", {}, make("i", { class: "line float" }), "float values")]
+      make("span", {}, make("i", { class: "line int8" }), "int8 values"), make("span", {}, make("i", { class: "line inside" }), "inside one kernel"),
+      KEPT.some((stage) => stage.edges.some((edge) => edge.kind === "observed")) ? make("span", {}, make("i", { class: "line observed" }), "observed values") : null, make("span", {}, make("i", { class: "line float" }), "float values")]
     : ["< 16 dB (over 16 % error)", "16–22", "22–28", "28–34", "> 34 dB (under 2 %)"].map((text, index) => make("span", {}, make("i", { class: `swatch heat-${index}` }), text)).concat(make("span", {}, make("i", { class: "swatch heat-none" }), "not measured"));
   return make("footer", { class: "legend" }, words, make("span", { class: "hint" }, "click + to open a module · click a node for its explanation · / search · arrows, Enter, Esc"));
 }

@@ -202,9 +202,12 @@ def _slot_fields(
     slots = other.slots if one.operator != other.operator else {**one.slots, **other.slots}
     for slot in slots:
         before, after = one.slots.get(slot, nothing), other.slots.get(slot, nothing)
+        old_form, new_form = before.stored, after.stored
+        if before.quantization != after.quantization:  # which says the dtype: sizes are left
+            old_form, new_form = (form.rpartition(" ")[2] for form in (old_form, new_form))
         compared: tuple[tuple[What, str, str], ...] = (
             ("input", pairs.get(before.source, before.source), after.source),
-            ("constant", before.stored, after.stored),
+            ("constant", old_form, new_form),
             ("quantization", before.quantization, after.quantization),
             ("qparams", before.qparams, after.qparams),
             ("group", _translated(before.group, pairs), after.group),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 from functools import lru_cache
+from pathlib import Path
 from shutil import which
 
 import pytest
@@ -115,6 +116,7 @@ def test_results_of_two_recipes() -> None:
     assert told["quantization input"].after == "float"
     assert told["kernel"].before
     assert told["kernel"].after == ""
+    assert "constant weight" not in told, "the same weight, stored as integers"
 
 
 def test_results_of_two_backends() -> None:
@@ -139,6 +141,14 @@ def test_the_value_is_plain_data_and_a_drawing() -> None:
         pytest.skip("Graphviz's dot is not installed")
     for each in (text, gone):
         subprocess.run(["dot", "-Tsvg"], input=each.encode(), check=True, capture_output=True)
+
+
+def test_a_difference_is_drawn_into_a_file(tmp_path: Path) -> None:
+    diff = quantfx.diff(captured(), captured(extra=True))
+    path = quantfx.draw(diff, tmp_path / "diff.dot")
+    assert path.read_text(encoding="utf-8") == diff.to_dot()
+    with refused("not-offered", site="draw"):
+        quantfx.draw(diff, tmp_path / "diff.dot", depth=1)
 
 
 def test_what_is_no_graph_is_refused() -> None:
