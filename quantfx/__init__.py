@@ -10,9 +10,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from quantfx import backends, checks, errors, passes, patterns
-from quantfx.api import draw, quantize
+from quantfx.api import diff, draw, html, quantize
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import Config
+from quantfx.passes.draw.diff.graph_diff import GraphDiff
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.report.compare.comparison import Comparison
@@ -53,6 +54,7 @@ __all__ = [
     "Config",
     "Explanation",
     "Explanations",
+    "GraphDiff",
     "Pipeline",
     "QatModule",
     "QatSchedule",
@@ -67,8 +69,10 @@ __all__ = [
     "capture",
     "checks",
     "convert_qat",
+    "diff",
     "draw",
     "errors",
+    "html",
     "load",
     "passes",
     "patterns",

@@ -9,13 +9,17 @@ from typing import Any
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
+from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
+from quantfx.passes.draw.diff.diff_graphs import diff_graphs
+from quantfx.passes.draw.diff.graph_diff import GraphDiff
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
-from quantfx.result import Result, choose_backend, make_result
+from quantfx.patterns.errors import QuantfxError
+from quantfx.result import Result
 
 
 def quantize(
@@ -74,7 +78,7 @@ def quantize(
 
 
 def draw(
-    module: GraphModule,
+    module: GraphModule | GraphDiff,
     path: str | Path,
     *,
     depth: int | None = None,
@@ -84,12 +88,62 @@ def draw(
     """Draw ``module`` to ``path`` (.svg, .png or .dot) and return the path written.
 
     Args:
-        module: Captured, prepared or quantized.
+        module: Captured, prepared or quantized; or what ``diff`` returns, which takes no options.
         path: Where to; without Graphviz's ``dot`` program the text is written beside it.
         depth: Collapse modules nested deeper than this; by default as far as is readable.
         around: Draw only the neighbourhood of this node or module.
         heat: SQNR in dB by the name of a node, which colours it: see ``Comparison.heat``.
     """
+    from quantfx.tools.drawing.render import render
+
+    if isinstance(module, GraphDiff):
+        if (depth, around, heat) != (None, None, None):
+            message = "the drawing of a difference takes no depth, around or heat"
+            raise QuantfxError(message, rule="not-offered", site="draw")
+        return render(module.to_dot(), path)
     from quantfx.tools.drawing.draw import draw as draw_module  # the facade reaches tools lazily
 
     return draw_module(module, path, depth=depth, around=around, heat=heat)
+
+
+def html(
+    graph: GraphModule | Mapping[str, GraphModule], path: str | Path, *, title: str = ""
+) -> Path:
+    """Write graphs as one page for a browser and return its path; of a result, ``Result.html``.
+
+    Args:
+        graph: Captured, prepared or quantized; several by the name of their stage.
+        path: Where to, e.g. ``model.html``.
+        title: Of the page; by default the name of the file.
+    """
+    from quantfx.tools.html.page_data import graph_data
+    from quantfx.tools.html.write_page import write_page
+
+    graphs = {"graph": graph} if isinstance(graph, GraphModule) else graph
+    return write_page(graph_data(graphs), path, title=title or Path(path).stem)
+
+
+def diff(a: GraphModule | Result, b: GraphModule | Result) -> GraphDiff:
+    """Return what appeared, vanished and changed from ``a`` to ``b``.
+
+    Two stages of a pipeline, two versions of a model, or results of two backends or recipes. Of
+    results their q/dq graphs are compared, and the kernels that they reach. Operators are paired by
+    name, then by what they compute of what: another name alone is no difference.
+
+    Args:
+        a: A graph, or a result.
+        b: A graph, or a result.
+    """
+    (before, kernels_a), (after, kernels_b) = map(_graph_and_kernels, (a, b))
+    return diff_graphs(before, after, kernels=(kernels_a, kernels_b))
+
+
+def _graph_and_kernels(of: GraphModule | Result) -> tuple[GraphModule, dict[str, str]]:
+    if isinstance(of, GraphModule):
+        return of, {}
+    if not isinstance(of, Result):
+        message = f"diff compares graphs and results, not {type(of).__name__}"
+        fix = "capture the model first: quantfx.capture(model, example_inputs)"
+        raise QuantfxError(message, rule="wrong-type", fix=fix)
+    sites = of.report.sites
+    return of.quantized, {str(s.site): s.compiled or s.kernel or s.status for s in sites}

@@ -23,13 +23,13 @@ from quantfx.dynamo.compile_state import CompileState
 from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.options import Options
 from quantfx.dynamo.watch_calls import CallWatch
+from quantfx.make_result import choose_backend
 from quantfx.passed_on import kind_for
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import CalibrationError, ConfigError, ContractError, OptionError
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import warn_of_untested
-from quantfx.result import choose_backend
 
 State = Literal["observing", "int8", "int8 and float"]
 

@@ -15,13 +15,14 @@ from quantfx.bisection.ranges import Ranges
 from quantfx.bisection.search import Budget
 from quantfx.bisection.trials import Subject, Trials
 from quantfx.checks import Check
+from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
-from quantfx.result import Result, choose_backend, make_result
+from quantfx.result import Result
 
 # Trials that say what each culprit needs to do harm.
 _TRIALS = 64

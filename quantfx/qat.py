@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from quantfx.backends.backend import Backend
+from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import PipelineError
@@ -15,7 +16,7 @@ from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.train.qat_module import QatModule
-from quantfx.result import Result, choose_backend, make_result
+from quantfx.result import Result
 
 _SETUP = "quantfx_qat_setup"
 

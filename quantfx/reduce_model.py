@@ -23,6 +23,7 @@ from quantfx.bisection.shrink import shrink
 from quantfx.bisection.slices import Whole
 from quantfx.bisection.trials import Trials
 from quantfx.checks import Check, runs
+from quantfx.make_result import choose_backend
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import BisectError
@@ -36,7 +37,7 @@ from quantfx.passes.pipeline.failed_run import FailedRun, failed_run_of, is_redu
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.sizes import likely
-from quantfx.result import Result, choose_backend
+from quantfx.result import Result
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch.fx import GraphModule
 
-from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks import targets
 from quantfx.backends.checks.lowering import Lowering, require_compiled
 from quantfx.model_reference import ModelReference
-from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.facts import facts_of, set_facts
 from quantfx.passes.inputs.example import ExampleInputs
@@ -250,6 +248,31 @@ class Result:
             self, batches, self._inputs, model=given, input_fn=input_fn, progress=progress
         )
 
+    def html(
+        self,
+        path: str | Path,
+        comparison: Comparison | None = None,
+        *,
+        stages: Mapping[str, GraphModule] | None = None,
+        title: str = "",
+    ) -> Path:
+        """Write one page for a browser: report, graphs, and the explanation of every operator.
+
+        It holds all that it needs: it opens from a file, without a network.
+
+        Args:
+            path: Where to, e.g. ``model.html``.
+            comparison: From ``compare``: numbers and heat for every site.
+            stages: Graphs that a result does not keep, as ``{"captured": graph}``.
+            title: Of the page; by default the name of the file.
+        """
+        from quantfx.tools.html.page_data import result_data
+        from quantfx.tools.html.write_page import write_page
+
+        lowered = None if self._lowering is None else self._lowering.module
+        data = result_data(self, lowered=lowered, comparison=comparison, stages=stages or {})
+        return write_page(data, path, title=title or Path(path).stem)
+
     def save(self, path: str | Path, *, input_values: bool = True) -> None:
         """Write a file from which ``quantfx.load`` makes this result again, on any machine.
 
@@ -364,50 +387,3 @@ class Result:
 
     def _mixed(self) -> GraphModule:
         return self.backend.lowering(self.quantized, float_dtype="bfloat16").module
-
-
-def choose_backend(backend: str | Backend, config: ConfigLike | None) -> Backend:
-    """Return the backend that a user asks for.
-
-    Args:
-        backend: A name, which means the backend for this host, or a backend.
-        config: What is quantized how; None leaves the backend's own.
-
-    Raises:
-        ConfigError: the config is ill-formed.
-        QuantfxError: there is no backend of that name.
-    """
-    chosen = backends.get(backend) if isinstance(backend, str) else backend
-    return chosen if config is None else chosen.with_config(config)
-
-
-def make_result(
-    graph: GraphModule,
-    quantized: GraphModule,
-    backend: Backend,
-    inputs: ExampleInputs,
-    *,
-    strict: bool,
-    model: Model | None = None,
-) -> Result:
-    """Return the result of a conversion, lowered if the backend has kernels.
-
-    Args:
-        graph: The float graph, for its size.
-        quantized: The q/dq graph.
-        backend: What made it.
-        inputs: What the model was captured with.
-        strict: Whether ``Result.module`` refuses what misses its kernel.
-        model: The float model, for ``Result.compare``; not kept alive.
-    """
-    lowering = backend.lowering(quantized) if backend.kernels else None
-    report = backend.make_report(graph, quantized, lowering.sites if lowering else None)
-    return Result(
-        quantized,
-        lowering=lowering,
-        report=report,
-        backend=backend,
-        inputs=inputs,
-        strict=strict,
-        model=model,
-    )

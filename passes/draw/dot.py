@@ -57,14 +57,14 @@ def to_dot(
         picture = neighbourhood(picture, around, radius)
     if depth is not None:
         picture = collapse(picture, depth)
-    return _text(picture)
+    return dot_text(picture)
 
 
 def to_overview_dot(
     module: GraphModule, *, limit: int, heat: Mapping[str, float] | None = None
 ) -> str:
     """Return the drawing of ``module`` with just enough modules collapsed for ``limit`` nodes."""
-    return _text(fit(heat_up(read_picture(module), heat or {}), limit))
+    return dot_text(fit(heat_up(read_picture(module), heat or {}), limit))
 
 
 @dataclass
@@ -84,7 +84,8 @@ class _Box:
         return self.boxes[name]
 
 
-def _text(picture: Picture) -> str:
+def dot_text(picture: Picture) -> str:
+    """Return a picture as DOT text."""
     lines = ["digraph {"]
     lines += [f"  {part}{attributes(style)}" for part, style in HEADER.items()]
     lines += _member_lines(_boxes(picture), "  ")
@@ -132,8 +133,11 @@ def _member_lines(box: _Box, indent: str) -> Iterator[str]:
 
 
 def _node_line(node: PictureNode) -> str:
-    style = node_style(node.kind, node.group, centre=node.centre, sqnr=node.sqnr)
-    named = {"class": node.kind} if node.kind != "op" else {}
+    style = node_style(
+        node.kind, node.group, centre=node.centre, sqnr=node.sqnr, change=node.change
+    )
+    words = " ".join(word for word in (node.kind, node.change) if word not in ("", "op"))
+    named = {"class": words} if words else {}
     return quote(node.name) + attributes({**named, "label": f"<{_label(node)}>", **style})
 
 

@@ -21,7 +21,7 @@ NodeKind = Literal[
     "module",
     "stub",
 ]
-EdgeKind = Literal["float", "int8", "dequantize", "mismatch", "scalar", "nested"]
+EdgeKind = Literal["float", "int8", "dequantize", "mismatch", "scalar", "nested", "vanished"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class PictureNode:
         centre: Whether the drawing was asked to show the neighbourhood of this node.
         qparams: Scale and zero point of a quantize, where they are numbers; not drawn.
         sqnr: How near its result is to the float one in dB, by which it is coloured; None without.
+        change: What became of it between two graphs, by which it is coloured; "" for nothing.
     """
 
     name: str
@@ -56,6 +57,7 @@ class PictureNode:
     centre: bool = False
     qparams: str = ""
     sqnr: float | None = None
+    change: Literal["", "appeared", "vanished", "changed"] = ""
 
     @property
     def is_pill(self) -> bool:

@@ -92,6 +92,12 @@ _EDGES: Mapping[EdgeKind, Mapping[str, str]] = {
     "mismatch": {"color": _PALETTE["wrong"], "fontcolor": _PALETTE["wrong"], "penwidth": "2.4"},
     "scalar": {"style": "dotted"},
     "nested": {"style": "dashed", "arrowhead": "open"},
+    "vanished": {"style": "dashed", "color": _PALETTE["wrong"]},
+}
+_CHANGES: Mapping[str, Mapping[str, str]] = {
+    "appeared": {"style": "rounded,filled", "fillcolor": "#bbf7d0", "color": _PALETTE["match"]},
+    "vanished": {"style": "rounded,filled,dashed", "fillcolor": "#fecaca", "color": "#dc2626"},
+    "changed": {"style": "rounded,filled", "fillcolor": "#fde68a", "color": "#d97706"},
 }
 BOX = {"style": "rounded,filled", "fillcolor": _PALETTE["box"], "color": _PALETTE["box line"]}
 MATCH = {"style": "rounded,dashed", "color": _PALETTE["match"], "fontcolor": _PALETTE["match"]}
@@ -106,12 +112,14 @@ _COLDEST, _HOTTEST = 40.0, 10.0
 
 
 def node_style(
-    kind: NodeKind, group: str, *, centre: bool, sqnr: float | None = None
+    kind: NodeKind, group: str, *, centre: bool, sqnr: float | None = None, change: str = ""
 ) -> dict[str, str]:
     """Return the attributes of a node."""
     style = _resolve(_NODES[kind], group)
     if sqnr is not None:
         style |= {"style": "rounded,filled", "fillcolor": _heat_colour(sqnr)}
+    if change:
+        style |= _CHANGES[change]
     if centre:
         style |= {"color": _PALETTE["centre"], "penwidth": "2.5"}
     return style

@@ -20,7 +20,7 @@ def collapse(picture: Picture, depth: int) -> Picture:
     for name, node in picture.nodes.items():
         if len(node.containers) > depth:
             groups[name] = node.containers[depth]
-    return _merge(picture, groups)
+    return merge(picture, groups)
 
 
 def fit(picture: Picture, limit: int) -> Picture:
@@ -37,7 +37,7 @@ def fit(picture: Picture, limit: int) -> Picture:
     names = list(view.nodes)
     run = -(-len(names) // limit)
     groups = {name: f"part {index // run + 1}" for index, name in enumerate(names)}
-    return _merge(view, groups)
+    return merge(view, groups)
 
 
 def neighbourhood(picture: Picture, around: str, radius: int) -> Picture:
@@ -130,7 +130,7 @@ def _reach(picture: Picture, centre: Iterable[str], radius: int) -> set[str]:
     return set(distance)
 
 
-def _merge(picture: Picture, groups: Mapping[str, str]) -> Picture:
+def merge(picture: Picture, groups: Mapping[str, str]) -> Picture:
     """Draw all nodes of one group as one node, where the first of them stood."""
     members: defaultdict[str, list[PictureNode]] = defaultdict(list)
     for name, group in groups.items():

@@ -16,6 +16,7 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx.backends.backend import Backend
+from quantfx.make_result import make_result
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.inputs.leaves import leaves_in
@@ -25,7 +26,7 @@ from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.record import PassRecord
 from quantfx.passes.report.contract import planned_matches
 from quantfx.patterns.errors import QuantfxError
-from quantfx.result import Result, make_result
+from quantfx.result import Result
 from quantfx.tools.fuzz.case import Case
 from quantfx.tools.fuzz.check_meta import wrong_meta
 from quantfx.tools.fuzz.check_weights import wrong_weights

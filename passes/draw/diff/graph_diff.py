@@ -1,0 +1,223 @@
+"""The difference of two graphs as a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import KW_ONLY, asdict, dataclass
+from typing import Any, Literal, TypeAlias
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from quantfx.passes.draw.diff.operators import ComparedOperator, ComparedSlot
+from quantfx.passes.draw.diff.pair import Operators
+
+Change: TypeAlias = Literal["appeared", "vanished", "changed"]
+What: TypeAlias = Literal[
+    "operator",
+    "arguments",
+    "result",
+    "input",
+    "constant",
+    "quantization",
+    "qparams",
+    "group",
+    "match",
+    "kernel",
+]
+_COLOURS: dict[Change, str] = {"appeared": "green", "vanished": "red", "changed": "yellow"}
+
+
+@dataclass(frozen=True)
+class FieldChange:
+    """One thing that differs about an operator.
+
+    Attributes:
+        what: ``operator``, ``arguments``, ``result`` (dtype and shape), ``input`` (what a slot
+            reads), ``constant`` (its form), ``quantization`` (integer type, or ``float``),
+            ``qparams``, ``group`` (whose qparams a tensor shares), ``match`` or ``kernel``.
+        slot: The tensor that it is about; "" for the operator itself.
+        before: In the first graph; "" for nothing.
+        after: In the second graph.
+    """
+
+    what: What
+    slot: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        what = f"{self.what} of {self.slot}" if self.slot else self.what
+        return f"{what}: {self.before or 'none'} → {self.after or 'none'}"
+
+
+@dataclass(frozen=True)
+class DiffRow:
+    """One operator that is not the same in both graphs.
+
+    Attributes:
+        change: ``appeared``, ``vanished`` or ``changed``.
+        before: Its canonical name in the first graph; "" if it appeared.
+        after: Its canonical name in the second graph; "" if it vanished.
+        operator: What it is, in the second graph if it is there.
+        module: Path of the user's module.
+        fields: What changed.
+        note: Where it went, if a kernel call computes it now.
+    """
+
+    change: Change
+    before: str
+    after: str
+    _: KW_ONLY
+    operator: str
+    module: str
+    fields: tuple[FieldChange, ...] = ()
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class GraphDiff:
+    """What appeared, vanished and changed between two graphs.
+
+    Attributes:
+        rows: In the order of the second graph; behind them what vanished.
+        same: How many operators are the same.
+        dot: The drawing as DOT text: see ``to_dot``.
+    """
+
+    rows: tuple[DiffRow, ...]
+    same: int
+    dot: str
+
+    def __bool__(self) -> bool:
+        """Whether anything differs."""
+        return bool(self.rows)
+
+    def of(self, change: Change) -> tuple[DiffRow, ...]:
+        """Return the rows of one kind of change."""
+        return tuple(row for row in self.rows if row.change == change)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data that JSON can hold, without the drawing."""
+        rows = [{**asdict(row), "fields": [asdict(f) for f in row.fields]} for row in self.rows]
+        return {"same": self.same, "rows": rows}
+
+    def to_dot(self) -> str:
+        """Return the second graph, and what vanished of the first, as DOT text.
+
+        What appeared is green, what vanished red, what changed yellow; the rest is collapsed.
+        """
+        return self.dot
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the table."""
+        yield from self._shown()
+
+    def __str__(self) -> str:
+        console = Console(width=120, no_color=True)
+        with console.capture() as captured:
+            for each in self._shown():
+                console.print(each)
+        return captured.get()
+
+    def _shown(self) -> Iterator[Table | Text]:
+        counts = ", ".join(f"{len(self.of(kind))} {kind}" for kind in _COLOURS)
+        yield Text(f"{counts}, {self.same} the same")
+        if not self.rows:
+            return
+        table = Table("", "operator", "what")
+        for row in self.rows:
+            told = [row.operator] if row.change != "changed" else [str(f) for f in row.fields]
+            renamed = row.before and row.after and row.before != row.after
+            name = f"{row.before} → {row.after}" if renamed else row.after or row.before
+            text = "\n".join([*told, *([row.note] if row.note else [])])
+            table.add_row(Text(row.change, _COLOURS[row.change]), Text(name), Text(text))
+        yield table
+
+
+def diff_rows(a: Operators, b: Operators, pairs: Mapping[str, str]) -> tuple[DiffRow, ...]:
+    """Return the operators that differ between two graphs.
+
+    Args:
+        a: The first graph.
+        b: The second graph.
+        pairs: Names of ``a`` -> names of ``b``, from ``pair_operators``.
+    """
+    partner = {after: before for before, after in pairs.items()}
+    rows = [
+        _appeared(each) if name not in partner else _changed(a[partner[name]], each, pairs)
+        for name, each in b.items()
+    ]
+    covers = {site: name for name, each in b.items() for site in each.covers}
+    gone = [_vanished(each, covers) for name, each in a.items() if name not in pairs]
+    return (*(row for row in rows if row is not None), *gone)
+
+
+def _appeared(one: ComparedOperator) -> DiffRow:
+    return DiffRow("appeared", "", one.name, operator=one.operator, module=one.module)
+
+
+def _vanished(one: ComparedOperator, covers: Mapping[str, str]) -> DiffRow:
+    note = f"computed by {covers[one.site]}" if one.site in covers else ""
+    return DiffRow("vanished", one.name, "", operator=one.operator, module=one.module, note=note)
+
+
+def _changed(
+    one: ComparedOperator, other: ComparedOperator, pairs: Mapping[str, str]
+) -> DiffRow | None:
+    fields = (*_own_fields(one, other), *_slot_fields(one, other, pairs))
+    if not fields:
+        return None
+    return DiffRow(
+        "changed",
+        one.name,
+        other.name,
+        operator=other.operator,
+        module=other.module,
+        fields=fields,
+    )
+
+
+def _own_fields(one: ComparedOperator, other: ComparedOperator) -> Iterator[FieldChange]:
+    same = one.operator == other.operator
+    compared: tuple[tuple[What, str, str], ...] = (
+        ("operator", one.operator, other.operator),
+        # Arguments of different operators say nothing beside each other.
+        ("arguments", one.arguments if same else "", other.arguments if same else ""),
+        # A graph that was unpickled does not know its values.
+        ("result", one.value and other.value and one.value, one.value and other.value),
+        ("match", one.match, other.match),
+        ("kernel", one.kernel, other.kernel),
+    )
+    for what, before, after in compared:
+        if before != after:
+            yield FieldChange(what, "", before, after)
+
+
+def _slot_fields(
+    one: ComparedOperator, other: ComparedOperator, pairs: Mapping[str, str]
+) -> Iterator[FieldChange]:
+    nothing = ComparedSlot()
+    slots = other.slots if one.operator != other.operator else {**one.slots, **other.slots}
+    for slot in slots:
+        before, after = one.slots.get(slot, nothing), other.slots.get(slot, nothing)
+        old_form, new_form = before.stored, after.stored
+        if before.quantization != after.quantization:  # which says the dtype: sizes are left
+            old_form, new_form = (form.rpartition(" ")[2] for form in (old_form, new_form))
+        compared: tuple[tuple[What, str, str], ...] = (
+            ("input", pairs.get(before.source, before.source), after.source),
+            ("constant", old_form, new_form),
+            ("quantization", before.quantization, after.quantization),
+            ("qparams", before.qparams, after.qparams),
+            ("group", _translated(before.group, pairs), after.group),
+        )
+        for what, old, new in compared:
+            if old != new:
+                yield FieldChange(what, slot, old, new)
+
+
+def _translated(group: str, pairs: Mapping[str, str]) -> str:
+    """Return the name of a group in the second graph: that of its first tensor there."""
+    tensor, colon, pill = group.partition(":")
+    return f"{pairs.get(tensor, tensor)}{colon}{pill}"
