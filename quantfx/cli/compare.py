@@ -17,7 +17,7 @@ from quantfx.cli.options import FILE, rows_option, saved_argument, write_text
     cls=Command,
     examples=(
         "quantfx compare net.quantfx --model my.models:net --data held_out.npz",
-        "quantfx compare net.quantfx --model net.pt2 --data images/ --rows 16 --draw heat.svg",
+        "quantfx compare net.quantfx --model net.pt2 --data images/ --rows 16 --html net.html",
     ),
 )
 @saved_argument
@@ -36,6 +36,7 @@ from quantfx.cli.options import FILE, rows_option, saved_argument, write_text
 @rows_option
 @click.option("--json", type=FILE, metavar="FILE", help="Write all figures to it.")
 @click.option("--draw", type=FILE, metavar="FILE", help="Draw the graph, coloured by error.")
+@click.option("--html", type=FILE, metavar="FILE", help="Write one page for a browser to it.")
 def compare_command(
     file: Path,
     model: str,
@@ -43,6 +44,7 @@ def compare_command(
     rows: int | None,
     json: Path | None,
     draw: Path | None,
+    html: Path | None,
 ) -> None:
     """Say where a saved model loses accuracy, and why.
 
@@ -68,3 +70,5 @@ def compare_command(
         from quantfx.tools.drawing.draw import draw as draw_module
 
         click.echo(f"drawn to {draw_module(result.quantized, draw, heat=comparison.heat())}")
+    if html is not None:
+        click.echo(f"written to {result.html(html, comparison)}")

@@ -15,6 +15,7 @@ from quantfx.cli.bench import bench_command
 from quantfx.cli.command import write_lines
 from quantfx.cli.compare import compare_command
 from quantfx.cli.demo import demo_command
+from quantfx.cli.diff import diff_command
 from quantfx.cli.doctor import doctor_command
 from quantfx.cli.draw import draw_command
 from quantfx.cli.explain import explain_command
@@ -96,6 +97,7 @@ for _command in (
     explain_command,
     compare_command,
     draw_command,
+    diff_command,
     doctor_command,
     patterns_command,
     backends_command,

@@ -18,20 +18,26 @@ from quantfx.passes.report.text import print_report
     examples=(
         "quantfx report resnet.quantfx",
         "quantfx report resnet.quantfx --full --json report.json",
+        "quantfx report resnet.quantfx --html resnet.html",
     ),
 )
 @saved_argument
 @click.option("--full", is_flag=True, help="Every operator, reason and pass.")
 @click.option("--json", type=FILE, metavar="FILE", help="Write all of it to this file.")
+@click.option("--html", type=FILE, metavar="FILE", help="Write one page for a browser to it.")
 @click.option("--no-strict", is_flag=True, help="Warn where sums would saturate on this CPU.")
-def report_command(file: Path, full: bool, json: Path | None, no_strict: bool) -> None:
+def report_command(
+    file: Path, full: bool, json: Path | None, html: Path | None, no_strict: bool
+) -> None:
     """Say what became of the operators of a saved model.
 
     FILE was written by `quantfx quantize` or Result.save.
     """
     from quantfx.load_result import load  # sympy
 
-    report = load(file, strict=not no_strict).report
+    result = load(file, strict=not no_strict)
     if json is not None:
-        write_text(json, report.to_json())
-    print_report(Console(), report, full=full)
+        write_text(json, result.report.to_json())
+    print_report(Console(), result.report, full=full)
+    if html is not None:
+        click.echo(f"written to {result.html(html)}")

@@ -57,6 +57,28 @@ def test_compare(folder: Path) -> None:
     assert "fillcolor" in (folder / "heat.dot").read_text()
 
 
+def test_pages_for_a_browser(folder: Path) -> None:
+    ended = run("report", "net.quantfx", "--html", "new/net.html")
+    assert ended.exit_code == 0, ended.output
+    data = ("--model", "net.pt2", "--data", "images.npz")
+    assert run("compare", "net.quantfx", *data, "--html", "heat.html").exit_code == 0
+    plain, hot = ((folder / name).read_text() for name in ("new/net.html", "heat.html"))
+    assert plain.startswith("<!doctype html>")
+    assert len(hot) > len(plain)
+
+
+def test_diff_of_equal_models_and_of_others(folder: Path) -> None:
+    same = run("diff", "net.quantfx", "net.quantfx")
+    assert same.exit_code == 0, same.output
+    dynamic = ("--config", "dynamic", "-o", "dynamic.quantfx", "--target", "avx2")
+    assert run("quantize", "net.pt2", *dynamic).exit_code == 0
+    ended = run("diff", "net.quantfx", "dynamic.quantfx", "--json", "d.json", "--draw", "d.dot")
+    assert ended.exit_code == 1, ended.output
+    assert "quantize_per_tensor" in ended.stdout or "scale" in ended.stdout
+    assert json.loads((folder / "d.json").read_text())["rows"]
+    assert (folder / "d.dot").read_text().startswith("digraph")
+
+
 def test_compare_needs_data() -> None:
     ended = run("compare", "net.quantfx", "--model", "net.pt2")
     assert ended.exit_code == 2
