@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -89,7 +90,7 @@ def _without_unchanged(picture: Picture) -> Picture:
     }
     lively = {box for name in touched for box in picture.nodes[name].containers}
     groups: dict[str, str] = {}
-    run = 1
+    run = 0
     previous: PictureNode | None = None
     for name, node in picture.nodes.items():
         still = next((box for box in node.containers if box not in lively), "")
@@ -100,4 +101,8 @@ def _without_unchanged(picture: Picture) -> Picture:
             run += 0 if follows else 1
             groups[name] = f"unchanged {run}"
         previous = node if groups.get(name, "").startswith("unchanged ") else None
+    counts = Counter(groups.values())
+    single = [name for name, group in groups.items() if counts[group] == 1]
+    for name in single:
+        del groups[name]
     return merge(picture, groups)

@@ -20,6 +20,7 @@ What: TypeAlias = Literal[
     "result",
     "input",
     "constant",
+    "values",
     "quantization",
     "qparams",
     "group",
@@ -35,8 +36,9 @@ class FieldChange:
 
     Attributes:
         what: ``operator``, ``arguments``, ``result`` (dtype and shape), ``input`` (what a slot
-            reads), ``constant`` (its form), ``quantization`` (integer type, or ``float``),
-            ``qparams``, ``group`` (whose qparams a tensor shares), ``match`` or ``kernel``.
+            reads), ``constant`` (its form), ``values`` (of a constant),
+            ``quantization`` (integer type, or ``float``), ``qparams``, ``group`` (whose qparams a
+            tensor shares), ``match`` or ``kernel``.
         slot: The tensor that it is about; "" for the operator itself.
         before: In the first graph; "" for nothing.
         after: In the second graph.
@@ -205,9 +207,13 @@ def _slot_fields(
         old_form, new_form = before.stored, after.stored
         if before.quantization != after.quantization:  # which says the dtype: sizes are left
             old_form, new_form = (form.rpartition(" ")[2] for form in (old_form, new_form))
+        same_kind = (before.stored, before.quantization) == (after.stored, after.quantization)
+        changed = same_kind and before.sample != after.sample
+        old_values, new_values = (before.values, after.values) if changed else ("", "")
         compared: tuple[tuple[What, str, str], ...] = (
             ("input", pairs.get(before.source, before.source), after.source),
             ("constant", old_form, new_form),
+            ("values", old_values, new_values),
             ("quantization", before.quantization, after.quantization),
             ("qparams", before.qparams, after.qparams),
             ("group", _translated(before.group, pairs), after.group),

@@ -36,7 +36,7 @@ class ComparedSlot:
     Attributes:
         source: Canonical name of the operator that computes it; "" for a constant.
         stored: Form of the constant, e.g. ``f32 64x3x7x7``; "" for a computed tensor.
-        sample: First values of a float constant, by which equal layers are recognized.
+        sample: First values of the constant, its sum and its norm: equal layers have equal ones.
         quantization: ``u8``, ``observe u8[0,255]``; ``float`` where nothing quantizes it.
         qparams: Scale and zero point; "" where they are no numbers.
         group: First tensor with the same qparams; "" outside of groups.
@@ -48,6 +48,11 @@ class ComparedSlot:
     quantization: str = FLOAT
     qparams: str = ""
     group: str = ""
+
+    @property
+    def values(self) -> str:
+        """The values of the constant in two numbers."""
+        return f"sum {self.sample[-2]:.9g}, norm {self.sample[-1]:.9g}" if self.sample else ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +207,10 @@ def _range(values: Tensor) -> str:
 
 
 def _sample(value: Tensor) -> tuple[float, ...]:
-    if not value.is_floating_point() or value.device.type == "meta":
+    if value.is_complex() or value.device.type == "meta":
         return ()
-    return tuple(value.detach().reshape(-1)[:_SAMPLED].tolist())
+    flat = value.detach().reshape(-1).double()
+    return (*flat[:_SAMPLED].tolist(), float(flat.sum()), float(flat.norm()))
 
 
 def _arguments(node: Node) -> str:

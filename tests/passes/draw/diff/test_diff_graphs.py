@@ -81,6 +81,15 @@ def test_a_version_with_one_operator_more() -> None:
     assert [row.after for row in back.of("changed")] == [r.before for r in there.of("changed")]
 
 
+def test_other_weights_are_a_change() -> None:
+    model = Net().eval()
+    with torch.no_grad():
+        model.second.weight[-1, -1, -1, -1] += 1
+    diff = quantfx.diff(captured(), quantfx.capture(model, X))
+    assert set(changes(diff, "second/conv2d")) == {"values weight"}
+    assert len(diff.rows) == 1
+
+
 def test_what_shares_neither_operator_nor_inputs_is_no_pair() -> None:
     a = quantfx.capture(nn.Sequential(nn.Sigmoid(), nn.Softplus()).eval(), X)
     b = quantfx.capture(nn.Sequential(nn.Tanh(), nn.GELU()).eval(), X)
@@ -134,13 +143,22 @@ def test_the_value_is_plain_data_and_a_drawing() -> None:
     assert text == quantfx.diff(captured(), captured(extra=True)).to_dot()
     (line,) = [each for each in text.splitlines() if each.strip().startswith('"extra/conv2d" [')]
     assert "appeared" in line
-    assert "first/conv2d" not in text, "what is far from any change is collapsed"
     gone = quantfx.diff(captured(extra=True), captured()).to_dot()
     assert '"gone extra/conv2d" [class="kernel vanished"' in gone
     if which("dot") is None:
         pytest.skip("Graphviz's dot is not installed")
     for each in (text, gone):
         subprocess.run(["dot", "-Tsvg"], input=each.encode(), check=True, capture_output=True)
+
+
+def test_what_is_far_from_changes_is_collapsed() -> None:
+    same = [nn.ReLU(), nn.Tanh(), nn.Sigmoid(), nn.Softplus()]
+    a = quantfx.capture(nn.Sequential(*same, nn.GELU(), nn.Tanh()).eval(), X)
+    b = quantfx.capture(nn.Sequential(*same, nn.GELU(), nn.Sigmoid()).eval(), X)
+    text = quantfx.diff(a, b).to_dot()
+    assert "4 ops: 1 relu, 1 sigmoid, 1 softplus, 1 tanh" in text
+    assert '"4/gelu"' in text, "what a change reads is drawn"
+    assert '"0/relu"' not in text
 
 
 def test_a_difference_is_drawn_into_a_file(tmp_path: Path) -> None:
