@@ -48,7 +48,7 @@ function showLoss(select) {
       row.op.replace(/^aten\./, "").replace(/\.\w+$/, ""),
       make("span", { class: `heat ${heatClass(own)}` }, showDecibels(own)),
       make("span", { class: `heat ${heatClass(decibels(row.accumulated))}` }, showDecibels(decibels(row.accumulated))),
-      row.diagnoses.length ? [...new Set(row.diagnoses.map((each) => each.name))].join(", ") : "",
+      row.diagnoses.length ? `${row.diagnoses[0].name}: ${row.diagnoses[0].message}` : "",
     ])),
     make("p", { class: "note" }, "Worst first. Own error: the layer alone, with exact inputs. Accumulated: with the errors of all layers before it."),
   ];
