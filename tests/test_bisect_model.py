@@ -57,7 +57,13 @@ FAULTS: dict[str, tuple[Network, Callable[[pytest.MonkeyPatch], None], Permit]] 
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        name if name != "swapped scales" else pytest.param(name, marks=pytest.mark.sweep)
+        for name in FAULTS
+    ],
+)
 def test_a_wrong_result_is_traced_to_the_one_decision(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +74,8 @@ def test_a_wrong_result_is_traced_to_the_one_decision(
     assert result.complete
     assert result.culprit.verdict.kind == "check"
     assert result.evaluations <= 14
+    if network is faults.attention:  # no trial observes what the first did not
+        assert result.calibrations == 1 < result.evaluations
 
 
 def test_what_a_pass_raises_counts_and_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,6 +141,7 @@ def test_what_does_harm_only_together_is_named_together() -> None:
     assert "only with annotate-linear: linear at linear_1" in str(result)
 
 
+@pytest.mark.sweep
 def test_more_culprits_than_were_asked_for_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     faults.lose_eps(monkeypatch)
     faults.break_kernel(monkeypatch, "conv2d_3")
@@ -174,12 +183,7 @@ def test_its_config_keeps_the_site_float(monkeypatch: pytest.MonkeyPatch) -> Non
     assert CLOSE[faults.conv_net].holds(cured, model, x)
 
 
-def test_a_trial_calibrates_only_what_no_earlier_one_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    faults.break_kernel(monkeypatch, "linear_3")
-    result = bisect(faults.attention)
-    assert result.calibrations == 1 < result.evaluations
-
-
+@pytest.mark.sweep
 def test_equal_calls_say_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     faults.lose_eps(monkeypatch)
     assert str(bisect(faults.conv_net)) == str(bisect(faults.conv_net))

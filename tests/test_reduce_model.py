@@ -71,9 +71,16 @@ def run_files(*files: tuple[Path, str]) -> list[tuple[int, str]]:
     return [(status, out) for status, out in json.loads(done.stdout.splitlines()[-1])]
 
 
-def test_few_operators_are_left_and_each_file_shows_its_fault(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "names",
+    [("a lost eps", "a pass that raises"), pytest.param(tuple(FAULTS), marks=pytest.mark.sweep)],
+    ids=["some", "all"],
+)
+def test_few_operators_are_left_and_each_file_shows_its_fault(
+    names: tuple[str, ...], tmp_path: Path
+) -> None:
     made: list[tuple[Reduction, str]] = []
-    for index, (network, seed, check) in enumerate(FAULTS.values()):
+    for index, (network, seed, check) in enumerate(FAULTS[name] for name in names):
         with pytest.MonkeyPatch.context() as patch:
             exec(f"faults.{seed}", {"faults": faults, "patch": patch})
             model, x = network()
@@ -177,6 +184,7 @@ def test_the_error_of_a_pipeline_offers_the_file(tmp_path: Path) -> None:
     assert ended.value.code == 1
 
 
+@pytest.mark.sweep
 def test_the_error_of_a_pass_of_ours_does_as_well(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
