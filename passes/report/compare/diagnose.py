@@ -26,6 +26,8 @@ _SPREAD = 16.0
 _SILENT = 1 / 4
 # Fewer values say nothing of how a range is filled.
 _FEW = 256
+# Pair bounds cost 6 dB at most, and clipping for the least error of the whole less.
+_BOUND = 9.0
 _SMOOTH = 'backends.get("x86", smooth=0.8) moves the size of its channels into the weights'
 
 
@@ -52,6 +54,7 @@ def other_literals(exact: Node, found: Node) -> Iterator[Diagnosis]:
 
 _ORDER = (
     "other-literals",
+    "wrong-scale",
     "clipped",
     "scale-floor",
     "outlier",
@@ -121,6 +124,14 @@ def _channels(each: RangeNumbers, op: str) -> Iterator[Diagnosis]:
 
 
 def _of_weight(each: WeightNumbers) -> Iterator[Diagnosis]:
+    if each.sqnr < each.best - _BOUND:
+        yield Diagnosis(
+            "wrong-scale",
+            each.tensor,
+            f"the int8 weight is {each.sqnr:.1f} dB from the float one, where its own range would "
+            f"give {each.best:.1f} dB",
+            "a pass or an observer chose the scale wrongly: quantfx.bisect names it",
+        )
     if not each.per_channel and each.spread > _SPREAD:
         yield Diagnosis(
             "unequal-weights",

@@ -50,6 +50,7 @@ class WeightNumbers:
     Attributes:
         tensor: The slot that reads it, e.g. ``conv2d_1.weight``.
         sqnr: Signal to quantization noise ratio in dB.
+        best: What scales that just hold the largest magnitude would give.
         worst_channel: That of the output channel which has the lowest.
         spread: Largest magnitude of a channel over that of the median channel.
         per_channel: Whether each channel has a scale of its own.
@@ -58,6 +59,7 @@ class WeightNumbers:
 
     tensor: str
     sqnr: float
+    best: float
     worst_channel: float
     spread: float
     per_channel: bool
@@ -69,8 +71,8 @@ class Diagnosis:
     """What is the matter with a tensor, by name.
 
     Attributes:
-        name: ``other-literals``, ``clipped``, ``scale-floor``, ``outlier``, ``wide-range``,
-            ``unequal-weights``, ``unequal-channels`` or ``silent-channels``.
+        name: ``other-literals``, ``wrong-scale``, ``clipped``, ``scale-floor``, ``outlier``,
+            ``wide-range``, ``unequal-weights``, ``unequal-channels`` or ``silent-channels``.
         tensor: Which tensor.
         message: The figures.
         remedy: What quantfx has for it.

@@ -31,7 +31,8 @@ def tables(
     if model is not None and model.sqnr < FLOAT_LIMIT:
         yield Text(
             f"the float graph is not the model: {decibels(model)} between them. A pass before "
-            "quantization changed the function: quantfx.bisect names it",
+            "quantization changed the function; this names it: quantfx.bisect(model, example, "
+            'check=quantfx.checks.close_to_float(60), config="float", strict=False)',
             style="red",
         )
     table = Table("site", "op", "module", "own", "here", "cosine", "what is the matter")

@@ -13,6 +13,7 @@ from quantfx.passes.graph.graphs import constant
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
+from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 from quantfx.passes.report.compare.parts import Part
 from quantfx.passes.report.compare.site_numbers import WeightNumbers
 from quantfx.patterns.schema import argument_value
@@ -76,11 +77,20 @@ def _numbers(tensor: str, exact: Tensor, found: Tensor, dequantize: Node) -> Wei
     return WeightNumbers(
         tensor,
         sqnr=float(_decibels(signal.sum(), noise.sum())),
+        best=float(_decibels(signal.sum(), _least_noise(rows, dequantize, per_channel))),
         worst_channel=float(channels.min()) if len(channels) else math.inf,
         spread=float(loud.max() / loud.median()) if len(loud) else 1.0,
         per_channel=per_channel,
         silent_channels=int((largest == 0).sum()),
     )
+
+
+def _least_noise(rows: Tensor, dequantize: Node, per_channel: bool) -> Tensor:
+    """Return the noise of symmetric integers whose scale just holds the largest magnitude."""
+    steps = int(argument_value(dequantize, "quant_max"))
+    largest = rows.abs().amax(1, keepdim=True) if per_channel else rows.abs().max()
+    scale = (largest / steps).clamp(min=SCALE_FLOOR)
+    return ((rows / scale).round().mul_(scale).sub_(rows)).square_().sum()
 
 
 def _decibels(signal: Tensor, noise: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
 from quantfx.tools.models.seeded import seeded
 from tests.refusals import refused
+from tests.seeded_faults import swap_scales
 from tests.unchecked import capture, prepare_qat, quantize
 
 X86 = backends.get("x86", target="avx512_vnni")
@@ -177,6 +178,17 @@ def test_a_range_shared_with_a_larger_tensor_is_named() -> None:
     found = of(model).compare([images(seed=1)])
     wide = [each for site in found.sites for each in site.diagnoses if each.name == "wide-range"]
     assert any(each.tensor == "cat.tensors.0" and "relu_1" in each.message for each in wide)
+
+
+def test_weights_of_wrong_scales_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = seeded(Net)
+    right = of(model).compare([images(seed=1)])
+    swap_scales(monkeypatch, "linear")
+    wrong = of(model).compare([images(seed=1)])
+    assert [each.name for each in wrong.at("linear").diagnoses] == ["wrong-scale"]
+    assert str(wrong.ranked()[0].site) == "linear"
+    assert not any(site.diagnoses for site in right.sites)
+    assert all(w.sqnr > w.best - 1 for site in right.sites for w in site.weights)
 
 
 def test_a_lost_literal_is_named() -> None:
