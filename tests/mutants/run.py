@@ -1,13 +1,17 @@
 """Put each bug of ``mutants.toml`` into a copy of the tree, and see whether the fuzzer finds it.
 
-``python tests/mutants/run.py`` writes a line for each to the terminal, and all to ``--table``.
+``python tests/mutants/run.py`` writes a line for each to the terminal, and all to ``--table``; with
+``--outcomes FILE`` it goes on where it was stopped. Each mutant runs in a fork of a process that has
+imported torch, and nothing of ours.
 """
 
 from __future__ import annotations
 
 import argparse
 import compileall
+import contextlib
 import importlib
+import json
 import multiprocessing
 import os
 import pickle
@@ -18,12 +22,12 @@ import tempfile
 import time
 import tomllib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
 COPIED = ("quantfx", "passes", "patterns", "backends", "tools")
-TIMEOUT = 600  # seconds
+TIMEOUT = 300  # seconds
 SEEDS, TRIES = 200, 60  # programs: those of CI, and how many of them are tried on a mutant
 ALL_HOLD = "all hold"
 _FAULT = re.compile(r"seed (\d+): ([^:]+): ")
@@ -53,20 +57,22 @@ class Outcome:
     """What became of a mutant.
 
     Attributes:
-        mutant: Which.
+        breaks: What the mutant breaks.
+        file: Where it is.
         by: What caught it; empty if nothing did.
         seed: The first that does.
         seconds: How long it took.
     """
 
-    mutant: Mutant
+    breaks: str
+    file: str
     by: str
     seed: int | None
     seconds: float
 
     def __str__(self) -> str:
         found = f"{self.by}, seed {self.seed}" if self.by else "SURVIVED"
-        return f"| {self.mutant.breaks} | `{self.mutant.file}` | {found} |"
+        return f"| {self.breaks} | `{self.file}` | {found} |"
 
 
 def read_mutants() -> list[Mutant]:
@@ -80,15 +86,25 @@ def read_mutants() -> list[Mutant]:
     return mutants
 
 
-def write_cases(path: Path) -> None:
-    """Draw the programs once for all mutants, from the tree as it is."""
+def write_cases(path: Path, names: Path) -> None:
+    """Draw the programs once for all mutants, from the tree as it is; name what is imported."""
     sys.path.insert(0, str(ROOT))
     run = importlib.import_module("quantfx.tools.fuzz.run")
     case = importlib.import_module("quantfx.tools.fuzz.case")
     turns = run.variants("x86")
-    path.write_bytes(
-        pickle.dumps([case.make_case(seed, turns[seed % len(turns)]) for seed in range(SEEDS)])
-    )
+    drawn = [case.make_case(seed, turns[seed % len(turns)]) for seed in range(SEEDS)]
+    path.write_bytes(pickle.dumps(drawn))
+    check = importlib.import_module("quantfx.tools.fuzz.check")
+    check.check(drawn[0], turns[0], saves=False)
+    torch = [name for name in sys.modules if re.match(r"(torch|sympy|numpy)(\.|$)", name)]
+    names.write_text("\n".join(torch), encoding="utf-8")
+
+
+def warm(names: Path) -> None:
+    """Import what the fuzzer imports that is not ours, so that forks need not."""
+    for name in names.read_text(encoding="utf-8").split():
+        with contextlib.suppress(ImportError):  # not all names are of files
+            importlib.import_module(name)
 
 
 def copy_tree(to: Path) -> None:
@@ -107,7 +123,7 @@ def examine(mutant: Mutant, base: Path, cases: Path) -> Outcome:
         file = tree / mutant.file
         file.write_text(file.read_text(encoding="utf-8").replace(mutant.old, mutant.new))
         found = _caught(*_output(tree, cases, mutant.near))
-    return Outcome(mutant, *found, time.monotonic() - start)
+    return Outcome(mutant.breaks, mutant.file, *found, time.monotonic() - start)
 
 
 def require_sound(tree: Path, cases: Path) -> None:
@@ -165,22 +181,36 @@ def _fuzz(tree: Path, output: Path, cases: Path, near: str) -> None:
     print(ALL_HOLD, end="", flush=True)
 
 
+def _known(path: Path | None) -> list[Outcome]:
+    """Return the outcomes of a run that was stopped."""
+    if path is None or not path.exists():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Outcome(**json.loads(line)) for line in lines]
+
+
 def main() -> int:
     """Examine all mutants, or those whose description has a word; 1 if more than 5 % survive."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="part of what a mutant breaks, or of its file")
     parser.add_argument("--table", type=Path, help="where to write the outcomes")
+    parser.add_argument("--outcomes", type=Path, help="where to keep them; those there are kept")
     given = parser.parse_args()
+    outcomes = _known(given.outcomes)
+    known = {each.breaks for each in outcomes}
     chosen = [m for m in read_mutants() if given.only in m.breaks or given.only in m.file]
-    outcomes: list[Outcome] = []
     with tempfile.TemporaryDirectory() as folder:
-        base, cases = Path(folder) / "base", Path(folder) / "cases"
+        base, cases, names = (Path(folder) / name for name in ("base", "cases", "names"))
         copy_tree(base)
-        _forked(write_cases, cases)
+        _forked(write_cases, cases, names)
+        warm(names)
         require_sound(base, cases)
-        for mutant in chosen:
+        for mutant in (each for each in chosen if each.breaks not in known):
             outcomes.append(examine(mutant, base, cases))
             print(f"{outcomes[-1]} {outcomes[-1].seconds:.0f} s", flush=True)
+            if given.outcomes:
+                with given.outcomes.open("a", encoding="utf-8") as file:
+                    print(json.dumps(asdict(outcomes[-1])), file=file)
     caught = sum(bool(each.by) for each in outcomes)
     summary = f"{caught} of {len(outcomes)} caught"
     print(summary)

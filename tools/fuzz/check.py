@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import tempfile
 import warnings
 from collections import Counter
@@ -29,6 +30,8 @@ from quantfx.patterns.errors import QuantfxError
 from quantfx.result import Result
 from quantfx.tools.fuzz.case import Case
 from quantfx.tools.fuzz.check_meta import wrong_meta
+from quantfx.tools.fuzz.check_plans import wrong_plans
+from quantfx.tools.fuzz.check_sharing import wrong_groups
 from quantfx.tools.fuzz.check_weights import wrong_weights
 from quantfx.tools.fuzz.expected_noise import noise_power, power
 
@@ -79,14 +82,14 @@ def check(
 
 
 def expected(case: Case) -> Counter[str]:
-    """Return how often each operator must be planned, and each template that is complete."""
+    """Return how often each operator must be planned, and what no larger template can take."""
     found: Counter[str] = Counter()
     for each in case.planted:
         if each.miss or case.overwrites or each.template in _ON_CONDITION:
             continue
         found[each.kind] += 1
-        if each.complete and not each.template.startswith("conv2d_add"):
-            found[each.label] += 1
+        if each.least:
+            found[each.least] += 1
     return found
 
 
@@ -142,6 +145,13 @@ class _Checking:
         self._other_sizes(result)
         self._unchanged()
 
+    def shared(self, module: GraphModule) -> None:
+        """Hold annotations, of which nothing changes any more, against what they follow from."""
+        for line in wrong_plans(module, self._backend.recipe.patterns):
+            self.note("planned", line)
+        for line in wrong_groups(module):
+            self.note("shared", line)
+
     def keeps_float(self, name: str, module: GraphModule) -> None:
         """Hold what a pass left against the model."""
         self._equals_float(name, self._run(module, self._inputs))
@@ -166,12 +176,13 @@ class _Checking:
 
     def _plans(self, prepared: GraphModule) -> None:
         """Hold what is planned against what was planted."""
-        planned: Counter[str] = Counter()
+        planned: list[str] = []
         for match in planned_matches(prepared):
-            planned.update({match.annotation.kind, match.annotation.template})
+            planned += {match.annotation.kind, match.annotation.template}
         for name, count in expected(self._case).items():
-            if planned[name] < count:
-                self.note("planned", f"{name} is planned {planned[name]} times, not {count}")
+            times = len(fnmatch.filter(planned, name))
+            if times < count:
+                self.note("planned", f"{name} is planned {times} times, not {count}")
 
     def _noise(self, graph: GraphModule, result: Result) -> None:
         """Hold the noise of q/dq and lowered graph against what rounding costs."""
@@ -254,7 +265,10 @@ class _Checking:
 
 
 class _AfterEach(Instrument):
-    """Holds every pass that keeps the function against the model, until observers come."""
+    """Holds every pass that keeps the function against the model, until observers come.
+
+    What is planned is held against the templates, and groups of sites against what ties them.
+    """
 
     def __init__(self, checking: _Checking) -> None:
         self._checking = checking
@@ -262,6 +276,8 @@ class _AfterEach(Instrument):
 
     def after(self, position: int, each: Pass, module: GraphModule, record: PassRecord) -> None:
         """Run what a pass left, if it changed anything."""
+        if each.name == "share":
+            self._checking.shared(module)
         self._observed |= each.name == "insert-observers"
         if (
             record.changed

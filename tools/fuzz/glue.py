@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from quantfx.tools.fuzz.draft import Draft
-from quantfx.tools.fuzz.plant import fitting, sibling
+from quantfx.tools.fuzz.plant import fitting, layer_of, sibling
 
 # Of one tensor of any shape.
 ANYWHERE = (
@@ -50,6 +50,11 @@ OF_TWO = (
 IN_PLACE = (
     "{x}.relu_()", "{x}.mul_(0.5)", "{x}.add_(1.0)", "{x}[:, :1].add_(1.0)", "{x}[0].mul_(0.5)",
 )  # fmt: skip
+# Views of x, which see what is written to it later.
+VIEWS = (
+    "{x}[:, :1]", "{x}[0]", "{x}.transpose(0, 1)", "{x}.unsqueeze(1)", "{x}.view(-1)",
+    "{x}.detach()", "{x}.flatten(0, 1)",
+)  # fmt: skip
 
 
 def one_tensor(draft: Draft) -> None:
@@ -72,10 +77,34 @@ def two_tensors(draft: Draft) -> None:
 
 
 def in_place(draft: Draft) -> None:
-    """Write a statement that changes a tensor."""
+    """Write a statement that changes a tensor, now and then one of which there is a view."""
     x = draft.pick()
-    if x is not None and draft.owned(x) and draft.value(x).dim() > 1:
-        draft.change(draft.choose.choice(IN_PLACE).format(x=x))
+    if x is not None and not draft.owned(x):
+        x = draft.say(f"{x} * 2.0")
+    if x is None or draft.value(x).dim() < 2:
+        return
+    view = draft.say(draft.choose.choice(VIEWS).format(x=x)) if draft.chance(0.5) else None
+    draft.change(draft.choose.choice(IN_PLACE).format(x=x))
+    if view is not None:
+        draft.say(f"{view}.sigmoid()")
+
+
+def between_layers(draft: Draft) -> None:
+    """Write what passes int8 on behind a layer, a view of that, and a layer that reads the view.
+
+    What is behind a pool is observed anew, so that the next layer's scale is another.
+    """
+    x = fitting(draft, (4,))
+    x = layer_of(draft, x) if x is not None else None
+    if x is None:
+        return
+    ways = ("F.max_pool2d({x}, 2)", "torch.cat([{x}, {x}.relu()], 1)", "F.max_pool2d({x}, 3, 1, 1)")
+    moved = draft.say(draft.choose.choice(ways).format(x=x))
+    views = ("{x}.view({x}.shape[0], -1)", "{x}.permute(0, 2, 3, 1)", "{x}.unsqueeze(1)")
+    view = draft.say(draft.choose.choice(views).format(x=moved)) if moved else None
+    if view is not None:
+        made = draft.layer(f"nn.Linear({draft.value(view).shape[-1]}, 4)")
+        draft.say(f"{made}({view})")
 
 
 def layer(draft: Draft) -> None:
@@ -118,14 +147,15 @@ def product(draft: Draft) -> None:
         return
     columns, out = draft.value(x).shape[-1], draft.choose.choice([3, 8])
     w = draft.parameter(columns, out, scale=1 / math.sqrt(columns))
+    b = draft.parameter(out)
     ways = [
         "{x} @ {w}",
         "torch.matmul({x}, {w})",
         "F.linear({x}, {w}.t())",
         "F.linear({x}, {w}.t() * 2.0)",
+        f"F.linear({{x}}, {{w}}.t() * 2.0, {b}.abs())",
     ]
     if draft.value(x).dim() == 2:
-        b = draft.parameter(out)
         ways += [
             "torch.mm({x}, {w})",
             f"torch.addmm({b}, {{x}}, {{w}})",
@@ -182,7 +212,8 @@ def nested(draft: Draft) -> None:
 GLUE: tuple[tuple[Callable[[Draft], None], int], ...] = (
     (one_tensor, 6),
     (two_tensors, 3),
-    (in_place, 2),
+    (in_place, 1),
+    (between_layers, 1),
     (layer, 4),
     (product, 2),
     (other_layer, 1),

@@ -19,7 +19,8 @@ class Planted:
         label: The variant's.
         kind: Name of the anchor's operator.
         miss: The rule that is broken; empty if it matches.
-        complete: Whether no larger variant can come of what reads it.
+        least: Pattern of the labels one of which is planned, whatever reads the result; empty if a
+            template of more operators may take it instead.
         result: Name of the tensor.
     """
 
@@ -27,7 +28,7 @@ class Planted:
     label: str
     kind: str
     miss: str
-    complete: bool
+    least: str
     result: str
 
 
@@ -61,8 +62,10 @@ def plant(draft: Draft, template: Template, miss: str = "") -> Planted | None:
     if result is None:
         return None
     kind = template.anchor.ops[0].name if len(template.anchor.ops) == 1 else planting.kind
-    complete = len(variant.nodes) == len(template.nodes) and bool(optional)
-    return Planted(template.name, planting.label, kind, miss, complete, result)
+    least = f"{template.name}*" if len(template.nodes) > len(optional) + 1 else ""
+    if optional and len(variant.nodes) == len(template.nodes):
+        least = planting.label
+    return Planted(template.name, planting.label, kind, miss, least, result)
 
 
 class _Planting:

@@ -1,0 +1,71 @@
+"""Whether what is planned on nodes is what the template of each match says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.template import Variant
+
+Planned: TypeAlias = tuple[Node, Annotation]
+
+
+def wrong_plans(module: GraphModule, patterns: PatternSet) -> list[str]:
+    """Return a line for each match that its template does not allow, or that is not all there.
+
+    Args:
+        module: As the share pass left it.
+        patterns: Whose templates matched.
+    """
+    variants = {each.label: each for template in patterns.templates for each in template.variants()}
+    lines: list[str] = []
+    for _, graph_module in all_graphs(module):
+        matches: dict[tuple[str, str], list[Planned]] = {}
+        for node in graph_module.graph.nodes:
+            annotation = annotation_of(node)
+            if annotation is not None:
+                key = annotation.template, annotation.match
+                matches.setdefault(key, []).append((node, annotation))
+        for (label, anchor), planned in matches.items():
+            variant = variants[label]
+            found = (*_wrong_nodes(planned, variant), *_wrong_slots(planned, variant))
+            lines += [f"{label} at {anchor}: {each}" for each in found]
+    return lines
+
+
+def _wrong_nodes(planned: list[Planned], variant: Variant) -> Iterator[str]:
+    """Yield what of the nodes is not as the variant has it."""
+    if len(planned) != len(variant.nodes):
+        yield f"it has {len(planned)} nodes, not {len(variant.nodes)}"
+    nodes = [node for node, _ in planned]
+    for node, annotation in planned:
+        if not annotation.is_output and any(user not in nodes for user in node.users):
+            yield f"others read {node.name}, which is inside"
+    same_shape = any(check.name == "same_shape" for check in variant.template.checks)
+    for node, pattern in zip(nodes, variant.nodes, strict=False):
+        shapes = {str(tuple(each.meta["val"].shape)) for each in node.all_input_nodes}
+        if same_shape and any(op.commutes for op in pattern.ops) and len(shapes) > 1:
+            yield f"{node.name} broadcasts"
+
+
+def _wrong_slots(planned: list[Planned], variant: Variant) -> Iterator[str]:
+    """Yield what of the quantized slots is not as the template has it."""
+    quant = variant.template.quant
+    slots = [(node, slot) for node, annotation in planned for slot, _ in annotation.inputs]
+    if len(slots) < len(quant.keys() - {"out"}):
+        yield f"{len(slots)} inputs are quantized, not {', '.join(quant)}"
+    for node, slot in slots:
+        value = read_slot(node, slot).meta.get("val")
+        if isinstance(value, Tensor) and value.dtype != torch.float32:
+            yield f"{node.name}.{slot} is {value.dtype}"
+    groups = {group for _, annotation in planned for _, group in annotation.groups}
+    if "out" in quant and quant["out"].is_same and len(groups) > 1:
+        yield f"int8 does not pass through groups {', '.join(sorted(groups))}"
