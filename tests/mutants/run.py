@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent.parent
 COPIED = ("quantfx", "passes", "patterns", "backends", "tools")
 TIMEOUT = 300  # seconds
-SEEDS, TRIES = 200, 60  # programs: those of CI, and how many of them are tried on a mutant
+SEEDS, TRIES = 400, 60  # programs that are drawn, and how many of them are tried on a mutant
 ALL_HOLD = "all hold"
 _FAULT = re.compile(r"seed (\d+): ([^:]+): ")
 

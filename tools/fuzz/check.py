@@ -31,6 +31,7 @@ from quantfx.result import Result
 from quantfx.tools.fuzz.case import Case
 from quantfx.tools.fuzz.check_meta import wrong_meta
 from quantfx.tools.fuzz.check_plans import wrong_plans
+from quantfx.tools.fuzz.check_ranges import wrong_ranges
 from quantfx.tools.fuzz.check_sharing import wrong_groups
 from quantfx.tools.fuzz.check_weights import wrong_weights
 from quantfx.tools.fuzz.expected_noise import noise_power, power
@@ -128,6 +129,8 @@ class _Checking:
         prepared = backend.prepare(graph, strict=False, instruments=[_AfterEach(self)])
         self._plans(prepared)
         calibrate(prepared, case.batches(), input_fn=lambda batch: batch, progress=False)
+        for line in wrong_ranges(prepared):
+            self.note("ranges", line)
         quantized = backend.convert(prepared)
         self._equals_float("prepared", self._run(prepared, self._inputs))  # it observes that, too
         inputs = ExampleInputs(self._inputs, {}, case.dynamic_shapes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.graph.boundary import GraphNode, operands, resolve
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.quant.annotation import Annotation, annotation_of
@@ -27,7 +28,8 @@ def wrong_plans(module: GraphModule, patterns: PatternSet) -> list[str]:
     """
     variants = {each.label: each for template in patterns.templates for each in template.variants()}
     lines: list[str] = []
-    for _, graph_module in all_graphs(module):
+    outer = operands(module)
+    for path, graph_module in all_graphs(module):
         matches: dict[tuple[str, str], list[Planned]] = {}
         for node in graph_module.graph.nodes:
             annotation = annotation_of(node)
@@ -36,7 +38,9 @@ def wrong_plans(module: GraphModule, patterns: PatternSet) -> list[str]:
                 matches.setdefault(key, []).append((node, annotation))
         for (label, anchor), planned in matches.items():
             variant = variants[label]
-            found = (*_wrong_nodes(planned, variant), *_wrong_slots(planned, variant))
+            found = [*_wrong_nodes(planned, variant), *_wrong_slots(planned, variant)]
+            if variant.template.when == "inputs_quantized":
+                found += _float_inputs(path, planned, outer)
             lines += [f"{label} at {anchor}: {each}" for each in found]
     return lines
 
@@ -69,3 +73,15 @@ def _wrong_slots(planned: list[Planned], variant: Variant) -> Iterator[str]:
     groups = {group for _, annotation in planned for _, group in annotation.groups}
     if "out" in quant and quant["out"].is_same and len(groups) > 1:
         yield f"int8 does not pass through groups {', '.join(sorted(groups))}"
+
+
+def _float_inputs(
+    path: str, planned: list[Planned], outer: Mapping[Node, GraphNode]
+) -> Iterator[str]:
+    """Yield the inputs that no static match yields."""
+    for node, annotation in planned:
+        for slot, _ in annotation.inputs:
+            _, producer = resolve((path, read_slot(node, slot)), outer)
+            source = annotation_of(producer)
+            if source is None or not source.is_output or source.mode != "static":
+                yield f"its input {producer.name} is float"

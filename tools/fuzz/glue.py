@@ -67,12 +67,15 @@ def one_tensor(draft: Draft) -> None:
 
 
 def two_tensors(draft: Draft) -> None:
-    """Write a sum, product or concatenation of two tensors of one shape."""
+    """Write a sum, product or concatenation of two tensors of one shape, often of two layers."""
     x = draft.pick()
     if x is None or draft.value(x).dim() < 2:
         return
-    y = sibling(draft, x)
-    if y is not None:
+    if draft.chance(0.5):
+        x, y = layer_of(draft, x), layer_of(draft, x)
+    else:
+        y = sibling(draft, x)
+    if x is not None and y is not None:
         draft.say(draft.choose.choice(OF_TWO).format(x=x, y=y))
 
 
