@@ -64,7 +64,7 @@ pyright: $(VENV)/test
 sweep: $(VENV)/sweep
 	$(BIN)/pytest -m sweep
 
-# Bugs put into the passes, one at a time: does the fuzzer find them? Half an hour, not in CI.
+# Bugs put into the passes, one at a time: does the fuzzer find them? Ten minutes, not in CI.
 mutants: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py
 
