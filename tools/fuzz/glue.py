@@ -71,12 +71,11 @@ def two_tensors(draft: Draft) -> None:
     x = draft.pick()
     if x is None or draft.value(x).dim() < 2:
         return
-    if draft.chance(0.5):
-        x, y = layer_of(draft, x), layer_of(draft, x)
-    else:
-        y = sibling(draft, x)
-    if x is not None and y is not None:
-        draft.say(draft.choose.choice(OF_TWO).format(x=x, y=y))
+    layers = draft.chance(0.5)
+    one = layer_of(draft, x) if layers else x
+    other = layer_of(draft, x) if layers else sibling(draft, x)
+    if one is not None and other is not None:
+        draft.say(draft.choose.choice(OF_TWO).format(x=one, y=other))
 
 
 def in_place(draft: Draft) -> None:
