@@ -64,6 +64,10 @@ class _Rounding(fx.Interpreter):
 
     def run_node(self, n: Node) -> Any:
         """Run one node on rounded tensors if a template knows it."""
+        if n.target is torch.ops.higher_order.cond:
+            (chosen, yes, no, operands), _ = self.fetch_args_kwargs_from_env(n)
+            branch = yes if chosen else no
+            return _Rounding(branch, self._targets, self._same, dither=self._dither).run(*operands)
         if n.target not in self._targets:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
