@@ -2,7 +2,8 @@
 
 Nothing of the passes is used: every operator that a template knows reads its float tensors rounded
 to 256 steps between their least and largest value, a stored weight to 7 bits by output channel (as
-scales that keep sums from saturating do). A graph that makes noise large, by a difference of
+scales that keep sums from saturating do); what passes int8 on is rounded to the steps of its input.
+A graph that makes noise large, by a difference of
 equals or a division, does so here as well.
 """
 
@@ -29,11 +30,14 @@ def noise_power(graph: GraphModule, inputs: tuple[Any, ...], patterns: PatternSe
         patterns: Whose operators are rounded.
     """
     targets = {target for each in patterns.templates for target in each.targets}
+    same = {target for t in patterns.templates if "out" in t.quant for target in t.targets}
     leaves = [leaf for _, leaf in input_leaves(graph, inputs, {})]
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         exact = _run(fx.Interpreter(graph), leaves)
-        rounded = [_run(_Rounding(graph, targets, dither=bool(n)), leaves) for n in range(DRAWS)]
+        rounded = [
+            _run(_Rounding(graph, targets, same, dither=bool(n)), leaves) for n in range(DRAWS)
+        ]
     return [max(power(one, draw[i]) for draw in rounded) for i, one in enumerate(exact)]
 
 
@@ -50,13 +54,20 @@ def _run(interpreter: fx.Interpreter, leaves: list[Any]) -> list[Tensor]:
 class _Rounding(fx.Interpreter):
     """Runs a graph with what operators of templates read rounded."""
 
-    def __init__(self, graph: GraphModule, targets: set[Any], *, dither: bool) -> None:
+    def __init__(
+        self, graph: GraphModule, targets: set[Any], same: set[Any], *, dither: bool
+    ) -> None:
         super().__init__(graph)
         self._targets = targets
+        self._same = same
         self._dither = dither
 
     def run_node(self, n: Node) -> Any:
         """Run one node on rounded tensors if a template knows it."""
+        if n.target is torch.ops.higher_order.cond:
+            (chosen, yes, no, operands), _ = self.fetch_args_kwargs_from_env(n)
+            branch = yes if chosen else no
+            return _Rounding(branch, self._targets, self._same, dither=self._dither).run(*operands)
         if n.target not in self._targets:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -68,15 +79,20 @@ class _Rounding(fx.Interpreter):
             return self._round(value, stored=id(value) in stored)
 
         args, kwargs = map_leaves(rounded, (args, kwargs))
-        return n.target(*args, **kwargs)  # type: ignore[operator]
+        made = n.target(*args, **kwargs)  # type: ignore[operator]
+        source = next((leaf for leaf in leaves_in(args) if isinstance(leaf, Tensor)), None)
+        if n.target in self._same and isinstance(made, Tensor) and source is not None:
+            return self._round(made, stored=False, like=source)
+        return made
 
-    def _round(self, value: Tensor, *, stored: bool) -> Tensor:
+    def _round(self, value: Tensor, *, stored: bool, like: Tensor | None = None) -> Tensor:
         if stored and value.dim() < 2:  # a bias
             return value
         if stored:
             scale = value.abs().amax(tuple(range(1, value.dim())), keepdim=True) / 63
         else:
-            low, high = value.amin().clamp(max=0), value.amax().clamp(min=0)
+            seen = value if like is None else like
+            low, high = seen.amin().clamp(max=0), seen.amax().clamp(min=0)
             scale = (high - low) / 255
         scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
         noise = torch.rand_like(value) - 0.5 if self._dither else torch.zeros_like(value)
