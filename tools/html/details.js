@@ -49,8 +49,8 @@ function showNumbers(row) {
   const cosine = row.own ? row.own.cosine : null;
   return section("Accuracy here",
     facts([
-      ["own error", row.own ? `${showDecibels(decibels(row.own))} SQNR with exact inputs` : "not measured"],
-      ["accumulated", row.accumulated ? `${showDecibels(decibels(row.accumulated))} SQNR after all that came before` : ""],
+      ["own SQNR", row.own ? `${showDecibels(decibels(row.own))} with exact inputs (more is better)` : "not measured"],
+      ["accumulated", row.accumulated ? `${showDecibels(decibels(row.accumulated))} after all that came before` : ""],
       ["cosine", cosine === null ? "" : number(cosine)],
       ...row.inputs.map((each) => [each.tensor, `${share(each.clipped, 1)} clipped, ${share(each.used, 1)} of the range used`]),
       ...row.weights.map((each) => [each.tensor, `${number(each.sqnr)} dB; worst channel ${number(each.worst_channel)} dB`]),
@@ -79,13 +79,13 @@ function explanationOf(name, select) {
     site.remedies ? section("What would make it int8", site.remedies.map((text) => make("p", { class: "remedy" }, text))) : null,
     showNumbers(NUMBERS.get(anchor)),
     site.kernel ? section("What computes it", facts([
-      ["without compiler", kernel.eager],
+      ["result.module", kernel.eager],
       ["compiled", kernel.compiled],
       ["prepared plan", kernel.region],
       ["together with", kernel.with_others && kernel.with_others.length ? make("span", {}, listOf(kernel.with_others, select)) : ""],
       ["note", kernel.reason],
       ["multiply-accumulates", work[0] ? showCount(work[0]) : ""],
-      ["weights in float", work[1] ? `${showCount(work[1])}B` : ""],
+      ["weights, were they float", work[1] ? `${showCount(work[1])}B` : ""],
     ])) : null,
     site.match ? section("Match", facts([
       ["template", `${site.match.template} (${site.match.mode})`],

@@ -43,14 +43,15 @@ function showLoss(select) {
   return [
     make("p", {}, output ? [make("b", {}, `The results keep ${showDecibels(decibels(output))} `), `signal to noise against the float model (cosine ${number(output.cosine)}, ${calls} call${calls === 1 ? "" : "s"}). 40 dB is 1 % error, 20 dB is 10 %.`] : "The model has no float result."),
     model && decibels(model) < 60 ? make("p", { class: "alarm" }, `The float graph itself is not the model: ${showDecibels(decibels(model))} between them.`) : null,
-    tableOf(["layer", "operator", "own error", "accumulated", "what is the matter"], worstRows.map(({ row, own }) => [
+    tableOf(["layer", "operator", "own SQNR", "accumulated SQNR", "what is the matter, and what helps"], worstRows.map(({ row, own }) => [
       link(row.site, select, row.module || row.site),
       row.op.replace(/^aten\./, "").replace(/\.\w+$/, ""),
       make("span", { class: `heat ${heatClass(own)}` }, showDecibels(own)),
       make("span", { class: `heat ${heatClass(decibels(row.accumulated))}` }, showDecibels(decibels(row.accumulated))),
-      row.diagnoses.length ? `${row.diagnoses[0].name}: ${row.diagnoses[0].message}` : "",
+      row.diagnoses.length ? make("span", {}, `${row.diagnoses[0].name}: ${row.diagnoses[0].message}. `, make("em", {}, row.diagnoses[0].remedy)) : "",
     ])),
-    make("p", { class: "note" }, "Worst first. Own error: the layer alone, with exact inputs. Accumulated: with the errors of all layers before it."),
+    worstRows.every(({ row, own }) => !row.diagnoses.length && own > 30) ? make("p", {}, "No layer stands out: rounding to 8 bits gives such figures by itself.") : null,
+    make("p", { class: "note" }, "Lowest own SQNR first; more dB are better. Own: the layer alone, with exact inputs. Accumulated: with the errors of all layers before it; a layer may lose less of what matters later than of all its values."),
   ];
 }
 
@@ -96,8 +97,8 @@ const COLUMNS = [
   ["layer", (row) => row.site.module || "", (row, select) => link(row.name, select, row.site.module || row.name)],
   ["operator", (row) => row.op],
   ["standing", (row) => Object.keys(STANDINGS).indexOf(row.standing), (row) => badge(row.standing)],
-  ["own error", (row) => row.own, (row) => make("span", { class: `heat ${heatClass(row.own)}` }, showDecibels(row.own))],
-  ["accumulated", (row) => row.accumulated, (row) => make("span", { class: `heat ${heatClass(row.accumulated)}` }, showDecibels(row.accumulated))],
+  ["own SQNR", (row) => row.own, (row) => make("span", { class: `heat ${heatClass(row.own)}` }, showDecibels(row.own))],
+  ["accumulated SQNR", (row) => row.accumulated, (row) => make("span", { class: `heat ${heatClass(row.accumulated)}` }, showDecibels(row.accumulated))],
   ["MACs", (row) => row.macs, (row) => (row.macs ? showCount(row.macs) : "")],
   ["kernel or reason", (row) => row.said],
 ];
@@ -115,7 +116,7 @@ class SiteList {
       macs: (DATA.work[site.site] || [null])[0],
       said: site.reason || (site.match && site.match.anchor !== site.site ? `with ${site.match.anchor}` : site.kernel && site.kernel.eager) || "",
     }));
-    this.shown = DATA.comparison ? COLUMNS : COLUMNS.filter(([name]) => !["own error", "accumulated"].includes(name));
+    this.shown = DATA.comparison ? COLUMNS : COLUMNS.filter(([name]) => !name.endsWith("SQNR"));
   }
 
   sort(index) {

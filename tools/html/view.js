@@ -114,7 +114,7 @@ function toolbar() {
   const button = (text, title, onclick) => make("button", { type: "button", title, onclick }, text);
   const choices = KEPT.map((stage) => make("option", { value: stage.name }, stage.name));
   const stage = make("select", { id: "stage", "aria-label": "Stage", onchange: (event) => chooseStage(event.target.value) }, choices);
-  const colours = [["standing", "what is int8"], ...(DATA.comparison ? [["own", "own error"], ["accumulated", "accumulated error"]] : [])];
+  const colours = [["standing", "what is int8"], ...(DATA.comparison ? [["own", "own SQNR"], ["accumulated", "accumulated SQNR"]] : [])];
   const colour = make("select", { id: "colour", "aria-label": "Colour by", onchange: (event) => { state.colour = event.target.value; views.graph.draw(); for (const each of document.querySelectorAll(".legend")) each.replaceWith(legend()); } },
     colours.map(([value, text]) => make("option", { value }, text)));
   return make("div", { class: "toolbar" },
