@@ -15,7 +15,7 @@ capture = partial(quantfx.capture, check_inputs=False, compare=False)
 prepare_qat = partial(quantfx.prepare_qat, check_inputs=False, progress=False)
 
 
-def quantize(model: Any, inputs: Any = None, **options: Any) -> quantfx.Result:
+def quantize(model: Any, inputs: Any = (), **options: Any) -> quantfx.Result:
     """Quantize ``model``, calibrated on ``inputs`` alone unless ``calibration`` is given."""
     chosen: dict[str, Any] = {"calibration": [inputs], "check_inputs": False, "compare": False}
     return quantfx.quantize(model, inputs, **(chosen | options))

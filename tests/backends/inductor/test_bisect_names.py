@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 import quantfx
@@ -54,6 +55,7 @@ def compile_with(**bisector: str) -> list[list[str]]:
     return [line.split() for line in done.stdout.splitlines()]
 
 
+@pytest.mark.sweep
 def test_torchs_bisector_reaches_our_passes_by_name() -> None:
     chosen = {"TORCH_BISECT_BACKEND": "inductor", "TORCH_BISECT_SUBSYSTEM": "post_grad_passes"}
     told, kernels, close = compile_with(**chosen, TORCH_BISECT_MAX="1000")
