@@ -94,6 +94,7 @@ def test_few_operators_are_left_and_each_file_shows_its_fault(
         assert without == (0, "the fault is gone\n")
 
 
+@pytest.mark.sweep
 def test_a_file_by_itself_exits_with_the_status(tmp_path: Path) -> None:
     """A check that float networks of int8 weights cannot meet needs no seeded fault."""
     model, x = faults.conv_net()

@@ -160,6 +160,7 @@ def test_sites_inside_are_compared() -> None:
     assert all(each.within(1, 1e-5) for each in compared)
 
 
+@pytest.mark.sweep
 def test_wrappers_in_c_call_the_operators_of_torch() -> None:
     x = torch.randn(1, 4, 8, 8)
     result = quantized(residual_block(), x)
@@ -170,6 +171,10 @@ def test_wrappers_in_c_call_the_operators_of_torch() -> None:
         "qconv2d_pointwise.binary",
     }
     assert (compiled(x) - result.quantized(x)).abs().max() < 0.1
+
+
+def test_wrappers_in_c_are_refused_where_there_are_plans_only() -> None:
+    x = torch.randn(1, 4, 8, 8)
     only = quantized(residual_block(), x, backend=backends.get("x86", kernels="direct"))
     with refused("not-here", says="prepared plans"):
         only.compile(wrapper="aot")

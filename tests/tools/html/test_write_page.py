@@ -100,6 +100,7 @@ def test_graphs_without_a_result(tmp_path: Path) -> None:
     assert '"title":"one"' in one.read_text(encoding="utf-8")
 
 
+@pytest.mark.sweep
 def test_the_page_of_resnet50_is_small(tmp_path: Path) -> None:
     x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     result = quantfx.quantize(resnet50(), x, calibration=[x], compare=False)
