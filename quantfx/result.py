@@ -116,8 +116,9 @@ class Result:
             ContractError: a planned site did not reach its kernel, or its integer sums would
                 saturate on this CPU.
         """
-        from quantfx.backends.inductor.compile import LoweredPair, compile_module, require_regions
+        from quantfx.backends.inductor.compile import compile_module, require_regions
         from quantfx.backends.inductor.compiler_errors import compiler_errors
+        from quantfx.backends.inductor.lowered_pair import LoweredPair
 
         if tune:
             self.tune()

@@ -204,6 +204,15 @@ def test_every_folder_has_a_line_and_a_docstring_and_few_files() -> None:
     assert len(boxes) + len(list((ROOT / "passes").glob("[!_]*.py"))) <= 20
 
 
+def test_no_file_and_no_function_is_long() -> None:
+    for file in files():
+        at = file.relative_to(ROOT)
+        assert len(file.read_text(encoding="utf-8").splitlines()) <= 400, at
+        for node in ast.walk(parsed(file)):
+            if isinstance(node, ast.FunctionDef):
+                assert (node.end_lineno or 0) - node.lineno < 60, f"{at}: {node.name}"
+
+
 # Where one may stand: few files, so that few are parsed for it.
 SPLAT = re.compile(r"(?:[(\[{,=]|return|yield|in)\s*\*{1,2}\s*[(\[{]")
 

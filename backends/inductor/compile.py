@@ -10,7 +10,6 @@ import contextlib
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cached_property
 from pathlib import Path
 from tempfile import mkdtemp
 from threading import Lock
@@ -20,7 +19,6 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.backends.checks.targets import require_autocast
-from quantfx.backends.direct.call_operator import CallOperator
 from quantfx.backends.inductor.ahead_of_time import (
     AheadOfTimeModule,
     LibraryInputs,
@@ -31,8 +29,8 @@ from quantfx.backends.inductor.declare_layouts import DeclareLayouts
 from quantfx.backends.inductor.drop_pool_copies import DropPoolCopies
 from quantfx.backends.inductor.fuse_sums import FuseSums
 from quantfx.backends.inductor.kernel_call import KernelCall
+from quantfx.backends.inductor.lowered_pair import LoweredPair
 from quantfx.backends.inductor.opaque_kernels import (
-    HideKernels,
     RevealKernels,
     channels_last_kernel,
     opaque_kernels,
@@ -52,18 +50,15 @@ from quantfx.backends.inductor.torch_internals import (
 )
 from quantfx.backends.inductor.whole_rows import WholeRows
 from quantfx.backends.onednn.ops import KERNEL_NAMES, QCONV
-from quantfx.passes.export.made_sizes import makes_sizes
 from quantfx.passes.export.plain_outputs import take_out_plain
 from quantfx.passes.graph.checked_module import input_check
-from quantfx.passes.graph.clone import clone, clone_as, recompile
+from quantfx.passes.graph.clone import clone_as, recompile
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import autocast_dtype
 from quantfx.passes.graph.state import preserved_state
-from quantfx.passes.inputs.check import InputCheck
 from quantfx.passes.inputs.contract import contract_of
 from quantfx.passes.inputs.example import ExampleInputs, distinct
 from quantfx.passes.inputs.leaves import input_leaves
-from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.model.input_copies import spare_inputs
 from quantfx.passes.pipeline.base import Context, Pass
 from quantfx.passes.pipeline.permits import may
@@ -75,15 +70,6 @@ from quantfx.patterns.schema import overload
 Wrapper = Literal["python", "cpp", "aot"]
 WRAPPERS: tuple[Wrapper, ...] = ("python", "cpp", "aot")
 
-# Run on the lowered graph, in front of Inductor.
-HIDE = Pipeline(
-    (
-        CallOperator(),
-        HideKernels(),
-        ExpandAffineWeights(),  # those that no kernel took: Inductor's own patterns would
-    ),
-    name="hide",
-)
 # Run by Inductor on its own graph, where kernels may overwrite their inputs.
 POST_GRAD = Pipeline(
     (
@@ -95,60 +81,6 @@ POST_GRAD = Pipeline(
     ),
     name="post-grad",
 )
-
-
-class LoweredPair:
-    """What there is to compile: a graph, and for autocast one that returns bfloat16.
-
-    Args:
-        exact: Kernels return float results in float32.
-        mixed: Makes the graph whose kernels return them in bfloat16; ``exact`` by default.
-    """
-
-    def __init__(self, exact: GraphModule, mixed: Callable[[], GraphModule] | None = None) -> None:
-        self.exact = _uncheck(HIDE.run(exact))
-        self._make_mixed = mixed
-
-    @cached_property
-    def mixed(self) -> GraphModule:
-        """The graph for autocast."""
-        return self.exact if self._make_mixed is None else _uncheck(HIDE.run(self._make_mixed()))
-
-    @cached_property
-    def check(self) -> InputCheck | None:
-        """What refuses inputs that the graphs do not hold for."""
-        contract = contract_of(self.exact)
-        if contract is None or not contract.checked:
-            return None
-        return input_check(self.exact, contract)
-
-    @cached_property
-    def makes_sizes(self) -> bool:
-        """Whether sizes in the graphs depend on data."""
-        return makes_sizes(self.exact)
-
-    def clone_tensors(self) -> LoweredPair:
-        """Return graphs with tensors of their own."""
-        # The one for autocast is made of the graph that it was given for: with what that holds.
-        copy = LoweredPair(_copy_unchecked(self.exact), lambda: _copy_unchecked(self.mixed))
-        copy.exact.meta = self.exact.meta
-        return copy
-
-    def module(self, mixed: bool) -> GraphModule:
-        """Return one of the two."""
-        return self.mixed if mixed else self.exact
-
-
-def _copy_unchecked(module: GraphModule) -> GraphModule:
-    """Return a plain copy with tensors of its own."""
-    return _uncheck(clone(module, "all", gradients=False))
-
-
-def _uncheck(module: GraphModule) -> GraphModule:
-    """Return the module without checks of its own: what is compiled of it is called behind them."""
-    plain = clone_as(module, GraphModule)
-    recompile(plain)
-    return plain
 
 
 class CompiledModule(SealedModule):

@@ -13,15 +13,14 @@ from torch.fx import GraphModule
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks.lowering import BOUNDED, Lowering, require_compiled
 from quantfx.backends.inductor.compile import (
-    HIDE,
     CompiledModule,
-    LoweredPair,
     autocasts,
     compiling,
     require_regions,
 )
 from quantfx.backends.inductor.compiler_errors import inductor_errors
 from quantfx.backends.inductor.kernel_call import KernelCall
+from quantfx.backends.inductor.lowered_pair import HIDE, LoweredPair
 from quantfx.backends.inductor.static_graph import StaticGraph, static_forms
 from quantfx.backends.inductor.torch_internals import compile_last
 from quantfx.dynamo.bound_weights import BoundWeights

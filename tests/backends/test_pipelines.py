@@ -12,7 +12,8 @@ from torch.fx import GraphModule
 from quantfx import backends
 from quantfx.backends.catalog import NAMES, passes
 from quantfx.backends.checks.lowering import EAGER
-from quantfx.backends.inductor.compile import HIDE, POST_GRAD
+from quantfx.backends.inductor.compile import POST_GRAD
+from quantfx.backends.inductor.lowered_pair import HIDE
 from quantfx.passes.errors import PassError, PipelineError
 from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.instruments import Instrument
