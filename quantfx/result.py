@@ -107,7 +107,7 @@ class Result:
                 time (``aot``), for the example's shapes and ``dynamic_shapes``. Both of the latter
                 call torch's operators, never prepared plans, which are objects of this process.
             package: Where to write the library; a temporary file by default.
-            tune: Measure first what is the fastest on this machine, for ten seconds at most: see
+            tune: Measure first what is the fastest on this machine, for some ten seconds: see
                 ``tune``.
 
         Raises:

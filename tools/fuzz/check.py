@@ -39,6 +39,7 @@ from quantfx.tools.fuzz.expected_noise import noise_power, power
 FLOAT = 1e-5  # of the largest magnitude: rewrites in float
 STEPS, ERROR = 1, 1e-4  # of a kernel: steps of integer results, part of the largest of float ones
 NOISE = 10.0  # noise of a q/dq graph, as a multiple of what rounding costs
+MORE, LEAST = 10.0, 1e-3  # noise with other sizes, as a multiple of that with the captured ones
 
 
 @dataclass(frozen=True)
@@ -255,9 +256,12 @@ class _Checking:
             made = self._run(result.module, more)
         except QuantfxError:
             return
-        for one, other in zip(wanted, made, strict=True):
+        before = self._run(result.module, self._inputs)
+        for index, (one, other) in enumerate(zip(wanted, made, strict=True)):
             if one.shape != other.shape:
                 self.note("other sizes", f"{tuple(other.shape)}, not {tuple(one.shape)}")
+            elif _noise(one, other) > MORE * _noise(self._float[index], before[index]) + LEAST:
+                self.note("other sizes", f"output {index} is further from float than it was")
 
     def _unchanged(self) -> None:
         state = self._model.state_dict()
@@ -294,3 +298,11 @@ class _AfterEach(Instrument):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
+
+
+def _noise(exact: Tensor, found: Tensor) -> float:
+    """Return the share of noise in the power of ``found``; 0 for integers."""
+    if not exact.is_floating_point() or not exact.numel():
+        return 0.0
+    signal = float(exact.double().square().sum())
+    return float((found.double() - exact.double()).square().sum()) / signal if signal else 0.0

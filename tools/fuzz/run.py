@@ -15,9 +15,9 @@ from quantfx.tools.fuzz.check import check
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "x86": (
         {"kernels": "onednn"},
-        {},
+        {"kernels": "auto"},
         {"kernels": "onednn", "observer": "histogram", "weight_observer": "min_max"},
-        {"smooth": 0.8},
+        {"kernels": "auto", "smooth": 0.8},
     ),
 }
 

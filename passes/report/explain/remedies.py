@@ -27,6 +27,10 @@ _REMEDIES = (
         "let it stand directly behind one of {0}, as its only reader",
     ),
     (r"calibration never ran it", "calibrate with batches that reach it"),
+    (
+        r"^(\S+) is (?:aten|prims)\.\S+, not \S+$",
+        "no template of the backend takes it with {0} there: give the backend such a template",
+    ),
     (r"is overwritten in place by (\S+)", "write {0} out of place in the model"),
     (r"(\S+) has \d+ users", "let one operator alone read {0}, for the larger template"),
     (r"is kept float: rule (.*)", "change rule {0} of the config"),
