@@ -120,13 +120,14 @@ class Result:
         from quantfx.backends.inductor.compiler_errors import compiler_errors
         from quantfx.backends.inductor.lowered_pair import LoweredPair
 
-        if tune:
-            self.tune()
         lowering = self._lowered_for(wrapper)
         if autocast is not None:
             targets.require_autocast(autocast)
         require_regions(self.quantized)
         lowering.require(strict=strict)
+        if tune:
+            self.tune()
+            lowering = self._lowered_for(wrapper)
         with compiler_errors():
             compiled = compile_module(
                 LoweredPair(lowering.module, self._mixed),

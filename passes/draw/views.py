@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from math import inf
 
 from quantfx.passes.draw.picture import Picture, PictureEdge, PictureNode
+from quantfx.passes.report.compare.tally import decibels
 from quantfx.patterns.errors import QuantfxError, unknown_name
 
 _UNCOUNTED = ("input", "output", "constant", "item", "stub")
@@ -75,7 +75,8 @@ def heat_up(picture: Picture, heat: Mapping[str, float]) -> Picture:
     """
     at: dict[str, float] = {}
     for name, sqnr in heat.items():
-        drawn = (name,) if name in picture.nodes else picture.aliases.get(name, ())
+        # Names of FX come first: a canonical name may be that of another node.
+        drawn = picture.aliases.get(name) or ((name,) if name in picture.nodes else ())
         at.update((each, min(sqnr, at.get(each, sqnr))) for each in drawn)
     if heat and not at:
         message = "no node of the graph has a name of 'heat'"
@@ -88,11 +89,6 @@ def heat_up(picture: Picture, heat: Mapping[str, float]) -> Picture:
         for name, node in picture.nodes.items()
     }
     return replace(picture, nodes=nodes)
-
-
-def decibels(sqnr: float) -> str:
-    """Return ``23.1 dB``, or ``exact``."""
-    return f"{sqnr:.1f} dB" if sqnr < inf else "exact"
 
 
 def _find(picture: Picture, around: str) -> set[str]:

@@ -14,7 +14,7 @@ _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.*)\n +(?P<text>.*)'
 )
 # Frames of torch and of ours are no code of the user.
-_OTHERS = (str(Path(torch.__file__).parent), str(Path(__file__).resolve().parents[1]))
+_OTHERS = (Path(torch.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,4 +57,5 @@ def _innermost(trace: str) -> SourceLine | None:
 
 def _is_of_others(file: str) -> bool:
     """Whether no user wrote it: torch, quantfx, or code that was made (``<eval_with_key>.1``)."""
-    return file.startswith("<") or str(Path(file).resolve()).startswith(_OTHERS)
+    path = Path(file).resolve()
+    return file.startswith("<") or any(path.is_relative_to(folder) for folder in _OTHERS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch.fx import GraphModule
 
@@ -29,4 +30,5 @@ def diff_graphs(
     pairs = pair_operators(before, after)
     rows = diff_rows(before, after, pairs)
     changed = sum(row.change == "changed" for row in rows)
-    return GraphDiff(rows, same=len(pairs) - changed, dot=diff_dot(a, b, rows, pairs))
+    draw = partial(diff_dot, a, b, rows, pairs)
+    return GraphDiff(rows, same=len(pairs) - changed, draw=draw)

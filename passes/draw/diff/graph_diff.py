@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import KW_ONLY, asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from rich.console import Console, ConsoleOptions, RenderResult
@@ -85,12 +85,12 @@ class GraphDiff:
     Attributes:
         rows: In the order of the second graph; behind them what vanished.
         same: How many operators are the same.
-        dot: The drawing as DOT text: see ``to_dot``.
+        draw: Makes the drawing: see ``to_dot``.
     """
 
     rows: tuple[DiffRow, ...]
     same: int
-    dot: str
+    draw: Callable[[], str] = field(repr=False, compare=False)
 
     def __bool__(self) -> bool:
         """Whether anything differs."""
@@ -110,7 +110,7 @@ class GraphDiff:
 
         What appeared is green, what vanished red, what changed yellow; the rest is collapsed.
         """
-        return self.dot
+        return self.draw()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield the table."""

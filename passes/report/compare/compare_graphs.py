@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CalibrationError
@@ -17,6 +18,7 @@ from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.leaves import Inputs, leaves_in
 from quantfx.passes.model.input_copies import copy_inputs
+from quantfx.passes.model.state import restored
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.report.compare.comparison import Comparison
 from quantfx.passes.report.compare.lockstep import Lockstep
@@ -31,7 +33,7 @@ def compare_graphs(
     *,
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
-    model: Callable[..., Any] | None = None,
+    model: nn.Module | None = None,
 ) -> Comparison:
     """Return numbers for every site of ``quantized``.
 
@@ -55,12 +57,12 @@ def compare_graphs(
     calls = 0
     console = Console(stderr=True)
     shown = progress and console.is_terminal
-    with preserved_state(reference), preserved_state(quantized):
+    with preserved_state(reference), preserved_state(quantized), _restored(model):
         for index, item in enumerate(track(batches, "compare", console=console, disable=not shown)):
             batch = item if input_fn is None else input_fn(item)
             for inputs in check.inputs_of(batch, index):
                 exact, found = lockstep.run(
-                    copy_inputs(*inputs), lambda part, values: records[part.anchor].add(values)
+                    inputs, lambda part, values: records[part.anchor].add(values)
                 )
                 whole.add(exact, found)
                 if model is not None:
@@ -82,7 +84,11 @@ def compare_graphs(
     )
 
 
-def _call(model: Callable[..., Any], inputs: Inputs) -> list[Tensor]:
+def _restored(model: nn.Module | None) -> AbstractContextManager[object]:
+    return nullcontext() if model is None else restored(model)
+
+
+def _call(model: nn.Module, inputs: Inputs) -> list[Tensor]:
     with torch.no_grad():
         return _floats(model(*inputs[0], **inputs[1]))
 

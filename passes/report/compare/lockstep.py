@@ -11,6 +11,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.inputs.leaves import Inputs, input_leaves
+from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.report.compare.parts import Part, find_parts
 from quantfx.passes.report.compare.stepper import Stepper
 
@@ -66,9 +67,10 @@ class Lockstep:
             inputs: Positional and keyword arguments, with the rows that the graph takes.
             visit: Called with each match and what it computed, in graph order.
         """
-        leaves = [leaf for _, leaf in input_leaves(self._quantized, *inputs)]
-        self._float.start(leaves, self._float_kept)
-        self._int8.start(leaves, self._int8_kept)
+        for stepper, kept in ((self._float, self._float_kept), (self._int8, self._int8_kept)):
+            # Each has its own: a model may write to its inputs.
+            own = copy_inputs(*inputs)
+            stepper.start([leaf for _, leaf in input_leaves(self._quantized, *own)], kept)
         with torch.no_grad():
             for part in self.parts:
                 visit(part, self._values(part))
@@ -96,7 +98,7 @@ class Lockstep:
 def common_nodes(reference: GraphModule, quantized: GraphModule) -> dict[str, Node]:
     """Return the nodes of ``reference`` that compute what one of ``quantized`` stands for.
 
-    They have the same name, and the same target or the same input. Stored tensors are not among
+    They have the same name and target. Stored tensors are not among
     them: a name may stand for the weight as an integer.
     """
     theirs = {node.name: node for node in quantized.graph.nodes}

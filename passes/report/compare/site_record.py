@@ -42,7 +42,7 @@ class SiteRecord:
         for node, codes in self._codes.items():
             given = values.inputs[node.name]
             if isinstance(given, Tensor):
-                codes.add(given)
+                codes.add(given, _channel(self._part.annotation.kind, given.dim()))
 
     def numbers(
         self, reference: GraphModule, quantized: GraphModule, common: Mapping[str, Node]
@@ -76,6 +76,13 @@ class SiteRecord:
             for each in other_literals(common[node.name], node)
         ]
         return replace(numbers, diagnoses=(*literals, *diagnose(numbers)))
+
+
+def _channel(kind: str, dims: int) -> int:
+    """Return the dimension of the channels that an operator of ``kind`` reads."""
+    if "linear" in kind or "matmul" in kind:
+        return -1
+    return 1 if dims > 3 or "conv" in kind or "pool" in kind else -1
 
 
 def _slots(part: Part) -> Iterator[tuple[Node, str]]:

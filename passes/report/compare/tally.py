@@ -30,6 +30,11 @@ class Fidelity:
     cosine: float
 
 
+def decibels(sqnr: float) -> str:
+    """Return ``23.1 dB``, or ``exact`` where both are equal."""
+    return "exact" if sqnr == math.inf else f"{sqnr:.1f} dB"
+
+
 @dataclass
 class ErrorTally:
     """Adds up signal and noise of the float tensors in pairs of results."""
@@ -51,9 +56,9 @@ class ErrorTally:
         if x.shape != y.shape:  # whatever made that, nothing of the signal is right
             y = torch.zeros_like(x)
         sums = _sums(x, y)
-        if not all(map(math.isfinite, sums)):  # infinite in both: a mask
-            finite = torch.isfinite(x) & torch.isfinite(y)
-            sums = _sums(x.where(finite, 0), y.where(finite, 0))
+        if not all(map(math.isfinite, sums)):  # a mask is infinite in both; else nothing is right
+            same = ~torch.isfinite(x) & ((x == y) | (torch.isnan(x) & torch.isnan(y)))
+            sums = _sums(x.where(~same, 0), y.where(~same, 0))
         self.elements += x.numel()
         self.signal += sums[0]
         self.size += sums[1]
@@ -64,6 +69,8 @@ class ErrorTally:
         """Return how near they were; None if no float came by."""
         if not self.elements:
             return None
+        if not math.isfinite(self.noise):
+            return Fidelity(-math.inf, 0.0)
         if not self.noise:
             return Fidelity(math.inf, 1.0)
         ratio = self.signal / self.noise
@@ -93,21 +100,31 @@ class CodeTally:
             self.qparams.quant_max - self.qparams.quant_min + 1, dtype=torch.int64
         )
 
-    def add(self, x: Tensor) -> None:
-        """Count the exact values ``x``; channels are dimension 1 of images, else the last."""
-        if not x.numel():
-            return
+    def add(self, x: Tensor, channel: int) -> None:
+        """Count the exact values ``x`` that are finite.
+
+        Args:
+            x: Of any shape.
+            channel: Dimension of the channels; they are left out where their number changes.
+        """
         given = self.qparams
         codes = torch.round(x.detach().float() / given.scale) + given.zero_point
+        codes = codes[torch.isfinite(codes)]
         inside = codes.clamp(given.quant_min, given.quant_max)
         self.clipped += int((codes != inside).sum())
-        index = (inside - given.quant_min).flatten().long()
+        index = (inside - given.quant_min).long()
         self.counts += torch.bincount(index, minlength=len(self.counts))
-        channel = 1 if x.dim() > 3 else -1
-        largest = x.detach().abs().movedim(channel, -1).flatten(0, -2).amax(0) if x.dim() else None
-        if largest is not None:
-            known = self.channels
-            self.channels = largest if known is None else torch.maximum(known, largest)
+        if x.dim() < 2 or not x.numel():
+            return
+        rows = x.detach().abs().movedim(channel, -1)
+        largest = rows.reshape(-1, rows.shape[-1]).amax(0)
+        known = self.channels
+        if known is None:
+            self.channels = largest
+        elif len(known) == len(largest):
+            self.channels = torch.maximum(known, largest)
+        else:
+            self.channels = largest[:0]
 
     @property
     def total(self) -> int:
@@ -144,7 +161,7 @@ class CodeTally:
         """Largest magnitude of a channel over that of the median channel that is not silent."""
         if self.channels is None:
             return 1.0
-        loud = self.channels[self.channels > 0].float()
+        loud = self.channels[(self.channels > 0) & torch.isfinite(self.channels)].float()
         return float(loud.max() / loud.median()) if len(loud) else 1.0
 
     @property

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
@@ -10,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from quantfx.passes.report.compare.site_numbers import SiteNumbers
-from quantfx.passes.report.compare.tally import Fidelity
+from quantfx.passes.report.compare.tally import Fidelity, decibels
 
 # More sites than a screen holds are in the data.
 _ROWS = 20
@@ -30,7 +29,7 @@ def tables(
     yield Text(_head(output, calls), style="bold")
     if model is not None and model.sqnr < FLOAT_LIMIT:
         yield Text(
-            f"the float graph is not the model: {decibels(model)} between them. A pass before "
+            f"the float graph is not the model: {_decibels(model)} between them. A pass before "
             "quantization changed the function; this names it: quantfx.bisect(model, example, "
             'check=quantfx.checks.close_to_float(60), config="float", strict=False)',
             style="red",
@@ -45,8 +44,8 @@ def tables(
             str(each.site),
             each.op,
             each.module,
-            decibels(each.own),
-            decibels(each.accumulated),
+            _decibels(each.own),
+            _decibels(each.accumulated),
             cosine,
             names,
         )
@@ -67,15 +66,12 @@ def tables(
         yield Text(f"not compared: {site}: {reason}")
 
 
-def decibels(fidelity: Fidelity | None) -> str:
-    """Return ``23.1 dB``; ``exact`` where both are equal, ``-`` without numbers."""
-    if fidelity is None:
-        return "-"
-    return "exact" if math.isinf(fidelity.sqnr) else f"{fidelity.sqnr:.1f} dB"
+def _decibels(fidelity: Fidelity | None) -> str:
+    return "-" if fidelity is None else decibels(fidelity.sqnr)
 
 
 def _head(output: Fidelity | None, calls: int) -> str:
     counted = f"{calls} call{'s' * (calls != 1)}"
     if output is None:
         return f"{counted}; the model has no float result"
-    return f"results: {decibels(output)}, cosine {output.cosine:.5f}, over {counted}"
+    return f"results: {_decibels(output)}, cosine {output.cosine:.5f}, over {counted}"
