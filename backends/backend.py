@@ -198,8 +198,8 @@ class Backend:
         if not strict and InsertQDQ() in pipeline.passes:
             pipeline = pipeline.replace("insert-qdq", InsertQDQ(uncalibrated="float"))
         if isinstance(prepared, GraphModule) and TRAINABLE in facts_of(prepared):
-            pipeline = require_qat(self.qat, self.name).finish + pipeline
-            prepared = clone(prepared, "all", gradients=False)
+            finish, prepared = self._finishing(prepared)
+            pipeline = finish + pipeline
         quantized = pipeline.run(prepared, self.context, instruments=instruments)
         if strict:
             require_converted(quantized)
@@ -216,8 +216,13 @@ class Backend:
         Raises:
             PipelineError: the backend does not train.
         """
-        copy = clone(trained, "all", gradients=False)
-        return require_qat(self.qat, self.name).finish.run(copy, self.context)
+        finish, copy = self._finishing(trained)
+        return finish.run(copy, self.context)
+
+    def _finishing(self, trained: GraphModule) -> tuple[Pipeline, GraphModule]:
+        """Return what ends the training of a module, and a copy of it to run that on."""
+        finish = require_qat(self.qat, self.name).finish
+        return finish, clone(trained, "all", gradients=False)
 
     def lower(
         self,

@@ -50,8 +50,7 @@ class Propagate(Pass):
                 else:
                     set_annotation(node, None)
                     remarks.append(Remark("missed", path, node.name, reason, str(node.target)))
-        dropped = sum(isinstance(each, Remark) for each in remarks)
-        return PassResult(tuple(remarks), {"kept": kept, "dropped": dropped})
+        return PassResult(tuple(remarks), {"kept": kept, "dropped": len(remarks)})
 
 
 def _float_input(

@@ -19,7 +19,6 @@ _NATIVE_LAYERS = (
 # What a reason says -> what would change it. Other reasons say it themselves, or nothing would.
 _REMEDIES = (
     ("kept float:", "change that rule of the config"),
-    ("is kept float:", "change that rule of the config"),
     ("not float32", "quantize model.float()"),
     ("not a stored weight", "store what is computed, e.g. by remove_parametrizations"),
 )
@@ -162,8 +161,12 @@ def _cause(key: _Key, rows: _Rows, total: Balance, backend: str) -> str:
 
 def reason_for(row: OperatorWork) -> str:
     """Return why an operator stays float, also where nothing mentions it."""
-    unmentioned = "no template takes it" if _is_of_torch(row.op) else "not an operator of torch's"
-    return row.reason or unmentioned
+    return row.reason or unmentioned(row.op)
+
+
+def unmentioned(op: str) -> str:
+    """Return why an operator stays float of which nothing says so."""
+    return "no template takes it" if _is_of_torch(op) else "not an operator of torch's"
 
 
 def remedy_of(op: str, reason: str, backend: str) -> str:

@@ -30,13 +30,13 @@ from quantfx.passes.report.explain.tensors import tensor_parts
 from quantfx.passes.report.explain.trail import Trail
 from quantfx.passes.report.explain.verdict import (
     readers_of,
-    unmentioned,
     verdict_of_float,
     verdict_of_match,
     verdict_of_other,
     why_nothing,
     why_silent,
 )
+from quantfx.passes.report.mostly_float import unmentioned
 from quantfx.passes.report.report import Report
 
 _NOBODY = "nothing read it any more"

@@ -15,6 +15,7 @@ from quantfx.passes.graph.scopes import module_stack
 from quantfx.passes.graph.silent_modules import SilentModule, silent_modules
 from quantfx.passes.pipeline.vanished import Vanished
 from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.qdq import has_qparams
 from quantfx.passes.report.accounts import Account, accounts
 from quantfx.passes.report.explain.explanation import Kind
 from quantfx.passes.report.explain.names import Names
@@ -76,11 +77,12 @@ def find_places(module: GraphModule, recipe: Recipe, trail: Trail) -> Places:
         for site, losses in trail.lost.items()
         if site not in nodes and losses[-1].vanished.graph in graphs
     }
-    silent = {each.path: each for each in silent_modules(module)}
     names = Names()
+    called: set[str] = set()
     for site, place in nodes.items():
-        own = place.kind == "operator"
-        names.add(site, [path for path, _ in module_stack(place.node)] if own else ())
+        paths = list(_modules_of(place)) if place.kind == "operator" else []
+        called.update(paths)
+        names.add(site, paths)
         annotation = annotation_of(place.node)
         for slot, _ in annotation.inputs if annotation is not None else ():
             names.other_names[f"{site}.{slot}"] = site
@@ -92,6 +94,7 @@ def find_places(module: GraphModule, recipe: Recipe, trail: Trail) -> Places:
         names.add(site, [gone.module] if told else ())
         if gone.kind == "constant":
             names.other_names[gone.op] = site
+    silent = {each.path: each for each in silent_modules(module) if each.path not in called}
     for path in silent:
         names.add(path, [path.rpartition(".")[0]])
     return Places(nodes, lost, silent, names)
@@ -103,6 +106,23 @@ def _nodes(module: GraphModule, recipe: Recipe) -> Iterator[tuple[str, Place]]:
         for node in graph_module.graph.nodes:
             place = Place(path, graph_module, node, known.get(node))
             yield str(Site(path, node.name)), place
+
+
+def _modules_of(place: Place) -> Iterator[str]:
+    """Yield the paths of the modules an operator was called in, outermost first.
+
+    The exporter notes none inside control flow: there it is the owner of the weights.
+    """
+    stack = module_stack(place.node)
+    if stack or not place.path:
+        yield from (path for path, _ in stack)
+        return
+    for source in place.node.all_input_nodes:
+        while has_qparams(source):
+            source = source.all_input_nodes[0]
+        owner = str(source.target).rpartition(".")[0]
+        if source.op == "get_attr" and owner:
+            yield owner
 
 
 def _is_spelled_anew(gone: Vanished, nodes: dict[str, Place]) -> bool:

@@ -33,8 +33,6 @@ _REMEDIES = (
     ),
     (r"is overwritten in place by (\S+)", "write {0} out of place in the model"),
     (r"(\S+) has \d+ users", "let one operator alone read {0}, for the larger template"),
-    (r"is kept float: rule (.*)", "change rule {0} of the config"),
-    (r"the weights of \S+ are kept float: rule (.*)", "change rule {0} of the config"),
     (r"kept float: rule (.*)", "change rule {0} of the config"),
     (r"kept float: the config's default", "give the config another default than 'float'"),
 )

@@ -15,7 +15,6 @@ from quantfx.passes.report.explain.explanation import KernelPart, Kind, MatchPar
 from quantfx.passes.report.text import MOVES, MOVES_VALUES, shorten
 
 _SHOWN = 4
-_OF_TORCH = ("aten.", "higher_order.", "prims.", "quantized_decomposed.")
 
 _MODES = {
     "static": "int8",
@@ -81,11 +80,6 @@ def why_nothing(account: Account) -> str:
     if isinstance(value, Tensor) and not value.is_floating_point():
         return f"it computes {str(value.dtype).removeprefix('torch.')}, not floats"
     return MOVES_VALUES if shorten(account.op) in MOVES else ""
-
-
-def unmentioned(op: str) -> str:
-    """Return why an operator stays float of which nothing says so."""
-    return "no template takes it" if op.startswith(_OF_TORCH) else "it is not one of torch's own"
 
 
 def why_silent(silent: SilentModule, readers: Sequence[str]) -> str:

@@ -173,11 +173,14 @@ def test_wrappers_in_c_call_the_operators_of_torch() -> None:
     assert (compiled(x) - result.quantized(x)).abs().max() < 0.1
 
 
-def test_wrappers_in_c_are_refused_where_there_are_plans_only() -> None:
+def test_wrappers_in_c_are_refused_where_there_are_plans_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     x = torch.randn(1, 4, 8, 8)
+    monkeypatch.setattr(quantfx.Result, "tune", lambda _: pytest.fail("it tunes before it refuses"))
     only = quantized(residual_block(), x, backend=backends.get("x86", kernels="direct"))
     with refused("not-here", says="prepared plans"):
-        only.compile(wrapper="aot")
+        only.compile(wrapper="aot", tune=True)
 
 
 def test_free_sizes_compile_and_run() -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import quantfx
+from quantfx import backends
 from quantfx.passes.draw.diff.graph_diff import FieldChange, GraphDiff
 from tests.refusals import refused
 
@@ -111,13 +112,13 @@ def test_stages_of_a_pipeline() -> None:
 
 
 def test_lowering_says_where_operators_went() -> None:
-    lowered = result()._lowering
-    assert lowered is not None
-    diff = quantfx.diff(result().quantized, lowered.module)
-    kernels = [row for row in diff.of("changed") if any(f.what == "kernel" for f in row.fields)]
-    gone = diff.of("vanished")
-    assert kernels or gone
-    assert all(row.note.startswith("computed by ") for row in gone)
+    backend = backends.get("x86", kernels="onednn")
+    quantized = result().quantized
+    diff = quantfx.diff(quantized, backend.lower(quantized, strict=False))
+    kernels = {f.after for row in diff.of("changed") for f in row.fields if f.what == "kernel"}
+    assert kernels == {"qconv_pointwise"}
+    (gone,) = diff.of("vanished")
+    assert (gone.before, gone.note) == ("act/relu", "computed by first/onednn.qconv_pointwise")
 
 
 def test_results_of_two_recipes() -> None:
@@ -130,7 +131,9 @@ def test_results_of_two_recipes() -> None:
 
 def test_results_of_two_backends() -> None:
     told = changes(quantfx.diff(result(), result(backend="native")), "second/conv2d")
-    assert (told["kernel"].before, told["kernel"].after) != ("", "")
+    kernel = told["kernel"]
+    assert kernel.after == "quantized.conv2d"
+    assert kernel.before not in ("", kernel.after)
     assert not quantfx.diff(result(), result()).rows
 
 

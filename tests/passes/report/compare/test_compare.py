@@ -28,7 +28,7 @@ from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
 from quantfx.tools.models.seeded import seeded
 from tests.refusals import refused
 from tests.seeded_faults import swap_scales
-from tests.unchecked import capture, prepare_qat, quantize
+from tests.unchecked import capture, quantize
 
 X86 = backends.get("x86", target="avx512_vnni")
 
@@ -328,51 +328,25 @@ def test_heat_colours_the_sites_of_the_drawing(result: Result, tmp_path: Path) -
     assert "#f87171" in red
     assert "#f87171" not in hot
     assert "3.0 dB at least" in to_overview_dot(result.quantized, limit=2, heat={"conv2d": 3.0})
+    clash = to_dot(renamed(), heat={"conv2d": 3.0, "conv2d_1": 39.0})
+    lines = {line.split('"')[1]: line for line in clash.splitlines() if " dB" in line}
+    assert "3.0 dB" in lines["first/conv2d"]
+    assert "39.0 dB" in lines["conv2d"]
     with refused("unknown-name", site="conv9"):
         to_dot(result.quantized, heat={"conv9": 3.0})
 
 
-def test_a_trained_result_compares_with_its_own_weights() -> None:
-    model, x = (
-        seeded(lambda: nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8))),
-        randn(),
-    )
-    trained = prepare_qat(model.train(), (x,), calibration=[x], backend=X86)
-    optimizer = torch.optim.SGD(trained.parameters(), lr=0.5)
-    for _ in range(5):
-        optimizer.zero_grad()
-        trained(x).square().mean().backward()
-        optimizer.step()
-    result = quantfx.convert_qat(trained, strict=False)
-    own, other = result.compare([x]), result.compare([x], model=model.eval())
-    assert own.output is not None
-    assert other.output is not None
-    assert own.output.sqnr > 25 > other.output.sqnr
-    assert len(own.sites) == 2
-
-
-def randn() -> Tensor:
-    return torch.randn(4, 16, generator=torch.Generator().manual_seed(0))
-
-
-class Recurrent(nn.Module):
-    """An LSTM, whose kernel packs its weights, in front of a linear."""
+class Functional(nn.Module):
+    """A layer, and a call: the drawing names the call as FX names the layer."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.lstm, self.linear = nn.LSTM(16, 8, batch_first=True), nn.Linear(8, 4)
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute."""
-        return self.linear(self.lstm(x)[0])
+        return nn.functional.conv2d(self.first(x), self.second.weight)
 
 
-def test_kernels_that_quantize_their_weights_are_said_to_be_left_out() -> None:
-    model, x = seeded(Recurrent), torch.randn(2, 5, 16)
-    config = Config("static").op("lstm", "dynamic")
-    result = quantize(model, (x,), calibration=[x], backend="native", config=config)
-    found = result.compare([x])
-    assert "linear" in [str(each.site) for each in found.sites]
-    (left_out,) = found.left_out
-    assert left_out[0] == "lstm"
-    assert "its kernel quantizes the weight itself" in left_out[1]
+def renamed() -> GraphModule:
+    return capture(Functional().eval(), (images(),))

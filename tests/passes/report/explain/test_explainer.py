@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from quantfx import Config
+from quantfx import Config, backends
 from tests.passes.report.explain.explained import (
     IMAGE,
     Branches,
@@ -16,6 +16,7 @@ from tests.passes.report.explain.explained import (
     folded,
     shared,
 )
+from tests.unchecked import quantize
 
 
 def test_near_misses_come_in_order_with_the_first_rule_that_failed() -> None:
@@ -74,6 +75,21 @@ def test_graphs_of_control_flow() -> None:
     assert [each.members for each in layer.sharing] == [
         ("true_graph_0/linear.input", "false_graph_0/linear.input")
     ]
+
+
+def test_a_module_inside_control_flow_means_the_operator_that_has_its_weight() -> None:
+    model = Branches()
+    path = next(name for name, each in model.named_modules() if isinstance(each, torch.nn.Linear))
+    result = explained(Branches, torch.ones(2, 8))
+    assert [each.node for each in result.explain(path)] == ["linear"]
+    assert all(each.graph for each in result.explain(path))
+
+
+def test_a_template_that_is_missing_is_what_would_help() -> None:
+    backend = backends.get("x86", kernels="onednn").without_templates("conv2d")
+    [layer] = quantize(Folded().eval(), IMAGE, backend=backend, strict=False).explain("conv2d")
+    assert layer.standing == "float"
+    assert "no template of the backend takes it with relu there" in layer.remedies[0]
 
 
 def test_a_native_lstm() -> None:
