@@ -1,7 +1,8 @@
 """Ask before a match, a rewrite or a kernel whether a bisection permits it.
 
 Nothing is asked of anybody unless ``permitting`` is entered: ``may`` is then one look at a context
-variable. What is not permitted stays as it was, and the report says ``LEFT_FLOAT`` of it.
+variable. What is not permitted stays as it was, and the report says ``LEFT_FLOAT`` of what is not
+quantized for it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,19 @@ class Permit:
     Attributes:
         by: Name of the pass.
         template: The template variant that matched; empty where there is none.
-        site: The node, after its graph's path where it is nested; empty for the whole pass.
+        site: The node, after its graph's path where it is nested, and before the slot if it is
+            about one; empty for the whole pass.
     """
 
     by: str
     template: str = ""
     site: str = ""
+
+    @property
+    def node(self) -> str:
+        """The site without its slot: ``true_graph_0/conv2d`` of ``true_graph_0/conv2d.input``."""
+        path, slash, name = self.site.rpartition("/")
+        return path + slash + name.partition(".")[0]
 
     def __str__(self) -> str:
         template = f" {self.template}" if self.template else ""
@@ -38,18 +46,23 @@ class Permits:
 
     Args:
         granted: What is permitted; everything if None.
+        refused: What is not permitted, of what is granted.
 
     Attributes:
         asked: Every permit that was asked for, once, with the answer.
     """
 
-    def __init__(self, granted: Collection[Permit] | None = None) -> None:
+    def __init__(
+        self, granted: Collection[Permit] | None = None, refused: Collection[Permit] = ()
+    ) -> None:
         self._granted = None if granted is None else frozenset(granted)
+        self._refused = frozenset(refused)
         self.asked: dict[Permit, bool] = {}
 
     def ask(self, permit: Permit) -> bool:
         """Return whether ``permit`` is granted, and remember that it was asked for."""
-        answer = self._granted is None or permit in self._granted
+        granted = self._granted is None or permit in self._granted
+        answer = granted and permit not in self._refused
         self.asked[permit] = answer
         return answer
 

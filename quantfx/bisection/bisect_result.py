@@ -10,8 +10,9 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from quantfx.bisection.culprit import Culprit
+from quantfx.bisection.culprit import Culprit, toml_of
 from quantfx.bisection.trials import Verdict
+from quantfx.passes.config.config import Config
 from quantfx.passes.pipeline.permits import Permit
 
 _WIDTH = 100
@@ -49,9 +50,10 @@ class BisectResult:
     @property
     def config(self) -> str:
         """The lines of a config, as TOML, that keep every culprit's site float."""
-        header = "".join(each.config for each in self.culprits[:1] if each.config)
-        rules = [each.config.partition("[[rule]]")[2] for each in self.culprits[1:] if each.config]
-        return "\n".join([header, *(f"[[rule]]{rule}" for rule in rules)])
+        config = Config()
+        for each in self.culprits:
+            config = each.keep_float(config)
+        return toml_of(config)
 
     def __str__(self) -> str:
         console = Console(width=_WIDTH, color_system=None)
@@ -76,8 +78,7 @@ class BisectResult:
     def _table(self) -> Table:
         table = Table("trial", "permitted", "the result")
         for index, verdict in enumerate(self.verdicts, start=1):
-            count = "everything" if verdict.granted is None else str(verdict.granted)
-            table.add_row(str(index), count, Text(str(verdict)))
+            table.add_row(str(index), verdict.permitted, Text(str(verdict)))
         return table
 
 
@@ -89,8 +90,10 @@ def _describe(culprit: Culprit) -> Iterator[Text]:
     if permit.site:
         yield Text(f"site      {permit.site}")
     yield Text(f"that is   {culprit.means}; with it the result {culprit.verdict}")
+    if not culprit.is_smallest:
+        yield Text(f"only with some of these {len(culprit.needs)}: the trials did not suffice")
     for other in culprit.needs:
-        yield Text(f"only with {other}")
+        yield Text(f"{'only with' if culprit.is_smallest else '         '} {other}")
     yield Text(f"without   {culprit.remedy}")
     if culprit.config:
         yield Text("".join(f"          {line}\n" for line in culprit.config.splitlines()).rstrip())

@@ -8,21 +8,6 @@ from quantfx.bisection.trials import Verdict
 from quantfx.passes.config.config import Config
 from quantfx.passes.pipeline.permits import Permit
 
-# The pipeline that holds a pass, where the pass is not one of matching or lowering.
-_DROPPED_FROM = {
-    "compute-in-float32": "prepare_pipeline",
-    "fold-constants": "prepare_pipeline",
-    "fold-batch-norm": "prepare_pipeline",
-    "fold-scales": "prepare_pipeline",
-    "share": "",
-    "share-tied-tables": "convert_pipeline",
-    "store-in-half": "convert_pipeline",
-    "hoist-quantize": "lower_pipeline",
-    "form-regions": "lower_pipeline",
-    "merge-equal": "lower_pipeline",
-    "drop-pool-copies": "inductor",
-    "fuse-sums": "inductor",
-}
 _MEANS = {
     "share": "an observer that others have as well",
     "lower": "the kernel of this site",
@@ -37,13 +22,18 @@ class Culprit:
     Attributes:
         permit: The decision: pass, template, site.
         verdict: What the check said with it, and with all that was decided before it.
+        place: The pipeline of the backend that can leave the pass out, such as
+            ``prepare_pipeline``, or ``inductor``; empty where a config decides.
         needs: Other decisions in the smallest set that still fails, but for those of the same site
             and whole passes: without one of these the decision alone does no harm.
+        is_smallest: Whether ``needs`` is; else it is what was left when the trials were used up.
     """
 
     permit: Permit
     verdict: Verdict
+    place: str
     needs: tuple[Permit, ...] = ()
+    is_smallest: bool = True
 
     @property
     def means(self) -> str:
@@ -57,20 +47,23 @@ class Culprit:
 
     @property
     def node(self) -> str:
-        """Name of the node; empty for a whole pass."""
-        return self.permit.site.rpartition("/")[2].partition(".")[0]
+        """The node, after its graph's path where it is nested; empty for a whole pass."""
+        return self.permit.node
+
+    def keep_float(self, config: Config) -> Config:
+        """Return ``config`` with a rule that keeps the site float; no rule for a rewrite."""
+        is_call = self.node and not self.place and self.permit.by != "share"
+        return config.call(self.node, "float") if is_call else config
 
     @property
     def config(self) -> str:
         """The lines of a config, as TOML, that keep the site float; empty for a rewrite."""
-        if not self.node or self.permit.by in _DROPPED_FROM:
-            return ""
-        return Config().call(self.node, "float").to_toml()
+        return toml_of(self.keep_float(Config()))
 
     @property
     def remedy(self) -> str:
         """How to do without it."""
-        by, place = self.permit.by, _DROPPED_FROM.get(self.permit.by)
+        by, place = self.permit.by, self.place
         if place == "inductor":
             return f"with torch._inductor.config.patch(disabled_passes='{by}'): result.compile()"
         if place:
@@ -78,3 +71,8 @@ class Culprit:
         if by == "share":
             return f"config.tensor('{self.permit.site}', 'float') keeps this input float"
         return f"config.call('{self.node}', 'float') keeps this site float"
+
+
+def toml_of(config: Config) -> str:
+    """Return a config as TOML; nothing for one without rules."""
+    return config.to_toml() if config.rules else ""

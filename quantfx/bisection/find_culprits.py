@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from quantfx.backends.backend import Backend
 from quantfx.bisection.culprit import Culprit
 from quantfx.bisection.search import Budget, first_bad, smallest
 from quantfx.bisection.trials import Trials
@@ -16,7 +18,8 @@ def find_culprits(trials: Trials, *, most: int, budget: Budget) -> tuple[list[Cu
 
     1. Everything permitted fails, and nothing permitted does not.
     2. By halving: the first decision that fails together with all before it.
-    3. Again without it, as long as what is left fails.
+    3. Again without it, as long as what is left fails. What an exception kept from being asked
+       comes last.
     4. Of each: the smallest set of decisions before it with which it still fails.
 
     Args:
@@ -40,14 +43,25 @@ def find_culprits(trials: Trials, *, most: int, budget: Budget) -> tuple[list[Cu
         found.append(_culprit(trials, before, budget))
         left.remove(before[-1])
         good = count - 1
-        if trials.run(left).good:
+        if not trials.run(left).good:
+            continue
+        refused = [each.permit for each in found]
+        new = [each for each in trials.run(left).asked if each not in {*left, *refused}]
+        if not new:
             return found, True
+        without = trials.run_without(refused)
+        if without.good:
+            return found, True
+        good = len(left)
+        left += [each for each in without.asked if each not in {*left, *refused}]
+        if trials.run(left).good:
+            raise _not_repeated()
     return found, False
 
 
 def _require_assumptions(trials: Trials) -> tuple[Permit, ...]:
     """Return what was asked for with everything permitted."""
-    everything, nothing = trials.run(None), trials.run(())
+    everything, nothing = trials.run_without(), trials.run(())
     if everything.good:
         raise BisectError(
             "nothing is wrong: with everything permitted the result passes the check",
@@ -63,12 +77,16 @@ def _require_assumptions(trials: Trials) -> tuple[Permit, ...]:
         ) from nothing.error
     permits = everything.asked
     if trials.run(permits).good:
-        raise BisectError(
-            "the check does not repeat itself: the same decisions failed once and passed once",
-            rule="not-repeated",
-            fix="seed what is random in it",
-        )
+        raise _not_repeated()
     return permits
+
+
+def _not_repeated() -> BisectError:
+    return BisectError(
+        "the check does not repeat itself: the same decisions failed once and passed once",
+        rule="not-repeated",
+        fix="seed what is random in it",
+    )
 
 
 def _culprit(trials: Trials, before: list[Permit], budget: Budget) -> Culprit:
@@ -79,12 +97,19 @@ def _culprit(trials: Trials, before: list[Permit], budget: Budget) -> Culprit:
         kept = {*own, *some}
         return trials.run([each for each in before if each in kept]).kind == verdict.kind
 
-    own = [each for each in before if not each.site or _node(each) == _node(permit)]
+    own = [each for each in before if not each.site or each.node == permit.node]
     others = [each for each in before if each not in own]
+    culprit = Culprit(permit, verdict, _place(trials.backend, permit.by))
     if not others or (budget.take() and fails_alike([])):
-        return Culprit(permit, verdict)
-    return Culprit(permit, verdict, tuple(smallest(others, fails_alike, budget)))
+        return culprit
+    needs, is_smallest = smallest(others, fails_alike, budget)
+    return replace(culprit, needs=tuple(needs), is_smallest=is_smallest)
 
 
-def _node(permit: Permit) -> str:
-    return permit.site.partition(".")[0]
+def _place(backend: Backend, name: str) -> str:
+    """Return where a pass can be left out, as `Culprit.place` says it."""
+    for place in ("prepare_pipeline", "convert_pipeline", "lower_pipeline"):
+        for each in getattr(backend, place):
+            if each.name == name:
+                return place if each.optional else ""
+    return "inductor"

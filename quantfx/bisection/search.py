@@ -42,8 +42,10 @@ class Budget:
         return self.left >= 0
 
 
-def smallest(items: Sequence[T], fails: Callable[[list[T]], bool], budget: Budget) -> list[T]:
-    """Return a part of ``items`` that fails, of which no item can be left out (ddmin).
+def smallest(
+    items: Sequence[T], fails: Callable[[list[T]], bool], budget: Budget
+) -> tuple[list[T], bool]:
+    """Return a part of ``items`` that fails, and whether no item of it can be left out (ddmin).
 
     Zeller and Hildebrandt 2002, by complements only: chunks are taken out, of half the items at
     first, then of fewer. With the budget at its end, what was reached so far.
@@ -59,12 +61,12 @@ def smallest(items: Sequence[T], fails: Callable[[list[T]], bool], budget: Budge
         while start < len(kept):
             rest = kept[:start] + kept[start + chunk :]
             if not budget.take():
-                return kept
+                return kept, False
             if fails(rest):
                 kept, shrunk = rest, True
             else:
                 start += chunk
         if chunk == 1 and not shrunk:
-            return kept
+            return kept, True
         chunk = max(1, min(chunk // 2, len(kept) // 2)) if not shrunk else min(chunk, len(kept))
-    return kept
+    return kept, True

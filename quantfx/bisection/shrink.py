@@ -64,7 +64,7 @@ def shrink(whole: Whole, shows: Shows, *, near: Iterable[str], budget: int) -> S
     units = _around(whole, tried, list(near)) or whole.units
     if not tried.shows(units):
         return None
-    kept = smallest(units, tried.shows, Budget(budget))
+    kept, _ = smallest(units, tried.shows, Budget(budget))
     found = whole.slice(kept)
     assert found is not None, "it shows the fault"
     found, random = _randomized(found, tried)
@@ -103,7 +103,10 @@ def _randomized(graph: Slice, tried: _Tried) -> tuple[Slice, dict[str, RandomTen
     large = [
         line
         for line in graph.lines
-        if isinstance(line, (Argument, Stored)) and line.value.numel() > INLINE
+        if isinstance(line, (Argument, Stored))
+        and line.value.numel() > INLINE
+        and not line.value.is_complex()
+        and bool(line.value.isfinite().all())
     ]
     random = {line.name: _random_like(line.value, seed) for seed, line in enumerate(large)}
     everything = _with_random(graph, random)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import warnings
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -11,6 +12,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.bisection.ranges import Ranges
+from quantfx.passes.errors import PassError
 from quantfx.passes.pipeline.permits import Permit, Permits, permitting
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
@@ -20,13 +22,13 @@ class Verdict:
     """What one trial showed.
 
     Attributes:
-        granted: How many permits were granted; None for all.
+        permitted: What was: ``everything``, how many permits, or ``all but`` how many.
         good: Whether the check held.
         error: What was raised; None if nothing was.
         asked: The permits that passes asked for, in order.
     """
 
-    granted: int | None
+    permitted: str
     good: bool
     error: Exception | None
     asked: tuple[Permit, ...]
@@ -36,10 +38,7 @@ class Verdict:
         """What kind of failure it is; empty for none."""
         if self.good:
             return ""
-        if self.error is None:
-            return "check"
-        rule = self.error.rule if isinstance(self.error, QuantfxError) else ""
-        return f"{type(self.error).__name__} {rule}"
+        return "check" if self.error is None else error_kind(self.error)
 
     def __str__(self) -> str:
         if self.good:
@@ -47,6 +46,13 @@ class Verdict:
         if self.error is None:
             return "fails the check"
         return f"raises {type(self.error).__name__}: {self.error}".partition("\n")[0]
+
+
+def error_kind(error: BaseException) -> str:
+    """Return by what two errors are told to be of one fault: class, rule, pass and cause."""
+    rule = error.rule if isinstance(error, QuantfxError) else ""
+    by = error.site if isinstance(error, PassError) else ""
+    return f"{type(error).__name__} {rule} {by} {type(error.__cause__).__name__}"
 
 
 @dataclass(frozen=True)
@@ -90,26 +96,48 @@ class Trials:
     def __init__(self, subject: Subject, ranges: Ranges) -> None:
         self._subject = subject
         self._ranges = ranges
-        self._known: dict[frozenset[Permit] | None, Verdict] = {}
+        self._known: dict[object, Verdict] = {}
 
     @property
     def verdicts(self) -> tuple[Verdict, ...]:
         """Every trial in order."""
         return tuple(self._known.values())
 
-    def run(self, granted: Collection[Permit] | None) -> Verdict:
-        """Return what the check says with these permits; with every one if None."""
-        key = None if granted is None else frozenset(granted)
+    def run(self, granted: Collection[Permit]) -> Verdict:
+        """Return what the check says with these permits."""
+        key = frozenset(granted)
         if key not in self._known:
-            self._known[key] = self._try(Permits(granted), key)
+            self._known[key] = self._try(Permits(key), str(len(key)))
         return self._known[key]
 
-    def _try(self, permits: Permits, key: frozenset[Permit] | None) -> Verdict:
-        verdict = Verdict(None if key is None else len(key), False, None, ())
+    def run_without(self, refused: Collection[Permit] = ()) -> Verdict:
+        """Return what the check says with every permit but these."""
+        key = ("all but", frozenset(refused))
+        if key not in self._known:
+            told = f"all but {len(refused)}" if refused else "everything"
+            self._known[key] = self._try(Permits(refused=refused), told)
+        return self._known[key]
+
+    @property
+    def backend(self) -> Backend:
+        """What quantizes in every trial."""
+        return self._subject.backend
+
+    def _try(self, permits: Permits, permitted: str) -> Verdict:
+        verdict = Verdict(permitted, False, None, ())
         with permitting(permits), warnings.catch_warnings():
             warnings.simplefilter("ignore", QuantfxWarning)  # of what was left float
             try:
                 verdict = replace(verdict, good=self._subject.holds(self._ranges))
             except Exception as error:  # whatever is raised is a failure, and is kept
                 verdict = replace(verdict, error=error)
+                _clear_frames(error)
         return replace(verdict, asked=tuple(permits.asked))
+
+
+def _clear_frames(error: BaseException) -> None:
+    """Let go of what the frames of an error hold: the graphs of its trial."""
+    each: BaseException | None = error
+    while each is not None:
+        traceback.clear_frames(each.__traceback__)
+        each = each.__cause__ or each.__context__
