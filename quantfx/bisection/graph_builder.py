@@ -17,6 +17,7 @@ from torch.fx.node import map_arg
 from quantfx.passes.graph.clone import recompile, set_tensor
 from quantfx.passes.graph.facts import set_facts
 from quantfx.passes.graph.graphs import is_stored
+from quantfx.saving.fake_text import fake_mode
 
 
 class GraphBuilder:
@@ -90,8 +91,4 @@ def _fake(value: Tensor) -> Any:
     return _mode().from_tensor(value.detach(), static_shapes=True)
 
 
-@lru_cache(maxsize=1)
-def _mode() -> Any:
-    # Exporting something is the public way to a mode of fake tensors.
-    program = torch.export.export(nn.Identity(), (torch.zeros(1),))
-    return next(iter(program.graph.nodes)).meta["val"].fake_mode
+_mode = lru_cache(maxsize=1)(fake_mode)

@@ -117,13 +117,18 @@ class FakeReader:
 
     @cached_property
     def _mode(self) -> Any:
-        # Exporting something is the public way to a mode of fake tensors with symbols.
-        program = torch.export.export(nn.Identity(), (torch.zeros(1),))
-        return next(iter(program.graph.nodes)).meta["val"].fake_mode
+        return fake_mode()
 
     @cached_property
     def _shapes(self) -> Any:
         return self._mode.shape_env
+
+
+def fake_mode() -> Any:
+    """Return a new mode of fake tensors, with symbols of its own."""
+    # Exporting something is the public way to one.
+    program = torch.export.export(nn.Identity(), (torch.zeros(1),))
+    return next(iter(program.graph.nodes)).meta["val"].fake_mode
 
 
 def _symbol(name: str, **assumptions: bool) -> Any:
