@@ -18,6 +18,7 @@ from quantfx.checks import Check
 from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
+from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
@@ -78,7 +79,7 @@ def bisect(
     ranges = Ranges(None if data is None else partial(calibrate, calibration=data, progress=False))
     trials = Trials(subject, ranges)
     culprits, complete = find_culprits(trials, most=most, budget=Budget(_TRIALS))
-    permits = trials.run(None).asked
+    permits = trials.run_without().asked
     return BisectResult(tuple(culprits), complete, permits, trials.verdicts, ranges.calibrations)
 
 
@@ -104,8 +105,9 @@ def make_subject(
         return make_result(graph, quantized, backend, inputs, strict=strict)
 
     def holds(made: Result) -> bool:
-        if isinstance(check, Check):
+        if not isinstance(check, Check):
+            return check(made)
+        with preserved_state(graph):
             return check.holds(made, graph, *inputs.args, **inputs.kwargs)
-        return check(made)
 
     return Subject(backend, graph, result, holds, strict)

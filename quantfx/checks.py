@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.inputs.leaves import leaves_in
+from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.result import Result
 
 __all__ = ["Check", "CloseToFloat", "Runs", "close_to_float", "runs"]
@@ -46,8 +47,7 @@ class Check(ABC):
     def outputs(self, result: Result, *args: Any, **kwargs: Any) -> list[Any]:
         """Return what the result computes, as a flat list."""
         module = result.compile() if self.compiled else result.module
-        with torch.no_grad():
-            return leaves_in(module(*args, **kwargs))
+        return _outputs(module, args, kwargs)
 
 
 @dataclass(frozen=True)
@@ -78,8 +78,7 @@ class CloseToFloat(Check):
         """Compare leaf by leaf; another number of leaves or another shape does not hold."""
         from quantfx.tools.measure.metrics import sqnr_db  # the facade reaches tools lazily
 
-        with torch.no_grad():
-            expected = leaves_in(reference(*args, **kwargs))
+        expected = _outputs(reference, args, kwargs)
         actual = self.outputs(result, *args, **kwargs)
         if len(expected) != len(actual):
             return False
@@ -89,6 +88,15 @@ class CloseToFloat(Check):
             if a.shape != b.shape or not sqnr_db(a, b) >= self.sqnr_db:
                 return False
         return True
+
+
+def _outputs(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Any]:
+    """Return what a call gives, as a flat list; what it writes to are copies of the inputs."""
+    args, kwargs = copy_inputs(args, kwargs)
+    with torch.no_grad():
+        return leaves_in(function(*args, **kwargs))
 
 
 def close_to_float(sqnr_db: float = 20.0, *, compiled: bool = False) -> CloseToFloat:

@@ -16,6 +16,7 @@ from quantfx.bisection.graph_builder import GraphBuilder
 from quantfx.passes.errors import BisectError
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.graph.scopes import module_scope
+from quantfx.passes.graph.state import preserved_state
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,6 @@ def _run(graph: GraphModule, leaves: Sequence[object]) -> dict[Node, Any]:
             return value
 
     given = [each.clone() if isinstance(each, Tensor) else each for each in leaves]
-    with torch.no_grad():
+    with torch.no_grad(), preserved_state(graph):
         Recorder(graph).run(*given, enable_io_processing=False)
     return values
