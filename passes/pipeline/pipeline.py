@@ -176,7 +176,9 @@ class Pipeline:
 
         Raises:
             PipelineError: a required fact does not hold.
-            PassError: a pass failed or left an invalid graph; ends with a reproducer.
+            PassError: a pass failed or left an invalid graph; ends with a reproducer. Where a pass
+                failed on a graph as captured, ``quantfx.reduce`` takes the error, and a note
+                says so: code makes no graph with the notes and observers of earlier pipelines.
         """
         _require_graph(module)
         self.check(facts_of(module))
@@ -185,7 +187,8 @@ class Pipeline:
         try:
             self._rewrite(work, context or Context(), instruments)
         except QuantfxError as error:
-            if is_reducible(module):
+            is_ours = isinstance(error, PassError) and error.rule == "pass-failed"
+            if is_ours and is_reducible(module):
                 keep_failed_run(error, FailedRun(self, module, context))
                 error.add_note(_OFFER)
             raise
