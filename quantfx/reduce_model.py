@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,10 @@ from quantfx.bisection.fault_file import Ending, importable, write_fault
 from quantfx.bisection.ranges import Ranges
 from quantfx.bisection.shrink import shrink
 from quantfx.bisection.slices import Whole
-from quantfx.bisection.trials import Trials
+from quantfx.bisection.trials import Trials, Verdict, error_kind
 from quantfx.checks import Check, runs
 from quantfx.make_result import choose_backend
+from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import BisectError
@@ -101,12 +103,39 @@ class CheckFault(Fault):
 
     def shows(self, graph: GraphModule, inputs: tuple[Tensor, ...]) -> str:
         """Quantize and check."""
-        example = ExampleInputs(inputs)
-        subject = make_subject(self.backend, graph, example, self.check, strict=self.strict)
-        calibrating = partial(calibrate, calibration=[inputs], progress=False)
-        verdict = Trials(subject, Ranges(calibrating if self.calibrated else None)).run(None)
+        verdict = self.verdict(graph, ExampleInputs(inputs))
         told = f"the result {verdict}" + f" {self._asked}" * (verdict.error is None)
         return told if verdict.kind == self.kind else ""
+
+    def verdict(self, graph: GraphModule, inputs: ExampleInputs) -> Verdict:
+        """Return what the check says of the graph, whatever the kind."""
+        subject = make_subject(self.backend, graph, inputs, self.check, strict=self.strict)
+        names = inspect.signature(graph.forward).parameters
+        batch = dict(zip(names, inputs.args, strict=False)) | inputs.kwargs
+        calibrating = partial(calibrate, calibration=[batch], progress=False)
+        ranges = Ranges(calibrating if self.calibrated else None)
+        return Trials(subject, ranges).run_without()
+
+    def of_kind(self, graph: GraphModule, inputs: ExampleInputs) -> CheckFault:
+        """Return the fault that the whole graph shows.
+
+        Raises:
+            BisectError: it shows none.
+        """
+        verdict = self.verdict(graph, inputs)
+        if verdict.good:
+            message = "nothing is wrong: the result passes the check"
+            fix = "give a check that fails, or the example with which it does"
+            raise BisectError(message, rule="nothing-wrong", fix=fix)
+        return replace(self, kind=verdict.kind)
+
+    def of_any_part(self, graph: GraphModule, inputs: ExampleInputs) -> CheckFault:
+        """Return the fault for graphs in which rules of the config select nothing, if it is one."""
+        pipeline = _without_check(self.backend.prepare_pipeline, self.backend.context)
+        if pipeline == self.backend.prepare_pipeline:
+            return self
+        other = replace(self, backend=replace(self.backend, prepare_pipeline=pipeline))
+        return other if other.verdict(graph, inputs).kind == self.kind else self
 
     @property
     def _asked(self) -> str:
@@ -116,12 +145,13 @@ class CheckFault(Fault):
 
     def ending(self) -> Ending:
         """Return code that makes the backend and asks the check."""
-        made, imports = backend_code(self.backend), [importable(self.check)]
+        is_value = isinstance(self.check, Check)
+        imports = [importable(type(self.check) if is_value else self.check)]
         options = [repr(self.kind), f"calibrated={self.calibrated}", f"strict={self.strict}"]
         fault = f"CheckFault(backend, {self._asked}, {', '.join(options)})"
         return Ending(
             (f"fault = {fault}", "sys.exit(fault.exit_status(module, graph.inputs))"),
-            setup=made.lines,
+            setup=backend_code(self.backend),
             imports=(
                 "from dataclasses import replace",
                 "import quantfx",
@@ -129,7 +159,6 @@ class CheckFault(Fault):
                 *imports,
                 "from quantfx.reduce_model import CheckFault",
             ),
-            saved=made.saved,
         )
 
 
@@ -158,6 +187,14 @@ class PipelineFault(Fault):
             )
         return ""
 
+    def of_any_part(self, graph: GraphModule) -> PipelineFault:
+        """Return the fault for graphs in which rules of the config select nothing, if it is one."""
+        pipeline = _without_check(self.pipeline, self.context)
+        if pipeline == self.pipeline:
+            return self
+        other = replace(self, pipeline=pipeline)
+        return other if other.shows(graph, ()) else self
+
     def ending(self) -> Ending:
         """Return code that runs the pipeline."""
         ours = "quantfx."
@@ -166,10 +203,9 @@ class PipelineFault(Fault):
         }
         named = ", ".join(sorted(each.__name__ for each in foreign))
         parsed = f"Pipeline.parse(PIPELINE{f', passes=[{named}]' if named else ''})"
-        made = context_code(self.context)
         return Ending(
             (
-                f"fault = PipelineFault({parsed}, {made.lines[0]}, {self.kind!r})",
+                f"fault = PipelineFault({parsed}, {context_code(self.context)}, {self.kind!r})",
                 "sys.exit(fault.exit_status(module, graph.inputs))",
             ),
             setup=(f"PIPELINE = {str(self.pipeline)!r}",),
@@ -179,14 +215,7 @@ class PipelineFault(Fault):
                 *sorted(map(importable, foreign)),
                 "from quantfx.reduce_model import PipelineFault",
             ),
-            saved=made.saved,
         )
-
-
-def error_kind(error: QuantfxError) -> str:
-    """Return by what two errors are told to be of one fault: class, rule, pass and cause."""
-    at = error.site if failed_run_of(error) and error.rule == "pass-failed" else ""
-    return f"{type(error).__name__} {error.rule} {at} {type(error.__cause__).__name__}"
 
 
 def reduce(
@@ -231,13 +260,14 @@ def reduce(
     """
     if isinstance(what, QuantfxError):
         run = _require_run(what)
-        fault: Fault = PipelineFault(run.pipeline, run.context, error_kind(what))
+        raised = PipelineFault(run.pipeline, run.context, error_kind(what))
+        fault: Fault = raised.of_any_part(run.module)
         return _reduce(run.module, _made_leaves(run.module), fault, Path(path), [], most)
     graph, inputs = _captured(what, example, example_kwargs)
     chosen = choose_backend(backend, config)
     asked = check or runs()
-    kind = _kind(graph, inputs, CheckFault(chosen, asked, "", calibrated, strict))
-    fault = CheckFault(chosen, asked, kind, calibrated, strict)
+    failed = CheckFault(chosen, asked, "", calibrated, strict)
+    fault = failed.of_kind(graph, inputs).of_any_part(graph, inputs)
     names = (
         [near] if isinstance(near, str) else [each.node for each in near.culprits] if near else []
     )
@@ -276,17 +306,11 @@ def _captured(
     return capture_given(given), ExampleInputs(given.args, given.kwargs)
 
 
-def _kind(graph: GraphModule, inputs: ExampleInputs, fault: CheckFault) -> str:
-    """Return how the check fails of the whole graph."""
-    subject = make_subject(fault.backend, graph, inputs, fault.check, strict=fault.strict)
-    batch = inputs.kwargs or inputs.args
-    calibrating = partial(calibrate, calibration=[batch], progress=False)
-    verdict = Trials(subject, Ranges(calibrating if fault.calibrated else None)).run(None)
-    if verdict.good:
-        message = "nothing is wrong: the result passes the check"
-        fix = "give a check that fails, or the example with which it does"
-        raise BisectError(message, rule="nothing-wrong", fix=fix)
-    return verdict.kind
+def _without_check(pipeline: Pipeline, context: Context | None) -> Pipeline:
+    """Return a pipeline without the pass that refuses rules that select nothing."""
+    has_rules = context and context.recipe and context.recipe.config.rules
+    name = CheckConfig.name
+    return pipeline.without(name) if has_rules and name in pipeline.names else pipeline
 
 
 def _require_run(error: QuantfxError) -> FailedRun:

@@ -1,13 +1,16 @@
-"""A backend as code, or as what is saved beside the code."""
+"""A backend as code."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.passes.errors import ConfigError
+from quantfx.backends.checks.targets import TARGETS
+from quantfx.passes.config.config import Config
+from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.errors import BisectError, ConfigError
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.errors import QuantfxError
@@ -16,87 +19,90 @@ _KERNELS = ("onednn", "direct", "auto")
 _FILES = ("prepare", "convert", "lower")
 
 
-@dataclass(frozen=True)
-class BackendCode:
-    """How a file gets a backend.
+def backend_code(backend: Backend) -> tuple[str, ...]:
+    """Return lines that assign an equal backend to ``backend``, its pipelines as text.
 
-    Attributes:
-        lines: Which assign it to ``backend``.
-        saved: What the lines read from ``saved``.
+    Raises:
+        BisectError: no lines make it.
     """
 
-    lines: tuple[str, ...]
-    saved: dict[str, Any] = field(default_factory=dict[str, Any])
+    def equal(made: Backend) -> bool:
+        return _with_pipelines(made, backend) == backend
 
-
-def backend_code(backend: Backend) -> BackendCode:
-    """Return lines that make an equal backend; one that no lines make is saved as it is.
-
-    Its pipelines are in the lines as text.
-    """
-    call = _call(backend)
+    reads_back = all(map(_reads_back, _pipelines(backend).values()))
+    call = _remake(backend.recipe, (backend.target_name,), equal) if reads_back else None
     if call is None:
-        return BackendCode(('backend = saved["backend"]',), {"backend": backend})
-    texts = {name: str(getattr(backend, f"{name}_pipeline")) for name in _FILES}
-    return BackendCode(
-        (
-            *(f"{name.upper()} = {text!r}" for name, text in texts.items()),
-            f"backend = replace(\n    {call},",
-            *(f"    {name}_pipeline=Pipeline.parse({name.upper()})," for name in _FILES),
-            ")",
-        )
+        raise _no_code(backend.name)
+    texts = {name.upper(): str(each) for name, each in _pipelines(backend).items()}
+    return (
+        *(f"{name} = {text!r}" for name, text in texts.items()),
+        f"backend = replace(\n    {call},",
+        *(f"    {name.lower()}_pipeline=Pipeline.parse({name})," for name in texts),
+        ")",
     )
 
 
-def context_code(context: Context | None) -> BackendCode:
-    """Return one expression for what the passes of a backend are given."""
+def context_code(context: Context | None) -> str:
+    """Return one expression for what the passes of a backend are given.
+
+    Raises:
+        BisectError: no expression makes it.
+    """
     if context is None or context == Context():
-        return BackendCode(("None",))
-    name = context.recipe.name if context.recipe else ""
-    for options in _options(name):
-        for target in ("host", "any"):
-            made = _made(name, target, options)
-            if made is not None and made.context == context:
-                return BackendCode((f"{_get(name, target, options)}.context",))
-    return BackendCode(('saved["context"]',), {"context": context})
+        return "None"
+    if context.recipe is None:
+        raise _no_code("")
+    targets = ("host", "any", *TARGETS)
+    call = _remake(context.recipe, targets, lambda made: made.context == context)
+    if call is None:
+        raise _no_code(context.recipe.name)
+    return f"{call}.context"
 
 
-def _options(name: str) -> list[dict[str, str]]:
-    if name not in backends.NAMES:
-        return []
-    return [{"kernels": each} for each in _KERNELS] if name == "x86" else [{}]
-
-
-def _made(name: str, target: str, options: dict[str, str]) -> Backend | None:
-    try:
-        return backends.get(name, target=target, **options)
-    except QuantfxError:  # what is not available here made nothing
+def _remake(
+    recipe: Recipe, targets: tuple[str, ...], equal: Callable[[Backend], bool]
+) -> str | None:
+    """Return a call that makes a backend of this recipe that is ``equal``; None if none does."""
+    if recipe.name not in backends.NAMES:
         return None
-
-
-def _get(name: str, target: str, options: dict[str, str]) -> str:
-    named = "".join(f", {key}={value!r}" for key, value in options.items())
-    return f"quantfx.backends.get({name!r}, target={target!r}{named})"
-
-
-def _call(backend: Backend) -> str | None:
-    """Return the call of ``quantfx.backends.get`` that makes it, but for its pipelines."""
-    if backend.name not in backends.NAMES or not _reads_back(backend):
-        return None
-    try:
-        config = backend.recipe.config.to_toml()
-    except ConfigError:  # a rule that selects by a function
-        return None
-    target = backend.target_name
-    for options in _options(backend.name):
-        made = _made(backend.name, target, options)
-        if made is None:
-            continue
-        if _with_pipelines(made.with_config(backend.recipe.config), backend) == backend:
-            get = _get(backend.name, target, options)
-            plain = backend.recipe.config == type(backend.recipe.config)()
-            return get if plain else f"{get}.with_config(quantfx.Config.from_toml({config!r}))"
+    for get, made in _offered(recipe.name, targets):
+        dropped = [each for each in made.recipe.patterns.names if each not in recipe.patterns.names]
+        code = f"{get}.without_templates({str(dropped)[1:-1]})" if dropped else get
+        if recipe.config != Config():
+            try:
+                code += f".with_config(quantfx.Config.from_toml({recipe.config.to_toml()!r}))"
+            except ConfigError:  # a rule that selects by a function
+                return None
+        if equal(made.without_templates(*dropped).with_config(recipe.config)):
+            return code
     return None
+
+
+def _offered(name: str, targets: tuple[str, ...]) -> Iterator[tuple[str, Backend]]:
+    """Yield the backends of a name, each behind the call that makes it."""
+    for kernels in _KERNELS if name == "x86" else (None,):
+        options = {} if kernels is None else {"kernels": kernels}
+        for target in targets:
+            try:
+                made = backends.get(name, target=target, **options)
+            except QuantfxError:  # what is not available here made nothing
+                continue
+            named = "".join(f", {key}={value!r}" for key, value in options.items())
+            yield f"quantfx.backends.get({name!r}, target={target!r}{named})", made
+
+
+def _no_code(name: str) -> BisectError:
+    return BisectError(
+        f"no code that a file could hold makes this backend '{name}'",
+        rule="no-text-form",
+        site=name,
+        fix="take quantfx.backends.get(name, target=...), with a config of no functions, "
+        "without_templates, or other pipelines of quantfx's passes",
+    )
+
+
+def _pipelines(backend: Backend) -> dict[str, Pipeline]:
+    return {name: getattr(backend, f"{name}_pipeline") for name in _FILES}
 
 
 def _with_pipelines(made: Backend, like: Backend) -> Backend:
@@ -108,13 +114,9 @@ def _with_pipelines(made: Backend, like: Backend) -> Backend:
     )
 
 
-def _reads_back(backend: Backend) -> bool:
-    """Whether the text of each pipeline makes it again: passes of others have no text here."""
-    for name in _FILES:
-        pipeline = getattr(backend, f"{name}_pipeline")
-        try:
-            if Pipeline.parse(str(pipeline)) != pipeline:
-                return False
-        except QuantfxError:
-            return False
-    return True
+def _reads_back(pipeline: Pipeline) -> bool:
+    """Whether the text of a pipeline makes it again: passes of others have no text here."""
+    try:
+        return Pipeline.parse(str(pipeline)) == pipeline
+    except QuantfxError:
+        return False

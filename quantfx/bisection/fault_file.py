@@ -7,7 +7,7 @@ import keyword
 import math
 import operator
 from collections.abc import Iterator
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +43,32 @@ class Ending:
         setup: Lines in front of the graph: pipelines as text.
         lines: Lines behind it, which end with the assertion.
         imports: Import lines that these need.
-        saved: What has no code, by name; the lines read it from ``saved``.
+
+    Raises:
+        BisectError: the lines are no code.
     """
 
     lines: tuple[str, ...]
     _: KW_ONLY
     setup: tuple[str, ...] = ()
     imports: tuple[str, ...] = ()
-    saved: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        _require_code("\n".join([*self.imports, *self.setup, *self.lines]))
 
 
 def write_fault(path: Path, shrunk: Shrunk, ending: Ending) -> None:
     """Write the file, and beside it what is no code: large tensors that the fault depends on.
 
     Raises:
+        BisectError: something in the graph has no code.
         FileError: it cannot be written.
     """
-    saved = _large(shrunk) | ending.saved
+    saved = _large(shrunk)
     imports = _imports(shrunk, ending, has_saved=bool(saved))
     load = [
-        "# Tensors that the fault depends on, and what has no code.",
-        'saved = torch.load(Path(__file__).with_suffix(".pt"), weights_only=False)',
+        "# Tensors that the fault depends on.",
+        'saved = torch.load(Path(__file__).with_suffix(".pt"))',
     ]
     text = _HEAD.format(
         message=shrunk.message.replace("\\", "/").replace('"""', "'''"),
@@ -72,6 +77,7 @@ def write_fault(path: Path, shrunk: Shrunk, ending: Ending) -> None:
         graph="\n".join(["graph = GraphBuilder()", *_lines(shrunk, saved)]),
         end="\n".join(ending.lines),
     )
+    _require_code(text)
     try:
         path.write_text(text, encoding="utf-8")
         if saved:
@@ -97,14 +103,26 @@ def _imports(shrunk: Shrunk, ending: Ending, *, has_saved: bool) -> list[str]:
     ]
 
 
+def _require_code(text: str) -> None:
+    try:
+        compile(text, "<fault>", "exec")
+    except SyntaxError as error:
+        raise BisectError(
+            f"the file would hold what is no code: {error.text}",
+            rule="no-text-form",
+            fix="take a check of plain values, whose repr makes it again",
+        ) from error
+
+
 def importable(value: object) -> str:
     """Return the line that imports a class or function.
 
     Raises:
         BisectError: it has no name that a file could import.
     """
-    kind = value if inspect.isclass(value) or inspect.isroutine(value) else type(value)
-    name, module = getattr(kind, "__qualname__", "<>"), inspect.getmodule(kind)
+    is_named = inspect.isclass(value) or inspect.isroutine(value)
+    name = getattr(value, "__qualname__", "") if is_named else repr(value)
+    module = inspect.getmodule(value)
     if module is None or module.__name__ == "__main__" or not name.isidentifier():
         raise BisectError(
             f"the file would have to import '{name}', which no module holds by that name",
@@ -150,6 +168,8 @@ def _value(value: Any) -> str:
         return f"torch.device({str(value)!r})"
     if isinstance(value, float) and not math.isfinite(value):
         return f"float({str(value)!r})"
+    if isinstance(value, complex):
+        return f"complex({_value(value.real)}, {_value(value.imag)})"
     if isinstance(value, (list, tuple)):
         inner = ", ".join(map(_value, value))
         comma = "," if isinstance(value, tuple) and len(value) == 1 else ""
@@ -174,7 +194,8 @@ def _tensor(value: Tensor, name: str, random: RandomTensor | None, saved: dict[s
     if name in saved:
         return f"saved[{name!r}]"
     if value.numel() > 1 and bool((value == value.flatten()[0]).all()):
-        return f"torch.full({tuple(value.shape)}, {value.flatten()[0].item()}, dtype={value.dtype})"
+        item = _value(value.flatten()[0].item())
+        return f"torch.full({tuple(value.shape)}, {item}, dtype={value.dtype})"
     return (
         f"torch.tensor({_value(value.tolist())}, dtype={value.dtype}).reshape({tuple(value.shape)})"
     )
