@@ -16,7 +16,7 @@ from quantfx.checks import Check, close_to_float, runs
 from quantfx.passes.errors import BisectError, ContractError, PassError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site
-from quantfx.passes.pipeline.permits import Permit
+from quantfx.passes.pipeline.permits import Permit, Permits, permitting
 from quantfx.patterns.match import Match
 from quantfx.result import Result
 from tests import seeded_faults as faults
@@ -96,6 +96,23 @@ def test_a_pass_that_raises_for_anything_is_named_as_a_whole(
     assert [each.permit for each in result.culprits] == [Permit("fold-constants")]
     assert ".without('fold-constants')" in result.culprit.remedy
     assert result.config == ""
+
+
+def test_what_an_exception_kept_from_being_asked_is_searched_as_well(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    faults.raise_in_pass(monkeypatch)
+    faults.lose_eps(monkeypatch)
+    result = bisect(faults.conv_net)
+    assert [each.permit for each in result.culprits] == [
+        Permit("fold-constants"),
+        Permit("fold-batch-norm", "conv_batch_norm", "conv2d_2"),
+    ]
+    assert result.complete
+    model, x = faults.conv_net()
+    with permitting(Permits(refused=[each.permit for each in result.culprits])):
+        cured = quantfx.quantize(model, x, calibration=[x])
+        assert CLOSE[faults.conv_net].holds(cured, model, x)
 
 
 def test_a_site_that_misses_its_kernel_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -19,11 +20,13 @@ from torch import Tensor, nn
 import quantfx
 from quantfx import Pipeline, backends
 from quantfx.checks import Check, close_to_float, runs
-from quantfx.passes.errors import BisectError, PassError
+from quantfx.passes.errors import BisectError, ConfigError, PassError
 from quantfx.passes.graph.editor import Editor
+from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
-from quantfx.reduce_model import Reduction
+from quantfx.reduce_model import CheckFault, Reduction
+from quantfx.tools.models.seeded import seeded
 from tests import seeded_faults as faults
 from tests.refusals import refused
 
@@ -124,14 +127,16 @@ def test_what_a_bisection_found_is_where_it_looks_first(
 
 
 def test_tensors_that_the_fault_depends_on_are_saved_beside(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    faults.break_kernel(monkeypatch, "conv2d_1")
     model, x = faults.conv_net()
     made = quantfx.reduce(model, x, check=ExactWeight(), path=tmp_path / "fault.py")
     assert made.path.with_suffix(".pt").exists()
     assert 'saved["body_0_weight"]' in made.path.read_text().replace("'", '"')
     assert torch.load(made.path.with_suffix(".pt"))["body_0_weight"].shape == (8, 8, 3, 3)
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(made.path), run_name="__main__")
+    assert ended.value.code == 1
 
 
 @dataclass(frozen=True)
@@ -213,6 +218,92 @@ def test_a_check_that_no_file_can_import_is_refused(tmp_path: Path) -> None:
     model, x = faults.conv_net()
     with refused("no-text-form", BisectError):
         quantfx.reduce(model, x, check=lambda _: False, path=tmp_path / "fault.py")
+
+
+def test_a_check_that_is_no_function_and_no_check_is_refused(tmp_path: Path) -> None:
+    model, x = faults.conv_net()
+    for check in (partial(wrong, 1), Holds(at_least=lambda: 0)):
+        with refused("no-text-form", BisectError):
+            quantfx.reduce(model, x, check=check, path=tmp_path / "fault.py")
+        assert not list(tmp_path.iterdir())
+
+
+def wrong(number: int, result: quantfx.Result) -> bool:
+    return number == 0
+
+
+@dataclass(frozen=True)
+class Holds(Check):
+    """Fails, and has a field that no code makes."""
+
+    at_least: Callable[[], int] = int
+
+    def holds(
+        self, result: quantfx.Result, reference: Callable[..., object], *args: Any, **kwargs: Any
+    ) -> bool:
+        return False
+
+
+def test_a_backend_that_no_file_can_make_is_refused_before_the_search(tmp_path: Path) -> None:
+    model, x = faults.conv_net()
+    config = quantfx.Config().where(lambda node: node.name == "linear", "float")
+    with refused("no-text-form", BisectError):
+        quantfx.reduce(
+            model, x, check=close_to_float(60), config=config, path=tmp_path / "fault.py"
+        )
+    assert not list(tmp_path.iterdir())
+
+
+def test_rules_of_a_config_need_select_nothing_in_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = faults.conv_net()
+    config = quantfx.Config().call("linear", "float")
+    faults.raise_for_site(monkeypatch, "conv2d_1")
+    made = quantfx.reduce(model, x, check=runs(), config=config, path=tmp_path / "check.py")
+    assert len(made.operators) == 1
+    faults.raise_in_pass(monkeypatch)
+    with pytest.raises(PassError) as caught:
+        quantfx.quantize(model, x, calibration=[x], config=config)
+    made = quantfx.reduce(caught.value, path=tmp_path / "error.py")
+    assert len(made.operators) == 1
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(made.path), run_name="__main__")
+    assert ended.value.code == 1
+
+
+class Counts(nn.Module):
+    """Writes to its first input, and to a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self.get_buffer("count").add_(1)
+        x.add_(1)
+        out: Tensor = self.fc(x) * y
+        return out
+
+
+def test_a_verdict_writes_to_nothing_and_takes_inputs_by_place_and_by_name() -> None:
+    x, y = torch.ones(2, 4), torch.ones(2, 4)
+    graph = quantfx.capture(seeded(Counts), x.clone(), example_kwargs={"y": y})
+    before = [each.clone() for each in held(graph)]
+    fault = CheckFault(backends.get("x86"), close_to_float(20), "")
+    for _ in range(2):
+        verdict = fault.verdict(graph, ExampleInputs((x,), {"y": y}))
+        assert verdict.good, verdict
+    assert torch.equal(x, torch.ones(2, 4))
+    assert all(map(torch.equal, before, held(graph)))
+
+
+def test_a_user_who_misspells_a_config_is_not_offered_the_file() -> None:
+    model, x = faults.conv_net()
+    with pytest.raises(ConfigError) as caught:
+        quantfx.quantize(model, x, calibration=[x], config=quantfx.Config().call("lin", "float"))
+    assert "quantfx.reduce" not in "".join(getattr(caught.value, "__notes__", ()))
 
 
 def test_an_error_of_which_nothing_is_kept_is_refused(tmp_path: Path) -> None:
