@@ -75,11 +75,14 @@ def readers_of(node: Node) -> Iterator[Node]:
 
 
 def why_nothing(account: Account) -> str:
-    """Return why there is nothing to quantize in an operator that nothing mentions, or ""."""
+    """Return why there is nothing to quantize in an operator, or "".
+
+    A reason that the account has says more than that an operator moves values.
+    """
     value = account.node.meta.get("val")
     if isinstance(value, Tensor) and not value.is_floating_point():
         return f"it computes {str(value.dtype).removeprefix('torch.')}, not floats"
-    return MOVES_VALUES if shorten(account.op) in MOVES else ""
+    return MOVES_VALUES if not account.reason and shorten(account.op) in MOVES else ""
 
 
 def why_silent(silent: SilentModule, readers: Sequence[str]) -> str:
