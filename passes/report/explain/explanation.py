@@ -225,8 +225,8 @@ class Explanation:
         kernel: What computes it; None for what computes nothing.
         reason: Why it stays float, or is gone.
         remedies: What would make it int8.
-        idle: Whether it stays float as there is nothing to quantize: it only moves values, or
-            what it computes are no floats.
+        idle: Whether it stays float as there is nothing to quantize: it only moves values, reads
+            no tensor, or what it computes are no floats.
     """
 
     site: str
