@@ -72,7 +72,7 @@ def test_graphs_are_compared_drawn_and_stored(tmp_path: Path) -> None:
     stored = pytest_in(tmp_path, "0", "--update-graphs")
     assert "2 passed" in stored.stdout, stored.stdout + stored.stderr
     names = sorted(file.name for file in graphs.iterdir())
-    assert names == ["TestClass.test_graph-tanh.dot", "test_graph.dot"]
+    assert names == ["TestClass.test_graph+tanh.dot", "test_graph.dot"]
     file = graphs / "test_graph.dot"
     file.write_text(file.read_text().replace("relu", "gelu"))
     compared = pytest_in(tmp_path, "0", "--render-graphs", "drawn").stdout

@@ -82,7 +82,7 @@ def overview(report: Report) -> Iterator[RenderableType]:
     if others := _small_operators(report):
         yield Text(f"float, without weights or products: {others}")
     yield Text(_sizes(report))
-    yield Text(f"{_time(report.passes)}. Every operator, reason and pass: {_ALL}")
+    yield Text(f"{_time(report.passes)}. Every operator, reason and pass: {_ALL}, or --full")
 
 
 def everything(report: Report) -> Iterator[RenderableType]:

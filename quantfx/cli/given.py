@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,6 +55,4 @@ def read_given(model: str) -> Given:
         message = f"MODEL '{model}' is neither a .pt2 file nor package.module:function"
         fix = "write a function that returns (model, example_inputs, calibration_batches)"
         raise ArgumentError(message, rule="not-a-model", site=model, fix=fix)
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own module lies there
     return Given(*call_function(model))

@@ -102,7 +102,6 @@ def quantize_command(
 
     progress = Console(stderr=True)
     chosen = backends.get(backend, target=target)
-    output.parent.mkdir(parents=True, exist_ok=True)
     progress.print(f"reading {model}", style="dim", markup=False)
     given = read_given(model)
     inputs = given.example if example is None else first_batch(example, rows)
@@ -116,6 +115,7 @@ def quantize_command(
         config=config,
         strict=not no_strict,
     )
+    output.parent.mkdir(parents=True, exist_ok=True)
     result.save(output, input_values=not no_input_values)
     print_report(Console(), result.report, full=full)
     click.echo(f"written: {output}")

@@ -25,17 +25,14 @@ from quantfx.passes.report.text import print_report
 @click.option("--full", is_flag=True, help="Every operator, reason and pass.")
 @click.option("--json", type=FILE, metavar="FILE", help="Write all of it to this file.")
 @click.option("--html", type=FILE, metavar="FILE", help="Write one page for a browser to it.")
-@click.option("--no-strict", is_flag=True, help="Warn where sums would saturate on this CPU.")
-def report_command(
-    file: Path, full: bool, json: Path | None, html: Path | None, no_strict: bool
-) -> None:
+def report_command(file: Path, full: bool, json: Path | None, html: Path | None) -> None:
     """Say what became of the operators of a saved model.
 
     FILE was written by `quantfx quantize` or Result.save.
     """
-    from quantfx.load_result import load  # sympy
+    from quantfx.cli.saved import load_to_read  # sympy
 
-    result = load(file, strict=not no_strict)
+    result = load_to_read(file)
     if json is not None:
         write_text(json, result.report.to_json())
     print_report(Console(), result.report, full=full)

@@ -22,7 +22,8 @@ def assert_quantized(
         lowered: How many operators reached their kernels: all together, or of each kind as the
             report calls it, e.g. ``{"conv2d": 3, "linear, dynamic": 1}``; None leaves it open.
         float_sites: Operators that stay float, and no others: names of nodes or paths of their
-            modules, or patterns of these (``head.*``). None leaves it open.
+            modules, or patterns of these (``head.*``). Operators that only move values, read
+            no tensor or compute no floats need not be named. None leaves it open.
 
     Raises:
         AssertionError: it is not so; names every operator with the reason.
@@ -60,13 +61,14 @@ def _miscounted(report: Report, expected: int | Mapping[str, int] | None) -> Ite
 
 def _wrongly_float(result: Result, allowed: Collection[str]) -> Iterator[str]:
     used: set[str] = set()
-    for each in result.report.skipped:
-        module = result.explain(each.site)[0].module
-        names = (each.site, module)
+    for each in result.explanations():
+        if each.standing != "float" or each.idle:
+            continue
+        names = (each.site, each.module)
         fits = {listed for listed in allowed if any(fnmatchcase(n, listed) for n in names)}
         used |= fits
         if not fits:
-            at = f", in {module}" if module else ""
+            at = f", in {each.module}" if each.module else ""
             yield f"{each.site} ({each.op}{at}) stays float: {each.reason}"
     for listed in sorted(set(allowed) - used):
         yield f"'{listed}' of float_sites names no operator that stays float"

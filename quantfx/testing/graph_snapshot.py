@@ -16,6 +16,7 @@ from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.tools.drawing.render import render
 
 _SHOWN = 60  # lines of a difference
+_LONGEST = 100  # characters of each of two names in that of a file, which may have 255
 
 
 class GraphSnapshot:
@@ -57,7 +58,7 @@ class GraphSnapshot:
             fix = "give each a name: graph_snapshot(module, 'lowered')"
             raise ArgumentError(message, rule="taken-name", site=name, fix=fix)
         self._seen.add(name)
-        stem = _file_name(f"{self._test}-{name}" if name else self._test)
+        stem = _file_name(self._test) + (f"+{_file_name(name)}" if name else "")
         file, actual = self._folder / f"{stem}.dot", to_plain_dot(module)
         if self._update:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -85,12 +86,15 @@ class GraphSnapshot:
 
 
 def _file_name(test: str) -> str:
-    """Return ``test`` with characters that every system takes, different for different tests."""
-    plain = test.replace("[", "-").replace("]", "")
+    """Return ``test`` with characters that every system takes, different for different tests.
+
+    It never holds the ``+`` that stands between the names of a test and of its graph.
+    """
+    plain = test.replace("[", "-", 1).removesuffix("]")
     name = re.sub(r"[^\w.-]", "_", plain, flags=re.ASCII)
-    if name == plain and len(name) <= 150:
+    if name == plain and len(name) <= _LONGEST:
         return name
-    return f"{name[:150]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
+    return f"{name[:_LONGEST]}-{hashlib.sha256(test.encode()).hexdigest()[:8]}"
 
 
 def _draw(text: str, file: Path) -> Path:

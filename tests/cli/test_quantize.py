@@ -12,6 +12,7 @@ from tests.cli.sample import run
 def test_a_program_and_a_file_of_data(written: Path) -> None:
     said = (written / "said.txt").read_text()
     assert "conv2d" in said
+    assert "report.text(full=True), or --full" in " ".join(said.split())
     assert f"written: {written / 'net.quantfx'}" in said.replace("\n", "")
     result = quantfx.load(written / "net.quantfx")
     assert (result.backend.name, result.report.planned) == ("x86", 2)
@@ -60,8 +61,8 @@ def test_a_mode_needs_no_data_and_an_example_may_be_given(folder: Path) -> None:
 def test_what_is_wrong_is_one_sentence(
     arguments: list[str], status: int, says: str, folder: Path
 ) -> None:
-    ended = run("quantize", *arguments, "-o", "out.quantfx")
+    ended = run("quantize", *arguments, "-o", "new/out.quantfx")
     assert (ended.exit_code, ended.stdout) == (status, "")
     assert says in ended.stderr
     assert "Traceback" not in ended.stderr
-    assert not (folder / "out.quantfx").exists()
+    assert not (folder / "new").exists()

@@ -23,8 +23,7 @@ def test_of_another_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     written = run("quantize", "own_cli:net", "-o", "any.quantfx", "--target", "any")
     assert written.exit_code == 0, written.output
-    assert run("report", "any.quantfx").exit_code == 1
-    for looked in (("report", "--no-strict"), ("explain", "conv"), ("draw", "-o", "any.dot")):
+    for looked in (("report",), ("explain", "conv"), ("draw", "-o", "any.dot")):
         ended = run(looked[0], "any.quantfx", *looked[1:])
         assert (ended.exit_code, bool(ended.stdout)) == (0, True), looked
         assert "quantfx: warning: 2 site(s) would saturate" in ended.stderr

@@ -91,7 +91,7 @@ def write_cases(path: Path, names: Path) -> None:
     sys.path.insert(0, str(ROOT))
     run = importlib.import_module("quantfx.tools.fuzz.run")
     case = importlib.import_module("quantfx.tools.fuzz.case")
-    turns = run.variants("x86")
+    turns = [backend for backend, _ in run.variants("x86")]
     drawn = [case.make_case(seed, turns[seed % len(turns)]) for seed in range(SEEDS)]
     path.write_bytes(pickle.dumps(drawn))
     check = importlib.import_module("quantfx.tools.fuzz.check")
@@ -171,7 +171,7 @@ def _fuzz(tree: Path, output: Path, cases: Path, near: str) -> None:
     run = importlib.import_module("quantfx.tools.fuzz.run")
     check = importlib.import_module("quantfx.tools.fuzz.check")
     assert Path(str(run.__file__)).is_relative_to(tree)
-    turns = run.variants("x86")
+    turns = [backend for backend, _ in run.variants("x86")]
     drawn = pickle.loads(cases.read_bytes())
     for case in sorted(drawn, key=lambda each: not re.search(near, str(each)))[:TRIES]:
         faults = check.check(case, turns[case.seed % len(turns)], saves=False)

@@ -55,6 +55,34 @@ def test_what_does_not_hold_is_named(
         assert_quantized(result, lowered=lowered, float_sites=sites)
 
 
+class Odd(nn.Module):
+    """Operators that no template takes, some that compute no floats, and a name used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.erf, self.norm = nn.Linear(8, 8), nn.LayerNorm(8)
+        self.gru = nn.Linear(8, 8)
+        self.memory = nn.GRU(8, 8)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        y = self.norm(torch.erf(self.erf(x))).reshape(4, 8)
+        return self.memory(self.gru(y))[0], y.argmax(-1) + 1
+
+
+def test_operators_that_no_template_mentions_are_named() -> None:
+    x = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
+    backend = quantfx.backends.get("x86", target="avx2")
+    odd = quantfx.quantize(seeded(Odd), (x,), calibration=[x], backend=backend)
+    with pytest.raises(AssertionError) as caught:
+        assert_quantized(odd, float_sites=[])
+    assert [line.partition(" stays float")[0] for line in str(caught.value).splitlines()] == [
+        "erf (aten.erf.default)",
+        "layer_norm (aten.layer_norm.default, in norm)",
+        "gru (aten.gru.input, in memory)",
+    ]
+    assert_quantized(odd, float_sites=["erf", "norm", "memory"])
+
+
 def test_a_site_that_missed_its_kernel_is_named_with_the_reason(result: quantfx.Result) -> None:
     first, last = result.report.sites
     changed = quantfx.Result.__copy__(result)

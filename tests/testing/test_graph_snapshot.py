@@ -120,14 +120,15 @@ def test_nothing_is_stored_without_being_asked(graph: torch.fx.GraphModule, tmp_
 
 
 def test_each_graph_of_each_test_has_a_file(graph: torch.fx.GraphModule, tmp_path: Path) -> None:
-    for test in ("test_x[a/b]", "test_x[a b]", "test_x[a]", "test_x[" + 300 * "a" + "]"):
+    parameters = ("a/b", "a b", "a", "a-qdq", "a+qdq", "-a", "[a", "a]", 300 * "a")
+    for test in (f"test_x[{each}]" for each in parameters):
         snapshot = GraphSnapshot(tmp_path, test, update=True)
         snapshot(graph)
         snapshot(graph, "qdq")
         with refused("taken-name", ArgumentError, site="qdq"):
             snapshot(graph, "qdq")
-    assert len(list(tmp_path.iterdir())) == 8
-    assert (tmp_path / "test_x-a-qdq.dot").exists()
+    assert len(list(tmp_path.iterdir())) == 2 * len(parameters)
+    assert (tmp_path / "test_x-a+qdq.dot").exists()
 
 
 def test_no_warning_reaches_a_users_test(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -72,8 +70,6 @@ def run(
         QuantfxError: an unknown name, a number below 1, or a model that cannot be loaded.
     """
     console = console or Console()
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own model lies there
     settings = _settings(request)
     broken_down = [engine.name for engine in BROKEN_DOWN] if request.breakdown else []
     names = [*request.engines, *broken_down]

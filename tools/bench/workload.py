@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +110,8 @@ def call_function(model: str) -> tuple[nn.Module, Any, Iterable[Any]]:
 
 def _function(model: str) -> Callable[[], object]:
     module_name, _, name = model.partition(":")
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own module lies there
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
@@ -116,9 +120,13 @@ def _function(model: str) -> Callable[[], object]:
         raise WorkloadError(message, rule="foreign-code", site=model, fix=fix) from error
     function: Callable[[], object] | None = getattr(module, name, None)
     if not callable(function):
-        raise unknown_name(
-            WorkloadError, "function", name, vars(module), of=f"{model}: '{module_name}'"
-        )
+        known = [
+            each
+            for each, value in vars(module).items()
+            if callable(value) and not isinstance(value, type) and not each.startswith("_")
+        ]
+        of = f"{model}: '{module_name}'"
+        raise unknown_name(WorkloadError, "function", name, known, of=of)
     return function
 
 

@@ -6,7 +6,7 @@ import fnmatch
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,11 @@ class Fault:
 
 
 def check(
-    case: Case, backend: Backend, *, saves: bool = True, compiles: bool = False
+    case: Case,
+    backend: Backend,
+    *,
+    saves: bool = True,
+    compiles: Mapping[str, Any] | None = None,
 ) -> list[Fault]:
     """Quantize a case and return what does not hold.
 
@@ -69,7 +73,8 @@ def check(
         case: What is quantized.
         backend: By which.
         saves: Whether it is saved and loaded.
-        compiles: Whether ``torch.compile`` is tried as well, which takes seconds.
+        compiles: Options with which ``torch.compile`` makes the backend, to try it as well, which
+            takes seconds; None not to.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -115,7 +120,7 @@ class _Checking:
         """Add a fault."""
         self.faults.append(Fault(self._case.seed, check, detail))
 
-    def run(self, *, saves: bool, compiles: bool) -> None:
+    def run(self, *, saves: bool, compiles: Mapping[str, Any] | None) -> None:
         """Do everything."""
         case, backend = self._case, self._backend
         graph = capture(
@@ -144,8 +149,8 @@ class _Checking:
         self._kernels(result)
         if saves:
             self._saves(result)
-        if compiles:
-            self._compiles(result)
+        if compiles is not None:
+            self._compiles(result, compiles)
         self._other_sizes(result)
         self._unchanged()
 
@@ -221,12 +226,13 @@ class _Checking:
         if loaded.report.sites != result.report.sites:
             self.note("loaded", "the report says other things")
 
-    def _compiles(self, result: Result) -> None:
+    def _compiles(self, result: Result, given: Mapping[str, Any]) -> None:
         """The backend of torch.compile computes what quantize does, to the bit."""
         backend = self._backend
         state = quantfx.CompileState()
         data = quantfx.Batches(self._case.batches())
         options: Any = {
+            **given,
             "calibration": data,
             "input_fn": _as_it_is,
             "config": self._case.config,

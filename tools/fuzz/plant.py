@@ -93,16 +93,20 @@ class _Planting:
             if name is None:
                 return None
             self._names[node.name] = name
-            if self._miss == "between" and node is not nodes[-1]:
-                self._names[node.name] = draft.say(f"{name} * 0.5", pooled=False) or name
-            if self._miss == "second reader" and node is not nodes[-1]:
-                draft.pool.append(name)
+            if self._miss in ("between", "second reader") and node is not nodes[-1]:
+                between = self._miss == "between"
+                other = draft.say(f"{name} * 0.5", pooled=not between)
+                if other is None:
+                    return None
+                if between:
+                    self._names[node.name] = other
         result = self._names[nodes[-1].name]
         if self._miss == "float32":
             result = draft.say(f"{result}.float()", pooled=False) or result
         draft.pool.append(result)
         for reader in self._readers:  # behind the match
-            draft.say(f"{reader} * 0.5")
+            if draft.say(f"{reader} * 0.5") is None:
+                return None
         return result
 
     def _input(self, op: Op) -> str | None:
@@ -145,7 +149,9 @@ class _Planting:
         if op.name == "matmul":
             return draft.say(f"{source}.transpose(-1, -2)", pooled=False)
         shape = tuple(draft.value(source).shape)
-        if self._miss == "same_shape" and len(shape) > 1:
+        if self._miss == "same_shape":
+            if shape[-1:] in ((), (1,)):
+                return None
             return draft.say(f"{source}.abs().mean({len(shape) - 1}, keepdim=True)", pooled=False)
         if self._miss == "distinct":
             return x if draft.value(x).shape == draft.value(source).shape else None

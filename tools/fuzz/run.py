@@ -19,18 +19,19 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
         {"kernels": "onednn", "observer": "histogram", "weight_observer": "min_max"},
         {"kernels": "auto", "smooth": 0.8},
     ),
+    "native": ({},),
 }
 
 
-def variants(name: str) -> list[Backend]:
-    """Return the backend as it is used in turn."""
-    return [backends.get(name, **options) for options in VARIANTS.get(name, ({},))]
+def variants(name: str) -> list[tuple[Backend, dict[str, Any]]]:
+    """Return the backend as it is used in turn, each time with the options that make it."""
+    return [(backends.get(name, **options), options) for options in VARIANTS[name]]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Check seeds; print each fault, and the program of the first; return 1 if there is any."""
     parser = argparse.ArgumentParser(prog="python -m quantfx.tools.fuzz.run", description=__doc__)
-    parser.add_argument("--backend", default="x86", help="by name")
+    parser.add_argument("--backend", default="x86", choices=VARIANTS, help="by name")
     parser.add_argument("--first", type=int, default=0, help="seed to start with")
     parser.add_argument("--count", type=int, default=200, help="how many seeds")
     parser.add_argument(
@@ -40,12 +41,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--until-fault", action="store_true", help="stop at the first fault")
     given = parser.parse_args(argv)
     turns = variants(given.backend)
-    faulty = 0
+    seeds = faulty = 0
     start = time.process_time()
     for seed in range(given.first, given.first + given.count):
-        backend = turns[seed % len(turns)]
+        backend, options = turns[seed % len(turns)]
         case = make_case(seed, backend)
-        faults = check(case, backend, compiles=bool(given.compile) and seed % given.compile == 0)
+        compiles = bool(given.compile) and seed % given.compile == 0
+        faults = check(case, backend, compiles=options if compiles else None)
+        seeds += 1
         if given.show or (faults and not faulty):
             print(case)
         for fault in faults:
@@ -53,9 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         faulty += bool(faults)
         if faults and given.until_fault:
             break
-    print(
-        f"{given.count} seeds, {faulty} with faults, {time.process_time() - start:.0f} CPU-seconds"
-    )
+    print(f"{seeds} seeds, {faulty} with faults, {time.process_time() - start:.0f} CPU-seconds")
     return int(bool(faulty))
 
 

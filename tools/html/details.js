@@ -105,7 +105,7 @@ function moduleDetails(box, select) {
   return [
     make("h2", {}, box.path || "model", " ", make("small", {}, box.kind)),
     make("p", {}, Object.keys(STANDINGS).filter((key) => box.counts[key]).map((key) => [badge(key), ` ${box.counts[key]}  `])),
-    section("Operators", make("ul", { class: "rows" }, told.map((node) => make("li", {}, badge(node.standing), " ", link(node.site.site, select, `${node.title}  ${node.site.module.replace(`${box.path}.`, "")}`))))),
+    section("Operators", make("ul", { class: "rows" }, told.map((node) => make("li", {}, badge(node.standing), " ", link(node.site.site, select, `${node.title}  ${(node.site.module || node.site.site).replace(`${box.path}.`, "")}`))))),
   ];
 }
 

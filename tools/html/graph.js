@@ -107,7 +107,7 @@ class GraphView {
   find(name) {
     const box = this.itemOf(name);
     if (box) return box;
-    const node = this.stage.nodes.find((each) => each.sites[0] === name) || this.stage.nodes.find((each) => each.name === name || each.sites.includes(name));
+    const node = nodeOf(this.stage, name);
     return node ? this.view.items.get(this.view.keys[node.id]) : undefined;
   }
 

@@ -70,7 +70,7 @@ function overview(select) {
       meter("Planned sites that reached int8 kernels", (report.compiled ?? report.lowered ?? report.converted), report.planned, `${report.compiled ?? report.lowered ?? report.converted} of ${report.planned}${report.compiled === null ? "" : ", compiled"}`)),
     make("p", {}, Object.keys(STANDINGS).filter((key) => counts[key]).map((key) => make("span", { class: "count", title: STANDINGS[key].about }, badge(key), ` ${counts[key]} operators `))),
     make("h2", {}, "What is not int8, and why"),
-    counts.none ? make("p", { class: "note" }, `${counts.none} operators that only move values or compute integers are left out here.`) : null,
+    counts.none ? make("p", { class: "note" }, `${counts.none} operators that only move values, read no tensor or compute integers are left out here.`) : null,
     reasons.length ? tableOf(["operator", "how many", "why", "what would help", "of the arithmetic", "of the weights"], reasons.map((row) => [
       row.op.replace(/^aten\./, "").replace(/\.\w+$/, ""),
       make("span", {}, link(row.sites[0], select, `${row.sites.length}×`)),

@@ -91,6 +91,12 @@ const STAGES = DATA.stages.map((stage) => {
 });
 const KEPT = STAGES.filter((stage) => !stage.why);
 
+/** The node that stands for a site; for a name without an explanation, the node of that name. */
+function nodeOf(stage, name) {
+  const means = SITES.has(name) ? (node) => node.sites.includes(name) : (node) => node.name === name;
+  return stage.nodes.find((node) => node.sites[0] === name) || stage.nodes.find(means);
+}
+
 function worst(nodes, by) {
   const known = nodes.map((node) => sqnrOf(node.site, by)).filter((value) => value !== null);
   return known.length ? Math.min(...known) : null;

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -23,8 +22,6 @@ _ABOUT = {
 }
 _NOT_KEPT = "A result does not keep this graph. Pass it: result.html(path, stages={'%s': graph})."
 # Constants are written in their readers, and q/dq on the edges.
-# Why an operator is float without being float arithmetic.
-_IDLE = re.compile(r"it moves values and computes nothing|it (computes|holds) \w+, not floats")
 _UNTOLD = ("constant", "made")
 
 
@@ -111,5 +108,4 @@ def _compact(each: Explanation) -> dict[str, Any]:
     """Return an explanation without what is empty, which is most of it."""
     data = each.as_dict()
     del data["version"]
-    data["idle"] = (data["standing"] == "float" and bool(_IDLE.fullmatch(data["reason"]))) or None
-    return {key: value for key, value in data.items() if value not in ("", None, [])}
+    return {key: value for key, value in data.items() if value not in ("", None, [], False)}

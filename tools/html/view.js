@@ -46,13 +46,13 @@ function show(name) {
 /** Open what is around a name, in the graph, and bring it to the middle. */
 function reveal(name) {
   if (state.tab !== "graph" && state.tab !== "stages") openTab("graph");
-  const has = (stage) => stage.byPath.has(name) || stage.nodes.some((node) => node.sites.includes(name));
+  const has = (stage) => stage.byPath.has(name) || nodeOf(stage, name);
   if (state.tab === "graph" && !has(views.graph.stage)) {
     const other = KEPT.find(has);
     if (other) chooseStage(other.name);
   }
   for (const view of shownViews()) {
-    const node = view.stage.nodes.find((each) => each.sites.includes(name));
+    const node = nodeOf(view.stage, name);
     const box = view.stage.byPath.get(name);
     const around = node ? node.boxes : box ? (box.nodes[0] ? box.nodes[0].boxes.slice(0, box.nodes[0].boxes.indexOf(box.id)) : []) : [];
     for (const each of around) state.open.add(view.stage.boxes[each].path);
@@ -62,7 +62,7 @@ function reveal(name) {
     const item = view.find(name);
     if (item) { view.centre(item); if (state.tab === "graph" && item.mark) view.focus(item); }
   }
-  select(name);
+  select(name, shownViews().map((view) => nodeOf(view.stage, name)).find(Boolean));
 }
 
 // ---- tabs
@@ -227,9 +227,7 @@ function start() {
   applyTheme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   page.overview.append(make("div", { class: "text" }, ...overview((name) => reveal(name)).flat(2).filter(Boolean),
     make("details", {}, make("summary", {}, "Licence of the graph layout (dagre)"), make("pre", {}, document.getElementById("licence").content.textContent))));
-  const [tab, name] = decodeURIComponent(location.hash.slice(1)).split("/");
-  openTab(tab in TABS ? tab : DATA.report ? "overview" : "graph");
-  if (name) show(name);
+  openTab(DATA.report ? "overview" : "graph");
 }
 
 start();

@@ -106,7 +106,8 @@ class Explainer:
             return replace(known, standing="quantized", verdict=verdict, remedies=advice)
         if account is None or account.standing == "bookkeeping":
             return replace(known, kernel=None, verdict=_BOOKKEEPING)
-        told = account.reason or why_nothing(account)
+        nothing = why_nothing(account)
+        told = account.reason or nothing
         reason = told or unmentioned(account.op)
         return replace(
             known,
@@ -114,6 +115,7 @@ class Explainer:
             verdict=verdict_of_float(reason, kernel),
             reason=reason,
             remedies=remedies(known, told, self.report.backend),
+            idle=bool(nothing),
         )
 
     def _of_other(self, place: Place) -> Explanation:

@@ -225,6 +225,8 @@ class Explanation:
         kernel: What computes it; None for what computes nothing.
         reason: Why it stays float, or is gone.
         remedies: What would make it int8.
+        idle: Whether it stays float as there is nothing to quantize: it only moves values, reads
+            no tensor, or what it computes are no floats.
     """
 
     site: str
@@ -246,6 +248,7 @@ class Explanation:
     kernel: KernelPart | None = None
     reason: str = ""
     remedies: tuple[str, ...] = ()
+    idle: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as plain data that JSON can hold."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from torch import Tensor
+from torch import SymFloat, SymInt, Tensor
 from torch.fx import Node
 
 from quantfx.passes.graph.graphs import Site
@@ -15,6 +15,8 @@ from quantfx.passes.report.explain.explanation import KernelPart, Kind, MatchPar
 from quantfx.passes.report.text import MOVES, MOVES_VALUES, shorten
 
 _SHOWN = 4
+
+_NUMBERS = (int, float, SymInt, SymFloat)
 
 _MODES = {
     "static": "int8",
@@ -75,11 +77,16 @@ def readers_of(node: Node) -> Iterator[Node]:
 
 
 def why_nothing(account: Account) -> str:
-    """Return why there is nothing to quantize in an operator that nothing mentions, or ""."""
+    """Return why there is nothing to quantize in an operator, or "".
+
+    A reason that the account has says more than that an operator moves values.
+    """
     value = account.node.meta.get("val")
     if isinstance(value, Tensor) and not value.is_floating_point():
         return f"it computes {str(value.dtype).removeprefix('torch.')}, not floats"
-    return MOVES_VALUES if shorten(account.op) in MOVES else ""
+    if all(isinstance(each.meta.get("val"), _NUMBERS) for each in account.node.all_input_nodes):
+        return "it reads no tensor"
+    return MOVES_VALUES if not account.reason and shorten(account.op) in MOVES else ""
 
 
 def why_silent(silent: SilentModule, readers: Sequence[str]) -> str:

@@ -32,6 +32,8 @@ number = 3
 def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_workload.py").write_text(OWN)
     (tmp_path / "broken_workload.py").write_text("1 +")
+    few = "from torch import nn\nfrom torch.nn import Linear\ndef good(): ...\ndef _own(): ...\n"
+    (tmp_path / "few_workload.py").write_text(few)
     monkeypatch.syspath_prepend(tmp_path)
 
 
@@ -72,6 +74,20 @@ def test_every_process_gets_equal_weights() -> None:
 def test_anything_else_is_an_error_that_says_what(model: str, message: str) -> None:
     with refused(message, WorkloadError):
         load_workload(model)
+
+
+def test_functions_are_offered_and_nothing_else() -> None:
+    with refused("unknown-name: nn", WorkloadError, fix="choose one of 'good'"):
+        load_workload("few_workload:nn")
+
+
+def test_modules_are_found_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "lies_here.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path / "here")
+    assert load_workload("lies_here:good").example
 
 
 def test_a_named_network_has_data_of_the_batch_size() -> None:

@@ -10,31 +10,36 @@ import pytest
 import torch
 
 from quantfx.backends.backend import Backend
+from quantfx.dynamo.options import read_options
 from quantfx.passes.graph.batch_norm import NormStatistics
 from quantfx.patterns.template import Template
+from quantfx.tools.fuzz import run
 from quantfx.tools.fuzz.case import Case, make_case
-from quantfx.tools.fuzz.check import check
+from quantfx.tools.fuzz.check import Fault, check
 from quantfx.tools.fuzz.draft import Draft, run_source
-from quantfx.tools.fuzz.plant import is_writable, near_misses, plant
+from quantfx.tools.fuzz.plant import Planted, is_writable, near_misses, plant
 from quantfx.tools.fuzz.run import variants
+from tests import unchecked
 
 FEW, MANY = 40, 10_000  # seeds in CI, in a sweep
 ALL = 100  # programs in which every template is planted
 SAVED = 5  # every how many are saved and loaded in CI
 PART = 20
 X86 = variants("x86")
+BACKEND = X86[0][0]
 
 
 @cache
 def case_of(seed: int) -> Case:
-    return make_case(seed, X86[0])
+    return make_case(seed, BACKEND)
 
 
-def hold(seeds: range, turns: list[Backend] = X86, **how: Any) -> None:
+def hold(seeds: range, name: str = "x86", *, saves: bool = True, compiles: bool = False) -> None:
+    turns = variants(name)
     for seed in seeds:
-        backend = turns[seed % len(turns)]
-        case = case_of(seed) if turns is X86 else make_case(seed, backend)
-        faults = check(case, backend, **how)
+        backend, options = turns[seed % len(turns)]
+        case = case_of(seed) if name == "x86" else make_case(seed, backend)
+        faults = check(case, backend, saves=saves, compiles=options if compiles else None)
         assert not faults, f"{'; '.join(map(str, faults))}\n{case}"
 
 
@@ -52,13 +57,13 @@ def test_many_random_models_hold(first: int) -> None:
 
 
 def test_random_models_of_the_native_backend_hold_and_torch_compile_agrees() -> None:
-    hold(range(3), variants("native"), compiles=True)
+    hold(range(3), "native", compiles=True)
 
 
 @pytest.mark.sweep
 @pytest.mark.parametrize("first", range(0, 500, 50))
 def test_many_random_models_of_the_native_backend_hold(first: int) -> None:
-    hold(range(first, first + 50), variants("native"), compiles=True)
+    hold(range(first, first + 50), "native", compiles=True)
 
 
 @pytest.mark.sweep
@@ -67,31 +72,68 @@ def test_torch_compile_agrees_with_result_compile(first: int) -> None:
     hold(range(first, first + 10), compiles=True)
 
 
+@pytest.mark.parametrize("seed", range(len(X86)))
+def test_torch_compile_is_asked_for_the_variant(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Backend] = []
+
+    def stop(model: Any, *, backend: str, options: Any) -> None:
+        asked.append(read_options(backend, "x86", options, None).backend("x86"))
+        raise RuntimeError("only the options matter here")
+
+    monkeypatch.setattr(torch, "compile", stop)
+    backend, options = X86[seed]
+    case = case_of(seed)
+    assert [fault.check for fault in check(case, backend, compiles=options)] == ["failed"]
+    assert asked == [backend.with_config(case.config)]
+
+
+def test_the_summary_counts_the_seeds_that_ran(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "check", lambda case, *_, **__: [Fault(case.seed, "a", "test")])
+    assert run.main(["--backend", "native", "--count", "5", "--until-fault"]) == 1
+    assert "\n1 seeds, 1 with faults" in capsys.readouterr().out
+
+
 def test_every_template_is_planted() -> None:
     cases = [case_of(seed) for seed in range(ALL)]
     planted = Counter(each.template for case in cases for each in case.planted if not each.miss)
-    templates = X86[0].recipe.patterns.templates
+    templates = BACKEND.recipe.patterns.templates
     assert all(map(is_writable, templates))
     assert set(planted) == {each.name for each in templates}
     assert 0.1 * len(cases) < sum(case.free for case in cases) < 0.4 * len(cases)
 
 
-@pytest.mark.parametrize("template", X86[0].recipe.patterns.templates, ids=lambda each: each.name)
+def rules(template: Template) -> list[str]:
+    """Return what never matches if it is broken; other ranks a template may take."""
+    return [each for each in near_misses(template) if each != "rank"]
+
+
+@pytest.mark.parametrize(
+    "template", filter(rules, BACKEND.recipe.patterns.templates), ids=lambda each: each.name
+)
 def test_every_rule_of_a_template_can_be_broken(template: Template) -> None:
-    for miss in near_misses(template):
-        found = None
-        for seed in range(100):
-            draft = Draft(seed)
-            draft.add_input((2, 4, 8, 8))
-            found = plant(draft, template, miss)
-            if found:
-                break
-        assert found, miss
-        assert found.miss == miss
+    for miss in ("", *rules(template)):
+        drafts = (planted(seed, template, miss) for seed in range(100))
+        found, draft = next(each for each in drafts if each[0])
+        assert found is not None
+        names = run_source(draft.source(draft.unread), 0)
+        inputs = eval(draft.inputs_source, names)
+        graph = unchecked.capture(names["Model"]().eval(), inputs)
+        folded = BACKEND.prepare_pipeline.upto("fold-scales").run(graph, BACKEND.context)
+        matches = BACKEND.recipe.patterns.only(template.name).matcher().run(folded.graph)
+        labels = {match.variant.label for match in matches}
+        assert (found.label in labels) == (not miss), (miss, draft.source(draft.unread))
+
+
+def planted(seed: int, template: Template, miss: str) -> tuple[Planted | None, Draft]:
+    draft = Draft(seed)
+    draft.add_input((2, 4, 8, 8))
+    return plant(draft, template, miss), draft
 
 
 def test_a_seed_is_the_same_model_and_data_each_time() -> None:
-    one, other = make_case(3, X86[0]), make_case(3, X86[0])
+    one, other = make_case(3, BACKEND), make_case(3, BACKEND)
     assert str(one) == str(other)
     assert all(map(torch.equal, one.inputs(), other.inputs()))
     state = other.model().state_dict()
@@ -114,5 +156,5 @@ def test_a_lost_eps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(NormStatistics, "scale", property(scale))
     with_norms = (seed for seed in range(FEW) if "nn.BatchNorm" in case_of(seed).source)
-    found = (fault.check for seed in with_norms for fault in check(case_of(seed), X86[0]))
+    found = (fault.check for seed in with_norms for fault in check(case_of(seed), BACKEND))
     assert "fold-batch-norm differs" in found

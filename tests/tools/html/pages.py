@@ -56,3 +56,25 @@ def quantized() -> Quantized:
     graph = quantfx.capture(model, X)
     comparison = result.compare([X], model=model, progress=False)
     return Quantized(result, comparison, {"captured": graph})
+
+
+class Branches(nn.Module):
+    """Layers that prepared plans compute in one region, and a choice between two branches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3)
+        self.left, self.right = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.second(torch.relu(self.first(x)))).mean((2, 3))
+
+        def left(y: Tensor) -> Tensor:
+            return torch.relu(self.left(y)) * 2
+
+        def right(y: Tensor) -> Tensor:
+            return torch.relu(self.right(y)) + 1
+
+        chosen: Tensor = torch.cond(y.sum() > 0, left, right, (y,))
+        return chosen

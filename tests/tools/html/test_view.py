@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
+import quantfx
+from quantfx.backends.direct.library import missing
 from tests.tools.html.browser import PROGRAM, Browser, browser
-from tests.tools.html.pages import HOSTILE, quantized
+from tests.tools.html.pages import HOSTILE, Branches, X, quantized
 
 pytestmark = pytest.mark.skipif(
     PROGRAM is None, reason="no chromium here: apt-get install --no-install-recommends chromium"
@@ -96,6 +98,43 @@ def test_search_finds_by_name_operator_and_reason(page: Browser) -> None:
     assert "block.conv2" in shown(page, "#details")
     assert "block.conv2/conv2d" in names(page), "the module around it was opened"
     assert page.run("document.querySelectorAll('#graph g.item.selected').length") == 1
+
+
+@pytest.mark.parametrize("kernels", ["onednn", "direct"])
+def test_a_click_on_every_branch_and_region_opens_it(
+    kernels: str, started: Browser, tmp_path: Path
+) -> None:
+    if kernels == "direct" and missing():
+        pytest.skip(missing())
+    backend = quantfx.backends.get("x86", kernels=kernels)
+    result = quantfx.quantize(Branches().eval(), X, calibration=[X], backend=backend, strict=False)
+    started.errors.clear()
+    started.open(result.html(tmp_path / "branches.html"))
+    boxes = started.run("KEPT.flatMap(s => s.boxes.map(b => [s.name, b.path, b.kind]))")
+    wanted = {"direct": "one call of a prepared plan", "onednn": "nested graph"}
+    assert wanted[kernels] in {kind for _, _, kind in boxes}, boxes
+    for stage, box, _ in boxes:
+        started.run(f"openTab('graph'); chooseStage({stage!r}); setOpen(false); reveal({box!r})")
+        started.click(f"#graph g.module[data-name='{box}']")
+        assert started.run(f"state.open.has({box!r})"), (stage, box)
+        assert box in shown(started, "#details h2")
+        assert started.run("document.querySelectorAll('#details li').length") > 0
+    assert started.errors == []
+
+
+def test_search_finds_nodes_of_a_page_of_graphs_alone(started: Browser, tmp_path: Path) -> None:
+    started.errors.clear()
+    started.open(quantfx.html(quantized().stages, tmp_path / "graphs.html"))
+    started.press("/")
+    started.type("erf")
+    started.press("Enter")
+    assert started.run("document.querySelectorAll('#graph g.item.selected').length") == 1
+    assert "No explanation is kept" in shown(started, "#details")
+    started.press("/")
+    started.type("block.conv2/conv2d")
+    started.press("Enter")
+    assert "block.conv2/conv2d" in names(started), "the module around it was opened"
+    assert started.errors == []
 
 
 def test_a_vanished_name_is_found(page: Browser) -> None:

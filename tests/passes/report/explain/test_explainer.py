@@ -102,7 +102,7 @@ def test_a_native_lstm() -> None:
     assert (weight.slot, weight.spec_name, weight.qparams) == ("w", "rnn_weight", None)
     assert "its kernel quantizes" in weight.reason
     zeros = result.explain("zeros")[0]
-    assert (zeros.standing, zeros.reason) == ("float", "no template takes it")
+    assert (zeros.standing, zeros.reason, zeros.idle) == ("float", "it reads no tensor", True)
 
 
 def test_what_is_no_operator_is_named() -> None:
