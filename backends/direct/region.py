@@ -57,7 +57,7 @@ class Region(HoldsGraph):
         """Return the outputs of the graph.
 
         Raises:
-            QuantfxError: the runtime is not there, or oneDNN refuses a step.
+            QuantfxError: the runtime is not there.
         """
         if torch.compiler.is_compiling() or any(type(x) not in _PLAIN for x in inputs):
             operator = torch.ops.quantfx.direct_region.default
@@ -70,7 +70,7 @@ class Region(HoldsGraph):
         """Return the plan for inputs like these, made if there is none.
 
         Raises:
-            QuantfxError: there is none for these shapes, or oneDNN refuses a step.
+            QuantfxError: there is none for these shapes, or the runtime is not there.
         """
         plan = self._plans.get(inputs)
         if plan is None:
