@@ -64,14 +64,14 @@ class FormRegions(GraphPass):
         formed: list[tuple[list[Node], Formed]] = []
         known = routes_for(torch.get_num_threads())
         for members, made in _formed(editor, refused):
-            times = known.get(region_key(made.region.graph))
+            times = known.get(region_key(made.region.graph, list(map(_layout, made.inputs))))
             # Others may have what does not pay.
             reason = _cost(members, made, times) if len(families) < len(context.kernels) else ""
             if reason:
                 refused |= dict.fromkeys(filter(_is_planned, members), reason)
                 continue
             formed.append((members, made))
-            if times is not None and times.float_gain > 1:
+            if times is not None and times.float_wins:
                 for node in filter(_is_planned, members):
                     message = _FLOAT_IS_FASTER.format(times.float_gain)
                     editor.remark("applied", node.name, message, str(node.target))
@@ -107,10 +107,11 @@ def _cost(members: list[Node], made: Formed, times: RouteTimes | None) -> str:
     if times is not None and times.loses:
         assert times.operators is not None, "what loses was measured"
         slower = _LOSES.format(times.plan / times.operators)
-        faster = f"; {_FLOAT_IS_FASTER.format(times.float_gain)}" if times.float_gain > 1 else ""
+        faster = f"; {_FLOAT_IS_FASTER.format(times.float_gain)}" if times.float_wins else ""
         return slower + faster
     # What was measured to be the fastest is kept, whatever it hands on.
-    return "" if times is not None or _pays(members, made) else _COSTLY
+    measured = times is not None and times.operators is not None
+    return "" if measured or _pays(members, made) else _COSTLY
 
 
 def _pays(members: list[Node], made: Formed) -> bool:

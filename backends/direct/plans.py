@@ -130,7 +130,7 @@ class Plans:
                 site=site,
                 fix="lower with kernels='onednn'",
             ),
-            stacklevel=5,
+            stacklevel=6,
         )
         return None
 

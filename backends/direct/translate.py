@@ -232,7 +232,8 @@ class Translation:
             try:
                 return rule(self, task)
             except RuntimeError as error:  # a look that a layout does not allow
-                raise Untranslatable(base, f"torch refuses it for these layouts: {error}") from error
+                refused = f"torch refuses it for these layouts: {error}"
+                raise Untranslatable(base, refused) from error
         if not task.nodes:
             raise Untranslatable(base, f"no step computes {base.target}")
         return self._pointwise(task)

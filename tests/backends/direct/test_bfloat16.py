@@ -84,7 +84,7 @@ def test_stored_numbers_are_float32() -> None:
         return [A.to.dtype(model.c, FULL)]
 
     with pytest.raises(Untranslatable, match="only constants of float32"):
-        translate(make_graph(draw, 0, build), [])
+        translate(make_graph(draw, 1, build), [layout_of(seeded(4))])
 
 
 def test_every_number_is_rounded_as_torch_does() -> None:
