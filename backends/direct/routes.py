@@ -16,6 +16,7 @@ from torch.fx.node import map_arg
 
 from quantfx.backends.direct.library import core_digest
 from quantfx.backends.direct.shapes import Untranslatable, shapes_of
+from quantfx.backends.direct.values import layout_of
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.quant.qdq import dequantizes, has_qparams, quantizes
@@ -36,6 +37,36 @@ def region_key(graph: GraphModule, layouts: Sequence[Tensor]) -> str:
     """
     text = "\n".join([torch.__version__, core_digest(), *_lines(graph, layouts)])
     return f"region {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def captured_layout(node: Node) -> Tensor:
+    """Return the layout that ``node`` was captured with, free sizes as they were then."""
+    value = node.meta["val"]
+    shape, stride = (
+        [each if isinstance(each, int) else _then(each) for each in sizes]
+        for sizes in (value.shape, value.stride())
+    )
+    return torch.empty_strided(shape, stride, dtype=value.dtype, device="meta")
+
+
+def _then(size: torch.SymInt) -> int:
+    from torch.fx.experimental.symbolic_shapes import optimization_hint
+
+    return int(optimization_hint(size))
+
+
+def layouts_of(graph: GraphModule, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the layouts of inputs, those of the capture where sizes and dtypes are the same.
+
+    A region in front may lay out otherwise what comes here, and regions are formed by the capture.
+    """
+    found: list[Tensor] = []
+    for node, x in zip(graph.graph.find_nodes(op="placeholder"), inputs, strict=True):
+        given = layout_of(x)
+        then = captured_layout(node) if "val" in node.meta else given
+        same = (then.shape, then.dtype) == (given.shape, given.dtype)
+        found.append(then if same else given)
+    return found
 
 
 def _lines(graph: GraphModule, layouts: Sequence[Tensor]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from quantfx.backends.direct.plan import Plan
 from quantfx.backends.direct.plans import new_store, translate
 from quantfx.backends.direct.region import Region, region_calls
-from quantfx.backends.direct.routes import region_key
+from quantfx.backends.direct.routes import layouts_of, region_key
 from quantfx.backends.direct.steps import Accumulate
 from quantfx.backends.direct.tune_routes import Call, OtherRoute, measure_routes
 from quantfx.backends.direct.tuned import (
@@ -156,7 +156,7 @@ def _kinds(calls: Sequence[Call]) -> dict[str, Call]:
     kinds: dict[str, Call] = {}
     for region, inputs in calls:
         if region.plan_for(inputs) is not None:
-            key = region_key(region.graph, [layout_of(x) for x in inputs])
+            key = region_key(region.graph, layouts_of(region.graph, inputs))
             kinds.setdefault(key, (region, inputs))
     return kinds
 

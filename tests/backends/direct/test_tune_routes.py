@@ -17,6 +17,7 @@ from quantfx.backends.direct.tuned import RouteTimes, remember, routes_for, tuni
 from quantfx.backends.x86 import Kernels
 from tests import unchecked
 from tests.backends.direct.qdq_cases import A, Draw, add_weight, make_graph, round_trip
+from tests.backends.direct.test_form_regions import Around
 from tests.models.small import residual_block
 from tests.refusals import refused
 
@@ -171,6 +172,18 @@ def test_a_region_that_quantizes_bfloat16_is_measured() -> None:
 
     region, x = Region(make_graph(draw, 1, build)), torch.randn(3, 8).to(torch.bfloat16)
     assert len(tune(region, x, seconds=SECONDS).regions) == 1
+
+
+def test_times_are_found_where_a_region_gets_another_layout_than_was_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured(monkeypatch, plan=2.0, floats=0.5)
+    x = torch.rand(2, 3, 9, 9).to(memory_format=torch.channels_last)
+    model = Around(torch.erfinv).to(memory_format=torch.channels_last).eval()
+    backend = backends.get("x86", kernels="direct")
+    result = unchecked.quantize(model, (x,), backend=backend, progress=False)
+    assert len(result.tune(seconds=SECONDS).slower_than_float) == 2
+    assert all("float operators are 4.00 times" in each for each in reasons(result))
 
 
 def test_compile_takes_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
