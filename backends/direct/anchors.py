@@ -306,6 +306,12 @@ def operand(translation: Translation, node: Node, shape: torch.Size) -> Value:
     layout = value.layout
     while layout.dim() < len(shape):
         layout = layout.unsqueeze(0)
-    if 1 not in layout.stride()[-2:]:
+    if not _is_matrix(layout):
         return translation.laid_out(value.seen_as(layout), in_order(layout.shape, layout.dtype))
     return value.seen_as(layout)
+
+
+def _is_matrix(layout: Tensor) -> bool:
+    """Whether rows lie one behind the other, or columns do; those of ``unfold`` overlap."""
+    (rows, columns), (down, right) = layout.shape[-2:], layout.stride()[-2:]
+    return (right == 1 and down >= columns) or (down == 1 and right >= rows)

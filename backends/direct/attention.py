@@ -31,6 +31,7 @@ def attention(translation: Translation, task: Task) -> Value:
     groups = 1
     if argument_value(base, "enable_gqa"):
         groups = key.layout.shape[-3]
+    if groups > 1:  # one head of keys is that of every query as it is
         query = query.seen_as(in_groups(query.layout, groups))
         key, value = (each.seen_as(each.layout.unsqueeze(-3)) for each in (key, value))
     weights = _weights(translation, base, query, key)

@@ -15,7 +15,7 @@ from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.partition import partition, unvarying
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
-from quantfx.backends.direct.routes import region_key
+from quantfx.backends.direct.routes import captured_layout, region_key
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.steps import Program
 from quantfx.backends.direct.taken import is_int8_product, refusal
@@ -64,14 +64,15 @@ class FormRegions(GraphPass):
         formed: list[tuple[list[Node], Formed]] = []
         known = routes_for(torch.get_num_threads())
         for members, made in _formed(editor, refused):
-            times = known.get(region_key(made.region.graph))
+            layouts = list(map(captured_layout, made.inputs))
+            times = known.get(region_key(made.region.graph, layouts))
             # Others may have what does not pay.
             reason = _cost(members, made, times) if len(families) < len(context.kernels) else ""
             if reason:
                 refused |= dict.fromkeys(filter(_is_planned, members), reason)
                 continue
             formed.append((members, made))
-            if times is not None and times.float_gain > 1:
+            if times is not None and times.float_wins:
                 for node in filter(_is_planned, members):
                     message = _FLOAT_IS_FASTER.format(times.float_gain)
                     editor.remark("applied", node.name, message, str(node.target))
@@ -107,10 +108,11 @@ def _cost(members: list[Node], made: Formed, times: RouteTimes | None) -> str:
     if times is not None and times.loses:
         assert times.operators is not None, "what loses was measured"
         slower = _LOSES.format(times.plan / times.operators)
-        faster = f"; {_FLOAT_IS_FASTER.format(times.float_gain)}" if times.float_gain > 1 else ""
+        faster = f"; {_FLOAT_IS_FASTER.format(times.float_gain)}" if times.float_wins else ""
         return slower + faster
     # What was measured to be the fastest is kept, whatever it hands on.
-    return "" if times is not None or _pays(members, made) else _COSTLY
+    measured = times is not None and times.operators is not None
+    return "" if measured or _pays(members, made) else _COSTLY
 
 
 def _pays(members: list[Node], made: Formed) -> bool:
@@ -189,7 +191,7 @@ def form(module: GraphModule, members: list[Node], path: str = "") -> Formed:
                 copies[each] = graph.node_copy(each)
         copies[node] = graph.node_copy(node, copies.__getitem__)
     graph.output([copies[node] for node in outputs])
-    program = translate(owner, [_layout(node) for node in read])
+    program = translate(owner, list(map(captured_layout, read)))
     originals = {copy: node for node, copy in copies.items()}
     sites = tuple(_sites(program, originals, path))
     _require_int8(members, sites)
@@ -201,22 +203,6 @@ def _placeholder(graph: Graph, node: Node) -> Node:
     made = graph.placeholder(node.name)
     made.meta = dict(node.meta)
     return made
-
-
-def _layout(node: Node) -> Tensor:
-    """Return the layout that ``node`` was captured with, free sizes as they were then."""
-    value = node.meta["val"]
-    shape, stride = (
-        [each if isinstance(each, int) else _then(each) for each in sizes]
-        for sizes in (value.shape, value.stride())
-    )
-    return torch.empty_strided(shape, stride, dtype=value.dtype, device="meta")
-
-
-def _then(size: torch.SymInt) -> int:
-    from torch.fx.experimental.symbolic_shapes import optimization_hint
-
-    return int(optimization_hint(size))
 
 
 def _sites(program: Program, originals: dict[Node, Node], path: str) -> Iterator[Lowered]:

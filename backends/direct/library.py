@@ -148,12 +148,12 @@ def _version(header: Path) -> tuple[int, int, int] | None:
 def _compiled(onednn: OneDNN, compiler: str) -> Path:
     """Return the shared library, from the cache if it was compiled from the same things."""
     sources = sorted(_CORE.glob("*.cpp"))
-    texts = [path.read_bytes() for path in sorted(_CORE.iterdir()) if path.is_file()]
+    core = core_digest().encode()
     asked = [*shlex.split(compiler), "--version"]
     version = subprocess.run(asked, capture_output=True, check=True, text=True).stdout.encode()
     machine_of = repr(sorted(torch.cpu.get_capabilities().items())).encode()
     said = repr((str(onednn), onednn.headers, _FLAGS)).encode()
-    digest = hashlib.sha256(b"\0".join([*texts, version, machine_of, said])).hexdigest()[:16]
+    digest = hashlib.sha256(b"\0".join([core, version, machine_of, said])).hexdigest()[:16]
     path = cache_folder() / f"direct-{digest}.so"
     if path.exists():
         return path
@@ -166,6 +166,13 @@ def _compiled(onednn: OneDNN, compiler: str) -> Path:
         subprocess.run(command, capture_output=True, check=True, text=True)
         made.replace(path)  # in one step: others may compile it as well
     return path
+
+
+@lru_cache(maxsize=1)
+def core_digest() -> str:
+    """Return what tells the sources of the runtime from those of another version."""
+    texts = [path.read_bytes() for path in sorted(_CORE.iterdir()) if path.is_file()]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 def cache_folder() -> Path:

@@ -286,9 +286,9 @@ def _cast(translation: Translation, task: Task) -> Value:
     """Between float32 and bfloat16; of the latter only views, casts and quantizes are taken."""
     base = task.base
     source, covered = _source(translation, task)
-    given, wanted = source.layout.dtype, translation.shapes[base].dtype
+    given, wanted = (translation.shapes[each].dtype for each in (base.all_input_nodes[0], base))
     extra = {"memory_format", "layout", "device", "pin_memory"} & base.kwargs.keys()
-    if source.is_integer or extra or not {given, wanted} <= {torch.float32, torch.bfloat16}:
+    if extra or not {given, wanted} <= {torch.float32, torch.bfloat16}:
         raise Untranslatable(base, f"it makes {wanted} of {given}, or more than another dtype")
     rounded = wanted == torch.bfloat16 and task.quantize is not None
     if rounded:

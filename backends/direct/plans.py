@@ -90,7 +90,7 @@ class Plans:
         """Return the plan for inputs like these, made if there is none; None if none computes them.
 
         Raises:
-            QuantfxError: the runtime is not there, or oneDNN refuses a step.
+            QuantfxError: the runtime is not there.
         """
         threads = torch.get_num_threads()
         key = (threads, *[(x.shape, x.stride(), x.dtype) for x in inputs])
@@ -115,24 +115,32 @@ class Plans:
         if self._store is None:
             self._store = new_store()
         try:
-            program = translate(self._graph, [layout_of(x) for x in inputs], self._derived)
+            return self._prepared(self._store, inputs, threads)
         except Untranslatable as error:
-            shapes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
-            warnings.warn(
-                QuantfxWarning(
-                    f"a region runs in float for inputs of shape {shapes}: {error}",
-                    rule="no-plan",
-                    site=error.node.name,
-                    fix="lower with kernels='onednn'",
-                ),
-                stacklevel=5,
-            )
-            return None
+            site, reason = error.node.name, str(error)
+        except QuantfxError as error:
+            if error.rule != "step-not-prepared":
+                raise
+            site, reason = error.site or "", error.message
+        shapes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
+        warnings.warn(
+            QuantfxWarning(
+                f"a region runs in float for inputs of shape {shapes}: {reason}",
+                rule="no-plan",
+                site=site,
+                fix="lower with kernels='onednn'",
+            ),
+            stacklevel=6,
+        )
+        return None
+
+    def _prepared(self, store: Store, inputs: Sequence[Tensor], threads: int) -> Plan:
+        program = translate(self._graph, [layout_of(x) for x in inputs], self._derived)
         known = choices_for(threads)
         for step in program.steps:
             if isinstance(step, Accumulate) and (choice := known.get(signature(step))):
                 apply_choice(step, choice)
-        return Plan(self._store, program, threads)
+        return Plan(store, program, threads)
 
     def _version(self) -> tuple[int, int]:
         """Return the process, whose threads a fork does not have, and how often weights changed.

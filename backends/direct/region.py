@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from quantfx.backends.direct.arena import separate
 from quantfx.backends.direct.operator import region_operator
@@ -57,20 +58,28 @@ class Region(HoldsGraph):
         """Return the outputs of the graph.
 
         Raises:
-            QuantfxError: the runtime is not there, or oneDNN refuses a step.
+            QuantfxError: the runtime is not there.
         """
         if torch.compiler.is_compiling() or any(type(x) not in _PLAIN for x in inputs):
             operator = torch.ops.quantfx.direct_region.default
             found: list[Tensor] = operator(list(inputs), self.constants, self.program)
             return found
-        plan = self._plans.get(inputs) if all(map(_is_in_memory, inputs)) else None
+        plan = self.plan_for(inputs)
         return list(self.graph(*inputs)) if plan is None else plan.run(inputs)
+
+    def plan_for(self, inputs: Sequence[Tensor]) -> Plan | None:
+        """Return the plan that a call with ``inputs`` runs; None where the graph itself runs.
+
+        Raises:
+            QuantfxError: the runtime is not there.
+        """
+        return self._plans.get(inputs) if all(map(_is_in_memory, inputs)) else None
 
     def plan(self, inputs: Sequence[Tensor]) -> Plan:
         """Return the plan for inputs like these, made if there is none.
 
         Raises:
-            QuantfxError: there is none for these shapes, or oneDNN refuses a step.
+            QuantfxError: there is none for these shapes, or the runtime is not there.
         """
         plan = self._plans.get(inputs)
         if plan is None:
@@ -109,6 +118,23 @@ class Region(HoldsGraph):
     def __reduce__(self) -> tuple[Any, ...]:
         # A graph module that is pickled is traced again, which would compute what constants yield.
         return _restore, (self.program, [each.detach() for each in self.constants])
+
+
+def region_calls(call: Callable[[], object]) -> list[tuple[Region, tuple[Tensor, ...]]]:
+    """Return the regions that ``call`` runs, in order, with what they are given."""
+    found: list[tuple[Region, tuple[Tensor, ...]]] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if isinstance(module, Region):
+            found.append((module, inputs))
+
+    hook = register_module_forward_pre_hook(note)  # compiled code holds regions out of sight
+    try:
+        with torch.no_grad():
+            call()
+    finally:
+        hook.remove()
+    return found
 
 
 def _restore(program: str, given: list[Tensor]) -> Region:

@@ -1,56 +1,112 @@
 """What else could compute a region: torch's own int8 operators, or float operators.
 
-What was measured of these is known by what a region computes on which shapes, not by its weights.
+What was measured of these is known by what a region computes on which layouts, not by its weights,
+and by what computes it: torch, and the sources of the runtime.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.library import core_digest
+from quantfx.backends.direct.shapes import Untranslatable, shapes_of
+from quantfx.backends.direct.values import layout_of
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.graphs import constant
-from quantfx.passes.quant.qdq import dequantizes, quantizes
-from quantfx.patterns.schema import overload
+from quantfx.passes.quant.qdq import dequantizes, has_qparams, quantizes
+from quantfx.patterns.schema import overload, resolve_op
+
+_TO_DTYPE = resolve_op("aten.to.dtype")
 
 
-def region_key(graph: GraphModule) -> str:
-    """Return a name of what a region computes: its operators and the shapes of the capture."""
-    text = "\n".join(_lines(graph))
+def region_key(graph: GraphModule, layouts: Sequence[Tensor]) -> str:
+    """Return a name of what a region computes for inputs of the given layouts.
+
+    Args:
+        graph: Of the region.
+        layouts: On device meta, one for each input.
+
+    Raises:
+        Untranslatable: torch refuses an operator for these layouts.
+    """
+    text = "\n".join([torch.__version__, core_digest(), *_lines(graph, layouts)])
     return f"region {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
-def _lines(graph: GraphModule) -> Iterator[str]:
-    places = {node: index for index, node in enumerate(graph.graph.nodes)}
+def captured_layout(node: Node) -> Tensor:
+    """Return the layout that ``node`` was captured with, free sizes as they were then."""
+    value = node.meta["val"]
+    shape, stride = (
+        [each if isinstance(each, int) else _then(each) for each in sizes]
+        for sizes in (value.shape, value.stride())
+    )
+    return torch.empty_strided(shape, stride, dtype=value.dtype, device="meta")
+
+
+def _then(size: torch.SymInt) -> int:
+    from torch.fx.experimental.symbolic_shapes import optimization_hint
+
+    return int(optimization_hint(size))
+
+
+def layouts_of(graph: GraphModule, inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return the layouts of inputs, those of the capture where sizes and dtypes are the same.
+
+    A region in front may lay out otherwise what comes here, and regions are formed by the capture.
+    """
+    found: list[Tensor] = []
+    for node, x in zip(graph.graph.find_nodes(op="placeholder"), inputs, strict=True):
+        given = layout_of(x)
+        then = captured_layout(node) if "val" in node.meta else given
+        same = (then.shape, then.dtype) == (given.shape, given.dtype)
+        found.append(then if same else given)
+    return found
+
+
+def _lines(graph: GraphModule, layouts: Sequence[Tensor]) -> Iterator[str]:
+    shapes = shapes_of(graph, layouts)
+    places = {node: f"%{index}" for index, node in enumerate(graph.graph.nodes)}
     for node in graph.graph.nodes:
-        held = constant(graph, node)
-        value: Any = node.meta.get("val") if held is None else held
-        shape = (value.dtype, *value.shape) if isinstance(value, Tensor) else ()
-        target = node.target if node.op == "call_function" else ""
-        read = [places[each] for each in node.all_input_nodes]
-        yield f"{node.op} {target} {read} {' '.join(map(str, shape))}"
+        form = shapes.get(node)
+        layout = "" if form is None else f"{form.dtype} {list(form.shape)} {form.stride()}"
+        if node.op != "call_function":
+            yield f"{node.op} {layout}"
+            continue
+        # Scales and zero points differ from layer to layer, and cost the same.
+        given = node.all_input_nodes if has_qparams(node) else (node.args, node.kwargs)
+        yield f"{node.target} {map_arg(given, places.__getitem__)} {layout}"
 
 
-def float_graph(graph: GraphModule) -> GraphModule:
+def float_graph(graph: GraphModule, layouts: Sequence[Tensor]) -> GraphModule:
     """Return the operators of a q/dq graph without its rounding; inputs and results are float.
 
-    Weights are those of the q/dq graph, dequantized.
+    Weights are those of the q/dq graph, dequantized. What was quantized of bfloat16 is cast to
+    float32, which a dequantize yields.
+
+    Args:
+        graph: Of the region.
+        layouts: On device meta, one for each input.
 
     Raises:
-        Untranslatable: a constant cannot be dequantized here.
+        Untranslatable: a constant cannot be dequantized here, or torch refuses an operator for
+            these layouts.
     """
+    shapes = shapes_of(graph, layouts)
     module = GraphModule(nn.Module(), Graph())
     copies: dict[Node, Node] = {}
     for node in graph.graph.nodes:
         held = constant(graph, node)
         if quantizes(node) or (dequantizes(node) and node.args[0].op != "get_attr"):
             copies[node] = copies[node.args[0]]
+            if shapes[node.args[0]].dtype == torch.bfloat16:
+                given = (copies[node], torch.float32)
+                copies[node] = module.graph.call_function(_TO_DTYPE, given)
         elif dequantizes(node):
             copies[node] = _stored(module, node.name, _dequantized(graph, node))
         elif held is not None:

@@ -229,7 +229,11 @@ class Translation:
         fused = base not in self._values and self._is_alone(base, expression, quantize)
         rule = self._rules.get(base.target) if fused else None
         if rule is not None:
-            return rule(self, task)
+            try:
+                return rule(self, task)
+            except RuntimeError as error:  # a look that a layout does not allow
+                refused = f"torch refuses it for these layouts: {error}"
+                raise Untranslatable(base, refused) from error
         if not task.nodes:
             raise Untranslatable(base, f"no step computes {base.target}")
         return self._pointwise(task)
@@ -245,8 +249,8 @@ class Translation:
             constant = self.constant(node)
             if constant is not None and constant.dtype == torch.bool:
                 constant = constant.view(torch.uint8)
-            elif constant is None or constant.dtype not in (torch.float32, torch.bfloat16):
-                raise Untranslatable(node, "only constants of floats are read as they are")
+            elif constant is None or constant.dtype != torch.float32:
+                raise Untranslatable(node, "only constants of float32 are read as they are")
             buffer = Buffer(0, "constant", constant=constant)
             return Value(buffer, layout_of(constant))
         if node.target is QUANTIZE_PER_TENSOR:

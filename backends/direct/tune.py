@@ -2,7 +2,8 @@
 
 Of each step: which of oneDNN's implementations, on how many threads. Of each region: the plan, or
 torch's int8 operators; float operators are measured beside both, and the report names the regions
-where these would be faster.
+where these would be faster. Regions that compute the same on the same layouts, as those of a
+transformer's layers do, are measured once.
 """
 
 from __future__ import annotations
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from quantfx.backends.direct.plan import Plan
 from quantfx.backends.direct.plans import new_store, translate
-from quantfx.backends.direct.region import Region
+from quantfx.backends.direct.region import Region, region_calls
+from quantfx.backends.direct.routes import layouts_of, region_key
 from quantfx.backends.direct.steps import Accumulate
-from quantfx.backends.direct.tune_routes import OtherRoute, measure_routes
+from quantfx.backends.direct.tune_routes import Call, OtherRoute, measure_routes
 from quantfx.backends.direct.tuned import (
     GAIN,
     Choice,
@@ -80,7 +82,7 @@ class TuningReport:
     @property
     def slower_than_float(self) -> tuple[RouteTimes, ...]:
         """The regions that float operators would compute faster than the int8 route taken."""
-        return tuple(each for each in self.regions if each.float_gain > 1)
+        return tuple(each for each in self.regions if each.float_wins)
 
     def __str__(self) -> str:
         lines = [
@@ -114,53 +116,49 @@ def tune(
     if it gains 5 % and the whole region gains as well. A region that is 5 % slower than the other
     route is no more formed where that route is there.
 
+    The seconds are no bound: the plans and the other routes of each kind of region are always
+    built, and called three times at least.
+
     Args:
         module: E.g. ``Result.module``.
         args: Positional inputs.
-        seconds: When to stop.
+        seconds: When to stop, but for what is always done.
         other: Lowers the graph of a region to torch's int8 operators; None where these may not
             have it.
         kwargs: Keyword inputs.
 
     Raises:
-        QuantfxError: what is found cannot be kept.
+        QuantfxError: what is found cannot be kept, or another route of a region fails.
     """
     remember(torch.get_num_threads(), {})  # fails now where it would fail in the end
-    calls = _calls(module, args, kwargs)
+    kinds = _kinds(region_calls(lambda: module(*args, **kwargs)))
     changed: list[TunedStep] = []
     ratios: list[float] = []
     tried = 0
     start = time.monotonic()
-    for number, (region, inputs) in enumerate(calls, start=1):
-        until = start + _STEPS_SHARE * seconds * number / len(calls)
+    for number, (region, inputs) in enumerate(kinds.values(), start=1):
+        until = start + _STEPS_SHARE * seconds * number / len(kinds)
         found = _Tuning(region, inputs, until)
         tried += found.tried
         steps, ratio = found.run()
         ratios.append(ratio)
         changed += steps
-    routes = measure_routes(calls, other, start + seconds)
+    routes = measure_routes(kinds, other, start + seconds)
+    if changed:
+        for region in module.modules():
+            if isinstance(region, Region):
+                region.forget_plans()
     return TuningReport(tuple(changed), median(ratios) if ratios else 1.0, tried, tuple(routes))
 
 
-def _calls(
-    module: nn.Module, args: Sequence[object], kwargs: Mapping[str, object]
-) -> list[tuple[Region, tuple[Tensor, ...]]]:
-    """Return the regions that a call of ``module`` runs, with what they are given."""
-    found: list[tuple[Region, tuple[Tensor, ...]]] = []
-
-    def note(region: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if isinstance(region, Region):
-            found.append((region, inputs))
-
-    regions = [each for each in module.modules() if isinstance(each, Region)]
-    hooks = [each.register_forward_pre_hook(note) for each in regions]
-    try:
-        with torch.no_grad():
-            module(*args, **kwargs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+def _kinds(calls: Sequence[Call]) -> dict[str, Call]:
+    """Return one call of each kind of region that runs a plan, by ``region_key``."""
+    kinds: dict[str, Call] = {}
+    for region, inputs in calls:
+        if region.plan_for(inputs) is not None:
+            key = region_key(region.graph, layouts_of(region.graph, inputs))
+            kinds.setdefault(key, (region, inputs))
+    return kinds
 
 
 class _Tuning:
@@ -195,7 +193,7 @@ class _Tuning:
         if ratio <= 1.0:
             return [], 1.0
         remember(self._threads, choices)
-        self._region.forget_plans()
+        self._region.forget_plans()  # its routes are measured next
         return list(changed.values()), ratio
 
     def _candidates(self) -> dict[Choice, Plan]:

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.backends.direct.region import Region
-from quantfx.backends.direct.routes import float_graph, region_key
+from quantfx.backends.direct.routes import float_graph
+from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.taken import is_int8_product
-from quantfx.backends.direct.tuned import RouteTimes, remember
+from quantfx.backends.direct.tuned import RouteTimes, remember, routes_for
+from quantfx.backends.direct.values import layout_of
+from quantfx.patterns.errors import QuantfxError
 
 # Rounds at most, in a row without a better time, and at least: one disturbance decides nothing.
 ROUNDS = 60
 _QUIET = 10
 _FEW = 3
-# A better time is less than so much of the least; what takes so many times as long as the least is
-# hopeless: at first, and after some rounds.
+# A better time is less than so much of the least. What takes so many times as long as the least
+# leaves: twice as long after ten rounds, and what is very slow after two.
 _BETTER = 0.98
-_HOPELESS_AT_FIRST, _HOPELESS = 4.0, 2.0
+_SLOW, _VERY_SLOW, _TWO = 2.0, 10.0, 2
 
 Clock = Callable[[], float]
 OtherRoute = Callable[[GraphModule], GraphModule]
@@ -29,43 +32,61 @@ Call = tuple[Region, tuple[Tensor, ...]]
 
 
 def measure_routes(
-    calls: Sequence[Call], other: OtherRoute | None, until: float, clock: Clock = time.monotonic
+    kinds: Mapping[str, Call], other: OtherRoute | None, until: float, clock: Clock = time.monotonic
 ) -> list[RouteTimes]:
     """Return the times of each kind of region, which are remembered.
 
-    Regions that compute the same on the same shapes, as those of a transformer's layers do, are
-    measured once.
-
     Args:
-        calls: Regions with what they are given.
+        kinds: One region of each with what it is given, by ``region_key``.
         other: Lowers the graph of a region to torch's int8 operators; None where these may not
             have it.
         until: When to stop, by ``clock``.
         clock: Seconds.
+
+    Raises:
+        QuantfxError: the times cannot be kept, or another route fails.
     """
-    kinds: dict[str, Call] = {}
-    for region, inputs in calls:
-        kinds.setdefault(region_key(region.graph), (region, inputs))
     found: dict[str, RouteTimes] = {}
     for number, (key, call) in enumerate(kinds.items()):
         share = (until - clock()) / (len(kinds) - number)
         found[key] = _measure(call, other, clock() + share, clock)
-    remember(torch.get_num_threads(), found)
+    threads = torch.get_num_threads()
+    kept = dict(found)
+    if other is None:  # what was measured of torch's operators is still true
+        for key, known in routes_for(threads).items():
+            if key in kept:
+                kept[key] = kept[key]._replace(operators=known.operators)
+    remember(threads, kept)
     return list(found.values())
 
 
 def _measure(call: Call, other: OtherRoute | None, until: float, clock: Clock) -> RouteTimes:
-    region, inputs = call
-    floats = float_graph(region.graph)
-    given = [x if x.is_floating_point() else x.float() for x in inputs]
-    runs = {"plan": lambda: region(*inputs), "floats": lambda: floats(*given)}
+    name = _name(call[0].graph)
+    try:
+        with torch.no_grad():
+            least = race(_routes(*call, other), until, clock)
+    except (Untranslatable, RuntimeError) as error:
+        raise QuantfxError(
+            f"another route of the region {name} fails: {error}", rule="graph-fails", site=name
+        ) from error
+    times = {route: spent * 1e6 for route, spent in least.items()}
+    return RouteTimes(name, times["plan"], times.get("operators"), times["floats"])
+
+
+def _routes(
+    region: Region, inputs: tuple[Tensor, ...], other: OtherRoute | None
+) -> dict[str, Callable[[], object]]:
+    floats = float_graph(region.graph, [layout_of(x) for x in inputs])
+    integers = (torch.uint8, torch.int8)
+    given = [x.float() if x.dtype in integers else x for x in inputs]
+    runs: dict[str, Callable[[], object]] = {
+        "plan": lambda: region(*inputs),
+        "floats": lambda: floats(*given),
+    }
     if other is not None:
         operators = other(region.graph)
         runs["operators"] = lambda: operators(*inputs)
-    with torch.no_grad():
-        least = race(runs, until, clock)
-    times = {route: spent * 1e6 for route, spent in least.items()}
-    return RouteTimes(_name(region.graph), times["plan"], times.get("operators"), times["floats"])
+    return runs
 
 
 def _name(graph: GraphModule) -> str:
@@ -79,8 +100,9 @@ def race(
 ) -> dict[str, float]:
     """Return the least seconds of a call of each, which take turns.
 
-    It ends where ten rounds brought no better time; what takes four times as long as the fastest
-    runs no more, nor does what takes twice as long after three rounds.
+    Turns end where ten rounds brought no better time. What takes ten times as long as the fastest
+    runs no more after two rounds, what takes twice as long after ten. All but the fastest have
+    three more calls in the end, so that a disturbance does not decide.
 
     Args:
         runs: By name.
@@ -90,20 +112,37 @@ def race(
     for run in runs.values():
         run()  # packs weights, allocates
     least = dict.fromkeys(runs, float("inf"))
+    _take_turns(runs, least, until, clock)
+    fastest = min(least, key=least.__getitem__)
+    for name in [name for name in runs if name != fastest] * _FEW:
+        least[name] = min(_seconds(runs[name], clock), least[name])
+    return least
+
+
+def _take_turns(
+    runs: Mapping[str, Callable[[], object]],
+    least: dict[str, float],
+    until: float,
+    clock: Clock,
+) -> None:
     racing, quiet = list(runs), 0
-    for turn in range(ROUNDS):
+    for turn in range(1, ROUNDS + 1):
         better = False
         for name in racing:
-            if turn >= _FEW and clock() > until:
-                return least
-            start = clock()
-            runs[name]()
-            spent = clock() - start
+            if turn > _FEW and clock() > until:
+                return
+            spent = _seconds(runs[name], clock)
             better |= spent < _BETTER * least[name]
             least[name] = min(spent, least[name])
         quiet = 0 if better else quiet + 1
-        hopeless = (_HOPELESS if turn + 1 >= _FEW else _HOPELESS_AT_FIRST) * min(least.values())
-        racing = [name for name in racing if least[name] < hopeless]
+        if turn >= _TWO:
+            slow = _SLOW if turn >= _QUIET else _VERY_SLOW
+            racing = [name for name in racing if least[name] < slow * min(least.values())]
         if quiet >= _QUIET or len(racing) == 1:
-            return least
-    return least
+            return
+
+
+def _seconds(run: Callable[[], object], clock: Clock) -> float:
+    start = clock()
+    run()
+    return clock() - start

@@ -6,6 +6,7 @@ step or region computes on which shapes.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -55,6 +56,11 @@ class RouteTimes(NamedTuple):
     def loses(self) -> bool:
         """Whether torch's int8 operators are faster than the plan, by more than noise."""
         return self.operators is not None and self.operators < GAIN * self.plan
+
+    @property
+    def float_wins(self) -> bool:
+        """Whether float operators are faster than either int8 route, by more than noise."""
+        return self.floats < GAIN * min(self.plan, self.operators or self.plan)
 
     @property
     def float_gain(self) -> float:
@@ -144,16 +150,32 @@ def _known() -> dict[str, dict[str, Choice | RouteTimes]]:
 def _read() -> dict[str, dict[str, Choice | RouteTimes]]:
     try:
         data = json.loads(tuning_file().read_text())
-        return {
-            str(key): {str(name): _found(each) for name, each in found.items()}
-            for key, found in data.items()
-        }
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError):
+        data = None
+    if not isinstance(data, dict):
         return {}  # none yet, or not ours: it is measured again
+    return {key: _entries(plain) for key, plain in data.items() if isinstance(plain, dict)}
+
+
+def _entries(plain: dict[str, Any]) -> dict[str, Choice | RouteTimes]:
+    """Return what is known of one machine; an odd entry is measured again."""
+    found: dict[str, Choice | RouteTimes] = {}
+    for name, each in plain.items():
+        with contextlib.suppress(TypeError, ValueError):
+            found[name] = _found(each)
+    return found
 
 
 def _found(plain: Any) -> Choice | RouteTimes:
-    return RouteTimes(**plain) if isinstance(plain, dict) else Choice(*map(int, plain))
+    if isinstance(plain, dict):
+        times = RouteTimes(**plain)
+        plan, floats = float(times.plan), float(times.floats)
+        operators = None if times.operators is None else float(times.operators)
+        if min(plan, floats, operators or plan) <= 0:
+            raise ValueError("no call takes no time")
+        return RouteTimes(str(times.name), plan, operators, floats)
+    implementation, threads = plain
+    return Choice(int(implementation), int(threads))
 
 
 def _plain(found: Choice | RouteTimes) -> object:

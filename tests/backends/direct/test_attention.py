@@ -19,7 +19,7 @@ from tests.backends.direct.qdq_cases import A, Draw, make_graph, quantize
 from tests.backends.direct.test_edges import U8
 
 QUERY, KEY = (2, 4, 5, 8), (2, 4, 7, 8)
-GROUPED, WIDE = (2, 2, 7, 8), (2, 4, 7, 12)
+GROUPED, ONE_HEAD, WIDE = (2, 2, 7, 8), (2, 1, 7, 8), (2, 4, 7, 12)
 
 
 def attention(*, integer: bool = False, **options: Any) -> Any:
@@ -60,6 +60,7 @@ def close(graph: Any, *inputs: Tensor) -> None:
         (((3, 5, 8), (3, 7, 8), (3, 7, 8)), {}),
         (((5, 8), (7, 8), (7, 8)), {}),
         ((QUERY, (1, 1, 7, 8), (1, 1, 7, 8)), {}),
+        ((QUERY, ONE_HEAD, ONE_HEAD), {"enable_gqa": True}),
     ],
     ids=str,
 )
@@ -69,20 +70,31 @@ def test_is_what_torch_computes(shapes: Any, options: dict[str, Any], integer: b
 
 
 @pytest.mark.parametrize("kind", ["bool", "float"])
-@pytest.mark.parametrize("grouped", [False, True], ids=["", "grouped"])
+@pytest.mark.parametrize("key", [KEY, GROUPED, ONE_HEAD], ids=["", "grouped", "one_head"])
 @pytest.mark.parametrize(
     "shape",
     [(5, 7), (1, 7), (2, 1, 5, 7), (2, 1, 1, 7), (4, 5, 7), (2, 4, 5, 7), (1, 1, 5, 1)],
 )
-def test_masks(shape: tuple[int, ...], grouped: bool, kind: str) -> None:
-    key = GROUPED if grouped else KEY
+def test_masks(shape: tuple[int, ...], key: tuple[int, ...], kind: str) -> None:
     keeps = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.6
     keeps.view(-1, shape[-1])[0] = False  # a row of nothing yields zeros
     mask = keeps if kind == "bool" else torch.zeros(shape).masked_fill(~keeps, float("-inf"))
-    graph = make_graph(Draw(0), 4, attention(enable_gqa=grouped))
+    graph = make_graph(Draw(0), 4, attention(enable_gqa=key != KEY))
     close(graph, *heads(QUERY, key, key), mask)
     wide = mask.expand(2, 4, 5, 7)
     close(graph, *heads(QUERY, key, key), wide)
+
+
+def test_rows_that_overlap() -> None:
+    """Windows of one row, which share memory."""
+    long = torch.randn(2, 4, 20, generator=torch.Generator().manual_seed(0))
+    query, key = long.unfold(2, 8, 3), long.unfold(2, 8, 2)
+    close(make_graph(Draw(0), 3, attention()), query, key, key)
+
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        return [A.matmul.default(inputs[0], A.transpose.int(inputs[1], -1, -2))]
+
+    close(make_graph(Draw(0), 2, build), query, key)
 
 
 def test_a_stored_mask() -> None:

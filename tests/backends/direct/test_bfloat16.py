@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quantfx import backends
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
+from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.taken import refusal
 from quantfx.backends.direct.values import layout_of
 from tests import unchecked
@@ -65,6 +66,25 @@ def test_rounding_in_between() -> None:
         ]
 
     same(linear(2, build), seeded(5, 16), seeded(5, 8))
+
+
+def test_integers_are_cast() -> None:
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        half = A.to.dtype(round_trip(inputs[0], U8), HALF)
+        return [half, quantize(A.to.dtype(round_trip(inputs[1], U8), HALF), U8)]
+
+    same(make_graph(Draw(0), 2, build), seeded(5, 16), seeded(5, 8))
+
+
+def test_stored_numbers_are_float32() -> None:
+    draw = Draw(0)
+    draw.constant("c", seeded(4).to(HALF))
+
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        return [A.to.dtype(model.c, FULL)]
+
+    with pytest.raises(Untranslatable, match="only constants of float32"):
+        translate(make_graph(draw, 1, build), [layout_of(seeded(4))])
 
 
 def test_every_number_is_rounded_as_torch_does() -> None:

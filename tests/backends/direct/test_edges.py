@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import quantfx
+from quantfx.backends.direct import plans
 from quantfx.backends.direct.region import Region
 from tests import unchecked
 from tests.backends.direct.qdq_cases import (
@@ -92,6 +93,31 @@ def test_a_shape_that_no_plan_computes_runs_in_float_and_says_so() -> None:
     with warned("no-plan", says="overlap"):
         found = result.module(odd)
     torch.testing.assert_close(found, result.quantized(odd))
+
+
+def test_a_plan_that_onednn_refuses_runs_in_float_and_says_so() -> None:
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        return [A.matmul.default(inputs[0], A.transpose.int(inputs[0], -1, -2))]
+
+    region = Region(make_graph(Draw(0), 1, build))
+    overlapping = seeded(2, 60).unfold(1, 40, 5).unflatten(-1, (5, 8))  # matrices share memory
+    with warned("no-plan", site="matmul_default", says="descriptor"):
+        (found,) = region(overlapping)
+    assert torch.equal(found, *region.graph(overlapping))
+
+
+def test_what_torch_refuses_within_a_rule_is_no_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        return [A.softmax.int(inputs[0], -1)]
+
+    def rule(translation: Any, task: Any) -> Any:
+        return torch.empty(2, 3, device="meta").view(7)
+
+    monkeypatch.setattr(plans, "rules", lambda: {A.softmax.int: rule})
+    region, x = Region(make_graph(Draw(0), 1, build)), seeded(2, 3)
+    with warned("no-plan", site="softmax_int", says="size"):
+        (found,) = region(x)
+    assert torch.equal(found, *region.graph(x))
 
 
 def test_many_operators_behind_a_convolution() -> None:

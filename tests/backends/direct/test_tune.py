@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from quantfx import backends
 from quantfx.backends.direct import tune as tuning
 from quantfx.backends.direct.steps import Accumulate
 from quantfx.backends.direct.tuned import (
     Choice,
+    RouteTimes,
     choices_for,
     machine_key,
     remember,
+    routes_for,
     signature,
     tuning_file,
 )
@@ -50,6 +54,34 @@ def test_a_damaged_file_is_none(text: str) -> None:
     assert choices_for(1) == {"a": Choice()}
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [3, ["z", 0], [1], {"name": "a"}, {"name": "a", "plan": "x", "operators": 1, "floats": 1}],
+)
+def test_one_odd_entry_costs_no_other(odd: object) -> None:
+    remember(1, {"a": Choice(1, 0)})
+    remember(1, {"region": RouteTimes("b", 1.0, None, 2.0)})
+    data = json.loads(tuning_file().read_text())
+    data[machine_key(1)]["odd"] = odd
+    data["another machine"] = odd
+    tuning_file().write_text(json.dumps(data))
+    remember(1, {"c": Choice(2, 0)})
+    assert choices_for(1) == {"a": Choice(1, 0), "c": Choice(2, 0)}
+    assert routes_for(1) == {"region": RouteTimes("b", 1.0, None, 2.0)}
+
+
+def test_every_region_with_a_step_takes_what_was_measured_of_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made_up(monkeypatch, Choice(1, 0), 1.5)
+    module = Twice()
+    report = tuning.tune(module, image(), seconds=0.1)
+    assert (report.tried, len(report.regions)) == (3, 1)  # they are of one kind
+    for region in (module.first, module.second):
+        steps = region.plan((image(),)).program.steps
+        assert {step.implementation for step in steps if isinstance(step, Accumulate)} == {1}
+
+
 def test_plans_made_afterwards_take_what_is_known() -> None:
     region = residual()
     steps = [s for s in region.plan((image(),)).program.steps if isinstance(s, Accumulate)]
@@ -62,8 +94,19 @@ def test_plans_made_afterwards_take_what_is_known() -> None:
     assert torch.allclose(region(image())[0], expected, rtol=1e-4)
 
 
-def tuned(monkeypatch: pytest.MonkeyPatch, fast: Choice, ratio: float) -> tuning.TuningReport:
-    """Tune with made-up times: a choice is twice as fast as the others."""
+class Twice(nn.Module):
+    """Two regions that compute the same."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = residual(), residual()
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        return [*self.first(x), *self.second(x)]
+
+
+def made_up(monkeypatch: pytest.MonkeyPatch, fast: Choice, ratio: float) -> None:
+    """Let times be made up: a choice is twice as fast as the others."""
 
     def measure(self: tuning._Tuning, plans: dict[Choice, object]) -> dict[Choice, list[float]]:
         count = len(self._default.program.steps)
@@ -71,6 +114,11 @@ def tuned(monkeypatch: pytest.MonkeyPatch, fast: Choice, ratio: float) -> tuning
 
     monkeypatch.setattr(tuning._Tuning, "_measure", measure)
     monkeypatch.setattr(tuning._Tuning, "_compare", lambda self, plan: ratio)
+
+
+def tuned(monkeypatch: pytest.MonkeyPatch, fast: Choice, ratio: float) -> tuning.TuningReport:
+    """Tune with made-up times."""
+    made_up(monkeypatch, fast, ratio)
     x = torch.randn(1, 4, 8, 8)
     result = unchecked.quantize(residual_block(), (x,), backend=backends.get("x86"))
     report = result.tune()

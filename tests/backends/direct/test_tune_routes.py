@@ -10,12 +10,16 @@ import pytest
 import torch
 
 from quantfx import Result, backends
-from quantfx.backends.direct import tune_routes, tuned
+from quantfx.backends.direct import form_regions, tune_routes, tuned
 from quantfx.backends.direct.region import Region
+from quantfx.backends.direct.tune import tune
 from quantfx.backends.direct.tuned import RouteTimes, remember, routes_for, tuning_file
 from quantfx.backends.x86 import Kernels
 from tests import unchecked
+from tests.backends.direct.qdq_cases import A, Draw, add_weight, make_graph, round_trip
+from tests.backends.direct.test_form_regions import Around
 from tests.models.small import residual_block
+from tests.refusals import refused
 
 SECONDS = 0.5
 
@@ -117,6 +121,69 @@ def test_who_asked_for_plans_has_no_other_route(monkeypatch: pytest.MonkeyPatch)
     assert regions(result.module) == 1
     assert routes_for(torch.get_num_threads()) != {}
     assert "float operators are 4.00 times as fast" in str(reasons(result))
+
+
+def test_plans_alone_keep_what_was_measured_of_torchs_operators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured(monkeypatch, plan=2.0, operators=1.0, floats=1.5)
+    quantized().tune(seconds=SECONDS)
+    measured(monkeypatch, plan=1.9, floats=1.4)
+    report = quantized("direct").tune(seconds=SECONDS)
+    assert report.moved == ()  # nobody asked
+    (times,) = routes_for(torch.get_num_threads()).values()
+    assert times == RouteTimes("conv2d to conv2d_1", 1.9e6, 1.0e6, 1.4e6)
+    assert regions(quantized().module) == 0
+
+
+def test_plans_that_were_measured_alone_must_pay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(form_regions, "_pays", lambda members, made: False)
+    measured(monkeypatch, plan=1.0, operators=1.0, floats=3.0)
+    quantized("direct").tune(seconds=SECONDS)
+    assert regions(quantized().module) == 0
+    (key,) = routes_for(torch.get_num_threads())
+    remember(torch.get_num_threads(), {key: RouteTimes("", 1.0, 1.0, 3.0)})
+    assert regions(quantized().module) == 1
+
+
+def test_float_that_wins_by_little_is_not_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured(monkeypatch, plan=1.0, operators=1.2, floats=0.97)
+    result = quantized()
+    assert result.tune(seconds=SECONDS).slower_than_float == ()
+    assert reasons(result) == {""}
+    assert reasons(quantized()) == {""}
+
+
+def test_a_route_that_fails_is_an_error_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*given: object) -> object:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(tune_routes, "float_graph", lambda graph, layouts: fails)
+    with refused("graph-fails", site="conv2d to conv2d_1", says="broken"):
+        quantized().tune(seconds=SECONDS)
+
+
+def test_a_region_that_quantizes_bfloat16_is_measured() -> None:
+    draw = Draw(0)
+    add_weight(draw, "w", 4, 8)
+
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        return [A.linear.default(round_trip(inputs[0], draw.qparams()), model.weight("w"), None)]
+
+    region, x = Region(make_graph(draw, 1, build)), torch.randn(3, 8).to(torch.bfloat16)
+    assert len(tune(region, x, seconds=SECONDS).regions) == 1
+
+
+def test_times_are_found_where_a_region_gets_another_layout_than_was_captured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measured(monkeypatch, plan=2.0, floats=0.5)
+    x = torch.rand(2, 3, 9, 9).to(memory_format=torch.channels_last)
+    model = Around(torch.erfinv).to(memory_format=torch.channels_last).eval()
+    backend = backends.get("x86", kernels="direct")
+    result = unchecked.quantize(model, (x,), backend=backend, progress=False)
+    assert len(result.tune(seconds=SECONDS).slower_than_float) == 2
+    assert all("float operators are 4.00 times" in each for each in reasons(result))
 
 
 def test_compile_takes_what_was_measured(monkeypatch: pytest.MonkeyPatch) -> None:
