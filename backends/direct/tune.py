@@ -145,9 +145,9 @@ def tune(
         changed += steps
     routes = measure_routes(kinds, other, start + seconds)
     if changed:
-        for region in module.modules():
-            if isinstance(region, Region):
-                region.forget_plans()
+        for each in module.modules():
+            if isinstance(each, Region):
+                each.forget_plans()
     return TuningReport(tuple(changed), median(ratios) if ratios else 1.0, tried, tuple(routes))
 
 

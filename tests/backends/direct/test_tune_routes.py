@@ -179,7 +179,8 @@ def test_times_are_found_where_a_region_gets_another_layout_than_was_captured(
 ) -> None:
     measured(monkeypatch, plan=2.0, floats=0.5)
     x = torch.rand(2, 3, 9, 9).to(memory_format=torch.channels_last)
-    model = Around(torch.erfinv).to(memory_format=torch.channels_last).eval()
+    model: Any = Around(torch.erfinv).eval()
+    model = model.to(memory_format=torch.channels_last)
     backend = backends.get("x86", kernels="direct")
     result = unchecked.quantize(model, (x,), backend=backend, progress=False)
     assert len(result.tune(seconds=SECONDS).slower_than_float) == 2
