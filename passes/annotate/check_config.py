@@ -40,7 +40,8 @@ class CheckConfig(Pass):
     2. A spec name that the backend does not bind.
     3. A mode that no template of the backend has, or none for the operator that a rule names.
 
-    A rule that selects something but decides or changes nothing there is a warning and a remark.
+    A rule that selects something but decides or changes nothing there is a warning and a remark;
+    so is a rule of modules or types that selects only operators without a template of its mode.
 
     Attributes:
         unmatched: What a rule that selects nothing is: an ``error``, a ``warning`` and a remark, or
@@ -69,14 +70,18 @@ class CheckConfig(Pass):
         if self.unmatched == "error":
             _require([_unused(rule, message) for rule, message in unmatched])
         decisions = {path: Decisions(recipe, path) for path, _ in all_graphs(module)}
-        known = {rule for rule, _ in unmatched}
+        powerless = list(_find_powerless(recipe, calls))
+        known = {rule for rule, _ in (*unmatched, *powerless)}
         unused = [
             *_find_shadowed(recipe, calls, decisions, known),
             *_find_without_effect(recipe, calls, decisions, known),
         ]
-        for rule, message in (*(unmatched if self.unmatched == "warning" else ()), *unused):
+        # A part of the model may hold what a rule is about, and another part what it decides.
+        told = [*([] if self.unmatched == "remark" else powerless), *unused]
+        for rule, message in (*(unmatched if self.unmatched == "warning" else ()), *told):
             warnings.warn(QuantfxWarning(message, rule="unused-rule", site=str(rule)), stacklevel=2)
-        remarks = tuple(RuleRemark(str(r), reason) for r, reason in (*unmatched, *unused))
+        rows = (*unmatched, *powerless, *unused)
+        remarks = tuple(RuleRemark(str(r), reason) for r, reason in rows)
         return PassResult(remarks=remarks, stats={"rules": len(recipe.config.rules)})
 
 
@@ -183,6 +188,20 @@ def _no_template(recipe: Recipe, call: CallSite, mode: str) -> str | None:
     if anchors:
         return f"it is only taken behind {', '.join(sorted(anchors))}; select its anchor"
     return f"backend '{recipe.name}' has no template for it"
+
+
+def _find_powerless(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
+    """Yield rules whose mode no operator has of all that they select."""
+    for rule in recipe.config.call_rules:
+        if rule.mode is None or rule.mode == FLOAT:
+            continue
+        selected = [call for call in calls if rule.selector.selects(call)]
+        why = [(call.ops[-1], _no_template(recipe, call, rule.mode)) for call in selected]
+        if why and all(reason for _, reason in why):
+            texts = list(dict.fromkeys(f"{op}: {reason}" for op, reason in why))
+            more = [f"and {len(texts) - 3} more"] if len(texts) > 3 else []
+            reasons = "; ".join([*texts[:3], *more])
+            yield rule, f"rule {rule} decides nothing: mode '{rule.mode}' for {reasons}"
 
 
 def _find_shadowed(
