@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.passes.errors import InputError, ModeError
+from quantfx.passes.errors import InputError, ModeError, PipelineError
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.inputs.check import InputCheck
 from quantfx.passes.inputs.contract import InputContract, contract_of, set_contract
@@ -84,7 +84,15 @@ class CheckedModule(GraphModule):
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the contract, which torch.fx would lose."""
+        """Keep the contract, which torch.fx would lose.
+
+        Raises:
+            PipelineError: it has observers: torch.fx would lose which of their sites they are for.
+        """
+        if "observed" in facts_of(self):
+            message = "a graph that was prepared for calibration is not pickled"
+            fix = "save its state_dict(), prepare the model again, and load it there"
+            raise PipelineError(message, rule="not-picklable", fix=fix)
         return _restore, (super().__reduce__(), contract_of(self))
 
 
