@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graph.clone import clone, recompile
+from quantfx.passes.graph.graphs import all_graphs, nested
 from quantfx.passes.inputs.call_arguments import Examples, example_arguments
 from quantfx.passes.inputs.leaves import Inputs, map_leaves
 from quantfx.passes.model.require_float import require_float
@@ -84,8 +85,8 @@ def module_of(model: Model) -> nn.Module:
     is taken. A program computes in the mode that it was exported in.
 
     Raises:
-        CaptureError: it is scripted or traced, was exported in training mode, or is nothing that
-            can be captured.
+        CaptureError: it is scripted or traced, was exported in training mode, is a graph whose
+            branches hold tensors, or is nothing that can be captured.
     """
     if isinstance(model, ExportedProgram):
         model = model.module(check_guards=False)
@@ -101,6 +102,7 @@ def module_of(model: Model) -> nn.Module:
         raise CaptureError(message, rule="not-a-model", fix=fix)
     if isinstance(model, GraphModule) and has_one_mode(model):
         _require_evaluation(model)
+        _require_tensors_outside(model)
         copy = clone(model)  # torch lets nobody call train() and eval() of the original
         recompile(copy)
         return copy.eval()
@@ -117,8 +119,16 @@ def module_of(model: Model) -> nn.Module:
 
 
 def has_one_mode(model: nn.Module) -> bool:
-    """Whether a module is an exported graph, which train() and eval() do not change."""
-    return isinstance(model, GraphModule) and any(map(is_operator_call, model.graph.nodes))
+    """Whether a module is an exported graph, which train() and eval() do not change.
+
+    All of its operators may be in nested graphs, as of a forward under ``torch.no_grad()``.
+    """
+    return isinstance(model, GraphModule) and any(map(is_operator_call, _all_nodes(model)))
+
+
+def _all_nodes(module: GraphModule) -> Iterator[Node]:
+    for _, graph in all_graphs(module):
+        yield from graph.graph.nodes
 
 
 class _Function(nn.Module):
@@ -192,8 +202,20 @@ def _free_dimensions(module: nn.Module, inputs: Inputs) -> Any:
     return {**dict(zip(names, args, strict=False)), **kwargs} if any(found) else None
 
 
+def _require_tensors_outside(module: GraphModule) -> None:
+    """Refuse nested graphs that hold tensors, as captured graphs' do: torch.export loses them."""
+    for node, inner in nested(module):
+        if inner.state_dict():
+            message = f"torch.export takes no branch that holds tensors, as {node.target} does"
+            fix = (
+                "give the model that the graph was captured from, or a captured graph to the "
+                "backend's prepare()"
+            )
+            raise CaptureError(message, rule="export-rejects", site=str(node.target), fix=fix)
+
+
 def _require_evaluation(module: GraphModule) -> None:
-    for node in module.graph.nodes:
+    for node in _all_nodes(module):
         if trains(node):
             message = f"{node.name} computes as in training"
             fix = (
