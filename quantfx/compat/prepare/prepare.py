@@ -26,6 +26,7 @@ from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.record import records_of
 
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 _LINEAR = torch.ops.aten.linear.default
@@ -106,6 +107,7 @@ def _prepare(
         prepared = pipeline.run(clone(model, "all") if own_tensors else model)
     rebind_annotations(prepared)
     _warn_of_linears(prepared)
+    _warn_of_nothing(prepared)
     forbid_train_eval(prepared)
     if inplace:
         take_over(model, prepared)
@@ -127,3 +129,14 @@ def _warn_of_linears(module: GraphModule) -> None:
                     "dimensions, and a batch norm works on the second, a linear on the last",
                     stacklevel=3,
                 )
+
+
+def _warn_of_nothing(module: GraphModule) -> None:
+    """Warn of a quantizer that asks for nothing: the model would stay float, and nobody say so."""
+    changed = {record.name for record in records_of(module) if record.changed}
+    if InsertObservers.name not in changed:
+        warnings.warn(
+            "the quantizer annotated nothing in this graph, which stays float: call set_global, or "
+            "look whether the module names and types that it was told are those of this model",
+            stacklevel=4,
+        )
