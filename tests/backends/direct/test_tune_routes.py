@@ -178,6 +178,7 @@ def test_times_are_found_where_a_region_gets_another_layout_than_was_captured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     measured(monkeypatch, plan=2.0, floats=0.5)
+    torch.manual_seed(0)  # what erfinv reads is in its domain
     x = torch.rand(2, 3, 9, 9).to(memory_format=torch.channels_last)
     model: Any = Around(torch.erfinv).eval()
     model = model.to(memory_format=torch.channels_last)
