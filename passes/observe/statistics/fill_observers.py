@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
@@ -117,7 +118,13 @@ def _record_of(each: _Filled, statistics: Statistics) -> TensorRecord | None:
 
 
 def _merged(each: _Filled, statistics: Statistics) -> TensorRecord:
-    return TensorRecord.merge([statistics.tensors[site] for site in dict.fromkeys(each.sites)])
+    parts = [statistics.tensors[site] for site in dict.fromkeys(each.sites)]
+    merged = TensorRecord.merge(parts)
+    if len({len(part.extremes) for part in parts}) > 1:
+        return merged
+    # In the order in which the observer sees them: every tensor in each call.
+    extremes = torch.stack([part.extremes for part in parts], 1).reshape(-1, 2)
+    return replace(merged, extremes=extremes)
 
 
 def _fill(observer: Observer, record: TensorRecord) -> None:

@@ -13,6 +13,7 @@ from torch.nn.functional import pad
 from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observers.statistics.layer_inputs import block_sizes
 from quantfx.patterns.schema import resolve_op
 
 LINEAR = resolve_op("aten.linear.default")
@@ -21,8 +22,10 @@ CONVOLUTIONS = frozenset(
     for rank in (1, 2, 3)
     for overload in ("default", "padding")
 )
-# Of one call: enough for moments of blocks of 1024 values after a few calls.
-LARGEST_ROWS = 4096
+# Patches taken of one call: so many for each value in a block, within these bounds. A few calls
+# give moments of full rank, and the work stays near that of the layer itself.
+ROWS_PER_VALUE = 4
+LEAST_ROWS, LARGEST_ROWS = 256, 4096
 
 
 @dataclass(frozen=True)
@@ -54,44 +57,49 @@ class Patches:
         """Groups of the convolution."""
         return 1 if self.geometry is None else self.geometry.groups
 
+    @property
+    def largest(self) -> int:
+        """How many patches are taken of one call at most."""
+        _, size = block_sizes(self.length)
+        return min(LARGEST_ROWS, max(LEAST_ROWS, ROWS_PER_VALUE * size))
+
     def cut(self, x: Tensor, offset: int) -> Tensor:
         """Return patches of ``x``, float32, ``(groups, rows, length)``.
 
-        Of more than 4096 they are every n-th. No n divides a side of the input evenly, or each call
-        would see the same columns; ``offset`` says where to begin.
+        Of more than ``largest`` they are every n-th, from ``offset`` on. No n divides a side of the
+        input evenly, or each call would see the same columns.
         """
         if self.geometry is None:
             rows = x.reshape(-1, x.shape[-1])
-            return rows[_picked(len(rows), offset, x.device)].float().unsqueeze(0)
-        return _windows(x, self.geometry, offset)
+            return rows[self._picked(len(rows), offset, x.device)].float().unsqueeze(0)
+        return self._windows(x, self.geometry, offset)
 
+    def _picked(self, rows: int, offset: int, device: torch.device) -> Tensor:
+        step = max(1, -(-rows // self.largest))
+        while math.gcd(step, rows) > 1:
+            step += 1
+        return torch.arange(offset % step, rows, step, device=device)
 
-def _picked(rows: int, offset: int, device: torch.device) -> Tensor:
-    step = max(1, -(-rows // LARGEST_ROWS))
-    while math.gcd(step, rows) > 1:
-        step += 1
-    return torch.arange(offset % step, rows, step, device=device)
-
-
-def _windows(x: Tensor, geometry: Geometry, offset: int) -> Tensor:
-    rank = len(geometry.kernel)
-    x = x if x.dim() == rank + 2 else x.unsqueeze(0)
-    x = pad(x, geometry.ends) if any(geometry.ends) else x
-    sides = [
-        (size - extent) // stride + 1
-        for size, extent, stride in zip(x.shape[2:], geometry.extent, geometry.stride, strict=True)
-    ]
-    rest = _picked(len(x) * math.prod(sides), offset, x.device)
-    places: list[Tensor] = []
-    for axis in reversed(range(rank)):
-        start = rest % sides[axis] * geometry.stride[axis]
-        taps = torch.arange(geometry.kernel[axis], device=x.device) * geometry.dilation[axis]
-        place = start[:, None] + taps
-        places.insert(
-            0, place.reshape(len(place), *(-1 if at == axis else 1 for at in range(rank)))
-        )
-        rest = rest // sides[axis]
-    samples = rest.reshape(-1, *[1] * rank)
-    picked = x.movedim(1, -1)[(samples, *places)]  # (rows, *kernel, channels)
-    rows = picked.movedim(-1, 1).float().reshape(len(picked), geometry.groups, -1)
-    return rows.transpose(0, 1)
+    def _windows(self, x: Tensor, geometry: Geometry, offset: int) -> Tensor:
+        rank = len(geometry.kernel)
+        x = x if x.dim() == rank + 2 else x.unsqueeze(0)
+        x = pad(x, geometry.ends) if any(geometry.ends) else x
+        sides = [
+            (size - extent) // stride + 1
+            for size, extent, stride in zip(
+                x.shape[2:], geometry.extent, geometry.stride, strict=True
+            )
+        ]
+        rest = self._picked(len(x) * math.prod(sides), offset, x.device)
+        places: list[Tensor] = []
+        for axis in reversed(range(rank)):
+            start = rest % sides[axis] * geometry.stride[axis]
+            taps = torch.arange(geometry.kernel[axis], device=x.device) * geometry.dilation[axis]
+            shape = [len(rest)] + [1] * rank
+            shape[axis + 1] = len(taps)
+            places.insert(0, (start[:, None] + taps).reshape(shape))
+            rest = rest // sides[axis]
+        samples = rest.reshape([-1] + [1] * rank)
+        picked = x.movedim(1, -1)[(samples, *places)]  # (rows, *kernel, channels)
+        rows = picked.movedim(-1, 1).float().reshape(len(picked), geometry.groups, -1)
+        return rows.transpose(0, 1)

@@ -113,10 +113,12 @@ class LayerRecorder(nn.Module):
         """Add the patches of ``x`` and return it."""
         if not x.numel():
             return x
-        rows = self.patches.cut(x.detach(), self.offset)
+        # Contiguous, or a product of many small matrices copies each by itself.
+        rows = self.patches.cut(x.detach(), self.offset).contiguous()
         self.rows += rows.shape[1]
-        self._sum += rows.sum(1, dtype=torch.float64).cpu()
-        rows = pad(rows, (0, self._blocks * self._size - self.patches.length))
+        self._sum += rows.sum(1).cpu()
+        filling = self._blocks * self._size - self.patches.length
+        rows = pad(rows, (0, filling)) if filling else rows
         cut = rows.reshape(*rows.shape[:2], self._blocks, self._size).transpose(1, 2).flatten(0, 1)
         self._gram += (cut.transpose(1, 2) @ cut).cpu()
         return x
