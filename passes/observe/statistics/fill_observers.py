@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -21,6 +22,7 @@ from quantfx.passes.observers.including import IncludingObserver
 from quantfx.passes.observers.min_max import MinMaxObserver
 from quantfx.passes.observers.moving_average import MovingAverageObserver
 from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.range_record import RangeRecord
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
@@ -44,14 +46,14 @@ class _Filled:
 
 
 def fill_observers(prepared: GraphModule, statistics: Statistics) -> int:
-    """Give every observer of ``prepared`` what calibration with the same data would have.
+    """Give every observer of ``prepared`` what calibration with the same data would have given it.
 
     Observers ``histogram``, ``mse``, ``min_max`` and ``moving_average`` get the same state to the
     bit, and so do those that see channels. A sharing group that is another one than when the
     statistics were collected gets its members' histograms merged, which a remark says.
 
     Args:
-        prepared: A module with observers, from a backend's ``prepare``; changed.
+        prepared: A module with observers, from a backend's ``prepare``; what they hold is replaced.
         statistics: From ``quantfx.collect``, of the same model.
 
     Returns:
@@ -132,16 +134,27 @@ def _fill(observer: Observer, record: TensorRecord) -> None:
     observes = type(observer).observe
     if isinstance(observer, ChannelObserver) and record.channels is not None:
         _copy(observer.whole, record)
-        observer.channels.add(record.channels)
+        observer.channels = deepcopy(record.channels)
     elif isinstance(observer, HistogramRecord) and observes is HistogramRecord.observe:
         _copy(observer, record)
     elif isinstance(observer, MovingAverageObserver) and observes is MovingAverageObserver.observe:
+        _clear(observer)
         for low, high in record.extremes:
             observer.follow(low, high)
-    elif observer.spec.axis is None and observes in _OF_EXTREMES:
+    elif (
+        isinstance(observer, MinMaxObserver)
+        and observer.spec.axis is None
+        and observes in _OF_EXTREMES
+    ):
+        _clear(observer)
         observer.observe(record.extremes)
     else:
         _refuse(observer)
+
+
+def _clear(observer: RangeRecord) -> None:
+    observer.min_val.fill_(torch.inf)
+    observer.max_val.fill_(-torch.inf)
 
 
 def _copy(observer: HistogramRecord, record: TensorRecord) -> None:

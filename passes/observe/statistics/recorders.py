@@ -124,8 +124,8 @@ class LayerRecorder(nn.Module):
         return x
 
     def result(self) -> LayerInputs | None:
-        """Return what was recorded; None if nothing was, or not all was finite."""
-        if not self.rows or not bool(torch.isfinite(self._sum).all()):
+        """Return what was recorded; None if not all of it was finite."""
+        if not bool(torch.isfinite(self._sum).all()):
             return None
-        gram, mean = self._gram / self.rows, self._sum / self.rows
+        gram, mean = (total / max(1, self.rows) for total in (self._gram, self._sum))
         return LayerInputs(gram.float(), mean.float(), self.rows)

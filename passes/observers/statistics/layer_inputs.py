@@ -22,7 +22,7 @@ class LayerInputs:
     Attributes:
         gram: float32, ``(groups * blocks, B, B)``: the mean of ``x x^T`` of each block.
         mean: float32, ``(groups, K)``: the mean of x.
-        rows: Patches that were seen, of each group.
+        rows: Patches that were seen, of each group; 0 in a branch that never ran.
     """
 
     gram: Tensor

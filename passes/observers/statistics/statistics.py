@@ -158,8 +158,9 @@ class Statistics:
 
 
 def _by_key(tables: list[Mapping[_Key, _Value]]) -> dict[_Key, list[_Value]]:
-    found: dict[_Key, list[_Value]] = {}
-    for table in tables:
-        for key, value in table.items():
-            found.setdefault(key, []).append(value)
-    return found
+    """Return what all tables have; a part lacks what was not finite in its data."""
+    return {
+        key: [table[key] for table in tables]
+        for key in tables[0]
+        if all(key in table for table in tables)
+    }

@@ -77,7 +77,8 @@ def pair(
     """Return a calibrated graph and a filled one."""
     calibrated, filled = backend.prepare(of), backend.prepare(of)
     quantfx.calibrate(calibrated, batches, progress=False)
-    fill_observers(filled, given)
+    for _ in range(2):  # it replaces what they hold
+        fill_observers(filled, given)
     return calibrated, filled
 
 

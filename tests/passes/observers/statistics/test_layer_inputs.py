@@ -53,8 +53,13 @@ def test_merging_weighs_by_rows() -> None:
     torch.testing.assert_close(merged.mean, whole.mean)
 
 
-def test_what_is_not_finite_has_no_moments() -> None:
+def test_what_never_ran_has_no_rows_and_what_is_not_finite_no_moments() -> None:
     recorder = LayerRecorder(Patches(6))
-    assert recorder.result() is None
+    found = recorder.result()
+    assert found is not None
+    assert found.rows == 0
+    assert torch.equal(
+        LayerInputs.merge([found, recorded(rows(0, 6))]).gram, recorded(rows(0, 6)).gram
+    )
     recorder(rows(0, 6) / 0)
     assert recorder.result() is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,6 +101,14 @@ def test_a_range_too_wide_for_bins_merges_as_a_range() -> None:
     merged = TensorRecord.merge([low, high])
     assert (float(merged.min_val), float(merged.max_val)) == (float(-far), float(far))
     assert not merged.histogram.any()
+
+
+def test_what_one_part_lacks_the_merge_lacks() -> None:
+    one = whole()
+    site = next(iter(one.tensors))
+    less = replace(one, tensors={s: each for s, each in one.tensors.items() if s != site})
+    for parts in ((one, less), (less, one)):
+        assert Statistics.merge(*parts).tensors.keys() == less.tensors.keys()
 
 
 def test_parts_of_other_models_do_not_merge() -> None:
