@@ -21,6 +21,7 @@ from quantfx.passes.quant.spec import QuantSpec
 Pairing = Literal["blocks", "adjacent"]
 
 S16_MAX = 32767
+PAIR_LIMIT = S16_MAX // 255  # of two magnitudes of one sign together, 128
 # Two magnitudes that sum to 127 steps round to integers that sum to at most 127 + 2 * 0.5 = 128.
 PAIR_STEPS = 127
 # Less than the largest float by more than the rounding of a product.

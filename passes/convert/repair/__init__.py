@@ -1,0 +1,1 @@
+"""Repairs of what rounding costs, from statistics: weights rounded together, and their biases."""

@@ -1,0 +1,112 @@
+"""The integers of a weight that keep a layer's outputs, rather than its weights, the nearest.
+
+With ``D`` the error of a channel's weights and ``H`` the second moments of what they multiply, the
+channel's output errs by ``D H D^T`` in the mean square. Rounding one weight after the other, and
+making up for each error in those still to come, is much nearer to the least of it than rounding
+each to the nearest integer (Frantar et al. 2022, GPTQ, arXiv 2210.17323, algorithm 1, which follows
+from optimal brain surgery).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+
+from quantfx.passes.quant.qparams import PAIR_LIMIT
+from quantfx.passes.quant.spec import QuantSpec
+
+_COLUMNS = 64  # rounded before the weights behind them are corrected, by one matrix product
+
+
+@dataclass(frozen=True)
+class Moments:
+    """What rounding goes by.
+
+    Attributes:
+        second: Second moments of the inputs, ``(groups * blocks, B, B)``.
+        damping: Share of the mean diagonal that is added to the diagonal: without it, weights
+            follow chance where little was seen.
+    """
+
+    second: Tensor
+    damping: float
+
+
+def round_together(steps: Tensor, moments: Moments, spec: QuantSpec) -> Tensor:
+    """Return integers, float64, of the shape of ``steps``.
+
+    No two neighbours that ``spec`` bounds exceed the bound inside a block of inputs.
+
+    Args:
+        steps: The weight in steps of its scale, ``(out, in_per_group, *kernel)``.
+        moments: Of the inputs, in blocks of ``steps[0].flatten()``.
+        spec: Range and pair bound of the integers.
+    """
+    groups_and_blocks, size = moments.second.shape[:2]
+    length = steps[0].numel()
+    blocks = -(-length // size)
+    groups = groups_and_blocks // blocks
+    rows = steps.double().reshape(groups, -1, length)
+    rows = pad(rows, (0, blocks * size - length))
+    rows = rows.reshape(groups, -1, blocks, size).transpose(1, 2).flatten(0, 1)
+    factor = _factor(moments)
+    distance = _neighbour(steps, spec)
+    found = _round(rows, factor, spec, distance)
+    found = found.reshape(groups, blocks, -1, size).transpose(1, 2).flatten(2)
+    return found[:, :, :length].reshape(steps.shape)
+
+
+def _factor(moments: Moments) -> Tensor:
+    """Return the upper Cholesky factor of the inverse, float64."""
+    second = moments.second.double().clone()
+    diagonal = second.diagonal(dim1=1, dim2=2)
+    mean = diagonal.mean(1, keepdim=True)
+    # An input that is always zero says nothing of its weight, which is rounded on its own.
+    diagonal += torch.where(mean > 0, moments.damping * mean, 1.0)
+    diagonal += torch.where(diagonal > 0, 0.0, mean.clamp(min=torch.finfo(torch.float32).tiny))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(second))
+    return torch.linalg.cholesky(inverse, upper=True)
+
+
+def _neighbour(steps: Tensor, spec: QuantSpec) -> int:
+    """Return how far left of a weight its neighbour in a pair is; 0 where pairs are not bounded."""
+    return steps[0, 0].numel() if spec.pair_bound != "none" and steps.dim() > 1 else 0
+
+
+def _round(rows: Tensor, factor: Tensor, spec: QuantSpec, distance: int) -> Tensor:
+    """Round ``(batch, channels, B)`` column by column; see ``round_together``."""
+    rows = rows.clone()
+    found = torch.zeros_like(rows)
+    for start in range(0, rows.shape[2], _COLUMNS):
+        stop = min(start + _COLUMNS, rows.shape[2])
+        errors = torch.zeros_like(rows[:, :, start:stop])
+        for column in range(start, stop):
+            low, high = _limits(found, column, spec, distance)
+            value = rows[:, :, column]
+            integer = torch.minimum(torch.maximum(value.round(), low), high)
+            found[:, :, column] = integer
+            pivot = factor[:, column, column, None]
+            error = (value - integer) / pivot
+            errors[:, :, column - start] = error
+            behind = factor[:, column, column + 1 : stop]
+            rows[:, :, column + 1 : stop] -= error.unsqueeze(2) * behind.unsqueeze(1)
+        rows[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
+    return found
+
+
+def _limits(
+    found: Tensor, column: int, spec: QuantSpec, distance: int
+) -> tuple[Tensor, Tensor]:
+    """Return the smallest and largest integer of a column, beside those of the columns before."""
+    low = torch.full_like(found[:, :, 0], spec.quant_min)
+    high = torch.full_like(low, spec.quant_max)
+    paired = spec.pair_bound == "adjacent" or (distance and column // distance % 2 == 1)
+    if not distance or column < distance or not paired:
+        return low, high
+    left = found[:, :, column - distance]
+    low = torch.where(left < 0, torch.maximum(low, -PAIR_LIMIT - left), low)
+    high = torch.where(left > 0, torch.minimum(high, PAIR_LIMIT - left), high)
+    return low, high

@@ -1,0 +1,118 @@
+"""The layers whose rounded weights can be repaired, and what is known of each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.fx import Node
+
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site, referent
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observe.statistics.patches import CONVOLUTIONS, LINEAR
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.settled import SettledObserver
+from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import QuantSpec
+
+
+@dataclass(frozen=True)
+class RepairableLayer:
+    """A convolution or linear with a stored weight that will be rounded.
+
+    Attributes:
+        node: The call.
+        annotation: What is planned for it.
+        at: The node that observes the weight.
+        weight: As it is stored, float32, ``(out, in_per_group, *kernel)``.
+        original: As it was before it was rounded; the same if it was not yet.
+        qparams: Of the weight, with a scale for each output channel.
+        inputs: What it is multiplied with.
+    """
+
+    node: Node
+    annotation: Annotation
+    at: Node
+    weight: Tensor
+    original: Tensor
+    qparams: QParams
+    inputs: LayerInputs
+
+    @property
+    def steps(self) -> Tensor:
+        """The original in steps of its scale."""
+        return self.original / self._by_channel(self.qparams.scale)
+
+    def values(self, integers: Tensor) -> Tensor:
+        """Return what integers stand for, float32."""
+        return integers.float() * self._by_channel(self.qparams.scale)
+
+    @property
+    def nearest(self) -> Tensor:
+        """The nearest integers of the stored weight, float32."""
+        spec = self.qparams.spec
+        steps = self.weight / self._by_channel(self.qparams.scale)
+        return steps.round().clamp(spec.quant_min, spec.quant_max)
+
+    def _by_channel(self, scale: Tensor) -> Tensor:
+        return scale.reshape(-1, *[1] * (self.weight.dim() - 1))
+
+
+def repairable_layers(editor: Editor, context: Context, by: str) -> Iterator[RepairableLayer]:
+    """Yield the layers of the editor's graph that statistics tell of.
+
+    Left out are layers whose weight another call reads as well, is not float32, or gets one scale,
+    zero points or a cast.
+
+    Args:
+        editor: Of a graph with observers.
+        context: Holds the statistics.
+        by: The pass that asks.
+
+    Raises:
+        PipelineError: there are no statistics.
+    """
+    statistics = context.require_statistics(by)
+    for node in list(editor.graph.nodes):
+        annotation = annotation_of(node)
+        if annotation is None or node.target not in (LINEAR, *CONVOLUTIONS):
+            continue
+        inputs = statistics.layers.get(Site(editor.path, node.name))
+        layer = _layer(editor, node, annotation, inputs) if inputs is not None else None
+        if layer is not None:
+            yield layer
+
+
+def _layer(
+    editor: Editor, node: Node, annotation: Annotation, inputs: LayerInputs
+) -> RepairableLayer | None:
+    at = read_slot(node, "weight")
+    observer = referent(editor.module, at) if at.op == "call_module" else None
+    stored = at.all_input_nodes[0] if at.all_input_nodes else None
+    weight = editor.stored(stored)
+    if not isinstance(observer, Observer) or weight is None or list(at.users) != [node]:
+        return None
+    calls = [each for each in editor.graph.find_nodes(op="call_module") if each.target == at.target]
+    spec = observer.spec
+    if calls != [at] or weight.dtype != torch.float32 or spec.axis != 0 or not spec.symmetric:
+        return None
+    with torch.no_grad():
+        qparams = observer.qparams_of(weight)
+    if not _is_plain(qparams):
+        return None
+    weight = weight.detach()
+    settled = isinstance(observer, SettledObserver)
+    original = cast(SettledObserver, observer).original if settled else weight
+    return RepairableLayer(node, annotation, at, weight, original, qparams, inputs)
+
+
+def _is_plain(qparams: QParams) -> bool:
+    spec: QuantSpec = qparams.spec
+    return spec.dtype == torch.int8 and not bool(qparams.zero_point.any())

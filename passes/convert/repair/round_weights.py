@@ -1,0 +1,105 @@
+"""Round the weights of a layer together, so that its outputs stay near."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.convert.repair.least_squares import Moments, round_together
+from quantfx.passes.convert.repair.repairable import RepairableLayer, repairable_layers
+from quantfx.passes.errors import PipelineError
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.observers.settled import SettledObserver
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.pipeline.permits import may
+from quantfx.passes.quant.qparams import saturates
+
+
+@dataclass(frozen=True)
+class RoundWeights(GraphPass):
+    """``conv(observe(x), observe(w)) -> conv(observe(x), observe(w'))``, w' integers times scale.
+
+    The scales stay, pair bounds hold. Each output channel keeps the nearest integers where these
+    err less on inputs that the choice was not made by; a layer none of whose channels gains stays as
+    it is, and a remark says so. See ``least_squares.py`` for the method.
+
+    Attributes:
+        damping: Share of the mean second moment that is added to each. 0.1 was best on held-out
+            photographs for EfficientNet-Lite0 with 24 of them; with 0.01 layers of which little was
+            seen got worse.
+        centered: Go by the variance of the inputs, as the mean error is what correct-bias corrects.
+    """
+
+    damping: float = 0.1
+    centered: bool = True
+
+    def __post_init__(self) -> None:
+        if not self.damping > 0:
+            message = f"damping={self.damping} is not positive"
+            raise PipelineError(message, rule="number-range", site="damping")
+
+    name: ClassVar[str] = "round-weights"
+    counts: ClassVar[str] = "rounded"
+    requires: ClassVar[frozenset[str]] = frozenset({"observed"})
+    keeps_float: ClassVar[bool] = False
+    optional: ClassVar[bool] = True
+    needs_statistics: ClassVar[bool] = True
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        """Round each layer that statistics tell of."""
+        rounded = 0
+        for layer in repairable_layers(editor, context, self.name):
+            site = Site(editor.path, layer.node.name)
+            if not may(self.name, layer.annotation.template, str(site)):
+                continue
+            rounded += self._round(editor, layer)
+        return rounded
+
+    def _round(self, editor: Editor, layer: RepairableLayer) -> bool:
+        inputs, spec = layer.inputs, layer.qparams.spec
+        second = inputs.covariance if self.centered else inputs.gram
+        with torch.no_grad():
+            together = round_together(layer.steps, Moments(second, self.damping), spec).float()
+            nearest = layer.nearest
+            before, after = (self._errors(layer, each) for each in (nearest, together))
+            better = (after < before) & ~_saturating(together, layer)
+            chosen = torch.where(better.reshape(-1, *[1] * (nearest.dim() - 1)), together, nearest)
+        if not bool(better.any()):
+            message = "rounded to the nearest: nothing else errs less on held-out inputs"
+            editor.remark("missed", layer.node.name, message, str(layer.node.target))
+            return False
+        editor.remark("applied", layer.node.name, _gain(before, after, better))
+        stored = layer.at.all_input_nodes[0]
+        changed = editor.changed_constant(stored, layer.values(chosen), before=layer.at)
+        layer.at.replace_input_with(stored, changed)
+        label = str(stored.target)
+        settled = SettledObserver(layer.qparams, layer.original, label)
+        setattr(editor.module, str(layer.at.target), settled)
+        return True
+
+    def _errors(self, layer: RepairableLayer, integers: Tensor) -> Tensor:
+        """Return the squared error of each output channel on the held-out inputs, float64."""
+        error = layer.values(integers) - layer.original
+        return layer.inputs.output_power(error, centered=self.centered)
+
+
+def _saturating(integers: Tensor, layer: RepairableLayer) -> Tensor:
+    spec = layer.qparams.spec
+    if spec.pair_bound == "none":
+        return torch.zeros(len(integers), dtype=torch.bool, device=integers.device)
+    return saturates(integers, 255, spec.pair_bound)
+
+
+def _gain(before: Tensor, after: Tensor, better: Tensor) -> str:
+    total = float(torch.where(better, after, before).sum())
+    decibels = 10 * math.log10(float(before.sum()) / total) if total > 0 else math.inf
+    return (
+        f"outputs err by {decibels:.1f} dB less on held-out inputs; {int(better.sum())} of "
+        f"{len(better)} channels"
+    )
