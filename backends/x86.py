@@ -27,6 +27,8 @@ from quantfx.passes.capture.remove_dropout import RemoveDropout
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.repair.correct_bias import CorrectBias
+from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.convert.share_tied_tables import ShareTiedTables
 from quantfx.passes.convert.tidy import Tidy
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
@@ -146,6 +148,7 @@ def x86(
     observer: ObserverName = "mse",
     weight_observer: ObserverName = "weight_mse",
     smooth: float | None = None,
+    repair: bool = False,
     kernels: Kernels = "auto",
 ) -> Backend:
     """Return the x86 backend.
@@ -166,6 +169,8 @@ def x86(
         smooth: How much of the unevenness of activation channels goes into the weights of static
             linears, 0 to 1 (see ``SmoothActivations``); 0.8 gave 5 dB more on MiniLM. None leaves
             them as they are.
+        repair: Round the weights of each layer together and correct its bias, by what calibration
+            data says of its inputs (see ``RoundWeights`` and ``CorrectBias``).
         kernels: ``direct`` for prepared plans of oneDNN primitives, which need the extra of that
             name and a C++ compiler; ``onednn`` for torch's own operators; ``auto`` for plans where
             they are there, and operators for what no plan takes. The environment variable
@@ -181,7 +186,9 @@ def x86(
     prepare, convert = PREPARE, CONVERT
     if smooth is not None:
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
-        convert = CONVERT.before("insert-qdq", SmoothActivations(smooth))
+        convert = convert.before("insert-qdq", SmoothActivations(smooth))
+    if repair:
+        convert = convert.before("insert-qdq", RoundWeights()).before("insert-qdq", CorrectBias())
     return Backend(
         "x86",
         recipe,

@@ -21,6 +21,8 @@ from quantfx.passes.capture.sink_constants import SinkConstants
 from quantfx.passes.capture.switch_modes import SwitchModes
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.repair.correct_bias import CorrectBias
+from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.convert.share_tied_tables import ShareTiedTables
 from quantfx.passes.convert.tidy import Tidy
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
@@ -78,6 +80,8 @@ PASSES: tuple[type[Pass], ...] = (
     RecordTensors,
     PlaceDropout,
     SmoothActivations,
+    RoundWeights,
+    CorrectBias,
     SettleModes,
     FoldQatConvBn,
     InsertQDQ,

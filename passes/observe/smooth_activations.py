@@ -19,6 +19,7 @@ from quantfx.passes.observers.derived import DerivedObserver
 from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import DIVISOR_KEY
 from quantfx.patterns.schema import resolve_op
 
 MUL = resolve_op("aten.mul.Tensor")
@@ -90,6 +91,8 @@ class SmoothActivations(Pass):
         scale = smoothing_scale(observer.channels.rms(), list(weights.values()), self.alpha)
         for at, weight in weights.items():
             _replace_weight(editor, at, weight * scale.to(weight))
+        for linear in node.users:
+            linear.meta[DIVISOR_KEY] = scale
         producer = node.all_input_nodes[0]
         inverse = (1 / scale).to(next(iter(weights.values())))
         stored = editor.constant(

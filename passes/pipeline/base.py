@@ -56,6 +56,18 @@ class Context:
             raise PipelineError(f"{name} needs a recipe", rule="no-recipe", site=name, fix=fix)
         return self.recipe
 
+    def require_statistics(self, name: str) -> Statistics:
+        """Return the statistics, which the pass called ``name`` cannot do without.
+
+        Raises:
+            PipelineError: there are none.
+        """
+        if self.statistics is None:
+            fix = "collect them: backend.convert(prepared, statistics=quantfx.collect(...))"
+            message = f"{name} needs statistics"
+            raise PipelineError(message, rule="no-statistics", site=name, fix=fix)
+        return self.statistics
+
 
 @dataclass(frozen=True)
 class Pass(ABC):

@@ -67,3 +67,6 @@ def set_annotation(node: Node, annotation: Annotation | None) -> None:
 
 # What a pass writes on the q nodes of one sharing group; equal numbers alone are a coincidence.
 GROUP_KEY = "quantfx_group"
+
+# What smoothing writes on a linear: by what its input has been divided, a tensor ``(channels,)``.
+DIVISOR_KEY = "quantfx_divisor"

@@ -53,7 +53,7 @@ def _correct(editor: Editor, layer: RepairableLayer, bias: Node | None) -> bool:
     with torch.no_grad():
         error = layer.values(layer.nearest) - layer.original
         shift = layer.inputs.mean_output(error)
-        held = layer.inputs.held_mean_output(error)
+        held = layer.inputs.held_outputs(error).mean(1)
         better = (held - shift).abs() < held.abs()
         shift = torch.where(better, shift, 0.0).float()
     if not bool(better.any()):

@@ -18,7 +18,7 @@ from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.settled import SettledObserver
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
 from quantfx.passes.pipeline.base import Context
-from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.annotation import DIVISOR_KEY, Annotation, annotation_of
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
 
@@ -86,7 +86,10 @@ def repairable_layers(editor: Editor, context: Context, by: str) -> Iterator[Rep
             continue
         inputs = statistics.layers.get(Site(editor.path, node.name))
         layer = _layer(editor, node, annotation, inputs) if inputs is not None else None
-        if layer is not None:
+        if layer is not None and not layer.inputs.held.shape[1]:
+            message = f"{by}: statistics of fewer than four samples cannot judge it"
+            editor.remark("missed", node.name, message, str(node.target))
+        elif layer is not None:
             yield layer
 
 
@@ -108,6 +111,8 @@ def _layer(
     if not _is_plain(qparams):
         return None
     weight = weight.detach()
+    if (divisor := node.meta.get(DIVISOR_KEY)) is not None:
+        inputs = inputs.divided_by(divisor)
     settled = isinstance(observer, SettledObserver)
     original = cast(SettledObserver, observer).original if settled else weight
     return RepairableLayer(node, annotation, at, weight, original, qparams, inputs)

@@ -86,7 +86,10 @@ class RoundWeights(GraphPass):
     def _errors(self, layer: RepairableLayer, integers: Tensor) -> Tensor:
         """Return the squared error of each output channel on the held-out inputs, float64."""
         error = layer.values(integers) - layer.original
-        return layer.inputs.output_power(error, centered=self.centered)
+        outputs = layer.inputs.held_outputs(error)
+        if self.centered:
+            outputs = outputs - layer.inputs.mean_output(error).unsqueeze(1)
+        return outputs.square().mean(1)
 
 
 def _saturating(integers: Tensor, layer: RepairableLayer) -> Tensor:

@@ -63,15 +63,17 @@ class Patches:
         _, size = block_sizes(self.length)
         return min(LARGEST_ROWS, max(LEAST_ROWS, ROWS_PER_VALUE * size))
 
-    def cut(self, x: Tensor, offset: int) -> Tensor:
-        """Return patches of ``x``, float32, ``(groups, rows, length)``.
+    def cut(self, x: Tensor, offset: int) -> tuple[Tensor, Tensor]:
+        """Return patches of ``x``, float32, ``(groups, rows, length)``, and the sample of each row.
 
         Of more than ``largest`` they are every n-th, from ``offset`` on. No n divides a side of the
         input evenly, or each call would see the same columns.
         """
         if self.geometry is None:
             rows = x.reshape(-1, x.shape[-1])
-            return rows[self._picked(len(rows), offset, x.device)].float().unsqueeze(0)
+            picked = self._picked(len(rows), offset, x.device)
+            samples = picked // (len(rows) // len(x)) if x.dim() > 1 else picked
+            return rows[picked].float().unsqueeze(0), samples
         return self._windows(x, self.geometry, offset)
 
     def _picked(self, rows: int, offset: int, device: torch.device) -> Tensor:
@@ -80,7 +82,7 @@ class Patches:
             step += 1
         return torch.arange(offset % step, rows, step, device=device)
 
-    def _windows(self, x: Tensor, geometry: Geometry, offset: int) -> Tensor:
+    def _windows(self, x: Tensor, geometry: Geometry, offset: int) -> tuple[Tensor, Tensor]:
         rank = len(geometry.kernel)
         x = x if x.dim() == rank + 2 else x.unsqueeze(0)
         x = pad(x, geometry.ends) if any(geometry.ends) else x
@@ -102,4 +104,4 @@ class Patches:
         samples = rest.reshape([-1] + [1] * rank)
         picked = x.movedim(1, -1)[(samples, *places)]  # (rows, *kernel, channels)
         rows = picked.movedim(-1, 1).float().reshape(len(picked), geometry.groups, -1)
-        return rows.transpose(0, 1)
+        return rows.transpose(0, 1), rest

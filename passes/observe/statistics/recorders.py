@@ -10,10 +10,12 @@ from quantfx.passes.graph.graphs import Site
 from quantfx.passes.observe.statistics.patches import Patches
 from quantfx.passes.observers.channel_record import ChannelRecord
 from quantfx.passes.observers.histogram import HistogramObserver
-from quantfx.passes.observers.statistics.layer_inputs import LayerInputs, block_sizes
+from quantfx.passes.observers.statistics.layer_inputs import LayerInputs, block_sizes, thinning
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.passes.quant.spec import QuantSpec
 
+# Every so many-th sample is held out of the moments.
+HELD_OUT = 4
 # A histogram does not depend on the spec: any will do.
 _ANY = QuantSpec(torch.uint8, 0, 255)
 
@@ -103,18 +105,24 @@ class LayerRecorder(nn.Module):
         self.sites: list[Site] = []
         self.patches = patches
         self.offset = 0
-        self.rows = 0
+        self.rows = self.samples = self.held_rows = 0
+        self.held_step = 1
         blocks, size = block_sizes(patches.length)
         self._blocks, self._size = blocks, size
         self._gram = torch.zeros(patches.groups * blocks, size, size, dtype=torch.float64)
         self._sum = torch.zeros(patches.groups, patches.length, dtype=torch.float64)
+        self._held = torch.zeros(patches.groups, 0, patches.length)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the patches of ``x`` and return it."""
         if not x.numel():
             return x
+        rows, samples = self.patches.cut(x.detach(), self.offset)
+        held = (samples + self.samples) % HELD_OUT == HELD_OUT - 1
+        self.samples += int(samples[-1]) + 1
+        self._keep(rows[:, held].cpu())
         # Contiguous, or a product of many small matrices copies each by itself.
-        rows = self.patches.cut(x.detach(), self.offset).contiguous()
+        rows = rows[:, ~held].contiguous()
         self.rows += rows.shape[1]
         self._sum += rows.sum(1).cpu()
         filling = self._blocks * self._size - self.patches.length
@@ -123,9 +131,18 @@ class LayerRecorder(nn.Module):
         self._gram += (cut.transpose(1, 2) @ cut).cpu()
         return x
 
+    def _keep(self, rows: Tensor) -> None:
+        """Keep every n-th of all rows that come here, n as small as the bounds allow."""
+        taken = rows[:, -self.held_rows % self.held_step :: self.held_step]
+        self.held_rows += rows.shape[1]
+        joined = torch.cat((self._held, taken), 1)
+        step = thinning(joined)
+        self._held = joined[:, ::step]
+        self.held_step *= step
+
     def result(self) -> LayerInputs | None:
         """Return what was recorded; None if not all of it was finite."""
         if not bool(torch.isfinite(self._sum).all()):
             return None
         gram, mean = (total / max(1, self.rows) for total in (self._gram, self._sum))
-        return LayerInputs(gram.float(), mean.float(), self.rows)
+        return LayerInputs(gram.float(), mean.float(), self.rows, self._held)

@@ -44,7 +44,9 @@ def encode(records: Records, layers: Layers) -> tuple[dict[str, Any], dict[str, 
         readers.setdefault(id(inputs), (inputs, []))[1].append(site)
     read: list[dict[str, Any]] = []
     for number, (inputs, sites) in enumerate(readers.values()):
-        stored |= {f"layer.{number}.gram": inputs.gram, f"layer.{number}.mean": inputs.mean}
+        key = f"layer.{number}"
+        stored |= {f"{key}.gram": inputs.gram, f"{key}.mean": inputs.mean}
+        stored[f"{key}.held"] = inputs.held
         read.append({"sites": [list(site) for site in sites], "rows": inputs.rows})
     return {"tensors": seen, "layers": read}, stored
 
@@ -66,7 +68,9 @@ def decode(
         mean = _taken(stored, f"layer.{number}.mean", (None, None))
         blocks, size = block_sizes(mean.shape[1])
         shape = (blocks * len(mean), size, size)
-        inputs = LayerInputs(_taken(stored, f"layer.{number}.gram", shape), mean, int(each["rows"]))
+        gram = _taken(stored, f"layer.{number}.gram", shape)
+        held = _taken(stored, f"layer.{number}.held", (len(mean), None, mean.shape[1]))
+        inputs = LayerInputs(gram, mean, int(each["rows"]), held)
         layers |= dict.fromkeys(_sites(each), inputs)
     return records, layers
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 LARGEST_BLOCK = 1024
+# Held-out patches that are kept of a layer: so many, and so many values of all groups together.
+MOST_HELD, MOST_HELD_VALUES = 1024, 2**20
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,17 +20,60 @@ class LayerInputs:
 
     A patch x of one group has ``K = in_per_group * kernel`` values, in the order of
     ``weight[0].flatten()``. It is cut into ``blocks = ceil(K / 1024)`` of B values, the last filled
-    up with zeros; what values of different blocks have in common is not kept.
+    up with zeros; what values of different blocks have in common is not kept. Every fourth sample
+    of the data is held out of the moments; some of its patches are kept as they are, so that what
+    is chosen by the moments can be judged by others.
 
     Attributes:
         gram: float32, ``(groups * blocks, B, B)``: the mean of ``x x^T`` of each block.
         mean: float32, ``(groups, K)``: the mean of x.
+<<<<<<< HEAD
         rows: Patches that were seen, of each group; 0 in a branch that never ran.
+=======
+        rows: Patches that these are of, of each group.
+        held: float32, ``(groups, S, K)``: held-out patches; none of fewer than four samples.
+>>>>>>> 6add76a (Layer inputs hold patches that were not used for their moments; the x86 backend repairs weights on request)
     """
 
     gram: Tensor
     mean: Tensor
     rows: int
+    held: Tensor
+
+    @property
+    def covariance(self) -> Tensor:
+        """``gram`` less the products of the means, of the same shape."""
+        size = self.gram.shape[1]
+        mean = pad(self.mean.double(), (0, -self.mean.shape[1] % size)).reshape(-1, size)
+        return self.gram - mean.unsqueeze(2) * mean.unsqueeze(1)
+
+    def mean_output(self, weight: Tensor) -> Tensor:
+        """Return the mean of what ``weight`` makes of the patches, float64, ``(out,)``.
+
+        Args:
+            weight: ``(out, in_per_group, *kernel)``.
+        """
+        return (self._by_group(weight) * self.mean.double().unsqueeze(1)).sum(2).flatten()
+
+    def held_outputs(self, weight: Tensor) -> Tensor:
+        """Return what ``weight`` makes of the held-out patches, float64, ``(out, S)``."""
+        return (self._by_group(weight) @ self.held.double().transpose(1, 2)).flatten(0, 1)
+
+    def divided_by(self, divisor: Tensor) -> LayerInputs:
+        """Return the moments of ``x / divisor``.
+
+        Args:
+            divisor: Positive, ``(K,)``; of a layer whose patches are one block, or more.
+        """
+        factor = 1 / divisor.double()
+        size = self.gram.shape[1]
+        cut = pad(factor, (0, -len(factor) % size)).reshape(-1, size)
+        gram = self.gram * (cut.unsqueeze(2) * cut.unsqueeze(1))
+        mean, held = self.mean * factor, self.held * factor
+        return LayerInputs(gram.float(), mean.float(), self.rows, held.float())
+
+    def _by_group(self, weight: Tensor) -> Tensor:
+        return weight.double().reshape(len(self.mean), -1, self.mean.shape[1])
 
     @staticmethod
     def merge(parts: Sequence[LayerInputs]) -> LayerInputs:
@@ -40,7 +86,24 @@ class LayerInputs:
         for part in parts:
             gram += part.gram.double() * part.rows
             mean += part.mean.double() * part.rows
-        return LayerInputs((gram / rows).float(), (mean / rows).float(), rows)
+        held = thinned(torch.cat([part.held for part in parts], 1))
+        return LayerInputs((gram / rows).float(), (mean / rows).float(), rows, held)
+
+
+def thinned(held: Tensor) -> Tensor:
+    """Return every second patch, as often as it takes until no more are left than are kept."""
+    return held[:, :: thinning(held)]
+
+
+def thinning(held: Tensor) -> int:
+    """Return the power of two by which patches are to be thinned."""
+    groups, rows, length = held.shape
+    step = 1
+    while (left := -(-rows // step)) > MOST_HELD or (
+        left > 1 and left * groups * length > MOST_HELD_VALUES
+    ):
+        step *= 2
+    return step
 
 
 def block_sizes(length: int) -> tuple[int, int]:
