@@ -17,7 +17,9 @@ prepare_qat = partial(quantfx.prepare_qat, check_inputs=False, progress=False)
 
 def quantize(model: Any, inputs: Any = (), **options: Any) -> quantfx.Result:
     """Quantize ``model``, calibrated on ``inputs`` alone unless ``calibration`` is given."""
-    chosen: dict[str, Any] = {"calibration": [inputs], "check_inputs": False, "compare": False}
+    chosen: dict[str, Any] = {"check_inputs": False, "compare": False}
+    if "statistics" not in options:
+        chosen["calibration"] = [inputs]
     return quantfx.quantize(model, inputs, **(chosen | options))
 
 

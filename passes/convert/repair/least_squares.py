@@ -61,14 +61,18 @@ def round_together(steps: Tensor, moments: Moments, spec: QuantSpec) -> Tensor:
 
 def _factor(moments: Moments) -> Tensor:
     """Return the upper Cholesky factor of the inverse, float64."""
-    second = moments.second.double().clone()
-    diagonal = second.diagonal(dim1=1, dim2=2)
-    mean = diagonal.mean(1, keepdim=True)
-    # An input that is always zero says nothing of its weight, which is rounded on its own.
-    diagonal += torch.where(mean > 0, moments.damping * mean, 1.0)
-    diagonal += torch.where(diagonal > 0, 0.0, mean.clamp(min=torch.finfo(torch.float32).tiny))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(second))
-    return torch.linalg.cholesky(inverse, upper=True)
+    second = moments.second.double()
+    mean = second.diagonal(dim1=1, dim2=2).mean(1)
+    # Where nothing was seen, any diagonal will do: each weight is rounded on its own.
+    added = torch.where(mean > 0, moments.damping * mean, 1.0)
+    eye = torch.eye(second.shape[1], dtype=second.dtype, device=second.device)
+    while True:
+        damped = second + added[:, None, None] * eye
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not bool(failed.any()):
+            return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+        # Moments less the products of means may lie below zero by what float32 lost of them.
+        added = torch.where(failed > 0, 10 * added, added)
 
 
 def _neighbour(steps: Tensor, spec: QuantSpec) -> int:
@@ -97,9 +101,7 @@ def _round(rows: Tensor, factor: Tensor, spec: QuantSpec, distance: int) -> Tens
     return found
 
 
-def _limits(
-    found: Tensor, column: int, spec: QuantSpec, distance: int
-) -> tuple[Tensor, Tensor]:
+def _limits(found: Tensor, column: int, spec: QuantSpec, distance: int) -> tuple[Tensor, Tensor]:
     """Return the smallest and largest integer of a column, beside those of the columns before."""
     low = torch.full_like(found[:, :, 0], spec.quant_min)
     high = torch.full_like(low, spec.quant_max)
