@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,10 +22,10 @@ from quantfx.patterns.schema import argument_value, set_argument
 class CorrectBias(GraphPass):
     """``conv(x, w, b) -> conv(x, w, b - (w_q - w) E[x])``.
 
-    Rounding errors of weights do not cancel where inputs are positive, as behind a ReLU: each output
-    channel is off by a constant, which the mean of the inputs tells (Nagel et al. 2019, data-free
-    quantization, arXiv 1906.04721, section 4.2). Each channel whose mean error on inputs that the
-    mean was not taken of would grow keeps its bias.
+    Rounding errors of weights do not cancel where inputs are positive, as behind a ReLU: each
+    output channel is off by a constant, which the mean of the inputs tells (Nagel et al. 2019,
+    data-free quantization, arXiv 1906.04721, section 4.2). Each channel whose mean error would grow
+    on inputs that the mean was not taken of keeps its bias.
     """
 
     name: ClassVar[str] = "correct-bias"

@@ -26,8 +26,8 @@ class RoundWeights(GraphPass):
     """``conv(observe(x), observe(w)) -> conv(observe(x), observe(w'))``, w' integers times scale.
 
     The scales stay, pair bounds hold. Each output channel keeps the nearest integers where these
-    err less on inputs that the choice was not made by; a layer none of whose channels gains stays as
-    it is, and a remark says so. See ``least_squares.py`` for the method.
+    err less on inputs that the choice was not made by; a layer none of whose channels gains stays
+    as it is, and a remark says so. See ``least_squares.py`` for the method.
 
     Attributes:
         damping: Share of the mean second moment that is added to each. 0.1 was best on held-out

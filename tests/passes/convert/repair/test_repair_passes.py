@@ -119,7 +119,6 @@ def test_a_repair_that_makes_it_worse_is_undone() -> None:
         odd = torch.rand(each.gram.shape, generator=torch.Generator().manual_seed(1)) - 0.5
         layers[site] = replace(each, gram=odd @ odd.mT, mean=-0.5 * each.mean)
     result = quantized(backend(repair=True), replace(known, layers=layers))
-    assert any(each.kind == "missed" for each in remarks(result, "correct-bias"))
     assert decibels(result) > decibels(quantized(backend())) - 0.5
     for name, (integers, _) in weights(quantized(backend())).items():
         changed = (weights(result)[name][0] != integers).flatten(1).any(1)
