@@ -23,6 +23,9 @@ from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
 
 
+LEAST_SAMPLES = 8
+
+
 @dataclass(frozen=True)
 class RepairableLayer:
     """A convolution or linear with a stored weight that will be rounded.
@@ -86,8 +89,10 @@ def repairable_layers(editor: Editor, context: Context, by: str) -> Iterator[Rep
             continue
         inputs = statistics.layers.get(Site(editor.path, node.name))
         layer = _layer(editor, node, annotation, inputs) if inputs is not None else None
-        if layer is not None and not layer.inputs.held.shape[1]:
-            message = f"{by}: statistics of fewer than four samples cannot judge it"
+        if layer is not None and (
+            statistics.rows < LEAST_SAMPLES or not layer.inputs.held.shape[1]
+        ):
+            message = f"{by}: statistics of fewer than {LEAST_SAMPLES} samples cannot judge it"
             editor.remark("missed", node.name, message, str(node.target))
         elif layer is not None:
             yield layer

@@ -14,7 +14,7 @@ from quantfx.passes.observers.statistics.layer_inputs import LayerInputs, block_
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.passes.quant.spec import QuantSpec
 
-# Every so many-th sample is held out of the moments.
+# Every so many-th sample of a call is held out of the moments.
 HELD_OUT = 4
 # A histogram does not depend on the spec: any will do.
 _ANY = QuantSpec(torch.uint8, 0, 255)
@@ -105,7 +105,7 @@ class LayerRecorder(nn.Module):
         self.sites: list[Site] = []
         self.patches = patches
         self.offset = 0
-        self.rows = self.samples = self.held_rows = 0
+        self.rows = self.held_rows = 0
         self.held_step = 1
         blocks, size = block_sizes(patches.length)
         self._blocks, self._size = blocks, size
@@ -118,8 +118,7 @@ class LayerRecorder(nn.Module):
         if not x.numel():
             return x
         rows, samples = self.patches.cut(x.detach(), self.offset)
-        held = (samples + self.samples) % HELD_OUT == HELD_OUT - 1
-        self.samples += int(samples[-1]) + 1
+        held = _held_out(samples)
         self._keep(rows[:, held].cpu())
         # Contiguous, or a product of many small matrices copies each by itself.
         rows = rows[:, ~held].contiguous()
@@ -146,3 +145,13 @@ class LayerRecorder(nn.Module):
             return None
         gram, mean = (total / max(1, self.rows) for total in (self._gram, self._sum))
         return LayerInputs(gram.float(), mean.float(), self.rows, self._held)
+
+
+def _held_out(samples: Tensor) -> Tensor:
+    """Return which rows are held out: those of every fourth sample, or every fourth of fewer.
+
+    It does not depend on other calls, so that parts of the data merge to what the whole would be.
+    """
+    few = int(samples[-1]) + 1 < HELD_OUT
+    numbers = torch.arange(len(samples), device=samples.device) if few else samples
+    return numbers % HELD_OUT == HELD_OUT - 1

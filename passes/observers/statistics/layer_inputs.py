@@ -20,19 +20,15 @@ class LayerInputs:
 
     A patch x of one group has ``K = in_per_group * kernel`` values, in the order of
     ``weight[0].flatten()``. It is cut into ``blocks = ceil(K / 1024)`` of B values, the last filled
-    up with zeros; what values of different blocks have in common is not kept. Every fourth sample
-    of the data is held out of the moments; some of its patches are kept as they are, so that what
-    is chosen by the moments can be judged by others.
+    up with zeros; what values of different blocks have in common is not kept. Every fourth sample of
+    a call is held out of the moments, or every fourth patch of a call of fewer than four; some of
+    these patches are kept as they are, so that what is chosen by the moments is judged by others.
 
     Attributes:
         gram: float32, ``(groups * blocks, B, B)``: the mean of ``x x^T`` of each block.
         mean: float32, ``(groups, K)``: the mean of x.
-<<<<<<< HEAD
-        rows: Patches that were seen, of each group; 0 in a branch that never ran.
-=======
-        rows: Patches that these are of, of each group.
-        held: float32, ``(groups, S, K)``: held-out patches; none of fewer than four samples.
->>>>>>> 6add76a (Layer inputs hold patches that were not used for their moments; the x86 backend repairs weights on request)
+        rows: Patches that these are of, of each group; 0 in a branch that never ran.
+        held: float32, ``(groups, S, K)``: held-out patches.
     """
 
     gram: Tensor

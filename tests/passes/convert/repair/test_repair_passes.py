@@ -122,15 +122,15 @@ def test_a_repair_that_makes_it_worse_is_undone() -> None:
     assert decibels(result) > decibels(quantized(backend())) - 0.5
     for name, (integers, _) in weights(quantized(backend())).items():
         changed = (weights(result)[name][0] != integers).flatten(1).any(1)
-        assert changed.float().mean() < 0.5, name
+        assert changed.float().mean() < 0.6, name
 
 
 def test_too_few_samples_are_said() -> None:
-    batches = list(images(3).split(1))
+    batches = list(images(7).split(1))
     few = quantfx.collect(network(), (images(1),), batches, backend=backend(), progress=False)
     result = quantized(backend(repair=True), few, images(1))
     told = {each.message for each in remarks(result, "round-weights")}
-    assert told == {"round-weights: statistics of fewer than four samples cannot judge it"}
+    assert told == {"round-weights: statistics of fewer than 8 samples cannot judge it"}
     plain = quantized(backend(), few, images(1))
     for name, (integers, _) in weights(plain).items():
         assert torch.equal(integers, weights(result)[name][0])

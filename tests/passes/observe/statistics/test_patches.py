@@ -46,7 +46,9 @@ def test_patches_times_weight_is_the_result(name: str) -> None:
     module = seeded(make)
     _, patches = layer(capture(module, (x,)))
     weight, bias = (value.detach() for value in module.parameters())
-    rows = patches.cut(x, offset=7)
+    rows, samples = patches.cut(x, offset=7)
+    assert len(samples) == rows.shape[1]
+    assert set(samples.tolist()) <= set(range(len(x)))
     assert rows.shape[0] == patches.groups
     assert rows.shape[2] == patches.length == weight[0].numel()
     product = rows @ weight.reshape(patches.groups, -1, patches.length).transpose(1, 2)
@@ -81,7 +83,7 @@ def test_of_many_patches_some_are_taken_from_all_columns() -> None:
     # Of 8 * 128 * 128 patches every 512th would be of the same column.
     x = torch.arange(128.0).expand(8, 1, 128, 128)
     _, patches = layer(capture(nn.Conv2d(1, 1, 1).eval(), (x,)))
-    first, second = patches.cut(x, 0).flatten(), patches.cut(x, 1).flatten()
+    first, second = (patches.cut(x, offset)[0].flatten() for offset in (0, 1))
     assert LEAST_ROWS * 0.9 < len(first) <= LEAST_ROWS
     assert len(set(first.tolist())) > 100
     assert not torch.equal(first, second[: len(first)])
