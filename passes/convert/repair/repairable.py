@@ -22,7 +22,6 @@ from quantfx.passes.quant.annotation import DIVISOR_KEY, Annotation, annotation_
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
 
-
 LEAST_SAMPLES = 8
 
 

@@ -20,9 +20,11 @@ class LayerInputs:
 
     A patch x of one group has ``K = in_per_group * kernel`` values, in the order of
     ``weight[0].flatten()``. It is cut into ``blocks = ceil(K / 1024)`` of B values, the last filled
-    up with zeros; what values of different blocks have in common is not kept. Every fourth sample of
-    a call is held out of the moments, or every fourth patch of a call of fewer than four; some of
-    these patches are kept as they are, so that what is chosen by the moments is judged by others.
+    up with zeros; what values of different blocks have in common is not kept.
+
+    Every fourth sample of a call is held out of the moments, or every fourth patch of a call of
+    fewer than four; some of these patches are kept as they are, so that what is chosen by the
+    moments is judged by others.
 
     Attributes:
         gram: float32, ``(groups * blocks, B, B)``: the mean of ``x x^T`` of each block.
