@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from quantfx.dynamo.compile_state import CompileState
     from quantfx.dynamo.options import Batches
     from quantfx.load_result import load
+    from quantfx.measure_sensitivity import sensitivity
+    from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
     from quantfx.reduce_model import reduce
 
 __version__ = "0.1.0"
@@ -40,10 +42,12 @@ _LATE = {
     "AutoQuantized": "quantfx.auto_quantized",
     "Batches": "quantfx.dynamo.options",
     "CompileState": "quantfx.dynamo.compile_state",
+    "Sensitivity": "quantfx.passes.report.sensitivity.sensitivity",
     "auto": "quantfx.auto_quantized",
     "bisect": "quantfx.bisect_model",
     "load": "quantfx.load_result",
     "reduce": "quantfx.reduce_model",
+    "sensitivity": "quantfx.measure_sensitivity",
 }
 
 __all__ = [
@@ -62,6 +66,7 @@ __all__ = [
     "QuantfxWarning",
     "Report",
     "Result",
+    "Sensitivity",
     "auto",
     "backends",
     "bisect",
@@ -79,6 +84,7 @@ __all__ = [
     "prepare_qat",
     "quantize",
     "reduce",
+    "sensitivity",
 ]
 
 

@@ -1,0 +1,167 @@
+"""One call of a float graph: the own error of every site, and how the outputs feel each."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.inputs.leaves import Inputs, input_leaves, leaves_in, map_leaves
+from quantfx.passes.model.input_copies import copy_inputs
+from quantfx.passes.report.compare.stepper import Stepper
+from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
+from quantfx.patterns.errors import QuantfxError
+
+
+@dataclass(frozen=True)
+class SiteError:
+    """The own error of one site in one call.
+
+    Attributes:
+        values: Its float results, which the outputs were computed of.
+        errors: What its rounding adds to each.
+    """
+
+    values: tuple[Tensor, ...]
+    errors: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the float graph.
+
+    Attributes:
+        outputs: The leaves of its result.
+        errors: Of each part, in order.
+    """
+
+    outputs: tuple[Any, ...]
+    errors: tuple[SiteError, ...]
+
+    def gradients(
+        self, places: Sequence[int], weights: Sequence[Tensor], *, keep: bool
+    ) -> list[list[Tensor | None]]:
+        """Return, for each part, the gradients of ``sum <weights, outputs>`` by its results.
+
+        Nothing gets a ``.grad``.
+
+        Args:
+            places: Which outputs.
+            weights: One for each of them.
+            keep: Whether another call of this method follows.
+
+        Raises:
+            QuantfxError: an operator has no gradient; quotes torch.
+        """
+        values = [value for each in self.errors for value in each.values]
+        try:
+            found = torch.autograd.grad(
+                [self.outputs[place] for place in places],
+                values,
+                list(weights),
+                retain_graph=keep,
+                allow_unused=True,
+            )
+        except (RuntimeError, NotImplementedError) as error:
+            raise _no_gradient(error) from error
+        rest = iter(found)
+        return [[next(rest) for _ in each.values] for each in self.errors]
+
+
+def run_with_errors(paired: PairedGraphs, inputs: Inputs) -> Call:
+    """Run the float graph for one call, with the own error of each part.
+
+    Args:
+        paired: Both graphs.
+        inputs: Positional and keyword arguments, with the rows that the graphs take.
+
+    Raises:
+        QuantfxError: an operator has no gradient; quotes torch.
+    """
+    ends = [paired.end(part) for part in paired.parts]
+    stepper = _GradientStepper(paired.reference, frozenset(ends))
+    leaves = [leaf for _, leaf in input_leaves(paired.reference, *copy_inputs(*inputs))]
+    kept = paired.kept(paired.parts)
+    kept.update(ends)
+    stepper.start(map(_detached, leaves), kept)
+    errors: list[SiteError] = []
+    with torch.enable_grad():
+        for part, end in zip(paired.parts, ends, strict=True):
+            exact = _value(stepper, end)
+            read = paired.inputs(part)
+            own = paired.own_value(part, {each: stepper.value(each) for each in read})
+            errors.append(_site_error(exact, own))
+            for node in (*read, end):
+                stepper.release(node)
+        outputs = tuple(leaves_in(_value(stepper, paired.output)))
+    return Call(outputs, tuple(errors))
+
+
+class _GradientStepper(Stepper):
+    """Runs a graph so that gradients reach the results of some of its nodes.
+
+    Stored tensors are constants, and ``detach`` stops no gradient: rounding passes it as well.
+
+    Args:
+        module: The float graph.
+        ends: Nodes whose results get gradients, each a tensor of its own.
+    """
+
+    def __init__(self, module: GraphModule, ends: Collection[Node]) -> None:
+        super().__init__(module)
+        self._ends = ends
+
+    def _call(self, node: Node, values: Mapping[Node, Any]) -> Any:
+        if node.target == torch.ops.aten.detach.default:
+            value = values[node.all_input_nodes[0]]
+        else:
+            value = super()._call(node, values)
+        if node.op == "get_attr":
+            return _detached(value)
+        return map_leaves(_tracked, value) if node in self._ends else value
+
+
+def _value(stepper: Stepper, node: Node) -> Any:
+    try:
+        return stepper.value(node)
+    except (RuntimeError, NotImplementedError) as error:
+        raise _no_gradient(error) from error
+
+
+def _no_gradient(error: Exception) -> QuantfxError:
+    return QuantfxError(
+        f"the float graph cannot be run with gradients: {str(error).strip().splitlines()[-1]}",
+        rule="no-gradients",
+        fix="use compare, which needs none; its own errors say what each site loses by itself",
+    )
+
+
+def _detached(leaf: Any) -> Any:
+    return leaf.detach() if isinstance(leaf, Tensor) else leaf
+
+
+def _tracked(leaf: Any) -> Any:
+    if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+        return leaf
+    # An operator may return what it was given: its result gets a tensor, and a gradient, of its own.
+    return leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_()
+
+
+def _site_error(exact: Any, own: Any) -> SiteError:
+    pairs = [
+        (x, y)
+        for x, y in zip(leaves_in(exact), leaves_in(own), strict=True)
+        if isinstance(x, Tensor) and x.is_floating_point()
+    ]
+    return SiteError(tuple(x for x, _ in pairs), tuple(_difference(x.detach(), y) for x, y in pairs))
+
+
+def _difference(exact: Tensor, own: Tensor) -> Tensor:
+    if exact.shape != own.shape:  # whatever made that, nothing of the signal is right
+        return -exact
+    # A mask is infinite in both.
+    return (own - exact).masked_fill_(own == exact, 0)
