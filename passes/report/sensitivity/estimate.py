@@ -201,10 +201,16 @@ class _Rows:
             for error, slope in zip(site.errors, slopes, strict=True):
                 if slope is not None:
                     self._reached[index] = True
-                    # A gradient may be infinite where nothing is rounded.
-                    product = (slope * error).masked_fill_(error == 0, 0)
-                    found[:, index] += product.double().reshape(units, -1).sum(1)
+                    found[:, index] += _products(slope, error, units)
         return found
+
+
+def _products(slope: Tensor, error: Tensor, units: int) -> Tensor:
+    """Return ``<slope, error>`` of each unit."""
+    found = torch.linalg.vecdot(slope.reshape(units, -1), error.reshape(units, -1))
+    if not torch.isfinite(found).all():  # a gradient may be infinite where nothing is rounded
+        found = (slope * error).masked_fill_(error == 0, 0).reshape(units, -1).sum(1)
+    return found.double()
 
 
 def _only_last_rows(gradients: Sequence[Sequence[Tensor | None]], rows: int) -> bool:

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.report.compare.lockstep import common_nodes
 from quantfx.passes.report.compare.parts import Part, find_parts, stored_nodes
-from quantfx.passes.report.compare.stepper import Stepper
+from quantfx.passes.report.sensitivity.rounding import Rounding, without_paired
 
 
 class PairedGraphs:
@@ -37,7 +37,8 @@ class PairedGraphs:
         found = [each for each in find_parts(quantized, self._common) if self._in_order(each)]
         self.parts: Sequence[Part] = tuple(sorted(found, key=self.end))
         self.output: Node = next(iter(reference.graph.find_nodes(op="output")))
-        self._int8 = Stepper(quantized)
+        self._int8 = Rounding(quantized)
+        self._inner = {part: without_paired(part.inner) for part in self.parts}
         stored = stored_nodes(quantized)
         read = {each for part in self.parts for each in part.stored}
         with torch.no_grad():
@@ -62,7 +63,7 @@ class PairedGraphs:
         given = {each: self._stored[each] for each in part.stored}
         given |= {each: values[self._common[each.name]] for each in part.exact}
         with torch.no_grad():
-            return self._int8.evaluate(part.inner, given)[part.output]
+            return self._int8.evaluate(self._inner[part], given)[part.output]
 
     def kept(self, parts: Collection[Part]) -> Counter[Node]:
         """Return how often nodes of the float graph are read by ``parts`` and as the result."""
