@@ -35,6 +35,8 @@ class SensitivityOptions(TypedDict, total=False):
         evaluate: How many of the sites that cost most are tried as well, with ``metric``.
         draws: Random vectors for each row; each is another backward pass.
         seed: Of the random vectors.
+        whole: Run the q/dq graph as well, and two more backward passes: ``win`` and ``predict``
+            then start from the measured error of all. It takes twice the time.
         input_fn: Turns what ``batches`` yields into a batch.
         progress: Show a progress bar where the terminal allows it.
     """
@@ -43,6 +45,7 @@ class SensitivityOptions(TypedDict, total=False):
     evaluate: int
     draws: int
     seed: int
+    whole: bool
     input_fn: Callable[[Any], Any] | None
     progress: bool
 
@@ -80,8 +83,8 @@ def sensitivity(
         example_kwargs: As for ``quantize``.
         dynamic_shapes: As for ``quantize``.
         strict: As for ``quantize``.
-        options: ``metric``, ``evaluate``, ``draws``, ``seed``, ``input_fn`` and ``progress``: see
-            `SensitivityOptions`.
+        options: ``metric``, ``evaluate``, ``draws``, ``seed``, ``whole``, ``input_fn`` and
+            ``progress``: see `SensitivityOptions`.
 
     Raises:
         QuantfxError: an option is out of range, or no gradient leads from an output to a site.
@@ -148,6 +151,7 @@ def _measure(
         work=work_of(quantized, backend.recipe),
         draws=draws,
         seed=options.get("seed", 0),
+        whole=options.get("whole", False),
         input_fn=input_fn,
         progress=progress,
     )

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -34,7 +35,7 @@ from quantfx.passes.report.sensitivity.partly_rounded import PartlyRounded
 from quantfx.passes.report.sensitivity.ranking import noise_decibels
 from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 
-REPEATS = 3
+REPEATS = 2
 
 
 class Case(NamedTuple):
@@ -67,19 +68,37 @@ class Truth(NamedTuple):
 
 def main(names: Iterable[str]) -> None:
     """Measure each network and print one table."""
-    columns = ("sites", "cost", "win", "expected dB", "measured dB", "forward s", "pass s", "passes")
+    columns = (
+        "sites",
+        "cost",
+        "win",
+        "expected dB",
+        "measured dB",
+        "forward s",
+        "pass s",
+        "passes",
+    )
     table = Table("network", *columns, title="Spearman of estimate and measurement; CPU seconds")
     for name in names:
-        case = CASES[name]()
-        paired = paired_graphs(case)
-        found, seconds = timed(lambda: estimate_sensitivity(paired, case.batches, progress=False))
-        _, forward = timed(lambda: run(case.model, case.batches))
-        truth = evaluate(paired, found, case.batches)
+        for row in rows_of(CASES[name]()):
+            table.add_row(name, *row)
+    Console(width=140).print(table)
+
+
+def rows_of(case: Case) -> Iterator[list[str]]:
+    """Yield a row of the table for the plain estimate, and one for that with ``whole``."""
+    paired = paired_graphs(case)
+    truth: Truth | None = None
+    _, forward = timed(lambda: run(case.model, case.batches))
+    for whole in (False, True):
+        estimate = partial(estimate_sensitivity, paired, case.batches, whole=whole, progress=False)
+        found, seconds = timed(estimate)
+        truth = truth or evaluate(paired, found, case.batches)
+        measured = truth.whole
         rows = found.ranked("graph")
-        win = spearman([row.win for row in rows], [truth.whole - each for each in truth.without])
-        table.add_row(
-            name,
-            str(len(rows)),
+        win = spearman([row.win for row in rows], [measured - each for each in truth.without])
+        yield [
+            f"{len(rows)}{', whole' * whole}",
             f"{spearman([row.cost for row in rows], truth.alone):.3f}",
             f"{win:.3f}",
             f"{noise_decibels(found.predict()):.2f}",
@@ -87,8 +106,7 @@ def main(names: Iterable[str]) -> None:
             f"{forward:.2f}",
             f"{seconds:.2f}",
             f"{seconds / forward:.2f}",
-        )
-    Console(width=140).print(table)
+        ]
 
 
 def paired_graphs(case: Case) -> PairedGraphs:
@@ -145,16 +163,16 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float:
 
 
 def efficientnet() -> Case:
-    """EfficientNet-Lite0 on 24 crops of photographs."""
+    """EfficientNet-Lite0 on 16 crops of photographs."""
     from quantfx.tools.models.efficientnet_lite import load_efficientnet_lite0
     from quantfx.tools.models.photographs import calibration_crops, test_crops
 
-    calibration, crops = calibration_crops(), test_crops(3)[:24]
+    calibration, crops = calibration_crops(), test_crops(2)[:16]
     return Case(load_efficientnet_lite0(), list(calibration.split(4)), list(crops.split(4)))
 
 
 def minilm() -> Case:
-    """all-MiniLM-L6-v2 on 32 passages of 64 tokens."""
+    """all-MiniLM-L6-v2 on 16 passages of 64 tokens."""
     from tests.peers.minilm import load_model, split, tokenized_passages
 
     chosen = split(tokenized_passages(), 0)
@@ -162,7 +180,7 @@ def minilm() -> Case:
     def batches(tokens: torch.Tensor) -> list[Any]:
         return [(part, torch.ones_like(part)) for part in tokens.split(8)]
 
-    return Case(load_model(), batches(chosen.calibration), batches(chosen.test[:32]))
+    return Case(load_model(), batches(chosen.calibration), batches(chosen.test[:16]))
 
 
 def digits() -> Case:

@@ -60,9 +60,7 @@ def _bars(
     yield _text(_LEFT - 8, y + 14, label, anchor="end")
     for share, kind, top in zip(shares, ("cost", "win"), (y + 3, y + 3 + _BAR), strict=True):
         x, width = min(zero, zero + share * scale), abs(share) * scale
-        yield (
-            f'<rect class="{kind}" x="{x:.1f}" y="{top}" width="{width:.1f}" height="{_BAR}"/>'
-        )
+        yield (f'<rect class="{kind}" x="{x:.1f}" y="{top}" width="{width:.1f}" height="{_BAR}"/>')
     end = zero + max(0.0, *shares) * scale
     yield _text(end + 6, y + 15, " / ".join(f"{share:.1%}" for share in shares))
 

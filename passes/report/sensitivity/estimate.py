@@ -3,14 +3,19 @@
 Site ``i`` has an own error ``e_i``: what its rounded weights and inputs add to its result when its
 inputs are exact. To first order the outputs are off by ``sum_i J_i e_i``, where ``J_i`` is the
 Jacobian of the outputs by the result of site ``i``. With ``v`` of random signs,
-``d_i = <v, J_i e_i>``, and its mean square over ``v`` is ``|J_i e_i|^2``: the estimator of a trace by
-M. F. Hutchinson (Communications in Statistics 18, 1989). One backward pass of the float graph gives
-``J_i^T v`` for all sites at once, and so a column of ``d_i`` for each. Products of columns estimate
-``<J_i e_i, J_j e_j>`` in the same way, which tells where errors of several sites cancel or add up.
+``d_i = <v, J_i e_i>``, and its mean square over ``v`` is ``|J_i e_i|^2``: the estimator of a trace
+by M. F. Hutchinson (Communications in Statistics 18, 1989). One backward pass of the float graph
+gives ``J_i^T v`` for all sites at once, and so a column of ``d_i`` for each. Products of columns
+estimate ``<J_i e_i, J_j e_j>`` in the same way, which tells where errors cancel or add up.
+
+Signs leave much to chance in what leaving one site float wins, ``|E|^2 - |E - J_i e_i|^2`` with the
+error ``E`` of all, because ``<E, J_i e_i>`` is a sum over all sites. With ``whole=True`` the q/dq
+graph runs as well, and ``E`` itself takes the place of ``v``: no chance is left. The Jacobian is the
+mean of that at the values of the float graph and that at the values of the q/dq graph.
 
 ``J^T J`` is the Gauss-Newton matrix of a squared error of the outputs. HAWQ (Dong et al.,
 arXiv 1905.03696) weights rounding by the largest eigenvalue of a layer's Hessian, HAWQ-V2 (arXiv
-1911.03852) by its trace, in both times the size of the weights' error. Here the matrix is applied to
+1911.03852) by its trace, both times the size of the weights' error. Here the matrix is applied to
 the errors themselves, those of activations among them.
 """
 
@@ -36,7 +41,8 @@ from quantfx.passes.report.compare.left_out import left_out_sites
 from quantfx.passes.report.sensitivity.gradient_run import Call, run_with_errors
 from quantfx.passes.report.sensitivity.outputs import Signs, float_places, powers, rows_of
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
-from quantfx.passes.report.sensitivity.sensitivity import Sensitivity, SensitiveSite
+from quantfx.passes.report.sensitivity.ranking import Whole
+from quantfx.passes.report.sensitivity.sensitivity import SensitiveSite, Sensitivity
 from quantfx.passes.report.work import OperatorWork
 from quantfx.patterns.errors import QuantfxError
 
@@ -48,6 +54,7 @@ def estimate_sensitivity(
     work: Iterable[OperatorWork] = (),
     draws: int = 1,
     seed: int = 0,
+    whole: bool = False,
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
 ) -> Sensitivity:
@@ -59,6 +66,7 @@ def estimate_sensitivity(
         work: Of the q/dq graph's operators.
         draws: Random vectors for each row; each is another backward pass.
         seed: Of the signs.
+        whole: Measure the error of the whole as well, and share it out.
         input_fn: Turns what ``batches`` yields into such a batch.
         progress: Show a progress bar where the terminal allows it.
 
@@ -69,8 +77,16 @@ def estimate_sensitivity(
     rows = _Rows(paired, Signs(seed), draws)
     with preserved_state(paired.reference), preserved_state(paired.quantized):
         for inputs in calls_of(paired.quantized, batches, input_fn, progress=progress):
-            rows.add(run_with_errors(paired, inputs))
+            _add(rows, paired, inputs, whole=whole)
     return rows.sensitivity(tuple(work))
+
+
+def _add(rows: _Rows, paired: PairedGraphs, inputs: Inputs, *, whole: bool) -> None:
+    """Add a call, whose memory goes with it."""
+    call = run_with_errors(paired, inputs)
+    rows.add(call)
+    if whole:
+        rows.share_out(call, run_with_errors(paired, inputs, accumulated=True))
 
 
 def calls_of(
@@ -111,6 +127,8 @@ class _Rows:
         self._shares: Tensor | None = None  # of outputs, one over the power of a row
         self._found: list[Tensor] = []
         self._power: list[Tensor] = []
+        self._joint: list[Tensor] = []
+        self._noise: list[Tensor] = []
         self._reached = [False] * len(paired.parts)
         self._silent: dict[str, str] = {}
         self._calls = 0
@@ -134,19 +152,45 @@ class _Rows:
             for mask, each in zip(last, drawn[0], strict=True):
                 mask[-1] = each[-1]
             self._by_row = _only_last_rows(call.gradients(places, last, keep=True), rows)
-        units = rows if self._by_row else 1
-        for index, weights in enumerate(drawn):
-            gradients = call.gradients(places, weights, keep=index + 1 < self._draws)
-            self._found.append(self._columns(call, gradients, units))
+        for weights in drawn:
+            # Kept for what follows; the memory goes with the call.
+            gradients = call.gradients(places, weights, keep=True)
+            self._found.append(self._columns(call, gradients, self._units(outputs)))
         weighted = power.T @ self._shares
         self._power.append(weighted if self._by_row else weighted.sum(0, keepdim=True))
         self._calls += 1
+
+    def share_out(self, exact: Call, rounded: Call) -> None:
+        """Add how far the outputs of a call are off, and what of it is due to each site.
+
+        Args:
+            exact: A call that was added.
+            rounded: The same with accumulated errors.
+        """
+        assert self._shares is not None  # of the first call
+        places = self._places(exact)
+        outputs: list[Tensor] = [exact.outputs[place] for place in places]
+        off = [(rounded.outputs[p] - exact.outputs[p]).detach() for p in places]
+        power = powers(off, rows_of(outputs)).T @ self._shares
+        units = self._units(outputs)
+        self._noise.append(power if units > 1 else power.sum(0, keepdim=True))
+        weights = [each * share for each, share in zip(off, self._shares.tolist(), strict=True)]
+        found = [
+            self._columns(call, call.gradients(places, weights, keep=False), units)
+            for call in (exact, rounded)
+        ]
+        self._joint.append(torch.stack(found).mean(0))
+
+    def _units(self, outputs: Sequence[Tensor]) -> int:
+        return rows_of(outputs) if self._by_row else 1
 
     def sensitivity(self, work: Sequence[OperatorWork]) -> Sensitivity:
         """Return what the rows say."""
         signal = math.sqrt(float(torch.cat(self._power).mean()))
         found = torch.cat(self._found) / (signal or 1.0)
-        parts = [part for part, is_on in zip(self._paired.parts, self._reached, strict=True) if is_on]
+        parts = [
+            part for part, is_on in zip(self._paired.parts, self._reached, strict=True) if is_on
+        ]
         done = {each.site: each for each in work}
         sites = [Site("", part.anchor.name) for part in parts]
         rows = tuple(
@@ -169,12 +213,20 @@ class _Rows:
             calls=self._calls,
             draws=self._draws,
             unit="row" if self._by_row else "call",
+            whole=self._whole(signal or 1.0),
             left_out=(
                 *left_out_sites(self._paired.quantized, known),
                 *told,
                 *self._silent.items(),
             ),
         )
+
+    def _whole(self, signal: float) -> Whole | None:
+        if not self._noise:
+            return None
+        shares = torch.cat(self._joint).mean(0) / signal**2
+        noise = float(torch.cat(self._noise).mean()) / signal**2
+        return Whole(noise, tuple(shares[torch.tensor(self._reached)].tolist()))
 
     def _places(self, call: Call) -> list[int]:
         """Return the outputs that gradients start from."""

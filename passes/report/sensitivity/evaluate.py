@@ -1,4 +1,4 @@
-"""Try the sites that an estimate puts first: a metric of the model without each, and with it alone."""
+"""Try the sites that an estimate puts first: each rounded alone, and each left float alone."""
 
 from __future__ import annotations
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.inputs.leaves import Inputs, input_leaves, leaves_in, map_leaves
 from quantfx.passes.model.input_copies import copy_inputs
+from quantfx.passes.report.compare.parts import Part
 from quantfx.passes.report.compare.stepper import Stepper
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.patterns.errors import QuantfxError
@@ -72,64 +73,62 @@ class Call:
         return [[next(rest) for _ in each.values] for each in self.errors]
 
 
-def run_with_errors(paired: PairedGraphs, inputs: Inputs) -> Call:
+def run_with_errors(paired: PairedGraphs, inputs: Inputs, *, accumulated: bool = False) -> Call:
     """Run the float graph for one call, with the own error of each part.
 
     Args:
         paired: Both graphs.
         inputs: Positional and keyword arguments, with the rows that the graphs take.
+        accumulated: Go on with the rounded results, so that outputs and inputs of each part are
+            those of the q/dq graph; gradients pass rounding unchanged.
 
     Raises:
         QuantfxError: an operator has no gradient; quotes torch.
     """
-    ends = [paired.end(part) for part in paired.parts]
-    stepper = _GradientStepper(paired.reference, frozenset(ends))
+    stepper = _GradientStepper(paired, accumulated=accumulated)
     leaves = [leaf for _, leaf in input_leaves(paired.reference, *copy_inputs(*inputs))]
-    kept = paired.kept(paired.parts)
-    kept.update(ends)
-    stepper.start(map(_detached, leaves), kept)
-    errors: list[SiteError] = []
-    with torch.enable_grad():
-        for part, end in zip(paired.parts, ends, strict=True):
-            exact = _value(stepper, end)
-            read = paired.inputs(part)
-            own = paired.own_value(part, {each: stepper.value(each) for each in read})
-            errors.append(_site_error(exact, own))
-            for node in (*read, end):
-                stepper.release(node)
-        outputs = tuple(leaves_in(_value(stepper, paired.output)))
-    return Call(outputs, tuple(errors))
+    stepper.start(map(_detached, leaves), paired.kept(paired.parts))
+    try:
+        with torch.enable_grad():
+            outputs = stepper.value(paired.output)
+    except (RuntimeError, NotImplementedError) as error:
+        raise _no_gradient(error) from error
+    return Call(tuple(leaves_in(outputs)), tuple(stepper.errors[each] for each in paired.parts))
 
 
 class _GradientStepper(Stepper):
-    """Runs a graph so that gradients reach the results of some of its nodes.
+    """Runs a float graph so that gradients reach the results of its parts.
 
     Stored tensors are constants, and ``detach`` stops no gradient: rounding passes it as well.
 
-    Args:
-        module: The float graph.
-        ends: Nodes whose results get gradients, each a tensor of its own.
+    Attributes:
+        errors: By part.
     """
 
-    def __init__(self, module: GraphModule, ends: Collection[Node]) -> None:
-        super().__init__(module)
-        self._ends = ends
+    def __init__(self, paired: PairedGraphs, *, accumulated: bool) -> None:
+        super().__init__(paired.reference)
+        self._paired, self._accumulated = paired, accumulated
+        self._parts = {paired.end(part): part for part in paired.parts}
+        self.errors: dict[Part, SiteError] = {}
 
     def _call(self, node: Node, values: Mapping[Node, Any]) -> Any:
         if node.target == torch.ops.aten.detach.default:
-            value = values[node.all_input_nodes[0]]
-        else:
-            value = super()._call(node, values)
+            return values[node.all_input_nodes[0]]
+        value = super()._call(node, values)
         if node.op == "get_attr":
             return _detached(value)
-        return map_leaves(_tracked, value) if node in self._ends else value
-
-
-def _value(stepper: Stepper, node: Node) -> Any:
-    try:
-        return stepper.value(node)
-    except (RuntimeError, NotImplementedError) as error:
-        raise _no_gradient(error) from error
+        part = self._parts.get(node)
+        if part is None:
+            return value
+        value = map_leaves(_tracked, value)
+        error = _site_error(value, self._paired.own_value(part, values))
+        for each in self._paired.inputs(part):
+            self.release(each)
+        self.errors[part] = error
+        if not self._accumulated:
+            return value
+        rounded = {id(x): x + e for x, e in zip(error.values, error.errors, strict=True)}
+        return map_leaves(lambda leaf: rounded.get(id(leaf), leaf), value)
 
 
 def _no_gradient(error: Exception) -> QuantfxError:
@@ -147,7 +146,7 @@ def _detached(leaf: Any) -> Any:
 def _tracked(leaf: Any) -> Any:
     if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
         return leaf
-    # An operator may return what it was given: its result gets a tensor, and a gradient, of its own.
+    # An operator may return what it was given: its result gets a tensor of its own.
     return leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_()
 
 
@@ -157,7 +156,9 @@ def _site_error(exact: Any, own: Any) -> SiteError:
         for x, y in zip(leaves_in(exact), leaves_in(own), strict=True)
         if isinstance(x, Tensor) and x.is_floating_point()
     ]
-    return SiteError(tuple(x for x, _ in pairs), tuple(_difference(x.detach(), y) for x, y in pairs))
+    return SiteError(
+        tuple(x for x, _ in pairs), tuple(_difference(x.detach(), y) for x, y in pairs)
+    )
 
 
 def _difference(exact: Tensor, own: Tensor) -> Tensor:

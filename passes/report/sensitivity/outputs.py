@@ -49,9 +49,7 @@ class Signs:
             draws: How many signs each value gets.
         """
         sizes = [each.numel() // rows for each in outputs]
-        drawn = [
-            [[self._of(size) for size in sizes] for _ in range(draws)] for _ in range(rows)
-        ]
+        drawn = [[[self._of(size) for size in sizes] for _ in range(draws)] for _ in range(rows)]
         return [
             [
                 torch.stack([row[draw][place] for row in drawn]).to(like).reshape(like.shape)

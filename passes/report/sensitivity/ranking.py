@@ -36,6 +36,20 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Whole:
+    """The noise of the q/dq graph, shared out.
+
+    Attributes:
+        noise: With all sites rounded, measured.
+        shares: What of it is due to each site: how far its error points where that of all points.
+            They add up to about ``noise``; errors that cancel others have negative ones.
+    """
+
+    noise: float
+    shares: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Ranked:
     """A site, or all sites of a module together.
 

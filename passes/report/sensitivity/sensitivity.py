@@ -16,7 +16,7 @@ from torch import Tensor
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.report.compare.site_numbers import plain_numbers
 from quantfx.passes.report.sensitivity.chart import chart
-from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, Ranked
+from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, Ranked, Whole
 from quantfx.passes.report.sensitivity.text import tables
 from quantfx.patterns.errors import QuantfxError, unknown_name
 
@@ -64,6 +64,7 @@ class Sensitivity:
         unit: What a row of ``contributions`` is: a ``row`` of the data, or a ``call`` where rows do
             not stay apart (one tensor for all, or time in front of rows).
         left_out: Planned sites and outputs without numbers, with the reason.
+        whole: The measured noise of all sites; None unless it was asked for.
         evaluation: The metric of the whole; None without real evaluation.
     """
 
@@ -74,10 +75,14 @@ class Sensitivity:
     draws: int
     unit: Literal["row", "call"]
     left_out: tuple[tuple[str, str], ...] = ()
+    whole: Whole | None = None
     evaluation: Evaluation | None = None
 
     def predict(self, float_sites: Iterable[str | Site] = ()) -> float:
-        """Return the noise that is expected if some sites stay float; 0 if all do.
+        """Return the noise that is expected if some sites stay float.
+
+        With ``whole``, it is the measured noise of all without what these sites win; good for some
+        sites of many. Else it is the mean square of the columns that are left.
 
         Args:
             float_sites: Sites, or their names such as ``conv2d_3``.
@@ -86,12 +91,14 @@ class Sensitivity:
             QuantfxError: no site has that name; names the nearest.
         """
         names = {str(each.site): index for index, each in enumerate(self.sites)}
-        kept = torch.ones(len(self.sites), dtype=torch.bool)
+        chosen = torch.zeros(len(self.sites), dtype=torch.bool)
         for name in map(str, float_sites):
             if name not in names:
                 raise unknown_name(QuantfxError, "site", name, names, of="the sensitivity")
-            kept[names[name]] = False
-        return float(self.contributions[:, kept].sum(1).square().mean())
+            chosen[names[name]] = True
+        if self.whole is None:
+            return float(self.contributions[:, ~chosen].sum(1).square().mean())
+        return max(self.whole.noise - self._win(chosen.nonzero().flatten().tolist()), 0.0)
 
     def ranked(self, order: Order = "cost", *, by: By = "site") -> tuple[Ranked, ...]:
         """Return what each site or module costs and wins, most first.
@@ -185,10 +192,18 @@ class Sensitivity:
     def _tables(self, order: Order, by: By) -> Iterator[Any]:
         rows = len(self.contributions)
         head = f"{rows} {self.unit}{'s' * (rows != 1)}"
-        return tables(self.ranked(order, by=by), self.predict(), head, by, self.left_out, self.evaluation)
+        return tables(
+            self.ranked(order, by=by), self.predict(), head, by, self.left_out, self.evaluation
+        )
+
+    def _win(self, members: Collection[int]) -> float:
+        """Return by how much the noise falls if these sites stay float."""
+        own = self.contributions[:, list(members)].sum(1)
+        if self.whole is None:
+            return float((2 * self.contributions.sum(1) * own - own.square()).mean())
+        return 2 * sum(self.whole.shares[index] for index in members) - float(own.square().mean())
 
     def _ranked(self, name: str, members: Collection[int]) -> Ranked:
-        whole = self.contributions.sum(1)
         own = self.contributions[:, list(members)].sum(1)
         squares = own.square()
         cost = float(squares.mean())
@@ -201,7 +216,7 @@ class Sensitivity:
             module=sites[0].module,
             sites=tuple(str(each.site) for each in sites),
             cost=cost if math.isfinite(cost) else math.inf,
-            win=float((whole.square() - (whole - own).square()).mean()),
+            win=self._win(members),
             uncertainty=deviation / cost if cost else 0.0,
             macs=None if None in macs else sum(each or 0 for each in macs),
             weight_bytes=sum(each.weight_bytes for each in sites),
