@@ -22,12 +22,13 @@ from typing import Any, NamedTuple
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 import quantfx
 from quantfx import backends
 from quantfx.compare_result import float_graph
 from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
 from quantfx.passes.report.sensitivity.evaluate import OutputSQNR
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
@@ -124,7 +125,7 @@ def paired_graphs(case: Case) -> PairedGraphs:
 
 def evaluate(paired: PairedGraphs, found: Sensitivity, batches: Sequence[Any]) -> Truth:
     """Evaluate every site by rounding it, and by leaving it float."""
-    calls = [(each if isinstance(each, tuple) else (each,), {}) for each in batches]
+    calls: list[Inputs] = [(each if isinstance(each, tuple) else (each,), {}) for each in batches]
     sqnr = OutputSQNR(paired, calls)
     every = {part.anchor.name for part in paired.parts}
 
@@ -162,13 +163,18 @@ def spearman(one: Sequence[float], other: Sequence[float]) -> float:
     return float(torch.corrcoef(torch.stack(ranks))[0, 1])
 
 
+def cut(rows: Tensor, size: int) -> list[Tensor]:
+    """Return batches."""
+    return list(torch.split(rows, size))
+
+
 def efficientnet() -> Case:
     """EfficientNet-Lite0 on 16 crops of photographs."""
     from quantfx.tools.models.efficientnet_lite import load_efficientnet_lite0
     from quantfx.tools.models.photographs import calibration_crops, test_crops
 
     calibration, crops = calibration_crops(), test_crops(2)[:16]
-    return Case(load_efficientnet_lite0(), list(calibration.split(4)), list(crops.split(4)))
+    return Case(load_efficientnet_lite0(), cut(calibration, 4), cut(crops, 4))
 
 
 def minilm() -> Case:
@@ -177,8 +183,8 @@ def minilm() -> Case:
 
     chosen = split(tokenized_passages(), 0)
 
-    def batches(tokens: torch.Tensor) -> list[Any]:
-        return [(part, torch.ones_like(part)) for part in tokens.split(8)]
+    def batches(tokens: Tensor) -> list[Any]:
+        return [(part, torch.ones_like(part)) for part in cut(tokens, 8)]
 
     return Case(load_model(), batches(chosen.calibration), batches(chosen.test[:16]))
 
@@ -189,7 +195,7 @@ def digits() -> Case:
 
     trained = train_digits()
     images = trained.test_images[:64]
-    return Case(trained.model, list(trained.train_images[:256].split(16)), list(images.split(16)))
+    return Case(trained.model, cut(trained.train_images[:256], 16), cut(images, 16))
 
 
 CASES: dict[str, Callable[[], Case]] = {

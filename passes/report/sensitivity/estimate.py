@@ -10,8 +10,8 @@ estimate ``<J_i e_i, J_j e_j>`` in the same way, which tells where errors cancel
 
 Signs leave much to chance in what leaving one site float wins, ``|E|^2 - |E - J_i e_i|^2`` with the
 error ``E`` of all, because ``<E, J_i e_i>`` is a sum over all sites. With ``whole=True`` the q/dq
-graph runs as well, and ``E`` itself takes the place of ``v``: no chance is left. The Jacobian is the
-mean of that at the values of the float graph and that at the values of the q/dq graph.
+graph runs as well, and ``E`` itself takes the place of ``v``: no chance is left. The Jacobian is
+the mean of that at the values of the float graph and that at the values of the q/dq graph.
 
 ``J^T J`` is the Gauss-Newton matrix of a squared error of the outputs. HAWQ (Dong et al.,
 arXiv 1905.03696) weights rounding by the largest eigenvalue of a layer's Hessian, HAWQ-V2 (arXiv
@@ -259,7 +259,7 @@ class _Rows:
 
 def _products(slope: Tensor, error: Tensor, units: int) -> Tensor:
     """Return ``<slope, error>`` of each unit."""
-    found = torch.linalg.vecdot(slope.reshape(units, -1), error.reshape(units, -1))
+    found: Tensor = torch.linalg.vecdot(slope.reshape(units, -1), error.reshape(units, -1))
     if not torch.isfinite(found).all():  # a gradient may be infinite where nothing is rounded
         found = (slope * error).masked_fill_(error == 0, 0).reshape(units, -1).sum(1)
     return found.double()

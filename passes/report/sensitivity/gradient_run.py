@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.fx import Node
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
 
 from quantfx.passes.inputs.leaves import Inputs, input_leaves, leaves_in, map_leaves
 from quantfx.passes.model.input_copies import copy_inputs
@@ -114,6 +115,10 @@ class _GradientStepper(Stepper):
     def _call(self, node: Node, values: Mapping[Node, Any]) -> Any:
         if node.target == torch.ops.aten.detach.default:
             return values[node.all_input_nodes[0]]
+        if node.target == torch.ops.higher_order.cond:
+            # As it stands, torch 2.13 compiles both branches with Dynamo, which fails here.
+            args: Any = map_arg(node.args, values.__getitem__)
+            return _taken_branch(*args)
         value = super()._call(node, values)
         if node.op == "get_attr":
             return _detached(value)
@@ -131,9 +136,19 @@ class _GradientStepper(Stepper):
         return map_leaves(lambda leaf: rounded.get(id(leaf), leaf), value)
 
 
+def _taken_branch(
+    predicate: Any, true: GraphModule, false: GraphModule, operands: Sequence[Any]
+) -> Any:
+    branch = true if predicate else false
+    stepper = Stepper(branch)
+    output = next(iter(branch.graph.find_nodes(op="output")))
+    stepper.start(operands, {output: 1})
+    return stepper.value(output)
+
+
 def _no_gradient(error: Exception) -> QuantfxError:
     return QuantfxError(
-        f"the float graph cannot be run with gradients: {str(error).strip().splitlines()[-1]}",
+        f"the float graph cannot be run with gradients: {str(error).strip().splitlines()[0]}",
         rule="no-gradients",
         fix="use compare, which needs none; its own errors say what each site loses by itself",
     )
