@@ -234,9 +234,8 @@ class Result:
 
         Args:
             batches: In the forms that ``calibrate`` takes; best some that calibration did not see.
-            model: The float model, or what ``prepare_qat`` returned and was trained, of which it is
-                the function without rounding; by default what the result was made of, if that still
-                exists.
+            model: The float model, or what ``prepare_qat`` returned and was trained (its function
+                without rounding); by default what the result was made of, if that still exists.
             input_fn: Turns what ``batches`` yields into such a batch.
             progress: Show a progress bar where the terminal allows it.
 
