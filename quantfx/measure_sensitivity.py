@@ -36,7 +36,7 @@ class SensitivityOptions(TypedDict, total=False):
         draws: Random vectors for each row; each is another backward pass.
         seed: Of the random vectors.
         whole: Run the q/dq graph as well, and two more backward passes: ``win`` and ``predict``
-            then start from the measured error of all. It takes twice the time.
+            then start from the measured error of all. It takes some 2.4 times as long.
         input_fn: Turns what ``batches`` yields into a batch.
         progress: Show a progress bar where the terminal allows it.
     """

@@ -25,6 +25,8 @@ def evaluate_sites(
     """Return ``sensitivity`` with what ``metric`` says of the sites that cost most.
 
     Each site takes two evaluations. What is evaluated has the ranges of the q/dq graph.
+    A conversion with ``Config().call(site, None)`` gives the same, unless others stand or fall with
+    the site: a pool is int8 only where int8 flows in, and shared ranges are those of fewer tensors.
 
     Args:
         sensitivity: The estimate.
