@@ -34,6 +34,7 @@ from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
+from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.kernel_family import KernelFamily
@@ -180,6 +181,7 @@ class Backend:
         prepared: GraphModule,
         *,
         strict: bool = True,
+        statistics: Statistics | None = None,
         instruments: Sequence[Instrument] = (),
     ) -> GraphModule:
         """Return the q/dq graph of a calibrated module: int8 weights, float arithmetic.
@@ -188,6 +190,7 @@ class Backend:
             prepared: From ``prepare``, after calibration; not changed.
             strict: Check that every planned site was converted; else sites that calibration
                 never reached are left float.
+            statistics: For the passes that go by them.
             instruments: Called around each pass.
 
         Raises:
@@ -200,7 +203,8 @@ class Backend:
         if isinstance(prepared, GraphModule) and TRAINABLE in facts_of(prepared):
             finish, prepared = self._finishing(prepared)
             pipeline = finish + pipeline
-        quantized = pipeline.run(prepared, self.context, instruments=instruments)
+        context = replace(self.context, statistics=statistics)
+        quantized = pipeline.run(prepared, context, instruments=instruments)
         if strict:
             require_converted(quantized)
         warn_of_scales(quantized)
@@ -322,6 +326,11 @@ class Backend:
     def has_plans(self) -> bool:
         """Whether prepared plans are among the kernels."""
         return any(each.name == Direct.name for each in self.kernels)
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether a pass of the convert pipeline goes by statistics."""
+        return any(each.needs_statistics for each in self.convert_pipeline.passes)
 
     @property
     def not_here(self) -> str:

@@ -39,6 +39,7 @@ from quantfx.passes.lower.restore_layouts import RestoreLayouts
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations
+from quantfx.passes.observe.statistics.record_tensors import RecordTensors
 from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.train.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.passes.train.fold_qat_conv_bn import FoldQatConvBn
@@ -74,6 +75,7 @@ PASSES: tuple[type[Pass], ...] = (
     Share,
     ObserveChannels,
     InsertObservers,
+    RecordTensors,
     PlaceDropout,
     SmoothActivations,
     SettleModes,

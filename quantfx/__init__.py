@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from quantfx import backends, checks, errors, passes, patterns
 from quantfx.api import diff, draw, html, quantize
+from quantfx.collect_statistics import collect
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import Config
 from quantfx.passes.draw.diff.graph_diff import GraphDiff
 from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observe.statistics.fill_observers import fill_observers
+from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.report.compare.comparison import Comparison
 from quantfx.passes.report.explain.explanation import Explanation, Explanations
@@ -67,16 +70,19 @@ __all__ = [
     "Report",
     "Result",
     "Sensitivity",
+    "Statistics",
     "auto",
     "backends",
     "bisect",
     "calibrate",
     "capture",
     "checks",
+    "collect",
     "convert_qat",
     "diff",
     "draw",
     "errors",
+    "fill_observers",
     "html",
     "load",
     "passes",

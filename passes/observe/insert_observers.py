@@ -54,7 +54,7 @@ class InsertObservers(Pass):
         """Insert observers behind every tensor that an annotation quantizes."""
         graphs = dict(all_graphs(module))
         observers = _Observers(
-            list(graphs.values()), self.fake_quantize, _regions(graphs), _constant_groups(graphs)
+            list(graphs.values()), self.fake_quantize, _regions(graphs), constant_groups(graphs)
         )
         inserted = 0
         groups: dict[Site, str] = {}
@@ -62,7 +62,7 @@ class InsertObservers(Pass):
             groups |= _groups(path, graph_module)
             editor = Editor(graph_module, self.name)
             observers.enter(path)
-            for producer, want in _find_wanted(graph_module).items():
+            for producer, want in find_wanted(graph_module).items():
                 _observe(editor, producer, want, observers)
             inserted += editor.edits
         observers.connect_derived(groups)
@@ -70,7 +70,7 @@ class InsertObservers(Pass):
 
 
 @dataclass
-class _Want:
+class Want:
     """The group that observes a tensor's output, and the readers that want it quantized."""
 
     output: tuple[str, Concrete] | None = None
@@ -175,19 +175,19 @@ def _require_acyclic(observer: nn.Module, trail: tuple[DerivedObserver, ...]) ->
         _require_acyclic(source, (*trail, observer))
 
 
-def _find_wanted(module: GraphModule) -> dict[Node, _Want]:
+def find_wanted(module: GraphModule) -> dict[Node, Want]:
     """Return what is to be observed, by producer in graph order."""
-    wanted: dict[Node, _Want] = {}
+    wanted: dict[Node, Want] = {}
     for node in module.graph.nodes:
         annotation = annotation_of(node)
         if annotation is None:
             continue
         groups = dict(annotation.groups)
         for slot, spec in annotation.inputs:
-            want = wanted.setdefault(read_slot(node, slot), _Want())
+            want = wanted.setdefault(read_slot(node, slot), Want())
             want.readers.setdefault(groups[slot], []).append((node, slot, _require_resolved(spec)))
         if annotation.output is not None:
-            wanted.setdefault(node, _Want()).output = (
+            wanted.setdefault(node, Want()).output = (
                 groups[""],
                 _require_resolved(annotation.output),
             )
@@ -211,17 +211,17 @@ def _require_resolved(spec: Spec) -> Concrete:
     return spec
 
 
-def _observe(editor: Editor, producer: Node, want: _Want, observers: _Observers) -> None:
+def _observe(editor: Editor, producer: Node, want: Want, observers: _Observers) -> None:
     source = producer
     if want.output is not None:
         group, spec = want.output
-        source = _insert(editor, producer, producer, observers, (group, spec, _label(producer)))
+        source = _insert(editor, producer, producer, observers, (group, spec, label_of(producer)))
         producer.replace_all_uses_with(source, lambda user: user is not source)
     for group, readers in want.readers.items():
         if want.output is not None and group == want.output[0]:
             continue
         node, slot, spec = readers[0]
-        label = f"{_label(node)}.{slot}"
+        label = f"{label_of(node)}.{slot}"
         observed = _insert(editor, producer, source, observers, (group, spec, label))
         for node, slot, _ in readers:
             write_slot(node, slot, observed)
@@ -246,7 +246,7 @@ def _insert(
     return editor.call_module(name, stored, source, after=source)
 
 
-def _constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
+def constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
     """Return the groups that share qparams among stored tensors alone.
 
     A stored tensor that shares with others, as in ``cat([self.token, x])``, says only a part of
@@ -255,7 +255,7 @@ def _constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
     groups: set[str] = set()
     varying: set[str] = set()
     for module in graphs.values():
-        for producer, want in _find_wanted(module).items():
+        for producer, want in find_wanted(module).items():
             groups |= want.readers.keys()
             if want.output is not None:
                 varying.add(want.output[0])
@@ -295,6 +295,7 @@ def _regions(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _label(node: Node) -> str:
+def label_of(node: Node) -> str:
+    """Return what observers call the tensor that ``node`` computes: its module and its name."""
     path = module_scope(node)
     return f"{path} ({node.name})" if path else node.name

@@ -56,6 +56,22 @@ class ChannelRecord(nn.Module):
             self._count(part)
         self.rows = self.rows + len(rows)
 
+    def add(self, other: ChannelRecord) -> None:
+        """Add what ``other`` recorded of as many channels, as if it had been seen here."""
+        if other.rows == 0:
+            return
+        if self.rows == 0:
+            for name, value in other.named_buffers():
+                setattr(self, name, value.clone())
+            return
+        exponent = torch.maximum(self.exponent, other.exponent)
+        self.counts = self._merged(exponent) + other._merged(exponent)
+        self.exponent = exponent
+        self.low = torch.minimum(self.low, other.low)
+        self.high = torch.maximum(self.high, other.high)
+        self.squares = self.squares + other.squares
+        self.rows = self.rows + other.rows
+
     def rms(self) -> Tensor:
         """Return each channel's root mean square, float64, shape ``(channels,)``."""
         return (self.squares / self.rows).sqrt()
@@ -93,14 +109,17 @@ class ChannelRecord(nn.Module):
     def _grow(self, largest: Tensor) -> None:
         """Merge bins, pairwise as often as needed, so that ``largest`` fits each range."""
         exponent = torch.log2(largest.clamp(min=2.0**_LEAST_EXPONENT)).ceil().long()
-        steps = (exponent - self.exponent).clamp(min=0)
-        if not bool(steps.any()):
-            return
+        exponent = torch.maximum(exponent, self.exponent)
+        if not torch.equal(exponent, self.exponent):
+            self.counts, self.exponent = self._merged(exponent), exponent
+
+    def _merged(self, exponent: Tensor) -> Tensor:
+        """Return the counts on ranges of a larger exponent."""
+        steps = exponent - self.exponent
         half = BINS // 2
         bins = torch.arange(-half, half, device=steps.device)
         target = (bins >> steps.clamp(max=BINS.bit_length())[:, None]) + half
-        self.counts = torch.zeros_like(self.counts).scatter_add_(1, target, self.counts)
-        self.exponent = self.exponent + steps
+        return torch.zeros_like(self.counts).scatter_add_(1, target, self.counts)
 
     def _count(self, rows: Tensor) -> None:
         half = BINS // 2

@@ -11,6 +11,7 @@ from quantfx.passes.observers.range_record import RangeRecord
 from quantfx.passes.quant.qparams import QParams, qparams_from_range
 from quantfx.passes.quant.spec import QuantSpec
 
+BINS = 2048
 # When the range grows, each bin is split into this many before it is dealt out again.
 UPSAMPLE = 16
 
@@ -35,6 +36,31 @@ def histogram(x: Tensor, bins: int, low: float, high: float) -> Tensor:
     return torch.histc(x, bins, min=low, max=high)
 
 
+def spread_over(counts: Tensor, old: tuple[Tensor, Tensor], low: Tensor, high: Tensor) -> Tensor:
+    """Return ``counts`` in as many bins of the wider range ``[low, high]``.
+
+    Args:
+        counts: float32, of a histogram.
+        old: Its range.
+        low: Left edge of the first new bin.
+        high: Right edge of the last new bin; ``high - low`` is finite in float32.
+    """
+    bins = len(counts)
+    old_low, old_high = float(old[0]), float(old[1])
+    if old_low == low and old_high == high:
+        return counts
+    if old_low == old_high:
+        one = histogram(old[0], bins, float(low), float(high))
+        return one * counts.sum()
+    parts = bins * UPSAMPLE
+    width = (old[1] - old[0]) / parts
+    centers = torch.linspace(old_low, old_high, parts + 1, device=width.device)[:-1]
+    edges = torch.linspace(float(low), float(high), bins + 1, device=width.device)
+    target = torch.bucketize(centers + 0.5 * width, edges, right=True) - 1
+    shares = (counts / UPSAMPLE).repeat_interleave(UPSAMPLE)
+    return torch.bincount(target.clamp(0, bins - 1), shares, minlength=bins)
+
+
 class HistogramRecord(RangeRecord):
     """Records a histogram; a subclass chooses the range to keep from it.
 
@@ -48,7 +74,7 @@ class HistogramRecord(RangeRecord):
 
     histogram: Tensor
 
-    def __init__(self, spec: QuantSpec, label: str = "", bins: int = 2048) -> None:
+    def __init__(self, spec: QuantSpec, label: str = "", bins: int = BINS) -> None:
         super().__init__(spec, label)
         self.register_buffer("histogram", torch.zeros(bins))
 
@@ -62,31 +88,19 @@ class HistogramRecord(RangeRecord):
         x = x.to(self.histogram.dtype)
         low, high = torch.aminmax(x)
         self.require_finite(low, high)
+        self.count(x, low, high)
+
+    def count(self, x: Tensor, low: Tensor, high: Tensor) -> None:
+        """Count the values of the float32 ``x``, of which ``low`` and ``high`` are the extremes."""
         low = torch.minimum(low, self.min_val)
         high = torch.maximum(high, self.max_val)
         if bool(torch.isfinite(high - low)):
             counts = histogram(x, self.bins, float(low), float(high))
             if self.observed:
-                counts += self._spread_over(low, high)
+                counts += spread_over(self.histogram, (self.min_val, self.max_val), low, high)
             self.histogram.copy_(counts)
         self.min_val.copy_(low)
         self.max_val.copy_(high)
-
-    def _spread_over(self, low: Tensor, high: Tensor) -> Tensor:
-        """Return the record's counts in the bins of the wider range ``[low, high]``."""
-        old_low, old_high = float(self.min_val), float(self.max_val)
-        if old_low == low and old_high == high:
-            return self.histogram
-        if old_low == old_high:
-            one = histogram(self.min_val, self.bins, float(low), float(high))
-            return one * self.histogram.sum()
-        parts = self.bins * UPSAMPLE
-        width = (self.max_val - self.min_val) / parts
-        centers = torch.linspace(old_low, old_high, parts + 1, device=width.device)[:-1]
-        edges = torch.linspace(float(low), float(high), self.bins + 1, device=width.device)
-        target = torch.bucketize(centers + 0.5 * width, edges, right=True) - 1
-        shares = (self.histogram / UPSAMPLE).repeat_interleave(UPSAMPLE)
-        return torch.bincount(target.clamp(0, self.bins - 1), shares, minlength=self.bins)
 
     @abstractmethod
     def find_range(self) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.remark import AnyRemark
 
 if TYPE_CHECKING:
+    from quantfx.passes.observers.statistics.statistics import Statistics
     from quantfx.passes.pipeline.kernel_family import KernelFamily
 
 
@@ -37,10 +38,12 @@ class Context:
     Attributes:
         recipe: The patterns and specs of the backend, None outside a backend.
         kernels: The kernel families of the backend, asked in order by the lowering pass.
+        statistics: What the calibration data holds, if it was collected.
     """
 
     recipe: Recipe | None = None
     kernels: tuple[KernelFamily, ...] = ()
+    statistics: Statistics | None = None
 
     def require_recipe(self, name: str) -> Recipe:
         """Return the recipe, which the pass called ``name`` cannot do without.
@@ -68,6 +71,8 @@ class Pass(ABC):
         breaks: Facts that no longer hold afterwards.
         keeps_float: Whether the pass claims to keep the float function; tested to 1e-5.
         optional: Whether what follows is right without it, so that a bisection may leave it out.
+        needs_statistics: Whether it goes by the statistics of the context, so that ``quantize``
+            collects them where it is given batches.
         named_by: The field whose value ends the name, as the group does in ``annotate-conv``.
     """
 
@@ -77,6 +82,7 @@ class Pass(ABC):
     breaks: ClassVar[frozenset[str]] = frozenset()
     keeps_float: ClassVar[bool] = True
     optional: ClassVar[bool] = False
+    needs_statistics: ClassVar[bool] = False
     named_by: ClassVar[str] = ""
 
     @classmethod

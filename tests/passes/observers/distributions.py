@@ -41,3 +41,16 @@ def batches(kind: str, seed: int) -> list[Tensor]:
         KINDS[kind](n, g) * 10 ** (6 * scale - 3) * (1 + growth * batch)
         for batch in range(1 + int(5 * count))
     ]
+
+
+def bins_apart(one: Tensor, other: Tensor) -> int:
+    """Return by how many bins counts would have to move for one histogram to be the other."""
+    ours, theirs = one.double().cumsum(0), other.double().cumsum(0)
+    slack = 1e-6 * float(theirs[-1])
+    for moved in range(len(one)):
+        kept = len(one) - moved
+        up = ours[moved:] >= theirs[:kept] - slack
+        down = ours[:kept] <= theirs[moved:] + slack
+        if bool(up.all() & down.all()):
+            return moved
+    return len(one)

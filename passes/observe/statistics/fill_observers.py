@@ -1,0 +1,172 @@
+"""Fill the observers of a prepared graph from statistics, in the place of calibration."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.graph.facts import facts_of
+from quantfx.passes.graph.graphs import Site, all_graphs, module_calls
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.observers.branch import BranchObserver
+from quantfx.passes.observers.channel import ChannelObserver
+from quantfx.passes.observers.derived import DerivedObserver
+from quantfx.passes.observers.fixed import FixedObserver
+from quantfx.passes.observers.histogram_record import HistogramRecord
+from quantfx.passes.observers.including import IncludingObserver
+from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.observers.moving_average import MovingAverageObserver
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.observers.range_record import RangeRecord
+from quantfx.passes.observers.statistics.statistics import Statistics
+from quantfx.passes.observers.statistics.tensor_record import TensorRecord
+from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
+
+# What has nothing to fill: qparams that are known, or follow from those of others.
+_WITHOUT_DATA = (FixedObserver, DerivedObserver)
+# To these the extremes of all calls are all there is to see.
+_OF_EXTREMES = (MinMaxObserver.observe, IncludingObserver.observe)
+
+
+@dataclass
+class _Filled:
+    """An observer, and what it is to have seen: the tensors of these producers."""
+
+    observer: Observer
+    at: tuple[str, Node]
+    sites: list[Site] = field(default_factory=list[Site])
+    branches: list[tuple[BranchObserver, Site]] = field(
+        default_factory=list[tuple[BranchObserver, Site]]
+    )
+
+
+def fill_observers(prepared: GraphModule, statistics: Statistics) -> int:
+    """Give every observer of ``prepared`` what calibration with the same data would have given it.
+
+    Observers ``histogram``, ``mse``, ``min_max`` and ``moving_average`` get the same state to the
+    bit, and so do those that see channels. A sharing group that is another one than when the
+    statistics were collected gets its members' histograms merged, which a remark says.
+
+    Args:
+        prepared: A module with observers, from a backend's ``prepare``; what they hold is replaced.
+        statistics: From ``quantfx.collect``, of the same model.
+
+    Returns:
+        How many observers were filled.
+
+    Raises:
+        CalibrationError: a tensor was not recorded, or an observer is of another kind; names it.
+    """
+    if "observed" not in facts_of(prepared):
+        fix = "call prepare first"
+        raise CalibrationError("the module has no observers", rule="not-prepared", fix=fix)
+    found = _find(prepared)
+    remarks: list[Remark] = []
+    for each in found:
+        record = _record_of(each, statistics)
+        if record is None:
+            record = _merged(each, statistics)
+            told = f"merged from {len(each.sites)} tensors, to the width of a bin"
+            remarks.append(Remark("applied", each.at[0], each.at[1].name, told))
+        if record.seen:
+            _fill(each.observer, record)
+        for branch, site in each.branches:
+            branch.ran = branch.ran or statistics.tensors[site].seen
+    done = PassRecord("fill-observers", 0.0, False, tuple(remarks), {"filled": len(found)})
+    set_records(prepared, (*records_of(prepared), done))
+    return len(found)
+
+
+def _find(prepared: GraphModule) -> list[_Filled]:
+    found: dict[int, _Filled] = {}
+    for path, graph in all_graphs(prepared):
+        for node, called in module_calls(graph, nn.Module):
+            if not isinstance(called, Observer):
+                continue
+            observer = called.shared if isinstance(called, BranchObserver) else called
+            if observer.frozen or isinstance(observer, _WITHOUT_DATA):
+                continue
+            filled = found.setdefault(id(observer), _Filled(observer, (path, node)))
+            site = Site(path, _producer(node).name)
+            filled.sites.append(site)
+            if isinstance(called, BranchObserver):
+                filled.branches.append((called, site))
+    return list(found.values())
+
+
+def _producer(node: Node) -> Node:
+    """Return what computes the tensor that the observer ``node`` sees, behind other observers."""
+    while node.op == "call_module":
+        node = node.all_input_nodes[0]
+    return node
+
+
+def _record_of(each: _Filled, statistics: Statistics) -> TensorRecord | None:
+    """Return what was recorded of exactly these tensors; None if only of each by itself."""
+    missing = [site for site in each.sites if site not in statistics.tensors]
+    if missing:
+        message = f"{each.observer.label or missing[0]}: the statistics hold nothing of the tensor "
+        fix = "quantize with calibration=, or collect with the backend that this one is made from"
+        raise CalibrationError(
+            f"{message}{missing[0]}", rule="not-recorded", site=str(missing[0]), fix=fix
+        )
+    sites = tuple(sorted(set(each.sites)))
+    return statistics.tensors[sites[0]] if len(sites) == 1 else statistics.groups.get(sites)
+
+
+def _merged(each: _Filled, statistics: Statistics) -> TensorRecord:
+    parts = [statistics.tensors[site] for site in dict.fromkeys(each.sites)]
+    merged = TensorRecord.merge(parts)
+    if len({len(part.extremes) for part in parts}) > 1:
+        return merged
+    # In the order in which the observer sees them: every tensor in each call.
+    extremes = torch.stack([part.extremes for part in parts], 1).reshape(-1, 2)
+    return replace(merged, extremes=extremes)
+
+
+def _fill(observer: Observer, record: TensorRecord) -> None:
+    # By how it observes: a subclass of the user's may record something else.
+    observes = type(observer).observe
+    if isinstance(observer, ChannelObserver) and record.channels is not None:
+        _copy(observer.whole, record)
+        observer.channels = deepcopy(record.channels)
+    elif isinstance(observer, HistogramRecord) and observes is HistogramRecord.observe:
+        _copy(observer, record)
+    elif isinstance(observer, MovingAverageObserver) and observes is MovingAverageObserver.observe:
+        _clear(observer)
+        for low, high in record.extremes:
+            observer.follow(low, high)
+    elif (
+        isinstance(observer, MinMaxObserver)
+        and observer.spec.axis is None
+        and observes in _OF_EXTREMES
+    ):
+        _clear(observer)
+        observer.observe(record.extremes)
+    else:
+        _refuse(observer)
+
+
+def _clear(observer: RangeRecord) -> None:
+    observer.min_val.fill_(torch.inf)
+    observer.max_val.fill_(-torch.inf)
+
+
+def _copy(observer: HistogramRecord, record: TensorRecord) -> None:
+    if observer.histogram.shape != record.histogram.shape:
+        _refuse(observer)
+    observer.histogram.copy_(record.histogram)
+    observer.min_val.copy_(record.min_val)
+    observer.max_val.copy_(record.max_val)
+
+
+def _refuse(observer: Observer) -> None:
+    kind = f"{type(observer).__module__}.{type(observer).__qualname__}"
+    message = f"{observer.label}: statistics do not hold what a {kind} records"
+    fix = "quantize with calibration=, or use an observer of quantfx's, per tensor"
+    raise CalibrationError(message, rule="not-recorded", site=observer.label, fix=fix)

@@ -1,0 +1,105 @@
+"""The patches that a convolution or linear multiplies its weight with, as rows."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.nn.functional import pad
+
+from quantfx.passes.graph.conv_geometry import Geometry
+from quantfx.passes.graph.graphs import constant
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observers.statistics.layer_inputs import block_sizes
+from quantfx.patterns.schema import resolve_op
+
+LINEAR = resolve_op("aten.linear.default")
+CONVOLUTIONS = frozenset(
+    resolve_op(f"aten.conv{rank}d.{overload}")
+    for rank in (1, 2, 3)
+    for overload in ("default", "padding")
+)
+# Patches taken of one call: so many for each value in a block, within these bounds. A few calls
+# give moments of full rank, and the work stays near that of the layer itself.
+ROWS_PER_VALUE = 4
+LEAST_ROWS, LARGEST_ROWS = 256, 4096
+
+
+@dataclass(frozen=True)
+class Patches:
+    """How an operator cuts its input: equal ones cut equally.
+
+    Attributes:
+        length: Values in a patch of one group.
+        geometry: Of a convolution; None of a linear.
+    """
+
+    length: int
+    geometry: Geometry | None = None
+
+    @classmethod
+    def of(cls, module: GraphModule, node: Node) -> Patches | None:
+        """Return how ``node`` cuts; None if it is no such operator with a stored weight."""
+        if node.target is not LINEAR and node.target not in CONVOLUTIONS:
+            return None
+        weight = constant(module, read_slot(node, "weight"))
+        if weight is None:
+            return None
+        is_linear = node.target is LINEAR
+        geometry = None if is_linear else Geometry.of(node, tuple(weight.shape[2:]))
+        return cls(math.prod(weight.shape[1:]), geometry)
+
+    @property
+    def groups(self) -> int:
+        """Groups of the convolution."""
+        return 1 if self.geometry is None else self.geometry.groups
+
+    @property
+    def largest(self) -> int:
+        """How many patches are taken of one call at most."""
+        _, size = block_sizes(self.length)
+        return min(LARGEST_ROWS, max(LEAST_ROWS, ROWS_PER_VALUE * size))
+
+    def cut(self, x: Tensor, offset: int) -> Tensor:
+        """Return patches of ``x``, float32, ``(groups, rows, length)``.
+
+        Of more than ``largest`` they are every n-th, from ``offset`` on. No n divides a side of the
+        input evenly, or each call would see the same columns.
+        """
+        if self.geometry is None:
+            rows = x.reshape(-1, x.shape[-1])
+            return rows[self._picked(len(rows), offset, x.device)].float().unsqueeze(0)
+        return self._windows(x, self.geometry, offset)
+
+    def _picked(self, rows: int, offset: int, device: torch.device) -> Tensor:
+        step = max(1, -(-rows // self.largest))
+        while math.gcd(step, rows) > 1:
+            step += 1
+        return torch.arange(offset % step, rows, step, device=device)
+
+    def _windows(self, x: Tensor, geometry: Geometry, offset: int) -> Tensor:
+        rank = len(geometry.kernel)
+        x = x if x.dim() == rank + 2 else x.unsqueeze(0)
+        x = pad(x, geometry.ends) if any(geometry.ends) else x
+        sides = [
+            (size - extent) // stride + 1
+            for size, extent, stride in zip(
+                x.shape[2:], geometry.extent, geometry.stride, strict=True
+            )
+        ]
+        rest = self._picked(len(x) * math.prod(sides), offset, x.device)
+        places: list[Tensor] = []
+        for axis in reversed(range(rank)):
+            start = rest % sides[axis] * geometry.stride[axis]
+            taps = torch.arange(geometry.kernel[axis], device=x.device) * geometry.dilation[axis]
+            shape = [len(rest)] + [1] * rank
+            shape[axis + 1] = len(taps)
+            places.insert(0, (start[:, None] + taps).reshape(shape))
+            rest = rest // sides[axis]
+        samples = rest.reshape([-1] + [1] * rank)
+        picked = x.movedim(1, -1)[(samples, *places)]  # (rows, *kernel, channels)
+        rows = picked.movedim(-1, 1).float().reshape(len(picked), geometry.groups, -1)
+        return rows.transpose(0, 1)

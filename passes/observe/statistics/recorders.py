@@ -1,0 +1,131 @@
+"""Modules that record what flows by, without being in its way: nothing reads what they return."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.observe.statistics.patches import Patches
+from quantfx.passes.observers.channel_record import ChannelRecord
+from quantfx.passes.observers.histogram import HistogramObserver
+from quantfx.passes.observers.statistics.layer_inputs import LayerInputs, block_sizes
+from quantfx.passes.observers.statistics.tensor_record import TensorRecord
+from quantfx.passes.quant.spec import QuantSpec
+
+# A histogram does not depend on the spec: any will do.
+_ANY = QuantSpec(torch.uint8, 0, 255)
+
+
+class GroupRecorder:
+    """Records what any tensor of a sharing group holds, in the order in which they are computed.
+
+    Args:
+        sites: The producers of the tensors, sorted.
+        label: Name of the tensor, used in errors.
+    """
+
+    def __init__(self, sites: tuple[Site, ...], label: str) -> None:
+        self.sites = sites
+        self.whole = HistogramObserver(_ANY, label)
+        self.extremes: list[Tensor] = []
+
+    def count(self, x: Tensor, low: Tensor, high: Tensor) -> None:
+        """Add the finite float32 tensor ``x``, of which ``low`` and ``high`` are the extremes."""
+        self.whole.count(x, low, high)
+        self.extremes.append(torch.stack((low, high)))
+
+    def result(self, channels: ChannelRecord | None = None) -> TensorRecord:
+        """Return what was recorded."""
+        extremes = torch.stack(self.extremes) if self.extremes else torch.zeros(0, 2)
+        whole = self.whole
+        return TensorRecord(whole.histogram, whole.min_val, whole.max_val, extremes, channels)
+
+
+class TensorRecorder(nn.Module):
+    """Records one tensor, for itself and for the groups that it is of.
+
+    Attributes:
+        own: What it records for itself.
+        groups: Where else.
+        channels: Its channels; None if no linear reads it.
+        required: Whether a value that is not finite is an error, as it is for an observer; else the
+            tensor counts as not recorded.
+        spoilt: Whether there was such a value.
+    """
+
+    def __init__(self, site: Site, label: str, *, required: bool, by_channel: bool) -> None:
+        super().__init__()
+        self.own = GroupRecorder((site,), label)
+        self.groups: list[GroupRecorder] = []
+        self.channels = ChannelRecord() if by_channel else None
+        self.required = required
+        self.spoilt = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Record ``x`` and return it.
+
+        Raises:
+            CalibrationError: it holds NaN or infinity, and is required.
+        """
+        if not x.numel() or self.spoilt:
+            return x
+        values = x.detach().float()
+        low, high = torch.aminmax(values)
+        if self.required:
+            self.own.whole.require_finite(low, high)
+        elif not bool(torch.isfinite(low) & torch.isfinite(high)):
+            self.spoilt = True
+            return x
+        for each in (self.own, *self.groups):
+            each.count(values, low, high)
+        if self.channels is not None:
+            self.channels.observe(values)
+        return x
+
+    def result(self) -> TensorRecord:
+        """Return what was recorded of the tensor itself."""
+        return self.own.result(self.channels)
+
+
+class LayerRecorder(nn.Module):
+    """Records second moments of what layers read.
+
+    Attributes:
+        sites: The layers; those of one record cut one tensor equally.
+        patches: How they do.
+        offset: Where a call that cuts more patches than are taken begins.
+    """
+
+    def __init__(self, patches: Patches) -> None:
+        super().__init__()
+        self.sites: list[Site] = []
+        self.patches = patches
+        self.offset = 0
+        self.rows = 0
+        blocks, size = block_sizes(patches.length)
+        self._blocks, self._size = blocks, size
+        self._gram = torch.zeros(patches.groups * blocks, size, size, dtype=torch.float64)
+        self._sum = torch.zeros(patches.groups, patches.length, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the patches of ``x`` and return it."""
+        if not x.numel():
+            return x
+        # Contiguous, or a product of many small matrices copies each by itself.
+        rows = self.patches.cut(x.detach(), self.offset).contiguous()
+        self.rows += rows.shape[1]
+        self._sum += rows.sum(1).cpu()
+        filling = self._blocks * self._size - self.patches.length
+        rows = pad(rows, (0, filling)) if filling else rows
+        cut = rows.reshape(*rows.shape[:2], self._blocks, self._size).transpose(1, 2).flatten(0, 1)
+        self._gram += (cut.transpose(1, 2) @ cut).cpu()
+        return x
+
+    def result(self) -> LayerInputs | None:
+        """Return what was recorded; None if not all of it was finite."""
+        if not bool(torch.isfinite(self._sum).all()):
+            return None
+        gram, mean = (total / max(1, self.rows) for total in (self._gram, self._sum))
+        return LayerInputs(gram.float(), mean.float(), self.rows)

@@ -1,0 +1,68 @@
+"""Digests by which statistics know their model, and the data that they are of."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx.passes.graph.graphs import all_graphs, constants
+from quantfx.passes.graph.operator_name import operator_name
+
+_LENGTH = 16
+
+
+class ModelDigest(NamedTuple):
+    """Which model a graph was captured of.
+
+    Attributes:
+        structure: Hash of operators, names and arguments of all graphs.
+        weights: Hash of what they store.
+    """
+
+    structure: str
+    weights: str
+
+    @classmethod
+    def of(cls, graph: GraphModule) -> ModelDigest:
+        """Return the digest of a captured graph."""
+        structure, weights = hashlib.sha256(), hashlib.sha256()
+        for path, module in all_graphs(graph):
+            for node in module.graph.nodes:
+                text = f"{path}/{node.name} {node.op} {operator_name(node)} "
+                structure.update(f"{text}{node.args} {node.kwargs}\n".encode())
+            for node, value in constants(module):
+                weights.update(f"{path}/{node.name} ".encode())
+                _update(weights, value)
+        return cls(structure.hexdigest()[:_LENGTH], weights.hexdigest()[:_LENGTH])
+
+    def __str__(self) -> str:
+        return f"{self.structure}-{self.weights}"
+
+
+def call_digest(leaves: Iterable[tuple[str, Any]]) -> str:
+    """Return a hash of the inputs of one call, ``(path, leaf)``: dtypes, shapes and values."""
+    digest = hashlib.sha256()
+    for path, leaf in leaves:
+        digest.update(f"{path} ".encode())
+        if isinstance(leaf, Tensor):
+            _update(digest, leaf)
+        else:
+            digest.update(repr(leaf).encode())
+    return digest.hexdigest()[:_LENGTH]
+
+
+def joined(digests: Iterable[str]) -> str:
+    """Return one digest for several, in their order."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_LENGTH]
+
+
+def _update(digest: Any, value: Tensor) -> None:
+    digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+    plain = value.detach().cpu().contiguous().reshape(-1)
+    if plain.numel():
+        digest.update(plain.view(torch.uint8).numpy())

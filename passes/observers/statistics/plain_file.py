@@ -1,0 +1,142 @@
+"""A file of plain data: a line that says what it is, a header in JSON, and the bytes of tensors.
+
+=====================  =========================================================================
+``quantfx statistics``  and a line feed
+8 bytes                length of the header, little-endian
+the header             JSON: ``format``, what the caller gave, and ``tensors``: where each is
+the tensors            bytes, one after the other; counts are packed by zlib
+=====================  =========================================================================
+
+Nothing in it is executed: no pickle, no names of classes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.errors import FileError
+
+FORMAT = 1
+_MAGIC = b"quantfx statistics\n"
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_PACKED = "counts"  # mostly zeros; the numbers of other tensors do not get smaller
+
+
+def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write a file in one step: whoever reads ``path`` finds the old file or the whole new one.
+
+    Raises:
+        FileError: the folder is not there or cannot be written to, or ``path`` is a folder.
+    """
+    target = Path(os.path.realpath(path))  # a link stays one
+    if target.is_dir():
+        message = f"{path}: is a folder"
+        raise FileError(message, rule="not-a-file", site=str(path), fix="name a file in it")
+    if not target.parent.is_dir():
+        message = f"{path}: there is no folder {target.parent}"
+        raise FileError(message, rule="no-such-file", site=str(path), fix="make it first")
+    places: dict[str, Any] = {}
+    bodies: list[bytes] = []
+    start = 0
+    for key, value in tensors.items():
+        body = value.detach().cpu().contiguous().numpy().tobytes()
+        packed = key.endswith(_PACKED)
+        if packed:
+            body = zlib.compress(body, 1)
+        place = {"dtype": _NAMES[value.dtype], "shape": list(value.shape), "packed": packed}
+        places[key] = place | {"start": start, "length": len(body), "crc": zlib.crc32(body)}
+        bodies.append(body)
+        start += len(body)
+    text = json.dumps({"format": FORMAT, **header, "tensors": places}, allow_nan=False).encode()
+    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
+    try:
+        with partial.open("xb") as file:
+            file.writelines((_MAGIC, len(text).to_bytes(8, "little"), text, *bodies))
+        os.replace(partial, target)
+    except OSError as error:
+        message = f"{path}: cannot be written: {error.strerror or error}"
+        raise FileError(message, rule="unwritable-file", site=str(path)) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return the header and the tensors of a file, after checking that it is whole.
+
+    Raises:
+        FileError: it is not, or nothing of ours wrote it.
+    """
+    content = memoryview(_content(path))
+    head = len(_MAGIC) + 8
+    if bytes(content[: len(_MAGIC)]) != _MAGIC:
+        told = "has another form" if content else "is empty"
+        message = f"{path}: the file {told}, and Statistics.save did not write it"
+        fix = "give a file that Statistics.save wrote"
+        raise FileError(message, rule="foreign-file", site=str(path), fix=fix)
+    body = head + int.from_bytes(content[len(_MAGIC) : head], "little")
+    try:
+        header = cast(dict[str, Any], json.loads(bytes(content[head:body])))
+        version = header["format"]
+        if version == FORMAT:
+            places = cast(dict[str, dict[str, Any]], header["tensors"])
+            rest = content[body:]
+            return header, {key: _tensor(rest, place) for key, place in places.items()}
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, zlib.error) as error:
+        raise damaged(path, error) from error
+    message = f"{path}: the file has format {version}, and this quantfx reads format {FORMAT}"
+    fix = "load it with the quantfx that wrote it, or collect the statistics again"
+    raise FileError(message, rule="file-version", site=str(path), fix=fix)
+
+
+def _content(path: Path) -> bytes:
+    if path.is_dir():
+        fix = "name the file that Statistics.save wrote"
+        raise FileError(f"{path}: is a folder", rule="not-a-file", site=str(path), fix=fix)
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        message = f"{path}: there is no such file"
+        raise FileError(message, rule="no-such-file", site=str(path)) from None
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror}"
+        raise FileError(message, rule="unreadable-file", site=str(path)) from None
+
+
+def _tensor(content: memoryview, place: Mapping[str, Any]) -> Tensor:
+    dtype, shape = _DTYPES[place["dtype"]], tuple(map(int, place["shape"]))
+    start, length = int(place["start"]), int(place["length"])
+    size = math.prod(shape) * dtype.itemsize
+    body = content[start : start + length]
+    if min(start, length, *shape, 0) < 0 or len(body) != length:
+        raise ValueError("a tensor lies outside of the file")
+    if zlib.crc32(body) != place["crc"]:
+        raise ValueError("the bytes of a tensor have changed")
+    plain: bytes | memoryview = body
+    if place["packed"]:
+        plain = zlib.decompressobj().decompress(body, size + 1)
+    if len(plain) != size:
+        raise ValueError("a tensor has another size than its shape says")
+    if not size:
+        return torch.zeros(shape, dtype=dtype)
+    return torch.frombuffer(bytearray(plain), dtype=dtype).reshape(shape)
+
+
+def damaged(path: Path, reason: object) -> FileError:
+    """Return the error of a file that is not what was written."""
+    return FileError(
+        f"{path}: the file is truncated or damaged ({reason})",
+        rule="damaged-file",
+        site=str(path),
+        fix="copy it again, or save it again",
+    )

@@ -1,0 +1,118 @@
+"""One pass over the data for every recipe: ``quantfx.collect``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import distributed
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
+from quantfx.make_result import choose_backend
+from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observe.statistics.record_statistics import record_statistics
+from quantfx.passes.observe.statistics.record_tensors import RecordTensors
+from quantfx.passes.observers.statistics.digests import ModelDigest
+from quantfx.passes.observers.statistics.statistics import Statistics
+from quantfx.patterns.errors import QuantfxError
+
+
+def collect(
+    model: Model,
+    example_inputs: Examples = (),
+    batches: Iterable[Any] = (),
+    *,
+    backend: str | Backend = "x86",
+    example_kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    input_fn: Callable[[Any], Any] | None = None,
+    progress: bool = True,
+    layers: bool = True,
+    group: Any = None,
+) -> Statistics:
+    """Return what ``batches`` hold of every tensor that a recipe may quantize.
+
+    ``quantize(..., statistics=...)`` takes it in the place of data, with any config and observer of
+    the same backend and with the same result to the bit as from the batches themselves.
+
+    Args:
+        model: As for ``quantize``.
+        example_inputs: As for ``quantize``, which is to get the same.
+        batches: As for ``calibrate``.
+        backend: A name, which means the backend for this host, or a backend. Its config does not
+            matter.
+        example_kwargs: Keyword arguments the model accepts.
+        dynamic_shapes: As for ``quantize``, which is to get the same.
+        input_fn: Turns what ``batches`` yields into a batch.
+        progress: Show a progress bar where the terminal allows it.
+        layers: Record second moments of the inputs of layers, for what repairs weights.
+        group: Processes of torch.distributed, e.g. ``torch.distributed.group.WORLD``, each of which
+            gives batches of its own: all get the statistics of all, in the order of ranks.
+
+    Raises:
+        CaptureError: as ``quantize``.
+        CalibrationError: as ``calibrate``; in each process if in one of them.
+    """
+
+    def record() -> Statistics:
+        given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
+        graph = capture_given(given, check_inputs=False, compare=False)
+        chosen = choose_backend(backend, None)
+        return collect_graph(
+            graph, chosen, batches, input_fn=input_fn, progress=progress, layers=layers
+        )
+
+    return record() if group is None else _of_all(record, group)
+
+
+def collect_graph(
+    graph: GraphModule,
+    backend: Backend,
+    batches: Iterable[Any],
+    *,
+    input_fn: Callable[[Any], Any] | None = None,
+    progress: bool = True,
+    layers: bool = True,
+) -> Statistics:
+    """Return what ``batches`` hold of the tensors of a captured graph.
+
+    Args:
+        graph: From ``capture``; not changed.
+        backend: Whose tensors are recorded.
+        batches: As for ``calibrate``.
+        input_fn: As for ``calibrate``.
+        progress: As for ``calibrate``.
+        layers: As for ``collect``.
+
+    Raises:
+        CalibrationError: as ``calibrate``.
+    """
+    static = backend.with_config("static")
+    pipeline = static.prepare_pipeline.replace("insert-observers", RecordTensors(layers))
+    prepared = pipeline.run(graph, static.context)
+    return record_statistics(
+        prepared, batches, ModelDigest.of(graph), input_fn=input_fn, progress=progress
+    )
+
+
+def _of_all(record: Callable[[], Statistics], group: Any) -> Statistics:
+    """Return the merge of what each process records; raise in all if one of them fails."""
+    failed: QuantfxError | None = None
+    own: Statistics | str
+    try:
+        own = record()
+    except QuantfxError as error:
+        failed, own = error, str(error)
+    found: list[Any] = [None] * distributed.get_world_size(group)
+    distributed.all_gather_object(found, own, group=group)
+    if failed is not None:
+        raise failed
+    for rank, each in enumerate(found):
+        if isinstance(each, str):
+            message = f"rank {rank} of {len(found)} could not collect statistics: {each}"
+            raise CalibrationError(message, rule="other-rank", site=f"rank {rank}")
+    return Statistics.merge(*found)
