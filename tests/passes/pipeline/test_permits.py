@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
@@ -34,6 +36,7 @@ def test_what_is_asked_is_kept_once_and_in_order() -> None:
     assert may("a")
 
 
+@cache
 def decisions() -> tuple[Permit, ...]:
     model, x = faults.conv_net()
     with permitting(Permits()) as permits:
