@@ -275,7 +275,7 @@ def test_rounding_goes_by_the_weight_that_is_folded() -> None:
 
 
 def test_a_pass_that_takes_the_batch_norm_away_is_named() -> None:
-    model, x, prepared = prepare_normed("conv2d")
+    _, x, prepared = prepare_normed("conv2d")
     prepared(x)
     [norm] = prepared.graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default)
     norm.replace_all_uses_with(norm.args[0])
