@@ -22,13 +22,14 @@ from quantfx.tools.fuzz.plant import Planted, is_writable, near_misses, plant
 from quantfx.tools.fuzz.run import variants
 from tests import unchecked
 
-# Seeds in CI: those that caught the mutants of tests/mutants/README.md. MANY are in a sweep.
-FEW = (0, 1, 2, 3, 5, 6, 7, 8, 10, 16, 20, 22, 23, 25, 26, 29, 32, 34, 38, 45, 47, 59, 63, 71, 72)
-FEW += (79, 122, 137, 257, 361)
+# Seeds in CI: those that caught the mutants of tests/mutants/README.md, but for those of plans, which
+# this process does not make. MANY are in a sweep.
+FEW = [0, 1, 2, 3, 5, 6, 7, 8, 10, 16, 20, 22, 23, 25, 26, 29, 32, 34, 38, 45, 63, 72, 79]
+FEW += [122, 137, 361]
 MANY = 10_000
 ALL = 100  # programs in which every template is planted
 SAVED = 5  # every how many are saved and loaded in CI
-PART = 15
+PART = 13
 X86 = variants("x86")
 BACKEND = X86[0][0]
 
@@ -38,7 +39,9 @@ def case_of(seed: int) -> Case:
     return make_case(seed, BACKEND)
 
 
-def hold(seeds: Iterable[int], name: str = "x86", *, saves: bool = True, compiles: bool = False) -> None:
+def hold(
+    seeds: Iterable[int], name: str = "x86", *, saves: bool = True, compiles: bool = False
+) -> None:
     turns = variants(name)
     for seed in seeds:
         backend, options = turns[seed % len(turns)]
