@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from quantfx.dynamo.compile_state import CompileState
     from quantfx.dynamo.options import Batches
     from quantfx.load_result import load
+    from quantfx.measure_sensitivity import sensitivity
+    from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
     from quantfx.reduce_model import reduce
 
 __version__ = "0.1.0"
@@ -43,10 +45,12 @@ _LATE = {
     "AutoQuantized": "quantfx.auto_quantized",
     "Batches": "quantfx.dynamo.options",
     "CompileState": "quantfx.dynamo.compile_state",
+    "Sensitivity": "quantfx.passes.report.sensitivity.sensitivity",
     "auto": "quantfx.auto_quantized",
     "bisect": "quantfx.bisect_model",
     "load": "quantfx.load_result",
     "reduce": "quantfx.reduce_model",
+    "sensitivity": "quantfx.measure_sensitivity",
 }
 
 __all__ = [
@@ -65,6 +69,7 @@ __all__ = [
     "QuantfxWarning",
     "Report",
     "Result",
+    "Sensitivity",
     "Statistics",
     "auto",
     "backends",
@@ -85,6 +90,7 @@ __all__ = [
     "prepare_qat",
     "quantize",
     "reduce",
+    "sensitivity",
 ]
 
 

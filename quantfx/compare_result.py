@@ -50,13 +50,7 @@ def compare_result(
         CaptureError: the float model cannot be captured.
         CalibrationError: there is no batch, or one does not fit the model.
     """
-    if model is None:
-        raise QuantfxError(
-            "the float model of this result is gone, and a result holds no float weights",
-            rule="no-float-model",
-            fix="pass it: result.compare(batches, model=model)",
-        )
-    module, reference = _float_graph(result.backend, model, inputs)
+    module, reference = float_graph(result.backend, model, inputs, asked="compare")
     return compare_graphs(
         reference,
         result.quantized,
@@ -67,13 +61,29 @@ def compare_result(
     )
 
 
-def _float_graph(
-    backend: Backend, model: Model, inputs: ExampleInputs
+def float_graph(
+    backend: Backend, model: Model | None, inputs: ExampleInputs, *, asked: str
 ) -> tuple[nn.Module | None, GraphModule]:
     """Return the module that stands for the model, and its graph with the names of the result.
 
     A trained module rounds when it is called, so its graph is all there is.
+
+    Args:
+        backend: Of the result.
+        model: The float model; None if it is gone.
+        inputs: What the model was captured with.
+        asked: The method of the result that needs it.
+
+    Raises:
+        QuantfxError: there is no float model.
+        CaptureError: the float model cannot be captured.
     """
+    if model is None:
+        raise QuantfxError(
+            "the float model of this result is gone, and a result holds no float weights",
+            rule="no-float-model",
+            fix=f"pass it: result.{asked}(batches, model=model)",
+        )
     if isinstance(model, QatModule):
         return None, backend.finish(model)
     given = given_model(model, inputs.args, inputs.kwargs, inputs.dynamic_shapes)

@@ -17,16 +17,18 @@ class ModelReference:
 
     Args:
         model: A module or a program is referred to weakly, a path by itself. Functions are not
-            referred to: a bound method is gone as soon as it was called.
+            referred to: a bound method is gone as soon as it was called. None refers to nothing.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model | None) -> None:
         self._path = model if isinstance(model, (str, Path)) else None
         held = isinstance(model, (nn.Module, ExportedProgram))
         self._held: weakref.ref[Any] | None = weakref.ref(model) if held else None
 
-    def get(self) -> Model | None:
-        """Return the model; None if it is gone."""
+    def get(self, given: Model | None = None) -> Model | None:
+        """Return ``given`` if there is one, else the model; None if it is gone."""
+        if given is not None:
+            return given
         if self._path is not None:
             return self._path
         return None if self._held is None else self._held()

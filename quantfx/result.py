@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 import torch
 from torch.fx import GraphModule
@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # imported by the methods that need them: Inductor takes seco
     from quantfx.backends.direct.tune import TuningReport
     from quantfx.backends.inductor.ahead_of_time import AheadOfTimeModule
     from quantfx.backends.inductor.compile import CompiledModule, Wrapper
+    from quantfx.measure_sensitivity import SensitivityOptions as Options
+    from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 
 
 class Result:
@@ -63,7 +65,7 @@ class Result:
         self._inputs = inputs
         self._strict = strict
         # Only as long as the user keeps it: its float weights are no part of a result.
-        self._model = None if model is None else ModelReference(model)
+        self._model = ModelReference(model)
         self._known_explainer: Explainer | None = None
 
     @property
@@ -232,9 +234,8 @@ class Result:
 
         Args:
             batches: In the forms that ``calibrate`` takes; best some that calibration did not see.
-            model: The float model, or what ``prepare_qat`` returned and was trained, of which it is
-                the function without rounding; by default what the result was made of, if that still
-                exists.
+            model: The float model, or what ``prepare_qat`` returned and was trained (its function
+                without rounding); by default what the result was made of, if that still exists.
             input_fn: Turns what ``batches`` yields into such a batch.
             progress: Show a progress bar where the terminal allows it.
 
@@ -245,10 +246,18 @@ class Result:
         """
         from quantfx.compare_result import compare_result
 
-        given = self._model.get() if model is None and self._model is not None else model
+        given = self._model.get(model)
         return compare_result(
             self, batches, self._inputs, model=given, input_fn=input_fn, progress=progress
         )
+
+    def sensitivity(
+        self, batches: Iterable[Any], model: Model | None = None, **options: Unpack[Options]
+    ) -> Sensitivity:
+        """Return what each site costs at the outputs: ``quantfx.sensitivity`` of this result."""
+        from quantfx.measure_sensitivity import result_sensitivity
+
+        return result_sensitivity(self, batches, self._inputs, self._model.get(model), options)
 
     def html(
         self,

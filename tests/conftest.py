@@ -29,6 +29,7 @@ def pytest_collection_finish() -> None:
     """Keep the collector from walking all of torch's objects again and again: a fifth of the time."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)  # one export makes more than the default's 700 objects
 
 
 @pytest.fixture

@@ -67,6 +67,18 @@ def test_kernels_take_any_number_of_rows(case: tuple[nn.Module, Result]) -> None
         close(result.module(inputs), model(inputs))
 
 
+# The others are compiled in test_more_rows_... and in test_an_output_as_long_as_data_says_...
+COMPILED = {data_sized.SelectedSum, data_sized.Counted}
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(kind, marks=[] if kind in COMPILED else pytest.mark.sweep, id=kind.__name__)
+        for kind in data_sized.ROWS
+    ],
+    indirect=True,
+)
 def test_a_loaded_result_compiled_for_all_rows(
     case: tuple[nn.Module, Result], tmp_path: Path
 ) -> None:

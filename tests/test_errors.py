@@ -29,7 +29,9 @@ def nodes() -> Iterator[ast.AST]:
 
 
 def last_name(function: ast.expr) -> str:
-    return ast.unparse(function).rpartition(".")[2]
+    if isinstance(function, ast.Attribute):
+        return function.attr
+    return function.id if isinstance(function, ast.Name) else ast.unparse(function)
 
 
 def ours() -> set[str]:

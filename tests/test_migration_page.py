@@ -88,6 +88,7 @@ def test_every_block_runs(
     tmp_path: Path,
 ) -> None:
     monkeypatch.chdir(tmp_path)  # one block saves a file
+    monkeypatch.setenv("QUANTFX_KERNELS", "auto")  # as users have it, and without Inductor
     before = {name: tensor.clone() for name, tensor in names["model"].state_dict().items()}
     kept: list[Any] = []
     for block in BLOCKS:

@@ -134,7 +134,7 @@ def test_the_ends_of_a_narrow_range_are_kept(tmp_path: Path) -> None:
     assert plain.operators["Clip"] == 2
 
 
-@pytest.mark.parametrize("reduce_range", [False, True])
+@pytest.mark.parametrize("reduce_range", [pytest.param(False, marks=pytest.mark.sweep), True])
 def test_dynamic_ranges(reduce_range: bool, tmp_path: Path) -> None:
     backend = backends.get("x86", target="avx512_vnni", config="dynamic", reduce_range=reduce_range)
     result = quantized(mlp(), ROWS, backend=backend, dynamic_shapes=FREE)

@@ -59,14 +59,8 @@ def test_nothing_heavy_is_imported_before_the_fixture_is_used(tmp_path: Path) ->
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
-def test_the_example_runs_in_an_empty_folder(tmp_path: Path) -> None:
-    shutil.copytree(EXAMPLE, tmp_path, dirs_exist_ok=True)
-    ended = pytest_in(tmp_path, "7")
-    assert ended.returncode == 0, ended.stdout + ended.stderr
-    assert "2 passed" in ended.stdout
-
-
-def test_graphs_are_compared_drawn_and_stored(tmp_path: Path) -> None:
+def test_graphs_are_compared_drawn_and_stored_and_the_example_runs(tmp_path: Path) -> None:
+    """In two processes, which take seconds: the example is compared in that which compares."""
     (tmp_path / "test_own.py").write_text(OWN)
     graphs = tmp_path / "__graphs__" / "test_own"
     stored = pytest_in(tmp_path, "0", "--update-graphs")
@@ -75,8 +69,9 @@ def test_graphs_are_compared_drawn_and_stored(tmp_path: Path) -> None:
     assert names == ["TestClass.test_graph+tanh.dot", "test_graph.dot"]
     file = graphs / "test_graph.dot"
     file.write_text(file.read_text().replace("relu", "gelu"))
-    compared = pytest_in(tmp_path, "0", "--render-graphs", "drawn").stdout
-    assert "1 failed, 1 passed" in compared
+    shutil.copytree(EXAMPLE, tmp_path / "example")
+    compared = pytest_in(tmp_path, "7", "--render-graphs", "drawn").stdout
+    assert "1 failed, 3 passed" in compared
     assert f"the graph differs from {file}:" in compared
     assert '-  "gelu" [label="gelu' in compared
     assert '+  "relu" [label="relu' in compared

@@ -78,7 +78,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[Tensor, ...]]] = {
 }
 
 
-SWEPT = ("vit", "bottlenecks")  # whose layers the others have
+SWEPT = ("vit", "bottlenecks", "mobilenet")  # whose layers the others have
 
 
 @pytest.mark.parametrize(

@@ -74,22 +74,32 @@ def run_files(*files: tuple[Path, str]) -> list[tuple[int, str]]:
     return [(status, out) for status, out in json.loads(done.stdout.splitlines()[-1])]
 
 
+def reduction(name: str, folder: Path) -> Reduction:
+    network, seed, check = FAULTS[name]
+    with pytest.MonkeyPatch.context() as patch:
+        exec(f"faults.{seed}", {"faults": faults, "patch": patch})
+        model, x = network()
+        return quantfx.reduce(model, x, check=check, path=folder / f"{name.replace(' ', '_')}.py")
+
+
+@pytest.fixture(scope="module")
+def lost_eps(tmp_path_factory: pytest.TempPathFactory) -> Reduction:
+    return reduction("a lost eps", tmp_path_factory.mktemp("reduced"))
+
+
 @pytest.mark.parametrize(
     "names",
     [("a lost eps", "a pass that raises"), pytest.param(tuple(FAULTS), marks=pytest.mark.sweep)],
     ids=["some", "all"],
 )
 def test_few_operators_are_left_and_each_file_shows_its_fault(
-    names: tuple[str, ...], tmp_path: Path
+    names: tuple[str, ...], lost_eps: Reduction, tmp_path: Path
 ) -> None:
     made: list[tuple[Reduction, str]] = []
-    for index, (network, seed, check) in enumerate(FAULTS[name] for name in names):
-        with pytest.MonkeyPatch.context() as patch:
-            exec(f"faults.{seed}", {"faults": faults, "patch": patch})
-            model, x = network()
-            reduced = quantfx.reduce(model, x, check=check, path=tmp_path / f"{index}.py")
+    for name in names:
+        reduced = lost_eps if name == "a lost eps" else reduction(name, tmp_path)
         assert 1 <= len(reduced.operators) <= 2
-        made.append((reduced, seed))
+        made.append((reduced, FAULTS[name][1]))
     shown = run_files(*((each.path, seed) for each, seed in made))
     for (each, _), with_fault, without in zip(made, shown[::2], shown[1::2], strict=True):
         assert with_fault[0] == 1
@@ -114,16 +124,15 @@ def test_a_file_by_itself_exits_with_the_status(tmp_path: Path) -> None:
 
 
 def test_what_a_bisection_found_is_where_it_looks_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lost_eps: Reduction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults.lose_eps(monkeypatch)
     model, x = faults.conv_net()
     check = close_to_float(20)
     found = quantfx.bisect(model, x, check=check, batches=[x])
     near = quantfx.reduce(model, x, check=check, path=tmp_path / "near.py", near=found)
-    anywhere = quantfx.reduce(model, x, check=check, path=tmp_path / "anywhere.py")
-    assert near.operators == anywhere.operators == ("conv2d_2", "batch_norm_2")
-    assert near.evaluations < anywhere.evaluations
+    assert near.operators == lost_eps.operators == ("conv2d_2", "batch_norm_2")
+    assert near.evaluations < lost_eps.evaluations
 
 
 def test_tensors_that_the_fault_depends_on_are_saved_beside(

@@ -23,6 +23,7 @@ from quantfx.cli.patterns import patterns_command
 from quantfx.cli.qat import qat_command
 from quantfx.cli.quantize import quantize_command
 from quantfx.cli.report import report_command
+from quantfx.cli.sensitivity import sensitivity_command
 from quantfx.cli.version import version_option
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
@@ -96,6 +97,7 @@ for _command in (
     report_command,
     explain_command,
     compare_command,
+    sensitivity_command,
     draw_command,
     diff_command,
     doctor_command,

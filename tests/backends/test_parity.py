@@ -51,7 +51,7 @@ SMALL: dict[str, Case] = {
     "mlp": (mlp, (image(1, 8)[0][0, 0],)),
     "residual_block": (residual_block, image(4, 8)),
     "cat_pool_net": (cat_pool_net, image(3, 16)),
-    "resnet18": (lambda: resnet18(width=8, classes=10), image(3, 32)),
+    "resnet18": (lambda: resnet18((1, 1), width=8, classes=10), image(3, 32)),
     "resnet50": (lambda: resnet50(depths=(1, 1, 1, 1), width=8, classes=10), image(3, 32)),
     "mobilenet_v2": (lambda: mobilenet_v2(STAGES[:3], last=32, classes=10), image(3, 32)),
     "densenet": (lambda: densenet121(depths=(2, 2), growth=4, classes=10), image(3, 32)),
@@ -96,7 +96,7 @@ def our_counts(graph: GraphModule, inputs: tuple[Tensor, ...]) -> Counter[str]:
     return Counter(name for name in names if "quantize_per" in name)
 
 
-SWEPT = ("resnet50", "densenet")  # the full ones are swept as well
+SWEPT = ("resnet50", "densenet", "vit")  # the full ones are swept as well
 
 
 @pytest.mark.parametrize(

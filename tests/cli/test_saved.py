@@ -56,6 +56,24 @@ def test_compare(folder: Path) -> None:
     assert "fillcolor" in (folder / "heat.dot").read_text()
 
 
+def test_sensitivity(folder: Path) -> None:
+    ended = run(
+        "sensitivity", "net.quantfx", "--model", "net.pt2", "--data", "images.npz", "--rows", "4",
+        "--evaluate", "1", "--whole", "--json", "costs.json", "--chart", "costs.svg",
+        "--draw", "costs.dot",
+    )  # fmt: skip
+    assert ended.exit_code == 0, ended.output
+    assert "conv2d" in ended.stdout
+    figures = json.loads((folder / "costs.json").read_text())
+    assert figures["calls"] == 2
+    assert all(site["cost"] > 0 for site in figures["sites"])
+    assert figures["evaluation"]["rounded"] > 20
+    assert (folder / "costs.svg").read_text().startswith("<svg")
+    assert "fillcolor" in (folder / "costs.dot").read_text()
+    ended = run("sensitivity", "net.quantfx", "--model", "net.pt2")
+    assert ended.exit_code == 2
+
+
 def test_pages_for_a_browser(folder: Path) -> None:
     ended = run("report", "net.quantfx", "--html", "new/net.html")
     assert ended.exit_code == 0, ended.output

@@ -64,7 +64,12 @@ def differences(one: Any, other: Any) -> float:
 
 
 @pytest.mark.parametrize(
-    "make", [mlp, residual, mobile, pytest.param(encoder, marks=pytest.mark.sweep)]
+    "make",
+    [
+        mlp,
+        mobile,  # with a residual sum as well
+        *(pytest.param(make, marks=pytest.mark.sweep) for make in (residual, encoder)),
+    ],
 )
 def test_small_networks(make: Callable[[], tuple[nn.Module, list[Inputs]]]) -> None:
     model, data = make()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CalibrationError
-from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.leaves import Inputs, leaves_in
 from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.model.state import restored
-from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.report.compare.comparison import Comparison
+from quantfx.passes.report.compare.left_out import left_out_sites
 from quantfx.passes.report.compare.lockstep import Lockstep
 from quantfx.passes.report.compare.site_record import SiteRecord
 from quantfx.passes.report.compare.tally import ErrorTally
@@ -80,7 +79,7 @@ def compare_graphs(
         whole.fidelity(),
         origin.fidelity(),
         calls,
-        tuple(_left_out(quantized, {each.site for each in sites.values()})),
+        tuple(left_out_sites(quantized, {each.site for each in sites.values()})),
     )
 
 
@@ -96,24 +95,3 @@ def _call(model: nn.Module, inputs: Inputs) -> list[Tensor]:
 def _floats(results: Any) -> list[Tensor]:
     leaves = leaves_in(results)
     return [each for each in leaves if isinstance(each, Tensor) and each.is_floating_point()]
-
-
-def _left_out(quantized: GraphModule, compared: set[Site]) -> Iterator[tuple[str, str]]:
-    """Yield the planned sites that have no numbers, each once, with the reason."""
-    told: set[Site] = set()
-    for path, graph_module in all_graphs(quantized):
-        for node in graph_module.graph.nodes:
-            annotation = annotation_of(node)
-            site = None if annotation is None else Site(path, annotation.match)
-            if annotation is None or site is None or site in compared | told:
-                continue
-            told.add(site)
-            yield str(site), _reason(path, annotation)
-
-
-def _reason(path: str, annotation: Annotation) -> str:
-    if path:
-        return "it runs inside control flow"
-    if annotation.packs:
-        return "its kernel quantizes the weight itself, and the q/dq graph has it in float"
-    return "the float graph lacks it"

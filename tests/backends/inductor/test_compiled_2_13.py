@@ -82,7 +82,7 @@ def test_vectors_of_few_channels_reach_the_kernels(channels: int) -> None:
     torch.testing.assert_close(compiled(IMAGE), result.module(IMAGE), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("padding", [1, 2])
+@pytest.mark.parametrize("padding", [1, pytest.param(2, marks=pytest.mark.sweep)])
 def test_a_convolution_of_one_dimension_before_a_float_sum(padding: int) -> None:
     """The packed weight of conv1d says four dimensions: Inductor inferred a wrong shape by it."""
     torch.manual_seed(0)
@@ -160,7 +160,11 @@ def test_errors_of_the_model_reach_the_caller() -> None:
     assert compiled(IMAGE).shape == (2, 5)
 
 
-@pytest.mark.parametrize("mode", ["static", "dynamic", "fp16", "weight-only"])
+# Calls of weights alone are folded as those of static ranges are.
+SWEPT = [pytest.param(mode, marks=pytest.mark.sweep) for mode in ("fp16", "weight-only")]
+
+
+@pytest.mark.parametrize("mode", ["static", "dynamic", *SWEPT])
 def test_a_linear_of_a_constant_is_computed_once(mode: str) -> None:
     """Learned queries, too large for fold-constants: freezing folds the call, which is no shortage."""
     torch.manual_seed(0)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 
-import quantfx
 from quantfx.passes.pipeline.known_passes import own_passes
 from quantfx.passes.pipeline.permits import (
     LEFT_FLOAT,
@@ -16,6 +17,7 @@ from quantfx.passes.pipeline.permits import (
     permitting,
 )
 from tests import seeded_faults as faults
+from tests import unchecked
 
 
 def test_without_a_bisection_everything_is_permitted() -> None:
@@ -34,10 +36,11 @@ def test_what_is_asked_is_kept_once_and_in_order() -> None:
     assert may("a")
 
 
+@cache
 def decisions() -> tuple[Permit, ...]:
     model, x = faults.conv_net()
     with permitting(Permits()) as permits:
-        _ = quantfx.quantize(model, x, calibration=[x]).module
+        _ = unchecked.quantize(model, (x,), calibration=[x]).module
     return tuple(permits.asked)
 
 
@@ -48,7 +51,7 @@ def test_any_number_of_first_decisions_gives_a_strict_result_that_says_what_was_
     assert {each.by for each in every} >= {"fold-batch-norm", "annotate-conv", "propagate", "lower"}
     for count in range(0, len(every) - 6, 6):  # the last ones are kernels
         with permitting(Permits(every[:count])):
-            result = quantfx.quantize(model, x, calibration=[x])
+            result = unchecked.quantize(model, (x,), calibration=[x])
             with torch.no_grad():
                 error = (result.module(x) - model(x)).abs().max()
         assert error < 0.2 * model(x).abs().max()
@@ -64,7 +67,7 @@ def test_a_pass_that_is_optional_can_be_left_out(name: str) -> None:
     model, x = faults.conv_net()
     kept = [each for each in decisions() if each.by != name]
     with permitting(Permits(kept)):
-        result = quantfx.quantize(model, x, calibration=[x])
+        result = unchecked.quantize(model, (x,), calibration=[x])
         with torch.no_grad():
             error = (result.module(x) - model(x)).abs().max()
     assert error < 0.2 * model(x).abs().max()
@@ -73,6 +76,6 @@ def test_a_pass_that_is_optional_can_be_left_out(name: str) -> None:
 def test_with_nothing_permitted_the_float_function_is_left() -> None:
     model, x = faults.conv_net()
     with permitting(Permits(())):
-        result = quantfx.quantize(model, x)
+        result = unchecked.quantize(model, (x,), calibration=None)
     with torch.no_grad():
         assert torch.equal(result.module(x), model(x))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 from torch import Tensor, nn
@@ -62,6 +63,11 @@ def quantized(
     )
 
 
+@cache
+def quantized_example(name: str) -> quantfx.Result:
+    return quantized(EXAMPLES[name])
+
+
 def matches(template: Template, result: quantfx.Result) -> tuple[list[PlannedMatch], list[str]]:
     """Return the matches of ``template``, and the labels of all others."""
     labels = {variant.label for variant in template.variants()}
@@ -106,7 +112,7 @@ def test_every_template_has_an_example() -> None:
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_has_one_match_of_its_template(name: str) -> None:
     template = TEMPLATES[name]
-    result = quantized(EXAMPLES[name])
+    result = quantized_example(name)
     [match], others = matches(template, result)
     annotation = match.annotation
     assert (annotation.mode, annotation.reach) == (template.mode, template.reach)
@@ -116,7 +122,7 @@ def test_an_example_has_one_match_of_its_template(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_a_template_reaches_its_kernel(name: str) -> None:
-    check_kernels(TEMPLATES[name], quantized(EXAMPLES[name]))
+    check_kernels(TEMPLATES[name], quantized_example(name))
 
 
 @pytest.mark.parametrize(("name", "base", "activation"), list(activated()))

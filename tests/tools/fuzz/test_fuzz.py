@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
@@ -21,10 +22,14 @@ from quantfx.tools.fuzz.plant import Planted, is_writable, near_misses, plant
 from quantfx.tools.fuzz.run import variants
 from tests import unchecked
 
-FEW, MANY = 40, 10_000  # seeds in CI, in a sweep
+# Seeds in CI: those that caught the mutants of tests/mutants/README.md, but for those of plans, which
+# this process does not make. MANY are in a sweep.
+FEW = [0, 1, 2, 3, 5, 6, 7, 8, 10, 16, 20, 22, 23, 25, 26, 29, 32, 34, 38, 45, 63, 72, 79]
+FEW += [122, 137, 361]
+MANY = 10_000
 ALL = 100  # programs in which every template is planted
 SAVED = 5  # every how many are saved and loaded in CI
-PART = 20
+PART = 13
 X86 = variants("x86")
 BACKEND = X86[0][0]
 
@@ -34,7 +39,9 @@ def case_of(seed: int) -> Case:
     return make_case(seed, BACKEND)
 
 
-def hold(seeds: range, name: str = "x86", *, saves: bool = True, compiles: bool = False) -> None:
+def hold(
+    seeds: Iterable[int], name: str = "x86", *, saves: bool = True, compiles: bool = False
+) -> None:
     turns = variants(name)
     for seed in seeds:
         backend, options = turns[seed % len(turns)]
@@ -43,10 +50,10 @@ def hold(seeds: range, name: str = "x86", *, saves: bool = True, compiles: bool 
         assert not faults, f"{'; '.join(map(str, faults))}\n{case}"
 
 
-@pytest.mark.parametrize("first", range(0, FEW, PART))
+@pytest.mark.parametrize("first", range(0, len(FEW), PART))
 def test_random_models_hold(first: int) -> None:
-    seeds = range(first, first + PART)
-    hold(range(first, first + SAVED), saves=True)
+    seeds = FEW[first : first + PART]
+    hold(seeds[:SAVED], saves=True)
     hold(seeds[SAVED:], saves=False)
 
 
@@ -157,6 +164,6 @@ def test_a_lost_eps_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
         return reciprocal if statistics.gamma is None else reciprocal * statistics.gamma.double()
 
     monkeypatch.setattr(NormStatistics, "scale", property(scale))
-    with_norms = (seed for seed in range(FEW) if "nn.BatchNorm" in case_of(seed).source)
+    with_norms = (seed for seed in FEW if "nn.BatchNorm" in case_of(seed).source)
     found = (fault.check for seed in with_norms for fault in check(case_of(seed), BACKEND))
     assert "fold-batch-norm differs" in found

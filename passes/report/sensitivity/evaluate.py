@@ -1,0 +1,85 @@
+"""Try the sites that an estimate puts first: each rounded alone, and each left float alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.passes.inputs.leaves import Inputs, leaves_in
+from quantfx.passes.report.sensitivity.outputs import float_places, powers
+from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
+from quantfx.passes.report.sensitivity.partly_rounded import PartlyRounded
+from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, noise_decibels
+from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
+
+Metric = Callable[[nn.Module], float]
+"""How good a model is; higher is better."""
+
+
+def evaluate_sites(
+    sensitivity: Sensitivity, paired: PairedGraphs, metric: Metric, name: str, most: int
+) -> Sensitivity:
+    """Return ``sensitivity`` with what ``metric`` says of the sites that cost most.
+
+    Each site takes two evaluations. What is evaluated has the ranges of the q/dq graph.
+    A conversion with ``Config().call(site, None)`` gives the same, unless others stand or fall with
+    the site: a pool is int8 only where int8 flows in, and shared ranges are those of fewer tensors.
+
+    Args:
+        sensitivity: The estimate.
+        paired: Both graphs.
+        metric: How good a model is; higher is better.
+        name: Of the metric.
+        most: How many sites.
+    """
+    every = {part.anchor.name for part in paired.parts}
+
+    def measured(rounded: Collection[str]) -> float:
+        return float(metric(PartlyRounded(paired, rounded)))
+
+    found = {
+        row.name: Measured(alone=measured({row.name}), without=measured(every - {row.name}))
+        for row in sensitivity.ranked()[:most]
+    }
+    evaluation = Evaluation(name, exact=measured(()), rounded=measured(every))
+    return sensitivity.with_measured(evaluation, found)
+
+
+class OutputSQNR:
+    """Signal to noise of a model's outputs in dB, each output by its own power.
+
+    Args:
+        paired: The graphs; the float one says what is exact.
+        calls: The inputs to compare on.
+    """
+
+    def __init__(self, paired: PairedGraphs, calls: Sequence[Inputs]) -> None:
+        self._calls = calls
+        exact = PartlyRounded(paired, ())
+        self._exact = [_floats(exact, call) for call in calls]
+        self._power = _total(self._exact)
+
+    def __call__(self, model: nn.Module) -> float:
+        """Return the signal to noise ratio of ``model`` in dB."""
+        noise = _total(
+            [
+                [found - exact for found, exact in zip(_floats(model, call), known, strict=True)]
+                for call, known in zip(self._calls, self._exact, strict=True)
+            ]
+        )
+        heard = self._power > 0
+        shares = noise[heard] / self._power[heard]
+        return noise_decibels(float(shares.mean())) if len(shares) else math.inf
+
+
+def _floats(model: nn.Module, call: Inputs) -> list[Tensor]:
+    outputs = leaves_in(model(*call[0], **call[1]))
+    return [outputs[place] for place in float_places(outputs)]
+
+
+def _total(calls: Sequence[Sequence[Tensor]]) -> Tensor:
+    """Return the power of each output, of all calls together."""
+    return torch.stack([powers(outputs, 1)[:, 0] for outputs in calls]).sum(0)

@@ -1,0 +1,62 @@
+"""The float outputs of calls: their rows, their power, and random signs for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def float_places(outputs: Sequence[Any]) -> list[int]:
+    """Return which leaves are float tensors with values."""
+    return [
+        place
+        for place, leaf in enumerate(outputs)
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
+    ]
+
+
+def rows_of(outputs: Sequence[Tensor]) -> int:
+    """Return the first size that all outputs have in common; 1 if there is none."""
+    sizes = {each.shape[0] if each.dim() else 1 for each in outputs}
+    return sizes.pop() if len(sizes) == 1 else 1
+
+
+def powers(outputs: Sequence[Tensor], rows: int) -> Tensor:
+    """Return ``sum y^2`` of each output in each row, ``(outputs, rows)``."""
+    flat = [each.detach().double().reshape(rows, -1) for each in outputs]
+    return torch.stack([each.square().sum(1) for each in flat])
+
+
+class Signs:
+    """Draws +1 and -1 row by row, so that pieces of a batch get those of the whole batch.
+
+    Args:
+        seed: Equal seeds draw equal signs.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def draw(self, outputs: Sequence[Tensor], rows: int, draws: int) -> list[list[Tensor]]:
+        """Return ``draws`` lists of tensors like ``outputs``.
+
+        Args:
+            outputs: What the signs are for.
+            rows: How many rows each of them has.
+            draws: How many signs each value gets.
+        """
+        sizes = [each.numel() // rows for each in outputs]
+        drawn = [[[self._of(size) for size in sizes] for _ in range(draws)] for _ in range(rows)]
+        return [
+            [
+                torch.stack([row[draw][place] for row in drawn]).to(like).reshape(like.shape)
+                for place, like in enumerate(outputs)
+            ]
+            for draw in range(draws)
+        ]
+
+    def _of(self, size: int) -> Tensor:
+        return torch.randint(0, 2, (size,), generator=self._generator) * 2 - 1

@@ -1,0 +1,75 @@
+"""A float graph whose operators may be computed as in its q/dq graph, each by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch.fx import GraphModule, Node
+
+from quantfx.passes.report.compare.lockstep import common_nodes
+from quantfx.passes.report.compare.parts import Part, find_parts, stored_nodes
+from quantfx.passes.report.sensitivity.rounding import Rounding, without_paired
+
+
+class PairedGraphs:
+    """The sites that a q/dq graph and its float graph have in common.
+
+    What the q/dq graph makes of stored tensors alone, the rounded weights, is computed once and
+    kept: memory of one float model.
+
+    Attributes:
+        reference: The float graph, with or without observers.
+        quantized: The q/dq graph.
+        parts: Its matches, in the order of the float graph.
+        output: The output node of the float graph.
+
+    Args:
+        reference: The float graph.
+        quantized: The q/dq graph; operators of equal name and target are the same in both.
+    """
+
+    def __init__(self, reference: GraphModule, quantized: GraphModule) -> None:
+        self.reference, self.quantized = reference, quantized
+        self._common = common_nodes(reference, quantized)
+        found = [each for each in find_parts(quantized, self._common) if self._in_order(each)]
+        self.parts: Sequence[Part] = tuple(sorted(found, key=self.end))
+        self.output: Node = next(iter(reference.graph.find_nodes(op="output")))
+        self._int8 = Rounding(quantized)
+        self._inner = {part: without_paired(part.inner) for part in self.parts}
+        stored = stored_nodes(quantized)
+        read = {each for part in self.parts for each in part.stored}
+        with torch.no_grad():
+            values = self._int8.evaluate([n for n in quantized.graph.nodes if n in stored], {})
+        self._stored = {node: values[node] for node in read}
+
+    def end(self, part: Part) -> Node:
+        """Return the node of the float graph that computes what leaves ``part``."""
+        return self._common[part.output.name]
+
+    def inputs(self, part: Part) -> list[Node]:
+        """Return the nodes of the float graph that ``part`` reads."""
+        return [self._common[each.name] for each in part.exact]
+
+    def own_value(self, part: Part, values: Mapping[Node, Any]) -> Any:
+        """Return what ``part`` makes of given inputs in the q/dq graph.
+
+        Args:
+            part: One of ``parts``.
+            values: Of the nodes that ``inputs`` returns.
+        """
+        given = {each: self._stored[each] for each in part.stored}
+        given |= {each: values[self._common[each.name]] for each in part.exact}
+        with torch.no_grad():
+            return self._int8.evaluate(self._inner[part], given)[part.output]
+
+    def kept(self, parts: Collection[Part]) -> Counter[Node]:
+        """Return how often nodes of the float graph are read by ``parts`` and as the result."""
+        return Counter([self.output, *(node for part in parts for node in self.inputs(part))])
+
+    def _in_order(self, part: Part) -> bool:
+        """Whether the float graph has computed what ``part`` reads when it comes to its result."""
+        end = self.end(part)
+        return all(self._common[each.name] < end for each in part.exact)

@@ -1,0 +1,81 @@
+"""``quantfx sensitivity``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from quantfx.cli.command import Command
+from quantfx.cli.options import FILE, rows_option, saved_argument, write_text
+
+
+@click.command(
+    "sensitivity",
+    cls=Command,
+    examples=(
+        "quantfx sensitivity net.quantfx --model my.models:net --data held_out.npz",
+        "quantfx sensitivity net.quantfx --model net.pt2 --data images/ --chart net.svg",
+    ),
+)
+@saved_argument
+@click.option(
+    "--model",
+    required=True,
+    metavar="MODEL",
+    help="The float model that FILE was made of: a .pt2 file, or package.module:function.",
+)
+@click.option(
+    "--data",
+    type=FILE,
+    metavar="DATA",
+    help="Batches, best some that calibration did not see; by default those of the function.",
+)
+@rows_option
+@click.option(
+    "--evaluate", default=0, metavar="N", help="Try the N sites that cost most, one by one."
+)
+@click.option(
+    "--whole", is_flag=True, help="Start from the measured error of all, in 2.4 times the time."
+)
+@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to it.")
+@click.option("--chart", type=FILE, metavar="FILE", help="Draw the worst sites as bars, as SVG.")
+@click.option("--draw", type=FILE, metavar="FILE", help="Draw the graph, coloured by cost.")
+def sensitivity_command(
+    file: Path,
+    model: str,
+    data: Path | None,
+    rows: int | None,
+    *,
+    evaluate: int,
+    whole: bool,
+    json: Path | None,
+    chart: Path | None,
+    draw: Path | None,
+) -> None:
+    """Say what rounding each site of a saved model costs at its outputs.
+
+    One pass estimates it for all sites, and what leaving each float would win.
+
+    FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` says what MODEL
+    and DATA may be, and what is loaded how.
+    """
+    from quantfx.cli.given import read_given
+    from quantfx.cli.saved import load_to_read  # sympy
+
+    result = load_to_read(file)
+    given = read_given(model)
+    batches = given.batches_of(data, rows)
+    if batches is None:
+        raise click.UsageError("--data DATA is needed, as a .pt2 file has no batches")
+    found = result.sensitivity(batches, given.model, evaluate=evaluate, whole=whole)
+    if json is not None:
+        write_text(json, found.to_json())
+    Console().print(found)
+    if chart is not None:
+        click.echo(f"drawn to {found.chart(chart)}")
+    if draw is not None:
+        from quantfx.tools.drawing.draw import draw as draw_module
+
+        click.echo(f"drawn to {draw_module(result.quantized, draw, heat=found.heat())}")

@@ -1,0 +1,163 @@
+"""Say which sites of a model rounding hurts most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from torch.fx import GraphModule
+
+from quantfx.backends.backend import Backend
+from quantfx.compare_result import float_graph
+from quantfx.make_result import choose_backend
+from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.config.config import ConfigLike
+from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.report.sensitivity.estimate import calls_of, estimate_sensitivity
+from quantfx.passes.report.sensitivity.evaluate import Metric, OutputSQNR, evaluate_sites
+from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
+from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
+from quantfx.passes.report.work import work_of
+from quantfx.patterns.errors import QuantfxError
+
+if TYPE_CHECKING:
+    from quantfx.result import Result
+
+
+class SensitivityOptions(TypedDict, total=False):
+    """How to measure.
+
+    Attributes:
+        metric: Tells how good a model is, higher is better; SQNR of the outputs by default.
+        evaluate: How many of the sites that cost most are tried as well, with ``metric``.
+        draws: Random vectors for each row; each is another backward pass.
+        seed: Of the random vectors.
+        whole: Run the q/dq graph as well, and two more backward passes: ``win`` and ``predict``
+            then start from the measured error of all. It takes some 2.4 times as long.
+        input_fn: Turns what ``batches`` yields into a batch.
+        progress: Show a progress bar where the terminal allows it.
+    """
+
+    metric: Metric | None
+    evaluate: int
+    draws: int
+    seed: int
+    whole: bool
+    input_fn: Callable[[Any], Any] | None
+    progress: bool
+
+
+def sensitivity(
+    model: Model,
+    example: Examples = (),
+    batches: Iterable[Any] = (),
+    *,
+    backend: str | Backend = "x86",
+    config: ConfigLike | None = None,
+    calibration: Iterable[Any] | None = None,
+    example_kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    strict: bool = True,
+    **options: Unpack[SensitivityOptions],
+) -> Sensitivity:
+    """Return what rounding each site costs at the outputs, and what leaving it float wins.
+
+    One pass over the data estimates it for all sites: the float graph runs with gradients, each
+    site adds its own error, and one backward pass says how the outputs feel it. See
+    ``passes/report/sensitivity/estimate.py`` for the formula and its sources. A call holds all
+    activations of the float model twice: batches of few rows need less memory, and give the same.
+
+    ``evaluate=k`` tries the k sites that cost most, each rounded alone and each left float alone,
+    with the ranges that calibration found.
+
+    Args:
+        model: As for ``quantize``; it is not changed, and gets no ``.grad``.
+        example: As for ``quantize``.
+        batches: What to measure on, in the forms that ``calibrate`` takes.
+        backend: As for ``quantize``.
+        config: As for ``quantize``.
+        calibration: Batches for the ranges; ``batches`` by default.
+        example_kwargs: As for ``quantize``.
+        dynamic_shapes: As for ``quantize``.
+        strict: As for ``quantize``.
+        options: ``metric``, ``evaluate``, ``draws``, ``seed``, ``whole``, ``input_fn`` and
+            ``progress``: see `SensitivityOptions`.
+
+    Raises:
+        QuantfxError: an option is out of range, or no gradient leads from an output to a site.
+        CaptureError: as for ``quantize``.
+        CalibrationError: as for ``quantize``, also for ``batches``.
+        ContractError: as for ``quantize``.
+    """
+    chosen = choose_backend(backend, config)
+    given = given_model(model, example, example_kwargs, dynamic_shapes)
+    prepared = chosen.prepare(capture_given(given, check_inputs=True, compare=False), strict=strict)
+    if calibration is None:
+        batches = list(batches)  # it is read twice
+    input_fn, progress = options.get("input_fn"), options.get("progress", True)
+    data = batches if calibration is None else calibration
+    calibrate(prepared, data, input_fn=input_fn, progress=progress)
+    return _measure(prepared, chosen.convert(prepared, strict=strict), chosen, batches, options)
+
+
+def result_sensitivity(
+    result: Result,
+    batches: Iterable[Any],
+    inputs: ExampleInputs,
+    model: Model | None,
+    options: SensitivityOptions,
+) -> Sensitivity:
+    """Return the sensitivity of a result, see ``Result.sensitivity``.
+
+    Args:
+        result: What is measured.
+        batches: What to measure it on.
+        inputs: What the model was captured with.
+        model: The float model; None if it is gone.
+        options: See `SensitivityOptions`.
+
+    Raises:
+        QuantfxError: there is no float model, or no gradient leads from an output to a site.
+        CaptureError: the float model cannot be captured.
+        CalibrationError: there is no batch, or one does not fit the model.
+    """
+    _, reference = float_graph(result.backend, model, inputs, asked="sensitivity")
+    return _measure(reference, result.quantized, result.backend, batches, options)
+
+
+def _measure(
+    reference: GraphModule,
+    quantized: GraphModule,
+    backend: Backend,
+    batches: Iterable[Any],
+    options: SensitivityOptions,
+) -> Sensitivity:
+    draws, most = options.get("draws", 1), options.get("evaluate", 0)
+    for name, value, least in (("draws", draws, 1), ("evaluate", most, 0)):
+        if value < least:
+            message = f"{name}={value} is less than {least}"
+            raise QuantfxError(message, rule="number-range", site=name, fix=f"{name}={least}")
+    input_fn, progress = options.get("input_fn"), options.get("progress", True)
+    paired = PairedGraphs(reference, quantized)
+    metric = options.get("metric")
+    if most and metric is None:
+        batches = list(batches)  # it is read twice
+    found = estimate_sensitivity(
+        paired,
+        batches,
+        work=work_of(quantized, backend.recipe),
+        draws=draws,
+        seed=options.get("seed", 0),
+        whole=options.get("whole", False),
+        input_fn=input_fn,
+        progress=progress,
+    )
+    if not most:
+        return found
+    if metric is not None:
+        return evaluate_sites(found, paired, metric, getattr(metric, "__name__", "metric"), most)
+    calls = list(calls_of(quantized, batches, input_fn, progress=False))
+    return evaluate_sites(found, paired, OutputSQNR(paired, calls), "SQNR of the outputs, dB", most)
