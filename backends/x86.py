@@ -184,24 +184,30 @@ def x86(
     bounded = saturates and not reduce_range
     specs = _specs(observer, weight_observer, reduce_range=reduce_range, bounded=bounded)
     recipe = Recipe.of("x86", patterns or pattern_set(), specs)
-    prepare, convert = PREPARE, CONVERT
+    prepare = PREPARE
     if smooth is not None:
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
-        smoothing = SearchSmoothing() if smooth == "search" else SmoothActivations(smooth)
-        convert = convert.before("insert-qdq", smoothing)
-    if repair:
-        convert = convert.before("insert-qdq", RoundWeights()).before("insert-qdq", CorrectBias())
     return Backend(
         "x86",
         recipe,
         prepare_pipeline=prepare,
-        convert_pipeline=convert,
+        convert_pipeline=_convert(smooth, repair=repair),
         lower_pipeline=LOWER,
         kernels=_families(kernels),
         target=target,
         policy=range_policy(target, reduce_range=reduce_range, saturates=saturates),
         qat=Qat(load("qat"), FINISH_TRAINING),
     )
+
+
+def _convert(smooth: float | Literal["search"] | None, *, repair: bool) -> Pipeline:
+    convert = CONVERT
+    if smooth is not None:
+        smoothing = SearchSmoothing() if smooth == "search" else SmoothActivations(smooth)
+        convert = convert.before("insert-qdq", smoothing)
+    if repair:  # behind smoothing, which changes the weights
+        convert = convert.before("insert-qdq", RoundWeights()).before("insert-qdq", CorrectBias())
+    return convert
 
 
 def _specs(

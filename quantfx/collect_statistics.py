@@ -31,6 +31,7 @@ def collect(
     dynamic_shapes: Any = None,
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
+    check_inputs: bool = True,
     layers: bool = True,
     group: Any = None,
 ) -> Statistics:
@@ -49,6 +50,7 @@ def collect(
         dynamic_shapes: As for ``quantize``, which is to get the same.
         input_fn: Turns what ``batches`` yields into a batch.
         progress: Show a progress bar where the terminal allows it.
+        check_inputs: As for ``quantize``, which is to get the same.
         layers: Record second moments of the inputs of layers, for what repairs weights.
         group: Processes of torch.distributed, e.g. ``torch.distributed.group.WORLD``, each of which
             gives batches of its own: all get the statistics of all, in the order of ranks.
@@ -60,7 +62,7 @@ def collect(
 
     def record() -> Statistics:
         given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
-        graph = capture_given(given, check_inputs=False, compare=False)
+        graph = capture_given(given, check_inputs=check_inputs, compare=False)
         chosen = choose_backend(backend, None)
         return collect_graph(
             graph, chosen, batches, input_fn=input_fn, progress=progress, layers=layers

@@ -70,7 +70,8 @@ def _factor(moments: Moments) -> Tensor:
         damped = second + added[:, None, None] * eye
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not bool(failed.any()):
-            return torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+            upper: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
+            return upper
         # Moments less the products of means may lie below zero by what float32 lost of them.
         added = torch.where(failed > 0, 10 * added, added)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,10 +46,10 @@ def network() -> Mixed:
 @cache
 def statistics(count: int = 64) -> Statistics:
     """Return what its calibration data holds."""
-    batches = list(images(count).split(4))
+    batches = list(torch.split(images(count), 4))
     return quantfx.collect(network(), (images(4),), batches, backend=backend(), progress=False)
 
 
-def backend(**options: object) -> backends.Backend:
+def backend(**options: Any) -> backends.Backend:
     """Return x86 for a CPU whose sums saturate."""
     return backends.get("x86", target="avx2", kernels="onednn", **options)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.convert.repair.least_squares import Moments, round_together
-from quantfx.passes.quant.qparams import saturates
-from quantfx.passes.quant.spec import PairBound, QuantSpec
+from quantfx.passes.quant.qparams import Pairing, saturates
+from quantfx.passes.quant.spec import QuantSpec
 
 S8 = QuantSpec(torch.int8, -128, 127, symmetric=True, axis=0, observer="min_max")
 
@@ -68,7 +68,7 @@ def test_of_few_weights_it_is_near_the_best_there_is() -> None:
 
 
 @pytest.mark.parametrize("bound", ["blocks", "adjacent"])
-def test_pair_bounds_hold(bound: PairBound) -> None:
+def test_pair_bounds_hold(bound: Pairing) -> None:
     spec = QuantSpec(
         torch.int8, -128, 127, symmetric=True, axis=0, observer="min_max", pair_bound=bound
     )

@@ -126,7 +126,7 @@ def test_a_repair_that_makes_it_worse_is_undone() -> None:
 
 
 def test_too_few_samples_are_said() -> None:
-    batches = list(images(7).split(1))
+    batches = list(torch.split(images(7), 1))
     few = quantfx.collect(network(), (images(1),), batches, backend=backend(), progress=False)
     result = quantized(backend(repair=True), few, images(1))
     told = {each.message for each in remarks(result, "round-weights")}
@@ -149,7 +149,7 @@ def test_a_bisection_may_refuse_one_layer() -> None:
 
 def test_calibration_alone_is_enough() -> None:
     """The repairs collect what they need in the same pass over the data."""
-    batches = list(images(64).split(4))
+    batches = list(torch.split(images(64), 4))
     result = unchecked.quantize(
         network(), (images(4),), backend=backend(repair=True), calibration=batches, progress=False
     )

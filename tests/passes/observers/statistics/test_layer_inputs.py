@@ -38,14 +38,14 @@ def test_a_gram_is_the_mean_of_products() -> None:
 
 def test_of_calls_of_few_samples_every_fourth_patch_is_held_out() -> None:
     x = rows(0, 6)[:24].reshape(12, 2, 6)
-    found = recorded(*x.split(2))
+    found = recorded(*torch.split(x, 2))
     assert found.rows == 18
     assert torch.equal(found.held[0], x.reshape(24, 6)[3::4])
 
 
 def test_of_many_held_out_patches_some_are_kept() -> None:
     x = torch.arange(20000.0).reshape(-1, 1)
-    found = recorded(*x.split(256))
+    found = recorded(*torch.split(x, 256))
     assert 512 < found.held.shape[1] <= 1024
     assert len({float(each) for each in found.held[0, 1:, 0].diff()}) <= 2
     assert float(found.held[0, -1, 0]) > 19900
