@@ -43,7 +43,6 @@ from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
-from quantfx.passes.observe.search_smoothing import SearchSmoothing
 from quantfx.passes.observe.smooth_activations import SmoothActivations
 from quantfx.passes.pipeline.kernel_family import KernelFamily
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -148,7 +147,7 @@ def x86(
     reduce_range: bool = False,
     observer: ObserverName = "mse",
     weight_observer: ObserverName = "weight_mse",
-    smooth: float | Literal["search"] | None = None,
+    smooth: float | None = None,
     repair: bool = False,
     kernels: Kernels = "auto",
 ) -> Backend:
@@ -168,8 +167,8 @@ def x86(
             here is what X86InductorQuantizer does, its floor of 2^-12 under all scales included;
             the defaults gave 2 to 4 dB more on EfficientNet-Lite0 (see README).
         smooth: How much of the unevenness of activation channels goes into the weights of static
-            linears, 0 to 1 (see ``SmoothActivations``); 0.8 gave 5 dB more on MiniLM. ``"search"``
-            finds out for each tensor (see ``SearchSmoothing``). None leaves them as they are.
+            linears, 0 to 1 (see ``SmoothActivations``); 0.8 gave 5 dB more on MiniLM. None leaves
+            them as they are.
         repair: Round the weights of each layer together and correct its bias, by what calibration
             data says of its inputs (see ``RoundWeights`` and ``CorrectBias``).
         kernels: ``direct`` for prepared plans of oneDNN primitives, which need the extra of that
@@ -200,11 +199,10 @@ def x86(
     )
 
 
-def _convert(smooth: float | Literal["search"] | None, *, repair: bool) -> Pipeline:
+def _convert(smooth: float | None, *, repair: bool) -> Pipeline:
     convert = CONVERT
     if smooth is not None:
-        smoothing = SearchSmoothing() if smooth == "search" else SmoothActivations(smooth)
-        convert = convert.before("insert-qdq", smoothing)
+        convert = convert.before("insert-qdq", SmoothActivations(smooth))
     if repair:  # behind smoothing, which changes the weights
         convert = convert.before("insert-qdq", RoundWeights()).before("insert-qdq", CorrectBias())
     return convert

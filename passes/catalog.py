@@ -40,7 +40,6 @@ from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
-from quantfx.passes.observe.search_smoothing import SearchSmoothing
 from quantfx.passes.observe.smooth_activations import SmoothActivations
 from quantfx.passes.observe.statistics.record_tensors import RecordTensors
 from quantfx.passes.pipeline.base import Pass
@@ -81,7 +80,6 @@ PASSES: tuple[type[Pass], ...] = (
     RecordTensors,
     PlaceDropout,
     SmoothActivations,
-    SearchSmoothing,
     RoundWeights,
     CorrectBias,
     SettleModes,

@@ -1,28 +1,43 @@
-"""Even out activation channels by one share of their unevenness for all tensors."""
+"""Move the size of activation channels into the weights of the linears that read them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule, Node
 
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.observe.smoothing import SmoothableTensor, Smoothed, Smoothing
-from quantfx.passes.pipeline.base import Context
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import constant, module_calls, referent
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observers.channel import ChannelObserver
+from quantfx.passes.observers.derived import DerivedObserver
+from quantfx.passes.observers.make_observer import make_observer
+from quantfx.passes.observers.observer import Observer
+from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.quant.annotation import DIVISOR_KEY
+from quantfx.patterns.schema import resolve_op
 
+MUL = resolve_op("aten.mul.Tensor")
 # Channels that are (nearly) silent in calibration count as this share of the whole tensor's rms:
 # a tiny divisor would blow up whatever they hold later.
 _SILENT = 2**-7
 
 
 @dataclass(frozen=True)
-class SmoothActivations(Smoothing):
-    """``s = rms(x)^alpha / rms(w)^(1 - alpha)``, divided by its geometric mean.
+class SmoothActivations(Pass):
+    """``linear(x, w) -> linear(x * (1 / s), w * s)``, s per channel of x; the same function.
 
-    This is SmoothQuant (Xiao et al. 2023, equation 4) with root mean squares for maxima: a single
-    outlier then does not decide for its channel.
+    ``s = rms(x)^alpha / rms(w)^(1 - alpha)``, divided by its geometric mean. This is SmoothQuant
+    (Xiao et al. 2023, equation 4) with root mean squares for maxima: a single outlier then does not
+    decide for its channel. Linears that read one tensor share s, and w runs over all of them.
+
+    The product is a node of its own: what computes x has other readers in general (the residual
+    connection behind a layer norm). Inductor computes it in the loop that quantizes x.
 
     Attributes:
         alpha: 0 evens out the weights, 1 the activations.
@@ -39,50 +54,112 @@ class SmoothActivations(Smoothing):
             raise PipelineError(
                 f"alpha={self.alpha} is not between 0 and 1", rule="number-range", site="alpha"
             )
-        require_rows(self.rows)
+        if self.rows < 1:
+            raise PipelineError(
+                f"rows={self.rows} is not positive", rule="number-range", site="rows"
+            )
 
     name: ClassVar[str] = "smooth-activations"
+    requires: ClassVar[frozenset[str]] = frozenset({"observed"})
 
-    def choose(self, tensor: SmoothableTensor, context: Context) -> Smoothed | str:
-        """Return s, unless too little was seen."""
-        observer = tensor.observer
-        scale = smoothing_scale(observer.channels.rms(), rms_of(tensor.weights), self.alpha)
-        return too_few(tensor, self.rows) or Smoothed(scale, observer.search)
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Smooth every tensor that observe-channels had recorded by channel."""
+        editor = Editor(module, self.name)
+        remarks: list[Remark] = []
+        smoothed = 0
+        for node, observer in list(module_calls(module, ChannelObserver)):
+            reason = self._too_few(observer) or _obstacle(module, node)
+            if reason is None:
+                product = self._smooth(editor, node, observer)
+                remarks.append(Remark("applied", "", product.name, f"for {_names(node)}"))
+                smoothed += 1
+            else:
+                message = f"not smoothed for {_names(node)}: {reason}"
+                remarks.append(Remark("missed", "", node.name, message))
+        if smoothed:
+            editor.drop_unused_attributes()
+        return PassResult(tuple(remarks), {"smoothed": smoothed})
+
+    def _too_few(self, observer: ChannelObserver) -> str | None:
+        seen = int(observer.channels.rows)
+        return f"{seen} values per channel, of {self.rows} needed" if seen < self.rows else None
+
+    def _smooth(self, editor: Editor, node: Node, observer: ChannelObserver) -> Node:
+        weights = {
+            _weight_observer(linear): _weight(editor.module, linear) for linear in node.users
+        }
+        scale = smoothing_scale(observer.channels.rms(), list(weights.values()), self.alpha)
+        for at, weight in weights.items():
+            _replace_weight(editor, at, weight * scale.to(weight))
+        for linear in node.users:
+            linear.meta[DIVISOR_KEY] = scale
+        producer = node.all_input_nodes[0]
+        inverse = (1 / scale).to(next(iter(weights.values())))
+        stored = editor.constant(
+            f"{producer.name}_inverse_scale", inverse, like=producer, before=node
+        )
+        product = editor.call(
+            MUL, (producer, stored), like=producer, before=node, val=producer.meta.get("val")
+        )
+        node.replace_input_with(producer, product)
+        # The observer may be known to the module that was calibrated: another one takes its place.
+        setattr(editor.module, str(node.target), observer.divide_by(1 / inverse.float()))
+        return product
 
 
-def require_rows(rows: int) -> None:
-    """Refuse a least number of rows that is none.
-
-    Raises:
-        PipelineError: it is not positive.
-    """
-    if rows < 1:
-        raise PipelineError(f"rows={rows} is not positive", rule="number-range", site="rows")
-
-
-def too_few(tensor: SmoothableTensor, rows: int) -> str:
-    """Return that fewer than ``rows`` values of each channel were seen; empty if not."""
-    seen = int(tensor.observer.channels.rows)
-    return f"{seen} values per channel, of {rows} needed" if seen < rows else ""
-
-
-def rms_of(weights: tuple[Tensor, ...]) -> Tensor:
-    """Return the root mean square of each input channel of weights, float64, ``(channels,)``."""
-    return torch.cat(weights).double().square().mean(0).sqrt()
-
-
-def smoothing_scale(activation: Tensor, weight: Tensor, alpha: float) -> Tensor:
+def smoothing_scale(activation: Tensor, weights: list[Tensor], alpha: float) -> Tensor:
     """Return s, float64, shape ``(channels,)``, of geometric mean 1.
 
     Args:
-        activation: Size of each channel of the activation, float64, ``(channels,)``.
-        weight: Size of what each is multiplied with, of the same shape.
+        activation: Root mean square of each channel, float64, ``(channels,)``.
+        weights: Each ``(out, channels)``.
         alpha: How much goes into the weights.
     """
+    weight = torch.cat(weights).double().square().mean(0).sqrt()
     log = alpha * _audible(activation).log() - (1 - alpha) * _audible(weight).log()
     return (log - log.mean()).exp()
 
 
-def _audible(size: Tensor) -> Tensor:
-    overall = size.square().mean().sqrt()
-    return size.clamp(min=float(overall * _SILENT)) if overall > 0 else torch.ones_like(size)
+def _audible(rms: Tensor) -> Tensor:
+    overall = rms.square().mean().sqrt()
+    return rms.clamp(min=float(overall * _SILENT)) if overall > 0 else torch.ones_like(rms)
+
+
+def _names(observer: Node) -> str:
+    return ", ".join(linear.name for linear in observer.users)
+
+
+def _obstacle(module: GraphModule, node: Node) -> str | None:
+    """Return why the tensor behind the observer ``node`` cannot be rescaled, if so."""
+    weights = [_weight_observer(linear) for linear in node.users]
+    if any(not set(each.users) <= set(node.users) for each in weights):
+        return "another operator reads the weight as well"
+    calls = [str(each.target) for each in module.graph.find_nodes(op="call_module")]
+    if any(calls.count(str(each.target)) > 1 for each in (node, *weights)):
+        return "its qparams are shared"
+    observers = [referent(module, each) for each in (node, *weights)]
+    for other in module.children():
+        if isinstance(other, DerivedObserver) and any(s in observers for s in other.sources):
+            return "other qparams derive from its own"
+    return None
+
+
+def _weight_observer(linear: Node) -> Node:
+    return read_slot(linear, "weight")
+
+
+def _weight(module: GraphModule, linear: Node) -> Tensor:
+    weight = _weight_observer(linear).all_input_nodes[0]
+    return cast(Tensor, constant(module, weight)).detach()
+
+
+def _replace_weight(editor: Editor, at: Node, weight: Tensor) -> None:
+    """Store ``weight`` in the place of what the observer ``at`` reads, and observe it anew."""
+    before = cast(Observer, referent(editor.module, at))
+    stored = at.all_input_nodes[0]
+    changed = editor.changed_constant(stored, weight, before=at)
+    at.replace_input_with(stored, changed)
+    fresh = cast(Observer, make_observer(before.spec, before.label))
+    fresh(weight)
+    fresh.freeze()
+    setattr(editor.module, str(at.target), fresh)

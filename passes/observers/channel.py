@@ -76,21 +76,19 @@ class ChannelObserver(Observer):
         """Return the qparams of the tensor as it is."""
         return self.whole.calculate_qparams()
 
-    def divide_by(self, divisor: Tensor, search: RangeSearch | None = None) -> Observer:
+    def divide_by(self, divisor: Tensor) -> Observer:
         """Return an observer as if ``x / divisor`` had been recorded.
 
         Args:
             divisor: Positive, float32, shape ``(channels,)``.
-            search: How its range is found; None for as here.
         """
         self.require_observed()
-        observer = self._fresh(search)
+        observer = self._fresh()
         histogram, low, high = self.channels.histogram(divisor, observer.bins)
         observer.histogram.copy_(histogram)
         observer.min_val.copy_(low)
         observer.max_val.copy_(high)
         return observer
 
-    def _fresh(self, search: RangeSearch | None = None) -> HistogramRecord:
-        chosen = search or self.search
-        return _SEARCHES[chosen](replace(self.spec, observer=chosen), self.label)
+    def _fresh(self) -> HistogramRecord:
+        return _SEARCHES[self.search](replace(self.spec, observer=self.search), self.label)
