@@ -25,7 +25,7 @@ Rules:
         derived-circle, not-derivable, integer-rows, float64, share-conflict, shares-itself,
         nothing-to-share, no-edge, keyword-tensor, quantizers-differ
     pipelines: pipeline-text, pass-order, pass-place, pass-failed, no-passes, no-recipe,
-        not-a-graph, not-captured, invalid-graph, changed-function, node-place
+        no-statistics, not-a-graph, not-captured, invalid-graph, changed-function, node-place
     training: no-training, training-option, branch-training, not-trainable, trained-otherwise,
         lost-dropout, baked-mode, eval-only
     results: nothing-to-quantize, nothing-to-lower, not-converted, no-kernel, no-kernels,
