@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -117,8 +116,7 @@ def _layer(
     weight = weight.detach()
     if (divisor := node.meta.get(DIVISOR_KEY)) is not None:
         inputs = inputs.divided_by(divisor)
-    settled = isinstance(observer, SettledObserver)
-    original = cast(SettledObserver, observer).original if settled else weight
+    original = observer.original if isinstance(observer, SettledObserver) else weight
     return RepairableLayer(node, annotation, at, weight, original, qparams, inputs)
 
 
