@@ -58,7 +58,14 @@ class OptionError(QuantfxError):
 
 
 class FileError(QuantfxError):
-    """A saved model cannot be written or read; names the file, what is wrong with it, the fix."""
+    """A file of ours cannot be written or read; names the file, what is wrong with it, the fix."""
+
+    @classmethod
+    def damaged(cls, path: object, reason: object) -> FileError:
+        """Return the error of a file that is not what was written."""
+        message = f"{path}: the file is truncated or damaged ({reason})"
+        fix = "copy it again, or save it again"
+        return cls(message, rule="damaged-file", site=str(path), fix=fix)
 
 
 # Of the PT2E names, each also of the built-in kind that their users expect.

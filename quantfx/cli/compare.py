@@ -9,7 +9,14 @@ import click
 from rich.console import Console
 
 from quantfx.cli.command import Command
-from quantfx.cli.options import FILE, rows_option, saved_argument, write_text
+from quantfx.cli.options import (
+    FILE,
+    float_model_option,
+    held_out_option,
+    rows_option,
+    saved_argument,
+    write_text,
+)
 
 
 @click.command(
@@ -21,18 +28,8 @@ from quantfx.cli.options import FILE, rows_option, saved_argument, write_text
     ),
 )
 @saved_argument
-@click.option(
-    "--model",
-    required=True,
-    metavar="MODEL",
-    help="The float model that FILE was made of: a .pt2 file, or package.module:function.",
-)
-@click.option(
-    "--data",
-    type=FILE,
-    metavar="DATA",
-    help="Batches, best some that calibration did not see; by default those of the function.",
-)
+@float_model_option
+@held_out_option
 @rows_option
 @click.option("--json", type=FILE, metavar="FILE", help="Write all figures to it.")
 @click.option("--draw", type=FILE, metavar="FILE", help="Draw the graph, coloured by error.")

@@ -8,7 +8,14 @@ import click
 from rich.console import Console
 
 from quantfx.cli.command import Command
-from quantfx.cli.options import FILE, rows_option, saved_argument, write_text
+from quantfx.cli.options import (
+    FILE,
+    float_model_option,
+    held_out_option,
+    rows_option,
+    saved_argument,
+    write_text,
+)
 
 
 @click.command(
@@ -20,18 +27,8 @@ from quantfx.cli.options import FILE, rows_option, saved_argument, write_text
     ),
 )
 @saved_argument
-@click.option(
-    "--model",
-    required=True,
-    metavar="MODEL",
-    help="The float model that FILE was made of: a .pt2 file, or package.module:function.",
-)
-@click.option(
-    "--data",
-    type=FILE,
-    metavar="DATA",
-    help="Batches, best some that calibration did not see; by default those of the function.",
-)
+@float_model_option
+@held_out_option
 @rows_option
 @click.option(
     "--evaluate", default=0, metavar="N", help="Try the N sites that cost most, one by one."

@@ -126,7 +126,7 @@ def _read(path: Path, file: io.BufferedReader) -> Contents:
             tensors = io.BytesIO(archive.read(_TENSORS))
         return Contents(header, graph, _tensors(path, tensors))
     except _DAMAGE as error:
-        raise _damaged(path, error) from error
+        raise FileError.damaged(path, error) from error
 
 
 def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
@@ -135,7 +135,7 @@ def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
         raise _foreign(path, names)
     header: object = json.loads(archive.read(_HEADER))
     if not isinstance(header, dict) or "format" not in header:
-        raise _damaged(path, "its header says nothing")
+        raise FileError.damaged(path, "its header says nothing")
     found = cast(dict[str, Any], header)
     if found["format"] != FORMAT:
         raise FileError(
@@ -149,17 +149,8 @@ def _header(path: Path, archive: zipfile.ZipFile) -> dict[str, Any]:
             ),
         )
     if missing := [field for field in _FIELDS if field not in found]:
-        raise _damaged(path, f"its header has no {missing[0]}")
+        raise FileError.damaged(path, f"its header has no {missing[0]}")
     return found
-
-
-def _damaged(path: Path, reason: object) -> FileError:
-    return FileError(
-        f"{path}: the file is truncated or damaged ({reason})",
-        rule="damaged-file",
-        site=str(path),
-        fix="copy it again, or save it again",
-    )
 
 
 def _foreign(path: Path, names: list[str]) -> FileError:
@@ -188,7 +179,7 @@ def _tensors(path: Path, stream: io.BytesIO) -> dict[str, Tensor]:
     tensors = cast(dict[object, object], loaded) if isinstance(loaded, dict) else {None: None}
     for key, value in tensors.items():
         if not isinstance(key, str) or type(value) is not Tensor:
-            raise _damaged(path, "its tensors are not a table of tensors")
+            raise FileError.damaged(path, "its tensors are not a table of tensors")
     return cast(dict[str, Tensor], tensors)
 
 

@@ -79,6 +79,10 @@ def quantfx_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
     result = quantfx.quantize(model, example, backend="x86", calibration=batches(calibration))
     yield Engine("quantfx, q/dq graph in float", result.quantized)
     yield Engine("quantfx, compiled", result.compile())
+    repairing = quantfx.backends.get("x86", repair=True)
+    result = quantfx.quantize(model, example, backend=repairing, calibration=batches(calibration))
+    yield Engine("quantfx, repaired, q/dq graph in float", result.quantized)
+    yield Engine("quantfx, repaired, compiled", result.compile())
 
 
 def torchao_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:

@@ -93,7 +93,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             rest = content[body:]
             return header, {key: _tensor(rest, place) for key, place in places.items()}
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, zlib.error) as error:
-        raise damaged(path, error) from error
+        raise FileError.damaged(path, error) from error
     message = f"{path}: the file has format {version}, and this quantfx reads format {FORMAT}"
     fix = "load it with the quantfx that wrote it, or collect the statistics again"
     raise FileError(message, rule="file-version", site=str(path), fix=fix)
@@ -130,13 +130,3 @@ def _tensor(content: memoryview, place: Mapping[str, Any]) -> Tensor:
     if not size:
         return torch.zeros(shape, dtype=dtype)
     return torch.frombuffer(bytearray(plain), dtype=dtype).reshape(shape)
-
-
-def damaged(path: Path, reason: object) -> FileError:
-    """Return the error of a file that is not what was written."""
-    return FileError(
-        f"{path}: the file is truncated or damaged ({reason})",
-        rule="damaged-file",
-        site=str(path),
-        fix="copy it again, or save it again",
-    )

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from torch.fx import GraphModule
 
-from quantfx.passes.errors import CalibrationError
+from quantfx.passes.errors import CalibrationError, FileError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.observers.statistics import plain_file
 from quantfx.passes.observers.statistics.as_plain import decode, encode
@@ -154,7 +154,7 @@ class Statistics:
                 int(header["rows"]),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise plain_file.damaged(Path(path), error) from error
+            raise FileError.damaged(path, error) from error
 
 
 def _by_key(tables: list[Mapping[_Key, _Value]]) -> dict[_Key, list[_Value]]:
