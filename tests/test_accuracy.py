@@ -10,6 +10,7 @@ import quantfx
 from quantfx.backends.checks import targets
 from quantfx.backends.x86 import x86
 from quantfx.tools.models.digits import DigitsRun
+from tests import unchecked
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> float:
@@ -41,3 +42,22 @@ def test_the_compiled_network_is_as_accurate(digits: DigitsRun) -> None:
         expected = accuracy(digits.model(images), labels)
     assert result.report.planned == result.report.lowered
     assert accuracy(compiled(images), labels) >= expected - 0.01
+
+
+def test_weights_of_two_bits_are_worth_something_once_repaired(digits: DigitsRun) -> None:
+    """99.6 % in float; 87 % as calibrated, and 99 % repaired, measured on held-out images."""
+    images, labels = digits.test_images, digits.test_labels
+    found: list[float] = []
+    for repair in (False, True):
+        result = unchecked.quantize(
+            digits.model,
+            (images,),
+            backend=x86(targets.get("avx2"), repair=repair),
+            config=quantfx.Config().weights(quant_min=-2, quant_max=1),
+            calibration=[digits.train_images[: len(images)]],
+            progress=False,
+        )
+        with torch.no_grad():
+            found.append(accuracy(result.quantized(images), labels))
+    assert found[1] > 0.97
+    assert found[1] > found[0] + 0.03
