@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import os
+from pathlib import Path
 
 import pytest
 from syrupy.assertion import SnapshotAssertion
@@ -23,6 +24,28 @@ os.environ.setdefault("QUANTFX_KERNELS", "onednn")
 
 from quantfx.tools.models.digits import DigitsRun, train_digits
 from tests.snapshot import DotSnapshotExtension
+
+
+# Begun first: a file is run by one process, and the other would wait for these in the end.
+LONGEST = (
+    "tools/fuzz/test_fuzz.py",
+    "test_bisect_model.py",
+    "test_package.py",
+    "test_onnx_2_13.py",
+    "test_specialized_calls.py",
+    "test_reduce_model.py",
+    "test_data_sizes.py",
+    "passes/inputs/test_fits_traced.py",
+    "backends/inductor/test_compile.py",
+    "test_global_state_2_13.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first; others keep their order."""
+    files = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
+    assert all(map(Path.exists, files)), "a file of LONGEST is gone"
+    items.sort(key=lambda item: files.get(item.path, len(files)))
 
 
 def pytest_collection_finish() -> None:

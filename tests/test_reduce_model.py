@@ -123,6 +123,7 @@ def test_a_file_by_itself_exits_with_the_status(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, f"{made.message}\n")
 
 
+@pytest.mark.sweep
 def test_what_a_bisection_found_is_where_it_looks_first(
     lost_eps: Reduction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
