@@ -25,7 +25,6 @@ os.environ.setdefault("QUANTFX_KERNELS", "onednn")
 from quantfx.tools.models.digits import DigitsRun, train_digits
 from tests.snapshot import DotSnapshotExtension
 
-
 # Begun first: a file is run by one process, and the other would wait for these in the end.
 LONGEST = (
     "tools/fuzz/test_fuzz.py",
