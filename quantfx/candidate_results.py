@@ -32,7 +32,7 @@ _WITH_VNNI, _WITHOUT_VNNI = 4.0, 2.0
 # Of the last results, which the judging of an answer and the answer itself ask for again.
 _KEPT = 2
 # For the order of sites alone, which more hardly changes.
-_SENSITIVITY_ITEMS = 32
+_SENSITIVITY_ITEMS = 16
 
 
 class CandidateResults:
@@ -93,16 +93,14 @@ class CandidateResults:
             plain: The recipe with every site int8.
         """
         result = self.result(plain)
-        modes = {str(each.site): each.mode for each in result.report.sites}
+        planned = {str(each.site): each for each in result.report.sites}
         work = work_of(result.quantized, result.backend.recipe)
         sites = [
-            PricedSite(
-                str(each.site), each.op, modes[str(each.site)], each.macs or 0, each.weight_bytes
-            )
+            PricedSite(name, known.kind, known.mode, each.macs or 0, each.weight_bytes)
             for each in work
-            if str(each.site) in modes
+            if (known := planned.get(name := str(each.site))) is not None
         ]
-        others = [each for each in work if str(each.site) not in modes]
+        others = [each for each in work if str(each.site) not in planned]
         runs = result.backend.kernels and not result.backend.not_here
         macs = {site.name: site.macs for site in sites}
         times = tuned_times(result.module, macs) if runs else {}

@@ -17,7 +17,7 @@ from quantfx.accuracy.goal import Goal
 from quantfx.accuracy.metric import Meter, Metric, NamedMetric, meter_of
 from quantfx.accuracy.ranks import Ranks
 from quantfx.accuracy.search import Found, Search
-from quantfx.accuracy.space import Space
+from quantfx.accuracy.space import LINEAR, Space
 from quantfx.accuracy.split import Split, split_items
 from quantfx.accuracy.trial_book import TrialBook
 from quantfx.accuracy.trials import Trials
@@ -169,7 +169,7 @@ def _space(results: CandidateResults, fit: Sequence[Any], seed: int) -> Space:
             known[candidate] = results.order(candidate, space, fit, seed)
         return known[candidate]
 
-    linears = any("linear" in site.op for site in costs.sites)
+    linears = any(site.op == LINEAR for site in costs.sites)
     observer = "histogram"
     used = {getattr(spec, "observer", None) for _, spec in backend.recipe.specs}
     space = Space(

@@ -67,6 +67,8 @@ def _reasons(goal: Goal, split: Split, items: int, exact: Score, chosen: Score) 
     error = chosen.error
     if error is None:
         yield "one item gives no standard error"
+    elif error == 0:
+        yield "all parts of the data scored the same, which tells no standard error"
     elif goal.at_least is not None:
         distance = exact.value - goal.at_least
         if error > distance >= 0:

@@ -11,7 +11,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from quantfx.accuracy.score import Score, error_of_folds, error_without_each
+from quantfx.accuracy.score import (
+    Score,
+    error_of_folds,
+    error_of_share,
+    error_without_each,
+)
 from quantfx.passes.inputs.leaves import Inputs, leaves_in
 from quantfx.passes.report.sensitivity.outputs import float_places, powers
 from quantfx.passes.report.sensitivity.ranking import noise_decibels
@@ -32,12 +37,14 @@ class Meter(ABC):
 
     Attributes:
         name: Of the metric.
+        exact: What it says of the float model, whatever the items; None if that has to be tried.
         calls: How often the metric was called.
         seconds: What that took.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, exact: float | None = None) -> None:
         self.name = name
+        self.exact = exact
         self.calls = 0
         self.seconds = 0.0
 
@@ -113,7 +120,8 @@ class OutputMeter(Meter):
     1. ``sqnr``: signal to noise in dB, each of several outputs by its own power, all items together
     2. ``agreement``: the share of rows of the first output with the same largest entry
 
-    The standard error is the jackknife's, which takes no more calls.
+    The standard error is the jackknife's, which takes no more calls. That of a share is at least
+    what so many rows can tell, by Laplace's rule: equal rows do not make it certain.
 
     Args:
         name: Which of the two.
@@ -122,8 +130,8 @@ class OutputMeter(Meter):
     """
 
     def __init__(self, name: NamedMetric, exact: Called, calls: Sequence[Sequence[Inputs]]) -> None:
-        super().__init__(name)
         self._is_sqnr = name == "sqnr"
+        super().__init__(name, math.inf if self._is_sqnr else 1.0)
         self._exact, self._inputs = exact, calls
         self._known: dict[int, list[list[Tensor]]] = {}
 
@@ -134,7 +142,10 @@ class OutputMeter(Meter):
         sums = torch.stack([self._of_item(model, each) for each in chosen])
         whole = sums.sum(0)
         without = [self._value(whole - each) for each in sums] if len(sums) > 1 else []
-        return self._value(whole), error_without_each(without)
+        error = error_without_each(without)
+        if error is not None and not self._is_sqnr:
+            error = max(error, error_of_share(*whole[:, 0].tolist()))
+        return self._value(whole), error
 
     def _of_item(self, model: Called, item: int) -> Tensor:
         """Return what adds up over items: ``(2, outputs)``, e.g. the noise and the signal."""

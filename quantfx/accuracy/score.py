@@ -59,3 +59,14 @@ def error_without_each(values: Sequence[float]) -> float | None:
     spread = math.fsum((each - mean) ** 2 for each in values)
     found = math.sqrt(spread * (len(values) - 1) / len(values))
     return found if math.isfinite(found) else None
+
+
+def error_of_share(part: float, whole: float) -> float:
+    """Return the standard error of a share by Laplace's rule of succession.
+
+    Args:
+        part: How many are.
+        whole: How many could be.
+    """
+    share = (part + 1) / (whole + 2)
+    return math.sqrt(share * (1 - share) / (whole + 2))

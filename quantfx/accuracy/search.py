@@ -100,7 +100,8 @@ class Search:
         for each in self._space.with_options():
             if self._cheapest_holds() or self._trials.late:
                 break
-            self._try([each])
+            if not self._useless(each):
+                self._try([each])
         best = self._best([each for each in self._trials.chosen_on() if not each.candidate.modes])
         if best is None or self._cheapest_holds():
             return None if best is None else best.candidate
@@ -111,6 +112,15 @@ class Search:
         whole = [each for each in self._trials.chosen_on() if not each.candidate.modes]
         best = self._best(whole) or best
         return best.candidate
+
+    def _useless(self, candidate: Candidate) -> bool:
+        """Whether an option of it made no difference by itself."""
+        scores = {each.candidate: each.score.value for each in self._trials.chosen_on()}
+        plain = scores.get(self._space.plain())
+        if plain is None or len(candidate.options) < 2:
+            return False
+        alone = [Candidate((option,)) for option in candidate.options]
+        return any(scores.get(each) == plain for each in alone)
 
     def _affordable(self, base: Candidate) -> list[tuple[str, SiteMode]]:
         """Return sites with their other mode, the best first, as far as the budget goes."""

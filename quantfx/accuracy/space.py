@@ -12,7 +12,7 @@ from quantfx.patterns.template import Mode
 
 # Of these a site keeps some rounding; float is always there.
 _OF_LINEARS: tuple[Mode, ...] = ("dynamic", "weight-only", "fp16")
-_LINEAR = "linear"
+LINEAR = "linear"
 
 Options = tuple[tuple[str, str | bool], ...]
 
@@ -57,7 +57,7 @@ class Space:
         """Return the modes that a site may have instead of its own, the cheapest first."""
         if site.mode == "float":
             return ()
-        rounded = _OF_LINEARS if site.op.rpartition(".")[2] == _LINEAR or site.op == _LINEAR else ()
+        rounded = _OF_LINEARS if site.op == LINEAR else ()
         modes: list[SiteMode] = [
             each for each in rounded if each in self.modes and each != site.mode
         ]

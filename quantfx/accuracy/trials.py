@@ -108,6 +108,8 @@ class Trials:
         """
 
         def score(told: str) -> Score:
+            if self._meter.exact is not None:
+                return Score(self._meter.exact, 0.0)
             return self._known(told, "choose") or self._meter.score(
                 model, self._split.choose, told, folds=False
             )
