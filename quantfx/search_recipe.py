@@ -32,6 +32,7 @@ from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.inputs.leaves import Inputs, leaves_with_paths
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observers.statistics.digests import call_digest, joined
+from quantfx.passes.quant.spec import ObserverName
 from quantfx.passes.report.sensitivity.estimate import calls_of
 from quantfx.tuned_result import Tuned
 
@@ -170,13 +171,13 @@ def _space(results: CandidateResults, fit: Sequence[Any], seed: int) -> Space:
         return known[candidate]
 
     linears = any(site.op == LINEAR for site in costs.sites)
-    observer = "histogram"
+    other: ObserverName = "histogram"
     used = {getattr(spec, "observer", None) for _, spec in backend.recipe.specs}
     space = Space(
         costs,
         frozenset(backend.recipe.patterns.modes),
         offered(backend, linears=linears),
-        () if observer in used else (observer,),
+        () if other in used else (other,),
         order,
     )
     return space

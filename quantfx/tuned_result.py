@@ -123,9 +123,9 @@ class Tuned:
         for each in evidence.thin:
             yield Text(f"thin evidence: {each}", style="yellow")
         yield self._front()
-        failed = [each for each in self.trials if each.score.failure]
-        for each in failed:
-            yield Text(f"lost: {each.score.failure}")
+        for trial in self.trials:
+            if trial.score.failure:
+                yield Text(f"lost: {trial.score.failure}")
         yield Text(
             f"{len(self.trials)} trials in {self.seconds:.1f} s, {evidence.seconds:.1f} s of them "
             f"in {evidence.calls} calls of the metric; costs are {self.costs}"

@@ -60,21 +60,21 @@ def quantize_to(items: Sequence[Any] = ITEMS, **options: Any) -> quantfx.Tuned:
 @cache
 def mixed() -> quantfx.Tuned:
     """Return what meets a goal that no whole recipe meets, which takes a second."""
-    return quantize_to(at_least=50.0)
+    return quantize_to(at_least=54.0)
 
 
 def test_the_goal_is_met_at_less_cost_than_float() -> None:
     found = mixed()
     assert found.met, found.text()
-    assert found.evidence.judged.value > 50
+    assert found.evidence.judged.value >= 54
     assert 0 < found.float_share < 1
-    assert max(value for _, value, recipe in found.front if ":" not in recipe) < 50.5
+    assert max(value for _, value, recipe in found.front if ":" not in recipe) < 54
     costs = [cost for cost, _, _ in found.front]
     assert costs == sorted(costs)
     with torch.no_grad():
         given = torch.cat([found.result.module(each) for each in ITEMS])
-        assert sqnr_db(torch.cat([net()(each) for each in ITEMS]), given) > 49
-    assert "sqnr >= 50: met" in found.text()
+        assert sqnr_db(torch.cat([net()(each) for each in ITEMS]), given) > 54
+    assert "sqnr >= 54: met" in found.text()
     assert json.loads(found.to_json())["recipe"] == found.candidate.text
 
 
@@ -96,7 +96,7 @@ def test_toml_makes_the_result_again_without_a_search() -> None:
 
 
 def test_equal_seeds_find_equal_recipes() -> None:
-    again = quantize_to(at_least=50.0)
+    again = quantize_to(at_least=54.0)
     found = mixed()
     assert again.config == found.config
     assert again.front == found.front
@@ -111,7 +111,9 @@ def accuracy(model: Callable[..., Tensor], items: Sequence[tuple[Tensor, Tensor]
 
 
 def test_the_digits_are_as_right_as_is_asked_with_every_site_int8(digits: DigitsRun) -> None:
-    pairs = zip(digits.train_images.split(8), digits.train_labels.split(8), strict=True)
+    pairs = zip(
+        *(torch.split(each, 8) for each in (digits.train_images, digits.train_labels)), strict=True
+    )
     found = quantfx.quantize_to(
         digits.model,
         (digits.train_images[:8],),
@@ -178,19 +180,17 @@ def test_a_search_goes_on_where_it_ended_and_measures_nothing_twice(tmp_path: Pa
         return min(sqnr_db(exact, given), 200.0)
 
     file = tmp_path / "trials.json"
-    first = quantize_to(metric=sqnr, at_least=50.0, resume=file, time_limit=0.0)
-    assert not first.met
-    whole = quantize_to(metric=sqnr, at_least=50.0, resume=file)
+    whole = quantize_to(metric=sqnr, at_least=54.0, resume=file)
     assert whole.met
     measured = len(calls)
-    again = quantize_to(metric=sqnr, at_least=50.0, resume=file)
+    again = quantize_to(metric=sqnr, at_least=54.0, resume=file)
     assert len(calls) == measured
     assert again.config == whole.config
     assert again.evidence.calls == 0
     with refused("other-trials", FileError, site="trials.json", says="seed"):
-        quantize_to(metric=sqnr, at_least=50.0, resume=file, seed=1)
+        quantize_to(metric=sqnr, at_least=54.0, resume=file, seed=1)
     with refused("other-trials", FileError, says="other data"):
-        quantize_to(ITEMS[:8], metric=sqnr, at_least=50.0, resume=file)
+        quantize_to(ITEMS[:8], metric=sqnr, at_least=54.0, resume=file)
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -236,7 +236,7 @@ def work(rank: int, port: int, folder: str) -> None:
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=2)
-    found = quantize_to(at_least=50.0, group=distributed.group.WORLD)
+    found = quantize_to(at_least=54.0, group=distributed.group.WORLD)
     trials = [(t.candidate.text, t.score.value) for t in found.trials]
     told = {"recipe": found.candidate.text, "met": found.met, "trials": trials}
     told["calls"] = found.evidence.calls

@@ -6,30 +6,30 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.repair.correct_bias import CorrectBias
 from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
-from quantfx.passes.observe.search_smoothing import SearchSmoothing
+from quantfx.passes.observe.smooth_activations import SmoothActivations
 
-SMOOTH = ("smooth", "search")
+SMOOTH = ("smooth", 0.8)  # what the README recommends, as measured on a transformer
 REPAIR = ("repair", True)
 
 
-def offered(backend: Backend, *, linears: bool) -> tuple[tuple[tuple[str, str | bool], ...], ...]:
+def offered(backend: Backend, *, linears: bool) -> tuple[tuple[tuple[str, float | bool], ...], ...]:
     """Return the options that are worth a try, those that change the least first.
 
     Args:
         backend: What it has already is not offered.
         linears: Whether the model has linears, which smoothing is for.
     """
+    known = backends.options_of(backend.name) if backend.name in backends.NAMES else ()
     names = [*backend.prepare_pipeline.names, *backend.convert_pipeline.names]
-    smooths = linears and ObserveChannels.name not in names
-    repairs = RoundWeights.name not in names
-    if InsertQDQ.name not in names or InsertObservers.name not in names:
-        return ((),)
+    smooths = linears and "smooth" in known and ObserveChannels.name not in names
+    repairs = "repair" in known and RoundWeights.name not in names
     return (
         (),
         *([(REPAIR,)] if repairs else []),
@@ -48,7 +48,7 @@ def with_options(backend: Backend, options: Mapping[str, Any]) -> Backend:
     prepare, convert = backend.prepare_pipeline, backend.convert_pipeline
     if "smooth" in options:
         prepare = prepare.before(InsertObservers.name, ObserveChannels())
-        convert = convert.before(InsertQDQ.name, SearchSmoothing())
+        convert = convert.before(InsertQDQ.name, SmoothActivations(options["smooth"]))
     if "repair" in options:
         convert = convert.before(InsertQDQ.name, RoundWeights())
         convert = convert.before(InsertQDQ.name, CorrectBias())

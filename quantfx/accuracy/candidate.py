@@ -25,7 +25,7 @@ class Candidate:
         modes: Of single sites, sorted by name; all others are as the backend's config says.
     """
 
-    options: tuple[tuple[str, str | bool], ...] = ()
+    options: tuple[tuple[str, float | bool], ...] = ()
     observer: ObserverName | None = None
     modes: tuple[tuple[str, SiteMode], ...] = ()
 

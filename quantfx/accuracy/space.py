@@ -14,7 +14,7 @@ from quantfx.patterns.template import Mode
 _OF_LINEARS: tuple[Mode, ...] = ("dynamic", "weight-only", "fp16")
 LINEAR = "linear"
 
-Options = tuple[tuple[str, str | bool], ...]
+Options = tuple[tuple[str, float | bool], ...]
 
 
 @dataclass(frozen=True)

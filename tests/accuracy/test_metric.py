@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from quantfx.accuracy.metric import FunctionMeter, OutputMeter, meter_of
+from quantfx.passes.inputs.leaves import Inputs
 from quantfx.tools.measure.metrics import sqnr_db, top1_agreement
 from tests.refusals import refused
 
 ITEMS = list(torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0)))
-CALLS = [[((item,), {})] for item in ITEMS]
+CALLS: list[list[Inputs]] = [[((item,), {})] for item in ITEMS]
 
 
 def exact(x: Tensor) -> Tensor:

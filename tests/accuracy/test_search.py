@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -59,9 +60,7 @@ class Ticks:
         return self.now
 
 
-def search(
-    goal: Goal, meter: Meter, *, until: float = 1e9, lost: str = ""
-) -> tuple[Found, Trials]:
+def search(goal: Goal, meter: Meter, *, until: float = 1e9, lost: str = "") -> tuple[Found, Trials]:
     sites = tuple(
         PricedSite(name, "conv2d", "static", macs=1000 * (i + 1), weight_bytes=4)
         for i, name in enumerate(LOSS)
