@@ -238,7 +238,7 @@ def work(rank: int, port: int, folder: str) -> None:
     distributed.init_process_group("gloo", rank=rank, world_size=2)
     found = quantize_to(at_least=54.0, group=distributed.group.WORLD)
     trials = [(t.candidate.text, t.score.value) for t in found.trials]
-    told = {"recipe": found.candidate.text, "met": found.met, "trials": trials}
+    told: dict[str, Any] = {"recipe": found.candidate.text, "met": found.met, "trials": trials}
     told["calls"] = found.evidence.calls
     (Path(folder) / f"{rank}.json").write_text(json.dumps(told))
     distributed.barrier()

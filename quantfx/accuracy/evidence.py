@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -70,9 +71,15 @@ def _reasons(goal: Goal, split: Split, items: int, exact: Score, chosen: Score) 
     elif error == 0:
         yield "all parts of the data scored the same, which tells no standard error"
     elif goal.at_least is not None:
-        distance = exact.value - goal.at_least
+        distance, spare = exact.value - goal.at_least, chosen.value - goal.at_least
         if error > distance >= 0:
             yield (
                 f"the standard error on {len(split.choose)} items is {error:.2g}, and the float "
                 f"model is only {distance:.2g} above the goal: give more items"
+            )
+        if 0 < spare < error:
+            more = math.ceil(items * (error / spare) ** 2)
+            yield (
+                f"the answer is {spare:.2g} above the goal, and the standard error {error:.2g}: "
+                f"some {more:,} items instead of {items} would tell"
             )

@@ -6,7 +6,7 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -181,11 +181,11 @@ def meter_of(
     Raises:
         QuantfxError: there is no metric of that name.
     """
-    if metric == "sqnr" or metric == "agreement":
-        return OutputMeter(metric, exact, calls())
-    if not callable(metric):
-        raise unknown_name(QuantfxError, "metric", metric, ("sqnr", "agreement"))
-    return FunctionMeter(metric, items)
+    if callable(metric):
+        return FunctionMeter(metric, items)
+    if metric not in get_args(NamedMetric):
+        raise unknown_name(QuantfxError, "metric", metric, get_args(NamedMetric))
+    return OutputMeter(metric, exact, calls())
 
 
 def _floats(model: Called, call: Inputs) -> list[Tensor]:

@@ -174,15 +174,20 @@ class Search:
         return self._trials.on("choose", candidates)
 
     def _answer(self) -> Trial:
-        """Return the cheapest that holds, or the best if none does."""
+        """Return the cheapest that holds, if need be without a margin; else the best."""
         scored = self._trials.chosen_on()
         if not scored:
             lost = self._trials.done[0]
             message = f"no recipe could be scored; the first failed: {lost.score.failure}"
             site = lost.candidate.text
             raise QuantfxError(message, rule="no-trial", site=site)
-        holding = [each for each in scored if self._holds(each)]
-        if self._goal.at_least is None or not holding:
+        least = self._goal.at_least
+        holding = [each for each in scored if self._holds(each)] or [
+            each
+            for each in scored
+            if least is not None and each.score.value >= least and self._affords(each.price)
+        ]
+        if least is None or not holding:
             best = self._best(scored)
             return best or min(scored, key=lambda each: each.price.size)
         return min(holding, key=lambda e: (e.price.cost, -e.score.value, e.number))
@@ -225,11 +230,11 @@ class Search:
             exact = self._trials.exact.value
             return f"{FLOAT_MODEL} itself has {exact:.4g} on the items that choose, not {least:g}"
         if not self._holds(answer):
-            error = answer.score.error
-            within = f" less its standard error {error:.2g}" if error else ""
+            error, value = answer.score.error, answer.score.value
+            within = f" less its standard error {error:.2g}" if error and value >= least else ""
             return (
-                f"no recipe that was tried holds {least:g}: the best has "
-                f"{answer.score.value:.4g}{within} on the items that choose"
+                f"no recipe that was tried holds {least:g}: this one has "
+                f"{value:.4g}{within} on the items that choose"
             )
         if judge.score.failure:
             return f"judging it failed: {judge.score.failure}"

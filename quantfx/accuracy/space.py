@@ -46,8 +46,8 @@ class Space:
     def variants(self, best: Candidate) -> list[Candidate]:
         """Return what else is tried of the best whole recipe: observers, dynamic linears."""
         found = [Candidate(best.options, observer) for observer in self.observers]
-        linears = {
-            site.name: self.cheapest(site, ("dynamic",))
+        linears: dict[str, SiteMode] = {
+            site.name: "dynamic"
             for site in self.costs.sites
             if site.mode == "static" and "dynamic" in self.alternatives(site)
         }
