@@ -84,7 +84,8 @@ def quantize_to(
     """Quantize ``model`` so that a metric holds, at least cost; or as well as a budget allows.
 
     ``batches`` are split at random: half calibrate, a quarter chooses between recipes and a quarter
-    judges the choice, so give many small ones. Whole recipes come first (smoothing, repairs,
+    judges the choice, so give many small ones, and what resembles each other (crops of one
+    photograph) as one. Whole recipes come first (smoothing, repairs,
     observers), then sites are left in float or in half precision where that wins most for its cost
     (see `Search`). What is evaluated is what runs: ``Result.module``.
 

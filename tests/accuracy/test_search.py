@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from quantfx.accuracy.candidate import Candidate
 from quantfx.accuracy.cost import CostModel, PricedSite
@@ -83,6 +84,7 @@ def search(goal: Goal, meter: Meter, *, until: float = 1e9, lost: str = "") -> t
         book=TrialBook(None, {}),
         ranks=Ranks(),
         until=until,
+        console=console,
         clock=Ticks(),
     )
     trials.score_float(lambda: None)
@@ -153,6 +155,17 @@ def test_a_recipe_that_fails_is_lost_and_not_the_search() -> None:
     assert [each.score.failure for each in trials.done if each.score.failure] == [
         "it cannot be made"
     ]
+
+
+def test_each_trial_is_told_with_the_front_so_far() -> None:
+    console = Console(record=True, width=400)
+    with console.capture():
+        _, trials = search(Goal(at_least=97.3), Known(), lost="repair", console=console)
+    lines = console.export_text().splitlines()
+    assert len(lines) == len(trials.done)
+    assert "plain: known 92 +- 0.1" in lines[0]
+    assert "it cannot be made" in lines[1]
+    assert "front" in lines[-1]
 
 
 def test_if_all_recipes_fail_it_is_refused() -> None:
