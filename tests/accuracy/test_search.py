@@ -61,7 +61,14 @@ class Ticks:
         return self.now
 
 
-def search(goal: Goal, meter: Meter, *, until: float = 1e9, lost: str = "") -> tuple[Found, Trials]:
+def search(
+    goal: Goal,
+    meter: Meter,
+    *,
+    until: float = 1e9,
+    lost: str = "",
+    console: Console | None = None,
+) -> tuple[Found, Trials]:
     sites = tuple(
         PricedSite(name, "conv2d", "static", macs=1000 * (i + 1), weight_bytes=4)
         for i, name in enumerate(LOSS)
@@ -158,10 +165,10 @@ def test_a_recipe_that_fails_is_lost_and_not_the_search() -> None:
 
 
 def test_each_trial_is_told_with_the_front_so_far() -> None:
-    console = Console(record=True, width=400)
-    with console.capture():
+    console = Console(width=400)
+    with console.capture() as captured:
         _, trials = search(Goal(at_least=97.3), Known(), lost="repair", console=console)
-    lines = console.export_text().splitlines()
+    lines = captured.get().splitlines()
     assert len(lines) == len(trials.done)
     assert "plain: known 92 +- 0.1" in lines[0]
     assert "it cannot be made" in lines[1]
