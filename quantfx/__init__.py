@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from quantfx.measure_sensitivity import sensitivity
     from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
     from quantfx.reduce_model import reduce
+    from quantfx.search_recipe import quantize_to
+    from quantfx.tuned_result import Tuned
 
 __version__ = "0.1.0"
 
@@ -46,9 +48,11 @@ _LATE = {
     "Batches": "quantfx.dynamo.options",
     "CompileState": "quantfx.dynamo.compile_state",
     "Sensitivity": "quantfx.passes.report.sensitivity.sensitivity",
+    "Tuned": "quantfx.tuned_result",
     "auto": "quantfx.auto_quantized",
     "bisect": "quantfx.bisect_model",
     "load": "quantfx.load_result",
+    "quantize_to": "quantfx.search_recipe",
     "reduce": "quantfx.reduce_model",
     "sensitivity": "quantfx.measure_sensitivity",
 }
@@ -71,6 +75,7 @@ __all__ = [
     "Result",
     "Sensitivity",
     "Statistics",
+    "Tuned",
     "auto",
     "backends",
     "bisect",
@@ -89,6 +94,7 @@ __all__ = [
     "patterns",
     "prepare_qat",
     "quantize",
+    "quantize_to",
     "reduce",
     "sensitivity",
 ]

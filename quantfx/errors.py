@@ -28,6 +28,7 @@ Rules:
         no-statistics, not-a-graph, not-captured, invalid-graph, changed-function, node-place
     training: no-training, training-option, branch-training, not-trainable, trained-otherwise,
         lost-dropout, baked-mode, eval-only
+    searches: no-goal, metric-fails, no-trial, other-trials
     results: nothing-to-quantize, nothing-to-lower, not-converted, no-kernel, no-kernels,
         no-float-model, no-variants, saturates, not-here, other-backend, fixed-dtype, fixed-device,
         autocast-dtype, not-picklable, no-state-dict, not-exportable, onnx-rejects,

@@ -1,0 +1,55 @@
+"""Options of a backend that change how accurate it is, put into a backend that is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from quantfx import backends
+from quantfx.backends.backend import Backend
+from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.repair.correct_bias import CorrectBias
+from quantfx.passes.convert.repair.round_weights import RoundWeights
+from quantfx.passes.observe.insert_observers import InsertObservers
+from quantfx.passes.observe.observe_channels import ObserveChannels
+from quantfx.passes.observe.smooth_activations import SmoothActivations
+
+SMOOTH = ("smooth", 0.8)  # what the README recommends, as measured on a transformer
+REPAIR = ("repair", True)
+
+
+def offered(backend: Backend, *, linears: bool) -> tuple[tuple[tuple[str, float | bool], ...], ...]:
+    """Return the options that are worth a try, those that change the least first.
+
+    Args:
+        backend: What it has already is not offered.
+        linears: Whether the model has linears, which smoothing is for.
+    """
+    known = backends.options_of(backend.name) if backend.name in backends.NAMES else ()
+    names = [*backend.prepare_pipeline.names, *backend.convert_pipeline.names]
+    smooths = linears and "smooth" in known and ObserveChannels.name not in names
+    repairs = "repair" in known and RoundWeights.name not in names
+    return (
+        (),
+        *([(REPAIR,)] if repairs else []),
+        *([(SMOOTH,)] if smooths else []),
+        *([(REPAIR, SMOOTH)] if smooths and repairs else []),
+    )
+
+
+def with_options(backend: Backend, options: Mapping[str, Any]) -> Backend:
+    """Return what ``backends.get`` makes of a backend's name with these options.
+
+    Args:
+        backend: Without them.
+        options: Of those that ``offered`` returns.
+    """
+    prepare, convert = backend.prepare_pipeline, backend.convert_pipeline
+    if "smooth" in options:
+        prepare = prepare.before(InsertObservers.name, ObserveChannels())
+        convert = convert.before(InsertQDQ.name, SmoothActivations(options["smooth"]))
+    if "repair" in options:
+        convert = convert.before(InsertQDQ.name, RoundWeights())
+        convert = convert.before(InsertQDQ.name, CorrectBias())
+    return replace(backend, prepare_pipeline=prepare, convert_pipeline=convert)

@@ -1,0 +1,203 @@
+"""Metrics: a function of the user's, or how near outputs are to the float model's."""
+
+from __future__ import annotations
+
+import math
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from quantfx.accuracy.score import (
+    Score,
+    error_of_folds,
+    error_of_share,
+    error_without_each,
+)
+from quantfx.passes.inputs.leaves import Inputs, leaves_in
+from quantfx.passes.report.sensitivity.outputs import float_places, powers
+from quantfx.passes.report.sensitivity.ranking import noise_decibels
+from quantfx.patterns.errors import QuantfxError, unknown_name
+
+Called = Callable[..., Any]
+"""A model, in float or int8, as a metric calls it."""
+Metric = Callable[[Called, Sequence[Any]], float]
+"""How good a model is on items of the user's, higher is better."""
+NamedMetric = Literal["sqnr", "agreement"]
+
+# Parts of the data on which a function is called for its standard error.
+_FOLDS = 8
+
+
+class Meter(ABC):
+    """Scores models on items, and counts what it takes.
+
+    Attributes:
+        name: Of the metric.
+        exact: What it says of the float model, whatever the items; None if that has to be tried.
+        calls: How often the metric was called.
+        seconds: What that took.
+    """
+
+    def __init__(self, name: str, exact: float | None = None) -> None:
+        self.name = name
+        self.exact = exact
+        self.calls = 0
+        self.seconds = 0.0
+
+    def score(self, model: Called, chosen: Sequence[int], told: str, *, folds: bool) -> Score:
+        """Return what the metric says of ``model``.
+
+        Args:
+            model: What to score; it runs without gradients.
+            chosen: The items by number.
+            told: What the model is, for an error.
+            folds: Find the standard error even if it takes more calls.
+
+        Raises:
+            QuantfxError: the metric raises, or returns no number.
+        """
+        start, calls = time.monotonic(), self.calls
+        try:
+            with torch.no_grad():
+                value, error = self._measure(model, chosen, folds=folds)
+        except Exception as raised:  # whatever the user's function raises
+            message = f"metric {self.name} of recipe '{told}' raises {type(raised).__name__}: "
+            fix = "" if isinstance(raised, QuantfxError) else "call it with the model by itself"
+            raise QuantfxError(
+                f"{message}{raised}", rule="metric-fails", site=told, fix=fix
+            ) from raised
+        finally:
+            spent = time.monotonic() - start
+            self.seconds += spent
+        if math.isnan(value):
+            message = f"metric {self.name} of recipe '{told}' is NaN"
+            raise QuantfxError(message, rule="metric-fails", site=told)
+        return Score(value, error, spent, self.calls - calls)
+
+    @abstractmethod
+    def _measure(
+        self, model: Called, chosen: Sequence[int], *, folds: bool
+    ) -> tuple[float, float | None]:
+        """Return the value, and its standard error if that is known."""
+
+
+class FunctionMeter(Meter):
+    """Calls a function of the user's once for a value, and once a fold for its standard error.
+
+    Args:
+        function: Of a model and a list of items.
+        items: All items.
+    """
+
+    def __init__(self, function: Metric, items: Sequence[Any]) -> None:
+        super().__init__(getattr(function, "__qualname__", type(function).__qualname__))
+        self._function = function
+        self._items = items
+
+    def _measure(
+        self, model: Called, chosen: Sequence[int], *, folds: bool
+    ) -> tuple[float, float | None]:
+        value = self._call(model, chosen)
+        if not folds:
+            return value, None
+        count = min(_FOLDS, len(chosen))
+        if count < 2:
+            return value, None
+        return value, error_of_folds([self._call(model, chosen[i::count]) for i in range(count)])
+
+    def _call(self, model: Called, chosen: Sequence[int]) -> float:
+        self.calls += 1
+        return float(self._function(model, [self._items[each] for each in chosen]))
+
+
+class OutputMeter(Meter):
+    """Holds outputs against those of the float model, item by item.
+
+    1. ``sqnr``: signal to noise in dB, each of several outputs by its own power, all items together
+    2. ``agreement``: the share of rows of the first output with the same largest entry
+
+    The standard error is the jackknife's, which takes no more calls. That of a share is at least
+    what so many rows can tell, by Laplace's rule: equal rows do not make it certain.
+
+    Args:
+        name: Which of the two.
+        exact: The float model.
+        calls: The calls that each item stands for.
+    """
+
+    def __init__(self, name: NamedMetric, exact: Called, calls: Sequence[Sequence[Inputs]]) -> None:
+        self._is_sqnr = name == "sqnr"
+        super().__init__(name, math.inf if self._is_sqnr else 1.0)
+        self._exact, self._inputs = exact, calls
+        self._known: dict[int, list[list[Tensor]]] = {}
+
+    def _measure(
+        self, model: Called, chosen: Sequence[int], *, folds: bool
+    ) -> tuple[float, float | None]:
+        self.calls += 1
+        sums = torch.stack([self._of_item(model, each) for each in chosen])
+        whole = sums.sum(0)
+        without = [self._value(whole - each) for each in sums] if len(sums) > 1 else []
+        error = error_without_each(without)
+        if error is not None and not self._is_sqnr:
+            error = max(error, error_of_share(*whole[:, 0].tolist()))
+        return self._value(whole), error
+
+    def _of_item(self, model: Called, item: int) -> Tensor:
+        """Return what adds up over items: ``(2, outputs)``, e.g. the noise and the signal."""
+        if item not in self._known:
+            self._known[item] = [_floats(self._exact, call) for call in self._inputs[item]]
+        known = self._known[item]
+        found = [_floats(model, call) for call in self._inputs[item]]
+        pairs = list(zip(known, found, strict=True))
+        per_call = _noise_and_signal if self._is_sqnr else _same_and_rows
+        return torch.stack([per_call(exact, given) for exact, given in pairs]).sum(0)
+
+    def _value(self, sums: Tensor) -> float:
+        part, whole = sums
+        heard = whole > 0
+        share = float((part[heard] / whole[heard]).mean()) if bool(heard.any()) else 0.0
+        return noise_decibels(max(share, 0.0)) if self._is_sqnr else share
+
+
+def meter_of(
+    metric: Metric | NamedMetric,
+    items: Sequence[Any],
+    exact: Called,
+    calls: Callable[[], Sequence[Sequence[Inputs]]],
+) -> Meter:
+    """Return what measures ``metric``.
+
+    Args:
+        metric: A function, or the name of a metric that needs no labels.
+        items: Of the user's.
+        exact: The float model.
+        calls: Returns the calls that each item stands for.
+
+    Raises:
+        QuantfxError: there is no metric of that name.
+    """
+    if callable(metric):
+        return FunctionMeter(metric, items)
+    if metric not in get_args(NamedMetric):
+        raise unknown_name(QuantfxError, "metric", metric, get_args(NamedMetric))
+    return OutputMeter(metric, exact, calls())
+
+
+def _floats(model: Called, call: Inputs) -> list[Tensor]:
+    outputs = leaves_in(model(*call[0], **call[1]))
+    return [outputs[place] for place in float_places(outputs)]
+
+
+def _noise_and_signal(exact: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
+    errors = [given.double() - each.double() for each, given in zip(exact, found, strict=True)]
+    return torch.stack([powers(errors, 1)[:, 0], powers(exact, 1)[:, 0]])
+
+
+def _same_and_rows(exact: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
+    same = (exact[0].argmax(-1) == found[0].argmax(-1)).double().reshape(-1)
+    return torch.tensor([[float(same.sum())], [float(len(same))]], dtype=torch.float64)

@@ -1,0 +1,88 @@
+"""Which recipes there are for a model: whole ones, and modes of single sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from quantfx.accuracy.candidate import Candidate, SiteMode
+from quantfx.accuracy.cost import CostModel, PricedSite
+from quantfx.passes.quant.spec import ObserverName
+from quantfx.patterns.template import Mode
+
+# Of these a site keeps some rounding; float is always there.
+_OF_LINEARS: tuple[Mode, ...] = ("dynamic", "weight-only", "fp16")
+LINEAR = "linear"
+
+Options = tuple[tuple[str, float | bool], ...]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What may be tried.
+
+    Attributes:
+        costs: Prices the sites.
+        modes: Those that the backend has templates for.
+        options: Of the backend, each set of them a recipe.
+        observers: Other observers, each tried with the options that are best.
+        order: Returns the names of sites, those best taken back from int8 first.
+    """
+
+    costs: CostModel
+    modes: frozenset[Mode]
+    options: Sequence[Options]
+    observers: Sequence[ObserverName]
+    order: Callable[[Candidate], Sequence[str]]
+
+    def plain(self) -> Candidate:
+        """Return the backend's own recipe."""
+        return Candidate()
+
+    def with_options(self) -> list[Candidate]:
+        """Return whole recipes of every set of options."""
+        return [Candidate(each) for each in self.options]
+
+    def variants(self, best: Candidate) -> list[Candidate]:
+        """Return what else is tried of the best whole recipe: observers, dynamic linears."""
+        found = [Candidate(best.options, observer) for observer in self.observers]
+        linears: dict[str, SiteMode] = {
+            site.name: "dynamic"
+            for site in self.costs.sites
+            if site.mode == "static" and "dynamic" in self.alternatives(site)
+        }
+        return [*found, best.with_modes(linears)] if linears else found
+
+    def alternatives(self, site: PricedSite) -> tuple[SiteMode, ...]:
+        """Return the modes that a site may have instead of its own, the cheapest first."""
+        if site.mode == "float":
+            return ()
+        rounded = _OF_LINEARS if site.op == LINEAR else ()
+        modes: list[SiteMode] = [
+            each for each in rounded if each in self.modes and each != site.mode
+        ]
+        return tuple(sorted([*modes, "float"], key=lambda mode: self.costs.site_cost(site, mode)))
+
+    def freed_mode(self, site: PricedSite) -> SiteMode:
+        """Return the cheapest mode that computes in float what is not rounded to 8 bits."""
+        exact: tuple[SiteMode, ...] = ("fp16", "float")
+        return self.cheapest(site, [each for each in self.alternatives(site) if each in exact])
+
+    def cheapest(self, site: PricedSite, modes: Sequence[SiteMode]) -> SiteMode:
+        """Return the cheapest of some modes of a site."""
+        return min(modes, key=lambda mode: self.costs.site_cost(site, mode))
+
+    def extra(self, site: PricedSite) -> float:
+        """Return what a site costs more when it is not int8."""
+        costs = self.costs
+        return costs.site_cost(site, self.freed_mode(site)) - costs.site_cost(site, site.mode)
+
+    def cheaper(self, modes: Mapping[str, SiteMode]) -> Iterator[tuple[str, SiteMode | None]]:
+        """Yield steps back: a site and a cheaper mode (None: its own), what saves most first."""
+        sites = [site for site in self.costs.sites if site.name in modes]
+        for site in sorted(sites, key=self.extra, reverse=True):
+            now = self.costs.site_cost(site, modes[site.name])
+            yield site.name, None
+            for mode in self.alternatives(site):
+                if self.costs.site_cost(site, mode) < now:
+                    yield site.name, mode

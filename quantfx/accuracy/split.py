@@ -1,0 +1,53 @@
+"""Which items calibrate, which choose between recipes, and which judge the choice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+Part = Literal["choose", "judge"]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Items by their use, each in the order given.
+
+    Attributes:
+        fit: What ranges, repairs and sensitivities come from.
+        choose: What recipes are compared on.
+        judge: What the answer is told on; no choice is made by it, but to refuse.
+    """
+
+    fit: tuple[int, ...]
+    choose: tuple[int, ...]
+    judge: tuple[int, ...]
+
+    def part(self, name: Part) -> tuple[int, ...]:
+        """Return the items of ``choose`` or ``judge``."""
+        return self.choose if name == "choose" else self.judge
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether there were too few items to keep the three apart."""
+        return len({*self.fit, *self.choose, *self.judge}) < sum(
+            map(len, (self.fit, self.choose, self.judge))
+        )
+
+
+def split_items(count: int, seed: int) -> Split:
+    """Return half of the items to fit, a quarter to choose and a quarter to judge, at random.
+
+    Of three items each use gets one; of fewer, some are used twice.
+
+    Args:
+        count: How many items there are, at least one.
+        seed: Equal seeds split equally.
+    """
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+    cut = max(count // 2, 1)
+    rest = order[cut:] or order
+    middle = (len(rest) + 1) // 2
+    parts = (order[:cut], rest[:middle], rest[middle:] or rest)
+    return Split(*(tuple(sorted(each)) for each in parts))

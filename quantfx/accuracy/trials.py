@@ -1,0 +1,190 @@
+"""Trying recipes: each is made, scored and priced once, by whichever process has its turn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Console
+
+from quantfx.accuracy.candidate import Candidate
+from quantfx.accuracy.cost import Price
+from quantfx.accuracy.metric import Called, Meter
+from quantfx.accuracy.ranks import Ranks
+from quantfx.accuracy.score import Score
+from quantfx.accuracy.split import Part, Split
+from quantfx.accuracy.trial_book import TrialBook
+from quantfx.patterns.errors import QuantfxError
+
+FLOAT_MODEL = "the float model"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What became of one recipe.
+
+    Attributes:
+        candidate: The recipe.
+        part: Of the data.
+        score: What the metric says.
+        price: What it costs.
+        number: Which trial it was, from 1.
+    """
+
+    candidate: Candidate
+    part: Part
+    score: Score
+    price: Price
+    number: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "recipe": self.candidate.text,
+            **self.candidate.as_dict(),
+            "part": self.part,
+            "metric": self.score.value,
+            "error": self.score.error,
+            "seconds": self.score.seconds,
+            "failure": self.score.failure,
+            **self.price._asdict(),
+        }
+
+
+class Trials:
+    """All trials of a search.
+
+    Attributes:
+        done: In the order of the search, each recipe once for each part of the data.
+        exact: What the metric says of the float model, on what chooses.
+        ranks: The processes that search.
+
+    Args:
+        make: Returns the callable model of a recipe.
+        price: Returns what a recipe costs.
+        meter: The metric.
+        split: The items.
+        book: What was measured before.
+        ranks: The processes that search.
+        until: When to stop, by ``clock``.
+        console: What to tell of progress on; None for nothing.
+        clock: Seconds.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Candidate], Called],
+        price: Callable[[Candidate], Price],
+        meter: Meter,
+        split: Split,
+        *,
+        book: TrialBook,
+        ranks: Ranks,
+        until: float,
+        console: Console | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._make, self._price, self._meter, self._split = make, price, meter, split
+        self._book, self._until, self._clock, self._console = book, until, clock, console
+        self.ranks = ranks
+        self.done: list[Trial] = []
+        self.exact = Score(float("nan"))
+        self._error: float | None = None  # of a function: found once, for the first recipe
+        self._longest = 0.0
+
+    @property
+    def late(self) -> bool:
+        """Whether there is no time left for one more trial; the same in all processes."""
+        left = self._until - self._clock()
+        return self.ranks.agree(left < self._longest)
+
+    def score_float(self, model: Called) -> None:
+        """Score the float model.
+
+        Raises:
+            QuantfxError: the metric raises.
+        """
+
+        def score(told: str) -> Score:
+            if self._meter.exact is not None:
+                return Score(self._meter.exact, 0.0)
+            return self._known(told, "choose") or self._meter.score(
+                model, self._split.choose, told, folds=False
+            )
+
+        self.exact = self.ranks.agree(score(FLOAT_MODEL))
+        self._book.add(FLOAT_MODEL, "choose", self.exact)
+        self._write()
+
+    def on(self, part: Part, candidates: Sequence[Candidate]) -> list[Trial]:
+        """Return the trials of recipes on one part of the data; those that are done are known."""
+        known = {each.candidate: each for each in self.done if each.part == part}
+        new = [each for each in dict.fromkeys(candidates) if each not in known]
+        start = self._clock()
+        scores = self.ranks.map(lambda each: self._score(each, part), new)
+        for candidate, score in zip(new, scores, strict=True):
+            price = self._price(candidate)
+            trial = Trial(candidate, part, self._with_error(score), price, len(self.done) + 1)
+            self.done.append(trial)
+            known[candidate] = trial
+            self._book.add(candidate.text, part, trial.score)
+            self._tell(trial)
+        if new:
+            self._longest = (self._clock() - start) / -(-len(new) // self.ranks.count)
+            self._write()
+        return [known[each] for each in candidates]
+
+    def chosen_on(self) -> list[Trial]:
+        """Return the trials on what chooses that have a value."""
+        return [each for each in self.done if each.part == "choose" and not each.score.failure]
+
+    def front(self) -> list[Trial]:
+        """Return those that no other beats in both cost and metric, the cheapest first."""
+        found: list[Trial] = []
+        order = sorted(
+            self.chosen_on(), key=lambda each: (each.price.cost, -each.score.value, each.number)
+        )
+        for each in order:
+            if not found or each.score.value > found[-1].score.value:
+                found.append(each)
+        return found
+
+    def _score(self, candidate: Candidate, part: Part) -> Score:
+        """Return the score of a recipe; one that fails is lost, not the search."""
+        known = self._known(candidate.text, part)
+        if known is not None:
+            return known
+        folds = part == "judge" or not self.chosen_on()
+        try:
+            model = self._make(candidate)
+            return self._meter.score(model, self._split.part(part), candidate.short, folds=folds)
+        except QuantfxError as error:
+            return Score(float("nan"), failure=str(error))
+
+    def _known(self, recipe: str, part: Part) -> Score | None:
+        return self._book.known(recipe, part)
+
+    def _with_error(self, score: Score) -> Score:
+        """Return a score with the standard error of the first recipe, if it has none of its own."""
+        if self._error is None:
+            self._error = score.error
+        return replace(score, error=self._error) if score.error is None else score
+
+    def _write(self) -> None:
+        if self.ranks.is_first:
+            self._book.write()
+
+    def _tell(self, trial: Trial) -> None:
+        if self._console is None:
+            return
+        score = trial.score
+        told = score.failure.partition("\n")[0] or f"{self._meter.name} {score.value:.4g}"
+        told += f" +- {score.error:.2g}" if score.error is not None else ""
+        front = ", ".join(f"{e.price.cost:.4g}: {e.score.value:.4g}" for e in self.front()[:6])
+        self._console.print(
+            f"[dim]{trial.number:>3}[/] {trial.part} {trial.candidate.short}: {told}, cost "
+            f"{trial.price.cost:.4g} [dim](front {front})[/]",
+            highlight=False,
+        )

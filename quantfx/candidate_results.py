@@ -1,0 +1,140 @@
+"""Results of many recipes of one model: captured once, with statistics in the place of data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from torch.fx import GraphModule
+
+from quantfx.accuracy.backend_options import with_options
+from quantfx.accuracy.candidate import Candidate
+from quantfx.accuracy.cost import CostModel, PricedSite, with_times
+from quantfx.accuracy.greedy_order import greedy_order
+from quantfx.accuracy.metric import Called
+from quantfx.accuracy.space import Space
+from quantfx.accuracy.tuned_times import tuned_times
+from quantfx.backends.backend import Backend
+from quantfx.backends.checks.targets import host
+from quantfx.make_result import make_result
+from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.model.given import Model
+from quantfx.passes.observe.statistics.fill_observers import fill_observers
+from quantfx.passes.observers.statistics.statistics import Statistics
+from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
+from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
+from quantfx.passes.report.work import work_of
+from quantfx.patterns.errors import QuantfxWarning
+from quantfx.result import Result
+
+_WITH_VNNI, _WITHOUT_VNNI = 4.0, 2.0
+# Of the last results, which the judging of an answer and the answer itself ask for again.
+_KEPT = 2
+# For the order of sites alone, which more hardly changes.
+_SENSITIVITY_ITEMS = 16
+
+
+class CandidateResults:
+    """Makes results of recipes.
+
+    Args:
+        graph: The captured model.
+        backend: What the recipes change.
+        statistics: Of the data that calibrates.
+        inputs: What the model was captured with.
+        model: The float model, for ``Result.compare``.
+    """
+
+    def __init__(
+        self,
+        graph: GraphModule,
+        backend: Backend,
+        statistics: Statistics,
+        inputs: ExampleInputs,
+        model: Model,
+    ) -> None:
+        self._graph, self.backend, self._statistics = graph, backend, statistics
+        self._inputs, self._model = inputs, model
+        self._kept: dict[Candidate, Result] = {}
+
+    def backend_of(self, candidate: Candidate) -> Backend:
+        """Return the backend with the options and the config of a recipe."""
+        chosen = with_options(self.backend, dict(candidate.options))
+        return chosen.with_config(candidate.config(self.backend.recipe.config))
+
+    def result(self, candidate: Candidate) -> Result:
+        """Return the result of a recipe.
+
+        Raises:
+            QuantfxError: the recipe cannot be made, or misses kernels.
+        """
+        if candidate not in self._kept:
+            backend = self.backend_of(candidate)
+            prepared = backend.prepare(self._graph)
+            fill_observers(prepared, self._statistics)
+            quantized = backend.convert(prepared, statistics=self._statistics)
+            made = make_result(
+                self._graph, quantized, backend, self._inputs, strict=True, model=self._model
+            )
+            self._kept = dict([*self._kept.items()][1 - _KEPT :]) | {candidate: made}
+        return self._kept[candidate]
+
+    def callable(self, candidate: Candidate) -> Called:
+        """Return a recipe's model on its kernels, or in q/dq form where these do not run here."""
+        result = self.result(candidate)
+        runs = result.backend.kernels and not result.backend.not_here
+        return result.module if runs else result.quantized
+
+    def costs(self, plain: Candidate) -> CostModel:
+        """Return what prices recipes of this model.
+
+        Args:
+            plain: The recipe with every site int8.
+        """
+        result = self.result(plain)
+        planned = {str(each.site): each for each in result.report.sites}
+        work = work_of(result.quantized, result.backend.recipe)
+        sites = [
+            PricedSite(name, known.kind, known.mode, each.macs or 0, each.weight_bytes)
+            for each in work
+            if (known := planned.get(name := str(each.site))) is not None
+        ]
+        others = [each for each in work if str(each.site) not in planned]
+        runs = result.backend.kernels and not result.backend.not_here
+        macs = {site.name: site.macs for site in sites}
+        times = tuned_times(result.module, macs) if runs else {}
+        saturates = (result.backend.target or host()).saturates
+        return CostModel(
+            with_times(sites, times),
+            (sum(each.macs or 0 for each in others), sum(each.weight_bytes for each in others)),
+            _WITHOUT_VNNI if saturates else _WITH_VNNI,
+        )
+
+    def order(
+        self, candidate: Candidate, space: Space, calls: Sequence[Any], seed: int
+    ) -> list[str]:
+        """Return the sites of a recipe, those best taken back from int8 first.
+
+        Args:
+            candidate: The recipe.
+            space: For what each site costs more.
+            calls: What to estimate on: batches in the forms of ``calibrate``.
+            seed: Of the estimate.
+        """
+        result = self.result(candidate)
+        reference = result.backend.prepare(self._graph, strict=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", QuantfxWarning)  # of rows: told when calibrating
+            found = estimate_sensitivity(
+                PairedGraphs(reference, result.quantized),
+                calls[:_SENSITIVITY_ITEMS],
+                work=work_of(result.quantized, result.backend.recipe),
+                seed=seed,
+                whole=True,
+                progress=False,
+            )
+        extra = {site.name: space.extra(site) for site in space.costs.sites}
+        names = [str(each.site) for each in found.sites]
+        order = greedy_order(found, [extra.get(name, 0.0) for name in names])
+        return [name for name in order if name in extra]

@@ -1,0 +1,276 @@
+"""Find the recipe that meets a metric at least cost: ``quantfx.quantize_to``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from rich.console import Console
+from torch import nn
+from torch.fx import GraphModule
+
+from quantfx.accuracy.backend_options import offered
+from quantfx.accuracy.candidate import Candidate
+from quantfx.accuracy.evidence import Evidence, thin_evidence
+from quantfx.accuracy.goal import Goal
+from quantfx.accuracy.metric import Meter, Metric, NamedMetric, meter_of
+from quantfx.accuracy.ranks import Ranks
+from quantfx.accuracy.search import Found, Search
+from quantfx.accuracy.space import LINEAR, Space
+from quantfx.accuracy.split import Split, split_items
+from quantfx.accuracy.trial_book import TrialBook
+from quantfx.accuracy.trials import Trials
+from quantfx.backends.backend import Backend
+from quantfx.candidate_results import CandidateResults
+from quantfx.collect_statistics import collect_graph
+from quantfx.make_result import choose_backend
+from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.errors import CalibrationError
+from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.inputs.example import ExampleInputs
+from quantfx.passes.inputs.leaves import Inputs, leaves_with_paths
+from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observers.statistics.digests import call_digest, joined
+from quantfx.passes.observers.statistics.statistics import Statistics
+from quantfx.passes.quant.spec import ObserverName
+from quantfx.passes.report.sensitivity.estimate import calls_of
+from quantfx.tuned_result import Tuned
+
+_PLAIN = (int, float, str, bool, type(None))
+
+
+class SearchOptions(TypedDict, total=False):
+    """How to search.
+
+    Attributes:
+        backend: As for ``quantize``.
+        time_limit: Seconds, 600 by default, after which the best so far is returned; the first
+            recipe is scored and the answer judged in any case.
+        seed: Of the split and of the estimate; equal seeds find equal recipes if time is no limit.
+        resume: A file in JSON of what was tried, which is written, and read if it is there.
+        group: Processes of torch.distributed that try recipes in turns. All give the same
+            arguments.
+        input_fn: Turns an item into a batch, as for ``calibrate``.
+        example_kwargs: As for ``quantize``.
+        dynamic_shapes: As for ``quantize``; needed by a metric that joins items to larger batches.
+        progress: Tell of each trial where there is a terminal.
+    """
+
+    backend: str | Backend
+    time_limit: float
+    seed: int
+    resume: str | Path | None
+    group: Any
+    input_fn: Callable[[Any], Any] | None
+    example_kwargs: dict[str, Any] | None
+    dynamic_shapes: Any
+    progress: bool
+
+
+def quantize_to(
+    model: Model,
+    example: Examples,
+    batches: Iterable[Any],
+    *,
+    metric: Metric | NamedMetric,
+    at_least: float | None = None,
+    at_most_slower: float | None = None,
+    size: int | None = None,
+    **options: Unpack[SearchOptions],
+) -> Tuned:
+    """Quantize ``model`` so that a metric holds, at least cost; or as well as a budget allows.
+
+    ``batches`` are split at random: half calibrate, a quarter chooses between recipes and a quarter
+    judges the choice, so give many small ones, and what resembles each other (crops of one
+    photograph) as one. Whole recipes come first (smoothing, repairs,
+    observers), then sites are left in float or in half precision where that wins most for its cost
+    (see `Search`). What is evaluated is what runs: ``Result.module``.
+
+    Args:
+        model: As for ``quantize``.
+        example: As for ``quantize``.
+        batches: Items: what ``metric`` takes, and ``input_fn`` makes batches of.
+        metric: A function of a callable model and a list of items that returns how good it is,
+            higher is better; or ``"sqnr"`` (dB) or ``"agreement"`` (share of rows with the same
+            largest output) against the float model. It is called once a recipe, and eight times
+            more for the first recipe and for the answer, to find the standard error.
+        at_least: What the metric has to be, with a margin of one standard error on what chooses.
+        at_most_slower: By how much the cost may exceed that of every site int8, 0.1 for 10 %.
+        size: How many bytes the weights may have.
+        options: See `SearchOptions`.
+
+    Raises:
+        ArgumentError: no goal was given, or one out of range.
+        QuantfxError: the metric fails for the float model, or no recipe can be scored.
+        FileError: ``resume`` is of another model, data, metric or seed.
+        CaptureError: as for ``quantize``.
+        ContractError: as for ``quantize``.
+        CalibrationError: as for ``quantize``, of ``batches``.
+    """
+    start = time.monotonic()
+    goal = Goal(at_least, at_most_slower, size)
+    job = _Job.of(model, example, list(batches), _Settings(**options))
+    space, meter = job.space(), job.meter(metric)
+    trials = job.trials(space, meter, start)
+    trials.score_float(job.module)
+    return job.tuned(goal, space, meter, trials, Search(goal, trials, space).run(), start)
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The options with their defaults."""
+
+    backend: str | Backend = "x86"
+    time_limit: float = 600.0
+    seed: int = 0
+    resume: str | Path | None = None
+    group: Any = None
+    input_fn: Callable[[Any], Any] | None = None
+    example_kwargs: dict[str, Any] | None = None
+    dynamic_shapes: Any = None
+    progress: bool = True
+
+    def batch(self, item: Any) -> Any:
+        return item if self.input_fn is None else self.input_fn(item)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A captured model with its data."""
+
+    settings: _Settings
+    items: list[Any]
+    split: Split
+    module: nn.Module
+    graph: GraphModule
+    statistics: Statistics
+    results: CandidateResults
+
+    @classmethod
+    def of(cls, model: Model, example: Examples, items: list[Any], settings: _Settings) -> _Job:
+        """Capture the model, and collect statistics of what calibrates."""
+        if not items:
+            message = "there is nothing to quantize with: the iterable gave 0 batches"
+            raise CalibrationError(message, rule="no-batches", site="batches")
+        given = given_model(model, example, settings.example_kwargs, settings.dynamic_shapes)
+        graph = capture_given(given, check_inputs=True, compare=True)
+        backend = choose_backend(settings.backend, None)
+        split = split_items(len(items), settings.seed)
+        fit = [settings.batch(items[each]) for each in split.fit]
+        statistics = collect_graph(graph, backend, fit, progress=settings.progress)
+        inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
+        results = CandidateResults(graph, backend, statistics, inputs, model)
+        return cls(settings, items, split, given.module, graph, statistics, results)
+
+    def space(self) -> Space:
+        """Return the recipes that there are."""
+        costs = self.results.costs(Candidate())
+        backend = self.results.backend
+        fit = [self.settings.batch(self.items[each]) for each in self.split.fit]
+        known: dict[Candidate, list[str]] = {}
+
+        def order(candidate: Candidate) -> list[str]:
+            if candidate not in known:
+                known[candidate] = self.results.order(candidate, space, fit, self.settings.seed)
+            return known[candidate]
+
+        linears = any(site.op == LINEAR for site in costs.sites)
+        other: ObserverName = "histogram"
+        used = {getattr(spec, "observer", None) for _, spec in backend.recipe.specs}
+        space = Space(
+            costs,
+            frozenset(backend.recipe.patterns.modes),
+            offered(backend, linears=linears),
+            () if other in used else (other,),
+            order,
+        )
+        return space
+
+    def meter(self, metric: Metric | NamedMetric) -> Meter:
+        """Return what measures the metric."""
+
+        def calls() -> list[list[Inputs]]:
+            batches = map(self.settings.batch, self.items)
+            return [list(calls_of(self.graph, [b], None, progress=False)) for b in batches]
+
+        return meter_of(metric, self.items, self.module, calls)
+
+    def trials(self, space: Space, meter: Meter, start: float) -> Trials:
+        """Return what tries recipes."""
+        settings, backend = self.settings, self.results.backend
+        facts = {
+            "model": self.statistics.model_digest,
+            "data": _digest(self.items, settings.batch),
+            "metric": meter.name,
+            "split": str(settings.seed),
+            "backend": f"{backend.name} {backend.recipe.digest}",
+        }
+        resume = None if settings.resume is None else Path(settings.resume)
+        ranks, console = Ranks(settings.group), Console(stderr=True)
+        shown = settings.progress and console.is_terminal and ranks.is_first
+        return Trials(
+            self.results.callable,
+            lambda each: space.costs.price(dict(each.modes)),
+            meter,
+            self.split,
+            book=TrialBook(resume, facts),
+            ranks=ranks,
+            until=start + settings.time_limit,
+            console=console if shown else None,
+        )
+
+    def tuned(
+        self, goal: Goal, space: Space, meter: Meter, trials: Trials, found: Found, start: float
+    ) -> Tuned:
+        """Return the answer with what it stands on."""
+        candidate = found.answer.candidate
+        return Tuned(
+            self.results.result(candidate),
+            met=found.met,
+            why_not=found.why_not,
+            config=self.results.backend_of(candidate).recipe.config,
+            backend=dict(candidate.options),
+            statistics=self.statistics,
+            goal=goal,
+            candidate=candidate,
+            front=tuple((t.price.cost, t.score.value, t.candidate.text) for t in trials.front()),
+            trials=tuple(trials.done),
+            evidence=_evidence(goal, self.split, len(self.items), meter, trials, found),
+            costs=space.costs.source,
+            float_share=found.answer.price.float_share,
+            seconds=time.monotonic() - start,
+        )
+
+
+def _digest(items: Sequence[Any], inputs_of: Callable[[Any], Any]) -> str:
+    """Return a hash of the items, labels included, as far as they are tensors and numbers."""
+    return joined(
+        call_digest(
+            (path, leaf if hasattr(leaf, "dtype") or isinstance(leaf, _PLAIN) else type(leaf))
+            for path, leaf in [*leaves_with_paths(item), *leaves_with_paths(inputs_of(item))]
+        )
+        for item in items
+    )
+
+
+def _evidence(
+    goal: Goal, split: Split, items: int, meter: Meter, trials: Trials, found: Found
+) -> Evidence:
+    exact, chosen = trials.exact, found.answer.score
+    return Evidence(
+        meter.name,
+        items,
+        len(split.fit),
+        len(split.choose),
+        len(split.judge),
+        exact,
+        chosen,
+        found.judged[-1].score,
+        tuple(f"{each.candidate.short}: {each.score.value:.4g}" for each in found.judged[:-1]),
+        meter.calls,
+        meter.seconds,
+        tuple(thin_evidence(goal, split, items, exact, chosen)),
+    )

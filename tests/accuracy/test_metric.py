@@ -1,0 +1,74 @@
+"""Metrics of users and those by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from quantfx.accuracy.metric import FunctionMeter, OutputMeter, meter_of
+from quantfx.passes.inputs.leaves import Inputs
+from quantfx.tools.measure.metrics import sqnr_db, top1_agreement
+from tests.refusals import refused
+
+ITEMS = list(torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0)))
+CALLS: list[list[Inputs]] = [[((item,), {})] for item in ITEMS]
+
+
+def exact(x: Tensor) -> Tensor:
+    return x * 2
+
+
+def rough(x: Tensor) -> Tensor:
+    return (x * 2 * 2).round() / 2
+
+
+@pytest.mark.parametrize(("name", "measure"), [("sqnr", sqnr_db), ("agreement", top1_agreement)])
+def test_outputs_are_held_against_the_float_model(
+    name: Any, measure: Callable[[Tensor, Tensor], float]
+) -> None:
+    meter = OutputMeter(name, exact, CALLS)
+    score = meter.score(rough, range(6), "r", folds=False)
+    given = torch.cat(ITEMS)
+    assert score.value == pytest.approx(measure(exact(given), rough(given)))
+    assert score.error
+    assert score.calls == meter.calls == 1
+    assert meter.score(rough, [2], "r", folds=False).error is None
+
+
+def test_a_function_is_called_once_and_for_each_fold_if_asked() -> None:
+    lengths: list[int] = []
+
+    def mean(model: Callable[..., Any], items: Sequence[Any]) -> float:
+        lengths.append(len(items))
+        assert not torch.is_grad_enabled()
+        return float(torch.stack([model(each).mean() for each in items]).mean())
+
+    meter = FunctionMeter(mean, ITEMS)
+    plain = meter.score(exact, range(6), "r", folds=False)
+    assert (lengths, plain.error) == ([6], None)
+    folds = meter.score(exact, range(6), "r", folds=True)
+    assert lengths == [6, 6, *[1] * 6]
+    means = torch.stack([exact(each).mean() for each in ITEMS])
+    assert folds.value == pytest.approx(float(means.mean()))
+    assert folds.error == pytest.approx(float(means.std()) / 6**0.5, rel=1e-5)
+    assert (meter.calls, folds.calls) == (8, 7)
+
+
+def test_a_metric_that_raises_or_is_nan_names_the_recipe() -> None:
+    def broken(model: Callable[..., Any], items: Sequence[Any]) -> float:
+        raise KeyError("labels")
+
+    with refused("metric-fails", site="repair=True", says="KeyError.*labels"):
+        FunctionMeter(broken, ITEMS).score(exact, [0], "repair=True", folds=False)
+    with refused("metric-fails", site="plain", says="NaN"):
+        FunctionMeter(lambda _, __: float("nan"), ITEMS).score(exact, [0], "plain", folds=False)
+
+
+def test_an_unknown_name_is_refused() -> None:
+    name: Any = "sqnrs"
+    with refused("unknown-name", site="sqnrs", says="sqnr"):
+        meter_of(name, ITEMS, exact, lambda: CALLS)
