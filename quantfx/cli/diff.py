@@ -27,7 +27,7 @@ _DIFFERENT = 1
 @click.option("--json", type=FILE, metavar="FILE", help="Write all of it to this file.")
 @click.option("--draw", type=FILE, metavar="FILE", help="Draw it to .svg, .png or .dot.")
 def diff_command(before: Path, after: Path, json: Path | None, draw: Path | None) -> int:
-    """Say what appeared, vanished and changed between two saved models.
+    """Say what differs between two saved models.
 
     A and B were written by `quantfx quantize` or Result.save. The exit status is 0 if they are the
     same, and 1 if they differ.

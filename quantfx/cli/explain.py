@@ -25,7 +25,7 @@ from quantfx.cli.options import FILE, saved_argument, write_text
 @click.argument("name")
 @click.option("--json", type=FILE, metavar="FILE", help="Write it as data to this file.")
 def explain_command(file: Path, name: str, json: Path | None) -> None:
-    """Say what became of one operator, from the model to its kernel.
+    """Say what became of one operator, and why.
 
     FILE was written by `quantfx quantize` or Result.save. NAME is the path of a module or of a
     parameter, the name of a node, also of one that passes took away, or a pattern of such names.

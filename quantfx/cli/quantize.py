@@ -89,7 +89,7 @@ def quantize_command(
     no_input_values: bool,
     full: bool,
 ) -> None:
-    """Quantize a model, save it, and say what became of its operators.
+    """Quantize a model, save it, and say what became of it.
 
     MODEL is a .pt2 file that torch.export.save wrote, which torch.export.load reads, or
     package.module:function, which is imported and called: it returns (model, example_inputs,

@@ -51,7 +51,7 @@ def sensitivity_command(
     chart: Path | None,
     draw: Path | None,
 ) -> None:
-    """Say what rounding each site of a saved model costs at its outputs.
+    """Say what rounding each site of a saved model costs.
 
     One pass estimates it for all sites, and what leaving each float would win.
 
