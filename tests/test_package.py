@@ -84,6 +84,8 @@ def assert_runs_without_quantfx(
     assert done.stdout == "same\n", done.stderr
 
 
+# Half a minute of C++; tests/backends/inductor/test_ahead_of_time.py has such a library in CI.
+@pytest.mark.sweep
 def test_of_any_batch(tmp_path: Path) -> None:
     free = ({0: Dim("batch", min=1, max=64)},)
     assert_runs_without_quantfx(tmp_path, seeded(Small), IMAGE, free, (2, 1, 5))

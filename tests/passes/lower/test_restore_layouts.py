@@ -140,7 +140,9 @@ def test_views_work_in_every_layout_at_every_size(case: str, backend: str) -> No
         agrees(result.module, result, x)
 
 
-@pytest.mark.parametrize("wrapper", ["python", pytest.param("cpp", marks=pytest.mark.sweep)])
+# In CI plans run the same: tests/backends/direct/test_lowering_again.py.
+@pytest.mark.sweep
+@pytest.mark.parametrize("wrapper", ["python", "cpp"])
 def test_compiled_views_work_in_every_layout(wrapper: Any) -> None:
     result = quantized(VIEWS["max pool"], "x86", dynamic_shapes=FREE)
     run = result.compile(wrapper=wrapper)

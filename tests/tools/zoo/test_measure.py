@@ -56,6 +56,7 @@ def measured(name: str, **arguments: int) -> tuple[Row, list[str]]:
     return row, written
 
 
+@pytest.mark.sweep
 def test_every_stage_of_a_network() -> None:
     row, written = measured("Small", channels=8)
     stages = ["build", "quantize", "module", "compile", "file", "auto"]
