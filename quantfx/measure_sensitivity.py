@@ -16,7 +16,8 @@ from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
-from quantfx.passes.report.sensitivity.estimate import calls_of, estimate_sensitivity
+from quantfx.passes.report.compare.calls import calls_of
+from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
 from quantfx.passes.report.sensitivity.evaluate import Metric, OutputSQNR, evaluate_sites
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
@@ -159,5 +160,5 @@ def _measure(
         return found
     if metric is not None:
         return evaluate_sites(found, paired, metric, getattr(metric, "__name__", "metric"), most)
-    calls = list(calls_of(quantized, batches, input_fn, progress=False))
+    calls = list(calls_of(quantized, batches, "sensitivity", input_fn=input_fn, progress=False))
     return evaluate_sites(found, paired, OutputSQNR(paired, calls), "SQNR of the outputs, dB", most)

@@ -29,6 +29,7 @@ from quantfx.collect_statistics import collect_graph
 from quantfx.make_result import choose_backend
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.errors import CalibrationError
+from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.inputs.leaves import Inputs, leaves_with_paths
@@ -36,7 +37,6 @@ from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observers.statistics.digests import call_digest, joined
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.quant.spec import ObserverName
-from quantfx.passes.report.sensitivity.estimate import calls_of
 from quantfx.tuned_result import Tuned
 
 _PLAIN = (int, float, str, bool, type(None))
@@ -193,8 +193,9 @@ class _Job:
         """Return what measures the metric."""
 
         def calls() -> list[list[Inputs]]:
-            batches = map(self.settings.batch, self.items)
-            return [list(calls_of(self.graph, [b], None, progress=False)) for b in batches]
+            check = BatchCheck(self.graph)
+            batches = enumerate(map(self.settings.batch, self.items))
+            return [list(check.inputs_of(batch, index)) for index, batch in batches]
 
         return meter_of(metric, self.items, self.module, calls)
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +21,7 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from tests.models.small import mlp
 from tests.passes.observers.distributions import bins_apart
 from tests.refusals import refused
+from tests.two_processes import run_two
 
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
 BATCHES = [X * (1 + step % 3) for step in range(4)]
@@ -116,10 +114,7 @@ def test_a_pass_that_needs_statistics_gets_them_of_batches_too() -> None:
     assert torch.equal(repaired.quantized(X), plain.quantized(X))
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+def work(rank: int, folder: str) -> None:
     world = distributed.group.WORLD
     own = [BATCHES[:1], BATCHES[1:]][rank]
     collect(own, group=world).save(Path(folder) / f"all.{rank}")
@@ -130,23 +125,11 @@ def work(rank: int, port: int, folder: str) -> None:
     except CalibrationError as error:
         told = error.rule
     (Path(folder) / f"told.{rank}").write_text(told)
-    distributed.barrier()
-    os._exit(0)  # as tests/passes/observers/test_agree.py says
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_processes_and_files_give_what_one_process_does(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")  # spares the imports, which take seconds
-    processes = [context.Process(target=work, args=(r, port, str(tmp_path))) for r in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_two(work, str(tmp_path))
     of_ranks = [Statistics.load(tmp_path / f"all.{rank}") for rank in range(2)]
     of_files = Statistics.merge(*(Statistics.load(tmp_path / f"own.{rank}") for rank in range(2)))
     one = collect()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import socket
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +18,7 @@ from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.digits import DigitsRun
 from tests.refusals import refused
+from tests.two_processes import run_two
 
 X86 = backends.get("x86", target="avx2", kernels="onednn")
 
@@ -232,32 +230,17 @@ def test_what_makes_no_sense_is_refused() -> None:
         quantize_to(metric="snr", at_least=1.0)
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
+def work(rank: int, folder: str) -> None:
     found = quantize_to(at_least=54.0, group=distributed.group.WORLD)
     trials = [(t.candidate.text, t.score.value) for t in found.trials]
     told: dict[str, Any] = {"recipe": found.candidate.text, "met": found.met, "trials": trials}
     told["calls"] = found.evidence.calls
     (Path(folder) / f"{rank}.json").write_text(json.dumps(told))
-    distributed.barrier()
-    os._exit(0)  # as tests/passes/observers/test_agree.py says
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_processes_share_the_trials_and_find_the_same(tmp_path: Path) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("fork")  # spares the imports, which take seconds
-    processes = [context.Process(target=work, args=(r, port, str(tmp_path))) for r in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_two(work, str(tmp_path))
     one, other = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in range(2))
     assert one["trials"] == other["trials"]
     assert one["met"]

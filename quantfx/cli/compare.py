@@ -51,21 +51,14 @@ def compare_command(
     FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` says what MODEL
     and DATA may be, and what is loaded how.
     """
-    from quantfx.cli.given import read_given
-    from quantfx.cli.saved import load_to_read  # sympy
+    from quantfx.cli.saved import draw_heat, load_beside  # sympy
 
-    result = load_to_read(file)
-    given = read_given(model)
-    batches = given.batches_of(data, rows)
-    if batches is None:
-        raise click.UsageError("--data DATA is needed, as a .pt2 file has no batches")
-    comparison = result.compare(batches, model=given.model)
+    result, float_model, batches = load_beside(file, model, data, rows)
+    comparison = result.compare(batches, model=float_model)
     if json is not None:
         write_text(json, json_text.dumps(comparison.as_dict(), indent=2))
     Console().print(comparison)
     if draw is not None:
-        from quantfx.tools.drawing.draw import draw as draw_module
-
-        click.echo(f"drawn to {draw_module(result.quantized, draw, heat=comparison.heat())}")
+        draw_heat(result, draw, comparison.heat())
     if html is not None:
         click.echo(f"written to {result.html(html, comparison)}")

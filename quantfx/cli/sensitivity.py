@@ -58,21 +58,14 @@ def sensitivity_command(
     FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` says what MODEL
     and DATA may be, and what is loaded how.
     """
-    from quantfx.cli.given import read_given
-    from quantfx.cli.saved import load_to_read  # sympy
+    from quantfx.cli.saved import draw_heat, load_beside  # sympy
 
-    result = load_to_read(file)
-    given = read_given(model)
-    batches = given.batches_of(data, rows)
-    if batches is None:
-        raise click.UsageError("--data DATA is needed, as a .pt2 file has no batches")
-    found = result.sensitivity(batches, given.model, evaluate=evaluate, whole=whole)
+    result, float_model, batches = load_beside(file, model, data, rows)
+    found = result.sensitivity(batches, float_model, evaluate=evaluate, whole=whole)
     if json is not None:
         write_text(json, found.to_json())
     Console().print(found)
     if chart is not None:
         click.echo(f"drawn to {found.chart(chart)}")
     if draw is not None:
-        from quantfx.tools.drawing.draw import draw as draw_module
-
-        click.echo(f"drawn to {draw_module(result.quantized, draw, heat=found.heat())}")
+        draw_heat(result, draw, found.heat())

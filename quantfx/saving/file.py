@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import uuid
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -28,6 +26,7 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import FileError
+from quantfx.passes.observers.statistics.whole_file import opened, writing
 
 FORMAT = 4
 _HEADER, _GRAPH, _TENSORS = "quantfx.json", "graph.json", "tensors.pt"
@@ -60,24 +59,8 @@ def write(path: Path, contents: Contents) -> None:
     Raises:
         FileError: the folder is not there or cannot be written to, or ``path`` is a folder.
     """
-    target = Path(os.path.realpath(path))  # a link stays one
-    if target.is_dir():
-        raise FileError(
-            f"{path}: is a folder", rule="not-a-file", site=str(path), fix="name a file in it"
-        )
-    if not target.parent.is_dir():
-        message = f"{path}: there is no folder {target.parent}"
-        raise FileError(message, rule="no-such-file", site=str(path), fix="make it first")
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with partial.open("xb") as file:
-            _write(file, contents)
-        os.replace(partial, target)
-    except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror or error}"
-        raise FileError(message, rule="unwritable-file", site=str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path) as file:
+        _write(file, contents)
 
 
 def _write(file: io.BufferedWriter, contents: Contents) -> None:
@@ -96,25 +79,13 @@ def read(path: Path) -> Contents:
     Raises:
         FileError: it is not; says what it is as far as can be told.
     """
-    if path.is_dir():
-        fix = "name the file that Result.save wrote"
-        raise FileError(f"{path}: is a folder", rule="not-a-file", site=str(path), fix=fix)
-    try:
-        with path.open("rb") as file:
-            start = file.read(2)
-            if start != b"PK":
-                what = "has no file format of ours" if start else "is empty"
-                message = f"{path}: the file {what}, and Result.save did not write it"
-                raise FileError(message, rule="foreign-file", site=str(path))
-            return _read(path, file)
-    except FileNotFoundError:
-        raise FileError(
-            f"{path}: there is no such file", rule="no-such-file", site=str(path)
-        ) from None
-    except PermissionError as error:
-        raise FileError(
-            f"{path}: cannot be read: {error.strerror}", rule="unreadable-file", site=str(path)
-        ) from None
+    with opened(path, "Result.save") as file:
+        start = file.read(2)
+        if start != b"PK":
+            what = "has no file format of ours" if start else "is empty"
+            message = f"{path}: the file {what}, and Result.save did not write it"
+            raise FileError(message, rule="foreign-file", site=str(path))
+        return _read(path, file)
 
 
 def _read(path: Path, file: io.BufferedReader) -> Contents:

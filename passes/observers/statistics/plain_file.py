@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,6 +23,7 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import FileError
+from quantfx.passes.observers.statistics.whole_file import opened, writing
 
 FORMAT = 1
 _MAGIC = b"quantfx statistics\n"
@@ -39,13 +38,6 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     Raises:
         FileError: the folder is not there or cannot be written to, or ``path`` is a folder.
     """
-    target = Path(os.path.realpath(path))  # a link stays one
-    if target.is_dir():
-        message = f"{path}: is a folder"
-        raise FileError(message, rule="not-a-file", site=str(path), fix="name a file in it")
-    if not target.parent.is_dir():
-        message = f"{path}: there is no folder {target.parent}"
-        raise FileError(message, rule="no-such-file", site=str(path), fix="make it first")
     places: dict[str, Any] = {}
     bodies: list[bytes] = []
     start = 0
@@ -59,16 +51,8 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
         bodies.append(body)
         start += len(body)
     text = json.dumps({"format": FORMAT, **header, "tensors": places}, allow_nan=False).encode()
-    partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.writelines((_MAGIC, len(text).to_bytes(8, "little"), text, *bodies))
-        os.replace(partial, target)
-    except OSError as error:
-        message = f"{path}: cannot be written: {error.strerror or error}"
-        raise FileError(message, rule="unwritable-file", site=str(path)) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with writing(path) as file:
+        file.writelines((_MAGIC, len(text).to_bytes(8, "little"), text, *bodies))
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -77,7 +61,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         FileError: it is not, or nothing of ours wrote it.
     """
-    content = memoryview(_content(path))
+    with opened(path, "Statistics.save") as file:
+        content = memoryview(file.read())
     head = len(_MAGIC) + 8
     if bytes(content[: len(_MAGIC)]) != _MAGIC:
         told = "has another form" if content else "is empty"
@@ -97,20 +82,6 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     message = f"{path}: the file has format {version}, and this quantfx reads format {FORMAT}"
     fix = "load it with the quantfx that wrote it, or collect the statistics again"
     raise FileError(message, rule="file-version", site=str(path), fix=fix)
-
-
-def _content(path: Path) -> bytes:
-    if path.is_dir():
-        fix = "name the file that Statistics.save wrote"
-        raise FileError(f"{path}: is a folder", rule="not-a-file", site=str(path), fix=fix)
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        message = f"{path}: there is no such file"
-        raise FileError(message, rule="no-such-file", site=str(path)) from None
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror}"
-        raise FileError(message, rule="unreadable-file", site=str(path)) from None
 
 
 def _tensor(content: memoryview, place: Mapping[str, Any]) -> Tensor:

@@ -7,17 +7,14 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graph.state import preserved_state
-from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.leaves import Inputs, leaves_in
 from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.model.state import restored
+from quantfx.passes.report.compare.calls import calls_of
 from quantfx.passes.report.compare.comparison import Comparison
 from quantfx.passes.report.compare.left_out import left_out_sites
 from quantfx.passes.report.compare.lockstep import Lockstep
@@ -52,24 +49,16 @@ def compare_graphs(
     lockstep = Lockstep(reference, quantized)
     records = {part.anchor: SiteRecord(part) for part in lockstep.parts}
     whole, origin = ErrorTally(), ErrorTally()
-    check = BatchCheck(quantized)
-    calls = 0
-    console = Console(stderr=True)
-    shown = progress and console.is_terminal
+    count = 0
     with preserved_state(reference), preserved_state(quantized), _restored(model):
-        for index, item in enumerate(track(batches, "compare", console=console, disable=not shown)):
-            batch = item if input_fn is None else input_fn(item)
-            for inputs in check.inputs_of(batch, index):
-                exact, found = lockstep.run(
-                    inputs, lambda part, values: records[part.anchor].add(values)
-                )
-                whole.add(exact, found)
-                if model is not None:
-                    origin.add(_call(model, copy_inputs(*inputs)), _floats(exact))
-                calls += 1
-    if not calls:
-        message = "there is nothing to compare with: the iterable gave 0 batches"
-        raise CalibrationError(message, rule="no-batches")
+        for inputs in calls_of(quantized, batches, "compare", input_fn=input_fn, progress=progress):
+            exact, found = lockstep.run(
+                inputs, lambda part, values: records[part.anchor].add(values)
+            )
+            whole.add(exact, found)
+            if model is not None:
+                origin.add(_call(model, copy_inputs(*inputs)), _floats(exact))
+            count += 1
     sites = {
         anchor: record.numbers(reference, quantized, lockstep.common)
         for anchor, record in records.items()
@@ -78,7 +67,7 @@ def compare_graphs(
         tuple(sites[anchor] for anchor in sorted(sites)),
         whole.fidelity(),
         origin.fidelity(),
-        calls,
+        count,
         tuple(left_out_sites(quantized, {each.site for each in sites.values()})),
     )
 

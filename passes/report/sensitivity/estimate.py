@@ -22,21 +22,17 @@ the errors themselves, those of activations among them.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
-from torch.fx import GraphModule
 
-from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.state import preserved_state
-from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.report.compare.calls import calls_of
 from quantfx.passes.report.compare.left_out import left_out_sites
 from quantfx.passes.report.sensitivity.gradient_run import Call, run_with_errors
 from quantfx.passes.report.sensitivity.outputs import Signs, float_places, powers, rows_of
@@ -76,7 +72,9 @@ def estimate_sensitivity(
     """
     rows = _Rows(paired, Signs(seed), draws)
     with preserved_state(paired.reference), preserved_state(paired.quantized):
-        for inputs in calls_of(paired.quantized, batches, input_fn, progress=progress):
+        for inputs in calls_of(
+            paired.quantized, batches, "sensitivity", input_fn=input_fn, progress=progress
+        ):
             _add(rows, paired, inputs, whole=whole)
     return rows.sensitivity(tuple(work))
 
@@ -87,29 +85,6 @@ def _add(rows: _Rows, paired: PairedGraphs, inputs: Inputs, *, whole: bool) -> N
     rows.add(call)
     if whole:
         rows.share_out(call, run_with_errors(paired, inputs, accumulated=True))
-
-
-def calls_of(
-    module: GraphModule,
-    batches: Iterable[Any],
-    input_fn: Callable[[Any], Any] | None,
-    *,
-    progress: bool,
-) -> Iterator[Inputs]:
-    """Yield the calls that batches stand for.
-
-    Raises:
-        CalibrationError: there is no batch, or one does not fit the model.
-    """
-    check = BatchCheck(module)
-    console = Console(stderr=True)
-    shown = progress and console.is_terminal
-    index = -1
-    for index, item in enumerate(track(batches, "sensitivity", console=console, disable=not shown)):
-        yield from check.inputs_of(item if input_fn is None else input_fn(item), index)
-    if index < 0:
-        message = "there is nothing to measure on: the iterable gave 0 batches"
-        raise CalibrationError(message, rule="no-batches")
 
 
 class _Rows:

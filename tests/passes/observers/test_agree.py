@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import functools
-import multiprocessing
-import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as distributed
 from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.parallel import DistributedDataParallel
@@ -24,6 +20,7 @@ from quantfx.passes.observers.agree import agree_on_range, copy_from_first
 from quantfx.passes.train.qat_module import QatModule
 from quantfx.passes.train.qat_schedule import QatSchedule
 from quantfx.tools.models.seeded import seeded
+from tests.two_processes import run_two
 
 STEPS, ROWS = 4, 6
 
@@ -78,17 +75,13 @@ def train(module: nn.Module, rows: slice, inner: QatModule, case: Case) -> None:
         optimizer.step()
 
 
-def work(rank: int, port: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", rank=rank, world_size=2)
-    kept = []  # till the end, as what follows says of the reducer
+def work(rank: int, folder: str) -> list[DistributedDataParallel]:
+    kept: list[DistributedDataParallel] = []
     for name, case in CASES.items():
         parallel = trained_in_parallel(rank, case)
         kept.append(parallel)
         torch.save(parallel.module.state_dict(), Path(folder) / f"{name} {rank}.pt")
-    distributed.barrier()
-    os._exit(0)  # torch 2.13: taking the reducer and gloo's threads apart hangs in one of four runs
+    return kept
 
 
 def trained_in_parallel(rank: int, case: Case) -> DistributedDataParallel:
@@ -111,18 +104,7 @@ States = dict[str, list[dict[str, Any]]]
 def states(tmp_path_factory: pytest.TempPathFactory) -> States:
     """What two processes, which take seconds to start, ended with in each of the cases."""
     folder = tmp_path_factory.mktemp("states")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    context = multiprocessing.get_context("spawn")
-    given = port, str(folder)
-    processes = [context.Process(target=work, args=(rank, *given)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        process.kill()
-    assert [process.exitcode for process in processes] == [0, 0]
+    run_two(work, str(folder), start="spawn")
     return {
         name: [torch.load(folder / f"{name} {rank}.pt", weights_only=True) for rank in range(2)]
         for name in CASES
