@@ -165,6 +165,7 @@ class Backend:
         context = self.context
         if qat:
             training = require_qat(self.qat, self.name)
+            self.refuse_statistics("training")
             require_trains(pipeline, graph)
             context = replace(context, recipe=training.recipe(self.recipe))
             pipeline = fake_quantizing(pipeline, learn_scales)
@@ -331,6 +332,21 @@ class Backend:
     def needs_statistics(self) -> bool:
         """Whether a pass of the convert pipeline goes by statistics."""
         return any(each.needs_statistics for each in self.convert_pipeline.passes)
+
+    def refuse_statistics(self, where: str) -> None:
+        """Refuse, where no data is collected, passes that go by statistics.
+
+        Args:
+            where: What collects none, for the message.
+
+        Raises:
+            PipelineError: the convert pipeline has such a pass; names it.
+        """
+        for each in self.convert_pipeline.passes:
+            if each.needs_statistics:
+                message = f"{each.name} needs statistics of data, and {where} collects none"
+                fix = f"leave it out: backend.convert_pipeline.without('{each.name}')"
+                raise PipelineError(message, rule="no-statistics", site=each.name, fix=fix)
 
     @property
     def not_here(self) -> str:

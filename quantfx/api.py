@@ -9,7 +9,6 @@ from typing import Any
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
-from quantfx.collect_statistics import collect_graph
 from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
@@ -19,11 +18,11 @@ from quantfx.passes.errors import ArgumentError
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
-from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.statistics.fill_observers import fill_observers
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.patterns.errors import QuantfxError
 from quantfx.result import Result
+from quantfx.show_data import show_data
 
 
 def quantize(
@@ -74,41 +73,24 @@ def quantize(
         CalibrationError: the data is empty, non-finite, or does not fit the model; or the
             statistics are of another model, or lack a tensor.
     """
+    if calibration is not None and statistics is not None:
+        message = "quantize was given both calibration= and statistics="
+        fix = "give the statistics alone: they hold what the batches told"
+        raise ArgumentError(message, rule="two-calibrations", site="statistics", fix=fix)
     chosen = choose_backend(backend, config)
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
     graph = capture_given(given, check_inputs=check_inputs, compare=compare)
     prepared = chosen.prepare(graph, strict=strict)
-    seen = _show_data(graph, prepared, chosen, calibration, statistics, input_fn, progress)
-    quantized = chosen.convert(prepared, strict=strict, statistics=seen)
+    if statistics is not None:
+        statistics.require_model(graph)
+        fill_observers(prepared, statistics)
+    elif calibration is not None:
+        statistics = show_data(
+            prepared, graph, chosen, calibration, input_fn=input_fn, progress=progress
+        )
+    quantized = chosen.convert(prepared, strict=strict, statistics=statistics)
     inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
     return make_result(graph, quantized, chosen, inputs, strict=strict, model=model)
-
-
-def _show_data(
-    graph: GraphModule,
-    prepared: GraphModule,
-    backend: Backend,
-    calibration: Iterable[Any] | None,
-    statistics: Statistics | None,
-    input_fn: Callable[[Any], Any] | None,
-    progress: bool,
-) -> Statistics | None:
-    """Give the observers of ``prepared`` what they need; return the statistics, if there are."""
-    if statistics is not None:
-        if calibration is not None:
-            message = "quantize was given both calibration= and statistics="
-            fix = "give the statistics alone: they hold what the batches told"
-            raise ArgumentError(message, rule="two-calibrations", site="statistics", fix=fix)
-        statistics.require_model(graph)
-    elif calibration is not None and backend.needs_statistics:
-        statistics = collect_graph(
-            graph, backend, calibration, input_fn=input_fn, progress=progress
-        )
-    elif calibration is not None:
-        calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
-    if statistics is not None:
-        fill_observers(prepared, statistics)
-    return statistics
 
 
 def draw(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,6 +15,7 @@ from quantfx.bisection.ranges import Ranges
 from quantfx.bisection.search import Budget
 from quantfx.bisection.trials import Subject, Trials
 from quantfx.checks import Check
+from quantfx.collect_statistics import collect_graph
 from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
@@ -75,7 +76,7 @@ def bisect(
     graph = capture_given(given)
     inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
     data = None if batches is None else list(batches)
-    subject = make_subject(chosen, graph, inputs, check, strict=strict)
+    subject = make_subject(chosen, graph, inputs, check, strict=strict, data=data)
     ranges = Ranges(None if data is None else partial(calibrate, calibration=data, progress=False))
     trials = Trials(subject, ranges)
     culprits, complete = find_culprits(trials, most=most, budget=Budget(_TRIALS))
@@ -90,6 +91,7 @@ def make_subject(
     check: Check | Callable[[Result], bool],
     *,
     strict: bool,
+    data: Sequence[Any] | None,
 ) -> Subject:
     """Return how ``graph`` becomes a result, and the check of it.
 
@@ -99,6 +101,7 @@ def make_subject(
         inputs: What it was captured with.
         check: As given by a user.
         strict: As of ``quantize``.
+        data: What calibrates, for the passes that go by statistics of it; None for nothing.
     """
 
     def result(quantized: GraphModule) -> Result:
@@ -110,4 +113,7 @@ def make_subject(
         with preserved_state(graph):
             return check.holds(made, graph, *inputs.args, **inputs.kwargs)
 
-    return Subject(backend, graph, result, holds, strict)
+    seen = None
+    if data is not None and backend.needs_statistics:
+        seen = collect_graph(graph, backend, data, progress=False)
+    return Subject(backend, graph, result, holds, strict, seen)

@@ -15,7 +15,6 @@ from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
-from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.report.compare.calls import calls_of
 from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
 from quantfx.passes.report.sensitivity.evaluate import Metric, OutputSQNR, evaluate_sites
@@ -23,6 +22,7 @@ from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 from quantfx.passes.report.work import work_of
 from quantfx.patterns.errors import QuantfxError
+from quantfx.show_data import show_data
 
 if TYPE_CHECKING:
     from quantfx.result import Result
@@ -95,13 +95,15 @@ def sensitivity(
     """
     chosen = choose_backend(backend, config)
     given = given_model(model, example, example_kwargs, dynamic_shapes)
-    prepared = chosen.prepare(capture_given(given, check_inputs=True, compare=False), strict=strict)
+    graph = capture_given(given, check_inputs=True, compare=False)
+    prepared = chosen.prepare(graph, strict=strict)
     if calibration is None:
         batches = list(batches)  # it is read twice
     input_fn, progress = options.get("input_fn"), options.get("progress", True)
     data = batches if calibration is None else calibration
-    calibrate(prepared, data, input_fn=input_fn, progress=progress)
-    return _measure(prepared, chosen.convert(prepared, strict=strict), chosen, batches, options)
+    seen = show_data(prepared, graph, chosen, data, input_fn=input_fn, progress=progress)
+    quantized = chosen.convert(prepared, strict=strict, statistics=seen)
+    return _measure(prepared, quantized, chosen, batches, options)
 
 
 def result_sensitivity(

@@ -109,11 +109,13 @@ class CheckFault(Fault):
 
     def verdict(self, graph: GraphModule, inputs: ExampleInputs) -> Verdict:
         """Return what the check says of the graph, whatever the kind."""
-        subject = make_subject(self.backend, graph, inputs, self.check, strict=self.strict)
         names = inspect.signature(graph.forward).parameters
         batch = dict(zip(names, inputs.args, strict=False)) | inputs.kwargs
-        calibrating = partial(calibrate, calibration=[batch], progress=False)
-        ranges = Ranges(calibrating if self.calibrated else None)
+        data = [batch] if self.calibrated else None
+        subject = make_subject(
+            self.backend, graph, inputs, self.check, strict=self.strict, data=data
+        )
+        ranges = Ranges(partial(calibrate, calibration=data, progress=False) if data else None)
         return Trials(subject, ranges).run_without()
 
     def of_kind(self, graph: GraphModule, inputs: ExampleInputs) -> CheckFault:

@@ -1,4 +1,4 @@
-"""A weight whose integers are settled: the stored values are these times the scale."""
+"""A weight whose scale is settled, though its values may still be moved to other integers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quantfx.passes.quant.qparams import QParams
 
 
 class SettledObserver(Observer):
-    """Identity; its qparams are known, and rounding to them changes nothing.
+    """Identity; its qparams are known.
 
     Args:
         qparams: Scale and zero point of the weight.

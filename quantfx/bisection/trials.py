@@ -13,6 +13,7 @@ from torch.fx import GraphModule
 from quantfx.backends.backend import Backend
 from quantfx.bisection.ranges import Ranges
 from quantfx.passes.errors import PassError
+from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.pipeline.permits import Permit, Permits, permitting
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
@@ -65,6 +66,7 @@ class Subject:
         result: Returns what the check is given, of the q/dq graph.
         check: Whether that is as it should be.
         strict: As of ``quantize``.
+        statistics: Of the calibration data, for the passes that go by them.
     """
 
     backend: Backend
@@ -72,6 +74,7 @@ class Subject:
     result: Callable[[GraphModule], Any]
     check: Callable[[Any], bool]
     strict: bool = True
+    statistics: Statistics | None = None
 
     def holds(self, ranges: Ranges) -> bool:
         """Quantize and check.
@@ -81,7 +84,7 @@ class Subject:
         """
         prepared = self.backend.prepare(self.graph, strict=self.strict)
         ranges.settle(prepared)
-        quantized = self.backend.convert(prepared, strict=self.strict)
+        quantized = self.backend.convert(prepared, strict=self.strict, statistics=self.statistics)
         return bool(self.check(self.result(quantized)))
 
 

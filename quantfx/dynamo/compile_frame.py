@@ -42,6 +42,9 @@ class Plan:
     batches: float
     observed_only: bool = False
 
+    def __post_init__(self) -> None:
+        self.backend.refuse_statistics("torch.compile")
+
 
 def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Callable[..., Any]:
     """Return what to call in the place of ``module``.

@@ -53,8 +53,8 @@ def round_together(steps: Tensor, moments: Moments, spec: QuantSpec) -> Tensor:
     rows = pad(rows, (0, blocks * size - length))
     rows = rows.reshape(groups, -1, blocks, size).transpose(1, 2).flatten(0, 1)
     factor = _factor(moments)
-    distance = _neighbour(steps, spec)
-    found = _round(rows, factor, spec, distance)
+    starts = (torch.arange(len(rows), device=rows.device) % blocks) * size
+    found = _round(rows, factor, _Pairs.of(steps, spec, starts))
     found = found.reshape(groups, blocks, -1, size).transpose(1, 2).flatten(2)
     return found[:, :, :length].reshape(steps.shape)
 
@@ -76,12 +76,47 @@ def _factor(moments: Moments) -> Tensor:
         added = torch.where(failed > 0, 10 * added, added)
 
 
-def _neighbour(steps: Tensor, spec: QuantSpec) -> int:
-    """Return how far left of a weight its neighbour in a pair is; 0 where pairs are not bounded."""
-    return steps[0, 0].numel() if spec.pair_bound != "none" and steps.dim() > 1 else 0
+@dataclass(frozen=True)
+class _Pairs:
+    """Which integers are bounded together.
+
+    Attributes:
+        spec: Range and pair bound.
+        distance: How far left of a weight its neighbour is; 0 where pairs are not bounded.
+        starts: Place of the first weight of each block in its channel, ``(batch,)``.
+    """
+
+    spec: QuantSpec
+    distance: int
+    starts: Tensor
+
+    @classmethod
+    def of(cls, steps: Tensor, spec: QuantSpec, starts: Tensor) -> _Pairs:
+        """Return the pairs of a weight ``(out, in_per_group, *kernel)``."""
+        bounded = spec.pair_bound != "none" and steps.dim() > 1
+        return cls(spec, steps[0, 0].numel() if bounded else 0, starts)
+
+    def limits(self, found: Tensor, column: int) -> tuple[Tensor, Tensor]:
+        """Return the smallest and largest integer of a column, ``(batch, channels)`` each.
+
+        Args:
+            found: The integers of the columns before, ``(batch, channels, B)``.
+            column: Its place in the blocks.
+        """
+        low = torch.full_like(found[:, :, 0], self.spec.quant_min)
+        high = torch.full_like(low, self.spec.quant_max)
+        if not self.distance or column < self.distance:
+            return low, high
+        left = found[:, :, column - self.distance]
+        if self.spec.pair_bound == "blocks":  # of two neighbours the second: it has a left one
+            second = (self.starts + column) // self.distance % 2 == 1
+            left = torch.where(second.unsqueeze(1), left, 0)
+        low = torch.where(left < 0, torch.maximum(low, -PAIR_LIMIT - left), low)
+        high = torch.where(left > 0, torch.minimum(high, PAIR_LIMIT - left), high)
+        return low, high
 
 
-def _round(rows: Tensor, factor: Tensor, spec: QuantSpec, distance: int) -> Tensor:
+def _round(rows: Tensor, factor: Tensor, pairs: _Pairs) -> Tensor:
     """Round ``(batch, channels, B)`` column by column; see ``round_together``."""
     rows = rows.clone()
     found = torch.zeros_like(rows)
@@ -89,7 +124,7 @@ def _round(rows: Tensor, factor: Tensor, spec: QuantSpec, distance: int) -> Tens
         stop = min(start + _COLUMNS, rows.shape[2])
         errors = torch.zeros_like(rows[:, :, start:stop])
         for column in range(start, stop):
-            low, high = _limits(found, column, spec, distance)
+            low, high = pairs.limits(found, column)
             value = rows[:, :, column]
             integer = torch.minimum(torch.maximum(value.round(), low), high)
             found[:, :, column] = integer
@@ -100,16 +135,3 @@ def _round(rows: Tensor, factor: Tensor, spec: QuantSpec, distance: int) -> Tens
             rows[:, :, column + 1 : stop] -= error.unsqueeze(2) * behind.unsqueeze(1)
         rows[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
     return found
-
-
-def _limits(found: Tensor, column: int, spec: QuantSpec, distance: int) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest integer of a column, beside those of the columns before."""
-    low = torch.full_like(found[:, :, 0], spec.quant_min)
-    high = torch.full_like(low, spec.quant_max)
-    paired = spec.pair_bound == "adjacent" or (distance and column // distance % 2 == 1)
-    if not distance or column < distance or not paired:
-        return low, high
-    left = found[:, :, column - distance]
-    low = torch.where(left < 0, torch.maximum(low, -PAIR_LIMIT - left), low)
-    high = torch.where(left > 0, torch.minimum(high, PAIR_LIMIT - left), high)
-    return low, high

@@ -116,7 +116,10 @@ def _layer(
     weight = weight.detach()
     if (divisor := node.meta.get(DIVISOR_KEY)) is not None:
         inputs = inputs.divided_by(divisor)
-    original = observer.original if isinstance(observer, SettledObserver) else weight
+    if not isinstance(observer, SettledObserver):  # scales are searched for once
+        observer = SettledObserver(qparams, weight, observer.label)
+        setattr(editor.module, str(at.target), observer)
+    original = observer.original
     return RepairableLayer(node, annotation, at, weight, original, qparams, inputs)
 
 

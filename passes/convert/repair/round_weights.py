@@ -10,19 +10,15 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.convert.repair.least_squares import Moments, round_together
-from quantfx.passes.convert.repair.repairable import RepairableLayer, repairable_layers
+from quantfx.passes.convert.repair.repair import Repair
+from quantfx.passes.convert.repair.repairable import RepairableLayer
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import Site
-from quantfx.passes.observers.settled import SettledObserver
-from quantfx.passes.pipeline.base import Context
-from quantfx.passes.pipeline.graph_pass import GraphPass
-from quantfx.passes.pipeline.permits import may
 from quantfx.passes.quant.qparams import saturates
 
 
 @dataclass(frozen=True)
-class RoundWeights(GraphPass):
+class RoundWeights(Repair):
     """``conv(observe(x), observe(w)) -> conv(observe(x), observe(w'))``, w' integers times scale.
 
     The scales stay, pair bounds hold. Each output channel keeps the nearest integers where these
@@ -46,22 +42,9 @@ class RoundWeights(GraphPass):
 
     name: ClassVar[str] = "round-weights"
     counts: ClassVar[str] = "rounded"
-    requires: ClassVar[frozenset[str]] = frozenset({"observed"})
-    keeps_float: ClassVar[bool] = False
-    optional: ClassVar[bool] = True
-    needs_statistics: ClassVar[bool] = True
 
-    def rewrite(self, editor: Editor, context: Context) -> int:
-        """Round each layer that statistics tell of."""
-        rounded = 0
-        for layer in repairable_layers(editor, context, self.name):
-            site = Site(editor.path, layer.node.name)
-            if not may(self.name, layer.annotation.template, str(site)):
-                continue
-            rounded += self._round(editor, layer)
-        return rounded
-
-    def _round(self, editor: Editor, layer: RepairableLayer) -> bool:
+    def repair(self, editor: Editor, layer: RepairableLayer) -> str:
+        """Store the integers, times the scale, that err less on held-out inputs."""
         inputs, spec = layer.inputs, layer.qparams.spec
         second = inputs.covariance if self.centered else inputs.gram
         with torch.no_grad():
@@ -71,17 +54,11 @@ class RoundWeights(GraphPass):
             better = (after < before) & ~_saturating(together, layer)
             chosen = torch.where(better.reshape(-1, *[1] * (nearest.dim() - 1)), together, nearest)
         if not bool(better.any()):
-            message = "rounded to the nearest: nothing else errs less on held-out inputs"
-            editor.remark("missed", layer.node.name, message, str(layer.node.target))
-            return False
-        editor.remark("applied", layer.node.name, _gain(before, after, better))
+            return ""
         stored = layer.at.all_input_nodes[0]
         changed = editor.changed_constant(stored, layer.values(chosen), before=layer.at)
         layer.at.replace_input_with(stored, changed)
-        label = str(stored.target)
-        settled = SettledObserver(layer.qparams, layer.original, label)
-        setattr(editor.module, str(layer.at.target), settled)
-        return True
+        return _gain(before, after, better)
 
     def _errors(self, layer: RepairableLayer, integers: Tensor) -> Tensor:
         """Return the squared error of each output channel on the held-out inputs, float64."""

@@ -140,11 +140,12 @@ class LayerRecorder(nn.Module):
         self.held_step *= step
 
     def result(self) -> LayerInputs | None:
-        """Return what was recorded; None if not all of it was finite."""
-        if not bool(torch.isfinite(self._sum).all()):
+        """Return what was recorded; None if not all of it is finite in float32."""
+        totals = (self._gram, self._sum)
+        gram, mean = ((total / max(1, self.rows)).float() for total in totals)
+        if not bool(torch.isfinite(gram).all() & torch.isfinite(mean).all()):
             return None
-        gram, mean = (total / max(1, self.rows) for total in (self._gram, self._sum))
-        return LayerInputs(gram.float(), mean.float(), self.rows, self._held)
+        return LayerInputs(gram, mean, self.rows, self._held)
 
 
 def _held_out(samples: Tensor) -> Tensor:

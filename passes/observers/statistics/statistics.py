@@ -91,7 +91,8 @@ class Statistics:
         """Return the statistics of all parts' data, in their order.
 
         Histograms are joined on the wider range, where a count moves by one of its bins at most;
-        means are rounded to float32; all else is what one process would have recorded.
+        means are rounded to float32; of held-out patches each part gives those that it kept, which
+        may be others than one process would keep. All else is what that would have recorded.
 
         Args:
             parts: Statistics of one model.

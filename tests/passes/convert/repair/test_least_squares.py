@@ -101,3 +101,17 @@ def test_inputs_in_blocks_and_inputs_that_are_always_zero() -> None:
             assert torch.equal(found[:, columns], round_together(weight[:, columns], alone, S8))
     nothing = round_together(weight, Moments(torch.zeros(2, 4, 4), 0.01), S8)
     assert torch.equal(nothing, weight.round())
+
+
+def test_pairs_across_blocks_of_odd_size() -> None:
+    """The second block begins with the second channel of a pair."""
+    spec = QuantSpec(
+        torch.int8, -128, 127, symmetric=True, axis=0, observer="min_max", pair_bound="blocks"
+    )
+    weight = 63.5 + 0.9 * torch.rand(64, 10, generator=torch.Generator().manual_seed(3))
+    moments = Moments(second(inputs(2, 5, rows=7)), 1e-4)
+    found = round_together(weight, moments, spec)
+    within = found[:, [0, 1, 2, 3, 6, 7, 8, 9]]  # but for the pair that the blocks part
+    assert not saturates(within.to(torch.int8), 255, "blocks").any()
+    free = round_together(weight, moments, S8)[:, [0, 1, 2, 3, 6, 7, 8, 9]]
+    assert saturates(free.clamp(-128, 127).to(torch.int8), 255, "blocks").any()

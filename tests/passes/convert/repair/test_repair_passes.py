@@ -107,7 +107,7 @@ def test_what_was_done_is_in_the_records() -> None:
     result = quantized(backend(repair=True))
     told = {each.node: each.message for each in remarks(result, "round-weights")}
     assert told.keys() == {"conv2d", "conv2d_1", "conv2d_2", "linear"}
-    assert all("dB less on held-out inputs" in each or "nearest" in each for each in told.values())
+    assert all(" less on held-out inputs" in e or "nothing gains" in e for e in told.values())
     assert any("channels" in each.message for each in remarks(result, "correct-bias"))
 
 
@@ -181,3 +181,27 @@ def test_damping_is_positive(damping: float) -> None:
         RoundWeights(damping=damping)
     assert RoundWeights(0.2) != RoundWeights()
     assert CorrectBias() == CorrectBias()
+
+
+def test_who_collects_no_data_says_so_at_once() -> None:
+    with refused("no-statistics", site="round-weights", says="training"):
+        quantfx.prepare_qat(network().train(), (images(4),), backend=backend(repair=True))
+    network().eval()
+    with refused("no-statistics", site="round-weights", says=r"torch\.compile"):
+        quantfx.auto(network(), backend=backend(repair=True))
+
+
+def test_who_collects_data_repairs() -> None:
+    batches = list(torch.split(images(16), 4))
+    found = quantfx.sensitivity(
+        network(), (images(4),), batches, backend=backend(repair=True), progress=False
+    )
+    assert len(found.sites) == 4
+    with refused("nothing-wrong"):
+        quantfx.bisect(
+            network(),
+            (images(4),),
+            check=quantfx.checks.close_to_float(10),
+            batches=batches,
+            backend=backend(repair=True),
+        )

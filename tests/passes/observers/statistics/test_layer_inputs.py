@@ -103,3 +103,6 @@ def test_what_never_ran_has_no_rows_and_what_is_not_finite_no_moments() -> None:
     )
     recorder(rows(0, 6) / 0)
     assert recorder.result() is None
+    recorder = LayerRecorder(Patches(6))
+    recorder(rows(0, 6) * 1e25)  # whose squares leave float32
+    assert recorder.result() is None
