@@ -14,11 +14,9 @@ from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.draw.diff.diff_graphs import diff_graphs
 from quantfx.passes.draw.diff.graph_diff import GraphDiff
-from quantfx.passes.errors import ArgumentError
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.model.given import Model, given_model
-from quantfx.passes.observe.statistics.fill_observers import fill_observers
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.patterns.errors import QuantfxError
 from quantfx.result import Result
@@ -73,22 +71,20 @@ def quantize(
         CalibrationError: the data is empty, non-finite, or does not fit the model; or the
             statistics are of another model, or lack a tensor.
     """
-    if calibration is not None and statistics is not None:
-        message = "quantize was given both calibration= and statistics="
-        fix = "give the statistics alone: they hold what the batches told"
-        raise ArgumentError(message, rule="two-calibrations", site="statistics", fix=fix)
     chosen = choose_backend(backend, config)
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
     graph = capture_given(given, check_inputs=check_inputs, compare=compare)
     prepared = chosen.prepare(graph, strict=strict)
-    if statistics is not None:
-        statistics.require_model(graph)
-        fill_observers(prepared, statistics)
-    elif calibration is not None:
-        statistics = show_data(
-            prepared, graph, chosen, calibration, input_fn=input_fn, progress=progress
-        )
-    quantized = chosen.convert(prepared, strict=strict, statistics=statistics)
+    seen = show_data(
+        prepared,
+        graph,
+        chosen,
+        calibration,
+        statistics=statistics,
+        input_fn=input_fn,
+        progress=progress,
+    )
+    quantized = chosen.convert(prepared, strict=strict, statistics=seen)
     inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
     return make_result(graph, quantized, chosen, inputs, strict=strict, model=model)
 

@@ -9,6 +9,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.collect_statistics import collect_graph
+from quantfx.passes.errors import ArgumentError
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.statistics.fill_observers import fill_observers
 from quantfx.passes.observers.statistics.statistics import Statistics
@@ -18,27 +19,42 @@ def show_data(
     prepared: GraphModule,
     graph: GraphModule,
     backend: Backend,
-    calibration: Iterable[Any],
+    calibration: Iterable[Any] | None,
     *,
+    statistics: Statistics | None = None,
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
 ) -> Statistics | None:
-    """Run ``calibration`` once; return its statistics if a pass of ``backend.convert`` needs them.
+    """Run ``calibration`` once, if it is given, or fill observers from ``statistics``.
 
     Args:
         prepared: With observers, from ``backend.prepare``; they have seen the data afterwards.
         graph: What was prepared.
         backend: What prepared it.
         calibration: As for ``calibrate``.
+        statistics: Of the same model, in the place of data.
         input_fn: As for ``calibrate``.
         progress: As for ``calibrate``.
 
+    Returns:
+        The statistics, if there are: given, or collected as a pass of the backend needs them.
+
     Raises:
-        CalibrationError: as ``calibrate``.
+        ArgumentError: there are both.
+        CalibrationError: as ``calibrate``, or the statistics are of another model.
     """
-    if not backend.needs_statistics:
+    if statistics is not None:
+        if calibration is not None:
+            message = "both calibration= and statistics= were given"
+            fix = "give the statistics alone: they hold what the batches told"
+            raise ArgumentError(message, rule="two-calibrations", site="statistics", fix=fix)
+        statistics.require_model(graph)
+    elif calibration is not None and backend.needs_statistics:
+        statistics = collect_graph(
+            graph, backend, calibration, input_fn=input_fn, progress=progress
+        )
+    elif calibration is not None:
         calibrate(prepared, calibration, input_fn=input_fn, progress=progress)
-        return None
-    found = collect_graph(graph, backend, calibration, input_fn=input_fn, progress=progress)
-    fill_observers(prepared, found)
-    return found
+    if statistics is not None:
+        fill_observers(prepared, statistics)
+    return statistics
