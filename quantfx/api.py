@@ -76,13 +76,7 @@ def quantize(
     graph = capture_given(given, check_inputs=check_inputs, compare=compare)
     prepared = chosen.prepare(graph, strict=strict)
     seen = show_data(
-        prepared,
-        graph,
-        chosen,
-        calibration,
-        statistics=statistics,
-        input_fn=input_fn,
-        progress=progress,
+        prepared, graph, chosen, calibration, statistics, input_fn=input_fn, progress=progress
     )
     quantized = chosen.convert(prepared, strict=strict, statistics=seen)
     inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)

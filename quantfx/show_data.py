@@ -20,8 +20,8 @@ def show_data(
     graph: GraphModule,
     backend: Backend,
     calibration: Iterable[Any] | None,
-    *,
     statistics: Statistics | None = None,
+    *,
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
 ) -> Statistics | None:
