@@ -88,7 +88,7 @@ class SmoothActivations(Pass):
         weights = {
             _weight_observer(linear): _weight(editor.module, linear) for linear in node.users
         }
-        scale = smoothing_scale(observer.channels.rms(), list(weights.values()), self.alpha)
+        scale = smoothing_scale(observer.channels.size(), list(weights.values()), self.alpha)
         for at, weight in weights.items():
             _replace_weight(editor, at, weight * scale.to(weight))
         for linear in node.users:

@@ -23,7 +23,7 @@ class ChannelRecord(nn.Module):
         exponent: int64, ``(channels,)``: the range is ``[-2^exponent, 2^exponent]``.
         low: float32, ``(channels,)``: smallest value.
         high: float32, ``(channels,)``: largest value.
-        squares: float64, ``(channels,)``: sum of squares.
+        fourths: float64, ``(channels,)``: sum of fourth powers.
         rows: int64, ``()``: values per channel.
     """
 
@@ -31,7 +31,7 @@ class ChannelRecord(nn.Module):
     exponent: Tensor
     low: Tensor
     high: Tensor
-    squares: Tensor
+    fourths: Tensor
     rows: Tensor
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class ChannelRecord(nn.Module):
         self.register_buffer("exponent", torch.zeros(0, dtype=torch.int64))
         self.register_buffer("low", torch.zeros(0))
         self.register_buffer("high", torch.zeros(0))
-        self.register_buffer("squares", torch.zeros(0, dtype=torch.float64))
+        self.register_buffer("fourths", torch.zeros(0, dtype=torch.float64))
         self.register_buffer("rows", torch.zeros((), dtype=torch.int64))
 
     def observe(self, x: Tensor) -> None:
@@ -69,12 +69,12 @@ class ChannelRecord(nn.Module):
         self.exponent = exponent
         self.low = torch.minimum(self.low, other.low)
         self.high = torch.maximum(self.high, other.high)
-        self.squares = self.squares + other.squares
+        self.fourths = self.fourths + other.fourths
         self.rows = self.rows + other.rows
 
-    def rms(self) -> Tensor:
-        """Return each channel's root mean square, float64, shape ``(channels,)``."""
-        return (self.squares / self.rows).sqrt()
+    def size(self) -> Tensor:
+        """Return the fourth root of each channel's mean fourth power, float64, ``(channels,)``."""
+        return (self.fourths / self.rows).pow(0.25)
 
     def histogram(self, divisor: Tensor, bins: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return the histogram of ``x / divisor`` over all channels, with its low and high end.
@@ -104,7 +104,7 @@ class ChannelRecord(nn.Module):
         self.counts = rows.new_zeros(channels, BINS)
         self.exponent = torch.full_like(self.counts[:, 0], _LEAST_EXPONENT, dtype=torch.int64)
         self.low, self.high = rows[0].clone(), rows[0].clone()
-        self.squares = rows.new_zeros(channels, dtype=torch.float64)
+        self.fourths = rows.new_zeros(channels, dtype=torch.float64)
 
     def _grow(self, largest: Tensor) -> None:
         """Merge bins, pairwise as often as needed, so that ``largest`` fits each range."""
@@ -128,4 +128,4 @@ class ChannelRecord(nn.Module):
         index += half + BINS * torch.arange(len(self.counts), device=rows.device)
         counts = torch.bincount(index.flatten(), minlength=self.counts.numel())
         self.counts = self.counts + counts.reshape(self.counts.shape)
-        self.squares = self.squares + rows.double().square().sum(0)
+        self.fourths = self.fourths + rows.double().pow(4).sum(0)
