@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 from torch.fx import GraphModule
@@ -31,8 +31,6 @@ from quantfx.result import Result
 _WITH_VNNI, _WITHOUT_VNNI = 4.0, 2.0
 # Of the last results, which the judging of an answer and the answer itself ask for again.
 _KEPT = 2
-# For the order of sites alone, which more hardly changes.
-_SENSITIVITY_ITEMS = 16
 
 
 class CandidateResults:
@@ -112,14 +110,14 @@ class CandidateResults:
         )
 
     def order(
-        self, candidate: Candidate, space: Space, calls: Sequence[Any], seed: int
+        self, candidate: Candidate, space: Space, batches: Iterable[Any], seed: int
     ) -> list[str]:
         """Return the sites of a recipe, those best taken back from int8 first.
 
         Args:
             candidate: The recipe.
             space: For what each site costs more.
-            calls: What to estimate on: batches in the forms of ``calibrate``.
+            batches: What to estimate on, in the forms of ``calibrate``.
             seed: Of the estimate.
         """
         result = self.result(candidate)
@@ -128,7 +126,7 @@ class CandidateResults:
             warnings.simplefilter("ignore", QuantfxWarning)  # of rows: told when calibrating
             found = estimate_sensitivity(
                 PairedGraphs(reference, result.quantized),
-                calls[:_SENSITIVITY_ITEMS],
+                batches,
                 work=work_of(result.quantized, result.backend.recipe),
                 seed=seed,
                 whole=True,

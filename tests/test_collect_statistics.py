@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -126,6 +127,15 @@ def work(rank: int, folder: str) -> None:
         told = error.rule
     (Path(folder) / f"told.{rank}").write_text(told)
 
+    def unreadable() -> Iterator[torch.Tensor]:
+        raise OSError("the disk is gone")
+        yield X
+
+    try:
+        collect([unreadable(), BATCHES][rank], group=world)
+    except (OSError, CalibrationError) as error:
+        (Path(folder) / f"raised.{rank}").write_text(f"{type(error).__name__}: {error}")
+
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_processes_and_files_give_what_one_process_does(tmp_path: Path) -> None:
@@ -144,3 +154,6 @@ def test_processes_and_files_give_what_one_process_does(tmp_path: Path) -> None:
             torch.testing.assert_close(inputs.gram, one.layers[site].gram)
     told = [(tmp_path / f"told.{rank}").read_text() for rank in range(2)]
     assert told == ["other-rank", "no-batches"]
+    raised = [(tmp_path / f"raised.{rank}").read_text() for rank in range(2)]
+    assert raised[0] == "OSError: the disk is gone"
+    assert raised[1] == "CalibrationError: rank 0 of 2 failed: the disk is gone"

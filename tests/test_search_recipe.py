@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from torch import Tensor, distributed, nn
 import quantfx
 from quantfx import backends
 from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
+from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
+from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
+from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.digits import DigitsRun
 from tests.refusals import refused
@@ -180,11 +184,15 @@ def test_a_search_goes_on_where_it_ended_and_measures_nothing_twice(tmp_path: Pa
     file = tmp_path / "trials.json"
     whole = quantize_to(metric=sqnr, at_least=54.0, resume=file)
     assert whole.met
-    measured = len(calls)
+    calls.clear()  # what a metric closes over is of the metric: it has to be as it was
     again = quantize_to(metric=sqnr, at_least=54.0, resume=file)
-    assert len(calls) == measured
+    assert not calls
     assert again.config == whole.config
     assert again.evidence.calls == 0
+    calls.append(1)
+    with refused("other-trials", FileError, site="trials.json", says="another metric"):
+        quantize_to(metric=sqnr, at_least=54.0, resume=file)
+    calls.clear()
     with refused("other-trials", FileError, site="trials.json", says="seed"):
         quantize_to(metric=sqnr, at_least=54.0, resume=file, seed=1)
     with refused("other-trials", FileError, says="other data"):
@@ -228,6 +236,50 @@ def test_what_makes_no_sense_is_refused() -> None:
         quantize_to([], at_least=1.0)
     with refused("unknown-name", site="snr"):
         quantize_to(metric="snr", at_least=1.0)
+    with refused("unknown-name", ArgumentError, site="time_limits", says="did you mean"):
+        quantize_to(at_least=1.0, time_limits=5)
+    with refused("number-range", ArgumentError, site="time_limit"):
+        quantize_to(at_least=1.0, time_limit=-1.0)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_each_item_is_made_a_batch_once(resume: bool, tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def batch(item: int) -> Tensor:
+        made.append(item)
+        return ITEMS[item]
+
+    given = {"resume": tmp_path / "trials.json"} if resume else {}
+    quantize_to(range(len(ITEMS)), input_fn=batch, at_least=54.0, **given)
+    assert sorted(made) == list(range(len(ITEMS)))
+
+
+def test_the_backend_of_the_result_makes_it_again() -> None:
+    found = mixed()
+    again = quantfx.quantize(
+        net(), EXAMPLE, statistics=found.statistics, backend=found.result.backend
+    )
+    assert torch.equal(again.module(ITEMS[0]), found.result.module(ITEMS[0]))
+
+
+def test_the_estimate_stops_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def estimate(paired: PairedGraphs, batches: Iterable[Any], **rest: Any) -> Sensitivity:
+        read = []
+        for each in batches:
+            read.append(each)
+            time.sleep(1.0)
+        calls.append(len(read))
+        return estimate_sensitivity(paired, read, **rest)
+
+    monkeypatch.setattr("quantfx.candidate_results.estimate_sensitivity", estimate)
+    start = time.monotonic()
+    quantize_to(at_least=54.0, time_limit=6.0)
+    assert len(calls) == 1
+    assert 1 <= calls[0] < 6
+    assert time.monotonic() - start < 12
 
 
 def work(rank: int, folder: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -17,8 +17,8 @@ from quantfx.accuracy.score import (
     error_of_share,
     error_without_each,
 )
-from quantfx.passes.inputs.leaves import Inputs, leaves_in
-from quantfx.passes.report.sensitivity.outputs import float_places, powers
+from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.report.sensitivity.outputs import float_outputs, powers
 from quantfx.passes.report.sensitivity.ranking import noise_decibels
 from quantfx.patterns.errors import QuantfxError, unknown_name
 
@@ -60,23 +60,17 @@ class Meter(ABC):
         Raises:
             QuantfxError: the metric raises, or returns no number.
         """
-        start, calls = time.monotonic(), self.calls
+        start = time.monotonic()
         try:
             with torch.no_grad():
                 value, error = self._measure(model, chosen, folds=folds)
-        except Exception as raised:  # whatever the user's function raises
-            message = f"metric {self.name} of recipe '{told}' raises {type(raised).__name__}: "
-            fix = "" if isinstance(raised, QuantfxError) else "call it with the model by itself"
-            raise QuantfxError(
-                f"{message}{raised}", rule="metric-fails", site=told, fix=fix
-            ) from raised
+        except QuantfxError as failed:
+            message = f"metric {self.name} of recipe '{told}' {failed.message}"
+            raise QuantfxError(message, rule="metric-fails", site=told, fix=failed.fix) from failed
         finally:
             spent = time.monotonic() - start
             self.seconds += spent
-        if math.isnan(value):
-            message = f"metric {self.name} of recipe '{told}' is NaN"
-            raise QuantfxError(message, rule="metric-fails", site=told)
-        return Score(value, error, spent, self.calls - calls)
+        return Score(value, error, spent)
 
     @abstractmethod
     def _measure(
@@ -107,11 +101,24 @@ class FunctionMeter(Meter):
         count = min(_FOLDS, len(chosen))
         if count < 2:
             return value, None
-        return value, error_of_folds([self._call(model, chosen[i::count]) for i in range(count)])
+        try:
+            parts = [self._call(model, chosen[i::count]) for i in range(count)]
+        except QuantfxError:  # few items may lack what it needs, such as one of each class
+            return value, None
+        return value, error_of_folds(parts)
 
     def _call(self, model: Called, chosen: Sequence[int]) -> float:
         self.calls += 1
-        return float(self._function(model, [self._items[each] for each in chosen]))
+        items = [self._items[each] for each in chosen]
+        try:
+            value = float(self._function(model, items))
+        except Exception as raised:  # whatever a function of the user's raises
+            fix = "" if isinstance(raised, QuantfxError) else "call it with the model by itself"
+            message = f"raises {type(raised).__name__}: {raised}"
+            raise QuantfxError(message, rule="metric-fails", fix=fix) from raised
+        if math.isnan(value):
+            raise QuantfxError("is NaN", rule="metric-fails")
+        return value
 
 
 class OutputMeter(Meter):
@@ -126,14 +133,20 @@ class OutputMeter(Meter):
     Args:
         name: Which of the two.
         exact: The float model.
-        calls: The calls that each item stands for.
+        calls: The calls that items stand for, by the number of the item.
+
+    Raises:
+        QuantfxError: the model's outputs are nothing that it can measure.
     """
 
-    def __init__(self, name: NamedMetric, exact: Called, calls: Sequence[Sequence[Inputs]]) -> None:
+    def __init__(
+        self, name: NamedMetric, exact: Called, calls: Mapping[int, Sequence[Inputs]]
+    ) -> None:
         self._is_sqnr = name == "sqnr"
         super().__init__(name, math.inf if self._is_sqnr else 1.0)
         self._exact, self._inputs = exact, calls
         self._known: dict[int, list[list[Tensor]]] = {}
+        self._require_outputs(self._exact_of(next(iter(calls)))[0])
 
     def _measure(
         self, model: Called, chosen: Sequence[int], *, folds: bool
@@ -149,13 +162,28 @@ class OutputMeter(Meter):
 
     def _of_item(self, model: Called, item: int) -> Tensor:
         """Return what adds up over items: ``(2, outputs)``, e.g. the noise and the signal."""
-        if item not in self._known:
-            self._known[item] = [_floats(self._exact, call) for call in self._inputs[item]]
-        known = self._known[item]
-        found = [_floats(model, call) for call in self._inputs[item]]
-        pairs = list(zip(known, found, strict=True))
+        found = [float_outputs(model, call) for call in self._inputs[item]]
+        pairs = list(zip(self._exact_of(item), found, strict=True))
         per_call = _noise_and_signal if self._is_sqnr else _same_and_rows
         return torch.stack([per_call(exact, given) for exact, given in pairs]).sum(0)
+
+    def _exact_of(self, item: int) -> list[list[Tensor]]:
+        if item not in self._known:
+            with torch.no_grad():
+                calls = self._inputs[item]
+                self._known[item] = [float_outputs(self._exact, call) for call in calls]
+        return self._known[item]
+
+    def _require_outputs(self, outputs: Sequence[Tensor]) -> None:
+        if not outputs:
+            told = "the model returns no float tensor"
+        elif not self._is_sqnr and outputs[0].shape[-1:] in ((), (1,)):
+            told = f"rows of the first output, {tuple(outputs[0].shape)}, have one entry each"
+        else:
+            return
+        fix = 'give a function, or "sqnr"' if outputs else "give a function"
+        message = f"metric '{self.name}' tells nothing: {told}"
+        raise QuantfxError(message, rule="metric-fails", site=self.name, fix=fix)
 
     def _value(self, sums: Tensor) -> float:
         part, whole = sums
@@ -168,7 +196,7 @@ def meter_of(
     metric: Metric | NamedMetric,
     items: Sequence[Any],
     exact: Called,
-    calls: Callable[[], Sequence[Sequence[Inputs]]],
+    calls: Callable[[], Mapping[int, Sequence[Inputs]]],
 ) -> Meter:
     """Return what measures ``metric``.
 
@@ -176,21 +204,16 @@ def meter_of(
         metric: A function, or the name of a metric that needs no labels.
         items: Of the user's.
         exact: The float model.
-        calls: Returns the calls that each item stands for.
+        calls: Returns the calls that items stand for, by the number of the item.
 
     Raises:
-        QuantfxError: there is no metric of that name.
+        QuantfxError: there is no metric of that name, or it cannot measure the model.
     """
     if callable(metric):
         return FunctionMeter(metric, items)
     if metric not in get_args(NamedMetric):
         raise unknown_name(QuantfxError, "metric", metric, get_args(NamedMetric))
     return OutputMeter(metric, exact, calls())
-
-
-def _floats(model: Called, call: Inputs) -> list[Tensor]:
-    outputs = leaves_in(model(*call[0], **call[1]))
-    return [outputs[place] for place in float_places(outputs)]
 
 
 def _noise_and_signal(exact: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:

@@ -183,7 +183,7 @@ def test_if_all_recipes_fail_it_is_refused() -> None:
             self, model: Callable[..., Any], chosen: Sequence[int], *, folds: bool
         ) -> tuple[float, float | None]:
             if model() is not None:
-                raise ValueError("no labels")
+                raise QuantfxError("has no labels", rule="metric-fails")
             return super()._measure(model, chosen, folds=folds)
 
     with refused("no-trial", site="plain", says="no labels"):

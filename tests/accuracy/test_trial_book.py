@@ -62,5 +62,5 @@ def test_other_files_are_refused(text: str, rule: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     book = TrialBook(tmp_path / "no" / "trials.json", FACTS)
-    with refused("unwritable-file", FileError, site="trials.json"):
+    with refused("no-such-file", FileError, site="trials.json"):
         book.write()

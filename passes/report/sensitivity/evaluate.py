@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.inputs.leaves import Inputs, leaves_in
-from quantfx.passes.report.sensitivity.outputs import float_places, powers
+from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.report.sensitivity.outputs import float_outputs, powers
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.partly_rounded import PartlyRounded
 from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, noise_decibels
@@ -59,25 +59,23 @@ class OutputSQNR:
     def __init__(self, paired: PairedGraphs, calls: Sequence[Inputs]) -> None:
         self._calls = calls
         exact = PartlyRounded(paired, ())
-        self._exact = [_floats(exact, call) for call in calls]
+        self._exact = [float_outputs(exact, call) for call in calls]
         self._power = _total(self._exact)
 
     def __call__(self, model: nn.Module) -> float:
         """Return the signal to noise ratio of ``model`` in dB."""
         noise = _total(
             [
-                [found - exact for found, exact in zip(_floats(model, call), known, strict=True)]
+                [
+                    found - exact
+                    for found, exact in zip(float_outputs(model, call), known, strict=True)
+                ]
                 for call, known in zip(self._calls, self._exact, strict=True)
             ]
         )
         heard = self._power > 0
         shares = noise[heard] / self._power[heard]
         return noise_decibels(float(shares.mean())) if len(shares) else math.inf
-
-
-def _floats(model: nn.Module, call: Inputs) -> list[Tensor]:
-    outputs = leaves_in(model(*call[0], **call[1]))
-    return [outputs[place] for place in float_places(outputs)]
 
 
 def _total(calls: Sequence[Sequence[Tensor]]) -> Tensor:

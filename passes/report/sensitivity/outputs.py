@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from quantfx.passes.inputs.leaves import Inputs, leaves_in
 
 
 def float_places(outputs: Sequence[Any]) -> list[int]:
@@ -16,6 +18,12 @@ def float_places(outputs: Sequence[Any]) -> list[int]:
         for place, leaf in enumerate(outputs)
         if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
     ]
+
+
+def float_outputs(model: Callable[..., Any], call: Inputs) -> list[Tensor]:
+    """Return the float tensors that ``model`` returns for one call."""
+    outputs = leaves_in(model(*call[0], **call[1]))
+    return [outputs[place] for place in float_places(outputs)]
 
 
 def rows_of(outputs: Sequence[Tensor]) -> int:

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 from pathlib import Path
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import Result, Sensitivity, backends
+from quantfx.passes.errors import ArgumentError, FileError
 from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.slots import read_slot
@@ -106,7 +108,7 @@ def test_forms(tmp_path: Path) -> None:
     assert "contributions" not in json.loads(found.to_json(contributions=False))
     assert list(found.heat()) == ["a", "b", "c"]
     assert found.heat()["c"] == pytest.approx(40)
-    assert "10.5 dB expected" in str(found)
+    assert "10.5 dB measured" in str(found)
     assert "over 2 rows" in str(found)
     drawn = ElementTree.fromstring(found.chart(tmp_path / "bars.svg", most=2).read_text())
     bars = [each for each in drawn.iter() if each.get("class") in ("cost", "win")]
@@ -186,3 +188,32 @@ def test_options_out_of_range_and_no_data_are_refused(net: nn.Module, result: Re
         result.sensitivity([rows()], net, evaluate=-1)
     with refused("no-batches"):
         result.sensitivity([], net)
+
+
+def test_unknown_options_and_orders_are_refused_with_the_nearest(
+    net: nn.Module, result: Result
+) -> None:
+    given: dict[str, Any] = {"evalute": 2}
+    with refused("unknown-name", ArgumentError, site="evalute", says="did you mean 'evaluate'"):
+        result.sensitivity([rows()], net, **given)
+    with refused("unknown-name", ArgumentError, site="evalute", says="did you mean 'evaluate'"):
+        quantfx.sensitivity(net, (rows(),), [rows()], backend=X86, **given)
+    found, wrong = by_hand(), "modules"
+    with refused("unknown-name", ArgumentError, site="noise", fix="'win'"):
+        found.ranked(cast(Any, "noise"))
+    for ask in (found.ranked, found.table, lambda by: found.at("a", by=by)):
+        with refused("unknown-name", ArgumentError, site=wrong, says="did you mean 'module'"):
+            ask(**{"by": cast(Any, wrong)})
+
+
+def test_a_chart_needs_its_folder(tmp_path: Path) -> None:
+    with refused("no-such-file", FileError, site="no/chart.svg", fix="make it first"):
+        by_hand().chart(tmp_path / "no" / "chart.svg")
+
+
+def test_what_was_measured_is_not_called_expected() -> None:
+    whole = Whole(0.25, (0.1, 0.1, 0.05))
+    assert "measured at the outputs" in str(by_hand(whole))
+    assert "expected at the outputs" in str(by_hand())
+    assert by_hand(whole).as_dict()["whole"] == {"noise": 0.25, "shares": [0.1, 0.1, 0.05]}
+    assert by_hand().as_dict()["whole"] is None
