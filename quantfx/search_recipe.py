@@ -41,8 +41,9 @@ from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.quant.spec import ObserverName
 from quantfx.tuned_result import Tuned
 
-# Items for the order of sites alone, which more hardly changes.
-_ESTIMATED = 16
+# For the order of sites alone, which more hardly changes: so many rows, in so many items.
+_ESTIMATED_ROWS = 64
+_FEWEST_ITEMS, _MOST_ITEMS = 4, 16
 
 
 class SearchOptions(TypedDict, total=False):
@@ -218,7 +219,9 @@ class _Job:
     def _of_estimate(self) -> Iterator[Any]:
         """Yield batches to estimate on: one, and more for half of the time that is left."""
         enough = (time.monotonic() + self.until) / 2
-        for count, number in enumerate(self.split.fit[:_ESTIMATED]):
+        items = _ESTIMATED_ROWS * self.statistics.batches // max(self.statistics.rows, 1)
+        most = min(max(items, _FEWEST_ITEMS), _MOST_ITEMS)
+        for count, number in enumerate(self.split.fit[:most]):
             if count and time.monotonic() > enough:
                 return
             yield self.batch(number)

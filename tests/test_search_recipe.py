@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -263,23 +264,26 @@ def test_the_backend_of_the_result_makes_it_again() -> None:
     assert torch.equal(again.module(ITEMS[0]), found.result.module(ITEMS[0]))
 
 
-def test_the_estimate_stops_with_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[int] = []
+@pytest.mark.parametrize(("time_limit", "read"), [(3000.0, 2), (1e6, 4)])
+def test_the_estimate_ends_with_half_of_the_time_or_when_more_rows_hardly_tell(
+    time_limit: float, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent, calls = [0.0], list[int]()
 
-    def estimate(paired: PairedGraphs, batches: Iterable[Any], **rest: Any) -> Sensitivity:
-        read = []
+    def slow(paired: PairedGraphs, batches: Iterable[Any], **rest: Any) -> Sensitivity:
+        found: list[Any] = []
         for each in batches:
-            read.append(each)
-            time.sleep(1.0)
-        calls.append(len(read))
-        return estimate_sensitivity(paired, read, **rest)
+            found.append(each)
+            spent[0] += 1000.0
+        calls.append(len(found))
+        return estimate_sensitivity(paired, found, **rest)
 
-    monkeypatch.setattr("quantfx.candidate_results.estimate_sensitivity", estimate)
-    start = time.monotonic()
-    quantize_to(at_least=54.0, time_limit=6.0)
-    assert len(calls) == 1
-    assert 1 <= calls[0] < 6
-    assert time.monotonic() - start < 12
+    real = time.monotonic
+    clock = SimpleNamespace(monotonic=lambda: real() + spent[0])
+    monkeypatch.setattr("quantfx.search_recipe.time", clock)
+    monkeypatch.setattr("quantfx.candidate_results.estimate_sensitivity", slow)
+    assert quantize_to(at_least=54.0, time_limit=time_limit).met
+    assert calls == [read]
 
 
 def work(rank: int, folder: str) -> None:

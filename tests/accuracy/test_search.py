@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from quantfx.accuracy.candidate import Candidate
-from quantfx.accuracy.cost import CostModel, PricedSite
+from quantfx.accuracy.cost import CostModel, Price, PricedSite
 from quantfx.accuracy.goal import Goal
 from quantfx.accuracy.metric import Meter
 from quantfx.accuracy.ranks import Ranks
@@ -228,3 +228,27 @@ def test_goals_have_to_be_there_and_in_range() -> None:
         Goal(at_most_slower=-0.1)
     with refused("number-range", ArgumentError, site="at_least"):
         Goal(at_least=float("nan"))
+
+
+def test_no_trial_begins_for_which_less_time_is_left_than_the_longest_took() -> None:
+    now, took = [0.0], {"plain": 30.0, "repair=True": 1.0}
+
+    def make(candidate: Candidate) -> Callable[[], Candidate]:
+        now[0] += took[candidate.text]
+        return lambda: candidate
+
+    trials = Trials(
+        make,
+        lambda _: Price(1.0, 1, 0.0),
+        Known(),
+        SPLIT,
+        book=TrialBook(None, {}),
+        ranks=Ranks(),
+        until=100.0,
+        clock=lambda: now[0],
+    )
+    for each in (Candidate(), Candidate((("repair", True),))):
+        trials.on("choose", [each])
+    assert not trials.late
+    now[0] = 75.0
+    assert trials.late
