@@ -24,8 +24,9 @@ from quantfx.passes.observe.statistics.fill_observers import fill_observers
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
+from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 from quantfx.passes.report.work import work_of
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.result import Result
 
 _WITH_VNNI, _WITHOUT_VNNI = 4.0, 2.0
@@ -114,17 +115,35 @@ class CandidateResults:
     ) -> list[str]:
         """Return the sites of a recipe, those best taken back from int8 first.
 
+        Behind those that the estimate knows come the others, the cheapest first: all of them, with
+        a warning, where the model has no gradients.
+
         Args:
             candidate: The recipe.
             space: For what each site costs more.
             batches: What to estimate on, in the forms of ``calibrate``.
             seed: Of the estimate.
         """
+        extra = {site.name: space.extra(site) for site in space.costs.sites}
+        try:
+            found = self._estimate(candidate, batches, seed)
+        except QuantfxError as error:
+            if error.rule != "no-gradients":
+                raise
+            warnings.warn(error.within("the order of sites", QuantfxError).warning(), stacklevel=2)
+            known: list[str] = []
+        else:
+            names = [str(each.site) for each in found.sites]
+            order = greedy_order(found, [extra.get(name, 0.0) for name in names])
+            known = [name for name in order if name in extra]
+        return [*known, *sorted(extra.keys() - known, key=lambda name: (extra[name], name))]
+
+    def _estimate(self, candidate: Candidate, batches: Iterable[Any], seed: int) -> Sensitivity:
         result = self.result(candidate)
         reference = result.backend.prepare(self._graph, strict=False)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", QuantfxWarning)  # of rows: told when calibrating
-            found = estimate_sensitivity(
+            return estimate_sensitivity(
                 PairedGraphs(reference, result.quantized),
                 batches,
                 work=work_of(result.quantized, result.backend.recipe),
@@ -132,7 +151,3 @@ class CandidateResults:
                 whole=True,
                 progress=False,
             )
-        extra = {site.name: space.extra(site) for site in space.costs.sites}
-        names = [str(each.site) for each in found.sites]
-        order = greedy_order(found, [extra.get(name, 0.0) for name in names])
-        return [name for name in order if name in extra]

@@ -37,6 +37,7 @@ from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observers.statistics.digests import joined
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.quant.spec import ObserverName
 from quantfx.tuned_result import Tuned
@@ -180,8 +181,13 @@ class _Job:
         def batch(number: int) -> Any:
             return items[number] if turned is None else turned(items[number])
 
-        fit = map(batch, split.fit)
-        statistics = collect_graph(graph, backend, fit, progress=settings.progress)
+        def fit() -> Iterator[Any]:
+            check = BatchCheck(graph)
+            for number in split.fit:
+                list(check.inputs_of(batch(number), number))  # refused by the number of the item
+                yield batch(number)
+
+        statistics = collect_graph(graph, backend, fit(), progress=settings.progress)
         inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
         results = CandidateResults(graph, backend, statistics, inputs, model)
         return cls(settings, start, items, batch, split, given.module, graph, statistics, results)
@@ -238,18 +244,17 @@ class _Job:
 
     def book(self, metric: Metric | NamedMetric) -> TrialBook:
         """Return what was tried before, of the same."""
-        settings, backend = self.settings, self.results.backend
-        if settings.resume is None:
+        if self.settings.resume is None:
             return TrialBook(None, {})
         every = range(len(self.items))
         facts = {
             "model": self.statistics.model_digest,
             "data": items_digest(zip(self.items, map(self.batch, every), strict=True)),
             "metric": metric_digest(metric),
-            "split": str(settings.seed),
-            "backend": f"{backend.name} {backend.recipe.digest}",
+            "split": str(self.settings.seed),
+            "backend": _identity(self.results.backend),
         }
-        return TrialBook(Path(settings.resume), facts)
+        return TrialBook(Path(self.settings.resume), facts)
 
     def trials(
         self, ranks: Ranks, space: Space, meter: Meter, metric: Metric | NamedMetric
@@ -287,6 +292,17 @@ class _Job:
             float_share=found.answer.price.float_share,
             seconds=time.monotonic() - self.start,
         )
+
+
+def _identity(backend: Backend) -> str:
+    """Return what tells a backend from others that give other results."""
+    pipelines = (backend.prepare_pipeline, backend.convert_pipeline, backend.lower_pipeline)
+    parts = [
+        backend.recipe.digest,
+        backend.target_name,
+        *(each.fingerprint() for each in pipelines),
+    ]
+    return f"{backend.name} {joined([*parts, *(type(each).__name__ for each in backend.kernels)])}"
 
 
 def _evidence(

@@ -22,7 +22,7 @@ from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.digits import DigitsRun
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.two_processes import run_two
 
 X86 = backends.get("x86", target="avx2", kernels="onednn")
@@ -198,6 +198,49 @@ def test_a_search_goes_on_where_it_ended_and_measures_nothing_twice(tmp_path: Pa
         quantize_to(metric=sqnr, at_least=54.0, resume=file, seed=1)
     with refused("other-trials", FileError, says="other data"):
         quantize_to(ITEMS[:8], metric=sqnr, at_least=54.0, resume=file)
+
+
+def test_trials_of_the_same_backend_with_other_passes_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "trials.json"
+    quantize_to(at_least=10.0, resume=file)
+    for option in ({"repair": True}, {"smooth": 0.5}):
+        backend = backends.get("x86", target="avx2", kernels="onednn", **option)
+        with refused("other-trials", FileError, site="trials.json", says="another backend"):
+            quantize_to(at_least=10.0, resume=file, backend=backend)
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_an_item_that_does_not_fit_is_named_by_its_number(place: int) -> None:
+    items = [*ITEMS[:6]]
+    items[place] = torch.zeros(16, 4, 8, 8)
+    with refused("input-shape", CalibrationError, says=f"batch {place}:"):
+        quantize_to(items, at_least=10.0)
+
+
+class Answers(nn.Module):
+    """A model without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the largest of the scores."""
+        return self.net(x).argmax(1)
+
+
+def test_a_model_without_gradients_gets_its_cheapest_sites_first() -> None:
+    model = Answers().eval()
+
+    def same(given: Callable[..., Tensor], items: Sequence[Tensor]) -> float:
+        return float(torch.cat([given(x) == model(x) for x in items]).float().mean())
+
+    with warned("no-gradients", says="order of sites"):
+        found = quantfx.quantize_to(
+            model, EXAMPLE, ITEMS, metric=same, size=1500, backend=X86, progress=False
+        )
+    assert found.met
+    assert any(each.candidate.modes for each in found.trials)
 
 
 @pytest.mark.parametrize("count", [1, 5])

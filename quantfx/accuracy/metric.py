@@ -144,9 +144,14 @@ class OutputMeter(Meter):
     ) -> None:
         self._is_sqnr = name == "sqnr"
         super().__init__(name, math.inf if self._is_sqnr else 1.0)
-        self._exact, self._inputs = exact, calls
-        self._known: dict[int, list[list[Tensor]]] = {}
-        self._require_outputs(self._exact_of(next(iter(calls)))[0])
+        self._calls = calls
+        with torch.no_grad():
+            self._exact = {
+                item: [float_outputs(exact, call) for call in each] for item, each in calls.items()
+            }
+        for item, each in self._exact.items():
+            for outputs in each:
+                self._require_outputs(outputs, item)
 
     def _measure(
         self, model: Called, chosen: Sequence[int], *, folds: bool
@@ -154,41 +159,40 @@ class OutputMeter(Meter):
         self.calls += 1
         sums = torch.stack([self._of_item(model, each) for each in chosen])
         whole = sums.sum(0)
-        without = [self._value(whole - each) for each in sums] if len(sums) > 1 else []
-        error = error_without_each(without)
+        value = self._value(whole)
+        if math.isnan(value):
+            raise QuantfxError("tells nothing: the float outputs are all 0", rule="metric-fails")
+        error = error_without_each([self._value(whole - each) for each in sums])
         if error is not None and not self._is_sqnr:
             error = max(error, error_of_share(*whole[:, 0].tolist()))
-        return self._value(whole), error
+        return value, error
 
     def _of_item(self, model: Called, item: int) -> Tensor:
         """Return what adds up over items: ``(2, outputs)``, e.g. the noise and the signal."""
-        found = [float_outputs(model, call) for call in self._inputs[item]]
-        pairs = list(zip(self._exact_of(item), found, strict=True))
+        found = [float_outputs(model, call) for call in self._calls[item]]
+        pairs = list(zip(self._exact[item], found, strict=True))
         per_call = _noise_and_signal if self._is_sqnr else _same_and_rows
         return torch.stack([per_call(exact, given) for exact, given in pairs]).sum(0)
 
-    def _exact_of(self, item: int) -> list[list[Tensor]]:
-        if item not in self._known:
-            with torch.no_grad():
-                calls = self._inputs[item]
-                self._known[item] = [float_outputs(self._exact, call) for call in calls]
-        return self._known[item]
-
-    def _require_outputs(self, outputs: Sequence[Tensor]) -> None:
+    def _require_outputs(self, outputs: Sequence[Tensor], item: int) -> None:
+        fix = "give a function"
         if not outputs:
-            told = "the model returns no float tensor"
+            told = "the model returns no float tensor with values"
+        elif any(bool(each.isnan().any()) for each in outputs):
+            told, fix = "the model returns NaN", "leave it out"
         elif not self._is_sqnr and outputs[0].shape[-1:] in ((), (1,)):
             told = f"rows of the first output, {tuple(outputs[0].shape)}, have one entry each"
         else:
             return
-        fix = 'give a function, or "sqnr"' if outputs else "give a function"
-        message = f"metric '{self.name}' tells nothing: {told}"
+        message = f"metric '{self.name}' tells nothing of batch {item}: {told}"
         raise QuantfxError(message, rule="metric-fails", site=self.name, fix=fix)
 
     def _value(self, sums: Tensor) -> float:
         part, whole = sums
         heard = whole > 0
-        share = float((part[heard] / whole[heard]).mean()) if bool(heard.any()) else 0.0
+        if not bool(heard.any()):
+            return math.nan
+        share = float((part[heard] / whole[heard]).mean())
         return noise_decibels(max(share, 0.0)) if self._is_sqnr else share
 
 
@@ -217,8 +221,14 @@ def meter_of(
 
 
 def _noise_and_signal(exact: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
-    errors = [given.double() - each.double() for each, given in zip(exact, found, strict=True)]
-    return torch.stack([powers(errors, 1)[:, 0], powers(exact, 1)[:, 0]])
+    """Return ``(2, outputs)``; what is infinite in the float model, a mask, has no power."""
+    finite = [each.isfinite() for each in exact]
+    heard = [each.where(mask, 0) for each, mask in zip(exact, finite, strict=True)]
+    errors = [
+        (given.double() - each).where(mask, 0)
+        for each, given, mask in zip(heard, found, finite, strict=True)
+    ]
+    return torch.stack([powers(errors, 1)[:, 0], powers(heard, 1)[:, 0]])
 
 
 def _same_and_rows(exact: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -108,13 +109,39 @@ def test_only_the_users_function_is_said_to_raise() -> None:
         ("agreement", lambda x: x.sum(), "one entry"),
         ("agreement", lambda x: x.argmax(1), "no float"),
         ("sqnr", lambda x: x.argmax(1), "no float"),
+        ("sqnr", lambda x: x[:0], "no float"),
+        ("sqnr", lambda x: x.log(), "of batch 0: the model returns NaN"),
     ],
 )
 def test_outputs_of_which_a_metric_tells_nothing_are_refused(
     name: Any, model: Callable[..., Any], says: str
 ) -> None:
-    with refused("metric-fails", site=name, fix="give a function", says=says):
+    with refused("metric-fails", site=name, says=says):
         OutputMeter(name, model, CALLS)
+
+
+def test_what_is_not_finite_is_neither_signal_nor_exact() -> None:
+    def masked(x: Tensor) -> Tensor:
+        return x.masked_fill(x > 1, -torch.inf)
+
+    def spoilt(x: Tensor) -> Tensor:
+        return masked(x).masked_fill(x < -1, torch.nan)
+
+    meter = OutputMeter("sqnr", masked, CALLS)
+    assert meter.score(masked, range(6), "r", folds=False).value == math.inf
+    assert meter.score(spoilt, range(6), "r", folds=False).value == -math.inf
+    near = meter.score(lambda x: masked(x) * 1.01, range(6), "r", folds=False)
+    assert near.value == pytest.approx(40, abs=0.01)
+
+
+def test_outputs_that_are_all_zero_tell_nothing() -> None:
+    meter = OutputMeter("sqnr", lambda x: x * 0, CALLS)
+    with refused("metric-fails", site="plain", says="all 0"):
+        meter.score(rough, range(6), "plain", folds=False)
+    first = OutputMeter("sqnr", lambda x: x * float(torch.equal(x, ITEMS[0])), CALLS)
+    score = first.score(lambda x: x * 1.01, [0, 0], "plain", folds=False)
+    assert score.value == pytest.approx(40, abs=0.01)
+    assert first.score(lambda x: x * 0, [0, 1], "plain", folds=False).error is None
 
 
 def test_an_unknown_name_is_refused() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
@@ -226,6 +226,8 @@ def test_goals_have_to_be_there_and_in_range() -> None:
         Goal()
     with refused("number-range", ArgumentError, site="at_most_slower"):
         Goal(at_most_slower=-0.1)
+    with refused("wrong-type", ArgumentError, site="at_least", says="str"):
+        Goal(at_least=cast(Any, "20"))
     with refused("number-range", ArgumentError, site="at_least"):
         Goal(at_least=float("nan"))
 
