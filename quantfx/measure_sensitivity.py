@@ -34,7 +34,8 @@ class SensitivityOptions(TypedDict, total=False):
     """How to measure.
 
     Attributes:
-        metric: Tells how good a model is, higher is better; SQNR of the outputs by default.
+        metric: Tells how good a model is, higher is better, of the sites that ``evaluate`` tries;
+            SQNR of the outputs by default.
         evaluate: How many of the sites that cost most are tried as well, with ``metric``.
         draws: Random vectors for each row; each is another backward pass.
         seed: Of the random vectors.
@@ -58,7 +59,7 @@ class _Settings:
     """The options with their defaults.
 
     Raises:
-        QuantfxError: a number is out of range.
+        QuantfxError: a number is out of range, or there is a metric for nothing.
     """
 
     metric: Metric | None = None
@@ -74,6 +75,9 @@ class _Settings:
             if value < least:
                 message = f"{name}={value} is less than {least}"
                 raise QuantfxError(message, rule="number-range", site=name, fix=f"{name}={least}")
+        if self.metric is not None and not self.evaluate:
+            message = "metric= is asked of sites that are tried, and evaluate= says of none"
+            raise QuantfxError(message, rule="option-value", site="metric", fix="give evaluate=5")
 
 
 def sensitivity(
@@ -114,7 +118,8 @@ def sensitivity(
 
     Raises:
         ArgumentError: there is no option of that name.
-        QuantfxError: an option is out of range, or no gradient leads from an output to a site.
+        QuantfxError: an option is out of range, no gradient leads from an output to a site, or the
+            metric fails.
         CaptureError: as for ``quantize``.
         CalibrationError: as for ``quantize``, also for ``batches``.
         ContractError: as for ``quantize``.

@@ -21,7 +21,7 @@ from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from tests.models.small import mlp
 from tests.passes.observers.distributions import bins_apart
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.two_processes import run_two
 
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
@@ -73,6 +73,17 @@ def test_the_config_of_the_backend_does_not_matter() -> None:
 def test_batches_and_statistics_exclude_each_other() -> None:
     with refused("two-calibrations", ArgumentError, site="statistics"):
         quantize(calibration=BATCHES, statistics=collect())
+
+
+def test_what_is_no_statistics_is_refused() -> None:
+    with refused("wrong-type", ArgumentError, site="statistics", fix="Statistics.load"):
+        quantize(statistics="data.statistics")
+
+
+def test_repairs_by_statistics_without_layers_are_told() -> None:
+    backend = x86(repair=True)
+    with warned("not-recorded", site="statistics", fix="layers=True"):
+        quantize(statistics=collect(layers=False), backend=backend)
 
 
 def test_statistics_of_another_model_are_refused() -> None:

@@ -18,6 +18,7 @@ from quantfx.accuracy.score import (
     error_without_each,
 )
 from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.report.sensitivity.metric_call import failure, number_of
 from quantfx.passes.report.sensitivity.outputs import float_outputs, powers
 from quantfx.passes.report.sensitivity.ranking import noise_decibels
 from quantfx.patterns.errors import QuantfxError, unknown_name
@@ -64,9 +65,8 @@ class Meter(ABC):
         try:
             with torch.no_grad():
                 value, error = self._measure(model, chosen, folds=folds)
-        except QuantfxError as failed:
-            message = f"metric {self.name} of recipe '{told}' {failed.message}"
-            raise QuantfxError(message, rule="metric-fails", site=told, fix=failed.fix) from failed
+        except QuantfxError as reason:
+            raise failure(self.name, told, reason) from reason
         finally:
             spent = time.monotonic() - start
             self.seconds += spent
@@ -110,15 +110,7 @@ class FunctionMeter(Meter):
     def _call(self, model: Called, chosen: Sequence[int]) -> float:
         self.calls += 1
         items = [self._items[each] for each in chosen]
-        try:
-            value = float(self._function(model, items))
-        except Exception as raised:  # whatever a function of the user's raises
-            fix = "" if isinstance(raised, QuantfxError) else "call it with the model by itself"
-            message = f"raises {type(raised).__name__}: {raised}"
-            raise QuantfxError(message, rule="metric-fails", fix=fix) from raised
-        if math.isnan(value):
-            raise QuantfxError("is NaN", rule="metric-fails")
-        return value
+        return number_of(lambda: self._function(model, items))
 
 
 class OutputMeter(Meter):

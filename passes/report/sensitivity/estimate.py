@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.state import preserved_state
@@ -67,9 +68,14 @@ def estimate_sensitivity(
         progress: Show a progress bar where the terminal allows it.
 
     Raises:
-        CalibrationError: there is no batch, or one does not fit the model.
+        CalibrationError: there is no batch, or one does not fit the model, is empty, or makes it
+            return NaN.
         QuantfxError: no gradient leads from an output to a site.
     """
+    if not paired.parts:
+        message = "no site of the q/dq graph rounds anything that the float graph computes as well"
+        fix = "give the model that was quantized, and a result that has quantized sites"
+        raise QuantfxError(message, rule="no-gradients", fix=fix)
     rows = _Rows(paired, Signs(seed), draws)
     with preserved_state(paired.reference), preserved_state(paired.quantized):
         for inputs in calls_of(
@@ -206,6 +212,13 @@ class _Rows:
     def _places(self, call: Call) -> list[int]:
         """Return the outputs that gradients start from."""
         floats = float_places(call.outputs)
+        tensors = [leaf for leaf in call.outputs if isinstance(leaf, Tensor)]
+        told = "has no rows" if tensors and not any(each.numel() for each in tensors) else ""
+        if any(bool(call.outputs[place].isnan().any()) for place in floats):
+            told = "makes the float model return NaN"
+        if told:
+            message = f"call {self._calls} {told}"
+            raise CalibrationError(message, rule="not-finite", site="batches", fix="leave it out")
         found = [place for place in floats if call.outputs[place].requires_grad]
         for place, leaf in enumerate(call.outputs):
             if isinstance(leaf, Tensor) and place not in found:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.report.sensitivity.metric_call import failure, number_of
 from quantfx.passes.report.sensitivity.outputs import float_outputs, powers
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.partly_rounded import PartlyRounded
 from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, noise_decibels
 from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
+from quantfx.patterns.errors import QuantfxError
 
 Metric = Callable[[nn.Module], float]
 """How good a model is; higher is better."""
@@ -34,17 +36,27 @@ def evaluate_sites(
         metric: How good a model is; higher is better.
         name: Of the metric.
         most: How many sites.
+
+    Raises:
+        QuantfxError: the metric raises, or returns no number.
     """
     every = {part.anchor.name for part in paired.parts}
 
-    def measured(rounded: Collection[str]) -> float:
-        return float(metric(PartlyRounded(paired, rounded)))
+    def measured(told: str, rounded: Collection[str]) -> float:
+        try:
+            return number_of(lambda: metric(PartlyRounded(paired, rounded)))
+        except QuantfxError as reason:
+            raise failure(name, told, reason) from reason
 
+    exact = measured("the float model", ())
+    evaluation = Evaluation(name, exact=exact, rounded=measured("all sites rounded", every))
     found = {
-        row.name: Measured(alone=measured({row.name}), without=measured(every - {row.name}))
+        row.name: Measured(
+            alone=measured(f"{row.name} alone rounded", {row.name}),
+            without=measured(f"{row.name} alone in float", every - {row.name}),
+        )
         for row in sensitivity.ranked()[:most]
     }
-    evaluation = Evaluation(name, exact=measured(()), rounded=measured(every))
     return sensitivity.with_measured(evaluation, found)
 
 

@@ -113,9 +113,10 @@ class Sensitivity:
         Raises:
             ArgumentError: there is no such order, or nothing of that kind to rank.
         """
-        for what, name, known in (("order", order, get_args(Order)), ("kind", by, get_args(By))):
-            if name not in known:
-                raise unknown_name(ArgumentError, what, name, known, of="a ranking")
+        if order not in get_args(Order):
+            raise unknown_name(ArgumentError, "order", order, get_args(Order), of="a ranking")
+        if by not in get_args(By):
+            raise unknown_name(ArgumentError, "kind", by, get_args(By), of="a ranking")
         groups: dict[str, list[int]] = {}
         for index, each in enumerate(self.sites):
             name = str(each.site) if by == "site" else each.module

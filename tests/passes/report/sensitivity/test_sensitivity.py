@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import Result, Sensitivity, backends
-from quantfx.passes.errors import ArgumentError, FileError
+from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
 from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.slots import read_slot
@@ -204,6 +204,40 @@ def test_unknown_options_and_orders_are_refused_with_the_nearest(
     for ask in (found.ranked, found.table, lambda by: found.at("a", by=by)):
         with refused("unknown-name", ArgumentError, site=wrong, says="did you mean 'module'"):
             ask(**{"by": cast(Any, wrong)})
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(None, "TypeError"), ("x", "ValueError"), (math.nan, "NaN")]
+)
+def test_a_metric_that_returns_no_number_names_what_it_was_asked(
+    value: Any, says: str, net: nn.Module, result: Result
+) -> None:
+    def mean(model: nn.Module) -> Any:
+        return value
+
+    with refused("metric-fails", site="the float model", says=f"metric mean.*{says}"):
+        result.sensitivity([rows()], net, metric=mean, evaluate=1)
+
+
+def test_a_metric_needs_sites_to_try(net: nn.Module, result: Result) -> None:
+    with refused("option-value", site="metric", fix="evaluate"):
+        result.sensitivity([rows()], net, metric=lambda model: 1.0)
+
+
+def test_what_tells_nothing_is_refused_with_the_reason(net: nn.Module, result: Result) -> None:
+    with refused("not-finite", CalibrationError, site="batches", says="call 1 .*NaN"):
+        result.sensitivity([rows(), rows() * math.nan], net)
+    with refused("not-finite", CalibrationError, site="batches", says="call 0 has no rows"):
+        quantfx.sensitivity(
+            net,
+            (rows(),),
+            [rows()[:0]],
+            calibration=[rows()],
+            backend=X86,
+            dynamic_shapes=({0: torch.export.Dim.AUTO},),
+        )
+    with refused("no-gradients", fix="the model that was quantized"):
+        result.sensitivity([rows()], nn.Sequential(nn.Linear(16, 8)).eval())
 
 
 def test_a_chart_needs_its_folder(tmp_path: Path) -> None:
