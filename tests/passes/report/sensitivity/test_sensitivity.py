@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 from xml.etree import ElementTree
@@ -198,12 +199,17 @@ def test_unknown_options_and_orders_are_refused_with_the_nearest(
         result.sensitivity([rows()], net, **given)
     with refused("unknown-name", ArgumentError, site="evalute", says="did you mean 'evaluate'"):
         quantfx.sensitivity(net, (rows(),), [rows()], backend=X86, **given)
-    found, wrong = by_hand(), "modules"
+    found, wrong = by_hand(), cast(Any, "modules")
     with refused("unknown-name", ArgumentError, site="noise", fix="'win'"):
         found.ranked(cast(Any, "noise"))
-    for ask in (found.ranked, found.table, lambda by: found.at("a", by=by)):
+    asked: list[Callable[[], object]] = [
+        lambda: found.ranked(by=wrong),
+        lambda: found.table(by=wrong),
+        lambda: found.at("a", by=wrong),
+    ]
+    for ask in asked:
         with refused("unknown-name", ArgumentError, site=wrong, says="did you mean 'module'"):
-            ask(**{"by": cast(Any, wrong)})
+            ask()
 
 
 @pytest.mark.parametrize(
