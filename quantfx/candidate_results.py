@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch.fx import GraphModule
 
@@ -34,6 +34,13 @@ _WITH_VNNI, _WITHOUT_VNNI = 4.0, 2.0
 _KEPT = 2
 
 
+class _Made(NamedTuple):
+    """A result, and the float graph with observers that it was converted from."""
+
+    prepared: GraphModule
+    result: Result
+
+
 class CandidateResults:
     """Makes results of recipes.
 
@@ -55,7 +62,7 @@ class CandidateResults:
     ) -> None:
         self._graph, self.backend, self._statistics = graph, backend, statistics
         self._inputs, self._model = inputs, model
-        self._kept: dict[Candidate, Result] = {}
+        self._kept: dict[Candidate, _Made] = {}
 
     def backend_of(self, candidate: Candidate) -> Backend:
         """Return the backend with the options and the config of a recipe."""
@@ -68,16 +75,7 @@ class CandidateResults:
         Raises:
             QuantfxError: the recipe cannot be made, or misses kernels.
         """
-        if candidate not in self._kept:
-            backend = self.backend_of(candidate)
-            prepared = backend.prepare(self._graph)
-            fill_observers(prepared, self._statistics)
-            quantized = backend.convert(prepared, statistics=self._statistics)
-            made = make_result(
-                self._graph, quantized, backend, self._inputs, strict=True, model=self._model
-            )
-            self._kept = dict([*self._kept.items()][1 - _KEPT :]) | {candidate: made}
-        return self._kept[candidate]
+        return self._make(candidate).result
 
     def callable(self, candidate: Candidate) -> Called:
         """Return a recipe's model on its kernels, or in q/dq form where these do not run here."""
@@ -138,9 +136,21 @@ class CandidateResults:
             known = [name for name in order if name in extra]
         return [*known, *sorted(extra.keys() - known, key=lambda name: (extra[name], name))]
 
+    def _make(self, candidate: Candidate) -> _Made:
+        if candidate not in self._kept:
+            backend = self.backend_of(candidate)
+            prepared = backend.prepare(self._graph)
+            fill_observers(prepared, self._statistics)
+            quantized = backend.convert(prepared, statistics=self._statistics)
+            result = make_result(
+                self._graph, quantized, backend, self._inputs, strict=True, model=self._model
+            )
+            last = [*self._kept.items()][1 - _KEPT :]
+            self._kept = dict(last) | {candidate: _Made(prepared, result)}
+        return self._kept[candidate]
+
     def _estimate(self, candidate: Candidate, batches: Iterable[Any], seed: int) -> Sensitivity:
-        result = self.result(candidate)
-        reference = result.backend.prepare(self._graph, strict=False)
+        reference, result = self._make(candidate)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", QuantfxWarning)  # of rows: told when calibrating
             return estimate_sensitivity(
