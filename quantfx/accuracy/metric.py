@@ -6,10 +6,12 @@ import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from quantfx.accuracy.score import (
     Score,
@@ -17,9 +19,11 @@ from quantfx.accuracy.score import (
     error_of_share,
     error_without_each,
 )
+from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.model.state import restored
 from quantfx.passes.report.sensitivity.metric_call import failure, number_of
-from quantfx.passes.report.sensitivity.outputs import float_outputs, powers
+from quantfx.passes.report.sensitivity.outputs import errors_of, finite, float_outputs, powers
 from quantfx.passes.report.sensitivity.ranking import noise_decibels
 from quantfx.patterns.errors import QuantfxError, unknown_name
 
@@ -53,7 +57,7 @@ class Meter(ABC):
         """Return what the metric says of ``model``.
 
         Args:
-            model: What to score; it runs without gradients.
+            model: What to score; it runs without gradients, and what that changes is put back.
             chosen: The items by number.
             told: What the model is, for an error.
             folds: Find the standard error even if it takes more calls.
@@ -63,7 +67,7 @@ class Meter(ABC):
         """
         start = time.monotonic()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _unchanged(model):
                 value, error = self._measure(model, chosen, folds=folds)
         except QuantfxError as reason:
             raise failure(self.name, told, reason) from reason
@@ -137,7 +141,7 @@ class OutputMeter(Meter):
         self._is_sqnr = name == "sqnr"
         super().__init__(name, math.inf if self._is_sqnr else 1.0)
         self._calls = calls
-        with torch.no_grad():
+        with torch.no_grad(), _unchanged(exact):
             self._exact = {
                 item: [float_outputs(exact, call) for call in each] for item, each in calls.items()
             }
@@ -212,14 +216,14 @@ def meter_of(
     return OutputMeter(metric, exact, calls())
 
 
+def _unchanged(model: Called) -> AbstractContextManager[object]:
+    if isinstance(model, GraphModule):
+        return preserved_state(model)
+    return restored(model) if isinstance(model, nn.Module) else nullcontext()
+
+
 def _noise_and_signal(exact: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
-    """Return ``(2, outputs)``; what is infinite in the float model, a mask, has no power."""
-    finite = [each.isfinite() for each in exact]
-    heard = [each.where(mask, 0) for each, mask in zip(exact, finite, strict=True)]
-    errors = [
-        (given.double() - each).where(mask, 0)
-        for each, given, mask in zip(heard, found, finite, strict=True)
-    ]
+    errors, heard = errors_of(exact, found), finite(exact)
     return torch.stack([powers(errors, 1)[:, 0], powers(heard, 1)[:, 0]])
 
 

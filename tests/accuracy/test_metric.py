@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantfx.accuracy.metric import FunctionMeter, OutputMeter, meter_of
 from quantfx.passes.inputs.leaves import Inputs
 from quantfx.tools.measure.metrics import sqnr_db, top1_agreement
 from tests.refusals import refused
+from tests.unchecked import capture
 
 ITEMS = list(torch.randn(6, 3, 4, generator=torch.Generator().manual_seed(0)))
 CALLS: dict[int, list[Inputs]] = {i: [((item,), {})] for i, item in enumerate(ITEMS)}
@@ -132,6 +133,40 @@ def test_what_is_not_finite_is_neither_signal_nor_exact() -> None:
     assert meter.score(spoilt, range(6), "r", folds=False).value == -math.inf
     near = meter.score(lambda x: masked(x) * 1.01, range(6), "r", folds=False)
     assert near.value == pytest.approx(40, abs=0.01)
+
+
+def test_a_model_may_write_to_its_inputs() -> None:
+    before = [item.clone() for item in ITEMS]
+    meter = OutputMeter("sqnr", lambda x: x.mul_(2), CALLS)
+    assert meter.score(exact, range(6), "r", folds=False).value == math.inf
+    assert all(map(torch.equal, ITEMS, before))
+
+
+class Counting(nn.Module):
+    """A model whose results depend on how often it was called."""
+
+    count: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Count."""
+        self.count.add_(1)
+        return x * self.count
+
+
+@pytest.mark.parametrize("form", ["module", "graph"])
+def test_what_calls_change_in_a_model_is_put_back(form: str) -> None:
+    model: nn.Module = Counting()
+    if form == "graph":
+        model = capture(model.eval(), (ITEMS[0],))
+    [count] = model.buffers()
+    meter = OutputMeter("sqnr", model, CALLS)
+    assert int(count) == 0
+    assert meter.score(model, range(6), "r", folds=False).value == math.inf
+    assert int(count) == 0
 
 
 def test_outputs_that_are_all_zero_tell_nothing() -> None:

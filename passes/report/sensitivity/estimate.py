@@ -36,7 +36,14 @@ from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.report.compare.calls import calls_of
 from quantfx.passes.report.compare.left_out import left_out_sites
 from quantfx.passes.report.sensitivity.gradient_run import Call, run_with_errors
-from quantfx.passes.report.sensitivity.outputs import Signs, float_places, powers, rows_of
+from quantfx.passes.report.sensitivity.outputs import (
+    Signs,
+    errors_of,
+    finite,
+    float_places,
+    powers,
+    rows_of,
+)
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.ranking import Whole
 from quantfx.passes.report.sensitivity.sensitivity import SensitiveSite, Sensitivity
@@ -119,13 +126,16 @@ class _Rows:
         places = self._places(call)
         outputs: list[Tensor] = [call.outputs[place] for place in places]
         rows = rows_of(outputs)
-        power = powers(outputs, rows)
+        power = powers(finite(outputs), rows)
         if self._shares is None:
             mean = power.mean(1)
             self._shares = torch.where(mean > 0, 1 / mean, 1.0)
         roots = self._shares.sqrt().tolist()
         drawn = [
-            [sign * root for sign, root in zip(each, roots, strict=True)]
+            [
+                (sign * root).where(y.isfinite(), 0)
+                for sign, root, y in zip(each, roots, outputs, strict=True)
+            ]
             for each in self._signs.draw(outputs, rows, self._draws)
         ]
         if rows > 1 and self._by_row is None:
@@ -151,7 +161,8 @@ class _Rows:
         assert self._shares is not None  # of the first call
         places = self._places(exact)
         outputs: list[Tensor] = [exact.outputs[place] for place in places]
-        off = [(rounded.outputs[p] - exact.outputs[p]).detach() for p in places]
+        given = [rounded.outputs[place] for place in places]
+        off = [each.detach() for each in errors_of(outputs, given)]
         power = powers(off, rows_of(outputs)).T @ self._shares
         units = self._units(outputs)
         self._noise.append(power if units > 1 else power.sum(0, keepdim=True))

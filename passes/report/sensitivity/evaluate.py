@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.report.sensitivity.metric_call import failure, number_of
-from quantfx.passes.report.sensitivity.outputs import float_outputs, powers
+from quantfx.passes.report.sensitivity.outputs import errors_of, finite, float_outputs, powers
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.partly_rounded import PartlyRounded
 from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, noise_decibels
@@ -72,16 +72,13 @@ class OutputSQNR:
         self._calls = calls
         exact = PartlyRounded(paired, ())
         self._exact = [float_outputs(exact, call) for call in calls]
-        self._power = _total(self._exact)
+        self._power = _total([finite(outputs) for outputs in self._exact])
 
     def __call__(self, model: nn.Module) -> float:
         """Return the signal to noise ratio of ``model`` in dB."""
         noise = _total(
             [
-                [
-                    found - exact
-                    for found, exact in zip(float_outputs(model, call), known, strict=True)
-                ]
+                errors_of(known, float_outputs(model, call))
                 for call, known in zip(self._calls, self._exact, strict=True)
             ]
         )

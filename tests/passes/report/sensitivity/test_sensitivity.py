@@ -21,7 +21,7 @@ from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.quant.qdq import tensor_qparams
-from quantfx.passes.report.sensitivity.ranking import Whole
+from quantfx.passes.report.sensitivity.ranking import Whole, noise_decibels
 from quantfx.passes.report.sensitivity.sensitivity import SensitiveSite
 from quantfx.tools.models.seeded import seeded
 from tests.refusals import refused
@@ -244,6 +244,33 @@ def test_what_tells_nothing_is_refused_with_the_reason(net: nn.Module, result: R
         )
     with refused("no-gradients", fix="the model that was quantized"):
         result.sensitivity([rows()], nn.Sequential(nn.Linear(16, 8)).eval())
+
+
+class Masked(nn.Module):
+    """Scores, of which some are minus infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute."""
+        mask = torch.arange(8) % 3 == 1
+        return self.net(x).masked_fill(mask, -torch.inf)
+
+
+def test_a_mask_has_no_power(net: nn.Module) -> None:
+    masked = seeded(Masked)
+    found = quantfx.sensitivity(
+        masked, (rows(),), [rows(1)], backend=X86, whole=True, evaluate=1, progress=False
+    )
+    assert found.evaluation is not None
+    assert found.evaluation.exact == math.inf
+    assert 20 < found.evaluation.rounded < 60
+    assert noise_decibels(found.predict()) == pytest.approx(found.evaluation.rounded, abs=0.1)
+    plain = quantfx.sensitivity(masked.net, (rows(),), [rows(1)], backend=X86, progress=False)
+    for name in ("linear", "linear_1", "linear_2"):
+        assert found.at(name).sqnr == pytest.approx(plain.at(name).sqnr, abs=3)
 
 
 def test_a_chart_needs_its_folder(tmp_path: Path) -> None:
