@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -45,6 +47,7 @@ from quantfx.tuned_result import Tuned
 # For the order of sites alone, which more hardly changes: so many rows, in so many items.
 _ESTIMATED_ROWS = 64
 _FEWEST_ITEMS, _MOST_ITEMS = 4, 16
+_SEEDS = 2**63  # what torch takes
 
 
 class SearchOptions(TypedDict, total=False):
@@ -143,10 +146,13 @@ class _Settings:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if not self.time_limit >= 0:
-            message = f"time_limit={self.time_limit} is not a number of seconds"
-            fix = "give a number from 0"
-            raise ArgumentError(message, rule="number-range", site="time_limit", fix=fix)
+        seconds = self.time_limit if isinstance(self.time_limit, Real) else math.nan
+        is_seed = isinstance(self.seed, int) and abs(self.seed) < _SEEDS
+        for name, fits in (("time_limit", seconds >= 0), ("seed", is_seed)):
+            if not fits:
+                message = f"{name}={getattr(self, name)!r} is out of range"
+                fix = "give seconds, from 0 on" if name == "time_limit" else "give an integer"
+                raise ArgumentError(message, rule="number-range", site=name, fix=fix)
 
 
 @dataclass(frozen=True)

@@ -284,6 +284,10 @@ def test_what_makes_no_sense_is_refused() -> None:
         quantize_to(at_least=1.0, time_limits=5)
     with refused("number-range", ArgumentError, site="time_limit"):
         quantize_to(at_least=1.0, time_limit=-1.0)
+    wrong: list[dict[str, Any]] = [{"time_limit": None}, {"seed": 1.5}, {"seed": 2**70}]
+    for given in wrong:
+        with refused("number-range", ArgumentError, site=next(iter(given)), fix="give"):
+            quantize_to(at_least=1.0, **given)
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -72,7 +72,7 @@ class TrialBook:
         try:
             with opened(path, "quantize_to") as file:
                 data: Any = json.load(file)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             message = f"{path}: is no JSON: {error}"
             raise FileError(message, rule="damaged-file", site=str(path), fix=fix) from error
         if not isinstance(data, dict) or data.get("kind") != _KIND:

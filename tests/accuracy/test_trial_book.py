@@ -45,6 +45,7 @@ def test_trials_of_something_else_are_refused(fact: str, tmp_path: Path) -> None
     ("text", "rule"),
     [
         ("{", "damaged-file"),
+        ("[" * 100_000, "damaged-file"),
         ("[]", "foreign-file"),
         (json.dumps({"kind": "quantfx trials", "format": 99}), "file-version"),
         (

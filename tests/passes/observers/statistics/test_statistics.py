@@ -186,6 +186,10 @@ def with_another_shape(content: bytes) -> bytes:
         (with_a_longer_shape, "damaged-file"),
         (with_another_shape, "damaged-file"),
         (lambda content: content[:-100], "damaged-file"),
+        (
+            lambda content: content[:19] + (10**5).to_bytes(8, "little") + b"[" * 10**5,
+            "damaged-file",
+        ),
         (lambda content: content[:40], "damaged-file"),
         (lambda content: content.replace(b'"sites"', b'"cites"'), "damaged-file"),
         (lambda content: b"PK" + content, "foreign-file"),
