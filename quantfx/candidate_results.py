@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
 from torch.fx import GraphModule
 
@@ -24,15 +24,21 @@ from quantfx.passes.observe.statistics.fill_observers import fill_observers
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
+from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 from quantfx.passes.report.work import work_of
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.result import Result
 
 _WITH_VNNI, _WITHOUT_VNNI = 4.0, 2.0
 # Of the last results, which the judging of an answer and the answer itself ask for again.
 _KEPT = 2
-# For the order of sites alone, which more hardly changes.
-_SENSITIVITY_ITEMS = 16
+
+
+class _Made(NamedTuple):
+    """A result, and the float graph with observers that it was converted from."""
+
+    prepared: GraphModule
+    result: Result
 
 
 class CandidateResults:
@@ -56,7 +62,7 @@ class CandidateResults:
     ) -> None:
         self._graph, self.backend, self._statistics = graph, backend, statistics
         self._inputs, self._model = inputs, model
-        self._kept: dict[Candidate, Result] = {}
+        self._kept: dict[Candidate, _Made] = {}
 
     def backend_of(self, candidate: Candidate) -> Backend:
         """Return the backend with the options and the config of a recipe."""
@@ -69,16 +75,7 @@ class CandidateResults:
         Raises:
             QuantfxError: the recipe cannot be made, or misses kernels.
         """
-        if candidate not in self._kept:
-            backend = self.backend_of(candidate)
-            prepared = backend.prepare(self._graph)
-            fill_observers(prepared, self._statistics)
-            quantized = backend.convert(prepared, statistics=self._statistics)
-            made = make_result(
-                self._graph, quantized, backend, self._inputs, strict=True, model=self._model
-            )
-            self._kept = dict([*self._kept.items()][1 - _KEPT :]) | {candidate: made}
-        return self._kept[candidate]
+        return self._make(candidate).result
 
     def callable(self, candidate: Candidate) -> Called:
         """Return a recipe's model on its kernels, or in q/dq form where these do not run here."""
@@ -112,29 +109,55 @@ class CandidateResults:
         )
 
     def order(
-        self, candidate: Candidate, space: Space, calls: Sequence[Any], seed: int
+        self, candidate: Candidate, space: Space, batches: Iterable[Any], seed: int
     ) -> list[str]:
         """Return the sites of a recipe, those best taken back from int8 first.
+
+        Behind those that the estimate knows come the others, the cheapest first: all of them, with
+        a warning, where the model has no gradients.
 
         Args:
             candidate: The recipe.
             space: For what each site costs more.
-            calls: What to estimate on: batches in the forms of ``calibrate``.
+            batches: What to estimate on, in the forms of ``calibrate``.
             seed: Of the estimate.
         """
-        result = self.result(candidate)
-        reference = result.backend.prepare(self._graph, strict=False)
+        extra = {site.name: space.extra(site) for site in space.costs.sites}
+        try:
+            found = self._estimate(candidate, batches, seed)
+        except QuantfxError as error:
+            if error.rule != "no-gradients":
+                raise
+            warnings.warn(error.within("the order of sites", QuantfxError).warning(), stacklevel=2)
+            known: list[str] = []
+        else:
+            names = [str(each.site) for each in found.sites]
+            order = greedy_order(found, [extra.get(name, 0.0) for name in names])
+            known = [name for name in order if name in extra]
+        return [*known, *sorted(extra.keys() - known, key=lambda name: (extra[name], name))]
+
+    def _make(self, candidate: Candidate) -> _Made:
+        if candidate not in self._kept:
+            backend = self.backend_of(candidate)
+            prepared = backend.prepare(self._graph)
+            fill_observers(prepared, self._statistics)
+            quantized = backend.convert(prepared, statistics=self._statistics)
+            result = make_result(
+                self._graph, quantized, backend, self._inputs, strict=True, model=self._model
+            )
+            last = [*self._kept.items()][1 - _KEPT :]
+            self._kept = dict(last) | {candidate: _Made(prepared, result)}
+        return self._kept[candidate]
+
+    def _estimate(self, candidate: Candidate, batches: Iterable[Any], seed: int) -> Sensitivity:
+        reference, result = self._make(candidate)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", QuantfxWarning)  # of rows: told when calibrating
-            found = estimate_sensitivity(
+            return estimate_sensitivity(
                 PairedGraphs(reference, result.quantized),
-                calls[:_SENSITIVITY_ITEMS],
+                batches,
                 work=work_of(result.quantized, result.backend.recipe),
                 seed=seed,
                 whole=True,
                 progress=False,
             )
-        extra = {site.name: space.extra(site) for site in space.costs.sites}
-        names = [str(each.site) for each in found.sites]
-        order = greedy_order(found, [extra.get(name, 0.0) for name in names])
-        return [name for name in order if name in extra]

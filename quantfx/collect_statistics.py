@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from torch import distributed
 from torch.fx import GraphModule
 
+from quantfx.accuracy.ranks import Ranks
 from quantfx.backends.backend import Backend
 from quantfx.make_result import choose_backend
 from quantfx.passes.capture.capture import capture_given
-from quantfx.passes.errors import CalibrationError
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.statistics.record_statistics import record_statistics
 from quantfx.passes.observe.statistics.record_tensors import RecordTensors
 from quantfx.passes.observers.statistics.digests import ModelDigest
 from quantfx.passes.observers.statistics.statistics import Statistics
-from quantfx.patterns.errors import QuantfxError
 
 
 def collect(
@@ -68,7 +66,7 @@ def collect(
             graph, chosen, batches, input_fn=input_fn, progress=progress, layers=layers
         )
 
-    return record() if group is None else _of_all(record, group)
+    return Statistics.merge(*Ranks(group).all_do(record))
 
 
 def collect_graph(
@@ -99,22 +97,3 @@ def collect_graph(
     return record_statistics(
         prepared, batches, ModelDigest.of(graph), input_fn=input_fn, progress=progress
     )
-
-
-def _of_all(record: Callable[[], Statistics], group: Any) -> Statistics:
-    """Return the merge of what each process records; raise in all if one of them fails."""
-    failed: QuantfxError | None = None
-    own: Statistics | str
-    try:
-        own = record()
-    except QuantfxError as error:
-        failed, own = error, str(error)
-    found: list[Any] = [None] * distributed.get_world_size(group)
-    distributed.all_gather_object(found, own, group=group)
-    if failed is not None:
-        raise failed
-    for rank, each in enumerate(found):
-        if isinstance(each, str):
-            message = f"rank {rank} of {len(found)} could not collect statistics: {each}"
-            raise CalibrationError(message, rule="other-rank", site=f"rank {rank}")
-    return Statistics.merge(*found)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.compare_result import float_graph
+from quantfx.given_options import given_options
 from quantfx.make_result import choose_backend
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
@@ -32,7 +34,8 @@ class SensitivityOptions(TypedDict, total=False):
     """How to measure.
 
     Attributes:
-        metric: Tells how good a model is, higher is better; SQNR of the outputs by default.
+        metric: Tells how good a model is, higher is better, of the sites that ``evaluate`` tries;
+            SQNR of the outputs by default.
         evaluate: How many of the sites that cost most are tried as well, with ``metric``.
         draws: Random vectors for each row; each is another backward pass.
         seed: Of the random vectors.
@@ -49,6 +52,32 @@ class SensitivityOptions(TypedDict, total=False):
     whole: bool
     input_fn: Callable[[Any], Any] | None
     progress: bool
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The options with their defaults.
+
+    Raises:
+        QuantfxError: a number is out of range, or there is a metric for nothing.
+    """
+
+    metric: Metric | None = None
+    evaluate: int = 0
+    draws: int = 1
+    seed: int = 0
+    whole: bool = False
+    input_fn: Callable[[Any], Any] | None = None
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("draws", self.draws, 1), ("evaluate", self.evaluate, 0)):
+            if value < least:
+                message = f"{name}={value} is less than {least}"
+                raise QuantfxError(message, rule="number-range", site=name, fix=f"{name}={least}")
+        if self.metric is not None and not self.evaluate:
+            message = "metric= is asked of sites that are tried, and evaluate= says of none"
+            raise QuantfxError(message, rule="option-value", site="metric", fix="give evaluate=5")
 
 
 def sensitivity(
@@ -88,22 +117,26 @@ def sensitivity(
             ``progress``: see `SensitivityOptions`.
 
     Raises:
-        QuantfxError: an option is out of range, or no gradient leads from an output to a site.
+        ArgumentError: there is no option of that name.
+        QuantfxError: an option is out of range, no gradient leads from an output to a site, or the
+            metric fails.
         CaptureError: as for ``quantize``.
         CalibrationError: as for ``quantize``, also for ``batches``.
         ContractError: as for ``quantize``.
     """
+    settings = given_options(_Settings, options, "sensitivity")
     chosen = choose_backend(backend, config)
     given = given_model(model, example, example_kwargs, dynamic_shapes)
     graph = capture_given(given, check_inputs=True, compare=False)
     prepared = chosen.prepare(graph, strict=strict)
     if calibration is None:
         batches = list(batches)  # it is read twice
-    input_fn, progress = options.get("input_fn"), options.get("progress", True)
     data = batches if calibration is None else calibration
-    seen = show_data(prepared, graph, chosen, data, input_fn=input_fn, progress=progress)
+    seen = show_data(
+        prepared, graph, chosen, data, input_fn=settings.input_fn, progress=settings.progress
+    )
     quantized = chosen.convert(prepared, strict=strict, statistics=seen)
-    return _measure(prepared, quantized, chosen, batches, options)
+    return _measure(prepared, quantized, chosen, batches, settings)
 
 
 def result_sensitivity(
@@ -123,12 +156,14 @@ def result_sensitivity(
         options: See `SensitivityOptions`.
 
     Raises:
+        ArgumentError: there is no option of that name.
         QuantfxError: there is no float model, or no gradient leads from an output to a site.
         CaptureError: the float model cannot be captured.
         CalibrationError: there is no batch, or one does not fit the model.
     """
+    settings = given_options(_Settings, options, "sensitivity")
     _, reference = float_graph(result.backend, model, inputs, asked="sensitivity")
-    return _measure(reference, result.quantized, result.backend, batches, options)
+    return _measure(reference, result.quantized, result.backend, batches, settings)
 
 
 def _measure(
@@ -136,27 +171,21 @@ def _measure(
     quantized: GraphModule,
     backend: Backend,
     batches: Iterable[Any],
-    options: SensitivityOptions,
+    settings: _Settings,
 ) -> Sensitivity:
-    draws, most = options.get("draws", 1), options.get("evaluate", 0)
-    for name, value, least in (("draws", draws, 1), ("evaluate", most, 0)):
-        if value < least:
-            message = f"{name}={value} is less than {least}"
-            raise QuantfxError(message, rule="number-range", site=name, fix=f"{name}={least}")
-    input_fn, progress = options.get("input_fn"), options.get("progress", True)
     paired = PairedGraphs(reference, quantized)
-    metric = options.get("metric")
+    metric, most, input_fn = settings.metric, settings.evaluate, settings.input_fn
     if most and metric is None:
         batches = list(batches)  # it is read twice
     found = estimate_sensitivity(
         paired,
         batches,
         work=work_of(quantized, backend.recipe),
-        draws=draws,
-        seed=options.get("seed", 0),
-        whole=options.get("whole", False),
+        draws=settings.draws,
+        seed=settings.seed,
+        whole=settings.whole,
         input_fn=input_fn,
-        progress=progress,
+        progress=settings.progress,
     )
     if not most:
         return found

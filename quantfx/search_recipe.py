@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
+from numbers import Real
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
@@ -14,6 +17,7 @@ from torch.fx import GraphModule
 
 from quantfx.accuracy.backend_options import offered
 from quantfx.accuracy.candidate import Candidate
+from quantfx.accuracy.digests import items_digest, metric_digest
 from quantfx.accuracy.evidence import Evidence, thin_evidence
 from quantfx.accuracy.goal import Goal
 from quantfx.accuracy.metric import Meter, Metric, NamedMetric, meter_of
@@ -26,20 +30,24 @@ from quantfx.accuracy.trials import Trials
 from quantfx.backends.backend import Backend
 from quantfx.candidate_results import CandidateResults
 from quantfx.collect_statistics import collect_graph
+from quantfx.given_options import given_options
 from quantfx.make_result import choose_backend
 from quantfx.passes.capture.capture import capture_given
-from quantfx.passes.errors import CalibrationError
+from quantfx.passes.errors import ArgumentError, CalibrationError
 from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs
-from quantfx.passes.inputs.leaves import Inputs, leaves_with_paths
+from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.model.given import Model, given_model
-from quantfx.passes.observers.statistics.digests import call_digest, joined
+from quantfx.passes.observers.statistics.digests import joined
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.quant.spec import ObserverName
 from quantfx.tuned_result import Tuned
 
-_PLAIN = (int, float, str, bool, type(None))
+# For the order of sites alone, which more hardly changes: so many rows, in so many items.
+_ESTIMATED_ROWS = 64
+_FEWEST_ITEMS, _MOST_ITEMS = 4, 16
+_SEEDS = 2**63  # what torch takes
 
 
 class SearchOptions(TypedDict, total=False):
@@ -50,7 +58,9 @@ class SearchOptions(TypedDict, total=False):
         time_limit: Seconds, 600 by default, after which the best so far is returned; the first
             recipe is scored and the answer judged in any case.
         seed: Of the split and of the estimate; equal seeds find equal recipes if time is no limit.
-        resume: A file in JSON of what was tried, which is written, and read if it is there.
+        resume: A file in JSON of what was tried, which is written, and read if it is there. It
+            is refused of another model, data, backend, seed or metric: of a function its code and
+            what it closes over have to be the same, see ``quantfx/accuracy/metric_digest.py``.
         group: Processes of torch.distributed that try recipes in turns. All give the same
             arguments.
         input_fn: Turns an item into a batch, as for ``calibrate``.
@@ -103,7 +113,7 @@ def quantize_to(
         options: See `SearchOptions`.
 
     Raises:
-        ArgumentError: no goal was given, or one out of range.
+        ArgumentError: no goal was given, one out of range, or an option that there is not.
         QuantfxError: the metric fails for the float model, or no recipe can be scored.
         FileError: ``resume`` is of another model, data, metric or seed.
         CaptureError: as for ``quantize``.
@@ -111,12 +121,14 @@ def quantize_to(
         CalibrationError: as for ``quantize``, of ``batches``.
     """
     start = time.monotonic()
-    goal = Goal(at_least, at_most_slower, size)
-    job = _Job.of(model, example, list(batches), _Settings(**options))
-    space, meter = job.space(), job.meter(metric)
-    trials = job.trials(space, meter, start)
+    settings = given_options(_Settings, options, "quantize_to")
+    goal, ranks = Goal(at_least, at_most_slower, size), Ranks(settings.group)
+    job = ranks.together(lambda: _Job.of(model, example, list(batches), settings, start))
+    meter = ranks.together(lambda: job.meter(metric))
+    space = job.space(ranks)
+    trials = job.trials(ranks, space, meter, metric)
     trials.score_float(job.module)
-    return job.tuned(goal, space, meter, trials, Search(goal, trials, space).run(), start)
+    return job.tuned(goal, space, meter, trials, Search(goal, trials, space).run())
 
 
 @dataclass(frozen=True)
@@ -133,8 +145,14 @@ class _Settings:
     dynamic_shapes: Any = None
     progress: bool = True
 
-    def batch(self, item: Any) -> Any:
-        return item if self.input_fn is None else self.input_fn(item)
+    def __post_init__(self) -> None:
+        seconds = self.time_limit if isinstance(self.time_limit, Real) else math.nan
+        is_seed = isinstance(self.seed, int) and abs(self.seed) < _SEEDS
+        for name, fits in (("time_limit", seconds >= 0), ("seed", is_seed)):
+            if not fits:
+                message = f"{name}={getattr(self, name)!r} is out of range"
+                fix = "give seconds, from 0 on" if name == "time_limit" else "give an integer"
+                raise ArgumentError(message, rule="number-range", site=name, fix=fix)
 
 
 @dataclass(frozen=True)
@@ -142,7 +160,9 @@ class _Job:
     """A captured model with its data."""
 
     settings: _Settings
+    start: float
     items: list[Any]
+    batch: Callable[[int], Any]  # of an item by its number, made once
     split: Split
     module: nn.Module
     graph: GraphModule
@@ -150,7 +170,9 @@ class _Job:
     results: CandidateResults
 
     @classmethod
-    def of(cls, model: Model, example: Examples, items: list[Any], settings: _Settings) -> _Job:
+    def of(
+        cls, model: Model, example: Examples, items: list[Any], settings: _Settings, start: float
+    ) -> _Job:
         """Capture the model, and collect statistics of what calibrates."""
         if not items:
             message = "there is nothing to quantize with: the iterable gave 0 batches"
@@ -159,22 +181,39 @@ class _Job:
         graph = capture_given(given, check_inputs=True, compare=True)
         backend = choose_backend(settings.backend, None)
         split = split_items(len(items), settings.seed)
-        fit = [settings.batch(items[each]) for each in split.fit]
-        statistics = collect_graph(graph, backend, fit, progress=settings.progress)
+        turned = settings.input_fn
+
+        @cache
+        def batch(number: int) -> Any:
+            return items[number] if turned is None else turned(items[number])
+
+        def fit() -> Iterator[Any]:
+            check = BatchCheck(graph)
+            for number in split.fit:
+                list(check.inputs_of(batch(number), number))  # refused by the number of the item
+                yield batch(number)
+
+        statistics = collect_graph(graph, backend, fit(), progress=settings.progress)
         inputs = ExampleInputs(given.args, given.kwargs, given.dynamic_shapes)
         results = CandidateResults(graph, backend, statistics, inputs, model)
-        return cls(settings, items, split, given.module, graph, statistics, results)
+        return cls(settings, start, items, batch, split, given.module, graph, statistics, results)
 
-    def space(self) -> Space:
+    @property
+    def until(self) -> float:
+        """When to stop."""
+        return self.start + self.settings.time_limit
+
+    def space(self, ranks: Ranks) -> Space:
         """Return the recipes that there are."""
-        costs = self.results.costs(Candidate())
+        # What machines measured and can do may differ, and all have to choose alike.
+        costs = ranks.all_do(lambda: self.results.costs(Candidate()))[0]
         backend = self.results.backend
-        fit = [self.settings.batch(self.items[each]) for each in self.split.fit]
         known: dict[Candidate, list[str]] = {}
 
         def order(candidate: Candidate) -> list[str]:
             if candidate not in known:
-                known[candidate] = self.results.order(candidate, space, fit, self.settings.seed)
+                batches, seed = self._of_estimate(), self.settings.seed
+                known[candidate] = self.results.order(candidate, space, batches, seed)
             return known[candidate]
 
         linears = any(site.op == LINEAR for site in costs.sites)
@@ -189,43 +228,58 @@ class _Job:
         )
         return space
 
+    def _of_estimate(self) -> Iterator[Any]:
+        """Yield batches to estimate on: one, and more for half of the time that is left."""
+        enough = (time.monotonic() + self.until) / 2
+        items = _ESTIMATED_ROWS * self.statistics.batches // max(self.statistics.rows, 1)
+        most = min(max(items, _FEWEST_ITEMS), _MOST_ITEMS)
+        for count, number in enumerate(self.split.fit[:most]):
+            if count and time.monotonic() > enough:
+                return
+            yield self.batch(number)
+
     def meter(self, metric: Metric | NamedMetric) -> Meter:
         """Return what measures the metric."""
 
-        def calls() -> list[list[Inputs]]:
+        def calls() -> dict[int, list[Inputs]]:
             check = BatchCheck(self.graph)
-            batches = enumerate(map(self.settings.batch, self.items))
-            return [list(check.inputs_of(batch, index)) for index, batch in batches]
+            used = sorted({*self.split.choose, *self.split.judge})
+            return {each: list(check.inputs_of(self.batch(each), each)) for each in used}
 
         return meter_of(metric, self.items, self.module, calls)
 
-    def trials(self, space: Space, meter: Meter, start: float) -> Trials:
-        """Return what tries recipes."""
-        settings, backend = self.settings, self.results.backend
+    def book(self, metric: Metric | NamedMetric) -> TrialBook:
+        """Return what was tried before, of the same."""
+        if self.settings.resume is None:
+            return TrialBook(None, {})
+        every = range(len(self.items))
         facts = {
             "model": self.statistics.model_digest,
-            "data": _digest(self.items, settings.batch),
-            "metric": meter.name,
-            "split": str(settings.seed),
-            "backend": f"{backend.name} {backend.recipe.digest}",
+            "data": items_digest(zip(self.items, map(self.batch, every), strict=True)),
+            "metric": metric_digest(metric),
+            "split": str(self.settings.seed),
+            "backend": _identity(self.results.backend),
         }
-        resume = None if settings.resume is None else Path(settings.resume)
-        ranks, console = Ranks(settings.group), Console(stderr=True)
+        return TrialBook(Path(self.settings.resume), facts)
+
+    def trials(
+        self, ranks: Ranks, space: Space, meter: Meter, metric: Metric | NamedMetric
+    ) -> Trials:
+        """Return what tries recipes."""
+        settings, console = self.settings, Console(stderr=True)
         shown = settings.progress and console.is_terminal and ranks.is_first
         return Trials(
             self.results.callable,
             lambda each: space.costs.price(dict(each.modes)),
             meter,
             self.split,
-            book=TrialBook(resume, facts),
+            book=ranks.all_do(lambda: self.book(metric))[0],
             ranks=ranks,
-            until=start + settings.time_limit,
+            until=self.until,
             console=console if shown else None,
         )
 
-    def tuned(
-        self, goal: Goal, space: Space, meter: Meter, trials: Trials, found: Found, start: float
-    ) -> Tuned:
+    def tuned(self, goal: Goal, space: Space, meter: Meter, trials: Trials, found: Found) -> Tuned:
         """Return the answer with what it stands on."""
         candidate = found.answer.candidate
         return Tuned(
@@ -242,19 +296,19 @@ class _Job:
             evidence=_evidence(goal, self.split, len(self.items), meter, trials, found),
             costs=space.costs.source,
             float_share=found.answer.price.float_share,
-            seconds=time.monotonic() - start,
+            seconds=time.monotonic() - self.start,
         )
 
 
-def _digest(items: Sequence[Any], inputs_of: Callable[[Any], Any]) -> str:
-    """Return a hash of the items, labels included, as far as they are tensors and numbers."""
-    return joined(
-        call_digest(
-            (path, leaf if hasattr(leaf, "dtype") or isinstance(leaf, _PLAIN) else type(leaf))
-            for path, leaf in [*leaves_with_paths(item), *leaves_with_paths(inputs_of(item))]
-        )
-        for item in items
-    )
+def _identity(backend: Backend) -> str:
+    """Return what tells a backend from others that give other results."""
+    pipelines = (backend.prepare_pipeline, backend.convert_pipeline, backend.lower_pipeline)
+    parts = [
+        backend.recipe.digest,
+        backend.target_name,
+        *(each.fingerprint() for each in pipelines),
+    ]
+    return f"{backend.name} {joined([*parts, *(type(each).__name__ for each in backend.kernels)])}"
 
 
 def _evidence(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -13,6 +14,7 @@ from quantfx.passes.errors import ArgumentError
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.statistics.fill_observers import fill_observers
 from quantfx.passes.observers.statistics.statistics import Statistics
+from quantfx.patterns.errors import QuantfxWarning
 
 
 def show_data(
@@ -40,10 +42,11 @@ def show_data(
         The statistics, if there are: given, or collected as a pass of the backend needs them.
 
     Raises:
-        ArgumentError: there are both.
+        ArgumentError: there are both, or the statistics are none.
         CalibrationError: as ``calibrate``, or the statistics are of another model.
     """
     if statistics is not None:
+        _require_statistics(statistics, backend)
         if calibration is not None:
             message = "both calibration= and statistics= were given"
             fix = "give the statistics alone: they hold what the batches told"
@@ -58,3 +61,16 @@ def show_data(
     if statistics is not None:
         fill_observers(prepared, statistics)
     return statistics
+
+
+def _require_statistics(given: object, backend: Backend) -> None:
+    if not isinstance(given, Statistics):
+        message = f"statistics= is a {type(given).__name__}, not quantfx.Statistics"
+        fix = "give what quantfx.collect or quantfx.Statistics.load returns"
+        raise ArgumentError(message, rule="wrong-type", site="statistics", fix=fix)
+    if backend.needs_statistics and not given.layers:
+        message = "the statistics tell nothing of layers, and nothing can be repaired by them"
+        warning = QuantfxWarning(
+            message, rule="not-recorded", site="statistics", fix="collect them with layers=True"
+        )
+        warnings.warn(warning, stacklevel=3)

@@ -29,8 +29,10 @@ class Tuned:
     """A result that meets a goal, or the best that was found.
 
     Without a search it is made again, to the bit, by ``quantfx.quantize(model, example,
-    statistics=tuned.statistics, backend=quantfx.backends.get("x86", **tuned.backend),
-    config=tuned.config)``.
+    statistics=tuned.statistics, backend=tuned.result.backend)``, with the ``example_kwargs`` and
+    ``dynamic_shapes`` of the search. From files the backend is ``quantfx.backends.get(name,
+    **options, **tuned.backend)``, with the name and the options (target, kernels, observer, ...) of
+    the backend that the search was given, and ``config=tuned.config``.
 
     Attributes:
         result: The result.
@@ -38,7 +40,7 @@ class Tuned:
             judge.
         why_not: Why it does not; empty if it does.
         config: How sites are quantized, ``config.to_toml()`` for a file.
-        backend: Options of the backend.
+        backend: Options beside those of the backend that the search was given.
         statistics: What calibrated it, ``statistics.save(path)`` for a file.
         goal: What was asked for.
         candidate: The recipe as one value.

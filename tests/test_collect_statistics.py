@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,7 +21,7 @@ from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from tests.models.small import mlp
 from tests.passes.observers.distributions import bins_apart
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.two_processes import run_two
 
 X = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
@@ -72,6 +73,17 @@ def test_the_config_of_the_backend_does_not_matter() -> None:
 def test_batches_and_statistics_exclude_each_other() -> None:
     with refused("two-calibrations", ArgumentError, site="statistics"):
         quantize(calibration=BATCHES, statistics=collect())
+
+
+def test_what_is_no_statistics_is_refused() -> None:
+    with refused("wrong-type", ArgumentError, site="statistics", fix="Statistics.load"):
+        quantize(statistics="data.statistics")
+
+
+def test_repairs_by_statistics_without_layers_are_told() -> None:
+    backend = x86(repair=True)
+    with warned("not-recorded", site="statistics", fix="layers=True"):
+        quantize(statistics=collect(layers=False), backend=backend)
 
 
 def test_statistics_of_another_model_are_refused() -> None:
@@ -126,6 +138,15 @@ def work(rank: int, folder: str) -> None:
         told = error.rule
     (Path(folder) / f"told.{rank}").write_text(told)
 
+    def unreadable() -> Iterator[torch.Tensor]:
+        raise OSError("the disk is gone")
+        yield X
+
+    try:
+        collect([unreadable(), BATCHES][rank], group=world)
+    except (OSError, CalibrationError) as error:
+        (Path(folder) / f"raised.{rank}").write_text(f"{type(error).__name__}: {error}")
+
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*:DeprecationWarning")
 def test_processes_and_files_give_what_one_process_does(tmp_path: Path) -> None:
@@ -144,3 +165,6 @@ def test_processes_and_files_give_what_one_process_does(tmp_path: Path) -> None:
             torch.testing.assert_close(inputs.gram, one.layers[site].gram)
     told = [(tmp_path / f"told.{rank}").read_text() for rank in range(2)]
     assert told == ["other-rank", "no-batches"]
+    raised = [(tmp_path / f"raised.{rank}").read_text() for rank in range(2)]
+    assert raised[0] == "OSError: the disk is gone"
+    assert raised[1] == "CalibrationError: rank 0 of 2 failed: the disk is gone"

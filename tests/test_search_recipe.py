@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,9 +17,12 @@ from torch import Tensor, distributed, nn
 import quantfx
 from quantfx import backends
 from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
+from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
+from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
+from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.digits import DigitsRun
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.two_processes import run_two
 
 X86 = backends.get("x86", target="avx2", kernels="onednn")
@@ -180,15 +185,62 @@ def test_a_search_goes_on_where_it_ended_and_measures_nothing_twice(tmp_path: Pa
     file = tmp_path / "trials.json"
     whole = quantize_to(metric=sqnr, at_least=54.0, resume=file)
     assert whole.met
-    measured = len(calls)
+    calls.clear()  # what a metric closes over is of the metric: it has to be as it was
     again = quantize_to(metric=sqnr, at_least=54.0, resume=file)
-    assert len(calls) == measured
+    assert not calls
     assert again.config == whole.config
     assert again.evidence.calls == 0
+    calls.append(1)
+    with refused("other-trials", FileError, site="trials.json", says="another metric"):
+        quantize_to(metric=sqnr, at_least=54.0, resume=file)
+    calls.clear()
     with refused("other-trials", FileError, site="trials.json", says="seed"):
         quantize_to(metric=sqnr, at_least=54.0, resume=file, seed=1)
     with refused("other-trials", FileError, says="other data"):
         quantize_to(ITEMS[:8], metric=sqnr, at_least=54.0, resume=file)
+
+
+def test_trials_of_the_same_backend_with_other_passes_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "trials.json"
+    quantize_to(at_least=10.0, resume=file)
+    for option in ({"repair": True}, {"smooth": 0.5}):
+        backend = backends.get("x86", target="avx2", kernels="onednn", **option)
+        with refused("other-trials", FileError, site="trials.json", says="another backend"):
+            quantize_to(at_least=10.0, resume=file, backend=backend)
+
+
+@pytest.mark.parametrize("place", range(6))
+def test_an_item_that_does_not_fit_is_named_by_its_number(place: int) -> None:
+    items = [*ITEMS[:6]]
+    items[place] = torch.zeros(16, 4, 8, 8)
+    with refused("input-shape", CalibrationError, says=f"batch {place}:"):
+        quantize_to(items, at_least=10.0)
+
+
+class Answers(nn.Module):
+    """A model without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the largest of the scores."""
+        return self.net(x).argmax(1)
+
+
+def test_a_model_without_gradients_gets_its_cheapest_sites_first() -> None:
+    model = Answers().eval()
+
+    def same(given: Callable[..., Tensor], items: Sequence[Tensor]) -> float:
+        return float(torch.cat([given(x) == model(x) for x in items]).float().mean())
+
+    with warned("no-gradients", says="order of sites"):
+        found = quantfx.quantize_to(
+            model, EXAMPLE, ITEMS, metric=same, size=1500, backend=X86, progress=False
+        )
+    assert found.met
+    assert any(each.candidate.modes for each in found.trials)
 
 
 @pytest.mark.parametrize("count", [1, 5])
@@ -228,6 +280,57 @@ def test_what_makes_no_sense_is_refused() -> None:
         quantize_to([], at_least=1.0)
     with refused("unknown-name", site="snr"):
         quantize_to(metric="snr", at_least=1.0)
+    with refused("unknown-name", ArgumentError, site="time_limits", says="did you mean"):
+        quantize_to(at_least=1.0, time_limits=5)
+    with refused("number-range", ArgumentError, site="time_limit"):
+        quantize_to(at_least=1.0, time_limit=-1.0)
+    wrong: list[dict[str, Any]] = [{"time_limit": None}, {"seed": 1.5}, {"seed": 2**70}]
+    for given in wrong:
+        with refused("number-range", ArgumentError, site=next(iter(given)), fix="give"):
+            quantize_to(at_least=1.0, **given)
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_each_item_is_made_a_batch_once(resume: bool, tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def batch(item: int) -> Tensor:
+        made.append(item)
+        return ITEMS[item]
+
+    given = {"resume": tmp_path / "trials.json"} if resume else {}
+    quantize_to(range(len(ITEMS)), input_fn=batch, at_least=54.0, **given)
+    assert sorted(made) == list(range(len(ITEMS)))
+
+
+def test_the_backend_of_the_result_makes_it_again() -> None:
+    found = mixed()
+    again = quantfx.quantize(
+        net(), EXAMPLE, statistics=found.statistics, backend=found.result.backend
+    )
+    assert torch.equal(again.module(ITEMS[0]), found.result.module(ITEMS[0]))
+
+
+@pytest.mark.parametrize(("time_limit", "read"), [(3000.0, 2), (1e6, 4)])
+def test_the_estimate_ends_with_half_of_the_time_or_when_more_rows_hardly_tell(
+    time_limit: float, read: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spent, calls = [0.0], list[int]()
+
+    def slow(paired: PairedGraphs, batches: Iterable[Any], **rest: Any) -> Sensitivity:
+        found: list[Any] = []
+        for each in batches:
+            found.append(each)
+            spent[0] += 1000.0
+        calls.append(len(found))
+        return estimate_sensitivity(paired, found, **rest)
+
+    real = time.monotonic
+    clock = SimpleNamespace(monotonic=lambda: real() + spent[0])
+    monkeypatch.setattr("quantfx.search_recipe.time", clock)
+    monkeypatch.setattr("quantfx.candidate_results.estimate_sensitivity", slow)
+    assert quantize_to(at_least=54.0, time_limit=time_limit).met
+    assert calls == [read]
 
 
 def work(rank: int, folder: str) -> None:

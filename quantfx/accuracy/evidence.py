@@ -47,8 +47,10 @@ class Evidence:
     thin: tuple[str, ...]
 
 
-def thin_evidence(goal: Goal, split: Split, items: int, exact: Score, chosen: Score) -> list[str]:
-    """Return why it is little to go by.
+def thin_evidence(
+    goal: Goal, split: Split, items: int, exact: Score, chosen: Score
+) -> Iterator[str]:
+    """Yield why it is little to go by.
 
     Args:
         goal: What is asked for.
@@ -57,17 +59,13 @@ def thin_evidence(goal: Goal, split: Split, items: int, exact: Score, chosen: Sc
         exact: The float model on what chooses.
         chosen: The answer on the same.
     """
-    return list(_reasons(goal, split, items, exact, chosen))
-
-
-def _reasons(goal: Goal, split: Split, items: int, exact: Score, chosen: Score) -> Iterator[str]:
     if items < _FEW:
         yield f"{items} items are few to calibrate, choose and judge with: give {_FEW} at least"
     if split.overlaps:
         yield "some items calibrate or choose and judge as well"
     error = chosen.error
     if error is None:
-        yield "one item gives no standard error"
+        yield "nothing tells a standard error: that takes a number for each of several items"
     elif error == 0:
         yield "all parts of the data scored the same, which tells no standard error"
     elif goal.at_least is not None:

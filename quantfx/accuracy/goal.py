@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 
 from quantfx.accuracy.cost import Price
 from quantfx.passes.errors import ArgumentError
@@ -37,6 +38,9 @@ class Goal:
             fix = "give at_least=, at_most_slower= or size="
             raise ArgumentError(message, rule="no-goal", site="at_least", fix=fix)
         for name, value in given.items():
+            if not isinstance(value, Real):
+                message = f"{name} is a {type(value).__name__}, not a number"
+                raise ArgumentError(message, rule="wrong-type", site=name, fix="give a number")
             if math.isnan(value) or (name != "at_least" and value < 0):
                 message = f"{name}={value} is not a bound"
                 fix = "give a number" if name == "at_least" else "give a number from 0"

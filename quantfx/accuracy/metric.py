@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from quantfx.accuracy.score import (
     Score,
@@ -17,8 +19,11 @@ from quantfx.accuracy.score import (
     error_of_share,
     error_without_each,
 )
-from quantfx.passes.inputs.leaves import Inputs, leaves_in
-from quantfx.passes.report.sensitivity.outputs import float_places, powers
+from quantfx.passes.graph.state import preserved_state
+from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.model.state import restored
+from quantfx.passes.report.sensitivity.metric_call import failure, number_of
+from quantfx.passes.report.sensitivity.outputs import errors_of, finite, float_outputs, powers
 from quantfx.passes.report.sensitivity.ranking import noise_decibels
 from quantfx.patterns.errors import QuantfxError, unknown_name
 
@@ -52,7 +57,7 @@ class Meter(ABC):
         """Return what the metric says of ``model``.
 
         Args:
-            model: What to score; it runs without gradients.
+            model: What to score; it runs without gradients, and what that changes is put back.
             chosen: The items by number.
             told: What the model is, for an error.
             folds: Find the standard error even if it takes more calls.
@@ -60,23 +65,16 @@ class Meter(ABC):
         Raises:
             QuantfxError: the metric raises, or returns no number.
         """
-        start, calls = time.monotonic(), self.calls
+        start = time.monotonic()
         try:
-            with torch.no_grad():
+            with torch.no_grad(), _unchanged(model):
                 value, error = self._measure(model, chosen, folds=folds)
-        except Exception as raised:  # whatever the user's function raises
-            message = f"metric {self.name} of recipe '{told}' raises {type(raised).__name__}: "
-            fix = "" if isinstance(raised, QuantfxError) else "call it with the model by itself"
-            raise QuantfxError(
-                f"{message}{raised}", rule="metric-fails", site=told, fix=fix
-            ) from raised
+        except QuantfxError as reason:
+            raise failure(self.name, told, reason) from reason
         finally:
             spent = time.monotonic() - start
             self.seconds += spent
-        if math.isnan(value):
-            message = f"metric {self.name} of recipe '{told}' is NaN"
-            raise QuantfxError(message, rule="metric-fails", site=told)
-        return Score(value, error, spent, self.calls - calls)
+        return Score(value, error, spent)
 
     @abstractmethod
     def _measure(
@@ -107,11 +105,16 @@ class FunctionMeter(Meter):
         count = min(_FOLDS, len(chosen))
         if count < 2:
             return value, None
-        return value, error_of_folds([self._call(model, chosen[i::count]) for i in range(count)])
+        try:
+            parts = [self._call(model, chosen[i::count]) for i in range(count)]
+        except QuantfxError:  # few items may lack what it needs, such as one of each class
+            return value, None
+        return value, error_of_folds(parts)
 
     def _call(self, model: Called, chosen: Sequence[int]) -> float:
         self.calls += 1
-        return float(self._function(model, [self._items[each] for each in chosen]))
+        items = [self._items[each] for each in chosen]
+        return number_of(lambda: self._function(model, items))
 
 
 class OutputMeter(Meter):
@@ -126,14 +129,25 @@ class OutputMeter(Meter):
     Args:
         name: Which of the two.
         exact: The float model.
-        calls: The calls that each item stands for.
+        calls: The calls that items stand for, by the number of the item.
+
+    Raises:
+        QuantfxError: the model's outputs are nothing that it can measure.
     """
 
-    def __init__(self, name: NamedMetric, exact: Called, calls: Sequence[Sequence[Inputs]]) -> None:
+    def __init__(
+        self, name: NamedMetric, exact: Called, calls: Mapping[int, Sequence[Inputs]]
+    ) -> None:
         self._is_sqnr = name == "sqnr"
         super().__init__(name, math.inf if self._is_sqnr else 1.0)
-        self._exact, self._inputs = exact, calls
-        self._known: dict[int, list[list[Tensor]]] = {}
+        self._calls = calls
+        with torch.no_grad(), _unchanged(exact):
+            self._exact = {
+                item: [float_outputs(exact, call) for call in each] for item, each in calls.items()
+            }
+        for item, each in self._exact.items():
+            for outputs in each:
+                self._require_outputs(outputs, item)
 
     def _measure(
         self, model: Called, chosen: Sequence[int], *, folds: bool
@@ -141,26 +155,40 @@ class OutputMeter(Meter):
         self.calls += 1
         sums = torch.stack([self._of_item(model, each) for each in chosen])
         whole = sums.sum(0)
-        without = [self._value(whole - each) for each in sums] if len(sums) > 1 else []
-        error = error_without_each(without)
+        value = self._value(whole)
+        if math.isnan(value):
+            raise QuantfxError("tells nothing: the float outputs are all 0", rule="metric-fails")
+        error = error_without_each([self._value(whole - each) for each in sums])
         if error is not None and not self._is_sqnr:
             error = max(error, error_of_share(*whole[:, 0].tolist()))
-        return self._value(whole), error
+        return value, error
 
     def _of_item(self, model: Called, item: int) -> Tensor:
         """Return what adds up over items: ``(2, outputs)``, e.g. the noise and the signal."""
-        if item not in self._known:
-            self._known[item] = [_floats(self._exact, call) for call in self._inputs[item]]
-        known = self._known[item]
-        found = [_floats(model, call) for call in self._inputs[item]]
-        pairs = list(zip(known, found, strict=True))
+        found = [float_outputs(model, call) for call in self._calls[item]]
+        pairs = list(zip(self._exact[item], found, strict=True))
         per_call = _noise_and_signal if self._is_sqnr else _same_and_rows
         return torch.stack([per_call(exact, given) for exact, given in pairs]).sum(0)
+
+    def _require_outputs(self, outputs: Sequence[Tensor], item: int) -> None:
+        fix = "give a function"
+        if not outputs:
+            told = "the model returns no float tensor with values"
+        elif any(bool(each.isnan().any()) for each in outputs):
+            told, fix = "the model returns NaN", "leave it out"
+        elif not self._is_sqnr and outputs[0].shape[-1:] in ((), (1,)):
+            told = f"rows of the first output, {tuple(outputs[0].shape)}, have one entry each"
+        else:
+            return
+        message = f"metric '{self.name}' tells nothing of batch {item}: {told}"
+        raise QuantfxError(message, rule="metric-fails", site=self.name, fix=fix)
 
     def _value(self, sums: Tensor) -> float:
         part, whole = sums
         heard = whole > 0
-        share = float((part[heard] / whole[heard]).mean()) if bool(heard.any()) else 0.0
+        if not bool(heard.any()):
+            return math.nan
+        share = float((part[heard] / whole[heard]).mean())
         return noise_decibels(max(share, 0.0)) if self._is_sqnr else share
 
 
@@ -168,7 +196,7 @@ def meter_of(
     metric: Metric | NamedMetric,
     items: Sequence[Any],
     exact: Called,
-    calls: Callable[[], Sequence[Sequence[Inputs]]],
+    calls: Callable[[], Mapping[int, Sequence[Inputs]]],
 ) -> Meter:
     """Return what measures ``metric``.
 
@@ -176,10 +204,10 @@ def meter_of(
         metric: A function, or the name of a metric that needs no labels.
         items: Of the user's.
         exact: The float model.
-        calls: Returns the calls that each item stands for.
+        calls: Returns the calls that items stand for, by the number of the item.
 
     Raises:
-        QuantfxError: there is no metric of that name.
+        QuantfxError: there is no metric of that name, or it cannot measure the model.
     """
     if callable(metric):
         return FunctionMeter(metric, items)
@@ -188,14 +216,15 @@ def meter_of(
     return OutputMeter(metric, exact, calls())
 
 
-def _floats(model: Called, call: Inputs) -> list[Tensor]:
-    outputs = leaves_in(model(*call[0], **call[1]))
-    return [outputs[place] for place in float_places(outputs)]
+def _unchanged(model: Called) -> AbstractContextManager[object]:
+    if isinstance(model, GraphModule):
+        return preserved_state(model)
+    return restored(model) if isinstance(model, nn.Module) else nullcontext()
 
 
 def _noise_and_signal(exact: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
-    errors = [given.double() - each.double() for each, given in zip(exact, found, strict=True)]
-    return torch.stack([powers(errors, 1)[:, 0], powers(exact, 1)[:, 0]])
+    errors, heard = errors_of(exact, found), finite(exact)
+    return torch.stack([powers(errors, 1)[:, 0], powers(heard, 1)[:, 0]])
 
 
 def _same_and_rows(exact: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:

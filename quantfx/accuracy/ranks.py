@@ -7,12 +7,14 @@ from typing import Any, TypeVar
 
 from torch import distributed
 
+from quantfx.passes.errors import CalibrationError
+
 _Work = TypeVar("_Work")
 _Done = TypeVar("_Done")
 
 
 class Ranks:
-    """The processes that search together; all make the same calls in the same order.
+    """The processes that work together; all make the same calls in the same order.
 
     Attributes:
         count: How many there are.
@@ -27,24 +29,51 @@ class Ranks:
         self._own = 0 if group is None else distributed.get_rank(group)
 
     def map(self, do: Callable[[_Work], _Done], work: Sequence[_Work]) -> list[_Done]:
-        """Return what ``do`` returns for each piece of work, of which each process does some."""
-        mine = [do(each) for each in work[self._own :: self.count]]
-        parts = self.gather(mine)
+        """Return what ``do`` returns for each piece of work, of which each process does some.
+
+        Raises:
+            CalibrationError: another process raises.
+        """
+        parts = self.all_do(lambda: [do(each) for each in work[self._own :: self.count]])
         return [parts[i % self.count][i // self.count] for i in range(len(work))]
 
-    def gather(self, own: _Done) -> list[_Done]:
-        """Return what each process has, in the order of ranks."""
-        if self._group is None:
-            return [own]
-        found: list[Any] = [None] * self.count
-        distributed.all_gather_object(found, own, group=self._group)
-        return found
+    def all_do(self, do: Callable[[], _Done]) -> list[_Done]:
+        """Return what ``do`` returns in each process, in the order of ranks.
+
+        Raises:
+            CalibrationError: as ``together``.
+        """
+        return self._gather(self.together(do))
+
+    def together(self, do: Callable[[], _Done]) -> _Done:
+        """Return what ``do`` returns in this process, if it raises in none.
+
+        Raises:
+            CalibrationError: another process raises. What is raised here is raised as it is.
+        """
+        try:
+            done = do()
+        except Exception as error:  # raised again, of whatever kind: the others wait for a word
+            self._gather(str(error) or type(error).__name__)
+            raise
+        for rank, failure in enumerate(self._gather("")):
+            if failure:
+                message = f"rank {rank} of {self.count} failed: {failure}"
+                raise CalibrationError(message, rule="other-rank", site=f"rank {rank}")
+        return done
 
     def agree(self, own: _Done) -> _Done:
         """Return what the first process has: floats may differ from machine to machine."""
-        return self.gather(own)[0]
+        return self._gather(own)[0]
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes files and tells of progress."""
         return self._own == 0
+
+    def _gather(self, own: _Done) -> list[_Done]:
+        if self._group is None:
+            return [own]
+        found: list[Any] = [None] * self.count
+        distributed.all_gather_object(found, own, group=self._group)
+        return found

@@ -16,14 +16,12 @@ class Score:
         value: What the metric says, higher is better; NaN where it failed.
         error: Standard error of ``value`` over the items; None if nothing tells it.
         seconds: What the metric took.
-        calls: How often the metric was called.
         failure: Why there is no value; empty if there is one.
     """
 
     value: float
     error: float | None = None
     seconds: float = 0.0
-    calls: int = 0
     failure: str = ""
 
     @property
@@ -37,8 +35,8 @@ class Score:
 
 
 def error_of_folds(values: Sequence[float]) -> float | None:
-    """Return the standard error of the mean of folds; None for fewer than two."""
-    if len(values) < 2:
+    """Return the standard error of the mean of folds; None for fewer than two, or no numbers."""
+    if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     mean = math.fsum(values) / len(values)
     variance = math.fsum((each - mean) ** 2 for each in values) / (len(values) - 1)
@@ -55,10 +53,11 @@ def error_without_each(values: Sequence[float]) -> float | None:
         return None
     if len(set(values)) == 1:
         return 0.0
+    if not all(map(math.isfinite, values)):
+        return None
     mean = math.fsum(values) / len(values)
     spread = math.fsum((each - mean) ** 2 for each in values)
-    found = math.sqrt(spread * (len(values) - 1) / len(values))
-    return found if math.isfinite(found) else None
+    return math.sqrt(spread * (len(values) - 1) / len(values))
 
 
 def error_of_share(part: float, whole: float) -> float:

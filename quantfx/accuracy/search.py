@@ -95,8 +95,7 @@ class Search:
 
     def _whole(self) -> Candidate | None:
         """Try whole recipes; return the best, from which sites are taken back."""
-        plain = self._space.plain()
-        self._try([plain])  # in any case, so that there is an answer
+        self._try([Candidate()])  # in any case, so that there is an answer
         for each in self._space.with_options():
             if self._cheapest_holds() or self._trials.late:
                 break
@@ -116,7 +115,7 @@ class Search:
     def _useless(self, candidate: Candidate) -> bool:
         """Whether an option of it made no difference by itself."""
         scores = {each.candidate: each.score.value for each in self._trials.chosen_on()}
-        plain = scores.get(self._space.plain())
+        plain = scores.get(Candidate())
         if plain is None or len(candidate.options) < 2:
             return False
         alone = [Candidate((option,)) for option in candidate.options]
@@ -126,8 +125,7 @@ class Search:
         """Return sites with their other mode, the best first, as far as the budget goes."""
         by_name = {site.name: site for site in self._space.costs.sites}
         found: list[tuple[str, SiteMode]] = []
-        order = self._trials.ranks.agree(list(self._space.order(base)))
-        for name in order:
+        for name in self._trials.ranks.all_do(lambda: list(self._space.order(base)))[0]:
             mode = self._space.freed_mode(by_name[name])
             if self._affords(self._space.costs.price(dict([*found, (name, mode)]))):
                 found.append((name, mode))

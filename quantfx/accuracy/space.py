@@ -35,10 +35,6 @@ class Space:
     observers: Sequence[ObserverName]
     order: Callable[[Candidate], Sequence[str]]
 
-    def plain(self) -> Candidate:
-        """Return the backend's own recipe."""
-        return Candidate()
-
     def with_options(self) -> list[Candidate]:
         """Return whole recipes of every set of options."""
         return [Candidate(each) for each in self.options]
@@ -66,11 +62,7 @@ class Space:
     def freed_mode(self, site: PricedSite) -> SiteMode:
         """Return the cheapest mode that computes in float what is not rounded to 8 bits."""
         exact: tuple[SiteMode, ...] = ("fp16", "float")
-        return self.cheapest(site, [each for each in self.alternatives(site) if each in exact])
-
-    def cheapest(self, site: PricedSite, modes: Sequence[SiteMode]) -> SiteMode:
-        """Return the cheapest of some modes of a site."""
-        return min(modes, key=lambda mode: self.costs.site_cost(site, mode))
+        return next(each for each in self.alternatives(site) if each in exact)  # cheapest first
 
     def extra(self, site: PricedSite) -> float:
         """Return what a site costs more when it is not int8."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 from quantfx.accuracy.score import Score
 from quantfx.accuracy.split import Part
 from quantfx.passes.errors import FileError
+from quantfx.passes.observers.statistics.whole_file import opened, writing
 
 FORMAT = 1
 _KIND = "quantfx trials"
@@ -65,25 +64,15 @@ class TrialBook:
             for (recipe, part), score in self._scores.items()
         ]
         data = {"kind": _KIND, "format": FORMAT, **self._facts, "trials": rows}
-        target = Path(os.path.realpath(self._path))
-        partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
-        try:
-            partial.write_text(json.dumps(data, indent=1), encoding="utf-8")
-            os.replace(partial, target)
-        except OSError as error:
-            message = f"{self._path}: cannot be written: {error.strerror or error}"
-            raise FileError(message, rule="unwritable-file", site=str(self._path)) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        with writing(self._path) as file:
+            file.write(json.dumps(data, indent=1).encode())
 
     def _read(self, path: Path) -> None:
         fix = "name another file, or remove it"
         try:
-            data: Any = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            message = f"{path}: cannot be read: {error.strerror or error}"
-            raise FileError(message, rule="unreadable-file", site=str(path)) from error
-        except ValueError as error:
+            with opened(path, "quantize_to") as file:
+                data: Any = json.load(file)
+        except (ValueError, RecursionError) as error:
             message = f"{path}: is no JSON: {error}"
             raise FileError(message, rule="damaged-file", site=str(path), fix=fix) from error
         if not isinstance(data, dict) or data.get("kind") != _KIND:

@@ -107,14 +107,14 @@ class Trials:
             QuantfxError: the metric raises.
         """
 
-        def score(told: str) -> Score:
+        def score() -> Score:
             if self._meter.exact is not None:
                 return Score(self._meter.exact, 0.0)
-            return self._known(told, "choose") or self._meter.score(
-                model, self._split.choose, told, folds=False
+            return self._book.known(FLOAT_MODEL, "choose") or self._meter.score(
+                model, self._split.choose, FLOAT_MODEL, folds=False
             )
 
-        self.exact = self.ranks.agree(score(FLOAT_MODEL))
+        self.exact = self.ranks.all_do(score)[0]
         self._book.add(FLOAT_MODEL, "choose", self.exact)
         self._write()
 
@@ -132,7 +132,8 @@ class Trials:
             self._book.add(candidate.text, part, trial.score)
             self._tell(trial)
         if new:
-            self._longest = (self._clock() - start) / -(-len(new) // self.ranks.count)
+            took = (self._clock() - start) / -(-len(new) // self.ranks.count)
+            self._longest = max(self._longest, took)
             self._write()
         return [known[each] for each in candidates]
 
@@ -153,7 +154,7 @@ class Trials:
 
     def _score(self, candidate: Candidate, part: Part) -> Score:
         """Return the score of a recipe; one that fails is lost, not the search."""
-        known = self._known(candidate.text, part)
+        known = self._book.known(candidate.text, part)
         if known is not None:
             return known
         folds = part == "judge" or not self.chosen_on()
@@ -163,9 +164,6 @@ class Trials:
         except QuantfxError as error:
             return Score(float("nan"), failure=str(error))
 
-    def _known(self, recipe: str, part: Part) -> Score | None:
-        return self._book.known(recipe, part)
-
     def _with_error(self, score: Score) -> Score:
         """Return a score with the standard error of the first recipe, if it has none of its own."""
         if self._error is None:
@@ -173,8 +171,7 @@ class Trials:
         return replace(score, error=self._error) if score.error is None else score
 
     def _write(self) -> None:
-        if self.ranks.is_first:
-            self._book.write()
+        self.ranks.together(lambda: self._book.write() if self.ranks.is_first else None)
 
     def _tell(self, trial: Trial) -> None:
         if self._console is None:

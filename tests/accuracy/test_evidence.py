@@ -11,7 +11,7 @@ GOAL = Goal(at_least=0.9)
 
 
 def reasons(items: int, chosen: Score, exact: float = 1.0) -> list[str]:
-    return thin_evidence(GOAL, split_items(items, 0), items, Score(exact), chosen)
+    return list(thin_evidence(GOAL, split_items(items, 0), items, Score(exact), chosen))
 
 
 def test_enough_is_not_thin() -> None:

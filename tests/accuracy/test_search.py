@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from quantfx.accuracy.candidate import Candidate
-from quantfx.accuracy.cost import CostModel, PricedSite
+from quantfx.accuracy.cost import CostModel, Price, PricedSite
 from quantfx.accuracy.goal import Goal
 from quantfx.accuracy.metric import Meter
 from quantfx.accuracy.ranks import Ranks
@@ -183,7 +183,7 @@ def test_if_all_recipes_fail_it_is_refused() -> None:
             self, model: Callable[..., Any], chosen: Sequence[int], *, folds: bool
         ) -> tuple[float, float | None]:
             if model() is not None:
-                raise ValueError("no labels")
+                raise QuantfxError("has no labels", rule="metric-fails")
             return super()._measure(model, chosen, folds=folds)
 
     with refused("no-trial", site="plain", says="no labels"):
@@ -226,5 +226,31 @@ def test_goals_have_to_be_there_and_in_range() -> None:
         Goal()
     with refused("number-range", ArgumentError, site="at_most_slower"):
         Goal(at_most_slower=-0.1)
+    with refused("wrong-type", ArgumentError, site="at_least", says="str"):
+        Goal(at_least=cast(Any, "20"))
     with refused("number-range", ArgumentError, site="at_least"):
         Goal(at_least=float("nan"))
+
+
+def test_no_trial_begins_for_which_less_time_is_left_than_the_longest_took() -> None:
+    now, took = [0.0], {"plain": 30.0, "repair=True": 1.0}
+
+    def make(candidate: Candidate) -> Callable[[], Candidate]:
+        now[0] += took[candidate.text]
+        return lambda: candidate
+
+    trials = Trials(
+        make,
+        lambda _: Price(1.0, 1, 0.0),
+        Known(),
+        SPLIT,
+        book=TrialBook(None, {}),
+        ranks=Ranks(),
+        until=100.0,
+        clock=lambda: now[0],
+    )
+    for each in (Candidate(), Candidate((("repair", True),))):
+        trials.on("choose", [each])
+    assert not trials.late
+    now[0] = 75.0
+    assert trials.late

@@ -45,6 +45,7 @@ def test_trials_of_something_else_are_refused(fact: str, tmp_path: Path) -> None
     ("text", "rule"),
     [
         ("{", "damaged-file"),
+        ("[" * 100_000, "damaged-file"),
         ("[]", "foreign-file"),
         (json.dumps({"kind": "quantfx trials", "format": 99}), "file-version"),
         (
@@ -62,5 +63,5 @@ def test_other_files_are_refused(text: str, rule: str, tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
     book = TrialBook(tmp_path / "no" / "trials.json", FACTS)
-    with refused("unwritable-file", FileError, site="trials.json"):
+    with refused("no-such-file", FileError, site="trials.json"):
         book.write()

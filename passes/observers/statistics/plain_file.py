@@ -26,6 +26,16 @@ from quantfx.passes.errors import FileError
 from quantfx.passes.observers.statistics.whole_file import opened, writing
 
 FORMAT = 1
+# What reading a file raises that is not what ``write`` wrote; a header may be nested deeply.
+_DAMAGED = (
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+    zlib.error,
+)
 _MAGIC = b"quantfx statistics\n"
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
@@ -77,7 +87,7 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             places = cast(dict[str, dict[str, Any]], header["tensors"])
             rest = content[body:]
             return header, {key: _tensor(rest, place) for key, place in places.items()}
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, zlib.error) as error:
+    except _DAMAGED as error:
         raise FileError.damaged(path, error) from error
     message = f"{path}: the file has format {version}, and this quantfx reads format {FORMAT}"
     fix = "load it with the quantfx that wrote it, or collect the statistics again"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import TypeVar
 
 from torch.fx import GraphModule
 
-from quantfx.passes.errors import CalibrationError, FileError
+from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.observers.statistics import plain_file
 from quantfx.passes.observers.statistics.as_plain import decode, encode
 from quantfx.passes.observers.statistics.digests import ModelDigest, joined
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
+from quantfx.patterns.errors import QuantfxWarning
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -95,14 +97,17 @@ class Statistics:
         may be others than one process would keep. All else is what that would have recorded.
 
         Args:
-            parts: Statistics of one model.
+            parts: Statistics of one model, of different data: of equal data a warning says that it
+                counts as often as it is given.
 
         Raises:
+            ArgumentError: a part is something else.
             CalibrationError: there is none, or they are of different models.
         """
         if not parts:
             message = "there are no statistics to merge"
             raise CalibrationError(message, rule="no-batches", fix="give at least one")
+        _require_parts(parts)
         for number, part in enumerate(parts[1:], start=1):
             parts[0]._require_same(part.model, f"that of part {number}")
         tensors = _by_key([part.tensors for part in parts])
@@ -156,6 +161,21 @@ class Statistics:
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise FileError.damaged(path, error) from error
+
+
+def _require_parts(parts: tuple[object, ...]) -> None:
+    seen: dict[tuple[str, ...], int] = {}
+    for number, part in enumerate(parts):
+        if not isinstance(part, Statistics):
+            message = f"part {number} is a {type(part).__name__}, not quantfx.Statistics"
+            fix = "give each by itself: Statistics.merge(*parts)"
+            raise ArgumentError(message, rule="wrong-type", site=f"part {number}", fix=fix)
+        first = seen.setdefault(part.calls, number)
+        if first != number:
+            message = f"parts {first} and {number} are of the same data, which counts twice"
+            fix = "give each shard once, and each process a shard of its own"
+            warning = QuantfxWarning(message, rule="same-data", site=f"part {number}", fix=fix)
+            warnings.warn(warning, stacklevel=3)
 
 
 def _by_key(tables: list[Mapping[_Key, _Value]]) -> dict[_Key, list[_Value]]:

@@ -28,6 +28,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantfx.passes.errors import CalibrationError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.state import preserved_state
@@ -35,7 +36,14 @@ from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.report.compare.calls import calls_of
 from quantfx.passes.report.compare.left_out import left_out_sites
 from quantfx.passes.report.sensitivity.gradient_run import Call, run_with_errors
-from quantfx.passes.report.sensitivity.outputs import Signs, float_places, powers, rows_of
+from quantfx.passes.report.sensitivity.outputs import (
+    Signs,
+    errors_of,
+    finite,
+    float_places,
+    powers,
+    rows_of,
+)
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.ranking import Whole
 from quantfx.passes.report.sensitivity.sensitivity import SensitiveSite, Sensitivity
@@ -67,9 +75,14 @@ def estimate_sensitivity(
         progress: Show a progress bar where the terminal allows it.
 
     Raises:
-        CalibrationError: there is no batch, or one does not fit the model.
+        CalibrationError: there is no batch, or one does not fit the model, is empty, or makes it
+            return NaN.
         QuantfxError: no gradient leads from an output to a site.
     """
+    if not paired.parts:
+        message = "no site of the q/dq graph rounds anything that the float graph computes as well"
+        fix = "give the model that was quantized, and a result that has quantized sites"
+        raise QuantfxError(message, rule="no-gradients", fix=fix)
     rows = _Rows(paired, Signs(seed), draws)
     with preserved_state(paired.reference), preserved_state(paired.quantized):
         for inputs in calls_of(
@@ -113,13 +126,16 @@ class _Rows:
         places = self._places(call)
         outputs: list[Tensor] = [call.outputs[place] for place in places]
         rows = rows_of(outputs)
-        power = powers(outputs, rows)
+        power = powers(finite(outputs), rows)
         if self._shares is None:
             mean = power.mean(1)
             self._shares = torch.where(mean > 0, 1 / mean, 1.0)
         roots = self._shares.sqrt().tolist()
         drawn = [
-            [sign * root for sign, root in zip(each, roots, strict=True)]
+            [
+                (sign * root).where(y.isfinite(), 0)
+                for sign, root, y in zip(each, roots, outputs, strict=True)
+            ]
             for each in self._signs.draw(outputs, rows, self._draws)
         ]
         if rows > 1 and self._by_row is None:
@@ -145,7 +161,8 @@ class _Rows:
         assert self._shares is not None  # of the first call
         places = self._places(exact)
         outputs: list[Tensor] = [exact.outputs[place] for place in places]
-        off = [(rounded.outputs[p] - exact.outputs[p]).detach() for p in places]
+        given = [rounded.outputs[place] for place in places]
+        off = [each.detach() for each in errors_of(outputs, given)]
         power = powers(off, rows_of(outputs)).T @ self._shares
         units = self._units(outputs)
         self._noise.append(power if units > 1 else power.sum(0, keepdim=True))
@@ -206,6 +223,13 @@ class _Rows:
     def _places(self, call: Call) -> list[int]:
         """Return the outputs that gradients start from."""
         floats = float_places(call.outputs)
+        tensors = [leaf for leaf in call.outputs if isinstance(leaf, Tensor)]
+        told = "has no rows" if tensors and not any(each.numel() for each in tensors) else ""
+        if any(bool(call.outputs[place].isnan().any()) for place in floats):
+            told = "makes the float model return NaN"
+        if told:
+            message = f"call {self._calls} {told}"
+            raise CalibrationError(message, rule="not-finite", site="batches", fix="leave it out")
         found = [place for place in floats if call.outputs[place].requires_grad]
         for place, leaf in enumerate(call.outputs):
             if isinstance(leaf, Tensor) and place not in found:

@@ -8,12 +8,14 @@ from collections.abc import Callable, Collection, Sequence
 import torch
 from torch import Tensor, nn
 
-from quantfx.passes.inputs.leaves import Inputs, leaves_in
-from quantfx.passes.report.sensitivity.outputs import float_places, powers
+from quantfx.passes.inputs.leaves import Inputs
+from quantfx.passes.report.sensitivity.metric_call import failure, number_of
+from quantfx.passes.report.sensitivity.outputs import errors_of, finite, float_outputs, powers
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.partly_rounded import PartlyRounded
 from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, noise_decibels
 from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
+from quantfx.patterns.errors import QuantfxError
 
 Metric = Callable[[nn.Module], float]
 """How good a model is; higher is better."""
@@ -34,17 +36,27 @@ def evaluate_sites(
         metric: How good a model is; higher is better.
         name: Of the metric.
         most: How many sites.
+
+    Raises:
+        QuantfxError: the metric raises, or returns no number.
     """
     every = {part.anchor.name for part in paired.parts}
 
-    def measured(rounded: Collection[str]) -> float:
-        return float(metric(PartlyRounded(paired, rounded)))
+    def measured(told: str, rounded: Collection[str]) -> float:
+        try:
+            return number_of(lambda: metric(PartlyRounded(paired, rounded)))
+        except QuantfxError as reason:
+            raise failure(name, told, reason) from reason
 
+    exact = measured("the float model", ())
+    evaluation = Evaluation(name, exact=exact, rounded=measured("all sites rounded", every))
     found = {
-        row.name: Measured(alone=measured({row.name}), without=measured(every - {row.name}))
+        row.name: Measured(
+            alone=measured(f"{row.name} alone rounded", {row.name}),
+            without=measured(f"{row.name} alone in float", every - {row.name}),
+        )
         for row in sensitivity.ranked()[:most]
     }
-    evaluation = Evaluation(name, exact=measured(()), rounded=measured(every))
     return sensitivity.with_measured(evaluation, found)
 
 
@@ -59,25 +71,20 @@ class OutputSQNR:
     def __init__(self, paired: PairedGraphs, calls: Sequence[Inputs]) -> None:
         self._calls = calls
         exact = PartlyRounded(paired, ())
-        self._exact = [_floats(exact, call) for call in calls]
-        self._power = _total(self._exact)
+        self._exact = [float_outputs(exact, call) for call in calls]
+        self._power = _total([finite(outputs) for outputs in self._exact])
 
     def __call__(self, model: nn.Module) -> float:
         """Return the signal to noise ratio of ``model`` in dB."""
         noise = _total(
             [
-                [found - exact for found, exact in zip(_floats(model, call), known, strict=True)]
+                errors_of(known, float_outputs(model, call))
                 for call, known in zip(self._calls, self._exact, strict=True)
             ]
         )
         heard = self._power > 0
         shares = noise[heard] / self._power[heard]
         return noise_decibels(float(shares.mean())) if len(shares) else math.inf
-
-
-def _floats(model: nn.Module, call: Inputs) -> list[Tensor]:
-    outputs = leaves_in(model(*call[0], **call[1]))
-    return [outputs[place] for place in float_places(outputs)]
 
 
 def _total(calls: Sequence[Sequence[Tensor]]) -> Tensor:

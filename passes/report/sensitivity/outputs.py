@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from quantfx.passes.inputs.leaves import Inputs, leaves_in
+from quantfx.passes.model.input_copies import copy_inputs
 
 
 def float_places(outputs: Sequence[Any]) -> list[int]:
@@ -16,6 +19,24 @@ def float_places(outputs: Sequence[Any]) -> list[int]:
         for place, leaf in enumerate(outputs)
         if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.numel()
     ]
+
+
+def float_outputs(model: Callable[..., Any], call: Inputs) -> list[Tensor]:
+    """Return the float tensors that ``model`` returns for one call; it may write to its inputs."""
+    args, kwargs = copy_inputs(*call)
+    outputs = leaves_in(model(*args, **kwargs))
+    return [outputs[place] for place in float_places(outputs)]
+
+
+def finite(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """Return outputs with 0 where they are infinite: a mask has no power."""
+    return [each.where(each.isfinite(), 0) for each in outputs]
+
+
+def errors_of(exact: Sequence[Tensor], found: Sequence[Tensor]) -> list[Tensor]:
+    """Return what ``found`` is off, 0 where ``exact`` is infinite."""
+    pairs = zip(exact, found, strict=True)
+    return [(given - each).where(each.isfinite(), 0) for each, given in pairs]
 
 
 def rows_of(outputs: Sequence[Tensor]) -> int:

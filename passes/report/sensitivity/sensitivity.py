@@ -7,13 +7,15 @@ import math
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import KW_ONLY, asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from rich.console import Console, ConsoleOptions, RenderResult
 from torch import Tensor
 
+from quantfx.passes.errors import ArgumentError
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.observers.statistics.whole_file import writing
 from quantfx.passes.report.compare.site_numbers import plain_numbers
 from quantfx.passes.report.sensitivity.chart import chart
 from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, Ranked, Whole
@@ -107,7 +109,14 @@ class Sensitivity:
             order: By the ``cost`` of rounding it alone, by what leaving it float alone would
                 ``win``, or in the order of the ``graph``.
             by: Each ``site``, or all sites of a ``module`` together.
+
+        Raises:
+            ArgumentError: there is no such order, or nothing of that kind to rank.
         """
+        if order not in get_args(Order):
+            raise unknown_name(ArgumentError, "order", order, get_args(Order), of="a ranking")
+        if by not in get_args(By):
+            raise unknown_name(ArgumentError, "kind", by, get_args(By), of="a ranking")
         groups: dict[str, list[int]] = {}
         for index, each in enumerate(self.sites):
             name = str(each.site) if by == "site" else each.module
@@ -146,6 +155,7 @@ class Sensitivity:
             "sites": [row.as_dict() for row in self.ranked("graph")],
             "modules": [row.as_dict() for row in self.ranked("graph", by="module")],
             "left_out": self.left_out,
+            "whole": None if self.whole is None else asdict(self.whole),
             "evaluation": None if self.evaluation is None else asdict(self.evaluation),
         }
         if contributions:
@@ -164,10 +174,13 @@ class Sensitivity:
             path: Where to, e.g. ``sensitivity.svg``.
             by: Each ``site``, or all sites of a ``module`` together.
             most: How many.
+
+        Raises:
+            FileError: it cannot be written.
         """
-        written = Path(path)
-        written.write_text(chart(self.ranked(by=by)[:most], self.predict()), encoding="utf-8")
-        return written
+        with writing(Path(path)) as file:
+            file.write(chart(self.ranked(by=by)[:most], self.predict()).encode())
+        return Path(path)
 
     def table(self, order: Order = "cost", *, by: By = "site") -> str:
         """Return the ranking as text; see ``ranked``."""
@@ -192,9 +205,9 @@ class Sensitivity:
     def _tables(self, order: Order, by: By) -> Iterator[Any]:
         rows = len(self.contributions)
         head = f"{rows} {self.unit}{'s' * (rows != 1)}"
-        return tables(
-            self.ranked(order, by=by), self.predict(), head, by, self.left_out, self.evaluation
-        )
+        told = "expected" if self.whole is None else "measured"
+        ranked, noise = self.ranked(order, by=by), self.predict()
+        return tables(ranked, noise, told, head, by, self.left_out, self.evaluation)
 
     def _win(self, members: Collection[int]) -> float:
         """Return by how much the noise falls if these sites stay float."""

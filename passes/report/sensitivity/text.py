@@ -21,6 +21,7 @@ _THIN = 0.5
 def tables(
     ranked: Sequence[Ranked],
     noise: float,
+    told: str,
     rows: str,
     by: str,
     left_out: Sequence[tuple[str, str]],
@@ -28,7 +29,7 @@ def tables(
 ) -> Iterator[RenderableType]:
     """Yield one line of the whole, the ranking, and what has no numbers."""
     yield Text(
-        f"all rounded: {decibels(noise_decibels(noise))} expected at the outputs, over {rows}",
+        f"all rounded: {decibels(noise_decibels(noise))} {told} at the outputs, over {rows}",
         style="bold",
     )
     if evaluation is not None:

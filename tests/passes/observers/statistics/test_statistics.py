@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,14 +15,14 @@ from torch.fx import GraphModule
 
 from quantfx.backends.x86 import x86
 from quantfx.collect_statistics import collect_graph
-from quantfx.passes.errors import CalibrationError, FileError
+from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.tools.models.seeded import seeded
 from tests.models.small import CatPoolNet
 from tests.passes.observers.distributions import bins_apart
-from tests.refusals import refused
+from tests.refusals import refused, warned
 from tests.unchecked import capture
 
 BATCHES = [
@@ -118,6 +119,15 @@ def test_parts_of_other_models_do_not_merge() -> None:
         Statistics.merge(whole(), part)
     with refused("no-batches", CalibrationError):
         Statistics.merge()
+    with refused("wrong-type", ArgumentError, site="part 0", fix=r"*parts"):
+        Statistics.merge(cast(Any, [whole(), whole()]))
+
+
+def test_equal_data_is_told_to_count_twice() -> None:
+    one, other = collected(*BATCHES[:1]), collected(*BATCHES[1:])
+    with warned("same-data", site="part 2", says="parts 0 and 2"):
+        merged = Statistics.merge(one, other, one)
+    assert merged.batches == len(BATCHES) + 1
 
 
 def test_other_models_are_refused_with_what_differs() -> None:
@@ -176,6 +186,10 @@ def with_another_shape(content: bytes) -> bytes:
         (with_a_longer_shape, "damaged-file"),
         (with_another_shape, "damaged-file"),
         (lambda content: content[:-100], "damaged-file"),
+        (
+            lambda content: content[:19] + (10**5).to_bytes(8, "little") + b"[" * 10**5,
+            "damaged-file",
+        ),
         (lambda content: content[:40], "damaged-file"),
         (lambda content: content.replace(b'"sites"', b'"cites"'), "damaged-file"),
         (lambda content: b"PK" + content, "foreign-file"),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 from xml.etree import ElementTree
 
 import pytest
@@ -14,11 +16,12 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import Result, Sensitivity, backends
+from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
 from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.quant.qdq import tensor_qparams
-from quantfx.passes.report.sensitivity.ranking import Whole
+from quantfx.passes.report.sensitivity.ranking import Whole, noise_decibels
 from quantfx.passes.report.sensitivity.sensitivity import SensitiveSite
 from quantfx.tools.models.seeded import seeded
 from tests.refusals import refused
@@ -106,7 +109,7 @@ def test_forms(tmp_path: Path) -> None:
     assert "contributions" not in json.loads(found.to_json(contributions=False))
     assert list(found.heat()) == ["a", "b", "c"]
     assert found.heat()["c"] == pytest.approx(40)
-    assert "10.5 dB expected" in str(found)
+    assert "10.5 dB measured" in str(found)
     assert "over 2 rows" in str(found)
     drawn = ElementTree.fromstring(found.chart(tmp_path / "bars.svg", most=2).read_text())
     bars = [each for each in drawn.iter() if each.get("class") in ("cost", "win")]
@@ -186,3 +189,98 @@ def test_options_out_of_range_and_no_data_are_refused(net: nn.Module, result: Re
         result.sensitivity([rows()], net, evaluate=-1)
     with refused("no-batches"):
         result.sensitivity([], net)
+
+
+def test_unknown_options_and_orders_are_refused_with_the_nearest(
+    net: nn.Module, result: Result
+) -> None:
+    given: dict[str, Any] = {"evalute": 2}
+    with refused("unknown-name", ArgumentError, site="evalute", says="did you mean 'evaluate'"):
+        result.sensitivity([rows()], net, **given)
+    with refused("unknown-name", ArgumentError, site="evalute", says="did you mean 'evaluate'"):
+        quantfx.sensitivity(net, (rows(),), [rows()], backend=X86, **given)
+    found, wrong = by_hand(), cast(Any, "modules")
+    with refused("unknown-name", ArgumentError, site="noise", fix="'win'"):
+        found.ranked(cast(Any, "noise"))
+    asked: list[Callable[[], object]] = [
+        lambda: found.ranked(by=wrong),
+        lambda: found.table(by=wrong),
+        lambda: found.at("a", by=wrong),
+    ]
+    for ask in asked:
+        with refused("unknown-name", ArgumentError, site=wrong, says="did you mean 'module'"):
+            ask()
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(None, "TypeError"), ("x", "ValueError"), (math.nan, "NaN")]
+)
+def test_a_metric_that_returns_no_number_names_what_it_was_asked(
+    value: Any, says: str, net: nn.Module, result: Result
+) -> None:
+    def mean(model: nn.Module) -> Any:
+        return value
+
+    with refused("metric-fails", site="the float model", says=f"metric mean.*{says}"):
+        result.sensitivity([rows()], net, metric=mean, evaluate=1)
+
+
+def test_a_metric_needs_sites_to_try(net: nn.Module, result: Result) -> None:
+    with refused("option-value", site="metric", fix="evaluate"):
+        result.sensitivity([rows()], net, metric=lambda model: 1.0)
+
+
+def test_what_tells_nothing_is_refused_with_the_reason(net: nn.Module, result: Result) -> None:
+    with refused("not-finite", CalibrationError, site="batches", says="call 1 .*NaN"):
+        result.sensitivity([rows(), rows() * math.nan], net)
+    with refused("not-finite", CalibrationError, site="batches", says="call 0 has no rows"):
+        quantfx.sensitivity(
+            net,
+            (rows(),),
+            [rows()[:0]],
+            calibration=[rows()],
+            backend=X86,
+            dynamic_shapes=({0: torch.export.Dim.AUTO},),
+        )
+    with refused("no-gradients", fix="the model that was quantized"):
+        result.sensitivity([rows()], nn.Sequential(nn.Linear(16, 8)).eval())
+
+
+class Masked(nn.Module):
+    """Scores, of which some are minus infinity."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = Net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute."""
+        mask = torch.arange(8) % 3 == 1
+        return self.net(x).masked_fill(mask, -torch.inf)
+
+
+def test_a_mask_has_no_power(net: nn.Module) -> None:
+    masked = seeded(Masked)
+    found = quantfx.sensitivity(
+        masked, (rows(),), [rows(1)], backend=X86, whole=True, evaluate=1, progress=False
+    )
+    assert found.evaluation is not None
+    assert found.evaluation.exact == math.inf
+    assert 20 < found.evaluation.rounded < 60
+    assert noise_decibels(found.predict()) == pytest.approx(found.evaluation.rounded, abs=0.1)
+    plain = quantfx.sensitivity(masked.net, (rows(),), [rows(1)], backend=X86, progress=False)
+    for name in ("linear", "linear_1", "linear_2"):
+        assert found.at(name).sqnr == pytest.approx(plain.at(name).sqnr, abs=3)
+
+
+def test_a_chart_needs_its_folder(tmp_path: Path) -> None:
+    with refused("no-such-file", FileError, site="no/chart.svg", fix="make it first"):
+        by_hand().chart(tmp_path / "no" / "chart.svg")
+
+
+def test_what_was_measured_is_not_called_expected() -> None:
+    whole = Whole(0.25, (0.1, 0.1, 0.05))
+    assert "measured at the outputs" in str(by_hand(whole))
+    assert "expected at the outputs" in str(by_hand())
+    assert by_hand(whole).as_dict()["whole"] == {"noise": 0.25, "shares": [0.1, 0.1, 0.05]}
+    assert by_hand().as_dict()["whole"] is None
