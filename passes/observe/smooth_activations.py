@@ -46,7 +46,7 @@ class SmoothActivations(Pass):
             4 dB, and more images win nothing.
     """
 
-    alpha: float = 0.8
+    alpha: float = 0.7
     rows: int = 1024
 
     def __post_init__(self) -> None:
