@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
 import quantfx
 from quantfx import Pipeline, backends
@@ -177,24 +178,50 @@ class Refuse(GraphPass):
     name: ClassVar[str] = "refuse"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        calls = [node.name for node in editor.graph.nodes if node.op == "call_function"]
-        if "linear_3" in calls:
+        if calls_of_linear_3(editor):
             raise ValueError("a fault")
         return 0
 
 
-def test_the_error_of_a_pipeline_offers_the_file(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Misplace(GraphPass):
+    """Puts a certain node in front of what it reads."""
+
+    name: ClassVar[str] = "misplace"
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        for node in calls_of_linear_3(editor):
+            next(iter(editor.graph.nodes)).prepend(node)
+        return len(calls_of_linear_3(editor))
+
+
+def calls_of_linear_3(editor: Editor) -> list[Node]:
+    nodes = list(editor.graph.nodes)
+    return [node for node in nodes if (node.op, node.name) == ("call_function", "linear_3")]
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Refuse(), "refuse failed: a fault"),
+        (Misplace(), "misplace failed: the pass left an invalid graph"),
+    ],
+    ids=["raises", "invalid"],
+)
+def test_the_error_of_a_pipeline_offers_the_file(
+    tmp_path: Path, fault: GraphPass, says: str
+) -> None:
     model, x = faults.attention()
     graph = quantfx.capture(model, x)
     backend = backends.get("x86")
-    pipeline = backend.prepare_pipeline.upto("fold-scales") + Pipeline((Refuse(),))
+    pipeline = backend.prepare_pipeline.upto("fold-scales") + Pipeline((fault,))
     with pytest.raises(PassError) as caught:
         pipeline.run(graph, backend.context)
     assert "quantfx.reduce(error" in "".join(caught.value.__notes__)
     made = quantfx.reduce(caught.value, path=tmp_path / "fault.py")
     assert made.operators == ("linear_3",)
-    assert "Pipeline.parse(PIPELINE, passes=[Refuse])" in made.path.read_text()
-    assert "raises PassError: refuse failed: a fault" in made.message
+    assert f"Pipeline.parse(PIPELINE, passes=[{type(fault).__name__}])" in made.path.read_text()
+    assert f"raises PassError: {says}" in made.message
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(made.path), run_name="__main__")
     assert ended.value.code == 1
