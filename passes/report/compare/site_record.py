@@ -13,6 +13,7 @@ from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, quantizes, tensor_qparams
+from quantfx.passes.report.compare.channel_axis import channel_axis
 from quantfx.passes.report.compare.diagnose import diagnose, other_literals
 from quantfx.passes.report.compare.lockstep import PartValues
 from quantfx.passes.report.compare.parts import Part
@@ -42,7 +43,7 @@ class SiteRecord:
         for node, codes in self._codes.items():
             given = values.inputs[node.name]
             if isinstance(given, Tensor):
-                codes.add(given, _channel(self._part.annotation.kind, given.dim()))
+                codes.add(given, channel_axis(self._part.anchor))
 
     def numbers(
         self, reference: GraphModule, quantized: GraphModule, common: Mapping[str, Node]
@@ -76,13 +77,6 @@ class SiteRecord:
             for each in other_literals(common[node.name], node)
         ]
         return replace(numbers, diagnoses=(*literals, *diagnose(numbers)))
-
-
-def _channel(kind: str, dims: int) -> int:
-    """Return the dimension of the channels that an operator of ``kind`` reads."""
-    if "linear" in kind or "matmul" in kind:
-        return -1
-    return 1 if dims > 3 or "conv" in kind or "pool" in kind else -1
 
 
 def _slots(part: Part) -> Iterator[tuple[Node, str]]:
