@@ -25,7 +25,7 @@ _LAST_CALLS = 3
 # A better time is less than so much of the least. What takes so many times as long as the least
 # leaves: after the quiet rounds, and what is hopeless after the least.
 _BETTER = 0.98
-_SLOW, _HOPELESS = 2.0, 10.0
+_SLOW, _HOPELESS = 2.5, 10.0
 
 Clock = Callable[[], float]
 OtherRoute = Callable[[GraphModule], GraphModule]
@@ -102,7 +102,7 @@ def race(
     """Return the least seconds of a call of each, which take turns.
 
     Turns end where ten rounds brought no better time. What takes ten times as long as the fastest
-    runs no more after three rounds, what takes twice as long after ten. What is less behind has
+    runs no more after three rounds, what takes 2.5 times as long after ten. What is less behind has
     three more calls in the end, so that a disturbance does not decide.
 
     Args:
