@@ -16,10 +16,13 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.fx import Node
+from torch.fx import GraphModule, Node
 
 import quantfx
-from quantfx import Pipeline, backends
+from quantfx import Pipeline, backends, reduce_model
+from quantfx.backends.backend import Backend
+from quantfx.bisect_model import make_subject
+from quantfx.bisection.trials import Subject
 from quantfx.checks import Check, close_to_float, runs
 from quantfx.passes.errors import BisectError, ConfigError, PassError
 from quantfx.passes.graph.editor import Editor
@@ -297,8 +300,16 @@ def test_rules_of_a_config_need_select_nothing_in_a_part(
     model, x = faults.conv_net()
     config = quantfx.Config().call("linear", "float")
     faults.raise_for_site(monkeypatch, "conv2d_1")
+    quantized: list[GraphModule] = []
+
+    def noted(backend: Backend, graph: GraphModule, *others: Any, **options: Any) -> Subject:
+        quantized.append(graph)
+        return make_subject(backend, graph, *others, **options)
+
+    monkeypatch.setattr(reduce_model, "make_subject", noted)
     made = quantfx.reduce(model, x, check=runs(), config=config, path=tmp_path / "check.py")
     assert len(made.operators) == 1
+    assert quantized.count(quantized[0]) == 1  # the whole; parts are other graphs
     faults.raise_in_pass(monkeypatch)
     with pytest.raises(PassError) as caught:
         quantfx.quantize(model, x, calibration=[x], config=config)
@@ -334,6 +345,14 @@ def test_a_verdict_writes_to_nothing_and_takes_inputs_by_place_and_by_name() -> 
         assert verdict.good, verdict
     assert torch.equal(x, torch.ones(2, 4))
     assert all(map(torch.equal, before, held(graph)))
+
+
+def test_a_rule_that_selects_nothing_is_a_fault_itself(tmp_path: Path) -> None:
+    model, x = faults.conv_net()
+    config = quantfx.Config().call("lin", "float")
+    made = quantfx.reduce(model, x, config=config, path=tmp_path / "fault.py")
+    assert "raises ConfigError" in made.message
+    assert len(made.operators) == 1
 
 
 def test_a_user_who_misspells_a_config_is_not_offered_the_file() -> None:
