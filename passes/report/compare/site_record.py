@@ -65,7 +65,7 @@ class SiteRecord:
             accumulated=self._accumulated.fidelity(),
             own=self._own.fidelity(),
             inputs=tuple(
-                _range(slots.get(node, node.name), node, codes)
+                _range(slots.get(node, node.name), node, codes, part)
                 for node, codes in self._codes.items()
             ),
             weights=tuple(weight_numbers(part, reference, quantized, common)),
@@ -89,7 +89,7 @@ def _slots(part: Part) -> Iterator[tuple[Node, str]]:
                 yield source, f"{node.name}.{slot}"
 
 
-def _range(tensor: str, quantize: Node, codes: CodeTally) -> RangeNumbers:
+def _range(tensor: str, quantize: Node, codes: CodeTally, part: Part) -> RangeNumbers:
     return RangeNumbers(
         tensor=tensor,
         source=quantize.all_input_nodes[0].name,
@@ -102,12 +102,12 @@ def _range(tensor: str, quantize: Node, codes: CodeTally) -> RangeNumbers:
         channel_spread=codes.channel_spread,
         channels=0 if codes.channels is None else len(codes.channels),
         silent_channels=codes.silent_channels,
-        shared_with=tuple(_sharing(quantize)),
+        shared_with=tuple(_sharing(quantize, part)),
     )
 
 
-def _sharing(quantize: Node) -> Iterator[str]:
-    """Yield the other tensors whose range ``quantize`` shares."""
+def _sharing(quantize: Node, part: Part) -> Iterator[str]:
+    """Yield the other tensors whose range ``quantize`` shares, but for what the match makes."""
     group = quantize.meta.get(GROUP_KEY)
     own = quantize.all_input_nodes[0]
     sources = {
@@ -115,4 +115,4 @@ def _sharing(quantize: Node) -> Iterator[str]:
         for node in quantize.graph.nodes
         if group is not None and quantizes(node) and node.meta.get(GROUP_KEY) == group
     }
-    return (source.name for source in sources if source is not own)
+    return (each.name for each in sources if each is not own and each not in part.inner)

@@ -17,12 +17,14 @@ import quantfx
 from quantfx import Config, Result, backends
 from quantfx.passes.draw.dot import to_dot, to_overview_dot
 from quantfx.passes.graph.clone import clone, recompile, set_tensor
+from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.quant.qdq import tensor_qparams
 from quantfx.passes.report.compare.compare_graphs import compare_graphs
 from quantfx.passes.report.compare.diagnose import diagnose
 from quantfx.passes.report.compare.lockstep import Lockstep, PartValues
 from quantfx.passes.report.compare.parts import Part
+from quantfx.passes.report.compare.site_numbers import RangeNumbers, SiteNumbers
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
 from quantfx.tools.models.seeded import seeded
@@ -155,6 +157,25 @@ def test_a_range_that_one_value_sets_is_named(net: nn.Module) -> None:
     assert after.output is not None
     assert before.output is not None
     assert after.output.sqnr > before.output.sqnr + 3
+
+
+def test_an_outlier_that_is_not_in_the_batches_is_thought_of() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2)))
+    x = images(16)
+    x[0, 0, 0, 0] = 300.0
+    found = of(model, batches=[x]).compare([images()])
+    for site in ("conv2d", "max_pool2d"):
+        (diagnosis,) = found.at(site).diagnoses
+        assert diagnosis.name == "wide-range"
+        assert "an outlier in the calibration data may have set" in diagnosis.message
+        assert diagnosis.remedy.startswith("calibrate with data like this")
+
+
+def test_what_shares_a_range_that_clips_is_named() -> None:
+    numbers = RangeNumbers("a.input", "x", 1.0, 0, 1000, 0.5, 1.0, 1.0, 1.0, 0, 0, ("mul_2",))
+    site = SiteNumbers(Site("", "a"), "linear", "", "static", None, None, (numbers,), ())
+    (diagnosis,) = diagnose(site)
+    assert diagnosis.message.endswith("lie outside of the range; mul_2 share it")
 
 
 class Cat(nn.Module):
