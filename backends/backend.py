@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from quantfx.backends.checks.device_guard import refuse_on_cpu
 from quantfx.backends.checks.lowering import Lowering
 from quantfx.backends.checks.range_check import saturating_sites
-from quantfx.backends.checks.require_float_graph import require_float_graph
+from quantfx.backends.checks.require_float_graph import require_float_graph, require_float_tensors
 from quantfx.backends.checks.targets import Target, host
 from quantfx.backends.direct.family import Direct
 from quantfx.backends.direct.form_regions import FormRegions
@@ -174,6 +174,7 @@ class Backend:
         prepared = pipeline.run(graph, context, instruments=instruments)
         if strict:
             require_planned(prepared, self.recipe)
+            require_float_tensors(prepared)
         return as_trainable(prepared) if qat else prepared
 
     def convert(
