@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 
@@ -169,6 +170,20 @@ def test_an_outlier_that_is_not_in_the_batches_is_thought_of() -> None:
         assert diagnosis.name == "wide-range"
         assert "an outlier in the calibration data may have set" in diagnosis.message
         assert diagnosis.remedy.startswith("calibrate with data like this")
+
+
+def test_nothing_that_can_be_asked_for_is_cut_off(net: nn.Module) -> None:
+    config = Config("static").tensor("conv2d.input", observer="min_max")
+    x = images(16) + 300 * (torch.arange(16) == 0).view(16, 1, 1, 1)
+    made = quantize(net, (images(),), calibration=[x], backend=X86, config=config)
+    console = Console(width=60, color_system=None)
+    with console.capture() as caught:
+        console.print(made.compare([images()]))
+    text = caught.get()
+    assert "…" not in text
+    rows = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+    last = "".join(cell[-2].strip() for cell in rows)
+    assert 'Config.tensor("conv2d.input","float")' in last.replace(" ", "")
 
 
 def test_what_shares_a_range_that_clips_is_named() -> None:
