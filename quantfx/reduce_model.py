@@ -38,7 +38,7 @@ from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.failed_run import FailedRun, failed_run_of, is_reducible
 from quantfx.passes.pipeline.pipeline import Pipeline
-from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning, unknown_name
 from quantfx.patterns.sizes import likely
 from quantfx.result import Result
 
@@ -252,7 +252,7 @@ def reduce(
         most: How many graphs to try in the last step.
 
     Raises:
-        BisectError: the fault is not there, or the graph is none of operators.
+        BisectError: the fault is not there, or the graph is none of operators or lacks ``near``.
         FileError: the file cannot be written.
     """
     if isinstance(what, QuantfxError):
@@ -261,13 +261,11 @@ def reduce(
         fault: Fault = raised.of_any_part(run.module)
         return _reduce(run.module, _made_leaves(run.module), fault, Path(path), [], most)
     graph, inputs = _captured(what, example, example_kwargs)
+    names = _nodes_near(near, graph)
     chosen = choose_backend(backend, config)
     asked = check or runs()
     failed = CheckFault(chosen, asked, "", calibrated, strict)
     fault = failed.of_kind(graph, inputs).of_any_part(graph)
-    names = (
-        [near] if isinstance(near, str) else [each.node for each in near.culprits] if near else []
-    )
     leaves = [leaf for _, leaf in input_leaves(graph, inputs.args, inputs.kwargs)]
     return _reduce(graph, leaves, fault, Path(path), names, most)
 
@@ -292,6 +290,15 @@ def _reduce(
     write_fault(path, found, ending)
     operators = tuple(each.name for each in found.graph.calls)
     return Reduction(path, operators, found.message, found.evaluations)
+
+
+def _nodes_near(near: BisectResult | str | None, graph: GraphModule) -> list[str]:
+    if not isinstance(near, str):
+        return [each.node for each in near.culprits] if near else []
+    known = [node.name for node in graph.graph.nodes]
+    if near not in known:
+        raise unknown_name(BisectError, "node", near, known, of="the captured graph")
+    return [near]
 
 
 def _captured(

@@ -254,6 +254,12 @@ def test_nothing_wrong_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "fault.py").exists()
 
 
+def test_a_misspelt_node_is_told_before_the_search(tmp_path: Path) -> None:
+    model, x = faults.conv_net()
+    with refused("unknown-name", BisectError, site="conv2d_22", says="did you mean .conv2d_2."):
+        quantfx.reduce(model, x, check=lambda _: False, near="conv2d_22", path=tmp_path / "a.py")
+
+
 def test_a_check_that_no_file_can_import_is_refused(tmp_path: Path) -> None:
     model, x = faults.conv_net()
     with refused("no-text-form", BisectError):
