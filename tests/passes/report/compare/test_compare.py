@@ -172,6 +172,13 @@ def test_an_outlier_that_is_not_in_the_batches_is_thought_of() -> None:
         assert diagnosis.remedy.startswith("calibrate with data like this")
 
 
+def test_another_model_is_refused(result: Result) -> None:
+    other = seeded(Net)
+    other.second = nn.Conv2d(8, 1, 3, padding=1).eval()  # which the sum broadcasts
+    with refused("other-model", site="conv2d_1", fix="the model that the result was made of"):
+        result.compare([images()], model=other)
+
+
 def test_nothing_that_can_be_asked_for_is_cut_off(net: nn.Module) -> None:
     config = Config("static").tensor("conv2d.input", observer="min_max")
     x = images(16) + 300 * (torch.arange(16) == 0).view(16, 1, 1, 1)
