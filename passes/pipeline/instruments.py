@@ -15,9 +15,6 @@ from quantfx.passes.model.input_copies import spare_inputs
 from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.record import PassRecord
 
-# The rule of what an instrument raises for its inputs, which a pipeline alone does not show.
-CHANGED_FUNCTION = "changed-function"
-
 
 class Instrument(ABC):  # noqa: B024  both hooks are optional
     """Called before and after each pass of a pipeline run."""
@@ -67,7 +64,7 @@ class CheckNumerics(Instrument):
                 raise PassError(
                     f"the pass changed the function: output {index} is off by {error:.3g} where "
                     f"the largest magnitude is {float(scale):.3g}",
-                    rule=CHANGED_FUNCTION,
+                    rule="changed-function",
                     site=f"output {index}",
                 )
 

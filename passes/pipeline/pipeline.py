@@ -19,7 +19,7 @@ from quantfx.passes.graph.state import own_state
 from quantfx.passes.pipeline import text as pipeline_text
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.failed_run import FailedRun, is_reducible, keep_failed_run
-from quantfx.passes.pipeline.instruments import CHANGED_FUNCTION, Instrument
+from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.known_passes import own_passes
 from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
@@ -187,7 +187,8 @@ class Pipeline:
         try:
             self._rewrite(work, context or Context(), instruments)
         except QuantfxError as error:
-            is_ours = isinstance(error, PassError) and error.rule != CHANGED_FUNCTION
+            # What an instrument finds for its inputs, a pipeline alone does not show.
+            is_ours = isinstance(error, PassError) and error.rule != "changed-function"
             if is_ours and is_reducible(module):
                 keep_failed_run(error, FailedRun(self, module, context))
                 error.add_note(_OFFER)
