@@ -50,8 +50,8 @@ class Stepper(fx.Interpreter):
             self._step()
         return self._values[node]
 
-    def observed(self, node: Node, value: Any) -> Any:
-        """Return what the readers of the observer ``node`` get in the place of ``value``."""
+    def observed(self, observer: object, value: Any) -> Any:
+        """Return what the readers of ``observer`` get in the place of ``value``."""
         return value
 
     def put(self, node: Node, value: Any) -> None:
@@ -92,7 +92,7 @@ class Stepper(fx.Interpreter):
         if node.op == "get_attr":
             return referent(self._module, node)
         if is_observer(node):
-            return self.observed(node, values[node.all_input_nodes[0]])
+            return self.observed(referent(self._module, node), values[node.all_input_nodes[0]])
         args: Any = map_arg(node.args, values.__getitem__)
         kwargs: Any = map_arg(node.kwargs, values.__getitem__)
         return getattr(self, node.op)(node.target, args, kwargs)

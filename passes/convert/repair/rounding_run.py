@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
-from quantfx.passes.graph.graphs import referent
 from quantfx.passes.observe.stepper import Stepper
 from quantfx.passes.observers.fake_quantize import fake_quantized
 from quantfx.passes.observers.make_fake_quantize import make_fake_quantize
@@ -20,9 +19,8 @@ from quantfx.passes.quant.qparams import QParams
 class FloatRun(Stepper):
     """Computes in float, with the weights that repairs found."""
 
-    def observed(self, node: Node, value: Any) -> Any:
+    def observed(self, observer: object, value: Any) -> Any:
         """Return the value; of a weight that was rounded, what it was before."""
-        observer = referent(self.module, node)
         return observer.original if isinstance(observer, SettledObserver) else value
 
 
@@ -38,9 +36,8 @@ class RoundingRun(Stepper):
         super().__init__(module)
         self._known = known
 
-    def observed(self, node: Node, value: Any) -> Any:
+    def observed(self, observer: object, value: Any) -> Any:
         """Return the value, rounded."""
-        observer = referent(self.module, node)
         if isinstance(observer, PlaceholderObserver):  # a dynamic range, or a narrower float
             label = observer.label
             return make_fake_quantize(observer.spec, label, weight=None, learn_scale=False)(value)

@@ -91,7 +91,7 @@ class _Calls:
     def _keep(self, call: Leaves) -> None:
         """Keep a copy of the inputs if those of all calls before were kept and there is room."""
         whole = len(self.sample) == len(self.digests) - 1
-        if whole and len(sampled([*self.sample, call])) > len(self.sample):
+        if self._layers and whole and len(sampled([*self.sample, call])) > len(self.sample):
             copied = (x.detach().clone() if isinstance(x, Tensor) else x for x in call)
             self.sample.append(tuple(copied))
 

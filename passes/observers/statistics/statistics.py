@@ -53,7 +53,7 @@ class Statistics:
         batches: How many there were.
         rows: First dimension of the first input, summed over all calls.
         sample: The inputs of the first calls themselves, one for each placeholder of the graph: as
-            many as ``MOST_SAMPLED`` bytes hold.
+            many as ``MOST_SAMPLED`` bytes hold, and none if no layers were recorded.
     """
 
     tensors: Mapping[Site, TensorRecord]

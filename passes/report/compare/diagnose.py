@@ -29,7 +29,7 @@ _FEW = 256
 # Pair bounds cost 6 dB at most, and clipping for the least error of the whole less.
 _BOUND = 9.0
 _SET_BY = ", which an outlier in the calibration data may have set, or other data than this"
-_SMOOTH = 'backends.get("x86", smooth=0.8) moves the size of its channels into the weights'
+_SMOOTH = 'backends.get("x86", smooth=0.7) moves the size of its channels into the weights'
 
 
 def diagnose(numbers: SiteNumbers) -> tuple[Diagnosis, ...]:

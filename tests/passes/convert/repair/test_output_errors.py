@@ -30,9 +30,9 @@ def prepared(model: nn.Module, example: Tensor, chosen: Backend) -> GraphModule:
     return ready
 
 
-def output(run: FloatRun | RoundingRun, x: Tensor) -> Tensor:
+def output(module: GraphModule, run: FloatRun | RoundingRun, x: Tensor) -> Tensor:
     run.start([x], {})
-    (last,) = run.module.graph.find_nodes(op="output")
+    (last,) = module.graph.find_nodes(op="output")
     with torch.no_grad():
         found: Tensor = run.value(last)[0]
     return found
@@ -59,8 +59,10 @@ def test_runs_compute_what_the_graphs_do(config: str) -> None:
     chosen = backend().with_config(config)
     ready = prepared(model, x, chosen)
     with torch.no_grad():
-        torch.testing.assert_close(output(FloatRun(ready), x), model(x), rtol=1e-5, atol=1e-5)
-        rounded = output(RoundingRun(ready, {}), x)
+        torch.testing.assert_close(
+            output(ready, FloatRun(ready), x), model(x), rtol=1e-5, atol=1e-5
+        )
+        rounded = output(ready, RoundingRun(ready, {}), x)
         assert not torch.equal(rounded, model(x))
         torch.testing.assert_close(rounded, chosen.convert(ready)(x), rtol=1e-5, atol=1e-5)
 
