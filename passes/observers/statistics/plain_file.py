@@ -37,15 +37,9 @@ _DAMAGED = (
     zlib.error,
 )
 _MAGIC = b"quantfx statistics\n"
-_NAMES = {
-    dtype: str(dtype).removeprefix("torch.")
-    for dtype in (
-        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
-        *(torch.complex64, torch.complex128),
-        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8),
-    )
-}
-_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
+_NUMBERS = "float64 float32 float16 bfloat16 complex128 complex64 int64 int32 int16 int8 uint8 bool"
+_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _NUMBERS.split()}
+_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 _PACKED = "counts"  # mostly zeros; the numbers of other tensors do not get smaller
 
 
