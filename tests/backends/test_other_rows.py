@@ -51,9 +51,9 @@ def test_rows_of_another_number(backend: str, mode: str, shape: tuple[int, ...])
         assert "leave out calls with empty inputs" in str(error)  # noqa: PT017  either is right
 
 
-@pytest.mark.parametrize(
-    "shape", [SHAPES[0], pytest.param(SHAPES[1], marks=pytest.mark.sweep)], ids=str
-)
+# In CI tests/backends/onednn/test_int8pack.py compiles calls of several sizes.
+@pytest.mark.sweep
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_compiled_rows_of_another_number(shape: tuple[int, ...]) -> None:
     x = rows(*shape)
     result = quantfx.quantize(mlp(), (x,), config="weight-only")

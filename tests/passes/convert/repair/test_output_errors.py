@@ -134,7 +134,7 @@ def test_both_ways_bring_a_network_nearer(empirical: bool) -> None:
 
 def test_without_a_sample_the_mean_of_inputs_decides() -> None:
     known = statistics()
-    less = type(known)(**{**vars(known), "sample": ()})
+    less = replace(known, sample=())
     told: list[set[str]] = []
     for each in (known, less):
         result = quantfx.quantize(
