@@ -32,8 +32,8 @@ class CorrectBias(Repair):
     is off by a constant (Nagel et al. 2019, data-free quantization, arXiv 1906.04721, section 4.2).
     It is found in one of two ways:
 
-    - empirical: the graph runs in float and rounded, side by side; e is the trimmed mean of what
-      lies between them, with all layers before already corrected. It counts the errors of inputs as
+    - empirical: the graph runs in float and rounded, side by side; e is the median of what lies
+      between them, with all layers before already corrected. It counts the errors of inputs as
       well, and those of layers before.
     - analytic: ``e = (w_q - w) E[x]``, with the mean of the inputs in float. Of a graph with others
       nested in it, or where the statistics hold no sample, this is what is done.

@@ -88,7 +88,7 @@ def test_a_layer_sees_what_was_corrected_before() -> None:
     assert sizes[3] > 20 * sizes[1]
 
 
-def test_the_trimmed_mean_is_taken_where_it_helps() -> None:
+def test_the_median_is_taken_where_it_helps() -> None:
     fitted = torch.tensor([[1.0, 0.0], [1.0, 9.0], [0.0, -9.0], [1.0, 0.0], [90.0, 0.0]])
     held = torch.tensor([[1.25, -1.0], [0.75, -1.0]])
     assert OutputErrors(fitted, held).shift().tolist() == [1.0, 0.0]
@@ -129,7 +129,7 @@ def test_both_ways_bring_a_network_nearer(empirical: bool) -> None:
         )
         with torch.no_grad():
             found.append(sqnr_db(model(held), result.quantized(held)))
-    assert found[1] > found[0] + 0.5
+    assert found[1] > found[0] + 0.3
 
 
 def test_without_a_sample_the_mean_of_inputs_decides() -> None:
