@@ -14,6 +14,7 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import constant, module_calls, referent
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observe.smoothing_scale import require_share, smoothing_scale
 from quantfx.passes.observers.channel import ChannelObserver
 from quantfx.passes.observers.derived import DerivedObserver
 from quantfx.passes.observers.make_observer import make_observer
@@ -23,18 +24,15 @@ from quantfx.passes.quant.annotation import DIVISOR_KEY
 from quantfx.patterns.schema import resolve_op
 
 MUL = resolve_op("aten.mul.Tensor")
-# Channels that are (nearly) silent in calibration count as this share of the whole tensor's rms:
-# a tiny divisor would blow up whatever they hold later.
-_SILENT = 2**-7
 
 
 @dataclass(frozen=True)
 class SmoothActivations(Pass):
     """``linear(x, w) -> linear(x * (1 / s), w * s)``, s per channel of x; the same function.
 
-    ``s = rms(x)^alpha / rms(w)^(1 - alpha)``, divided by its geometric mean. This is SmoothQuant
-    (Xiao et al. 2023, equation 4) with root mean squares for maxima: a single outlier then does not
-    decide for its channel. Linears that read one tensor share s, and w runs over all of them.
+    ``s = size(x)^alpha / rms(w)^(1 - alpha)`` (SmoothQuant: see ``smoothing_scale``), where size is
+    the fourth root of the mean fourth power. Linears that read one tensor share s, and w runs over
+    all of them.
 
     The product is a node of its own: what computes x has other readers in general (the residual
     connection behind a layer norm). Inductor computes it in the loop that quantizes x.
@@ -50,10 +48,7 @@ class SmoothActivations(Pass):
     rows: int = 1024
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise PipelineError(
-                f"alpha={self.alpha} is not between 0 and 1", rule="number-range", site="alpha"
-            )
+        require_share(self.alpha)
         if self.rows < 1:
             raise PipelineError(
                 f"rows={self.rows} is not positive", rule="number-range", site="rows"
@@ -88,7 +83,8 @@ class SmoothActivations(Pass):
         weights = {
             _weight_observer(linear): _weight(editor.module, linear) for linear in node.users
         }
-        scale = smoothing_scale(observer.channels.size(), list(weights.values()), self.alpha)
+        rms = torch.cat(list(weights.values())).double().square().mean(0).sqrt()
+        scale = smoothing_scale(observer.channels.size(), rms, self.alpha)
         for at, weight in weights.items():
             _replace_weight(editor, at, weight * scale.to(weight))
         for linear in node.users:
@@ -105,24 +101,6 @@ class SmoothActivations(Pass):
         # The observer may be known to the module that was calibrated: another one takes its place.
         setattr(editor.module, str(node.target), observer.divide_by(1 / inverse.float()))
         return product
-
-
-def smoothing_scale(activation: Tensor, weights: list[Tensor], alpha: float) -> Tensor:
-    """Return s, float64, shape ``(channels,)``, of geometric mean 1.
-
-    Args:
-        activation: Root mean square of each channel, float64, ``(channels,)``.
-        weights: Each ``(out, channels)``.
-        alpha: How much goes into the weights.
-    """
-    weight = torch.cat(weights).double().square().mean(0).sqrt()
-    log = alpha * _audible(activation).log() - (1 - alpha) * _audible(weight).log()
-    return (log - log.mean()).exp()
-
-
-def _audible(rms: Tensor) -> Tensor:
-    overall = rms.square().mean().sqrt()
-    return rms.clamp(min=float(overall * _SILENT)) if overall > 0 else torch.ones_like(rms)
 
 
 def _names(observer: Node) -> str:
