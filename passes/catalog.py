@@ -25,6 +25,8 @@ from quantfx.passes.convert.repair.correct_bias import CorrectBias
 from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.convert.share_tied_tables import ShareTiedTables
 from quantfx.passes.convert.tidy import Tidy
+from quantfx.passes.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.equalize.record_pairs import RecordPairs
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold.fold_constants import FoldConstants
@@ -70,6 +72,8 @@ PASSES: tuple[type[Pass], ...] = (
     FoldConstants,
     FoldBatchNorm,
     FoldScales,
+    RecordPairs,
+    EqualizeLayers,
     Annotate,
     FuseQatConvBn,
     Propagate,
