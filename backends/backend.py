@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 from quantfx.backends.checks.device_guard import refuse_on_cpu
 from quantfx.backends.checks.lowering import Lowering
 from quantfx.backends.checks.range_check import saturating_sites
+from quantfx.backends.checks.require_float_graph import require_float_graph, require_float_tensors
 from quantfx.backends.checks.targets import Target, host
 from quantfx.backends.direct.family import Direct
 from quantfx.backends.direct.form_regions import FormRegions
@@ -155,10 +156,8 @@ class Backend:
             ContractError: nothing is to be quantized, with the near misses.
             PipelineError: the graph was not captured for this, or the backend does not train.
         """
-        already = facts_of(graph) & {"observed", "qdq"} if isinstance(graph, GraphModule) else ()
-        if already:
-            message = "the graph is prepared or quantized already"
-            raise PipelineError(message, rule="not-captured", fix="prepare a captured graph")
+        if isinstance(graph, GraphModule):
+            require_float_graph(graph)
         pipeline = self.prepare_pipeline
         if not strict and CheckConfig() in pipeline.passes:
             pipeline = pipeline.replace("check-config", CheckConfig(unmatched="warning"))
@@ -175,6 +174,7 @@ class Backend:
         prepared = pipeline.run(graph, context, instruments=instruments)
         if strict:
             require_planned(prepared, self.recipe)
+            require_float_tensors(prepared)
         return as_trainable(prepared) if qat else prepared
 
     def convert(

@@ -167,7 +167,7 @@ def x86(
             here is what X86InductorQuantizer does, its floor of 2^-12 under all scales included;
             the defaults gave 2 to 4 dB more on EfficientNet-Lite0 (see README).
         smooth: How much of the unevenness of activation channels goes into the weights of static
-            linears, 0 to 1 (see ``SmoothActivations``); 0.8 gave 5 dB more on MiniLM. None leaves
+            linears, 0 to 1 (see ``SmoothActivations``); 0.7 gave 5 dB more on MiniLM. None leaves
             them as they are.
         repair: Round the weights of each layer together and correct its bias, by what calibration
             data says of its inputs (see ``RoundWeights`` and ``CorrectBias``).

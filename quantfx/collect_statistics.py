@@ -49,7 +49,8 @@ def collect(
         input_fn: Turns what ``batches`` yields into a batch.
         progress: Show a progress bar where the terminal allows it.
         check_inputs: As for ``quantize``, which is to get the same.
-        layers: Record second moments of the inputs of layers, for what repairs weights.
+        layers: Record what repairs need: second moments of the inputs of layers, and some of the
+            model's inputs as they are.
         group: Processes of torch.distributed, e.g. ``torch.distributed.group.WORLD``, each of which
             gives batches of its own: all get the statistics of all, in the order of ranks.
 

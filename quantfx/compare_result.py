@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
 from quantfx.backends.backend import Backend
 from quantfx.passes.capture.capture import capture_given
@@ -16,6 +17,7 @@ from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.report.compare.compare_graphs import compare_graphs
 from quantfx.passes.report.compare.comparison import Comparison
+from quantfx.passes.report.compare.lockstep import common_nodes
 from quantfx.passes.train.qat_module import QatModule
 from quantfx.patterns.errors import QuantfxError
 
@@ -46,11 +48,12 @@ def compare_result(
         progress: Show a progress bar where the terminal allows it.
 
     Raises:
-        QuantfxError: there is no float model.
+        QuantfxError: there is no float model, or it is another than that of the result.
         CaptureError: the float model cannot be captured.
         CalibrationError: there is no batch, or one does not fit the model.
     """
     module, reference = float_graph(result.backend, model, inputs, asked="compare")
+    _require_same_shapes(reference, result.quantized)
     return compare_graphs(
         reference,
         result.quantized,
@@ -59,6 +62,27 @@ def compare_result(
         progress=progress,
         model=module,
     )
+
+
+def _require_same_shapes(reference: GraphModule, quantized: GraphModule) -> None:
+    """Refuse a float graph of which a node of the same name has a result of another shape."""
+    found = {node.name: _shape(node) for node in quantized.graph.nodes}
+    for name, node in common_nodes(reference, quantized).items():
+        mine, theirs = _shape(node), found[name]
+        pairs = zip(mine, theirs, strict=False)
+        sizes = (pair for pair in pairs if all(isinstance(each, int) for each in pair))
+        if theirs and (len(mine) != len(theirs) or any(a != b for a, b in sizes)):
+            raise QuantfxError(
+                f"'{name}' is {list(mine)} in this model and {list(theirs)} in the result",
+                rule="other-model",
+                site=name,
+                fix="give the model that the result was made of",
+            )
+
+
+def _shape(node: Node) -> tuple[int | torch.SymInt, ...]:
+    value = node.meta.get("val")
+    return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
 
 
 def float_graph(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -37,7 +38,7 @@ from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.failed_run import FailedRun, failed_run_of, is_reducible
 from quantfx.passes.pipeline.pipeline import Pipeline
-from quantfx.patterns.errors import QuantfxError
+from quantfx.patterns.errors import QuantfxError, QuantfxWarning, unknown_name
 from quantfx.patterns.sizes import likely
 from quantfx.result import Result
 
@@ -131,13 +132,11 @@ class CheckFault(Fault):
             raise BisectError(message, rule="nothing-wrong", fix=fix)
         return replace(self, kind=verdict.kind)
 
-    def of_any_part(self, graph: GraphModule, inputs: ExampleInputs) -> CheckFault:
-        """Return the fault for graphs in which rules of the config select nothing, if it is one."""
-        pipeline = _without_check(self.backend.prepare_pipeline, self.backend.context)
-        if pipeline == self.backend.prepare_pipeline:
-            return self
-        other = replace(self, backend=replace(self.backend, prepare_pipeline=pipeline))
-        return other if other.verdict(graph, inputs).kind == self.kind else self
+    def of_any_part(self, graph: GraphModule) -> CheckFault:
+        """Return the fault for graphs in which rules of the config select nothing."""
+        backend = self.backend
+        pipeline = _without_check(backend.prepare_pipeline, backend.context, graph)
+        return replace(self, backend=replace(backend, prepare_pipeline=pipeline))
 
     @property
     def _asked(self) -> str:
@@ -190,12 +189,8 @@ class PipelineFault(Fault):
         return ""
 
     def of_any_part(self, graph: GraphModule) -> PipelineFault:
-        """Return the fault for graphs in which rules of the config select nothing, if it is one."""
-        pipeline = _without_check(self.pipeline, self.context)
-        if pipeline == self.pipeline:
-            return self
-        other = replace(self, pipeline=pipeline)
-        return other if other.shows(graph, ()) else self
+        """Return the fault for graphs in which rules of the config select nothing."""
+        return replace(self, pipeline=_without_check(self.pipeline, self.context, graph))
 
     def ending(self) -> Ending:
         """Return code that runs the pipeline."""
@@ -257,7 +252,7 @@ def reduce(
         most: How many graphs to try in the last step.
 
     Raises:
-        BisectError: the fault is not there, or the graph is none of operators.
+        BisectError: the fault is not there, or the graph is none of operators or lacks ``near``.
         FileError: the file cannot be written.
     """
     if isinstance(what, QuantfxError):
@@ -266,13 +261,11 @@ def reduce(
         fault: Fault = raised.of_any_part(run.module)
         return _reduce(run.module, _made_leaves(run.module), fault, Path(path), [], most)
     graph, inputs = _captured(what, example, example_kwargs)
+    names = _nodes_near(near, graph)
     chosen = choose_backend(backend, config)
     asked = check or runs()
     failed = CheckFault(chosen, asked, "", calibrated, strict)
-    fault = failed.of_kind(graph, inputs).of_any_part(graph, inputs)
-    names = (
-        [near] if isinstance(near, str) else [each.node for each in near.culprits] if near else []
-    )
+    fault = failed.of_kind(graph, inputs).of_any_part(graph)
     leaves = [leaf for _, leaf in input_leaves(graph, inputs.args, inputs.kwargs)]
     return _reduce(graph, leaves, fault, Path(path), names, most)
 
@@ -299,6 +292,15 @@ def _reduce(
     return Reduction(path, operators, found.message, found.evaluations)
 
 
+def _nodes_near(near: BisectResult | str | None, graph: GraphModule) -> list[str]:
+    if not isinstance(near, str):
+        return [each.node for each in near.culprits] if near else []
+    known = [node.name for node in graph.graph.nodes]
+    if near not in known:
+        raise unknown_name(BisectError, "node", near, known, of="the captured graph")
+    return [near]
+
+
 def _captured(
     what: Model | GraphModule, example: Examples, kwargs: dict[str, Any] | None
 ) -> tuple[GraphModule, ExampleInputs]:
@@ -308,11 +310,23 @@ def _captured(
     return capture_given(given), ExampleInputs(given.args, given.kwargs)
 
 
-def _without_check(pipeline: Pipeline, context: Context | None) -> Pipeline:
-    """Return a pipeline without the pass that refuses rules that select nothing."""
+def _without_check(pipeline: Pipeline, context: Context | None, graph: GraphModule) -> Pipeline:
+    """Return a pipeline without the pass that refuses rules that select nothing.
+
+    The pass changes nothing, so what it lets through computes the same without it. It stays where
+    there are no rules, or where the pipeline comes no further with the graph.
+    """
     has_rules = context and context.recipe and context.recipe.config.rules
     name = CheckConfig.name
-    return pipeline.without(name) if has_rules and name in pipeline.names else pipeline
+    if not has_rules or name not in pipeline.names:
+        return pipeline
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", QuantfxWarning)
+        try:
+            pipeline.upto(name).run(graph, context)
+        except QuantfxError:
+            return pipeline
+    return pipeline.without(name)
 
 
 def _require_run(error: QuantfxError) -> FailedRun:

@@ -16,9 +16,13 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule, Node
 
 import quantfx
-from quantfx import Pipeline, backends
+from quantfx import Pipeline, backends, reduce_model
+from quantfx.backends.backend import Backend
+from quantfx.bisect_model import make_subject
+from quantfx.bisection.trials import Subject
 from quantfx.checks import Check, close_to_float, runs
 from quantfx.passes.errors import BisectError, ConfigError, PassError
 from quantfx.passes.graph.editor import Editor
@@ -177,24 +181,50 @@ class Refuse(GraphPass):
     name: ClassVar[str] = "refuse"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        calls = [node.name for node in editor.graph.nodes if node.op == "call_function"]
-        if "linear_3" in calls:
+        if calls_of_linear_3(editor):
             raise ValueError("a fault")
         return 0
 
 
-def test_the_error_of_a_pipeline_offers_the_file(tmp_path: Path) -> None:
+@dataclass(frozen=True)
+class Misplace(GraphPass):
+    """Puts a certain node in front of what it reads."""
+
+    name: ClassVar[str] = "misplace"
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        for node in calls_of_linear_3(editor):
+            next(iter(editor.graph.nodes)).prepend(node)
+        return len(calls_of_linear_3(editor))
+
+
+def calls_of_linear_3(editor: Editor) -> list[Node]:
+    nodes = list(editor.graph.nodes)
+    return [node for node in nodes if (node.op, node.name) == ("call_function", "linear_3")]
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (Refuse(), "refuse failed: a fault"),
+        (Misplace(), "misplace failed: the pass left an invalid graph"),
+    ],
+    ids=["raises", "invalid"],
+)
+def test_the_error_of_a_pipeline_offers_the_file(
+    tmp_path: Path, fault: GraphPass, says: str
+) -> None:
     model, x = faults.attention()
     graph = quantfx.capture(model, x)
     backend = backends.get("x86")
-    pipeline = backend.prepare_pipeline.upto("fold-scales") + Pipeline((Refuse(),))
+    pipeline = backend.prepare_pipeline.upto("fold-scales") + Pipeline((fault,))
     with pytest.raises(PassError) as caught:
         pipeline.run(graph, backend.context)
     assert "quantfx.reduce(error" in "".join(caught.value.__notes__)
     made = quantfx.reduce(caught.value, path=tmp_path / "fault.py")
     assert made.operators == ("linear_3",)
-    assert "Pipeline.parse(PIPELINE, passes=[Refuse])" in made.path.read_text()
-    assert "raises PassError: refuse failed: a fault" in made.message
+    assert f"Pipeline.parse(PIPELINE, passes=[{type(fault).__name__}])" in made.path.read_text()
+    assert f"raises PassError: {says}" in made.message
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(made.path), run_name="__main__")
     assert ended.value.code == 1
@@ -222,6 +252,12 @@ def test_nothing_wrong_is_told(tmp_path: Path) -> None:
     with refused("nothing-wrong", BisectError):
         quantfx.reduce(model, x, path=tmp_path / "fault.py")
     assert not (tmp_path / "fault.py").exists()
+
+
+def test_a_misspelt_node_is_told_before_the_search(tmp_path: Path) -> None:
+    model, x = faults.conv_net()
+    with refused("unknown-name", BisectError, site="conv2d_22", says="did you mean .conv2d_2."):
+        quantfx.reduce(model, x, check=lambda _: False, near="conv2d_22", path=tmp_path / "a.py")
 
 
 def test_a_check_that_no_file_can_import_is_refused(tmp_path: Path) -> None:
@@ -270,8 +306,16 @@ def test_rules_of_a_config_need_select_nothing_in_a_part(
     model, x = faults.conv_net()
     config = quantfx.Config().call("linear", "float")
     faults.raise_for_site(monkeypatch, "conv2d_1")
+    quantized: list[GraphModule] = []
+
+    def noted(backend: Backend, graph: GraphModule, *others: Any, **options: Any) -> Subject:
+        quantized.append(graph)
+        return make_subject(backend, graph, *others, **options)
+
+    monkeypatch.setattr(reduce_model, "make_subject", noted)
     made = quantfx.reduce(model, x, check=runs(), config=config, path=tmp_path / "check.py")
     assert len(made.operators) == 1
+    assert quantized.count(quantized[0]) == 1  # the whole; parts are other graphs
     faults.raise_in_pass(monkeypatch)
     with pytest.raises(PassError) as caught:
         quantfx.quantize(model, x, calibration=[x], config=config)
@@ -307,6 +351,14 @@ def test_a_verdict_writes_to_nothing_and_takes_inputs_by_place_and_by_name() -> 
         assert verdict.good, verdict
     assert torch.equal(x, torch.ones(2, 4))
     assert all(map(torch.equal, before, held(graph)))
+
+
+def test_a_rule_that_selects_nothing_is_a_fault_itself(tmp_path: Path) -> None:
+    model, x = faults.conv_net()
+    config = quantfx.Config().call("lin", "float")
+    made = quantfx.reduce(model, x, config=config, path=tmp_path / "fault.py")
+    assert "raises ConfigError" in made.message
+    assert len(made.operators) == 1
 
 
 def test_a_user_who_misspells_a_config_is_not_offered_the_file() -> None:

@@ -174,6 +174,8 @@ def test_a_prepared_graph_is_copied_and_resumed_and_not_pickled() -> None:
         assert torch.equal(backend.convert(twin)(X), expected)
     again = pickle.loads(pickle.dumps(backend.convert(prepared)))
     assert torch.equal(again(X), expected)
+    with refused("not-captured", PipelineError, fix="float model", says="quantized already"):
+        quantize(again, (X,), calibration=[X])
 
 
 def test_a_prepared_graph_has_a_mode() -> None:

@@ -19,12 +19,13 @@ from quantfx.patterns.errors import QuantfxError
 
 # Rounds at most, in a row without a better time, and at least: one disturbance decides nothing.
 ROUNDS = 60
-_QUIET = 10
-_FEW = 3
+_QUIET_ROUNDS = 10
+_LEAST_ROUNDS = 3
+_LAST_CALLS = 3
 # A better time is less than so much of the least. What takes so many times as long as the least
-# leaves: twice as long after ten rounds, and what is very slow after two.
+# leaves: after the quiet rounds, and what is hopeless after the least.
 _BETTER = 0.98
-_SLOW, _VERY_SLOW, _TWO = 2.0, 10.0, 2
+_SLOW, _HOPELESS = 2.5, 10.0
 
 Clock = Callable[[], float]
 OtherRoute = Callable[[GraphModule], GraphModule]
@@ -101,7 +102,7 @@ def race(
     """Return the least seconds of a call of each, which take turns.
 
     Turns end where ten rounds brought no better time. What takes ten times as long as the fastest
-    runs no more after two rounds, what takes twice as long after ten. All but the fastest have
+    runs no more after three rounds, what takes 2.5 times as long after ten. What is less behind has
     three more calls in the end, so that a disturbance does not decide.
 
     Args:
@@ -114,7 +115,8 @@ def race(
     least = dict.fromkeys(runs, float("inf"))
     _take_turns(runs, least, until, clock)
     fastest = min(least, key=least.__getitem__)
-    for name in [name for name in runs if name != fastest] * _FEW:
+    near = [name for name in runs if name != fastest and least[name] < _SLOW * least[fastest]]
+    for name in near * _LAST_CALLS:
         least[name] = min(_seconds(runs[name], clock), least[name])
     return least
 
@@ -129,16 +131,16 @@ def _take_turns(
     for turn in range(1, ROUNDS + 1):
         better = False
         for name in racing:
-            if turn > _FEW and clock() > until:
+            if turn > _LEAST_ROUNDS and clock() > until:
                 return
             spent = _seconds(runs[name], clock)
             better |= spent < _BETTER * least[name]
             least[name] = min(spent, least[name])
         quiet = 0 if better else quiet + 1
-        if turn >= _TWO:
-            slow = _SLOW if turn >= _QUIET else _VERY_SLOW
+        if turn >= _LEAST_ROUNDS:
+            slow = _SLOW if turn >= _QUIET_ROUNDS else _HOPELESS
             racing = [name for name in racing if least[name] < slow * min(least.values())]
-        if quiet >= _QUIET or len(racing) == 1:
+        if quiet >= _QUIET_ROUNDS or len(racing) == 1:
             return
 
 

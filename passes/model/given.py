@@ -176,6 +176,9 @@ def _load(path: Path) -> ExportedProgram:
             rule="not-a-model",
             site=str(path),
         )
+    if not path.is_file():  # else torch logs a traceback
+        message = f"{str(path)!r}: there is no such file"
+        raise CaptureError(message, rule="unreadable-file", site=str(path))
     try:
         return torch.export.load(path)
     except Exception as error:  # torch raises many kinds for a file that it cannot read

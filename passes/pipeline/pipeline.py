@@ -176,9 +176,9 @@ class Pipeline:
 
         Raises:
             PipelineError: a required fact does not hold.
-            PassError: a pass failed or left an invalid graph; ends with a reproducer. Where a pass
-                failed on a graph as captured, ``quantfx.reduce`` takes the error, and a note
-                says so: code makes no graph with the notes and observers of earlier pipelines.
+            PassError: a pass failed or left an invalid graph; ends with a reproducer. Of a graph as
+                captured, ``quantfx.reduce`` takes the error, and a note says so: code makes no
+                graph with the notes and observers of earlier pipelines.
         """
         _require_graph(module)
         self.check(facts_of(module))
@@ -187,7 +187,8 @@ class Pipeline:
         try:
             self._rewrite(work, context or Context(), instruments)
         except QuantfxError as error:
-            is_ours = isinstance(error, PassError) and error.rule == "pass-failed"
+            # What an instrument finds for its inputs, a pipeline alone does not show.
+            is_ours = isinstance(error, PassError) and error.rule != "changed-function"
             if is_ours and is_reducible(module):
                 keep_failed_run(error, FailedRun(self, module, context))
                 error.add_note(_OFFER)

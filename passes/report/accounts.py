@@ -20,7 +20,7 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.graph.editor import PROVENANCE_KEY
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.operator_name import is_bookkeeping, namespace, operator_name
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import Remark, TriedTemplates
 from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.annotation import annotation_of
 
@@ -68,7 +68,8 @@ class _Ledger:
         if (path, node.name) in self._applied or _is_qdq_of_a_pass(node):
             return "made", ""
         # An operator's last reason counts.
-        reason = self._reasons.get((path, node.name)) or self._defaults.get(node.target)
+        told = self._reasons.get((path, node.name))
+        reason = self._lost(path, node, told) or told or self._defaults.get(node.target)
         if reason:
             return "skipped", reason
         return ("bookkeeping" if is_bookkeeping(node) else "uncovered"), ""
@@ -88,6 +89,21 @@ class _Ledger:
             (remark.graph, remark.node): remark.message
             for remark in remarks_of(self.module, Remark)
             if remark.kind == "missed"
+        }
+
+    def _lost(self, path: str, node: Node, told: str | None) -> str:
+        """Return that a match is gone, where nothing is told but why other templates failed."""
+        tried = self._tried.get((path, node.name), ())
+        matched = next((label for label, failed in tried if not failed), "")
+        if not matched or not (told is None or any(told == failed for _, failed in tried)):
+            return ""
+        return f"{matched} matched, and a pass lost the match"
+
+    @cached_property
+    def _tried(self) -> Mapping[tuple[str, str], tuple[tuple[str, str], ...]]:
+        """The templates that were tried at a node by the last pass that did."""
+        return {
+            (each.graph, each.node): each.tries for each in remarks_of(self.module, TriedTemplates)
         }
 
     @cached_property

@@ -97,7 +97,11 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
     reasons = [f"rule {each.rule}: {each.reason}" for each in remarks_of(module, RuleRemark)]
     reasons += [f"{r.node} ({r.op}): {r.message}" for r in missed]
     others = [f"{op} x{count}" for op, count in count_uncovered(module, recipe).items()]
-    lines = [f"nothing to quantize: no template of '{recipe.name}' matches this graph"]
+    why, fix = f"no template of '{recipe.name}' matches this graph", ""
+    if kept := sum("kept float: " in each.message for each in missed):
+        why = f"the config keeps {kept} operator(s) float, and no template matches the others"
+        fix = "let the config quantize them, or "
+    lines = [f"nothing to quantize: {why}"]
     if advice := dtype_advice(module):
         lines.append(advice)
     if reasons:
@@ -108,7 +112,7 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
         "\n".join(lines),
         rule="nothing-to-quantize",
         site=missed[0].node if missed else None,
-        fix="pass strict=False to go on with a float graph",
+        fix=f"{fix}pass strict=False to go on with a float graph",
     )
 
 

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from quantfx.passes.report.folded_table import folded_table
 from quantfx.passes.report.mostly_float import (
     Balance,
     add_reached,
@@ -117,9 +118,7 @@ def _head(report: Report) -> Iterator[RenderableType]:
 def _rows_table(report: Report, work: Sequence[OperatorWork]) -> Table:
     """Return the counts of both forms, and the kernels of the compiled one, once there is one."""
     columns = ("planned", "converted", "lowered", "compiled", "MACs", "weights")
-    table = Table("op", *columns, "reaches")
-    for column in table.columns:
-        column.overflow = "fold"  # a kernel's name ends in what tells it apart
+    table = folded_table("op", *columns, "reaches")
     for column in table.columns[1 : 1 + len(columns)]:
         column.justify = "right"
     total = Balance.of(work)
@@ -170,8 +169,7 @@ def _causes_table(work: Sequence[OperatorWork], backend: str | None) -> Table | 
     main = [rows for _, rows in found if matters(Balance.of(rows), total)][:_CAUSES]
     if not found:
         return None
-    table = Table("stays float", "calls", "MACs", "weights", "because")
-    table.columns[0].overflow = "fold"
+    table = folded_table("stays float", "calls", "MACs", "weights", "because")
     for column in table.columns[1:4]:
         column.justify = "right"
     for rows in main:
@@ -219,9 +217,7 @@ def _reasons_table(report: Report) -> Table:
         reason = _SLOT.sub(lambda word: "…" if word[0] in names else word[0], each.reason)
         reason = drop_names(_NUMBERED.sub("…", reason), names)
         groups.setdefault((each.op, reason), []).append(each.site)
-    table = Table("stays float", "calls", "because", "where")
-    for column in table.columns:
-        column.overflow = "fold"
+    table = folded_table("stays float", "calls", "because", "where")
     table.columns[1].justify = "right"
     for (op, reason), sites in sorted(groups.items(), key=lambda group: -len(group[1])):
         table.add_row(op, str(len(sites)), Text(reason), Text(", ".join(sites)))
@@ -229,7 +225,7 @@ def _reasons_table(report: Report) -> Table:
 
 
 def _missed_table(sites: Sequence[SiteOutcome], most: int) -> Table:
-    table = Table("missed its kernel", "op", "because")
+    table = folded_table("missed its kernel", "op", "because")
     for site in sites[:most]:
         table.add_row(str(site.site), site.kind, Text(site.reason))
     if len(sites) > most:
@@ -238,7 +234,7 @@ def _missed_table(sites: Sequence[SiteOutcome], most: int) -> Table:
 
 
 def _scales_table(report: Report, most: int) -> Table:
-    table = Table("scale does not fit", "because")
+    table = folded_table("scale does not fit", "because")
     for each in report.scales[:most]:
         table.add_row(each.site, Text(each.reason))
     if len(report.scales) > most:

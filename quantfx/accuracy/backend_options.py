@@ -15,7 +15,7 @@ from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations
 
-SMOOTH = ("smooth", 0.8)  # what the README recommends, as measured on a transformer
+SMOOTH = ("smooth", 0.7)  # what the README recommends, as measured on a transformer
 REPAIR = ("repair", True)
 
 

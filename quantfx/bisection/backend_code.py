@@ -16,6 +16,8 @@ from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.errors import QuantfxError
 
 _KERNELS = ("onednn", "direct", "auto")
+# Options of backends that are found again: these by trying, and those that choose passes as text.
+_WRITTEN = {"x86": ("target", "kernels", "smooth", "repair")}
 _FILES = ("prepare", "convert", "lower")
 
 
@@ -92,12 +94,14 @@ def _offered(name: str, targets: tuple[str, ...]) -> Iterator[tuple[str, Backend
 
 
 def _no_code(name: str) -> BisectError:
+    get = repr(name) if name in backends.NAMES else "name"
+    options = ", ".join(_WRITTEN.get(name, ("target",)))
     return BisectError(
         f"no code that a file could hold makes this backend '{name}'",
         rule="no-text-form",
         site=name,
-        fix="take quantfx.backends.get(name, target=...), with a config of no functions, "
-        "without_templates, or other pipelines of quantfx's passes",
+        fix=f"take quantfx.backends.get({get}, ...) with no options but {options}; what may be "
+        "changed of it: a config of no functions, without_templates, pipelines of quantfx's passes",
     )
 
 

@@ -8,6 +8,10 @@ from quantfx.bisection.trials import Verdict
 from quantfx.passes.config.config import Config
 from quantfx.passes.pipeline.permits import Permit
 
+# Places that are no pipeline of a backend: our passes inside Inductor, and whatever a check runs.
+INDUCTOR = "inductor"
+ELSEWHERE = "elsewhere"
+
 _MEANS = {
     "share": "an observer that others have as well",
     "lower": "the kernel of this site",
@@ -23,7 +27,7 @@ class Culprit:
         permit: The decision: pass, template, site.
         verdict: What the check said with it, and with all that was decided before it.
         place: The pipeline of the backend that can leave the pass out, such as
-            ``prepare_pipeline``, or ``inductor``; empty where a config decides.
+            ``prepare_pipeline``, or ``inductor``, or ``elsewhere``; empty where a config decides.
         needs: Other decisions in the smallest set that still fails, but for those of the same site
             and whole passes: without one of these the decision alone does no harm.
         is_smallest: Whether ``needs`` is; else it is what was left when the trials were used up.
@@ -64,7 +68,9 @@ class Culprit:
     def remedy(self) -> str:
         """How to do without it."""
         by, place = self.permit.by, self.place
-        if place == "inductor":
+        if place == ELSEWHERE:
+            return f"leave '{by}' out of the pipeline that the check runs"
+        if place == INDUCTOR:
             return f"with torch._inductor.config.patch(disabled_passes='{by}'): result.compile()"
         if place:
             return f"dataclasses.replace(backend, {place}=backend.{place}.without('{by}'))"

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from quantfx.backends.backend import Backend
-from quantfx.bisection.culprit import Culprit
+from quantfx.backends.inductor.compile import POST_GRAD
+from quantfx.bisection.culprit import ELSEWHERE, INDUCTOR, Culprit
 from quantfx.bisection.search import Budget, first_bad, smallest
 from quantfx.bisection.trials import Trials
 from quantfx.passes.errors import BisectError
@@ -112,4 +113,4 @@ def _place(backend: Backend, name: str) -> str:
         for each in getattr(backend, place):
             if each.name == name:
                 return place if each.optional else ""
-    return "inductor"
+    return INDUCTOR if name in POST_GRAD.names else ELSEWHERE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,9 @@ BACKENDS: dict[str, Backend] = {
     "without templates": X86.without_templates("conv2d", "linear"),
     "with a config": X86.with_config(quantfx.Config("dynamic").call("linear", "float")),
     "of this machine": backends.get("x86", kernels="onednn").without_templates("linear"),
+    "smooth": backends.get("x86", target="any", smooth=0.5),
+    "repaired": backends.get("x86", target="any", repair=True),
+    "of another CPU": backends.get("x86", target="avx2"),
     "with other pipelines": replace(X86, lower_pipeline=X86.lower_pipeline.without("merge-equal")),
 }
 
@@ -46,3 +50,18 @@ def test_what_has_no_code_is_refused(backend: Backend) -> None:
     for code in (lambda: backend_code(backend), lambda: context_code(backend.context)):
         with refused("no-text-form", BisectError, site=backend.name):
             code()
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "written"),
+    [
+        ("x86", {"weight_observer": "min_max"}, "('x86', ...) with no options but target, kernels, smooth, repair;"),
+        ("native", {"limits": False}, "('native', ...) with no options but target;"),
+        ("xpu", {"symmetric": True}, "('xpu', ...) with no options but target;"),
+    ],
+)  # fmt: skip
+def test_the_options_that_have_code_are_named(
+    name: str, options: dict[str, Any], written: str
+) -> None:
+    with refused("no-text-form", BisectError, fix=written):
+        backend_code(backends.get(name, target="any", **options))

@@ -162,9 +162,9 @@ def quantfx_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
 
     x86 = quantfx.backends.get("x86", target="any")
     yield Engine("quantfx, static", quantized(x86))
-    smooth = quantfx.backends.get("x86", target="any", smooth=0.8)
+    smooth = quantfx.backends.get("x86", target="any", smooth=0.7)
     yield Engine("quantfx, static, smooth", quantized(smooth))
-    repairing = quantfx.backends.get("x86", target="any", smooth=0.8, repair=True)
+    repairing = quantfx.backends.get("x86", target="any", smooth=0.7, repair=True)
     yield Engine("quantfx, static, smooth, repaired", quantized(repairing))
     yield Engine("quantfx, dynamic", quantized(x86.with_config("dynamic")))
 

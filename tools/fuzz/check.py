@@ -145,13 +145,14 @@ class _Checking:
         if "observe-channels" not in backend.prepare_pipeline.names:  # then weights take up scales
             for line in wrong_weights(prepared, quantized):
                 self.note("weights", line)
-        self._noise(graph, result)
+        lowered = self._run(result.module, self._inputs)
+        self._noise(graph, result, lowered)
         self._kernels(result)
         if saves:
-            self._saves(result)
+            self._saves(result, lowered)
         if compiles is not None:
             self._compiles(result, compiles)
-        self._other_sizes(result)
+        self._other_sizes(result, lowered)
         self._unchanged()
 
     def shared(self, module: GraphModule) -> None:
@@ -193,19 +194,18 @@ class _Checking:
             if times < count:
                 self.note("planned", f"{name} is planned {times} times, not {count}")
 
-    def _noise(self, graph: GraphModule, result: Result) -> None:
+    def _noise(self, graph: GraphModule, result: Result, made: list[Tensor]) -> None:
         """Hold the noise of q/dq and lowered graph against what rounding costs."""
         allowed = noise_power(graph, self._inputs, self._backend.recipe.patterns)
         rounded = self._run(result.quantized, self._inputs)
-        lowered = self._run(result.module, self._inputs)
-        for index, (one, q, low) in enumerate(zip(self._float, rounded, lowered, strict=True)):
+        for index, (one, q, low) in enumerate(zip(self._float, rounded, made, strict=True)):
             floor = one.numel() * (1e-3 * max(float(one.double().abs().max()), 1e-2)) ** 2
             most = NOISE * allowed[index] + floor
-            for stage, exact, made in (("quantized", one, q), ("lowered", q, low)):
-                if made.shape != exact.shape or made.dtype != exact.dtype:
-                    self.note(f"noise of {stage}", f"output {index}: {made.shape} {made.dtype}")
-                elif not power(exact, made) <= most:
-                    parts = f"{power(exact, made):.2e} where rounding costs {allowed[index]:.2e}"
+            for stage, exact, found in (("quantized", one, q), ("lowered", q, low)):
+                if found.shape != exact.shape or found.dtype != exact.dtype:
+                    self.note(f"noise of {stage}", f"output {index}: {found.shape} {found.dtype}")
+                elif not power(exact, found) <= most:
+                    parts = f"{power(exact, found):.2e} where rounding costs {allowed[index]:.2e}"
                     self.note(f"noise of {stage}", f"output {index}: {parts}")
 
     def _kernels(self, result: Result) -> None:
@@ -217,12 +217,12 @@ class _Checking:
             if not each.within(STEPS, ERROR):
                 self.note("kernel", str(each))
 
-    def _saves(self, result: Result) -> None:
+    def _saves(self, result: Result, lowered: list[Tensor]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "case.quantfx"
             result.save(path)
             loaded = quantfx.load(path, backend=result.backend)
-        self._same("loaded", loaded.module, result.module)
+        self._same("loaded", loaded.module, lowered)
         if loaded.report.sites != result.report.sites:
             self.note("loaded", "the report says other things")
 
@@ -241,15 +241,15 @@ class _Checking:
         torch.compiler.reset()
         fast = torch.compile(self._model, backend=f"quantfx_{backend.name}", options=options)
         expected = result.module if backend.eager else result.compile()
-        self._same("torch.compile", fast, expected)
+        self._same("torch.compile", fast, self._run(expected, self._inputs))
 
-    def _same(self, check: str, made: Callable[..., Any], expected: Callable[..., Any]) -> None:
-        pairs = zip(self._run(made, self._inputs), self._run(expected, self._inputs), strict=True)
+    def _same(self, check: str, made: Callable[..., Any], expected: list[Tensor]) -> None:
+        pairs = zip(self._run(made, self._inputs), expected, strict=True)
         for index, (one, other) in enumerate(pairs):
             if not torch.equal(one, other):
                 self.note(check, f"output {index} differs")
 
-    def _other_sizes(self, result: Result) -> None:
+    def _other_sizes(self, result: Result, before: list[Tensor]) -> None:
         """With a free size, other numbers of rows are computed as the model does, or refused."""
         if not self._case.free:
             return
@@ -262,7 +262,6 @@ class _Checking:
             made = self._run(result.module, more)
         except QuantfxError:
             return
-        before = self._run(result.module, self._inputs)
         for index, (one, other) in enumerate(zip(wanted, made, strict=True)):
             if one.shape != other.shape:
                 self.note("other sizes", f"{tuple(other.shape)}, not {tuple(one.shape)}")

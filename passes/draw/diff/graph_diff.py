@@ -12,6 +12,7 @@ from rich.text import Text
 
 from quantfx.passes.draw.diff.operators import ComparedOperator, ComparedSlot
 from quantfx.passes.draw.diff.pair import Operators
+from quantfx.passes.report.folded_table import folded_table
 
 Change: TypeAlias = Literal["appeared", "vanished", "changed"]
 What: TypeAlias = Literal[
@@ -128,7 +129,7 @@ class GraphDiff:
         yield Text(f"{counts}, {self.same} the same")
         if not self.rows:
             return
-        table = Table("", "operator", "what")
+        table = folded_table("", "operator", "what")
         for row in self.rows:
             told = [row.operator] if row.change != "changed" else [str(f) for f in row.fields]
             renamed = row.before and row.after and row.before != row.after

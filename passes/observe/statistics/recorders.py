@@ -139,7 +139,7 @@ class LayerRecorder(nn.Module):
         if not x.numel():
             return x
         rows, samples = self.patches.cut(x.detach(), self.offset)
-        held = _held_out(samples)
+        held = held_out(samples)
         self._held.add(rows[:, held])
         # Contiguous, or a product of many small matrices copies each by itself.
         rows = rows[:, ~held].contiguous()
@@ -160,7 +160,7 @@ class LayerRecorder(nn.Module):
         return LayerInputs(gram, mean, self.rows, self._held.rows)
 
 
-def _held_out(samples: Tensor) -> Tensor:
+def held_out(samples: Tensor) -> Tensor:
     """Return which rows are held out: those of every fourth sample, or every fourth of fewer.
 
     It does not depend on other calls, so that parts of the data merge to what the whole would be.

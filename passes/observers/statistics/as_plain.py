@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -73,6 +73,34 @@ def decode(
         inputs = LayerInputs(gram, mean, int(each["rows"]), held)
         layers |= dict.fromkeys(_sites(each), inputs)
     return records, layers
+
+
+def encode_sample(calls: Sequence[tuple[Any, ...]]) -> tuple[list[list[Any]], dict[str, Tensor]]:
+    """Return calls as plain data and tensors by key: a tensor stands as a list of its key."""
+    stored: dict[str, Tensor] = {}
+    plain: list[list[Any]] = []
+    for number, call in enumerate(calls):
+        plain.append([])
+        for place, leaf in enumerate(call):
+            key = f"sample.{number}.{place}"
+            if isinstance(leaf, Tensor):
+                stored[key] = leaf
+            plain[-1].append([key] if isinstance(leaf, Tensor) else leaf)
+    return plain, stored
+
+
+def decode_sample(
+    plain: Sequence[Sequence[Any]], stored: Mapping[str, Tensor]
+) -> tuple[tuple[Any, ...], ...]:
+    """Return what ``encode_sample`` was given.
+
+    Raises:
+        KeyError: a tensor is not there.
+    """
+    return tuple(
+        tuple(stored[leaf[0]] if isinstance(leaf, list) else leaf for leaf in call)
+        for call in plain
+    )
 
 
 def _tensor_record(key: str, stored: Mapping[str, Tensor], channels: bool) -> TensorRecord:

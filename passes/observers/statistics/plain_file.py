@@ -25,7 +25,7 @@ from torch import Tensor
 from quantfx.passes.errors import FileError
 from quantfx.passes.observers.statistics.whole_file import opened, writing
 
-FORMAT = 1
+FORMAT = 2
 # What reading a file raises that is not what ``write`` wrote; a header may be nested deeply.
 _DAMAGED = (
     KeyError,
@@ -37,8 +37,15 @@ _DAMAGED = (
     zlib.error,
 )
 _MAGIC = b"quantfx statistics\n"
-_DTYPES = {"float32": torch.float32, "float64": torch.float64, "int64": torch.int64}
-_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+_NAMES = {
+    dtype: str(dtype).removeprefix("torch.")
+    for dtype in (
+        *(torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.bool),
+        *(torch.complex64, torch.complex128),
+        *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8),
+    )
+}
+_DTYPES = {name: dtype for dtype, name in _NAMES.items()}
 _PACKED = "counts"  # mostly zeros; the numbers of other tensors do not get smaller
 
 
@@ -52,7 +59,8 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     bodies: list[bytes] = []
     start = 0
     for key, value in tensors.items():
-        body = value.detach().cpu().contiguous().numpy().tobytes()
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        body = flat.view(torch.uint8).numpy().tobytes()
         packed = key.endswith(_PACKED)
         if packed:
             body = zlib.compress(body, 1)

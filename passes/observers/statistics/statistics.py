@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
+from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.observers.statistics import plain_file
-from quantfx.passes.observers.statistics.as_plain import decode, encode
+from quantfx.passes.observers.statistics.as_plain import (
+    decode,
+    decode_sample,
+    encode,
+    encode_sample,
+)
 from quantfx.passes.observers.statistics.digests import ModelDigest, joined
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.patterns.errors import QuantfxWarning
 
+# A hundred photographs of 224 x 224 pixels.
+MOST_SAMPLED = 2**26
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
+Leaves = tuple[Any, ...]
+"""Tensors, numbers, texts or None: what the placeholders of a graph get in one call."""
 Group = tuple[Site, ...]
 """The producers of the tensors of a sharing group, sorted."""
 
@@ -42,6 +52,8 @@ class Statistics:
         calls: A digest of the inputs of each call that was recorded, in order.
         batches: How many there were.
         rows: First dimension of the first input, summed over all calls.
+        sample: The inputs of the first calls themselves, one for each placeholder of the graph: as
+            many as ``MOST_SAMPLED`` bytes hold, and none if no layers were recorded.
     """
 
     tensors: Mapping[Site, TensorRecord]
@@ -51,6 +63,7 @@ class Statistics:
     calls: tuple[str, ...]
     batches: int
     rows: int
+    sample: tuple[Leaves, ...] = ()
 
     @property
     def model_digest(self) -> str:
@@ -125,6 +138,7 @@ class Statistics:
             tuple(call for part in parts for call in part.calls),
             sum(part.batches for part in parts),
             sum(part.rows for part in parts),
+            sampled([call for part in parts for call in part.sample]),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -137,7 +151,9 @@ class Statistics:
         counts = {"batches": self.batches, "rows": self.rows}
         found: dict[Group, TensorRecord] = {(site,): each for site, each in self.tensors.items()}
         records, tensors = encode(found | dict(self.groups), self.layers)
-        plain_file.write(Path(path), about | counts | {"records": records}, tensors)
+        sample, sampled_tensors = encode_sample(self.sample)
+        header = about | counts | {"records": records, "sample": sample}
+        plain_file.write(Path(path), header, tensors | sampled_tensors)
         return Path(path)
 
     @staticmethod
@@ -158,6 +174,7 @@ class Statistics:
                 tuple(map(str, header["calls"])),
                 int(header["batches"]),
                 int(header["rows"]),
+                decode_sample(header["sample"], stored),
             )
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise FileError.damaged(path, error) from error
@@ -176,6 +193,18 @@ def _require_parts(parts: tuple[object, ...]) -> None:
             fix = "give each shard once, and each process a shard of its own"
             warning = QuantfxWarning(message, rule="same-data", site=f"part {number}", fix=fix)
             warnings.warn(warning, stacklevel=3)
+
+
+def sampled(calls: Iterable[Leaves]) -> tuple[Leaves, ...]:
+    """Return as many of the first calls as ``MOST_SAMPLED`` bytes hold."""
+    found: list[Leaves] = []
+    room = MOST_SAMPLED
+    for call in calls:
+        room -= sum(each.nbytes for each in call if isinstance(each, Tensor))
+        if room < 0:
+            break
+        found.append(call)
+    return tuple(found)
 
 
 def _by_key(tables: list[Mapping[_Key, _Value]]) -> dict[_Key, list[_Value]]:

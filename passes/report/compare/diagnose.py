@@ -28,7 +28,8 @@ _SILENT = 1 / 4
 _FEW = 256
 # Pair bounds cost 6 dB at most, and clipping for the least error of the whole less.
 _BOUND = 9.0
-_SMOOTH = 'backends.get("x86", smooth=0.8) moves the size of its channels into the weights'
+_SET_BY = ", which an outlier in the calibration data may have set, or other data than this"
+_SMOOTH = 'backends.get("x86", smooth=0.7) moves the size of its channels into the weights'
 
 
 def diagnose(numbers: SiteNumbers) -> tuple[Diagnosis, ...]:
@@ -80,20 +81,20 @@ def _of_range(each: RangeNumbers, op: str) -> Iterator[Diagnosis]:
 
 def _fill(each: RangeNumbers, op: str) -> Iterator[Diagnosis]:
     keep_float = f'Config.tensor("{each.tensor}", "float") keeps the tensor float'
+    shared = f"; {', '.join(each.shared_with)} share it" if each.shared_with else ""
     if each.clipped > _CLIPPED:
         yield Diagnosis(
             "clipped",
             each.tensor,
-            f"{each.clipped:.1%} of the values lie outside of the range",
+            f"{each.clipped:.1%} of the values lie outside of the range{shared}",
             f'calibrate with data like this; Config.tensor("{each.tensor}", observer="min_max") '
             "clips nothing that calibration saw",
         )
     if each.used < _USED:
-        shared = f"; {', '.join(each.shared_with)} share it" if each.shared_with else ""
         yield Diagnosis(
             "wide-range",
             each.tensor,
-            f"the values use {each.used:.1%} of the range{shared}",
+            f"the values use {each.used:.1%} of the range{shared or _SET_BY}",
             keep_float if shared else f"calibrate with data like this, or {keep_float}",
         )
     elif each.bulk < _BULK:

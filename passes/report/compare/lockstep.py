@@ -12,8 +12,8 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.inputs.leaves import Inputs, input_leaves
 from quantfx.passes.model.input_copies import copy_inputs
+from quantfx.passes.observe.stepper import Stepper
 from quantfx.passes.report.compare.parts import Part, find_parts
-from quantfx.passes.report.compare.stepper import Stepper
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ class RangeNumbers:
         channel_spread: Largest magnitude of a channel over that of the median channel.
         channels: How many channels it has.
         silent_channels: Channels that held nothing but zeros.
-        shared_with: Other sites of the same qparams group.
+        shared_with: Other tensors of the same qparams group, but for results of the match.
     """
 
     tensor: str

@@ -13,6 +13,7 @@ from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, quantizes, tensor_qparams
+from quantfx.passes.report.compare.channel_axis import channel_axis
 from quantfx.passes.report.compare.diagnose import diagnose, other_literals
 from quantfx.passes.report.compare.lockstep import PartValues
 from quantfx.passes.report.compare.parts import Part
@@ -42,7 +43,7 @@ class SiteRecord:
         for node, codes in self._codes.items():
             given = values.inputs[node.name]
             if isinstance(given, Tensor):
-                codes.add(given, _channel(self._part.annotation.kind, given.dim()))
+                codes.add(given, channel_axis(self._part.anchor))
 
     def numbers(
         self, reference: GraphModule, quantized: GraphModule, common: Mapping[str, Node]
@@ -64,7 +65,7 @@ class SiteRecord:
             accumulated=self._accumulated.fidelity(),
             own=self._own.fidelity(),
             inputs=tuple(
-                _range(slots.get(node, node.name), node, codes)
+                _range(slots.get(node, node.name), node, codes, part)
                 for node, codes in self._codes.items()
             ),
             weights=tuple(weight_numbers(part, reference, quantized, common)),
@@ -78,13 +79,6 @@ class SiteRecord:
         return replace(numbers, diagnoses=(*literals, *diagnose(numbers)))
 
 
-def _channel(kind: str, dims: int) -> int:
-    """Return the dimension of the channels that an operator of ``kind`` reads."""
-    if "linear" in kind or "matmul" in kind:
-        return -1
-    return 1 if dims > 3 or "conv" in kind or "pool" in kind else -1
-
-
 def _slots(part: Part) -> Iterator[tuple[Node, str]]:
     """Yield each quantize with the slot that reads it."""
     for node in part.inner:
@@ -95,7 +89,7 @@ def _slots(part: Part) -> Iterator[tuple[Node, str]]:
                 yield source, f"{node.name}.{slot}"
 
 
-def _range(tensor: str, quantize: Node, codes: CodeTally) -> RangeNumbers:
+def _range(tensor: str, quantize: Node, codes: CodeTally, part: Part) -> RangeNumbers:
     return RangeNumbers(
         tensor=tensor,
         source=quantize.all_input_nodes[0].name,
@@ -108,12 +102,12 @@ def _range(tensor: str, quantize: Node, codes: CodeTally) -> RangeNumbers:
         channel_spread=codes.channel_spread,
         channels=0 if codes.channels is None else len(codes.channels),
         silent_channels=codes.silent_channels,
-        shared_with=tuple(_sharing(quantize)),
+        shared_with=tuple(_sharing(quantize, part)),
     )
 
 
-def _sharing(quantize: Node) -> Iterator[str]:
-    """Yield the other tensors whose range ``quantize`` shares."""
+def _sharing(quantize: Node, part: Part) -> Iterator[str]:
+    """Yield the other tensors whose range ``quantize`` shares, but for what the match makes."""
     group = quantize.meta.get(GROUP_KEY)
     own = quantize.all_input_nodes[0]
     sources = {
@@ -121,4 +115,4 @@ def _sharing(quantize: Node) -> Iterator[str]:
         for node in quantize.graph.nodes
         if group is not None and quantizes(node) and node.meta.get(GROUP_KEY) == group
     }
-    return (source.name for source in sources if source is not own)
+    return (each.name for each in sources if each is not own and each not in part.inner)

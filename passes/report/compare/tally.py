@@ -100,12 +100,13 @@ class CodeTally:
             self.qparams.quant_max - self.qparams.quant_min + 1, dtype=torch.int64
         )
 
-    def add(self, x: Tensor, channel: int) -> None:
+    def add(self, x: Tensor, channel: int | None) -> None:
         """Count the exact values ``x`` that are finite.
 
         Args:
             x: Of any shape.
-            channel: Dimension of the channels; they are left out where their number changes.
+            channel: Dimension of the channels, None for none; they are left out where their
+                number changes.
         """
         given = self.qparams
         codes = torch.round(x.detach().float() / given.scale) + given.zero_point
@@ -114,7 +115,7 @@ class CodeTally:
         self.clipped += int((codes != inside).sum())
         index = (inside - given.quant_min).long()
         self.counts += torch.bincount(index, minlength=len(self.counts))
-        if x.dim() < 2 or not x.numel():
+        if channel is None or x.dim() < 2 or not x.numel():
             return
         rows = x.detach().abs().movedim(channel, -1)
         largest = rows.reshape(-1, rows.shape[-1]).amax(0)

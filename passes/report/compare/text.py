@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from quantfx.passes.report.compare.site_numbers import SiteNumbers
 from quantfx.passes.report.compare.tally import Fidelity, decibels
+from quantfx.passes.report.folded_table import folded_table
 
 # More sites than a screen holds are in the data.
 _ROWS = 20
@@ -34,9 +34,9 @@ def tables(
             'check=quantfx.checks.close_to_float(60), config="float", strict=False)',
             style="red",
         )
-    table = Table("site", "op", "module", "own", "here", "cosine", "what is the matter")
+    table = folded_table("site", "op", "module", "own", "here", "cosine", "what is the matter")
     for column in table.columns[3:6]:
-        column.justify = "right"
+        column.justify, column.no_wrap = "right", True
     for each in ranked[:_ROWS]:
         cosine = "-" if each.accumulated is None else f"{each.accumulated.cosine:.5f}"
         names = ", ".join(dict.fromkeys(found.name for found in each.diagnoses))
@@ -53,7 +53,7 @@ def tables(
         table.add_row(f"and {len(ranked) - _ROWS} better ones", "", "", "", "", "", "")
     yield table
     if found := [diagnosis for site in ranked[:_ROWS] for diagnosis in site.diagnoses]:
-        told = Table("tensor", "is", "because", "remedy")
+        told = folded_table("tensor", "is", "because", "remedy")
         for diagnosis in dict.fromkeys(found):
             told.add_row(
                 diagnosis.tensor,

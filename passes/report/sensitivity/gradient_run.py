@@ -13,8 +13,8 @@ from torch.fx.node import map_arg
 
 from quantfx.passes.inputs.leaves import Inputs, input_leaves, leaves_in, map_leaves
 from quantfx.passes.model.input_copies import copy_inputs
+from quantfx.passes.observe.stepper import Stepper
 from quantfx.passes.report.compare.parts import Part
-from quantfx.passes.report.compare.stepper import Stepper
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.patterns.errors import QuantfxError
 

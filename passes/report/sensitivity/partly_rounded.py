@@ -12,8 +12,8 @@ from torch.fx import Node
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.leaves import input_leaves
 from quantfx.passes.model.input_copies import copy_inputs
+from quantfx.passes.observe.stepper import Stepper
 from quantfx.passes.report.compare.parts import Part
-from quantfx.passes.report.compare.stepper import Stepper
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 
 

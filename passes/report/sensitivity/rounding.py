@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch.fx import Node
 
+from quantfx.passes.observe.stepper import Stepper
 from quantfx.passes.quant.qdq import (
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_TENSOR,
     qparams_of,
     tensor_qparams,
 )
-from quantfx.passes.report.compare.stepper import Stepper
 
 
 class Rounding(Stepper):

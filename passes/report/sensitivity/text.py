@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from quantfx.passes.report.compare.tally import decibels
+from quantfx.passes.report.folded_table import folded_table
 from quantfx.passes.report.sensitivity.ranking import Evaluation, Ranked, noise_decibels
 
 # More rows than a screen holds are in the data.
@@ -40,7 +40,7 @@ def tables(
     measured = any(row.measured for row in ranked)
     names = ["op", "module"] if by == "site" else ["sites"]
     figures = ["alone", "+-", "wins", "MACs", *(["measured alone", "without"] if measured else [])]
-    table = Table(by, *names)
+    table = folded_table(by, *names)
     for figure in figures:
         table.add_column(figure, justify="right")
     for row in ranked[:_ROWS]:

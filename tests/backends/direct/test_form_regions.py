@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -160,10 +161,14 @@ def test_sites_inside_are_compared() -> None:
     assert all(each.within(1, 1e-5) for each in compared)
 
 
-@pytest.mark.sweep
-def test_wrappers_in_c_call_the_operators_of_torch() -> None:
+def one_conv() -> nn.Module:
+    return nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+
+
+@pytest.mark.parametrize("model", [one_conv, pytest.param(residual_block, marks=pytest.mark.sweep)])
+def test_wrappers_in_c_call_the_operators_of_torch(model: Callable[[], nn.Module]) -> None:
     x = torch.randn(1, 4, 8, 8)
-    result = quantized(residual_block(), x)
+    result = quantized(model(), x)
     compiled = result.compile(wrapper="cpp")
     assert {site.kernel for site in result.report.sites} == {"direct.convolution"}
     assert {site.compiled for site in result.report.sites} <= {

@@ -19,6 +19,7 @@ from quantfx.passes.draw.dump_graphs import DumpGraphs
 from quantfx.passes.errors import CalibrationError, PassError, PipelineError
 from quantfx.passes.graph.facts import facts_of
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.failed_run import failed_run_of
 from quantfx.passes.pipeline.instruments import CheckNumerics
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.pipeline.record import records_of
@@ -261,8 +262,9 @@ def test_our_own_errors_keep_their_type_and_gain_a_reproducer() -> None:
 def test_numerics_are_checked_on_request() -> None:
     check = CheckNumerics((X,))
     PREPARE.run(graph(), x86().context, instruments=[check])
-    with refused("changed-function", PassError, site="break", says="0 is"):
+    with refused("changed-function", PassError, site="break", says="0 is") as caught:
         Pipeline((Break("maths"),)).run(graph(), instruments=[check])
+    assert failed_run_of(caught.value) is None  # the pipeline alone does not show it
 
 
 def test_dumps_are_written_only_for_passes_that_changed_something(tmp_path: Path) -> None:

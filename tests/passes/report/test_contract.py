@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
+from quantfx import Config
 from quantfx.backends.x86 import x86
 from quantfx.passes.errors import ContractError
 from quantfx.passes.quant.qdq import dequantizes
@@ -53,6 +54,14 @@ def test_without_a_pass_the_reasons_say_what_is_missing() -> None:
     assert "aten.max_pool2d.default" not in count_uncovered(prepared, backend.recipe)
     less = backend.without_templates("max_pool2d").recipe
     assert count_uncovered(prepared, less)["aten.max_pool2d.default"] == 1
+
+
+@pytest.mark.parametrize("config", [Config(None), Config().op("linear", None)])
+def test_a_config_that_keeps_all_float_is_named_as_the_cause(config: Config) -> None:
+    graph = capture(mlp(), (X,))
+    says = "nothing to quantize: the config keeps 2 operator"
+    with refused("nothing-to-quantize", ContractError, says=says, fix="let the config quantize"):
+        x86().with_config(config).prepare(graph)
 
 
 def test_a_model_of_another_dtype_is_told_its_way_out() -> None:

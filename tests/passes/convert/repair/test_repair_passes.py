@@ -35,8 +35,14 @@ def quantized(
     return unchecked.quantize(network(), inputs, backend=chosen, statistics=known, progress=False)
 
 
-def without(*names: str) -> Backend:
+def with_bias(correct: CorrectBias) -> Backend:
     repairing = backend(repair=True)
+    pipeline = repairing.convert_pipeline.replace("correct-bias", correct)
+    return replace(repairing, convert_pipeline=pipeline)
+
+
+def without(*names: str, start: Backend | None = None) -> Backend:
+    repairing = start or backend(repair=True)
     pipeline = repairing.convert_pipeline
     for name in names:
         pipeline = pipeline.without(name)
@@ -71,12 +77,14 @@ def test_each_repair_brings_the_outputs_nearer() -> None:
     alone = without("correct-bias")
     pipeline = alone.convert_pipeline.replace("round-weights", RoundWeights(centered=False))
     rounded = decibels(quantized(replace(alone, convert_pipeline=pipeline)))
-    corrected = decibels(quantized(without("round-weights")))
-    both = decibels(quantized(backend(repair=True)))
+    analytic = with_bias(CorrectBias(empirical=False))
+    corrected = decibels(quantized(without("round-weights", start=analytic)))
+    both = decibels(quantized(analytic))
     assert rounded > plain + 0.5
     assert corrected > plain + 0.5
     assert both > max(rounded, corrected)
     assert both > plain + 3
+    assert decibels(quantized(backend(repair=True))) > both + 1
 
 
 def test_scales_stay_and_integers_differ() -> None:

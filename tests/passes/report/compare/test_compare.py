@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 from torch.fx import GraphModule, Interpreter
 
@@ -17,12 +18,14 @@ import quantfx
 from quantfx import Config, Result, backends
 from quantfx.passes.draw.dot import to_dot, to_overview_dot
 from quantfx.passes.graph.clone import clone, recompile, set_tensor
+from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.quant.qdq import tensor_qparams
 from quantfx.passes.report.compare.compare_graphs import compare_graphs
 from quantfx.passes.report.compare.diagnose import diagnose
 from quantfx.passes.report.compare.lockstep import Lockstep, PartValues
 from quantfx.passes.report.compare.parts import Part
+from quantfx.passes.report.compare.site_numbers import RangeNumbers, SiteNumbers
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
 from quantfx.tools.models.seeded import seeded
@@ -155,6 +158,46 @@ def test_a_range_that_one_value_sets_is_named(net: nn.Module) -> None:
     assert after.output is not None
     assert before.output is not None
     assert after.output.sqnr > before.output.sqnr + 3
+
+
+def test_an_outlier_that_is_not_in_the_batches_is_thought_of() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2)))
+    x = images(16)
+    x[0, 0, 0, 0] = 300.0
+    found = of(model, batches=[x]).compare([images()])
+    for site in ("conv2d", "max_pool2d"):
+        (diagnosis,) = found.at(site).diagnoses
+        assert diagnosis.name == "wide-range"
+        assert "an outlier in the calibration data may have set" in diagnosis.message
+        assert diagnosis.remedy.startswith("calibrate with data like this")
+
+
+def test_another_model_is_refused(result: Result) -> None:
+    other = seeded(Net)
+    other.second = nn.Conv2d(8, 1, 3, padding=1).eval()  # which the sum broadcasts
+    with refused("other-model", site="conv2d_1", fix="the model that the result was made of"):
+        result.compare([images()], model=other)
+
+
+def test_nothing_that_can_be_asked_for_is_cut_off(net: nn.Module) -> None:
+    config = Config("static").tensor("conv2d.input", observer="min_max")
+    x = images(16) + 300 * (torch.arange(16) == 0).view(16, 1, 1, 1)
+    made = quantize(net, (images(),), calibration=[x], backend=X86, config=config)
+    console = Console(width=60, color_system=None)
+    with console.capture() as caught:
+        console.print(made.compare([images()]))
+    text = caught.get()
+    assert "…" not in text
+    rows = [line.split("│") for line in text.splitlines() if line.startswith("│")]
+    last = "".join(cell[-2].strip() for cell in rows)
+    assert 'Config.tensor("conv2d.input","float")' in last.replace(" ", "")
+
+
+def test_what_shares_a_range_that_clips_is_named() -> None:
+    numbers = RangeNumbers("a.input", "x", 1.0, 0, 1000, 0.5, 1.0, 1.0, 1.0, 0, 0, ("mul_2",))
+    site = SiteNumbers(Site("", "a"), "linear", "", "static", None, None, (numbers,), ())
+    (diagnosis,) = diagnose(site)
+    assert diagnosis.message.endswith("lie outside of the range; mul_2 share it")
 
 
 class Cat(nn.Module):

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
 import torch
 
 from quantfx import Config, backends
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.base import Context
+from quantfx.passes.pipeline.graph_pass import GraphPass
+from quantfx.passes.quant.annotation import META_KEY
 from tests.passes.report.explain.explained import (
     IMAGE,
     Branches,
     Folded,
     Recurrent,
+    Shared,
     TwoReaders,
     WithoutGradients,
     explained,
@@ -90,6 +98,27 @@ def test_a_template_that_is_missing_is_what_would_help() -> None:
     [layer] = quantize(Folded().eval(), IMAGE, backend=backend, strict=False).explain("conv2d")
     assert layer.standing == "float"
     assert "no template of the backend takes it with relu there" in layer.remedies[0]
+
+
+@dataclass(frozen=True)
+class Forget(GraphPass):
+    """Loses what was planned."""
+
+    name: ClassVar[str] = "forget"
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        return sum(node.meta.pop(META_KEY, None) is not None for node in editor.graph.nodes)
+
+
+def test_a_match_that_a_pass_lost_is_the_reason() -> None:
+    backend = backends.get("x86", kernels="onednn")
+    pipeline = backend.prepare_pipeline.after("annotate-conv", Forget())
+    backend = replace(backend, prepare_pipeline=pipeline)
+    result = quantize(Shared().eval(), IMAGE, backend=backend, strict=False)
+    [layer] = result.explain("last")
+    assert layer.tries[-1].matched
+    assert layer.reason == "conv2d matched, and a pass lost the match"
+    assert layer.remedies == ()
 
 
 def test_a_native_lstm() -> None:

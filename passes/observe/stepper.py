@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from torch import fx
+from torch import Tensor, fx
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
@@ -16,7 +16,7 @@ from quantfx.passes.observers.observer import is_observer
 class Stepper(fx.Interpreter):
     """Runs ``module`` as far as it is asked to.
 
-    Observers return what they are given and record nothing.
+    Observers record nothing and return what ``observed`` says: what they are given.
 
     Args:
         module: A captured, prepared or q/dq graph.
@@ -50,6 +50,20 @@ class Stepper(fx.Interpreter):
             self._step()
         return self._values[node]
 
+    def observed(self, observer: object, value: Any) -> Any:
+        """Return what the readers of ``observer`` get in the place of ``value``."""
+        return value
+
+    def put(self, node: Node, value: Any) -> None:
+        """Go on with another value of ``node``, which nothing has read yet."""
+        self._values[node] = value
+
+    @property
+    def alive(self) -> int:
+        """Bytes of the tensors that are kept at the moment."""
+        tensors = [each for each in self._values.values() if isinstance(each, Tensor)]
+        return sum(each.numel() * each.element_size() for each in tensors)
+
     def release(self, node: Node) -> None:
         """Say that ``node`` is read once less than ``start`` was told."""
         self._kept[node] -= 1
@@ -78,7 +92,7 @@ class Stepper(fx.Interpreter):
         if node.op == "get_attr":
             return referent(self._module, node)
         if is_observer(node):
-            return values[node.all_input_nodes[0]]
+            return self.observed(referent(self._module, node), values[node.all_input_nodes[0]])
         args: Any = map_arg(node.args, values.__getitem__)
         kwargs: Any = map_arg(node.kwargs, values.__getitem__)
         return getattr(self, node.op)(node.target, args, kwargs)
