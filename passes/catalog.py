@@ -25,8 +25,6 @@ from quantfx.passes.convert.repair.correct_bias import CorrectBias
 from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.convert.share_tied_tables import ShareTiedTables
 from quantfx.passes.convert.tidy import Tidy
-from quantfx.passes.equalize.equalize_layers import EqualizeLayers
-from quantfx.passes.equalize.record_pairs import RecordPairs
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold.fold_constants import FoldConstants
@@ -40,6 +38,8 @@ from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
+from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations

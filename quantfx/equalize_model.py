@@ -9,14 +9,14 @@ from torch.fx import GraphModule
 
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
-from quantfx.passes.equalize.equalize_layers import EqualizeLayers
-from quantfx.passes.equalize.record_pairs import RecordPairs
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold.fold_constants import FoldConstants
 from quantfx.passes.fold.fold_scales import FoldScales
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.pipeline.pipeline import Pipeline
 
 # What x86 folds in front of its templates, so that a batch norm hides no activation.

@@ -53,7 +53,7 @@ def images(rows: int, seed: int = 0) -> Tensor:
     return torch.randn(rows, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
 
 
-BATCHES = list(images(64).split(16))
+BATCHES = list(torch.split(images(64), 16))
 
 
 def equalize(**options: object) -> GraphModule:

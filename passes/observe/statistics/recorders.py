@@ -16,6 +16,8 @@ from quantfx.passes.quant.spec import QuantSpec
 
 # Every so many-th sample of a call is held out of the moments.
 HELD_OUT = 4
+# Fewer samples than these cannot judge what was chosen by the others.
+LEAST_SAMPLES = 8
 # A histogram does not depend on the spec: any will do.
 _ANY = QuantSpec(torch.uint8, 0, 255)
 

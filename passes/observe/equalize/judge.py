@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from quantfx.passes.equalize.recorder import PairRecorder
-from quantfx.passes.equalize.second_weight import SecondWeight
+from quantfx.passes.observe.equalize.recorder import PairRecorder
+from quantfx.passes.observe.equalize.second_weight import SecondWeight
 from quantfx.passes.observers.fake_quantize import fake_quantized
 from quantfx.passes.quant.qparams import qparams_from_range, range_of
 from quantfx.passes.quant.spec import QuantSpec

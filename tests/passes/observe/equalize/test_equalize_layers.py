@@ -12,15 +12,23 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx import Pipeline
-from quantfx.passes.equalize.equalize_layers import EqualizeLayers
-from quantfx.passes.equalize.record_pairs import RecordPairs
 from quantfx.passes.errors import CalibrationError, PipelineError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.remark import Remark
+from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.pipeline.permits import Permit, Permits, permitting
 from quantfx.passes.pipeline.record import remarks_of
 from tests import unchecked
-from tests.passes.equalize.pair_models import IMAGE, OBSTACLES, PAIRS, built, conv, data, images
+from tests.passes.observe.equalize.pair_models import (
+    IMAGE,
+    OBSTACLES,
+    PAIRS,
+    built,
+    conv,
+    data,
+    images,
+)
 from tests.refusals import refused
 
 
@@ -144,7 +152,7 @@ def test_what_is_not_finite_is_refused() -> None:
 def test_rows_count_across_batches() -> None:
     model, x = images(), data(IMAGE)
     recorded = Pipeline((RecordPairs(),)).run(quantfx.capture(model, (x,)))
-    quantfx.calibrate(recorded, list(x.split(1)), progress=False)
+    quantfx.calibrate(recorded, list(torch.split(x, 1)), progress=False)
     graph = Pipeline((EqualizeLayers(),)).run(recorded)
     other = equalized(model, x).state_dict()
     for key, value in graph.state_dict().items():

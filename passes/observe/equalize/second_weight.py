@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.equalize.pairs import groups_of
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observe.equalize.pairs import groups_of
 
 
 @dataclass(frozen=True, eq=False)

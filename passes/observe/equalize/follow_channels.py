@@ -117,26 +117,32 @@ def _rules(rule: _Rule, *names: str) -> dict[Any, _Rule]:
     return {resolve_op(f"aten.{name}"): rule for name in names}
 
 
+def _windows(rank: int) -> dict[Any, _Rule]:
+    """Return the rules of what joins values of the last ``rank`` dimensions."""
+    kinds = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
+    pools = [f"{kind}{rank}d.default" for kind in kinds]
+    return _rules(_spatial(rank), *pools, f"upsample_nearest{rank}d.vec")
+
+
 _PAD = resolve_op("aten.pad.default")
 _PADS = (_PAD, resolve_op("aten.constant_pad_nd.default"))
 _MAX_WITH_INDICES = frozenset(
     resolve_op(f"aten.adaptive_max_pool{rank}d.default") for rank in (1, 2, 3)
 )
-_ADAPTIVE = ("adaptive_avg_pool", "adaptive_max_pool")
+_ELEMENTWISE = ("relu.default", "leaky_relu.default", "prelu.default", "contiguous.default")
+_RESHAPES = ("view.default", "reshape.default", "flatten.using_ints", "unsqueeze.default")
+_SQUEEZES = ("squeeze.default", "squeeze.dim", "squeeze.dims")
 _RULES: dict[Any, _Rule] = {
-    **_rules(_elementwise, "relu.default", "leaky_relu.default", "prelu.default"),
-    **_rules(_elementwise, "contiguous.default"),
+    **_rules(_elementwise, *_ELEMENTWISE),
     **_rules(_pad, "pad.default", "constant_pad_nd.default"),
     **_rules(_mean, "mean.dim"),
     **_rules(_select, "select.int"),
     **_rules(_slice, "slice.Tensor"),
     **_rules(_permute, "permute.default"),
     **_rules(_transpose, "transpose.int"),
-    **_rules(_reshape, "view.default", "reshape.default", "flatten.using_ints"),
-    **_rules(_reshape, "unsqueeze.default", "squeeze.default", "squeeze.dim", "squeeze.dims"),
+    **_rules(_reshape, *_RESHAPES, *_SQUEEZES),
+    **_windows(1),
+    **_windows(2),
+    **_windows(3),
+    **_rules(_spatial(2), "upsample_bilinear2d.vec"),
 }
-for _rank in (1, 2, 3):
-    _POOLS = ("max_pool", "avg_pool", *_ADAPTIVE)
-    _RULES |= _rules(_spatial(_rank), *(f"{pool}{_rank}d.default" for pool in _POOLS))
-    _RULES |= _rules(_spatial(_rank), f"upsample_nearest{_rank}d.vec")
-_RULES |= _rules(_spatial(2), "upsample_bilinear2d.vec")

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.passes.convert.repair.repairable import LEAST_SAMPLES
-from quantfx.passes.equalize.judge import noise
-from quantfx.passes.equalize.pairs import Pair, PairFinder
-from quantfx.passes.equalize.recorder import PairRecorder
-from quantfx.passes.equalize.second_weight import SecondWeight
 from quantfx.passes.graph.batch_norm import scale_channels
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, module_calls
+from quantfx.passes.observe.equalize.judge import noise
+from quantfx.passes.observe.equalize.pairs import Pair, PairFinder
+from quantfx.passes.observe.equalize.recorder import PairRecorder
+from quantfx.passes.observe.equalize.second_weight import SecondWeight
 from quantfx.passes.observe.smoothing_scale import require_share, smoothing_scale
+from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.permits import may

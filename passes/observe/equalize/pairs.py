@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.equalize.follow_channels import follow, source_of
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.graphs import constant, constants
 from quantfx.passes.graph.scopes import op_name
 from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observe.equalize.follow_channels import follow, source_of
 from quantfx.passes.observe.statistics.patches import CONVOLUTIONS, LINEAR
 from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
 

@@ -7,10 +7,10 @@ from typing import ClassVar
 
 from torch.fx import GraphModule
 
-from quantfx.passes.equalize.pairs import Pair, PairFinder
-from quantfx.passes.equalize.recorder import PairRecorder
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.observe.equalize.pairs import Pair, PairFinder
+from quantfx.passes.observe.equalize.recorder import PairRecorder
 from quantfx.passes.observe.insert_observers import label_of
 from quantfx.passes.observe.statistics.patches import Patches
 from quantfx.passes.pipeline.base import Context, PassResult
