@@ -22,6 +22,8 @@ from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.models.vit import ViT
+from tests.passes.observe.equalize.pair_models import IMAGE, data
+from tests.passes.observe.equalize.pair_models import images as pair
 from tests.refusals import refused
 
 CHANNELS = 16
@@ -154,3 +156,35 @@ def test_layer_norms_of_a_transformer() -> None:
     assert [each.kind for each in told] == ["applied"] * 5, told
     with torch.no_grad():
         torch.testing.assert_close(equalized(x), model(x), rtol=1e-5, atol=1e-5)
+
+
+class Branches(nn.Module):
+    """One of two pairs of layers, by the sign of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.positive, self.negative = pair(), pair()
+
+    def forward(self, x: Tensor) -> Tensor:
+        chosen: Tensor = torch.cond(x.sum() > 0, self.positive, self.negative, (x,))
+        return chosen
+
+
+def test_branches_are_equalized_if_the_data_reaches_them() -> None:
+    model, x = Branches().eval(), data(IMAGE).abs()
+    one = quantfx.equalize(model, x, [x], progress=False)
+    assert _told(one) == [("true_graph_0", "applied"), ("false_graph_0", "missed")]
+    both = quantfx.equalize(model, x, [x, -x], progress=False)
+    assert _told(both) == [("true_graph_0", "applied"), ("false_graph_0", "applied")]
+    with torch.no_grad():
+        for given in (x, -x):
+            torch.testing.assert_close(both(given), model(given), rtol=1e-5, atol=1e-5)
+    backend = quantfx.backends.get("x86")
+    prepared = backend.prepare(both)
+    quantfx.calibrate(prepared, [x, -x], progress=False)
+    assert backend.convert(prepared)(x).shape == model(x).shape
+
+
+def _told(graph: GraphModule) -> list[tuple[str, str]]:
+    found = remarks_of(graph, Remark, "equalize-layers")
+    return [(each.graph, each.kind) for each in found]
