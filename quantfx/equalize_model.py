@@ -32,6 +32,7 @@ def equalize(
     batches: Iterable[Any],
     *,
     alpha: float = 0.5,
+    rows: int = 1024,
     example_kwargs: dict[str, Any] | None = None,
     dynamic_shapes: Any = None,
     input_fn: Callable[[Any], Any] | None = None,
@@ -56,6 +57,8 @@ def equalize(
         example_inputs: As for ``quantize``, which is to get the same.
         batches: As for ``calibrate``; with fewer than eight rows nothing is equalized.
         alpha: 0 evens out the weights, 1 the activations.
+        rows: Least values of each channel that factors are chosen by: pairs of which the data has
+            fewer stay as they are.
         example_kwargs: Keyword arguments the model accepts.
         dynamic_shapes: As for ``quantize``.
         input_fn: Turns what ``batches`` yields into a batch.
@@ -64,11 +67,11 @@ def equalize(
         compare: As for ``quantize``.
 
     Raises:
-        PipelineError: ``alpha`` is not between 0 and 1.
+        PipelineError: ``alpha`` is not between 0 and 1, or ``rows`` not positive.
         CaptureError: as ``quantize``.
         CalibrationError: as ``calibrate``.
     """
-    change = Pipeline((EqualizeLayers(alpha),), name="equalize")
+    change = Pipeline((EqualizeLayers(alpha, rows),), name="equalize")
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
     graph = capture_given(given, check_inputs=check_inputs, compare=compare)
     recorded = RECORD.run(graph)

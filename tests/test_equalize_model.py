@@ -59,7 +59,8 @@ BATCHES = list(torch.split(images(64), 16))
 
 
 def equalize(**options: object) -> GraphModule:
-    return quantfx.equalize(network(), BATCHES[0], BATCHES, progress=False, **options)  # type: ignore[arg-type]
+    chosen: dict[str, object] = {"rows": 8, "progress": False}
+    return quantfx.equalize(network(), BATCHES[0], BATCHES, **(chosen | options))  # type: ignore[arg-type]
 
 
 def test_quantizing_gains_by_it() -> None:
@@ -127,7 +128,7 @@ def test_batches_come_as_for_calibrate() -> None:
     loader = DataLoader(TensorDataset(torch.cat(BATCHES), torch.zeros(64)), batch_size=16)
     model = network()
     given = quantfx.equalize(
-        model, BATCHES[0], loader, input_fn=lambda batch: batch[0], progress=False
+        model, BATCHES[0], loader, input_fn=lambda batch: batch[0], rows=8, progress=False
     )
     for value, same in zip(
         given.state_dict().values(), equalize().state_dict().values(), strict=True
@@ -151,7 +152,7 @@ def test_layer_norms_of_a_transformer() -> None:
         if isinstance(each, nn.LayerNorm):
             each.weight.data.mul_(2.0 ** torch.linspace(-3, 3, 32))
     x = torch.randn(32, 3, 16, 16, generator=torch.Generator().manual_seed(2))
-    equalized = quantfx.equalize(model, x, [x], progress=False)
+    equalized = quantfx.equalize(model, x, [x], rows=8, progress=False)
     told = list(remarks_of(equalized, Remark, "equalize-layers"))
     assert [each.kind for each in told] == ["applied"] * 5, told
     with torch.no_grad():
@@ -172,9 +173,9 @@ class Branches(nn.Module):
 
 def test_branches_are_equalized_if_the_data_reaches_them() -> None:
     model, x = Branches().eval(), data(IMAGE).abs()
-    one = quantfx.equalize(model, x, [x], progress=False)
+    one = quantfx.equalize(model, x, [x], rows=8, progress=False)
     assert _told(one) == [("true_graph_0", "applied"), ("false_graph_0", "missed")]
-    both = quantfx.equalize(model, x, [x, -x], progress=False)
+    both = quantfx.equalize(model, x, [x, -x], rows=8, progress=False)
     assert _told(both) == [("true_graph_0", "applied"), ("false_graph_0", "applied")]
     with torch.no_grad():
         for given in (x, -x):

@@ -9,12 +9,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import constant, module_calls, referent
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
-from quantfx.passes.observe.smoothing_scale import require_share, smoothing_scale
+from quantfx.passes.observe.smoothing_scale import require_rows, require_share, smoothing_scale
 from quantfx.passes.observers.channel import ChannelObserver
 from quantfx.passes.observers.derived import DerivedObserver
 from quantfx.passes.observers.make_observer import make_observer
@@ -51,10 +50,7 @@ class SmoothActivations(Pass):
 
     def __post_init__(self) -> None:
         require_share(self.alpha)
-        if self.rows < 1:
-            raise PipelineError(
-                f"rows={self.rows} is not positive", rule="number-range", site="rows"
-            )
+        require_rows(self.rows)
 
     name: ClassVar[str] = "smooth-activations"
     requires: ClassVar[frozenset[str]] = frozenset({"observed"})

@@ -22,6 +22,16 @@ def require_share(alpha: float) -> None:
         raise PipelineError(message, rule="number-range", site="alpha")
 
 
+def require_rows(rows: int) -> None:
+    """Refuse a least number of ``rows`` that is none.
+
+    Raises:
+        PipelineError: it is.
+    """
+    if rows < 1:
+        raise PipelineError(f"rows={rows} is not positive", rule="number-range", site="rows")
+
+
 def smoothing_scale(activation: Tensor, weight: Tensor, alpha: float) -> Tensor:
     """Return ``activation^alpha / weight^(1 - alpha)``, divided by its geometric mean.
 

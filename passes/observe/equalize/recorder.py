@@ -25,13 +25,14 @@ class PairRecorder(nn.Module):
 
     Attributes:
         rows: How many there were.
+        count: Values of each channel that ``size`` is of.
         observer: Knows the histogram of each channel in all of them.
         held: Held-out patches, for each of the second layers.
     """
 
     def __init__(self, label: str, patches: tuple[Patches, ...]) -> None:
         super().__init__()
-        self.rows = self._count = 0
+        self.rows = self.count = 0
         self.observer = ChannelObserver(_ACTIVATION, label, "mse")
         self.held = tuple(map(HeldPatches, patches))
         self._patches = patches
@@ -40,7 +41,7 @@ class PairRecorder(nn.Module):
     @property
     def size(self) -> Tensor:
         """The fourth root of each channel's mean fourth power, float64, ``(channels,)``."""
-        return (self._fourths / self._count).pow(0.25)
+        return (self._fourths / self.count).pow(0.25)
 
     def forward(self, x: Tensor) -> Tensor:
         """Record ``x`` and return it.
@@ -59,7 +60,7 @@ class PairRecorder(nn.Module):
         self.observer(by_channel)
         chosen = by_channel[~held].double().pow(4).flatten(0, -2)
         self._fourths = self._fourths + chosen.sum(0)
-        self._count += len(chosen)
+        self.count += len(chosen)
         if bool(held.any()):
             for patches, kept in zip(self._patches, self.held, strict=True):
                 kept.add(patches.cut(rows[held], self.rows)[0])

@@ -35,7 +35,7 @@ from tests.refusals import refused
 def equalized(model: nn.Module, x: Tensor, alpha: float = 0.5) -> GraphModule:
     recorded = Pipeline((RecordPairs(),)).run(unchecked.capture(model, (x,)))
     quantfx.calibrate(recorded, [x], progress=False)
-    return Pipeline((EqualizeLayers(alpha),)).run(recorded)
+    return Pipeline((EqualizeLayers(alpha, rows=8),)).run(recorded)
 
 
 def remarks(graph: GraphModule, kind: str) -> list[str]:
@@ -140,6 +140,13 @@ def test_few_rows_and_zeros_judge_nothing() -> None:
     assert "the data gives zeros alone" in remarks(equalized(silent, data(IMAGE)), "missed")[-1]
 
 
+def test_few_values_of_a_channel_choose_nothing() -> None:
+    graph = quantfx.equalize(images(), data(IMAGE), [data(IMAGE)], progress=False)
+    assert "768 values per channel, of 1024 needed" in remarks(graph, "missed")[-1]
+    graph = quantfx.equalize(images(), data(IMAGE), [data(IMAGE)], rows=768, progress=False)
+    assert remarks(graph, "applied")
+
+
 def test_what_is_not_finite_is_refused() -> None:
     x = data(IMAGE)
     graph = Pipeline((RecordPairs(),)).run(unchecked.capture(images(), (x,)))
@@ -153,7 +160,7 @@ def test_rows_count_across_batches() -> None:
     model, x = images(), data(IMAGE)
     recorded = Pipeline((RecordPairs(),)).run(quantfx.capture(model, (x,)))
     quantfx.calibrate(recorded, list(torch.split(x, 1)), progress=False)
-    graph = Pipeline((EqualizeLayers(),)).run(recorded)
+    graph = Pipeline((EqualizeLayers(rows=8),)).run(recorded)
     other = equalized(model, x).state_dict()
     for key, value in graph.state_dict().items():
         torch.testing.assert_close(value, other[key])
@@ -175,5 +182,7 @@ def test_a_graph_that_trains_is_left_alone() -> None:
 def test_options_are_checked_and_printed() -> None:
     with refused("number-range", PipelineError, site="alpha", says="alpha=-1"):
         EqualizeLayers(alpha=-1)
-    pipeline = Pipeline((RecordPairs(), EqualizeLayers(0.25)))
+    with refused("number-range", PipelineError, site="rows", says="rows=0"):
+        EqualizeLayers(rows=0)
+    pipeline = Pipeline((RecordPairs(), EqualizeLayers(0.25, rows=64)))
     assert Pipeline.parse(str(pipeline)).passes == pipeline.passes
