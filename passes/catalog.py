@@ -38,6 +38,8 @@ from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
+from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations
@@ -70,6 +72,8 @@ PASSES: tuple[type[Pass], ...] = (
     FoldConstants,
     FoldBatchNorm,
     FoldScales,
+    RecordPairs,
+    EqualizeLayers,
     Annotate,
     FuseQatConvBn,
     Propagate,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from quantfx import backends, checks, errors, passes, patterns
 from quantfx.api import diff, draw, html, quantize
 from quantfx.collect_statistics import collect
+from quantfx.equalize_model import equalize
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import Config
 from quantfx.passes.draw.diff.graph_diff import GraphDiff
@@ -86,6 +87,7 @@ __all__ = [
     "convert_qat",
     "diff",
     "draw",
+    "equalize",
     "errors",
     "fill_observers",
     "html",

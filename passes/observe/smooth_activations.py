@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import constant, module_calls, referent
 from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observe.smoothing_scale import require_rows, require_share, smoothing_scale
 from quantfx.passes.observers.channel import ChannelObserver
 from quantfx.passes.observers.derived import DerivedObserver
 from quantfx.passes.observers.make_observer import make_observer
@@ -23,9 +23,6 @@ from quantfx.passes.quant.annotation import DIVISOR_KEY
 from quantfx.patterns.schema import resolve_op
 
 MUL = resolve_op("aten.mul.Tensor")
-# Channels that are (nearly) silent in calibration count as this share of the whole tensor's rms:
-# a tiny divisor would blow up whatever they hold later.
-_SILENT = 2**-7
 
 
 @dataclass(frozen=True)
@@ -52,14 +49,8 @@ class SmoothActivations(Pass):
     rows: int = 1024
 
     def __post_init__(self) -> None:
-        if not 0 <= self.alpha <= 1:
-            raise PipelineError(
-                f"alpha={self.alpha} is not between 0 and 1", rule="number-range", site="alpha"
-            )
-        if self.rows < 1:
-            raise PipelineError(
-                f"rows={self.rows} is not positive", rule="number-range", site="rows"
-            )
+        require_share(self.alpha)
+        require_rows(self.rows)
 
     name: ClassVar[str] = "smooth-activations"
     requires: ClassVar[frozenset[str]] = frozenset({"observed"})
@@ -90,7 +81,8 @@ class SmoothActivations(Pass):
         weights = {
             _weight_observer(linear): _weight(editor.module, linear) for linear in node.users
         }
-        scale = smoothing_scale(observer.channels.size(), list(weights.values()), self.alpha)
+        rms = torch.cat(list(weights.values())).double().square().mean(0).sqrt()
+        scale = smoothing_scale(observer.channels.size(), rms, self.alpha)
         for at, weight in weights.items():
             _replace_weight(editor, at, weight * scale.to(weight))
         for linear in node.users:
@@ -107,24 +99,6 @@ class SmoothActivations(Pass):
         # The observer may be known to the module that was calibrated: another one takes its place.
         setattr(editor.module, str(node.target), observer.divide_by(1 / inverse.float()))
         return product
-
-
-def smoothing_scale(activation: Tensor, weights: list[Tensor], alpha: float) -> Tensor:
-    """Return s, float64, shape ``(channels,)``, of geometric mean 1.
-
-    Args:
-        activation: Root mean square of each channel, float64, ``(channels,)``.
-        weights: Each ``(out, channels)``.
-        alpha: How much goes into the weights.
-    """
-    weight = torch.cat(weights).double().square().mean(0).sqrt()
-    log = alpha * _audible(activation).log() - (1 - alpha) * _audible(weight).log()
-    return (log - log.mean()).exp()
-
-
-def _audible(rms: Tensor) -> Tensor:
-    overall = rms.square().mean().sqrt()
-    return rms.clamp(min=float(overall * _SILENT)) if overall > 0 else torch.ones_like(rms)
 
 
 def _names(observer: Node) -> str:

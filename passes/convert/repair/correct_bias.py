@@ -12,11 +12,12 @@ from torch.fx import Node
 
 from quantfx.passes.convert.repair.output_errors import OutputErrors, correct_outputs
 from quantfx.passes.convert.repair.repair import Repair
-from quantfx.passes.convert.repair.repairable import LEAST_SAMPLES, RepairableLayer
+from quantfx.passes.convert.repair.repairable import RepairableLayer
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observe.statistics.patches import CONVOLUTIONS, LINEAR
+from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
 from quantfx.passes.observers.statistics.statistics import Leaves
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.permits import may

@@ -13,6 +13,7 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, referent
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observe.statistics.patches import CONVOLUTIONS, LINEAR
+from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.settled import SettledObserver
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
@@ -20,8 +21,6 @@ from quantfx.passes.pipeline.base import Context
 from quantfx.passes.quant.annotation import DIVISOR_KEY, Annotation, annotation_of
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
-
-LEAST_SAMPLES = 8
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from quantfx.passes.quant.spec import QuantSpec
 
 # Every so many-th sample of a call is held out of the moments.
 HELD_OUT = 4
+# Fewer samples than these cannot judge what was chosen by the others.
+LEAST_SAMPLES = 8
 # A histogram does not depend on the spec: any will do.
 _ANY = QuantSpec(torch.uint8, 0, 255)
 
@@ -91,6 +93,28 @@ class TensorRecorder(nn.Module):
         return self.own.result(self.channels)
 
 
+class HeldPatches:
+    """Keeps every n-th of the patches that come, n as small as the bounds allow.
+
+    Attributes:
+        rows: What is kept, float32, ``(groups, S, K)``.
+    """
+
+    def __init__(self, patches: Patches) -> None:
+        self.rows = torch.zeros(patches.groups, 0, patches.length)
+        self._seen = 0
+        self._step = 1
+
+    def add(self, rows: Tensor) -> None:
+        """Keep some of ``rows``, ``(groups, rows, K)``."""
+        taken = rows[:, -self._seen % self._step :: self._step].cpu()
+        self._seen += rows.shape[1]
+        joined = torch.cat((self.rows, taken), 1)
+        step = thinning(joined)
+        self.rows = joined[:, ::step]
+        self._step *= step
+
+
 class LayerRecorder(nn.Module):
     """Records second moments of what layers read.
 
@@ -105,13 +129,12 @@ class LayerRecorder(nn.Module):
         self.sites: list[Site] = []
         self.patches = patches
         self.offset = 0
-        self.rows = self.held_rows = 0
-        self.held_step = 1
+        self.rows = 0
         blocks, size = block_sizes(patches.length)
         self._blocks, self._size = blocks, size
         self._gram = torch.zeros(patches.groups * blocks, size, size, dtype=torch.float64)
         self._sum = torch.zeros(patches.groups, patches.length, dtype=torch.float64)
-        self._held = torch.zeros(patches.groups, 0, patches.length)
+        self._held = HeldPatches(patches)
 
     def forward(self, x: Tensor) -> Tensor:
         """Add the patches of ``x`` and return it."""
@@ -119,7 +142,7 @@ class LayerRecorder(nn.Module):
             return x
         rows, samples = self.patches.cut(x.detach(), self.offset)
         held = held_out(samples)
-        self._keep(rows[:, held].cpu())
+        self._held.add(rows[:, held])
         # Contiguous, or a product of many small matrices copies each by itself.
         rows = rows[:, ~held].contiguous()
         self.rows += rows.shape[1]
@@ -130,22 +153,13 @@ class LayerRecorder(nn.Module):
         self._gram += (cut.transpose(1, 2) @ cut).cpu()
         return x
 
-    def _keep(self, rows: Tensor) -> None:
-        """Keep every n-th of all rows that come here, n as small as the bounds allow."""
-        taken = rows[:, -self.held_rows % self.held_step :: self.held_step]
-        self.held_rows += rows.shape[1]
-        joined = torch.cat((self._held, taken), 1)
-        step = thinning(joined)
-        self._held = joined[:, ::step]
-        self.held_step *= step
-
     def result(self) -> LayerInputs | None:
         """Return what was recorded; None if not all of it is finite in float32."""
         totals = (self._gram, self._sum)
         gram, mean = ((total / max(1, self.rows)).float() for total in totals)
         if not bool(torch.isfinite(gram).all() & torch.isfinite(mean).all()):
             return None
-        return LayerInputs(gram, mean, self.rows, self._held)
+        return LayerInputs(gram, mean, self.rows, self._held.rows)
 
 
 def held_out(samples: Tensor) -> Tensor:

@@ -1,0 +1,1 @@
+"""Channels evened out between two layers, by what data says of them."""

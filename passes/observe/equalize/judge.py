@@ -1,0 +1,48 @@
+"""What eight bits cost the outputs of layers on inputs that no choice was made by."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from quantfx.passes.observe.equalize.recorder import PairRecorder
+from quantfx.passes.observe.equalize.second_weight import SecondWeight
+from quantfx.passes.observers.fake_quantize import fake_quantized
+from quantfx.passes.quant.qparams import qparams_from_range, range_of
+from quantfx.passes.quant.spec import QuantSpec
+
+_WEIGHT = QuantSpec(torch.int8, -128, 127, symmetric=True, axis=0, observer="min_max")
+
+
+def noise(recorder: PairRecorder, seconds: Sequence[SecondWeight], scale: Tensor) -> float:
+    """Return the squared error of the outputs over their squares, summed over the layers.
+
+    The input is rounded to 8 bits in the range of least squared error, as x86 does by default, the
+    weight to 8 bits for each output channel by its extremes.
+
+    Args:
+        recorder: What the layers read.
+        seconds: Their weights, in the order of the recorder.
+        scale: float64, ``(in,)``: the input is divided by it, the weights are multiplied.
+    """
+    total = 0.0
+    qparams = recorder.observer.divide_by(scale.float()).calculate_qparams()
+    for second, held in zip(seconds, recorder.held, strict=True):
+        kernel = second.value[0, 0].numel()
+        divisor = scale.reshape(second.groups, 1, -1).repeat_interleave(kernel, 2).float()
+        rounded = fake_quantized(held.rows / divisor, qparams)
+        weight = second.times(scale).float()
+        weight = fake_quantized(weight, qparams_from_range(*range_of(weight, _WEIGHT), _WEIGHT))
+        exact = _outputs(held.rows, second.value, second.groups)
+        error = _outputs(rounded, weight, second.groups) - exact
+        power = float(exact.square().sum())
+        total += float(error.square().sum()) / power if power else 0.0
+    return total
+
+
+def _outputs(patches: Tensor, weight: Tensor, groups: int) -> Tensor:
+    """Return what the weight makes of patches ``(groups, S, K)``: ``(groups, S, out / groups)``."""
+    by_group = weight.double().reshape(groups, -1, patches.shape[2])
+    return patches.double() @ by_group.transpose(1, 2)

@@ -1,0 +1,51 @@
+"""Put recorders beside the tensors between layers that can be equalized."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import GraphModule
+
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.facts import TRAINABLE, facts_of
+from quantfx.passes.observe.equalize.pairs import Pair, PairFinder
+from quantfx.passes.observe.equalize.recorder import PairRecorder
+from quantfx.passes.observe.insert_observers import label_of
+from quantfx.passes.observe.statistics.patches import Patches
+from quantfx.passes.pipeline.base import Context, PassResult
+from quantfx.passes.pipeline.graph_pass import GraphPass
+
+
+@dataclass(frozen=True)
+class RecordPairs(GraphPass):
+    """``second(f(first(x))) -> record(f(first(x))); second(f(first(x)))``.
+
+    For what f may be see ``follow_channels.py``. A remark says of each other tensor that a
+    convolution or linear reads why it is left alone. Nothing is recorded of a graph that trains.
+    """
+
+    name: ClassVar[str] = "record-pairs"
+    counts: ClassVar[str] = "pairs"
+    provides: ClassVar[frozenset[str]] = frozenset({"observed", "pairs-recorded"})
+
+    def run(self, module: GraphModule, context: Context) -> PassResult:
+        """Record in every graph, unless they train."""
+        return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
+
+    def rewrite(self, editor: Editor, context: Context) -> int:
+        """Insert the recorders."""
+        finder = PairFinder(editor.module)
+        pairs: list[Pair] = []
+        for tensor, second in finder.tensors().items():
+            found = finder.find(tensor)
+            if isinstance(found, str):
+                editor.remark("missed", second.name, f"not equalized: {found}", str(second.target))
+            else:
+                pairs.append(found)
+        for pair in pairs:
+            cuts = (Patches.of(editor.module, each) for each in pair.seconds)
+            recorder = PairRecorder(label_of(pair.tensor), tuple(each for each in cuts if each))
+            name = editor.free_name(f"pair_{pair.tensor.name}")
+            editor.call_module(name, recorder, pair.tensor, after=pair.tensor)
+        return len(pairs)

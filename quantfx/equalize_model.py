@@ -1,0 +1,79 @@
+"""Cross-layer equalization in front of quantization: ``quantfx.equalize``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch.fx import GraphModule
+
+from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
+from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
+from quantfx.passes.fold.fold_constants import FoldConstants
+from quantfx.passes.fold.fold_scales import FoldScales
+from quantfx.passes.inputs.call_arguments import Examples
+from quantfx.passes.model.given import Model, given_model
+from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.observe.equalize.record_pairs import RecordPairs
+from quantfx.passes.pipeline.pipeline import Pipeline
+
+# What x86 folds in front of its templates, so that a batch norm hides no activation.
+RECORD = Pipeline(
+    (RemoveDeadCode(), FoldConstants(), FoldBatchNorm(), FoldScales(), RecordPairs()),
+    name="record",
+)
+
+
+def equalize(
+    model: Model,
+    example_inputs: Examples,
+    batches: Iterable[Any],
+    *,
+    alpha: float = 0.5,
+    rows: int = 1024,
+    example_kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    input_fn: Callable[[Any], Any] | None = None,
+    progress: bool = True,
+    check_inputs: bool = True,
+    compare: bool = True,
+) -> GraphModule:
+    """Return a graph that computes what ``model`` does, with channels of more even size.
+
+    Where one layer feeds another and all between them passes factors of channels on (relu, leaky
+    relu, prelu, pools, padding with zeros, views), a factor moves from the first layer's output
+    channels into the second's input channels, so that one scale of 8 bits serves all channels: see
+    ``EqualizeLayers``. Pairs that gain nothing on a quarter of the data stay as they are;
+    ``quantfx.passes.records_of`` tells of each pair what became of it, and of others why they
+    are none.
+
+    The result is a model like any other: give it to ``quantize`` with the same example. Modules
+    keep their names. With control flow it goes to ``backend.prepare`` instead.
+
+    Args:
+        model: As for ``quantize``; not changed.
+        example_inputs: As for ``quantize``, which is to get the same.
+        batches: As for ``calibrate``; with fewer than eight rows nothing is equalized.
+        alpha: 0 evens out the weights, 1 the activations.
+        rows: Least values of each channel that factors are chosen by: pairs of which the data has
+            fewer stay as they are.
+        example_kwargs: Keyword arguments the model accepts.
+        dynamic_shapes: As for ``quantize``.
+        input_fn: Turns what ``batches`` yields into a batch.
+        progress: Show a progress bar where the terminal allows it.
+        check_inputs: As for ``quantize``.
+        compare: As for ``quantize``.
+
+    Raises:
+        PipelineError: ``alpha`` is not between 0 and 1, or ``rows`` not positive.
+        CaptureError: as ``quantize``.
+        CalibrationError: as ``calibrate``.
+    """
+    change = Pipeline((EqualizeLayers(alpha, rows),), name="equalize")
+    given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
+    graph = capture_given(given, check_inputs=check_inputs, compare=compare)
+    recorded = RECORD.run(graph)
+    calibrate(recorded, batches, input_fn=input_fn, progress=progress)
+    return change.run(recorded)
