@@ -95,7 +95,8 @@ def _affordable(module: GraphModule, sample: list[Leaves]) -> Iterator[Leaves]:
 
 def _rows(value: Tensor, behind: int) -> tuple[Tensor, Tensor]:
     """Return outputs as ``(rows, channels)``, and the number of the sample of each row."""
-    rows = value.movedim(-1 - behind, -1).flatten(0, -2).float()
+    channels_last = value.movedim(-1 - behind, -1).float()
+    rows = channels_last.reshape(-1, channels_last.shape[-1])
     return rows, torch.arange(len(rows)) // max(1, len(rows) // len(value))
 
 

@@ -144,3 +144,20 @@ def test_without_a_sample_the_mean_of_inputs_decides() -> None:
         told.append({r.message for r in record.remarks if isinstance(r, Remark)})
     assert "16 of 16 channels" in told[0] & told[1]
     assert told[0] != told[1]
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.Linear(6, 3), (6,)), (nn.Conv1d(6, 3, 1), (6, 5)), (nn.Conv2d(6, 3, 1), (6, 2, 2))],
+    ids=str,
+)
+def test_calls_may_have_no_batch(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    data = list(torch.rand(40, *shape))
+    model = nn.Sequential(layer).eval()
+    result = quantfx.quantize(
+        model, (data[0],), backend=backend(repair=True), calibration=data, progress=False
+    )
+    with torch.no_grad():
+        assert sqnr_db(model(data[1]), result.quantized(data[1])) > 30
+    (record,) = (r for r in records_of(result.quantized) if r.name == "correct-bias")
+    assert len(record.remarks) == 1
