@@ -171,6 +171,7 @@ class Branches(nn.Module):
         return chosen
 
 
+@pytest.mark.sweep
 def test_branches_are_equalized_if_the_data_reaches_them() -> None:
     model, x = Branches().eval(), data(IMAGE).abs()
     one = quantfx.equalize(model, x, [x], rows=8, progress=False)

@@ -119,6 +119,7 @@ def test_what_a_kernel_packs_is_not_narrowed(
     assert all(ratio(*pair) > 25 for pair in zip(expected, given, strict=True))
 
 
+@pytest.mark.sweep
 def test_it_compiles() -> None:
     model = seeded(lambda: Encoder().eval()).to(torch.bfloat16)
     result = quantize(model, (TOKENS,), calibration=[(TOKENS,)])
