@@ -32,8 +32,9 @@ class SmoothActivations(Pass):
     ``s = size(x)^alpha / rms(w)^(1 - alpha)``, divided by its geometric mean. This is SmoothQuant
     (Xiao et al. 2023, equation 4) with the fourth root of mean fourth powers for the maxima of
     activations, and the root mean square for those of weights: a single outlier then does not
-    decide for its channel, and yet counts for more than in a mean square. MiniLM gained 0.6 dB by
-    that. Linears that read one tensor share s, and w runs over all of them.
+    decide for its channel, and yet counts for more than in a mean square: MiniLM, repaired, has
+    0.8 dB more by that at alpha 0.7. Linears that read one tensor share s, and w runs over all of
+    them.
 
     The product is a node of its own: what computes x has other readers in general (the residual
     connection behind a layer norm). Inductor computes it in the loop that quantizes x.

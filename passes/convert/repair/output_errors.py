@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -48,7 +48,7 @@ class OutputErrors:
 
 def correct_outputs(
     module: GraphModule,
-    sample: Collection[Leaves],
+    sample: Sequence[Leaves],
     layers: Mapping[Node, int],
     choose: Callable[[Node, OutputErrors], Tensor],
 ) -> None:
@@ -62,7 +62,7 @@ def correct_outputs(
         choose: Returns what is taken off the layer's rounded outputs, ``(channels,)``.
     """
     with torch.no_grad(), preserved_state(module):
-        calls = list(_affordable(module, list(sample)))
+        calls = sample[: _affordable(module, sample[0])]
         known: dict[nn.Module, QParams] = {}
         runs = [(FloatRun(module), RoundingRun(module, known)) for _ in calls]
         for call, pair in zip(calls, runs, strict=True):
@@ -81,16 +81,16 @@ def _begin(run: Stepper, call: Leaves) -> None:
     run.start([leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in call], {})
 
 
-def _affordable(module: GraphModule, sample: list[Leaves]) -> Iterator[Leaves]:
-    """Return as many calls as can be run side by side, going by the first."""
+def _affordable(module: GraphModule, call: Leaves) -> int:
+    """Return how many calls like this one can be run side by side."""
     run = FloatRun(module)
-    _begin(run, sample[0])
+    _begin(run, call)
     most = 1
     for node in module.graph.nodes:
         if node.op != "output":
             run.value(node)
             most = max(most, run.alive)
-    yield from sample[: max(1, MOST_BYTES // (2 * most))]
+    return max(1, MOST_BYTES // (2 * most))
 
 
 def _rows(value: Tensor, behind: int) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from quantfx.passes.quant.qparams import QParams
 
 
 class FloatRun(Stepper):
-    """Computes in float, with the weights that repairs found."""
+    """Computes in float, with weights as they were before repairs rounded them."""
 
     def observed(self, observer: object, value: Any) -> Any:
         """Return the value; of a weight that was rounded, what it was before."""

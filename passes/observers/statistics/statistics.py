@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
@@ -138,7 +140,7 @@ class Statistics:
             tuple(call for part in parts for call in part.calls),
             sum(part.batches for part in parts),
             sum(part.rows for part in parts),
-            sampled([call for part in parts for call in part.sample]),
+            sampled(_samples(parts)),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -196,15 +198,33 @@ def _require_parts(parts: tuple[object, ...]) -> None:
 
 
 def sampled(calls: Iterable[Leaves]) -> tuple[Leaves, ...]:
-    """Return as many of the first calls as ``MOST_SAMPLED`` bytes hold."""
+    """Return as many of the first calls as ``MOST_SAMPLED`` bytes and a file hold."""
     found: list[Leaves] = []
     room = MOST_SAMPLED
     for call in calls:
+        if not all(map(_can_be_stored, call)):
+            break
         room -= sum(each.nbytes for each in call if isinstance(each, Tensor))
         if room < 0:
             break
         found.append(call)
     return tuple(found)
+
+
+def _can_be_stored(leaf: object) -> bool:
+    """Whether a file takes ``leaf``: JSON has no infinity."""
+    if isinstance(leaf, Tensor):
+        return leaf.layout == torch.strided
+    is_plain = leaf is None or isinstance(leaf, (bool, int, float, str))
+    return is_plain and not (isinstance(leaf, float) and not math.isfinite(leaf))
+
+
+def _samples(parts: Iterable[Statistics]) -> Iterator[Leaves]:
+    """Yield the calls that one process would have kept: none behind one that was not."""
+    for part in parts:
+        yield from part.sample
+        if len(part.sample) < len(part.calls):
+            return
 
 
 def _by_key(tables: list[Mapping[_Key, _Value]]) -> dict[_Key, list[_Value]]:
