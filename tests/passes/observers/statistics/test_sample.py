@@ -70,6 +70,10 @@ def test_a_file_holds_inputs_of_every_kind(tmp_path: Path) -> None:
         assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("leaf", [math.inf, math.nan, object(), torch.eye(2).to_sparse()], ids=str)
+@pytest.mark.parametrize(
+    "leaf",
+    [math.inf, math.nan, object(), torch.eye(2).to_sparse()],
+    ids=["infinity", "nan", "an object", "a sparse tensor"],
+)
 def test_what_no_file_holds_is_not_kept(leaf: object) -> None:
     assert sampled([(1,), (leaf,), (2,)]) == ((1,),)
