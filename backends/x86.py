@@ -134,10 +134,15 @@ FAMILIES: dict[str, tuple[KernelFamily, ...]] = {
 }
 
 
-def pattern_set() -> PatternSet:
-    """Return the templates that x86 binds: the recipes of X86InductorQuantizer and beyond."""
+def pattern_set(*, plans: bool = False) -> PatternSet:
+    """Return the templates that x86 binds: the recipes of X86InductorQuantizer and beyond.
+
+    Args:
+        plans: Also what prepared plans alone compute, if they can run on this machine.
+    """
     static = load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
-    return static | load("linear_modes")
+    patterns = static | load("linear_modes")
+    return patterns | load("plans") if plans and not missing() else patterns
 
 
 def x86(
@@ -182,7 +187,9 @@ def x86(
     saturates = target is not None and target.saturates
     bounded = saturates and not reduce_range
     specs = _specs(observer, weight_observer, reduce_range=reduce_range, bounded=bounded)
-    recipe = Recipe.of("x86", patterns or pattern_set(), specs)
+    families = _families(kernels)
+    patterns = patterns or pattern_set(plans=Direct.name in {each.name for each in families})
+    recipe = Recipe.of("x86", patterns, specs)
     prepare = PREPARE
     if smooth is not None:
         prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
@@ -192,7 +199,7 @@ def x86(
         prepare_pipeline=prepare,
         convert_pipeline=_convert(smooth, repair=repair),
         lower_pipeline=LOWER,
-        kernels=_families(kernels),
+        kernels=families,
         target=target,
         policy=range_policy(target, reduce_range=reduce_range, saturates=saturates),
         qat=Qat(load("qat"), FINISH_TRAINING),
@@ -227,6 +234,7 @@ def _specs(
         ("act", activation),
         ("dynamic_act", replace(activation, dynamic=True)),
         ("conv_weight", replace(weight, pair_bound="blocks" if bounded else "none")),
+        ("conv_transpose_weight", replace(weight, axis=1, pair_bound="blocks" if bounded else "none")),
         ("linear_weight", replace(weight, pair_bound="adjacent" if bounded else "none")),
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates

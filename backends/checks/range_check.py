@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.graphs import Site, all_graphs, constant
-from quantfx.passes.quant.qdq import dequantizes, dtype_of
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes, dtype_of
 from quantfx.passes.quant.qparams import S16_MAX, Pairing, saturates
 from quantfx.passes.report.contract import planned_matches
 from quantfx.patterns.schema import argument_value
@@ -48,8 +48,13 @@ def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
         return False
     if dtype_of(activation) == torch.int8:
         largest += 128  # kernels shift them, to be unsigned
-    if "transpose" in str(node.target) or (any_two and weight.dim() > 2):
+    turned = "transpose" in str(node.target)
+    # Scales for each channel are of prepared plans, which compute plain convolutions.
+    known = argument_value(node, "weight").target is DEQUANTIZE_PER_CHANNEL
+    if (turned and not known) or (any_two and weight.dim() > 2):
         return 2 * int(weight.int().abs().max()) * largest > S16_MAX
+    if turned:
+        weight = weight.transpose(0, 1)  # of one group
     pairing: Pairing = "adjacent" if weight.dim() == 2 else "blocks"
     return bool(saturates(weight, largest, pairing).any())
 

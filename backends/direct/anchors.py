@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,9 +11,9 @@ from torch.fx import Node
 
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.spread import spread, thinned
-from quantfx.backends.direct.steps import Convolution, MatMul, Pointwise, PostOp
+from quantfx.backends.direct.steps import Convolution, Lookup, MatMul, Pointwise, PostOp
 from quantfx.backends.direct.translate import Task, Translation, views_of_integers
-from quantfx.backends.direct.transposed import transposed_convolution
+from quantfx.backends.direct.transposed import by_phases, by_spreading
 from quantfx.backends.direct.values import (
     Buffer,
     Value,
@@ -75,12 +75,27 @@ def add_product(
     if mixed:
         # oneDNN 3.2 adds tensors of another dtype slowly behind matrix products, and errs on
         # channels beyond a block behind convolutions.
-        exact = _product(translation, Task(anchor, (), None, ()), anchor, source)
-        return _by_loops(translation, task, exact, summand, before, nodes)
-    step = _product(translation, task, anchor, source, summand, before)
-    result: Value = step.result
-    translation.add(_as_matmul(step), task, *nodes)
-    return result
+        made = _product(translation, Task(anchor, (), None, ()), anchor, source)
+        return _by_loops(translation, task, made, summand, before, nodes)
+    made = _product(translation, task, anchor, source, summand, before)
+    translation.add(_as_matmul(made.step), task, *nodes)
+    translation.program.steps.extend(made.copies)
+    return made.result
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product as a step.
+
+    Attributes:
+        step: What computes it.
+        result: Where the result is in the end.
+        copies: What puts the result of the step there.
+    """
+
+    step: Any
+    result: Value
+    copies: tuple[Lookup, ...] = ()
 
 
 def _product(
@@ -90,8 +105,8 @@ def _product(
     source: Value,
     summand: Value | None = None,
     before: tuple[PostOp, ...] = (),
-) -> Any:
-    """Return the step that computes the product with what is behind it."""
+) -> _Product:
+    """Return what computes the product with what is behind it."""
     linear = anchor.target is _LINEAR
     shape = translation.shapes[anchor].shape
     dtype = torch.uint8 if task.quantize is not None else torch.float32
@@ -114,21 +129,22 @@ def _product(
     if not linear:
         return _convolution(translation, anchor, weight, common)
     buffer = Buffer(0, "constant", constant=weight)
-    return MatMul(weight=Value(buffer, layout_of(weight.t())), **common)
+    step = MatMul(weight=Value(buffer, layout_of(weight.t())), **common)
+    return _Product(step, step.result)
 
 
 def _by_loops(
     translation: Translation,
     task: Task,
-    product: Any,
+    product: _Product,
     summand: Value | None,
     before: tuple[PostOp, ...],
     nodes: tuple[Node, ...],
 ) -> Value:
     """Compute what is behind a product in steps of their own."""
     steps = translation.program.steps
-    steps.append(product)
-    exact: Value = product.result
+    steps += [product.step, *product.copies]
+    exact = product.result
     if before and summand is not None:
         made = Value(Buffer(byte_size(exact.layout)), exact.layout)
         steps.append(Pointwise(source=exact, result=made, post=before))
@@ -182,37 +198,47 @@ def _bias(translation: Translation, anchor: Node) -> Tensor | None:
 
 def _convolution(
     translation: Translation, anchor: Node, weight: Tensor, common: dict[str, Any]
-) -> Convolution:
+) -> _Product:
     spatial = weight.dim() - 2
     if common["source"].layout.dim() != spatial + 2:
         raise Untranslatable(anchor, "its input has no batch dimension")
-    if anchor.target in _TRANSPOSED:
-        return transposed_convolution(translation, anchor, weight, common)
-    geometry = Geometry.of(anchor, tuple(weight.shape[2:]))
-    source, stride = common.pop("source"), geometry.stride
-    low, high = zip(*geometry.padding, strict=True)
-    pads = any(low + high)
-    widest = zip(geometry.padding, geometry.extent, strict=True)
-    outside = any(max(both) >= extent for both, extent in widest)
+    result, copies = common["result"], list[Lookup]()
+    if anchor.target not in _TRANSPOSED:
+        form = _plain(anchor, weight)
+    elif phased := by_phases(translation, anchor, weight, common):
+        form, copies = phased
+    else:
+        form = by_spreading(translation, anchor, weight, common["source"])
+    form = common | form
+    source, low, high = form["source"], form["padding_low"], form["padding_high"]
+    weight, stride, pads = form["weight"], form["stride"], any(low + high)
+    sizes = zip(weight.shape[2:], form["dilation"], strict=True)
+    extent = [(size - 1) * step + 1 for size, step in sizes]
+    outside = any(max(each[:2]) >= each[2] for each in zip(low, high, extent, strict=True))
     if source.zero_point and pads and (outside or spatial == 3):
         # oneDNN 3.2 takes a wrong zero point where a window lies in the padding altogether, and in
         # three dimensions at edges where two paddings meet.
-        source = spread(translation, source, low=low, high=high)
-        low = high = (0,) * spatial
-    if max(geometry.extent) == 1 < max(stride) and not pads and weight.shape[1] % 16 == 8:
+        form["source"] = spread(translation, source, low=low, high=high)
+        form["padding_low"] = form["padding_high"] = (0,) * spatial
+    if max(extent) == 1 < max(stride) and not pads and weight.shape[1] % 16 == 8:
         # Its convolutions of single places by single places differ from call to call there.
-        source = thinned(translation, source, stride)
-        stride = (1,) * spatial
-    return Convolution(
-        source=source,
-        weight=weight,
-        stride=stride,
-        dilation=geometry.dilation,
-        padding_low=low,
-        padding_high=high,
-        groups=geometry.groups,
-        **common,
-    )
+        form["source"] = thinned(translation, source, stride)
+        form["stride"] = (1,) * spatial
+    return _Product(Convolution(**form), result, tuple(copies))
+
+
+def _plain(anchor: Node, weight: Tensor) -> dict[str, Any]:
+    """Return the geometry of a convolution that is not transposed."""
+    geometry = Geometry.of(anchor, tuple(weight.shape[2:]))
+    low, high = zip(*geometry.padding, strict=True)
+    return {
+        "weight": weight,
+        "stride": geometry.stride,
+        "dilation": geometry.dilation,
+        "padding_low": low,
+        "padding_high": high,
+        "groups": geometry.groups,
+    }
 
 
 def _as_matmul(step: Any) -> Any:

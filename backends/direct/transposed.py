@@ -1,34 +1,43 @@
 """Transposed convolutions as plain ones: exact, where oneDNN 3.2's own err at the edges.
 
-Its results depend on how many values of a window are padding, which its zero point leaves out. So
-the source is spread, with zero points between, and the kernel turned around
-(``conv_transpose(x, w) = conv(spread(x), flip(w))``; Dumoulin and Visin 2016, section 4).
+Its results depend on how many values of a window are padding, which its zero point leaves out. Two
+forms are plain. *Phases*: every ``stride``-th place of the result is a convolution of the source as
+it is, with every ``stride``-th place of the kernel; one convolution has the channels of all phases,
+which are then put side by side (Shi et al. 2016, "Real-time single image and video super-resolution
+using an efficient sub-pixel convolutional neural network"). *Spread*: the source is laid out with
+zero points between its values, and the kernel turned around (Dumoulin and Visin 2016, section 4).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import product
+from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.spread import spread
-from quantfx.backends.direct.steps import Convolution
+from quantfx.backends.direct.steps import Lookup
 from quantfx.backends.direct.translate import Translation
+from quantfx.backends.direct.values import Buffer, Value, byte_size, channels_last
 from quantfx.passes.graph.conv_geometry import Geometry
 
 
-def transposed_convolution(
-    translation: Translation, anchor: Node, weight: Tensor, common: dict[str, Any]
-) -> Convolution:
-    """Return the plain convolution that computes a transposed one.
+def by_spreading(
+    translation: Translation, anchor: Node, weight: Tensor, source: Value
+) -> dict[str, Any]:
+    """Return the plain convolution, of the spread source, that computes a transposed one.
 
     Args:
         translation: Of the graph.
         anchor: The transposed convolution.
         weight: ``(in, out / groups, *kernel)``.
-        common: Source, result and what else the step has.
+        source: ``(batch, in, *places)``.
     """
     geometry = Geometry.of(anchor, tuple(weight.shape[2:]))
     groups, extra = geometry.groups, geometry.output_padding
@@ -37,22 +46,20 @@ def transposed_convolution(
     high = tuple(pad + more for pad, more in zip(low, extra, strict=True))
     if min(low) < 0:
         raise Untranslatable(anchor, "its padding is wider than its windows")
-    source = common.pop("source")
     if set(geometry.stride) != {1}:
         source = spread(translation, source, steps=geometry.stride)
     key = ("turned", weight.data_ptr(), weight.stride(), groups)
     if key not in translation.derived:
         translation.derived[key] = _turned(weight, groups)
-    return Convolution(
-        source=source,
-        weight=translation.derived[key],
-        stride=(1,) * len(low),
-        dilation=geometry.dilation,
-        padding_low=low,
-        padding_high=high,
-        groups=groups,
-        **common,
-    )
+    return {
+        "source": source,
+        "weight": translation.derived[key],
+        "stride": (1,) * len(low),
+        "dilation": geometry.dilation,
+        "padding_low": low,
+        "padding_high": high,
+        "groups": groups,
+    }
 
 
 def _turned(weight: Tensor, groups: int) -> Tensor:
@@ -61,3 +68,132 @@ def _turned(weight: Tensor, groups: int) -> Tensor:
     parts = weight.reshape(groups, inputs // groups, outputs, *kernel).transpose(1, 2)
     turned = parts.reshape(groups * outputs, inputs // groups, *kernel)
     return turned.flip(list(range(2, weight.dim()))).contiguous()
+
+
+@dataclass(frozen=True)
+class _Axis:
+    """One dimension of a transposed convolution by phases.
+
+    Place ``stride * q + r`` of the result is the sum of ``source[q + e] * kernel[k]`` over all
+    ``e`` with ``k * dilation = r + padding - stride * e``.
+
+    Attributes:
+        stride: How many phases there are.
+        padding: Of the transposed convolution.
+        dilation: Of its kernel.
+        kernel: How many values that has.
+        source: How many places.
+        result: How many places.
+    """
+
+    stride: int
+    padding: int
+    dilation: int
+    kernel: int
+    source: int
+    result: int
+
+    @property
+    def places(self) -> int:
+        """How many places a phase has, those beyond the result included."""
+        return -(-self.result // self.stride)
+
+    @property
+    def first(self) -> int:
+        """The least ``e`` of any phase, at most 0: windows begin in the padding or at the source."""
+        return min(0, -(((self.kernel - 1) * self.dilation - self.padding) // self.stride))
+
+    @property
+    def last(self) -> int:
+        """The largest ``e``; windows end at the end of the source or behind it."""
+        return max((self.stride - 1 + self.padding) // self.stride, self.source - self.places)
+
+    @property
+    def window(self) -> int:
+        """How many values a window has."""
+        return self.last - self.first + 1
+
+    @property
+    def behind(self) -> int:
+        """Places of padding behind the source."""
+        return self.places - 1 + self.last - (self.source - 1)
+
+    def taps(self, phase: int) -> Iterator[tuple[int, int]]:
+        """Yield places in the window with the place in the kernel that each is multiplied by."""
+        for place in range(self.window):
+            step = phase + self.padding - self.stride * (self.first + place)
+            if step % self.dilation == 0 and 0 <= step // self.dilation < self.kernel:
+                yield place, step // self.dilation
+
+
+def by_phases(
+    translation: Translation, anchor: Node, weight: Tensor, common: dict[str, Any]
+) -> tuple[dict[str, Any], list[Lookup]] | None:
+    """Return the convolution of all phases, and what puts them side by side.
+
+    Args:
+        translation: Of the graph.
+        anchor: The transposed convolution.
+        weight: ``(in, out, *kernel)``.
+        common: Source, result and what else the step has, for the whole.
+
+    Returns:
+        None where the spread source is not more work, or where it has groups or a summand.
+    """
+    geometry = Geometry.of(anchor, tuple(weight.shape[2:]))
+    source, result = common["source"], common["result"]
+    if geometry.groups > 1 or common["summand"] is not None or set(geometry.stride) == {1}:
+        return None
+    sizes = (geometry.stride, geometry.front, geometry.dilation, geometry.kernel)
+    places = (source.layout.shape[2:], result.layout.shape[2:])
+    axes = [_Axis(*each) for each in zip(*sizes, *places, strict=True)]
+    if prod(axis.window for axis in axes) >= prod(geometry.kernel):
+        return None
+    phases = list(product(*(range(axis.stride) for axis in axes)))
+    count, (batch, width) = len(phases), result.layout.shape[:2]
+    key = ("phases", weight.data_ptr(), weight.stride(), tuple(axes))
+    if key not in translation.derived:
+        translation.derived[key] = torch.cat([_part(weight, axes, phase) for phase in phases])
+    shape = torch.Size([batch, width * count, *(axis.places for axis in axes)])
+    layout = channels_last(shape, result.layout.dtype)
+    made = Value(Buffer(byte_size(layout)), layout, result.scale, result.zero_point, result.shift)
+    scales, bias = common["scales"], common["bias"]
+    form = {
+        "weight": translation.derived[key],
+        "scales": scales if scales.numel() == 1 else scales.repeat(count),
+        "bias": None if bias is None else bias.repeat(count),
+        "result": made,
+        "stride": (1,) * len(axes),
+        "dilation": (1,) * len(axes),
+        "padding_low": tuple(-axis.first for axis in axes),
+        "padding_high": tuple(axis.behind for axis in axes),
+        "groups": 1,
+    }
+    copies = (
+        _copy(made, result, axes, phase, index * width) for index, phase in enumerate(phases)
+    )
+    return form, list(copies)
+
+
+def _part(weight: Tensor, axes: list[_Axis], phase: tuple[int, ...]) -> Tensor:
+    """Return the kernel of one phase, ``(out, in, *window)``."""
+    inputs, outputs = weight.shape[:2]
+    part = weight.new_zeros(outputs, inputs, *(axis.window for axis in axes))
+    taps = (axis.taps(at) for axis, at in zip(axes, phase, strict=True))
+    for pairs in product(*map(list, taps)):
+        to, of = zip(*pairs, strict=True)
+        part[(slice(None), slice(None), *to)] = weight[(slice(None), slice(None), *of)].t()
+    return part
+
+
+def _copy(
+    made: Value, result: Value, axes: list[_Axis], phase: tuple[int, ...], channel: int
+) -> Lookup:
+    """Return the step that puts one phase, from ``channel`` on, where it belongs."""
+    to = result.layout
+    for dimension, (axis, at) in enumerate(zip(axes, phase, strict=True), 2):
+        to = to[(slice(None),) * dimension + (slice(at, None, axis.stride),)]
+    of = made.layout.narrow(1, channel, to.shape[1])
+    for dimension, size in enumerate(to.shape[2:], 2):
+        of = of.narrow(dimension, 0, size)
+    return Lookup(source=made.seen_as(of), result=result.seen_as(to))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -58,7 +59,8 @@ class WeightObserver(Observer):
         weight = weight.movedim(spec.axis or 0, 0)
         length = weight[0].numel() if len(weight) else 0
         with torch.no_grad():
-            found = in_blocks(length, len(weight), lambda part: _search(weight[part], spec))
+            moved = replace(spec, axis=0)
+            found = in_blocks(length, len(weight), lambda part: _search(weight[part], moved))
             scale, largest = found.unbind(1)
             usual = qparams_from_range(-largest, largest, spec).scale
             scale = torch.where(largest > 0, scale.clamp(min=spec.eps), usual)

@@ -120,19 +120,24 @@ def largest_pair_sums(weight: Tensor, spec: QuantSpec) -> Tensor | None:
 
     None if the spec asks for no bound.
 
+    Args:
+        weight: Its output channels lie along the axis of the spec, its inputs along the other of
+            the first two: ``(out, in, ...)``, or ``(in, out, ...)`` of a transposed convolution.
+        spec: Per-channel.
+
     Raises:
-        SpecError: a bounded weight whose output channels are not on axis 0.
+        SpecError: a bounded weight without inputs, or with channels on another axis.
     """
     if spec.pair_bound == "none":
         return None
-    if spec.axis != 0 or weight.dim() < 2:
+    if spec.axis not in (0, 1) or weight.dim() < 2:
         raise SpecError(
-            f"pair_bound={spec.pair_bound!r} needs a weight (out, in, ...) with axis 0, not "
-            f"axis {spec.axis} of shape {tuple(weight.shape)}",
+            f"pair_bound={spec.pair_bound!r} needs a weight (out, in, ...) with axis 0 or "
+            f"(in, out, ...) with axis 1, not axis {spec.axis} of shape {tuple(weight.shape)}",
             rule="pair-bound",
             site=str(spec),
         )
-    return _pair_sums(weight.to(torch.float32), spec.pair_bound)
+    return _pair_sums(weight.to(torch.float32).movedim(spec.axis, 0), spec.pair_bound)
 
 
 def scale_above_pair_sums(scale: Tensor, sums: Tensor) -> Tensor:
