@@ -230,11 +230,12 @@ def _specs(
     eps = TORCHAO_FLOOR if torchao else SCALE_FLOOR
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
     weight = replace(_weight(weight_observer), eps=eps)
+    conv_weight = replace(weight, pair_bound="blocks" if bounded else "none")
     return (
         ("act", activation),
         ("dynamic_act", replace(activation, dynamic=True)),
-        ("conv_weight", replace(weight, pair_bound="blocks" if bounded else "none")),
-        ("conv_transpose_weight", replace(weight, axis=1, pair_bound="blocks" if bounded else "none")),
+        ("conv_weight", conv_weight),
+        ("conv_transpose_weight", replace(conv_weight, axis=1)),
         ("linear_weight", replace(weight, pair_bound="adjacent" if bounded else "none")),
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates

@@ -100,7 +100,7 @@ class _Axis:
 
     @property
     def first(self) -> int:
-        """The least ``e`` of any phase, at most 0: windows begin in the padding or at the source."""
+        """The least ``e`` of any phase, at most 0: no window begins behind the first place."""
         return min(0, -(((self.kernel - 1) * self.dilation - self.padding) // self.stride))
 
     @property
@@ -169,9 +169,7 @@ def by_phases(
         "padding_high": tuple(axis.behind for axis in axes),
         "groups": 1,
     }
-    copies = (
-        _copy(made, result, axes, phase, index * width) for index, phase in enumerate(phases)
-    )
+    copies = (_copy(made, result, axes, phase, index * width) for index, phase in enumerate(phases))
     return form, list(copies)
 
 

@@ -100,6 +100,7 @@ EXAMPLES: dict[str, Example] = {
     "conv2d": Example(_conv2d, (_IMAGE,)),
     "conv2d_add": Example(lambda: Sum(_conv2d()), (_IMAGE, _PRODUCT)),
     "conv3d": Example(lambda: nn.Conv3d(4, 16, 3), ((2, 4, 4, 4, 4),)),
+    "conv_transpose": Example(lambda: nn.ConvTranspose2d(4, 16, 4, 2, 1), (_IMAGE,)),
     # A linear: static, dynamic, with fp16 weights, with int8 weights only.
     "linear": Example(_linear, (_ROWS,)),
     "linear_wide": Example(lambda: nn.Sequential(_linear(), nn.Hardswish()), (_ROWS,)),

@@ -51,6 +51,29 @@ def _conv(dims: int) -> Operator:
     return Operator((dims + 2,), write, (dims + 1,))
 
 
+def _conv_transpose(dims: int) -> Operator:
+    def write(draft: Draft, x: Tensor) -> Texts:
+        draw = draft.choose
+        channels = x.shape[-dims - 1]
+        groups = draw.choice([1, 1, 1, 1, channels])
+        per_group = draw.choice([1, 2, 5])
+        kernel = [draw.choice([1, 2, 3, 4]) for _ in range(dims)]
+        stride = [draw.choice([1, 2, 3]) for _ in kernel]
+        scale = 1.0 / math.sqrt(channels // groups * math.prod(kernel))
+        dtype = "" if x.dtype == torch.float32 else str(x.dtype)
+        return {
+            "weight": draft.parameter(channels, per_group, *kernel, scale=scale, dtype=dtype),
+            "bias": draft.parameter(groups * per_group, scale=0.3, dtype=dtype),
+            "stride": str(stride),
+            "padding": str([draw.choice([0, (size - 1) // 2]) for size in kernel]),
+            "output_padding": str([draw.choice([0, each - 1]) for each in stride]),
+            "groups": str(groups),
+            "dilation": str([1] * dims),
+        }
+
+    return Operator((dims + 2,), write, (dims + 1,))
+
+
 def _linear(draft: Draft, x: Tensor) -> Texts:
     out, columns = draft.choose.choice([1, 4, 8, x.shape[-1]]), x.shape[-1]
     dtype = "" if x.dtype == torch.float32 else str(x.dtype)
@@ -109,6 +132,9 @@ OPERATORS: dict[str, Operator] = {
     "conv1d": _conv(1),
     "conv2d": _conv(2),
     "conv3d": _conv(3),
+    "conv_transpose1d": _conv_transpose(1),
+    "conv_transpose2d": _conv_transpose(2),
+    "conv_transpose3d": _conv_transpose(3),
     "linear": Operator((2, 2, 3, 4), _linear, (1,)),
     "matmul": Operator((2, 3), _nothing),
     "add": _POINTWISE,

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from torch import Tensor
 from torch.ao.quantization import observer as torch_ao
 
 from quantfx.passes.errors import SpecError
+from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.quant.qparams import pair_bounded_scale, qparams_from_range, saturates
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR
-from quantfx.passes.quant.spec import PairBound, QuantSpec
+from quantfx.passes.quant.spec import ObserverName, PairBound, QuantSpec
 from tests.refusals import refused
 
 # dtype, quant_min, quant_max, symmetric
@@ -228,14 +230,29 @@ def test_pair_bound_grows_the_scale_by_at_most_two() -> None:
 
 
 def test_pair_bound_refuses_other_axes() -> None:
-    spec = QuantSpec(torch.int8, -128, 127, True, 1, "min_max", pair_bound="blocks")
+    spec = QuantSpec(torch.int8, -128, 127, True, 2, "min_max", pair_bound="blocks")
     with refused(
         "pair-bound",
         SpecError,
-        site="s8[-128,127] symmetric per-channel(1) pair-bounded(blocks)",
-        says=r"0, not.*\(2, 3\)",
+        site="s8[-128,127] symmetric per-channel(2) pair-bounded(blocks)",
+        says=r"axis 1, not.*\(2, 3, 4\)",
     ):
-        pair_bounded_scale(torch.ones(2, 3), torch.ones(3), spec)
+        pair_bounded_scale(torch.ones(2, 3, 4), torch.ones(4), spec)
+
+
+@pytest.mark.parametrize("observer", ["min_max", "weight_mse"])
+def test_inputs_of_transposed_convolutions_are_paired_along_axis_0(observer: ObserverName) -> None:
+    weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+    weight[:2] = 1.0  # neighbours of one sign: each scale is theirs
+    first = QuantSpec(torch.int8, -128, 127, True, 0, observer, pair_bound="blocks")
+    observers = make_observer(first), make_observer(replace(first, axis=1))
+    observers[0](weight.transpose(0, 1))
+    observers[1](weight)
+    one, other = (each.calculate_qparams().scale for each in observers)
+    assert torch.equal(one, other)
+    assert (other >= 2 / 127).all()
+    integers = (weight.transpose(0, 1) / other.view(-1, 1, 1, 1)).round().to(torch.int8)
+    assert not saturates(integers, 255, "blocks").any()
 
 
 def test_saturates_reads_sign_neighbourhood_and_activation() -> None:

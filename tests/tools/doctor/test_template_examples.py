@@ -11,15 +11,18 @@ from torch import Tensor, nn
 import quantfx
 from quantfx import backends
 from quantfx.backends.backend import Backend
+from quantfx.backends.x86 import pattern_set
 from quantfx.passes.report.contract import PlannedMatch, planned_matches
 from quantfx.passes.report.outcome import SiteOutcome
+from quantfx.patterns.loader import load
 from quantfx.patterns.template import Template
 from quantfx.tools.doctor.template_examples import EXAMPLES, Example
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.activations import ACTIVATIONS
 
-X86 = backends.get("x86")
+# Also what only prepared plans compute, which without them has no kernel to reach.
+X86 = backends.get("x86", patterns=pattern_set() | load("plans"))
 XPU = backends.get("xpu")
 TEMPLATES = {template.name: template for template in X86.recipe.patterns.templates}
 

@@ -7,6 +7,7 @@ import pytest
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
+from quantfx.backends.direct.library import runtime
 from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.passes.graph.editor import Editor
@@ -95,3 +96,11 @@ def test_what_does_not_compile_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> 
     row = examine(HOST, "linear", compiles=True)
     assert (row.status, row.compiled) == ("problem", "")
     assert row.reason == "RuntimeError: does not compile"
+
+
+@pytest.mark.skipif(bool(runtime().reason), reason=runtime().reason or "plans are there")
+@pytest.mark.parametrize("name", ["conv2d_add", "max_pool2d", "conv_transpose"])
+def test_prepared_plans_keep_every_promise(name: str) -> None:
+    row = examine(backends.get("x86", kernels="direct"), name, compiles=False)
+    assert (row.status, row.reason) == ("ok", "")
+    assert row.lowered.startswith("direct.")
