@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+import quantfx
 from quantfx import backends
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.steps import Convolution
@@ -122,3 +123,16 @@ def test_without_plans_it_has_a_template_but_no_promise() -> None:
     result = unchecked.quantize(decoder(), (x,), backend=backend)
     assert {s.kind: s.kernel for s in result.report.sites}["conv_transpose2d"] == "dq-op-q"
     assert "conv_transpose" not in backends.get("x86", kernels="onednn").recipe.patterns.names
+
+
+def test_it_is_trained_with_the_batch_norm_behind_it() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, 8, 8)
+    prepared = quantfx.prepare_qat(decoder().train(), (x,))
+    prepared(x).square().mean().backward()
+    result = quantfx.convert_qat(prepared)
+    assert not result.quantized.graph.find_nodes(op="call_function", target=A.batch_norm.default)
+    kernels = {site.kind: site.kernel for site in result.report.sites}
+    assert kernels["conv_transpose2d"] == "direct.convolution"
+    expected, found = result.quantized(x), result.module(x)
+    assert float((expected - found).abs().max()) <= 1e-5 * float(expected.abs().max())
