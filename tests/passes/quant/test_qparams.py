@@ -15,6 +15,7 @@ from torch.ao.quantization import observer as torch_ao
 
 from quantfx.passes.errors import SpecError
 from quantfx.passes.observers.make_observer import make_observer
+from quantfx.passes.observers.observer import Observer
 from quantfx.passes.quant.qparams import pair_bounded_scale, qparams_from_range, saturates
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 from quantfx.passes.quant.spec import ObserverName, PairBound, QuantSpec
@@ -240,15 +241,22 @@ def test_pair_bound_refuses_other_axes() -> None:
         pair_bounded_scale(torch.ones(2, 3, 4), torch.ones(4), spec)
 
 
+def observed_scale(x: Tensor, spec: QuantSpec) -> Tensor:
+    observer = make_observer(spec)
+    assert isinstance(observer, Observer)
+    observer(x)
+    return observer.calculate_qparams().scale
+
+
 @pytest.mark.parametrize("observer", ["min_max", "weight_mse"])
 def test_inputs_of_transposed_convolutions_are_paired_along_axis_0(observer: ObserverName) -> None:
     weight = torch.randn(6, 4, 3, 3, generator=torch.Generator().manual_seed(0))
     weight[:2] = 1.0  # neighbours of one sign: each scale is theirs
     first = QuantSpec(torch.int8, -128, 127, True, 0, observer, pair_bound="blocks")
-    observers = make_observer(first), make_observer(replace(first, axis=1))
-    observers[0](weight.transpose(0, 1))
-    observers[1](weight)
-    one, other = (each.calculate_qparams().scale for each in observers)
+    one, other = (
+        observed_scale(moved, spec)
+        for moved, spec in ((weight.transpose(0, 1), first), (weight, replace(first, axis=1)))
+    )
     assert torch.equal(one, other)
     assert (other >= 2 / 127).all()
     integers = (weight.transpose(0, 1) / other.view(-1, 1, 1, 1)).round().to(torch.int8)
