@@ -275,7 +275,7 @@ class Backend:
             PipelineError: the backend has no kernels, or the graph is not a q/dq graph.
         """
         if not plans:
-            others = tuple(each for each in self.kernels if each.name != Direct.name)
+            others = tuple(each for each in self.kernels if not each.needs_process)
             return replace(self, kernels=others).lowering(
                 quantized, float_dtype=float_dtype, instruments=instruments
             )

@@ -17,6 +17,7 @@ from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.onednn.int8pack import Int8Pack
 from quantfx.backends.qat import Qat
+from quantfx.backends.weight_only.family import WeightOnly
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.propagate import Propagate
@@ -46,8 +47,9 @@ from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations
 from quantfx.passes.pipeline.kernel_family import KernelFamily
 from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.quant.nibbles import HIGH, LOW
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR, TORCHAO_FLOOR
-from quantfx.passes.quant.spec import CastSpec, Concrete, ObserverName, QuantSpec
+from quantfx.passes.quant.spec import LEAST_GROUP, CastSpec, Concrete, ObserverName, QuantSpec
 from quantfx.passes.train.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.passes.train.fold_qat_conv_bn import FoldQatConvBn
 from quantfx.passes.train.fuse_qat_conv_bn import FuseQatConvBn
@@ -123,13 +125,14 @@ LOWER = Pipeline(
     name="lower",
 )
 
-ONEDNN = (OneDNN(), Int8Pack(), Int8Layout())
+# Ours in front of torch's kernel for int8 weights, which libraries of AOTInductor call.
+ONEDNN = (OneDNN(), WeightOnly(), Int8Pack(), Int8Layout())
 # Environment variable that says what ``kernels="auto"`` means.
 CHOICE = "QUANTFX_KERNELS"
 # Who may have the kernels, in order.
 FAMILIES: dict[str, tuple[KernelFamily, ...]] = {
     "auto": (Direct(), *ONEDNN),
-    "direct": (Direct(required=True),),
+    "direct": (Direct(required=True), WeightOnly()),
     "onednn": ONEDNN,
 }
 
@@ -159,7 +162,8 @@ def x86(
     """Return the x86 backend.
 
     u8 per-tensor affine activations, s8 per-channel symmetric weights. Static by default; linears
-    also dynamic, with fp16 weights, or with int8 weights only: see ``Backend.with_config``.
+    also dynamic, with fp16 weights, or with int8 or int4 weights only: see
+    ``Backend.with_config``.
 
     Args:
         target: Weights get pair-bounded scales if its 16-bit sums saturate; None is
@@ -179,7 +183,8 @@ def x86(
         kernels: ``direct`` for prepared plans of oneDNN primitives, which need the extra of that
             name and a C++ compiler; ``onednn`` for torch's own operators; ``auto`` for plans where
             they are there, and operators for what no plan takes. The environment variable
-            ``QUANTFX_KERNELS`` says what ``auto`` means, if it is set.
+            ``QUANTFX_KERNELS`` says what ``auto`` means, if it is set. Linears whose weight alone
+            is quantized have kernels of our own under each of them.
 
     Raises:
         QuantfxError: ``kernels`` is another word, or ``direct`` and not available here.
@@ -239,6 +244,7 @@ def _specs(
         ("linear_weight", replace(weight, pair_bound="adjacent" if bounded else "none")),
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
+        ("weight_only_4bit", _weight_4bit(weight_observer)),
     )
 
 
@@ -254,6 +260,10 @@ def _families(kernels: str) -> tuple[KernelFamily, ...]:
             fix="kernels='auto' takes what is there",
         )
     return FAMILIES[kernels]
+
+
+def _weight_4bit(observer: ObserverName) -> QuantSpec:
+    return replace(_weight(observer), quant_min=LOW, quant_max=HIGH, group=LEAST_GROUP)
 
 
 def _weight(observer: ObserverName) -> QuantSpec:

@@ -31,6 +31,7 @@ class Direct(KernelFamily):
 
     required: bool = False
 
+    needs_process: ClassVar[bool] = True
     name: ClassVar[str] = "direct"
 
     @property

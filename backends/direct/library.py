@@ -6,33 +6,18 @@ import ctypes
 import hashlib
 import os
 import re
-import shlex
-import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from platform import machine
 
-import torch
-
+from quantfx.backends.checks.compiled import FLAGS, compiled, find_compiler
 from quantfx.backends.direct import interface
 
 _CORE = Path(__file__).parent / "core"
-_FLAGS = [
-    "-std=c++17",
-    "-O3",
-    "-march=native",
-    "-fno-math-errno",
-    "-fno-trapping-math",
-    "-fopenmp",
-    "-fPIC",
-    "-shared",
-]
 # What our sums and scales rely on; 3.2 is the one that PyPI has.
 LEAST = (3, 2)
 _INSTALL = "pip install 'quantfx[direct]' brings oneDNN"
@@ -100,11 +85,9 @@ def runtime() -> Runtime:
 @lru_cache(maxsize=1)
 def _parts() -> Runtime:
     """Find what the runtime is made of."""
-    if sys.platform != "linux" or machine() not in ("x86_64", "AMD64"):
-        return Runtime(reason=f"it is for Linux on x86-64, not {sys.platform} on {machine()}")
-    compiler = os.environ.get("CXX") or shutil.which("g++") or ""
-    if not shutil.which((shlex.split(compiler) or [""])[0]):
-        return Runtime(reason="there is no C++ compiler: install g++")
+    compiler, reason = find_compiler()
+    if reason:
+        return Runtime(reason=reason)
     found = sorted(_installed(), key=lambda each: each.version, reverse=True)
     if not found:
         return Runtime(compiler=compiler, reason=f"there is no oneDNN with headers: {_INSTALL}")
@@ -148,24 +131,9 @@ def _version(header: Path) -> tuple[int, int, int] | None:
 def _compiled(onednn: OneDNN, compiler: str) -> Path:
     """Return the shared library, from the cache if it was compiled from the same things."""
     sources = sorted(_CORE.glob("*.cpp"))
-    core = core_digest().encode()
-    asked = [*shlex.split(compiler), "--version"]
-    version = subprocess.run(asked, capture_output=True, check=True, text=True).stdout.encode()
-    machine_of = repr(sorted(torch.cpu.get_capabilities().items())).encode()
-    said = repr((str(onednn), onednn.headers, _FLAGS)).encode()
-    digest = hashlib.sha256(b"\0".join([core, version, machine_of, said])).hexdigest()[:16]
-    path = cache_folder() / f"direct-{digest}.so"
-    if path.exists():
-        return path
-    print("quantfx: compiling the direct runtime, once on this machine ...", file=sys.stderr)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        made = Path(folder) / path.name
-        paths = [f"-I{onednn.headers}", *map(str, sources), "-o", str(made), str(onednn.library)]
-        command = [*shlex.split(compiler), *_FLAGS, *paths, f"-Wl,-rpath,{onednn.library.parent}"]
-        subprocess.run(command, capture_output=True, check=True, text=True)
-        made.replace(path)  # in one step: others may compile it as well
-    return path
+    links = (str(onednn.library), f"-Wl,-rpath,{onednn.library.parent}")
+    flags = (*FLAGS, f"-I{onednn.headers}")
+    return compiled("direct", compiler, sources, flags, links, f"{core_digest()} {onednn}")
 
 
 @lru_cache(maxsize=1)
@@ -173,14 +141,6 @@ def core_digest() -> str:
     """Return what tells the sources of the runtime from those of another version."""
     texts = [path.read_bytes() for path in sorted(_CORE.iterdir()) if path.is_file()]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
-
-
-def cache_folder() -> Path:
-    """Return where compiled runtimes and measurements are kept."""
-    given = os.environ.get("QUANTFX_CACHE")
-    if given:
-        return Path(given)
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quantfx"
 
 
 def _fault(library: ctypes.CDLL, path: Path) -> str:

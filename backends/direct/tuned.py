@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from quantfx.backends.direct.library import cache_folder, runtime
+from quantfx.backends.checks.compiled import cache_folder
+from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.steps import Accumulate, Convolution
 from quantfx.patterns.errors import QuantfxError
 

@@ -2,7 +2,8 @@
 
 ``linear(x, dq(w), b) -> _weight_int8pack_mm(x, w, scales) + b``. The kernel multiplies each float
 row with the int8 weights, sums, and scales the sum per output channel:
-``y_n = s_n * sum_k x_k w_nk``. It takes two dimensions, so x is reshaped around it.
+``y_n = s_n * sum_k x_k w_nk``. It takes two dimensions, so x is reshaped around it. It stands
+behind our own kernels, for what has to run without quantfx.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class Int8Pack(KernelFamily):
     """torch's kernel for linears whose weight alone is int8."""
 
     name: ClassVar[str] = "int8pack"
-    kernels: ClassVar[frozenset[str]] = frozenset({KERNEL})
+    kernels: ClassVar[frozenset[str]] = frozenset({"weight_linear"})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernel does not know: zero points, or scales that are not per row."""

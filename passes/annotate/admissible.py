@@ -15,6 +15,7 @@ from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.non_data import data_nodes
 from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
+from quantfx.passes.quant.spec import QuantSpec
 from quantfx.patterns.match import Edge, Match, NoMatch
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.sizes import known_true
@@ -109,7 +110,17 @@ class Admissible(Admission):
         reason = _why_empty(edge.producer) or self._why_overwritten(edge.producer, inside)
         if reason is None and not template.is_weight(edge.role):
             reason = self._why_not_data(edge.producer)
-        return reason or _why_not_float(edge.producer)
+        return reason or _why_not_float(edge.producer) or self._why_no_groups(edge, template)
+
+    def _why_no_groups(self, edge: Edge, template: Template) -> str | None:
+        """Return why the rows of a weight do not part into the groups that its spec asks for."""
+        spec = self.decisions.spec(edge, template)
+        value = edge.producer.meta.get("val")
+        if not isinstance(spec, QuantSpec) or spec.group is None or value is None:
+            return None
+        if value.shape[-1] % spec.group == 0:
+            return None
+        return f"rows of {value.shape[-1]} values do not part into groups of {spec.group}"
 
     def _why_overwritten(self, node: Node, inside: set[Node]) -> str | None:
         """A quantize reads its tensor where that is computed, before another node writes to it."""

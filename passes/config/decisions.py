@@ -12,7 +12,7 @@ from quantfx.passes.config.rule import ACTIVATIONS, WEIGHTS, CallRule, Rule, Spe
 from quantfx.passes.config.selectors import CallSite, call_site, words_of
 from quantfx.passes.config.spec_change import FLOAT, Change, Float, over
 from quantfx.passes.errors import ConfigError, SpecError
-from quantfx.passes.quant.spec import Concrete, QuantSpec
+from quantfx.passes.quant.spec import LEAST_GROUP, Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match
 from quantfx.patterns.template import Mode, Template
 
@@ -193,10 +193,17 @@ def _why_refused(spec: Concrete, changed: Concrete) -> str | None:
     """Return what kernels take of ``spec`` that ``changed`` is not.
 
     A kernel is made for one dtype, and for weights without zero point: Inductor ignores theirs.
+    Kernels of weights in groups take zero points, and groups of whole vectors.
     """
     if changed.dtype != spec.dtype:
         return f"{spec.dtype_name} there, not {changed.dtype_name}"
     if not isinstance(spec, QuantSpec) or not isinstance(changed, QuantSpec):
+        return None
+    if spec.group is None and changed.group is not None:
+        return "one scale for each channel, not groups"
+    if changed.group is not None and changed.group % LEAST_GROUP:
+        return f"groups of a multiple of {LEAST_GROUP} values, not {changed.group}"
+    if spec.group is not None:
         return None
     if spec.axis is not None and spec.symmetric and not changed.symmetric:
         return "symmetric weights, without a zero point, not affine ones"

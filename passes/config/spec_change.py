@@ -28,6 +28,7 @@ class SpecOptions(TypedDict, total=False):
     symmetric: bool
     observer: ObserverName
     eps: float
+    group: int
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class SpecChange:
         symmetric: Whether the zero point is fixed.
         observer: Which observer finds the range.
         eps: Lower bound of the scale.
+        group: Values of a row that share a scale, of weights that have groups.
     """
 
     dtype: str | None = None
@@ -49,6 +51,7 @@ class SpecChange:
     symmetric: bool | None = None
     observer: ObserverName | None = None
     eps: float | None = None
+    group: int | None = None
 
     @staticmethod
     def of(options: Mapping[str, Any]) -> SpecChange:
@@ -114,6 +117,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "symmetric": (bool,),
     "observer": (str,),
     "eps": (float, int),
+    "group": (int,),
 }
 
 

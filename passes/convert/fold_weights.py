@@ -19,10 +19,16 @@ from quantfx.passes.graph.graphs import constant, referent
 from quantfx.passes.graph.remark import ScaleRemark
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
-from quantfx.passes.quant.qdq import CAST, QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR, dtype_of
+from quantfx.passes.quant.qdq import (
+    CAST,
+    QUANTIZE_GROUPS,
+    QUANTIZE_PER_CHANNEL,
+    QUANTIZE_PER_TENSOR,
+    dtype_of,
+)
 from quantfx.patterns.schema import overload
 
-_QUANTIZE = (QUANTIZE_PER_CHANNEL, QUANTIZE_PER_TENSOR)
+_QUANTIZE = (QUANTIZE_PER_CHANNEL, QUANTIZE_GROUPS, QUANTIZE_PER_TENSOR)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,10 @@ from quantfx.passes.observers.placeholder import PlaceholderObserver
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
 from quantfx.passes.quant.qdq import (
+    DEQUANTIZE_GROUPS,
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,
+    QUANTIZE_GROUPS,
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
     finds_range,
@@ -200,21 +202,25 @@ def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
     else:
         quantize, dequantize = QUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_CHANNEL
         base = str(producer.target) if producer.op == "get_attr" else producer.name
+        zeros = qparams.zero_point if spec.group is None else qparams.zero_point.to(spec.dtype)
         given = (
             editor.constant(f"{base}_scale", qparams.scale, like=producer, before=node),
-            editor.constant(f"{base}_zero_point", qparams.zero_point, like=producer, before=node),
-            spec.axis,
+            editor.constant(f"{base}_zero_point", zeros, like=producer, before=node),
+            *(() if spec.group else (spec.axis,)),
         )
     given = (*given, spec.quant_min, spec.quant_max, spec.dtype)
+    if spec.group is not None:  # zero points of few bits are many, and kept as small as the values
+        quantize, dequantize, given = QUANTIZE_GROUPS, DEQUANTIZE_GROUPS, (*given, spec.group)
     q = editor.call(quantize, (producer, *given), like=producer, before=node, val=integers)
     q.meta[GROUP_KEY] = str(node.target)  # one observer, one sharing group
     dtype = val.dtype if isinstance(val, torch.Tensor) else torch.float32
     # A dequantize yields float32 unless told otherwise.
     kwargs = {} if dtype == torch.float32 else {"out_dtype": dtype}
+    read = given
+    if spec.group is not None:
+        read, kwargs = (*given, dtype), {}
     for user in list(node.users):
-        dq = editor.call(
-            dequantize, (q, *given), kwargs=kwargs, like=producer, before=user, val=val
-        )
+        dq = editor.call(dequantize, (q, *read), kwargs=kwargs, like=producer, before=user, val=val)
         user.replace_input_with(node, dq)
     editor.erase(node)
 

@@ -13,6 +13,7 @@ from quantfx.passes.pipeline.kernel_family import QUANTIZE, dequantize_name
 from quantfx.passes.quant.qdq import (
     CAST,
     DEQUANTIZE_DYNAMIC,
+    DEQUANTIZE_GROUPS,
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_TENSOR,
@@ -21,6 +22,7 @@ from quantfx.passes.quant.spec import CastSpec, QuantSpec
 from quantfx.patterns.template import Binding, Check, Op, PatternNode, Ref, Role, Template
 
 _DEQUANTIZE = Op("dequantize", (DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL))
+_GROUPS = Op("dequantize_groups", (DEQUANTIZE_GROUPS,))
 _DYNAMIC = Op("dequantize_dynamic", (DEQUANTIZE_DYNAMIC,))
 _CAST = Op("cast", (CAST,))
 _QUANTIZE = Op("quantize", (QUANTIZE_PER_TENSOR,))
@@ -75,4 +77,6 @@ def _op(template: Template, role: str, recipe: Recipe) -> Op:
     spec = recipe.spec(template.quant[role].spec)
     if isinstance(spec, CastSpec):
         return _CAST
+    if isinstance(spec, QuantSpec) and spec.group is not None:
+        return _GROUPS
     return _DYNAMIC if isinstance(spec, QuantSpec) and spec.dynamic else _DEQUANTIZE

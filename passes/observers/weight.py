@@ -57,6 +57,9 @@ class WeightObserver(Observer):
         weight = cast(Tensor, self.weight)
         spec = self.spec
         weight = weight.movedim(spec.axis or 0, 0)
+        channels = len(weight)
+        if spec.group is not None:  # each group is searched like a channel
+            weight = weight.reshape(-1, spec.group)
         length = weight[0].numel() if len(weight) else 0
         with torch.no_grad():
             moved = replace(spec, axis=0)
@@ -64,6 +67,8 @@ class WeightObserver(Observer):
             scale, largest = found.unbind(1)
             usual = qparams_from_range(-largest, largest, spec).scale
             scale = torch.where(largest > 0, scale.clamp(min=spec.eps), usual)
+        if spec.group is not None:
+            scale = scale.reshape(channels, -1)
         return QParams(scale, torch.zeros_like(scale, dtype=torch.int64), spec)
 
 

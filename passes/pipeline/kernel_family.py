@@ -140,11 +140,13 @@ class KernelFamily(ABC):
         name: E.g. ``onednn``.
         kernels: Names that templates use for its kernels; empty if it goes by ``reach``.
         not_here: Why what it emits cannot run on this machine; empty if it can.
+        needs_process: Whether what it emits runs only in processes that have imported quantfx.
     """
 
     name: ClassVar[str]
     kernels: ClassVar[frozenset[str]] = frozenset()
     not_here: str = ""
+    needs_process: ClassVar[bool] = False
 
     @property
     def saturates(self) -> Saturation:

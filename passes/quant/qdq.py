@@ -14,6 +14,9 @@ QUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.quantize_per_tensor.defau
 DEQUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.dequantize_per_tensor.default")
 QUANTIZE_PER_CHANNEL = resolve_op("quantized_decomposed.quantize_per_channel.default")
 DEQUANTIZE_PER_CHANNEL = resolve_op("quantized_decomposed.dequantize_per_channel.default")
+# With a scale for each group of values of a row: scales and zero points are (channels, groups).
+QUANTIZE_GROUPS = resolve_op("quantized_decomposed.quantize_per_channel_group.default")
+DEQUANTIZE_GROUPS = resolve_op("quantized_decomposed.dequantize_per_channel_group.default")
 
 # With scale and zero point as tensors, which these find in the tensor to quantize.
 QUANTIZE_DYNAMIC = resolve_op("quantized_decomposed.quantize_per_tensor.tensor")
@@ -25,8 +28,8 @@ CHOOSE_QPARAMS_SYMMETRIC = resolve_op("quantized_decomposed.choose_qparams_symme
 CAST = resolve_op("quantized_decomposed.convert_element_type.no_fuse")
 
 _CHOOSE = {CHOOSE_QPARAMS, CHOOSE_QPARAMS_SYMMETRIC}
-_QUANTIZE = {QUANTIZE_PER_TENSOR, QUANTIZE_PER_CHANNEL, QUANTIZE_DYNAMIC}
-_DEQUANTIZE = {DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_DYNAMIC}
+_QUANTIZE = {QUANTIZE_PER_TENSOR, QUANTIZE_PER_CHANNEL, QUANTIZE_GROUPS, QUANTIZE_DYNAMIC}
+_DEQUANTIZE = {DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_GROUPS, DEQUANTIZE_DYNAMIC}
 
 
 def choose_qparams_op(symmetric: bool) -> OpOverload[..., Any]:
@@ -62,14 +65,16 @@ def has_qparams(node: Node) -> bool:
 def qparams_of(node: Node) -> tuple[Any, ...]:
     """Return what a q or dq node is given beside its tensor: scale, zero point, range, dtype.
 
-    Per-channel scales and zero points are the get_attr nodes that hold them.
+    Per-channel scales and zero points are the get_attr nodes that hold them. The dtype of what a
+    dequantize returns is left out.
     """
-    return tuple(node.args[1:])
+    return tuple(node.args[1:7] if node.target is DEQUANTIZE_GROUPS else node.args[1:])
 
 
 def dtype_of(node: Node) -> torch.dtype:
     """Return the integer dtype of a q or dq node."""
-    dtype = node.args[-1]
+    by_groups = node.target in (QUANTIZE_GROUPS, DEQUANTIZE_GROUPS)
+    dtype = argument_value(node, "dtype") if by_groups else node.args[-1]
     if not isinstance(dtype, torch.dtype):
         raise TypeError(f"{node.name} is not a q or dq node in canonical spelling")
     return dtype

@@ -29,9 +29,14 @@ _LARGEST = torch.finfo(torch.float32).max * (1 - 2**-20)
 
 
 def range_of(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest value of ``x``, of each channel if ``spec`` has an axis."""
+    """Return the smallest and largest value of ``x``, of each channel if ``spec`` has an axis.
+
+    With groups the shape is ``(channels, groups)``.
+    """
     if spec.axis is None:
         low, high = torch.aminmax(x)
+    elif spec.group is not None:
+        low, high = torch.aminmax(x.reshape(len(x), -1, spec.group), dim=2)
     else:
         low, high = torch.aminmax(x.movedim(spec.axis, 0).reshape(x.shape[spec.axis], -1), dim=1)
     return low, high
@@ -176,7 +181,8 @@ class QParams:
     """Scale and zero point of one tensor.
 
     Attributes:
-        scale: float32; shape ``()`` per-tensor, ``(channels,)`` per-channel.
+        scale: float32; shape ``()`` per-tensor, ``(channels,)`` per-channel, ``(channels, groups)``
+            with groups.
         zero_point: int64 of the same shape.
         spec: The dtype, range and axis they belong to.
     """

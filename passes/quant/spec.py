@@ -16,6 +16,8 @@ from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 
 ObserverName = Literal["histogram", "min_max", "moving_average", "mse", "weight_mse"]
 PER_CHANNEL = ("min_max", "weight_mse")
+# Kernels convert so many values of a group at once.
+LEAST_GROUP = 32
 PairBound = Literal["none", "blocks", "adjacent"]
 
 INTEGER_RANGES = {
@@ -60,6 +62,7 @@ class QuantSpec:
             ``blocks`` pairs input channels (0,1), (2,3), ... (convolutions); ``adjacent`` pairs
             every two neighbours (linear, whose GEMM may start a block at any K).
         dynamic: Find the range anew in each call, from the tensor itself; nothing is observed.
+        group: Values of a row of a matrix, of axis 0, that share a scale; None: all of them.
     """
 
     dtype: torch.dtype
@@ -71,6 +74,7 @@ class QuantSpec:
     eps: float = SCALE_FLOOR
     pair_bound: PairBound = "none"
     dynamic: bool = False
+    group: int | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in RANGES:
@@ -111,6 +115,13 @@ class QuantSpec:
         if self.pair_bound != "none" and self.axis is None:
             message = "pair_bound needs a per-channel spec"
             raise SpecError(message, rule="pair-bound", site="pair_bound", fix="set axis")
+        self._require_axis()
+
+    def _require_axis(self) -> None:
+        """Refuse groups without channels, and channels whose range is found in each call."""
+        if self.group is not None and (self.axis != 0 or self.group < 2):
+            message = f"group={self.group} needs axis 0 and two values at least"
+            raise SpecError(message, rule="number-range", site="group")
         if self.dynamic and self.axis is not None:
             raise SpecError(
                 "a dynamic spec is per-tensor", rule="per-tensor", site="axis", fix="leave axis out"
@@ -129,6 +140,8 @@ class QuantSpec:
         ]
         if self.axis is not None:
             parts.append(f"per-channel({self.axis})")
+        if self.group is not None:
+            parts.append(f"groups({self.group})")
         if self.pair_bound != "none":
             parts.append(f"pair-bounded({self.pair_bound})")
         if self.dynamic:

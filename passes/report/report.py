@@ -14,9 +14,10 @@ from torch.fx import GraphModule
 
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.scale_remarks import scale_remarks
-from quantfx.passes.graph.graphs import Site
+from quantfx.passes.graph.graphs import Site, all_graphs, constant
 from quantfx.passes.graph.remark import RuleRemark, ScaleRemark
 from quantfx.passes.pipeline.record import records_of, remarks_of
+from quantfx.passes.quant.nibbles import holds_nibbles
 from quantfx.passes.report.contract import count_uncovered, find_skipped
 from quantfx.passes.report.mostly_float import Balance, add_reached, headline
 from quantfx.passes.report.outcome import SiteOutcome, planned_outcomes
@@ -90,7 +91,7 @@ class Report:
         work: Multiply-accumulates and weights of each operator that has any, or may have.
         passes: In the order they ran.
         float_bytes: Tensors of the captured graph.
-        quantized_bytes: Tensors of the q/dq graph.
+        quantized_bytes: Tensors of the q/dq graph, as files hold them.
         unverified: What could not be tried here, e.g. ``no XPU``; empty if nothing.
         scales: Tensors whose scale is not what their values ask for, and why.
         unused_rules: Rules of the config that select, decide or change nothing, and why.
@@ -236,11 +237,22 @@ def make_report(
         work=work_of(quantized, recipe),
         passes=tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
         float_bytes=tensor_bytes(graph),
-        quantized_bytes=tensor_bytes(quantized),
+        quantized_bytes=tensor_bytes(quantized) - _bytes_in_nibbles(quantized),
         unverified=unverified,
         scales=scale_remarks(quantized),
         unused_rules=tuple(remarks_of(quantized, RuleRemark)),
     )
+
+
+def _bytes_in_nibbles(module: GraphModule) -> int:
+    """Return the bytes that files save by holding two values of four bits in one."""
+    found = {
+        id(value): value.numel() // 2
+        for _, graph_module in all_graphs(module)
+        for node in graph_module.graph.find_nodes(op="get_attr")
+        if holds_nibbles(node) and (value := constant(graph_module, node)) is not None
+    }
+    return sum(found.values())
 
 
 def tensor_bytes(module: nn.Module) -> int:

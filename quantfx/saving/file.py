@@ -28,7 +28,7 @@ from torch import Tensor
 from quantfx.passes.errors import FileError
 from quantfx.passes.observers.statistics.whole_file import opened, writing
 
-FORMAT = 4
+FORMAT = 5
 _HEADER, _GRAPH, _TENSORS = "quantfx.json", "graph.json", "tensors.pt"
 _FIELDS = ("backend", "variant", "config", "origin", "report", "inputs", "dynamic_shapes")
 # What reading a damaged archive may raise, besides what is not an Exception.

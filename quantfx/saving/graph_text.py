@@ -39,6 +39,7 @@ from quantfx.passes.inputs.value_text import decode, decode_target, encode, enco
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 from quantfx.passes.pipeline.vanished import Vanished
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
+from quantfx.passes.quant.nibbles import holds_nibbles, pack_nibbles, unpack_nibbles
 from quantfx.saving.annotation_text import decode_annotation, encode_annotation
 from quantfx.saving.fake_text import FakeReader, FakeWriter
 
@@ -63,7 +64,7 @@ class GraphWriter:
 
     def __init__(self) -> None:
         self.tensors: dict[str, Tensor] = {}
-        self._keys: dict[int, str] = {}
+        self._keys: dict[tuple[int, bool], str] = {}
         self._fakes = FakeWriter()
 
     def encode(self, module: GraphModule) -> dict[str, Any]:
@@ -108,15 +109,16 @@ class GraphWriter:
                 rule="no-text-form",
                 site=node.name,
             )
-        if id(value) not in self._keys:
+        packed = holds_nibbles(node)
+        if (id(value), packed) not in self._keys:
             key = str(len(self.tensors))
-            self._keys[id(value)] = key
-            self.tensors[key] = value
+            self._keys[id(value), packed] = key
+            self.tensors[key] = pack_nibbles(value) if packed else value
         return {
-            "tensor": self._keys[id(value)],
+            "tensor": self._keys[id(value), packed],
             "parameter": isinstance(value, nn.Parameter),
             "requires_grad": value.requires_grad,
-        }
+        } | ({"packed": True} if packed else {})
 
     def _node(self, node: Node) -> dict[str, Any]:
         if node.op == "call_module":
@@ -179,6 +181,7 @@ def _decode_graph(
         key = entry["tensor"], entry["parameter"]
         if key not in stored:  # what was one tensor under two names stays one
             value = tensors[key[0]].requires_grad_(entry["requires_grad"])
+            value = unpack_nibbles(value) if entry.get("packed") else value
             stored[key] = nn.Parameter(value, value.requires_grad) if key[1] else value
         set_tensor(module, _dotted(target), stored[key])
     nodes: dict[str, Node] = {}

@@ -58,7 +58,7 @@ def test_a_residual_block() -> None:
     ("static", {"qlinear_pointwise": 9, "qlinear_pointwise.binary": 4}),
     ("dynamic", {"qlinear_pointwise.tensor": 9, "qlinear_pointwise.binary_tensor": 4}),
     ("fp16", {"linear_dynamic_fp16": 13}),
-    ("weight-only", {"_weight_int8pack_mm": 13}),
+    ("weight-only", {"weight_linear": 13}),
 ])  # fmt: skip
 def test_an_encoder_in_every_mode(mode: str, kernels: dict[str, int]) -> None:
     assert compared(*tiny_bert(), mode) == kernels

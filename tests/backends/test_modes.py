@@ -91,7 +91,9 @@ def test_the_backend_of_a_config_is_another_value() -> None:
     backend = backends.get("x86", target="any")
     assert backend.with_config("dynamic") == backends.get("x86", target="any", config="dynamic")
     assert backend.recipe.config == Config("static")
-    assert backend.recipe.patterns.modes == ("static", "dynamic", "fp16", "weight-only")
+    assert backend.recipe.patterns.modes == (
+        "static", "dynamic", "fp16", "weight-only", "weight-only-4bit",
+    )  # fmt: skip
     assert backends.get("xpu", target="any").recipe.patterns.modes == ("static",)
 
 

@@ -101,7 +101,7 @@ EXAMPLES: dict[str, Example] = {
     "conv2d_add": Example(lambda: Sum(_conv2d()), (_IMAGE, _PRODUCT)),
     "conv3d": Example(lambda: nn.Conv3d(4, 16, 3), ((2, 4, 4, 4, 4),)),
     "conv_transpose": Example(lambda: nn.ConvTranspose2d(4, 16, 4, 2, 1), (_IMAGE,)),
-    # A linear: static, dynamic, with fp16 weights, with int8 weights only.
+    # A linear: static, dynamic, with fp16 weights, with int8 or int4 weights only.
     "linear": Example(_linear, (_ROWS,)),
     "linear_wide": Example(lambda: nn.Sequential(_linear(), nn.Hardswish()), (_ROWS,)),
     "linear_add": Example(lambda: Sum(_linear()), (_ROWS, _SUMS)),
@@ -112,6 +112,9 @@ EXAMPLES: dict[str, Example] = {
         lambda: nn.Sequential(_linear(), nn.ReLU()), (_ROWS,), Config("fp16")
     ),
     "linear_weight_only": Example(_linear, (_ROWS,), Config("weight-only")),
+    "linear_weight_only_4bit": Example(
+        lambda: nn.Linear(32, 16), ((4, 32),), Config("weight-only-4bit")
+    ),
     # Two tensors.
     "matmul": Example(lambda: Call(torch.matmul), (_ROWS, (8, 4)), Config().op("matmul", "static")),
     "mul": Example(lambda: Call(torch.mul), (_ROWS, _ROWS)),

@@ -69,7 +69,7 @@ def repairable_layers(editor: Editor, context: Context, by: str) -> Iterator[Rep
     """Yield the layers of the editor's graph that statistics tell of.
 
     Left out are layers whose weight another call reads as well, is not float32, or gets one scale,
-    zero points or a cast.
+    scales of groups, zero points or a cast.
 
     Args:
         editor: Of a graph with observers.
@@ -106,7 +106,8 @@ def _layer(
         return None
     calls = [each for each in editor.graph.find_nodes(op="call_module") if each.target == at.target]
     spec = observer.spec
-    if calls != [at] or weight.dtype != torch.float32 or spec.axis != 0 or not spec.symmetric:
+    plain = spec.axis == 0 and spec.symmetric and spec.group is None
+    if calls != [at] or weight.dtype != torch.float32 or not plain:
         return None
     with torch.no_grad():
         qparams = observer.qparams_of(weight)

@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observers.observer import is_observer
-from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
+from quantfx.passes.quant.qdq import DEQUANTIZE_GROUPS, DEQUANTIZE_PER_CHANNEL, dequantizes
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 from quantfx.passes.report.compare.parts import Part
 from quantfx.passes.report.compare.site_numbers import WeightNumbers
@@ -67,6 +67,9 @@ def _dequantized(module: GraphModule, node: Node) -> Tensor:
 def _numbers(tensor: str, exact: Tensor, found: Tensor, dequantize: Node) -> WeightNumbers:
     per_channel = dequantize.target == DEQUANTIZE_PER_CHANNEL
     axis = int(argument_value(dequantize, "axis")) if per_channel else 0
+    if dequantize.target == DEQUANTIZE_GROUPS:  # what has a scale of its own is a row
+        per_channel, group = True, int(argument_value(dequantize, "group_size"))
+        exact, found = exact.reshape(-1, group), found.reshape(-1, group)
     rows = exact.detach().movedim(axis, 0).flatten(1).double()
     noise = found.detach().movedim(axis, 0).flatten(1).double().sub_(rows).square_().sum(1)
     signal = rows.square().sum(1)

@@ -159,5 +159,6 @@ def _scheme(spec: Spec) -> str:
     if not isinstance(spec, QuantSpec):
         return "per-tensor affine"
     where = "per-tensor" if spec.axis is None else f"per-channel({spec.axis})"
+    where += "" if spec.group is None else f" groups({spec.group})"
     when = ", found in each call" if spec.dynamic else ""
     return f"{where} {'symmetric' if spec.symmetric else 'affine'}{when}"

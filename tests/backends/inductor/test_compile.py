@@ -75,7 +75,7 @@ KERNELS = {
     "static": {"qlinear_pointwise": 2, "qlinear_pointwise.binary": 1},
     "dynamic": {"qlinear_pointwise.tensor": 2, "qlinear_pointwise.binary_tensor": 1},
     "fp16": {"linear_relu_dynamic_fp16": 1, "linear_dynamic_fp16": 2},
-    "weight-only": {"_weight_int8pack_mm": 3},
+    "weight-only": {"weight_linear": 3},
 }
 
 

@@ -1,0 +1,85 @@
+"""C++ of ours as shared libraries: compiled at first use, once on a machine, and kept."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from platform import machine
+
+import torch
+
+FLAGS = (
+    "-std=c++17",
+    "-O3",
+    "-march=native",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-fopenmp",
+    "-fPIC",
+    "-shared",
+)
+
+
+def cache_folder() -> Path:
+    """Return where compiled runtimes and measurements are kept."""
+    given = os.environ.get("QUANTFX_CACHE")
+    if given:
+        return Path(given)
+    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "quantfx"
+
+
+def find_compiler() -> tuple[str, str]:
+    """Return the C++ compiler as a command, and why nothing can be compiled; one is empty."""
+    if sys.platform != "linux" or machine() not in ("x86_64", "AMD64"):
+        return "", f"it is for Linux on x86-64, not {sys.platform} on {machine()}"
+    compiler = os.environ.get("CXX") or shutil.which("g++") or ""
+    if not shutil.which((shlex.split(compiler) or [""])[0]):
+        return "", "there is no C++ compiler: install g++"
+    return compiler, ""
+
+
+def compiled(
+    name: str,
+    compiler: str,
+    sources: Sequence[Path],
+    flags: Sequence[str] = FLAGS,
+    links: Sequence[str] = (),
+    said: str = "",
+) -> Path:
+    """Return the shared library, from the cache if it was compiled from the same things.
+
+    Args:
+        name: Of the library.
+        compiler: As a command.
+        sources: Files of C++.
+        flags: Of the compiler.
+        links: What stands behind the sources: libraries.
+        said: What else another library is to be made for.
+
+    Raises:
+        OSError: the compiler, or the cache's folder, is not to be had.
+        subprocess.CalledProcessError: it does not compile; ``stderr`` says why.
+    """
+    asked = [*shlex.split(compiler), "--version"]
+    version = subprocess.run(asked, capture_output=True, check=True, text=True).stdout
+    texts = [path.read_text() for path in sources]
+    made_of = (texts, version, sorted(torch.cpu.get_capabilities().items()), flags, links, said)
+    digest = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
+    path = cache_folder() / f"{name}-{digest}.so"
+    if path.exists():
+        return path
+    print(f"quantfx: compiling the {name} runtime, once on this machine ...", file=sys.stderr)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        made = Path(folder) / path.name
+        command = [*shlex.split(compiler), *flags, *map(str, sources), "-o", str(made), *links]
+        subprocess.run(command, capture_output=True, check=True, text=True)
+        made.replace(path)  # in one step: others may compile it as well
+    return path

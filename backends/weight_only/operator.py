@@ -1,0 +1,143 @@
+"""The operator ``quantfx::weight_linear``: float rows times rows of int8 or int4.
+
+Its meaning is that of dequantize and linear, float32 inside, to float rounding; ``_linear`` is
+that, in blocks. Few rows go through the kernel of ``core/``, which reads each byte of the weight
+once; of more rows the time is in the products, which are torch's.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+
+from quantfx.backends.weight_only.library import kernels, missing
+from quantfx.passes.quant.nibbles import unpack_nibbles
+from quantfx.patterns.schema import resolve_op
+
+NAME = "weight_linear"
+# With so many rows the products take as long as dequantizing the weight for all of them.
+FEW_ROWS = 8
+# Values that are dequantized at once, 1 MiB: they stay in a cache until they are multiplied.
+_BLOCK = 2**18
+_LIBRARIES: list[Any] = []
+
+
+def kernel_name() -> str:
+    """Return what reports call the kernel; without a compiler, torch's operators stand in."""
+    return f"{NAME} (no kernel here: torch)" if missing() else NAME
+
+
+@lru_cache(maxsize=1)
+def weight_linear() -> OpOverload[..., Any]:
+    """Define the operator, once per process, and return it.
+
+    ``weight`` is int8, ``(N, K)``, or uint8 as ``pack_nibbles`` makes it, ``(N, K / 2)``;
+    ``scales`` float32 of ``N * groups`` values, ``zero_points`` int8 as many, or None.
+    """
+    library: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
+    library.define(
+        f"{NAME}(Tensor x, Tensor weight, Tensor scales, Tensor? zero_points, Tensor? bias)"
+        " -> Tensor"
+    )
+    library.impl(NAME, _run, "CPU")
+    torch.library.register_fake(f"quantfx::{NAME}", _fake, lib=library)
+    _LIBRARIES.append(library)  # its operators live as long as it does
+    return resolve_op(f"quantfx.{NAME}.default")
+
+
+def _fake(
+    x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
+
+
+def _run(
+    x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    rows = x.reshape(-1, x.shape[-1])
+    given = _Weight(weight, scales, zero_points, rows.shape[1])
+    found = given.few(rows, bias) if len(rows) <= FEW_ROWS else None
+    if found is None:
+        found = _linear(rows, given)
+        if bias is not None:
+            found += bias
+    return found.to(x.dtype).reshape(*x.shape[:-1], len(weight))
+
+
+class _Weight:
+    """A quantized weight of ``inputs`` columns, whose memory kernels can read."""
+
+    def __init__(
+        self, weight: Tensor, scales: Tensor, zero_points: Tensor | None, inputs: int
+    ) -> None:
+        self.values = weight.contiguous()
+        self.scales = scales.contiguous()
+        self.zeros = None if zero_points is None else zero_points.contiguous()
+        self.channels, self.inputs = len(weight), inputs
+        self.groups = scales.numel() // max(self.channels, 1)
+        self._library = kernels().library
+
+    @property
+    def _arguments(self) -> tuple[int | None, ...]:
+        return (
+            4 if self.values.dtype == torch.uint8 else 8,
+            self.values.data_ptr(),
+            self.scales.data_ptr(),
+            None if self.zeros is None else self.zeros.data_ptr(),
+            self.channels,
+            self.groups,
+            self.inputs // max(self.groups, 1),
+            torch.get_num_threads(),
+        )
+
+    def few(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
+        """Return the product by few rows, float32; None without the kernels."""
+        if self._library is None:
+            return None
+        x = x.float().contiguous()
+        y = x.new_empty(len(x), self.channels)
+        added = None if bias is None else bias.float().contiguous()
+        address = None if added is None else added.data_ptr()
+        self._library.qfx_weight_linear(
+            *self._arguments, x.data_ptr(), len(x), address, y.data_ptr()
+        )
+        return y
+
+    def floats(self, first: int, into: Tensor) -> None:
+        """Write the values of ``len(into)`` channels, from ``first`` on, to float32 ``into``."""
+        if self._library is not None:
+            self._library.qfx_weight_dequantize(*self._arguments, first, len(into), into.data_ptr())
+            return
+        part = slice(first, first + len(into))
+        values = self.values[part]
+        values = unpack_nibbles(values) if values.dtype == torch.uint8 else values
+        parted = values.reshape(len(into), self.groups, -1)
+        if self.zeros is not None:
+            parted = parted - self.zeros.reshape(-1, self.groups)[part].unsqueeze(2)
+        scales = self.scales.reshape(-1, self.groups)[part].unsqueeze(2)
+        torch.mul(parted, scales, out=into.view(parted.shape))
+
+
+def _linear(x: Tensor, weight: _Weight) -> Tensor:
+    """Return the product, of some channels at a time; in bfloat16 where the CPU computes in it."""
+    dtype = x.dtype if x.dtype == torch.bfloat16 and _computes_in_bfloat16() else torch.float32
+    x = x.to(dtype)
+    y = x.new_empty(len(x), weight.channels)
+    size = min(max(_BLOCK // max(weight.inputs, 1), 1), max(weight.channels, 1))
+    block = torch.empty(size, weight.inputs)
+    for first in range(0, weight.channels, size):
+        part = block[: min(size, weight.channels - first)]
+        weight.floats(first, part)
+        torch.mm(x, part.t().to(dtype), out=y[:, first : first + len(part)])
+    return y
+
+
+@lru_cache(maxsize=1)
+def _computes_in_bfloat16() -> bool:
+    """Whether products of bfloat16 are instructions of the CPU."""
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16", False) or known.get("amx_bf16", False))
