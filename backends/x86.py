@@ -162,8 +162,7 @@ def x86(
     """Return the x86 backend.
 
     u8 per-tensor affine activations, s8 per-channel symmetric weights. Static by default; linears
-    also dynamic, with fp16 weights, or with int8 or int4 weights only: see
-    ``Backend.with_config``.
+    also dynamic, or with weights alone of fp16, int8 or int4: see ``Backend.with_config``.
 
     Args:
         target: Weights get pair-bounded scales if its 16-bit sums saturate; None is
@@ -195,13 +194,10 @@ def x86(
     families = _families(kernels)
     patterns = patterns or pattern_set(plans=Direct.name in {each.name for each in families})
     recipe = Recipe.of("x86", patterns, specs)
-    prepare = PREPARE
-    if smooth is not None:
-        prepare = PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
     return Backend(
         "x86",
         recipe,
-        prepare_pipeline=prepare,
+        prepare_pipeline=_prepare(smooth),
         convert_pipeline=_convert(smooth, repair=repair),
         lower_pipeline=LOWER,
         kernels=families,
@@ -209,6 +205,12 @@ def x86(
         policy=range_policy(target, reduce_range=reduce_range, saturates=saturates),
         qat=Qat(load("qat"), FINISH_TRAINING),
     )
+
+
+def _prepare(smooth: float | None) -> Pipeline:
+    if smooth is None:
+        return PREPARE
+    return PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
 
 
 def _convert(smooth: float | None, *, repair: bool) -> Pipeline:
