@@ -42,6 +42,7 @@ from quantfx.passes.lower.include_zero import IncludeZero
 from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
+from quantfx.passes.lower.slice_splits import SliceSplits
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations
@@ -117,6 +118,7 @@ LOWER = Pipeline(
         Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
         HoistQuantize(),  # before lower: a quantize belongs to the kernel it stands behind
         IncludeZero(),  # what Inductor compiles for a dynamic range leaves zero out
+        SliceSplits(),  # before form-regions: a region's nodes are one tensor each
         RestoreLayouts(),  # before lower: what stands here has the layouts of the capture
         FormRegions(),  # before lower, which has what is left of them
         Lower(),

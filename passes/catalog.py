@@ -38,6 +38,7 @@ from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
+from quantfx.passes.lower.slice_splits import SliceSplits
 from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
 from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.observe.insert_observers import InsertObservers
@@ -95,6 +96,7 @@ PASSES: tuple[type[Pass], ...] = (
     Tidy,
     IncludeZero,
     HoistQuantize,
+    SliceSplits,
     RestoreLayouts,
     Lower,
     MergeEqual,

@@ -378,12 +378,13 @@ class Result:
         lowering = self._lowered
         if refused := lowering.not_here or self.backend.eager:
             raise QuantfxError(refused, rule="not-here", site=self.backend.name)
-        if wrapper == "python" or not self.backend.has_plans:
+        held = [each.needs_process for each in self.backend.kernels]
+        if wrapper == "python" or not any(held):
             return lowering
-        if len(self.backend.kernels) == 1:
+        if all(held):
             raise QuantfxError(
-                f"code of wrapper='{wrapper}' cannot call prepared plans: they are objects of this "
-                "process, and torch 2.13 calls no operator that is written in Python from C++",
+                f"code of wrapper='{wrapper}' cannot call prepared plans: torch 2.13 calls no "
+                "operator of a Python process from C++",
                 rule="not-here",
                 site=self.backend.name,
                 fix="use wrapper='python', or quantize with kernels='auto'",

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from quantfx.backends.direct.moves import spread, thinned
 from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.spread import spread, thinned
 from quantfx.backends.direct.steps import Convolution, Lookup, MatMul, Pointwise, PostOp
 from quantfx.backends.direct.translate import Task, Translation, views_of_integers
 from quantfx.backends.direct.transposed import by_phases, by_spreading

@@ -17,7 +17,7 @@ PLACES = {"arena": 0, "input": 1, "output": 2, "constant": 3}
 COMBINES = {"first": 0, "add": 1, "sub": 2, "mul": 3, "div": 4}
 _NAMES = (
     "relu clip linear sigmoid tanh gelu_erf gelu_tanh swish hardswish hardsigmoid leaky_relu elu "
-    "exp abs sqrt square sum"
+    "exp abs sqrt square softplus mish sum"
 )
 POST_OPS = {name: index for index, name in enumerate(_NAMES.split())}
 

@@ -10,9 +10,9 @@ from torch.fx import Node
 
 from quantfx.backends.direct.anchors import PRODUCTS, add_product, matmul, product
 from quantfx.backends.direct.attention import ATTENTION, attention
+from quantfx.backends.direct.moves import MOVES, pad, rearranged
 from quantfx.backends.direct.pointwise import post_ops_of
 from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.spread import spread
 from quantfx.backends.direct.steps import (
     Combine,
     LayerNorm,
@@ -36,6 +36,10 @@ _COMBINES: dict[Any, Combine] = {
     resolve_op("aten.div.Tensor"): "div",
 }
 
+_STACK = resolve_op("aten.stack.default")
+_GROUP_NORM = resolve_op("aten.group_norm.default")
+_INSTANCE_NORM = resolve_op("aten.instance_norm.default")
+_LARGEST = torch.finfo(torch.float32).max
 CASTS = frozenset(map(resolve_op, ("aten.to.dtype", "aten._to_copy.default")))
 
 
@@ -220,6 +224,85 @@ def _layer_norm(translation: Translation, task: Task) -> Value:
     return translation.add(step, task, *covered)
 
 
+def _group_norm(translation: Translation, task: Task) -> Value:
+    """Each group of channels normalized, as rows in order; then weight and bias of each channel."""
+    base = task.base
+    source, covered = _source(translation, task)
+    shape = source.layout.shape
+    if base.target is not _GROUP_NORM and not argument_value(base, "use_input_stats"):
+        raise Untranslatable(base, "it goes by stored statistics")
+    groups = int(argument_value(base, "num_groups")) if base.target is _GROUP_NORM else shape[1]
+    layout = in_order(shape, torch.float32)
+    made, normal = (Value(Buffer(byte_size(layout)), layout) for _ in range(2))
+    rows = layout.view(shape[0] * groups, -1)
+    translation.program.steps += [
+        Pointwise(source=source, result=made),
+        LayerNorm(
+            source=made.seen_as(rows),
+            result=normal.seen_as(rows),
+            weight=None,
+            bias=None,
+            epsilon=float(argument_value(base, "eps")),
+        ),
+    ]
+    factors, summands = (_of_channels(translation, base, name) for name in ("weight", "bias"))
+    if factors is not None:
+        step = Pointwise(source=normal, other=factors, combine="mul", result=normal)
+        translation.program.steps.append(step)
+    step = Pointwise(
+        source=normal,
+        other=summands,
+        combine="first" if summands is None else "add",
+        result=translation.result(task, translation.wanted_layout(task, layout)),
+        **translation.limits(task),
+    )
+    return translation.add(step, task, *covered)
+
+
+def _prelu(translation: Translation, task: Task) -> Value:
+    """``x + min(x, 0) * (weight - 1)``."""
+    base = task.base
+    source, covered = _source(translation, task)
+    weight = _of_channels(translation, base, "weight", less=1.0)
+    layout = source.layout
+    exact = torch.empty_strided(layout.shape, layout.stride(), device="meta")
+    below = Value(Buffer(byte_size(exact)), exact)
+    translation.program.steps += [
+        Pointwise(source=source, result=below, post=(PostOp("clip", -_LARGEST, 0.0),)),
+        Pointwise(source=below, other=weight, combine="mul", result=below),
+    ]
+    result = translation.result(task, translation.wanted_layout(task, exact))
+    step = Pointwise(
+        source=source, other=below, combine="add", result=result, **translation.limits(task)
+    )
+    return translation.add(step, task, *covered)
+
+
+def _of_channels(
+    translation: Translation, base: Node, name: str, less: float = 0.0
+) -> Value | None:
+    """Return a stored argument, of one value or one a channel, in the shape of ``base``.
+
+    Args:
+        translation: Of the graph.
+        base: Whose argument it is.
+        name: Of the argument.
+        less: What is subtracted from it.
+    """
+    node = argument_value(base, name)
+    if node is None:
+        return None
+    stored = translation.constant(node)
+    if stored is None or stored.dtype != torch.float32:
+        raise Untranslatable(base, f"its {name} is no stored float32 tensor")
+    key = ("of channels", stored.data_ptr(), stored.numel(), less)
+    value = translation.derived.setdefault(key, (stored - less).contiguous())
+    shape = translation.shapes[base].shape
+    sizes = [1, value.numel(), *[1] * (len(shape) - 2)] if value.numel() > 1 else [1] * len(shape)
+    layout = torch.empty(sizes, device="meta").expand(shape)
+    return Value(Buffer(0, "constant", constant=value), layout)
+
+
 def _softmax(translation: Translation, task: Task) -> Value:
     base = task.base
     source, covered = _source(translation, task)
@@ -233,12 +316,14 @@ def _softmax(translation: Translation, task: Task) -> Value:
 
 
 def _cat(translation: Translation, task: Task) -> Value:
-    """Write each tensor into its part of the result."""
+    """``cat`` and ``stack``: write each tensor into its part of the result."""
     base = task.base
     tensors = argument_value(base, "tensors")
     values = [translation.value(node) for node in tensors]
     shape = translation.shapes[base].shape
     dim = argument_value(base, "dim") % len(shape)
+    if base.target is _STACK:
+        values = [value.seen_as(value.layout.unsqueeze(dim)) for value in values]
     layout = (
         channels_last(shape, torch.float32) if len(shape) > 2 else in_order(shape, torch.float32)
     )
@@ -259,27 +344,6 @@ def _cat(translation: Translation, task: Task) -> Value:
     translation.program.steps += steps[:-1]
     translation.add(steps[-1], task, *_dequantizes(tensors), base)
     return result
-
-
-def _pad(translation: Translation, task: Task) -> Value:
-    """``q(pad(x)) = pad(q(x))``, with the zero point around."""
-    base, quantize = task.base, task.quantize
-    source = base.all_input_nodes[0]
-    given = [int(each) for each in argument_value(base, "pad")]
-    rank = translation.shapes[source].dim() - 2
-    mirrors = "constant_pad" not in str(base.target) and argument_value(base, "mode") != "constant"
-    if quantize is None or task.post or mirrors or argument_value(base, "value"):
-        raise Untranslatable(base, "it pads with something else than zero, or in float")
-    if rank < 1 or len(given) > 2 * rank or min(given) < 0:
-        raise Untranslatable(base, "it pads other dimensions than places, or cuts them")
-    given += [0] * (2 * rank - len(given))
-    value = translation.compute(task.final, source, quantize)
-    for step in translation.program.accounts():
-        if step.output is task.final:  # the step behind the source, or the look at its integers
-            step.nodes = tuple(sorted({*step.nodes, base}))
-    pairs = [(given[2 * i], given[2 * i + 1]) for i in reversed(range(rank))]
-    low, high = zip(*pairs, strict=True)
-    return spread(translation, value, low=low, high=high)
 
 
 def _cast(translation: Translation, task: Task) -> Value:
@@ -318,12 +382,15 @@ def rules() -> dict[Any, Rule]:
         found |= {resolve_op(f"aten.{kind}_pool{n}d.default"): _pool for kind in ("max", "avg")}
         found[resolve_op(f"aten.adaptive_avg_pool{n}d.default")] = _adaptive_pool
     found |= dict.fromkeys(
-        map(resolve_op, ("aten.pad.default", "aten.constant_pad_nd.default")), _pad
+        map(resolve_op, ("aten.pad.default", "aten.constant_pad_nd.default")), pad
     )
     found[resolve_op("aten.mean.dim")] = _mean
     found[resolve_op("aten.layer_norm.default")] = _layer_norm
     found[resolve_op("aten.softmax.int")] = _softmax
-    found[resolve_op("aten.cat.default")] = _cat
+    found[resolve_op("aten.cat.default")] = found[_STACK] = _cat
+    found[_GROUP_NORM] = found[_INSTANCE_NORM] = _group_norm
+    found[resolve_op("aten.prelu.default")] = _prelu
+    found |= dict.fromkeys(MOVES, rearranged)
     found[ATTENTION] = attention
     found |= dict.fromkeys(CASTS, _cast)
     return found

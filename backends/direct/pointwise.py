@@ -11,6 +11,7 @@ from quantfx.backends.direct.steps import PostOp
 from quantfx.patterns.schema import argument_value, resolve_op
 
 _LARGEST = 3.4e38  # of float32, for a bound that is not given
+_ALIKE = 17.0  # log(1 + exp(x)) = x in float32 from here on
 Spelling = Callable[[Node], tuple[PostOp, ...] | None]
 
 
@@ -82,6 +83,18 @@ def _div(node: Node) -> tuple[PostOp, ...] | None:
     return (PostOp("linear", 1.0 / number, 0.0),) if number else None
 
 
+def _softplus(node: Node) -> tuple[PostOp, ...] | None:
+    beta, threshold = (float(argument_value(node, name)) for name in ("beta", "threshold"))
+    # Beyond the threshold torch returns x itself; from 17 on that is what float32 has anyway.
+    return (PostOp("softplus", beta),) if beta and threshold >= _ALIKE else None
+
+
+def _pow(node: Node) -> tuple[PostOp, ...] | None:
+    names = {2.0: "square", 0.5: "sqrt"}
+    name = names.get(_number(node, "exponent") or 0.0)
+    return (PostOp(name),) if name else None
+
+
 def _dropout(node: Node) -> tuple[PostOp, ...] | None:
     return None if argument_value(node, "train") else ()
 
@@ -104,6 +117,9 @@ _BY_NAME: Mapping[str, Spelling] = {
     "abs.default": _named("abs"),
     "sqrt.default": _named("sqrt"),
     "square.default": _named("square"),
+    "softplus.default": _softplus,
+    "mish.default": _named("mish"),
+    "pow.Tensor_Scalar": _pow,
     "neg.default": lambda node: (PostOp("linear", -1.0, 0.0),),
     "add.Tensor": _scaled(1.0),
     "sub.Tensor": _scaled(-1.0),

@@ -8,6 +8,7 @@ from torch.fx import Node
 
 from quantfx.backends.direct.anchors import PRODUCTS
 from quantfx.backends.direct.attention import ATTENTION
+from quantfx.backends.direct.moves import MOVES
 from quantfx.backends.direct.operators import CASTS, rules
 from quantfx.backends.direct.pointwise import post_ops_of
 from quantfx.backends.direct.translate import VIEWS
@@ -24,6 +25,7 @@ from quantfx.passes.quant.qdq import (
 _RULES = rules()
 _INTEGERS = (torch.uint8, torch.int8)
 # What torch computes in float32 from bfloat16, or merely looks at; the rest it rounds at each step.
+_LOOKS = VIEWS | MOVES  # they compute nothing
 _TAKE_BFLOAT16 = frozenset({*VIEWS, *CASTS, QUANTIZE_PER_TENSOR})
 
 
@@ -40,7 +42,7 @@ def refusal(node: Node) -> str:
         return reason
     if node.target in PRODUCTS:
         return _product_refusal(node)
-    if node.target in VIEWS:
+    if node.target in _LOOKS:
         static = len(node.all_input_nodes) == 1
         return "" if static else "its sizes are computed"
     if post_ops_of(node) is not None or node.target in _RULES:
@@ -79,7 +81,7 @@ def _dtype_refusal(node: Node) -> str:
             return f"{each.name} is on {value.device}"
         if value.dim() > 6:
             return f"{each.name} has more than 6 dimensions"
-    computes = node.target not in VIEWS and node.target is not QUANTIZE_PER_TENSOR
+    computes = node.target not in _LOOKS and node.target is not QUANTIZE_PER_TENSOR
     if not node.meta["val"].dtype.is_floating_point and computes:
         return f"{node.name} computes on integers"
     return ""

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from quantfx.backends.direct.moves import spread
 from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.spread import spread
 from quantfx.backends.direct.steps import Lookup
 from quantfx.backends.direct.translate import Translation
 from quantfx.backends.direct.values import Buffer, Value, byte_size, channels_last

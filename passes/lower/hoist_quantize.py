@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
@@ -12,13 +13,18 @@ from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.permits import may
 from quantfx.passes.quant.annotation import annotation_of
-from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, dequantizes, qparams_of
+from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, dequantizes, dtype_of, qparams_of
 from quantfx.patterns.schema import overload, resolve_op
 
-# Operators whose result holds the values of their first argument, each of them, and no others.
+# Operators whose result holds values of their first argument, and no others.
 MOVES = frozenset(
     resolve_op(f"aten.{name}")
     for name in (
+        "channel_shuffle.default",
+        "flip.default",
+        "pixel_shuffle.default",
+        "pixel_unshuffle.default",
+        "roll.default",
         "view.default",
         "reshape.default",
         "permute.default",
@@ -29,6 +35,8 @@ MOVES = frozenset(
         "unsqueeze.default",
     )
 )
+# torch 2.13 has these for uint8 and not for int8.
+_OF_BYTES = frozenset(resolve_op(f"aten.upsample_nearest{n}d.vec") for n in (1, 2, 3))
 
 
 @dataclass(frozen=True)
@@ -69,7 +77,8 @@ class HoistQuantize(Pass):
 def _move_before(quantize: Node) -> Node | None:
     """Return the move that alone feeds ``quantize``, if nothing annotates it."""
     move = quantize.args[0]
-    if not isinstance(move, Node) or move.target not in MOVES or annotation_of(move) is not None:
+    moves = MOVES | _OF_BYTES if dtype_of(quantize) == torch.uint8 else MOVES
+    if not isinstance(move, Node) or move.target not in moves or annotation_of(move) is not None:
         return None
     source = move.args[0]
     alone = len(move.users) == 1 and isinstance(source, Node) and len(source.users) == 1

@@ -33,7 +33,7 @@ enum { QFX_MAXIMUM, QFX_AVERAGE };
 enum {
   QFX_RELU, QFX_CLIP, QFX_LINEAR, QFX_SIGMOID, QFX_TANH, QFX_GELU_ERF, QFX_GELU_TANH, QFX_SWISH,
   QFX_HARDSWISH, QFX_HARDSIGMOID, QFX_LEAKY_RELU, QFX_ELU, QFX_EXP, QFX_ABS, QFX_SQRT, QFX_SQUARE,
-  QFX_SUM
+  QFX_SOFTPLUS, QFX_MISH, QFX_SUM
 };
 
 /* A strided tensor. Strides count elements and are 0 along broadcast dimensions. Integers stand for

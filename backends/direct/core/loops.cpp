@@ -134,6 +134,10 @@ inline float tanh_of(float x) {
   return std::fabs(x) < 0.01f ? small : large;
 }
 
+inline float softplus(float x) {
+  return std::fmax(x, 0.0f) + std::log1p(exponential(-std::fabs(x)));
+}
+
 // 1.5e-7 at most from erf (Abramowitz and Stegun 7.1.26).
 inline float erf_of(float x) {
   float a = std::fabs(x), t = 1.0f / (1.0f + 0.3275911f * a);
@@ -186,6 +190,8 @@ void apply(const qfx_post_op& op, float* v, int64_t count) {
     case QFX_ABS: each(v, count, [](float x) { return std::fabs(x); }); return;
     case QFX_SQRT: each(v, count, [](float x) { return std::sqrt(x); }); return;
     case QFX_SQUARE: each(v, count, [](float x) { return x * x; }); return;
+    case QFX_SOFTPLUS: each(v, count, [=](float x) { return softplus(a * x) / a; }); return;
+    case QFX_MISH: each(v, count, [](float x) { return x * tanh_of(softplus(x)); }); return;
     default: throw std::runtime_error("no loop has post-op " + std::to_string(op.kind));
   }
 }

@@ -135,6 +135,8 @@ class Builder {
       case QFX_ABS: ops.append_eltwise(algorithm::eltwise_abs, 0, 0); return;
       case QFX_SQRT: ops.append_eltwise(algorithm::eltwise_sqrt, 0, 0); return;
       case QFX_SQUARE: ops.append_eltwise(algorithm::eltwise_square, 0, 0); return;
+      case QFX_SOFTPLUS: ops.append_eltwise(algorithm::eltwise_soft_relu, op.alpha, 0); return;
+      case QFX_MISH: ops.append_eltwise(algorithm::eltwise_mish, 0, 0); return;
       default: throw std::runtime_error("no such post-op: " + std::to_string(op.kind));
     }
   }

@@ -145,6 +145,10 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "elu": lambda x: A.elu.default(x, 0.7),
     "scaled": lambda x: A.add.Tensor(A.mul.Tensor(x, 0.5), 0.25),
     "abs": A.abs.default,
+    "mish": A.mish.default,
+    "softplus": A.softplus.default,
+    "softplus_2": lambda x: A.softplus.default(x, 2.0, 30.0),
+    "squared": lambda x: A.pow.Tensor_Scalar(x, 2),
     "square": A.square.default,
 }
 
