@@ -378,13 +378,12 @@ class Result:
         lowering = self._lowered
         if refused := lowering.not_here or self.backend.eager:
             raise QuantfxError(refused, rule="not-here", site=self.backend.name)
-        held = [each.needs_process for each in self.backend.kernels]
-        if wrapper == "python" or not any(held):
+        bound = [each.needs_process for each in self.backend.kernels]
+        if wrapper == "python" or not any(bound):
             return lowering
-        if all(held):
+        if all(bound):
             raise QuantfxError(
-                f"code of wrapper='{wrapper}' cannot call prepared plans: torch 2.13 calls no "
-                "operator of a Python process from C++",
+                f"code of wrapper='{wrapper}' cannot call prepared plans, which Python has to call",
                 rule="not-here",
                 site=self.backend.name,
                 fix="use wrapper='python', or quantize with kernels='auto'",
