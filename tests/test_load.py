@@ -14,10 +14,10 @@ import torch
 from torch import nn
 
 import quantfx
+from docs.examples.extend.npu import NPU
 from quantfx import QuantfxError, Result, backends
 from quantfx.passes.errors import ContractError, FileError
 from quantfx.tools.models.seeded import seeded
-from tests.backends.npu import NPU
 from tests.refusals import refused, warned
 from tests.saved_files import Edit, members, packed, rewritten, small_file
 from tests.saved_models import CASES, IMAGE, ROWS, quantized

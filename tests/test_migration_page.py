@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 from torch.fx import GraphModule
 
 import quantfx
@@ -17,6 +16,7 @@ from quantfx.backends import Backend
 from quantfx.backends.x86 import x86
 from quantfx.passes.report.contract import planned_matches
 from quantfx.tools.models.seeded import seeded
+from tests.docs.network import Network
 
 PAGE = (Path(__file__).parent.parent / "MIGRATION.md").read_text(encoding="utf-8")
 BLOCK = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -25,23 +25,6 @@ ROW = re.compile(r"^\| (?P<old>[^|]+) \| `(?P<new>[^|`]+)` \|$", re.MULTILINE)
 
 BLOCKS = BLOCK.findall(PAGE)
 ROWS = list(dict.fromkeys(match["new"] for match in ROW.finditer(PAGE)))
-
-
-class Network(nn.Module):
-    """Has every module and operator that the page names."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
-        self.layers = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 4, 1))
-        self.pool = nn.MaxPool2d(2)
-        self.mix = nn.Linear(4, 4)
-        self.head = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        rows = self.pool(self.layers(self.stem(x))).flatten(2).transpose(1, 2)
-        rows = torch.matmul(torch.softmax(self.mix(rows), -1), rows.mean(1)[:, :, None])[..., 0]
-        return self.head(rows[:, :4])
 
 
 BATCHES = list(torch.randn(2, 2, 3, 8, 8, generator=torch.Generator().manual_seed(0)))

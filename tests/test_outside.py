@@ -15,12 +15,16 @@ from pathlib import Path
 import pytest
 
 import quantfx
+from tests.docs.pages import pages
 
 ROOT = Path(__file__).parent.parent
 OUTSIDE = ROOT / "tests" / "outside"
 # Their `__all__` is what quantfx keeps; everything else is private by not being listed.
 PUBLIC = ("quantfx", "quantfx.errors", "quantfx.passes", "quantfx.patterns", "quantfx.backends", "quantfx.compat", "quantfx.checks", "quantfx.testing")  # fmt: skip
-PAGES = ("README.md", "MIGRATION.md", "CONTRIBUTING.md")
+PAGES = tuple(
+    str(page.relative_to(ROOT))
+    for page in (*pages(), ROOT / "MIGRATION.md", ROOT / "CONTRIBUTING.md")
+)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.fx import GraphModule
 
+from docs.examples.extend.npu import NPU
 from quantfx import backends
 from quantfx.backends.catalog import NAMES, passes
 from quantfx.backends.checks.lowering import EAGER
@@ -19,7 +20,6 @@ from quantfx.passes.pipeline.base import Pass
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.pipeline.record import PassRecord
-from tests.backends.npu import NPU
 from tests.models.small import mlp
 from tests.refusals import refused
 from tests.unchecked import capture
