@@ -1,0 +1,46 @@
+"""A page for each program of docs/examples: what it is about, its code, what it prints."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from docs.generate.page import ROOT, Page, fence, table
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+def example_pages() -> Iterator[Page]:
+    """Yield an index, then the pages."""
+    files = [*sorted(EXAMPLES.glob("*.py")), *sorted(EXAMPLES.glob("extend/*.py"))]
+    pages = [_page(file) for file in files]
+    rows = [
+        (f"[{page.title}]({page.uri.removeprefix('examples/')})", f"`docs/{page.uri[:-3]}.py`")
+        for page in pages
+    ]
+    text = (
+        "Each is one file that runs alone: `python docs/examples/NAME.py`. The tests run all of "
+        "them and compare what they print.\n\n" + table(("what", "file"), rows)
+    )
+    walk = "[When int8 loses points](../accuracy.md) and [In your own tests](../guides/testing.md)"
+    yield Page("examples/index.md", "Examples", f"{text}\n{walk} have longer ones.\n")
+    yield from pages
+
+
+def _page(file: Path) -> Page:
+    source = file.read_text(encoding="utf-8")
+    documented = ast.get_docstring(ast.parse(source)) or ""
+    about, _, prints = documented.partition("\n\nIt prints::\n\n")
+    name = file.relative_to(EXAMPLES).with_suffix("")
+    code = re.sub(r'^""".*?"""\n+', "", source, flags=re.DOTALL)
+    parts = [f"`docs/examples/{name}.py`\n"]
+    settings = file.with_suffix(".toml")
+    if settings.exists():
+        parts += [f"`{settings.name}` beside it:\n", fence(settings.read_text("utf-8"), "toml")]
+    parts += [fence(code, "python"), "It prints (`...` stands for more):\n"]
+    parts.append(fence("\n".join(line.removeprefix("    ") for line in prints.splitlines())))
+    title, colon, rest = about.partition(": ")
+    lead = [f"{rest[0].upper()}{rest[1:]}\n"] if colon else []
+    return Page(f"examples/{name}.md", title.rstrip("."), "\n".join([*lead, *parts]))
