@@ -15,7 +15,7 @@ MATRIX := .matrix
 # What of the tests `make matrix` runs: all, or e.g. TESTS=tests/test_api.py.
 TESTS ?=
 
-.PHONY: demo test lint ruff mypy pyright sweep mutants matrix bench zoo clean
+.PHONY: demo test lint ruff mypy pyright sweep mutants matrix bench zoo docs release-check clean
 
 $(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,14 @@ $(VENV)/sweep: $(VENV)/test requirements-sweep.txt
 
 $(VENV)/zoo: $(VENV)/test requirements-zoo.txt
 	$(PIP) --no-deps --requirement requirements-zoo.txt
+	touch $@
+
+$(VENV)/docs: $(VENV)/base
+	$(PIP) --editable ".[docs]"
+	touch $@
+
+$(VENV)/release: $(VENV)/base
+	$(PIP) --editable ".[release]"
 	touch $@
 
 demo: $(VENV)/demo
@@ -96,5 +104,17 @@ JOBS ?= 1
 zoo: $(VENV)/zoo
 	$(BIN)/python -m quantfx.tools.zoo.run --jobs $(JOBS) $(ONLY:%=--only %) $(if $(FRESH),--fresh)
 
+# Into .site/index.html. Once its packages are there, nothing is fetched; a minute.
+docs: $(VENV)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+# Wheel and sdist into dist/: what is in them, what PyPI says of them, and the quick start with the wheel in
+# an environment of its own outside of the clone. Minutes, and torch once more: not in CI.
+release-check: $(VENV)/release
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python tests/release/check_dist.py dist
+
 clean:
-	rm -rf $(VENV) $(MATRIX) .zoo demo-out
+	rm -rf $(VENV) $(MATRIX) .zoo .site build dist demo-out

@@ -144,6 +144,10 @@ def _state(name: str) -> Edit:
             _named("relu", target="higher_order.__init__"),
             "unknown-name: node 'relu': higher_order.__init__",
         ),
+        (
+            _named("relu", target="aten.from_file.default", args=["executed", True, 4]),
+            "hostile-file: node 'relu': aten.from_file.default",
+        ),
         (_named("relu", target="load_library.x.y"), "unknown-name: node 'relu': load_library.x.y"),
         (
             _named("relu", kwargs={CODE: 1}),

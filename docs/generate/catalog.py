@@ -22,6 +22,9 @@ from quantfx.patterns import load
 from quantfx.patterns.dot import template_to_dot
 
 SETS = ROOT / "patterns" / "sets"
+_DOCSTRING_ALONE = (
+    "{show_root_heading: false, show_root_toc_entry: false, members: false, show_bases: false}"
+)
 
 
 def catalog_pages() -> Iterator[Page]:
@@ -70,24 +73,32 @@ def _passes() -> Page:
         names = [name for name in kind.names() if name in places] or list(kind.names())
         title = kind.name if not kind.named_by else f"{kind.name}-{kind.named_by}"
         parts += [f"## {title}\n", f"::: {kind.__module__}.{kind.__name__}"]
-        parts += ["    options: {show_root_heading: false, members: false, show_bases: false}", ""]
-        parts.append(table(("", ""), _about(kind, names, places)))
+        parts += [
+            f"    options: {_DOCSTRING_ALONE}",
+            "",
+        ]
+        parts.append("\n".join(f"- {line}" for line in _about(kind, names, places)) + "\n")
     return Page("catalog/passes.md", "Passes", "\n".join(parts))
 
 
-def _about(kind: type[Pass], names: list[str], places: dict[str, list[str]]) -> Iterator[list[str]]:
+def _about(kind: type[Pass], names: list[str], places: dict[str, list[str]]) -> Iterator[str]:
     options = [f"`{f.name}={f.default!r}`" for f in fields(kind) if f.default is not MISSING]
-    facts = (
-        [f"requires `{fact}`" for fact in sorted(kind.requires)]
-        + [f"provides `{fact}`" for fact in sorted(kind.provides)]
-        + [f"breaks `{fact}`" for fact in sorted(kind.breaks)]
-    )
+    facts = [
+        f"{verb} `{fact}`"
+        for verb, each in (
+            ("requires", kind.requires),
+            ("provides", kind.provides),
+            ("breaks", kind.breaks),
+        )
+        for fact in sorted(each)
+    ]
     where = sorted({place for name in names for place in places.get(name, [])})
-    yield ["options", ", ".join(options) or "none"]
-    yield ["keeps the float function", "yes" if kind.keeps_float else "no"]
+    if options:
+        yield f"Options: {', '.join(options)}"
+    yield f"Keeps the float function: {'yes' if kind.keeps_float else 'no'}"
     if facts:
-        yield ["facts", ", ".join(facts)]
-    yield ["pipelines", ", ".join(where) or "none unless asked for"]
+        yield f"Facts: {', '.join(facts)}"
+    yield f"In pipelines: {', '.join(where) or 'none unless asked for'}"
 
 
 def _places() -> dict[str, list[str]]:

@@ -18,7 +18,7 @@ from torch.fx import Node
 
 from quantfx.passes.errors import FileError
 from quantfx.patterns.errors import PatternError
-from quantfx.patterns.schema import resolve_op
+from quantfx.patterns.schema import arguments, resolve_op
 
 _OPERATORS = (
     "getitem", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "pos",
@@ -152,7 +152,7 @@ def decode_target(name: str) -> Callable[..., Any]:
     """Return what ``name`` is the name of.
 
     Raises:
-        FileError: this process has no such operator.
+        FileError: this process has no such operator, or it opens files.
     """
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
@@ -164,7 +164,12 @@ def decode_target(name: str) -> Callable[..., Any]:
             f"torch {torch.__version__} has no operator '{name}'", rule="unknown-name", site=name
         )
     try:
-        return resolve_op(name)
+        found = resolve_op(name)
     except PatternError as error:
         fix = "if another library defines it, import that library before loading"
         raise FileError(f"{error.message}", rule="unknown-name", site=name, fix=fix) from None
+    if "filename" in arguments(found):  # aten.from_file maps a file, and makes it if it is not there
+        fix = "do not trust where it comes from"
+        message = f"'{name}' reads and writes files, and no graph of a network does"
+        raise FileError(message, rule="hostile-file", site=name, fix=fix)
+    return found
