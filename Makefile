@@ -114,7 +114,7 @@ release-check: $(VENV)/release
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist
 	$(BIN)/twine check --strict dist/*
-	$(BIN)/python tests/release/check_dist.py dist
+	$(BIN)/python -m tests.release.check_dist dist
 
 clean:
 	rm -rf $(VENV) $(MATRIX) .zoo .site build dist demo-out

@@ -1,6 +1,6 @@
 """``make release-check``: what the wheel and the sdist hold, and the quick start with the wheel alone.
 
-python tests/release/check_dist.py dist
+python -m tests.release.check_dist dist
 """
 
 from __future__ import annotations
@@ -15,10 +15,7 @@ import venv
 import zipfile
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))
-
-from tests.docs.pages import blocks_of
+from tests.docs.pages import ROOT, blocks_of
 
 # Folders of the wheel -> where they are in the tree, where that is another name.
 _LINKED = ("passes", "patterns", "backends", "tools")
