@@ -1,4 +1,8 @@
-"""``quantfx demo``: quantize a trained network in the open, and measure what it cost and won."""
+"""``quantfx demo``: quantize a trained network in the open, and measure what it cost and won.
+
+Without a C++ compiler nothing is compiled, and without Graphviz no picture is drawn: the demo says
+so and goes on.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +19,16 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.backends.inductor.compile import CompiledModule
+from quantfx.passes.report.compare.comparison import Comparison
 from quantfx.passes.report.text import print_report
 from quantfx.result import Result
+from quantfx.tools.doctor import programs
 from quantfx.tools.measure.metrics import size_in_bytes, sqnr_db, top1_agreement
 from quantfx.tools.measure.side_by_side import Ratio, ratio
 from quantfx.tools.models import photographs
 from quantfx.tools.models.efficientnet_lite import load_efficientnet_lite0
+
+_COMPARED = 16  # images for the page's comparison, operator by operator
 
 
 @dataclass(frozen=True)
@@ -42,14 +50,25 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the table shows: outputs on the test images, sizes and speed."""
+    """What the table shows: outputs on the test images, sizes and speed.
+
+    Attributes:
+        float_outputs: Of the network as it came.
+        quantized_outputs: Of the q/dq graph.
+        int8_outputs: Of the int8 kernels.
+        float_bytes: Of all tensors of the network.
+        quantized_bytes: Of all tensors of the q/dq graph.
+        speed: int8 against float, both compiled or neither.
+        compiled: Whether there was a compiler for that.
+    """
 
     float_outputs: Tensor
     quantized_outputs: Tensor
-    compiled_outputs: Tensor
+    int8_outputs: Tensor
     float_bytes: int
     quantized_bytes: int
     speed: Ratio
+    compiled: bool
 
 
 def efficientnet_on_photographs() -> Subject:
@@ -71,10 +90,10 @@ def run(
     *,
     full: bool = False,
 ) -> Measured:
-    """Quantize, compile, compare and draw; print every step and return the figures.
+    """Quantize, compile, compare and write a page; print every step and return the figures.
 
     Args:
-        output: Folder for the drawings, made if missing.
+        output: Folder for page and drawings, made if missing.
         subject: What to quantize; by default EfficientNet-Lite0 on photographs.
         console: Where to print; by default standard output.
         full: Report every operator, reason and pass.
@@ -86,15 +105,20 @@ def run(
     subject = subject or efficientnet_on_photographs()
     console.rule("[bold]1. The network and its data", align="left")
     _introduce(console, subject)
-    console.rule("[bold]2. Quantize and compile", align="left")
-    result, compiled = _quantize(console, subject)
+    missing = _missing_compiler()
+    console.rule(f"[bold]2. Quantize{'' if missing else ' and compile'}", align="left")
+    result, int8 = _quantize(console, subject, missing)
     console.rule("[bold]3. What became of every operator", align="left")
     print_report(console, result.report, full=full)
     console.rule("[bold]4. What it cost and what it won", align="left")
-    measured = _measure(console, subject, result, compiled)
+    measured = _measure(console, subject, result, int8, compiled=not missing)
     console.print(_table(measured))
-    console.rule("[bold]5. The graph before and after", align="left")
-    _draw(console, subject, result, output)
+    console.rule("[bold]5. One page of it all", align="left")
+    with console.status("Comparing every operator with its float one ..."):
+        comparison = result.compare(_one_by_one(subject.test)[:_COMPARED])
+    page = _write(console, subject, result, comparison, output)
+    console.rule("[bold]What next", align="left")
+    _say_what_next(console, page, result, comparison)
     return measured
 
 
@@ -107,37 +131,57 @@ def _introduce(console: Console, subject: Subject) -> None:
     )
 
 
-def _quantize(console: Console, subject: Subject) -> tuple[Result, Callable[[Tensor], Any]]:
+def _missing_compiler() -> str:
+    """Return what Inductor would lack here, "" if nothing."""
+    checks = (programs.compiler(), programs.python_headers())
+    return "; ".join(f"{each.name}: {each.found}" for each in checks if each.status == "problem")
+
+
+def _quantize(
+    console: Console, subject: Subject, missing: str
+) -> tuple[Result, Callable[[Tensor], Any]]:
     result = quantfx.quantize(
         subject.model,
         (subject.calibration[:1],),
         backend="x86",
         calibration=_one_by_one(subject.calibration),
     )
+    if missing:
+        console.print(
+            f"result.compile() is left out, as Inductor cannot compile here ({missing}). The int8 "
+            "network runs as result.module, which needs no compiler.",
+            markup=False,
+        )
+        return result, result.module
     status = "Inductor compiles the quantized graph to int8 kernels ..."
     with console.status(status), warnings.catch_warnings():
         # torch 2.13's own lowering of int8 kernels warns about how it copies zero points.
         warnings.filterwarnings("ignore", message="To copy construct from a tensor")
-        compiled = result.compile()
-    return result, compiled
+        return result, result.compile()
 
 
 def _measure(
-    console: Console, subject: Subject, result: Result, compiled: Callable[[Tensor], Any]
+    console: Console,
+    subject: Subject,
+    result: Result,
+    int8: Callable[[Tensor], Any],
+    *,
+    compiled: bool,
 ) -> Measured:
     with console.status("Running the test images through all three networks ..."):
         float_outputs = _run(subject.model, subject.test)
         quantized_outputs = _run(result.quantized, subject.test)
-        compiled_outputs = _run(compiled, subject.test)
-    with console.status("Compiling the float network and taking turns with the int8 one ..."):
-        speed = _speed(subject, compiled)
+        int8_outputs = _run(int8, subject.test)
+    with console.status("The float network and the int8 one take turns ..."):
+        speed = _speed(subject, int8, compiled=compiled)
     return Measured(
         float_outputs,
         quantized_outputs,
-        compiled_outputs,
+        int8_outputs,
         size_in_bytes(subject.model),
         size_in_bytes(result.quantized),
         speed,
+        compiled,
     )
 
 
@@ -150,11 +194,13 @@ def _one_by_one(images: Tensor) -> tuple[Tensor, ...]:
     return images.chunk(len(images))
 
 
-def _speed(subject: Subject, compiled: Callable[[Tensor], Any]) -> Ratio:
+def _speed(subject: Subject, int8: Callable[[Tensor], Any], *, compiled: bool) -> Ratio:
     # Compiled like the int8 graph, with freezing: without it the comparison would flatter int8.
     image = subject.test[:1]
-    baseline = CompiledModule(quantfx.capture(subject.model, (image,)))
-    return ratio(lambda: baseline(image), lambda: compiled(image), rounds=31)
+    graph = quantfx.capture(subject.model, (image,))
+    baseline = CompiledModule(graph) if compiled else graph
+    with torch.no_grad():
+        return ratio(lambda: baseline(image), lambda: int8(image), rounds=31)
 
 
 def _table(measured: Measured) -> Table:
@@ -167,7 +213,7 @@ def _table(measured: Measured) -> Table:
 def _rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
     for name, outputs, meaning in (
         ("q/dq graph in float", measured.quantized_outputs, "only rounding to 8 bits differs"),
-        ("compiled to int8", measured.compiled_outputs, "this is what the machine will run"),
+        ("on int8 kernels", measured.int8_outputs, "this is what the machine will run"),
     ):
         same = top1_agreement(measured.float_outputs, outputs)
         decibels = sqnr_db(measured.float_outputs, outputs)
@@ -183,7 +229,7 @@ def _rows(measured: Measured) -> Iterator[tuple[str, str, str]]:
             f"Outputs are off by {10 ** (-decibels / 20):.0%} of their own size; {meaning}.",
         )
     yield _size_row(measured)
-    yield _speed_row(measured.speed)
+    yield _speed_row(measured.speed, measured.compiled)
 
 
 def _size_row(measured: Measured) -> tuple[str, str, str]:
@@ -195,18 +241,43 @@ def _size_row(measured: Measured) -> tuple[str, str, str]:
     )
 
 
-def _speed_row(speed: Ratio) -> tuple[str, str, str]:
+def _speed_row(speed: Ratio, compiled: bool) -> tuple[str, str, str]:
+    beside = (
+        "compiled by the same Inductor with freezing" if compiled else "run eagerly, as int8 is"
+    )
     return (
         "speed, one image",
         str(speed),
-        f"int8 is {'' if speed.median > 1 else 'not '}faster than float compiled by the same "
-        "Inductor with freezing, when the two take turns; half of the turns lie in this range.",
+        f"int8 is {'' if speed.median > 1 else 'not '}faster than float {beside}, when the two "
+        "take turns; half of the turns lie in this range.",
     )
 
 
-def _draw(console: Console, subject: Subject, result: Result, output: Path) -> None:
+def _write(
+    console: Console, subject: Subject, result: Result, comparison: Comparison, output: Path
+) -> Path:
+    """Write the page, and draw the graph before and after where there is what draws."""
     output.mkdir(parents=True, exist_ok=True)
     before = quantfx.capture(subject.model, (subject.calibration[:1],))
-    for name, graph in (("before", before), ("after", result.quantized)):
-        written = quantfx.draw(graph, output / f"{name}.svg")
-        console.print(f"{name}: {written}", markup=False, highlight=False)
+    if programs.dot().status == "ok":
+        for name, graph in (("before", before), ("after", result.quantized)):
+            written = quantfx.draw(graph, output / f"{name}.svg")
+            console.print(f"drawing {name}: {written}", markup=False, highlight=False)
+    else:
+        console.print("Drawings are left out, as Graphviz's dot is not here; the page needs none.")
+    title = subject.title.partition(";")[0]
+    return result.html(output / "report.html", comparison, title=title, stages={"captured": before})
+
+
+def _say_what_next(console: Console, page: Path, result: Result, comparison: Comparison) -> None:
+    worst = comparison.ranked()[0].site
+    saved = page.with_name("model.quantfx")
+    result.save(saved)
+    for line in (
+        f"Open in a browser: {page.resolve().as_uri()}",
+        f"Ask for one operator: quantfx explain {saved} {worst}",
+        f"The same report again: quantfx report {saved} --full",
+        "What this machine can do: quantfx doctor",
+        "A model of your own: docs/quickstart.md",
+    ):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
