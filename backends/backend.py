@@ -29,12 +29,19 @@ from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.config.config import Config, ConfigLike
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.repair.data_for import (
+    ask_for_sample,
+    needing_statistics,
+    refuse_statistics,
+    sample_for,
+)
 from quantfx.passes.convert.scale_remarks import warn_of_scales
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
+from quantfx.passes.observers.statistics.sample import drop_sample
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.instruments import Instrument
@@ -164,7 +171,7 @@ class Backend:
         context = self.context
         if qat:
             training = require_qat(self.qat, self.name)
-            self.refuse_statistics("training")
+            refuse_statistics(self.convert_pipeline, "training")
             require_trains(pipeline, graph)
             context = replace(context, recipe=training.recipe(self.recipe))
             pipeline = fake_quantizing(pipeline, learn_scales)
@@ -172,6 +179,8 @@ class Backend:
         else:
             require_evaluates(graph, learn_scales)
         prepared = pipeline.run(graph, context, instruments=instruments)
+        if not qat:
+            ask_for_sample(prepared, self.convert_pipeline)
         if strict:
             require_planned(prepared, self.recipe)
             require_float_tensors(prepared)
@@ -204,8 +213,10 @@ class Backend:
         if isinstance(prepared, GraphModule) and TRAINABLE in facts_of(prepared):
             finish, prepared = self._finishing(prepared)
             pipeline = finish + pipeline
-        context = replace(self.context, statistics=statistics)
+        sample = sample_for(pipeline, prepared, statistics)
+        context = replace(self.context, statistics=statistics, sample=sample)
         quantized = pipeline.run(prepared, context, instruments=instruments)
+        drop_sample(quantized)
         if strict:
             require_converted(quantized)
         warn_of_scales(quantized)
@@ -330,23 +341,8 @@ class Backend:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether a pass of the convert pipeline goes by statistics."""
-        return any(each.needs_statistics for each in self.convert_pipeline.passes)
-
-    def refuse_statistics(self, where: str) -> None:
-        """Refuse, where no data is collected, passes that go by statistics.
-
-        Args:
-            where: What collects none, for the message.
-
-        Raises:
-            PipelineError: the convert pipeline has such a pass; names it.
-        """
-        for each in self.convert_pipeline.passes:
-            if each.needs_statistics:
-                message = f"{each.name} needs statistics of data, and {where} collects none"
-                fix = f"leave it out: backend.convert_pipeline.without('{each.name}')"
-                raise PipelineError(message, rule="no-statistics", site=each.name, fix=fix)
+        """Whether a pass of the convert pipeline cannot do without statistics."""
+        return bool(needing_statistics(self.convert_pipeline))
 
     @property
     def not_here(self) -> str:

@@ -31,6 +31,8 @@ from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.annotate.share import Share
 from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.config.recipe import Recipe
+from quantfx.passes.convert.repair.correct_bias import CorrectBias
+from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.convert.tidy import Tidy
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
@@ -163,7 +165,7 @@ def native(
         name,
         recipe,
         prepare_pipeline=PREPARE,
-        convert_pipeline=CONVERT,
+        convert_pipeline=CONVERT.without(RoundWeights.name, CorrectBias.name),  # not measured
         lower_pipeline=lower_pipeline(limits, chosen.runs_qnnpack),
         kernels=_kernels(chosen, limits=limits, reduce_range=reduce_range),
         target=target,

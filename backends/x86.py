@@ -90,8 +90,14 @@ PREPARE = Pipeline(
     name="prepare",
 )
 
+# Samples of calibration data from which layers are repaired without being asked to. Eight gain as
+# well; 32 leave those alone who quantize on an example, and what they pay for it.
+REPAIRED_FROM = 32
+
 CONVERT = Pipeline(
     (
+        RoundWeights(from_samples=REPAIRED_FROM),
+        CorrectBias(from_samples=REPAIRED_FROM),  # behind what else changes weights
         InsertQDQ(),
         ShareTiedTables(),  # before fold-weights, which then finds one quantize for both
         FoldWeights(),
@@ -158,7 +164,7 @@ def x86(
     observer: ObserverName = "mse",
     weight_observer: ObserverName = "weight_mse",
     smooth: float | None = None,
-    repair: bool = False,
+    repair: bool | None = None,
     kernels: Kernels = "auto",
 ) -> Backend:
     """Return the x86 backend.
@@ -179,8 +185,11 @@ def x86(
         smooth: How much of the unevenness of activation channels goes into the weights of static
             linears, 0 to 1 (see ``SmoothActivations``); 0.7 gave 5 dB more on MiniLM. None leaves
             them as they are.
-        repair: Round the weights of each layer together and correct its bias, by what calibration
-            data says of its inputs (see ``RoundWeights`` and ``CorrectBias``).
+        repair: Round the weights of each layer together and correct its bias (see ``RoundWeights``
+            and ``CorrectBias``). None does so by the first 64 samples of calibration data, and
+            leaves layers as they are where it has fewer than 32, or data is not kept, as in
+            training and ``torch.compile``. True does so by all data, of 8 samples or more, and
+            needs it. False does not.
         kernels: ``direct`` for prepared plans of oneDNN primitives, which need the extra of that
             name and a C++ compiler; ``onednn`` for torch's own operators; ``auto`` for plans where
             they are there, and operators for what no plan takes. The environment variable
@@ -215,12 +224,16 @@ def _prepare(smooth: float | None) -> Pipeline:
     return PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
 
 
-def _convert(smooth: float | None, *, repair: bool) -> Pipeline:
+def _convert(smooth: float | None, *, repair: bool | None) -> Pipeline:
     convert = CONVERT
+    if repair:
+        convert = convert.replace(RoundWeights.name, RoundWeights())
+        convert = convert.replace(CorrectBias.name, CorrectBias())
+    elif repair is not None:
+        convert = convert.without(RoundWeights.name, CorrectBias.name)
     if smooth is not None:
-        convert = convert.before("insert-qdq", SmoothActivations(smooth))
-    if repair:  # behind smoothing, which changes the weights
-        convert = convert.before("insert-qdq", RoundWeights()).before("insert-qdq", CorrectBias())
+        # In front of repairs: it changes weights.
+        convert = Pipeline((SmoothActivations(smooth),), convert.name) + convert
     return convert
 
 

@@ -40,6 +40,7 @@ def xpu(
     *,
     symmetric: bool = False,
     observer: ObserverName = "mse",
+    repair: bool | None = None,
     kernels: Literal["onednn", "direct"] = "onednn",
 ) -> Backend:
     """Return the xpu backend: s8 activations, s8 per-channel symmetric weights.
@@ -49,6 +50,7 @@ def xpu(
             pair-bounded scales. Of no meaning otherwise: it does not bind a GPU.
         symmetric: Fix the zero point of activations at 0; affine by default.
         observer: How activation ranges are found.
+        repair: As for ``x86``.
         kernels: ``direct`` runs the same graphs on this machine's CPU, as prepared plans, to look
             at their numbers; ``onednn`` are those of a GPU, which nothing here can run.
 
@@ -60,7 +62,8 @@ def xpu(
     activation = QuantSpec(torch.int8, -128, 127, symmetric=symmetric, observer=observer)
     patterns = pattern_set().of_mode("static").without("max_pool2d")
     runs_here = kernels == "direct"
-    base = x86(target if runs_here else None, patterns=patterns, kernels=kernels)
+    cpu = target if runs_here else None
+    base = x86(cpu, patterns=patterns, repair=repair, kernels=kernels)
     return replace(
         base.with_specs(act=activation).renamed("xpu"),
         prepare_pipeline=base.prepare_pipeline.without(*OMITTED),

@@ -257,7 +257,8 @@ def test_the_origin_names_versions_and_pipelines() -> None:
     assert (origin.quantfx, origin.torch) == (quantfx.__version__, torch.__version__)
     assert origin.target == backends.targets.host().name
     assert origin.pipelines["convert"] == (
-        "insert-qdq, share-tied-tables, fold-weights, tidy, store-in-half"
+        "round-weights{from_samples=32}, correct-bias{from_samples=32}, insert-qdq, "
+        "share-tied-tables, fold-weights, tidy, store-in-half"
     )
     other = quantized(mlp(), ROWS, config="dynamic").origin
     assert other.pipelines == origin.pipelines

@@ -19,6 +19,7 @@ from quantfx.passes.inputs.batch_check import BatchCheck
 from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.model.input_copies import copy_inputs, writes_to_inputs
 from quantfx.passes.observers.fake_quantize import FakeQuantize
+from quantfx.passes.observers.statistics.sample import keeping_sample
 
 
 def calibrate(
@@ -65,6 +66,7 @@ def calibrate(
     console = Console(stderr=True)
     with (
         preserved_state(prepared),
+        keeping_sample(prepared),
         _calibrating(prepared),
         Progress(console=console, disable=not (progress and console.is_terminal)) as bar,
     ):

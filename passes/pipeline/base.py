@@ -14,6 +14,7 @@ from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.remark import AnyRemark
 
 if TYPE_CHECKING:
+    from quantfx.passes.observers.statistics.sample import Leaves
     from quantfx.passes.observers.statistics.statistics import Statistics
     from quantfx.passes.pipeline.kernel_family import KernelFamily
 
@@ -39,11 +40,13 @@ class Context:
         recipe: The patterns and specs of the backend, None outside a backend.
         kernels: The kernel families of the backend, asked in order by the lowering pass.
         statistics: What the calibration data holds, if it was collected.
+        sample: Some of the inputs that calibration saw, by call.
     """
 
     recipe: Recipe | None = None
     kernels: tuple[KernelFamily, ...] = ()
     statistics: Statistics | None = None
+    sample: tuple[Leaves, ...] = ()
 
     def require_recipe(self, name: str) -> Recipe:
         """Return the recipe, which the pass called ``name`` cannot do without.
@@ -101,6 +104,11 @@ class Pass(ABC):
     def names(cls) -> tuple[str, ...]:
         """Return the names that passes of this class are known to have."""
         return (cls.name,)
+
+    @property
+    def wants_samples(self) -> int:
+        """How many samples it goes by where calibration has kept them; it then needs nothing."""
+        return 0
 
     @abstractmethod
     def run(self, module: GraphModule, context: Context) -> PassResult:

@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.scale_remarks import scale_remarks
 from quantfx.passes.graph.graphs import Site, all_graphs, constant
-from quantfx.passes.graph.remark import RuleRemark, ScaleRemark
+from quantfx.passes.graph.remark import ModelRemark, RuleRemark, ScaleRemark
 from quantfx.passes.pipeline.record import records_of, remarks_of
 from quantfx.passes.quant.nibbles import holds_nibbles
 from quantfx.passes.report.contract import count_uncovered, find_skipped
@@ -95,6 +95,7 @@ class Report:
         unverified: What could not be tried here, e.g. ``no XPU``; empty if nothing.
         scales: Tensors whose scale is not what their values ask for, and why.
         unused_rules: Rules of the config that select, decide or change nothing, and why.
+        notes: Passes that left the whole model alone, and why.
     """
 
     backend: str
@@ -111,6 +112,7 @@ class Report:
     unverified: str = ""
     scales: tuple[ScaleRemark, ...] = ()
     unused_rules: tuple[RuleRemark, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def planned(self) -> int:
@@ -172,6 +174,7 @@ class Report:
             "passes": tuple(PassTime(**each) for each in data["passes"]),
             "scales": tuple(ScaleRemark(**each) for each in data.get("scales", ())),
             "unused_rules": tuple(RuleRemark(**each) for each in data["unused_rules"]),
+            "notes": tuple(data.get("notes", ())),
         }
         stored = {key: value for key, value in data.items() if key != "headline"}
         return Report(**(stored | fields))
@@ -241,6 +244,7 @@ def make_report(
         unverified=unverified,
         scales=scale_remarks(quantized),
         unused_rules=tuple(remarks_of(quantized, RuleRemark)),
+        notes=_notes(quantized),
     )
 
 
@@ -253,6 +257,15 @@ def _bytes_in_nibbles(module: GraphModule) -> int:
         if holds_nibbles(node) and (value := constant(graph_module, node)) is not None
     }
     return sum(found.values())
+
+
+def _notes(quantized: GraphModule) -> tuple[str, ...]:
+    found: dict[str, list[str]] = {}  # passes by what they say
+    for record in records_of(quantized):
+        for remark in record.remarks:
+            if isinstance(remark, ModelRemark):
+                found.setdefault(remark.reason, []).append(record.name)
+    return tuple(f"{', '.join(names)}: {reason}" for reason, names in found.items())
 
 
 def tensor_bytes(module: nn.Module) -> int:

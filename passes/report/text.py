@@ -102,6 +102,7 @@ def everything(report: Report) -> Iterator[RenderableType]:
         yield Text(f"float, no template: {_format_counts(report.uncovered.items())}")
     if balance := str(report.balance):
         yield Text(balance)
+    yield from map(Text, report.notes)
     times = ", ".join(f"{each.name} {each.seconds * 1e3:.0f}" for each in report.passes)
     yield Text(f"passes (ms): {times}")
     yield Text(_sizes(report))

@@ -14,6 +14,7 @@ from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations
+from quantfx.passes.pipeline.pipeline import Pipeline
 
 SMOOTH = ("smooth", 0.7)  # what the README recommends, as measured on a transformer
 REPAIR = ("repair", True)
@@ -29,7 +30,7 @@ def offered(backend: Backend, *, linears: bool) -> tuple[tuple[tuple[str, float 
     known = backends.options_of(backend.name) if backend.name in backends.NAMES else ()
     names = [*backend.prepare_pipeline.names, *backend.convert_pipeline.names]
     smooths = linears and "smooth" in known and ObserveChannels.name not in names
-    repairs = "repair" in known and RoundWeights.name not in names
+    repairs = "repair" in known and RoundWeights() not in backend.convert_pipeline.passes
     return (
         (),
         *([(REPAIR,)] if repairs else []),
@@ -48,8 +49,11 @@ def with_options(backend: Backend, options: Mapping[str, Any]) -> Backend:
     prepare, convert = backend.prepare_pipeline, backend.convert_pipeline
     if "smooth" in options:
         prepare = prepare.before(InsertObservers.name, ObserveChannels())
-        convert = convert.before(InsertQDQ.name, SmoothActivations(options["smooth"]))
+        convert = Pipeline((SmoothActivations(options["smooth"]),), convert.name) + convert
     if "repair" in options:
-        convert = convert.before(InsertQDQ.name, RoundWeights())
-        convert = convert.before(InsertQDQ.name, CorrectBias())
+        for each in (RoundWeights(), CorrectBias()):
+            asked = each.name in convert.names
+            convert = (convert.replace if asked else convert.before)(
+                each.name if asked else InsertQDQ.name, each
+            )
     return replace(backend, prepare_pipeline=prepare, convert_pipeline=convert)

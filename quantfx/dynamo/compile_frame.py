@@ -19,6 +19,7 @@ from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
 from quantfx.dynamo.internals import current_frame, graph_inputs
 from quantfx.dynamo.online_graph import Observing, OnlineGraph
 from quantfx.dynamo.options import Options
+from quantfx.passes.convert.repair.data_for import refuse_statistics
 from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.graph.remark import RuleRemark
 from quantfx.passes.pipeline.record import remarks_of
@@ -43,7 +44,7 @@ class Plan:
     observed_only: bool = False
 
     def __post_init__(self) -> None:
-        self.backend.refuse_statistics("torch.compile")
+        refuse_statistics(self.backend.convert_pipeline, "torch.compile")
 
 
 def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Callable[..., Any]:

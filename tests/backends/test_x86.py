@@ -30,7 +30,10 @@ def test_the_pipelines_as_text() -> None:
     assert str(FINISH_TRAINING) == (
         "settle-modes, inline-no-grad, remove-dropout, fold-qat-conv-bn, fold-batch-norm"
     )
-    assert str(CONVERT) == ("insert-qdq, share-tied-tables, fold-weights, tidy, store-in-half")
+    assert str(CONVERT) == (
+        "round-weights{from_samples=32}, correct-bias{from_samples=32}, insert-qdq, "
+        "share-tied-tables, fold-weights, tidy, store-in-half"
+    )
     assert Pipeline.parse(str(PREPARE)).elements == PREPARE.elements
 
 

@@ -18,7 +18,7 @@ from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observe.statistics.patches import CONVOLUTIONS, LINEAR
 from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
-from quantfx.passes.observers.statistics.statistics import Leaves
+from quantfx.passes.observers.statistics.sample import Leaves
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.permits import may
 from quantfx.passes.quant.annotation import annotation_of
@@ -57,11 +57,16 @@ class CorrectBias(Repair):
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Correct the layers of a graph."""
+        sample = self._sample(editor, context) if self.empirical else ()
+        return self._by_outputs(editor, sample) if sample else super().rewrite(editor, context)
+
+    def _sample(self, editor: Editor, context: Context) -> Sequence[Leaves]:
+        """Return what to run side by side; nothing if that is not possible."""
+        if self.from_samples:
+            return context.sample
         statistics = context.require_statistics(self.name)
         alone = not editor.path and len(list(all_graphs(editor.module))) == 1
-        if self.empirical and alone and statistics.sample and statistics.rows >= LEAST_SAMPLES:
-            return self._by_outputs(editor, statistics.sample)
-        return super().rewrite(editor, context)
+        return statistics.sample if alone and statistics.rows >= LEAST_SAMPLES else ()
 
     def repair(self, editor: Editor, layer: RepairableLayer) -> str:
         """Shift the bias by what the mean of the inputs makes of the weight's error."""

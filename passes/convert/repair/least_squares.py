@@ -18,7 +18,7 @@ from torch.nn.functional import pad
 from quantfx.passes.quant.qparams import PAIR_LIMIT
 from quantfx.passes.quant.spec import QuantSpec
 
-_COLUMNS = 64  # rounded before the weights behind them are corrected, by one matrix product
+_COLUMNS = 32  # rounded before the weights behind them are corrected, by one matrix product
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def round_together(steps: Tensor, moments: Moments, spec: QuantSpec) -> Tensor:
     rows = rows.reshape(groups, -1, blocks, size).transpose(1, 2).flatten(0, 1)
     factor = _factor(moments)
     starts = (torch.arange(len(rows), device=rows.device) % blocks) * size
-    found = _round(rows, factor, _Pairs.of(steps, spec, starts))
+    found = _round(rows, factor, _Pairs.of(steps, spec, starts, size))
     found = found.reshape(groups, blocks, -1, size).transpose(1, 2).flatten(2)
     return found[:, :, :length].reshape(steps.shape)
 
@@ -83,55 +83,65 @@ class _Pairs:
     Attributes:
         spec: Range and pair bound.
         distance: How far left of a weight its neighbour is; 0 where pairs are not bounded.
-        starts: Place of the first weight of each block in its channel, ``(batch,)``.
+        bounded: 1 where a weight has a neighbour to its left that bounds it, else 0,
+            ``(B, batch, 1)``.
     """
 
     spec: QuantSpec
     distance: int
-    starts: Tensor
+    bounded: Tensor
 
     @classmethod
-    def of(cls, steps: Tensor, spec: QuantSpec, starts: Tensor) -> _Pairs:
-        """Return the pairs of a weight ``(out, in_per_group, *kernel)``."""
-        bounded = spec.pair_bound != "none" and steps.dim() > 1
-        return cls(spec, steps[0, 0].numel() if bounded else 0, starts)
-
-    def limits(self, found: Tensor, column: int) -> tuple[Tensor, Tensor]:
-        """Return the smallest and largest integer of a column, ``(batch, channels)`` each.
+    def of(cls, steps: Tensor, spec: QuantSpec, starts: Tensor, size: int) -> _Pairs:
+        """Return the pairs of a weight ``(out, in_per_group, *kernel)``.
 
         Args:
-            found: The integers of the columns before, ``(batch, channels, B)``.
+            steps: The weight.
+            spec: Its range and pair bound.
+            starts: Place of the first weight of each block in its channel, ``(batch,)``.
+            size: Weights of a channel in a block.
+        """
+        is_bounded = spec.pair_bound != "none" and steps.dim() > 1
+        distance = steps[0, 0].numel() if is_bounded else 0
+        column = torch.arange(size, device=steps.device).reshape(-1, 1, 1)
+        bounded = (column >= distance).expand(size, len(starts), 1)
+        if distance and spec.pair_bound == "blocks":  # of two neighbours the second has a left one
+            bounded = bounded & ((starts.reshape(1, -1, 1) + column) // distance % 2 == 1)
+        return cls(spec, distance, bounded.to(torch.float64))
+
+    def rounded(self, value: Tensor, found: Tensor, column: int) -> Tensor:
+        """Return the nearest integers within the bounds, ``(batch, channels)``.
+
+        Args:
+            value: The column in steps of its scale.
+            found: The integers of the columns before, ``(B, batch, channels)``.
             column: Its place in the blocks.
         """
-        low = torch.full_like(found[:, :, 0], self.spec.quant_min)
-        high = torch.full_like(low, self.spec.quant_max)
-        if not self.distance or column < self.distance:
-            return low, high
-        left = found[:, :, column - self.distance]
-        if self.spec.pair_bound == "blocks":  # of two neighbours the second: it has a left one
-            second = (self.starts + column) // self.distance % 2 == 1
-            left = torch.where(second.unsqueeze(1), left, 0)
-        low = torch.where(left < 0, torch.maximum(low, -PAIR_LIMIT - left), low)
-        high = torch.where(left > 0, torch.minimum(high, PAIR_LIMIT - left), high)
-        return low, high
+        nearest = value.round()
+        if self.distance and column >= self.distance:
+            # The bound holds for each weight by itself as well: 0 to the left bounds nothing.
+            left = found[column - self.distance] * self.bounded[column]
+            nearest = torch.clamp(nearest, -PAIR_LIMIT - left, PAIR_LIMIT - left)
+        return nearest.clamp_(self.spec.quant_min, self.spec.quant_max)
 
 
 def _round(rows: Tensor, factor: Tensor, pairs: _Pairs) -> Tensor:
     """Round ``(batch, channels, B)`` column by column; see ``round_together``."""
-    rows = rows.clone()
-    found = torch.zeros_like(rows)
-    for start in range(0, rows.shape[2], _COLUMNS):
-        stop = min(start + _COLUMNS, rows.shape[2])
-        errors = torch.zeros_like(rows[:, :, start:stop])
+    columns = rows.permute(2, 0, 1).contiguous()  # one column is one piece of memory
+    factors = factor.permute(1, 2, 0).unsqueeze(3)  # (B, B, batch, 1)
+    found = torch.zeros_like(columns)
+    for start in range(0, len(columns), _COLUMNS):
+        stop = min(start + _COLUMNS, len(columns))
+        errors = torch.zeros_like(columns[start:stop])
         for column in range(start, stop):
-            low, high = pairs.limits(found, column)
-            value = rows[:, :, column]
-            integer = torch.minimum(torch.maximum(value.round(), low), high)
-            found[:, :, column] = integer
-            pivot = factor[:, column, column, None]
-            error = (value - integer) / pivot
-            errors[:, :, column - start] = error
-            behind = factor[:, column, column + 1 : stop]
-            rows[:, :, column + 1 : stop] -= error.unsqueeze(2) * behind.unsqueeze(1)
-        rows[:, :, stop:] -= errors @ factor[:, start:stop, stop:]
-    return found
+            value = columns[column]
+            integer = pairs.rounded(value, found, column)
+            found[column] = integer
+            error = (value - integer) / factors[column, column]
+            errors[column - start] = error
+            behind = factors[column, column + 1 : stop]
+            columns[column + 1 : stop].addcmul_(behind, error, value=-1)
+        if stop < len(columns):
+            made = factor[:, start:stop, stop:].mT @ errors.permute(1, 0, 2)
+            columns[stop:] -= made.permute(1, 0, 2)
+    return found.permute(1, 2, 0)

@@ -10,17 +10,15 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.convert.repair.lock_step import affordable, begin
 from quantfx.passes.convert.repair.rounding_run import FloatRun, RoundingRun
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.observe.statistics.recorders import held_out
-from quantfx.passes.observe.stepper import Stepper
-from quantfx.passes.observers.statistics.statistics import Leaves
+from quantfx.passes.observers.statistics.sample import Leaves
 from quantfx.passes.quant.qparams import QParams
 
-# Calls run side by side, each in float and rounded: as many as keep no more than this alive.
-MOST_BYTES = 2**31
 # Outputs of a channel that are looked at, of all calls together.
-MOST_ROWS = 2**16
+MOST_ROWS = 2**12
 
 
 @dataclass(frozen=True)
@@ -41,6 +39,8 @@ class OutputErrors:
         Single tokens of a transformer are off by a hundred times as much as all others, and would
         decide a mean for them.
         """
+        if not len(self.fitted) or not len(self.held):
+            return torch.zeros(self.fitted.shape[1], device=self.fitted.device)
         median = self.fitted.median(0).values
         gains = (self.held - median).abs().mean(0) < self.held.abs().mean(0)
         return torch.where(gains, median, 0.0)
@@ -62,57 +62,61 @@ def correct_outputs(
         choose: Returns what is taken off the layer's rounded outputs, ``(channels,)``.
     """
     with torch.no_grad(), preserved_state(module):
-        calls = sample[: _affordable(module, sample[0])]
+        calls = sample[: affordable(module, sample)]
         known: dict[nn.Module, QParams] = {}
         runs = [(FloatRun(module), RoundingRun(module, known)) for _ in calls]
         for call, pair in zip(calls, runs, strict=True):
             for each in pair:
-                _begin(each, call)
+                begin(each, call)
+        most = -(-MOST_ROWS // len(runs))
         for node, behind in layers.items():
-            errors = [_rows(each.value(node) - exact.value(node), behind) for exact, each in runs]
-            shift = choose(node, _split(errors)).reshape(-1, *[1] * behind)
-            for _, each in runs:
-                value: Tensor = each.value(node)
-                each.put(node, value - shift.to(value))
+            pairs = [(exact.value(node), rounded.value(node)) for exact, rounded in runs]
+            shift = choose(node, _errors(pairs, behind, most)).reshape(-1, *[1] * behind)
+            if not bool(shift.any()):
+                continue
+            for (_, value), (_, rounded) in zip(pairs, runs, strict=True):
+                rounded.put(node, value - shift.to(value))
 
 
-def _begin(run: Stepper, call: Leaves) -> None:
-    """Start a call with inputs of its own: a model may write to them."""
-    run.start([leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in call], {})
-
-
-def _affordable(module: GraphModule, call: Leaves) -> int:
-    """Return how many calls like this one can be run side by side."""
-    run = FloatRun(module)
-    _begin(run, call)
-    most = 1
-    for node in module.graph.nodes:
-        if node.op != "output":
-            run.value(node)
-            most = max(most, run.alive)
-    return max(1, MOST_BYTES // (2 * most))
-
-
-def _rows(value: Tensor, behind: int) -> tuple[Tensor, Tensor]:
-    """Return outputs as ``(rows, channels)``, and the number of the sample of each row."""
-    channels_last = value.movedim(-1 - behind, -1).float()
-    rows = channels_last.reshape(-1, channels_last.shape[-1])
-    return rows, torch.arange(len(rows)) // max(1, len(rows) // len(value))
-
-
-def _split(calls: list[tuple[Tensor, Tensor]]) -> OutputErrors:
-    """Return some of all rows, by whether their sample is held out.
+def _errors(pairs: Sequence[tuple[Tensor, Tensor]], behind: int, most: int) -> OutputErrors:
+    """Return some rows of what lies between two outputs of each call.
 
     Args:
-        calls: Rows and their samples.
+        pairs: In float and rounded.
+        behind: Dimensions behind the channels.
+        most: Rows of each call.
     """
-    starts = [0]
-    for _, samples in calls:
-        starts.append(starts[-1] + int(samples[-1]) + 1)
-    rows = torch.cat([each for each, _ in calls])
-    samples = torch.cat([each + start for (_, each), start in zip(calls, starts, strict=False)])
-    step = max(1, -(-len(rows) // MOST_ROWS))
-    while math.gcd(step, len(rows)) > 1:  # or each sample would give the same columns
+    errors: list[Tensor] = []
+    samples: list[Tensor] = []
+    start = 0
+    for exact, rounded in pairs:
+        picked = _picks(exact, behind, most)
+        errors.append(_taken(rounded, behind, picked) - _taken(exact, behind, picked))
+        rows = max(1, _rows(exact, behind) // max(1, len(exact)))
+        samples.append(start + picked // rows)
+        start += len(exact)
+    every, held = torch.cat(errors), held_out(torch.cat(samples))
+    return OutputErrors(every[~held], every[held])
+
+
+def _rows(value: Tensor, behind: int) -> int:
+    channels = value.shape[-1 - behind]
+    return value.numel() // channels if channels else 0
+
+
+def _picks(value: Tensor, behind: int, most: int) -> Tensor:
+    """Return the numbers of ``most`` rows at most, evenly spread."""
+    rows = _rows(value, behind)
+    step = max(1, -(-rows // most))
+    while rows and math.gcd(step, rows) > 1:  # or each sample would give the same columns
         step += 1
-    rows, held = rows[::step], held_out(samples[::step])
-    return OutputErrors(rows[~held], rows[held])
+    return torch.arange(0, rows, step, device=value.device)
+
+
+def _taken(value: Tensor, behind: int, picked: Tensor) -> Tensor:
+    """Return rows of outputs, float32, ``(rows, channels)``."""
+    if not behind:
+        return value.reshape(-1, value.shape[-1])[picked].float()
+    by_place = value.reshape(-1, value.shape[-1 - behind], math.prod(value.shape[-behind:]))
+    places = by_place.shape[2]
+    return by_place[picked // places, :, picked % places].float()

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
+from quantfx.passes.convert.repair.input_sources import InputSource
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import Site, referent
+from quantfx.passes.graph.graphs import referent
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observe.statistics.patches import CONVOLUTIONS, LINEAR
 from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.settled import SettledObserver
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
-from quantfx.passes.pipeline.base import Context
-from quantfx.passes.quant.annotation import DIVISOR_KEY, Annotation, annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
 
@@ -65,30 +65,23 @@ class RepairableLayer:
         return scale.reshape(-1, *[1] * (self.weight.dim() - 1))
 
 
-def repairable_layers(editor: Editor, context: Context, by: str) -> Iterator[RepairableLayer]:
-    """Yield the layers of the editor's graph that statistics tell of.
+def repairable_layers(editor: Editor, source: InputSource, by: str) -> Iterator[RepairableLayer]:
+    """Yield the layers of the editor's graph whose inputs are known.
 
     Left out are layers whose weight another call reads as well, is not float32, or gets one scale,
     scales of groups, zero points or a cast.
 
     Args:
         editor: Of a graph with observers.
-        context: Holds the statistics.
+        source: Tells of the inputs.
         by: The pass that asks.
-
-    Raises:
-        PipelineError: there are no statistics.
     """
-    statistics = context.require_statistics(by)
     for node in list(editor.graph.nodes):
         annotation = annotation_of(node)
         if annotation is None or node.target not in (LINEAR, *CONVOLUTIONS):
             continue
-        inputs = statistics.layers.get(Site(editor.path, node.name))
-        layer = _layer(editor, node, annotation, inputs) if inputs is not None else None
-        if layer is not None and (
-            statistics.rows < LEAST_SAMPLES or not layer.inputs.held.shape[1]
-        ):
+        layer = _layer(editor, node, annotation, source)
+        if layer is not None and not source.judges(layer.inputs):
             message = f"{by}: statistics of fewer than {LEAST_SAMPLES} samples cannot judge it"
             editor.remark("missed", node.name, message, str(node.target))
         elif layer is not None:
@@ -96,7 +89,7 @@ def repairable_layers(editor: Editor, context: Context, by: str) -> Iterator[Rep
 
 
 def _layer(
-    editor: Editor, node: Node, annotation: Annotation, inputs: LayerInputs
+    editor: Editor, node: Node, annotation: Annotation, source: InputSource
 ) -> RepairableLayer | None:
     at = read_slot(node, "weight")
     observer = referent(editor.module, at) if at.op == "call_module" else None
@@ -114,8 +107,9 @@ def _layer(
     if not _is_plain(qparams):
         return None
     weight = weight.detach()
-    if (divisor := node.meta.get(DIVISOR_KEY)) is not None:
-        inputs = inputs.divided_by(divisor)
+    inputs = source.of(node, weight.shape)
+    if inputs is None:
+        return None
     if not isinstance(observer, SettledObserver):  # scales are searched for once
         observer = SettledObserver(qparams, weight, observer.label)
         setattr(editor.module, str(at.target), observer)

@@ -36,6 +36,7 @@ class RoundWeights(Repair):
     centered: bool = True
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.damping > 0:
             message = f"damping={self.damping} is not positive"
             raise PipelineError(message, rule="number-range", site="damping")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -35,10 +36,12 @@ class Patches:
     Attributes:
         length: Values in a patch of one group.
         geometry: Of a convolution; None of a linear.
+        most: Patches that are taken of one call; None for as many as `largest` says.
     """
 
     length: int
     geometry: Geometry | None = None
+    most: int | None = None
 
     @classmethod
     def of(cls, module: GraphModule, node: Node) -> Patches | None:
@@ -46,11 +49,20 @@ class Patches:
         if node.target is not LINEAR and node.target not in CONVOLUTIONS:
             return None
         weight = constant(module, read_slot(node, "weight"))
-        if weight is None:
-            return None
+        return None if weight is None else cls.of_weight(node, weight.shape)
+
+    @classmethod
+    def of_weight(cls, node: Node, shape: Sequence[int], most: int | None = None) -> Patches:
+        """Return how a convolution or linear cuts.
+
+        Args:
+            node: The call.
+            shape: Of its weight.
+            most: See the attribute.
+        """
         is_linear = node.target is LINEAR
-        geometry = None if is_linear else Geometry.of(node, tuple(weight.shape[2:]))
-        return cls(math.prod(weight.shape[1:]), geometry)
+        geometry = None if is_linear else Geometry.of(node, tuple(shape[2:]))
+        return cls(math.prod(shape[1:]), geometry, most)
 
     @property
     def groups(self) -> int:
@@ -60,6 +72,8 @@ class Patches:
     @property
     def largest(self) -> int:
         """How many patches are taken of one call at most."""
+        if self.most is not None:
+            return self.most
         _, size = block_sizes(self.length)
         return min(LARGEST_ROWS, max(LEAST_ROWS, ROWS_PER_VALUE * size))
 

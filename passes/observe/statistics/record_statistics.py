@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
-from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CalibrationError
@@ -16,7 +15,8 @@ from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.statistics.recorders import LayerRecorder, TensorRecorder
 from quantfx.passes.observers.statistics.digests import ModelDigest, call_digest
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
-from quantfx.passes.observers.statistics.statistics import Leaves, Statistics, sampled
+from quantfx.passes.observers.statistics.sample import Sample, copied, rows_of
+from quantfx.passes.observers.statistics.statistics import Statistics
 
 _Kind = TypeVar("_Kind")
 
@@ -61,7 +61,7 @@ def record_statistics(
         tuple(calls.digests),
         count,
         calls.rows,
-        tuple(calls.sample),
+        tuple(calls.sample.calls),
     )
 
 
@@ -77,23 +77,17 @@ class _Calls:
         self._layers = layers
         self.digests: list[str] = []
         self.rows = 0
-        self.sample: list[Leaves] = []
+        self.sample = Sample()
 
     def note(self, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         leaves = leaves_of(self._signature, args, kwargs)
         self.digests.append(call_digest(leaves))
-        tensors = [leaf for _, leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()]
-        self.rows += len(tensors[0]) if tensors else 1
-        self._keep(tuple(leaf for _, leaf in leaves))
+        call = tuple(leaf for _, leaf in leaves)
+        self.rows += rows_of(call)
+        if self._layers and self.sample.add(call):
+            self.sample.calls[-1] = copied(call)
         for each in self._layers:
             each.offset = int(self.digests[-1], 16)
-
-    def _keep(self, call: Leaves) -> None:
-        """Keep a copy of the inputs if those of all calls before were kept and there is room."""
-        whole = len(self.sample) == len(self.digests) - 1
-        if self._layers and whole and len(sampled([*self.sample, call])) > len(self.sample):
-            copied = (x.detach().clone() if isinstance(x, Tensor) else x for x in call)
-            self.sample.append(tuple(copied))
 
 
 def _recorders(module: GraphModule, kind: type[_Kind]) -> list[_Kind]:

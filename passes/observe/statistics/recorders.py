@@ -167,6 +167,6 @@ def held_out(samples: Tensor) -> Tensor:
 
     It does not depend on other calls, so that parts of the data merge to what the whole would be.
     """
-    few = int(samples[-1]) + 1 < HELD_OUT
+    few = not len(samples) or int(samples[-1]) + 1 < HELD_OUT
     numbers = torch.arange(len(samples), device=samples.device) if few else samples
     return numbers % HELD_OUT == HELD_OUT - 1

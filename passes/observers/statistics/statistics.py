@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import torch
-from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import ArgumentError, CalibrationError, FileError
@@ -24,16 +21,13 @@ from quantfx.passes.observers.statistics.as_plain import (
 )
 from quantfx.passes.observers.statistics.digests import ModelDigest, joined
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
+from quantfx.passes.observers.statistics.sample import Leaves, sampled
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.patterns.errors import QuantfxWarning
 
-# A hundred photographs of 224 x 224 pixels.
-MOST_SAMPLED = 2**26
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
-Leaves = tuple[Any, ...]
-"""Tensors, numbers, texts or None: what the placeholders of a graph get in one call."""
 Group = tuple[Site, ...]
 """The producers of the tensors of a sharing group, sorted."""
 
@@ -195,28 +189,6 @@ def _require_parts(parts: tuple[object, ...]) -> None:
             fix = "give each shard once, and each process a shard of its own"
             warning = QuantfxWarning(message, rule="same-data", site=f"part {number}", fix=fix)
             warnings.warn(warning, stacklevel=3)
-
-
-def sampled(calls: Iterable[Leaves]) -> tuple[Leaves, ...]:
-    """Return as many of the first calls as ``MOST_SAMPLED`` bytes and a file hold."""
-    found: list[Leaves] = []
-    room = MOST_SAMPLED
-    for call in calls:
-        if not all(map(_can_be_stored, call)):
-            break
-        room -= sum(each.nbytes for each in call if isinstance(each, Tensor))
-        if room < 0:
-            break
-        found.append(call)
-    return tuple(found)
-
-
-def _can_be_stored(leaf: object) -> bool:
-    """Whether a file takes ``leaf``: JSON has no infinity."""
-    if isinstance(leaf, Tensor):
-        return leaf.layout == torch.strided
-    is_plain = leaf is None or isinstance(leaf, (bool, int, float, str))
-    return is_plain and not (isinstance(leaf, float) and not math.isfinite(leaf))
 
 
 def _samples(parts: Iterable[Statistics]) -> Iterator[Leaves]:

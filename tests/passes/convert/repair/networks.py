@@ -50,6 +50,6 @@ def statistics(count: int = 64) -> Statistics:
     return quantfx.collect(network(), (images(4),), batches, backend=backend(), progress=False)
 
 
-def backend(**options: Any) -> backends.Backend:
-    """Return x86 for a CPU whose sums saturate."""
-    return backends.get("x86", target="avx2", kernels="onednn", **options)
+def backend(*, repair: bool | None = False, **options: Any) -> backends.Backend:
+    """Return x86 for a CPU whose sums saturate, without repairs by default."""
+    return backends.get("x86", target="avx2", kernels="onednn", repair=repair, **options)

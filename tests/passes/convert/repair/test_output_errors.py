@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx.backends import Backend
-from quantfx.passes.convert.repair import output_errors
+from quantfx.passes.convert.repair import lock_step, output_errors
 from quantfx.passes.convert.repair.correct_bias import CorrectBias
 from quantfx.passes.convert.repair.output_errors import OutputErrors, correct_outputs
 from quantfx.passes.convert.repair.rounding_run import FloatRun, RoundingRun
@@ -106,11 +106,12 @@ def test_calls_are_as_many_as_memory_takes(monkeypatch: pytest.MonkeyPatch) -> N
 
     sample = [(each,) for each in torch.split(images(40), 4)]
     correct_outputs(ready, sample, {node: 2}, choose)
-    monkeypatch.setattr(output_errors, "MOST_BYTES", 1)
+    monkeypatch.setattr(lock_step, "MOST_BYTES", 1)
     correct_outputs(ready, sample, {node: 2}, choose)
     monkeypatch.setattr(output_errors, "MOST_ROWS", 100)
     correct_outputs(ready, sample, {node: 2}, choose)
-    assert rows == [40 * 144, 4 * 144, -(-4 * 144 // 7)]  # 7: the first step of 6 that divides not
+    assert rows[0] == 10 * -(-4 * 144 // 5)  # 5: the first step of 2 that divides not
+    assert rows[1:] == [4 * 144, -(-4 * 144 // 7)]
 
 
 @pytest.mark.parametrize("empirical", [True, False])
@@ -135,15 +136,17 @@ def test_both_ways_bring_a_network_nearer(empirical: bool) -> None:
 def test_without_a_sample_the_mean_of_inputs_decides() -> None:
     known = statistics()
     less = replace(known, sample=())
+    repairing = backend(repair=True)
+    pipeline = repairing.convert_pipeline.replace("correct-bias", CorrectBias(empirical=False))
+    analytic = replace(repairing, convert_pipeline=pipeline)
     told: list[set[str]] = []
-    for each in (known, less):
+    for each, chosen in ((known, repairing), (less, repairing), (known, analytic)):
         result = quantfx.quantize(
-            network(), (images(4),), backend=backend(repair=True), statistics=each, progress=False
+            network(), (images(4),), backend=chosen, statistics=each, progress=False
         )
         (record,) = (r for r in records_of(result.quantized) if r.name == "correct-bias")
         told.append({r.message for r in record.remarks if isinstance(r, Remark)})
-    assert "16 of 16 channels" in told[0] & told[1]
-    assert told[0] != told[1]
+    assert told[0] != told[1] == told[2]
 
 
 @pytest.mark.parametrize(

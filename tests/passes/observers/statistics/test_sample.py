@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
-from quantfx.passes.observers.statistics import statistics as module
-from quantfx.passes.observers.statistics.statistics import Leaves, Statistics, sampled
+from quantfx.passes.observers.statistics import sample as module
+from quantfx.passes.observers.statistics.sample import Leaves, sampled
+from quantfx.passes.observers.statistics.statistics import Statistics
 from tests.passes.convert.repair.networks import backend
 
 BATCHES = [torch.full((2, 8), float(number)) for number in range(4)]  # 64 bytes each

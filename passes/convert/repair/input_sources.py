@@ -1,0 +1,104 @@
+"""Where repairs know from what a layer multiplies its weight with: statistics, or a sample."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch.fx import Node
+
+from quantfx.passes.convert.repair.lock_step import affordable, begin
+from quantfx.passes.convert.repair.rounding_run import FloatRun
+from quantfx.passes.graph.clone import clone
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observe.statistics.patches import Patches
+from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES, LayerRecorder
+from quantfx.passes.observers.statistics.layer_inputs import LayerInputs, block_sizes
+from quantfx.passes.observers.statistics.sample import Leaves
+from quantfx.passes.observers.statistics.statistics import Statistics
+from quantfx.passes.quant.annotation import DIVISOR_KEY
+
+# Patches taken of a sample, for each value in a block, and how many at least.
+ROWS_PER_VALUE, LEAST_ROWS = 8, 1024
+
+
+class InputSource(ABC):
+    """Tells what the layers of a graph read."""
+
+    @abstractmethod
+    def of(self, node: Node, shape: Sequence[int]) -> LayerInputs | None:
+        """Return moments of the inputs of a layer as it stands; None if they are not known.
+
+        Args:
+            node: The call; asked for in the order of the graph.
+            shape: Of its weight.
+        """
+
+    def judges(self, inputs: LayerInputs) -> bool:
+        """Whether they can tell if a choice is a good one."""
+        return bool(inputs.held.shape[1])
+
+
+class RecordedInputs(InputSource):
+    """Those of all calibration data, as recorded.
+
+    Args:
+        statistics: Of the data.
+        path: Of the graph.
+    """
+
+    def __init__(self, statistics: Statistics, path: str) -> None:
+        self._statistics, self._path = statistics, path
+
+    def of(self, node: Node, shape: Sequence[int]) -> LayerInputs | None:
+        """Return what was recorded, divided as the graph now divides it."""
+        found = self._statistics.layers.get(Site(self._path, node.name))
+        divisor = node.meta.get(DIVISOR_KEY)
+        return found if found is None or divisor is None else found.divided_by(divisor)
+
+    def judges(self, inputs: LayerInputs) -> bool:
+        """Whether there were enough samples."""
+        return self._statistics.rows >= LEAST_SAMPLES and super().judges(inputs)
+
+
+class SampledInputs(InputSource):
+    """Those of a sample, found by running the float graph on it as far as each layer.
+
+    Nothing is kept but the moments of one tensor.
+
+    Args:
+        editor: Of the graph with observers, as it stands now: it may be changed meanwhile.
+        sample: Inputs of calls.
+    """
+
+    def __init__(self, editor: Editor, sample: Sequence[Leaves]) -> None:
+        module = clone(editor.module, "buffers")
+        self._nodes = {node.name: node for node in module.graph.nodes}
+        self._runs = [FloatRun(module) for _ in sample[: affordable(module, sample)]]
+        for run, call in zip(self._runs, sample, strict=False):
+            begin(run, call)
+        self._last: tuple[Node, Patches, LayerInputs | None] | None = None
+
+    def of(self, node: Node, shape: Sequence[int]) -> LayerInputs | None:
+        """Return what the calls give it."""
+        x = read_slot(self._nodes[node.name], "input")
+        patches = Patches.of_weight(node, shape, self._most(shape))
+        if self._last is None or self._last[:2] != (x, patches):
+            self._last = (x, patches, self._recorded(x, patches))
+        return self._last[2]
+
+    def _most(self, shape: Sequence[int]) -> int:
+        """Return how many patches are taken of one call."""
+        _, size = block_sizes(torch.Size(shape[1:]).numel())
+        return -(-max(LEAST_ROWS, ROWS_PER_VALUE * size) // len(self._runs))
+
+    def _recorded(self, x: Node, patches: Patches) -> LayerInputs | None:
+        recorder = LayerRecorder(patches)
+        with torch.no_grad():
+            for number, run in enumerate(self._runs):
+                recorder.offset = number
+                recorder(run.value(x))
+        return recorder.result()

@@ -1,0 +1,34 @@
+"""Calls that run side by side, as many as memory has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx.passes.convert.repair.rounding_run import FloatRun
+from quantfx.passes.observe.stepper import Stepper
+from quantfx.passes.observers.statistics.sample import Leaves
+
+# Calls run side by side, each in float and rounded: as many as keep no more than this alive.
+MOST_BYTES = 2**31
+
+
+def begin(run: Stepper, call: Leaves) -> None:
+    """Start a call with inputs of its own: a model may write to them."""
+    run.start([leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in call], {})
+
+
+def affordable(module: GraphModule, sample: Sequence[Leaves]) -> int:
+    """Return how many calls like the first can be run side by side, each twice; one at least."""
+    if len(sample) < 2:
+        return 1
+    run = FloatRun(module)
+    begin(run, sample[0])
+    most = 1
+    for node in module.graph.nodes:
+        if node.op != "output":
+            run.value(node)
+            most = max(most, run.alive)
+    return max(1, MOST_BYTES // (2 * most))
