@@ -5,17 +5,19 @@ Run by hand, in an environment of its own that also holds the peers::
     pip install -e ".[demo]" && pip install --no-deps -r requirements-demo.txt
     pip install torchao==0.18.0 onnx==1.23.2 onnxruntime==1.32.0 onnxscript==0.7.2
     python -m tests.peers.accuracy                            # this machine
+    python -m tests.peers.accuracy quantfx 0 1 2              # one engine, three splits
     ONEDNN_MAX_CPU_ISA=AVX2 python -m tests.peers.accuracy    # torch's kernels as without VNNI
 
 ONNX Runtime has kernels of its own, which the variable does not limit. Signal to noise is over all
-outputs of 108 test crops against the float network. Differences below 1 dB or 4 points of
-agreement are within the noise of so few images.
+outputs of 108 test crops against the float network, mean over splits of the photographs. Differences below
+1 dB or 4 points of agreement are within the noise of so few images.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
@@ -42,21 +44,28 @@ class Engine(NamedTuple):
     run: Network
 
 
-def main() -> None:
+def main(names: Sequence[str], seeds: Sequence[int]) -> None:
     """Quantize with every engine that is installed and print one row for each."""
-    model, calibration = load_efficientnet_lite0(), photographs.calibration_crops()
-    test = photographs.test_crops()
-    reference = outputs(model, test)
-    table = Table("engine", "SQNR dB", "top-1", title=f"torch kernels: {_isa()}")
+    model = load_efficientnet_lite0()
+    scores: dict[str, list[tuple[float, float]]] = {}
     # Importing torchao registers patterns in Inductor for good: quantfx comes first.
-    for engines in (quantfx_engines, torchao_engines, onnxruntime_engines):
-        try:
-            for engine in engines(model, calibration):
-                result = outputs(engine.run, test)
-                decibels, same = sqnr_db(reference, result), top1_agreement(reference, result)
-                table.add_row(engine.name, f"{decibels:.2f}", f"{same:.3f}")
-        except ModuleNotFoundError as error:
-            table.add_row(engines.__name__, f"needs {error.name}", "")
+    for name in names:
+        for seed in seeds:
+            calibration, test = photographs.split_crops(seed)
+            reference = outputs(model, test)
+            try:
+                for engine in ENGINES[name](model, calibration):
+                    result = outputs(engine.run, test)
+                    score = sqnr_db(reference, result), top1_agreement(reference, result)
+                    scores.setdefault(engine.name, []).append(score)
+                    print(f"split {seed}, {engine.name}: {score[0]:.2f} {score[1]:.3f}", flush=True)
+            except ModuleNotFoundError as error:
+                print(f"{name} needs {error.name}")
+    title = f"mean of splits {', '.join(map(str, seeds))}; torch kernels: {_isa()}"
+    table = Table("engine", "SQNR dB", "top-1", title=title)
+    for name, found in scores.items():
+        decibels, same = (sum(each) / len(found) for each in zip(*found, strict=True))
+        table.add_row(name, f"{decibels:.2f}", f"{same:.3f}")
     Console().print(table)
 
 
@@ -72,17 +81,18 @@ def batches(images: Tensor) -> tuple[Tensor, ...]:
 
 
 def quantfx_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
-    """Yield this library's q/dq graph and its compiled module."""
+    """Yield this library's q/dq graph and what runs, with repairs, and what runs without."""
     import quantfx
 
     example = (calibration[:BATCH],)
-    result = quantfx.quantize(model, example, backend="x86", calibration=batches(calibration))
+    data = batches(calibration)
+    result = quantfx.quantize(model, example, backend="x86", calibration=data)
     yield Engine("quantfx, q/dq graph in float", result.quantized)
-    yield Engine("quantfx, compiled", result.compile())
-    repairing = quantfx.backends.get("x86", repair=True)
-    result = quantfx.quantize(model, example, backend=repairing, calibration=batches(calibration))
-    yield Engine("quantfx, repaired, q/dq graph in float", result.quantized)
-    yield Engine("quantfx, repaired, compiled", result.compile())
+    yield Engine("quantfx, kernels", result.module)
+    for repair in (False, True):
+        backend = quantfx.backends.get("x86", repair=repair)
+        result = quantfx.quantize(model, example, backend=backend, calibration=data)
+        yield Engine(f"quantfx, repair={repair}, kernels", result.module)
 
 
 def torchao_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
@@ -156,5 +166,15 @@ def _isa() -> str:
     return f"limited to {limit}" if limit else torch.backends.cpu.get_cpu_capability()
 
 
+ENGINES: dict[str, Callable[[nn.Module, Tensor], Iterator[Engine]]] = {
+    "quantfx": quantfx_engines,
+    "torchao": torchao_engines,
+    "onnxruntime": onnxruntime_engines,
+}
+
 if __name__ == "__main__":
-    main()
+    given = sys.argv[1:]
+    main(
+        [each for each in given if not each.isdigit()] or list(ENGINES),
+        [int(each) for each in given if each.isdigit()] or [0],
+    )

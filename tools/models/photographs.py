@@ -59,6 +59,22 @@ def test_crops(per_photograph: int = 12) -> Tensor:  # noqa: PT028 -- no test, i
     return _crops(TEST_PHOTOGRAPHS, per_photograph)
 
 
+def split_crops(seed: int, calibrating: int = 8, testing: int = 12) -> tuple[Tensor, Tensor]:
+    """Return crops of eight photographs to calibrate with, and of the nine others.
+
+    Args:
+        seed: Which eight; 0 are those of ``calibration_crops``.
+        calibrating: Crops of each that calibrates.
+        testing: Crops of each of the others.
+    """
+    names = [*CALIBRATION_PHOTOGRAPHS, *TEST_PHOTOGRAPHS]
+    if seed:
+        order = torch.randperm(len(names), generator=torch.Generator().manual_seed(seed))
+        names = [names[place] for place in order.tolist()]
+    count = len(CALIBRATION_PHOTOGRAPHS)
+    return _crops(tuple(names[:count]), calibrating), _crops(tuple(names[count:]), testing)
+
+
 def photograph(name: str) -> Tensor:
     """Return a whole photograph as a float32 tensor ``(3, height, width)`` of pixels 0 to 255.
 
