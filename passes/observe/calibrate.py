@@ -54,12 +54,7 @@ def calibrate(
         raise CalibrationError(
             "the module has no observers", rule="not-prepared", fix="call prepare first"
         )
-    if not isinstance(calibration, Iterable):
-        message = f"calibration data is a {type(calibration).__name__}, not an iterable of batches"
-        raise CalibrationError(message, rule="calibration-form")
-    if isinstance(calibration, Tensor):
-        message = "calibration data is one tensor"
-        raise CalibrationError(message, rule="calibration-form", fix="pass a list of batches, [x]")
+    _require_batches(calibration)
     check = BatchCheck(prepared)
     writes = writes_to_inputs(prepared)
     count = 0
@@ -83,6 +78,15 @@ def calibrate(
             "calibration data is empty: the iterable gave 0 batches", rule="no-batches"
         )
     return count
+
+
+def _require_batches(calibration: object) -> None:
+    if not isinstance(calibration, Iterable):
+        message = f"calibration data is a {type(calibration).__name__}, not an iterable of batches"
+        raise CalibrationError(message, rule="calibration-form")
+    if isinstance(calibration, Tensor):
+        message = "calibration data is one tensor"
+        raise CalibrationError(message, rule="calibration-form", fix="pass a list of batches, [x]")
 
 
 def _observe(prepared: GraphModule, inputs: Inputs, check: BatchCheck, index: int) -> None:
