@@ -47,9 +47,8 @@ if __name__ == "__main__":
     train(model, 400, 0.01)
     x, _ = data(256)
     two_bits = Config().weights(quant_min=-2, quant_max=1)
-    options = {"calibration": [x], "config": two_bits}
-    calibrated = quantfx.quantize(model.eval(), (x,), **options)
-    module = quantfx.prepare_qat(model, (x,), learn_scales=True, **options)
+    calibrated = quantfx.quantize(model.eval(), (x,), calibration=[x], config=two_bits)
+    module = quantfx.prepare_qat(model, (x,), calibration=[x], config=two_bits, learn_scales=True)
     train(module.train(), 400, 0.003)
     trained = quantfx.convert_qat(module)
     print(f"float {accuracy(model):.0%}, calibrated {accuracy(calibrated.module):.0%}", end=", ")

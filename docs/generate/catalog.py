@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -114,7 +115,7 @@ def _places() -> dict[str, list[str]]:
     return places
 
 
-def _repairs(name: str) -> dict[str, object]:
+def _repairs(name: str) -> dict[str, Any]:
     return {"repair": True, "smooth": 0.7} if name == "x86" else {}
 
 

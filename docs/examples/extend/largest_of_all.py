@@ -45,4 +45,7 @@ if __name__ == "__main__":
     backend = quantfx.backends.get("x86").with_specs(act=spec)
     result = quantfx.quantize(model, (batches[0],), calibration=batches, backend=backend)
     [first] = result.explain("0")
-    print(f"from -4 to 4: {first.tensors[0].qparams.scale * 255:.2f} wide")
+    qparams = first.tensors[0].qparams
+    assert qparams is not None
+    assert qparams.scale is not None
+    print(f"from -4 to 4: {qparams.scale * 255:.2f} wide")
