@@ -24,6 +24,7 @@ from quantfx.backends.inductor.ahead_of_time import (
     LibraryInputs,
     require_library,
 )
+from quantfx.backends.inductor.around_containers import around_containers
 from quantfx.backends.inductor.compiler_errors import dynamo_errors
 from quantfx.backends.inductor.declare_layouts import DeclareLayouts
 from quantfx.backends.inductor.drop_pool_copies import DropPoolCopies
@@ -175,8 +176,11 @@ class CompiledModule(SealedModule):
                 if not needs_settings(error):
                     raise
         else:
-            self._dynamo[mixed] = with_inductor(
-                self._pair.module(mixed), is_compiling, warns_at_limit, dynamic=self._dynamic
+            self._dynamo[mixed] = around_containers(
+                self._pair.module(mixed),
+                lambda module: with_inductor(
+                    module, is_compiling, warns_at_limit, dynamic=self._dynamic
+                ),
             )
         # It writes the strides of outputs into the graph, and fails on sizes that depend on data.
         choose = {"layout_optimization": False} if self._pair.makes_sizes else {}

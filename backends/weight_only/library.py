@@ -8,13 +8,14 @@ from ctypes import c_int, c_int64, c_void_p
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from quantfx.backends.checks.compiled import compiled, find_compiler
 
 _SOURCE = Path(__file__).parent / "core" / "weight_only.cpp"
-_WEIGHT = [c_int, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_int]
+_WEIGHT: tuple[Any, ...] = (c_int, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_int)
 
 
 @dataclass(frozen=True)

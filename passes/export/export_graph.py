@@ -13,8 +13,9 @@ from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.export.export_reason import export_reason
-from quantfx.passes.export.unknown_output import unknown_output
+from quantfx.passes.export.unknown_output import returns_cache, unknown_output
 from quantfx.passes.export.watch_layout import LAYOUT_KEY, has_strides, watched_layout
+from quantfx.passes.inputs.caches import register_dynamic_cache
 from quantfx.passes.inputs.example import distinct
 from quantfx.passes.inputs.leaves import Inputs, leaves_in
 
@@ -46,6 +47,21 @@ def export_graph(
     """
     given = args, kwargs or {}
     (args, kwargs), dynamic_shapes = distinct(model, given, dynamic_shapes)
+    try:
+        return _export(model, given, args, kwargs, dynamic_shapes)
+    except CaptureError as error:
+        if not returns_cache(error.__cause__) or not register_dynamic_cache():
+            raise
+    return _export(model, given, args, kwargs, dynamic_shapes)
+
+
+def _export(
+    model: nn.Module,
+    given: Inputs,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    dynamic_shapes: Any,
+) -> GraphModule:
     try:
         with _unmarked(given), warnings.catch_warnings(), watched_layout(model) as reads:
             # torch's own recurrent layers keep a list of their weights, which export reads.

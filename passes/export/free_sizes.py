@@ -19,7 +19,13 @@ from quantfx.passes.export.concrete_sizes import NotConcreteError, Symbolic, mak
 from quantfx.passes.export.size_asserts import asserts_in
 from quantfx.passes.graph.clone import recompile
 from quantfx.passes.graph.graphs import all_graphs, referent
-from quantfx.passes.inputs.leaves import equal_but_leaves, input_leaves, leaves_in, map_leaves
+from quantfx.passes.inputs.leaves import (
+    describe_leaves,
+    equal_but_leaves,
+    input_leaves,
+    leaves_in,
+    map_leaves,
+)
 from quantfx.passes.inputs.size_expression import UnknownExpression, size_names, size_value
 
 Export = Callable[[tuple[Any, ...], dict[str, Any], Any], GraphModule]
@@ -80,7 +86,8 @@ def export_freely(
     # batch of one.
     several = map_leaves(_not_one, (args, kwargs)) if rows[0] == 1 else (args, kwargs)
     named = signature.bind(*several[0], **several[1]).arguments
-    free = partial(_try_export, export, several, map_leaves(_first_free, dict(named)))
+    shapes = {name: describe_leaves(_first_free, name, value) for name, value in named.items()}
+    free = partial(_try_export, export, several, shapes)
     symbolic = free()
     if symbolic is None:
         graph = export(args, kwargs, None)
@@ -299,5 +306,5 @@ def _not_one(leaf: object) -> object:
     return leaf
 
 
-def _first_free(leaf: object) -> Any:
+def _first_free(_: str, leaf: object) -> Any:
     return {0: Dim.AUTO} if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] > 1 else None

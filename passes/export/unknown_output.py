@@ -13,8 +13,6 @@ _FOUND = re.compile(r"Found (?:<class '([^']+)'>|([\w.]+)) in output, which is n
 def unknown_output(error: Exception) -> str | None:
     """Return what to do about an object among a model's results; None if that is not the matter.
 
-    Nothing is registered here: torch would keep that for the whole process.
-
     Args:
         error: What torch.export raised.
     """
@@ -27,8 +25,9 @@ def unknown_output(error: Exception) -> str | None:
         return (
             f"it returns a {short}, which torch.export does not know: give the model "
             "use_cache=False (example_kwargs={'use_cache': False}, or "
-            "model.config.use_cache = False), or call "
-            "transformers.integrations.executorch.register_dynamic_cache_export_support() first"
+            "model.config.use_cache = False), a DynamicCache, or write "
+            f"torch.utils._pytree.register_pytree_node({short}, flatten, unflatten, "
+            "serialized_type_name=...) before this"
         )
     if dataclasses.is_dataclass(_class_of(name)):
         return (
@@ -39,6 +38,12 @@ def unknown_output(error: Exception) -> str | None:
         f"it returns a {name.removeprefix('builtins.')}, which no graph holds: return tensors, "
         "numbers, text and None, in tuples, lists and dicts; quantfx.auto takes the model as it is"
     )
+
+
+def returns_cache(error: object) -> bool:
+    """Whether torch.export does not know a cache among a model's results."""
+    found = _FOUND.search(str(error))
+    return found is not None and (found[1] or found[2]).endswith(".DynamicCache")
 
 
 def _class_of(name: str) -> Any:

@@ -83,6 +83,28 @@ def set_convention(graph: Graph, data: dict[str, Any] | None) -> None:
     graph.set_codegen(_PyTreeCodeGen(info))
 
 
+def holds_library_container(graph: Graph) -> bool:
+    """Whether arguments or results hold a container that is no kind of dict, list or tuple."""
+    codegen = graph._codegen  # pyright: ignore[reportPrivateUsage]
+    if not isinstance(codegen, _PyTreeCodeGen):
+        return False
+    specs = codegen.pytree_info.in_spec, codegen.pytree_info.out_spec
+    return any(_is_of_library(spec) for spec in specs if spec is not None)
+
+
+def _is_of_library(spec: pytree.TreeSpec) -> bool:
+    if spec.is_leaf():
+        return False
+    plain = isinstance(spec.type, type) and issubclass(spec.type, (dict, list, tuple))
+    known = plain or spec.type in pytree.BUILTIN_TYPES
+    return not known or any(map(_is_of_library, spec.children()))
+
+
+def take_inputs_apart(graph: Graph) -> None:
+    """Let ``graph`` take the leaves of its arguments, one by one; results are apart already."""
+    graph.set_codegen(CodeGen())
+
+
 def take_outputs_apart(graph: Graph) -> Callable[[Any], Any]:
     """Let ``graph`` return the leaves of its results, in a tuple; return what nests them again."""
     codegen = graph._codegen  # pyright: ignore[reportPrivateUsage]

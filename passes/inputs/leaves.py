@@ -49,6 +49,21 @@ def map_named_leaves(function: Callable[[str, Any], Any], name: str, value: Any)
     )
 
 
+def describe_leaves(function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
+    """Return what ``function(path, leaf)`` says of each leaf of argument ``name``, nested as it is.
+
+    A container of a library, such as a cache of Hugging Face's, holds tensors only: in its place is
+    the list of its children, which is how torch.export takes ``dynamic_shapes``.
+    """
+    children, spec = pytree.tree_flatten_with_path(value, is_leaf=lambda each: each is not value)
+    if spec.is_leaf():
+        return function(name, value)
+    made = [
+        describe_leaves(function, f"{name}{pytree.keystr(path)}", child) for path, child in children
+    ]
+    return pytree.tree_unflatten(made, spec) if spec.type in pytree.BUILTIN_TYPES else made
+
+
 def equal_but_leaves(one: Any, other: Any) -> list[tuple[Any, Any]] | None:
     """Return the pairs of leaves of two nested values; None if they are nested differently."""
     mine, structure = pytree.tree_flatten(one)

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from quantfx.passes.inputs.contract import InputContract, InputForm
-from quantfx.passes.inputs.leaves import map_named_leaves
+from quantfx.passes.inputs.leaves import describe_leaves
 
 
 class _Text(str):
@@ -37,7 +37,7 @@ def shapes_line(contract: InputContract, arguments: Mapping[str, Any]) -> str:
         free = sorted({*form.free_dimensions, *other_dimensions(form, leaf)})
         return _Text(f"{{{', '.join(f'{at}: Dim.AUTO' for at in free)}}}") if free else None
 
-    shapes = {name: map_named_leaves(text, name, value) for name, value in arguments.items()}
+    shapes = {name: describe_leaves(text, name, value) for name, value in arguments.items()}
     return f"dynamic_shapes={shapes} (from torch.export import Dim)"
 
 

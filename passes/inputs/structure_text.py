@@ -17,6 +17,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from quantfx.passes.errors import FileError
+from quantfx.passes.inputs.caches import register_dynamic_cache
 
 # The factory of a defaultdict and the class of an enum would be imported by name.
 _IMPORTING = "collections.defaultdict"
@@ -25,6 +26,7 @@ _ENUM = "__enum__"
 _MODEL_OUTPUTS = re.compile(
     r"(transformers\.(?:modeling_outputs|models\.\w+\.modeling_\w+))\.\w+", re.ASCII
 )
+_CACHE = "transformers.cache_utils.DynamicCache"
 _RETURN_TYPES = "torch.return_types"
 
 
@@ -146,6 +148,7 @@ def _import_model_outputs(text: str) -> bool:
         FileError: the package is not there, or has no such module.
     """
     _, structure = cast(tuple[int, dict[str, Any]], json.loads(text))
+    known = _CACHE in _types(structure) and register_dynamic_cache()
     matches = [_MODEL_OUTPUTS.fullmatch(kind) for kind in _types(structure)]
     names = sorted({match[1] for match in matches if match} - sys.modules.keys())
     for name in names:
@@ -159,7 +162,7 @@ def _import_model_outputs(text: str) -> bool:
                 site=name,
                 fix="pip install transformers",
             ) from None
-    return bool(names)
+    return bool(names) or known
 
 
 def _types(structure: dict[str, Any]) -> Iterator[str]:

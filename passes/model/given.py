@@ -18,6 +18,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.graphs import all_graphs, nested
+from quantfx.passes.inputs.caches import know_caches
 from quantfx.passes.inputs.call_arguments import Examples, example_arguments
 from quantfx.passes.inputs.leaves import Inputs, map_leaves
 from quantfx.passes.model.require_float import require_float
@@ -67,6 +68,7 @@ def given_model(
     if program and program.example_inputs and not named and _is_nothing(given):
         given, named = program.example_inputs
     args, kwargs = example_arguments(module, given, named)
+    know_caches((args, kwargs))
     if dynamic_shapes is None and has_one_mode(module):
         dynamic_shapes = _free_dimensions(module, (args, kwargs))
     return GivenModel(module, args, kwargs, dynamic_shapes)

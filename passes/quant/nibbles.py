@@ -23,14 +23,14 @@ def pack_nibbles(values: Tensor) -> Tensor:
     Args:
         values: int8, the last dimension a multiple of 32.
     """
-    halves = (values - LOW).to(torch.uint8).unflatten(-1, (-1, 2, APART))
-    return (halves[..., 0, :] | (halves[..., 1, :] << 4)).flatten(-2)
+    halves = (values - LOW).to(torch.uint8).reshape(len(values), -1, 2, APART)
+    return (halves[:, :, 0] | (halves[:, :, 1] << 4)).flatten(1)
 
 
 def unpack_nibbles(packed: Tensor) -> Tensor:
     """Return what ``pack_nibbles`` packed, int8."""
-    pieces = packed.unflatten(-1, (-1, APART))
-    return (torch.stack((pieces & 15, pieces >> 4), -2).to(torch.int8) + LOW).flatten(-3)
+    pieces = packed.reshape(len(packed), -1, APART)
+    return (torch.stack((pieces & 15, pieces >> 4), 2).to(torch.int8) + LOW).flatten(1)
 
 
 def holds_nibbles(node: Node) -> bool:
