@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -72,12 +73,21 @@ def test_equal_metrics_are_equal_in_every_process() -> None:
     code = (
         "from quantfx.accuracy.digests import metric_digest; from functools import partial\n"
         "text = lambda a, b: a in {'x', 'y', 'z'}\n"
-        "print(metric_digest(partial(text, k={'x', 'y', 'z'})))"
+        "found = metric_digest(partial(text, k={'x', 'y', 'z'}))"
     )
-    run = partial(subprocess.run, [sys.executable, "-c", code], capture_output=True, check=True)
-    seeds = [run(env={"PYTHONHASHSEED": str(n), "PYTHONPATH": ":".join(sys.path)}) for n in (1, 2)]
-    assert seeds[0].stdout == seeds[1].stdout
-    assert seeds[0].stdout
+    here: dict[str, Any] = {}
+    exec(compile(code, "<string>", "exec"), here)
+    # The strings of this process come in another order, unless its seed is that one.
+    seed = "2" if os.environ.get("PYTHONHASHSEED") == "1" else "1"
+    there = subprocess.run(
+        [sys.executable, "-c", f"{code}\nprint(found)"],
+        env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout.strip() == str(here["found"])
+    assert here["found"]
 
 
 def test_items_differ_by_labels_and_by_every_value_of_an_array() -> None:

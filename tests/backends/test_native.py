@@ -142,6 +142,10 @@ def test_torch_says_once_that_quantized_tensors_go_away_and_not_to_our_users() -
     ran = run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert "deprecated" not in ran.stderr
+
+
+@pytest.mark.sweep  # of torch alone
+def test_torch_says_it_of_its_own() -> None:
     there = "import torch; torch.quantize_per_tensor(torch.zeros(1), 1.0, 0, torch.quint8)"
     ran = run([sys.executable, "-c", there], capture_output=True, text=True, check=False)
     assert len(re.findall(WARNING, ran.stderr)) == 1

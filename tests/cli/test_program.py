@@ -135,12 +135,12 @@ def test_help_imports_neither_inductor_nor_dynamo() -> None:
     assert json.loads(ended.stdout.splitlines()[-1]) == [0, []], ended.stderr
 
 
-def test_the_program_is_started_by_its_name(tmp_path: Path) -> None:
-    ended = process("-m", "quantfx.cli", "report", str(tmp_path / "none.quantfx"))
-    assert (ended.returncode, ended.stdout) == (1, "")
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    ended = run("report", str(tmp_path / "none.quantfx"))
+    assert (ended.exit_code, ended.stdout) == (1, "")
     assert ended.stderr == f"quantfx: {tmp_path / 'none.quantfx'}: there is no such file\n"
 
 
-def test_a_shell_completes_commands() -> None:
+def test_the_program_is_started_by_its_name_and_a_shell_completes_commands() -> None:
     asked = {"_QUANTFX_COMPLETE": "bash_complete", "COMP_WORDS": "quantfx re", "COMP_CWORD": "1"}
     assert process("-m", "quantfx.cli", environment=asked).stdout.split() == ["plain,report"]
