@@ -13,6 +13,7 @@ from quantfx.backends.checks.targets import Target, range_policy
 from quantfx.backends.direct.family import Direct
 from quantfx.backends.direct.form_regions import FormRegions
 from quantfx.backends.direct.library import missing
+from quantfx.backends.lookup.family import Lookup
 from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.onednn.int8pack import Int8Pack
@@ -28,6 +29,7 @@ from quantfx.passes.capture.remove_dropout import RemoveDropout
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.pack_halves import PackHalves
 from quantfx.passes.convert.repair.correct_bias import CorrectBias
 from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.convert.share_tied_tables import ShareTiedTables
@@ -79,6 +81,7 @@ PREPARE = Pipeline(
         FuseQatConvBn(),  # behind annotate-conv-bn, whose matches it rewrites
         Annotate("conv"),  # before the others: a residual add belongs to the convolution
         Annotate("linear"),
+        Annotate("embedding"),
         Annotate("matmul"),
         Annotate("mul"),
         Annotate("max-pool"),  # only notes candidates: propagate settles them
@@ -101,6 +104,7 @@ CONVERT = Pipeline(
         InsertQDQ(),
         ShareTiedTables(),  # before fold-weights, which then finds one quantize for both
         FoldWeights(),
+        PackHalves(),  # behind fold-weights, which makes what it packs
         Tidy(),  # behind fold-weights, which leaves the float originals unused
         StoreInHalf(),  # last: of what is left in float
     ),
@@ -134,13 +138,13 @@ LOWER = Pipeline(
 )
 
 # Ours in front of torch's kernel for int8 weights, which libraries of AOTInductor call.
-ONEDNN = (OneDNN(), WeightOnly(), Int8Pack(), Int8Layout())
+ONEDNN = (OneDNN(), WeightOnly(), Int8Pack(), Int8Layout(), Lookup())
 # Environment variable that says what ``kernels="auto"`` means.
 CHOICE = "QUANTFX_KERNELS"
 # Who may have the kernels, in order.
 FAMILIES: dict[str, tuple[KernelFamily, ...]] = {
     "auto": (Direct(), *ONEDNN),
-    "direct": (Direct(required=True), WeightOnly()),
+    "direct": (Direct(required=True), WeightOnly(), Lookup()),
     "onednn": ONEDNN,
 }
 
@@ -152,7 +156,7 @@ def pattern_set(*, plans: bool = False) -> PatternSet:
         plans: Also what prepared plans alone compute, if they can run on this machine.
     """
     static = load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
-    patterns = static | load("linear_modes")
+    patterns = static | load("linear_modes") | load("embeddings")
     return patterns | load("plans") if plans and not missing() else patterns
 
 
@@ -262,6 +266,8 @@ def _specs(
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
         ("weight_only_4bit", _weight_4bit(weight_observer)),
+        ("embedding_weight", _weight(weight_observer)),
+        ("embedding_weight_4bit", replace(_weight(weight_observer), quant_min=LOW, quant_max=HIGH)),
     )
 
 

@@ -12,11 +12,13 @@ import torch
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks.targets import Target
+from quantfx.backends.lookup.family import Lookup
 from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.quant.spec import ObserverName, QuantSpec
 from quantfx.patterns.errors import QuantfxError, unknown_name
+from quantfx.patterns.loader import load
 
 # No int8 max pooling, and no training.
 OMITTED = (
@@ -32,7 +34,7 @@ NOT_HERE = (
     "result.quantized, the same arithmetic in float, or quantize with backend='x86'"
 )
 _KERNELS = ("onednn", "direct")
-ONEDNN = (OneDNN(convolves=(torch.int8, torch.uint8), not_here=NOT_HERE), Int8Layout())
+ONEDNN = (OneDNN(convolves=(torch.int8, torch.uint8), not_here=NOT_HERE), Int8Layout(), Lookup())
 
 
 def xpu(
@@ -60,7 +62,7 @@ def xpu(
     if kernels not in _KERNELS:
         raise unknown_name(QuantfxError, "kernels", kernels, _KERNELS)
     activation = QuantSpec(torch.int8, -128, 127, symmetric=symmetric, observer=observer)
-    patterns = pattern_set().of_mode("static").without("max_pool2d")
+    patterns = pattern_set().of_mode("static").without("max_pool2d") | load("embeddings")
     runs_here = kernels == "direct"
     cpu = target if runs_here else None
     base = x86(cpu, patterns=patterns, repair=repair, kernels=kernels)

@@ -21,6 +21,7 @@ from quantfx.passes.capture.sink_constants import SinkConstants
 from quantfx.passes.capture.switch_modes import SwitchModes
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
+from quantfx.passes.convert.pack_halves import PackHalves
 from quantfx.passes.convert.repair.correct_bias import CorrectBias
 from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.convert.share_tied_tables import ShareTiedTables
@@ -92,6 +93,7 @@ PASSES: tuple[type[Pass], ...] = (
     InsertQDQ,
     ShareTiedTables,
     FoldWeights,
+    PackHalves,
     StoreInHalf,
     Tidy,
     IncludeZero,

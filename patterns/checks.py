@@ -16,6 +16,8 @@ from quantfx.patterns.sizes import known_true
 from quantfx.patterns.template import Op
 
 _Size = int | torch.SymInt
+# Where passes store two integers in a byte: see passes/quant/halves.py.
+_UNPACK = "quantfx.unpack_halves.default"
 
 
 def shape_of(node: Node) -> tuple[_Size, ...] | None:
@@ -69,9 +71,14 @@ def dies_here(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def constant(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensor, or each one of a list, is a parameter or buffer of the graph."""
-    computed = next((node for node in nodes if node.op != "get_attr"), None)
+    """The tensor, or each one of a list, is a parameter or buffer of the graph, packed or not."""
+    computed = next((node for node in nodes if _stored(node).op != "get_attr"), None)
     return None if computed is None else f"{computed.name} is computed, not a stored weight"
+
+
+def _stored(node: Node) -> Node:
+    """Return what is unpacked, where ``node`` does nothing else."""
+    return node.all_input_nodes[0] if str(node.target) == _UNPACK else node
 
 
 def matrix(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:

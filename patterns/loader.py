@@ -25,6 +25,7 @@ from quantfx.patterns.template import (
     Binding,
     Check,
     Constant,
+    Mode,
     Op,
     PatternNode,
     Reach,
@@ -42,7 +43,9 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "reach": get_args(Reach),
     "mode": MODES,
 }
-_TEMPLATE_KEYS = ("group", "nodes", "quant", "check", "kernel", "packs", "on_request", *_CHOICES)
+_TEMPLATE_KEYS = (
+    "group", "nodes", "quant", "check", "kernel", "packs", "on_request", "also", *_CHOICES
+)  # fmt: skip
 _ROLE = re.compile(r"\$([a-z][a-z0-9_]*)([?*]?)\Z")
 _CHECK = re.compile(r"([a-z][a-z0-9_]*)\(([a-z0-9_, ]*)\)\Z")
 
@@ -200,6 +203,10 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: KeyPath) -
         kernel=where.text(table.get("kernel", ""), "kernel"),
         packs=_names(table.get("packs", {}), "packs", where),
         on_request=where.flag(table.get("on_request", False), "on_request"),
+        also=tuple(
+            cast(Mode, where.choice(each, "also", MODES))
+            for each in where.texts(table.get("also", []), "also")
+        ),
         **chosen,
     )
     require_graph(template.nodes, where)

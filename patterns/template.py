@@ -12,7 +12,7 @@ from torch._ops import OpOverload
 
 from quantfx.patterns.quant import Quant
 
-Reach = Literal["kernel", "fused", "layout", "reference"]
+Reach = Literal["kernel", "loop", "fused", "layout", "reference"]
 When = Literal["always", "inputs_quantized"]
 Mode = Literal["static", "dynamic", "fp16", "weight-only", "weight-only-4bit", "static-fp16"]
 
@@ -113,11 +113,12 @@ class Template:
         quant: Role (or ``out``) -> how it is quantized.
         checks: Predicates over values; structure belongs to ``nodes``.
         when: ``always``, or ``inputs_quantized`` for operators that only pass int8 on.
-        reach: ``kernel`` (a named int8 kernel), ``fused`` (dq-op-q in one generated loop),
-            ``layout`` (int8 pass-through) or ``reference`` (no kernel: rounded, then computed in
-            float).
-        kernel: The kernel that ``reach`` means; empty unless ``reach`` is ``kernel``.
+        reach: ``kernel`` (a named int8 kernel), ``loop`` (plain operators on integers, of which a
+            compiler makes a loop), ``fused`` (dq-op-q in one generated loop), ``layout`` (int8
+            pass-through) or ``reference`` (no kernel: rounded, then computed in float).
+        kernel: What ``reach`` means; empty unless ``reach`` is ``kernel`` or ``loop``.
         mode: The way of quantizing it belongs to; a config decides which one an anchor gets.
+        also: Modes of the config in which it matches as well, for want of a way of their own.
         on_request: Match only where a rule of the config, not its default, selects the mode.
         packs: Role -> spec name of each weight that the kernel keeps in a form of its own, for
             which the graph has no quantize: its float values stay there until lowering.
@@ -133,6 +134,7 @@ class Template:
     reach: Reach = "kernel"
     kernel: str = ""
     mode: Mode = "static"
+    also: tuple[Mode, ...] = ()
     on_request: bool = False
     packs: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
@@ -140,6 +142,11 @@ class Template:
     def anchor(self) -> PatternNode:
         """The node that matching starts from."""
         return self.nodes[0]
+
+    @property
+    def modes(self) -> tuple[Mode, ...]:
+        """The modes of the config in which it matches."""
+        return (self.mode, *self.also)
 
     @property
     def roles(self) -> tuple[Role, ...]:

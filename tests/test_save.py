@@ -258,7 +258,7 @@ def test_the_origin_names_versions_and_pipelines() -> None:
     assert origin.target == backends.targets.host().name
     assert origin.pipelines["convert"] == (
         "round-weights{from_samples=32}, correct-bias{from_samples=32}, insert-qdq, "
-        "share-tied-tables, fold-weights, tidy, store-in-half"
+        "share-tied-tables, fold-weights, pack-halves, tidy, store-in-half"
     )
     other = quantized(mlp(), ROWS, config="dynamic").origin
     assert other.pipelines == origin.pipelines

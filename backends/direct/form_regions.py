@@ -145,7 +145,9 @@ def _may(editor: Editor, node: Node) -> bool:
 
 def _is_planned(node: Node) -> bool:
     annotation = annotation_of(node)
-    return annotation is not None and annotation.match == node.name
+    if annotation is None or annotation.match != node.name:
+        return False
+    return annotation.reach != "loop"  # which is never a step's
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ class Admissible(Admission):
         decision = self.decisions.of(anchor)
         if template.on_request and decision.rule is None:
             return False
-        return decision.mode == template.mode
+        return decision.mode in template.modes
 
     def refuses(self, match: Match) -> str | None:
         """Return why ``match`` must not be quantized; a bisection is asked last."""
@@ -142,9 +142,9 @@ def why_float(node: Node, matcher: Matcher, claimed: set[Node], admission: Admis
         return f"kept float: {decision.why}"
     templates = [t for t in matcher.templates if node.target in t.anchor.targets]
     op = next(op.name for op in templates[0].anchor.ops if node.target in op.targets)
-    of_mode = [template for template in templates if template.mode == decision.mode]
+    of_mode = [template for template in templates if decision.mode in template.modes]
     if not of_mode:
-        modes = ", ".join(dict.fromkeys(template.mode for template in templates))
+        modes = ", ".join(dict.fromkeys(mode for template in templates for mode in template.modes))
         return f"no {decision.mode} template takes {op}, only {modes} ({decision.why})"
     if all(template.on_request for template in of_mode) and decision.rule is None:
         return f"quantized on request only: select it, config.op('{op}', '{decision.mode}')"

@@ -176,7 +176,7 @@ def _find_impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[ConfigEr
 def _no_template(recipe: Recipe, call: CallSite, mode: str) -> str | None:
     target = call.node.target
     templates = recipe.patterns.templates
-    modes = dict.fromkeys(t.mode for t in templates if target in t.anchor.targets)
+    modes = dict.fromkeys(m for t in templates if target in t.anchor.targets for m in t.modes)
     if mode in modes:
         return None
     if modes:
@@ -269,11 +269,11 @@ def _reads(
     for reading in readings.get(call.node.target, ()):
         template = reading.template
         is_anchor = reading.node is template.anchor
-        if is_anchor and template.mode != decision.mode:
+        if is_anchor and decision.mode not in template.modes:
             continue
         if is_anchor and template.on_request and decision.rule is None:
             continue
-        if template.mode not in asked:
+        if asked.isdisjoint(template.modes):
             continue
         for site in call.tensors():
             if site.removeprefix(f"{call.name}.").partition(".")[0] == reading.slot:

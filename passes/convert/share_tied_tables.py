@@ -17,10 +17,18 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
-from quantfx.passes.quant.qdq import QUANTIZE_PER_CHANNEL
-from quantfx.patterns.schema import argument_value, resolve_op
+from quantfx.passes.quant.annotation import set_annotation
+from quantfx.passes.quant.qdq import (
+    DEQUANTIZE_PER_CHANNEL,
+    QUANTIZE_PER_CHANNEL,
+    dequantizes,
+    qparams_of,
+    quantizes,
+)
+from quantfx.patterns.schema import argument_value, resolve_op, set_argument
 
 _EMBEDDING = resolve_op("aten.embedding.default")
+_BAGS = tuple(map(resolve_op, ("aten.embedding_bag.padding_idx", "aten.embedding_bag.default")))
 _INDEX = resolve_op("aten.index.Tensor")
 _MUL = resolve_op("aten.mul.Tensor")
 _TO = resolve_op("aten.to.dtype")
@@ -29,11 +37,13 @@ _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 
 @dataclass(frozen=True)
 class ShareTiedTables(GraphPass):
-    """``embedding(w, i), linear(x, dq(q(w))) -> to(embedding(q(w), i)) * scales[i], linear(...)``.
+    """``embedding(dq(q(w)), i), linear(x, dq(r(w))) -> embedding(dq(r(w)), i), linear(...)``.
 
     Of the models that tie a head to their table. Both read one int8 tensor then, as both read one
-    float tensor before; else int8 would add to the model's size. An embedding that the config keeps
-    float stays as it is.
+    float tensor before: the scale of a row is that of an output channel. Where the head reads its
+    weight in float, so does a table that was to be int8; of 4 bits it is on its own. Of an
+    embedding that no template took the rows alone are dequantized,
+    ``to(embedding(r(w), i)) * scales[i]``; one that the config keeps float stays as it is.
     """
 
     name: ClassVar[str] = "share-tied-tables"
@@ -43,15 +53,18 @@ class ShareTiedTables(GraphPass):
     keeps_float: ClassVar[bool] = False  # the rows of the table are rounded
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Rewrite each embedding of a table that is quantized by rows elsewhere."""
+        """Rewrite each embedding of a table that another layer reads."""
         decisions = Decisions(context.recipe, editor.path) if context.recipe else None
         written = overwritten(editor.graph)
         shared = 0
-        rows = {id(table): node for table, node in _find_quantized(editor.module)}
-        for node in editor.graph.find_nodes(op="call_function", target=_EMBEDDING):
+        readers = _Readers.of(editor.module)
+        for node in _lookups(editor.module):
             table = argument_value(node, "weight")
-            quantize = rows.get(id(editor.stored(table)))
-            if quantize is None or table in written:
+            if dequantizes(table):
+                shared += _join(editor, node, table, readers)
+                continue
+            quantize = readers.rows.get(id(editor.stored(table)))
+            if quantize is None or table in written or node.target is not _EMBEDDING:
                 continue
             if decisions is not None and decisions.of(node).mode == FLOAT:
                 continue
@@ -61,15 +74,73 @@ class ShareTiedTables(GraphPass):
         return shared
 
 
+def _lookups(module: GraphModule) -> list[Node]:
+    found = [module.graph.find_nodes(op="call_function", target=t) for t in (_EMBEDDING, *_BAGS)]
+    return [node for nodes in found for node in nodes]
+
+
+@dataclass(frozen=True)
+class _Readers:
+    """What other operators than lookups read of stored tensors, which are known by identity.
+
+    Attributes:
+        rows: The quantize of each that is quantized symmetrically by rows.
+        floats: Who reads it in float.
+    """
+
+    rows: dict[int, Node]
+    floats: dict[int, Node]
+
+    @staticmethod
+    def of(module: GraphModule) -> _Readers:
+        rows = {id(table): node for table, node in _find_quantized(module)}
+        floats: dict[int, Node] = {}
+        lookups = _lookups(module)
+        for node in module.graph.find_nodes(op="get_attr"):
+            for user in node.users:
+                if not quantizes(user) and user not in lookups:
+                    floats[id(constant(module, node))] = user
+        return _Readers(rows, floats)
+
+
 def _find_quantized(module: GraphModule) -> Iterator[tuple[Tensor, Node]]:
-    """Yield the stored tensors that are quantized symmetrically by rows, each with its quantize."""
+    """Yield the stored tensors that a layer reads quantized symmetrically by rows."""
     for node in module.graph.find_nodes(op="call_function", target=QUANTIZE_PER_CHANNEL):
         source, zeros = argument_value(node, "input"), argument_value(node, "zero_points")
-        if argument_value(node, "axis") != 0:
+        readers = {user for dequantize in node.users for user in dequantize.users}
+        if argument_value(node, "axis") != 0 or readers <= {*_lookups(module)}:
             continue
         table, offsets = constant(module, source), constant(module, zeros)
         if table is not None and offsets is not None and not bool(offsets.any()):
             yield table, node
+
+
+def _join(editor: Editor, node: Node, dequantize: Node, readers: _Readers) -> bool:
+    """Let a lookup that was planned read what a layer reads of the same table, if one does."""
+    own = argument_value(dequantize, "input")
+    source = argument_value(own, "input")
+    stored = id(editor.stored(source))
+    other, in_float = readers.rows.get(stored), readers.floats.get(stored)
+    if other is own:
+        return False
+    if other is None:
+        if in_float is None:
+            return False
+        set_argument(node, "weight", source)
+        set_annotation(node, None)
+        message = f"{in_float.name} reads the table in float, and int8 would add to the model"
+        editor.remark("missed", node.name, message, str(node.target))
+    elif qparams_of(other)[2:] != qparams_of(own)[2:]:  # of other integers
+        return False
+    else:
+        for earlier in (*other.all_input_nodes, other):
+            if node < earlier:
+                node.prepend(earlier)
+        args = (other, *qparams_of(other))
+        made = editor.call(DEQUANTIZE_PER_CHANNEL, args, like=dequantize, before=node)
+        set_argument(node, "weight", made)
+    editor.erase_unused(dequantize)
+    return True
 
 
 def _share(editor: Editor, node: Node, quantize: Node) -> list[Node]:

@@ -90,7 +90,7 @@ def lowering_matcher(recipe: Recipe) -> Matcher:
     templates = [
         quantized_edges(template, recipe)
         for template in recipe.patterns.templates
-        if template.reach in ("kernel", "layout") and (template.quant or template.packs)
+        if template.reach in ("kernel", "loop", "layout") and (template.quant or template.packs)
     ]
     return Matcher(templates, recipe.patterns.vocabulary)
 

@@ -61,7 +61,7 @@ def quantized_edges(template: Template, recipe: Recipe) -> Template:
     )
     output = next(template.variants()).output.name
     quantize = PatternNode(
-        QUANTIZE, (_QUANTIZE,), (("input", Ref(output)),), optional=template.reach == "kernel"
+        QUANTIZE, (_QUANTIZE,), (("input", Ref(output)),), optional=template.reach != "layout"
     )
     checks = tuple(check for check in template.checks if _holds(check, template))
     return replace(template, nodes=(*nodes, *edges.values(), quantize), checks=checks)

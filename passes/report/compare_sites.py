@@ -6,7 +6,7 @@ the call replaced, so that a difference is that site's own and not what earlier 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,9 +63,12 @@ def compare_sites(
     found: list[SiteComparison] = []
     nodes = {node.name: node for node in reference.graph.nodes}
 
-    def compare(call: Lowered, result: Tensor, values: Mapping[str, Any]) -> None:
+    def compare(call: Lowered, result: Any, values: Mapping[str, Any]) -> None:
         made = _run(reference, [nodes[name] for name in call.covers], values)
         expected = made[call.output]
+        if not isinstance(result, Tensor):
+            found.append(_worst(call, result, expected))
+            return
         if result.is_quantized:
             expected = _in_qparams_of(result, nodes[call.output], made)
             result = result.int_repr()
@@ -74,6 +77,16 @@ def compare_sites(
     with torch.no_grad():
         _Recorder(lowered, compare).run_with(args, kwargs)
     return tuple(found)
+
+
+def _worst(call: Lowered, results: Sequence[Tensor], expected: Sequence[Tensor]) -> SiteComparison:
+    """Compare several results, of a bag the sums alone, which are float."""
+    compared = [
+        _comparison(call, result, wanted)
+        for result, wanted in zip(results, expected, strict=True)
+        if result.is_floating_point()
+    ]
+    return max(compared, key=lambda each: each.error or 0.0)
 
 
 def _comparison(call: Lowered, result: Tensor, expected: Tensor) -> SiteComparison:
@@ -108,7 +121,7 @@ class _Recorder(fx.Interpreter):
     def __init__(
         self,
         module: GraphModule,
-        compare: Callable[[Lowered, Tensor, Mapping[str, Any]], None],
+        compare: Callable[[Lowered, Any, Mapping[str, Any]], None],
     ) -> None:
         super().__init__(module)
         self._called = module

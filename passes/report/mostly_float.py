@@ -13,7 +13,7 @@ from quantfx.passes.report.work import OperatorWork
 _MOST_CAUSES = 3
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "einsum", "tensordot")
 _NATIVE_LAYERS = (
-    "lstm", "gru", "embedding", "embedding_bag",
+    "lstm", "gru",
     "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
 )  # fmt: skip
 # What a reason says -> what would change it. Other reasons say it themselves, or nothing would.

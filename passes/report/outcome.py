@@ -39,7 +39,8 @@ class SiteOutcome:
         module: Dotted path of the user's module it comes from.
         kind: Operator name, e.g. ``conv2d``.
         mode: How it is quantized.
-        reach: What its template promises: ``kernel``, ``fused``, ``layout`` or ``reference``.
+        reach: What its template promises: ``kernel``, ``loop``, ``fused``, ``layout`` or
+            ``reference``.
         converted: Whether every quantized edge reads a dequantize.
         kernel: What computes it in the lowered module: a kernel, ``dq-op-q`` where the template
             promises none, ``""`` if it missed its kernel; None before lowering.
@@ -159,7 +160,7 @@ def _add_kernel(
         return replace(outcome, status="merged", kernel=MERGED, reason=reason)
     if outcome.site in kernels:
         return replace(outcome, status="kernel", kernel=kernels[outcome.site], reason=reason)
-    if outcome.reach == "kernel" and reason != LEFT_FLOAT:
+    if outcome.reach in ("kernel", "loop") and reason != LEFT_FLOAT:
         reason = reason or "the lowering pipeline did not look at it"
         return replace(outcome, status="missed", kernel="", reason=reason)
     kernel = REFERENCE if outcome.reach == "reference" else UNFUSED

@@ -35,7 +35,7 @@ class OpRow:
         converted: Planned matches whose every quantized edge reads a dequantize.
         lowered: Planned matches that reached what their template names in the lowered module,
             which runs without a compiler; None if the backend has no kernels.
-        reach: ``kernel``, ``fused`` or ``layout``: what the templates promise.
+        reach: ``kernel``, ``loop``, ``fused`` or ``layout``: what the templates promise.
         kernels: Kernel -> matches that reached it in the lowered module.
         mode: How they are quantized, e.g. ``static``.
         compiled: Planned matches that reached it in the compiled module; None before compiling.

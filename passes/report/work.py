@@ -14,6 +14,7 @@ from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.graphs import Site, all_graphs, constants
 from quantfx.passes.graph.operator_name import namespace
 from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.halves import UNPACK_HALVES
 from quantfx.passes.quant.qdq import has_qparams, reads_quantized
 from quantfx.passes.report.accounts import Account, accounts
 from quantfx.passes.report.macs import macs_of
@@ -97,8 +98,11 @@ def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
         reader = readers.of(node)
         if reader is not None and key not in seen:
             seen.add(key)
-            quantized = any(reads_quantized(user) for user in node.users)
-            size = _FLOAT_BYTES if quantized else tensor.element_size()
+            size = tensor.element_size()
+            if any(reads_quantized(user) for user in node.users):
+                size = _FLOAT_BYTES
+            elif _is_packed(node):
+                size = 2 * _FLOAT_BYTES
             found[reader] = found.get(reader, 0) + tensor.numel() * size
     return found
 
@@ -113,9 +117,13 @@ def _find_stored(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
 
 def _is_weight(node: Node, tensor: Tensor) -> bool:
     quantized = [user for user in node.users if has_qparams(user)]
-    if any(user.args[0] is node for user in quantized):
+    if any(user.args[0] is node for user in quantized) or _is_packed(node):
         return True
     return tensor.is_floating_point() and len(quantized) < len(node.users)
+
+
+def _is_packed(node: Node) -> bool:
+    return any(user.target is UNPACK_HALVES for user in node.users)
 
 
 class _Readers:

@@ -24,15 +24,15 @@ def test_the_pipelines_as_text() -> None:
         "check-config, lift-dropout, remove-dead-code, adopt-fake-quantize{scales=False}, "
         "compute-in-float32, fold-constants, fold-batch-norm, fold-scales, "
         "annotate-conv-bn, "
-        "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-matmul, annotate-mul, "
-        "annotate-max-pool, propagate, share, insert-observers, place-dropout"
+        "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-embedding, annotate-matmul, "
+        "annotate-mul, annotate-max-pool, propagate, share, insert-observers, place-dropout"
     )
     assert str(FINISH_TRAINING) == (
         "settle-modes, inline-no-grad, remove-dropout, fold-qat-conv-bn, fold-batch-norm"
     )
     assert str(CONVERT) == (
         "round-weights{from_samples=32}, correct-bias{from_samples=32}, insert-qdq, "
-        "share-tied-tables, fold-weights, tidy, store-in-half"
+        "share-tied-tables, fold-weights, pack-halves, tidy, store-in-half"
     )
     assert Pipeline.parse(str(PREPARE)).elements == PREPARE.elements
 

@@ -18,6 +18,7 @@ from quantfx import backends
 from quantfx.backends.xpu import OMITTED
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.quant.qdq import dtype_of, quantizes
+from quantfx.patterns.loader import load
 from quantfx.patterns.schema import argument_value, resolve_op
 from quantfx.tools.models.resnet import resnet18
 from quantfx.tools.models.seeded import seeded
@@ -48,7 +49,9 @@ def test_xpu_is_x86_less_max_pooling_and_training() -> None:
     assert xpu.convert_pipeline == x86.convert_pipeline
     static = x86.recipe.patterns.of_mode("static").names
     assert set(static) - set(xpu.recipe.patterns.names) == {"max_pool2d"}
-    assert xpu.recipe.patterns.modes == ("static",)
+    assert xpu.recipe.patterns.modes == ("static", "weight-only", "weight-only-4bit")
+    others = xpu.recipe.patterns.of_mode("weight-only", "weight-only-4bit")
+    assert others.names == load("embeddings").names
     assert str(xpu.recipe.spec("act")) == "s8[-128,127] affine"
     assert (
         str(backends.get("xpu", target="any", symmetric=True).recipe.spec("act"))

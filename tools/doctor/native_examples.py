@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quantfx.passes.config.config import Config
-from quantfx.tools.doctor.template_examples import Call, Example
+from quantfx.tools.doctor.template_examples import Call, Example, Lookup
 
 _IMAGE, _LINE, _VOLUME = (2, 8, 8, 8), (2, 8, 9), (2, 8, 4, 4, 4)
 _ROWS, _STEPS = (4, 8), (3, 2, 8)
@@ -30,20 +30,6 @@ class First(nn.Module):
         results: Any = self._layer(x)
         value: Tensor = results[0]
         return value
-
-
-class Lookup(nn.Module):
-    """An embedding, or a bag of them, of indices that are computed from float numbers."""
-
-    def __init__(self, table: nn.Module) -> None:
-        super().__init__()
-        self._table = table
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``table(|x| * 4)``, with indices in 0..19."""
-        indices = (x.abs() * 4).clamp(max=19).to(torch.int64)
-        found: Tensor = self._table(indices)
-        return found
 
 
 def _call(function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> Example:

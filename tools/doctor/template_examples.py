@@ -77,8 +77,23 @@ class Cat(nn.Module):
         return torch.cat([self._left(x), self._right(x)], dim=1)
 
 
+class Lookup(nn.Module):
+    """An embedding, or a bag of them, of indices that are computed from float numbers."""
+
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        self._table = table
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``table(|x| * 4)``, with indices in 0..19."""
+        indices = (x.abs() * 4).clamp(max=19).to(torch.int64)
+        found: Tensor = self._table(indices)
+        return found
+
+
 _IMAGE, _PRODUCT = (2, 4, 8, 8), (2, 16, 8, 8)
 _ROWS, _SUMS = (4, 8), (4, 16)
+_TABLE_4BIT = Config("weight-only-4bit")
 
 
 def _conv2d() -> nn.Module:
@@ -87,6 +102,14 @@ def _conv2d() -> nn.Module:
 
 def _linear() -> nn.Module:
     return nn.Linear(8, 16)
+
+
+def _table() -> nn.Module:
+    return Lookup(nn.Embedding(20, 8))
+
+
+def _bag() -> nn.Module:
+    return Lookup(nn.EmbeddingBag(20, 8, mode="sum"))
 
 
 def _behind_conv2d(*layers: nn.Module) -> nn.Module:
@@ -115,6 +138,11 @@ EXAMPLES: dict[str, Example] = {
     "linear_weight_only_4bit": Example(
         lambda: nn.Linear(32, 16), ((4, 32),), Config("weight-only-4bit")
     ),
+    # A table, in every mode but half precision.
+    "embedding_weight_only": Example(_table, (_ROWS,)),
+    "embedding_weight_only_4bit": Example(_table, (_ROWS,), _TABLE_4BIT),
+    "embedding_bag_weight_only": Example(_bag, (_ROWS,)),
+    "embedding_bag_weight_only_4bit": Example(_bag, (_ROWS,), _TABLE_4BIT),
     # Two tensors.
     "matmul": Example(lambda: Call(torch.matmul), (_ROWS, (8, 4)), Config().op("matmul", "static")),
     "mul": Example(lambda: Call(torch.mul), (_ROWS, _ROWS)),

@@ -122,7 +122,7 @@ def test_a_change_that_some_tensor_takes_is_none(config: Config) -> None:
     [
         (xpu, Config("dynamic"), "unknown-name: the default: dynamic"),
         (xpu, Config("fp16"), "unknown-name: the default: fp16"),
-        (xpu, Config().module("fc", "weight-only"), "unknown-name: rule module='fc': weight-only"),
+        (xpu, Config().module("fc", "dynamic"), "unknown-name: rule module='fc': dynamic"),
     ],
 )
 def test_a_backend_refuses_modes_it_has_no_template_of(

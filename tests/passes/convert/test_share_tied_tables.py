@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import quantfx
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.unchecked import quantize
@@ -53,9 +54,9 @@ def test_it_compiles() -> None:
     assert (given - expected).abs().max() < 0.02 * expected.abs().max()
 
 
-def test_a_table_of_its_own_stays_float() -> None:
+def test_a_table_of_its_own_is_another_tensor() -> None:
     result = quantize(Tied(tied=False).eval(), (TOKENS,), calibration=[(TOKENS,)])
-    assert {table.dtype for table in tables(result.quantized)} == {torch.float32, torch.int8}
+    assert [table.dtype for table in tables(result.quantized)] == [torch.int8, torch.int8]
 
 
 @pytest.mark.parametrize(
@@ -66,3 +67,36 @@ def test_a_table_that_the_config_keeps_float_does(config: quantfx.Config) -> Non
     model = seeded(lambda: Tied().eval())
     result = quantize(model, (TOKENS,), calibration=[(TOKENS,)], config=config)
     assert {table.dtype for table in tables(result.quantized)} == {torch.float32, torch.int8}
+
+
+def test_a_table_stays_float_if_its_head_does() -> None:
+    """An int8 copy for the lookup alone would add to the model."""
+    model = seeded(lambda: Tied().eval())
+    config = quantfx.Config().module("head", None)
+    result = quantize(model, (TOKENS,), calibration=[(TOKENS,)], config=config)
+    assert [table.dtype for table in tables(result.quantized)] == [torch.float32]
+    text = result.report.text(full=True)
+    assert "reads the table in float" in " ".join(text.split())
+
+
+def test_the_rows_have_the_scales_of_the_head() -> None:
+    """On a CPU whose sums saturate those are bounded, and the table's own would not be."""
+    model = seeded(lambda: Tied().eval())
+    backend = quantfx.backends.get("x86", target="avx2")
+    result = quantize(model, (TOKENS,), backend=backend, calibration=[(TOKENS,)])
+    dequantizes = [
+        node
+        for node in result.quantized.graph.nodes
+        if node.target is DEQUANTIZE_PER_CHANNEL and node.meta["val"].shape == (64, 16)
+    ]
+    assert len(dequantizes) == 2
+    assert len({str(node.args) for node in dequantizes}) == 1
+
+
+def test_a_table_of_4_bits_is_on_its_own() -> None:
+    model = seeded(lambda: Tied().eval())
+    config = quantfx.Config().op("embedding", "weight-only-4bit")
+    result = quantize(model, (TOKENS,), calibration=[(TOKENS,)], config=config)
+    assert [table.dtype for table in tables(result.quantized)] == [torch.int8]
+    packed = [v for v in result.quantized.state_dict().values() if v.dtype == torch.uint8]
+    assert [tuple(each.shape) for each in packed] == [(64, 8)]

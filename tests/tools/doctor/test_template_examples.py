@@ -103,7 +103,12 @@ def check_kernels(template: Template, result: quantfx.Result) -> None:
     wrong = [each for each in compared if not each.within(STEPS, ERROR)]
     assert not wrong, wrong
     kernels = [each.kernel for each in compared if each.site == site.site]
-    expected = {"kernel": [template.kernel], "layout": [lowers_to(template)], "fused": []}
+    expected = {
+        "kernel": [template.kernel],
+        "loop": [template.kernel],
+        "layout": [lowers_to(template)],
+        "fused": [],
+    }
     assert kernels == expected[template.reach]
 
 

@@ -1,0 +1,1 @@
+"""Embeddings: rows of integer tables."""

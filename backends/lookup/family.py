@@ -1,0 +1,132 @@
+"""The kernel family ``lookup``: embeddings and bags of int8 or 4-bit rows.
+
+``embedding(dq(w), i) -> float(embedding(w, i)) * embedding(scales, i)``: only the rows that a call
+asks for are read, and made float, in operators of which a compiler makes one loop. Of 4 bits each
+half of the bytes is made float by itself: compilers make a slow loop of halves put together before.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch.fx import Node
+
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.quant.halves import LEAST, UNPACK_HALVES
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
+
+EMBEDDING = resolve_op("aten.embedding.default")
+INT8, INT4 = "rows.int8", "rows.int4"
+_ADD = resolve_op("aten.add.Tensor")
+_AND = resolve_op("aten.bitwise_and.Scalar")
+_ARANGE = resolve_op("aten.arange.default")
+_CAT = resolve_op("aten.cat.default")
+_EQ = resolve_op("aten.eq.Scalar")
+_MASKED_FILL = resolve_op("aten.masked_fill.Scalar")
+_MUL = resolve_op("aten.mul.Tensor")
+_NEW_ZEROS = resolve_op("aten.new_zeros.default")
+_SHIFT = resolve_op("aten.__rshift__.Scalar")
+_SIZE = resolve_op("aten.sym_size.int")
+_SLICE = resolve_op("aten.slice.Tensor")
+_TO = resolve_op("aten.to.dtype")
+_UNSQUEEZE = resolve_op("aten.unsqueeze.default")
+
+
+@dataclass(frozen=True)
+class Lookup(KernelFamily):
+    """Rows of tables, in torch's plain operators."""
+
+    name: ClassVar[str] = "lookup"
+    kernels: ClassVar[frozenset[str]] = frozenset({INT8, INT4})
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return why the table is none of integer rows with a scale each, or who reads what."""
+        if reason := candidate.indirect("weight"):
+            return reason
+        dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
+        if dequantize.target is not DEQUANTIZE_PER_CHANNEL or argument_value(dequantize, "axis"):
+            return f"{name} has not one scale for each row"
+        table, _ = _stored(candidate)
+        if editor.stored(table) is None:
+            return f"{name} is computed, not a stored table"
+        zeros = editor.stored(argument_node(dequantize, "zero_points"))
+        if zeros is None or bool(zeros.any()):
+            return f"{name} has zero points"
+        if candidate.anchor.target is EMBEDDING:
+            return None
+        return _bag_reason(candidate.anchor)
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the lookup, and for a bag the sum of what was found."""
+        node = candidate.anchor
+        found = _rows(candidate, editor)
+        call = found if node.target is EMBEDDING else _bag(editor, node, found)
+        return Emission(call, node, candidate.kernel)
+
+
+def _stored(candidate: Candidate) -> tuple[Node, int | None]:
+    """Return what holds the table, and how many columns it has if two are in a byte."""
+    quantized = candidate.quantized("weight")
+    if quantized.target is not UNPACK_HALVES:
+        return quantized, None
+    return argument_node(quantized, "packed"), argument_value(quantized, "columns")
+
+
+def _rows(candidate: Candidate, editor: Editor) -> Node:
+    """Write ``(*indices, columns)``, float32: the rows times their scales."""
+    node = candidate.anchor
+    indices = argument_node(node, "indices")
+    table, columns = _stored(candidate)
+    found = editor.call(EMBEDDING, (table, indices), before=node)
+    scales = argument_node(candidate.dequantize("weight"), "scales")
+    scales = editor.call(_UNSQUEEZE, (scales, -1), before=node)
+    factors = editor.call(EMBEDDING, (scales, indices), before=node)
+    if columns is None:
+        values = editor.call(_TO, (found, torch.float32), before=node)
+        return editor.call(_MUL, (values, factors), before=node)
+    sides: list[Node] = []
+    for half, by in ((_AND, 15), (_SHIFT, 4)):  # the order of halves.py
+        values = editor.call(half, (found, by), before=node)
+        values = editor.call(_TO, (values, torch.float32), before=node)
+        values = editor.call(_ADD, (values, LEAST), before=node)
+        sides.append(editor.call(_MUL, (values, factors), before=node))
+    rows = editor.call(_CAT, (sides, -1), before=node)
+    return rows if columns % 2 == 0 else editor.call(_SLICE, (rows, -1, 0, columns), before=node)
+
+
+def _bag(editor: Editor, node: Node, rows: Node) -> Node:
+    """Write the bag once more, over the table of the rows that were found, in their order.
+
+    A bag with ``padding_idx`` reads a row of zeros in the place of that index, and leaves it out.
+    """
+    indices = argument_node(node, "indices")
+    count: Any = indices.meta["val"].shape[0]
+    if not isinstance(count, int):
+        count = editor.call(_SIZE, (indices, 0), before=node)
+    kwargs = {"dtype": indices.meta["val"].dtype}
+    order = editor.call(_ARANGE, (count,), kwargs=kwargs, like=node, before=node)
+    target = overload(node)
+    given = {name: argument_value(node, name) for name in arguments(target)}
+    padding = given.get("padding_idx")
+    if padding is not None:
+        none = editor.call(_NEW_ZEROS, (rows, [1, rows.meta["val"].shape[1]]), before=node)
+        rows = editor.call(_CAT, ([none, rows],), before=node)
+        left_out = editor.call(_EQ, (indices, padding), before=node)
+        order = editor.call(_ADD, (order, 1), before=node)
+        order = editor.call(_MASKED_FILL, (order, left_out, 0), before=node)
+        given["padding_idx"] = 0
+    given |= {"weight": rows, "indices": order}
+    return editor.call(target, tuple(given.values()), before=node, val=node.meta.get("val"))
+
+
+def _bag_reason(node: Node) -> str | None:
+    """Return who reads more than the sums: of the rest some counts rows of the table."""
+    for user in node.users:
+        if user.target is not operator.getitem or user.args[1] != 0:
+            return f"{user.name} reads more of {node.name} than its sums"
+    return None

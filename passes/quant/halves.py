@@ -1,0 +1,40 @@
+"""Two integers of 4 bits in a byte, and the operator ``quantfx::unpack_halves`` that reads them.
+
+Of a row of c columns, byte k holds column k in its lower half and column k + (c + 1) / 2 in its
+upper one, each plus 8. So a compiler reads both sides of a row in one loop each. The last half of
+an odd width means nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quantfx.patterns.schema import resolve_op
+
+LEAST, MOST = -8, 7
+
+
+def pack_halves(values: Tensor) -> Tensor:
+    """Return ``(rows, columns)`` of integers in -8..7 as bytes ``(rows, (columns + 1) / 2)``."""
+    halves = (values - LEAST).to(torch.uint8)
+    if halves.shape[-1] % 2:
+        halves = torch.nn.functional.pad(halves, (0, 1))
+    lower, upper = halves.chunk(2, -1)
+    return lower | (upper << 4)
+
+
+def unpack_halves(packed: Tensor, columns: int) -> Tensor:
+    """Return bytes ``(..., (columns + 1) / 2)`` as int8 ``(..., columns)`` in -8..7."""
+    halves = torch.cat((packed & 15, packed >> 4), -1)
+    return halves[..., :columns].to(torch.int8) + LEAST
+
+
+_LIBRARY: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
+_LIBRARY.define("unpack_halves(Tensor packed, SymInt columns) -> Tensor")
+# Compilers see through it, as it is made of operators of torch's.
+_LIBRARY.impl("unpack_halves", unpack_halves, "CompositeImplicitAutograd")
+
+UNPACK_HALVES = resolve_op("quantfx.unpack_halves.default")

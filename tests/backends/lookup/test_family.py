@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from syrupy.assertion import SnapshotAssertion
+from torch import Tensor, nn
+from torch.export import Dim
+
+import quantfx
+from quantfx.backends.lookup.family import EMBEDDING
+from quantfx.tools.models.seeded import seeded
+from tests import unchecked
+from tests.refusals import refused
+
+ROWS, WIDTH = 40, 9
+MODES = ("weight-only", "weight-only-4bit")
+INDICES = torch.tensor([3, 0, 39, 3, 7, 7, 12, 1, 2, 30])
+OFFSETS = torch.tensor([0, 3, 3, 9])
+# Half a step of the largest value, in 8 and 4 bits, and what adds up in a bag of six.
+NEAR = {"weight-only": 0.015, "weight-only-4bit": 0.25}
+
+
+class Bag(nn.Module):
+    """A bag, with a weight for each sample if it has any."""
+
+    def __init__(self, **how: object) -> None:
+        super().__init__()
+        self.bag = nn.EmbeddingBag(ROWS, WIDTH, **how)
+
+    def forward(self, indices: Tensor, offsets: Tensor, weights: Tensor | None = None) -> Tensor:
+        return self.bag(indices, offsets, weights)
+
+
+def by_hand(table: Tensor, bits: int) -> Tensor:
+    """Round each row to a scale of its own that fits its largest value."""
+    most = 2 ** (bits - 1) - 0.5
+    scale = table.abs().amax(1, keepdim=True).clamp(min=1e-30) / most
+    return (table / scale).round().clamp(-most - 0.5, most - 0.5) * scale
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_a_lookup_is_the_row_times_its_scale(mode: str, dtype: torch.dtype) -> None:
+    model = seeded(lambda: nn.Embedding(ROWS, WIDTH, padding_idx=0))
+    backend = quantfx.backends.get("x86", weight_observer="min_max")
+    indices = INDICES.to(dtype).reshape(2, 5)
+    result = unchecked.quantize(model, (indices,), config=mode, backend=backend)
+    expected = by_hand(model.weight.detach(), 4 if mode.endswith("4bit") else 8)[indices]
+    assert torch.allclose(result.module(indices), expected, atol=1e-6)
+    assert torch.allclose(result.quantized(indices), expected, atol=1e-6)
+    assert result.module(indices)[0, 1].eq(0).all(), "the padding is a row of zeros"
+
+
+def test_a_table_takes_a_quarter_and_an_eighth(tmp_path: Path) -> None:
+    model = seeded(lambda: nn.Embedding(500, 64))
+    sizes: list[int] = []
+    for mode in MODES:
+        file = tmp_path / f"{mode}.quantfx"
+        result = unchecked.quantize(model, (INDICES,), config=mode)
+        result.save(file)
+        assert quantfx.load(file).module(INDICES).equal(result.module(INDICES))
+        sizes.append(sum(v.nbytes for v in result.module.state_dict().values() if v.dim() == 2))
+    assert sizes == [500 * 64, 500 * 32]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("how", ["sum", "mean", "max"])
+@pytest.mark.parametrize("padding", [None, 7])
+def test_bags(how: str, mode: str, padding: int | None) -> None:
+    model = seeded(lambda: Bag(mode=how, padding_idx=padding))
+    inputs = (INDICES, OFFSETS)
+    result = unchecked.quantize(model, inputs, config=mode)
+    assert [site.kernel for site in result.report.sites] == [
+        "rows.int4" if mode.endswith("4bit") else "rows.int8"
+    ]
+    lowered, expected = result.module(*inputs), model(*inputs)
+    assert torch.allclose(lowered, result.quantized(*inputs), atol=1e-6)
+    assert (lowered - expected).abs().max() < 6 * NEAR[mode]
+    assert lowered[1].eq(0).all(), "an empty bag"
+
+
+def test_weights_of_samples_and_a_last_offset() -> None:
+    model = seeded(lambda: Bag(mode="sum", include_last_offset=True))
+    inputs = (INDICES.int(), torch.tensor([0, 4, 10], dtype=torch.int32), torch.rand(10))
+    result = unchecked.quantize(model, inputs)
+    assert torch.allclose(result.module(*inputs), result.quantized(*inputs), atol=1e-6)
+    assert (result.module(*inputs) - model(*inputs)).abs().max() < 6 * NEAR["weight-only"]
+
+
+def test_any_number_of_samples_and_bags() -> None:
+    model = seeded(lambda: Bag(mode="mean", padding_idx=2))
+    shapes = {"indices": {0: Dim.AUTO}, "offsets": {0: Dim.AUTO}, "weights": None}
+    result = unchecked.quantize(model, (INDICES, OFFSETS, None), dynamic_shapes=shapes)
+    other = (torch.arange(23) % ROWS, torch.tensor([0, 10]), None)
+    assert torch.allclose(result.module(*other), result.quantized(*other), atol=1e-6)
+
+
+def test_it_compiles_to_a_loop() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Embedding(ROWS, 16), nn.Linear(16, 8)))
+    config = quantfx.Config().op("embedding", "weight-only-4bit")
+    result = unchecked.quantize(model, (INDICES,), config=config)
+    assert torch.allclose(result.compile()(INDICES), result.module(INDICES), atol=1e-5)
+    assert result.report.sites[0].compiled == "rows.int4"
+
+
+def test_a_table_in_half_precision() -> None:
+    model = seeded(lambda: nn.Embedding(ROWS, WIDTH)).bfloat16()
+    result = unchecked.quantize(model, (INDICES,))
+    assert result.module(INDICES).dtype == torch.bfloat16
+    assert {v.dtype for v in result.module.state_dict().values() if v.dim() == 2} == {torch.int8}
+
+
+def test_a_config_keeps_it_float() -> None:
+    model = seeded(lambda: nn.Sequential(nn.Embedding(ROWS, 16), nn.Linear(16, 8)))
+    config = quantfx.Config().op("embedding", None)
+    result = unchecked.quantize(model, (INDICES,), config=config)
+    assert [site.kind for site in result.report.sites] == ["linear"]
+
+
+def test_rows_that_are_renormalized_stay_float() -> None:
+    """``max_norm`` writes to the table in each call."""
+    model = seeded(lambda: nn.Embedding(ROWS, WIDTH, max_norm=1.0))
+    with refused("nothing-to-quantize", site="embedding_renorm_", says="weight is overwritten"):
+        unchecked.quantize(model, (INDICES,))
+
+
+def test_only_rows_are_read(graph_snapshot: SnapshotAssertion) -> None:
+    model = seeded(lambda: nn.Embedding(ROWS, WIDTH))
+    result = unchecked.quantize(model, (INDICES,), config="weight-only-4bit")
+    read = [n.args[0] for n in result.module.graph.nodes if n.target is EMBEDDING]
+    assert [tuple(each.meta["val"].shape) for each in read] == [(ROWS, 5), (ROWS, 1)]
+    assert result.module == graph_snapshot
