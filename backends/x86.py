@@ -18,6 +18,7 @@ from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.backends.onednn.int8pack import Int8Pack
 from quantfx.backends.qat import Qat
+from quantfx.backends.recurrent.family import Recurrent
 from quantfx.backends.weight_only.family import WeightOnly
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
@@ -81,6 +82,7 @@ PREPARE = Pipeline(
         FuseQatConvBn(),  # behind annotate-conv-bn, whose matches it rewrites
         Annotate("conv"),  # before the others: a residual add belongs to the convolution
         Annotate("linear"),
+        Annotate("rnn"),
         Annotate("embedding"),
         Annotate("matmul"),
         Annotate("mul"),
@@ -138,13 +140,13 @@ LOWER = Pipeline(
 )
 
 # Ours in front of torch's kernel for int8 weights, which libraries of AOTInductor call.
-ONEDNN = (OneDNN(), WeightOnly(), Int8Pack(), Int8Layout(), Lookup())
+ONEDNN = (OneDNN(), WeightOnly(), Int8Pack(), Int8Layout(), Lookup(), Recurrent())
 # Environment variable that says what ``kernels="auto"`` means.
 CHOICE = "QUANTFX_KERNELS"
 # Who may have the kernels, in order.
 FAMILIES: dict[str, tuple[KernelFamily, ...]] = {
     "auto": (Direct(), *ONEDNN),
-    "direct": (Direct(required=True), WeightOnly(), Lookup()),
+    "direct": (Direct(required=True), WeightOnly(), Lookup(), Recurrent()),
     "onednn": ONEDNN,
 }
 
@@ -156,7 +158,7 @@ def pattern_set(*, plans: bool = False) -> PatternSet:
         plans: Also what prepared plans alone compute, if they can run on this machine.
     """
     static = load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
-    patterns = static | load("linear_modes") | load("embeddings")
+    patterns = static | load("linear_modes") | load("recurrent") | load("embeddings")
     return patterns | load("plans") if plans and not missing() else patterns
 
 
@@ -266,6 +268,7 @@ def _specs(
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
         ("weight_only_4bit", _weight_4bit(weight_observer)),
+        ("recurrent_weight", replace(_weight(weight_observer), quant_min=-127)),
         ("embedding_weight", _weight(weight_observer)),
         ("embedding_weight_4bit", replace(_weight(weight_observer), quant_min=LOW, quant_max=HIGH)),
     )

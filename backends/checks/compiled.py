@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -83,3 +84,9 @@ def compiled(
         subprocess.run(command, capture_output=True, check=True, text=True)
         made.replace(path)  # in one step: others may compile it as well
     return path
+
+
+def openmp_runtimes() -> set[str]:
+    """Return the OpenMP runtimes in this process: torch's, and those that other packages bring."""
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    return {line.split()[-1] for line in lines if re.search(r"lib(g|i)?omp\d?[^/]*\.so", line)}

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from quantfx.backends.checks.compiled import FLAGS, compiled, find_compiler
+from quantfx.backends.checks.compiled import FLAGS, compiled, find_compiler, openmp_runtimes
 from quantfx.backends.direct import interface
 
 _CORE = Path(__file__).parent / "core"
@@ -71,10 +71,10 @@ def runtime() -> Runtime:
         return found
     try:
         path = _compiled(found.onednn, found.compiler)
-        before = _openmp_runtimes()
+        before = openmp_runtimes()
         library = ctypes.CDLL(str(path))
         interface.declare(library)
-        reason = _mismatch(library, _openmp_runtimes() - before) or _fault(library, path)
+        reason = _mismatch(library, openmp_runtimes() - before) or _fault(library, path)
     except (OSError, subprocess.CalledProcessError, AttributeError) as error:
         said = str(getattr(error, "stderr", "") or error).strip()
         reason = f"the runtime does not compile or load here: {said.splitlines()[-1]}"
@@ -174,9 +174,3 @@ def _mismatch(library: ctypes.CDLL, brought: set[str]) -> str:
     if brought:
         return f"oneDNN brings an OpenMP runtime that is not torch's: {', '.join(brought)}"
     return ""
-
-
-def _openmp_runtimes() -> set[str]:
-    """Return the OpenMP runtimes in this process: torch's, and those that other packages bring."""
-    lines = Path("/proc/self/maps").read_text().splitlines()
-    return {line.split()[-1] for line in lines if re.search(r"lib(g|i)?omp\d?[^/]*\.so", line)}

@@ -72,7 +72,7 @@ def _dtype_refusal(node: Node) -> str:
     for each in (node, *node.all_input_nodes):
         value = each.meta.get("val")
         if not isinstance(value, Tensor):
-            return f"{each.name} is no tensor"
+            return f"no step computes {node.target}: {each.name} is no tensor"
         masks = value.dtype == torch.bool and node.target is ATTENTION
         narrow = value.dtype == torch.bfloat16 and node.target in _TAKE_BFLOAT16
         if not (value.dtype == torch.float32 or value.dtype in _INTEGERS or masks or narrow):

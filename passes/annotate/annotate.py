@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
+from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.annotate.admissible import Admissible, ModuleFacts, why_float
@@ -42,6 +43,7 @@ GROUPS = (
     "share-qparams",
     "propagate",
 )
+_LEAST_OF_WEIGHT = 2  # dimensions
 
 
 @dataclass(frozen=True)
@@ -136,13 +138,14 @@ def _annotations(
     path: str, match: Match, decisions: Decisions
 ) -> Iterator[tuple[Node, Annotation]]:
     quant = match.template.quant
-    edges = [edge for edge in match.edges() if edge.role in quant]
+    edges = [edge for edge in match.edges() if edge.role in quant and not _is_bias(edge, match)]
     sites = {edge.role: Site(path, edge.node.name, edge.slot) for edge in reversed(edges)}
     packs = tuple((role, decisions.pack(match, role)) for role in match.template.packs)
     for node in match.nodes.values():
         own = [edge for edge in edges if edge.node is node]
         is_output = node is match.output
-        shares = [pair for role in _groups(own).values() for pair in _pairs(path, role)]
+        activations = [edge for edge in own if not match.template.is_weight(edge.role)]
+        shares = [pair for role in _groups(activations).values() for pair in _pairs(path, role)]
         output = None
         if is_output and "out" in quant:
             output = decisions.output(match)
@@ -168,6 +171,14 @@ def _annotations(
                 packs=packs,
             ),
         )
+
+
+def _is_bias(edge: Edge, match: Match) -> bool:
+    """Whether a list of weights has a vector there: of layers that list weights and biases."""
+    if "." not in edge.slot or not match.template.is_weight(edge.role):
+        return False
+    value = edge.producer.meta.get("val")
+    return isinstance(value, Tensor) and value.dim() < _LEAST_OF_WEIGHT
 
 
 def _spec(

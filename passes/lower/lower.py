@@ -143,7 +143,7 @@ class _Lowerer(Admission):
             set_site(node, candidate.site)
         replaced = self._replace(match, emission)
         # What a kernel packs by itself, it also quantizes by itself: no node says how.
-        covers = () if match.template.packs else replaced
+        covers = () if match.template.packs or emission.rounds else replaced
         output = emission.stands_for.name
         lowered = Lowered(candidate.site, match.label, emission.kernel, covers, output)
         set_lowered(emission.node, lowered)

@@ -70,7 +70,9 @@ def quantized_edges(template: Template, recipe: Recipe) -> Template:
 def _holds(check: Check, template: Template) -> bool:
     """Whether a q/dq graph has to meet ``check``, too."""
     of_integers = check.name == "float32" and template.quant.keys() & check.arguments
-    return check.name not in _OF_PLANS and not of_integers
+    lists = {role.name for role in template.roles if role.many} & template.quant.keys()
+    of_lists = check.name == "constant" and not lists.isdisjoint(check.arguments)
+    return check.name not in _OF_PLANS and not of_integers and not of_lists
 
 
 def _op(template: Template, role: str, recipe: Recipe) -> Op:

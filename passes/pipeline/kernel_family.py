@@ -122,12 +122,14 @@ class Emission:
             the kernel computes only the beginning of the match.
         kernel: Name of the kernel that was called.
         takes_empty: Whether the kernel knows what to make of no rows.
+        rounds: Whether the kernel rounds what no node of the q/dq graph does.
     """
 
     node: Node
     stands_for: Node
     kernel: str
     takes_empty: bool = True
+    rounds: bool = False
 
 
 class KernelFamily(ABC):

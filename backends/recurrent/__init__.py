@@ -1,0 +1,1 @@
+"""Recurrent layers of int8 weights."""

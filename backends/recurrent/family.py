@@ -1,0 +1,85 @@
+"""The kernel family ``recurrent``: recurrent layers with int8 weights in one operator of ours.
+
+``lstm(x, h, [dq(w), ..., b, ...]) -> recurrent(x, h, [w, ...], [scales, ...], [b, ...])``. What is
+read at each step is rounded in the kernel: see ``layer.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch.fx import Node
+
+from quantfx.backends.recurrent.layer import MOST
+from quantfx.backends.recurrent.operator import recurrent_operator
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
+from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.patterns.schema import argument_value, resolve_op
+
+KERNEL = "quantfx.recurrent"
+_LSTM = resolve_op("aten.lstm.input")
+KIND_OF = {
+    _LSTM: "lstm",
+    resolve_op("aten.gru.input"): "gru",
+    resolve_op("aten.rnn_tanh.input"): "rnn_tanh",
+    resolve_op("aten.rnn_relu.input"): "rnn_relu",
+}
+
+
+@dataclass(frozen=True)
+class Recurrent(KernelFamily):
+    """LSTM, GRU and plain recurrent layers, in C++ or, without a compiler, in torch."""
+
+    name: ClassVar[str] = "recurrent"
+    kernels: ClassVar[frozenset[str]] = frozenset({KERNEL})
+
+    def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
+        """Return which weight is none of int8 rows in -127..127 with a scale each."""
+        weights, _ = _parameters(candidate.anchor)
+        for node in weights:
+            if node.target is not DEQUANTIZE_PER_CHANNEL or argument_value(node, "axis"):
+                return f"{node.name} is no weight with a scale for each row"
+            stored = editor.stored(argument_node(node, "input"))
+            zeros = editor.stored(argument_node(node, "zero_points"))
+            if stored is None or zeros is None:
+                return f"{node.name} is computed, not a stored weight"
+            if bool(zeros.any()) or argument_value(node, "quant_min") < -MOST:
+                return f"{node.name} has zero points, or integers below -{MOST}"
+            if not stored.is_contiguous():
+                return f"{node.name} is stored column by column"
+        return None
+
+    def emit(self, candidate: Candidate, editor: Editor) -> Emission:
+        """Write the one call."""
+        node = candidate.anchor
+        weights, biases = _parameters(node)
+        hx = argument_value(node, "hx")
+        args = (
+            argument_node(node, "input"),
+            list(hx) if isinstance(hx, (list, tuple)) else [hx],
+            [argument_node(each, "input") for each in weights],
+            [argument_node(each, "scales") for each in weights],
+            biases,
+            KIND_OF[node.target],
+            argument_value(node, "num_layers"),
+            argument_value(node, "bidirectional"),
+            argument_value(node, "batch_first"),
+        )
+        call = editor.call(recurrent_operator(), args, before=node, val=node.meta.get("val"))
+        return Emission(call, node, KERNEL, rounds=True)
+
+
+def _parameters(node: Node) -> tuple[list[Node], list[Node]]:
+    """Return the weights of all layers and directions, and their biases."""
+    given = argument_value(node, "params")
+    if not argument_value(node, "has_biases"):
+        return list(given), []
+    directions = 2 if argument_value(node, "bidirectional") else 1
+    size = len(given) // (argument_value(node, "num_layers") * directions)
+    weights, biases = [], []
+    for start in range(0, len(given), size):  # w_ih, w_hh, b_ih, b_hh and perhaps w_hr
+        weights += [*given[start : start + 2], *given[start + 4 : start + size]]
+        biases += given[start + 2 : start + 4]
+    return weights, biases
