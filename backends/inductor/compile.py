@@ -51,8 +51,9 @@ from quantfx.backends.inductor.torch_internals import (
 )
 from quantfx.backends.inductor.whole_rows import WholeRows
 from quantfx.backends.onednn.ops import KERNEL_NAMES, QCONV
+from quantfx.backends.recurrent.family import CELL as RECURRENT_CELL
 from quantfx.backends.recurrent.family import KERNEL as RECURRENT
-from quantfx.backends.recurrent.operator import recurrent_operator
+from quantfx.backends.recurrent.operator import operators
 from quantfx.backends.weight_only.operator import kernel_name, weight_linear
 from quantfx.passes.export.plain_outputs import take_out_plain
 from quantfx.passes.graph.checked_module import input_check
@@ -259,7 +260,7 @@ def kernel_calls(module: GraphModule) -> tuple[KernelCall, ...]:
         opaque: KERNEL_NAMES[kernel] for kernel, opaque in opaque_kernels().items()
     }
     names |= {channels_last_kernel(): KERNEL_NAMES[QCONV], weight_linear(): kernel_name()}
-    names[recurrent_operator()] = RECURRENT
+    names |= dict(zip(operators(), (RECURRENT, RECURRENT_CELL), strict=True))
     calls: list[KernelCall] = []
     for node in module.graph.nodes:
         calls += (KernelCall(site, kernel) for site, kernel in kernels_of(node))

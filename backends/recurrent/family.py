@@ -6,26 +6,25 @@ read at each step is rounded in the kernel: see ``layer.py``.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch.fx import Node
 
-from quantfx.backends.recurrent.layer import MOST
-from quantfx.backends.recurrent.operator import recurrent_operator
+from quantfx.backends.recurrent.layer import KINDS, MOST
+from quantfx.backends.recurrent.library import runtime
+from quantfx.backends.recurrent.operator import operators
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
-from quantfx.patterns.schema import argument_value, resolve_op
+from quantfx.patterns.schema import argument_value, overload, resolve_op
 
-KERNEL = "quantfx.recurrent"
-_LSTM = resolve_op("aten.lstm.input")
-KIND_OF = {
-    _LSTM: "lstm",
-    resolve_op("aten.gru.input"): "gru",
-    resolve_op("aten.rnn_tanh.input"): "rnn_tanh",
-    resolve_op("aten.rnn_relu.input"): "rnn_relu",
-}
+KERNEL, CELL = "quantfx.recurrent", "quantfx.recurrent_cell"
+_KIND_OF = {resolve_op(f"aten.{kind}.input"): kind for kind in KINDS}
+_CELL_OF = {resolve_op(f"aten.{kind}_cell.default"): kind for kind in KINDS}
+_LSTM_CELL = resolve_op("aten.lstm_cell.default")
+_FLAGS = ("num_layers", "bidirectional", "batch_first")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Recurrent(KernelFamily):
     """LSTM, GRU and plain recurrent layers, in C++ or, without a compiler, in torch."""
 
     name: ClassVar[str] = "recurrent"
-    kernels: ClassVar[frozenset[str]] = frozenset({KERNEL})
+    kernels: ClassVar[frozenset[str]] = frozenset({KERNEL, CELL})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return which weight is none of int8 rows in -127..127 with a scale each."""
@@ -56,29 +55,40 @@ class Recurrent(KernelFamily):
         node = candidate.anchor
         weights, biases = _parameters(node)
         hx = argument_value(node, "hx")
-        args = (
+        args: tuple[Any, ...] = (
             argument_node(node, "input"),
             list(hx) if isinstance(hx, (list, tuple)) else [hx],
             [argument_node(each, "input") for each in weights],
             [argument_node(each, "scales") for each in weights],
             biases,
-            KIND_OF[node.target],
-            argument_value(node, "num_layers"),
-            argument_value(node, "bidirectional"),
-            argument_value(node, "batch_first"),
         )
-        call = editor.call(recurrent_operator(), args, before=node, val=node.meta.get("val"))
-        return Emission(call, node, KERNEL, rounds=True)
+        if reason := runtime().reason:
+            message = f"computed by torch, a step after the other: {reason}"
+            editor.remark("applied", node.name, message, str(node.target))
+        target = overload(node)
+        if target in _KIND_OF:
+            flags = (argument_value(node, name) for name in _FLAGS)
+            args = (*args, _KIND_OF[target], *flags)
+            call = editor.call(operators().sequence, args, before=node, val=node.meta.get("val"))
+            return Emission(call, node, KERNEL, rounds=True)
+        call = editor.call(operators().cell, (*args, _CELL_OF[target]), before=node)
+        if target is not _LSTM_CELL:  # torch's has one result, and no list of it
+            call = editor.call(operator.getitem, (call, 0), before=node, val=node.meta.get("val"))
+        return Emission(call, node, CELL, rounds=True)
 
 
 def _parameters(node: Node) -> tuple[list[Node], list[Node]]:
     """Return the weights of all layers and directions, and their biases."""
+    if overload(node) in _CELL_OF:
+        read = [argument_value(node, name) for name in ("b_ih", "b_hh")]
+        return [argument_node(node, each) for each in ("w_ih", "w_hh")], [b for b in read if b]
     given = argument_value(node, "params")
     if not argument_value(node, "has_biases"):
         return list(given), []
     directions = 2 if argument_value(node, "bidirectional") else 1
     size = len(given) // (argument_value(node, "num_layers") * directions)
-    weights, biases = [], []
+    weights: list[Node] = []
+    biases: list[Node] = []
     for start in range(0, len(given), size):  # w_ih, w_hh, b_ih, b_hh and perhaps w_hr
         weights += [*given[start : start + 2], *given[start + 4 : start + size]]
         biases += given[start + 2 : start + 4]

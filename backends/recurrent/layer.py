@@ -1,4 +1,4 @@
-"""One layer of a recurrent net, in one direction, with int8 weights: what it computes, and who does.
+"""One layer of a recurrent net, in one direction, with int8 weights: what is computed, and by whom.
 
 Every row of activations, of the input and of the state at each step, is rounded to -127..127::
 
@@ -85,9 +85,9 @@ def run_layer(layer: Layer, x: Tensor, state: State, out: Tensor) -> State:
         (ctypes.c_int64 * len(sizes))(*sizes),
         x.data_ptr(),
         Place(*x.stride()[:2]),
-        _pointers([each and each.integers for each in weights]),
-        _pointers([each and each.scales for each in weights]),
-        _pointers([each and each.bias for each in weights]),
+        _pointers([each.integers if each else None for each in weights]),
+        _pointers([each.scales if each else None for each in weights]),
+        _pointers([each.bias if each else None for each in weights]),
         layer.reverse,
         out.data_ptr(),
         Place(*out.stride()[:2]),
@@ -99,9 +99,8 @@ def run_layer(layer: Layer, x: Tensor, state: State, out: Tensor) -> State:
 
 
 def _pointers(tensors: list[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
-    return (ctypes.c_void_p * len(tensors))(
-        *(t.data_ptr() if t is not None else 0 for t in tensors)
-    )
+    addresses = (0 if each is None else each.data_ptr() for each in tensors)
+    return (ctypes.c_void_p * len(tensors))(*addresses)
 
 
 def reference(layer: Layer, x: Tensor, state: State, out: Tensor) -> State:

@@ -1,15 +1,18 @@
-"""The operator ``quantfx::recurrent``: all layers of a recurrent net, in both directions.
+"""The operators ``quantfx::recurrent`` and ``quantfx::recurrent_cell``.
+
+The first is all layers of a recurrent net, in both directions.
 
 It takes a sequence ``(steps, batch, width)``, or batch first, or without a batch; first states
 ``(layers * directions, batch, width)``; and for each layer and direction the int8 weights ``w_ih``,
 ``w_hh`` and, of a projected LSTM, ``w_hr``, their scales, and two biases or none. It returns what
-torch's operator does: the sequence of the last layer, and the last states.
+torch's operator does: the sequence of the last layer, and the last states. A cell takes one step,
+``(batch, width)`` or without a batch, and returns the state behind it. All of it is float32.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,23 +21,32 @@ from torch._ops import OpOverload
 from quantfx.backends.recurrent.layer import GATES, Layer, State, Weight, run_layer
 from quantfx.patterns.schema import resolve_op
 
-_NAME = "recurrent"
-_SCHEMA = (
-    f"{_NAME}(Tensor x, Tensor[] hx, Tensor[] weights, Tensor[] scales, Tensor[] biases, "
-    "str kind, int layers, bool bidirectional, bool batch_first) -> Tensor[]"
-)
+_TENSORS = "Tensor x, Tensor[] hx, Tensor[] weights, Tensor[] scales, Tensor[] biases, str kind"
+_SEQUENCE = f"recurrent({_TENSORS}, int layers, bool bidirectional, bool batch_first) -> Tensor[]"
+_CELL = f"recurrent_cell({_TENSORS}) -> Tensor[]"
 _LIBRARIES: list[Any] = []
 
 
+class Operators(NamedTuple):
+    """A sequence of steps, and one step."""
+
+    sequence: OpOverload[..., Any]
+    cell: OpOverload[..., Any]
+
+
 @lru_cache(maxsize=1)
-def recurrent_operator() -> OpOverload[..., Any]:
-    """Define the operator, once per process, and return it."""
+def operators() -> Operators:
+    """Define the operators, once per process, and return them."""
     library: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
-    library.define(_SCHEMA)
-    library.impl(_NAME, _run, "CPU")
-    torch.library.register_fake(f"quantfx::{_NAME}", _fake, lib=library)
+    for schema, run, fake in ((_SEQUENCE, _run, _fake), (_CELL, _run_cell, _fake_cell)):
+        name = schema.partition("(")[0]
+        library.define(schema)
+        library.impl(name, run, "CPU")
+        torch.library.register_fake(f"quantfx::{name}", fake, lib=library)
     _LIBRARIES.append(library)  # its operators live as long as it does
-    return resolve_op(f"quantfx.{_NAME}.default")
+    return Operators(
+        resolve_op("quantfx.recurrent.default"), resolve_op("quantfx.recurrent_cell.default")
+    )
 
 
 def _run(
@@ -50,6 +62,7 @@ def _run(
 ) -> list[Tensor]:
     directions = 2 if bidirectional else 1
     batched = x.dim() == 3
+    x, hx = x.float(), [each.float() for each in hx]  # autocast may have narrowed them
     if not batched:
         x, hx = x.unsqueeze(1), [each.unsqueeze(1) for each in hx]
     elif batch_first:
@@ -72,6 +85,21 @@ def _run(
     if not batched:
         return [x.squeeze(1), *(each.squeeze(1) for each in states)]
     return [x.transpose(0, 1) if batch_first else x, *states]
+
+
+def _run_cell(
+    x: Tensor,
+    hx: list[Tensor],
+    weights: list[Tensor],
+    scales: list[Tensor],
+    biases: list[Tensor],
+    kind: str,
+) -> list[Tensor]:
+    added = (0,) if x.dim() == 2 else (0, 1)
+    single = x[None] if x.dim() == 2 else x[None, None]
+    first = [each[None] if each.dim() == 2 else each[None, None] for each in hx]
+    _, *states = _run(single, first, weights, scales, biases, kind, 1, False, False)
+    return [each.squeeze(added) for each in states]
 
 
 def _empty(x: Tensor, width: int, batch_first: bool) -> Tensor:
@@ -115,6 +143,7 @@ def _fake(
     batch_first: bool,
 ) -> list[Tensor]:
     directions = 2 if bidirectional else 1
+    x = x.new_empty(x.shape, dtype=torch.float32)
     shape = [*x.shape[:-1], directions * hx[0].shape[-1]]
     batch = [x.shape[0 if batch_first else 1]] if x.dim() == 3 else []
     hidden = weights[0].shape[0] // GATES[kind]
@@ -122,3 +151,14 @@ def _fake(
     if kind == "lstm":
         states.append(x.new_empty([layers * directions, *batch, hidden]))
     return [x.new_empty(shape), *states]
+
+
+def _fake_cell(
+    x: Tensor,
+    hx: list[Tensor],
+    weights: list[Tensor],
+    scales: list[Tensor],
+    biases: list[Tensor],
+    kind: str,
+) -> list[Tensor]:
+    return [each.new_empty(each.shape, dtype=torch.float32) for each in hx]

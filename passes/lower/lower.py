@@ -15,7 +15,7 @@ from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.aliasing import writes_to
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site, all_graphs
-from quantfx.passes.graph.remark import Remark
+from quantfx.passes.graph.remark import AnyRemark, Remark
 from quantfx.passes.lower.quantized_edges import quantized_edges
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
@@ -65,7 +65,7 @@ class Lower(Pass):
         for family in context.kernels:
             family.prepare()
         matcher = lowering_matcher(context.recipe)
-        remarks: list[Remark] = []
+        remarks: list[AnyRemark] = []
         lowered = 0
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
@@ -76,7 +76,7 @@ class Lower(Pass):
             lowered += len(matches)
             if made.fails_empty:
                 refuse_empty(module)
-            remarks += _find_missed(matcher, graph_module, made)
+            remarks += [*editor.remarks, *_find_missed(matcher, graph_module, made)]
             editor.drop_unused_attributes()
         return PassResult(tuple(remarks), {"lowered": lowered})
 

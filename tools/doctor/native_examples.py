@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from quantfx.passes.config.config import Config
-from quantfx.tools.doctor.template_examples import Call, Example, Lookup
+from quantfx.tools.doctor.template_examples import Call, Example, First, Lookup
 
 _IMAGE, _LINE, _VOLUME = (2, 8, 8, 8), (2, 8, 9), (2, 8, 4, 4, 4)
 _ROWS, _STEPS = (4, 8), (3, 2, 8)
 _DYNAMIC, _HALF = Config("dynamic"), Config("fp16")
 _TABLE, _TABLE_4BIT = Config("weight-only"), Config("weight-only-4bit")
-
-
-class First(nn.Module):
-    """A recurrent layer, of whose results the first is read."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self._layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the first result."""
-        results: Any = self._layer(x)
-        value: Tensor = results[0]
-        return value
 
 
 def _call(function: Callable[..., Tensor], *shapes: tuple[int, ...]) -> Example:

@@ -77,6 +77,19 @@ class Cat(nn.Module):
         return torch.cat([self._left(x), self._right(x)], dim=1)
 
 
+class First(nn.Module):
+    """A recurrent layer, of whose results the first is read."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self._layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the first result."""
+        results: tuple[Tensor, ...] = self._layer(x)
+        return results[0]
+
+
 class Lookup(nn.Module):
     """An embedding, or a bag of them, of indices that are computed from float numbers."""
 
@@ -92,7 +105,7 @@ class Lookup(nn.Module):
 
 
 _IMAGE, _PRODUCT = (2, 4, 8, 8), (2, 16, 8, 8)
-_ROWS, _SUMS = (4, 8), (4, 16)
+_ROWS, _SUMS, _STEPS = (4, 8), (4, 16), (3, 2, 8)
 _TABLE_4BIT = Config("weight-only-4bit")
 
 
@@ -138,6 +151,12 @@ EXAMPLES: dict[str, Example] = {
     "linear_weight_only_4bit": Example(
         lambda: nn.Linear(32, 16), ((4, 32),), Config("weight-only-4bit")
     ),
+    # Recurrent layers.
+    "lstm_dynamic": Example(lambda: First(nn.LSTM(8, 16)), (_STEPS,), Config("dynamic")),
+    "gru_dynamic": Example(lambda: First(nn.GRU(8, 16)), (_STEPS,), Config("dynamic")),
+    "rnn_dynamic": Example(lambda: First(nn.RNN(8, 16)), (_STEPS,), Config("dynamic")),
+    "lstm_cell_dynamic": Example(lambda: First(nn.LSTMCell(8, 16)), (_ROWS,), Config("dynamic")),
+    "rnn_cell_dynamic": Example(lambda: nn.GRUCell(8, 16), (_ROWS,), Config("dynamic")),
     # A table, in every mode but half precision.
     "embedding_weight_only": Example(_table, (_ROWS,)),
     "embedding_weight_only_4bit": Example(_table, (_ROWS,), _TABLE_4BIT),

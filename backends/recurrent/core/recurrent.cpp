@@ -83,6 +83,13 @@ inline int32_t total(__m256i v) {
   return _mm_cvtsi128_si32(half);
 }
 
+// The totals of four vectors, one behind the other.
+inline __m128i totals(const __m256i* v) {
+  const __m256i pairs =
+      _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+  return _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
+}
+
 template <int R, int N>
 void dots(const int8_t* a, int64_t a_stride, const int8_t* w, int64_t width, int32_t* sums) {
   __m256i acc[R][N];
@@ -112,8 +119,11 @@ void dots(const int8_t* a, int64_t a_stride, const int8_t* w, int64_t width, int
     }
     add(weights, whole);
   }
-  for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) sums[r * N + n] = total(acc[r][n]);
+  const __m256i* all = &acc[0][0];
+  constexpr int FOURS = R * N / 4 * 4;
+  for (int k = 0; k < FOURS; k += 4)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(sums + k), totals(all + k));
+  for (int k = FOURS; k < R * N; ++k) sums[k] = total(all[k]);
 }
 #else
 template <int R, int N>

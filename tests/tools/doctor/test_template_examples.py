@@ -37,6 +37,11 @@ SUM_APART = {
 }
 
 
+# What the kernel reads it rounds itself, so that there is nothing to compare it with: its own tests
+# hold it against a reference (tests/backends/recurrent).
+ROUNDED_INSIDE = load("recurrent").names
+
+
 class Activated(nn.Module):
     """A model with an activation behind it."""
 
@@ -103,6 +108,9 @@ def check_kernels(template: Template, result: quantfx.Result) -> None:
     wrong = [each for each in compared if not each.within(STEPS, ERROR)]
     assert not wrong, wrong
     kernels = [each.kernel for each in compared if each.site == site.site]
+    if template.name in ROUNDED_INSIDE:
+        assert not kernels
+        return
     expected = {
         "kernel": [template.kernel],
         "loop": [template.kernel],
