@@ -33,6 +33,7 @@ class Recurrent(KernelFamily):
 
     name: ClassVar[str] = "recurrent"
     kernels: ClassVar[frozenset[str]] = frozenset({KERNEL, CELL})
+    needs_process: ClassVar[bool] = True
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return which weight is none of int8 rows in -127..127 with a scale each."""

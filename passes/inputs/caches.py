@@ -19,7 +19,8 @@ _STATIC = "StaticCache"
 def know_caches(values: Any) -> None:
     """Let torch see the tensors of caches that are among ``values``.
 
-    transformers has the function that registers its own cache, and leaves calling it to who exports.
+    transformers has the function that registers its own cache, and leaves it to who exports to
+    call it.
 
     Raises:
         CaptureError: a cache of a kind for which it has none; says what to write.

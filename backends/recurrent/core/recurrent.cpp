@@ -1,6 +1,6 @@
 // One layer, in one direction, of an LSTM, a GRU or a plain recurrent net with int8 weights.
 //
-// What reference.py says in torch: each row of activations is rounded to -127..127 with a scale of
+// What ``reference`` of layer.py says in torch: each row of activations is rounded to -127..127 with a scale of
 // its own, products are summed in 32 bits, and gates are float. A product of two such numbers fits
 // 15 bits, so that the sum of two neighbours, which AVX2 keeps in 16 bits, never saturates.
 #include <algorithm>
