@@ -32,6 +32,7 @@ from quantfx.result import Result
 if TYPE_CHECKING:
     from quantfx.auto_quantized import AutoQuantized, auto
     from quantfx.bisect_model import bisect
+    from quantfx.decoder import Decoder, load_decoder, quantize_decoder
     from quantfx.dynamo.compile_state import CompileState
     from quantfx.dynamo.options import Batches
     from quantfx.load_result import load
@@ -48,11 +49,14 @@ _LATE = {
     "AutoQuantized": "quantfx.auto_quantized",
     "Batches": "quantfx.dynamo.options",
     "CompileState": "quantfx.dynamo.compile_state",
+    "Decoder": "quantfx.decoder",
     "Sensitivity": "quantfx.passes.report.sensitivity.sensitivity",
     "Tuned": "quantfx.tuned_result",
     "auto": "quantfx.auto_quantized",
     "bisect": "quantfx.bisect_model",
     "load": "quantfx.load_result",
+    "load_decoder": "quantfx.decoder",
+    "quantize_decoder": "quantfx.decoder",
     "quantize_to": "quantfx.search_recipe",
     "reduce": "quantfx.reduce_model",
     "sensitivity": "quantfx.measure_sensitivity",
@@ -64,6 +68,7 @@ __all__ = [
     "Comparison",
     "CompileState",
     "Config",
+    "Decoder",
     "Explanation",
     "Explanations",
     "GraphDiff",
@@ -92,10 +97,12 @@ __all__ = [
     "fill_observers",
     "html",
     "load",
+    "load_decoder",
     "passes",
     "patterns",
     "prepare_qat",
     "quantize",
+    "quantize_decoder",
     "quantize_to",
     "reduce",
     "sensitivity",

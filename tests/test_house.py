@@ -19,7 +19,7 @@ import quantfx
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("passes", "patterns", "backends", "tools")
-OWN = ("accuracy", "bisection", "cli", "compat", "dynamo", "saving", "testing")
+OWN = ("accuracy", "bisection", "cli", "compat", "decoding", "dynamo", "saving", "testing")
 # What is imported when a function runs, against the order: a pipeline's text needs every pass, a
 # file the version of what wrote it, and the facade what people run around the library.
 LATE = {("passes/pipeline/known_passes.py", "passes"), ("quantfx/saving/file.py", "quantfx")}

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.inputs.calling_convention import is_of_library
 from quantfx.passes.inputs.leaves import Inputs, leaves_in, leaves_with_paths, map_leaves
 from quantfx.passes.model.differing_module import differing_module
 from quantfx.passes.model.input_copies import copy_inputs
@@ -157,9 +158,14 @@ class _Judge:
 
     def _call(self, function: nn.Module, inputs: Inputs) -> dict[str, Any]:
         args, kwargs = copy_inputs(*inputs)
+        bound = self._signature.bind(*args, **kwargs).arguments
+        # A cache that grows holds other tensors afterwards: writes to those given are what counts.
+        given = {
+            name: leaves_in(value) if is_of_library(value) else value
+            for name, value in bound.items()
+        }
         with torch.no_grad():
             result = _run_seeded(lambda: function(*args, **kwargs))
-        given = dict(self._signature.bind(*args, **kwargs).arguments)
         called: dict[str, Any] = map_leaves(_detach, {"output": result, "input": given})
         return called
 

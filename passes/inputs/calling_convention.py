@@ -92,6 +92,11 @@ def holds_library_container(graph: Graph) -> bool:
     return any(_is_of_library(spec) for spec in specs if spec is not None)
 
 
+def is_of_library(value: object) -> bool:
+    """Whether ``value`` is, or holds, such a container."""
+    return _is_of_library(pytree.tree_structure(value))
+
+
 def _is_of_library(spec: pytree.TreeSpec) -> bool:
     if spec.is_leaf():
         return False

@@ -1,0 +1,38 @@
+"""Let two graphs of one model hold their weights once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+
+from quantfx.passes.graph.clone import set_tensor
+from quantfx.passes.graph.graphs import all_graphs, constant
+
+
+def share_tensors(first: GraphModule, second: GraphModule) -> int:
+    """Let ``second`` read the tensors of ``first`` that are equal to its own; return how many.
+
+    Those are looked for under the same names, which come of the model's own.
+    """
+    known = {(path, target): tensor for path, _, target, tensor in _stored(first)}
+    shared = 0
+    for path, module, target, tensor in list(_stored(second)):
+        same = known.get((path, target))
+        if same is None or same is tensor or same.dtype != tensor.dtype:
+            continue
+        if same.shape == tensor.shape and torch.equal(same, tensor):
+            set_tensor(module, target, same)
+            shared += 1
+    return shared
+
+
+def _stored(module: GraphModule) -> list[tuple[str, GraphModule, str, Tensor]]:
+    found: dict[tuple[str, str], tuple[str, GraphModule, str, Tensor]] = {}
+    for path, graph_module in all_graphs(module):
+        for node in graph_module.graph.find_nodes(op="get_attr"):
+            value = constant(graph_module, node)
+            if value is not None:
+                target = str(node.target)
+                found[path, target] = (path, graph_module, target, value)
+    return list(found.values())

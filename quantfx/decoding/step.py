@@ -1,0 +1,89 @@
+"""A decoder as a function of tokens and cache, whatever the model has for a cache."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from quantfx.passes.errors import CaptureError
+from quantfx.passes.inputs.leaves import leaves_in
+
+# What Hugging Face calls the argument, by version.
+_NAMES = ("past_key_values", "cache")
+
+
+class HuggingFaceStep(nn.Module):
+    """``(tokens, keys and values) -> (logits, keys and values)`` of a model of Hugging Face's.
+
+    The cache is a plain list, keys and values of each layer in turn, so that neither graphs nor
+    files hold an object of the library.
+
+    Args:
+        model: Takes ``input_ids`` and a ``DynamicCache``.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        takes = inspect.signature(model.forward).parameters
+        self._name = next((each for each in _NAMES if each in takes), _NAMES[0])
+
+    def forward(self, tokens: Tensor, cache: list[Tensor] | None = None) -> tuple[Any, Any]:
+        """Return the logits of ``tokens`` and the cache with them."""
+        given = {} if cache is None else {self._name: self._cache(cache)}
+        output = self.model(input_ids=tokens, use_cache=True, **given)
+        layers: list[Any] = output.past_key_values.layers
+        return output.logits, [each for layer in layers for each in (layer.keys, layer.values)]
+
+    def _cache(self, tensors: list[Tensor]) -> Any:
+        """Return a cache of the library's that holds ``tensors`` themselves, not copies."""
+        from transformers import DynamicCache  # pyright: ignore[reportMissingImports]
+
+        pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
+        cache: Any = cast(Callable[..., Any], DynamicCache)(pairs)
+        for layer, (keys, values) in zip(cache.layers, pairs, strict=True):
+            layer.keys, layer.values = keys, values
+        return cache
+
+
+def step_of(model: nn.Module) -> nn.Module:
+    """Return ``model``, or what calls it as ``step(tokens, cache)``, if it is Hugging Face's."""
+    takes = inspect.signature(model.forward).parameters
+    if "input_ids" in takes and "use_cache" in takes:
+        return HuggingFaceStep(model).eval()
+    if len(takes) >= 2:
+        return model
+    raise CaptureError(
+        f"{type(model).__name__} takes {', '.join(takes)}, and a decoder takes tokens and a cache",
+        rule="input-names",
+        fix="give a module with forward(tokens, cache=None), which returns (logits, cache)",
+    )
+
+
+def grown(step: nn.Module, tokens: Tensor) -> tuple[Any, list[dict[int, int]]]:
+    """Return the cache of all but the last token, and which sizes of its tensors a token changes.
+
+    Raises:
+        CaptureError: the cache holds no tensors, or does not grow.
+    """
+    with torch.no_grad():
+        _, whole = step(tokens)
+        _, before = step(tokens[:, :-1])
+    pairs = list(zip(leaves_in(before), leaves_in(whole), strict=True))
+    growing = [
+        {
+            at: size
+            for at, (size, later) in enumerate(zip(one.shape, two.shape, strict=True))
+            if size != later
+        }
+        for one, two in pairs
+    ]
+    if not any(growing):
+        message = f"the cache of {type(step).__name__} does not grow with the tokens"
+        fix = "quantize the model itself: a cache in buffers is one graph"
+        raise CaptureError(message, rule="export-rejects", site="cache", fix=fix)
+    return before, growing

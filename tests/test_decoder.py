@@ -1,0 +1,114 @@
+"""A decoder with a cache: two graphs, one copy of the weights, and the model's own tokens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import quantfx
+from quantfx import Decoder
+from quantfx.decoder import Runner
+from quantfx.passes.errors import CalibrationError, CaptureError
+from quantfx.tools.models.seeded import seeded
+from tests.models.decoder import SmallDecoder
+from tests.refusals import refused
+
+PROMPT = torch.randint(0, 96, (1, 6), generator=torch.Generator().manual_seed(0))
+MODES = ("weight-only", "weight-only-4bit")
+
+
+@pytest.fixture(scope="module")
+def model() -> nn.Module:
+    return seeded(SmallDecoder)
+
+
+@pytest.fixture(scope="module", params=MODES)
+def decoder(request: pytest.FixtureRequest, model: nn.Module) -> Decoder:
+    return quantfx.quantize_decoder(model, PROMPT, config=request.param)
+
+
+def reference(decoder: Decoder) -> Runner:
+    """Return what runs the q/dq graphs, float arithmetic on the same integers."""
+    return Runner(decoder.prefill.quantized, decoder.decode.quantized)
+
+
+def test_every_product_is_quantized(decoder: Decoder) -> None:
+    for result in (decoder.prefill, decoder.decode):
+        assert result.report.planned == 4 * 2 + 1
+        assert not [each for each in result.report.skipped if "linear" in each.op]
+        assert not [op for op in result.report.uncovered if "mm" in op or "matmul" in op]
+
+
+def test_both_graphs_compute_what_the_qdq_graphs_do(decoder: Decoder) -> None:
+    lowered, exact = decoder.module, reference(decoder)
+    with torch.no_grad():
+        for length in (2, 6, 9):
+            prompt = torch.arange(length).reshape(1, length)
+            (ours, cache), (theirs, other) = lowered.prefill(prompt), exact.prefill(prompt)
+            torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+            for _ in range(2):
+                token = theirs[:, -1:].argmax(-1)
+                (ours, cache), (theirs, other) = (
+                    lowered.decode(token, cache),
+                    exact.decode(token, other),
+                )
+                torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+                torch.testing.assert_close(cache, other, rtol=1e-4, atol=1e-4)
+
+
+def test_int8_says_what_the_model_says(model: nn.Module) -> None:
+    decoder = quantfx.quantize_decoder(model, PROMPT)
+    tokens, agree = PROMPT, 0
+    with torch.no_grad():
+        logits, cache = decoder.module.prefill(tokens)
+        for _ in range(20):
+            expected = model(tokens)[0][:, -1:].argmax(-1)
+            agree += int(torch.equal(logits[:, -1:].argmax(-1), expected))
+            tokens = torch.cat((tokens, expected), 1)
+            logits, cache = decoder.module.decode(expected, cache)
+    assert agree >= 19
+
+
+def large(result: quantfx.Result) -> list[Tensor]:
+    """Return the quantized weights that the lowered graph reads."""
+    return [each for each in result.module.buffers() if each.dtype in (torch.int8, torch.uint8)]
+
+
+def test_the_graphs_hold_one_copy_of_the_weights(decoder: Decoder) -> None:
+    first, second = large(decoder.prefill), large(decoder.decode)
+    assert {id(each) for each in first} == {id(each) for each in second}
+    assert sum(each.numel() for each in first) > 60_000 // 2
+
+
+def test_files_give_the_same_bits_and_one_copy_again(tmp_path: Path, decoder: Decoder) -> None:
+    decoder.save(tmp_path / "decoder")
+    again = quantfx.load_decoder(tmp_path / "decoder")
+    assert torch.equal(again.module.generate(PROMPT, 6), decoder.module.generate(PROMPT, 6))
+    assert {id(each) for each in large(again.prefill)} == {id(each) for each in large(again.decode)}
+
+
+def test_compiled_for_any_length(model: nn.Module) -> None:
+    decoder = quantfx.quantize_decoder(model, PROMPT)
+    assert torch.equal(decoder.compile().generate(PROMPT, 6), decoder.module.generate(PROMPT, 6))
+
+
+def test_what_is_no_decoder_is_refused_by_name(model: nn.Module) -> None:
+    with refused("batch-form", CaptureError, site="tokens"):
+        quantfx.quantize_decoder(model, PROMPT[:, :2])
+    with refused("input-names", CaptureError):
+        quantfx.quantize_decoder(nn.Linear(4, 4).eval(), PROMPT)
+    with refused("never-run", CalibrationError, site=None):
+        quantfx.quantize_decoder(model, PROMPT, config="static")
+
+
+def test_a_model_of_hugging_face() -> None:
+    transformers = pytest.importorskip("transformers", reason="it is no dependency of quantfx")
+    config = transformers.GPT2Config(n_layer=2, n_embd=64, n_head=4, vocab_size=96, n_positions=64)
+    gpt2 = seeded(lambda: transformers.GPT2LMHeadModel(config))
+    decoder = quantfx.quantize_decoder(gpt2, PROMPT)
+    assert decoder.decode.report.planned == 4 * 2 + 1
+    tokens = decoder.module.generate(PROMPT, 8)
+    assert torch.equal(tokens, reference(decoder).generate(PROMPT, 8))
