@@ -19,6 +19,7 @@ FILES = {
     "ZOO.md": "zoo.md",
     "backends/direct/README.md": "prepared-plans.md",
 }
+_PROGRAM = re.compile(r"examples/(extend/)?\w+\.py")
 _LINK = re.compile(r"(?<=\]\()(?P<path>(?!\w+:|#)[^)\s#]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
@@ -44,6 +45,8 @@ def relinked(text: str, name: str, uri: str) -> str:
     def link(match: re.Match[str]) -> str:
         target = posixpath.normpath(str(PurePosixPath(name).parent / match["path"]))
         address = FILES.get(target, target.removeprefix("docs/"))
+        if _PROGRAM.fullmatch(address):
+            address = address.replace(".py", ".md")  # the page that shows it
         if target not in FILES and not target.startswith("docs/"):
             return match[0]
         folder = str(PurePosixPath(uri).parent)
