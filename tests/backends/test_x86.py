@@ -24,8 +24,9 @@ def test_the_pipelines_as_text() -> None:
         "check-config, lift-dropout, remove-dead-code, adopt-fake-quantize{scales=False}, "
         "compute-in-float32, fold-constants, fold-batch-norm, fold-scales, "
         "annotate-conv-bn, "
-        "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-embedding, annotate-matmul, "
-        "annotate-mul, annotate-max-pool, propagate, share, insert-observers, place-dropout"
+        "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-rnn, annotate-embedding, "
+        "annotate-matmul, annotate-mul, annotate-max-pool, propagate, share, insert-observers, "
+        "place-dropout"
     )
     assert str(FINISH_TRAINING) == (
         "settle-modes, inline-no-grad, remove-dropout, fold-qat-conv-bn, fold-batch-norm"
