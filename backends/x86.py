@@ -192,7 +192,7 @@ def x86(
             linears, 0 to 1 (see ``SmoothActivations``); 0.7 gave 5 dB more on MiniLM. None leaves
             them as they are.
         repair: Round the weights of each layer together and correct its bias (see ``RoundWeights``
-            and ``CorrectBias``). None does so by the first 64 samples of calibration data, and
+            and ``CorrectBias``). None does so by 32 samples of calibration data, and
             leaves layers as they are where it has fewer than 32, or data is not kept, as in
             training and ``torch.compile``. True does so by all data, of 8 samples or more, and
             needs it. False does not.

@@ -13,7 +13,7 @@ from quantfx.passes.graph.graphs import all_graphs, module_calls, referent
 from quantfx.passes.observers.derived import DerivedObserver
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
-from quantfx.passes.observers.statistics.sample import Leaves, sample_of, set_sample
+from quantfx.passes.observers.statistics.sample import Leaves, pairs_of, set_pairs
 from quantfx.passes.quant.spec import QuantSpec
 
 # The float function, the tensors that one observer sees, and for which spec.
@@ -36,7 +36,7 @@ class Ranges:
     def __init__(self, calibrate: Callable[[GraphModule], object] | None) -> None:
         self._calibrate = calibrate
         self._known: dict[Key, Observer] = {}
-        self._sample: tuple[Leaves, ...] = ()
+        self._sample: tuple[tuple[str, Leaves], ...] = ()
         self.calibrations = 0
 
     def settle(self, prepared: GraphModule) -> None:
@@ -47,11 +47,11 @@ class Ranges:
         if wanted is not None and all(key in self._known for key, _ in wanted):
             for key, observer in wanted:
                 vars(observer).update(vars(copy.deepcopy(self._known[key])))
-            set_sample(prepared, self._sample)  # the same inputs, whatever is observed
+            set_pairs(prepared, self._sample)  # the same inputs, whatever is observed
             return
         self.calibrations += 1
         self._calibrate(prepared)
-        self._sample = sample_of(prepared)
+        self._sample = pairs_of(prepared)
         self._known |= dict(wanted or ())
 
 

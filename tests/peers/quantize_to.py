@@ -102,8 +102,7 @@ def _value(
 
 def efficientnet() -> Iterator[list[str]]:
     """Search EfficientNet-Lite0 for signal to noise and for agreement."""
-    goals = (("sqnr", 22.0), ("sqnr", 23.0), ("agreement", 0.93), ("sqnr", 25.0))
-    return _on_crops(0, *goals)
+    return _on_crops(0, ("sqnr", 22.0), ("sqnr", 23.0), ("agreement", 0.93), ("sqnr", 25.0))
 
 
 def splits() -> Iterator[list[str]]:

@@ -196,9 +196,9 @@ def main(names: Sequence[str], seeds: Sequence[int]) -> None:
                     score = sqnr_db(reference, result), top1_agreement(reference, result)
                     scores.setdefault(engine.name, []).append(score)
         table = Table("engine", "SQNR dB", "top-1", title=f"{name}, splits {list(seeds)}")
-        for engine, found in scores.items():
+        for title, found in scores.items():
             decibels, same = (sum(each) / len(found) for each in zip(*found, strict=True))
-            table.add_row(engine, f"{decibels:.2f}", f"{same:.3f}")
+            table.add_row(title, f"{decibels:.2f}", f"{same:.3f}")
         Console().print(table)
 
 

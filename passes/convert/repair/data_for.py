@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import PipelineError
-from quantfx.passes.observers.statistics.sample import Leaves, sample_of, sampled, want_sample
+from quantfx.passes.observers.statistics.sample import Leaves, first_rows, sample_of, want_sample
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.pipeline.pipeline import Pipeline
 
@@ -44,7 +44,7 @@ def sample_for(
     if statistics is None:
         return sample_of(prepared)
     rows = _rows(pipeline)
-    return sampled(statistics.sample, rows) if rows else ()
+    return first_rows(statistics.sample, rows) if rows else ()
 
 
 def _rows(pipeline: Pipeline) -> int:

@@ -15,7 +15,7 @@ from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.statistics.recorders import LayerRecorder, TensorRecorder
 from quantfx.passes.observers.statistics.digests import ModelDigest, call_digest
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
-from quantfx.passes.observers.statistics.sample import Sample, copied, rows_of
+from quantfx.passes.observers.statistics.sample import Sample, rows_of
 from quantfx.passes.observers.statistics.statistics import Statistics
 
 _Kind = TypeVar("_Kind")
@@ -61,7 +61,7 @@ def record_statistics(
         tuple(calls.digests),
         count,
         calls.rows,
-        tuple(calls.sample.calls),
+        calls.sample.calls,
     )
 
 
@@ -84,8 +84,8 @@ class _Calls:
         self.digests.append(call_digest(leaves))
         call = tuple(leaf for _, leaf in leaves)
         self.rows += rows_of(call)
-        if self._layers and self.sample.add(call):
-            self.sample.calls[-1] = copied(call)
+        if self._layers:
+            self.sample.add(self.digests[-1], call)
         for each in self._layers:
             each.offset = int(self.digests[-1], 16)
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from quantfx.passes.errors import FileError
 from quantfx.passes.observers.statistics.whole_file import opened, writing
 
-FORMAT = 2
+FORMAT = 3
 # What reading a file raises that is not what ``write`` wrote; a header may be nested deeply.
 _DAMAGED = (
     KeyError,

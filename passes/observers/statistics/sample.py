@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from bisect import bisect_left
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
@@ -24,54 +25,65 @@ Leaves = tuple[Any, ...]
 
 
 class Sample:
-    """Keeps the first calls, as many as ``MOST_SAMPLED`` bytes and a file hold.
+    """Keeps the calls whose digests are the smallest: of data in any order, parts from all over it.
+
+    They are as many as ``MOST_SAMPLED`` bytes and a file hold. Which they are depends on the data
+    alone, not on its order, and a call that comes again counts once.
 
     Args:
-        most_rows: Enough; a call that comes again then counts once. None for no such limit.
-
-    Attributes:
-        calls: What is kept.
-        rows: First dimension of the first tensor, summed over them.
+        most_rows: Enough; None for no such limit.
     """
 
     def __init__(self, most_rows: int | None = None) -> None:
-        self.calls: list[Leaves] = []
-        self.rows = 0
         self._most_rows = most_rows
-        self._room = MOST_SAMPLED
-        self._seen: set[str] = set()
+        self._kept: list[tuple[str, Leaves]] = []
+        self._end: str | None = None  # the smallest digest that there was no room for
 
     @property
-    def is_full(self) -> bool:
-        """Whether nothing more will be kept."""
-        return self._room < 0 or (self._most_rows is not None and self.rows >= self._most_rows)
+    def pairs(self) -> tuple[tuple[str, Leaves], ...]:
+        """Digests and calls, the smallest digest first."""
+        return tuple(self._kept)
 
-    def add(self, call: Leaves) -> bool:
-        """Keep ``call`` if there is room, and say whether it was."""
-        if self.is_full:
-            return False
-        if all(map(_can_be_stored, call)):
-            self._room -= sum(each.nbytes for each in call if isinstance(each, Tensor))
-        else:
-            self._room = -1
-        if self._room < 0:
-            return False
-        if self._most_rows is not None:
-            digest = call_digest(("", leaf) for leaf in call)
-            if digest in self._seen:
-                return False
-            self._seen.add(digest)
-        self.calls.append(call)
-        self.rows += rows_of(call)
-        return True
+    @property
+    def calls(self) -> tuple[Leaves, ...]:
+        """What is kept, the smallest digest first."""
+        return tuple(call for _, call in self._kept)
+
+    def add(self, digest: str, call: Leaves) -> None:
+        """Keep a copy of ``call`` if its digest is small enough."""
+        if self._end is not None and digest >= self._end:
+            return
+        if not all(map(_can_be_stored, call)):
+            self._cut(bisect_left(self._kept, digest, key=_digest), digest)
+            return
+        place = bisect_left(self._kept, digest, key=_digest)
+        if place < len(self._kept) and self._kept[place][0] == digest:
+            return
+        copy = tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in call)
+        self._kept.insert(place, (digest, copy))
+        room, rows = MOST_SAMPLED, 0
+        for number, (each, kept) in enumerate(self._kept):
+            room -= sum(leaf.nbytes for leaf in kept if isinstance(leaf, Tensor))
+            if room < 0 or (self._most_rows is not None and rows >= self._most_rows):
+                self._cut(number, each)
+                return
+            rows += rows_of(kept)
+
+    def _cut(self, count: int, end: str) -> None:
+        del self._kept[count:]
+        self._end = end
 
 
-def sampled(calls: Iterable[Leaves], most_rows: int | None = None) -> tuple[Leaves, ...]:
-    """Return the calls that a `Sample` keeps."""
-    sample = Sample(most_rows)
+def first_rows(calls: Iterable[Leaves], rows: int) -> tuple[Leaves, ...]:
+    """Return the first of ``calls`` that have ``rows`` rows together, or all of them."""
+    found: list[Leaves] = []
+    count = 0
     for call in calls:
-        sample.add(call)
-    return tuple(sample.calls)
+        if count >= rows:
+            break
+        found.append(call)
+        count += rows_of(call)
+    return tuple(found)
 
 
 def rows_of(call: Leaves) -> int:
@@ -79,24 +91,24 @@ def rows_of(call: Leaves) -> int:
     return next((len(each) for each in call if isinstance(each, Tensor) and each.dim()), 1)
 
 
-def copied(call: Leaves) -> Leaves:
-    """Return a call with tensors of its own."""
-    return tuple(x.detach().clone() if isinstance(x, Tensor) else x for x in call)
-
-
 def want_sample(prepared: GraphModule, rows: int) -> None:
-    """Let calibration keep copies of the first inputs with ``prepared``, about ``rows`` rows."""
+    """Let calibration keep copies of some inputs with ``prepared``, about ``rows`` rows."""
     prepared.meta[_ROWS] = rows
 
 
 def sample_of(prepared: GraphModule) -> tuple[Leaves, ...]:
     """Return the inputs that calibration kept with ``prepared``."""
+    return tuple(call for _, call in pairs_of(prepared))
+
+
+def pairs_of(prepared: GraphModule) -> tuple[tuple[str, Leaves], ...]:
+    """Return the same with their digests."""
     return tuple(prepared.meta.get(_SAMPLE, ()))
 
 
-def set_sample(prepared: GraphModule, calls: Iterable[Leaves]) -> None:
-    """Keep ``calls`` with ``prepared``."""
-    prepared.meta[_SAMPLE] = tuple(calls)
+def set_pairs(prepared: GraphModule, pairs: Iterable[tuple[str, Leaves]]) -> None:
+    """Keep what ``pairs_of`` returned with another module of the same inputs."""
+    prepared.meta[_SAMPLE] = tuple(pairs)
 
 
 def drop_sample(module: GraphModule) -> None:
@@ -107,28 +119,30 @@ def drop_sample(module: GraphModule) -> None:
 
 @contextmanager
 def keeping_sample(prepared: GraphModule) -> Generator[None]:
-    """Keep copies of the first inputs of calls to ``prepared``, if they are wanted."""
+    """Keep copies of some inputs of calls to ``prepared``, if they are wanted."""
     wanted: int | None = prepared.meta.get(_ROWS)
     if wanted is None:
         yield
         return
     signature = inspect.signature(prepared.forward)
     sample = Sample(wanted)
-    for call in sample_of(prepared):
-        sample.add(call)
+    for pair in pairs_of(prepared):
+        sample.add(*pair)
 
     def keep(module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if sample.is_full:
-            hook.remove()
-        elif sample.add(call := tuple(leaf for _, leaf in leaves_of(signature, args, kwargs))):
-            sample.calls[-1] = copied(call)
+        leaves = leaves_of(signature, args, kwargs)
+        sample.add(call_digest(leaves), tuple(leaf for _, leaf in leaves))
 
     hook = prepared.register_forward_pre_hook(keep, with_kwargs=True)
     try:
         yield
     finally:
         hook.remove()
-        set_sample(prepared, sample.calls)
+        set_pairs(prepared, sample.pairs)
+
+
+def _digest(pair: tuple[str, Leaves]) -> str:
+    return pair[0]
 
 
 def _can_be_stored(leaf: object) -> bool:

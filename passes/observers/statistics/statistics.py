@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from quantfx.passes.observers.statistics.as_plain import (
 )
 from quantfx.passes.observers.statistics.digests import ModelDigest, joined
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
-from quantfx.passes.observers.statistics.sample import Leaves, sampled
+from quantfx.passes.observers.statistics.sample import Leaves, Sample
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.patterns.errors import QuantfxWarning
 
@@ -48,8 +48,9 @@ class Statistics:
         calls: A digest of the inputs of each call that was recorded, in order.
         batches: How many there were.
         rows: First dimension of the first input, summed over all calls.
-        sample: The inputs of the first calls themselves, one for each placeholder of the graph: as
-            many as ``MOST_SAMPLED`` bytes hold, and none if no layers were recorded.
+        sample: The inputs of the calls with the smallest digests themselves, one for each
+            placeholder of the graph: as many as ``MOST_SAMPLED`` bytes hold, and none if no layers
+            were recorded.
     """
 
     tensors: Mapping[Site, TensorRecord]
@@ -134,7 +135,7 @@ class Statistics:
             tuple(call for part in parts for call in part.calls),
             sum(part.batches for part in parts),
             sum(part.rows for part in parts),
-            sampled(_samples(parts)),
+            _joined_sample(parts),
         )
 
     def save(self, path: str | Path) -> Path:
@@ -191,12 +192,17 @@ def _require_parts(parts: tuple[object, ...]) -> None:
             warnings.warn(warning, stacklevel=3)
 
 
-def _samples(parts: Iterable[Statistics]) -> Iterator[Leaves]:
-    """Yield the calls that one process would have kept: none behind one that was not."""
+def _joined_sample(parts: Sequence[Statistics]) -> tuple[Leaves, ...]:
+    """Return the calls that one process would have kept: none behind one that no part kept."""
+    known: dict[str, Leaves] = {}
     for part in parts:
-        yield from part.sample
-        if len(part.sample) < len(part.calls):
-            return
+        known |= dict(zip(sorted(set(part.calls)), part.sample, strict=False))
+    sample = Sample()
+    for digest in sorted({each for part in parts for each in part.calls}):
+        if digest not in known:
+            break
+        sample.add(digest, known[digest])
+    return sample.calls
 
 
 def _by_key(tables: list[Mapping[_Key, _Value]]) -> dict[_Key, list[_Value]]:

@@ -13,7 +13,7 @@ from quantfx import Result
 from quantfx.backends.x86 import REPAIRED_FROM, x86
 from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.graph.remark import ModelRemark, Remark
-from quantfx.passes.observers.statistics.sample import sample_of, sampled
+from quantfx.passes.observers.statistics.sample import Sample, first_rows, sample_of
 from quantfx.passes.pipeline.record import records_of
 from quantfx.tools.measure.metrics import sqnr_db
 from tests import unchecked
@@ -72,7 +72,7 @@ def test_the_same_batch_counts_once() -> None:
 
 
 def test_data_and_its_statistics_repair_alike() -> None:
-    """Statistics of all 64 samples: repairs without being asked go by the first 32 of them."""
+    """Statistics of all 64 samples: repairs without being asked go by 32 of them."""
     known = unchecked.quantize(
         network(), (images(4),), backend=DEFAULT, statistics=statistics(), progress=False
     )
@@ -161,9 +161,12 @@ def test_nested_graphs_are_left_alone() -> None:
 
 def test_a_sample_ends_with_enough_rows() -> None:
     calls = [(torch.full((3, 2), float(number)), "text") for number in range(5)]
-    assert len(sampled(calls, 7)) == 3
-    assert len(sampled([calls[0], *calls], 7)) == 3
-    assert sampled([(2.0,), (torch.tensor(1.0),)], 2) == ((2.0,), (torch.tensor(1.0),))
+    sample = Sample(7)
+    for number in (4, 0, 3, 0, 1, 2):
+        sample.add(str(number), calls[number])
+    assert [float(call[0][0, 0]) for call in sample.calls] == [0.0, 1.0, 2.0]
+    assert first_rows(calls, 7) == tuple(calls[:3])
+    assert first_rows([(2.0,), (torch.tensor(1.0),), (3.0,)], 2)[1:] == ((torch.tensor(1.0),),)
 
 
 def test_how_many_samples_is_no_negative_number() -> None:

@@ -1,4 +1,4 @@
-"""The first inputs that statistics keep: bounded, merged as one process would, stored as they are."""
+"""Inputs that statistics keep: bounded, merged as one process would, stored as they are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.passes.observers.statistics import sample as module
-from quantfx.passes.observers.statistics.sample import Leaves, sampled
+from quantfx.passes.observers.statistics.sample import Leaves, Sample
 from quantfx.passes.observers.statistics.statistics import Statistics
 from tests.passes.convert.repair.networks import backend
 
@@ -33,18 +33,26 @@ def values(found: Statistics) -> list[float]:
 
 @pytest.mark.parametrize(("room", "kept"), [(63, 0), (64, 1), (130, 2), (2**20, 4)])
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_as_many_of_the_first_as_there_is_room_for(
+def test_as_many_as_there_is_room_for(
     room: int, kept: int, cut: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "MOST_SAMPLED", room)
-    assert values(collected(BATCHES)) == list(range(kept))
+    whole = collected(BATCHES)
+    digests = dict(zip(whole.calls, range(4), strict=True))
+    order = [digests[each] for each in sorted(digests)]
+    assert order != [0, 1, 2, 3]
+    assert values(whole) == order[:kept]
+    assert values(collected([*BATCHES[::-1], BATCHES[0]])) == order[:kept], "in any order"
     parts = collected(BATCHES[:cut]), collected(BATCHES[cut:])
-    assert values(Statistics.merge(*parts)) == list(range(kept))
+    assert values(Statistics.merge(*parts)) == order[:kept]
 
 
-def test_behind_a_part_that_did_not_keep_all_nothing_is_kept() -> None:
+def test_behind_a_call_that_no_part_kept_nothing_is_kept() -> None:
     first, second = collected(BATCHES[:2]), collected(BATCHES[2:])
-    assert values(Statistics.merge(replace(first, sample=first.sample[:1]), second)) == [0]
+    less = replace(first, sample=first.sample[:1])
+    smaller = sorted(first.calls)[1]
+    found = Statistics.merge(less, second).sample
+    assert len(found) == sum(each < smaller for each in [*first.calls, *second.calls])
 
 
 def test_inputs_are_copied_and_left_out_without_layers() -> None:
@@ -77,4 +85,7 @@ def test_a_file_holds_inputs_of_every_kind(tmp_path: Path) -> None:
     ids=["infinity", "nan", "an object", "a sparse tensor"],
 )
 def test_what_no_file_holds_is_not_kept(leaf: object) -> None:
-    assert sampled([(1,), (leaf,), (2,)]) == ((1,),)
+    sample = Sample()
+    for digest, call in (("a", 1), ("c", 3), ("b", leaf), ("d", 4)):
+        sample.add(digest, (call,))
+    assert sample.calls == ((1,),)
