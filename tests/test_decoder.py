@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import pytest
@@ -148,8 +149,7 @@ def test_a_cache_in_buffers_is_written_to_by_every_form(tmp_path: Path) -> None:
 
 def test_a_static_cache_of_hugging_face() -> None:
     transformers = pytest.importorskip("transformers", reason="it is no dependency of quantfx")
-    from transformers.integrations import executorch  # pyright: ignore[reportMissingImports]
-
+    executorch = importlib.import_module("transformers.integrations.executorch")
     config = transformers.GPT2Config(n_layer=1, n_embd=64, n_head=4, vocab_size=96, n_positions=64)
     gpt2 = seeded(lambda: transformers.GPT2LMHeadModel(config))
     gpt2.generation_config = transformers.GenerationConfig(

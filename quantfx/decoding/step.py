@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -41,10 +41,8 @@ class HuggingFaceStep(nn.Module):
 
     def _cache(self, tensors: list[Tensor]) -> Any:
         """Return a cache of the library's that holds ``tensors`` themselves, not copies."""
-        from transformers import DynamicCache  # pyright: ignore[reportMissingImports]
-
         pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
-        cache: Any = cast(Callable[..., Any], DynamicCache)(pairs)
+        cache = importlib.import_module("transformers").DynamicCache(pairs)
         for layer, (keys, values) in zip(cache.layers, pairs, strict=True):
             layer.keys, layer.values = keys, values
         return cache

@@ -29,7 +29,7 @@ class Layer(nn.Module):
         rows = self.norm(x)
         flat = torch.addmm(self.qkv_bias, rows.reshape(-1, rows.shape[-1]), self.qkv)
         query, key, value = (
-            each.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            each.reshape(*each.shape[:2], self.heads, -1).transpose(1, 2)
             for each in flat.reshape(*x.shape[:2], -1).chunk(3, -1)
         )
         if past is not None:
