@@ -23,19 +23,28 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("QUANTFX_KERNELS", "onednn")
 
 from quantfx.tools.models.digits import DigitsRun, train_digits
+from tests import fast_linker
 from tests.snapshot import DotSnapshotExtension
+
+fast_linker.use()
 
 # Begun first: a file is run by one process, and the other would wait for these in the end.
 LONGEST = (
-    "tools/fuzz/test_fuzz.py",
-    "test_bisect_model.py",
-    "test_package.py",
-    "test_onnx_2_13.py",
-    "test_specialized_calls.py",
-    "test_reduce_model.py",
-    "test_data_sizes.py",
-    "passes/inputs/test_fits_traced.py",
     "backends/inductor/test_compile.py",
+    "dynamo/test_auto.py",
+    "backends/inductor/test_compiled_2_13.py",
+    "test_bisect_model.py",
+    "backends/inductor/test_fuse_sums.py",
+    "test_data_sizes.py",
+    "tools/fuzz/test_fuzz.py",
+    "test_reduce_model.py",
+    "backends/direct/test_lowering_again.py",
+    "test_onnx_2_13.py",
+    "backends/inductor/test_static_graph.py",
+    "backends/inductor/test_ahead_of_time.py",
+    "test_specialized_calls.py",
+    "dynamo/test_lower.py",
+    "passes/inputs/test_fits_traced.py",
     "test_global_state_2_13.py",
 )
 
