@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,24 @@ from tests.refusals import refused
 from tests.saved_models import CASES, IMAGE, PICTURE, ROWS, mlp, quantized
 
 FREE = ({0: Dim("batch", min=1, max=64)},)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def translations_read_once() -> Iterator[None]:
+    """Keep torch from reading its 500 translations anew for each export, a third of its time."""
+    registration = pytest.importorskip("torch.onnx._internal.exporter._registration")
+    registry = registration.ONNXRegistry
+    made = cache(registry.from_torchlib)
+
+    def copied(**version: int) -> Any:
+        kept, fresh = made(**version), registry()
+        fresh._opset_version = kept.opset_version
+        fresh.functions = {target: [*found] for target, found in kept.functions.items()}
+        return fresh
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "from_torchlib", staticmethod(copied))
+        yield
 
 
 def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
