@@ -137,8 +137,28 @@ def onednn_operators(module: GraphModule, inputs: tuple[Tensor, ...], device: st
     )
 
 
-@pytest.mark.parametrize("symmetric", [False, True], ids=["affine", "symmetric"])
-@pytest.mark.parametrize("name", CASES)
+# Zero points are numbers to these patterns: one network shows it for symmetric ranges.
+IN_CI = {
+    (name, symmetric)
+    for name in ("mlp", "resnet", "cat_pool", "encoder_layer")
+    for symmetric in (False, True)
+    if not symmetric or name == "cat_pool"
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "symmetric"),
+    [
+        pytest.param(
+            name,
+            symmetric,
+            id=f"{name}-{'symmetric' if symmetric else 'affine'}",
+            marks=[] if (name, symmetric) in IN_CI else pytest.mark.sweep,
+        )
+        for name in CASES
+        for symmetric in (False, True)
+    ],
+)
 def test_every_planned_kernel_is_hit_on_xpu_as_on_cpu(name: str, symmetric: bool) -> None:
     case = CASES[name]
     module = quantized(case, symmetric=symmetric)
