@@ -93,6 +93,8 @@ FULL = {
 }
 
 
+# In CI test_compiled_2_13.py sees that no pattern of Inductor's matches what is lowered.
+@pytest.mark.sweep
 @pytest.mark.parametrize("network", SMALL)
 def test_small_networks(network: str, compiled: Folder) -> None:
     check(network, compiled(SMALL, ("onednn",)), SMALL[network])
