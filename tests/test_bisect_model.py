@@ -58,7 +58,7 @@ FAULTS: dict[str, tuple[Network, Callable[[pytest.MonkeyPatch], None], Permit]] 
 
 
 # Found by test_its_config_keeps_the_site_float and test_two_culprits_are_both_named as well.
-SWEPT = ("swapped scales", "a wrong kernel")
+SWEPT = ("a lost eps", "swapped scales", "a wrong kernel")
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ def test_it_is_bit_equal_to_our_own_compiler() -> None:
     assert kernels["linear"] == {"qlinear_pointwise": 1}
 
 
+@pytest.mark.sweep  # in CI test_explicit.py has free sizes of this compiler
 def test_free_sizes() -> None:
     model, x = Mlp().eval(), batches(1)[0]
     dynamic = ({0: torch.export.Dim("rows", min=2, max=64)},)

@@ -118,8 +118,11 @@ def test_memory_holds_what_the_graph_had_there(case: str, backend: str) -> None:
 
 @pytest.mark.parametrize(
     "case",
-    ["windows", "of a user", "written through a reshape"]
-    + [pytest.param(case, marks=pytest.mark.sweep) for case in ("beyond a slice", "permuted")],
+    ["windows", "written through a reshape"]
+    + [
+        pytest.param(case, marks=pytest.mark.sweep)
+        for case in ("of a user", "beyond a slice", "permuted")
+    ],
 )
 def test_compiled_memory_holds_it_too(case: str) -> None:
     result = quantized(STRIDED[case], "x86")
