@@ -81,7 +81,7 @@ def test_nested_outputs_and_keyword_inputs_keep_their_form() -> None:
     assert set(outputs) == {"both"}
     with torch.no_grad():
         torch.testing.assert_close(outputs["both"][0], model.linear(X), atol=0.05, rtol=0.05)
-    assert result.compile()(X, scale=batch["scale"])["both"][1].shape == (4, 8)
+    assert result.module(X, scale=batch["scale"])["both"][1].shape == (4, 8)
 
 
 def test_skipped_operators_have_a_reason() -> None:
