@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 _CODE = """
@@ -93,7 +95,12 @@ assert "torchao" not in sys.modules
 
 
 def test_importing_and_using_quantfx_leaves_torch_as_it_was() -> None:
-    # As users have it: without what conftest.py sets for the other tests.
+    subprocess.run([sys.executable, "-c", _CODE], check=True, cwd=ROOT)
+
+
+@pytest.mark.sweep
+def test_it_does_beside_torchs_own_pool_of_compilers() -> None:
+    """As users have it: without what conftest.py sets for the other tests."""
     ours = {"TORCHINDUCTOR_COMPILE_THREADS", "TORCHINDUCTOR_VEC_ISA_OK"}
     environment = {name: value for name, value in os.environ.items() if name not in ours}
     subprocess.run([sys.executable, "-c", _CODE], check=True, cwd=ROOT, env=environment)
