@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantfx.tools.doctor.native_examples import First, Lookup
-from quantfx.tools.doctor.template_examples import Call
+from quantfx.tools.doctor.template_examples import Call, First, Lookup
 from tests.odd_tensors import Draw, Made, any_rank, broadcast, image, laid_out, values
 
 _CONVS: dict[int, Any] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
