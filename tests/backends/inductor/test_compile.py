@@ -43,6 +43,8 @@ def test_compiling_needs_no_switches_and_leaves_none() -> None:
     assert float((compiled(IMAGE) - exact).abs().max()) < 0.02 * float(exact.abs().max())
 
 
+# In CI test_declare_layouts.py has convolutions of other sizes, test_compiled_2_13.py a free batch.
+@pytest.mark.sweep
 def test_a_dynamic_batch_compiles() -> None:
     batch = torch.export.Dim("batch", min=1, max=64)
     result = quantfx.quantize(
