@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 import quantfx
+from tests.sampled import SAMPLED
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("passes", "patterns", "backends", "tools")
@@ -212,3 +213,10 @@ def test_no_literal_is_splat_to_please_the_formatter() -> None:
             elif isinstance(node, ast.Call):
                 given = [each.value for each in node.keywords if each.arg is None]
                 assert not any(isinstance(value, ast.Dict) for value in given), at
+
+
+def test_sampled_tables_are_there() -> None:
+    for name in SAMPLED:
+        file, _, function = name.partition("::")
+        text = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert re.search(rf"\b{function}\b", text), f"{name} of SAMPLED is gone"

@@ -1,0 +1,50 @@
+"""Which tables CI runs a part of."""
+
+from __future__ import annotations
+
+import pytest
+
+# Large tables of cells alike: CI runs every so many of each, the sweep the others.
+SAMPLED = {
+    "backends/direct/test_attention.py::test_masks": 4,
+    "backends/direct/test_lowering_again.py::test_kernels_compute_what_the_qdq_graph_does": 4,
+    "backends/direct/test_lowering_again.py::test_memory_holds_what_the_graph_had_there": 4,
+    "backends/direct/test_shapes.py::test_what_is_not_run_is_laid_out_as_if_it_were": 3,
+    "backends/onednn/test_family.py::test_every_activation_is_fused_where_the_kernel_can_and_"
+    "computed_everywhere": 3,
+    "backends/onednn/test_int8_layout.py::test_torch_needs_planes_in_order_from_128_positions_on": 8,
+    "backends/onednn/test_int8pack.py::test_the_kernel_computes_what_the_qdq_graph_does": 4,
+    "backends/quantized/test_ops.py::test_kernels_compute_what_the_qdq_graph_does": 3,
+    "backends/quantized/test_rows_2_13.py::test_a_row_is_one_unit_that_reaches_its_kernel": 3,
+    "backends/recurrent/test_layer.py::test_the_kernel_is_the_reference": 3,
+    "backends/test_lowered_ops.py::test_kernels_compute_what_the_qdq_graph_does": 3,
+    "backends/test_native.py::test_tables_of_every_width": 4,
+    "backends/test_native_fx_2_13.py::test_a_row_of_each_template_equals_fx_graph_mode": 4,
+    "backends/test_qat.py::test_what_is_trained_is_lowered": 3,
+    "passes/capture/test_capture.py::test_captured_graphs_compute_the_same": 2,
+    "passes/fold/test_fold_batch_norm.py::test_folding_keeps_the_function": 2,
+    "passes/observe/equalize/test_equalize_layers.py::test_the_function_stays": 3,
+    "passes/observers/test_histogram.py::test_equals_torch_ao": 3,
+    "passes/observers/test_mse.py::test_error_is_not_above_the_other_observers": 3,
+    "passes/observers/test_scale_search.py::test_no_worse_than_a_grid_of_a_hundred": 3,
+    "passes/report/test_accounts.py::test_every_call_stands_in_one_list": 3,
+    "passes/train/test_qat_conv_bn.py::test_conversion_is_the_evaluation_of_what_was_trained": 3,
+    "passes/train/test_qat_conv_bn.py::test_without_rounding_it_is_the_float_model": 3,
+    "test_odd_shapes.py::test_odd_shapes_are_right_or_refused": 3,
+    "test_specialized_calls.py::test_every_way_to_call_is_right_or_refuses": 3,
+    "tools/doctor/test_native_examples.py::test_it_reaches_what_the_template_promises": 3,
+}
+
+
+def mark_sampled(items: list[pytest.Item]) -> None:
+    """Mark all but each n-th cell of a table; the one that stays is not the first of its kind."""
+    cells: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        name = item.nodeid.partition("[")[0].removeprefix("tests/")
+        if name in SAMPLED:
+            cells.setdefault(name, []).append(item)
+    for name, table in cells.items():
+        every = SAMPLED[name]
+        for place, item in enumerate(table):
+            if place % every != every // 2:
+                item.add_marker(pytest.mark.sweep)
