@@ -159,7 +159,7 @@ def test_a_file_holds_all(path: Path) -> None:
 
 
 def with_format(content: bytes) -> bytes:
-    return content.replace(b'"format": 2,', b'"format": 7,')
+    return content.replace(b'"format": 3,', b'"format": 7,')
 
 
 def with_other_bytes(content: bytes) -> bytes:
