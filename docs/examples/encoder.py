@@ -2,9 +2,9 @@
 
 It prints::
 
-    dynamic: 9 linear, dynamic; off by less than 5%
-    static: 9 linear; off by less than 5%
-    mixed: 4 linear, dynamic, 4 linear; off by less than 5%
+    dynamic: 1 embedding, weight-only, 9 linear, dynamic; off by less than 5%
+    static: 1 embedding, weight-only, 9 linear; off by less than 5%
+    mixed: 1 embedding, weight-only, 4 linear, dynamic, 4 linear; off by less than 5%
 """
 
 import torch
