@@ -15,6 +15,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 def example_pages() -> Iterator[Page]:
     """Yield an index, then the pages."""
     files = [*sorted(EXAMPLES.glob("*.py")), *sorted(EXAMPLES.glob("extend/*.py"))]
+    files += sorted(EXAMPLES.glob("decoder/*.py"))
     pages = [_page(file) for file in files]
     rows = [
         (f"[{page.title}]({page.uri.removeprefix('examples/')})", f"`docs/{page.uri[:-3]}.py`")

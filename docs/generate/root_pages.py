@@ -19,7 +19,7 @@ FILES = {
     "ZOO.md": "zoo.md",
     "backends/direct/README.md": "prepared-plans.md",
 }
-_PROGRAM = re.compile(r"examples/(extend/)?\w+\.py")
+_PROGRAM = re.compile(r"examples/((extend|decoder)/)?\w+\.py")
 _LINK = re.compile(r"(?<=\]\()(?P<path>(?!\w+:|#)[^)\s#]+)(?P<anchor>#[^)\s]*)?(?=\))")
 
 
