@@ -33,7 +33,7 @@ def contestants(rows: int, channels: int, inputs: int) -> dict[str, Callable[[in
     bytes_ = [torch.randint(-128, 128, (channels, inputs)).to(torch.int8) for _ in range(count)]
     packed = [pack_nibbles(each >> 4) for each in bytes_]
     of_torch = [
-        torch._convert_weight_to_int4pack_for_cpu((each >> 4).int() + 8, 1)  # pyright: ignore[reportPrivateUsage]
+        torch._convert_weight_to_int4pack_for_cpu((each >> 4).int() + 8, 1)  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
         for each in bytes_
     ]
     pairs = torch.rand(inputs // 32, channels, 2)
@@ -43,8 +43,8 @@ def contestants(rows: int, channels: int, inputs: int) -> dict[str, Callable[[in
     )
     return {
         "float": lambda at: functional.linear(x, floats[at % count]),
-        "torch int8": lambda at: torch._weight_int8pack_mm(x, bytes_[at % count], one),  # pyright: ignore[reportPrivateUsage]
-        "torch int4, 32": lambda at: torch._weight_int4pack_mm_for_cpu(  # pyright: ignore[reportPrivateUsage]
+        "torch int8": lambda at: torch._weight_int8pack_mm(x, bytes_[at % count], one),  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
+        "torch int4, 32": lambda at: torch._weight_int4pack_mm_for_cpu(  # pyright: ignore[reportPrivateUsage, reportPrivateImportUsage]
             x, of_torch[at % count], 32, pairs
         ),
         "int8": lambda at: ours(x, bytes_[at % count], one, None, None),

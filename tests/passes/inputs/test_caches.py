@@ -25,12 +25,16 @@ class Grown:
         self.keys = keys
 
 
+def _with_keys(grown: Any) -> tuple[list[tuple[Any, Any]], None]:
+    return [(pytree.GetAttrKey("keys"), grown.keys)], None
+
+
 pytree.register_pytree_node(
     Grown,
     lambda grown: ([grown.keys], None),
     lambda children, _: Grown(*children),
     serialized_type_name="tests.passes.inputs.test_caches.Grown",
-    flatten_with_keys_fn=lambda grown: ([(pytree.GetAttrKey("keys"), grown.keys)], None),
+    flatten_with_keys_fn=_with_keys,
 )
 
 
