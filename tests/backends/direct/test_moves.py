@@ -20,7 +20,7 @@ BETWEEN: dict[str, tuple[Callable[[Tensor], Tensor] | nn.Module, int]] = {
     "pixel unshuffle": (nn.PixelUnshuffle(2), 32),
     "channel shuffle": (nn.ChannelShuffle(4), 8),
     "chunk": (lambda x: torch.cat([x.chunk(2, 1)[1], x], 1), 12),
-    "split": (lambda x: torch.cat([x.split([3, 5], 1)[0], x], 1), 11),
+    "split": (lambda x: torch.cat([torch.split(x, [3, 5], 1)[0], x], 1), 11),
     "stack": (lambda x: torch.stack([x, x.neg()], 2).flatten(1, 2), 16),
     "group norm": (nn.GroupNorm(2, 8), 8),
     "group norm without factors": (nn.GroupNorm(4, 8, affine=False), 8),
