@@ -268,7 +268,8 @@ def _specs(
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
         ("weight_only_4bit", _weight_4bit(weight_observer)),
-        ("recurrent_weight", replace(_weight(weight_observer), quant_min=-127)),
+        # What is clipped adds up over the steps.
+        ("recurrent_weight", replace(_weight("min_max"), quant_min=-127)),
         ("embedding_weight", _weight(weight_observer)),
         ("embedding_weight_4bit", replace(_weight(weight_observer), quant_min=LOW, quant_max=HIGH)),
     )
