@@ -12,13 +12,11 @@ from quantfx.passes.report.work import OperatorWork
 
 _MOST_CAUSES = 3
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "einsum", "tensordot")
-_NATIVE_LAYERS = (
-    "lstm", "gru",
-    "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
-)  # fmt: skip
+_NATIVE_LAYERS = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 # What a reason says -> what would change it. Other reasons say it themselves, or nothing would.
 _REMEDIES = (
     ("kept float:", "change that rule of the config"),
+    ("only dynamic", "give it that mode by a rule of the config"),
     ("not float32", "quantize model.float()"),
     ("not a stored weight", "store what is computed, e.g. by remove_parametrizations"),
 )

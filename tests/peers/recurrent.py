@@ -68,7 +68,7 @@ def engines(model: nn.Module, x: Tensor) -> list[Engine]:
 
 def outputs(run: Callable[[Tensor], Tensor], data: Tensor, batch: int) -> Tensor:
     """Return what ``run`` makes of ``data``, a batch after the other."""
-    return torch.cat([run(part) for part in data.split(batch)])
+    return torch.cat([run(part) for part in torch.split(data, batch)])
 
 
 def measure(title: str, model: nn.Module, x: Tensor, data: Tensor) -> Table:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ NEAR = {"weight-only": 0.015, "weight-only-4bit": 0.25}
 class Bag(nn.Module):
     """A bag, with a weight for each sample if it has any."""
 
-    def __init__(self, **how: object) -> None:
+    def __init__(self, **how: Any) -> None:
         super().__init__()
         self.bag = nn.EmbeddingBag(ROWS, WIDTH, **how)
 

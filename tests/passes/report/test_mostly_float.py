@@ -61,9 +61,11 @@ def test_the_causes_come_by_their_share_with_what_would_change_them() -> None:
 
 
 def test_other_ways_out() -> None:
-    lstm = row("lstm", "aten.lstm.input", 900, 0, "no kernel")
-    assert said(LINEAR, lstm).endswith("no kernel: backend='native' has kernels for it")
-    assert said(LINEAR, lstm, backend="native").endswith("no kernel")
+    up = row("up", "aten.conv_transpose2d.input", 900, 0, "no kernel")
+    assert said(LINEAR, up).endswith("no kernel: backend='native' has kernels for it")
+    assert said(LINEAR, up, backend="native").endswith("no kernel")
+    lstm = row("lstm", "aten.lstm.input", 900, 0, "no static template takes lstm, only dynamic")
+    assert said(LINEAR, lstm).endswith("only dynamic: give it that mode by a rule of the config")
     half = row("linear_1", "aten.linear.default", 900, 0, "float32: … is bfloat16, not float32")
     assert said(LINEAR, half).endswith("not float32: quantize model.float()")
     other = row("cdist", "aten.bilinear.default", 900, 0, "")
