@@ -56,6 +56,8 @@ def _worse(observer: WeightObserver, weight: Tensor) -> Iterator[str]:
     if spec.axis is None:
         return
     rows = weight.detach().double().movedim(spec.axis, 0).flatten(1)
+    if spec.group is not None:
+        rows = rows.reshape(-1, spec.group)
 
     def error(scale: Tensor) -> Tensor:
         steps = (rows / scale[:, None]).round().clamp(spec.quant_min, spec.quant_max)
@@ -63,7 +65,7 @@ def _worse(observer: WeightObserver, weight: Tensor) -> Iterator[str]:
 
     usual = (rows.abs().amax(1) / spec.quant_max).clamp(min=spec.eps).float()
     usual = pair_bounded_scale(weight, usual, spec).double()
-    found = observer.calculate_qparams().scale.double()
+    found = observer.calculate_qparams().scale.double().flatten()
     worse = error(found) > MORE * error(usual) + ROUNDING * rows.square().sum(1)
     if bool(worse.any()):
         yield f"{observer.label}: the usual scale is better for {int(worse.sum())} channels"

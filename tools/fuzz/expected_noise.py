@@ -21,13 +21,16 @@ from quantfx.patterns.pattern_set import PatternSet
 DRAWS = 3
 
 
-def noise_power(graph: GraphModule, inputs: tuple[Any, ...], patterns: PatternSet) -> list[float]:
+def noise_power(
+    graph: GraphModule, inputs: tuple[Any, ...], patterns: PatternSet, *, weight_steps: int = 63
+) -> list[float]:
     """Return, for each output, the largest power of noise of several roundings.
 
     Args:
         graph: In float, as captured.
         inputs: Positional.
         patterns: Whose operators are rounded.
+        weight_steps: From zero to the largest weight of a channel.
     """
     targets = {target for each in patterns.templates for target in each.targets}
     same = {target for t in patterns.templates if "out" in t.quant for target in t.targets}
@@ -36,7 +39,8 @@ def noise_power(graph: GraphModule, inputs: tuple[Any, ...], patterns: PatternSe
         torch.manual_seed(0)
         exact = _run(fx.Interpreter(graph), leaves)
         rounded = [
-            _run(_Rounding(graph, targets, same, dither=bool(n)), leaves) for n in range(DRAWS)
+            _run(_Rounding(graph, targets, same, weight_steps, dither=bool(n)), leaves)
+            for n in range(DRAWS)
         ]
     return [max(power(one, draw[i]) for draw in rounded) for i, one in enumerate(exact)]
 
@@ -55,9 +59,16 @@ class _Rounding(fx.Interpreter):
     """Runs a graph with what operators of templates read rounded."""
 
     def __init__(
-        self, graph: GraphModule, targets: set[Any], same: set[Any], *, dither: bool
+        self,
+        graph: GraphModule,
+        targets: set[Any],
+        same: set[Any],
+        weight_steps: int,
+        *,
+        dither: bool,
     ) -> None:
         super().__init__(graph)
+        self._weight_steps = weight_steps
         self._targets = targets
         self._same = same
         self._dither = dither
@@ -67,7 +78,8 @@ class _Rounding(fx.Interpreter):
         if n.target is torch.ops.higher_order.cond:
             (chosen, yes, no, operands), _ = self.fetch_args_kwargs_from_env(n)
             branch = yes if chosen else no
-            return _Rounding(branch, self._targets, self._same, dither=self._dither).run(*operands)
+            rounding = (self._targets, self._same, self._weight_steps)
+            return _Rounding(branch, *rounding, dither=self._dither).run(*operands)
         if n.target not in self._targets:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
@@ -89,7 +101,9 @@ class _Rounding(fx.Interpreter):
         if stored and value.dim() < 2:  # a bias
             return value
         if stored:
-            scale = value.abs().amax(tuple(range(1, value.dim())), keepdim=True) / 63
+            scale = (
+                value.abs().amax(tuple(range(1, value.dim())), keepdim=True) / self._weight_steps
+            )
         else:
             seen = value if like is None else like
             low, high = seen.amin().clamp(max=0), seen.amax().clamp(min=0)

@@ -33,6 +33,19 @@ SAVED = 5  # every how many are saved and loaded in CI
 PART = 14
 X86 = variants("x86")
 BACKEND = X86[0][0]
+WRITABLE = [each for each in BACKEND.recipe.patterns.templates if is_writable(each)]
+# What these read are integers, or lists of weights, which drafts do not have.
+UNWRITTEN = {
+    "embedding_weight_only",
+    "embedding_weight_only_4bit",
+    "embedding_bag_weight_only",
+    "embedding_bag_weight_only_4bit",
+    "lstm_dynamic",
+    "gru_dynamic",
+    "rnn_dynamic",
+    "lstm_cell_dynamic",
+    "rnn_cell_dynamic",
+}
 
 
 @cache
@@ -106,9 +119,8 @@ def test_the_summary_counts_the_seeds_that_ran(
 def test_every_template_is_planted() -> None:
     cases = [case_of(seed) for seed in range(ALL)]
     planted = Counter(each.template for case in cases for each in case.planted if not each.miss)
-    templates = BACKEND.recipe.patterns.templates
-    assert all(map(is_writable, templates))
-    assert set(planted) == {each.name for each in templates}
+    assert set(planted) == {each.name for each in WRITABLE}
+    assert set(BACKEND.recipe.patterns.names) - set(planted) == UNWRITTEN
     assert 0.1 * len(cases) < sum(case.free for case in cases) < 0.4 * len(cases)
 
 
@@ -119,7 +131,7 @@ def rules(template: Template) -> list[str]:
 
 @pytest.mark.parametrize(
     "template",
-    [each for each in BACKEND.recipe.patterns.templates if rules(each)],
+    [each for each in WRITABLE if rules(each)],
     ids=lambda each: each.name,
 )
 def test_every_rule_of_a_template_can_be_broken(template: Template) -> None:
