@@ -55,10 +55,11 @@ def test_a_residual_block() -> None:
 
 
 @pytest.mark.parametrize(("mode", "kernels"), [
-    ("static", {"qlinear_pointwise": 9, "qlinear_pointwise.binary": 4}),
-    ("dynamic", {"qlinear_pointwise.tensor": 9, "qlinear_pointwise.binary_tensor": 4}),
+    ("static", {"qlinear_pointwise": 9, "qlinear_pointwise.binary": 4, "rows.int8": 2}),
+    ("dynamic", {"qlinear_pointwise.tensor": 9, "qlinear_pointwise.binary_tensor": 4,
+                 "rows.int8": 2}),
     ("fp16", {"linear_dynamic_fp16": 13}),
-    ("weight-only", {"weight_linear": 13}),
+    ("weight-only", {"weight_linear": 13, "rows.int8": 2}),
 ])  # fmt: skip
 def test_an_encoder_in_every_mode(mode: str, kernels: dict[str, int]) -> None:
     assert compared(*tiny_bert(), mode) == kernels

@@ -84,7 +84,9 @@ def test_dynamic_weights_are_pair_bounded_where_sums_saturate() -> None:
     assert isinstance(weight, QuantSpec)
     assert weight.pair_bound == "adjacent"
     templates = backend.recipe.patterns.of_mode("dynamic").templates
-    assert {template.specs["w"] for template in templates} == {"linear_weight"}
+    specs = {template.group: template.specs["w"] for template in templates}
+    # In 127 steps both ways no two products of recurrent layers leave 16 bits.
+    assert specs == {"linear": "linear_weight", "rnn": "recurrent_weight"}
 
 
 def test_the_backend_of_a_config_is_another_value() -> None:
@@ -94,7 +96,9 @@ def test_the_backend_of_a_config_is_another_value() -> None:
     assert backend.recipe.patterns.modes == (
         "static", "dynamic", "fp16", "weight-only", "weight-only-4bit",
     )  # fmt: skip
-    assert backends.get("xpu", target="any").recipe.patterns.modes == ("static",)
+    xpu = backends.get("xpu", target="any").recipe.patterns
+    assert xpu.modes == ("static", "weight-only", "weight-only-4bit")
+    assert {each.group for each in xpu.templates if each.mode != "static"} == {"embedding"}
 
 
 @pytest.mark.parametrize("mode", ["fp16", "weight-only"])

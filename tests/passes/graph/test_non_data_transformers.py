@@ -49,25 +49,25 @@ class Case:
 
 CASES = {
     # The cumulative sum of the mask, times the mask, picks rows of a weight, and is folded with it.
-    "opt": Case(tiny_opt, (TOKENS,), {"linear": 7}),
+    "opt": Case(tiny_opt, (TOKENS,), {"embedding": 1, "linear": 7}),
     # mul: the scores, times the causal mask.
     "gpt_one_head": Case(
         lambda: tiny_gpt(1),
         (TOKENS,),
-        {"linear": 5, "matmul": 2, "mul": 3},
+        {"embedding": 1, "linear": 5, "matmul": 2, "mul": 3},
         {"mul": f"causal_folded{NOT_DATA}"},
     ),
     "gpt_two_heads": Case(
         lambda: tiny_gpt(2),
         (TOKENS,),
-        {"linear": 5, "matmul": 2, "mul": 3},
+        {"embedding": 1, "linear": 5, "matmul": 2, "mul": 3},
         {"mul": "same_shape: div has shape [1, 2, 5, 5], causal_folded [1, 1, 5, 5]"},
     ),
     # mul to mul_3: queries and keys times cosine and sine of frequencies times positions.
     "rotary": Case(
         rotary_attention,
         (TOKENS,),
-        {"linear": 3, "matmul": 2},
+        {"embedding": 1, "linear": 3, "matmul": 2},
         {
             "mul": f"frequencies_folded{NOT_DATA}",
             "mul_1": f"frequencies_folded_1{NOT_DATA}",
@@ -76,11 +76,12 @@ CASES = {
         },
     ),
     "bert": Case(
-        lambda: bert(BERT), (BERT_TOKENS, BERT_MASK), {"linear": 7, "matmul": 2},
+        lambda: bert(BERT), (BERT_TOKENS, BERT_MASK), {"embedding": 2, "linear": 7, "matmul": 2},
         {"mul": "mul.other is -3.4028234663852886e+38, not a tensor"},
     ),
     "bert_float_mask": Case(
-        lambda: bert(BERT), (BERT_TOKENS, BERT_MASK.float()), {"linear": 7, "matmul": 2}
+        lambda: bert(BERT), (BERT_TOKENS, BERT_MASK.float()),
+        {"embedding": 2, "linear": 7, "matmul": 2},
     ),
 }  # fmt: skip
 

@@ -196,7 +196,7 @@ def test_facts_are_checked_before_anything_runs() -> None:
         PREPARE.move("share", after="insert-observers").check()
     with refused("pass-order", PipelineError, site="insert-qdq"):
         Pipeline((*PREPARE.elements, InsertQDQ(), InsertQDQ())).check()
-    with refused("pass-order", PipelineError, site="insert-qdq", says="'observed'"):
+    with refused("pass-order", PipelineError, site="round-weights", says="'observed'"):
         x86().convert(graph())
 
 
@@ -256,7 +256,8 @@ def test_our_own_errors_keep_their_type_and_gain_a_reproducer() -> None:
     prepared = x86().prepare(graph())
     with pytest.raises(CalibrationError) as error:
         CONVERT.run(prepared)
-    assert error.value.__notes__ == ["reproduce: Pipeline.parse('insert-qdq').run(module, context)"]
+    until = "round-weights{from_samples=32}, correct-bias{from_samples=32}, insert-qdq"
+    assert error.value.__notes__ == [f"reproduce: Pipeline.parse('{until}').run(module, context)"]
 
 
 def test_numerics_are_checked_on_request() -> None:
