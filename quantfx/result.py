@@ -166,12 +166,12 @@ class Result:
 
         if not (args or kwargs):
             args, kwargs = self._inputs.args, self._inputs.kwargs
-        plain = len(self.backend.kernels) > 1  # torch's own operators may have what a plan has not
+        alone = any(each.alone for each in self.backend.kernels)  # then torch's have no region
         found = tune(
             self.module,
             *args,
             seconds=seconds,
-            other=self._without_plans if plain else None,
+            other=None if alone else self._without_plans,
             **kwargs,
         )
         if found.moved or found.slower_than_float:
@@ -378,10 +378,10 @@ class Result:
         lowering = self._lowered
         if refused := lowering.not_here or self.backend.eager:
             raise QuantfxError(refused, rule="not-here", site=self.backend.name)
-        bound = [each.needs_process for each in self.backend.kernels]
-        if wrapper == "python" or not any(bound):
+        kernels = self.backend.kernels
+        if wrapper == "python" or not any(each.needs_process for each in kernels):
             return lowering
-        if all(bound):
+        if any(each.alone for each in kernels):
             raise QuantfxError(
                 f"code of wrapper='{wrapper}' cannot call prepared plans, which Python has to call",
                 rule="not-here",

@@ -39,6 +39,11 @@ class Direct(KernelFamily):
         """Those of neighbours: oneDNN adds them in 16 bits there."""
         return "neighbours"
 
+    @property
+    def alone(self) -> bool:
+        """Where it is required: who asks for plans does not want torch's operators instead."""
+        return self.required
+
     def takes(self, candidate: Candidate) -> bool:
         """Whether it may have the kernel: where it is required, of static modes, in float32.
 

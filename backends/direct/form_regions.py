@@ -63,11 +63,12 @@ class FormRegions(GraphPass):
         refused |= _left_out(editor, refused)
         formed: list[tuple[list[Node], Formed]] = []
         known = routes_for(torch.get_num_threads())
+        alone = any(family.alone for family in families)
         for members, made in _formed(editor, refused):
             layouts = list(map(captured_layout, made.inputs))
             times = known.get(region_key(made.region.graph, layouts))
             # Others may have what does not pay.
-            reason = _cost(members, made, times) if len(families) < len(context.kernels) else ""
+            reason = "" if alone else _cost(members, made, times)
             if reason:
                 refused |= dict.fromkeys(filter(_is_planned, members), reason)
                 continue

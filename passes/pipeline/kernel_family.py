@@ -155,6 +155,11 @@ class KernelFamily(ABC):
         """Which sums of two u8 x s8 products saturate on CPUs without VNNI."""
         return "none"
 
+    @property
+    def alone(self) -> bool:
+        """Whether no other family may have what this one could."""
+        return False
+
     def prepare(self) -> None:  # noqa: B027  most families need nothing
         """Do what emitting needs once per process, such as registering fake kernels."""
 
