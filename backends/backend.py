@@ -46,7 +46,7 @@ from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.kernel_family import KernelFamily
-from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.passes.pipeline.pipeline import Pipeline, require_graph
 from quantfx.passes.quant.spec import Concrete
 from quantfx.passes.report.compare_sites import SiteComparison, compare_sites
 from quantfx.passes.report.contract import require_converted, require_planned
@@ -207,10 +207,11 @@ class Backend:
             CalibrationError: a site was never calibrated.
             ContractError: a planned site was not converted.
         """
+        require_graph(prepared)
         pipeline = self.convert_pipeline
         if not strict and InsertQDQ() in pipeline.passes:
             pipeline = pipeline.replace("insert-qdq", InsertQDQ(uncalibrated="float"))
-        if isinstance(prepared, GraphModule) and TRAINABLE in facts_of(prepared):
+        if TRAINABLE in facts_of(prepared):
             finish, prepared = self._finishing(prepared)
             pipeline = finish + pipeline
         sample = sample_for(pipeline, prepared, statistics)

@@ -180,7 +180,7 @@ class Pipeline:
                 captured, ``quantfx.reduce`` takes the error, and a note says so: code makes no
                 graph with the notes and observers of earlier pipelines.
         """
-        _require_graph(module)
+        require_graph(module)
         self.check(facts_of(module))
         work = clone(module)
         own_state(work)
@@ -205,7 +205,7 @@ class Pipeline:
             PipelineError: as ``run``.
             PassError: as ``run``.
         """
-        _require_graph(module)
+        require_graph(module)
         self.check(facts_of(module))
         self._rewrite(module, Context())
 
@@ -251,7 +251,12 @@ class Pipeline:
         return _with_edit(self, name, edit)
 
 
-def _require_graph(module: GraphModule) -> None:
+def require_graph(module: GraphModule) -> None:
+    """Refuse what is no graph, whatever its type was said to be.
+
+    Raises:
+        PipelineError: it is none.
+    """
     if not isinstance(module, GraphModule):
         message = f"a {type(module).__name__} is not a graph"
         raise PipelineError(message, rule="not-a-graph", fix="use capture(model, ...) first")
