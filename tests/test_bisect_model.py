@@ -57,14 +57,10 @@ FAULTS: dict[str, tuple[Network, Callable[[pytest.MonkeyPatch], None], Permit]] 
 }
 
 
-# Found by test_its_config_keeps_the_site_float and test_two_culprits_are_both_named as well.
-SWEPT = ("a lost eps", "swapped scales", "a wrong kernel")
-
-
-@pytest.mark.parametrize(
-    "fault",
-    [pytest.param(name, marks=pytest.mark.sweep) if name in SWEPT else name for name in FAULTS],
-)
+# Found by test_its_config_keeps_the_site_float, test_two_culprits_are_both_named and
+# test_a_site_that_misses_its_kernel_is_named as well.
+@pytest.mark.sweep
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_result_is_traced_to_the_one_decision(
     fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +117,9 @@ def test_a_site_that_misses_its_kernel_is_named(monkeypatch: pytest.MonkeyPatch)
     result = bisect(faults.attention)
     assert [each.permit for each in result.culprits] == [Permit("lower", "linear_add", "linear_3")]
     assert isinstance(result.culprit.verdict.error, ContractError)
+    assert result.complete
+    assert result.evaluations <= 14
+    assert result.calibrations == 1 < result.evaluations  # none observes what the first did not
 
 
 def test_tensors_that_share_an_observer_by_mistake_are_named(

@@ -96,8 +96,11 @@ def test_files_give_the_same_bits_and_one_copy_again(tmp_path: Path, decoder: De
     assert {id(each) for each in large(again.prefill)} == {id(each) for each in large(again.decode)}
 
 
-def test_compiled_for_any_length(model: nn.Module) -> None:
-    decoder = quantfx.quantize_decoder(model, PROMPT)
+@pytest.mark.parametrize(
+    ("layers", "width"), [(1, 32), pytest.param(2, 64, marks=pytest.mark.sweep)]
+)
+def test_compiled_for_any_length(layers: int, width: int) -> None:
+    decoder = quantfx.quantize_decoder(seeded(lambda: SmallDecoder(layers, width)), PROMPT)
     assert torch.equal(decoder.compile().generate(PROMPT, 6), decoder.module.generate(PROMPT, 6))
 
 

@@ -290,7 +290,7 @@ def test_what_makes_no_sense_is_refused() -> None:
             quantize_to(at_least=1.0, **given)
 
 
-@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("resume", [pytest.param(False, marks=pytest.mark.sweep), True])
 def test_each_item_is_made_a_batch_once(resume: bool, tmp_path: Path) -> None:
     made: list[int] = []
 
@@ -311,7 +311,9 @@ def test_the_backend_of_the_result_makes_it_again() -> None:
     assert torch.equal(again.module(ITEMS[0]), found.result.module(ITEMS[0]))
 
 
-@pytest.mark.parametrize(("time_limit", "read"), [(3000.0, 2), (1e6, 4)])
+@pytest.mark.parametrize(
+    ("time_limit", "read"), [(3000.0, 2), pytest.param(1e6, 4, marks=pytest.mark.sweep)]
+)
 def test_the_estimate_ends_with_half_of_the_time_or_when_more_rows_hardly_tell(
     time_limit: float, read: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

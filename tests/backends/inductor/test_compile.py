@@ -88,7 +88,11 @@ def linears(mode: str) -> quantfx.Result:
     return unchecked.quantize(model, (ROWS,), config=mode)
 
 
-@pytest.mark.parametrize("mode", KERNELS)
+# In CI test_fuse_sums.py compiles a static sum, tests/backends/weight_only/test_family.py the other.
+@pytest.mark.parametrize("mode", [
+    pytest.param(mode, marks=[pytest.mark.sweep] * (mode in ("static", "weight-only")))
+    for mode in KERNELS
+])  # fmt: skip
 def test_every_mode_reaches_its_kernel(mode: str) -> None:
     result = linears(mode)
     compiled = result.compile()
@@ -166,7 +170,7 @@ class Twice(nn.Module):
 
 @pytest.mark.parametrize(("layer", "x", "mode"), [
     pytest.param(lambda: nn.Linear(8, 8), ROWS, "static", marks=pytest.mark.sweep),
-    (lambda: nn.Linear(8, 8), ROWS, "dynamic"),
+    pytest.param(lambda: nn.Linear(8, 8), ROWS, "dynamic", marks=pytest.mark.sweep),
     (lambda: nn.Conv2d(3, 3, 3, padding=1), IMAGE, "static"),
 ])  # fmt: skip
 def test_a_layer_that_is_called_twice_is_lowered_twice(

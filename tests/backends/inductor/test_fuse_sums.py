@@ -59,14 +59,17 @@ FUSED: dict[str, tuple[int, Callable[..., Tensor]]] = {
 }  # fmt: skip
 
 
-# What Inductor makes of these it makes of others; that nothing is fused is seen without it.
+# What Inductor makes of these it makes of one sum after another; that nothing is fused is seen
+# without it.
 SWEPT = {
+    "into the integers of the summand",
     "without relu",
     "the other operand",
     "into a float summand",
     "two branches",
     "the kernel reads it",
     "read later",
+    "an output",
 }
 
 

@@ -73,7 +73,10 @@ CASES: dict[str, tuple[Callable[..., Any], Any, list[tuple[Any, ...]]]] = {
         pytest.param("condition", None, marks=pytest.mark.sweep),
         # The guard of a division is traced as that of a remainder is.
         pytest.param("division", True, marks=pytest.mark.sweep),
-        *((case, True) for case in CASES if case != "division"),
+        ("condition", True),
+        ("two sizes", True),
+        # What is written out is decided as the size that Dynamo frees, and a number as a size is.
+        *(pytest.param(case, True, marks=pytest.mark.sweep) for case in ("range", "number")),
     ],
 )
 def test_guards_decide(case: str, dynamic: bool | None) -> None:
