@@ -220,3 +220,9 @@ def test_sampled_tables_are_there() -> None:
         file, _, function = name.partition("::")
         text = (ROOT / "tests" / file).read_text(encoding="utf-8")
         assert re.search(rf"\b{function}\b", text), f"{name} of SAMPLED is gone"
+
+
+def test_numpy_is_not_needed() -> None:
+    """It is no dependency, and torch's own conversions fail without it."""
+    asking = [str(file) for file in files() if ".numpy()" in file.read_text(encoding="utf-8")]
+    assert not [name for name in asking if "/tools/" not in name and "/cli/" not in name]

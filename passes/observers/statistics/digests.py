@@ -6,12 +6,12 @@ import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.graph.graphs import all_graphs, constants
 from quantfx.passes.graph.operator_name import operator_name
+from quantfx.passes.observers.statistics.raw_bytes import raw_bytes
 
 _LENGTH = 16
 
@@ -63,6 +63,4 @@ def joined(digests: Iterable[str]) -> str:
 
 def _update(digest: Any, value: Tensor) -> None:
     digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-    plain = value.detach().cpu().contiguous().reshape(-1)
-    if plain.numel():
-        digest.update(plain.view(torch.uint8).numpy())
+    digest.update(raw_bytes(value))

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import FileError
+from quantfx.passes.observers.statistics.raw_bytes import raw_bytes
 from quantfx.passes.observers.statistics.whole_file import opened, writing
 
 FORMAT = 3
@@ -53,8 +54,7 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
     bodies: list[bytes] = []
     start = 0
     for key, value in tensors.items():
-        flat = value.detach().cpu().contiguous().reshape(-1)
-        body = flat.view(torch.uint8).numpy().tobytes()
+        body = raw_bytes(value)
         packed = key.endswith(_PACKED)
         if packed:
             body = zlib.compress(body, 1)
