@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 import quantfx
+from quantfx import backends
 from quantfx.passes.train.qat_module import QatModule
 from quantfx.tools.drawing.line_chart import Line, Panel, line_chart
 from quantfx.tools.models.digits import BATCH, DigitsNet, DigitsRun, one_thread, train_digits
@@ -34,7 +35,8 @@ class AtBits:
 
     Attributes:
         bits: Of a weight.
-        calibrated: After calibration.
+        calibrated: After calibration, layers left as they are (``repair=False``).
+        repaired: After calibration as it is by default: layers repaired by its data.
         trained: After each epoch of training, from before the first.
         learned: The same with learned scales.
         int8: Of the trained one on int8 kernels.
@@ -44,6 +46,7 @@ class AtBits:
     bits: int
     _: KW_ONLY
     calibrated: float
+    repaired: float
     trained: tuple[float, ...]
     learned: tuple[float, ...]
     int8: float
@@ -113,7 +116,9 @@ def _at_bits(run: DigitsRun, bits: int, epochs: int) -> AtBits:
         "dynamic_shapes": ({0: torch.export.Dim("images")},),
         "progress": False,
     }
-    calibrated = quantfx.quantize(run.model, example, **options)
+    plain = backends.get("x86", repair=False)
+    calibrated = quantfx.quantize(run.model, example, backend=plain, **options)
+    repaired = quantfx.quantize(run.model, example, **options)
     curves: list[tuple[float, ...]] = []
     ends: list[float] = []
     for learn_scales in (False, True):
@@ -124,6 +129,7 @@ def _at_bits(run: DigitsRun, bits: int, epochs: int) -> AtBits:
     return AtBits(
         bits,
         calibrated=run.accuracy(calibrated.module),
+        repaired=run.accuracy(repaired.module),
         trained=curves[0],
         learned=curves[1],
         int8=ends[0],
@@ -172,6 +178,7 @@ def _over_bits(found: Recovery) -> Panel:
     lines = (
         line("float", lambda _: found.accuracy),
         line("calibrated", lambda row: row.calibrated),
+        line("calibrated, repaired", lambda row: row.repaired),
         line("trained", lambda row: row.int8),
         line("trained, learned scales", lambda row: row.learned_int8),
     )
@@ -190,6 +197,7 @@ def _over_epochs(found: Recovery) -> Panel:
     lines = (
         line("float", (found.accuracy,) * len(places)),
         line("calibrated", (row.calibrated,) * len(places)),
+        line("calibrated, repaired", (row.repaired,) * len(places)),
         line("trained", row.trained),
         line("trained, learned scales", row.learned),
     )
@@ -202,10 +210,11 @@ def _epochs(found: Recovery) -> int:
 
 def _table(found: Recovery) -> Table:
     title = f"{found.network}, float {found.accuracy:.1%}; on int8 kernels:"
-    table = Table("bits of a weight", "calibrated", "trained", "learned scales", title=title)
+    names = "calibrated", "repaired", "trained", "learned scales"
+    table = Table("bits of a weight", *names, title=title)
     for column in table.columns:
         column.justify = "right"
     for row in found.rows:
-        values = row.calibrated, row.int8, row.learned_int8
+        values = row.calibrated, row.repaired, row.int8, row.learned_int8
         table.add_row(str(row.bits), *(f"{value:.1%}" for value in values))
     return table

@@ -13,6 +13,7 @@ def test_training_recovers_what_calibration_loses_at_two_bits(digits: DigitsRun)
     [row] = found.rows
     assert found.accuracy > 0.98
     assert row.calibrated < 0.9
+    assert row.repaired > row.calibrated + 0.05
     assert row.int8 > row.calibrated + 0.05
     assert row.learned_int8 > row.calibrated + 0.05
     assert len(row.trained) == len(row.learned) == 3
@@ -24,6 +25,7 @@ def test_the_chart_has_two_panels_a_network() -> None:
         AtBits(
             8,
             calibrated=0.99,
+            repaired=0.99,
             trained=(0.98, 0.99),
             learned=(0.98, 0.99),
             int8=0.99,
@@ -32,6 +34,7 @@ def test_the_chart_has_two_panels_a_network() -> None:
         AtBits(
             2,
             calibrated=0.7,
+            repaired=0.9,
             trained=(0.4, 0.98),
             learned=(0.7, 0.97),
             int8=0.98,
@@ -41,7 +44,7 @@ def test_the_chart_has_two_panels_a_network() -> None:
     text = chart([Recovery("one", 0.99, rows), Recovery("two", 0.95, rows)])
     root = ElementTree.fromstring(text)  # our own text
     lines = [each for each in root.iter() if each.tag.endswith("polyline")]
-    assert len(lines) == 4 * 4
+    assert len(lines) == 4 * 5
     words = [each.text for each in root.iter() if each.tag.endswith("text")]
     assert words.count("bits of a weight") == 2
     assert "one: 2 bits" in words
