@@ -132,6 +132,7 @@ def test_pools_and_cat(tmp_path: Path) -> None:
     assert {"QLinearConv", "QLinearConcat"} <= optimized.operators.keys()
 
 
+@pytest.mark.sweep  # the decoder below has its layers, and masks
 def test_an_encoder(tmp_path: Path) -> None:
     inputs = bert_inputs(BERT_TINY)
     plain, _ = exported(quantized(bert(BERT_TINY), *inputs), tmp_path / "m.onnx", inputs)

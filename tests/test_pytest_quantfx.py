@@ -33,11 +33,27 @@ class TestClass:
 """
 
 
-def pytest_in(folder: Path, seed: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+# Stores graphs, changes one, and compares: in one process, as the imports take seconds.
+TWICE = """
+import sys, pathlib, pytest
+options = ["-p", "pytest_quantfx"]
+assert pytest.main([*options, "test_own.py", "--update-graphs"]) == 0
+file = pathlib.Path(sys.argv[1])
+file.write_text(file.read_text().replace("relu", "gelu"))
+print("CHANGED", flush=True)
+pytest.main([*options, "--render-graphs", "drawn"])
+"""
+
+
+def pytest_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run pytest as a user does, whether or not the entry point is installed here."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
+    return python_in(folder, "-m", "pytest", "-p", "pytest_quantfx", *arguments)
+
+
+def python_in(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "pytest_quantfx", *arguments],
+        [sys.executable, *arguments],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -55,22 +71,21 @@ def test_pytest_finds_it_by_the_name_that_it_has_here() -> None:
 
 def test_nothing_heavy_is_imported_before_the_fixture_is_used(tmp_path: Path) -> None:
     (tmp_path / "test_light.py").write_text(LIGHT)
-    ended = pytest_in(tmp_path, "0", "-p", "no:syrupy")
+    ended = pytest_in(tmp_path, "-p", "no:syrupy")
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_graphs_are_compared_drawn_and_stored_and_the_example_runs(tmp_path: Path) -> None:
-    """In two processes, which take seconds: the example is compared in that which compares."""
+    """That no seed of hashes counts, tests/passes/draw/test_dot.py has."""
     (tmp_path / "test_own.py").write_text(OWN)
     graphs = tmp_path / "__graphs__" / "test_own"
-    stored = pytest_in(tmp_path, "0", "--update-graphs")
-    assert "2 passed" in stored.stdout, stored.stdout + stored.stderr
-    names = sorted(file.name for file in graphs.iterdir())
-    assert names == ["TestClass.test_graph+tanh.dot", "test_graph.dot"]
     file = graphs / "test_graph.dot"
-    file.write_text(file.read_text().replace("relu", "gelu"))
     shutil.copytree(EXAMPLE, tmp_path / "example")
-    compared = pytest_in(tmp_path, "7", "--render-graphs", "drawn").stdout
+    done = python_in(tmp_path, "-c", TWICE, str(file))
+    stored, _, compared = done.stdout.partition("CHANGED")
+    assert "2 passed" in stored, done.stdout + done.stderr
+    names = sorted(each.name for each in graphs.iterdir())
+    assert names == ["TestClass.test_graph+tanh.dot", "test_graph.dot"]
     assert "1 failed, 3 passed" in compared
     assert f"the graph differs from {file}:" in compared
     assert '-  "gelu" [label="gelu' in compared

@@ -36,10 +36,16 @@ def trained(module: quantfx.QatModule, x: Tensor, steps: int = 3) -> quantfx.Qat
     return module
 
 
+def normed_convolution() -> nn.Module:
+    conv = nn.Conv2d(1, 8, 3, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 4))
+
+
 def networks() -> dict[str, tuple[nn.Module, Tensor]]:
     return {
         "resnet": (seeded(lambda: resnet18((1, 1), width=8)), IMAGES),
         "transformer": (seeded(DigitsTransformer), ROWS),
+        "small": (seeded(normed_convolution), ROWS),
     }
 
 
@@ -111,8 +117,9 @@ def test_networks_train_as_they_are_and_are_lowered_as_after_calibration(name: s
     assert (first(result.quantized(*inputs)) - expected).abs().max() <= 0.02 * expected.abs().max()
 
 
-def test_a_trained_network_compiles() -> None:
-    model, x = networks()["resnet"]
+@pytest.mark.parametrize("name", ["small", pytest.param("resnet", marks=pytest.mark.sweep)])
+def test_a_trained_network_compiles(name: str) -> None:
+    model, x = networks()[name]
     module = trained(unchecked.prepare_qat(model, (x,)), x)
     result = quantfx.convert_qat(module)
     compiled = result.compile()

@@ -394,8 +394,8 @@ OTHERS = [("b", 1.0, False), ("a", 0.01, False), ("a", 1.0, True)]
     ("backend", "other"),
     [
         *(("quantfx_native", other) for other in OTHERS),
-        ("quantfx_x86", OTHERS[0]),  # what shares ranges is told before a backend is asked
-        *(pytest.param("quantfx_x86", other, marks=pytest.mark.sweep) for other in OTHERS[1:]),
+        # What shares ranges is told before a backend is asked.
+        *(pytest.param("quantfx_x86", other, marks=pytest.mark.sweep) for other in OTHERS),
     ],
 )
 def test_graphs_that_compute_something_else_share_no_ranges(

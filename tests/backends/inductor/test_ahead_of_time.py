@@ -30,8 +30,15 @@ class Scaled(nn.Module):
 
 @pytest.fixture(autouse=True, scope="module")
 def headers_as_they_are() -> Iterator[None]:
-    """Compiled beforehand, two headers take 20 s, and spare 10 s of the one library in CI."""
-    with torch._inductor.config.patch({"aot_inductor.precompile_headers": False}):
+    """Compiled beforehand, two headers take 20 s, and spare 10 s of the one library in CI.
+
+    The code around the kernels is not optimized either: it runs a few times.
+    """
+    plain = {
+        "aot_inductor.precompile_headers": False,
+        "aot_inductor.compile_wrapper_opt_level": "O0",
+    }
+    with torch._inductor.config.patch(plain):
         yield
 
 

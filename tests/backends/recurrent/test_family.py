@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,8 +80,23 @@ def test_cells(name: str, batched: bool) -> None:
     check(seeded(CELLS[name]), torch.randn(3, 12) if batched else torch.randn(12))
 
 
-def test_other_batches_and_lengths() -> None:
-    model = seeded(lambda: SpeakerEncoder(mels=8, hidden=16, layers=2))
+class Outputs(nn.Module):
+    """Leaves the states of a recurrent layer away."""
+
+    def forward(self, results: tuple[Tensor, object]) -> Tensor:
+        return results[0]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Sequential(nn.LSTM(8, 16, batch_first=True), Outputs()),
+        pytest.param(lambda: SpeakerEncoder(mels=8, hidden=16, layers=2), marks=pytest.mark.sweep),
+    ],
+    ids=["layer", "encoder"],
+)
+def test_other_batches_and_lengths(make: Callable[[], nn.Module]) -> None:
+    model = seeded(make)
     free = ({0: Dim.AUTO, 1: Dim.AUTO},)
     result = unchecked.quantize(
         model, (torch.rand(2, 9, 8),), config="dynamic", dynamic_shapes=free

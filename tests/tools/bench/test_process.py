@@ -31,6 +31,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(tmp_path)
 
 
+@pytest.mark.sweep  # what loads it is tested in test_workload.py, and that errors arrive below
 def test_a_model_that_cannot_be_loaded_is_no_matter_of_the_engine() -> None:
     with refused("foreign-code", WorkloadError, site="own_process:raises", says="ValueError"):
         ProcessWorker(BASELINE, "own_process:raises", 1, 1)

@@ -5,10 +5,21 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from torch import nn
 
 from quantfx.tools.demo.run import Subject, run
 from quantfx.tools.doctor import programs
-from quantfx.tools.models.digits import DigitsRun
+from quantfx.tools.models.digits import DigitsRun, train_digits
+
+
+@pytest.fixture(scope="module")
+def digits() -> DigitsRun:
+    """Of two layers, which take less time to compile than those of the other tests."""
+
+    def make() -> nn.Module:
+        return nn.Sequential(nn.Conv2d(1, 16, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(144, 10))
+
+    return train_digits(make=make)
 
 
 def subject(digits: DigitsRun, calibration: int = 32, test: int = 64) -> Subject:
