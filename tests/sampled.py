@@ -15,6 +15,7 @@ SAMPLED = {
     "backends/direct/test_shapes.py::test_what_is_not_run_is_laid_out_as_if_it_were": 3,
     "backends/onednn/test_family.py::"
     "test_every_activation_is_fused_where_the_kernel_can_and_computed_everywhere": 3,
+    "backends/onednn/test_family.py::test_weights_that_are_views_are_packed_in_order": 2,
     "backends/onednn/test_int8_layout.py::test_a_pool_of_any_plane_is_int8": 4,
     "backends/onednn/test_int8_layout.py::"
     "test_torch_needs_planes_in_order_from_128_positions_on": 8,
@@ -33,9 +34,13 @@ SAMPLED = {
     "compat/prepare/test_prepare_qat.py::test_without_rounding_it_is_the_float_model": 3,
     "passes/capture/test_capture.py::test_captured_graphs_compute_the_same": 4,
     "passes/capture/test_few_rows.py::test_zero_is_right_or_refused": 3,
+    "passes/capture/test_name_contractions.py::"
+    "test_contractions_with_a_stored_tensor_are_linears": 3,
     "passes/capture/test_name_products.py::test_products_by_stored_matrices_are_linears": 3,
+    "passes/export/test_align_modes.py::test_both_modes_are_the_models_own": 3,
     "passes/export/test_align_modes.py::"
     "test_prepared_without_rounding_they_still_are_and_convert": 3,
+    "passes/export/test_concrete_sizes.py::test_the_graph_is_that_of_an_export_for_the_example": 3,
     "passes/fold/test_fold_batch_norm.py::test_folding_keeps_the_function": 2,
     "passes/graph/test_non_data_transformers.py::test_every_observed_tensor_follows_the_weights": 3,
     "passes/lower/test_restore_layouts.py::test_memory_holds_what_the_graph_had_there": 3,
@@ -51,6 +56,8 @@ SAMPLED = {
     "test_the_scale_of_training_is_the_scale_of_the_weight": 3,
     "passes/train/test_place_dropout.py::test_the_converted_graph_is_that_of_calibration": 3,
     "passes/train/test_qat_conv_bn.py::test_conversion_is_the_evaluation_of_what_was_trained": 3,
+    "passes/train/test_qat_conv_bn.py::test_gradients_without_rounding_are_the_float_models": 3,
+    "passes/train/test_qat_conv_bn.py::test_the_converted_graph_is_that_of_calibration": 3,
     "passes/train/test_qat_conv_bn.py::test_without_rounding_it_is_the_float_model": 3,
     "patterns/test_matcher.py::test_exported_cases": 3,
     "test_odd_shapes.py::test_odd_shapes_are_right_or_refused": 6,
@@ -58,6 +65,7 @@ SAMPLED = {
     "test_specialized_calls.py::test_every_compiled_way_is_right_or_refuses": 3,
     "test_specialized_calls.py::test_every_way_to_call_is_right_or_refuses": 6,
     "tools/doctor/test_native_examples.py::test_it_reaches_what_the_template_promises": 3,
+    "tools/doctor/test_template_examples.py::test_a_template_of_xpu_is_lowered_to_its_kernel": 3,
     "tools/doctor/test_template_examples.py::"
     "test_a_template_reaches_its_kernel_with_every_activation": 3,
     "tools/fuzz/test_fuzz.py::test_every_rule_of_a_template_can_be_broken": 3,

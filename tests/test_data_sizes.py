@@ -107,14 +107,15 @@ def test_more_rows_than_the_example_has() -> None:
         compiled(empty)
 
 
-def test_an_output_as_long_as_data_says_beside_a_float_convolution() -> None:
+@pytest.mark.parametrize("compiles", [False, pytest.param(True, marks=pytest.mark.sweep)])
+def test_an_output_as_long_as_data_says_beside_a_float_convolution(compiles: bool) -> None:
     model = seeded(data_sized.SelectedFrames)
     data = [torch.randn(1, 8, 12, generator=torch.Generator().manual_seed(n)) for n in range(3)]
     result = quantfx.quantize(model, (data[0],), calibration=data, backend=x86())
     assert {row.kind: row.lowered for row in result.report.rows} == {"conv1d": 1}
-    compiled = result.compile()
+    run = result.compile() if compiles else result.quantized
     for x in data:
-        for given, expected in zip(compiled(x), result.module(x), strict=True):
+        for given, expected in zip(run(x), result.module(x), strict=True):
             torch.testing.assert_close(given, expected)
 
 

@@ -98,6 +98,7 @@ def test_toml_makes_the_result_again_without_a_search() -> None:
         assert torch.equal(again.module(x), found.result.module(x))
 
 
+@pytest.mark.sweep  # so do two processes, below
 def test_equal_seeds_find_equal_recipes() -> None:
     again = quantize_to(at_least=54.0)
     found = mixed()

@@ -100,6 +100,7 @@ def check(
     assert here > there - 0.1
 
 
+@pytest.mark.sweep  # test_native_fx_2_13.py has its rows, each by itself
 def test_resnet18() -> None:
     model, x, result = network("resnet")
     check(model, (x,), result, get_default_qconfig_mapping("x86"), 20)

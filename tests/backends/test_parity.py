@@ -97,7 +97,7 @@ def our_counts(graph: GraphModule, inputs: tuple[Tensor, ...]) -> Counter[str]:
 
 
 # The full ones are swept as well; the residual block has all that a small resnet18 has.
-SWEPT = ("resnet18", "resnet50", "densenet", "vit")
+SWEPT = ("resnet18", "resnet50", "mobilenet_v2", "densenet", "vit")
 
 
 @pytest.mark.parametrize(

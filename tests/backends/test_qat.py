@@ -94,7 +94,11 @@ def test_what_is_trained_is_lowered(name: str) -> None:
     ("make", "kernels"),
     [
         (lambda: resnet18((1, 1), width=8), {"conv2d": 6, "max_pool2d": 1, "linear": 1}),
-        (lambda: mobilenet_v2(STAGES[:3], last=64), {"conv2d": 19, "linear": 1}),
+        pytest.param(
+            lambda: mobilenet_v2(STAGES[:3], last=64),
+            {"conv2d": 19, "linear": 1},
+            marks=pytest.mark.sweep,
+        ),
     ],
     ids=["resnet", "mobilenet"],
 )
