@@ -67,7 +67,7 @@ def test_kernels_take_any_number_of_rows(case: tuple[nn.Module, Result]) -> None
         close(result.module(inputs), model(inputs))
 
 
-# Others are compiled in test_more_rows_... and in test_an_output_as_long_as_data_says_...
+# Of the others test_more_rows_... compiles one in CI.
 COMPILED = {data_sized.Counted}
 
 
