@@ -15,7 +15,7 @@ EXAMPLES = ROOT / "docs" / "examples"
 def example_pages() -> Iterator[Page]:
     """Yield an index, then the pages."""
     files = [*sorted(EXAMPLES.glob("*.py")), *sorted(EXAMPLES.glob("extend/*.py"))]
-    files += sorted(EXAMPLES.glob("decoder/*.py"))
+    files += sorted([*EXAMPLES.glob("decoder/*.py"), *EXAMPLES.glob("from_cpp/*.py")])
     pages = [_page(file) for file in files]
     rows = [
         (f"[{page.title}]({page.uri.removeprefix('examples/')})", f"`docs/{page.uri[:-3]}.py`")
@@ -37,9 +37,11 @@ def _page(file: Path) -> Page:
     name = file.relative_to(EXAMPLES).with_suffix("")
     code = re.sub(r'^""".*?"""\n+', "", source, flags=re.DOTALL)
     parts = [f"`docs/examples/{name}.py`\n"]
-    settings = file.with_suffix(".toml")
-    if settings.exists():
-        parts += [f"`{settings.name}` beside it:\n", fence(settings.read_text("utf-8"), "toml")]
+    beside = [(file.with_suffix(".toml"), "toml")]
+    beside += [(each, "cpp") for each in sorted(file.parent.glob("*.cpp"))]
+    for other, language in beside:
+        if other.exists():
+            parts += [f"`{other.name}` beside it:\n", fence(other.read_text("utf-8"), language)]
     parts += [fence(code, "python"), "It prints (`...` stands for more):\n"]
     parts.append(fence("\n".join(line.removeprefix("    ") for line in prints.splitlines())))
     title, colon, rest = about.partition(": ")

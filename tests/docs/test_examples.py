@@ -21,6 +21,7 @@ SLOW = (
     "compile_backend.py",
     "decoder/decode.py",
     "few_bits.py",
+    "from_cpp/build_and_run.py",
 )
 # A page of docs/ tells of each: they may be longer.
 TOLD = ("accuracy/walk.py", "decoder/decode.py")
@@ -59,6 +60,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("name", [name for name in examples() if name not in SLOW])
 def test_example_runs(name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    if name == "hugging_face.py":
+        pytest.importorskip("transformers")
     run(name, capfd)
 
 
