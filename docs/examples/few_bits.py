@@ -1,8 +1,8 @@
-"""Training with weights of two bits: what calibration loses and training brings back.
+"""Weights of two bits: what calibration loses, and what repairs and training bring back.
 
 It prints::
 
-    float 100%, calibrated 8...%, trained ...%
+    float 100%, calibrated 8...%, repaired 9...%, trained ...%
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 import quantfx
-from quantfx import Config
+from quantfx import Config, backends
 
 
 def data(rows: int) -> tuple[Tensor, Tensor]:
@@ -47,9 +47,13 @@ if __name__ == "__main__":
     train(model, 400, 0.01)
     x, _ = data(256)
     two_bits = Config().weights(quant_min=-2, quant_max=1)
-    calibrated = quantfx.quantize(model.eval(), (x,), calibration=[x], config=two_bits)
+    plain, repairing = (backends.get("x86", repair=on, config=two_bits) for on in (False, True))
+    calibrated, repaired = (
+        quantfx.quantize(model.eval(), (x,), calibration=[x], backend=backend)
+        for backend in (plain, repairing)
+    )
     module = quantfx.prepare_qat(model, (x,), calibration=[x], config=two_bits, learn_scales=True)
     train(module.train(), 400, 0.003)
     trained = quantfx.convert_qat(module)
     print(f"float {accuracy(model):.0%}, calibrated {accuracy(calibrated.module):.0%}", end=", ")
-    print(f"trained {accuracy(trained.module):.0%}")
+    print(f"repaired {accuracy(repaired.module):.0%}, trained {accuracy(trained.module):.0%}")
