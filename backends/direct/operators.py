@@ -11,7 +11,7 @@ from torch.fx import Node
 from quantfx.backends.direct.anchors import PRODUCTS, add_product, matmul, product
 from quantfx.backends.direct.attention import ATTENTION, attention
 from quantfx.backends.direct.moves import MOVES, pad, rearranged
-from quantfx.backends.direct.pointwise import post_ops_of
+from quantfx.backends.direct.pointwise import LARGEST, post_ops_of
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.steps import (
     Combine,
@@ -39,7 +39,6 @@ _COMBINES: dict[Any, Combine] = {
 _STACK = resolve_op("aten.stack.default")
 _GROUP_NORM = resolve_op("aten.group_norm.default")
 _INSTANCE_NORM = resolve_op("aten.instance_norm.default")
-_LARGEST = torch.finfo(torch.float32).max
 CASTS = frozenset(map(resolve_op, ("aten.to.dtype", "aten._to_copy.default")))
 
 
@@ -268,7 +267,7 @@ def _prelu(translation: Translation, task: Task) -> Value:
     exact = torch.empty_strided(layout.shape, layout.stride(), device="meta")
     below = Value(Buffer(byte_size(exact)), exact)
     translation.program.steps += [
-        Pointwise(source=source, result=below, post=(PostOp("clip", -_LARGEST, 0.0),)),
+        Pointwise(source=source, result=below, post=(PostOp("clip", -LARGEST, 0.0),)),
         Pointwise(source=below, other=weight, combine="mul", result=below),
     ]
     result = translation.result(task, translation.wanted_layout(task, exact))

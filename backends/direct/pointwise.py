@@ -10,7 +10,7 @@ from torch.fx import Node
 from quantfx.backends.direct.steps import PostOp
 from quantfx.patterns.schema import argument_value, resolve_op
 
-_LARGEST = 3.4e38  # of float32, for a bound that is not given
+LARGEST = 3.4e38  # of float32, for a bound that is not given
 _ALIKE = 17.0  # log(1 + exp(x)) = x in float32 from here on
 Spelling = Callable[[Node], tuple[PostOp, ...] | None]
 
@@ -32,8 +32,8 @@ def _clamp(node: Node) -> tuple[PostOp, ...] | None:
     low, high = argument_value(node, "min"), argument_value(node, "max")
     if isinstance(low, Node) or isinstance(high, Node):
         return None
-    low = -_LARGEST if low is None else float(low)
-    return (_clip(low, _LARGEST if high is None else float(high)),)
+    low = -LARGEST if low is None else float(low)
+    return (_clip(low, LARGEST if high is None else float(high)),)
 
 
 def _clip(low: float, high: float) -> PostOp:
@@ -139,7 +139,7 @@ _BY_NAME: Mapping[str, Spelling] = {
 
 def _clamp_min(node: Node) -> tuple[PostOp, ...] | None:
     low = _number(node, "min")
-    return None if low is None else (_clip(low, _LARGEST),)
+    return None if low is None else (_clip(low, LARGEST),)
 
 
 _SPELLINGS: dict[Any, Spelling] = {

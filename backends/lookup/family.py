@@ -16,7 +16,8 @@ from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
-from quantfx.passes.quant.halves import LEAST, UNPACK_HALVES
+from quantfx.passes.quant.halves import UNPACK_HALVES
+from quantfx.passes.quant.nibbles import LOW
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
 
@@ -93,7 +94,7 @@ def _rows(candidate: Candidate, editor: Editor) -> Node:
     for half, by in ((_AND, 15), (_SHIFT, 4)):  # the order of halves.py
         values = editor.call(half, (found, by), before=node)
         values = editor.call(_TO, (values, torch.float32), before=node)
-        values = editor.call(_ADD, (values, LEAST), before=node)
+        values = editor.call(_ADD, (values, LOW), before=node)
         sides.append(editor.call(_MUL, (values, factors), before=node))
     rows = editor.call(_CAT, (sides, -1), before=node)
     return rows if columns % 2 == 0 else editor.call(_SLICE, (rows, -1, 0, columns), before=node)

@@ -193,7 +193,7 @@ def _never_run(
 
 def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
     producer = node.all_input_nodes[0]
-    spec = qparams.spec
+    spec, by_groups = qparams.spec, qparams.spec.group is not None
     val = producer.meta.get("val")
     integers = val.to(spec.dtype) if isinstance(val, torch.Tensor) else None
     if spec.axis is None:
@@ -202,23 +202,22 @@ def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
     else:
         quantize, dequantize = QUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_CHANNEL
         base = str(producer.target) if producer.op == "get_attr" else producer.name
-        zeros = qparams.zero_point if spec.group is None else qparams.zero_point.to(spec.dtype)
+        zeros = qparams.zero_point
+        if by_groups:  # they are many, and kept as small as the values
+            quantize, dequantize, zeros = QUANTIZE_GROUPS, DEQUANTIZE_GROUPS, zeros.to(spec.dtype)
         given = (
             editor.constant(f"{base}_scale", qparams.scale, like=producer, before=node),
             editor.constant(f"{base}_zero_point", zeros, like=producer, before=node),
-            *(() if spec.group else (spec.axis,)),
         )
+        given = given if by_groups else (*given, spec.axis)
     given = (*given, spec.quant_min, spec.quant_max, spec.dtype)
-    if spec.group is not None:  # zero points of few bits are many, and kept as small as the values
-        quantize, dequantize, given = QUANTIZE_GROUPS, DEQUANTIZE_GROUPS, (*given, spec.group)
+    given = (*given, spec.group) if by_groups else given
     q = editor.call(quantize, (producer, *given), like=producer, before=node, val=integers)
     q.meta[GROUP_KEY] = str(node.target)  # one observer, one sharing group
     dtype = val.dtype if isinstance(val, torch.Tensor) else torch.float32
-    # A dequantize yields float32 unless told otherwise.
-    kwargs = {} if dtype == torch.float32 else {"out_dtype": dtype}
-    read = given
-    if spec.group is not None:
-        read, kwargs = (*given, dtype), {}
+    # A dequantize yields float32 unless told otherwise; that of groups is always told.
+    kwargs = {} if by_groups or dtype == torch.float32 else {"out_dtype": dtype}
+    read = (*given, dtype) if by_groups else given
     for user in list(node.users):
         dq = editor.call(dequantize, (q, *read), kwargs=kwargs, like=producer, before=user, val=val)
         user.replace_input_with(node, dq)

@@ -12,7 +12,8 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.annotation import annotation_of
-from quantfx.passes.quant.halves import LEAST, MOST, UNPACK_HALVES, pack_halves
+from quantfx.passes.quant.halves import UNPACK_HALVES, pack_halves
+from quantfx.passes.quant.nibbles import HIGH, LOW
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value
 
@@ -52,4 +53,4 @@ def _is_of_4_bits(node: Node) -> bool:
     low, high = (argument_value(node, name) for name in ("quant_min", "quant_max"))
     annotations = [annotation_of(user) for user in node.users]
     asked = all(each is not None and each.mode == "weight-only-4bit" for each in annotations)
-    return bool(asked and annotations and low >= LEAST and high <= MOST)
+    return bool(asked and annotations and low >= LOW and high <= HIGH)

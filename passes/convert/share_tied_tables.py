@@ -93,9 +93,9 @@ class _Readers:
 
     @staticmethod
     def of(module: GraphModule) -> _Readers:
-        rows = {id(table): node for table, node in _find_quantized(module)}
+        lookups = set(_lookups(module))
+        rows = {id(table): node for table, node in _find_quantized(module, lookups)}
         floats: dict[int, Node] = {}
-        lookups = _lookups(module)
         for node in module.graph.find_nodes(op="get_attr"):
             for user in node.users:
                 if not quantizes(user) and user not in lookups:
@@ -103,12 +103,12 @@ class _Readers:
         return _Readers(rows, floats)
 
 
-def _find_quantized(module: GraphModule) -> Iterator[tuple[Tensor, Node]]:
+def _find_quantized(module: GraphModule, lookups: set[Node]) -> Iterator[tuple[Tensor, Node]]:
     """Yield the stored tensors that a layer reads quantized symmetrically by rows."""
     for node in module.graph.find_nodes(op="call_function", target=QUANTIZE_PER_CHANNEL):
         source, zeros = argument_value(node, "input"), argument_value(node, "zero_points")
         readers = {user for dequantize in node.users for user in dequantize.users}
-        if argument_value(node, "axis") != 0 or readers <= {*_lookups(module)}:
+        if argument_value(node, "axis") != 0 or readers <= lookups:
             continue
         table, offsets = constant(module, source), constant(module, zeros)
         if table is not None and offsets is not None and not bool(offsets.any()):

@@ -168,9 +168,7 @@ def decode_target(name: str) -> Callable[..., Any]:
     except PatternError as error:
         fix = "if another library defines it, import that library before loading"
         raise FileError(f"{error.message}", rule="unknown-name", site=name, fix=fix) from None
-    if "filename" in arguments(
-        found
-    ):  # aten.from_file maps a file, and makes it if it is not there
+    if "filename" in arguments(found):  # aten.from_file maps one, and makes it if there is none
         fix = "do not trust where it comes from"
         message = f"'{name}' reads and writes files, and no graph of a network does"
         raise FileError(message, rule="hostile-file", site=name, fix=fix)

@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantfx.passes.quant.nibbles import LOW
 from quantfx.patterns.schema import resolve_op
-
-LEAST, MOST = -8, 7
 
 
 def pack_halves(values: Tensor) -> Tensor:
     """Return ``(rows, columns)`` of integers in -8..7 as bytes ``(rows, (columns + 1) / 2)``."""
-    halves = (values - LEAST).to(torch.uint8)
+    halves = (values - LOW).to(torch.uint8)
     if halves.shape[-1] % 2:
         halves = torch.nn.functional.pad(halves, (0, 1))
     lower, upper = halves.chunk(2, -1)
@@ -29,7 +28,7 @@ def pack_halves(values: Tensor) -> Tensor:
 def unpack_halves(packed: Tensor, columns: int) -> Tensor:
     """Return bytes ``(..., (columns + 1) / 2)`` as int8 ``(..., columns)`` in -8..7."""
     halves = torch.cat((packed & 15, packed >> 4), -1)
-    return halves[..., :columns].to(torch.int8) + LEAST
+    return halves[..., :columns].to(torch.int8) + LOW
 
 
 _LIBRARY: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none

@@ -190,7 +190,8 @@ def test_sizes_are_named_with_their_way_out() -> None:
     assert quantized.state == "int8 and float"
 
 
-def test_graphs_of_qdq_models() -> None:
+@pytest.mark.parametrize("limit", [1, pytest.param(LIMIT, marks=pytest.mark.sweep)])
+def test_graphs_of_qdq_models(limit: int) -> None:
     x = batches(1)[0]
     quantized = quantfx.quantize(
         Mlp().eval(), (x,), calibration=[x], dynamic_shapes=({0: torch.export.Dim("rows")},)
@@ -198,11 +199,12 @@ def test_graphs_of_qdq_models() -> None:
     state = quantfx.CompileState()
     options: Any = {"state": state}
     fast: Any = torch.compile(quantized, backend="quantfx_lower", dynamic=False, options=options)
-    with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=1):
-        fast(batches(1, 2)[0])
+    with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=limit):
+        for rows in range(2, 2 + limit):
+            fast(batches(1, rows)[0])
         with warned("recompile-limit"):
             fast(batches(1, 20)[0])
-    assert [each.phase for each in state.report.graphs] == ["int8", "float"]
+    assert [each.phase for each in state.report.graphs] == ["int8"] * limit + ["float"]
 
 
 @pytest.mark.parametrize("by_setting", [True, False])
