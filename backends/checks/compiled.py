@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import os
 import re
@@ -10,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from platform import machine
 
@@ -84,6 +86,46 @@ def compiled(
         subprocess.run(command, capture_output=True, check=True, text=True)
         made.replace(path)  # in one step: others may compile it as well
     return path
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A shared library in this process, or why there is none.
+
+    Attributes:
+        reason: Why it cannot be used; empty if it can.
+        library: Its functions.
+    """
+
+    reason: str = ""
+    library: ctypes.CDLL | None = None
+
+
+def load(name: str, sources: Sequence[Path], declare: Callable[[ctypes.CDLL], None]) -> Loaded:
+    """Compile and load a library that needs nothing but the compiler.
+
+    Args:
+        name: Of the library.
+        sources: Files of C++.
+        declare: Says what its functions take; ``AttributeError`` if one is not there.
+    """
+    compiler, reason = find_compiler()
+    if reason:
+        return Loaded(reason)
+    try:
+        before = openmp_runtimes()
+        library = ctypes.CDLL(str(compiled(name, compiler, sources)))
+        declare(library)
+    except (OSError, subprocess.CalledProcessError, AttributeError) as error:
+        return Loaded(f"it does not compile or load here: {last_line(error)}")
+    if brought := openmp_runtimes() - before:
+        return Loaded(f"it brings an OpenMP runtime beside torch's: {', '.join(brought)}")
+    return Loaded(library=library)
+
+
+def last_line(error: Exception) -> str:
+    """Return what a compiler or loader said last."""
+    return str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
 
 
 def openmp_runtimes() -> set[str]:

@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from quantfx.backends.checks.compiled import FLAGS, compiled, find_compiler, openmp_runtimes
+from quantfx.backends.checks.compiled import (
+    FLAGS,
+    compiled,
+    find_compiler,
+    last_line,
+    openmp_runtimes,
+)
 from quantfx.backends.direct import interface
 
 _CORE = Path(__file__).parent / "core"
@@ -76,8 +82,7 @@ def runtime() -> Runtime:
         interface.declare(library)
         reason = _mismatch(library, openmp_runtimes() - before) or _fault(library, path)
     except (OSError, subprocess.CalledProcessError, AttributeError) as error:
-        said = str(getattr(error, "stderr", "") or error).strip()
-        reason = f"the runtime does not compile or load here: {said.splitlines()[-1]}"
+        reason = f"the runtime does not compile or load here: {last_line(error)}"
         return Runtime(found.onednn, found.compiler, reason)
     return Runtime(found.onednn, found.compiler, reason, None if reason else library)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from quantfx.backends.direct.program_text import read_program
-from quantfx.patterns.schema import resolve_op
+from quantfx.passes.graph.own_operators import define
 
 if TYPE_CHECKING:
     from quantfx.backends.direct.region import Region
@@ -26,7 +26,6 @@ Form = tuple[tuple[int, ...], torch.dtype]
 
 _KEY = "quantfx_regions"
 _NAME = "direct_region"
-_LIBRARIES: list[Any] = []
 
 
 class _Held(dict[str, Any]):
@@ -42,12 +41,8 @@ class _Held(dict[str, Any]):
 @lru_cache(maxsize=1)
 def region_operator() -> OpOverload[..., Any]:
     """Define the operator, once per process, and return it."""
-    library: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
-    library.define(f"{_NAME}(Tensor[] inputs, Tensor[] constants, str program) -> Tensor[]")
-    library.impl(_NAME, _run, "CPU")
-    torch.library.register_fake(f"quantfx::{_NAME}", _fake, lib=library)
-    _LIBRARIES.append(library)  # its operators live as long as it does
-    return resolve_op(f"quantfx.{_NAME}.default")
+    schema = f"{_NAME}(Tensor[] inputs, Tensor[] constants, str program) -> Tensor[]"
+    return define(schema, _run, _fake)
 
 
 def _run(inputs: list[Tensor], constants: list[Tensor], program: str) -> list[Tensor]:

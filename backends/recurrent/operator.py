@@ -19,12 +19,11 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from quantfx.backends.recurrent.layer import GATES, Layer, State, Weight, run_layer
-from quantfx.patterns.schema import resolve_op
+from quantfx.passes.graph.own_operators import define
 
 _TENSORS = "Tensor x, Tensor[] hx, Tensor[] weights, Tensor[] scales, Tensor[] biases, str kind"
 _SEQUENCE = f"recurrent({_TENSORS}, int layers, bool bidirectional, bool batch_first) -> Tensor[]"
 _CELL = f"recurrent_cell({_TENSORS}) -> Tensor[]"
-_LIBRARIES: list[Any] = []
 
 
 class Operators(NamedTuple):
@@ -37,16 +36,7 @@ class Operators(NamedTuple):
 @lru_cache(maxsize=1)
 def operators() -> Operators:
     """Define the operators, once per process, and return them."""
-    library: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
-    for schema, run, fake in ((_SEQUENCE, _run, _fake), (_CELL, _run_cell, _fake_cell)):
-        name = schema.partition("(")[0]
-        library.define(schema)
-        library.impl(name, run, "CPU")
-        torch.library.register_fake(f"quantfx::{name}", fake, lib=library)
-    _LIBRARIES.append(library)  # its operators live as long as it does
-    return Operators(
-        resolve_op("quantfx.recurrent.default"), resolve_op("quantfx.recurrent_cell.default")
-    )
+    return Operators(define(_SEQUENCE, _run, _fake), define(_CELL, _run_cell, _fake_cell))
 
 
 def _run(

@@ -15,15 +15,14 @@ from torch import Tensor
 from torch._ops import OpOverload
 
 from quantfx.backends.weight_only.library import kernels, missing
+from quantfx.passes.graph.own_operators import define
 from quantfx.passes.quant.nibbles import unpack_nibbles
-from quantfx.patterns.schema import resolve_op
 
 NAME = "weight_linear"
 # With so many rows the products take as long as dequantizing the weight for all of them.
 FEW_ROWS = 8
 # Values that are dequantized at once, 1 MiB: they stay in a cache until they are multiplied.
 _BLOCK = 2**18
-_LIBRARIES: list[Any] = []
 
 
 def kernel_name() -> str:
@@ -38,15 +37,8 @@ def weight_linear() -> OpOverload[..., Any]:
     ``weight`` is int8, ``(N, K)``, or uint8 as ``pack_nibbles`` makes it, ``(N, K / 2)``;
     ``scales`` float32 of ``N * groups`` values, ``zero_points`` int8 as many, or None.
     """
-    library: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
-    library.define(
-        f"{NAME}(Tensor x, Tensor weight, Tensor scales, Tensor? zero_points, Tensor? bias)"
-        " -> Tensor"
-    )
-    library.impl(NAME, _run, "CPU")
-    torch.library.register_fake(f"quantfx::{NAME}", _fake, lib=library)
-    _LIBRARIES.append(library)  # its operators live as long as it does
-    return resolve_op(f"quantfx.{NAME}.default")
+    given = "Tensor x, Tensor weight, Tensor scales, Tensor? zero_points, Tensor? bias"
+    return define(f"{NAME}({given}) -> Tensor", _run, _fake)
 
 
 def _fake(

@@ -7,13 +7,11 @@ an odd width means nothing.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from quantfx.passes.graph.own_operators import define
 from quantfx.passes.quant.nibbles import LOW
-from quantfx.patterns.schema import resolve_op
 
 
 def pack_halves(values: Tensor) -> Tensor:
@@ -31,9 +29,9 @@ def unpack_halves(packed: Tensor, columns: int) -> Tensor:
     return halves[..., :columns].to(torch.int8) + LOW
 
 
-_LIBRARY: Any = torch.library.Library("quantfx", "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
-_LIBRARY.define("unpack_halves(Tensor packed, SymInt columns) -> Tensor")
 # Compilers see through it, as it is made of operators of torch's.
-_LIBRARY.impl("unpack_halves", unpack_halves, "CompositeImplicitAutograd")
-
-UNPACK_HALVES = resolve_op("quantfx.unpack_halves.default")
+UNPACK_HALVES = define(
+    "unpack_halves(Tensor packed, SymInt columns) -> Tensor",
+    unpack_halves,
+    key="CompositeImplicitAutograd",
+)

@@ -215,8 +215,6 @@ void plain(const float* x, const float* g, float* h, int64_t n, bool relu) {
 
 extern "C" {
 
-int qfx_recurrent_interface() { return 1; }
-
 // Where a tensor of (steps, batch, width) lies; its rows are whole.
 struct qfx_place {
   int64_t step, batch;

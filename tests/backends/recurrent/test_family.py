@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import quantfx
-from quantfx.backends.recurrent import family, layer, library
+from quantfx.backends.checks.compiled import Loaded
+from quantfx.backends.recurrent import family, layer
 from quantfx.passes.report.contract import find_skipped
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.seeded import seeded
@@ -147,7 +148,7 @@ def test_the_lowered_graph(graph_snapshot: SnapshotAssertion) -> None:
 def test_without_a_compiler_torch_computes_it(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x = seeded(SEQUENCES["lstm-both-ways"]), torch.randn(5, 3, 12)
     kernel = unchecked.quantize(model, (x,), config="dynamic").module(x)[0]
-    none = library.Runtime(reason="there is no C++ compiler: install g++")
+    none = Loaded("there is no C++ compiler: install g++")
     monkeypatch.setattr(family, "runtime", lambda: none)
     monkeypatch.setattr(layer, "runtime", lambda: none)
     result = unchecked.quantize(model, (x,), config="dynamic")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx import Config
-from quantfx.backends.weight_only import library, operator
+from quantfx.backends.checks.compiled import Loaded
+from quantfx.backends.weight_only import operator
 from quantfx.passes.errors import ConfigError
 from quantfx.passes.quant.qdq import DEQUANTIZE_GROUPS
 from quantfx.saving.file import read
@@ -118,7 +119,7 @@ def test_without_a_compiler_torch_stands_in_and_reports_say_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(operator, "missing", lambda: "there is no C++ compiler")
-    monkeypatch.setattr(operator, "kernels", lambda: library.Kernels("there is no C++ compiler"))
+    monkeypatch.setattr(operator, "kernels", lambda: Loaded("there is no C++ compiler"))
     result = unchecked.quantize(model(), (X,), config=INT4)
     assert {each.kernel for each in result.report.sites} == {
         "weight_linear (no kernel here: torch)"

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from quantfx.backends.checks.compiled import Loaded
 from quantfx.backends.weight_only import operator
-from quantfx.backends.weight_only.library import Kernels, kernels
+from quantfx.backends.weight_only.library import kernels
 from quantfx.backends.weight_only.operator import FEW_ROWS, weight_linear
 from quantfx.passes.quant.nibbles import pack_nibbles
 
@@ -45,7 +46,7 @@ def assert_near(found: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None) -
 def with_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run with the kernels, and as without a compiler."""
     if request.param == "torch":
-        monkeypatch.setattr(operator, "kernels", lambda: Kernels("none"))
+        monkeypatch.setattr(operator, "kernels", lambda: Loaded("none"))
     elif kernels().library is None:
         pytest.skip(kernels().reason)
 

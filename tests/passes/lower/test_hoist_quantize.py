@@ -33,6 +33,11 @@ def quantized(module: GraphModule) -> list[str]:
     lambda y: y.reshape(2, 32),
     lambda y: y.permute(2, 0, 1).reshape(8, 8),
     lambda y: y.transpose(1, 2).unsqueeze(0).squeeze(0).reshape(2, 32),
+    lambda y: y.roll(1, 1).flip(2),
+    lambda y: nn.functional.channel_shuffle(y, 2),
+    lambda y: nn.functional.pixel_shuffle(y.unsqueeze(1).reshape(2, 4, 2, 4), 2).flatten(1),
+    lambda y: nn.functional.pixel_unshuffle(y.unsqueeze(1), 2).flatten(1),
+    lambda y: nn.functional.interpolate(y, scale_factor=2),
 ])  # fmt: skip
 def test_a_quantize_moves_up_to_the_kernel_and_nothing_changes(
     moved: Callable[[Tensor], Tensor],
