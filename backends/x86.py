@@ -31,6 +31,7 @@ from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.fold_weights import FoldWeights
 from quantfx.passes.convert.insert_qdq import InsertQDQ
 from quantfx.passes.convert.pack_halves import PackHalves
+from quantfx.passes.convert.repair.by_all_data import by_all_data
 from quantfx.passes.convert.repair.correct_bias import CorrectBias
 from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.convert.share_tied_tables import ShareTiedTables
@@ -233,8 +234,7 @@ def _prepare(smooth: float | None) -> Pipeline:
 def _convert(smooth: float | None, *, repair: bool | None) -> Pipeline:
     convert = CONVERT
     if repair:
-        convert = convert.replace(RoundWeights.name, RoundWeights())
-        convert = convert.replace(CorrectBias.name, CorrectBias())
+        convert = by_all_data(convert)
     elif repair is not None:
         convert = convert.without(RoundWeights.name, CorrectBias.name)
     if smooth is not None:

@@ -8,8 +8,7 @@ from typing import Any
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.passes.convert.insert_qdq import InsertQDQ
-from quantfx.passes.convert.repair.correct_bias import CorrectBias
+from quantfx.passes.convert.repair.by_all_data import by_all_data
 from quantfx.passes.convert.repair.round_weights import RoundWeights
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
@@ -51,9 +50,5 @@ def with_options(backend: Backend, options: Mapping[str, Any]) -> Backend:
         prepare = prepare.before(InsertObservers.name, ObserveChannels())
         convert = Pipeline((SmoothActivations(options["smooth"]),), convert.name) + convert
     if "repair" in options:
-        for each in (RoundWeights(), CorrectBias()):
-            asked = each.name in convert.names
-            convert = (convert.replace if asked else convert.before)(
-                each.name if asked else InsertQDQ.name, each
-            )
+        convert = by_all_data(convert)
     return replace(backend, prepare_pipeline=prepare, convert_pipeline=convert)
