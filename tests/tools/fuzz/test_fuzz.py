@@ -15,6 +15,7 @@ from quantfx.backends.backend import Backend
 from quantfx.dynamo.options import read_options
 from quantfx.passes.graph.batch_norm import NormStatistics
 from quantfx.passes.graph.facts import facts_of
+from quantfx.patterns.loader import load
 from quantfx.patterns.template import Template
 from quantfx.tools.fuzz import run
 from quantfx.tools.fuzz.case import Case, make_case
@@ -34,6 +35,7 @@ PART = 14
 X86 = variants("x86")
 BACKEND = X86[0][0]
 WRITABLE = [each for each in BACKEND.recipe.patterns.templates if is_writable(each)]
+WITH_PLANS = BACKEND.recipe.patterns | load("plans")
 # What these read are integers, or lists of weights, which drafts do not have.
 UNWRITTEN = {
     "embedding_weight_only",
@@ -131,7 +133,7 @@ def rules(template: Template) -> list[str]:
 
 @pytest.mark.parametrize(
     "template",
-    [each for each in WRITABLE if rules(each)],
+    [each for each in (*WRITABLE, *load("plans").templates) if rules(each)],
     ids=lambda each: each.name,
 )
 def test_every_rule_of_a_template_can_be_broken(template: Template) -> None:
@@ -143,7 +145,7 @@ def test_every_rule_of_a_template_can_be_broken(template: Template) -> None:
         inputs = eval(draft.inputs_source, names)
         graph = unchecked.capture(names["Model"]().eval(), inputs)
         folded = BACKEND.prepare_pipeline.upto("fold-scales").run(graph, BACKEND.context)
-        matches = BACKEND.recipe.patterns.only(template.name).matcher().run(folded.graph)
+        matches = WITH_PLANS.only(template.name).matcher().run(folded.graph)
         labels = {match.variant.label for match in matches}
         assert (found.label in labels) == (not miss), (miss, draft.source(draft.unread))
 
