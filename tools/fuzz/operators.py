@@ -55,19 +55,18 @@ def _conv_transpose(dims: int) -> Operator:
     def write(draft: Draft, x: Tensor) -> Texts:
         draw = draft.choose
         channels = x.shape[-dims - 1]
-        groups = draw.choice([1, 1, 1, 1, channels])
-        per_group = draw.choice([1, 2, 5])
+        out = draw.choice([1, 2, 5])
         kernel = [draw.choice([1, 2, 3, 4]) for _ in range(dims)]
         stride = [draw.choice([1, 2, 3]) for _ in kernel]
-        scale = 1.0 / math.sqrt(channels // groups * math.prod(kernel))
+        scale = 1.0 / math.sqrt(channels * math.prod(kernel))
         dtype = "" if x.dtype == torch.float32 else str(x.dtype)
         return {
-            "weight": draft.parameter(channels, per_group, *kernel, scale=scale, dtype=dtype),
-            "bias": draft.parameter(groups * per_group, scale=0.3, dtype=dtype),
+            "weight": draft.parameter(channels, out, *kernel, scale=scale, dtype=dtype),
+            "bias": draft.parameter(out, scale=0.3, dtype=dtype),
             "stride": str(stride),
             "padding": str([draw.choice([0, (size - 1) // 2]) for size in kernel]),
             "output_padding": str([draw.choice([0, each - 1]) for each in stride]),
-            "groups": str(groups),
+            "groups": "1",
             "dilation": str([1] * dims),
         }
 

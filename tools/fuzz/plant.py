@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quantfx.passes.quant.spec import LEAST_GROUP
 from quantfx.patterns.schema import arguments
-from quantfx.patterns.template import Op, PatternNode, Ref, Role, Template, Variant
+from quantfx.patterns.template import Constant, Op, PatternNode, Ref, Role, Template, Variant
 from quantfx.tools.fuzz.draft import Draft
 from quantfx.tools.fuzz.operators import OPERATORS, Texts
 
@@ -115,6 +116,8 @@ class _Planting:
         x = fitting(self._draft, ranks)
         if x is not None and self._variant.template.when == "inputs_quantized":
             x = layer_of(self._draft, x) or x
+        if x is not None and self._variant.template.mode == "weight-only-4bit":
+            x = self._draft.say(f"{x}.repeat_interleave({LEAST_GROUP}, -1)", pooled=False)
         if x is not None and self._miss == "float32":
             return self._draft.say(f"{x}.double()", pooled=False)
         return x
@@ -131,6 +134,9 @@ class _Planting:
                 if binding.name == "w" and self._miss == "constant":
                     factor = f"{x}.mean().sigmoid()"
                     texts[argument] = f"({texts[argument]} * {factor})"
+                continue
+            if isinstance(binding, Constant):
+                texts[argument] = repr(binding.value)
                 continue
             if isinstance(binding, Role) and binding.many:
                 texts[argument] = f"[{source}, {sibling(draft, source) or source}]"
