@@ -1,8 +1,8 @@
-"""What happens to a graph: passes, and what it takes to write one outside of quantfx.
+"""Passes on graphs, and what you need to write your own outside of quantfx.
 
-A pass is a frozen dataclass, most often of ``GraphPass``; it edits graphs through an ``Editor`` and
-is composed with others in a ``Pipeline``. Observers, specs and kernel families are values that a
-backend is made of.
+A pass is a frozen dataclass, usually a subclass of ``GraphPass``. It edits graphs through an
+``Editor`` and is composed with other passes in a ``Pipeline``. A backend is made of observers,
+specs and kernel families.
 """
 
 from quantfx.passes.annotate.annotate import Annotate

@@ -1,4 +1,4 @@
-"""Every pass of this folder, by which pipelines are parsed from text."""
+"""Every pass of this folder by name; pipelines are parsed from text with this catalog."""
 
 from __future__ import annotations
 

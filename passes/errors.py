@@ -10,11 +10,11 @@ class CaptureError(QuantfxError):
 
 
 class InputError(QuantfxError):
-    """A graph was called with inputs that it does not hold for; names the input and the way out."""
+    """A graph was called with inputs that it is not valid for; names the input and the fix."""
 
 
 class CalibrationError(QuantfxError):
-    """Calibration data is empty, non-finite, of a wrong form, or did not reach every site."""
+    """Calibration data is empty, non-finite, wrongly structured, or did not reach every site."""
 
 
 class SpecError(QuantfxError):
@@ -42,33 +42,33 @@ class ShareConflict(QuantfxError):
 
 
 class ContractError(QuantfxError):
-    """Planned, annotated, converted and lowered sites are not the same."""
+    """Planned, annotated, converted and lowered sites differ."""
 
 
 class StaleWeightsError(QuantfxError):
-    """A model's weights were written to after int8 weights had been made of them."""
+    """A model's weights were written to after int8 weights had been made from them."""
 
 
 class ModeError(QuantfxError):
-    """An int8 graph was called for gradients, which it has none of."""
+    """An int8 graph was asked for gradients, which it does not have."""
 
 
 class OptionError(QuantfxError):
-    """An option of ``torch.compile`` that the backend does not have, or a wrong value of one."""
+    """An option of ``torch.compile`` is unknown to the backend, or has a wrong value."""
 
 
 class FileError(QuantfxError):
-    """A file of ours cannot be written or read; names the file, what is wrong with it, the fix."""
+    """A quantfx file cannot be written or read; names the file, the fault and the fix."""
 
     @classmethod
     def damaged(cls, path: object, reason: object) -> FileError:
-        """Return the error of a file that is not what was written."""
+        """Return the error for a file whose content is not what quantfx wrote."""
         message = f"{path}: the file is truncated or damaged ({reason})"
         fix = "copy it again, or save it again"
         return cls(message, rule="damaged-file", site=str(path), fix=fix)
 
 
-# Of the PT2E names, each also of the built-in kind that their users expect.
+# Errors of the PT2E names; each also derives from the built-in error that PT2E users expect.
 
 
 class QuantizationSpecError(SpecError, ValueError):

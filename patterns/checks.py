@@ -21,13 +21,13 @@ _UNPACK = "quantfx.unpack_halves.default"
 
 
 def shape_of(node: Node) -> tuple[_Size, ...] | None:
-    """Return the shape of the tensor ``node`` yields; None if it is not known or no tensor."""
+    """Return the shape of the tensor ``node`` yields; None if unknown or if it yields no tensor."""
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, torch.Tensor) else None
 
 
 def same_shape(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensors have one shape, so that no broadcast takes place."""
+    """The tensors have the same shape, so nothing is broadcast."""
     first, second = shape_of(nodes[0]), shape_of(nodes[1])
     if first is None or second is None:
         unknown = nodes[0] if first is None else nodes[1]
@@ -38,14 +38,14 @@ def same_shape(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def _equal(first: tuple[_Size, ...], second: tuple[_Size, ...]) -> bool:
-    """Whether two shapes are the same for all inputs, sizes that depend on data included."""
+    """Whether two shapes are equal for all inputs, even where sizes depend on data."""
     return len(first) == len(second) and all(
         known_true(one == other) for one, other in zip(first, second, strict=True)
     )
 
 
 def distinct(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensors are not one and the same."""
+    """The two tensors are not the same tensor."""
     return f"{nodes[0].name} takes both places" if nodes[0] is nodes[1] else None
 
 
@@ -53,7 +53,7 @@ def dies_here(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
     """Every other reader of the first node is an ancestor of the second.
 
     The third node is the reader inside the match. oneDNN's accumulating kernels overwrite the
-    quantized tensor that all readers share; the graph's output reads the float one. The walk is
+    quantized tensor that all readers share; the graph's output reads the float tensor. The walk is
     bounded by the position of the earliest other reader.
     """
     value, compute, reader = nodes
@@ -71,13 +71,13 @@ def dies_here(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def constant(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensor, or each one of a list, is a parameter or buffer of the graph, packed or not."""
+    """The tensor, or each tensor of a list, is a parameter or buffer, packed or not."""
     computed = next((node for node in nodes if _stored(node).op != "get_attr"), None)
     return None if computed is None else f"{computed.name} is computed, not a stored weight"
 
 
 def _stored(node: Node) -> Node:
-    """Return what is unpacked, where ``node`` does nothing else."""
+    """Return the stored tensor that ``node`` unpacks; ``node`` itself if it does anything else."""
     return node.all_input_nodes[0] if str(node.target) == _UNPACK else node
 
 
@@ -87,17 +87,17 @@ def matrix(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def has_rows(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensor has at least two dimensions: it is a row or more, not a vector."""
+    """The tensor has at least two dimensions: it holds rows and is not a vector."""
     return _dimensions(nodes[0], range(2, 99), "is a vector, and kernels take rows")
 
 
 def has_positions(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensor has three dimensions at least: a batch, channels, and where they are."""
+    """The tensor has at least three dimensions: batch, channels and positions."""
     return _dimensions(nodes[0], range(3, 99), "has {} dimensions, not 3 or more")
 
 
 def batched(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The convolution's result has a batch dimension: as many dimensions as its weight."""
+    """The convolution's result has a batch dimension, i.e. as many dimensions as the weight."""
     result, weight = (shape_of(node) for node in nodes)
     if result is None or weight is None:
         return f"the shapes of {nodes[0].name} and {nodes[1].name} are not known"
@@ -106,7 +106,7 @@ def batched(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def foldable(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The batch norm computes with running statistics in evaluation, whatever in training."""
+    """The batch norm uses running statistics in evaluation; training may differ."""
     training = argument_value(nodes[0], "training")
     if isinstance(training, Node) or training is False:
         return None
@@ -121,7 +121,7 @@ def scalar_operand(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def dimensions_2_to_5(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensor is rows of vectors, lines, images or volumes: it has two to five dimensions."""
+    """The tensor has two to five dimensions: vectors, lines, images or volumes in a batch."""
     return _dimensions(nodes[0], range(2, 6), "has {} dimensions")
 
 
@@ -137,7 +137,7 @@ def float32(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def float32_or_float64(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
-    """The tensors are of a dtype to train in: float32 or float64."""
+    """The tensors have a dtype that training supports: float32 or float64."""
     for node in nodes:
         value = node.meta.get("val")
         if not isinstance(value, torch.Tensor) or value.dtype not in (torch.float32, torch.float64):
@@ -146,7 +146,7 @@ def float32_or_float64(nodes: Sequence[Node], _ops: Sequence[Op]) -> str | None:
 
 
 def feeds(nodes: Sequence[Node], ops: Sequence[Op]) -> str | None:
-    """Some user of the node is one of the operators, or nothing but the graph's output uses it."""
+    """Some user of the node is one of the operators, or only the graph's output uses the node."""
     targets = {target for op in ops for target in op.targets}
     users = list(nodes[0].users)
     if not users or any(user.target in targets for user in users):
@@ -155,7 +155,7 @@ def feeds(nodes: Sequence[Node], ops: Sequence[Op]) -> str | None:
 
 
 def _dimensions(node: Node, allowed: range, otherwise: str) -> str | None:
-    """Return what is wrong with the number of dimensions: ``otherwise``, with the number put in."""
+    """Return ``otherwise`` with the number of dimensions put in, unless that number is allowed."""
     shape = shape_of(node)
     if shape is None:
         return f"the shape of {node.name} is not known"

@@ -1,4 +1,4 @@
-"""Draw templates as DOT text: one box a template, roles coloured by spec, optional parts dashed."""
+"""Draw templates as DOT text: a box per template, roles coloured by spec, optional parts dashed."""
 
 from __future__ import annotations
 

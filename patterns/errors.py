@@ -7,22 +7,22 @@ from collections.abc import Iterable
 from typing import Any, TypeVar
 
 _Error = TypeVar("_Error", bound="QuantfxError")
-_SHOWN = 16  # names, above which only the nearest is shown
+_SHOWN = 16  # above this many names, only the nearest is shown
 
 
 class _Refusal(Exception):
-    """What errors and warnings have in common: fields, of which the text is made here alone.
+    """Base of errors and warnings: holds the fields and makes the text from them.
 
     Args:
         message: What is wrong, subject first.
-        rule: Short name of the rule that is broken; ``quantfx.errors`` lists them.
-        site: The node, module path, input, argument or file that it is about.
+        rule: Short name of the broken rule; ``quantfx.errors`` lists all rules.
+        site: The node, module path, input, argument or file concerned.
         fix: What to write instead, in one sentence that begins with a verb.
     """
 
     def __init__(self, message: str, *, rule: str, site: str | None = None, fix: str = "") -> None:
-        # Not by super().__init__(), which Dynamo cannot trace: it would compile a call that is
-        # refused up to here. BaseException.__new__ keeps the message.
+        # Dynamo cannot trace super().__init__(): it would compile a refused call up to this point.
+        # BaseException.__new__ keeps the message.
         self.message = message
         self.rule = rule
         self.site = site
@@ -43,7 +43,7 @@ class QuantfxError(_Refusal):
     """Base of every error raised by quantfx."""
 
     def within(self, place: str, kind: type[_Error], *, told: str = "") -> _Error:
-        """Return the error as one of ``kind`` whose text and site begin with ``place``.
+        """Return the same error as a ``kind`` whose text and site begin with ``place``.
 
         Args:
             place: What holds the site.
@@ -65,14 +65,14 @@ class PatternError(QuantfxError):
 def unknown_name(
     kind: type[_Error], what: str, name: object, known: Iterable[object], *, of: str = ""
 ) -> _Error:
-    """Return an error: ``of``, or quantfx where that is empty, has no ``what`` of that name.
+    """Return the error that ``of`` (or quantfx, if ``of`` is empty) has no ``what`` of that name.
 
     Args:
         kind: Class of the error.
-        what: What is called so.
-        name: What was given.
-        known: What there is.
-        of: Whose names they are.
+        what: The kind of thing that was named.
+        name: The name that was given.
+        known: The valid names.
+        of: Owner of the valid names.
     """
     names = [str(each) for each in known]
     return kind(
@@ -87,8 +87,8 @@ def did_you_mean(name: str, known: Iterable[str], most: int = 1) -> str:
     """Return ``" (did you mean 'x'?)"`` for the known names nearest to ``name``, else ``""``.
 
     Args:
-        name: What was given.
-        known: What there is.
+        name: The name that was given.
+        known: The valid names.
         most: How many names to show.
     """
     near = difflib.get_close_matches(name, list(known), n=most, cutoff=0.6)
@@ -104,7 +104,7 @@ def _text(message: str, fix: str) -> str:
 
 
 def _restore(kind: type[_Refusal], args: tuple[str], fields: dict[str, Any]) -> _Refusal:
-    """Make a pickled or copied exception again, whatever arguments its class takes."""
+    """Rebuild a pickled or copied exception, whatever arguments its class takes."""
     made = kind.__new__(kind, *args)
     made.__dict__.update(fields)
     return made

@@ -1,4 +1,4 @@
-"""Where in a file of data something stands, for errors, and readers of typed values."""
+"""Key paths in data files: readers of typed values, and errors that name the place."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantfx.patterns.errors import PatternError, QuantfxError, unknown_name
 
 
 class KeyPath:
-    """A table of a file by its keys: reads values of one type, or names file and keys in an error.
+    """Key path of a table in a file: reads typed values; its errors name file and keys.
 
     Args:
         file: Name of the file, as errors show it.
@@ -32,7 +32,7 @@ class KeyPath:
         return KeyPath(self._file, inner, error=self._error)
 
     def error(self, message: str, *, rule: str, fix: str = "") -> QuantfxError:
-        """Return an error that begins with this place, which is its site."""
+        """Return an error whose text begins with this place and whose site is this place."""
         return self._error(f"{self}: {message}", rule=rule, site=str(self), fix=fix)
 
     def unknown(
@@ -88,7 +88,7 @@ class KeyPath:
 
 
 def read_text(path: Path, kind: type[QuantfxError]) -> str:
-    """Return what is in a text file; an error of ``kind`` says why it cannot be read."""
+    """Return the content of a text file; an error of ``kind`` says why it cannot be read."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except OSError as error:

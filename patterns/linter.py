@@ -1,4 +1,4 @@
-"""Find templates that say the same twice, can never match, or bind a role for nothing.
+"""Find templates that repeat another, can never match, or bind a role for nothing.
 
 Templates become small labelled networkx graphs: vertices are operators and roles, edges carry the
 argument name (operands that commute share one).
@@ -15,7 +15,7 @@ from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.template import Constant, PatternNode, Ref, Role, Template, Variant
 
 if TYPE_CHECKING:
-    import networkx as nx  # imported where it is used: it takes a fifth of a second
+    import networkx as nx  # imported where it is used: the import takes a fifth of a second
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Finding:
     """Something wrong with a template.
 
     Attributes:
-        rule: Which rule found it.
+        rule: The rule that found it.
         template: The template to change.
         message: What is wrong, as a sentence.
     """
@@ -46,9 +46,9 @@ def lint(patterns: PatternSet) -> tuple[Finding, ...]:
 
 
 def to_networkx(variant: Variant) -> nx.DiGraph[str]:
-    """Return ``variant`` as a graph; an edge runs from what is read to the reader.
+    """Return ``variant`` as a graph; an edge runs from producer to reader.
 
-    Optional roles are left out: a match does not need them.
+    Optional roles are omitted: a match does not need them.
     """
     import networkx as nx
 
@@ -74,7 +74,7 @@ def _literals(node: PatternNode) -> frozenset[str]:
 
 
 def _compare(earlier: Template, later: Template) -> Iterator[Finding]:
-    """Yield at most one finding: every variant of ``later`` is taken by one of ``earlier``."""
+    """Yield at most one finding: ``earlier`` takes all matches of ``later`` or of one variant."""
     variants = list(later.variants())
     takers = [next((e for e in earlier.variants() if _takes(e, v)), None) for v in variants]
     if all(
@@ -109,7 +109,7 @@ def _equal(a: Variant, b: Variant) -> bool:
 
 
 def _covers(later: Mapping[str, Any], earlier: Mapping[str, Any]) -> bool:
-    """Whether whatever the ``later`` vertex is, the ``earlier`` one accepts it."""
+    """Whether the ``earlier`` vertex accepts everything that the ``later`` vertex does."""
     if earlier["kind"] == "role":
         return bool(later["kind"] == "op" or later["many"] == earlier["many"])
     return bool(
@@ -126,7 +126,7 @@ def _same_argument(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 def _unused_roles(template: Template) -> Iterator[Finding]:
     """Yield required roles that are read once and neither quantized nor checked.
 
-    Templates of float rewrites quantize nothing: their roles are for the rewrite.
+    Templates of float rewrites quantize nothing; the rewrite itself uses their roles.
     """
     if not template.quant:
         return

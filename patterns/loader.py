@@ -1,6 +1,6 @@
 """Read pattern sets from TOML and check them against the running torch.
 
-Every error names the file and the key path, and the nearest valid name where there is one.
+Every error names the file, the key path and, if there is one, the nearest valid name.
 """
 
 from __future__ import annotations
@@ -53,10 +53,10 @@ _CHECK = re.compile(r"([a-z][a-z0-9_]*)\(([a-z0-9_, ]*)\)\Z")
 def load(path: str | Path) -> PatternSet:
     """Read the pattern set in the TOML file ``path``.
 
-    A bare name such as ``"pt2e"`` means the file of that name that comes with quantfx.
+    A bare name such as ``"pt2e"`` means quantfx's own file of that name.
 
     Raises:
-        PatternError: the file cannot be read or says something that does not hold.
+        PatternError: the file cannot be read, or an entry in it is invalid.
     """
     file = _find(path)
     return _load_bundled(file) if file.parent == _BUNDLED else _load(file, ())
@@ -64,7 +64,7 @@ def load(path: str | Path) -> PatternSet:
 
 @cache
 def _load_bundled(file: Path) -> PatternSet:
-    """Read one of quantfx's own files, which do not change while a program runs, only once."""
+    """Read one of quantfx's own files; each is read only once per process."""
     return _load(file, ())
 
 
@@ -121,7 +121,7 @@ def _find(path: str | Path) -> Path:
 
 
 def _find_related(file: Path, name: str) -> Path:
-    """Return the file that another names: beside it, or else one of quantfx's own."""
+    """Return the file that ``file`` refers to as ``name``: beside it, or else quantfx's own."""
     beside = file.parent / name
     bundled = _BUNDLED / name
     return bundled if bundled.exists() and not beside.exists() else beside

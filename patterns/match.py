@@ -1,4 +1,4 @@
-"""What matching yields: a match with its nodes and roles bound, or a reason why there is none."""
+"""Results of matching: a match with nodes and roles bound, or the reason why there is no match."""
 
 from __future__ import annotations
 
@@ -84,10 +84,10 @@ class NoMatch:
     Attributes:
         label: The template variant that was tried.
         anchor: The node it was tried at.
-        depth: How many of the variant's nodes had matched, one more if all had, and another if it
-            was refused although it matches.
+        depth: How many of the variant's nodes matched; one more if all matched, and another one if
+            the match was refused.
         message: Format string of the reason.
-        values: What the format string shows; formatted only when somebody reads it.
+        values: Values for the format string; formatted only when the reason is read.
     """
 
     label: str

@@ -1,8 +1,9 @@
-"""Find templates in a graph: anchored, linear in the graph, deterministic, and with reasons.
+"""Find templates in a graph: anchored, in linear time, deterministically, and with reasons.
 
 A template compiles to straight-line plans, one for each choice of its optional nodes and of the
-order of commutative operands. A plan starts at an anchor found through FX's own op index and only
-ever follows an argument (one producer) or the single user of an inner node, so it never searches.
+order of commutative operands. A plan starts at an anchor found through FX's own op index. From
+there it only follows an argument (one producer) or the single user of an inner node, so it never
+searches.
 """
 
 from __future__ import annotations
@@ -57,9 +58,9 @@ class _State:
 
 
 class Admission:
-    """What a caller may refuse beyond what the templates say; this base refuses nothing.
+    """Lets a caller refuse matches that the templates allow; this base class refuses nothing.
 
-    It is also told what was tried, in order.
+    It is also told every attempt, in order.
     """
 
     def tries(self, template: Template, anchor: Node) -> bool:
@@ -67,11 +68,11 @@ class Admission:
         return True
 
     def refuses(self, match: Match) -> str | None:
-        """Return why ``match`` must not be, as a sentence; None admits it."""
+        """Return why ``match`` is refused, as a sentence; None admits it."""
         return None
 
     def tried(self, anchor: Node, result: Match | NoMatch) -> None:
-        """Be told what came of a template variant at ``anchor``; not while explaining."""
+        """Receive the result of a template variant at ``anchor``; not called while explaining."""
 
 
 ADMIT_ALL = Admission()
@@ -97,7 +98,7 @@ class Matcher:
         Args:
             graph: Without dead code.
             claimed: Nodes that earlier matches own.
-            admission: What is not to match although it does; the next template has its turn then.
+            admission: Refuses matches; the next template is tried then.
         """
         taken = set(claimed)
         matches: list[Match] = []
@@ -173,7 +174,7 @@ class Matcher:
             predicate = PREDICATES[check.name]
             names = check.arguments[: predicate.nodes]
             bound = [state.nodes.get(name) or state.roles.get(name) for name in names]
-            if None in bound:  # an optional role that the call leaves out
+            if None in bound:  # an optional role that the call omits
                 continue
             nodes = [n for b in bound for n in (b if isinstance(b, tuple) else (b,)) if n]
             ops = [self._vocabulary[name] for name in check.arguments[predicate.nodes :]]
@@ -248,7 +249,7 @@ def _bind_arguments(state: _State) -> NoMatch | None:
 
 
 def _equals(given: Any, wanted: Any) -> bool:
-    """Compare with a literal of a template, which holds tuples where a graph holds lists."""
+    """Compare with a literal of a template; templates hold tuples where graphs hold lists."""
     if isinstance(wanted, tuple):
         return (
             isinstance(given, (list, tuple))
@@ -285,7 +286,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 class _Unknown:
-    """Stands for the value of a node that carries none: it may be a tensor."""
+    """Stands for the unknown value of a node without one; it may be a tensor."""
 
 
 _UNKNOWN = _Unknown()

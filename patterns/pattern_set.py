@@ -15,7 +15,7 @@ _KNOWN_GROUPS: set[str] = set()
 
 
 def known_groups() -> frozenset[str]:
-    """Return the groups of every set that was made in this process."""
+    """Return the groups of every set created in this process."""
     return frozenset(_KNOWN_GROUPS)
 
 
@@ -27,8 +27,8 @@ class PatternSet:
         name: What reports call the set.
         templates: Earlier templates claim nodes first.
         ops: The vocabulary.
-        unsupported: ``(op, reason)`` of operators without a template that users ask about.
-        groups: Every group that a template is or was of, before some were taken out.
+        unsupported: ``(op, reason)`` for operators without a template that users ask about.
+        groups: Every group of a template, including templates that were removed from the set.
     """
 
     name: str
@@ -63,10 +63,10 @@ class PatternSet:
         return self.templates[self.names.index(name)]
 
     def __or__(self, other: PatternSet) -> PatternSet:
-        """Return both sets' templates, this one's first.
+        """Return a set of both sets' templates, this set's first.
 
         Raises:
-            PatternError: both have a template, or different meanings of an op, of one name.
+            PatternError: both have a template of the same name, or define an op differently.
         """
         for name in other.names:
             if name in self.names:
@@ -86,7 +86,7 @@ class PatternSet:
         )
 
     def without(self, *names: str) -> PatternSet:
-        """Return the set less the named templates.
+        """Return the set without the named templates.
 
         Raises:
             PatternError: a name is not in the set; names the nearest one.
@@ -96,17 +96,17 @@ class PatternSet:
         return self._keep(lambda template: template.name not in names)
 
     def only(self, *names: str) -> PatternSet:
-        """Return the named templates alone.
+        """Return a set of only the named templates.
 
         Raises:
-            PatternError: there is none of a name; names the nearest one.
+            PatternError: a name is not in the set; names the nearest one.
         """
         for name in names:
             self._require(name)
         return self._keep(lambda template: template.name in names)
 
     def group(self, name: str) -> PatternSet:
-        """Return the templates of one group; empty if the set has none of it."""
+        """Return the templates of one group; empty if the group has none in this set."""
         return self._keep(lambda template: template.group == name)
 
     def of_mode(self, *modes: Mode) -> PatternSet:
@@ -115,7 +115,7 @@ class PatternSet:
 
     @property
     def modes(self) -> tuple[Mode, ...]:
-        """The modes that some template has."""
+        """The modes of the templates."""
         present = {template.mode for template in self.templates}
         return tuple(mode for mode in MODES if mode in present)
 

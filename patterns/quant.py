@@ -1,4 +1,4 @@
-"""How a template says what an edge is quantized with: the values of its ``quant`` table."""
+"""The values of a template's ``quant`` table: how each edge is quantized."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Quant:
     """One value of a ``quant`` table.
 
     1. ``act``: the spec of that name.
-    2. ``same(x)``: the spec and the qparams of role ``x``.
-    3. ``bias(x, w)``: the spec ``bias``, with qparams that follow from those of ``x`` and ``w``.
+    2. ``same(x)``: the spec and qparams of role ``x``.
+    3. ``bias(x, w)``: the spec ``bias``, with qparams derived from the qparams of ``x`` and ``w``.
 
     Attributes:
         spec: Name of the spec; empty for ``same``.
-        roles: Roles whose qparams decide; empty where the tensor's own values do.
+        roles: Roles whose qparams determine this edge's; empty if the tensor's own values do.
     """
 
     spec: str
@@ -36,7 +36,7 @@ class Quant:
 
 
 def parse_quant(text: str) -> Quant | None:
-    """Return what ``text`` says; None if it has none of the forms of ``Quant``."""
+    """Parse ``text``; return None if it has none of the forms of ``Quant``."""
     parsed = _FORM.match(text)
     if parsed is None:
         return None

@@ -1,4 +1,4 @@
-"""What must hold of a template beside its form: its graph, and the names that it speaks of."""
+"""Checks of a template beyond its form: its graph, and the names that it uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantfx.patterns.template import Check, Op, PatternNode, Ref, Template
 
 
 def require_graph(nodes: tuple[PatternNode, ...], where: KeyPath) -> None:
-    """Refuse cycles, nodes that are not connected, and more than one output."""
+    """Refuse cycles, unconnected nodes, and more than one output."""
     reads = {node.name: {b.node for _, b in node.arguments if isinstance(b, Ref)} for node in nodes}
     waiting = dict(reads)
     while waiting:
@@ -35,7 +35,7 @@ def require_graph(nodes: tuple[PatternNode, ...], where: KeyPath) -> None:
 
 
 def require_names(template: Template, ops: Mapping[str, Op], where: KeyPath) -> None:
-    """Refuse ``quant`` and ``check`` entries that speak of roles or nodes that are not there."""
+    """Refuse ``quant`` and ``check`` entries that name missing roles or nodes."""
     for key, quant in template.quant.items():
         _require_quant(template, key, quant, where)
     for role, spec in template.packs.items():

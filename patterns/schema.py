@@ -1,8 +1,8 @@
-"""Operators and their arguments by schema name, whatever way a graph spells the call.
+"""Operators and their arguments by schema name, however a graph spells the call.
 
-Importing this registers ``torch.ops.quantized_decomposed.*``, the quantize and dequantize operators
-that Inductor and the ecosystem read: torch registers them when it imports the module below, which
-has no public name (torch 2.13). This is the only place that imports it.
+Importing this module registers ``torch.ops.quantized_decomposed.*``, the quantize and dequantize
+operators that Inductor and the ecosystem read. torch registers them when it imports the module
+below, which has no public name (torch 2.13). Only this file imports that module.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantfx.patterns.errors import PatternError, unknown_name
 
 
 class _Missing:
-    """The value of a required argument that a call does not give."""
+    """Marks a required argument that a call does not pass."""
 
     def __repr__(self) -> str:
         return "missing"
@@ -44,7 +44,7 @@ def schema_arguments(target: OpOverload[..., Any]) -> list[torch.Argument]:
 
 
 def schema_returns(target: OpOverload[..., Any]) -> list[frozenset[str]]:
-    """Return the alias sets of each result, empty for a fresh tensor."""
+    """Return the alias set of each result; empty for a fresh tensor."""
     returns = target._schema.returns  # pyright: ignore[reportPrivateUsage]
     return [frozenset(r.alias_info.before_set if r.alias_info else ()) for r in returns]
 
@@ -90,7 +90,7 @@ def overload(node: Node) -> OpOverload[..., Any]:
     """Return the operator overload that ``node`` calls.
 
     Raises:
-        TypeError: it calls something else.
+        TypeError: it does not call an operator overload.
     """
     if not isinstance(node.target, OpOverload):
         raise TypeError(f"{node.name} calls {node.target}, not an operator overload")
@@ -100,7 +100,7 @@ def overload(node: Node) -> OpOverload[..., Any]:
 def argument_value(node: Node, name: str) -> Any:
     """Return what ``node`` passes for the schema argument ``name``.
 
-    Positional, keyword and defaulted spellings give the same value.
+    Positional, keyword and default spellings give the same value.
 
     Raises:
         KeyError: the operator of ``node`` has no such argument.

@@ -1,6 +1,6 @@
-"""What torch knows of sizes that are free; its own module of them takes a second to import.
+"""What torch knows about free sizes; torch's own module for them takes a second to import.
 
-Most models have none, so that it is imported when the first size is asked for.
+Most models have no free sizes, so that module is imported when the first size is asked for.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def known_true(condition: Any) -> bool:
-    """Whether a condition on sizes holds for all that they may be; asks nothing of data."""
+    """Whether a condition holds for all values of the sizes; puts no guard on data."""
     if isinstance(condition, bool):
         return condition
     from torch.fx.experimental.symbolic_shapes import statically_known_true
@@ -18,7 +18,7 @@ def known_true(condition: Any) -> bool:
 
 
 def depends_on_data(value: Any) -> bool:
-    """Whether a size, or one of a tensor's, depends on data."""
+    """Whether a size, or some size of a tensor, depends on data."""
     if isinstance(value, int):
         return False
     from torch.fx.experimental.symbolic_shapes import has_free_unbacked_symbols
@@ -27,7 +27,7 @@ def depends_on_data(value: Any) -> bool:
 
 
 def likely(size: Any, fallback: int) -> int:
-    """Return what a size was at capture, ``fallback`` if it depends on data."""
+    """Return the value of a size at capture; ``fallback`` if the size depends on data."""
     if isinstance(size, int):
         return size
     from torch.fx.experimental.symbolic_shapes import optimization_hint

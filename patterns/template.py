@@ -21,13 +21,13 @@ MODES: tuple[Mode, ...] = get_args(Mode)
 
 @dataclass(frozen=True)
 class Op:
-    """One meaning, spelled by one or more operator overloads.
+    """One operation, spelled by one or more operator overloads.
 
     Attributes:
         name: The vocabulary's word for it.
-        targets: Overloads that mean the same and have the arguments templates name.
+        targets: Overloads that mean the same and have the arguments that templates name.
         commutes: Two argument names that may be swapped.
-        where: Argument values without which the overload means something else.
+        where: Required argument values; with others, the overload means something else.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Ref:
 
 @dataclass(frozen=True)
 class Constant:
-    """A literal that the call must pass."""
+    """A literal that the call must pass for an argument."""
 
     value: Any
 
@@ -82,7 +82,7 @@ class PatternNode:
 
     @property
     def targets(self) -> frozenset[OpOverload[..., Any]]:
-        """Every overload this node may be."""
+        """Every overload that this node may call."""
         return frozenset(target for op in self.ops for target in op.targets)
 
     def __str__(self) -> str:
@@ -104,7 +104,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Template:
-    """A subgraph to find, which of its edges are quantized, and what it becomes.
+    """A subgraph to find, which of its edges are quantized, and how it is lowered.
 
     Attributes:
         name: Snake case, operators in data order.
@@ -119,9 +119,9 @@ class Template:
         kernel: What ``reach`` means; empty unless ``reach`` is ``kernel`` or ``loop``.
         mode: The way of quantizing it belongs to; a config decides which one an anchor gets.
         also: Modes of the config in which it matches as well, for want of a way of their own.
-        on_request: Match only where a rule of the config, not its default, selects the mode.
-        packs: Role -> spec name of each weight that the kernel keeps in a form of its own, for
-            which the graph has no quantize: its float values stay there until lowering.
+        on_request: Match only where a rule of the config, not the default, selects the mode.
+        packs: Role -> spec name of each weight that the kernel quantizes itself. The graph has no
+            quantize for it; its float values stay there until lowering.
     """
 
     name: str
@@ -156,16 +156,16 @@ class Template:
 
     @property
     def targets(self) -> frozenset[OpOverload[..., Any]]:
-        """Every overload that some node of it may be."""
+        """Every overload that some node of the template may call."""
         return frozenset[OpOverload[..., Any]]().union(*(node.targets for node in self.nodes))
 
     @property
     def specs(self) -> Mapping[str, str]:
-        """Role (or ``out``) -> spec name, of what is quantized or packed with a spec of its own."""
+        """Role (or ``out``) -> spec name, for everything quantized or packed with its own spec."""
         return {role: q.spec for role, q in self.quant.items() if not q.is_same} | dict(self.packs)
 
     def quantized_arguments(self) -> Iterator[QuantizedArgument]:
-        """Yield every argument by which a call may read what is quantized or packed."""
+        """Yield every argument by which a call may read a quantized or packed tensor."""
         specs = self.specs
         for node in self.nodes:
             for argument, binding in node.arguments:
@@ -192,14 +192,14 @@ class Template:
 
 
 class QuantizedArgument(NamedTuple):
-    """An argument of an operator that a template quantizes there, or lets its kernel pack.
+    """An argument of an operator that a template quantizes or lets its kernel pack.
 
     Attributes:
-        template: Which.
-        node: Of the template, which calls the operator.
+        template: The template.
+        node: The template's node that calls the operator.
         target: The operator.
         slot: Name of the argument.
-        role: What the argument is to the template.
+        role: The template's role for the argument.
     """
 
     template: Template
@@ -239,7 +239,7 @@ def _subsets(names: list[str]) -> list[tuple[str, ...]]:
 def _drop_nodes(
     nodes: tuple[PatternNode, ...], dropped: tuple[str, ...]
 ) -> tuple[PatternNode, ...]:
-    """Drop optional nodes; what read a dropped node reads that node's own input."""
+    """Drop optional nodes; readers of a dropped node now read that node's input."""
     forward = {
         node.name: next(b for _, b in node.arguments if isinstance(b, Ref))
         for node in nodes

@@ -1,7 +1,7 @@
-"""Which versions of torch quantfx supports: the one place that says so.
+"""The versions of torch that quantfx supports; no other file states them.
 
-``make matrix`` runs the tests on each of ``TESTED``. Much of what kernels and compiling need has no
-public name in torch, so another version may work, or not.
+``make matrix`` runs the tests on each of ``TESTED``. Much of what kernels and compilation need has
+no public name in torch, so other versions may or may not work.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch
 
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
-# From old to new. The first is the oldest that is supported, and what CI runs.
+# From old to new. The first is the oldest supported version, and the one that CI runs.
 TESTED = ("2.13.0", "2.14.1", "2.15.0")
 
 
@@ -24,12 +24,12 @@ def release(version: str) -> tuple[int, int]:
 
 
 def is_tested() -> bool:
-    """Whether the running torch is of a release that the tests were run on."""
+    """Whether the running torch is a release that the tests were run on."""
     return release(torch.__version__) in map(release, TESTED)
 
 
 def require_torch() -> None:
-    """Refuse a torch that is older than what is supported.
+    """Refuse a torch older than the oldest supported version.
 
     Raises:
         QuantfxError: names its version, and what to install.
@@ -46,7 +46,7 @@ def require_torch() -> None:
 
 @lru_cache(maxsize=1)
 def warn_of_untested() -> None:
-    """Warn, once in a process, where torch is newer than what the tests were run on."""
+    """Warn, once per process, if torch is newer than the tested versions."""
     if release(torch.__version__) > release(TESTED[-1]):
         warnings.warn(
             QuantfxWarning(

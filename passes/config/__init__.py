@@ -1,1 +1,1 @@
-"""What a user wants quantized how, and the recipe of a backend."""
+"""What a user wants quantized and how, and the recipe of a backend."""

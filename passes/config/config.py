@@ -1,4 +1,4 @@
-"""What is quantized how, as a value: a default mode and rules for parts of the model."""
+"""What is quantized and how, as a value: a default mode and rules for parts of the model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from quantfx.passes.errors import ConfigError
 from quantfx.patterns.errors import did_you_mean
 from quantfx.patterns.template import MODES, Mode
 
-# A function's identity means nothing elsewhere: the digest of a config with one is this process's.
+# A function's identity is valid in this process only, and so is the digest of a config with one.
 _PROCESS = uuid.uuid4().hex
 
 
@@ -60,7 +60,7 @@ class Config:
     """A default mode and rules; every method returns another config with one more rule.
 
     Modes are ``"static"``, ``"dynamic"``, ``"fp16"`` and ``"weight-only"``; None (or ``"float"``)
-    keeps float. For one call the most particular rule decides:
+    keeps float. For each call the most specific rule decides:
 
     1. one tensor, ``tensor("conv2d_3.input", ...)``
     2. one call, ``call("conv2d_3", ...)``, or a function of the node, ``where(function, ...)``
@@ -70,11 +70,11 @@ class Config:
     6. an operator or a class of modules, ``op("conv2d", ...)``, ``type(nn.Linear, ...)``
     7. ``activations(...)``, ``weights(...)`` of the whole model, and ``default``
 
-    Of two rules of one rank the later decides. Changes of specs add up in that order.
+    Of two rules of equal rank the later one decides. Changes of specs accumulate in that order.
 
     Attributes:
-        default: Mode of what no rule selects; ``"float"`` keeps it float.
-        rules: In the order given.
+        default: Mode of calls that no rule selects; ``"float"`` keeps them float.
+        rules: The rules in the order given.
     """
 
     default: Mode | Float
@@ -87,7 +87,7 @@ class Config:
         object.__setattr__(self, "rules", rules)
 
     def module(self, path: str, mode: Choice = INHERIT, **specs: Specs) -> Config:
-        """Decide for all inside modules.
+        """Decide for every call inside modules.
 
         Args:
             path: Dotted path of one module, or a pattern with ``*``, ``?`` or ``[...]`` for paths.
@@ -97,7 +97,7 @@ class Config:
         return self._with(ModuleSelector(path), mode, specs)
 
     def type(self, kind: str | ModuleClass, mode: Choice = INHERIT, **specs: Specs) -> Config:
-        """Decide for all inside modules of one class (not of its subclasses).
+        """Decide for every call inside modules of one class (not of its subclasses).
 
         Args:
             kind: The class, or its qualified or short name.
@@ -109,7 +109,7 @@ class Config:
     def op(
         self, name: str | OpOverload[..., Any], mode: Choice = INHERIT, **specs: Specs
     ) -> Config:
-        """Decide for all calls of an operator.
+        """Decide for every call of an operator.
 
         Args:
             name: A word such as ``conv2d``, or an overload such as ``aten.conv2d.default``.
@@ -131,10 +131,10 @@ class Config:
     def where(
         self, function: Callable[[Node], bool], mode: Choice = INHERIT, **specs: Specs
     ) -> Config:
-        """Decide for all calls for which ``function`` is true; such a config has no text form.
+        """Decide for every call where ``function`` is true; such a config has no text form.
 
         Args:
-            function: Of the node.
+            function: Takes the node and returns a bool.
             mode: How to quantize; None keeps float.
             specs: As for `module`.
         """
@@ -152,7 +152,7 @@ class Config:
         Args:
             site: ``node.argument``, e.g. ``conv2d_3.input``; or a pattern.
             mode: None keeps the tensor float, and so every match that needs it quantized.
-            options: What to change in its spec.
+            options: Changes of its spec.
         """
         if mode is not INHERIT:
             if options or mode not in (None, FLOAT):
@@ -175,11 +175,11 @@ class Config:
         """Return the config that ``given`` means.
 
         Args:
-            given: A config, the name of its default mode, the path of a ``.toml`` or ``.json``
-                file, or what such a file holds as a mapping.
+            given: A config, the name of a default mode, the path of a ``.toml`` or ``.json`` file,
+                or the content of such a file as a mapping.
 
         Raises:
-            ConfigError: it means none; names the place and the nearest valid name.
+            ConfigError: it is no valid config; names the place and the nearest valid name.
         """
         if isinstance(given, Config):
             return given
@@ -232,7 +232,7 @@ class Config:
 
     @property
     def identity(self) -> str:
-        """Text that differs wherever the config decides differently; for digests."""
+        """Text that differs between configs that decide differently; for digests."""
         functions = [r.selector.function for r in self.rules if isinstance(r.selector, Where)]
         token = [_PROCESS, *(str(id(function)) for function in functions)] if functions else []
         return "\n".join([repr(self.default), *map(repr, self.rules), *token])

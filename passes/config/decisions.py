@@ -22,8 +22,8 @@ class Decision:
     """How one call is quantized.
 
     Attributes:
-        mode: ``"float"`` for not at all.
-        rule: The rule that says so; None is the config's default.
+        mode: How the call is quantized; ``"float"`` for not at all.
+        rule: The rule that decided; None for the config's default.
     """
 
     mode: Mode | Float
@@ -31,15 +31,15 @@ class Decision:
 
     @property
     def why(self) -> str:
-        """What to change in the config to have it another way."""
+        """The rule, or the default, to change for another decision."""
         return "the config's default" if self.rule is None else f"rule {self.rule}"
 
 
 class Decisions:
-    """Answers for the nodes of one graph; each call is looked at once.
+    """Decisions for the nodes of one graph; each call is examined once.
 
     Args:
-        recipe: Its config decides; its vocabulary gives operators their names.
+        recipe: The recipe, whose config decides and whose vocabulary names operators.
         graph: Path of the graph, "" for the top one.
     """
 
@@ -52,7 +52,7 @@ class Decisions:
         self._selecting: dict[Node, tuple[CallSite, list[Rule]]] = {}
 
     def of(self, node: Node) -> Decision:
-        """Return how ``node``, an operator call, is to be quantized."""
+        """Return how to quantize ``node``, an operator call."""
         for rule in reversed(self._rules_at(node)[1]):
             if isinstance(rule, CallRule) and rule.mode is not None:
                 return Decision(rule.mode, rule)
@@ -84,16 +84,16 @@ class Decisions:
         return self._spec(match.anchor, self._read_packed(match, role))
 
     def spec(self, edge: Edge, template: Template) -> Concrete:
-        """Return the spec of the tensor at ``edge``, with what the config changes in it.
+        """Return the spec of the tensor at ``edge`` with the config's changes applied.
 
         Raises:
-            ConfigError: the changed spec contradicts itself, or is none that the backend's kernels
-                take; names the rules.
+            ConfigError: the changed spec contradicts itself, or the backend's kernels do not take
+                it; names the rules.
         """
         return self._spec(edge.node, self._read(edge, template))
 
     def output(self, match: Match) -> Concrete:
-        """Return the spec of a match's result: its own, or that of the input it shares with.
+        """Return the spec of a match's result: its own, or the spec of the input it shares with.
 
         Raises:
             ConfigError: as ``spec``.
@@ -106,7 +106,7 @@ class Decisions:
         return self.spec(source, match.template)
 
     def asked(self, match: Match) -> dict[Node, list[tuple[str, str, str]]]:
-        """Return slot, name of the spec and rules that change it of each tensor of ``match``."""
+        """Return slot, spec name and the rules that change the spec, for each tensor of a match."""
         template = match.template
         found: dict[Node, list[tuple[str, str, str]]] = {}
         reads = [
@@ -159,7 +159,7 @@ class Decisions:
         return TensorRead(f"{call.name}.{slot}", SpecUse(name, WEIGHTS))
 
     def _read_result(self, match: Match) -> TensorRead | None:
-        """Return the result of ``match`` as rules see it; None if it has no spec of its own."""
+        """Return the result of ``match`` as rules see it; None if the result has no own spec."""
         name = match.template.specs.get("out")
         if name is None:
             return None
@@ -167,7 +167,7 @@ class Decisions:
         return TensorRead(call.name, SpecUse(name, ACTIVATIONS))
 
     def _changes(self, node: Node, read: TensorRead) -> list[tuple[Rule, Change]]:
-        """Return what rules say about a tensor, the most particular one last."""
+        """Return the changes that rules make to a tensor, the most specific rule last."""
         _, rules = self._rules_at(node)
         return [(r, change) for r in rules if (change := self._change(r, read)) is not None]
 
@@ -177,7 +177,7 @@ class Decisions:
         return rule.change if rule.selector.selects_tensor(read.site) else None
 
     def _rules_at(self, node: Node) -> tuple[CallSite, list[Rule]]:
-        """Return the rules that select ``node``, the most particular one last."""
+        """Return the rules that select ``node``, the most specific rule last."""
         if node not in self._selecting:
             call = call_site(self.graph, node, self._words)
             selecting = [rule for rule in self._rules if rule.selector.selects(call)]
@@ -190,10 +190,10 @@ def _keeps_float(spoken: list[tuple[Rule, Change]]) -> Rule | None:
 
 
 def _why_refused(spec: Concrete, changed: Concrete) -> str | None:
-    """Return what kernels take of ``spec`` that ``changed`` is not.
+    """Return what kernels require of ``spec`` that ``changed`` violates; None if nothing.
 
-    A kernel is made for one dtype, and for weights without zero point: Inductor ignores theirs.
-    Kernels of weights in groups take zero points, and groups of whole vectors.
+    A kernel takes one dtype, and weights without zero point: Inductor ignores zero points of
+    weights. Kernels for weights in groups take zero points, and groups of whole vectors.
     """
     if changed.dtype != spec.dtype:
         return f"{spec.dtype_name} there, not {changed.dtype_name}"

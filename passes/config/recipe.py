@@ -22,9 +22,9 @@ class Recipe:
 
     Attributes:
         name: What reports call it, e.g. ``x86``.
-        patterns: What to look for, in order of priority.
+        patterns: Templates in order of priority.
         specs: ``(spec name, spec)`` for every name the patterns use.
-        config: Which parts of a model are quantized how.
+        config: Which parts of a model are quantized, and how.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Recipe:
 
     @staticmethod
     def of(name: str, patterns: PatternSet, specs: Iterable[tuple[str, Concrete]]) -> Recipe:
-        """Return a recipe with those of ``specs`` that the patterns use."""
+        """Return a recipe with only the ``specs`` that the patterns use."""
         used = patterns.spec_names
         return Recipe(name, patterns, tuple((each, spec) for each, spec in specs if each in used))
 
@@ -58,7 +58,7 @@ class Recipe:
 
     @cached_property
     def changes(self) -> Mapping[CallRule, Mapping[SpecUse, Change]]:
-        """What each rule about calls changes in specs, by their use."""
+        """The changes that each rule about calls makes to specs, by use of the spec."""
         found: dict[CallRule, Mapping[SpecUse, Change]] = {}
         for rule in self.config.call_rules:
             merged: dict[SpecUse, Change] = {}

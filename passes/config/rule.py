@@ -15,7 +15,7 @@ from quantfx.patterns.template import MODES, Mode
 
 ACTIVATIONS = "activations"
 WEIGHTS = "weights"
-SELECTORS = (*NAMED, Everything.kind)  # the keys of a rule's selector in files
+SELECTORS = (*NAMED, Everything.kind)  # the keys of selectors in files
 
 
 class SpecUse(NamedTuple):
@@ -30,8 +30,8 @@ class TensorRead:
     """A quantized tensor that a call reads, as rules see it.
 
     Attributes:
-        site: ``conv2d_3.input``.
-        use: What it is quantized with.
+        site: The site, e.g. ``conv2d_3.input``.
+        use: The spec that it is quantized with, and its use.
     """
 
     site: str
@@ -40,11 +40,11 @@ class TensorRead:
 
 @dataclass(frozen=True)
 class CallRule:
-    """What is decided for the calls that a selector selects, and for the tensors that they read.
+    """A decision for the calls that a selector selects, and for the tensors that they read.
 
     Attributes:
-        selector: Any but that of tensors. For the whole model only ``specs`` are decided: its mode
-            is the config's default.
+        selector: Any selector except a ``TensorSelector``. For the whole model only ``specs`` are
+            decided: its mode is the config's default.
         mode: How the calls are quantized, ``"float"`` for not at all; None leaves that to other
             rules.
         specs: ``(spec name or "activations" or "weights", change)``; a change to ``"float"`` keeps
@@ -61,7 +61,7 @@ class CallRule:
         for name, _ in self.specs:
             if name in (*SELECTORS, "mode"):
                 raise ConfigError(
-                    f"{self}: '{name}' cannot name a spec, in files it has a meaning of its own",
+                    f"{self}: '{name}' cannot name a spec: the word has its own meaning in files",
                     rule="taken-name",
                     site=name,
                     fix="give each selector a rule, and each change the name of a spec",
@@ -76,10 +76,10 @@ class CallRule:
             raise ConfigError(message, rule="config-value", site=str(self), fix=fix)
 
     def meanings(self, specs: Mapping[str, Concrete]) -> list[Mapping[SpecUse, Change]]:
-        """Return what each change of the rule means for the uses of specs.
+        """Return the meaning of each change of the rule for the uses of specs.
 
         Args:
-            specs: What a backend binds to the names.
+            specs: The specs that a backend binds to the names.
         """
         uses = [SpecUse(name, kind) for name in specs for kind in (ACTIVATIONS, WEIGHTS)]
         return [
@@ -92,11 +92,11 @@ class CallRule:
         ]
 
     def _meaning_of(self, name: str, change: Change, use: SpecUse, spec: Concrete) -> Change | None:
-        """Return what a change of ``name`` means for a use of a spec.
+        """Return the meaning of a change of ``name`` for a use of a spec; None if there is none.
 
-        A change of all activations or of all weights leaves two kinds of specs alone: a cast, which
-        has no range; and a spec that makes its own observer, which knows its qparams or demands
-        something of them. A change of the whole model leaves a dynamic spec without an observer.
+        A change of all activations or all weights does not apply to two kinds of specs: a cast,
+        which has no range; and a spec that makes its own observer, which fixes or constrains its
+        qparams. A change of the whole model leaves a dynamic spec without an observer.
         """
         if name == use.name or (name == use.kind and isinstance(change, str)):
             return change
@@ -113,11 +113,11 @@ class CallRule:
 
 @dataclass(frozen=True)
 class TensorRule:
-    """What is decided for the tensors that a selector names.
+    """A decision for the tensors that a selector names.
 
     Attributes:
-        selector: Of tensors that calls read.
-        change: What to change in their spec; ``"float"`` keeps them, and so every match that needs
+        selector: Selects tensors that calls read.
+        change: Changes of their spec; ``"float"`` keeps them, and so every match that needs
             them, float.
     """
 
@@ -146,7 +146,7 @@ def _require_name(selector: Named) -> None:
 
 
 def mode_of(value: object) -> Mode | Float:
-    """Return the mode that a caller or a file gives; None is ``"float"``.
+    """Return the mode that a caller or a file gives; None means ``"float"``.
 
     Raises:
         ConfigError: there is no such mode; names the nearest.

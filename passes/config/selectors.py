@@ -1,6 +1,6 @@
-"""What a rule of a config may select: calls of a graph, or tensors that they read.
+"""Selectors of a config's rules: they select calls of a graph, or tensors that calls read.
 
-Selectors are frozen values and see the graph as `CallSite` values, so that each is one predicate.
+Selectors are frozen values; each is one predicate over `CallSite` values.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CallSite:
 
     @cached_property
     def modules(self) -> frozenset[str]:
-        """Paths of every module around the call, of those never called themselves too."""
+        """Paths of every module around the call, including modules never called themselves."""
         found: set[str] = set()
         for path, _ in module_stack(self.node):
             parts = path.split(".") if path else []
@@ -53,12 +53,12 @@ class CallSite:
 
     @cached_property
     def types(self) -> frozenset[str]:
-        """Classes of the modules around the call, by qualified and by short name."""
+        """Qualified and short class names of the modules around the call."""
         qualified = module_types(self.node)
         return frozenset([*qualified, *(name.rpartition(".")[2] for name in qualified)])
 
     def tensors(self) -> Iterator[str]:
-        """Yield the sites it reads: ``conv2d_3.input``, ``cat.tensors.1``."""
+        """Yield the sites that the call reads: ``conv2d_3.input``, ``cat.tensors.1``."""
         for argument in arguments(overload(self.node)):
             value = argument_value(self.node, argument)
             if isinstance(value, Node):
@@ -99,8 +99,8 @@ class Selector(ABC):
     """Base of all selectors.
 
     Attributes:
-        kind: The word for it in files and messages.
-        ranks: How particular it is where it is a pattern, and where it is not.
+        kind: The word for the selector in files and messages.
+        ranks: How specific it is as a pattern, and as an exact name.
     """
 
     kind: ClassVar[str]
@@ -113,13 +113,13 @@ class Selector(ABC):
 
     @property
     def rank(self) -> int:
-        """How particular it is: rules of a higher rank decide against those of a lower one."""
+        """How specific the selector is: rules of a higher rank override rules of a lower rank."""
         pattern, exact = self.ranks
         return pattern if self.is_glob else exact
 
     @abstractmethod
     def selects(self, call: CallSite) -> bool:
-        """Whether it speaks of ``call``, or of a tensor that ``call`` reads."""
+        """Whether the selector is about ``call``, or about a tensor that ``call`` reads."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Everything(Selector):
     """The whole model: ``all``."""
 
     kind: ClassVar[str] = "all"
-    ranks: ClassVar[tuple[int, int]] = (0, 0)  # every other selector is more particular
+    ranks: ClassVar[tuple[int, int]] = (0, 0)  # every other selector is more specific
 
     def selects(self, call: CallSite) -> bool:
         """Always."""
@@ -139,7 +139,7 @@ class Everything(Selector):
 
 @dataclass(frozen=True)
 class Named(Selector):
-    """Base of the selectors that are one text.
+    """Base of the selectors that consist of one text.
 
     Attributes:
         name: What is selected; see the subclass.
@@ -235,7 +235,7 @@ class TensorSelector(Globbed):
         yield from call.tensors()
 
     def selects_tensor(self, site: str) -> bool:
-        """Whether it speaks of the tensor at ``site``."""
+        """Whether the selector is about the tensor at ``site``."""
         return fnmatchcase(site, self.name) if self.is_glob else site == self.name
 
 
@@ -244,7 +244,7 @@ class Where(Selector):
     """Calls for which a function of the node is true; it cannot be written to a file."""
 
     kind: ClassVar[str] = "where"
-    ranks: ClassVar[tuple[int, int]] = (5, 5)  # that of a call
+    ranks: ClassVar[tuple[int, int]] = (5, 5)  # as of a call
     function: Callable[[Node], bool]
 
     def selects(self, call: CallSite) -> bool:

@@ -1,4 +1,4 @@
-"""Partial changes of a spec: what a config says about a tensor beside the backend's own spec."""
+"""Partial changes of a spec: a config's changes to the backend's own spec of a tensor."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class SpecOptions(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class SpecChange:
-    """What to change in a spec; None keeps what the backend says.
+    """What to change in a spec; None keeps the backend's value.
 
     Attributes:
-        dtype: Name of an integer dtype, e.g. ``int8``; brings its full range along.
+        dtype: Name of an integer dtype, e.g. ``int8``; also sets the range to its full range.
         quant_min: Smallest integer used.
         quant_max: Largest integer used.
         symmetric: Whether the zero point is fixed.
-        observer: Which observer finds the range.
+        observer: The observer that finds the range.
         eps: Lower bound of the scale.
-        group: Values of a row that share a scale, of weights that have groups.
+        group: How many values of a row share a scale, for weights in groups.
     """
 
     dtype: str | None = None
@@ -73,12 +73,12 @@ class SpecChange:
         return SpecChange(**given)
 
     def options(self) -> dict[str, Any]:
-        """Return what is changed, by option name."""
+        """Return the changes by option name."""
         named = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in named.items() if value is not None}
 
     def without_observing(self) -> SpecChange | None:
-        """Return what is left for a spec that observes nothing; None if nothing is."""
+        """Return the changes that apply to a spec without observer; None if there are none."""
         left = replace(self, **dict.fromkeys(_OBSERVING))
         return left if left.options() else None
 
@@ -122,7 +122,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
 
 
 def over(earlier: Change | None, change: Change) -> Change:
-    """Return both changes in one; where both speak, ``change`` decides."""
+    """Return both changes merged; where both set an option, ``change`` decides."""
     if isinstance(earlier, SpecChange) and isinstance(change, SpecChange):
         return replace(earlier, **change.options())
     return change

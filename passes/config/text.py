@@ -62,7 +62,7 @@ def to_toml(default: Mode | Float, rules: Iterable[Rule]) -> str:
 
 
 def read(path: Path) -> Parts:
-    """Return the config in the file ``path``; its ending says whether it is TOML or JSON.
+    """Return the config in the file ``path``; the suffix says whether it is TOML or JSON.
 
     Raises:
         ConfigError: the file cannot be read, or as for `from_table`.
@@ -97,7 +97,7 @@ def from_table(table: Mapping[str, Any], file: str, lines: Iterable[int] = ()) -
     Args:
         table: What a file holds.
         file: What errors call it.
-        lines: Line of each rule, as far as known.
+        lines: Line of each rule, if known.
 
     Raises:
         ConfigError: names the rule and the nearest valid name.
@@ -188,7 +188,7 @@ def _to_plain(change: Change) -> Any:
 def _toml(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{ {', '.join(_toml_pairs(cast(Mapping[str, Any], value)))} }}"
-    # JSON's strings, numbers and booleans are TOML's, but for this one character.
+    # JSON's strings, numbers and booleans are valid TOML, except for this one character.
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 

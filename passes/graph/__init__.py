@@ -1,1 +1,1 @@
-"""Graphs of torch.fx: reading, editing and copying them, and what holds of them."""
+"""Graphs of torch.fx: reading, editing and copying them, and the facts that hold of them."""

@@ -45,7 +45,7 @@ def views_of(node: Node) -> list[Node]:
 
 
 def _find_aliased(node: Node) -> list[tuple[Node, bool, bool]]:
-    """Return ``(argument, is written to, shares memory with a result)`` where either holds."""
+    """Return ``(argument, is written to, shares memory with a result)`` where either is true."""
     if not is_operator_call(node):
         return []
     target = overload(node)
@@ -65,7 +65,7 @@ def _find_aliased(node: Node) -> list[tuple[Node, bool, bool]]:
 
 
 def overwritten(graph: Graph) -> dict[Node, Node]:
-    """Return every tensor that a later node writes to, itself or through a view, with that node."""
+    """Return every tensor that a later node writes to, directly or through a view, and the node."""
     found: dict[Node, Node] = {}
     for writer in graph.nodes:
         for target in writes_to(writer):

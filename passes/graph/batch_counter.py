@@ -11,7 +11,7 @@ COUNTS = torch.ops.aten.add_.Tensor
 
 
 def counter_of(node: Node) -> Node | None:
-    """Return the ``num_batches_tracked`` that ``node`` adds to; None if it does anything else.
+    """Return the ``num_batches_tracked`` that ``node`` adds to; None for any other node.
 
     A batch norm that is called twice adds to the result of its first addition.
     """

@@ -14,7 +14,7 @@ from quantfx.patterns.schema import argument_value, set_argument
 
 @dataclass(frozen=True)
 class NormStatistics:
-    """What a batch norm with running statistics computes with.
+    """The values that a batch norm with running statistics computes with.
 
     Attributes:
         mean: ``(channels,)``.
@@ -44,9 +44,9 @@ class NormStatistics:
         return shift if self.beta is None else shift + self.beta.double()
 
     def single_precision(self, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return scale and folded bias by way of ``rsqrt``, in the dtype of the statistics.
+        """Return scale and folded bias, computed with ``rsqrt`` in the dtype of the statistics.
 
-        The order of operations is that of ``torch.nn.utils.fuse_conv_bn_weights``.
+        The order of operations is the same as in ``torch.nn.utils.fuse_conv_bn_weights``.
         """
         gamma = torch.ones_like(self.var) if self.gamma is None else self.gamma
         beta = torch.zeros_like(self.mean) if self.beta is None else self.beta
@@ -56,10 +56,10 @@ class NormStatistics:
 
 
 def statistics_of(editor: Editor, norm: Node) -> NormStatistics:
-    """Return what the batch norm ``norm`` is given.
+    """Return the statistics that the batch norm ``norm`` is given.
 
     Raises:
-        TypeError: it has no running statistics, or computes some of them.
+        TypeError: the norm has no running statistics, or some of them are computed.
     """
 
     def given(name: str) -> Tensor | None:
@@ -87,7 +87,7 @@ def scale_channels(weight: Tensor, scale: Tensor, layer: Node) -> Tensor:
     Args:
         weight: ``(out, in / groups, *kernel)``; ``(in, out / groups, *kernel)`` if transposed.
         scale: ``(out,)``.
-        layer: Says which of the two it is.
+        layer: The layer; decides which of the two shapes applies.
     """
     kernel = [1] * (weight.dim() - 2)
     if output_axis(layer) == 0:
@@ -101,11 +101,11 @@ def set_bias(editor: Editor, layer: Node, old: Node | None, value: Tensor, weigh
     """Give ``layer`` the bias ``value``; positionally where it had none, as torch.export does.
 
     Args:
-        editor: Of the layer's graph.
+        editor: Editor of the layer's graph.
         layer: A convolution or linear.
-        old: The constant that was its bias, if it had one.
+        old: The constant that was its bias, if any.
         value: ``(out,)``.
-        weight: The constant behind its weight, beside which a new bias is stored.
+        weight: The constant that holds its weight; a new bias is stored beside it.
     """
     if old is not None:
         set_argument(layer, "bias", editor.changed_constant(old, value, before=layer))

@@ -1,4 +1,4 @@
-"""Which tensor a nested graph's placeholder is: the operand that control flow passes to it."""
+"""Find the tensor behind a nested graph's placeholder: the operand that control flow passes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import nested_calls
 
-GraphNode: TypeAlias = tuple[str, Node]  # the path of a graph, and a node of it
+GraphNode: TypeAlias = tuple[str, Node]  # the path of a graph, and a node in it
 
 
 def operands(module: GraphModule) -> Mapping[Node, GraphNode]:
     """Return, for each placeholder of a branch or region, the graph path and node it stands for.
 
-    Loops are left out: a carried value is another tensor in every iteration.
+    Loops are omitted: a carried value is a different tensor in every iteration.
     """
     paths = {id(graph_module): path for path, graph_module in all_graphs(module)}
     found: dict[Node, GraphNode] = {}

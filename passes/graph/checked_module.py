@@ -1,4 +1,4 @@
-"""A graph module whose calls are held against what its graph takes for granted."""
+"""A graph module whose calls are checked against its input contract."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ from quantfx.passes.inputs.fits_traced import fits_traced
 
 
 class CheckedModule(GraphModule):
-    """Raises ``InputError`` for inputs that its graph would compute wrongly with.
+    """Graph module that raises ``InputError`` for inputs that its graph is not valid for.
 
-    The check is part of ``forward``, so that it runs where a compiler takes the module for a part
-    of another. Copies and pickles check as well. A graph without a contract takes what comes.
+    The check is part of ``forward``, so it also runs where a compiler inlines the module into
+    another one. Copies and unpickled modules check as well. A graph without a contract takes any
+    inputs.
     """
 
     _input_check: InputCheck | None = None
@@ -31,7 +32,7 @@ class CheckedModule(GraphModule):
     def recompile(self) -> Any:
         """Generate the code of ``forward``, and put the check in front of it."""
         code = super().recompile()
-        kind: Any = type(self)  # torch.fx makes a class for each module
+        kind: Any = type(self)  # torch.fx creates a class for each module
         kind.forward = _put_check_before(kind.forward)
         return code
 
@@ -39,14 +40,15 @@ class CheckedModule(GraphModule):
         """Check the inputs of a call.
 
         Raises:
-            InputError: the graph does not hold for them; names one.
+            InputError: the graph is not valid for them; names one.
         """
         contract = contract_of(self)
         if contract is None or not contract.checked:
             return
         if torch.compiler.is_compiling():
             if not fits_traced(contract, args, kwargs):
-                # Dynamo then runs the call without compiling it, and the check below tells more.
+                # Dynamo then runs the call without compiling it, and the check below gives a full
+                # message.
                 raise InputError(
                     "the graph was not captured for these inputs", rule="input-structure"
                 )
@@ -61,10 +63,10 @@ class CheckedModule(GraphModule):
         """Refuse training, unless the graph was captured for it.
 
         Raises:
-            ModeError: ``mode`` is True, and the graph computes what evaluation computes.
+            ModeError: ``mode`` is True, and the graph was captured in eval mode.
         """
         if mode and contract_of(self) is not None and TRAINABLE not in facts_of(self):
-            message = "this graph was captured in eval mode and computes that whatever its mode"
+            message = "this graph was captured in eval mode and computes that in any mode"
             fix = (
                 "use prepare_qat, or capture with training=True, to train; leave it out of train()"
             )
@@ -73,21 +75,21 @@ class CheckedModule(GraphModule):
         return self
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Refuse other dtypes where kernels, or rounding, are for those that there are."""
+        """Refuse other dtypes if kernels or rounding depend on the present dtypes."""
         facts = facts_of(self)
         if "lowered" in facts:
             require_same_tensors(fn, "a graph of int8 kernels", devices=("cpu", "xpu", "meta"))
         elif "qdq" in facts:
             require_same_tensors(fn, "a quantized graph")
-        apply: Callable[..., object] = super()._apply  # which has no types
+        apply: Callable[..., object] = super()._apply  # it has no types
         apply(fn, recurse)
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the contract, which torch.fx would lose.
+        """Pickle the contract too; torch.fx would lose it.
 
         Raises:
-            PipelineError: it has observers: torch.fx would lose which of their sites they are for.
+            PipelineError: the graph has observers: torch.fx would lose their sites.
         """
         if "observed" in facts_of(self):
             message = "a graph that was prepared for calibration is not pickled"
@@ -99,20 +101,20 @@ class CheckedModule(GraphModule):
 def require_same_tensors(
     change: Callable[[Tensor], Tensor], what: str, *, devices: tuple[str, ...] = ()
 ) -> None:
-    """Refuse what ``half``, ``to`` and their kind would do to a quantized module.
+    """Refuse what ``half``, ``to`` and similar methods would do to a quantized module.
 
     Args:
-        change: What would be done to each tensor of it.
-        what: The module, for the message.
-        devices: Types of devices that it can be on; by default all.
+        change: The change to each tensor of the module.
+        what: What the message calls the module.
+        devices: Device types that the module can be on; all by default.
 
     Raises:
-        ModeError: floats would get another dtype, or tensors another device.
+        ModeError: floats would change dtype, or tensors would change device.
     """
     before = torch.zeros(1)
     after = change(before)
     if after.dtype != before.dtype:
-        message = f"{what} keeps its dtypes, and this would make {after.dtype} of its floats"
+        message = f"{what} keeps its dtypes, and this would make its floats {after.dtype}"
         fix = (
             "change the inputs and results around it, quantize a model that was cast before, "
             "or use result.compile(autocast=torch.bfloat16), which has bfloat16 between the "
@@ -126,15 +128,15 @@ def require_same_tensors(
 
 
 def input_check(module: GraphModule, contract: InputContract) -> InputCheck:
-    """Return what checks calls of ``module`` by ``contract``."""
+    """Return the check of calls of ``module`` against ``contract``."""
     return InputCheck(contract, inspect.signature(module.forward))
 
 
 def _put_check_before(generated: Callable[..., Any]) -> Callable[..., Any]:
-    """Return ``generated`` behind the check, as a function with code of its own.
+    """Return a function with its own code object that runs the check, then ``generated``.
 
-    Dynamo counts what it compiled, up to its limit, by code objects: one for all modules would run
-    out.
+    Dynamo limits recompilation per code object: one code object for all modules would reach the
+    limit.
     """
 
     def forward(self: CheckedModule, *args: Any, **kwargs: Any) -> Any:
@@ -146,7 +148,7 @@ def _put_check_before(generated: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _restore(reduced: tuple[Any, ...], contract: InputContract | None) -> CheckedModule:
-    from quantfx.passes.graph.clone import clone_as, recompile  # which makes modules of this kind
+    from quantfx.passes.graph.clone import clone_as, recompile  # it creates modules of this kind
 
     make, arguments = reduced
     plain: GraphModule = make(*arguments)

@@ -23,23 +23,23 @@ Copies = Literal["nothing", "buffers", "all"]
 
 
 class HoldsGraph(nn.Module, ABC):
-    """A module in a graph that computes a graph of its own in another way.
+    """A module in a graph that holds its own graph and computes it in another way.
 
-    Its tensors are a copy's own as much as those of the graph around it.
+    A copy owns this graph's tensors just as it owns the tensors of the graph around it.
 
     Attributes:
-        graph: What it computes.
+        graph: The graph that the module computes.
     """
 
     graph: GraphModule
 
     @abstractmethod
     def copied(self, copy_graph: Callable[[GraphModule], GraphModule]) -> nn.Module:
-        """Return the same module of what ``copy_graph`` makes of the graph, not yet compiled."""
+        """Return a copy of the module whose graph ``copy_graph`` copied, not yet compiled."""
 
     @abstractmethod
     def values_inside(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return what it computes for ``inputs``, by the names of the nodes of its graph."""
+        """Return the values that the module computes for ``inputs``, by node name in its graph."""
 
 
 def clone(
@@ -47,13 +47,13 @@ def clone(
 ) -> CheckedModule:
     """Return a copy of ``module`` with a graph of its own, not yet compiled.
 
-    Submodules are shared. What was one parameter under two names stays one. Call ``recompile``
+    Submodules are shared. A parameter under two names stays one parameter. Call ``recompile``
     before running the copy.
 
     Args:
         module: Not changed.
-        copies: Which tensors the copy has of its own: a forward call may change buffers.
-        gradients: Whether parameters ask for gradients as before; without copies, they do.
+        copies: Which tensors are copied: a forward call may change buffers.
+        gradients: Whether parameters require gradients as before; without copies, they do.
     """
 
     def own(tensor: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ def _copy_attribute(
 
 
 def _share(tensor: Tensor) -> Tensor:
-    # A parameter of its own, even of the same storage: ``module.double()`` changes parameters.
+    # A separate parameter, even with the same storage: ``module.double()`` changes parameters.
     is_parameter = isinstance(tensor, nn.Parameter)
     return nn.Parameter(tensor, tensor.requires_grad) if is_parameter else tensor
 

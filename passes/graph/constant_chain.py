@@ -1,4 +1,4 @@
-"""Arithmetic on stored tensors alone: find it, and compute it."""
+"""Find and compute arithmetic on stored tensors only."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from quantfx.passes.graph.aliasing import writes_to
 from quantfx.passes.graph.graphs import constant, referent
 from quantfx.patterns.schema import is_operator_call, overload
 
-_PURE = ("aten", "prims")  # whose schemas say what an operator does
+_PURE = ("aten", "prims")  # their schemas say what an operator does
 
 
 def constant_nodes(module: GraphModule, written: Container[Node]) -> dict[Node, frozenset[Node]]:
-    """Return every node that depends on stored tensors only, with those it depends on.
+    """Return every node that depends on stored tensors only, with the nodes it depends on.
 
     Args:
         module: Owner of the graph.
@@ -37,10 +37,10 @@ def constant_nodes(module: GraphModule, written: Container[Node]) -> dict[Node, 
 
 
 def constant_chain(source: Node, written: Container[Node]) -> list[Node] | None:
-    """Return the nodes that compute ``source``, last first, None unless all are constant.
+    """Return the nodes that compute ``source``, last first; None unless all are constant.
 
     Args:
-        source: What is computed.
+        source: The node that is computed.
         written: Stored tensors that the graph writes to.
     """
     found: dict[Node, None] = {}
@@ -58,7 +58,7 @@ def constant_value(module: GraphModule, node: Node) -> Tensor:
     """Return what ``node``, the head of a constant chain, computes.
 
     Raises:
-        TypeError: it is no tensor.
+        TypeError: the value is not a tensor.
     """
     value = _value(module, node)
     if not isinstance(value, Tensor):

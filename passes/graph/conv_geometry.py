@@ -19,8 +19,8 @@ class Geometry:
         stride: In each dimension.
         padding: Zeros at both ends of each dimension, ``(front, back)``.
         dilation: In each dimension.
-        groups: How many.
-        output_padding: Of a transposed convolution, in each dimension; None if it is not one.
+        groups: Number of groups.
+        output_padding: In each dimension; None if the convolution is not transposed.
     """
 
     kernel: tuple[int, ...]
@@ -34,7 +34,7 @@ class Geometry:
     def of(cls, node: Node, kernel: tuple[int, ...]) -> Geometry:
         """Return the geometry of the convolution ``node`` with a kernel of the given size.
 
-        Padding ``same`` puts the odd one of a total ``extent - 1`` behind, as torch does.
+        Padding ``same`` puts the odd element of a total ``extent - 1`` at the end, as torch does.
         """
         rank = len(kernel)
         dilation = per_dimension(argument_value(node, "dilation"), rank)
@@ -58,7 +58,7 @@ class Geometry:
 
     @property
     def flat(self) -> Geometry:
-        """The same with one more dimension in front, of size 1."""
+        """The same geometry with one more leading dimension, of size 1."""
         return replace(
             self,
             kernel=(1, *self.kernel),
@@ -74,12 +74,12 @@ class Geometry:
 
     @property
     def is_even(self) -> bool:
-        """Whether there is as much padding in front as behind, which is all that kernels know."""
+        """Whether padding is equal at both ends; kernels support nothing else."""
         return all(front == back for front, back in self.padding)
 
     @property
     def front(self) -> list[int]:
-        """The padding in front of each dimension: all there is to say if padding is even."""
+        """The padding in front of each dimension, which says everything if padding is even."""
         return [front for front, _ in self.padding]
 
     @property
@@ -89,6 +89,6 @@ class Geometry:
 
 
 def per_dimension(value: Any, rank: int) -> tuple[int, ...]:
-    """Return an argument that is one number, or one for each dimension, as the latter."""
+    """Return one number per dimension for an argument that may be a single number."""
     values = tuple(value) if isinstance(value, (list, tuple)) else (value,)
     return values * rank if len(values) == 1 else values

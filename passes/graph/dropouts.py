@@ -16,7 +16,7 @@ IN_PLACE_DROPOUTS = tuple(resolve_op(f"aten.{kind}_.default") for kind in _KINDS
 
 
 def is_off(node: Node) -> bool:
-    """Whether ``node`` is a dropout that returns its very input."""
+    """Whether ``node`` is a dropout that returns its input unchanged."""
     if node.target not in DROPOUTS and node.target not in IN_PLACE_DROPOUTS:
         return False
     return argument_value(node, "train") is False or argument_value(node, "p") == 0.0

@@ -1,7 +1,7 @@
 """The single place where nodes are made.
 
-FX gives a new node empty meta; module-name selectors, shape checks and drawings then fail far
-from the cause. Every node made here carries the meta of the node it stands for.
+FX gives a new node empty meta; module-name selectors, shape checks and drawings then fail far from
+the cause. Every node made here has the meta of the node it stands for.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from quantfx.passes.graph.graphs import attribute, constant, is_stored
 from quantfx.passes.graph.remark import AnyRemark, Kind, Remark
 
 PROVENANCE_KEY = "quantfx_by"
-# What an edit writes on a node that it takes the readers of: the node that they read from now on.
+# The meta key by which a node that lost its readers names the node that they read now.
 STAND_IN_KEY = "quantfx_stand_in"
-# The last is what users of PT2E call the operators of theirs that belong together.
+# The last key is PT2E's name for a group of operators that belong together.
 _INHERITED = ("nn_module_stack", "stack_trace", "from_node", "torch_fn", "quantization_tag")
 
 
@@ -37,9 +37,9 @@ class Editor:
         path: Path of the graph, "" for the top one.
 
     Attributes:
-        edits: How many there were.
+        edits: Number of edits so far.
         made: Every node made, in order.
-        remarks: What there is to say about nodes of the graph.
+        remarks: Remarks about nodes of the graph.
     """
 
     def __init__(self, module: GraphModule, by: str, path: str = "") -> None:
@@ -53,7 +53,7 @@ class Editor:
         self.remarks: list[AnyRemark] = []
 
     def remark(self, kind: Kind, node: str, message: str, op: str = "") -> None:
-        """Keep a remark about the node of that name, which may be gone by now."""
+        """Keep a remark about the node called ``node``, which may have been removed already."""
         self.remarks.append(Remark(kind, self.path, node, message, op))
 
     def call(
@@ -73,12 +73,12 @@ class Editor:
         Args:
             target: Operator overload.
             args: Positional arguments.
-            like: Node whose scope and stack trace the new one inherits; by default the one that it
-                is inserted at.
+            like: Node whose scope and stack trace the new node inherits; by default the node that
+                it is inserted at.
             after: Node to insert behind; or give ``before``.
             before: Node to insert in front of.
             kwargs: Keyword arguments.
-            val: Its fake value; computed from the arguments' fake values by default.
+            val: Fake value of the result; computed from the arguments' fake values by default.
             name: Preferred node name.
         """
         like = _stands_for(like, before, after)
@@ -99,8 +99,8 @@ class Editor:
     ) -> Node:
         """Insert ``target(*args)``, storing ``module`` under ``target`` if it is new there.
 
-        The new node inherits from ``like``, by default the first argument, then a node; so does its
-        fake value, unless ``val`` is given.
+        The new node inherits its meta from ``like``, by default the first argument, which must then
+        be a node. Its fake value comes from ``like`` as well, unless ``val`` is given.
 
         Raises:
             PassError: something else is stored under that name.
@@ -108,7 +108,7 @@ class Editor:
         if not hasattr(self.module, target):
             self.module.add_module(target, module)
         elif getattr(self.module, target) is not module:
-            message = f"the module has another '{target}' already"
+            message = f"the module already has another '{target}'"
             raise PassError(message, rule="taken-name", site=target, fix="choose a free name")
         with self._at(after, before):
             node = self.graph.create_node("call_module", target, args, {}, target)
@@ -127,7 +127,7 @@ class Editor:
         return self._finish(node, like, self._fake(value, like))
 
     def shared_constant(self, target: str, value: Tensor, *, like: Node, before: Node) -> Node:
-        """Read ``value`` from ``target``, where it may be stored already; else as ``constant``."""
+        """Read ``value`` from ``target`` if it is stored there already; else do as ``constant``."""
         stored = attribute(self.module, target) if is_stored(self.module, target) else None
         if not _is_equal(stored, value):
             return self.constant(target, value, like=like, before=before)
@@ -136,11 +136,11 @@ class Editor:
         return self._finish(node, like, self._fake(value, like))
 
     def changed_constant(self, node: Node, value: Tensor, *, before: Node) -> Node:
-        """Return a node that reads ``value`` in the place of the get_attr ``node``.
+        """Return a node that reads ``value`` in place of the get_attr ``node``.
 
-        The stored tensor is replaced if ``node`` is its one reader and is read by ``before`` alone,
-        or by nothing; else ``value`` gets a name of its own, which is one for equal values: of each
-        call of a layer that is called several times.
+        The stored tensor is replaced if ``node`` is its only reader and only ``before``, or
+        nothing, reads ``node``. Otherwise ``value`` is stored under a new name. Equal values share
+        one name, as for the calls of a layer that is called several times.
         """
         target = str(node.target)
         changed = self._changed.setdefault(target, [])
@@ -157,11 +157,11 @@ class Editor:
         return node
 
     def stored(self, node: object) -> Tensor | None:
-        """Return the constant that ``node`` reads; None if it is computed, or no node."""
+        """Return the constant that ``node`` reads; None for a computed value or for no node."""
         return constant(self.module, node)
 
     def free_name(self, target: str) -> str:
-        """Return ``target``, with a number behind it if the module stores something there."""
+        """Return ``target``, with a number appended if the module stores something there."""
         free, count = target, 0
         while is_stored(self.module, free):
             count += 1
@@ -169,19 +169,19 @@ class Editor:
         return free
 
     def name_of(self, module: nn.Module, target: str) -> str:
-        """Return the name under which ``module`` is stored; a free one near ``target`` if none."""
+        """Return the name under which ``module`` is stored, else a free name near ``target``."""
         names = (name for name, child in self.module.named_children() if child is module)
         return next(names, None) or self.free_name(target)
 
     def replace(self, node: Node, replacement: Node) -> None:
-        """Give every user of ``node`` the ``replacement`` and erase ``node``."""
+        """Let every user of ``node`` use ``replacement``, and erase ``node``."""
         self.replace_uses(node, replacement)
         self.erase(node)
 
     def replace_uses(
         self, node: Node, replacement: Node, where: Callable[[Node], bool] | None = None
     ) -> None:
-        """Give the users of ``node`` the ``replacement``; by default, all of them."""
+        """Let the users of ``node`` use ``replacement``: all, or where ``where`` is true."""
         node.replace_all_uses_with(replacement, where or (lambda user: True))
         node.meta[STAND_IN_KEY] = replacement
 
@@ -191,7 +191,7 @@ class Editor:
         self.edits += 1
 
     def erase_unused(self, *nodes: Node) -> None:
-        """Remove each of ``nodes`` that nothing uses, and then what it read; constants stay."""
+        """Remove each of ``nodes`` without users, then inputs that became unused; not constants."""
         pending = dict.fromkeys(nodes)
         while pending:
             node, _ = pending.popitem()
@@ -200,7 +200,7 @@ class Editor:
                 self.erase(node)
 
     def drop_unused_attributes(self) -> int:
-        """Erase unused get_attr nodes and delete what no node refers to; return how many."""
+        """Erase unused get_attr nodes and delete attributes without references; return how many."""
         for node in self.graph.find_nodes(op="get_attr"):
             if not node.users:
                 self.erase(node)
@@ -235,7 +235,7 @@ class Editor:
 
 
 def _stands_for(*nodes: Node | None) -> Node:
-    """Return the first node that was given, from which a new one inherits its meta."""
+    """Return the first node that was given; a new node inherits its meta."""
     for node in nodes:
         if node is not None:
             return node
@@ -261,7 +261,7 @@ def _fake_result(node: Node, like: Node) -> object:
         return None
     args = map_arg(node.args, lambda n: n.meta["val"])
     kwargs = map_arg(node.kwargs, lambda n: n.meta["val"])
-    # An operator without arguments makes a fake only if told to.
+    # An operator without arguments returns a fake tensor only inside a fake mode.
     mode = None if node.all_input_nodes else getattr(like.meta.get("val"), "fake_mode", None)
     with torch.no_grad(), mode or contextlib.nullcontext():
         return node.target(*args, **kwargs)

@@ -1,11 +1,11 @@
-"""The facts that hold of a graph, by which pipelines check their order."""
+"""The facts that hold of a graph; pipelines use them to check their order."""
 
 from __future__ import annotations
 
 from torch.fx import GraphModule
 
 TRAINABLE = "trainable"
-"""Holds of a graph that was captured for training, until its training is over."""
+"""Holds for a graph captured for training, until training is finished."""
 
 
 _FACTS = "quantfx_facts"

@@ -1,4 +1,4 @@
-"""Hold Python's garbage collector while many objects are made that live on."""
+"""Pause Python's garbage collector while many long-lived objects are created."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 @contextmanager
 def paused_garbage_collection() -> Generator[None]:
-    """Keep the collector from walking all objects again and again while graphs are made.
+    """Keep the collector from repeatedly walking all objects while graphs are created.
 
-    Exports and passes make many small objects that live on; on 3,000 operators the walks cost a
-    third of a pipeline's run. What is garbage meanwhile is collected later.
+    Exports and passes create many small long-lived objects; for 3,000 operators the walks cost a
+    third of a pipeline's run. Garbage from that time is collected later.
     """
     if not gc.isenabled():
         yield

@@ -1,4 +1,4 @@
-"""The graphs of one model: the top one and those nested in control flow."""
+"""The graphs of one model: the top graph and the graphs nested in control flow."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Site(NamedTuple):
 def nested(module: GraphModule) -> Iterator[tuple[Node, GraphModule]]:
     """Yield the graph modules that ``module``'s own graph refers to, with the referring node.
 
-    torch.export stores them as direct children; most modules have none, which is quick to see.
+    torch.export stores them as direct children; most modules have none, and this is cheap to check.
     """
     if not any(isinstance(child, GraphModule) for child in module.children()):
         return
@@ -72,7 +72,7 @@ def referent(module: GraphModule, node: Node) -> object:
 
 
 def constant(module: GraphModule, node: object) -> Tensor | None:
-    """Return the stored tensor that ``node`` reads; None if it is no node that reads a tensor."""
+    """Return the stored tensor that ``node`` reads; None for anything but such a node."""
     if not isinstance(node, Node) or node.op != "get_attr":
         return None
     value = referent(module, node)

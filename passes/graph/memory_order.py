@@ -1,4 +1,4 @@
-"""In which order the dimensions of a tensor lie in memory."""
+"""The order in which the dimensions of a tensor lie in memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from quantfx.patterns.sizes import likely
 
 
 def memory_order(value: Tensor) -> list[int] | None:
-    """Return the dimensions from the outermost on; None if there are gaps, or elements twice."""
+    """Return the dimensions, outermost first; None if memory has gaps or repeated elements."""
     if value.layout is not torch.strided:
         return None
     sizes = [likely(size, 2) for size in value.shape]
     if 0 in sizes or value.is_contiguous():
         return list(range(value.dim()))
     strides = [likely(stride, 1) for stride in value.stride()]
-    # A dimension of one element has any stride, and makes no difference: it goes to the outside.
+    # A dimension of one element may have any stride and does not matter: it is put outermost.
     order = sorted(range(value.dim()), key=lambda axis: (sizes[axis] != 1, -strides[axis], axis))
     dense = dense_strides(sizes, order)
     fits = all(sizes[axis] == 1 or strides[axis] == dense[axis] for axis in order)
@@ -26,7 +26,7 @@ def memory_order(value: Tensor) -> list[int] | None:
 
 
 def dense_strides(sizes: Sequence[int], order: Sequence[int]) -> list[int]:
-    """Return the strides of a tensor without gaps whose dimensions lie in that order."""
+    """Return the strides of a dense tensor whose dimensions lie in that order."""
     strides = [1] * len(sizes)
     step = 1
     for axis in reversed(order):

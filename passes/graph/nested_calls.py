@@ -17,16 +17,16 @@ from quantfx.passes.graph.graphs import referent
 
 _COND = torch.ops.higher_order.cond
 _AUTOCAST = torch.ops.higher_order.wrap_with_autocast
-_FIRST_AUTOCAST_OPERAND = 5  # behind device, dtype, enabled, cache_enabled and the graph
+_FIRST_AUTOCAST_OPERAND = 5  # after device, dtype, enabled, cache_enabled and the graph
 
 
 @dataclass(frozen=True)
 class NestedCall:
-    """One node that runs nested graphs.
+    """A node that runs nested graphs.
 
     Attributes:
         node: The call.
-        graphs: What it may run; each takes all operands as its placeholders.
+        graphs: The graphs that it may run; each takes all operands as its placeholders.
         operands: Nodes or plain values.
     """
 
@@ -40,7 +40,7 @@ class NestedCall:
         return self.node.target is _COND
 
     def keep(self, operands: tuple[Any, ...]) -> None:
-        """Pass other operands; the graphs must already have placeholders for exactly these."""
+        """Pass these operands instead; the graphs must have a placeholder for each already."""
         if self.node.target is _COND:
             self.node.update_arg(3, operands)
         else:
@@ -50,7 +50,7 @@ class NestedCall:
 def nested_calls(module: GraphModule) -> Iterator[NestedCall]:
     """Yield the calls of conds and autocast regions in ``module``'s own graph.
 
-    Loops are left out: a carried value is another tensor in every iteration.
+    Loops are omitted: a carried value is a different tensor in every iteration.
     """
     for node in module.graph.find_nodes(op="call_function", target=_COND):
         operands: Any = node.args[3]
@@ -61,7 +61,7 @@ def nested_calls(module: GraphModule) -> Iterator[NestedCall]:
 
 
 def autocast_dtype(node: Node) -> torch.dtype | None:
-    """Return the dtype that a node's graph is computed in, if it is an enabled CPU region."""
+    """Return the dtype of a node's autocast region; None unless it is an enabled CPU region."""
     if node.target is not _AUTOCAST:
         return None
     device, dtype, enabled = node.args[:3]

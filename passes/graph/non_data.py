@@ -1,9 +1,9 @@
 """Which tensors carry data: those computed from float inputs or trained parameters.
 
-Position ids, masks, ``ones``, ``arange`` and what is computed from shapes are float tensors as
-well once a model multiplies with them, but they are not activations: rounding them to 8 bits
-changes what the model attends to. Spectra are complex, and images and sound arrive as integers of
-8 or 16 bits: these carry data, though only floats are quantized. Wider integers count and index.
+Position ids, masks, ``ones``, ``arange`` and values computed from shapes also become float tensors
+once a model multiplies with them. But they are not activations: rounding them to 8 bits changes
+what the model attends to. Spectra are complex, and images and sound arrive as integers of 8 or 16
+bits: these carry data, though only floats are quantized. Wider integers count and index.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NON_DATA = "quantfx_non_data"
 
 
 def mark_non_data(node: Node) -> None:
-    """Note that the placeholder ``node`` is a stored tensor, not something the model is asked."""
+    """Mark the placeholder ``node`` as a stored tensor, not an input of the model."""
     node.meta[_NON_DATA] = True
 
 
@@ -29,7 +29,7 @@ def data_nodes(module: GraphModule, outer: Mapping[Node, GraphNode]) -> set[Node
     """Return the nodes, of all graphs of ``module``, that carry data.
 
     Args:
-        module: Looked at from the top graph inwards.
+        module: The top graph module; nested graphs follow.
         outer: What the placeholders of branches stand for, from ``boundary.operands``.
     """
     found: set[Node] = set()

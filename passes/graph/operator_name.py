@@ -1,4 +1,4 @@
-"""What reports call the operator of a node: its name, with the namespace it belongs to."""
+"""The name that reports use for a node's operator, with its namespace."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def operator_name(node: Node) -> str:
 
 
 def namespace(node: Node) -> str:
-    """Return the library an operator is of: ``aten`` for torch's own."""
+    """Return the library that an operator belongs to: ``aten`` for torch's own."""
     return operator_name(node).partition(".")[0]
 
 
 def is_bookkeeping(node: Node) -> bool:
-    """Whether ``node`` is Python's own arithmetic on sizes, or takes an element of a result.
+    """Whether ``node`` is Python arithmetic on sizes, or takes an element of a result.
 
-    torch.export writes those as ``operator.*``, ``math.*`` and ``torch.sym_*``: no operator of a
-    model. The same functions on tensors are.
+    torch.export writes these as ``operator.*``, ``math.*`` and ``torch.sym_*``, which are not
+    operators of the model. The same functions on tensors are operators.
     """
     if is_operator_call(node) or operator_name(node).startswith("higher_order."):
         return False

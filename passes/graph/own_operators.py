@@ -1,4 +1,4 @@
-"""Operators of our own, in torch's dispatcher under the namespace ``quantfx``."""
+"""quantfx's own operators, in torch's dispatcher under the namespace ``quantfx``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch._ops import OpOverload
 from quantfx.patterns.schema import resolve_op
 
 NAMESPACE = "quantfx"
-_LIBRARIES: list[Any] = []  # operators live as long as the library that defines them
+_LIBRARIES: list[Any] = []  # operators live only as long as the library that defines them
 
 
 def define(
@@ -24,9 +24,9 @@ def define(
     """Define an operator and return it; each may be defined once in a process.
 
     Args:
-        schema: Such as ``twice(Tensor x) -> Tensor``.
-        run: What it does.
-        fake: The same on fake tensors, if that is something else.
+        schema: E.g. ``twice(Tensor x) -> Tensor``.
+        run: Implementation of the operator.
+        fake: Implementation on fake tensors, if different.
         key: Dispatch key of ``run``.
     """
     name = schema.partition("(")[0]

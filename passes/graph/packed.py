@@ -1,4 +1,4 @@
-"""Modules that keep what a kernel makes of constants: computed at the first call, then kept."""
+"""Modules that cache a kernel's packed form of constants: packed at the first call, then kept."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 class Packed(nn.Module, ABC):
     """``pack(*tensors)``, computed when it is first called.
 
-    What kernels pack cannot be copied or stored: a copy, and a module that was pickled, packs anew.
-    So does one of whose tensors one was written to, other than through ``.data``. A compiler that
-    traces sees the packing itself.
+    Packed values cannot be copied or stored, so a copy and an unpickled module pack again. A module
+    also packs again after a write to one of its tensors, except a write through ``.data``. A
+    tracing compiler sees the packing itself.
     """
 
     def __init__(self) -> None:
@@ -24,10 +24,10 @@ class Packed(nn.Module, ABC):
 
     @abstractmethod
     def pack(self, *tensors: Any) -> Any:
-        """Return what the kernel takes in the place of ``tensors``."""
+        """Return what the kernel takes in place of ``tensors``."""
 
     def forward(self, *tensors: Any) -> Any:
-        """Return what ``pack`` made of ``tensors``, of which some may be None."""
+        """Return the result of ``pack`` for ``tensors``, some of which may be None."""
         if torch.compiler.is_compiling() or type(tensors[0]) not in (Tensor, nn.Parameter):
             return self.pack(*tensors)
         version = tuple(_version(each) for each in tensors)
@@ -40,9 +40,9 @@ class Packed(nn.Module, ABC):
 
 
 def _version(tensor: Any) -> tuple[int, int]:
-    """Return where ``tensor`` is and how often it was written to."""
+    """Return the address of ``tensor`` and how often it was written to."""
     if not isinstance(tensor, Tensor):
         return 0, 0
-    # Inference tensors keep no count of writes; they are rarely written to.
+    # Inference tensors do not count writes; they are rarely written to.
     count = 0 if tensor.is_inference() else tensor._version  # pyright: ignore[reportPrivateUsage]
     return tensor.data_ptr(), count

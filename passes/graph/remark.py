@@ -1,4 +1,4 @@
-"""What passes have to say, for the report: one record for each kind of thing it is about."""
+"""Remarks of passes for the report: one class for each kind of subject."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Kind: TypeAlias = Literal["applied", "missed"]
 
 @dataclass(frozen=True)
 class Remark:
-    """Something a reader of the report wants to know about one node.
+    """A fact about one node for the reader of the report.
 
     Attributes:
-        kind: ``applied``, or ``missed`` for something that was tried and did not hold.
+        kind: ``applied``, or ``missed`` for something that was tried and did not apply.
         graph: Path of the node's graph, "" for the top one.
         node: Node name.
         message: The rule and its reason.
-        op: Operator of the node, by which reports group.
+        op: Operator of the node; reports group by it.
     """
 
     kind: Kind
@@ -38,7 +38,7 @@ class ModelRemark:
 
 @dataclass(frozen=True)
 class RuleRemark:
-    """A rule of the config that selects, decides or changes nothing, and why."""
+    """A rule of the config that selects, decides or changes nothing, with the reason."""
 
     rule: str
     reason: str
@@ -46,11 +46,11 @@ class RuleRemark:
 
 @dataclass(frozen=True)
 class ScaleRemark:
-    """A tensor whose scale is not what its values ask for.
+    """A tensor whose scale does not follow from its values.
 
     Attributes:
         site: The tensor.
-        reason: What is the matter, what becomes of its values, and what to do.
+        reason: The problem, its effect on the values, and what to do.
     """
 
     site: str
@@ -64,7 +64,7 @@ class MergedSite:
     Attributes:
         graph: Path of the site's graph, "" for the top one.
         node: Node name.
-        into: The site whose call computes both.
+        into: The site whose call computes both sites.
     """
 
     graph: str
@@ -84,8 +84,8 @@ class TriedTemplates:
     Attributes:
         graph: Path of the node's graph.
         node: Node name.
-        mode: What the config decides for it.
-        rule: The rule that says so; empty for the config's default.
+        mode: The mode that the config decides for the node.
+        rule: The rule that decided; empty for the config's default.
         tries: ``(label, first rule that failed)`` of each template, in order; "" if it matched.
     """
 
@@ -98,13 +98,13 @@ class TriedTemplates:
 
 @dataclass(frozen=True)
 class AskedSpecs:
-    """Who asked for the specs of a matched node.
+    """The specs of a matched node, and the rules that changed them.
 
     Attributes:
         graph: Path of the node's graph.
         node: Node name.
-        specs: ``(slot, name of the spec, rules that change it)``, "" where none does; the slot is
-            "" for the result.
+        specs: ``(slot, name of the spec, rules that change it)``; rules are "" if none does, and
+            the slot is "" for the result.
     """
 
     graph: str
@@ -119,7 +119,7 @@ class SharedGroup:
     Attributes:
         name: The first site of the group.
         members: All sites, in the order of the model.
-        links: ``(site, site, why)`` of what ties them, one fewer than members.
+        links: ``(site, site, why)`` for each tie between sites, one fewer than members.
     """
 
     name: str
@@ -146,11 +146,11 @@ def encode_remark(remark: AnyRemark) -> dict[str, Any]:
 
 
 def decode_remark(data: dict[str, Any]) -> AnyRemark:
-    """Return the remark that ``encode_remark`` made plain data of."""
+    """Return the remark that ``encode_remark`` encoded."""
     fields = {key: _tuples(value) for key, value in data.items() if key != "about"}
     return _KINDS[data["about"]](**fields)
 
 
 def _tuples(value: object) -> Any:
-    """Return ``value`` with tuples for the lists that JSON has in their place."""
+    """Return ``value`` with JSON's lists turned back into tuples."""
     return tuple(map(_tuples, cast(list[object], value))) if isinstance(value, list) else value

@@ -16,7 +16,7 @@ _ROOT = re.compile(r"^(?:[LG]\['[^']*'\]|L__self__)\.?")
 _CALL_COUNTER = re.compile(r"@\d+$")
 
 
-# What the exporter writes on nodes that come from no module, such as sym_size.
+# The exporter's scope for nodes that come from no module, such as sym_size.
 _NO_MODULE = "_empty_nn_module_stack_from_metadata_hook"
 
 
@@ -68,5 +68,5 @@ def _class_name(kind: object) -> str:
 
 
 def qualified_name(kind: object) -> str:
-    """Return the name of a class with its module; of anything else, its text."""
+    """Return the name of a class with its module; for anything else, its text."""
     return f"{kind.__module__}.{kind.__qualname__}" if isinstance(kind, type) else str(kind)

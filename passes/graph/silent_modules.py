@@ -1,4 +1,4 @@
-"""Modules of the user's model of which the exporter wrote no operator, such as an Identity."""
+"""Modules of the user's model for which the exporter wrote no operator, such as an Identity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class SilentModule:
     Attributes:
         path: Its dotted path.
         kind: Name of its class.
-        same_as: Path by which the exporter knows the same module; empty if it knows it by none.
+        same_as: Another path of the same module, under which the exporter knows it; empty if none.
     """
 
     path: str

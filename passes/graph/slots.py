@@ -1,7 +1,7 @@
 """Read and write one argument slot of a node: ``input``, or ``tensors.1`` inside a list.
 
-A node that calls something without a schema (a control-flow operator, a Python function) has its
-positional arguments by number: ``0``, ``1.2``.
+A node that calls something without a schema (a control-flow operator, a Python function) numbers
+its positional arguments as slots: ``0``, ``1.2``.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from torch.fx import Node
 _FRAME = re.compile(
     r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<function>.*)\n +(?P<text>.*)'
 )
-# Frames of torch and of ours are no code of the user.
+# Frames of torch and quantfx are not the user's code.
 _OTHERS = (Path(torch.__file__).resolve().parent, Path(__file__).resolve().parents[1])
 
 
@@ -24,7 +24,7 @@ class SourceLine:
     Attributes:
         file: Path of the file.
         line: Number of the line, from 1.
-        function: Function that it is in.
+        function: Function that contains the line.
         text: The line itself.
     """
 
@@ -56,6 +56,6 @@ def _innermost(trace: str) -> SourceLine | None:
 
 
 def _is_of_others(file: str) -> bool:
-    """Whether no user wrote it: torch, quantfx, or code that was made (``<eval_with_key>.1``)."""
+    """Whether a file is not the user's: torch, quantfx, or generated (``<eval_with_key>.1``)."""
     path = Path(file).resolve()
     return file.startswith("<") or any(path.is_relative_to(folder) for folder in _OTHERS)

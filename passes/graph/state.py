@@ -1,4 +1,4 @@
-"""Buffers that running a module changes, such as a counter or a cache."""
+"""Buffers that change when a module runs, such as a counter or a cache."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def own_state(module: GraphModule) -> None:
 
 @contextmanager
 def preserved_state(module: GraphModule) -> Generator[None]:
-    """Put back what the tensors that ``module`` writes to held before."""
+    """Restore the tensors that ``module`` writes to on exit."""
     saved = [(value, value.detach().clone()) for _, _, value in _find_written(module)]
     try:
         yield
     finally:
         with torch.no_grad():
             for value, before in saved:
-                if value.shape != before.shape:  # as torch.ao's observers begin with none
+                if value.shape != before.shape:  # torch.ao's observers start with empty tensors
                     value.resize_(before.shape)
                 value.copy_(before)
 

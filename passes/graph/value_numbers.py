@@ -1,4 +1,4 @@
-"""Find operators that compute the same value: a compiler merges them into one."""
+"""Find operators that compute the same value; a compiler merges them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from quantfx.patterns.schema import is_operator_call, overload
 
 
 class _Value(NamedTuple):
-    """Stands for a node among the arguments of another, unlike any literal."""
+    """Stands for a node among another node's arguments; never equal to a literal."""
 
     number: int
 
 
 def value_numbers(module: GraphModule) -> dict[Node, int]:
-    """Number the values of one graph: calls of one operator on equal arguments are equal.
+    """Number the values of one graph: calls of one operator on equal arguments get equal numbers.
 
-    Unless they draw random numbers, write to a tensor, or read memory that something writes to.
+    Exceptions: calls that draw random numbers, write to a tensor, or read memory that a node writes
+    to.
     """
     written = _written_memory(module.graph)
     numbers: dict[Hashable, int] = {}
@@ -42,7 +43,7 @@ def _key(node: Node, value: dict[Node, int]) -> Hashable:
 
 
 def _is_pure(node: Node) -> bool:
-    """Whether the value of ``node`` follows from its operator and arguments."""
+    """Whether the operator and arguments of ``node`` determine its value."""
     if node.op == "get_attr" or node.target is operator.getitem:
         return True
     if not is_operator_call(node) or writes_to(node):

@@ -1,1 +1,1 @@
-"""The inputs of a call: their leaves, and what a graph takes for granted of them."""
+"""The inputs of a call: their leaves, and what a graph assumes about them."""

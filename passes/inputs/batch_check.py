@@ -1,4 +1,4 @@
-"""Hold a calibration batch against what the graph takes, and make it fit where that is right."""
+"""Check a calibration batch against the graph's inputs, and make it fit where that is correct."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from quantfx.patterns.errors import QuantfxWarning
 
 
 class BatchCheck:
-    """Checks batches against the inputs a graph was captured with.
+    """Checks batches against the inputs that a graph was captured with.
 
     Args:
         module: The graph.
@@ -41,11 +41,11 @@ class BatchCheck:
         self._told = False
 
     def inputs_of(self, batch: Any, index: int) -> Iterator[Inputs]:
-        """Yield the arguments of the calls that a batch stands for: one, or one for each piece.
+        """Yield the arguments of each call for a batch: one call, or one call per piece.
 
         Raises:
-            CalibrationError: it has the wrong arguments, shapes or dtypes: names the batch, the
-                input and what to write.
+            CalibrationError: the batch has wrong arguments, shapes or dtypes; names the batch, the
+                input and the fix.
         """
         args, kwargs = batch_arguments(batch, index, self._signature)
         arguments = self._signature.bind(*args, **kwargs)
@@ -68,9 +68,9 @@ class BatchCheck:
         return [path for path, value in leaves if not all_finite(value)]
 
     def require_finite(self, inputs: Inputs, index: int) -> None:
-        """Refuse NaN and infinity in inputs of a graph that is not ours.
+        """Refuse NaN and infinity in the inputs of a graph without quantfx's observers.
 
-        Observers of ours refuse them themselves, where they matter: a mask may be infinite.
+        quantfx's observers refuse them only where they matter: a mask may be infinite.
 
         Raises:
             CalibrationError: names the batch and the input.
@@ -110,17 +110,17 @@ class BatchCheck:
         raise CalibrationError(message, rule="input-shape", site=form.path, fix=fix)
 
     def _tell(self, pieces: RowPieces, arguments: Mapping[str, Any]) -> None:
-        """Say once that batches are cut, which means that the graph will refuse them as well."""
+        """Warn once that batches are cut, since the graph itself will refuse such batches."""
         if self._told:
             return
         self._told = True
         line = "" if self._contract is None else f": {shapes_line(self._contract, arguments)}"
         warnings.warn(
             QuantfxWarning(
-                f"a calibration batch has {pieces.rows} rows, and the graph, which computes with "
-                f"that size, holds for {pieces.size}: it was observed in pieces of {pieces.size}, "
-                "filled up with its own rows. Calls with another number than that are refused, "
-                f"unless the model is captured with it free{line}",
+                f"a calibration batch has {pieces.rows} rows, but the graph is valid for "
+                f"{pieces.size} only: the batch was observed in pieces of {pieces.size}, filled up "
+                "with its own rows. Calls with any other number of rows are refused, unless "
+                f"that size is free when the model is captured{line}",
                 rule="other-rows",
             ),
             stacklevel=4,
@@ -132,11 +132,11 @@ def batch_arguments(batch: Any, index: int, signature: inspect.Signature) -> Inp
 
     Args:
         batch: What a loader yields.
-        index: Of the batch.
-        signature: That they have to fit.
+        index: Index of the batch.
+        signature: The signature that the arguments must fit.
 
     Raises:
-        CalibrationError: it is none: names its type, or the argument, and ``index``.
+        CalibrationError: the batch fits no form; names its type or the argument, and ``index``.
     """
     found = arguments_of(batch, signature.parameters)
     if found is None:
@@ -200,7 +200,7 @@ def _check_kind(given: object, form: InputForm, traced: object, index: int) -> N
 
 
 def check_tensor(given: object, form: InputForm, index: int) -> None:
-    """Check that one input of a batch is a tensor of the dtype and rank a graph was made for.
+    """Check that one input of a batch is a tensor of the dtype and rank that the graph takes.
 
     Raises:
         CalibrationError: it is not; names the batch and the input.
@@ -220,7 +220,7 @@ def check_tensor(given: object, form: InputForm, index: int) -> None:
 
 
 def require_shape(given: Tensor, form: InputForm, index: int, way_out: str) -> None:
-    """Refuse a tensor with a size that the graph does not take.
+    """Refuse a tensor of a size that the graph does not take.
 
     Raises:
         CalibrationError: names the batch, the input and the ``way_out``.
@@ -237,7 +237,7 @@ def _other_shape(given: Tensor, form: InputForm, index: int) -> str:
 
 
 def _plain_shape(form: InputForm) -> str:
-    """Return the shape as Python writes it, with ``any`` for what is free."""
+    """Return the shape as Python writes it, with ``any`` for free sizes."""
     sizes = ["any" if isinstance(size, str) else str(size) for size in form.shape]
     return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
 

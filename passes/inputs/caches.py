@@ -1,4 +1,4 @@
-"""Caches of Hugging Face models among inputs and outputs: known to torch once somebody says so."""
+"""Caches of Hugging Face models among inputs and outputs, which must be registered with torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ _STATIC = "StaticCache"
 
 
 def know_caches(values: Any) -> None:
-    """Let torch see the tensors of caches that are among ``values``.
+    """Let torch see the tensors inside caches among ``values``.
 
-    transformers has the function that registers its own cache, and leaves it to who exports to
-    call it.
+    transformers has a function that registers its cache, and leaves calling it to the exporter.
 
     Raises:
-        CaptureError: a cache of a kind for which it has none; says what to write.
+        CaptureError: a cache of a kind that transformers cannot register; says what to write.
     """
     if _LIBRARY not in sys.modules:
         return
@@ -41,7 +40,7 @@ def know_caches(values: Any) -> None:
 
 
 def register_dynamic_cache() -> bool:
-    """Register transformers' ``DynamicCache`` as transformers does; False where it is not known."""
+    """Register transformers' ``DynamicCache`` as transformers does; return False if it has none."""
     try:
         register = importlib.import_module(_REGISTERS).register_dynamic_cache_export_support
     except (ImportError, AttributeError):

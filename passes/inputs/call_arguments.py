@@ -1,4 +1,4 @@
-"""What a batch or an example stands for: positional and keyword arguments of a model."""
+"""Positional and keyword arguments of a model from a batch or an example."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FORMS = (
 
 
 def arguments_of(given: Any, names: Collection[str]) -> Inputs | None:
-    """Return the arguments that ``given`` stands for; None if it is nothing of the kind.
+    """Return the arguments that ``given`` stands for; None if ``given`` has none of the forms.
 
     Args:
-        given: What a loader yields, or a user writes.
-        names: Of the arguments that the model takes: a named tuple has one of them for a field, or
-            its values are positional.
+        given: What a loader yields or a user writes.
+        names: Names of the model's arguments. A named tuple means keyword arguments if a field has
+            one of these names, else positional arguments.
     """
     if isinstance(given, Tensor):
         return (given,), {}
@@ -49,7 +49,8 @@ def example_arguments(
     """Return the arguments that example inputs stand for, together with ``example_kwargs``.
 
     Raises:
-        CaptureError: they are none, or none that the model's ``forward`` takes: names the argument.
+        CaptureError: they have none of the forms, or do not fit the model's ``forward``; names the
+            argument.
     """
     forward = getattr(model, "forward", None)
     signature = inspect.signature(forward) if callable(forward) else None

@@ -1,4 +1,4 @@
-"""The calling convention of a graph, and the structure of nested values, as plain data, and back.
+"""Convert a graph's calling convention and the structure of nested values to and from plain data.
 
 torch 2.13 has no public reader of ``Graph._codegen``, which holds the convention.
 """
@@ -32,7 +32,7 @@ def flatten(value: object) -> tuple[list[Any], str]:
 
 
 def unflatten(leaves: list[Any], structure: str) -> Any:
-    """Return the nested value of that structure.
+    """Return the nested value with that structure.
 
     Raises:
         FileError: this process does not know a container in it.
@@ -41,10 +41,10 @@ def unflatten(leaves: list[Any], structure: str) -> Any:
 
 
 def encode_convention(graph: Graph) -> dict[str, Any] | None:
-    """Return how ``graph`` takes its arguments and gives its results; None if flat.
+    """Return how ``graph`` takes arguments and returns results as plain data; None if flat.
 
     Raises:
-        FileError: in a way that has no form in files.
+        FileError: files cannot hold the convention.
     """
     codegen = graph._codegen  # pyright: ignore[reportPrivateUsage]
     if type(codegen) is CodeGen:
@@ -61,7 +61,7 @@ def encode_convention(graph: Graph) -> dict[str, Any] | None:
 
 
 def set_convention(graph: Graph, data: dict[str, Any] | None) -> None:
-    """Let ``graph`` take arguments and give results as ``data`` says.
+    """Let ``graph`` take arguments and return results as ``data`` says.
 
     Raises:
         FileError: this process does not know a container in it.
@@ -69,7 +69,7 @@ def set_convention(graph: Graph, data: dict[str, Any] | None) -> None:
     if data is None:
         return
     arguments: list[str] = data["arguments"]
-    for name in arguments:  # they become code
+    for name in arguments:  # the names become code
         if not name.isidentifier() or keyword.iskeyword(name):
             raise FileError(
                 f"{name!r} is not the name of an argument", rule="damaged-file", site=repr(name)
@@ -84,7 +84,7 @@ def set_convention(graph: Graph, data: dict[str, Any] | None) -> None:
 
 
 def holds_library_container(graph: Graph) -> bool:
-    """Whether arguments or results hold a container that is no kind of dict, list or tuple."""
+    """Whether arguments or results hold a container other than a dict, list or tuple."""
     codegen = graph._codegen  # pyright: ignore[reportPrivateUsage]
     if not isinstance(codegen, _PyTreeCodeGen):
         return False
@@ -106,12 +106,12 @@ def _is_of_library(spec: pytree.TreeSpec) -> bool:
 
 
 def take_inputs_apart(graph: Graph) -> None:
-    """Let ``graph`` take the leaves of its arguments, one by one; results are apart already."""
+    """Let ``graph`` take the leaves of its arguments one by one; its results are flat already."""
     graph.set_codegen(CodeGen())
 
 
 def take_outputs_apart(graph: Graph) -> Callable[[Any], Any]:
-    """Let ``graph`` return the leaves of its results, in a tuple; return what nests them again."""
+    """Let ``graph`` return its results' leaves in a tuple; return a function that nests them."""
     codegen = graph._codegen  # pyright: ignore[reportPrivateUsage]
     spec = codegen.pytree_info.out_spec if isinstance(codegen, _PyTreeCodeGen) else None
     if isinstance(codegen, _PyTreeCodeGen) and spec is not None:

@@ -1,4 +1,4 @@
-"""Hold a call's inputs against what its graph takes for granted of them."""
+"""Check a call's inputs against what its graph assumes about them."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ from quantfx.passes.inputs.size_expression import compute
 _REMEMBERED = 256
 _SHOWN = (str, int, float, complex, type(None), torch.dtype, torch.device)
 _FORM = attrgetter("dtype", "shape", "is_cpu")
-_OFF = "check_inputs=False when capturing takes the checks out"
+_OFF = "check_inputs=False at capture removes the checks"
 
 _EMPTY = (
-    "leave out calls with empty inputs: the model computes something else of those, a kernel fails "
-    "on them, or its config has ranges found in each call, which no elements have"
+    "leave out calls with empty inputs: the model computes something else for them, a kernel fails "
+    "on them, or the config finds ranges in each call, and an empty tensor has no range"
 )
 
 
 class InputCheck:
     """Checks calls of one graph.
 
-    The usual call, all arguments in place and each a tensor or a plain value, is compared with one
-    that was looked at before, in loops of C. Nested and named arguments, new sizes
-    and whatever differs are looked at by name.
+    In the usual call every argument is positional and a tensor or a plain value; it is compared
+    with an earlier checked call, in C loops. Nested and keyword arguments, new sizes and
+    differences are checked by name.
 
     Attributes:
-        contract: What the graph takes for granted.
+        contract: What the graph assumes about its inputs.
 
     Args:
-        contract: What the graph takes for granted.
-        signature: Of its forward.
+        contract: What the graph assumes about its inputs.
+        signature: Signature of the graph's ``forward``.
     """
 
     def __init__(self, contract: InputContract, signature: inspect.Signature) -> None:
@@ -68,7 +68,7 @@ class InputCheck:
             if isinstance(value, float) and not value
         ]
         self._kinds = [Tensor] * len(self._tensors)
-        # By the shape of the first input with a free size: a call's inputs mostly vary with it.
+        # Keyed by the shape of the first input with a free size: most inputs vary with that size.
         free = (place for place in self._tensors if forms[place].free_dimensions)
         self._varying = next(free, None)
         self._known: dict[torch.Size | None, list[tuple[torch.dtype, torch.Size, bool]]] = {}
@@ -77,7 +77,7 @@ class InputCheck:
         """Check the arguments of a call.
 
         Raises:
-            InputError: they are none that the graph holds for; names the input, and the way out.
+            InputError: the graph is not valid for them; names the input and the fix.
         """
         flat = self._flat and not kwargs and len(args) == len(self.contract.forms)
         if flat and self._was_looked_at(args):
@@ -87,7 +87,7 @@ class InputCheck:
             self._remember(args)
 
     def _tensors_in(self, args: tuple[Any, ...]) -> Sequence[Any]:
-        """The tensors among arguments in place."""
+        """The tensors among positional arguments."""
         return [args[place] for place in self._tensors] if self._values else args
 
     def _remember(self, args: tuple[Any, ...]) -> None:
@@ -140,8 +140,8 @@ class InputCheck:
         if self._positional is not None and len(args) > self._positional:
             name = self.contract.arguments[self._positional]
             raise InputError(
-                f"argument '{name}' has another place in the model than in the graph, whose "
-                "example left out arguments before it",
+                f"argument '{name}' has another position in the graph than in the model, "
+                "because the example left out arguments before it",
                 rule="input-names",
                 site=name,
                 fix=f"give it by name, {name}=...",
@@ -181,8 +181,8 @@ class InputCheck:
         elif not equal_values(value, form.value):
             is_number = isinstance(value, (int, float)) and isinstance(form.value, (int, float))
             raise InputError(
-                f"input '{form.path}' is {_describe(value)}, and the graph was captured "
-                f"with {_describe(form.value)}, which it computes with whatever is given",
+                f"input '{form.path}' is {_describe(value)}, but the graph was captured "
+                f"with {_describe(form.value)} and always computes with that value",
                 rule="input-value",
                 site=form.path,
                 fix=(
@@ -228,12 +228,12 @@ class InputCheck:
 
 
 def _tensor_like(value: object, form: InputForm) -> Tensor:
-    """Return ``value``, a tensor of the dtype, device and rank that the graph takes."""
+    """Return ``value`` if it is a tensor of the dtype, device and rank that the graph takes."""
     if not isinstance(value, Tensor):
         _refuse(form.path, f"is {_describe(value)}", "a tensor")
     if value.dtype != form.dtype:
         _refuse(form.path, f"is {value.dtype}", str(form.dtype), f"convert it to {form.dtype}")
-    # Fake tensors of a device that is not here stand for a graph moved to it.
+    # Fake tensors on a missing device stand for a graph moved to that device.
     if type(value) in (Tensor, nn.Parameter) and str(value.device) != form.device:
         _refuse(form.path, f"is on {value.device}", form.device, f"move it to {form.device}")
     if value.dim() != len(form.shape):

@@ -1,4 +1,4 @@
-"""What a graph takes for granted of its inputs: what the exporter specialized on their example."""
+"""Input contracts: what a graph assumes about its inputs, as the exporter specialized them."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class InputForm:
     """One leaf of the inputs.
 
     Attributes:
-        path: Where it is, e.g. ``x['mask']``.
-        dtype: Of a tensor; None for another value.
-        device: Of a tensor, e.g. ``cpu``.
-        shape: Of a tensor: a number where the graph holds for that size only, an expression over
-            free sizes, e.g. ``s0`` or ``2*s0``, where it does not.
-        value: Of what is no tensor; the graph holds for it only.
-        free: What is no tensor may be any whole number: an expression over free sizes.
-        strides: Of a tensor, where the graph holds for this layout only; sizes or expressions.
-        offset: Of a tensor in its storage, likewise.
+        path: Where the leaf is, e.g. ``x['mask']``.
+        dtype: Dtype of a tensor; None for any other value.
+        device: Device of a tensor, e.g. ``cpu``.
+        shape: Shape of a tensor: a number where the graph is valid for that size only, else an
+            expression over free sizes, e.g. ``s0`` or ``2*s0``.
+        value: A value other than a tensor; the graph is valid for this value only.
+        free: For a whole number that may vary: an expression over free sizes.
+        strides: Strides of a tensor, sizes or expressions, if the graph needs this layout.
+        offset: Offset of a tensor in its storage, if the graph needs this layout.
     """
 
     path: str
@@ -57,13 +57,13 @@ class InputContract:
         arguments: Names of the arguments, in order.
         forms: In the order of the placeholders.
         ranges: Smallest and largest value of each free size; None for no bound.
-        conditions: What else holds of free sizes, e.g. ``Eq(Mod(s0, 4), 0)``.
-        checked: Whether calls are checked against it.
-        structures: How each argument is nested, by ``structure_text``; none where that is unknown.
-        positional: How many arguments have the place that they have in the model; None for all.
-        unordered: ``structures`` with sorted keys, where the order of keys is free; else none.
-        rules: ``conditions``, to be computed; made of them.
-        sized: What in the forms is an expression over free sizes; made of them.
+        conditions: Further conditions on free sizes, e.g. ``Eq(Mod(s0, 4), 0)``.
+        checked: Whether calls are checked against the contract.
+        structures: ``structure_text`` of each argument; empty if unknown.
+        positional: How many arguments have the same position as in the model; None for all.
+        unordered: ``structures`` with sorted keys, if the order of keys is free; else empty.
+        rules: ``conditions`` in computable form.
+        sized: Places in ``forms`` that are expressions over free sizes.
     """
 
     arguments: tuple[str, ...]
@@ -79,7 +79,7 @@ class InputContract:
     sized: tuple[SizedPlace, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Read conditions and expressions, which Dynamo cannot where it traces."""
+        """Parse conditions and expressions; Dynamo cannot do so while tracing."""
         numbers = {name for form in self.forms if form.free for name in size_names(form.free)}
         rules = tuple(size_rule(condition, numbers) for condition in self.conditions)
         object.__setattr__(self, "rules", rules)
@@ -87,14 +87,14 @@ class InputContract:
         object.__setattr__(self, "sized", tuple(each for places in sized for each in places))
 
     def for_example_only(self, leaves: Sequence[object]) -> InputContract:
-        """Return the contract of code made for the sizes of these inputs alone."""
+        """Return the contract of code that is valid for the sizes of these inputs only."""
         forms = tuple(
             _of_example(form, leaf) for form, leaf in zip(self.forms, leaves, strict=True)
         )
         return replace(self, forms=forms, ranges={}, conditions=())
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain data, from which ``from_dict`` makes it again."""
+        """Return the contract as plain data for ``from_dict``."""
         return {
             "arguments": list(self.arguments),
             "forms": [_form_data(form) for form in self.forms],
@@ -162,13 +162,13 @@ def _of_example(form: InputForm, leaf: object) -> InputForm:
 
 
 def contract_of(module: GraphModule) -> InputContract | None:
-    """Return what ``module`` takes for granted; None for a graph from elsewhere."""
+    """Return the input contract of ``module``; None for a graph from elsewhere."""
     found = module.meta.get(_KEY)
     return found if isinstance(found, InputContract) else None
 
 
 def set_contract(module: GraphModule, contract: InputContract | None) -> None:
-    """Record what ``module`` takes for granted; None forgets it."""
+    """Set the input contract of ``module``; None removes it."""
     if contract is None:
         module.meta.pop(_KEY, None)
     else:
@@ -183,14 +183,14 @@ def shape_text(form: InputForm) -> str:
 def form_of_leaf(
     path: str, leaf: object, known: object, free: Collection[str], *, layout: bool = False
 ) -> InputForm:
-    """Return the form of an example's leaf, of which export knows ``known``.
+    """Return the form of an example's leaf.
 
     Args:
-        path: Where it is.
-        leaf: Of the example.
-        known: A tensor or number of symbols, or the leaf.
-        free: Names of the free sizes; whatever else is fixed to the example's.
-        layout: Whether the graph holds for the leaf's layout only.
+        path: Where the leaf is.
+        leaf: The leaf of the example.
+        known: What export has for the leaf: a symbolic tensor or number, or the leaf itself.
+        free: Names of the free sizes; all other sizes are fixed to the example's.
+        layout: Whether the graph is valid for the leaf's layout only.
     """
     if isinstance(leaf, Tensor):
         traced = known if isinstance(known, Tensor) else leaf

@@ -1,4 +1,4 @@
-"""Example inputs, and the form of them that torch.export reads right."""
+"""Example inputs, in the form that torch.export reads correctly."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
 
 @dataclass(frozen=True)
 class ExampleInputs:
-    """What a model was captured with.
+    """The example inputs that a model was captured with.
 
     Attributes:
         args: Positional arguments.
@@ -30,7 +30,7 @@ class ExampleInputs:
 def in_order(model: nn.Module, kwargs: dict[str, Any] | None) -> dict[str, Any]:
     """Return keyword arguments in the order of the model's signature.
 
-    torch.export takes the order in which they are given for that of the graph's arguments.
+    torch.export gives the graph's arguments the order in which they are passed.
     """
     given = dict(kwargs or {})
     names = [name for name in inspect.signature(model.forward).parameters if name in given]
@@ -38,19 +38,19 @@ def in_order(model: nn.Module, kwargs: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def distinct(model: nn.Module, inputs: Inputs, shapes: Any) -> tuple[Inputs, Any]:
-    """Return inputs of which no tensor is given twice, or is the model's own; and dynamic shapes.
+    """Return inputs without repeated tensors or tensors of the model; and dynamic shapes.
 
-    torch.export tells tensors by identity: two arguments of one tensor become one input, and a
-    parameter among the inputs stays the parameter.
+    torch.export identifies tensors by identity: two arguments with one tensor become one input, and
+    a parameter among the inputs stays that parameter.
     """
     leaves = [leaf for leaf in leaves_in(inputs) if isinstance(leaf, Tensor)]
     seen = {id(tensor) for tensor in _find_own_tensors(model)}
     if not seen & set(map(id, leaves)) and len(set(map(id, leaves))) == len(leaves):
         return inputs, shapes
-    from torch.export import ShapesCollection  # which imports sympy: a second
+    from torch.export import ShapesCollection  # imports sympy, which takes a second
 
-    if isinstance(shapes, ShapesCollection):  # these know tensors by identity as well
-        resolve: Any = shapes.dynamic_shapes  # which has no types
+    if isinstance(shapes, ShapesCollection):  # they identify tensors by identity as well
+        resolve: Any = shapes.dynamic_shapes  # it has no types
         shapes = resolve(model, *inputs)
 
     def unseen(leaf: object) -> object:

@@ -1,4 +1,4 @@
-"""Hold inputs that Dynamo traces against a contract, so that it guards on what was compared."""
+"""Check inputs that Dynamo traces against a contract, so that it guards on what was compared."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from quantfx.passes.inputs.size_rule import SizedPlace
 
 
 def fits_traced(contract: InputContract, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether Dynamo, or another tracer, sees inputs that fit; it guards on what sizes decide here.
+    """Whether the inputs that a tracer such as Dynamo sees fit; it guards on the sizes compared.
 
-    Nothing is remembered: Dynamo would guard on it, and compile anew.
+    Nothing is cached: Dynamo would guard on the cache and recompile.
     """
     names = contract.arguments[len(args) :]
     if len(kwargs) != len(names) or any(name not in kwargs for name in names):
@@ -71,7 +71,7 @@ def _sizes_fit(contract: InputContract, leaves: list[Any], sizes: dict[str, Any]
 
 
 def solve(contract: InputContract, values: Sequence[Any], sizes: dict[str, Any]) -> None:
-    """Find sizes that no dimension has by itself, as s0 in 2*s0; torch has linear ones only."""
+    """Solve for sizes that no dimension has alone, as s0 in 2*s0; torch has only linear ones."""
     for place in contract.sized:
         names = [name for name in place.names if name not in sizes]
         if len(names) == 1:
@@ -82,7 +82,7 @@ def solve(contract: InputContract, values: Sequence[Any], sizes: dict[str, Any])
 
 
 def actual_size(place: SizedPlace, values: Sequence[Any]) -> Any:
-    """Return what inputs have in a place."""
+    """Return the actual value at a place of the inputs."""
     value = values[place.form]
     if place.what == "value":
         return value
@@ -90,9 +90,9 @@ def actual_size(place: SizedPlace, values: Sequence[Any]) -> Any:
 
 
 def equal_values(value: object, captured: object) -> bool:
-    """Whether two values are the same kind and value, NaN and the sign of zero included."""
+    """Whether two values have the same type and value, including NaN and the sign of zero."""
     if type(value) is not type(captured):
         return False
     if isinstance(captured, float) and (math.isnan(captured) or not captured):
-        return repr(value) == repr(captured)  # which == does not tell
+        return repr(value) == repr(captured)  # == does not distinguish these
     return bool(value == captured)

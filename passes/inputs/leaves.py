@@ -1,4 +1,4 @@
-"""The leaves of a module's inputs by name, so that a batch compares with what was captured."""
+"""The leaves of a module's inputs by name, to compare a batch with the captured inputs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def leaves_in(values: Any) -> list[Any]:
 
 
 def leaves_with_paths(values: Any) -> list[tuple[str, Any]]:
-    """Return ``(path, leaf)`` of every leaf, e.g. ``("['mask']", tensor)``; one leaf has none."""
+    """Return ``(path, leaf)`` of every leaf: ``("['mask']", tensor)``; path "" of a lone leaf."""
     return [(pytree.keystr(path), leaf) for path, leaf in pytree.tree_flatten_with_path(values)[0]]
 
 
@@ -50,10 +50,10 @@ def map_named_leaves(function: Callable[[str, Any], Any], name: str, value: Any)
 
 
 def describe_leaves(function: Callable[[str, Any], Any], name: str, value: Any) -> Any:
-    """Return what ``function(path, leaf)`` says of each leaf of argument ``name``, nested as it is.
+    """Return ``function(path, leaf)`` for each leaf of argument ``name``, nested like the argument.
 
-    A container of a library, such as a cache of Hugging Face's, holds tensors only: in its place is
-    the list of its children, which is how torch.export takes ``dynamic_shapes``.
+    A library's container, such as a Hugging Face cache, is replaced by the list of its children:
+    torch.export takes ``dynamic_shapes`` that way, since the container itself holds only tensors.
     """
     children, spec = pytree.tree_flatten_with_path(value, is_leaf=lambda each: each is not value)
     if spec.is_leaf():
@@ -65,7 +65,7 @@ def describe_leaves(function: Callable[[str, Any], Any], name: str, value: Any) 
 
 
 def equal_but_leaves(one: Any, other: Any) -> list[tuple[Any, Any]] | None:
-    """Return the pairs of leaves of two nested values; None if they are nested differently."""
+    """Return the pairs of leaves of two nested values; None if the structures differ."""
     mine, structure = pytree.tree_flatten(one)
     theirs, other_structure = pytree.tree_flatten(other)
     return list(zip(mine, theirs, strict=True)) if structure == other_structure else None
@@ -77,7 +77,7 @@ def leaves_of(
     """Return ``(path, leaf)`` of every value in arguments for a signature.
 
     Raises:
-        TypeError: they do not fit it.
+        TypeError: the arguments do not fit the signature.
     """
     bound = signature.bind(*args, **kwargs)
     return [
@@ -90,11 +90,11 @@ def leaves_of(
 def structure_text(value: object, *, ordered: bool = True) -> str:
     """Return how ``value`` is nested, e.g. ``dict{'a': *, 'b': list[*, *]}``; a leaf is ``*``.
 
-    Plain Python for what most inputs are, which Dynamo can trace.
+    Common containers are handled in plain Python, which Dynamo can trace.
 
     Args:
-        value: Nested.
-        ordered: Tell the order of keys in a dict; else they are sorted.
+        value: The nested value.
+        ordered: Whether to keep the order of keys in a dict; else keys are sorted.
     """
     kind = type(value)
     if isinstance(value, torch.Tensor) or kind in _PLAIN:

@@ -1,4 +1,4 @@
-"""A batch of another number of rows than a graph holds for, as batches of that number."""
+"""Cut a batch into pieces of the number of rows that a graph is valid for."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class RowPieces:
     """How to cut a batch.
 
     Attributes:
-        rows: Of the batch.
-        size: Rows of a piece, which the graph holds for.
-        paths: The inputs that are cut. Others fit, and are whole in each piece: a mask of one row
-            for all, a table, what has a first dimension that is free.
-        dense: Make copies, as the graph holds for one layout.
+        rows: Rows of the batch.
+        size: Rows of a piece, as the graph requires.
+        paths: The inputs that are cut. Other inputs fit and are whole in each piece: a mask of one
+            row for all, a table, an input whose first dimension is free.
+        dense: Whether to copy pieces, because the graph is valid for one layout only.
     """
 
     rows: int
@@ -32,8 +32,8 @@ class RowPieces:
     def of(self, tensor: Tensor) -> Iterator[Tensor]:
         """Yield the pieces of an input.
 
-        The last one is filled with rows of the same batch, from its first on: that leaves smallest
-        and largest values alone, and counts those rows once more where values are counted.
+        The last piece is filled with rows from the start of the same batch. That does not change
+        minimum and maximum; observers that count values count those rows twice.
         """
         for start in range(0, self.rows, self.size):
             parts: list[Tensor] = []
@@ -47,14 +47,14 @@ class RowPieces:
 
 
 def row_pieces(forms: Collection[InputForm], leaves: Mapping[str, object]) -> RowPieces | None:
-    """Return how to cut a batch that a graph does not hold for; None if that is not to be done.
+    """Return how to cut a batch that does not fit the graph; None if it must not be cut.
 
-    It is where the inputs that do not fit differ in their first dimension alone, have the same
-    number of rows there, and had the same number of them in the example.
+    A batch is cut if the inputs that do not fit differ in their first dimension only, all have the
+    same number of rows, and all had the same number of rows in the example.
 
     Args:
-        forms: Of the inputs that the graph holds for.
-        leaves: Path -> value, of a batch that has them all.
+        forms: Forms of the graph's inputs.
+        leaves: Path -> value, of a batch with all inputs.
     """
     tensors = [(form, value) for form in forms if isinstance(value := leaves[form.path], Tensor)]
     others = [(form, value, other_dimensions(form, value)) for form, value in tensors]

@@ -1,4 +1,4 @@
-"""The value of ``dynamic_shapes=`` that lets inputs of other sizes in, as text to write."""
+"""The value of ``dynamic_shapes=`` that admits inputs of other sizes, as text to write."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantfx.passes.inputs.leaves import describe_leaves
 
 
 class _Text(str):
-    """Text that prints without quotes where it is nested in something."""
+    """Text that prints without quotes inside containers."""
 
     __slots__ = ()
 
@@ -22,11 +22,11 @@ class _Text(str):
 
 
 def shapes_line(contract: InputContract, arguments: Mapping[str, Any]) -> str:
-    """Return ``dynamic_shapes={...}``, in full, with ``Dim.AUTO`` for what is free or has to be.
+    """Return ``dynamic_shapes={...}`` in full; ``Dim.AUTO`` marks sizes that are or must be free.
 
     Args:
-        contract: Of the graph that does not take the arguments.
-        arguments: By name.
+        contract: Contract of the graph that refuses the arguments.
+        arguments: The arguments by name.
     """
     forms = {form.path: form for form in contract.forms}
 
@@ -44,14 +44,14 @@ def shapes_line(contract: InputContract, arguments: Mapping[str, Any]) -> str:
 def gather_shapes(
     shapes: Any, signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> Any:
-    """Return dynamic shapes as torch.export wants them: ``{"args": (..., ...)}`` of ``*args``.
+    """Return dynamic shapes as torch.export wants them: ``{"args": (..., ...)}`` for ``*args``.
 
-    A graph has an argument for each of these, by whose name ``shapes_line`` calls it; those of
-    ``**kwargs`` likewise.
+    A graph has one named argument for each element, and ``shapes_line`` uses these names; likewise
+    for ``**kwargs``.
 
     Args:
-        shapes: In either form; other values than a mapping are returned as they are.
-        signature: Of the model.
+        shapes: Dynamic shapes in either form; values other than a mapping are returned unchanged.
+        signature: Signature of the model.
         args: Positional example inputs.
         kwargs: Keyword example inputs.
     """
@@ -70,7 +70,7 @@ def gather_shapes(
 
 
 def other_dimensions(form: InputForm, value: Tensor) -> list[int]:
-    """Return the dimensions of a tensor whose size the graph does not take; none of other ranks."""
+    """Return the dimensions whose size the graph does not take; none if the rank differs."""
     if value.dim() != len(form.shape):
         return []
     return [

@@ -1,4 +1,4 @@
-"""Conditions and sums over sizes, as text that can be computed without trusting it."""
+"""Conditions and expressions over sizes: text that is evaluated safely even if untrusted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, cast
 # A number, the name of a size, or the name of a function and its operands.
 Tree = int | float | str | tuple[Any, ...]
 
-# By the names that torch gives them in text, and those of Python's operators.
+# By the names that torch writes, and by the names of Python's operators.
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "Eq": operator.eq,
     "Ne": operator.ne,
@@ -50,14 +50,14 @@ _NO_VALUE = (KeyError, TypeError, ValueError, ArithmeticError)
 
 
 class UnknownExpression(Exception):
-    """A text that is no expression over sizes."""
+    """A text is not an expression over sizes."""
 
 
 def size_value(text: str, sizes: Mapping[str, int]) -> int | bool:
-    """Return what ``text``, e.g. ``Eq(Mod(s0, 4), 0)``, is for sizes of those names.
+    """Return the value of ``text``, e.g. ``Eq(Mod(s0, 4), 0)``, for the given sizes.
 
     Raises:
-        UnknownExpression: it names another function, or a size that is not given.
+        UnknownExpression: it names an unknown function, or a size that is not given.
     """
     try:
         return cast(int | bool, compute(parse(text), sizes))
@@ -88,7 +88,7 @@ def parse(text: str) -> Tree:
 
 
 def compute(tree: Tree, sizes: Mapping[str, Any]) -> Any:
-    """Return what a tree is for sizes of those names; Dynamo can trace this, and guards on it."""
+    """Return the value of a tree for the given sizes; Dynamo can trace this and guards on it."""
     if isinstance(tree, str):
         return sizes[tree]
     if not isinstance(tree, tuple):

@@ -1,4 +1,4 @@
-"""Conditions on the sizes of a call's inputs, ready to be computed, also where Dynamo traces."""
+"""Conditions on the sizes of a call's inputs, parsed so that Dynamo can trace their evaluation."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from quantfx.passes.inputs.size_expression import Tree, compute, parse, size_nam
 
 
 class SizedPlace(NamedTuple):
-    """A dimension, a stride or a number among the inputs that is an expression over free sizes.
+    """A dimension, stride or number among the inputs that is an expression over free sizes.
 
     Attributes:
-        form: Which input.
+        form: Index of the input.
         what: ``size``, ``stride`` or ``value``.
-        place: Which dimension.
+        place: Index of the dimension.
         text: The expression.
-        tree: To be computed.
+        tree: The parsed expression.
         names: The free sizes in it.
     """
 
@@ -32,10 +32,11 @@ class SizeRule(NamedTuple):
     """One condition.
 
     Attributes:
-        text: As torch writes it.
-        tree: To be computed.
-        seen: The free size that it is about alone; 0 and 1 were tried by themselves, and torch,
-            which takes free sizes for larger ones, states conditions for those. Empty for none.
+        text: The condition as torch writes it.
+        tree: The parsed condition.
+        seen: The free size, if the condition is about one only. torch assumes that free sizes are
+            at least 2, so the condition does not apply to 0 and 1, which were tried separately.
+            Empty if there is no such size.
     """
 
     text: str
@@ -63,7 +64,7 @@ def size_rule(condition: str, numbers: Collection[str]) -> SizeRule:
 
     Args:
         condition: E.g. ``Eq(Mod(s0, 4), 0)``.
-        numbers: The names that are arguments, not sizes: these may be anything for torch.
+        numbers: Names of arguments that are numbers, not sizes: torch assumes nothing about them.
 
     Raises:
         UnknownExpression: it cannot be computed.

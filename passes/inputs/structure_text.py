@@ -1,7 +1,7 @@
-"""The structure of nested values as text, and back, with containers that torch has no text for.
+"""Write and read the structure of nested values as text, including containers that torch cannot.
 
-torch 2.13 writes no named tuple of a user, nor one of its own results (``torch.topk``), as text.
-They are written here by their names; reading looks these up among what is imported already.
+torch 2.13 cannot write named tuples as text, neither a user's nor its own results (``torch.topk``).
+They are written here by name; reading looks up the names among imported modules only.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch.utils import _pytree as pytree
 from quantfx.passes.errors import FileError
 from quantfx.passes.inputs.caches import register_dynamic_cache
 
-# The factory of a defaultdict and the class of an enum would be imported by name.
+# Reading would import the factory of a defaultdict and the class of an enum by name.
 _IMPORTING = "collections.defaultdict"
 _ENUM = "__enum__"
-# Modules that define outputs of Hugging Face models, and register them when they are imported.
+# Modules that define outputs of Hugging Face models, and register them on import.
 _MODEL_OUTPUTS = re.compile(
     r"(transformers\.(?:modeling_outputs|models\.\w+\.modeling_\w+))\.\w+", re.ASCII
 )
@@ -45,12 +45,12 @@ def encode_structure(spec: pytree.TreeSpec) -> str:
 
 
 def is_torch_text(text: str | None) -> bool:
-    """Whether torch itself could write that structure."""
+    """Whether torch itself can write that structure."""
     return text is None or not text.startswith("{")
 
 
 def _encode_by_name(spec: pytree.TreeSpec, error: Exception) -> str:
-    """Return a structure in which some container is known by its name only."""
+    """Return the text of a structure in which some container is known by its name only."""
     children = [encode_structure(child) for child in spec.children()]
     kind = _named_tuple(spec)
     if kind is not None:
@@ -71,7 +71,7 @@ def _encode_by_name(spec: pytree.TreeSpec, error: Exception) -> str:
 
 
 def _named_tuple(spec: pytree.TreeSpec) -> Any:
-    """Return the class of a named tuple; None for what is none."""
+    """Return the class of a named tuple; None for any other container."""
     kind: Any = spec.context
     return kind if pytree.is_namedtuple_class(kind) else None
 
@@ -116,7 +116,7 @@ def _decode_by_name(data: dict[str, Any]) -> pytree.TreeSpec:
 
 
 def _find_imported(name: str, fields: list[str]) -> Any:
-    """Return a class of named tuples, of a module that is imported already: files import none."""
+    """Return a named tuple class from an imported module: reading files imports no modules."""
     for module, path in _modules(name):
         found: Any = module
         for part in path.split("."):
@@ -124,13 +124,13 @@ def _find_imported(name: str, fields: list[str]) -> Any:
         if pytree.is_namedtuple_class(found) and list(found._fields) == fields:
             return found
     module_name = name.rpartition(".")[0]
-    message = f"the file holds the named tuple {name}{tuple(fields)}, which is not there"
-    fix = f"import {module_name} (what defines it) before loading"
+    message = f"the file holds the named tuple {name}{tuple(fields)}, which is not defined here"
+    fix = f"import {module_name} (the module that defines it) before loading"
     raise FileError(message, rule="not-imported", site=name, fix=fix)
 
 
 def _modules(name: str) -> Iterator[tuple[object, str]]:
-    """Yield imported modules that ``name`` may be in, and its path there."""
+    """Yield imported modules that may hold ``name``, with its path inside the module."""
     parts = name.split(".")
     for count in range(len(parts) - 1, 0, -1):
         module = sys.modules.get(".".join(parts[:count]))
@@ -139,13 +139,12 @@ def _modules(name: str) -> Iterator[tuple[object, str]]:
 
 
 def _import_model_outputs(text: str) -> bool:
-    """Import the modules of transformers that define what ``text`` names; whether it helped.
+    """Import the modules of transformers that ``text`` needs; return whether any were found.
 
-    They are modules of that package and of no other, by their place in it: a file cannot have
-    anything else imported.
+    Only modules inside that package are imported: a file cannot cause any other import.
 
     Raises:
-        FileError: the package is not there, or has no such module.
+        FileError: the package is not installed, or has no such module.
     """
     _, structure = cast(tuple[int, dict[str, Any]], json.loads(text))
     known = _CACHE in _types(structure) and register_dynamic_cache()

@@ -1,8 +1,8 @@
-"""Arguments and targets of nodes as plain data, and back.
+"""Convert arguments and targets of nodes to and from plain data.
 
-What has no form of its own in JSON becomes an object with one key, which names its kind:
-``{"node": "conv2d"}``, ``{"tuple": [1, 2]}``, ``{"dtype": "float32"}``. Reading looks every name up
-among things of its kind, so that a file cannot name anything else of Python's.
+A value without a JSON form becomes an object with one key that names its kind:
+``{"node": "conv2d"}``, ``{"tuple": [1, 2]}``, ``{"dtype": "float32"}``. Reading looks up every name
+among objects of its kind, so a file cannot refer to anything else in Python.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OPERATORS = (
     "getitem", "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "neg", "pos",
     "eq", "ne", "lt", "le", "gt", "ge", "and_", "or_", "not_", "abs", "lshift", "rshift",
 )  # fmt: skip
-# What the exporter leaves in graphs to compute with sizes and to take results apart.
+# Functions that the exporter leaves in graphs to compute sizes and to unpack results.
 _FUNCTIONS: dict[str, Callable[..., Any]] = (
     {f"operator.{name}": getattr(operator, name) for name in _OPERATORS}
     | {f"math.{name}": getattr(math, name) for name in ("ceil", "floor", "trunc", "sqrt")}
@@ -35,7 +35,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = (
 )
 _FUNCTION_NAMES = {function: name for name, function in _FUNCTIONS.items()}
 _HIGHER_ORDER = "higher_order."
-# Objects of torch that are known by their name in it.
+# Objects of torch that are known by their name in torch.
 _NAMED: dict[str, type[Any]] = {
     "dtype": torch.dtype,
     "layout": torch.layout,
@@ -47,7 +47,7 @@ def encode(value: object) -> Any:
     """Return an argument as plain data.
 
     Raises:
-        FileError: it is of a kind that files do not hold.
+        FileError: files do not hold values of its kind.
     """
     if value is None or type(value) in (bool, int, str):
         return value
@@ -89,7 +89,7 @@ def decode(data: object, nodes: Mapping[str, Node]) -> Any:
         nodes: The nodes made so far, by name.
 
     Raises:
-        FileError: it describes nothing.
+        FileError: it describes no argument.
         KeyError: there is no such node.
     """
     if isinstance(data, list):
@@ -149,10 +149,10 @@ def encode_target(node: Node) -> str:
 
 
 def decode_target(name: str) -> Callable[..., Any]:
-    """Return what ``name`` is the name of.
+    """Return the function called ``name``.
 
     Raises:
-        FileError: this process has no such operator, or it opens files.
+        FileError: this process has no such operator, or the operator opens files.
     """
     if name in _FUNCTIONS:
         return _FUNCTIONS[name]
@@ -168,8 +168,8 @@ def decode_target(name: str) -> Callable[..., Any]:
     except PatternError as error:
         fix = "if another library defines it, import that library before loading"
         raise FileError(f"{error.message}", rule="unknown-name", site=name, fix=fix) from None
-    if "filename" in arguments(found):  # aten.from_file maps one, and makes it if there is none
-        fix = "do not trust where it comes from"
-        message = f"'{name}' reads and writes files, and no graph of a network does"
+    if "filename" in arguments(found):  # aten.from_file maps a file, or creates it
+        fix = "do not trust the source of this file"
+        message = f"'{name}' reads and writes files, which no graph of a network does"
         raise FileError(message, rule="hostile-file", site=name, fix=fix)
     return found

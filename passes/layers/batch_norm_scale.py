@@ -11,14 +11,14 @@ from quantfx.passes.layers.saved_flags import SavedFlags
 
 
 class BatchNormScale(SavedFlags):
-    """``gamma / sqrt(var + eps)``, by which training scales a weight before it rounds it.
+    """``gamma / sqrt(var + eps)``: training scales a weight by it before rounding.
 
-    The result is divided by it again. Per channel the two cancel but for the rounding, so no
-    gradient runs through them: it would be that of the rounding error alone.
+    The layer's result is divided by the same scale. Per channel the two cancel except for rounding,
+    so no gradient flows through them: it would be the gradient of the rounding error only.
 
     Attributes:
-        quantizing: False, while nothing is rounded, makes the scale 1: then the graph computes what
-            the float model does, without the detour.
+        quantizing: While False, nothing is rounded and the scale is 1: the graph then computes
+            exactly what the float model computes.
     """
 
     saved: ClassVar[tuple[str, ...]] = ("quantizing",)
@@ -31,8 +31,8 @@ class BatchNormScale(SavedFlags):
     def forward(self, gamma: Tensor | None, var: Tensor, eps: float) -> Tensor:
         """Return the scale, shape ``(channels,)``, in the dtype of ``var``.
 
-        A scale of 0, where a residual branch starts, counts as 1: what is multiplied by 0 cannot be
-        divided again, and gamma would never get a gradient.
+        A scale of 0 (gamma of a residual branch often starts at 0) counts as 1: a product with 0
+        cannot be divided back, and gamma would never get a gradient.
         """
         if not self.quantizing:
             return torch.ones_like(var)

@@ -1,4 +1,4 @@
-"""A dropout, or other noise, that was taken out of a graph, noted where it has to go back."""
+"""A dropout, or other noise, that was removed from a graph, noted where it must be put back."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ KEY = "quantfx_dropouts"
 
 @dataclass(frozen=True, eq=False)
 class LiftedDropout:
-    """One call of a dropout; every reader it had has a note of the same object.
+    """One call of a dropout; every former reader has a note of the same object.
 
     Attributes:
         target: Operator, or the name of a module that puts noise on a tensor.
-        p: What it takes between tensor and mode: the probability of a zero; nothing, for a module.
+        p: The arguments between tensor and mode: the probability of a zero; none for a module.
         name: Name of the call.
         meta: Meta of the call.
     """

@@ -1,4 +1,4 @@
-"""Whether a graph is training, as a value that its operators take."""
+"""Whether a graph is training, as a value that its operators take as an argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The node of a graph that yields a mode, made where there is none."""
+"""The node of a graph that yields a mode, created if missing."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def mode_node(editor: Editor, name: str) -> Node:
     nodes = list(editor.graph.nodes)
     first = next(node for node in nodes if node.op != "placeholder")
     mode = Mode().train(editor.module.training)
-    # Like the first node of all: an input, which belongs to no module.
+    # Like the very first node: an input, which belongs to no module.
     return editor.call_module(editor.free_name(name), mode, before=first, like=nodes[0], val=True)

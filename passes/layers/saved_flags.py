@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class SavedFlags(nn.Module):
-    """Saves the named bool attributes, as one tensor: what copies a state may expect tensors only.
+    """Saves the named bool attributes as one tensor: code that copies states may expect tensors.
 
     Attributes:
         saved: Names of the attributes.
@@ -22,6 +22,6 @@ class SavedFlags(nn.Module):
         return torch.tensor([bool(getattr(self, name)) for name in self.saved])
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take the flags."""
+        """Set the flags from ``state``."""
         for name, flag in zip(self.saved, state.tolist(), strict=True):
             setattr(self, name, flag)

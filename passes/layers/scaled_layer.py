@@ -1,8 +1,8 @@
 """A convolution or linear in training whose weight is scaled as its batch norm will scale it.
 
-``norm(layer(x, w, b)) -> norm(layer(x, w * s) / s + b)``. What is fake-quantized is ``w * s``, the
-weight that inference has once the batch norm is folded (Jacob et al. 2018, section 3.2, with the
-running variance for that of the batch).
+``norm(layer(x, w, b)) -> norm(layer(x, w * s) / s + b)``. ``w * s`` is fake-quantized: it is the
+weight at inference, once the batch norm is folded (Jacob et al. 2018, section 3.2, with the running
+variance instead of the batch variance).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class ScaledLayer:
 
     Attributes:
         weight: The scaled weight.
-        result: What the batch norm reads: the result, scaled back and with its bias.
+        result: The result, scaled back and with its bias; the batch norm reads it.
         norm: The batch norm.
-        bias: The constant that is added to the result; empty if none is.
+        bias: The constant that is added to the result; empty if there is none.
     """
 
     weight: str
@@ -51,10 +51,10 @@ def scale_layer(editor: Editor, layer: Node, norm: Node, module: BatchNormScale)
     """Rewrite ``norm(layer(x, w, b))`` in training.
 
     Args:
-        editor: Of their graph.
-        layer: Read by ``norm`` only; its weight and bias are constants.
-        norm: Has running statistics.
-        module: Computes the scale; one for all layers of a graph.
+        editor: Editor of their graph.
+        layer: The layer; only ``norm`` reads it, and its weight and bias are constants.
+        norm: The batch norm, with running statistics.
+        module: Computes the scale; one module for all layers of a graph.
     """
     names = ("weight", "running_var", "eps")
     args = tuple(argument_value(norm, name) for name in names)
@@ -76,13 +76,13 @@ def rescale(
     """Multiply the weight of ``layer`` by a scale, and divide its result by a scale.
 
     Args:
-        editor: Of their graph.
-        layer: Read by ``norm`` only.
-        norm: The batch norm behind it.
+        editor: Editor of their graph.
+        layer: The layer; only ``norm`` reads it.
+        norm: The batch norm after it.
         scales: ``(channels,)`` each, for the weight and for the result, computed before ``layer``.
-        bias: What takes the place of the bias, which is added to the result instead.
-        keep_dtype: Cast what the batch norm reads to the dtype of the layer's result, which under
-            autocast is narrower than the scale's.
+        bias: Replaces the layer's bias, which is added to the scaled result instead.
+        keep_dtype: Whether to cast the batch norm's input to the dtype of the layer's result,
+            which under autocast is narrower than the scale's dtype.
     """
     weight, old_bias = argument_value(layer, "weight"), argument_value(layer, "bias")
     dims = weight.meta["val"].dim()

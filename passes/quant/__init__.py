@@ -1,1 +1,1 @@
-"""What a quantized tensor is: spec, scale and zero point, q/dq operators, notes on nodes."""
+"""What describes a quantized tensor: spec, scale and zero point, q/dq operators, notes on nodes."""

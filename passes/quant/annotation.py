@@ -1,4 +1,4 @@
-"""What the annotate passes write on a node: an immutable value without references to nodes."""
+"""The annotation that annotate passes write on a node: immutable, without references to nodes."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Annotation:
         template: Label of the matched template variant, e.g. ``conv2d_add_relu``.
         match: Name of the match's anchor node; the same on every node of the match.
         kind: Name of the anchor's operator, by which reports count.
-        kernel: Kernel the template becomes; empty for ``fused`` and ``layout``.
+        kernel: Kernel that the template is lowered to; empty for ``fused`` and ``layout``.
         reach: How the template is lowered.
         inputs: ``(slot, spec)`` of every quantized edge into this node.
         output: Spec of the node's result, None to leave it to the consumers.
-        groups: ``(slot, name of its sharing group)``, written by the share pass; the name is that
-            of the group's first site.
+        groups: ``(slot, name of its sharing group)``, written by the share pass; a group has the
+            name of its first site.
         shares: ``(slot, site)``: slots ("" is the output) and the sites they share qparams with.
-        implicit: Whether inputs also share with sites that hold the same tensor under equal specs.
+        implicit: Whether inputs also share qparams with sites of the same tensor and equal specs.
         is_output: Whether this node's result leaves the match.
-        pending: Whether the match only holds if its inputs turn out to be quantized.
+        pending: Whether the match holds only if its inputs turn out to be quantized.
         mode: Mode of the template.
         packs: ``(role, spec)`` of each weight that the kernel quantizes itself.
     """
@@ -65,8 +65,8 @@ def set_annotation(node: Node, annotation: Annotation | None) -> None:
         node.meta[META_KEY] = annotation
 
 
-# What a pass writes on the q nodes of one sharing group; equal numbers alone are a coincidence.
+# Meta key on the q nodes of one sharing group; equal qparams alone may be a coincidence.
 GROUP_KEY = "quantfx_group"
 
-# What smoothing writes on a linear: by what its input has been divided, a tensor ``(channels,)``.
+# Meta key that smoothing writes on a linear: the divisor of its input, a tensor ``(channels,)``.
 DIVISOR_KEY = "quantfx_divisor"

@@ -1,8 +1,8 @@
-"""Two integers of 4 bits in a byte, and the operator ``quantfx::unpack_halves`` that reads them.
+"""Two 4-bit integers in a byte, and the operator ``quantfx::unpack_halves`` that reads them.
 
-Of a row of c columns, byte k holds column k in its lower half and column k + (c + 1) / 2 in its
-upper one, each plus 8. So a compiler reads both sides of a row in one loop each. The last half of
-an odd width means nothing.
+In a row of c columns, byte k holds column k in its lower half and column k + (c + 1) / 2 in its
+upper half, each plus 8. So a compiler reads each side of a row in one loop. With an odd width, the
+last upper half is unused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def unpack_halves(packed: Tensor, columns: int) -> Tensor:
     return halves[..., :columns].to(torch.int8) + LOW
 
 
-# Compilers see through it, as it is made of operators of torch's.
+# Compilers see through it, since it is composed of torch's own operators.
 UNPACK_HALVES = define(
     "unpack_halves(Tensor packed, SymInt columns) -> Tensor",
     unpack_halves,

@@ -1,4 +1,4 @@
-"""What lowering leaves on the kernel calls it makes: which site each one stands for."""
+"""The notes that lowering leaves on kernel calls: which site each call stands for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantfx.passes.graph.graphs import Site, all_graphs
 
 META_KEY = "quantfx_lowered"
 REGION_KEY = "quantfx_region"
-# The one meta entry that torch carries through Dynamo and AOTAutograd to Inductor's own passes.
+# The only meta entry that torch carries through Dynamo and AOTAutograd to Inductor's passes.
 CUSTOM_KEY = "custom"
 _SITE = "quantfx_site"
 _SITES = "quantfx_sites"
@@ -24,10 +24,10 @@ class Lowered:
     Attributes:
         site: The anchor's place in the q/dq graph.
         template: Label of the matched variant, e.g. ``conv2d_unary_q``.
-        kernel: What computes it, e.g. ``qconv_pointwise``.
+        kernel: The kernel that computes it, e.g. ``qconv_pointwise``.
         covers: Nodes of the q/dq graph that the call replaces, in graph order; empty if that graph
-            does not say what it computes.
-        output: The one of them whose value the call yields.
+            does not show what the call computes.
+        output: The covered node whose value the call yields.
     """
 
     site: Site
@@ -44,7 +44,7 @@ def lowered_of(node: Node) -> Lowered | None:
 
 
 def set_lowered(node: Node, lowered: Lowered) -> None:
-    """Write ``lowered`` on ``node``, whose value is that of the site."""
+    """Write ``lowered`` on ``node``, which yields the site's value."""
     node.meta[META_KEY] = lowered
 
 
@@ -55,35 +55,35 @@ def region_of(node: Node) -> tuple[Lowered, ...]:
 
 
 def set_region(node: Node, sites: tuple[Lowered, ...]) -> None:
-    """Write on the call of a region what each of its sites became."""
+    """Write on a region's call what became of each of its sites."""
     node.meta[REGION_KEY] = sites
 
 
 def set_kernels(node: Node, sites: tuple[Lowered, ...]) -> None:
-    """Write on the call of a region, where compilers keep it, the kernel of each site."""
+    """Write the kernel of each site on a region's call, where compilers keep it."""
     kernels = tuple((each.site, each.kernel) for each in sites)
     node.meta[CUSTOM_KEY] = {**node.meta.get(CUSTOM_KEY, {}), _SITES: kernels}
 
 
 def kernels_of(node: Node) -> tuple[tuple[Site, str], ...]:
-    """Return each site and its kernel of a region's call, also in a graph traced anew."""
+    """Return each site of a region's call with its kernel, also in a retraced graph."""
     value: tuple[tuple[Site, str], ...] = node.meta.get(CUSTOM_KEY, {}).get(_SITES, ())
     return value
 
 
 def set_site(node: Node, site: Site) -> None:
-    """Write on ``node``, where compilers keep it, that it is made for ``site``."""
+    """Record, where compilers keep it, that ``node`` was made for ``site``."""
     node.meta[CUSTOM_KEY] = {**node.meta.get(CUSTOM_KEY, {}), _SITE: site}
 
 
 def carry_site(source: Node, target: Node) -> None:
-    """Let ``target`` be made for the site that ``source`` was made for."""
+    """Record that ``target`` was made for the same site as ``source``."""
     if CUSTOM_KEY in source.meta:
         target.meta[CUSTOM_KEY] = dict(source.meta[CUSTOM_KEY])
 
 
 def site_of(node: Node) -> Site | None:
-    """Return the site that ``node`` was made for, also in a graph that a compiler traced anew."""
+    """Return the site that ``node`` was made for, also in a graph that a compiler retraced."""
     value = node.meta.get(CUSTOM_KEY, {}).get(_SITE)
     return value if isinstance(value, Site) else None
 

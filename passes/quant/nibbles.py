@@ -1,4 +1,4 @@
-"""Integers of four bits, two in a byte: how files and kernels hold them."""
+"""4-bit integers, two in a byte, as files and kernels hold them."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from quantfx.passes.quant.spec import LEAST_GROUP
 from quantfx.patterns.schema import argument_value
 
 LOW, HIGH = -8, 7
-# A byte holds a value and the one so many behind it, so that vectors of both come out in order.
+# A byte holds a value and the value this many places later, so both unpack as ordered vectors.
 APART = 16
 
 
 def pack_nibbles(values: Tensor) -> Tensor:
-    """Return int8 values in [-8, 7] as uint8, two a byte: ``(N, K) -> (N, K / 2)``.
+    """Return int8 values in [-8, 7] as uint8, two per byte: ``(N, K) -> (N, K / 2)``.
 
-    Each value is stored as q + 8; 16 bytes hold 32 values, the first 16 of them in the low halves.
+    Each value is stored as q + 8; 16 bytes hold 32 values, the first 16 values in the low halves.
 
     Args:
-        values: int8, the last dimension a multiple of 32.
+        values: int8; the last dimension is a multiple of 32.
     """
     halves = (values - LOW).to(torch.uint8).reshape(len(values), -1, 2, APART)
     return (halves[:, :, 0] | (halves[:, :, 1] << 4)).flatten(1)
 
 
 def unpack_nibbles(packed: Tensor) -> Tensor:
-    """Return what ``pack_nibbles`` packed, int8."""
+    """Return the int8 values that ``pack_nibbles`` packed."""
     pieces = packed.reshape(len(packed), -1, APART)
     return (torch.stack((pieces & 15, pieces >> 4), 2).to(torch.int8) + LOW).flatten(1)
 
 
 def holds_nibbles(node: Node) -> bool:
-    """Whether ``node`` reads a stored int8 weight that holds four bits a value, in whole groups."""
+    """Whether ``node`` reads a stored int8 weight whose values fit four bits, in whole groups."""
     readers = [n for n in node.graph.find_nodes(op="get_attr") if n.target == node.target]
     users = [user for each in readers for user in each.users]
     return bool(users) and all(

@@ -14,11 +14,11 @@ QUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.quantize_per_tensor.defau
 DEQUANTIZE_PER_TENSOR = resolve_op("quantized_decomposed.dequantize_per_tensor.default")
 QUANTIZE_PER_CHANNEL = resolve_op("quantized_decomposed.quantize_per_channel.default")
 DEQUANTIZE_PER_CHANNEL = resolve_op("quantized_decomposed.dequantize_per_channel.default")
-# With a scale for each group of values of a row: scales and zero points are (channels, groups).
+# With a scale per group of values of a row: scales and zero points are (channels, groups).
 QUANTIZE_GROUPS = resolve_op("quantized_decomposed.quantize_per_channel_group.default")
 DEQUANTIZE_GROUPS = resolve_op("quantized_decomposed.dequantize_per_channel_group.default")
 
-# With scale and zero point as tensors, which these find in the tensor to quantize.
+# With scale and zero point as tensors, found in the tensor to quantize.
 QUANTIZE_DYNAMIC = resolve_op("quantized_decomposed.quantize_per_tensor.tensor")
 DEQUANTIZE_DYNAMIC = resolve_op("quantized_decomposed.dequantize_per_tensor.tensor")
 CHOOSE_QPARAMS = resolve_op("quantized_decomposed.choose_qparams.tensor")
@@ -53,7 +53,7 @@ def dequantizes(node: Node) -> bool:
 
 
 def reads_quantized(node: Node) -> bool:
-    """Whether a reader of ``node`` gets values that an annotation asked for: a dq or a cast."""
+    """Whether ``node``'s readers get values that an annotation asked for: a dq or a cast."""
     return dequantizes(node) or node.target is CAST
 
 
@@ -63,10 +63,10 @@ def has_qparams(node: Node) -> bool:
 
 
 def qparams_of(node: Node) -> tuple[Any, ...]:
-    """Return what a q or dq node is given beside its tensor: scale, zero point, range, dtype.
+    """Return a q or dq node's arguments after the tensor: scale, zero point, range, dtype.
 
-    Per-channel scales and zero points are the get_attr nodes that hold them. The dtype of what a
-    dequantize returns is left out.
+    Per-channel scales and zero points are the get_attr nodes that hold them. The output dtype of a
+    dequantize is omitted.
     """
     return tuple(node.args[1:7] if node.target is DEQUANTIZE_GROUPS else node.args[1:])
 
@@ -81,7 +81,7 @@ def dtype_of(node: Node) -> torch.dtype:
 
 
 class TensorQParams(NamedTuple):
-    """What a static per-tensor quantize or dequantize is given beside its tensor."""
+    """The arguments of a static per-tensor quantize or dequantize after the tensor."""
 
     scale: float
     zero_point: int
@@ -91,7 +91,7 @@ class TensorQParams(NamedTuple):
 
     @property
     def limits(self) -> tuple[int, int] | None:
-        """The integer range, where it is narrower than that of the dtype."""
+        """The integer range; None unless it is narrower than the dtype's."""
         given = self.quant_min, self.quant_max
         info = torch.iinfo(self.dtype)
         return None if given == (info.min, info.max) else given

@@ -1,4 +1,4 @@
-"""From a float range to scale and zero point, and the pair bound of weights for saturating CPUs.
+"""Scale and zero point from a float range, and the pair bound of weights for saturating CPUs.
 
 CPUs without VNNI multiply u8 by s8 with ``vpmaddubsw``, which adds two neighbouring products into
 a *saturating* signed 16-bit sum. Activations up to 255 leave room for 32767 // 255 = 128, so the
@@ -21,15 +21,15 @@ from quantfx.passes.quant.spec import QuantSpec
 Pairing = Literal["blocks", "adjacent"]
 
 S16_MAX = 32767
-PAIR_LIMIT = S16_MAX // 255  # of two magnitudes of one sign together, 128
+PAIR_LIMIT = S16_MAX // 255  # the bound for two same-sign magnitudes together
 # Two magnitudes that sum to 127 steps round to integers that sum to at most 127 + 2 * 0.5 = 128.
 PAIR_STEPS = 127
-# Less than the largest float by more than the rounding of a product.
+# Below the largest float by more than the rounding error of a product.
 _LARGEST = torch.finfo(torch.float32).max * (1 - 2**-20)
 
 
 def range_of(x: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
-    """Return the smallest and largest value of ``x``, of each channel if ``spec`` has an axis.
+    """Return the smallest and largest value of ``x``, per channel if ``spec`` has an axis.
 
     With groups the shape is ``(channels, groups)``.
     """
@@ -51,12 +51,12 @@ def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
        ``zero_point = quant_min - round(low / scale)``, clamped to the range.
 
     The scale is never below ``spec.eps``. Both cases give bit for bit what torch.ao's uniform
-    observers give (torch/ao/quantization/observer.py, ``_calculate_qparams``), but where those end
-    in infinity, and for ranges of zero alone unless ``spec`` asks for a floor:
+    observers give (torch/ao/quantization/observer.py, ``_calculate_qparams``), except where
+    torch.ao yields infinity, and except for a range of only zero unless ``spec`` asks for a floor:
 
-    3. a range of zero alone is that of the largest channel, or else the unit range; a guess of
-       ``UNKNOWN_RANGE`` for a tensor with one scale.
-    4. no integer of the range stands for more than the largest float.
+    3. a range of only zero is replaced by the range of the largest channel, or else the unit range;
+       for a tensor with one scale, by ``UNKNOWN_RANGE``, a guess.
+    4. no integer of the range represents more than the largest float.
 
     Args:
         low: Smallest values, shape ``()`` per tensor or ``(channels,)`` per channel.
@@ -73,7 +73,7 @@ def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
         zero_point = torch.full_like(scale, _symmetric_zero_point(spec), dtype=torch.int64)
         return QParams(_make_representable(scale, zero_point, spec), zero_point, spec)
     scale = (high - low) / steps
-    # Only a span beyond the largest float is divided in two parts, whose bits differ from one's.
+    # Only a span beyond the largest float is divided in two parts: that changes the result's bits.
     scale = torch.where(scale.isinf(), high / steps - low / steps, scale).clamp(min=spec.eps)
     zero_point = spec.quant_min - torch.round(low / scale).to(torch.int64)
     zero_point = zero_point.clamp(spec.quant_min, spec.quant_max)
@@ -81,7 +81,7 @@ def qparams_from_range(low: Tensor, high: Tensor, spec: QuantSpec) -> QParams:
 
 
 def _with_zeros_guessed(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Tensor, Tensor]:
-    """Return the range with something around zero where it holds nothing else."""
+    """Return the range with ranges of only zero replaced by a guess around zero."""
     reach = torch.full((), UNKNOWN_RANGE)
     if spec.axis is not None and low.numel():
         largest = torch.maximum(-low, high).max()
@@ -92,7 +92,7 @@ def _with_zeros_guessed(low: Tensor, high: Tensor, spec: QuantSpec) -> tuple[Ten
 
 
 def _make_representable(scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> Tensor:
-    """Return ``scale``, lowered where the first or last integer would stand for infinity."""
+    """Return ``scale``, lowered where the first or last integer would represent infinity."""
     farthest = torch.maximum(zero_point - spec.quant_min, spec.quant_max - zero_point)
     return torch.minimum(scale, (_LARGEST / farthest.double()).to(scale.dtype))
 
@@ -100,16 +100,16 @@ def _make_representable(scale: Tensor, zero_point: Tensor, spec: QuantSpec) -> T
 def _symmetric_zero_point(spec: QuantSpec) -> int:
     if spec.dtype == torch.int8:
         return 0
-    # 255 is odd, so the full range has two middles: torch.ao takes the upper one for it and the
-    # lower one for every narrower range.
+    # 255 is odd, so the full range has two middles: torch.ao takes the upper middle for the full
+    # range and the lower middle for every narrower range.
     middle = (spec.quant_min + spec.quant_max) // 2
     return 128 if (spec.quant_min, spec.quant_max) == (0, 255) else middle
 
 
 def pair_bounded_scale(weight: Tensor, scale: Tensor, spec: QuantSpec) -> Tensor:
-    """Return ``scale``, raised where two same-sign neighbours of a channel are too large together.
+    """Return ``scale``, raised where the sum of two same-sign neighbours in a channel is too large.
 
-    Afterwards ``|q_i| + |q_j| <= 128`` for every such pair, whatever the rounding.
+    Afterwards ``|q_i| + |q_j| <= 128`` for every such pair, however values are rounded.
 
     Args:
         weight: Float weight, shape ``(out, in_per_group, *kernel)`` or ``(N, K)``.
@@ -126,8 +126,8 @@ def largest_pair_sums(weight: Tensor, spec: QuantSpec) -> Tensor | None:
     None if the spec asks for no bound.
 
     Args:
-        weight: Its output channels lie along the axis of the spec, its inputs along the other of
-            the first two: ``(out, in, ...)``, or ``(in, out, ...)`` of a transposed convolution.
+        weight: ``(out, in, ...)``, or ``(in, out, ...)`` for a transposed convolution: output
+            channels lie along the spec's axis, inputs along the other of the first two axes.
         spec: Per-channel.
 
     Raises:
@@ -169,10 +169,10 @@ def _pair_sums(weight: Tensor, pairing: Pairing) -> Tensor:
     stride = 2 if pairing == "blocks" else 1
     right = weight[:, 1::stride]
     left = weight[:, : weight.shape[1] - 1 : stride]
-    # A pair with a zero in it is one weight alone, and one weight is at most 128.
+    # A pair with a zero has the sum of a single weight, which is at most 128.
     same_sign = ((left > 0) & (right > 0)) | ((left < 0) & (right < 0))
     sums = torch.where(same_sign, (left + right).abs(), 0).flatten(1)
-    # The column of zeros gives weights without any pair (depthwise) a maximum too.
+    # The column of zeros gives weights without any pair (depthwise) a maximum as well.
     return torch.cat([sums.new_zeros(len(weight), 1), sums], dim=1).amax(dim=1)
 
 

@@ -38,8 +38,8 @@ Values that a model has normalized lie within: a wrong guess, but one that destr
 
 
 def has_floor(eps: float) -> bool:
-    """Whether ``eps`` is more than what kernels need: somebody asked for a floor, as torchao has.
+    """Whether ``eps`` exceeds what kernels need: then a floor was requested, as in torchao.
 
-    Ranges without any value get that floor then, as there, and not a guess.
+    Ranges of only zero then get that floor, as in torchao, instead of a guess.
     """
     return eps > SCALE_FLOOR

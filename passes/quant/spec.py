@@ -16,7 +16,7 @@ from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 
 ObserverName = Literal["histogram", "min_max", "moving_average", "mse", "weight_mse"]
 PER_CHANNEL = ("min_max", "weight_mse")
-# Kernels convert so many values of a group at once.
+# Kernels convert this many values of a group at once.
 LEAST_GROUP = 32
 PairBound = Literal["none", "blocks", "adjacent"]
 
@@ -26,7 +26,7 @@ INTEGER_RANGES = {
     torch.int16: (-(2**15), 2**15 - 1),
     torch.int32: (-(2**31), 2**31 - 1),
 }
-# What a spec from elsewhere may ask for as well; no template of ours does.
+# Dtypes that specs from elsewhere may use as well; quantfx's own templates do not.
 RANGES = INTEGER_RANGES | {
     torch.uint16: (0, 2**16 - 1),
     torch.float8_e4m3fn: (-448, 448),
@@ -53,16 +53,16 @@ class QuantSpec:
         quant_max: Largest integer used, inclusive.
         symmetric: True fixes the zero point at the middle of the range; False is affine.
         axis: Channel axis of a per-channel spec; None is per-tensor.
-        observer: Which observer finds the range; per-channel specs use ``min_max`` or
-            ``weight_mse``, the others are for per-tensor specs. Or what makes an observer.
-        eps: Lower bound of the scale, at least ``SCALE_FLOOR``; by default as small as kernels take
-            exactly.
+        observer: The observer that finds the range, by name; per-channel specs use ``min_max`` or
+            ``weight_mse``, per-tensor specs any other. Or a function that makes an observer.
+        eps: Lower bound of the scale, at least ``SCALE_FLOOR``; by default the smallest scale that
+            kernels compute with exactly.
         pair_bound: How far the scale of a per-channel weight must grow so that no sum of two
             u8 x s8 products can leave a signed 16-bit register (see ``passes/quant/qparams.py``).
             ``blocks`` pairs input channels (0,1), (2,3), ... (convolutions); ``adjacent`` pairs
             every two neighbours (linear, whose GEMM may start a block at any K).
-        dynamic: Find the range anew in each call, from the tensor itself; nothing is observed.
-        group: Values of a row of a matrix, of axis 0, that share a scale; None: all of them.
+        dynamic: Whether each call finds the range in the tensor itself; nothing is observed.
+        group: How many values of a matrix row (axis 0) share a scale; None for all of them.
     """
 
     dtype: torch.dtype
@@ -133,7 +133,7 @@ class QuantSpec:
         return dtype_name(self.dtype)
 
     def __str__(self) -> str:
-        """One word list, e.g. ``u8[0,255] affine`` or ``s8[-128,127] symmetric per-channel(0)``."""
+        """E.g. ``u8[0,255] affine`` or ``s8[-128,127] symmetric per-channel(0)``."""
         parts = [
             f"{self.dtype_name}[{self.quant_min},{self.quant_max}]",
             "symmetric" if self.symmetric else "affine",
@@ -151,7 +151,7 @@ class QuantSpec:
 
 @dataclass(frozen=True)
 class CastSpec:
-    """A tensor kept in a narrower float dtype: rounded to it, and computed with in its own.
+    """A tensor that is stored in a narrower float dtype, but computed with in its own dtype.
 
     Attributes:
         dtype: ``torch.float16`` or ``torch.bfloat16``.
@@ -176,10 +176,10 @@ class CastSpec:
 
 @dataclass(frozen=True)
 class SharedSpec:
-    """The spec, and the qparams, of another site; the share pass puts that site's spec in place.
+    """The spec and qparams of another site; the share pass substitutes that site's spec.
 
     Attributes:
-        site: The site to share with, quantized by whatever annotation; it may come later.
+        site: The site to share with, quantized by any annotation; it may come later in the graph.
     """
 
     site: Site
