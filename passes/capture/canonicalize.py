@@ -1,4 +1,4 @@
-"""The pipeline that gives every captured graph one form, so that templates see one spelling."""
+"""The pipeline that gives every captured graph a canonical form with one spelling per operator."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from quantfx.passes.pipeline.pipeline import Pipeline
 
 CANONICALIZE = Pipeline(
     (
-        InlineNoGrad(),  # first: what it inlines is canonicalized with the rest
+        InlineNoGrad(),  # first: the inlined nodes are canonicalized with the rest
         SinkConstants(),  # weights of control-flow branches become constants of the branch
-        RemoveAsserts(),  # of dtypes that need not hold under autocast
+        RemoveAsserts(),  # they assert dtypes that may differ under autocast
         RemoveDropout(),  # before functionalize: dropout in eval returns its input, an alias
         Functionalize(),
         Recompose(),
@@ -37,8 +37,8 @@ CANONICALIZE_TRAINING = Pipeline(
         SwitchModes(),  # first: the others see which dropouts and batch norms have a mode
         SinkConstants(),
         RemoveAsserts(),
-        RemoveSelfCopies(),  # before anything trains: autograd takes them for changes
-        RemoveDropout(),  # those that are in eval mode while the model trains
+        RemoveSelfCopies(),  # before training: autograd treats them as changes
+        RemoveDropout(),  # dropouts in eval mode while the model trains
         Functionalize(),
         NormalizeOps(),
         NameContractions(),

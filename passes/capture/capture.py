@@ -57,30 +57,30 @@ def capture(
     writes to it; buffers are copied, because a forward call may change them.
 
     Args:
-        model: In eval mode, unless ``training``; not changed. A module, a function of tensors, an
-            ``ExportedProgram`` or the path of its ``.pt2`` file: see ``given_model``.
-        example_inputs: Arguments the model accepts: one tensor, a tuple of positional or a mapping
-            of keyword arguments. Shapes are fixed to theirs.
+        model: A module, a function of tensors, an ``ExportedProgram`` or the path of its ``.pt2``
+            file: see ``given_model``. In eval mode unless ``training``; not changed.
+        example_inputs: Arguments that the model accepts: one tensor, a tuple of positional or a
+            mapping of keyword arguments. The graph's shapes are fixed to these.
         example_kwargs: Keyword arguments.
-        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``; of ``*args`` also
-            by the names that the graph has for each, such as ``args_0``.
+        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``; elements of
+            ``*args`` may also have their names in the graph, such as ``args_0``.
         training: For quantization-aware training: batch norms and dropouts follow the ``train()``
-            and ``eval()`` of the graph, and parameters ask for gradients. Submodules that are in
-            eval mode while the model trains stay so.
+            and ``eval()`` of the graph, and parameters require gradients. Submodules in eval mode
+            while the model trains stay so.
         pipeline: What canonicalizes the exported graph; ``CANONICALIZE`` by default, or
             ``CANONICALIZE_TRAINING``.
-        check_inputs: Let the graph, and all that is made of it, raise ``InputError`` for inputs
-            that it would compute wrongly with: other shapes than the example's (but for a first
-            dimension that nothing depends on, and ``dynamic_shapes``), other dtypes, devices,
-            structures, numbers, flags or strings, layouts where the model reads them. It costs some
-            0.5 us an input and call.
-        compare: Call model and graph with copies of the example inputs, warn if they differ, and
-            refuse a model whose results depend on state that is not in buffers.
+        check_inputs: Whether the graph, and everything made from it, raises ``InputError`` for
+            inputs that it is not valid for: shapes other than the example's (except for
+            ``dynamic_shapes`` and a first dimension that nothing depends on), other dtypes,
+            devices, structures, numbers, flags or strings, and layouts if the model reads them.
+            Costs about 0.5 us per input and call.
+        compare: Whether to call model and graph with copies of the example inputs, warn if they
+            differ, and refuse a model whose results depend on state outside of buffers.
 
     Raises:
-        CaptureError: the model is in training mode and ``training`` was not asked for, torch.export
-            rejects it, it takes another path in training than in evaluation, or it keeps state in
-            plain attributes.
+        CaptureError: the model is in training mode without ``training``, torch.export rejects it,
+            training and evaluation take different paths, or the model keeps state in plain
+            attributes.
     """
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
     return capture_given(
@@ -124,7 +124,7 @@ def capture_given(
 def _export_with_sizes(
     model: nn.Module, export: Export, inputs: Inputs, shapes: Any, checked: bool
 ) -> tuple[GraphModule, FreeSizes]:
-    """Return the graph for the example, and what it says of other sizes."""
+    """Return the graph for the example, and the other sizes it is valid for."""
     if checked and shapes is None:
         agreeing = partial(_agrees, model, inputs)
         return export_freely(export, inspect.signature(model.forward), *inputs, agreeing)
@@ -145,13 +145,13 @@ def _export(
     kwargs: dict[str, Any] | None,
     shapes: Any,
 ) -> GraphModule:
-    """Return a graph of our own; ``model`` is as it was: torch leaves fake attributes in it."""
+    """Return a separate graph, and restore ``model``, in which torch leaves fake attributes."""
     with (
         paused_garbage_collection(),
         restored(model, buffers=False),
         warnings.catch_warnings(),
     ):
-        if judged:  # compare_capture sees what attributes that are assigned do to results
+        if judged:  # compare_capture checks what assigned attributes do to results
             warnings.filterwarnings("ignore", message=r".*assigned during export")
         shapes = gather_shapes(shapes, inspect.signature(model.forward), args, kwargs or {})
         module = copied(export(model, args, kwargs, shapes))
@@ -190,7 +190,7 @@ def _contract(
 
 
 def _count_same_places(model: nn.Module, arguments: tuple[str, ...]) -> int:
-    """Return how many of the graph's arguments the model takes in the same place, if it can."""
+    """Return how many leading arguments of the graph have the same position in the model."""
     takes = inspect.signature(model.forward).parameters.values()
     places = [each for each in takes if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)]
     for place, (name, own) in enumerate(zip(arguments, places, strict=False)):

@@ -1,4 +1,4 @@
-"""Run a model and the graph captured of it side by side, once, before anything builds on it."""
+"""Run a model and its captured graph side by side, once, before anything builds on the graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.model.state import restored
 from quantfx.patterns.errors import QuantfxWarning
 
-# Of the largest magnitude: a graph of the same operators is some 1e-6 apart.
+# Relative to the largest magnitude: a graph of the same operators differs by about 1e-6.
 _TOLERANCE = 1e-3
 _SEED = 0
 
@@ -33,22 +33,23 @@ def compare_capture(
     *,
     training: bool = False,
 ) -> None:
-    """Warn where ``graph`` computes something else than ``model`` on the example inputs.
+    """Warn if ``graph`` and ``model`` compute different results on the example inputs.
 
     Both are called twice, with copies of the inputs. A model that keeps state in plain attributes
-    is called four times more, once with other values, and refused if the graph, which knows the
-    state of the capture only, does not follow. Everything that the calls change, in the model and
-    in the graph, is put back.
+    is called four more times, once with other values. It is refused if the graph, which knows only
+    the state at capture, does not follow. Everything that the calls change, in the model and in the
+    graph, is restored.
 
     Args:
-        model: What was captured, in eval mode.
-        graph: What came of it, ready to be called.
+        model: The captured model, in eval mode.
+        graph: The captured graph, ready to be called.
         args: Positional example inputs.
         kwargs: Keyword example inputs.
-        training: Look for state that training uses, too, and compare as in evaluation.
+        training: Whether to look for state that training uses as well; results are compared as in
+            evaluation.
 
     Raises:
-        CaptureError: results depend on state in plain attributes, and names them; or the graph
+        CaptureError: results depend on state in plain attributes, which it names; or the graph
             fails on the inputs.
     """
     if not all(map(_is_real, _tensors(model, args, kwargs))):
@@ -70,7 +71,7 @@ def _require_stateless_training(judge: _Judge, inputs: Inputs) -> None:
         with restored(judge.model) as state:
             judge.run(judge.model, [inputs])
             changed = state.changed()
-    except Exception:  # the model's own, as of a batch norm that is given one row
+    except Exception:  # the model's own error, as of a batch norm with a single row
         return
     if changed:
         judge.require_stateless(inputs, changed)
@@ -83,7 +84,7 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
             theirs = judge.run(model, [inputs])
             changed = state.changed()  # now: a second call may put back what the first one changed
             theirs += judge.run(model, [inputs])
-    except Exception as error:  # the model's own, whatever it be
+    except Exception as error:  # the model's own error, of any kind
         _warn(
             type(model).__name__,
             f"{type(model).__name__} fails on the example inputs, and was not compared with its "
@@ -106,7 +107,7 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
     again = _difference(theirs[1], ours[1])
     if again and (not difference or (_difference(*theirs) and not _difference(*ours))):
         raise CaptureError(
-            f"{type(model).__name__} computes something else when it is called again with the "
+            f"{type(model).__name__} gives a different result when it is called again with the "
             f"same inputs, and its graph does not: {again}. The model depends on state that is "
             "not in its attributes (a counter of a library, an iterator, random numbers of "
             "another library)",
@@ -118,7 +119,7 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
             where = _run_seeded(lambda: differing_module(model, graph, *inputs, _TOLERANCE))
         _warn(
             type(model).__name__,
-            f"the captured graph computes something else than {type(model).__name__} on the "
+            f"the captured graph and {type(model).__name__} give different results on the "
             f"example inputs: {difference}. {where}",
         )
 
@@ -127,8 +128,8 @@ class _Judge:
     """Calls a model and its graph, each with copies of the inputs.
 
     Args:
-        model: What was captured.
-        graph: What came of it.
+        model: The captured model.
+        graph: The captured graph.
     """
 
     def __init__(self, model: nn.Module, graph: GraphModule) -> None:
@@ -137,21 +138,21 @@ class _Judge:
         self._signature = inspect.signature(model.forward)
 
     def run(self, function: nn.Module, calls: list[Inputs]) -> list[Any]:
-        """Return, for each call, the result and what the inputs hold after it."""
+        """Return, for each call, the result and the values of the inputs afterwards."""
         if function is self.graph:
             with restored(function):
                 return [self._call(function, inputs) for inputs in calls]
         return [self._call(function, inputs) for inputs in calls]
 
     def require_stateless(self, inputs: Inputs, changed: list[str]) -> None:
-        """Refuse a model whose ``changed`` attributes decide what later calls give."""
+        """Refuse a model whose ``changed`` attributes affect the results of later calls."""
         other = map_leaves(_make_other, inputs)
         calls = [inputs, other, inputs, inputs]
         with restored(self.model):
             try:
                 theirs, ours = self.run(self.model, calls), self.run(self.graph, calls)
                 differs = any(map(_difference, theirs, ours))
-            except Exception:  # another call is not possible: that depends on the first
+            except Exception:  # a second call is impossible, so results depend on state
                 differs = True
         if differs:
             raise _stateful(self.model, changed)
@@ -159,7 +160,7 @@ class _Judge:
     def _call(self, function: nn.Module, inputs: Inputs) -> dict[str, Any]:
         args, kwargs = copy_inputs(*inputs)
         bound = self._signature.bind(*args, **kwargs).arguments
-        # A cache that grows holds other tensors afterwards: writes to those given are what counts.
+        # A growing cache holds other tensors afterwards: only writes to the given tensors count.
         given = {
             name: leaves_in(value) if is_of_library(value) else value
             for name, value in bound.items()
@@ -181,7 +182,7 @@ def _modes_kept(module: nn.Module) -> Generator[None]:
 
 
 def _set_modes(module: nn.Module, *, training: bool) -> None:
-    """Set the modes, past ``train`` and ``eval``, which may be the user's own."""
+    """Set the modes without calling ``train`` and ``eval``, which the user may have overridden."""
     for each in module.modules():
         each.training = training
 
@@ -190,8 +191,8 @@ def _stateful(model: nn.Module, changed: list[str]) -> CaptureError:
     names = ", ".join(changed[:3])
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     return CaptureError(
-        f"{type(model).__name__} keeps state in plain attributes, {names}{more}, and a graph "
-        "would start each call from the values of the capture",
+        f"{type(model).__name__} keeps state in plain attributes, {names}{more}, but a graph "
+        "starts each call from the values at capture",
         rule="plain-state",
         site=changed[0],
         fix=(
@@ -218,12 +219,12 @@ def _detach(leaf: Any) -> Any:
 
 
 def _make_other(leaf: Any) -> Any:
-    """Other values of the same form, for a call in between."""
+    """Return other values of the same form, for a call in between."""
     return leaf * 0.5 if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 def _difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
-    """Say how the results of two calls differ, or what was written to the inputs."""
+    """Describe how two calls differ in results or in writes to the inputs; empty if they do not."""
     for place, right in theirs.items():
         told = _value_difference(place, right, ours[place])
         if told:
@@ -247,7 +248,7 @@ def _value_difference(place: str, theirs: Any, ours: Any) -> str:
 
 def _leaf_difference(right: Any, left: Any) -> str:
     if not isinstance(right, Tensor) or not isinstance(left, Tensor):
-        return ""  # a graph has numbers where the model may have others: said when it is called
+        return ""  # the graph has the example's numbers: its input check covers other values
     if right.shape != left.shape or right.dtype != left.dtype:
         return f"is {left.dtype} {tuple(left.shape)}, not {right.dtype} {tuple(right.shape)}"
     if not right.numel():
@@ -264,7 +265,7 @@ def _leaf_difference(right: Any, left: Any) -> str:
 
 
 def _rows(far: Tensor) -> str:
-    """Say which rows differ, vectors along the last dimension, if not all do."""
+    """Say which rows (vectors along the last dimension) differ, if not all do."""
     rows = far.any(dim=-1) if far.dim() > 1 else far
     places = rows.nonzero().tolist()
     if len(places) == rows.numel():
@@ -273,12 +274,12 @@ def _rows(far: Tensor) -> str:
 
 
 def _is_real(tensor: Tensor) -> bool:
-    """Whether it holds values: neither a meta tensor nor of a tracer's own class."""
+    """Whether a tensor holds values: it is no meta tensor and not of a tracer's class."""
     return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
 
 
 def _require_real(model: nn.Module, results: list[Any]) -> None:
-    """Refuse a model that now computes with tensors of the export, which have no values."""
+    """Refuse a model that now computes with tensors from the export, which have no values."""
     if not all(_is_real(leaf) for leaf in leaves_in(results) if isinstance(leaf, Tensor)):
         raise CaptureError(
             f"{type(model).__name__} keeps tensors that it computed during the export, which hold "

@@ -1,4 +1,4 @@
-"""A sum of products of two tensors, with a letter for each dimension."""
+"""A sum of products of two tensors, with one letter per dimension."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ class Contraction:
     of_result: str
 
     def swap_operands(self) -> Contraction:
-        """Return the same with the operands in the other order."""
+        """Return the same contraction with the operands swapped."""
         return Contraction(self.y, self.x, self.of_y, self.of_x, self.of_result)
 
     @property
     def is_linear(self) -> bool:
-        """Whether it sums over the last labels of x, all of y's but those that end the result."""
+        """Whether it is a linear: sums over x's last labels, y's other labels end the result."""
         labels = (self.of_x, self.of_y, self.of_result)
         if any(len(set(each)) != len(each) for each in labels) or not self.summed:
             return False
         if {*self.of_y} != {*self.new, *self.summed} or not (self.kept or self.new):
-            return False  # sums over labels of y alone, or is of two vectors
+            return False  # sums over labels of y only, or has two vectors
         if not self.same_sizes(self.summed):
             return False
         return self.of_x == self.kept + self.summed and self.of_result == self.kept + self.new
 
     @property
     def kept(self) -> str:
-        """Labels of x that are not y's."""
+        """Labels of x that y does not have."""
         return "".join(each for each in self.of_x if each not in self.of_y)
 
     @property
@@ -51,20 +51,20 @@ class Contraction:
 
     @property
     def new(self) -> str:
-        """Labels of y that are not x's, in the order of the result."""
+        """Labels of y that x does not have, in the order of the result."""
         return "".join(each for each in self.of_result if each not in self.of_x)
 
     def same_sizes(self, labels: str) -> bool:
-        """Whether both have the same sizes there: einsum repeats a 1, where a product sums."""
+        """Whether x and y have the same sizes for ``labels``: einsum broadcasts a size of 1."""
         x, y = self.x.meta["val"].shape, self.y.meta["val"].shape
         return all(str(x[self.of_x.index(e)]) == str(y[self.of_y.index(e)]) for e in labels)
 
 
 def einsum_contraction(node: Node) -> Contraction | None:
-    """Return what the einsum ``node`` computes; None if it has more or fewer operands than two.
+    """Return the contraction of the einsum ``node``; None unless it has two operands.
 
-    Dimensions of an ellipsis get letters of their own, the last ones of both operands the same, and
-    a result that is left out is written down: ``"...k,ko" -> "bak", "ko", "bao"``.
+    Dimensions of an ellipsis get their own letters, aligned at the last dimension of both operands,
+    and an omitted result is written out: ``"...k,ko" -> "bak", "ko", "bao"``.
     """
     equation, operands = str(node.args[0]).replace(" ", ""), node.args[1]
     given, arrow, result = equation.partition("->")
@@ -82,7 +82,7 @@ def einsum_contraction(node: Node) -> Contraction | None:
     free = [each for each in string.ascii_letters if each not in equation]
     hidden = max(_count_hidden(x, of_x), _count_hidden(y, of_y))
     if hidden > len(free) or (hidden and _ELLIPSIS not in result):
-        return None  # an ellipsis that is summed
+        return None  # an ellipsis that is summed over
     return Contraction(
         x,
         y,

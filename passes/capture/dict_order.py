@@ -1,4 +1,4 @@
-"""Whether a model reads the order of the dicts among its inputs, or their keys alone."""
+"""Find out whether a model reads the order of dicts among its inputs, or only their keys."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _SEED = 0
 
 
 def order_is_free(model: nn.Module, inputs: Inputs) -> bool:
-    """Whether ``model`` gives the same for dicts whose keys come in the opposite order.
+    """Whether ``model`` gives the same result for dicts with their keys in opposite order.
 
-    It is called twice where there are such dicts, with other values than the example's, which may
-    be the same for several keys.
+    If there are such dicts, it is called twice, with values other than the example's, which may be
+    equal for several keys.
     """
     turned = _reverse_keys(inputs)
     if turned is None or not all(map(is_real, leaves_in(inputs))):
@@ -28,7 +28,7 @@ def order_is_free(model: nn.Module, inputs: Inputs) -> bool:
         given = map_leaves(_make_other, inputs)
         try:
             return same_results(results_of(model, given), results_of(model, _reverse_keys(given)))
-        except Exception:  # the model's own
+        except Exception:  # the model's own error
             return False
 
 
@@ -49,7 +49,7 @@ def _reverse_keys(values: Any) -> Any:
 
 
 def _make_other(leaf: Any) -> Any:
-    """Return the values of ``leaf`` in another order; floating-point ones are other values."""
+    """Return the values of ``leaf`` in another order; new values for floating point."""
     if not isinstance(leaf, Tensor):
         return leaf
     if leaf.is_floating_point():

@@ -1,4 +1,4 @@
-"""Whether a graph computes what its model does where a free size is 1 or 0."""
+"""Find out whether a graph agrees with its model where a free size is 1 or 0."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _SEED = 0
 
 
 def let_few_in(model: nn.Module, graph: GraphModule, inputs: Inputs) -> None:
-    """Put 1 and 0 into the range of each free size for which the graph does what the model does.
+    """Add 1 and 0 to the range of each free size for which graph and model agree.
 
-    torch's symbols stand for neither, so that a model that asks for them was not seen to. Another
-    export would cost as much as the first: model and graph are called, which is cheap for so few
-    rows. Values compare; where nothing comes out for 0, shapes do.
+    torch's symbols stand for neither, so export does not notice a model that asks for these sizes.
+    Another export would cost as much as the first. Instead model and graph are called, which is
+    cheap for so few rows. Values are compared; for empty results of size 0, shapes are.
 
     Args:
-        model: What was captured.
-        graph: Its contract, if any, is replaced.
-        inputs: The example.
+        model: The captured model.
+        graph: The captured graph; its input contract, if any, is replaced.
+        inputs: The example inputs.
     """
     contract = contract_of(graph)
     if contract is None or not contract.checked or not is_all_real(model, inputs):
@@ -61,7 +61,7 @@ def is_all_real(model: nn.Module, inputs: Inputs) -> bool:
 
 
 def agrees(model: nn.Module, graph: GraphModule, inputs: Inputs) -> bool:
-    """Whether a graph computes what a model does in evaluation, for inputs of these sizes."""
+    """Whether graph and model agree in evaluation, for inputs of these sizes."""
     with restored(model):
         return _agrees(model, graph, inputs)
 
@@ -76,10 +76,10 @@ def _agrees(model: nn.Module, graph: GraphModule, inputs: Inputs) -> bool:
         torch.manual_seed(_SEED)
         try:
             inputs = map_leaves(_make_other_values, inputs)
-            # A call of the graph itself would print what fails in it, which is no matter here.
+            # Calling the graph itself would print its failure, which does not matter here.
             given = results_of(graph.forward, inputs)
             return same_results(results_of(model, inputs), given)
-        except Exception:  # the model's or the graph's own: it has no result for such sizes
+        except Exception:  # the model's or the graph's own error: no result for such sizes
             return False
 
 
@@ -110,7 +110,7 @@ def _require_least(contract: InputContract, names: set[str], least: int) -> Inpu
 
 
 def _cut(leaf: Any, form: InputForm, sizes: Mapping[str, int]) -> Any:
-    """Return ``leaf`` of those sizes."""
+    """Return ``leaf`` cut to these sizes."""
     if not isinstance(leaf, Tensor):
         return leaf
     for place, size in enumerate(form.shape):
@@ -123,7 +123,7 @@ def _cut(leaf: Any, form: InputForm, sizes: Mapping[str, int]) -> Any:
 
 
 def _make_other_values(leaf: Any) -> Any:
-    """Return values of their own: those of an example may be 0."""
+    """Return new values: the example's values may be 0."""
     if not isinstance(leaf, Tensor):
         return leaf
     return torch.rand_like(leaf) if leaf.is_floating_point() else leaf.clone()
@@ -131,7 +131,7 @@ def _make_other_values(leaf: Any) -> Any:
 
 @contextmanager
 def _evaluating(*modules: nn.Module) -> Generator[None]:
-    """Let modules be in eval mode; afterwards each is as it was."""
+    """Set modules to eval mode; restore each module's mode on exit."""
     training = [each for module in modules for each in module.modules() if each.training]
     for module in modules:
         module.eval()

@@ -53,7 +53,7 @@ def _obstacle(node: Node, written: list[Node]) -> str | None:
     """Return why the write cannot be made functional, None if it can."""
     target = written[0]
     if len(written) > 1 or node.args[:1] != (target,) or _functional(node) is None:
-        return f"{node.target} has no functional form of the same arguments"
+        return f"{node.target} has no functional form with the same arguments"
     if target.op != "call_function":
         return f"{target.name} is a {target.op} of the graph, whose owner sees the write"
     if views_of(target):

@@ -21,14 +21,14 @@ SET_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 class InlineNoGrad(Pass):
     """``wrap_with_set_grad_enabled(False, region, x) -> the region's own nodes``.
 
-    Inference does not depend on the gradient mode, and a hidden region is one that every
-    quantizer that only looks at the top graph misses.
+    Inference does not depend on the gradient mode, and every quantizer that only looks at the top
+    graph misses a hidden region.
     """
 
     name: ClassVar[str] = "inline-no-grad"
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Inline until no wrapped region is left, also in branches and regions in regions."""
+        """Inline until no wrapped region is left, including branches and nested regions."""
         count = 0
         pending = [graph_module for _, graph_module in all_graphs(module)]
         while pending:

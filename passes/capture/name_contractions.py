@@ -1,4 +1,4 @@
-"""Give contractions with a stored tensor one name: linear by it as a matrix."""
+"""Give contractions with a stored tensor one name: a linear by that tensor as a matrix."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _UNFLATTEN = resolve_op("aten.unflatten.int")
 class NameContractions(GraphPass):
     """``einsum("bld,dhk->blhk", [x, w]) -> unflatten(linear(x, w as a matrix), [h, k])``.
 
-    Likewise with w first, several labels that are summed, ``tensordot`` and ``inner``; w is
-    computed from parameters and buffers alone. Where x would have to be permuted first, it stays.
+    Likewise with w first, with several summed labels, and for ``tensordot`` and ``inner``; w is
+    computed from parameters and buffers only. A contraction that would need x permuted is kept.
     """
 
     name: ClassVar[str] = "name-contractions"

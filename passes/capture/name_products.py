@@ -1,4 +1,4 @@
-"""Give matrix products one of two names: linear by a stored matrix, matmul by a computed one."""
+"""Give matrix products one of two names: linear by a stored matrix, matmul by a computed matrix."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _TRANSPOSES = {_T, _TRANSPOSE, resolve_op("aten.numpy_T.default"), _PERMUTE}
 
 @dataclass(frozen=True)
 class NameProducts(GraphPass):
-    """Rewrite products, w being computed from parameters and buffers alone.
+    """Rewrite products, where w is computed from parameters and buffers only.
 
     1. ``mm(x, w), matmul(x, w) -> linear(x, t(w))``, w of two dimensions
     2. ``addmm(b, x, w) -> linear(x, t(w), b)``
@@ -38,7 +38,7 @@ class NameProducts(GraphPass):
     4. ``addmm, baddbmm(b, x, y, beta, alpha) -> matmul(x, y) * alpha + b * beta``
     5. ``einsum("bik,bok->bio", [x, y]) -> matmul(x, transpose(y))``; other equations stay
     6. ``mm(w, x), matmul(w, x) -> transpose(linear(transpose(x), w))``, which is made contiguous
-    7. ``linear(x, w, b) -> matmul(x, w) + b``, w of one dimension, which has no output channels
+    7. ``linear(x, w, b) -> matmul(x, w) + b``, w of one dimension, without output channels
     """
 
     name: ClassVar[str] = "name-products"
@@ -56,11 +56,11 @@ class NameProducts(GraphPass):
 
 
 class _Maker:
-    """Writes products in front of the node they replace.
+    """Writes products before the node they replace.
 
     Args:
-        editor: Of the graph.
-        stored: What is computed from stored tensors alone.
+        editor: Editor of the graph.
+        stored: Nodes that are computed from stored tensors only.
     """
 
     def __init__(self, editor: Editor, stored: set[Node]) -> None:
@@ -68,7 +68,7 @@ class _Maker:
         self._stored = stored
 
     def is_stored(self, value: Node) -> bool:
-        """Whether ``value`` is computed from stored tensors alone."""
+        """Whether ``value`` is computed from stored tensors only."""
         return value in self._stored
 
     def is_linear(self, matrix: Node) -> bool:
@@ -76,7 +76,7 @@ class _Maker:
         return matrix in self._stored and _dimensions(matrix) == 2
 
     def call(self, target: Callable[..., Any], *args: object, like: Node) -> Node:
-        """Return a new call in front of ``like``, whose meta it has."""
+        """Return a new call before ``like``, with the meta of ``like``."""
         return self._editor.call(target, args, before=like)
 
     def product(self, x: Node, y: Node, like: Node, bias: Node | None = None) -> Node:
@@ -87,7 +87,7 @@ class _Maker:
         return self.call(_LINEAR, x, weight, *((bias,) if bias else ()), like=like)
 
     def product_from_left(self, x: Node, y: Node, like: Node) -> Node:
-        """Return ``x @ y``, x being a stored matrix; laid out as a product is."""
+        """Return ``x @ y`` for a stored matrix x, in the layout of a product."""
         linear = self.call(_LINEAR, self.exchange_last(y, like), x, like=like)
         return self.call(_CONTIGUOUS, self.exchange_last(linear, like), like=like)
 
@@ -99,7 +99,7 @@ class _Maker:
         return turned
 
     def replace(self, node: Node, new: Node) -> bool:
-        """Let ``new`` stand for ``node``."""
+        """Replace ``node`` by ``new``."""
         new.meta["val"] = node.meta["val"]
         self._editor.replace(node, new)
         return True
@@ -124,7 +124,7 @@ def _product_and_sum(maker: _Maker, node: Node) -> bool:
     new = maker.product(x, y, node)
     if alpha != 1:
         new = maker.call(_MUL, new, alpha, like=node)
-    if beta != 0:  # then what it holds, NaN included, is not read
+    if beta != 0:  # for 0 the bias is not read, not even NaN
         scaled = summand if beta == 1 else maker.call(_MUL, summand, beta, like=node)
         new = maker.call(_ADD, new, scaled, like=node)
     return maker.replace(node, new)
@@ -143,7 +143,7 @@ def _is_bias(summand: Node, matrix: Node) -> bool:
 
 
 def _einsum(maker: _Maker, node: Node) -> bool:
-    """Rewrite equations whose result has x's labels, but for the last, and then one of y."""
+    """Rewrite equations whose result has x's labels except the last, then one label of y."""
     found = einsum_contraction(node)
     if found is None or not found.of_x or not found.of_result:
         return False
@@ -165,7 +165,7 @@ def _no_label_twice(*labels: str) -> bool:
 
 
 def _turns_matrix(node: Node) -> bool:
-    """Whether a node is its argument, a matrix, with rows for columns."""
+    """Whether a node transposes a matrix."""
     if node.target not in _TRANSPOSES or _dimensions(node.all_input_nodes[0]) != 2:
         return False
     if node.target is _PERMUTE:

@@ -1,4 +1,4 @@
-"""Give operators with several spellings one."""
+"""Give operators with several spellings one spelling."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class NormalizeOps(GraphPass):
        same on both sides
     2. ``relu6(x) -> hardtanh(x, 0, 6)``
     3. ``concat -> cat``, ``multiply -> mul``
-    4. ``view(x, sizes) -> reshape(x, sizes)``, ``view_as -> reshape_as``: a view asks for strides
-       that x had at capture, and has not where an input, or the result of an int8 kernel, comes in
-       another layout. It stays where something writes to the memory, for then it must not copy
-    5. ``as_strided(slice(x), sizes, strides) -> as_strided(x, sizes, strides, offset)``: it looks
-       beyond the slice, where nothing is if that is rounded, and where Inductor has nothing either
-    6. keyword arguments equal to their default (``alpha=1``) are left out
+    4. ``view(x, sizes) -> reshape(x, sizes)``, ``view_as -> reshape_as``: a view needs the strides
+       that x had at capture, but an input or the result of an int8 kernel may have another layout.
+       A view stays where something writes to the memory, since it must not copy then
+    5. ``as_strided(slice(x), sizes, strides) -> as_strided(x, sizes, strides, offset)``: it reads
+       beyond the slice, where neither a rounded slice nor Inductor has any memory
+    6. keyword arguments equal to their default (``alpha=1``) are dropped
     """
 
     name: ClassVar[str] = "normalize-ops"
@@ -105,7 +105,7 @@ def _reshape(editor: Editor, node: Node) -> bool:
 
 
 def _read_from_memory(editor: Editor, node: Node) -> bool:
-    """Read the tensor that has the memory; an input's begins where the caller says."""
+    """Read the tensor that owns the memory; for an input, the caller decides where it begins."""
     viewed = argument_value(node, "self")
     root = viewed
     while (above := _find_viewed(root)) is not None:
@@ -123,7 +123,7 @@ def _read_from_memory(editor: Editor, node: Node) -> bool:
 
 
 def _find_viewed(node: Node) -> Node | None:
-    """Return what ``node`` is a view of, surely: not a copy, and nothing was written."""
+    """Return what ``node`` is certainly a view of: not a copy, and nothing was written to."""
     source = node.args[0] if node.target is operator.getitem else node
     if not isinstance(source, Node) or source.target in MAY_COPY or writes_to(source):
         return None

@@ -1,4 +1,4 @@
-"""Give operators of torch's core set back the names that the training IR has for them."""
+"""Rewrite operators of torch's core set to their names in the training IR."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ _POOL = resolve_op("aten.max_pool2d.default")
 
 @dataclass(frozen=True)
 class Recompose(GraphPass):
-    """Rewrite what ``ExportedProgram.run_decompositions`` makes of layers.
+    """Rewrite layers that ``ExportedProgram.run_decompositions`` decomposed.
 
     1. ``convolution(x, w, ..., transposed=False) -> conv2d(x, w, ...)``, and 1d, 3d, transposed
     2. ``_native_batch_norm_legit_no_training(x, ...)[0] -> batch_norm(x, ..., training=False)``
     3. ``max_pool2d_with_indices(x, ...)[0] -> max_pool2d(x, ...)``
 
-    The second and third only where nothing reads their other results.
+    Rules 2 and 3 apply only where nothing reads the other results.
     """
 
     name: ClassVar[str] = "recompose"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Rewrite every operator of the three."""
+        """Rewrite every operator that a rule knows."""
         count = 0
         for node in list(editor.graph.nodes):
             rule = _RULES.get(node.target) if is_operator_call(node) else None
@@ -70,7 +70,7 @@ def _max_pool(editor: Editor, node: Node) -> bool:
 def _replace_first(
     editor: Editor, node: Node, target: Callable[..., Any], args: tuple[Any, ...]
 ) -> bool:
-    """Replace the first result, unless another one is read."""
+    """Replace the first result, unless another result is read."""
     items = [user for user in node.users if user.target is operator.getitem]
     read = [item for item in items if item.users]
     if len(items) < len(node.users) or any(item.args[1] != 0 for item in read):

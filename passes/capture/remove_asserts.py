@@ -1,4 +1,4 @@
-"""Remove what torch.export asserts of a tensor in front of each conversion."""
+"""Remove torch.export's assertions about a tensor before each conversion."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 class RemoveAsserts(GraphPass):
     """``assert x is float32; y = x.float() -> y = x.float()``.
 
-    The dtype that was seen at export need not be that of later: under autocast the graph's linears
-    return bfloat16, which such a conversion is there to undo.
+    The dtype at export may differ from the dtype at run time: under autocast the graph's linears
+    return bfloat16, which such a conversion undoes.
     """
 
     name: ClassVar[str] = "remove-asserts"

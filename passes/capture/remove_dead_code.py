@@ -1,4 +1,4 @@
-"""Remove what no output depends on, and the tensors that nothing reads any more."""
+"""Remove nodes that no output depends on, and tensors that nothing reads any more."""
 
 from __future__ import annotations
 

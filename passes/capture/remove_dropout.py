@@ -1,4 +1,4 @@
-"""Remove dropout that is off: it is the identity then."""
+"""Remove dropout that is off, and so is the identity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantfx.patterns.schema import argument_value
 
 @dataclass(frozen=True)
 class RemoveDropout(GraphPass):
-    """``dropout(x, p, train=False) -> x``, also with p=0; any other in train mode stays."""
+    """``dropout(x, p, train=False) -> x``, also for p=0; other dropouts in train mode stay."""
 
     name: ClassVar[str] = "remove-dropout"
     counts: ClassVar[str] = "removed"

@@ -1,4 +1,4 @@
-"""Remove copies of a tensor onto itself, which torch.export leaves behind an in-place operator."""
+"""Remove copies of a tensor onto itself, which torch.export leaves after an in-place operator."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _COPY = torch.ops.aten.copy_.default
 class RemoveSelfCopies(GraphPass):
     """``y = n.add_(1); n.copy_(y) -> y = n.add_(1)``, where n is a buffer.
 
-    Nothing is copied there, but autograd counts it as a change of what y's readers have saved.
+    Nothing is copied, but autograd counts the copy as a change of what y's readers have saved.
     """
 
     name: ClassVar[str] = "remove-self-copies"
     counts: ClassVar[str] = "removed"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Remove each copy of the very tensor that it writes to."""
+        """Remove each copy of a tensor onto itself."""
         removed = 0
         for node in editor.graph.find_nodes(op="call_function", target=_COPY):
             target, source = node.args[:2]
@@ -38,7 +38,7 @@ class RemoveSelfCopies(GraphPass):
 
 
 def _trace_written(node: object) -> object:
-    """Return the tensor that ``node`` is, by way of operators that return what they wrote to."""
+    """Return the tensor that ``node`` is, through operators that return what they wrote to."""
     while isinstance(node, Node) and len(writes_to(node)) == 1 == len(views_of(node)):
         node = writes_to(node)[0]
     return node

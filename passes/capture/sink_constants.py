@@ -1,4 +1,4 @@
-"""Make weights that control flow passes to a branch constants of the branch."""
+"""Turn weights that control flow passes to a branch into constants of the branch."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 class SinkConstants(GraphPass):
     """``cond(p, f, g, (w, x)), f(w, x) -> cond(p, f, g, (x,)), f(x)`` with w stored in f and g.
 
-    torch.export lifts the weights of a branch, or of an autocast region, to operands; a weight
-    that is an argument cannot be folded to int8.
+    torch.export lifts the weights of a branch or autocast region to operands; a weight that is an
+    operand cannot be folded to int8.
     """
 
     name: ClassVar[str] = "sink-constants"
@@ -37,7 +37,7 @@ def _sink(module: GraphModule, call: NestedCall, by: str) -> int:
         for index, operand in enumerate(call.operands)
         if isinstance(operand, Node) and (value := constant(module, operand)) is not None
     }
-    # A cond whose branches are one graph would have its operands rewritten twice.
+    # Skip a cond with one graph for both branches: its operands would be rewritten twice.
     if not stored or len({id(graph) for graph in call.graphs}) < len(call.graphs):
         return 0
     for branch in call.graphs:

@@ -25,7 +25,7 @@ _BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
 def cumulative_momentum(batches: Tensor) -> float:
-    """Return the factor of a cumulative average: 1 / the number of batches, this one included."""
+    """Return the factor of a cumulative average: 1 / number of batches, including this one."""
     return 1.0 / max(int(batches), 1)
 
 
@@ -34,7 +34,7 @@ class SwitchModes(GraphPass):
     """Arguments that differ between training and evaluation read a `Mode` instead of a literal.
 
     1. ``batch_norm(..., training=True) -> batch_norm(..., training=batch_norm_mode())``; flags of
-       other operators alike, with a mode of their own, so that batch norms can be frozen alone
+       other operators likewise, but with a separate mode, so that batch norms can be frozen alone
     2. ``dropout_p=0.1 -> dropout_p=training_mode() * 0.1``
     3. ``num_batches_tracked += 1 -> num_batches_tracked += batch_norm_mode()``
     4. ``momentum=None``, a cumulative average ``-> momentum=cumulative_momentum(batches)``
@@ -94,5 +94,5 @@ def _owner(buffer: Node) -> str:
 
 
 def _cumulative(editor: Editor, norm: Node, batches: Node) -> Node:
-    """Return the momentum of a batch norm that averages over all batches alike."""
+    """Return the momentum of a batch norm that averages over all batches equally."""
     return editor.call(cumulative_momentum, (batches,), before=norm, val=1.0)

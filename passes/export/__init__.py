@@ -1,1 +1,1 @@
-"""From a module to a graph: torch.export, free sizes, and training beside evaluation."""
+"""From a module to a graph: torch.export, free sizes, and aligning training with evaluation."""

@@ -1,4 +1,4 @@
-"""Find, of every call of a graph in training, what it is in evaluation."""
+"""Find the counterpart in evaluation of every call of a training graph."""
 
 from __future__ import annotations
 
@@ -31,23 +31,23 @@ from quantfx.patterns.schema import argument_value
 MODE_KEY = "quantfx_mode"
 _DROPOUTS = (*DROPOUTS, *IN_PLACE_DROPOUTS)
 FIX = (
-    "arguments of operators may depend on the mode, as in nn.Dropout and nn.BatchNorm2d, so may "
-    "layouts, and noise on a tensor may be for training alone, as in stochastic depth. Write it "
-    "so, or call eval() on that submodule before the capture to train it as in evaluation"
+    "only arguments of operators (as in nn.Dropout and nn.BatchNorm2d), layouts, and noise on a "
+    "tensor (as in stochastic depth) may depend on the mode. Write the model that way, or call "
+    "eval() on that submodule before the capture to train it as in evaluation"
 )
 
 
 @dataclass(frozen=True)
 class _Alone:
-    """A call that only training does.
+    """A call that only training makes.
 
     Attributes:
-        root: The one tensor it is computed from, beside random numbers; None if from these only.
+        root: The only tensor it is computed from besides random numbers; None if from those only.
         is_noisy: Whether it depends on random numbers.
-        cause: The first such call on its way, and what evaluation does in that place.
-        noisy: The node up to which it is noise that can be left out: itself, or what it is a view
-            of; None if it cannot.
-        value: What it is in evaluation then.
+        cause: The first such call upstream, and the node of evaluation in its place.
+        noisy: The last node of the noise that can be left out: the call itself, or the node it is
+            a view of; None if the noise cannot be left out.
+        value: The value in evaluation if the noise is left out.
     """
 
     root: Node | None
@@ -59,13 +59,13 @@ class _Alone:
 
 @dataclass
 class _Alignment:
-    """What is known of two graphs.
+    """What is known about two graphs, one of training and one of evaluation.
 
     Attributes:
         written: Tensors of either graph that something writes to later.
-        twins: Of the nodes of training, what they are in evaluation.
-        values: Of the nodes of evaluation, what they stand for.
-        alone: The calls that only training does.
+        twins: Node of training -> its counterpart in evaluation.
+        values: Node of evaluation -> the value it stands for.
+        alone: The calls that only training makes.
     """
 
     written: set[Node]
@@ -74,7 +74,7 @@ class _Alignment:
     alone: dict[Node, _Alone] = field(default_factory=dict[Node, _Alone])
 
     def find_changing(self, node: Node, other: Node) -> tuple[str, ...] | None:
-        """Return the arguments that follow the mode; None if ``other`` is another call."""
+        """Return the arguments that follow the mode; None if ``other`` is a different call."""
         if node.target != other.target:
             return None
         names: list[str] = []
@@ -92,19 +92,19 @@ class _Alignment:
         return value is not None and value == self.values.get(theirs)
 
     def pair(self, node: Node, other: Node, names: tuple[str, ...]) -> None:
-        """Note that ``node`` is ``other`` in evaluation, which leaves out the noise on inputs."""
+        """Note that ``node`` is ``other`` in evaluation, which leaves out noise on inputs."""
         for source in node.all_input_nodes:
             self._leave_out(source)
         self.twins[node] = other
         if names:
-            # One that is off does not read its p.
+            # A dropout that is off does not read its p.
             node.meta[MODE_KEY] = ("train",) if node.target in _DROPOUTS else names
 
     def leave(self, node: Node, other: Node | None) -> None:
-        """Take ``node`` for one that only training does.
+        """Treat ``node`` as a call that only training makes.
 
         Raises:
-            CaptureError: it is no noise on one tensor.
+            CaptureError: it is not noise on a single tensor.
         """
         view = self._view(node)
         if view is not None:
@@ -126,7 +126,7 @@ class _Alignment:
         self.alone[node] = alone
 
     def _view(self, node: Node) -> _Alone | None:
-        """Return what a view, or copy, of a tensor with noise is; None if ``node`` is none."""
+        """Return the entry for a view or copy of a tensor with noise; None for other nodes."""
         source = self.alone.get(node.all_input_nodes[0]) if node.all_input_nodes else None
         if source is None or source.value is None:
             return None
@@ -134,7 +134,7 @@ class _Alignment:
         return None if value is None else replace(source, value=value)
 
     def _nearest(self, node: Node, sources: list[Node], root: Node | None) -> Node | None:
-        """Return what ``node`` is noise on: ``root``, or a view of that with noise of its own."""
+        """Return the tensor that ``node`` adds noise to: ``root``, or a noisy view of it."""
         for source in sources:
             alone = self.alone.get(source)
             if root is None or alone is None or alone.value is None or _has_same_form(node, root):
@@ -156,12 +156,12 @@ class _Alignment:
                     )
         here, there = _does(node), _does(other)
         if here == there:
-            here += f" ({node}, of other tensors)"
+            here += f" ({node}, on other tensors)"
         message = f"the model {here} in training where it {there} in evaluation"
         return _refusal(node, message + _constant(node, self))
 
     def _leave_out(self, source: Node) -> None:
-        """Mark the noise that ``source`` is, or is a view of, if it is any."""
+        """Mark the noise behind ``source``, directly or through a view, if there is any."""
         alone = self.alone.get(source)
         if alone is None or alone.noisy is None or alone.root is None:
             return
@@ -173,7 +173,7 @@ class _Alignment:
                 f"training only, but {reason}",
                 rule="other-in-training",
                 site=node.name,
-                fix=f"draw random numbers for each tensor by itself, from its own sizes. {FIX}",
+                fix=f"draw random numbers for each tensor separately, from its own sizes. {FIX}",
             )
         for each, view in list(self.alone.items()):
             if view.noisy is node and view.value is not None:
@@ -182,15 +182,15 @@ class _Alignment:
 
 
 def align_modes(training: GraphModule, evaluation: GraphModule) -> None:
-    """Note on the nodes of ``training`` what of them depends on the mode.
+    """Note on the nodes of ``training`` what depends on the mode.
 
-    Calls are compared in order, by operator and by the values of their arguments. Seen through are
-    copies and views of a value, so that layouts may differ, and dropouts that are off. Arguments
-    that follow the mode are listed in ``meta[MODE_KEY]``; random numbers that only training puts
-    on a tensor are marked for ``training_noise``.
+    Calls are compared in order, by operator and by the values of their arguments. Copies and views
+    of a value, so that layouts may differ, and dropouts that are off are seen through. Arguments
+    that follow the mode are listed in ``meta[MODE_KEY]``; random numbers that only training puts on
+    a tensor are marked for ``training_noise``.
 
     Raises:
-        CaptureError: the graphs compute something else; names the first operator.
+        CaptureError: the graphs compute different functions; names the first operator.
     """
     written = {*overwritten(training.graph), *overwritten(evaluation.graph)}
     aligned = _Alignment(written)
@@ -229,7 +229,7 @@ def _is_passive(node: Node) -> bool:
 
 
 def _find_computing(evaluation: GraphModule, aligned: _Alignment) -> Iterator[Node]:
-    """Yield the nodes of evaluation that compute something; the others stand for these."""
+    """Yield the nodes of evaluation that compute something; other nodes stand for their values."""
     for node in evaluation.graph.nodes:
         if node.op in ("placeholder", "get_attr"):
             aligned.values[node] = node
@@ -252,9 +252,9 @@ def _pair_inputs(training: GraphModule, evaluation: GraphModule, aligned: _Align
 
 
 def _holds_same(training: GraphModule, evaluation: GraphModule, target: str) -> bool:
-    """Whether both store the same: constants of a model's code are numbered in each graph."""
+    """Whether both store the same value: each graph numbers the constants of a model's code."""
     ours, theirs = attribute(training, target), attribute(evaluation, target)
-    if isinstance(ours, GraphModule):  # aligned by itself
+    if isinstance(ours, GraphModule):  # aligned separately
         return isinstance(theirs, GraphModule)
     if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor) or ours is theirs:
         return ours is theirs
@@ -276,7 +276,7 @@ def _follows_mode(ours: Any, theirs: Any) -> bool:
 
 
 def _has_same_form(node: Node, root: Node) -> bool:
-    """Whether the one can stand in the place of the other."""
+    """Whether ``node`` can replace ``root``: same shape and dtype."""
     ours, theirs = node.meta.get("val"), root.meta.get("val")
     if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor) or ours.dtype != theirs.dtype:
         return False
@@ -284,7 +284,7 @@ def _has_same_form(node: Node, root: Node) -> bool:
 
 
 def _first_cause(aligned: _Alignment, other: Node) -> tuple[Node | None, Node | None]:
-    """Return the first call that only training does and that is no noise, else ``other``."""
+    """Return the first call that only training makes and that is not noise, else ``other``."""
     causes = (alone.cause for alone in aligned.alone.values() if alone.root is not None)
     return next(causes, (None, other))
 
@@ -307,8 +307,8 @@ def _constant(node: Node | None, aligned: _Alignment) -> str:
     if not any(each.op == "get_attr" and each not in aligned.twins for each in sources):
         return ""
     return (
-        ": it reads a constant that training alone has, and numbers of numpy or Python are drawn "
-        "once in a graph (as by SpecAugment, apply_spec_augment=False)."
+        ": it reads a constant that only training has; random numbers of numpy or Python are drawn "
+        "only once, at capture (as in SpecAugment: set apply_spec_augment=False)."
     )
 
 

@@ -1,4 +1,4 @@
-"""The graph for one example, out of one that was exported with free sizes."""
+"""Derive the graph for one example from a graph that was exported with free sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from quantfx.passes.inputs.leaves import map_leaves
 from quantfx.patterns.schema import resolve_op
 
 Symbolic = (torch.SymInt, torch.SymFloat, torch.SymBool)
-"""What stands for a size that is free, or what is computed of some."""
+"""A free size, or a value computed from free sizes."""
 
 _SLICE = resolve_op("aten.slice.Tensor")
 _CHECKS = ("aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default")
@@ -23,23 +23,23 @@ _END = 2**63 - 1
 
 
 class NotConcreteError(Exception):
-    """A graph has sizes that the inputs do not give."""
+    """A graph has sizes that the inputs do not determine."""
 
 
 def make_concrete(module: GraphModule, sizes: Mapping[str, int]) -> frozenset[str]:
-    """Put numbers in the place of free sizes, in place; return the names of those in arguments.
+    """Replace free sizes by numbers, in place; return the names of the sizes that arguments read.
 
-    torch.export takes the path of the example with free sizes as well, and notes on what conditions
-    others take it. So this is what an export for the example alone gives, at no cost. Code is not
-    generated.
+    With free sizes torch.export still takes the example's path, and notes the conditions under
+    which other sizes take it. So the result equals an export for the example alone, at no cost. No
+    code is generated.
 
     Args:
         module: Exported with free sizes.
-        sizes: What each of them is in the example.
+        sizes: The value of each free size in the example.
 
     Raises:
-        NotConcreteError: a size depends on data, a graph inside is given sizes, or they make one
-            that is negative; the module is spoilt.
+        NotConcreteError: a size depends on data, a nested graph takes sizes, or a computed size is
+            negative; the module is invalid then.
     """
     used: set[str] = set()
     known = _Numbers(sizes)
@@ -50,14 +50,14 @@ def make_concrete(module: GraphModule, sizes: Mapping[str, int]) -> frozenset[st
             if isinstance(node.meta.get("val"), Symbolic)
         }
         if path and any(node.op == "placeholder" for node in numbers):
-            raise NotConcreteError("a graph inside of another is given sizes")
+            raise NotConcreteError("a nested graph takes sizes")
         used |= _names_read(graph_module, numbers)
         _replace(graph_module, numbers, known)
     return frozenset(used)
 
 
 def _names_read(module: GraphModule, numbers: Mapping[Node, Any]) -> set[str]:
-    """Return the free sizes that arguments of operators are computed of, checks left out."""
+    """Return the free sizes that arguments of operators are computed from, except in checks."""
     found: set[str] = set()
     for size in numbers:
         if any(not _is_check(user) and user not in numbers for user in size.users):
@@ -84,7 +84,7 @@ def _is_check(node: Node) -> bool:
 
 
 class _Numbers:
-    """What expressions of sizes are in the example; each is computed once, as many are alike.
+    """Values of size expressions in the example; each is computed once, since many are equal.
 
     Args:
         sizes: By name.
@@ -95,7 +95,7 @@ class _Numbers:
         self._known: dict[Any, int | float | bool] = {}
 
     def of(self, value: Any) -> int | float | bool:
-        """Return what a size, or what is computed of some, is."""
+        """Return the value of a size or of an expression of sizes."""
         expression = value.node.expr
         if expression not in self._known:
             symbols = {each: self._sizes.get(str(each)) for each in expression.free_symbols}
@@ -132,7 +132,7 @@ def _concrete(leaf: Any, known: _Numbers) -> Any:
 
 
 def _simplify_slice(node: Node) -> None:
-    """Write a slice as an export for the example does: one of all is none, a start is a number."""
+    """Write a slice as an export for the example does: no full slices, a number as start."""
     if node.target is not _SLICE or node.kwargs or len(node.args) < 3:
         return
     x, dimension, start, *rest = node.args

@@ -1,4 +1,4 @@
-"""What torch.export makes of a model, as a plain graph module."""
+"""Export a model with torch.export as a plain graph module."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from quantfx.passes.inputs.leaves import Inputs, leaves_in
 
 @contextmanager
 def _unmarked(inputs: Inputs) -> Generator[None]:
-    """Take off what torch.export marks free dimensions of inputs with, which it leaves if it fails.
+    """Remove torch.export's marks of free dimensions on inputs, which it leaves if it fails.
 
-    The next export, or torch.compile, would take these dimensions for free as well.
+    Otherwise the next export or torch.compile would treat these dimensions as free as well.
     """
     before = [(leaf, dict(vars(leaf))) for leaf in leaves_in(inputs) if isinstance(leaf, Tensor)]
     try:
@@ -40,7 +40,7 @@ def export_graph(
 ) -> GraphModule:
     """Return the graph of ``model`` in torch.export's training IR, as the model is now.
 
-    Its ``meta[LAYOUT_KEY]`` says whether it holds for the layout of these inputs only.
+    Its ``meta[LAYOUT_KEY]`` says whether it is valid for the layout of these inputs only.
 
     Raises:
         CaptureError: torch.export rejects it.

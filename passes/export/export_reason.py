@@ -1,4 +1,4 @@
-"""Why torch.export rejects a model, in its words and ours: what to write instead."""
+"""Why torch.export rejects a model, in torch's words, and what to write instead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.model.state import restored
 
-# What torch's reasons say to developers of torch: its logs, its own source, other tools of its.
+# Parts of torch's reasons for developers of torch: its logs, its source, its other tools.
 _NOISE = re.compile(
     r"(! |\. )?For (more|extended) (information|logs|debugging help)[^\n]*"
     r"|If you suspect the guard was triggered from C\+\+[^\n]*"
@@ -29,7 +29,7 @@ _NOISE = re.compile(
     r"|Caused by: \([^\n]*\)"
     r"|consider using data-dependent friendly APIs[^\n]*"
     r"| \(unhinted: [^\n]*?\)\.(?=\s|$)|  \(Size-like symbols: [^\n]*\)"
-    r"|The following call raised this error:(\n  [^\n]*)+"  # a call of ours, which watches it
+    r"|The following call raised this error:(\n  [^\n]*)+"  # quantfx's own call, which watches it
     r"| See https://github\.com/pytorch/functorch\S*[^\n]*"
 )
 _ON_DATA = re.compile(
@@ -47,7 +47,7 @@ _AUTO = (
 
 
 def export_reason(error: Exception) -> str:
-    """Return the whole of what torch says, its suggested fixes too, without hints at its logs."""
+    """Return torch's full reason with its suggested fixes, but without hints at its logs."""
     text = _NOISE.sub("", str(error))
     lines = [line.rstrip() for line in text.strip().splitlines()]
     kept = [line for line in lines if line]
@@ -56,7 +56,7 @@ def export_reason(error: Exception) -> str:
 
 
 def _place(error: Exception) -> list[str]:
-    """Return the last line of the model's own code on the way to the error, if there is one."""
+    """Return the last line of the model's own code in the traceback, if there is one."""
     found: list[str] = []
     exporting = False
     for frame, line in walk_tb(error.__traceback__):
@@ -75,11 +75,11 @@ def _is_models(file: str) -> bool:
 
 @contextmanager
 def advised(model: nn.Module, inputs: Inputs) -> Generator[None]:
-    """Add to a refusal of torch.export's what to write instead.
+    """Add what to write instead to a refusal of torch.export.
 
     Args:
-        model: What is exported.
-        inputs: What with: it is called once with copies of them, to learn whether it can be.
+        model: The model to export.
+        inputs: The inputs; on a refusal the model is called with copies, to learn whether it runs.
     """
     try:
         yield
@@ -96,11 +96,11 @@ def advised(model: nn.Module, inputs: Inputs) -> Generator[None]:
 def _advice(cause: Exception, model: nn.Module, inputs: Inputs) -> list[str]:
     text = f"{type(cause).__name__}: {cause}"
     if _ON_SHAPES.search(text):
-        return []  # torch names the dimension, and what to write for it
-    if "tree_name" in text and (named := _any_keywords(model)):  # torch 2.13 means this by it
+        return []  # torch already names the dimension and the fix
+    if "tree_name" in text and (named := _any_keywords(model)):  # torch 2.13's sign of it
         return [
-            f"torch.export leaves no size free in a model that takes **{named}: write an argument "
-            "for each of them, without **"
+            f"torch.export leaves no size free in a model that takes **{named}: give the model a "
+            "named argument for each"
         ]
     own = _find_own_error(model, inputs)
     if own is not None:
@@ -108,7 +108,7 @@ def _advice(cause: Exception, model: nn.Module, inputs: Inputs) -> list[str]:
     advice: list[str] = []
     if _ON_DATA.search(text):
         advice.append(
-            "The model takes its path by values in tensors, and a graph has one path"
+            "The model branches on values in tensors, but a graph has only one path"
             f"{_name_causal_flags(cause)}"
         )
     if not model.training:
@@ -117,13 +117,13 @@ def _advice(cause: Exception, model: nn.Module, inputs: Inputs) -> list[str]:
 
 
 def _any_keywords(model: nn.Module) -> str:
-    """Return the name that ``forward`` has for keyword arguments of any name; empty if none."""
+    """Return the name of the ``**`` parameter of ``forward``; empty if there is none."""
     takes = inspect.signature(model.forward).parameters.values()
     return next((each.name for each in takes if each.kind is each.VAR_KEYWORD), "")
 
 
 def _find_own_error(model: nn.Module, inputs: Inputs) -> str | None:
-    """Return what the model raises when it is called as it is, if it does."""
+    """Return the error that the model itself raises when called; None if it raises none."""
     args, kwargs = copy_inputs(*inputs)
     try:
         with restored(model), torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -134,19 +134,19 @@ def _find_own_error(model: nn.Module, inputs: Inputs) -> str | None:
 
 
 def _name_causal_flags(cause: Exception) -> str:
-    """Return which flags of torch's own transformers say what they else read from a mask."""
+    """Return the flags that spare torch's own transformers from reading a mask's values."""
     for frame, _ in walk_tb(cause.__traceback__):
         if flags := _find_undecided(frame):
             names = " and ".join(f"{flag}=True" for flag in flags)
             return (
-                f": give {names} for a causal mask, False for another, which "
-                f"{type(frame.f_locals['self']).__name__} else reads from its values"
+                f": give {names} for a causal mask, else False; otherwise "
+                f"{type(frame.f_locals['self']).__name__} reads that from the mask's values"
             )
     return ""
 
 
 def _find_undecided(frame: FrameType) -> list[str]:
-    """Return the arguments of a module's forward that say whether a mask is causal, and do not."""
+    """Return arguments of a module's forward that say whether a mask is causal, but are unset."""
     known: dict[str, Any] = frame.f_locals
     if frame.f_code.co_name != "forward" or not isinstance(known.get("self"), nn.Module):
         return []

@@ -1,4 +1,4 @@
-"""Which sizes a graph holds for beyond those of the example, and on what conditions."""
+"""For which sizes besides the example's a graph is valid, and on what conditions."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ from quantfx.passes.inputs.size_expression import UnknownExpression, size_names,
 Export = Callable[[tuple[Any, ...], dict[str, Any], Any], GraphModule]
 Ranges = dict[str, tuple[int, int | None]]
 Used = list[tuple[str, object]]
-# torch writes "any size" as numbers about the largest that fits.
+# torch writes "any size" as a number near the largest that fits.
 _NO_BOUND = 2**62
 _ASSERTS = ("aten._assert_scalar.default", "aten.sym_constrain_range_for_size.default")
 
 
 @dataclass(frozen=True)
 class FreeSizes:
-    """What is known of the inputs' sizes.
+    """What is known about the inputs' sizes.
 
     Attributes:
         values: A fake tensor or a size for each placeholder; the example's leaf where all is fixed.
-        ranges: Smallest and largest value of each free size; None for no bound. Others are fixed to
-            the example's.
-        conditions: What else holds of free sizes, e.g. ``Eq(Mod(s0, 4), 0)``.
-        asserts: What a graph for free sizes asserts of those that depend on data; None if nothing
-            but the example is known.
+        ranges: Smallest and largest value of each free size; None for no bound. Other sizes are
+            fixed to the example's.
+        conditions: Further conditions on free sizes, e.g. ``Eq(Mod(s0, 4), 0)``.
+        asserts: What a graph for free sizes asserts about sizes that depend on data; None if only
+            the example is known.
     """
 
     values: tuple[object, ...]
@@ -62,18 +62,18 @@ def export_freely(
     kwargs: dict[str, Any],
     agrees: Callable[[GraphModule], bool],
 ) -> tuple[GraphModule, FreeSizes]:
-    """Return the graph for the example, and the sizes that it holds for beside the example's.
+    """Return the graph for the example, and the other sizes that it is valid for.
 
-    First dimensions that nothing depends on, such as that of the batch, are free: the model is
-    exported with all of them free, and those that no argument mentions stay so. The numbers of the
-    example then take the place of the others; torch takes the example's path either way. torch
-    holds a size of 1 to be special, so that the graph of such an example is one for two rows, if
-    that ``agrees``. Where all this cannot be, the model is exported for the example as well, and
-    the graphs are compared.
+    First dimensions that nothing depends on, such as the batch dimension, are free. The model is
+    exported with all first dimensions free; sizes that no argument mentions stay free, and the
+    example's numbers replace the others. torch takes the example's path either way. torch treats a
+    size of 1 as special, so an example with one row is exported with two rows, if that graph
+    ``agrees``. Where none of this works, the model is exported for the example as well, and the
+    graphs are compared.
 
     Args:
         export: Exports the model for inputs and dynamic shapes.
-        signature: Of the model's forward.
+        signature: Signature of the model's ``forward``.
         args: Positional example inputs.
         kwargs: Keyword example inputs.
         agrees: Whether a graph computes what the model does on the example.
@@ -82,8 +82,7 @@ def export_freely(
     rows = [leaf.shape[0] for leaf in leaves if isinstance(leaf, Tensor) and leaf.dim()]
     if not any(rows):
         return export(args, kwargs, None), FreeSizes(tuple(leaves), {})
-    # One row beside several is for all of them, as a mask. An example that begins with it has a
-    # batch of one.
+    # One row next to several is broadcast, as for a mask. If it comes first, the batch is one.
     several = map_leaves(_not_one, (args, kwargs)) if rows[0] == 1 else (args, kwargs)
     named = signature.bind(*several[0], **several[1]).arguments
     shapes = {name: describe_leaves(_first_free, name, value) for name, value in named.items()}
@@ -103,7 +102,7 @@ def export_freely(
                 return symbolic, replace(_without(known, set(used)), asserts=None)
         except NotConcreteError:
             pass
-        symbolic = free()  # the numbers took the place of sizes in the first; this is seldom
+        symbolic = free()  # numbers replaced sizes in the first; this is rare
         assert symbolic is not None
     graph = export(args, kwargs, None)
     return graph, _compare(graph, symbolic, known, _fix_sizes(graph, args, kwargs))
@@ -116,7 +115,7 @@ def _fix_sizes(graph: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]
 def _compare(
     graph: GraphModule, symbolic: GraphModule, known: FreeSizes, fixed: FreeSizes
 ) -> FreeSizes:
-    """Return the sizes of ``symbolic`` that ``graph`` holds for as well."""
+    """Return the sizes of ``symbolic`` that ``graph`` is valid for as well."""
     used = used_sizes(graph, symbolic)
     if used is None or len(known.values) != len(fixed.values):
         return fixed
@@ -124,10 +123,10 @@ def _compare(
 
 
 def sizes_of(symbolic: GraphModule) -> FreeSizes:
-    """Return what an exported graph says of its inputs' sizes.
+    """Return what an exported graph says about its inputs' sizes.
 
-    A size under a condition that has no form as text counts as fixed, by having no range, and with
-    it those that another condition ties to it.
+    A size under a condition without a text form counts as fixed, by having no range; so do sizes
+    that other conditions tie to it.
     """
     values = tuple(node.meta.get("val") for node in symbolic.graph.find_nodes(op="placeholder"))
     symbols: dict[str, Any] = {}
@@ -168,7 +167,7 @@ def _computes(condition: str, names: set[str]) -> bool:
 
 
 def _without(known: FreeSizes, fixed: set[str]) -> FreeSizes:
-    """Return ``known`` with these sizes fixed, and all that conditions tie to them."""
+    """Return ``known`` with these sizes fixed, and all sizes that conditions tie to them."""
     fixed, before = set(fixed), -1
     while before < len(fixed):
         before = len(fixed)
@@ -184,12 +183,12 @@ def _without(known: FreeSizes, fixed: set[str]) -> FreeSizes:
 def _names(condition: str) -> frozenset[str]:
     try:
         return size_names(condition)
-    except SyntaxError:  # no form that Python reads: all that looks like a name
+    except SyntaxError:  # not readable as Python: everything that looks like a name
         return frozenset(re.findall(r"[A-Za-z_]\w*", condition))
 
 
 def _known_sizes(knowns: Sequence[Any], leaves: Sequence[Any]) -> Iterator[tuple[str, int]]:
-    """Yield the name of each free size, and what it is in inputs."""
+    """Yield the name of each free size with its value in the inputs."""
     for known, leaf in zip(knowns, leaves, strict=True):
         if isinstance(known, Tensor):
             yield from zip(map(str, known.shape), leaf.shape, strict=True)
@@ -198,14 +197,14 @@ def _known_sizes(knowns: Sequence[Any], leaves: Sequence[Any]) -> Iterator[tuple
 
 
 def used_sizes(graph: GraphModule, symbolic: GraphModule) -> Used | None:
-    """Return what arguments in ``symbolic`` come of free sizes; None if it is another graph.
+    """Return the arguments in ``symbolic`` that come from free sizes; None if the graphs differ.
 
     Args:
         graph: Exported for one example.
         symbolic: The same model, exported with free sizes.
 
     Returns:
-        Expressions over the free sizes, and what ``graph`` has in their place.
+        Expressions over the free sizes, with the values that ``graph`` has in their place.
     """
     used: Used = []
     others = dict(all_graphs(symbolic))
@@ -234,7 +233,7 @@ def _is_same(left: GraphModule, right: GraphModule, used: Used) -> bool:
 
 
 def _find_kept(module: GraphModule) -> Iterator[Node]:
-    """Yield the nodes that compute something else than sizes."""
+    """Yield the nodes that compute anything but sizes."""
     for node in module.graph.nodes:
         is_size = node.op == "call_function" and isinstance(node.meta.get("val"), Symbolic)
         is_nothing = str(node.target) in _ASSERTS or _is_plain_size(node) or _is_whole(node)
@@ -243,7 +242,7 @@ def _find_kept(module: GraphModule) -> Iterator[Node]:
 
 
 def _is_whole(node: Node) -> bool:
-    """Whether ``node`` is a slice of all, which ``x[:, 0]`` leaves where the size is free."""
+    """Whether ``node`` is a full slice, which ``x[:, 0]`` leaves where the size is free."""
     if node.target is not torch.ops.aten.slice.Tensor or node.kwargs:
         return False
     start, end, *step = node.args[2:] if len(node.args) > 3 else (1, 0)
@@ -251,12 +250,12 @@ def _is_whole(node: Node) -> bool:
 
 
 def _is_plain_size(node: Node) -> bool:
-    """Whether ``node`` reads a size that is a number: the other export has it as a literal."""
+    """Whether ``node`` reads a size that is a number; the other export has a literal instead."""
     return node.op == "call_function" and type(node.meta.get("val")) in (int, float, bool)
 
 
 def _arguments(node: Node) -> tuple[Any, ...]:
-    """Return a node's arguments; torch writes the start of a slice as 0, and as None if free."""
+    """Return a node's arguments; torch writes a slice's start as 0, or None with free sizes."""
     args = node.args
     if node.target is torch.ops.aten.slice.Tensor and args[2:3] == (None,):
         args = (*args[:2], 0, *args[3:])
@@ -278,7 +277,7 @@ def _same_target(left: GraphModule, right: GraphModule, one: Node, other: Node) 
 
 
 def _same_argument(one: object, other: object, places: dict[Node, int], used: Used) -> bool:
-    if isinstance(other, Node) and other not in places:  # a size: computed, or literal in the other
+    if isinstance(other, Node) and other not in places:  # a size, maybe literal there
         value = other.meta.get("val")
         if isinstance(value, Symbolic):
             literal = one.meta.get("val") if isinstance(one, Node) else one
@@ -295,12 +294,12 @@ def _try_export(
 ) -> GraphModule | None:
     try:
         return export(*inputs, shapes)
-    except Exception:  # other sizes than the example's need not work at all
+    except Exception:  # sizes other than the example's need not work at all
         return None
 
 
 def _not_one(leaf: object) -> object:
-    """Two rows where there is one, which torch holds to be special."""
+    """Two rows where there is one: torch treats a size of 1 as special."""
     if isinstance(leaf, Tensor) and leaf.dim() and leaf.shape[0] == 1:
         return torch.cat((leaf, leaf))
     return leaf

@@ -1,4 +1,4 @@
-"""Sizes and numbers that a graph makes itself: those that depend on what its inputs hold."""
+"""Sizes and numbers that a graph makes itself, because they depend on the values of inputs."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from quantfx.passes.inputs.leaves import leaves_in
 
 
 def makes_sizes(module: GraphModule) -> bool:
-    """Whether some size or number is none of the inputs' sizes, as the count of rows selected.
+    """Whether a size or number is not among the inputs' sizes, e.g. the count of selected rows.
 
-    By the names of sizes, which files keep, unlike what torch knows of them.
+    Decided by the names of sizes: files keep the names, but not what torch knows about them.
     """
     known: set[str] = set()
     for node in module.graph.find_nodes(op="placeholder"):

@@ -1,7 +1,7 @@
-"""Results that a graph returns beside tensors: numbers, flags and text, which compilers lose.
+"""Results other than tensors: numbers, flags and text, which compilers lose.
 
-torch 2.13: Inductor fails on a graph that returns a float or text, and a library of AOTInductor
-gives numbers as tensors.
+torch 2.13: Inductor fails on a graph that returns a float or text, and an AOTInductor library
+returns numbers as tensors.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Restore = Callable[[Any], Any]
 
 
 def constants_of(graph: Graph) -> dict[int, Any]:
-    """Return the results of ``graph`` that no node computes, by their place among the leaves."""
+    """Return the results of ``graph`` that no node computes, by index among the leaves."""
     return {
         place: leaf
         for place, leaf in enumerate(_results(graph))
@@ -35,12 +35,12 @@ def constants_of(graph: Graph) -> dict[int, Any]:
 
 
 def take_out_plain(graph: Graph, *, for_library: bool = False) -> Restore | None:
-    """Let ``graph`` return what compilers keep, and return what makes its own results of that.
+    """Let ``graph`` return what compilers keep; return a function that restores its own results.
 
     Args:
-        graph: Changed in place, unless None is returned: returns a flat tuple, with None in the
+        graph: Changed in place unless None is returned: it then returns a flat tuple, with None in
             place of each constant.
-        for_library: AOTInductor compiles, which cannot write down every structure either.
+        for_library: Whether AOTInductor compiles; it also cannot store every structure.
     """
     constants = constants_of(graph)
     numbers = _numbers(graph) if for_library else {}
@@ -68,7 +68,7 @@ def _results(graph: Graph) -> list[Any]:
 
 
 def _numbers(graph: Graph) -> dict[int, Callable[[Any], Any]]:
-    """Return what makes a number of the tensor that a library gives in its place."""
+    """Return, by index, functions that turn a library's tensors back into numbers."""
     kinds = [_kind(leaf) for leaf in _results(graph)]
     return {place: kind for place, kind in enumerate(kinds) if kind is not None}
 

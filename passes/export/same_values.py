@@ -1,4 +1,4 @@
-"""Whether two graphs compute the same, whatever layout and shape they keep it in."""
+"""Compare the values of two graphs, regardless of layout and shape."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from quantfx.patterns.sizes import depends_on_data
 _COPIES = frozenset(
     resolve_op(f"aten.{name}") for name in ("contiguous.default", "clone.default", "alias.default")
 )
-# Copies only where dtype or device differ.
+# These copy only where dtype or device differ.
 _CONVERSIONS = frozenset(
     resolve_op(f"aten.to.{name}") for name in ("dtype", "dtype_layout", "device", "other")
 )
@@ -55,26 +55,26 @@ _MT = resolve_op("aten.mT.default")
 
 @dataclass(frozen=True)
 class View:
-    """The elements of a tensor in another order or shape.
+    """The elements of a tensor in a different order or shape.
 
     Attributes:
-        root: Whose elements.
-        steps: What was done to them, ``(dims, sizes)`` each: the dims of a permutation, None for a
-            reshape, and the sizes that it left.
+        root: The tensor.
+        steps: The operations on it, ``(dims, sizes)`` each: the dims of a permutation, None for a
+            reshape, and the resulting sizes.
     """
 
     root: Node
     steps: tuple[tuple[tuple[int, ...] | None, tuple[str, ...]], ...]
 
 
-# Of one graph: a node that computes something, a view of what it computes, or a size, as text.
+# In one graph: a node that computes something, a view of its result, or a size as text.
 Value = Node | View | str
 
 
 def value_of(
     node: Node, values: Mapping[Node, Value], overwritten: Container[Node]
 ) -> Value | None:
-    """Return what ``node`` stands for if it computes nothing itself; None if it does.
+    """Return the value that ``node`` stands for; None if it computes something itself.
 
     1. ``contiguous(x)``, ``clone(x)``, ``dropout(x, train=False) -> x``
     2. ``view(reshape(x, a), b) -> reshape(x, b)``; flatten, squeeze and the like are reshapes
@@ -82,9 +82,9 @@ def value_of(
     4. a size ``-> "s0"``
 
     Args:
-        node: Of either graph.
-        values: What the nodes in front of it stand for, in terms of one graph.
-        overwritten: Tensors that something writes to later: a copy of these is another tensor.
+        node: A node of either graph.
+        values: The values that earlier nodes stand for, in terms of one graph.
+        overwritten: Tensors that a later node writes to: a copy of such a tensor is another value.
     """
     size = size_of(node)
     if size is not None or not is_operator_call(node):
@@ -121,7 +121,7 @@ def size_of(node: Node) -> str | None:
 
 
 def sizes_of(node: Node) -> tuple[str, ...] | None:
-    """Return the sizes of a tensor; None if they depend on data, which have names at random."""
+    """Return the sizes of a tensor; None if they depend on data, as their names are arbitrary."""
     value = node.meta.get("val")
     if not isinstance(value, Tensor) or depends_on_data(value):
         return None
@@ -129,7 +129,7 @@ def sizes_of(node: Node) -> tuple[str, ...] | None:
 
 
 def _is_same_form(node: Node, source: Node) -> bool:
-    """Whether ``node`` converts a tensor to what it is."""
+    """Whether ``node`` converts a tensor to the form it already has."""
     left, right = node.meta.get("val"), source.meta.get("val")
     if node.target not in _CONVERSIONS or not isinstance(left, Tensor):
         return False
@@ -139,7 +139,7 @@ def _is_same_form(node: Node, source: Node) -> bool:
 
 
 def _dims(node: Node, rank: int) -> tuple[int, ...] | None:
-    """Return the dims of a permutation; None if ``node`` is none."""
+    """Return the dims of a permutation; None if ``node`` is not a permutation."""
     names = _TRANSPOSES.get(node.target)
     if names is not None:
         return _swap(rank, *(argument_value(node, name) for name in names))
@@ -172,7 +172,7 @@ def _with_step(value: Node | View, dims: tuple[int, ...] | None, sizes: tuple[st
 
 
 def is_same(ours: Any, theirs: Any, same_node: Callable[[Node, Node], bool]) -> bool:
-    """Whether two arguments are the same, with ``same_node`` to compare nodes by."""
+    """Whether two arguments are the same; ``same_node`` compares nodes."""
     if isinstance(ours, Node):
         return isinstance(theirs, Node) and same_node(ours, theirs)
     if isinstance(ours, (list, tuple)):
@@ -189,7 +189,7 @@ def is_same(ours: Any, theirs: Any, same_node: Callable[[Node, Node], bool]) -> 
 
 
 def pairs_of_arguments(node: Node, other: Node) -> list[tuple[str, Any, Any]]:
-    """Return the arguments of two calls of one operator: name, ours and theirs."""
+    """Return the arguments of two calls of one operator: name, value here and value there."""
     if not is_operator_call(node):
         return [("args", node.args, other.args), ("kwargs", node.kwargs, other.kwargs)]
     names = arguments(overload(node))

@@ -1,4 +1,4 @@
-"""Assertions that torch.export writes of sizes that depend on data."""
+"""Assertions that torch.export writes about sizes that depend on data."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _ASSERT = resolve_op("aten._assert_scalar.default")
 
 
 def asserts_in(module: GraphModule) -> frozenset[str]:
-    """Return what the graphs assert of sizes, as the messages say it."""
+    """Return the messages of all assertions about sizes in the graphs."""
     return frozenset(text for _, _, text in _asserts(module))
 
 
 def keep_asserts(module: GraphModule, kept: frozenset[str]) -> None:
-    """Take out assertions with other messages than ``kept``.
+    """Remove assertions with messages other than ``kept``.
 
     An export for the example's sizes asserts that no more rows are selected than the example has. A
-    graph that holds for other sizes as well must assert what an export with free sizes does.
+    graph that is valid for other sizes must make the assertions of an export with free sizes.
 
     Args:
         module: Changed in place.
-        kept: Messages, of ``asserts_in``.
+        kept: Messages from ``asserts_in``.
     """
     for graph_module, node, text in list(_asserts(module)):
         if text not in kept:
@@ -41,6 +41,6 @@ def keep_asserts(module: GraphModule, kept: frozenset[str]) -> None:
 def _asserts(module: GraphModule) -> Iterator[tuple[GraphModule, Node, str]]:
     for _, graph_module in all_graphs(module):
         for node in graph_module.graph.find_nodes(op="call_function", target=_ASSERT):
-            # The message ends with the name of a node, which another export may call otherwise.
+            # The message ends with a node's name, which may differ in another export.
             text = str(argument_value(node, "assert_msg"))
             yield graph_module, node, text.rpartition(" on node ")[0] or text

@@ -1,4 +1,4 @@
-"""The graph of a model in training, with a note on every argument that depends on the mode."""
+"""The training graph of a model, with a note on every argument that depends on the mode."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def training_graph(
     """Return the graph of ``model`` in training mode.
 
     The model is exported in both modes. The graphs may differ in literals, such as the ``train`` of
-    a dropout, in layouts, and in noise on a tensor: `align_modes` notes these. A submodule that is
-    in eval mode while the model trains stays so, as a frozen batch norm; a model that is in eval
-    mode altogether is exported as after ``train()``.
+    a dropout, in layouts, and in noise on a tensor: `align_modes` notes these. A submodule in eval
+    mode while the model trains stays in eval mode, such as a frozen batch norm; a model entirely in
+    eval mode is exported as after ``train()``.
 
     Raises:
-        CaptureError: torch.export rejects the model, or it does something else in training than in
-            evaluation; names the first operator.
+        CaptureError: torch.export rejects the model, or training and evaluation differ in another
+            way; names the first operator.
     """
     twin = _twin(model)
     if not any(module.training for module in twin.modules()):
@@ -43,7 +43,7 @@ def training_graph(
             norm.momentum = CUMULATIVE
     rejected: CaptureError | None = None
     training = None
-    with restored(twin, buffers=False):  # what it caches at a first call, evaluation has to compute
+    with restored(twin, buffers=False):  # evaluation must not read what training cached
         try:
             training = export_graph(twin, args, kwargs, dynamic_shapes)
         except CaptureError as error:
@@ -51,8 +51,8 @@ def training_graph(
     evaluation = export_graph(twin.eval(), args, kwargs, dynamic_shapes)
     if training is None:
         raise CaptureError(
-            f"{rejected}. That is in training mode; in evaluation it is captured. A path that is "
-            "chosen by random numbers, such as layerdrop, is not a graph",
+            f"{rejected}. This is in training mode; in evaluation mode capture works. A path "
+            "chosen by random numbers, as in layerdrop, cannot be a graph",
             rule="export-rejects",
             fix="set its probability to 0",
         ) from rejected
@@ -66,11 +66,11 @@ def training_graph(
 
 
 def _twin(model: nn.Module) -> nn.Module:
-    """Return a copy of the modules that holds the very tensors, so that modes can be set on it."""
+    """Return a copy of the modules that shares the tensors, so that modes can be set on it."""
     tensors = [*model.parameters(), *model.buffers()]
     try:
         return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})
-    except Exception as error:  # whatever a module of the user's cannot copy
+    except Exception as error:  # a user's module may raise anything when copied
         raise CaptureError(
             f"{type(model).__name__} cannot be copied, which capturing both modes "
             f"needs: {type(error).__name__}: {error}",

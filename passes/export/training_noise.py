@@ -15,17 +15,17 @@ from quantfx.passes.graph.graphs import referent
 from quantfx.passes.graph.scopes import op_name
 from quantfx.passes.layers.mode_node import MODE, mode_node
 
-# On each call that only training does; True on the last one, which puts the noise on a tensor.
+# Meta key on calls that only training makes; True on the last, which puts noise on a tensor.
 NOISE_KEY = "quantfx_training_noise"
 NAME = "training_noise"
 _SIZE = torch.ops.aten.sym_size.int
 
 
 class TrainingNoise(nn.Module):
-    """Returns its input, in training with the noise that the model puts on it.
+    """Returns its input; in training, with the noise that the model puts on it.
 
     Args:
-        noise: From the input to what training makes of it.
+        noise: The graph from the input to its value in training.
     """
 
     def __init__(self, noise: GraphModule) -> None:
@@ -47,28 +47,28 @@ def is_noise(node: Node) -> bool:
 
 
 def reads(node: Node) -> list[Node]:
-    """Return the inputs whose values ``node`` depends on, not the form alone."""
+    """Return the inputs whose values, not only their form, ``node`` depends on."""
     name = op_name(node)
     is_like = name.startswith("new_") or name.endswith("_like")
     return [] if is_like else node.all_input_nodes
 
 
 def mark(node: Node, root: Node, alone: Container[Node]) -> str | None:
-    """Mark ``node``, and what it is computed from, as noise on ``root``.
+    """Mark ``node``, and the calls it is computed from, as noise on ``root``.
 
     Args:
-        node: What training makes of ``root``.
-        root: What stands there in evaluation.
-        alone: All that only training computes.
+        node: The value of ``root`` in training.
+        root: The node in its place in evaluation.
+        alone: All calls that only training makes.
 
     Returns:
-        Why it is none, None if it is.
+        Why ``node`` is not noise; None if it is.
     """
     parts = _parts(node, alone)
     for part in parts:
         outside = [user for user in part.users if user not in parts]
         if outside and part is not node:
-            return f"{part.name} ({part.target}) serves {outside[0].name} as well as {node.name}"
+            return f"{part.name} ({part.target}) also feeds {outside[0].name}, not only {node.name}"
         for source in part.all_input_nodes:
             if source not in parts and source is not root and not _is_known(source, part, root):
                 return f"{part.name} ({part.target}) needs {source.name}, not only {root.name}"
@@ -78,7 +78,7 @@ def mark(node: Node, root: Node, alone: Container[Node]) -> str | None:
 
 
 def wrap_noise(editor: Editor, node: Node) -> None:
-    """Put one call of a `TrainingNoise` in the place of ``node`` and what it is computed from."""
+    """Replace ``node`` and the calls it is computed from by one call of a `TrainingNoise`."""
     parts = _parts(node, _Marked())
     [root] = {s: None for p in parts for s in reads(p) if s not in parts and size_of(s) is None}
     graph = Graph()
@@ -89,7 +89,7 @@ def wrap_noise(editor: Editor, node: Node) -> None:
     def argument(source: Node) -> Node:
         if source not in copied:
             size = size_of(source)
-            # A tensor that only gives its form has that of the root.
+            # A tensor that is read for its form only has the form of the root.
             copied[source] = (
                 tensor if size is None else graph.call_function(_SIZE, (tensor, _dim(size, root)))
             )
@@ -112,14 +112,14 @@ def wrap_noise(editor: Editor, node: Node) -> None:
 
 
 class _Marked(Container[Node]):
-    """The nodes that `mark` has marked, up to where other noise ends."""
+    """The nodes that `mark` marked, up to the end of other noise."""
 
     def __contains__(self, node: object) -> bool:
         return isinstance(node, Node) and node.meta.get(NOISE_KEY) is False
 
 
 def _parts(node: Node, alone: Container[Node]) -> list[Node]:
-    """Return ``node`` and those of ``alone`` that it depends on, in graph order."""
+    """Return ``node`` and the nodes of ``alone`` that it depends on, in graph order."""
     found: dict[Node, None] = {}
     pending = [node]
     while pending:
@@ -133,7 +133,7 @@ def _parts(node: Node, alone: Container[Node]) -> list[Node]:
 
 
 def _is_known(source: Node, part: Node, root: Node) -> bool:
-    """Whether ``part`` can take from ``root`` what it takes from ``source``: a size, or a form."""
+    """Whether ``part`` can read ``root`` in place of ``source``: for a size or a form."""
     size = size_of(source)
     if size is not None:
         return size in (sizes_of(root) or ())

@@ -1,4 +1,4 @@
-"""What a model returns that torch.export does not take, and the line to write for it."""
+"""Results of a model that torch.export does not know, and the line to write for them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _FOUND = re.compile(r"Found (?:<class '([^']+)'>|([\w.]+)) in output, which is n
 
 
 def unknown_output(error: Exception) -> str | None:
-    """Return what to do about an object among a model's results; None if that is not the matter.
+    """Return what to do about an object among the results; None if the error has another cause.
 
     Args:
-        error: What torch.export raised.
+        error: The error of torch.export.
     """
     found = _FOUND.search(str(error))
     if found is None:
@@ -27,12 +27,12 @@ def unknown_output(error: Exception) -> str | None:
             "use_cache=False (example_kwargs={'use_cache': False}, or "
             "model.config.use_cache = False), a DynamicCache, or write "
             f"torch.utils._pytree.register_pytree_node({short}, flatten, unflatten, "
-            "serialized_type_name=...) before this"
+            "serialized_type_name=...) before the export"
         )
     if dataclasses.is_dataclass(_class_of(name)):
         return (
             f"it returns a {short}, a dataclass that torch.export does not know: write "
-            f"torch.export.register_dataclass({short}) before this"
+            f"torch.export.register_dataclass({short}) before the export"
         )
     return (
         f"it returns a {name.removeprefix('builtins.')}, which no graph holds: return tensors, "

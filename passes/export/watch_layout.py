@@ -1,4 +1,4 @@
-"""Whether a model asks for the layout of tensors: for strides, offsets or contiguity."""
+"""Find out whether a model reads the layout of tensors: strides, offsets or contiguity."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ _READS: frozenset[Callable[..., Any]] = frozenset(
 
 
 class LayoutReads(TorchFunctionMode):
-    """Notes calls that ask for layouts, of the model's own code; not what torch's functions ask.
+    """Notes layout queries of the model's own code, but not of torch's functions.
 
     Attributes:
-        seen: Whether there was one.
+        seen: Whether there was a query.
     """
 
     def __init__(self) -> None:
@@ -53,7 +53,7 @@ class LayoutReads(TorchFunctionMode):
 
 @contextmanager
 def watched_layout(model: nn.Module) -> Generator[LayoutReads]:
-    """Watch calls of ``model`` only: who calls it, as torch.export, asks for layouts as well."""
+    """Watch calls of ``model`` only: its callers, such as torch.export, ask for layouts as well."""
     reads = LayoutReads()
     own = vars(model).get("forward")
     original = model.forward

@@ -1,1 +1,1 @@
-"""Float rewrites in front of annotation: constants, batch norms, scales, half precision."""
+"""Float rewrites before annotation: constants, batch norms, scales, half precision."""

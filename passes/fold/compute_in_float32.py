@@ -22,7 +22,7 @@ from quantfx.patterns.schema import is_operator_call, overload, resolve_op
 
 HALF = frozenset({torch.float16, torch.bfloat16})
 NARROW_KEY = "quantfx_narrow"
-"""Where a module notes the dtype of each tensor that was stored in half precision."""
+"""Meta key for the dtype of each tensor that was stored in half precision."""
 
 _TO = resolve_op("aten.to.dtype")
 _BITS = resolve_op("aten.view.dtype")
@@ -32,9 +32,9 @@ _BITS = resolve_op("aten.view.dtype")
 class ComputeInFloat32(Pass):
     """``linear(x_bf16, w_bf16) -> to(linear(to(x_bf16, float32), w_f32), bfloat16)``, at the edges.
 
-    Inputs and results keep their dtype, what lies between is float32: the model rounds less than
-    before. Weights that stay float are stored in half precision again by ``store-in-half``. A graph
-    that trains, writes to tensors of half precision or reads their bits is left alone.
+    Inputs and results keep their dtype, everything between is float32: the model rounds less than
+    before. ``store-in-half`` stores weights that stay float in half precision again. A graph that
+    trains, writes to half-precision tensors or reads their bits is left unchanged.
     """
 
     name: ClassVar[str] = "compute-in-float32"
@@ -42,7 +42,7 @@ class ComputeInFloat32(Pass):
     keeps_float: ClassVar[bool] = False  # it rounds less than the float graph
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Rewrite the graph and those nested in it, if anything that it is given is half."""
+        """Rewrite the graph and its nested graphs, if any of its inputs is in half precision."""
         graphs = list(all_graphs(module))
         if not any(_is_given(graph, node) for _, graph in graphs for node in graph.graph.nodes):
             return PassResult()
@@ -63,13 +63,13 @@ class ComputeInFloat32(Pass):
 
 
 def note_narrow(module: GraphModule, path: str, source: Node, made: Node) -> None:
-    """Note that what ``made`` reads is made of what ``source`` reads: as narrow, if it fits.
+    """Note that the tensor of ``made`` comes from the tensor of ``source``: as narrow, if exact.
 
     Args:
         module: The whole module.
-        path: Of the graph that both are in.
-        source: Reads a tensor.
-        made: Reads another.
+        path: Path of the graph that holds both nodes.
+        source: Reads the original tensor.
+        made: Reads the new tensor.
     """
     narrow: dict[str, torch.dtype] = module.meta.get(NARROW_KEY, {})
     prefix = f"{path}." if path else ""
@@ -91,7 +91,7 @@ def _is_half(node: Node) -> bool:
 
 
 def _obstacle(module: GraphModule, graphs: list[GraphModule]) -> str:
-    """Return why the graph is left alone; empty if it is not."""
+    """Return why the graph is left unchanged; empty if it is rewritten."""
     if TRAINABLE in facts_of(module):
         return "a model trains in its own precision"
     for graph_module in graphs:
@@ -115,7 +115,7 @@ def _is_foreign(node: Node) -> bool:
 
 
 def _edges(module: GraphModule) -> list[tuple[Node, torch.dtype]]:
-    """Return what the graph is given and what it returns in half precision."""
+    """Return the graph's inputs and results in half precision, with their dtypes."""
     [output] = module.graph.find_nodes(op="output")
     nodes = [*module.graph.find_nodes(op="placeholder"), *output.all_input_nodes]
     return [(node, node.meta["val"].dtype) for node in nodes if _is_half(node)]
@@ -137,7 +137,7 @@ def _cast_edges(editor: Editor, edges: list[tuple[Node, torch.dtype]]) -> None:
 
 
 def _widen_stored(module: GraphModule, wide: dict[int, Tensor]) -> dict[str, torch.dtype]:
-    """Store float32 in the place of half precision; what was one tensor stays one."""
+    """Store float32 in place of half precision; shared tensors stay shared."""
     found: dict[str, torch.dtype] = {}
     for node, value in constants(module):
         if value.dtype not in HALF:

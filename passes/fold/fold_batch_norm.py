@@ -26,9 +26,9 @@ _PATTERNS = load("fold").group("fold-batch-norm")
 class FoldBatchNorm(GraphPass):
     """``batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)``; a linear alike.
 
-    s = gamma / sqrt(var + eps), in float64 (Jacob et al. 2018, section 3.2). The folded weights
-    are new constants, so a weight that several convolutions share is folded for each on its own. A
-    graph that trains is left alone: what is folded has no parameters any more.
+    s = gamma / sqrt(var + eps), in float64 (Jacob et al. 2018, section 3.2). The folded weights are
+    new constants, so a weight that several convolutions share is folded separately for each. A
+    graph that trains is left unchanged: folding removes parameters.
     """
 
     name: ClassVar[str] = "fold-batch-norm"
@@ -37,7 +37,7 @@ class FoldBatchNorm(GraphPass):
     provides: ClassVar[frozenset[str]] = frozenset({"batch-norm-folded"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Fold in every graph, unless they train."""
+        """Fold in every graph, unless the module trains."""
         return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
 
     def rewrite(self, editor: Editor, context: Context) -> int:
@@ -63,7 +63,7 @@ class FoldBatchNorm(GraphPass):
 
 
 def _tensors(match: Match) -> list[Node]:
-    """Return the stored tensors the fold would bake in."""
+    """Return the stored tensors that the fold reads."""
     roles = ("w", "b", "gamma", "beta", "mean", "var")
     return [node for role in roles if isinstance(node := match.roles[role], Node)]
 

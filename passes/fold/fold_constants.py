@@ -1,4 +1,4 @@
-"""Compute what depends on parameters and buffers alone: a computed weight becomes a stored one."""
+"""Compute nodes that depend on parameters and buffers only: computed weights become stored."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ from quantfx.passes.graph.value_numbers import value_numbers
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 
-TRAINED = "training goes through what computes it, so that it is no stored weight before the end"
+TRAINED = "training goes through its computation, so it becomes a stored weight only at the end"
 
 
 @dataclass(frozen=True)
 class FoldConstants(Pass):
-    """``conv(x, div(w, norm(w))) -> conv(x, w_folded)``, a constant; whatever reads it.
+    """``conv(x, div(w, norm(w))) -> conv(x, w_folded)``, a constant, for any reader.
 
-    The operators are run as they stand, so that the float function stays the same to the bit; what
-    a layer computes anew in each of its calls is stored once. What draws random numbers, writes, or
-    reads a tensor that the graph writes to is no constant. A graph that trains is left alone: its
-    weights are trained through their computation.
+    The operators run unchanged, so the float function stays bit-identical. A value that a layer
+    recomputes in each of its calls is stored once. An operator that draws random numbers, writes,
+    or reads a tensor that the graph writes to is not constant. A graph that trains is left
+    unchanged: training goes through the computation of its weights.
 
     Attributes:
-        growth: Bytes that a result may take beyond the stored tensors it is made of; a larger one,
-            as of ``expand``, stays computed, and what it is computed of is folded instead.
+        growth: Bytes that a result may take beyond the stored tensors it is computed from. A larger
+            result, as of ``expand``, stays computed, and its inputs are folded instead.
     """
 
     growth: int = 1 << 20
@@ -77,7 +77,7 @@ class FoldConstants(Pass):
 
 
 def _heads(module: GraphModule, found: dict[Node, frozenset[Node]], growth: int) -> Iterator[Node]:
-    """Yield what is to be folded: constants of bounded size that something else reads."""
+    """Yield the nodes to fold: constants of bounded size that a non-constant node reads."""
     bounded = (n for n, stored in found.items() if _is_bounded(module, n, stored, growth))
     small = dict.fromkeys(bounded)
     for node in small:
@@ -101,14 +101,14 @@ def _bytes(module: GraphModule, node: Node) -> int:
 
 
 def _find_largest(module: GraphModule, stored: frozenset[Node]) -> Node:
-    """Return the stored tensor that gives its name: the weight, and not its scale."""
+    """Return the largest stored tensor, whose name is used: the weight, not its scale."""
     return max(sorted(stored), key=lambda node: _bytes(module, node))
 
 
 def _store(editor: Editor, head: Node, source: Node, *, is_data: bool) -> Node:
-    """Return what reads the value of ``head`` from now on."""
+    """Store the value of ``head``, and return the node that reads it."""
     value = constant_value(editor.module, head)
-    if is_data:  # which is what parameters are, and buffers are not
+    if is_data:  # parameters are, buffers are not
         value = nn.Parameter(value, requires_grad=False)
     constant = editor.constant(f"{source.target}_folded", value, like=source, before=head)
     constant.meta["val"] = head.meta.get("val")

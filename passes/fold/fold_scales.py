@@ -1,4 +1,4 @@
-"""Fold stored factors and summands behind a convolution or linear into its weight and bias."""
+"""Fold stored factors and summands after a convolution or linear into its weight and bias."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ _MULS = (resolve_op("aten.mul.Tensor"), resolve_op("aten.mul_.Tensor"))
 class FoldScales(GraphPass):
     """``conv(x, w, b) * s -> conv(x, w * s, b * s)``, ``conv(x, w, b) + t -> conv(x, w, b + t)``.
 
-    s and t have one value for each output channel. In float64, as ``fold-batch-norm``, and like it
-    not in a graph that trains. A weight that is a table elsewhere is not scaled: both stay one.
+    s and t have one value for each output channel. Computes in float64 and skips graphs that train,
+    like ``fold-batch-norm``. A weight that is also an embedding table is not scaled, so it stays
+    shared.
     """
 
     name: ClassVar[str] = "fold-scales"
@@ -39,11 +40,11 @@ class FoldScales(GraphPass):
     optional: ClassVar[bool] = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Fold in every graph, unless they train."""
+        """Fold in every graph, unless the module trains."""
         return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Fold until nothing is left behind a layer that could be folded."""
+        """Fold until no layer is followed by a foldable operator."""
         written = overwritten(editor.graph)
         folded = 0
         while found := _fold_each(editor, written):
@@ -54,7 +55,7 @@ class FoldScales(GraphPass):
 
 
 def _fold_each(editor: Editor, written: Collection[Node]) -> int:
-    """Fold the first operator behind every layer; return of how many."""
+    """Fold the first operator after every layer; return how many were folded."""
     folded = 0
     for match in _PATTERNS.matcher().run(editor.graph):
         given = [match.roles[role] for role in ("w", "b", "s")]
@@ -62,7 +63,7 @@ def _fold_each(editor: Editor, written: Collection[Node]) -> int:
         if values is None or any(node in written for node in given):
             continue
         is_table = match.nodes["after"].target in _MULS and _is_table(editor, match)
-        site = Site(editor.path, match.nodes["after"].name)  # a layer may have several behind it
+        site = Site(editor.path, match.nodes["after"].name)  # a layer may be followed by several
         if not is_table and may(FoldScales.name, match.label, site):
             editor.remark("applied", match.nodes["after"].name, f"into {match.anchor.name}")
             _fold(editor, match, values)
@@ -71,7 +72,7 @@ def _fold_each(editor: Editor, written: Collection[Node]) -> int:
 
 
 def _is_table(editor: Editor, match: Match) -> bool:
-    """Whether something else than such layers reads the weight, as what is tied to a head does."""
+    """Whether anything but such layers reads the weight, e.g. an embedding tied to a head."""
     weight = editor.stored(match.roles["w"])
     nodes = editor.graph.find_nodes(op="get_attr")
     readers = [user for node in nodes if editor.stored(node) is weight for user in node.users]
@@ -79,7 +80,7 @@ def _is_table(editor: Editor, match: Match) -> bool:
 
 
 def _per_channel(editor: Editor, match: Match) -> Tensor | None:
-    """Return one value for each output channel; None if there are others, or of more dtypes."""
+    """Return one value for each output channel; None for other shapes, or if dtypes differ."""
     layer, weight = match.anchor, editor.stored(match.roles["w"])
     values = editor.stored(match.roles["s"])
     result = layer.meta.get("val")
@@ -95,7 +96,7 @@ def _per_channel(editor: Editor, match: Match) -> Tensor | None:
         return None
     groups = int(argument_value(layer, "groups")) if output_axis(layer) else 1
     channels = weight.shape[output_axis(layer)] * groups
-    if values.numel() not in (1, channels):  # the result of one channel is repeated
+    if values.numel() not in (1, channels):  # the result of a single channel is repeated
         return None
     return values.detach().double().flatten().expand(channels).clone()
 

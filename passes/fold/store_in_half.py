@@ -1,4 +1,4 @@
-"""Store what stays float in the half precision it came in."""
+"""Store weights that stay float in their original half precision."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quantfx.passes.quant.annotation import annotation_of
 from quantfx.patterns.schema import resolve_op
 
 _TO = resolve_op("aten.to.dtype")
-# What picks rows: they are cast, and not the table.
+# Operators that pick rows: the rows are cast, not the table.
 _PICKS: dict[Any, int] = {
     resolve_op("aten.embedding.default"): 0,
     resolve_op("aten.index_select.default"): 0,
@@ -30,16 +30,16 @@ _PICKS: dict[Any, int] = {
 class StoreInHalf(Pass):
     """``embedding(w_f32, i) -> to(embedding(w_bf16, i), float32)``, ``f(w_f32) -> f(to(w_bf16))``.
 
-    Of the matrices and tables that ``compute-in-float32`` has widened, those that are left as they
-    were: the cast is exact. Vectors are too small to matter. What a planned operator reads as it
-    stands stays float32, which its kernel packs.
+    Applies to matrices and tables that ``compute-in-float32`` widened and that still hold the same
+    values, so the cast is exact. Vectors are too small to matter. A tensor that a planned operator
+    reads directly stays float32, since its kernel packs float32.
     """
 
     name: ClassVar[str] = "store-in-half"
     optional: ClassVar[bool] = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Narrow each in every graph."""
+        """Narrow such tensors in every graph."""
         count = 0
         narrow: dict[str, torch.dtype] = module.meta.get(NARROW_KEY, {})
         done: dict[int, Tensor] = {}
@@ -50,7 +50,7 @@ class StoreInHalf(Pass):
                 name = f"{path}.{node.target}" if path else str(node.target)
                 if name not in narrow or id(value) in packed:
                     continue
-                if value.dtype in narrow.values():  # another node read it before
+                if value.dtype in narrow.values():  # another node read it earlier
                     _cast(editor, node, value)
                 elif (half := _narrow(value, narrow[name], done)) is not None:
                     set_tensor(graph_module, str(node.target), half)
@@ -68,7 +68,7 @@ def _find_packed(module: GraphModule) -> Iterator[int]:
 
 
 def _narrow(value: Tensor, dtype: torch.dtype, done: dict[int, Tensor]) -> Tensor | None:
-    """Return the same values in ``dtype``; None for a vector, or if there are no such values."""
+    """Return the same values in ``dtype``; None for a vector, or if ``dtype`` cannot hold them."""
     if id(value) in done:
         return done[id(value)]
     if value.dim() < 2 or value.dtype != torch.float32:
@@ -83,7 +83,7 @@ def _narrow(value: Tensor, dtype: torch.dtype, done: dict[int, Tensor]) -> Tenso
 
 
 def _cast(editor: Editor, node: Node, half: Tensor) -> None:
-    """Let readers of ``node`` have float32 again."""
+    """Cast ``node`` back to float32 for its readers."""
     wide = node.meta["val"]
     node.meta["val"] = wide.to(half.dtype)
     others: list[Node] = []

@@ -1,1 +1,1 @@
-"""The user's module: reading what it holds, calling it, and putting back what calls change."""
+"""The user's module: reading its state, calling it, and undoing the changes that calls make."""

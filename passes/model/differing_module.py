@@ -1,4 +1,4 @@
-"""Find the first submodule whose result a captured graph does not have."""
+"""Find the first submodule whose result differs in the captured graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantfx.passes.model.input_copies import copy_inputs
 
 _WITH_FAST_PATH = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 _FAST_PATH = (
-    ": the fast path of torch.nn.TransformerEncoder in eval mode, which is not exported, gives "
+    ": in eval mode torch.nn.TransformerEncoder takes a fast path, which is not exported and gives "
     "zeros for padded positions (torch.backends.mha.set_fastpath_enabled(False) switches it off)"
 )
 
@@ -26,13 +26,13 @@ def differing_module(
     kwargs: dict[str, Any],
     tolerance: float,
 ) -> str:
-    """Return a sentence that names the first submodule, in order of their calls, that differs.
+    """Return a sentence that names the first submodule, in order of calls, that differs.
 
-    Submodules that are called once and return one tensor are compared.
+    Only submodules that are called once and return one tensor are compared.
 
     Args:
-        model: The module captured; hooks are put on it and taken off.
-        graph: What came of it.
+        model: The captured module; hooks are added and removed again.
+        graph: The captured graph.
         args: Positional inputs.
         kwargs: Keyword inputs.
         tolerance: Largest difference, relative to the largest magnitude.
@@ -56,11 +56,11 @@ def differing_module(
         return (
             f"No submodule differs, so it is the forward of {type(model).__name__} itself: does it "
             "ask for torch.compiler.is_exporting(), is_compiling() or torch.is_grad_enabled() "
-            "(capture under torch.no_grad() for what that gives then)?"
+            "(to get its result without gradients, capture under torch.no_grad())?"
         )
     return (
-        "Nothing differs while each submodule is watched: the model takes another path when "
-        f"nothing watches it{_FAST_PATH}"
+        "Nothing differs while each submodule is watched: the model takes another path when it is "
+        f"not watched{_FAST_PATH}"
     )
 
 
@@ -103,14 +103,14 @@ def _module_results(
 
 
 class _Values(Interpreter):
-    """Keeps the last value computed in each submodule."""
+    """Interpreter that keeps the last value computed in each submodule."""
 
     def __init__(self, graph: GraphModule) -> None:
         super().__init__(graph)
         self.results: dict[str, Tensor] = {}
 
     def run_node(self, n: Node) -> Any:
-        """Run one node and note its value for every submodule it stands in."""
+        """Run one node and note its value for every submodule that contains it."""
         value: Any = super().run_node(n)
         if isinstance(value, Tensor) and not value.is_nested:
             for path, _ in module_stack(n):

@@ -1,4 +1,4 @@
-"""What a model or graph gives when it is called, in a form to compare."""
+"""Results of calling a model or graph, in a form to compare."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _SEED = 0
 
 
 def results_of(function: Callable[..., Any], inputs: Inputs) -> list[Any]:
-    """Return the leaves of what comes out, for copies of the inputs and always the same noise."""
+    """Return the leaves of the result for copies of the inputs, with the same random seed."""
     args, kwargs = copy_inputs(*inputs)
     torch.manual_seed(_SEED)
     return leaves_in(function(*args, **kwargs))
 
 
 def same_results(some: list[Any], others: list[Any]) -> bool:
-    """Whether leaves are equal, tensors within what other kernels and orders of sums make of it."""
+    """Whether leaves are equal; tensors up to the rounding of other kernels and sum orders."""
     return len(some) == len(others) and all(map(_is_same, some, others))
 
 
 def is_real(leaf: object) -> bool:
-    """Whether a leaf is no tensor of a kind that does not compute, as fake and meta ones."""
+    """Whether a leaf holds real values: false for fake and meta tensors."""
     return not isinstance(leaf, Tensor) or (
         not leaf.is_meta and type(leaf) in (Tensor, nn.Parameter)
     )

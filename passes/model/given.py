@@ -1,4 +1,4 @@
-"""The module that stands for what a user hands over: a program, a function, a wrapper."""
+"""Get a module from what the user passes: a program, a function, a wrapper."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Model = nn.Module | ExportedProgram | Callable[..., Any] | str | Path
 
 @dataclass(frozen=True)
 class GivenModel:
-    """What is captured, with what.
+    """A module to capture and its example inputs.
 
     Attributes:
         module: The module.
@@ -52,13 +52,12 @@ def given_model(
     example_kwargs: Mapping[str, Any] | None,
     dynamic_shapes: Any,
 ) -> GivenModel:
-    """Return what the user's model and examples stand for, in the one form of the rest.
+    """Return the user's model and examples in the form that the rest of capture uses.
 
-    A program that is given no examples has those it was exported with, and keeps free what it left
-    free.
+    A program without given examples uses the examples of its export, and keeps its free dimensions.
 
     Raises:
-        CaptureError: there is no module to capture, or the examples do not fit it.
+        CaptureError: there is no module to capture, or the examples do not fit the module.
     """
     if isinstance(model, (str, Path)):
         model = _load(Path(model))
@@ -81,14 +80,14 @@ def _is_nothing(given: Examples) -> bool:
 def module_of(model: Model) -> nn.Module:
     """Return the module to capture: ``model`` itself, or one that computes what it computes.
 
-    A function is wrapped; modules that it refers to (as its owner, in its closure, among its
-    globals) are submodules under the names it has for them, with ``_`` behind a name that any
-    module has a use for, such as ``half``. Of ``DataParallel`` the module inside
-    is taken. A program computes in the mode that it was exported in.
+    A function is wrapped. Modules that it refers to (as its owner, in its closure, among its
+    globals) become submodules under their names in the function; ``_`` is appended to a name that
+    every module uses, such as ``half``. ``DataParallel`` is replaced by the module inside. A
+    program computes in the mode that it was exported in.
 
     Raises:
-        CaptureError: it is scripted or traced, was exported in training mode, is a graph whose
-            branches hold tensors, or is nothing that can be captured.
+        CaptureError: the model is scripted or traced, was exported in training mode, is a graph
+            whose branches hold tensors, or cannot be captured at all.
     """
     if isinstance(model, ExportedProgram):
         model = model.module(check_guards=False)
@@ -96,16 +95,16 @@ def module_of(model: Model) -> nn.Module:
         return module_of(model.module)
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         kind = "a scripted or traced model" if isinstance(model, nn.Module) else "a script function"
-        message = f"{kind} has no Python code that torch.export could read"
+        message = f"{kind} has no Python code that torch.export can read"
         fix = (
-            "make the model it was made of, and give it the weights:\n    model = "
+            "make the original model, and give it the weights:\n    model = "
             "Model().eval()\n    model.load_state_dict(scripted.state_dict())"
         )
         raise CaptureError(message, rule="not-a-model", fix=fix)
     if isinstance(model, GraphModule) and has_one_mode(model):
         _require_evaluation(model)
         _require_tensors_outside(model)
-        copy = clone(model)  # torch lets nobody call train() and eval() of the original
+        copy = clone(model)  # torch forbids train() and eval() on the original
         recompile(copy)
         return copy.eval()
     if isinstance(model, nn.Module):
@@ -121,9 +120,9 @@ def module_of(model: Model) -> nn.Module:
 
 
 def has_one_mode(model: nn.Module) -> bool:
-    """Whether a module is an exported graph, which train() and eval() do not change.
+    """Whether a module is an exported graph: train() and eval() do not change such a graph.
 
-    All of its operators may be in nested graphs, as of a forward under ``torch.no_grad()``.
+    All its operators may be in nested graphs, as for a forward under ``torch.no_grad()``.
     """
     return isinstance(model, GraphModule) and any(map(is_operator_call, _all_nodes(model)))
 
@@ -134,7 +133,7 @@ def _all_nodes(module: GraphModule) -> Iterator[Node]:
 
 
 class _Function(nn.Module):
-    """A function as a module whose forward it is."""
+    """A module whose forward is a given function."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -145,7 +144,7 @@ class _Function(nn.Module):
 
 
 def _modules_in(function: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the modules that a function refers to, by the names it has for them."""
+    """Yield the modules that a function refers to, with their names in the function."""
     while isinstance(function, functools.partial):
         given = {f"argument_{i}": value for i, value in enumerate(function.args)}
         yield from _only_modules(given | function.keywords)
@@ -178,7 +177,7 @@ def _load(path: Path) -> ExportedProgram:
             rule="not-a-model",
             site=str(path),
         )
-    if not path.is_file():  # else torch logs a traceback
+    if not path.is_file():  # otherwise torch logs a traceback
         message = f"{str(path)!r}: there is no such file"
         raise CaptureError(message, rule="unreadable-file", site=str(path))
     try:
@@ -208,7 +207,7 @@ def _free_dimensions(module: nn.Module, inputs: Inputs) -> Any:
 
 
 def _require_tensors_outside(module: GraphModule) -> None:
-    """Refuse nested graphs that hold tensors, as captured graphs' do: torch.export loses them."""
+    """Refuse nested graphs that hold tensors, as in captured graphs: torch.export loses these."""
     for node, inner in nested(module):
         if inner.state_dict():
             message = f"torch.export takes no branch that holds tensors, as {node.target} does"
@@ -223,8 +222,5 @@ def _require_evaluation(module: GraphModule) -> None:
     for node in _all_nodes(module):
         if trains(node):
             message = f"{node.name} computes as in training"
-            fix = (
-                "call model.eval() before torch.export.export, whose graphs keep the mode of "
-                "the model"
-            )
+            fix = "call model.eval() before torch.export.export, whose graphs keep the model's mode"
             raise CaptureError(message, rule="captured-mode", site=node.name, fix=fix)

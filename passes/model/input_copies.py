@@ -1,4 +1,4 @@
-"""Copies of inputs to call with, so that a model that writes to its inputs leaves those alone."""
+"""Copies of inputs for calls, so that a model that writes to its inputs does not change them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from quantfx.passes.inputs.leaves import Inputs, leaves_in, map_leaves
 
 
 def copy_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
-    """Return arguments with tensors of the same values, strides and common memory.
+    """Return copies of arguments: tensors keep their values, strides and shared memory.
 
-    Only what the tensors reach of their memory is copied: a batch may be a view of a whole data
-    set.
+    Only memory that the tensors reach is copied: a batch may be a view of a whole data set.
     """
     tensors = {id(leaf): leaf for leaf in leaves_in((args, kwargs)) if isinstance(leaf, Tensor)}
     groups: dict[object, list[Tensor]] = {}
@@ -31,14 +30,14 @@ def copy_inputs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
 
 
 def spare_inputs(module: GraphModule, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
-    """Return arguments to call ``module`` with that it may write to: copies if it does."""
+    """Return arguments that ``module`` may write to: copies if it writes to its inputs."""
     return copy_inputs(args, kwargs) if writes_to_inputs(module) else (args, kwargs)
 
 
 def writes_to_inputs(module: GraphModule) -> bool:
-    """Whether a node of ``module`` writes to one of its inputs, itself or through a view.
+    """Whether a node of ``module`` writes to one of its inputs, directly or through a view.
 
-    A graph inside of another that writes to its inputs counts: they may be those of the module.
+    A nested graph that writes to its own inputs counts: they may be inputs of the module.
     """
     return any(
         node.op == "placeholder"
@@ -48,7 +47,7 @@ def writes_to_inputs(module: GraphModule) -> bool:
 
 
 def _memory(tensor: Tensor) -> object:
-    """Return what tensors of common memory have in common; None for one that is by itself."""
+    """Return a key that tensors with shared memory share; None for a tensor without such a key."""
     if tensor.layout != torch.strided or tensor.is_meta or tensor.is_nested:
         return None
     address = tensor.untyped_storage().data_ptr()

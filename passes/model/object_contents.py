@@ -1,4 +1,4 @@
-"""What an object of any kind holds, part by part, so that it can be compared and put back."""
+"""The content of an object of any kind, part by part, so that it can be compared and restored."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 
 Pairs = list[tuple[Any, Any]]
 
-_OWN = frozenset(vars(nn.Module()))  # what every module has: parameters, hooks, the mode
+_OWN = frozenset(vars(nn.Module()))  # attributes of every module: parameters, hooks, the mode
 _STORED = ("_parameters", "_buffers", "_modules")
 _VALUES = (int, float, complex, bool, str, bytes, torch.dtype, torch.device)
 
 
 class Part(ABC):
-    """Some of what an object holds.
+    """One part of an object's content.
 
     Args:
         owner: The object.
-        path: What the user calls it.
-        is_plain: Whether a change of it is one of plain attributes: not of buffers or parameters,
+        path: The user's name for the object.
+        is_plain: Whether a change is one of plain attributes, and not of buffers or parameters,
             which a graph follows.
     """
 
@@ -38,18 +38,18 @@ class Part(ABC):
 
     @abstractmethod
     def now(self) -> Pairs:
-        """Return keys and values, as they are now."""
+        """Return the current keys and values."""
 
     @abstractmethod
     def put(self, pairs: Pairs) -> None:
-        """Make it hold these keys and values, and nothing else."""
+        """Make the object hold exactly these keys and values."""
 
     def name(self, key: Any) -> str:
-        """Return what the user calls what is under ``key``."""
+        """Return the user's name for the value under ``key``."""
         return self.path
 
     def changed(self) -> list[str]:
-        """Return the names of what is not what it was."""
+        """Return the names of values that changed."""
         before, now = dict(self._name_pairs(self.before)), dict(self._name_pairs(self.now()))
         keys = [*before, *(key for key in now if key not in before)]
         found = [
@@ -62,7 +62,7 @@ class Part(ABC):
         return found
 
     def restore(self) -> None:
-        """Put back what it held."""
+        """Restore the content."""
         if self.changed():
             self.put(self.before)
 
@@ -71,7 +71,7 @@ class Part(ABC):
 
 
 class Attributes(Part):
-    """The attributes of an object that has a ``__dict__``; of a module, those of the user's own."""
+    """The attributes of an object that has a ``__dict__``; for a module, only the user's own."""
 
     def now(self) -> Pairs:
         """Return names and values."""
@@ -109,14 +109,14 @@ class Slots(Attributes):
 
 
 class Items(Part):
-    """The items of a dict, in order, past the methods that a subclass may have."""
+    """The items of a dict, in order, bypassing overridden methods of a subclass."""
 
     def now(self) -> Pairs:
         """Return keys and values."""
         return list(self._kind.items(self.owner))
 
     def put(self, pairs: Pairs) -> None:
-        """Fill it anew."""
+        """Refill the dict."""
         self._kind.clear(self.owner)
         for key, value in pairs:
             self._kind.__setitem__(self.owner, key, value)
@@ -142,7 +142,7 @@ class Elements(Part):
         return list(enumerate(self.owner))
 
     def put(self, pairs: Pairs) -> None:
-        """Fill it anew."""
+        """Refill the container."""
         values = [value for _, value in pairs]
         if isinstance(self.owner, list):
             list.__setitem__(self.owner, slice(None), values)
@@ -155,23 +155,23 @@ class Elements(Part):
 
 
 class Cell(Part):
-    """A variable of a function that another function, within it, uses."""
+    """A variable of a function that a nested function uses."""
 
     def now(self) -> Pairs:
-        """Return its value, if it has one."""
+        """Return its value, if assigned."""
         try:
             return [("", self.owner.cell_contents)]
         except ValueError:  # not assigned yet
             return []
 
     def put(self, pairs: Pairs) -> None:
-        """Assign to it."""
+        """Assign the value."""
         for _, value in pairs:
             self.owner.cell_contents = value
 
 
 class Globals(Part):
-    """The global variables that a function names."""
+    """The global variables that a function refers to."""
 
     def now(self) -> Pairs:
         """Return names and values."""
@@ -192,7 +192,7 @@ class Globals(Part):
 
 
 class ClassVariables(Part):
-    """What a class holds that is neither code nor Python's."""
+    """The attributes of a class that are neither code nor Python's own."""
 
     def now(self) -> Pairs:
         """Return names and values."""
@@ -218,7 +218,7 @@ class ClassVariables(Part):
 
 
 class FunctionCache(Part):
-    """What ``functools.cache`` or ``lru_cache`` keeps; emptied where it took something in."""
+    """The cache of ``functools.cache`` or ``lru_cache``; emptied if it gained an entry."""
 
     def now(self) -> Pairs:
         """Return how often the function was called."""
@@ -246,7 +246,7 @@ def _form(tensor: Tensor) -> tuple[Any, ...]:
 
 
 class Values(Part):
-    """What a tensor holds."""
+    """The values of a tensor."""
 
     def now(self) -> Pairs:
         """Return a copy."""
@@ -262,14 +262,14 @@ class Values(Part):
                 self.owner.data = before
 
     def changed(self) -> list[str]:
-        """Compare values: what ``.data`` was written to has the same version."""
+        """Compare values: a write through ``.data`` does not change the version."""
         before: Tensor = self.before[0][1]
         same = _form(self.owner) == _form(before) and torch.equal(self.owner.detach(), before)
         return [] if same else [self.path]
 
 
 COPIES = (Values, Array, FunctionCache)
-"""Parts whose values are copies, not what the object leads to."""
+"""Parts whose values are copies, not objects that the owner refers to."""
 
 
 def _cached() -> None: ...
@@ -294,12 +294,12 @@ _UNSET = _Unset()
 
 
 def is_value(value: Any) -> bool:
-    """Whether it cannot change, and leads to nothing."""
+    """Whether ``value`` is immutable and refers to no other object."""
     return value is None or isinstance(value, _VALUES)
 
 
 def parts_of(value: Any, path: str) -> Iterator[Part]:
-    """Yield the parts of an object; none for what cannot change."""
+    """Yield the parts of an object; none for an immutable object."""
     if isinstance(value, Tensor):
         if is_plain_tensor(value):
             yield Values(value, path)
@@ -316,7 +316,7 @@ def _parts_of_module(module: nn.Module, path: str) -> Iterator[Part]:
     yield Attributes(module, path)
     for kind in _STORED:
         stored = vars(module).get(kind)
-        if isinstance(stored, dict):  # a script module has something else
+        if isinstance(stored, dict):  # a script module has something else here
             yield Stored(stored, path, is_plain=False)
 
 
@@ -333,13 +333,13 @@ def _parts_of_object(value: Any, path: str) -> Iterator[Part]:
 
 
 def is_plain_tensor(value: Tensor) -> bool:
-    """Whether it holds values that can be copied and compared."""
+    """Whether ``value`` is a tensor whose values can be copied and compared."""
     ordinary = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
     return ordinary and not (value.is_meta or value.is_nested)
 
 
 def named_in(code: CodeType) -> Iterator[str]:
-    """Yield the names of globals and attributes in a function, and in those inside of it."""
+    """Yield the names of globals and attributes in a function and its nested functions."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
@@ -360,19 +360,19 @@ def slots_of(value: Any) -> list[str]:
 
 
 def _is_installed(value: type | FunctionType) -> bool:
-    """Whether code is a library's: what that notes in its globals, once and for all, stays."""
+    """Whether code is a library's: what a library stores in its globals stays there."""
     module = sys.modules.get(value.__module__)
     return "-packages" in (getattr(module, "__file__", None) or "")
 
 
 def _is_array(value: Any) -> bool:
-    """Whether it is numpy's, which quantfx does without."""
+    """Whether ``value`` is a numpy array; quantfx does not depend on numpy."""
     kind = type(value)
     return kind.__module__ == "numpy" and kind.__name__ == "ndarray"
 
 
 def _is_same(one: Any, other: Any) -> bool:
-    """Whether nothing was assigned: numbers and text count by value, objects by identity."""
+    """Whether nothing was assigned: numbers and text compare by value, objects by identity."""
     if one is other:
         return True
     if type(one) is not type(other):

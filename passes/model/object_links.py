@@ -1,4 +1,4 @@
-"""What an object leads to: how the state of a model is found wherever it keeps it."""
+"""The objects that an object refers to: finds a model's state wherever the model keeps it."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from quantfx.passes.model.object_contents import LRU_CACHE, named_in
 
-# Of the standard library's objects only these are opened: locks, loggers, threads and files lead to
-# all that there is. Of torch's own only modules are.
+# Only these objects of the standard library are opened: locks, loggers, threads and files lead to
+# everything in the process. Of torch's objects only modules are opened.
 _OPENED = frozenset({"types", "collections", "functools", "builtins"})
 _CODE = (type, FunctionType, LRU_CACHE)
 _SHUT = (frozenset(sys.stdlib_module_names) - _OPENED) | {"torch", "numpy", "quantfx"}
 
 
 def is_opened(value: Any) -> bool:
-    """Whether what an object holds may be looked at."""
+    """Whether the content of an object may be read."""
     if isinstance(value, (Tensor, nn.Module)):
         return True
     if isinstance(value, _CODE):
@@ -31,7 +31,7 @@ def is_opened(value: Any) -> bool:
 
 
 def links_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield what an object leads to but by what it holds, each with its path: code, and tuples."""
+    """Yield further objects that ``value`` refers to, with their paths: code, and tuples."""
     if isinstance(value, tuple):
         yield from ((path, item) for item in value)
     elif isinstance(value, MethodType):
@@ -50,7 +50,7 @@ def links_of(value: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def _links_of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:
-    """Yield its variables, and the code that it may name: its globals', and those of modules."""
+    """Yield a function's variables, and code that it may call: of its globals and of modules."""
     closure = zip(function.__code__.co_freevars, function.__closure__ or (), strict=True)
     yield from ((f"{name} of {function.__qualname__}", cell) for name, cell in closure)
     names = set(named_in(function.__code__))

@@ -1,4 +1,4 @@
-"""What calling a user's module changes in it, which is put back."""
+"""Undo what calls of a user's module change in it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from quantfx.passes.model.object_links import is_opened, links_of
 
 
 class ModelState:
-    """All that a module's attributes lead to, at one moment: other modules, objects, containers.
+    """Everything that a module's attributes lead to, at one moment: modules, objects, containers.
 
     Args:
         model: Not changed.
-        buffers: Whether to keep what buffers hold, too. Parameters are never copied.
+        buffers: Whether to keep the values of buffers too. Parameters are never copied.
     """
 
     def __init__(self, model: nn.Module, *, buffers: bool = True) -> None:
@@ -30,19 +30,19 @@ class ModelState:
                 part.is_plain = False
 
     def changed(self) -> list[str]:
-        """Return the paths of the plain attributes that are not what they were."""
+        """Return the paths of the plain attributes that changed."""
         found = [path for part in self._parts if part.is_plain for path in part.changed()]
         return list(dict.fromkeys(found))
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore everything."""
         for part in self._parts:
             part.restore()
 
 
 @contextmanager
 def restored(model: nn.Module, *, buffers: bool = True) -> Generator[ModelState]:
-    """Put back what calls of ``model`` change in it."""
+    """Restore what calls of ``model`` change in it."""
     state = ModelState(model, buffers=buffers)
     try:
         yield state
@@ -53,7 +53,7 @@ def restored(model: nn.Module, *, buffers: bool = True) -> Generator[ModelState]
 def _find_reachable(model: nn.Module, uncopied: set[int]) -> Iterator[Part]:
     """Yield the parts of every object, each once, under the first path that leads to it."""
     pending: deque[tuple[str, Any]] = deque([("self", model)])
-    seen: dict[int, Any] = {}  # the objects, so that none of them goes and leaves its id to another
+    seen: dict[int, Any] = {}  # keeps the objects alive, so that no id is reused
     while pending:
         path, value = pending.popleft()
         if is_value(value) or id(value) in seen or not is_opened(value):

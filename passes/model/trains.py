@@ -1,4 +1,4 @@
-"""Which operators compute as in training, by what their arguments say."""
+"""Which operators compute as in training, according to their arguments."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _FLAGS = {
 
 
 def trains(node: Node) -> str:
-    """Return what computes as in training, as "a batch norm"; "" if ``node`` does not.
+    """Return what computes as in training, e.g. "a batch norm"; "" if ``node`` does not.
 
-    A batch norm without running statistics takes those of its input in either mode: what
-    standardizes weights, or is made with ``track_running_stats=False``, is no training.
+    A batch norm without running statistics uses its input's statistics in either mode. So a norm
+    that standardizes weights, or has ``track_running_stats=False``, does not count as training.
     """
     flag = _FLAGS.get(str(node.target))
     if not flag or not is_operator_call(node) or argument_value(node, flag) is not True:

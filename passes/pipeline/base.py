@@ -1,4 +1,4 @@
-"""What a pass is: an immutable value with a name, options as fields, and ``run``."""
+"""The base of passes: an immutable value with a name, options as fields, and ``run``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass has to say of what it did; the pipeline finds out whether the module changed.
+    """A pass's report of what it did; the pipeline itself finds out whether the module changed.
 
     Attributes:
         remarks: For the report.
@@ -34,12 +34,12 @@ class PassResult:
 
 @dataclass(frozen=True)
 class Context:
-    """What a pass may know beside the module.
+    """What a pass may use besides the module.
 
     Attributes:
         recipe: The patterns and specs of the backend, None outside a backend.
         kernels: The kernel families of the backend, asked in order by the lowering pass.
-        statistics: What the calibration data holds, if it was collected.
+        statistics: Statistics of the calibration data, if collected.
         sample: Some of the inputs that calibration saw, by call.
     """
 
@@ -49,7 +49,7 @@ class Context:
     sample: tuple[Leaves, ...] = ()
 
     def require_recipe(self, name: str) -> Recipe:
-        """Return the recipe, which the pass called ``name`` cannot do without.
+        """Return the recipe that the pass called ``name`` requires.
 
         Raises:
             PipelineError: there is none.
@@ -60,7 +60,7 @@ class Context:
         return self.recipe
 
     def require_statistics(self, name: str) -> Statistics:
-        """Return the statistics, which the pass called ``name`` cannot do without.
+        """Return the statistics that the pass called ``name`` requires.
 
         Raises:
             PipelineError: there are none.
@@ -76,7 +76,7 @@ class Context:
 class Pass(ABC):
     """A rewrite of a graph module, in place; subclasses are frozen dataclasses.
 
-    The graph lints before and after, not necessarily in between. Facts are words for what holds of
+    The graph lints before and after, not necessarily in between. Facts are words for properties of
     a module, e.g. ``annotated``.
 
     Attributes:
@@ -85,9 +85,9 @@ class Pass(ABC):
         provides: Facts that hold afterwards.
         breaks: Facts that no longer hold afterwards.
         keeps_float: Whether the pass claims to keep the float function; tested to 1e-5.
-        optional: Whether what follows is right without it, so that a bisection may leave it out.
-        needs_statistics: Whether it goes by the statistics of the context, so that ``quantize``
-            collects them where it is given batches.
+        optional: Whether later passes are correct without it, so that a bisection may omit it.
+        needs_statistics: Whether it uses the statistics of the context; ``quantize`` then collects
+            them from the batches it is given.
         named_by: The field whose value ends the name, as the group does in ``annotate-conv``.
     """
 
@@ -102,12 +102,12 @@ class Pass(ABC):
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """Return the names that passes of this class are known to have."""
+        """Return the known names of passes of this class."""
         return (cls.name,)
 
     @property
     def wants_samples(self) -> int:
-        """How many samples it goes by where calibration has kept them; it then needs nothing."""
+        """How many samples the pass uses if calibration kept them; then it needs no statistics."""
         return 0
 
     @abstractmethod

@@ -1,4 +1,4 @@
-"""What a pipeline was given when it failed, kept with the error for as long as that lives."""
+"""The input of a pipeline that failed, kept as long as the error lives."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class FailedRun:
     """A run of a pipeline that raised.
 
     Attributes:
-        pipeline: Its passes.
-        module: What it was given.
-        context: What it was given beside.
+        pipeline: The pipeline.
+        module: The module it was given.
+        context: The context it was given.
     """
 
     pipeline: Pipeline
@@ -30,20 +30,20 @@ class FailedRun:
     context: Context | None
 
 
-# By error, beside it: an error is pickled with its fields, and a module is no part of one.
+# Keyed by error and not a field of it: fields are pickled, and a module must not be.
 _RUNS: WeakKeyDictionary[BaseException, FailedRun] = WeakKeyDictionary()
 
 
 def keep_failed_run(error: BaseException, run: FailedRun) -> None:
-    """Keep what failed."""
+    """Keep a failed run with its error."""
     _RUNS[error] = run
 
 
 def failed_run_of(error: BaseException) -> FailedRun | None:
-    """Return what failed, if a pipeline did that can be reduced."""
+    """Return the failed run of an error; None if there is none that can be reduced."""
     return _RUNS.get(error)
 
 
 def is_reducible(module: GraphModule) -> bool:
-    """Whether code can make the graph: as captured, without notes or observers of passes."""
+    """Whether code can recreate the graph: as captured, without notes or observers of passes."""
     return facts_of(module) == frozenset({"captured"})

@@ -1,4 +1,4 @@
-"""What most passes are: one rewrite of one graph, and no bookkeeping."""
+"""The base of most passes: one rewrite of one graph, without bookkeeping."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 @dataclass(frozen=True)
 class GraphPass(Pass):
-    """A pass that rewrites each graph by itself: the top one and every graph nested in it.
+    """A pass that rewrites each graph separately: the top graph and every nested graph.
 
     Attributes:
         counts: What ``rewrite`` counts; the name of the sum in the record of the pass.
@@ -26,7 +26,7 @@ class GraphPass(Pass):
 
     @abstractmethod
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Rewrite the graph of ``editor``, which keeps remarks as well; return how often."""
+        """Rewrite the graph of ``editor``, which also takes remarks; return how many rewrites."""
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rewrite every graph, outermost first."""

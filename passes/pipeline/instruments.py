@@ -20,16 +20,16 @@ class Instrument(ABC):  # noqa: B024  both hooks are optional
     """Called before and after each pass of a pipeline run."""
 
     def before(self, position: int, each: Pass, module: GraphModule) -> None:  # noqa: B027
-        """Look at ``module`` before pass number ``position`` (from 0)."""
+        """Inspect ``module`` before pass number ``position`` (from 0)."""
 
     def after(  # noqa: B027
         self, position: int, each: Pass, module: GraphModule, record: PassRecord
     ) -> None:
-        """Look at ``module`` after a pass that was verified, and at what is recorded of it."""
+        """Inspect ``module`` and the pass's record after a pass that was verified."""
 
 
 class CheckNumerics(Instrument):
-    """Prove on example inputs that passes which claim to keep the float function do.
+    """Check on example inputs that passes which claim to keep the float function do so.
 
     Args:
         inputs: Positional arguments of the module.
@@ -49,7 +49,7 @@ class CheckNumerics(Instrument):
         self._reference: list[torch.Tensor] = []
 
     def before(self, position: int, each: Pass, module: GraphModule) -> None:
-        """Run the module as the pass finds it."""
+        """Run the module before the pass."""
         if each.keeps_float:
             self._reference = self._outputs(module)
 

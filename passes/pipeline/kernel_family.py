@@ -1,4 +1,4 @@
-"""The interface between the lowering pass and the kernels: what they take and what they become."""
+"""The interface between the lowering pass and the kernels: what kernels take and what they emit."""
 
 from __future__ import annotations
 
@@ -17,22 +17,21 @@ from quantfx.passes.quant.spec import Concrete
 from quantfx.patterns.match import Match
 from quantfx.patterns.schema import argument_value
 
-# Those of neighbouring input channels only, or of any two.
+# Sums of neighbouring input channels only, or of any two.
 Saturation = Literal["none", "neighbours", "any"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A template found in a q/dq graph, with the dequantizes and the quantize around it.
+    """A match in a q/dq graph, with the dequantizes and the quantize around it.
 
-    What enters it is read from the graph when asked for: an earlier site may have been lowered in
-    the meantime.
+    Its inputs are read from the graph on demand: an earlier site may have been lowered meanwhile.
 
     Attributes:
-        site: The anchor's place.
-        match: Of a template of ``quantized_edges``.
-        float_dtype: What a float result is returned in; None for that of the graph.
-        packs: Role -> spec of each weight that the kernel keeps in a form of its own.
+        site: The anchor's site.
+        match: Match of a template of ``quantized_edges``.
+        float_dtype: Dtype of a float result; None for the graph's dtype.
+        packs: Role -> spec of each weight that the kernel quantizes itself.
     """
 
     site: Site
@@ -56,17 +55,17 @@ class Candidate:
         return self.match.template.reach
 
     def dequantize(self, argument: str) -> Node:
-        """Return what feeds an argument of the anchor: the dequantize or cast, if it is one."""
+        """Return the node that feeds an argument of the anchor, usually a dequantize or cast."""
         return argument_node(self.anchor, argument)
 
     def quantized(self, argument: str) -> Node:
-        """Return the integers, or the narrow floats, that are dequantized for an argument."""
+        """Return the integer or narrow float tensor that is dequantized for an argument."""
         return argument_node(self.dequantize(argument), "input")
 
     def indirect(self, *arguments: str) -> str | None:
-        """Return which argument of the anchor does not read a dequantize or cast, as a sentence.
+        """Return, as a sentence, which argument of the anchor reads no dequantize or cast.
 
-        A template may have operators of its own in between, of which a kernel knows nothing.
+        A template may have operators in between that a kernel does not know.
         """
         for argument in arguments:
             if not reads_quantized(self.dequantize(argument)):
@@ -82,12 +81,12 @@ class Candidate:
 
     @property
     def quantize(self) -> Node | None:
-        """The quantize of the result; None where it leaves as float."""
+        """The quantize of the result; None if the result is float."""
         return self.match.nodes.get(QUANTIZE)
 
     @property
     def last_float(self) -> Node:
-        """The node whose float result leaves the match, or is quantized."""
+        """The node whose float result leaves the match or is quantized."""
         quantize = self.quantize
         return self.match.output if quantize is None else argument_node(quantize, "input")
 
@@ -96,7 +95,7 @@ QUANTIZE = "q"
 
 
 def dequantize_name(role: str) -> str:
-    """Return the name that the dequantize of ``role`` has in a template with quantized edges."""
+    """Return the name of the dequantize of ``role`` in a template with quantized edges."""
     return f"{role}_dq"
 
 
@@ -104,7 +103,7 @@ def argument_node(node: Node, name: str) -> Node:
     """Return the node that feeds argument ``name`` of ``node``.
 
     Raises:
-        TypeError: something else is given there.
+        TypeError: the argument is not a node.
     """
     value = argument_value(node, name)
     if not isinstance(value, Node):
@@ -114,15 +113,15 @@ def argument_node(node: Node, name: str) -> Node:
 
 @dataclass(frozen=True)
 class Emission:
-    """What a family wrote for a candidate.
+    """The result of a family's ``emit`` for a candidate.
 
     Attributes:
         node: The new call.
-        stands_for: The node of the match whose value it yields: its output, or an earlier one if
+        stands_for: The node of the match whose value it yields: the output, or an earlier node if
             the kernel computes only the beginning of the match.
         kernel: Name of the kernel that was called.
-        takes_empty: Whether the kernel knows what to make of no rows.
-        rounds: Whether the kernel rounds what no node of the q/dq graph does.
+        takes_empty: Whether the kernel accepts inputs without rows.
+        rounds: Whether the kernel rounds a value that no node of the q/dq graph rounds.
     """
 
     node: Node
@@ -133,16 +132,16 @@ class Emission:
 
 
 class KernelFamily(ABC):
-    """Kernels that come together, as a value: nothing is registered, a backend lists its families.
+    """A group of kernels, as a value: nothing is registered, a backend lists its families.
 
-    A family is verified from outside, by what it emitted: ``compare_sites`` runs each call and the
-    part of the q/dq graph that it stands for on identical inputs.
+    A family is verified from outside: ``compare_sites`` runs each emitted call and the part of the
+    q/dq graph that it stands for on identical inputs.
 
     Attributes:
         name: E.g. ``onednn``.
-        kernels: Names that templates use for its kernels; empty if it goes by ``reach``.
-        not_here: Why what it emits cannot run on this machine; empty if it can.
-        needs_process: Whether what it emits runs only in processes that have imported quantfx.
+        kernels: Names that templates use for its kernels; empty if ``reach`` decides.
+        not_here: Why its calls cannot run on this machine; empty if they can.
+        needs_process: Whether its calls run only in processes that have imported quantfx.
     """
 
     name: ClassVar[str]
@@ -157,7 +156,7 @@ class KernelFamily(ABC):
 
     @property
     def alone(self) -> bool:
-        """Whether no other family may have what this one could."""
+        """Whether no other family may take what this family could take."""
         return False
 
     def prepare(self) -> None:  # noqa: B027  most families need nothing
@@ -169,8 +168,8 @@ class KernelFamily(ABC):
 
     @abstractmethod
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return why a candidate that it takes is beyond its kernels, None if it is not."""
+        """Return why its kernels cannot compute a candidate that it takes; None if they can."""
 
     @abstractmethod
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
-        """Write the kernel call in front of what it stands for, and leave the match in place."""
+        """Insert the kernel call before the node it stands for, and leave the match in place."""

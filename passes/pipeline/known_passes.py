@@ -1,4 +1,4 @@
-"""The passes that pipelines are parsed with, beside those that a caller names."""
+"""The passes known when pipelines are parsed, besides the passes that a caller names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def own_passes() -> Passes:
 
 
 def known_passes(name: str) -> Iterator[type[Pass]]:
-    """Yield those, and of what was added what may be called ``name``, which is imported then."""
+    """Yield quantfx's own passes, then added passes that may be called ``name``, importing them."""
     yield from own_passes()
     for names, source in _LATE:
         if name in names:
@@ -33,5 +33,5 @@ def known_names() -> list[str]:
 
 
 def add_known_passes(names: tuple[str, ...], source: Callable[[], Passes]) -> None:
-    """Let pipelines be parsed with the passes ``names``, which ``source`` imports and returns."""
+    """Make the passes ``names`` known to parsing; ``source`` imports and returns them."""
     _LATE.append((names, source))

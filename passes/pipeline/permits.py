@@ -1,8 +1,8 @@
 """Ask before a match, a rewrite or a kernel whether a bisection permits it.
 
-Nothing is asked of anybody unless ``permitting`` is entered: ``may`` is then one look at a context
-variable. What is not permitted stays as it was, and the report says ``LEFT_FLOAT`` of what is not
-quantized for it.
+Outside ``permitting`` everything is permitted, and ``may`` costs one read of a context variable. A
+refused decision leaves the graph unchanged; the report says ``LEFT_FLOAT`` for sites that are not
+quantized because of it.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ LEFT_FLOAT = "left float by bisect"
 
 @dataclass(frozen=True)
 class Permit:
-    """One decision of a pass, which is made as a whole or not at all.
+    """One decision of a pass, taken as a whole or not at all.
 
     Attributes:
         by: Name of the pass.
-        template: The template variant that matched; empty where there is none.
-        site: The node, after its graph's path where it is nested, and before the slot if it is
-            about one; empty for the whole pass.
+        template: The template variant that matched; empty if there is none.
+        site: ``graph/node.slot``, with graph path and slot only where they apply; empty for the
+            whole pass.
     """
 
     by: str
@@ -42,14 +42,14 @@ class Permit:
 
 
 class Permits:
-    """Answers passes, and keeps what they asked in order.
+    """Answers requests of passes, and keeps the requests in order.
 
     Args:
-        granted: What is permitted; everything if None.
-        refused: What is not permitted, of what is granted.
+        granted: The granted permits; None for all.
+        refused: Exceptions from what is granted.
 
     Attributes:
-        asked: Every permit that was asked for, once, with the answer.
+        asked: Every permit that was asked for, once each, with the answer.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ _PERMITS: ContextVar[Permits | None] = ContextVar("quantfx_permits", default=Non
 
 @contextmanager
 def permitting(permits: Permits) -> Generator[Permits]:
-    """Let ``permits`` answer what passes ask in this context."""
+    """Let ``permits`` answer the requests of passes in this context."""
     token = _PERMITS.set(permits)
     try:
         yield permits
@@ -86,18 +86,18 @@ def permitting(permits: Permits) -> Generator[Permits]:
 
 
 def may(by: str, template: str = "", site: object = "") -> bool:
-    """Return whether the pass ``by`` may do what it is about to.
+    """Return whether the pass ``by`` may take a decision.
 
     Args:
         by: Name of the pass.
         template: The template variant that matched.
-        site: The node, in its graph; the whole pass if empty.
+        site: The node with its graph path; empty for the whole pass.
     """
     permits = _PERMITS.get()
     return permits is None or permits.ask(Permit(by, template, str(site)))
 
 
 def is_refusing() -> bool:
-    """Whether something was not permitted in this context so far."""
+    """Whether something was refused in this context so far."""
     permits = _PERMITS.get()
     return permits is not None and permits.refuses

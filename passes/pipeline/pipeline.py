@@ -37,8 +37,8 @@ class Pipeline:
     """Passes in order; an element may itself be a named pipeline.
 
     Attributes:
-        elements: What runs, in order.
-        name: Needed to nest it in another pipeline; equal pipelines may have different ones.
+        elements: Passes and pipelines in order.
+        name: Required to nest the pipeline in another; equal pipelines may differ in name.
     """
 
     elements: tuple[Element, ...]
@@ -74,19 +74,19 @@ class Pipeline:
         return replace(self, elements=self.elements + other.elements)
 
     def before(self, name: str, *new: Element) -> Pipeline:
-        """Return the pipeline with ``new`` inserted in front of the pass ``name``."""
+        """Return the pipeline with ``new`` inserted before the pass ``name``."""
         return self._edit(name, lambda found: (*new, found))
 
     def after(self, name: str, *new: Element) -> Pipeline:
-        """Return the pipeline with ``new`` inserted behind the pass ``name``."""
+        """Return the pipeline with ``new`` inserted after the pass ``name``."""
         return self._edit(name, lambda found: (found, *new))
 
     def replace(self, name: str, *new: Element) -> Pipeline:
-        """Return the pipeline with ``new`` in the place of the pass ``name``."""
+        """Return the pipeline with ``new`` in place of the pass ``name``."""
         return self._edit(name, lambda _: new)
 
     def without(self, *names: str) -> Pipeline:
-        """Return the pipeline less the named passes or nested pipelines."""
+        """Return the pipeline without the named passes or nested pipelines."""
         result = self
         for name in names:
             result = result._edit(name, lambda _: ())
@@ -96,7 +96,7 @@ class Pipeline:
         """Return the pipeline with the pass ``name`` moved before or after another."""
         if (before is None) == (after is None) or name in (before, after):
             message = "move takes either before= or after="
-            raise PipelineError(message, rule="pass-place", fix="name the other pass in either")
+            raise PipelineError(message, rule="pass-place", fix="name the other pass in one")
         moved = self._find(name)
         rest = self.without(name)
         return (
@@ -130,7 +130,7 @@ class Pipeline:
         Args:
             text: E.g. ``"fold-batch-norm, annotate-conv, insert-qdq"``; options in braces
                 ``name{key=value}``, nested pipelines in parentheses ``name(a, b)``.
-            passes: Pass classes known beside quantfx's own and those of its backends.
+            passes: Pass classes known in addition to quantfx's own and its backends'.
 
         Raises:
             PipelineError: a name, option or value is unknown or misplaced; names the column.
@@ -138,13 +138,13 @@ class Pipeline:
         return Pipeline(pipeline_text.parse_elements(text, passes, Pipeline))
 
     def fingerprint(self, context: Context | None = None) -> str:
-        """Return a hash of every pass with all options, and of the recipe it would use."""
+        """Return a hash of every pass with all options, and of the recipe."""
         recipe = context.recipe.digest if context and context.recipe else ""
         text = "\n".join([repr(each) for each in self.passes] + [recipe])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def check(self, facts: frozenset[str] = frozenset()) -> None:
-        """Raise a ``PipelineError`` unless every required fact holds where it is required."""
+        """Raise a ``PipelineError`` unless every required fact holds where a pass requires it."""
         broken: dict[str, str] = {}
         for position, each in enumerate(self.passes, start=1):
             for fact in sorted(each.requires - facts):
@@ -166,7 +166,7 @@ class Pipeline:
     ) -> GraphModule:
         """Run every pass on a copy of ``module`` and return the copy.
 
-        The copy is verified after each pass and compiled once at the end. What the passes did is
+        The copy is verified after each pass and compiled once at the end. Records of the passes are
         kept with it: see ``records_of``.
 
         Args:
@@ -176,9 +176,9 @@ class Pipeline:
 
         Raises:
             PipelineError: a required fact does not hold.
-            PassError: a pass failed or left an invalid graph; ends with a reproducer. Of a graph as
-                captured, ``quantfx.reduce`` takes the error, and a note says so: code makes no
-                graph with the notes and observers of earlier pipelines.
+            PassError: a pass failed or left an invalid graph; ends with a reproducer. If the graph
+                was as captured, a note says that ``quantfx.reduce`` takes the error; code cannot
+                recreate notes and observers of earlier pipelines.
         """
         require_graph(module)
         self.check(facts_of(module))
@@ -187,7 +187,7 @@ class Pipeline:
         try:
             self._rewrite(work, context or Context(), instruments)
         except QuantfxError as error:
-            # What an instrument finds for its inputs, a pipeline alone does not show.
+            # A pipeline alone does not reproduce what an instrument finds for its inputs.
             is_ours = isinstance(error, PassError) and error.rule != "changed-function"
             if is_ours and is_reducible(module):
                 keep_failed_run(error, FailedRun(self, module, context))
@@ -196,10 +196,10 @@ class Pipeline:
         return work
 
     def run_in_place(self, module: GraphModule) -> None:
-        """Do what ``run`` does to ``module`` itself, which spares a copy that nobody reads.
+        """Do as ``run`` on ``module`` itself, which avoids a copy that nobody reads.
 
         Args:
-            module: Nobody else's; spoilt if a pass fails.
+            module: Not used elsewhere; invalid if a pass fails.
 
         Raises:
             PipelineError: as ``run``.
@@ -252,10 +252,10 @@ class Pipeline:
 
 
 def require_graph(module: GraphModule) -> None:
-    """Refuse what is no graph, whatever its type was said to be.
+    """Refuse anything that is not a graph, whatever its annotated type.
 
     Raises:
-        PipelineError: it is none.
+        PipelineError: ``module`` is not a graph.
     """
     if not isinstance(module, GraphModule):
         message = f"a {type(module).__name__} is not a graph"
@@ -294,7 +294,7 @@ class _Run:
     nodes: Snapshot
 
     def step(self, position: int, each: Pass, work: GraphModule) -> None:
-        """Run one pass, verify what it left and record what it did."""
+        """Run one pass, verify its result and record what it did."""
         for instrument in self.instruments:
             instrument.before(position, each, work)
         start = time.perf_counter()
@@ -309,7 +309,7 @@ class _Run:
             )
             for instrument in self.instruments:
                 instrument.after(position, each, work, record)
-        except Exception as error:  # a pass, ours or the user's, may fail in any way
+        except Exception as error:  # any pass, quantfx's or the user's, may raise anything
             if isinstance(error, QuantfxError) and not isinstance(error, PassError):
                 error.add_note(self._reproducer(position))
                 raise
@@ -327,7 +327,7 @@ class _Run:
         return each.run(work, self.context)
 
     def _verify(self, work: GraphModule) -> bool:
-        """Verify what a pass left, and return whether that is another module than before."""
+        """Verify the module after a pass, and return whether it changed."""
         before, self.before = self.before, fingerprint(work)
         if self.before.structure != before.structure:
             verify_structure(work)

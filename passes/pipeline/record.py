@@ -1,4 +1,4 @@
-"""What a pipeline keeps with a module: the facts that hold of it and what each pass did."""
+"""What a pipeline records with a module: its facts and what each pass did."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _RECORDS = "quantfx_records"
 
 @dataclass(frozen=True)
 class PassRecord:
-    """One pass as it ran.
+    """Record of one run of a pass.
 
     Attributes:
         name: Name of the pass.
         seconds: Wall time of the pass itself.
         changed: Whether it changed the module.
-        remarks: What it had to say about single nodes.
+        remarks: Its remarks about single nodes.
         stats: Its counts.
-        vanished: Nodes that it took away.
+        vanished: Nodes that it removed.
     """
 
     name: str
@@ -37,15 +37,15 @@ class PassRecord:
 
 
 def records_of(module: GraphModule) -> tuple[PassRecord, ...]:
-    """Return what every pass that ever ran on ``module`` did, in order."""
+    """Return the records of every pass that ran on ``module``, in order."""
     return tuple(module.meta.get(_RECORDS, ()))
 
 
 def remarks_of(module: GraphModule, kind: type[_Kind], by: str | None = None) -> Iterator[_Kind]:
-    """Yield the remarks of one kind that passes made on ``module``, in order.
+    """Yield the remarks of one class that passes made on ``module``, in order.
 
     Args:
-        module: What they ran on.
+        module: The module that the passes ran on.
         kind: Class of the remarks.
         by: Name of the pass; by default of every pass.
     """
@@ -55,5 +55,5 @@ def remarks_of(module: GraphModule, kind: type[_Kind], by: str | None = None) ->
 
 
 def set_records(module: GraphModule, records: tuple[PassRecord, ...]) -> None:
-    """Record what the passes did."""
+    """Set the records of the passes that ran on ``module``."""
     module.meta[_RECORDS] = records

@@ -86,7 +86,7 @@ class _Parser:
         return self._pass(*found)
 
     def _find_named(self, name: str) -> Iterator[tuple[type[Pass], dict[str, Any]]]:
-        """Yield the classes that have passes of that name, with the options that are part of it."""
+        """Yield the pass classes with that name, with the options that the name contains."""
         for kind in (*self._passes, *known_passes(name)):
             if not kind.named_by and name == kind.name:
                 yield kind, {}
@@ -111,7 +111,7 @@ class _Parser:
             self._fail(f"{kind.name}: {error}")
 
     def _body(self) -> tuple[str, int]:
-        """Return the text up to the brace that closes the options, and where it ends."""
+        """Return the text up to the brace that closes the options, and its end position."""
         closing = self._text.find("}", self._at)
         if closing < 0:
             self._fail("'{' is never closed")

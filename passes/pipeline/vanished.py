@@ -1,4 +1,4 @@
-"""Which names a pass takes out of a module, and what stands in their place: found by comparing."""
+"""Find the names that a pass removes from a module, and what replaces them, by comparison."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from quantfx.passes.quant.qdq import finds_range, has_qparams
 
 @dataclass(frozen=True)
 class Vanished:
-    """A node that a pass took away.
+    """A node that a pass removed.
 
     Attributes:
         graph: Path of its graph, "" for the top one.
         node: Its name.
         kind: ``operator`` or ``constant``.
-        op: The operator, or under which name the constant was stored.
-        module: Path of the user's module that it comes from.
+        op: The operator, or the name under which the constant was stored.
+        module: Path of the user's module that the node comes from.
         module_class: Class of that module.
-        became: Site of what its readers read now, or of what it is a part of now; empty if nothing.
+        became: Site of the node that its readers read now, or that contains it now; empty if none.
         made_by: Pass that had made it; empty for a node of the exported graph.
-        code: Line of the user's code, where it is known; files do not hold it.
+        code: Line of the user's code, if known; files do not hold it.
     """
 
     graph: str
@@ -48,15 +48,15 @@ class Snapshot:
     """The nodes of a module at one time.
 
     Attributes:
-        sites: Node -> where it is.
-        readers: Node -> its users, those it last had if it has none now.
+        sites: Node -> its site.
+        readers: Node -> its users; the last users if it has none now.
     """
 
     sites: Mapping[Node, Site] = field(default_factory=dict[Node, Site])
     readers: Mapping[Node, tuple[Node, ...]] = field(default_factory=dict[Node, tuple[Node, ...]])
 
     def next(self, module: GraphModule) -> Snapshot:
-        """Return the nodes of ``module``, which is the same one later."""
+        """Return the snapshot of ``module``, the same module at a later time."""
         sites: dict[Node, Site] = {}
         readers: dict[Node, tuple[Node, ...]] = {}
         for path, graph_module in all_graphs(module):
@@ -66,7 +66,7 @@ class Snapshot:
         return Snapshot(sites, readers)
 
     def vanished(self, later: Snapshot) -> Iterator[Vanished]:
-        """Yield what is not there any more, in graph order."""
+        """Yield the nodes that are missing in ``later``, in graph order."""
         for node, site in self.sites.items():
             if node not in later.sites and _is_told(node):
                 path, kind = (module_stack(node) or [("", "")])[-1]
@@ -84,7 +84,7 @@ class Snapshot:
                 )
 
     def _became(self, node: Node, later: Snapshot) -> str:
-        """Follow what took the readers of a node, or its first reader that is gone as well."""
+        """Follow the node that took over the readers, or the first reader that vanished too."""
         seen = {node}
         while node not in later.sites:
             stand_in = node.meta.get(STAND_IN_KEY)
@@ -98,7 +98,7 @@ class Snapshot:
 
 
 def _is_told(node: Node) -> bool:
-    """Whether anybody may ask for the name of ``node``: not that of an observer or of our q/dq."""
+    """Whether a user may ask for ``node`` by name: not for an observer or a q/dq of quantfx."""
     if node.op not in ("call_function", "get_attr"):
         return False
     return not (PROVENANCE_KEY in node.meta and (has_qparams(node) or finds_range(node)))

@@ -22,7 +22,7 @@ from quantfx.passes.quant.qdq import (
 
 
 class Fingerprint(NamedTuple):
-    """Hashes of a module's graphs and of the annotations on them; valid within one process."""
+    """Hashes of a module's graphs and their annotations; valid within one process."""
 
     structure: int
     annotations: int
@@ -61,7 +61,7 @@ def verify_structure(module: GraphModule) -> None:
 
 
 def _verify_pair(node: Node) -> None:
-    """A dequantize undoes its quantize; quantized values reach only a dequantize."""
+    """Check that a dequantize undoes its quantize, and quantized values reach only a dequantize."""
     producer = node.args[0]
     if dequantizes(node) and isinstance(producer, Node) and quantizes(producer):
         given, read = qparams_of(producer), qparams_of(node)
@@ -71,7 +71,7 @@ def _verify_pair(node: Node) -> None:
 
 
 def _verify_sharing(node: Node, shared: dict[str, tuple[str, tuple[Any, ...]]]) -> None:
-    """Every quantized input of one sharing group reads the same per-tensor qparams."""
+    """Check that all quantized inputs of a sharing group read the same per-tensor qparams."""
     annotation = annotation_of(node)
     for slot, group in annotation.groups if annotation else ():
         dequantize = read_slot(node, slot) if slot else None
@@ -92,7 +92,7 @@ def _is_float_op(node: Node) -> bool:
 
 
 def _verify_no_integers(node: Node) -> None:
-    """No float operator reads a quantized tensor as if its integers were values."""
+    """Check that no float operator reads a quantized tensor as if its integers were values."""
     if site_of(node) is not None:  # part of a kernel call, which takes integers
         return
     for producer in node.all_input_nodes:

@@ -66,7 +66,7 @@ def test_a_path_that_depends_on_data_is_shown_and_auto_named() -> None:
 
     text = refusal(Calls(branches), X)
     assert "in branches: if x.sum() > 0:" in text
-    assert "takes its path by values in tensors" in text
+    assert "branches on values in tensors" in text
     assert "quantfx.auto(model)" in text
     assert 'backend="quantfx_x86"' in text
     for noise in ("TORCH", "https://", "unhinted", "_export/", "watch_layout"):
@@ -113,7 +113,7 @@ def test_torchs_transformers_are_told_which_flag_decides(of_decoder: bool) -> No
         args = (x, x)
     text = refusal(model, *args, example_kwargs=kwargs)
     flags = "tgt_is_causal=True" if of_decoder else "src_is_causal=True and tgt_is_causal=True"
-    assert f"give {flags} for a causal mask, False for another" in text
+    assert f"give {flags} for a causal mask, else False" in text
     decided = dict.fromkeys(("tgt_is_causal",) if of_decoder else _FLAGS, True)
     capture(model.eval(), args, {**kwargs, **decided}, compare=False)
 
@@ -127,5 +127,5 @@ def test_training_is_not_told_of_auto_which_does_not_train() -> None:
 
     with pytest.raises(CaptureError) as error:
         capture(Calls(branches).train(), (X,), training=True)
-    assert "takes its path by values" in str(error.value)
+    assert "branches on values in tensors" in str(error.value)
     assert "quantfx.auto" not in str(error.value)
