@@ -1,1 +1,1 @@
-"""What is to be quantized: matches, rules and shared scales."""
+"""What to quantize: matches, rules and shared scales."""

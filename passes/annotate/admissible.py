@@ -1,4 +1,4 @@
-"""Which matches may be quantized: what the config decides, and what only the whole module shows."""
+"""Which matches may be quantized, by the config and by facts of the whole module."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from quantfx.patterns.template import Template
 
 
 class ModuleFacts:
-    """Facts that need all graphs of a module, found when first asked for."""
+    """Facts that need all graphs of a module, computed on first use."""
 
     def __init__(self, module: GraphModule) -> None:
         self._module = module
 
     @cached_property
     def written(self) -> Mapping[Node, Node]:
-        """Nodes whose tensor is overwritten in place -> the node that does."""
+        """Node whose tensor is overwritten in place -> the node that overwrites it."""
         graphs = (graph_module.graph for _, graph_module in all_graphs(self._module))
         return {node: writer for graph in graphs for node, writer in overwritten(graph).items()}
 
@@ -44,12 +44,12 @@ class Admissible(Admission):
     """Admits the matches of one graph that may be quantized.
 
     Args:
-        decisions: What the config says about this graph.
-        facts: Of the whole module.
+        decisions: The config's decisions for this graph.
+        facts: Facts of the whole module.
         by: Name of the pass that matches.
 
     Attributes:
-        trail: Node -> ``(template, first rule that failed)`` of each that was tried there, in
+        trail: Node -> ``(template, first rule that failed)`` of each template tried there, in
             order; "" if it matched.
     """
 
@@ -60,7 +60,7 @@ class Admissible(Admission):
         self._by = by
 
     def tried(self, anchor: Node, result: Match | NoMatch) -> None:
-        """Keep what was tried, as text: later matches change what a reason names."""
+        """Record the attempt as text: later matches change the nodes that a reason names."""
         reason = "" if isinstance(result, Match) else result.reason
         self.trail.setdefault(anchor, []).append((result.label, reason))
 
@@ -84,7 +84,7 @@ class Admissible(Admission):
     def _why_inadmissible(self, match: Match) -> str | None:
         for node in match.nodes.values():
             decision = self.decisions.of(node)
-            # A default says nothing about an activation function in particular: it may be fused.
+            # The default is not about an activation function in particular, which may be fused.
             if decision.mode == FLOAT and decision.rule is not None:
                 return f"{node.name} is kept float: {decision.why}"
         inside = set(match.nodes.values())
@@ -113,17 +113,17 @@ class Admissible(Admission):
         return reason or _why_not_float(edge.producer) or self._why_no_groups(edge, template)
 
     def _why_no_groups(self, edge: Edge, template: Template) -> str | None:
-        """Return why the rows of a weight do not part into the groups that its spec asks for."""
+        """Return why the rows of a weight do not divide into the groups of its spec."""
         spec = self.decisions.spec(edge, template)
         value = edge.producer.meta.get("val")
         if not isinstance(spec, QuantSpec) or spec.group is None or value is None:
             return None
         if value.shape[-1] % spec.group == 0:
             return None
-        return f"rows of {value.shape[-1]} values do not part into groups of {spec.group}"
+        return f"rows of {value.shape[-1]} values do not divide into groups of {spec.group}"
 
     def _why_overwritten(self, node: Node, inside: set[Node]) -> str | None:
-        """A quantize reads its tensor where that is computed, before another node writes to it."""
+        """Return why a tensor is overwritten: its quantize would read it before that write."""
         writer = self._facts.written.get(node)
         if writer is None or writer in inside:
             return None
@@ -136,7 +136,7 @@ class Admissible(Admission):
 
 
 def why_float(node: Node, matcher: Matcher, claimed: set[Node], admission: Admissible) -> str:
-    """Return why no template took ``node``, at which some template starts."""
+    """Return why no template took ``node``, although it is the anchor of some template."""
     decision = admission.decisions.of(node)
     if decision.mode == FLOAT:
         return f"kept float: {decision.why}"
@@ -156,13 +156,13 @@ def _why_empty(node: Node) -> str | None:
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor):
         return None
-    # A size that depends on data is none that is known: it may be 0 in some call.
+    # A size that depends on data is not known: it may be 0 in some call.
     empty = any(known_true(size == 0) for size in value.shape)
     return f"{node.name} holds no elements" if empty else None
 
 
 def _why_not_float(node: Node) -> str | None:
-    """Complex numbers and 8-bit images carry data, but there is nothing to round in them."""
+    """Return why ``node`` is not float: complex numbers and 8-bit images carry data as well."""
     value = node.meta.get("val")
     if not isinstance(value, torch.Tensor) or value.is_floating_point():
         return None

@@ -1,4 +1,4 @@
-"""Let who reads a quantized result take it in the qparams that it comes in."""
+"""Let readers of a quantized result take it in its own qparams."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from quantfx.passes.quant.spec import QuantSpec, SharedSpec, Spec
 
 @dataclass(frozen=True)
 class AdoptOutputs(Pass):
-    """``conv(sigmoid(x))``: the convolution reads what the sigmoid yields, in fixed qparams.
+    """``conv(sigmoid(x))``: the convolution reads the sigmoid's result in its fixed qparams.
 
-    Else it would be quantized twice, to its own range and to that which the reader asks for. A
-    result that shares qparams with such an input takes them on. Inputs that must share one range,
-    as those of a cat, adopt a result only if all can.
+    Otherwise it would be quantized twice, to its own range and to the reader's. A result that
+    shares qparams with such an input takes them over. Inputs that must share one range, as in a
+    cat, adopt a result only if all of them can.
 
     Attributes:
-        unless: Kernels that share qparams with their input although their values may lie beyond
-            its range: they adopt nothing.
+        unless: Kernels whose result shares qparams with the input although its values may lie
+            beyond the input's range: they adopt nothing.
     """
 
     unless: tuple[str, ...] = ()
@@ -49,12 +49,12 @@ class AdoptOutputs(Pass):
 
 @dataclass
 class _Adoption:
-    """What was adopted so far.
+    """The adoptions so far.
 
     Attributes:
-        outer: Where control flow gets its operands from.
+        outer: What placeholders of control flow stand for.
         adopted: Input -> the spec that it adopted.
-        outputs: Result that shares with such an input -> the same.
+        outputs: Result that shares qparams with such an input -> the same spec.
     """
 
     outer: Mapping[Node, GraphNode]
@@ -62,7 +62,7 @@ class _Adoption:
     outputs: dict[Site, QuantSpec] = field(default_factory=dict[Site, QuantSpec])
 
     def visit(self, path: str, node: Node, annotation: Annotation) -> None:
-        """Adopt what ``node`` can; its producers were visited."""
+        """Adopt what ``node`` can; its producers have been visited."""
         inputs = tuple(self._inputs(path, node, annotation))
         output = annotation.output
         source = next((site for slot, site in annotation.shares if not slot), None)
@@ -89,7 +89,7 @@ class _Adoption:
                 yield slot, spec
 
     def _offer(self, path: str, node: Node, wanted: Spec) -> tuple[Site, QuantSpec] | None:
-        """Return the result behind ``node``, if its integers are some that its reader takes."""
+        """Return the result behind ``node`` with its spec, if the reader takes its integers."""
         graph, producer = resolve((path, node), self.outer)
         site = Site(graph, producer.name)
         source = annotation_of(producer)

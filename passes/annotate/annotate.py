@@ -1,4 +1,4 @@
-"""Match the templates of one group and write on each matched node what is to be quantized."""
+"""Match the templates of one group and annotate each matched node."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.pattern_set import known_groups
 from quantfx.patterns.quant import Quant
 
-# The groups of quantfx's own templates; template sets from elsewhere may have others.
+# The groups of quantfx's own templates; other template sets may have more.
 GROUPS = (
     "conv-bn",
     "conv",
@@ -51,11 +51,11 @@ class Annotate(Pass):
     """Match the templates of one group; ``Annotate("conv")`` is called ``annotate-conv``.
 
     Attributes:
-        group: Of the recipe's templates: one of quantfx's own, or of a set that was loaded. A
-            recipe may have none of a group, e.g. if they were taken out.
+        group: A group of templates: one of quantfx's own, or of a loaded set. The recipe may have
+            no templates of the group, e.g. if they were removed.
 
     Raises:
-        PipelineError: nobody knows the group; names the nearest.
+        PipelineError: the group is unknown; names the nearest one.
     """
 
     group: str
@@ -69,16 +69,16 @@ class Annotate(Pass):
         known = known_groups().union(GROUPS)
         if self.group not in known:
             raise PipelineError(
-                f"no template is of a group '{self.group}'{did_you_mean(self.group, known)}",
+                f"no template has the group '{self.group}'{did_you_mean(self.group, known)}",
                 rule="unknown-name",
                 site=self.group,
-                fix="load the templates of a group of your own first",
+                fix="load the templates of your own group first",
             )
         object.__setattr__(self, "name", f"annotate-{self.group}")
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
-        """One for each group of quantfx's own."""
+        """One name for each group of quantfx's own."""
         return tuple(f"annotate-{group}" for group in GROUPS)
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
@@ -112,7 +112,7 @@ class Annotate(Pass):
 
 
 def _find_left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -> Iterator[Node]:
-    """Yield the nodes that some template starts at and that no match took."""
+    """Yield the nodes that are an anchor of some template and that no match took."""
     targets = {target for template in matcher.templates for target in template.anchor.targets}
     for target in sorted(targets, key=str):
         for node in module.graph.find_nodes(op="call_function", target=target):
@@ -121,7 +121,7 @@ def _find_left_over(matcher: Matcher, module: GraphModule, claimed: set[Node]) -
 
 
 def _tried(path: str, admission: Admissible) -> Iterator[TriedTemplates]:
-    """Yield what was tried at each node, and what the config decides there."""
+    """Yield the templates tried at each node, with the config's decision there."""
     for node, tries in admission.trail.items():
         decision = admission.decisions.of(node)
         rule = "" if decision.rule is None else str(decision.rule)
@@ -129,7 +129,7 @@ def _tried(path: str, admission: Admissible) -> Iterator[TriedTemplates]:
 
 
 def _asked(path: str, match: Match, decisions: Decisions) -> Iterator[AskedSpecs]:
-    """Yield who asked for the specs of each node of a match."""
+    """Yield the specs of each node of a match, with the rules that changed them."""
     for node, specs in decisions.asked(match).items():
         yield AskedSpecs(path, node.name, tuple(specs))
 
@@ -174,7 +174,7 @@ def _annotations(
 
 
 def _is_bias(edge: Edge, match: Match) -> bool:
-    """Whether a list of weights has a vector there: of layers that list weights and biases."""
+    """Whether an edge of a list is a bias: a vector, in layers that list weights and biases."""
     if "." not in edge.slot or not match.template.is_weight(edge.role):
         return False
     value = edge.producer.meta.get("val")
@@ -184,7 +184,7 @@ def _is_bias(edge: Edge, match: Match) -> bool:
 def _spec(
     edge: Edge, match: Match, decisions: Decisions, quant: Quant, sites: Mapping[str, Site]
 ) -> Concrete:
-    """Return the spec of one edge; a derived one learns the sites it depends on."""
+    """Return the spec of one edge; a derived spec gets the sites it depends on."""
     spec = decisions.spec(edge, match.template)
     if not quant.roles:
         return spec
@@ -202,7 +202,7 @@ def _groups(edges: list[Edge]) -> Mapping[str, list[Edge]]:
 
 
 def _pairs(path: str, edges: list[Edge]) -> tuple[tuple[str, Site], ...]:
-    """Tie every element of a list argument to its first."""
+    """Tie every element of a list argument to its first element."""
     first = Site(path, edges[0].node.name, edges[0].slot)
     return tuple((edge.slot, first) for edge in edges[1:])
 

@@ -1,4 +1,4 @@
-"""Refuse a config whose rules fit nothing in the model."""
+"""Refuse a config with rules that fit nothing in the model."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _CHOICES = ("error", "warning", "remark")
 class CheckConfig(Pass):
     """Change nothing; raise a ``ConfigError`` that names every unused rule.
 
-    1. A rule that selects nothing in this graph, with the nearest name that does, or only tensors
-       that no template quantizes.
+    1. A rule that selects nothing in this graph, with the nearest name that would, or selects only
+       tensors that no template quantizes.
     2. A spec name that the backend does not bind.
-    3. A mode that no template of the backend has, or none for the operator that a rule names.
+    3. A mode that no template of the backend has, or no template for the operator of the rule.
 
-    A rule that selects something but decides or changes nothing there is a warning and a remark;
-    so is a rule of modules or types that selects only operators without a template of its mode.
+    A rule that selects something but decides or changes nothing there gives a warning and a remark;
+    so does a rule for modules or types that selects only operators without a template of its mode.
 
     Attributes:
-        unmatched: What a rule that selects nothing is: an ``error``, a ``warning`` and a remark, or
-            only a ``remark``, for graphs that are but a part of the model.
+        unmatched: The result of a rule that selects nothing: an ``error``, a ``warning`` with a
+            remark, or only a ``remark``, for graphs that are part of a model.
     """
 
     unmatched: Literal["error", "warning", "remark"] = "error"
@@ -76,7 +76,7 @@ class CheckConfig(Pass):
             *_find_shadowed(recipe, calls, decisions, known),
             *_find_without_effect(recipe, calls, decisions, known),
         ]
-        # A part of the model may hold what a rule is about, and another part what it decides.
+        # One part of the model may hold what a rule selects, another part what it decides.
         told = [*([] if self.unmatched == "remark" else powerless), *unused]
         for rule, message in (*(unmatched if self.unmatched == "warning" else ()), *told):
             warnings.warn(QuantfxWarning(message, rule="unused-rule", site=str(rule)), stacklevel=2)
@@ -86,7 +86,7 @@ class CheckConfig(Pass):
 
 
 def _require(wrong: list[ConfigError]) -> None:
-    """Raise one error for everything that is wrong."""
+    """Raise one error for all faults."""
     if len(wrong) == 1:
         raise wrong[0]
     if wrong:
@@ -97,7 +97,7 @@ def _require(wrong: list[ConfigError]) -> None:
 
 
 def _unused(rule: Rule, message: str) -> ConfigError:
-    fix = "pass strict=False to go on without it"
+    fix = "pass strict=False to continue without it"
     return ConfigError(message, rule="unused-rule", site=str(rule), fix=fix)
 
 
@@ -156,7 +156,7 @@ def _suggest(rule: Rule, calls: list[CallSite]) -> str:
 
 
 def _find_impossible(recipe: Recipe, calls: list[CallSite]) -> Iterator[ConfigError]:
-    """Yield rules that name an operator or a call and a mode that it has no template of."""
+    """Yield rules with an operator or a call, and a mode for which it has no template."""
     for rule in recipe.config.call_rules:
         named = isinstance(rule.selector, (OpSelector, CallSelector))
         if not named or rule.mode is None or rule.mode == FLOAT:
@@ -186,12 +186,12 @@ def _no_template(recipe: Recipe, call: CallSite, mode: str) -> str | None:
             return reason
     anchors = {op.name for t in templates if target in t.targets for op in t.anchor.ops}
     if anchors:
-        return f"it is only taken behind {', '.join(sorted(anchors))}; select its anchor"
+        return f"it is only taken after {', '.join(sorted(anchors))}; select its anchor"
     return f"backend '{recipe.name}' has no template for it"
 
 
 def _find_powerless(recipe: Recipe, calls: list[CallSite]) -> Iterator[tuple[Rule, str]]:
-    """Yield rules whose mode no operator has of all that they select."""
+    """Yield rules whose mode fits none of the operators that they select."""
     for rule in recipe.config.call_rules:
         if rule.mode is None or rule.mode == FLOAT:
             continue
@@ -210,7 +210,7 @@ def _find_shadowed(
     decisions: Mapping[str, Decisions],
     unmatched: set[Rule],
 ) -> Iterator[tuple[Rule, str]]:
-    """Yield rules whose mode is decided by others wherever they select."""
+    """Yield rules that other rules override wherever they select."""
     deciding = {decisions[call.graph].of(call.node).rule for call in calls}
     for rule in recipe.config.call_rules:
         if rule.mode is not None and not rule.specs and rule not in deciding | unmatched:
@@ -223,7 +223,7 @@ def _find_without_effect(
     decisions: Mapping[str, Decisions],
     unmatched: set[Rule],
 ) -> Iterator[tuple[Rule, str]]:
-    """Yield rules that change tensors of which none is quantized with the spec they speak of."""
+    """Yield rules that change specs with which none of the selected tensors is quantized."""
     single = [(rule, *each) for rule in recipe.config.rules for each in _changes(rule, recipe)]
     if not single:
         return
@@ -244,7 +244,7 @@ def _find_without_effect(
 
 
 def _changes(rule: Rule, recipe: Recipe) -> Iterator[tuple[str, Callable[[TensorRead], bool]]]:
-    """Yield each change that ``rule`` makes by name, and whether it is one of a tensor."""
+    """Yield each change of ``rule`` by name, with a predicate for the tensors that it changes."""
     if isinstance(rule, TensorRule):
         selector = rule.selector
         yield "", lambda read: selector.selects_tensor(read.site)
@@ -263,7 +263,7 @@ def _reads(
     decisions: Mapping[str, Decisions],
     readings: Mapping[object, list[QuantizedArgument]],
 ) -> Iterator[TensorRead]:
-    """Yield the tensors of ``call`` as the templates that may take it quantize them."""
+    """Yield the tensors of ``call`` as they are quantized by templates that may take it."""
     decision = decisions[call.graph].of(call.node)
     asked = {recipe.config.default, *(rule.mode for rule in recipe.config.call_rules)}
     for reading in readings.get(call.node.target, ()):
@@ -282,7 +282,7 @@ def _reads(
 
 
 def _readings(recipe: Recipe) -> Mapping[object, list[QuantizedArgument]]:
-    """Return what the recipe's templates quantize, by overload."""
+    """Return the arguments that the recipe's templates quantize, by overload."""
     found: dict[object, list[QuantizedArgument]] = {}
     for template in recipe.patterns.templates:
         for each in template.quantized_arguments():

@@ -1,4 +1,4 @@
-"""Let int8 flow through operators that only move or pool values, where their inputs are int8."""
+"""Let int8 flow through operators that only move or pool values, if their inputs are int8."""
 
 from __future__ import annotations
 

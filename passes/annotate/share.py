@@ -1,4 +1,4 @@
-"""Decide which sites share an observer, and so their qparams."""
+"""Decide which sites share an observer, and thus their qparams."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from quantfx.patterns.errors import did_you_mean
 class Share(Pass):
     """Solve the sharing constraints of all annotations and write each site's group on its node.
 
-    Sites share if a template demands it (``out = same(x)``), or if they hold one tensor under
+    Sites share if a template demands it (``out = same(x)``), or if they hold the same tensor with
     equal specs: readers of one producer, or a reader and the output it reads. A tensor that control
-    flow passes into a branch is one tensor on both sides.
+    flow passes into a branch is the same tensor on both sides.
     """
 
     name: ClassVar[str] = "share"
@@ -100,7 +100,7 @@ def _shorten(other: Site, site: Site) -> str:
 
 
 def _write_groups(path: str, node: Node, groups: Groups) -> None:
-    """Write each site's group, and what a shared spec turned out to be."""
+    """Write each site's group, and replace shared specs by the specs found."""
     annotation = annotation_of(node)
     if annotation is None:
         return

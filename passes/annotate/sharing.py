@@ -1,7 +1,7 @@
 """Which sites share qparams: union-find over sites, solved after all constraints are known.
 
-The result does not depend on the order in which constraints arrive: sites are ranked by where
-they stand in the model, and the first site of a group represents it.
+The result does not depend on the order in which constraints arrive: sites are ranked by their
+position in the model, and the first site of a group represents it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from quantfx.passes.quant.spec import Concrete
 
 
 class Link(NamedTuple):
-    """Two sites that share qparams, and why."""
+    """Two sites that share qparams, with the reason."""
 
     a: Site
     b: Site
@@ -29,12 +29,12 @@ class Link(NamedTuple):
 
 @dataclass(frozen=True)
 class Groups:
-    """The solution.
+    """The solution of the sharing constraints.
 
     Attributes:
         representative: Site -> first site of its group.
         specs: Representative -> spec of the group; groups that no spec reached are absent.
-        links: What ties the sites of groups, as a tree for each.
+        links: The links that tie the sites of each group, as a tree.
     """
 
     representative: Mapping[Site, Site]
@@ -42,7 +42,7 @@ class Groups:
     links: tuple[Link, ...] = ()
 
     def told(self) -> Iterator[SharedGroup]:
-        """Yield the groups of two sites or more that have a spec, with what ties their sites."""
+        """Yield the groups of two or more sites that have a spec, with the links between sites."""
         members: dict[Site, list[Site]] = {}
         for site, root in self.representative.items():
             members.setdefault(root, []).append(site)
@@ -80,7 +80,7 @@ class Sharing:
         self._hard.setdefault(b, {}).setdefault(a, why)
 
     def flows(self, slot: Site, producer: Site) -> None:
-        """Say that ``slot`` reads the tensor ``producer``; they share if their specs agree."""
+        """Record that ``slot`` reads the tensor ``producer``; they share if their specs agree."""
         self._sites |= {slot, producer}
         self._flows.add((slot, producer))
 
@@ -88,7 +88,7 @@ class Sharing:
         """Return the groups.
 
         Raises:
-            ShareConflict: two specs are demanded in one group; the message is the whole chain.
+            ShareConflict: two specs are demanded in one group; the message gives the whole chain.
         """
         order = sorted(self._sites, key=self._rank)
         union = _Union({site: index for index, site in enumerate(order)})
@@ -107,7 +107,7 @@ class Sharing:
         return Groups(representative, merged, tuple(links))
 
     def _concrete(self, order: list[Site], union: _Union) -> dict[Site, Concrete]:
-        """Return the one spec demanded in each group."""
+        """Return the spec demanded in each group."""
         specs: dict[Site, Concrete] = {}
         first: dict[Site, Site] = {}
         for site in order:
@@ -162,7 +162,7 @@ class _Union:
         return site
 
     def merge(self, a: Site, b: Site) -> bool:
-        """Merge the sets of two sites; return whether they were two."""
+        """Merge the sets of two sites; return whether the sets were different."""
         first, second = self.root(a), self.root(b)
         if self._index[second] < self._index[first]:
             first, second = second, first
@@ -176,9 +176,9 @@ def _adopt(
     specs: dict[Site, Concrete],
     constrained: set[Site],
 ) -> None:
-    """Give constrained groups without a spec that of a neighbour along the flow, nearest first.
+    """Give constrained groups without a spec the spec of the nearest neighbour along the flow.
 
-    A producer that nothing constrains is left out: it stays float.
+    An unconstrained producer is skipped: it stays float.
     """
     neighbours: dict[Site, list[Site]] = {}
     for slot, producer in flows:
@@ -209,10 +209,10 @@ def _merge_equal(
         if spec is None:
             continue
         if spec_of(producer) == spec:
-            other, why = producer, f"{slot} reads {producer}, under an equal spec"
+            other, why = producer, f"{slot} reads {producer}, with an equal spec"
         else:
             other = readers.setdefault((producer, spec), slot)
-            why = f"both read {producer}, under equal specs"
+            why = f"both read {producer}, with equal specs"
         if union.root(slot) != union.root(other) and may("share", site=slot):
             union.merge(slot, other)
             links.append(Link(slot, other, why))

@@ -1,1 +1,1 @@
-"""Observers into the graph, and data through it."""
+"""Insert observers into the graph, and run data through it."""

@@ -31,19 +31,19 @@ def calibrate(
 ) -> int:
     """Run every batch of ``calibration`` through ``prepared`` without gradients; return how many.
 
-    Buffers that the model changes as it runs are put back afterwards, and batches are not written
-    to. A module prepared for training runs in eval mode without rounding, and starts its training
-    from the ranges found.
+    Buffers that the model changes as it runs are restored afterwards, and batches are not written
+    to. A module prepared for training runs in eval mode without rounding, and starts training from
+    the ranges found.
 
     Args:
         prepared: A module with observers, from a backend's ``prepare``.
         calibration: Batches; each is a tensor, a tuple of positional or a mapping of keyword
             arguments (a dict, a tokenizer's BatchEncoding, a dataclass or named tuple of
-            arguments). Where the graph holds for one number of rows, batches of another are
-            observed in pieces of that number, the last filled up with rows of its own batch; a
-            warning says so once.
-        input_fn: Turns what ``calibration`` yields into such a batch, e.g. ``lambda b: b[0]`` for a
-            DataLoader of ``[input, label]``.
+            arguments). If the graph is valid for one number of rows only, other batches are
+            observed in pieces of that number, the last piece filled up with rows of its own batch;
+            a warning says so once.
+        input_fn: Turns an element of ``calibration`` into such a batch, e.g. ``lambda b: b[0]`` for
+            a DataLoader of ``[input, label]``.
         progress: Show a progress bar where the terminal allows it.
 
     Raises:
@@ -96,7 +96,7 @@ def _observe(prepared: GraphModule, inputs: Inputs, check: BatchCheck, index: in
             prepared(*inputs[0], **inputs[1])
     except InputError as error:
         raise error.within(f"batch {index}", CalibrationError) from None
-    except CalibrationError as error:  # an observer saw what is not finite
+    except CalibrationError as error:  # an observer saw a non-finite value
         found = check.non_finite(inputs)
         told = f"input '{found[0]}' holds NaN or infinity: " if found else ""
         raise error.within(f"batch {index}", CalibrationError, told=told) from None
@@ -104,7 +104,7 @@ def _observe(prepared: GraphModule, inputs: Inputs, check: BatchCheck, index: in
 
 @contextmanager
 def _calibrating(prepared: GraphModule) -> Generator[None]:
-    """Let fake-quantize modules observe only, in eval mode, however the module stands."""
+    """Let fake-quantize modules only observe, in eval mode, whatever the module's present state."""
     observers = [each for each in prepared.modules() if isinstance(each, FakeQuantize)]
     training = [each for each in prepared.modules() if each.training]
     prepared.eval()

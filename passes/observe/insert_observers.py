@@ -1,4 +1,4 @@
-"""Put an observer on every annotated edge; sites of one sharing group get the same object."""
+"""Put an observer on every annotated edge; sites of one sharing group share one observer."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ class InsertObservers(Pass):
     """``conv(x, w) -> conv(observe(x), observe(w))``; a weight is observed here, once.
 
     Attributes:
-        fake_quantize: Insert modules that also round, for training: ``no``; ``follow``, whose
-            scales follow what flows through them; or ``learn``, whose scales are parameters.
+        fake_quantize: Whether to insert modules that also round, for training: ``no``; ``follow``,
+            whose scales follow the data; or ``learn``, whose scales are parameters.
     """
 
     fake_quantize: FakeQuantizing = "no"
@@ -51,7 +51,7 @@ class InsertObservers(Pass):
     provides: ClassVar[frozenset[str]] = frozenset({"observed"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Insert observers behind every tensor that an annotation quantizes."""
+        """Insert observers after every tensor that an annotation quantizes."""
         graphs = dict(all_graphs(module))
         observers = _Observers(
             list(graphs.values()), self.fake_quantize, _regions(graphs), constant_groups(graphs)
@@ -71,7 +71,7 @@ class InsertObservers(Pass):
 
 @dataclass
 class Want:
-    """The group that observes a tensor's output, and the readers that want it quantized."""
+    """The group that observes a producer's result, and the readers that want it quantized."""
 
     output: tuple[str, Concrete] | None = None
     readers: dict[str, list[tuple[Node, str, Concrete]]] = field(
@@ -96,7 +96,7 @@ class _Observers:
     count: int = 0
 
     def enter(self, path: str) -> None:
-        """Go on in the graph at ``path``."""
+        """Continue in the graph at ``path``."""
         self.in_branch = path not in self.regions
         self.path = path
 
@@ -125,7 +125,7 @@ class _Observers:
         )
 
     def in_this_branch(self, group: str, observer: Observer) -> BranchObserver:
-        """Return the group's one observer for the graph at hand."""
+        """Return the group's observer for the current branch."""
         key = self.path, group
         if key not in self.branches:
             self.branches[key] = BranchObserver(observer)
@@ -154,7 +154,7 @@ class _Observers:
         return self.by_group[groups[site]][1]
 
     def _free_name(self) -> str:
-        """Return a name that no graph of the model uses, e.g. for a module of the user's."""
+        """Return a name that no graph of the model uses, e.g. for a user's module."""
         while True:
             name = f"activation_post_process_{self.count}"
             self.count += 1
@@ -163,20 +163,20 @@ class _Observers:
 
 
 def _require_acyclic(observer: nn.Module, trail: tuple[DerivedObserver, ...]) -> None:
-    """Refuse an observer whose qparams derive, by way of ``trail``, from themselves."""
+    """Refuse an observer whose qparams derive, through ``trail``, from themselves."""
     if not isinstance(observer, DerivedObserver):
         return
     if observer in trail:
         cycle = " <- ".join(each.label for each in (*trail[trail.index(observer) :], observer))
         message = f"qparams derive from themselves: {cycle}"
-        fix = "give a site of the circle a spec that observes, or leave it float"
+        fix = "give one of these sites a spec that observes, or leave it float"
         raise SpecError(message, rule="derived-circle", site=cycle, fix=fix)
     for source in observer.sources:
         _require_acyclic(source, (*trail, observer))
 
 
 def find_wanted(module: GraphModule) -> dict[Node, Want]:
-    """Return what is to be observed, by producer in graph order."""
+    """Return the tensors to observe, by producer in graph order."""
     wanted: dict[Node, Want] = {}
     for node in module.graph.nodes:
         annotation = annotation_of(node)
@@ -204,7 +204,7 @@ def _groups(path: str, module: GraphModule) -> dict[Site, str]:
 
 
 def _require_resolved(spec: Spec) -> Concrete:
-    """The share pass, which is required, put a spec in place of every reference to one."""
+    """Return ``spec``, which the required share pass has put in place of any reference."""
     if isinstance(spec, SharedSpec):
         fix = "run share before insert-observers"
         raise PipelineError(f"a site is still '{spec}'", rule="pass-order", site=str(spec), fix=fix)
@@ -239,7 +239,7 @@ def _insert(
     value = editor.stored(producer)
     group = wanted[0]
     if value is not None and group in observers.constant:
-        if isinstance(observer, Observer):  # modules that are not ours run on it in every call
+        if isinstance(observer, Observer):  # foreign modules run on it in every call
             observer.see_constant(value)
     elif observers.in_branch and isinstance(observer, Observer):
         stored = observers.in_this_branch(group, observer)
@@ -247,10 +247,10 @@ def _insert(
 
 
 def constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
-    """Return the groups that share qparams among stored tensors alone.
+    """Return the groups that share qparams among stored tensors only.
 
-    A stored tensor that shares with others, as in ``cat([self.token, x])``, says only a part of
-    what the range must hold.
+    A stored tensor that shares with other tensors, as in ``cat([self.token, x])``, gives only a
+    part of the range.
     """
     groups: set[str] = set()
     varying: set[str] = set()
@@ -265,10 +265,10 @@ def constant_groups(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
 
 
 def _fake_weight(producer: Node, spec: Concrete) -> Tensor | None:
-    """Return the fake value of a weight: what is stored, or computed from what is.
+    """Return the fake value of a weight that is stored, or computed from stored tensors.
 
-    Only weights have a scale for each channel. Of the others those are weights that are scaled as a
-    batch norm will; what else is computed, as positions behind their layer norm, is an activation.
+    A computed tensor is a weight if its spec is per-channel, or if it is scaled as a batch norm
+    will; any other, such as positions after their layer norm, is an activation.
     """
     notes = (scaled_layer_of(user) for user in producer.users)
     is_scaled = any(note is not None and note.weight == producer.name for note in notes)
@@ -286,7 +286,7 @@ def _fake_weight(producer: Node, spec: Concrete) -> Tensor | None:
 
 
 def _regions(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
-    """Return the paths of graphs that run whenever the model does: no branch leads there."""
+    """Return the paths of nested graphs that run whenever the model runs: not inside a branch."""
     found = {""}
     for path, module in graphs.items():
         for node, _ in nested(module):
@@ -296,6 +296,6 @@ def _regions(graphs: Mapping[str, GraphModule]) -> frozenset[str]:
 
 
 def label_of(node: Node) -> str:
-    """Return what observers call the tensor that ``node`` computes: its module and its name."""
+    """Return the label of the tensor that ``node`` computes: its module and its name."""
     path = module_scope(node)
     return f"{path} ({node.name})" if path else node.name

@@ -1,4 +1,4 @@
-"""Let the activations of linears be recorded by channel, as smooth-activations needs them."""
+"""Record the activations of linears by channel, as smooth-activations needs them."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ LINEAR = resolve_op("aten.linear.default")
 
 @dataclass(frozen=True)
 class ObserveChannels(Pass):
-    """Change the observer of every sharing group that holds nothing but one input of linears.
+    """Change the observer of every sharing group that holds only one input of linears.
 
-    Left as they are: groups with another reader or an output (what they share could not be
-    rescaled for the linears alone), tensors inside control flow, dynamic and per-channel specs, and
-    linears whose weight is not an integer constant.
+    Unchanged: groups with another reader or an output (they could not be rescaled for the linears
+    alone), tensors inside control flow, dynamic and per-channel specs, and linears whose weight is
+    not an integer constant.
 
     Attributes:
-        search: How the ranges of these tensors are found. With channels of even size there is
-            little to gain by clipping: "histogram", which clips less, is 1.6 dB better than "mse"
-            on MiniLM.
+        search: How the ranges of these tensors are found. With equalized channels clipping gains
+            little: "histogram", which clips less, is 1.6 dB better than "mse" on MiniLM.
     """
 
     search: RangeSearch = "histogram"

@@ -30,20 +30,19 @@ class SmoothActivations(Pass):
     """``linear(x, w) -> linear(x * (1 / s), w * s)``, s per channel of x; the same function.
 
     ``s = size(x)^alpha / rms(w)^(1 - alpha)``, divided by its geometric mean. This is SmoothQuant
-    (Xiao et al. 2023, equation 4) with the fourth root of mean fourth powers for the maxima of
-    activations, and the root mean square for those of weights: a single outlier then does not
-    decide for its channel, and yet counts for more than in a mean square: MiniLM, repaired, has
-    0.8 dB more by that at alpha 0.7. Linears that read one tensor share s, and w runs over all of
-    them.
+    (Xiao et al. 2023, equation 4) with other sizes in place of maxima: the fourth root of mean
+    fourth powers for activations, the root mean square for weights. A single outlier then does not
+    decide for its channel, but counts for more than in a mean square: MiniLM, repaired, gains 0.8
+    dB by that at alpha 0.7. Linears that read one tensor share s, and w runs over all of them.
 
-    The product is a node of its own: what computes x has other readers in general (the residual
-    connection behind a layer norm). Inductor computes it in the loop that quantizes x.
+    The product is a separate node: x usually has other readers (the residual connection after a
+    layer norm). Inductor computes it in the loop that quantizes x.
 
     Attributes:
         alpha: 0 evens out the weights, 1 the activations.
-        rows: Least values of each channel that calibration must have seen; with fewer, s follows
-            chance. The classifier of EfficientNet-Lite0 sees one row an image: 64 of them cost
-            4 dB, and more images win nothing.
+        rows: Minimum number of values per channel that calibration must have seen; with fewer, s
+            follows chance. The classifier of EfficientNet-Lite0 sees one row per image: 64 images
+            cost 4 dB, and more images gain nothing.
     """
 
     alpha: float = 0.7
@@ -57,7 +56,7 @@ class SmoothActivations(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"observed"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Smooth every tensor that observe-channels had recorded by channel."""
+        """Smooth every tensor that was recorded by channel because of observe-channels."""
         editor = Editor(module, self.name)
         remarks: list[Remark] = []
         smoothed = 0
@@ -97,7 +96,7 @@ class SmoothActivations(Pass):
             MUL, (producer, stored), like=producer, before=node, val=producer.meta.get("val")
         )
         node.replace_input_with(producer, product)
-        # The observer may be known to the module that was calibrated: another one takes its place.
+        # The calibrated module may hold the same observer, so a new observer replaces it.
         setattr(editor.module, str(node.target), observer.divide_by(1 / inverse.float()))
         return product
 
@@ -107,10 +106,10 @@ def _names(observer: Node) -> str:
 
 
 def _obstacle(module: GraphModule, node: Node) -> str | None:
-    """Return why the tensor behind the observer ``node`` cannot be rescaled, if so."""
+    """Return why the tensor of the observer ``node`` cannot be rescaled; None if it can."""
     weights = [_weight_observer(linear) for linear in node.users]
     if any(not set(each.users) <= set(node.users) for each in weights):
-        return "another operator reads the weight as well"
+        return "another operator also reads the weight"
     calls = [str(each.target) for each in module.graph.find_nodes(op="call_module")]
     if any(calls.count(str(each.target)) > 1 for each in (node, *weights)):
         return "its qparams are shared"
@@ -131,7 +130,7 @@ def _weight(module: GraphModule, linear: Node) -> Tensor:
 
 
 def _replace_weight(editor: Editor, at: Node, weight: Tensor) -> None:
-    """Store ``weight`` in the place of what the observer ``at`` reads, and observe it anew."""
+    """Store ``weight`` in place of the constant that the observer ``at`` reads, and observe it."""
     before = cast(Observer, referent(editor.module, at))
     stored = at.all_input_nodes[0]
     changed = editor.changed_constant(stored, weight, before=at)

@@ -1,4 +1,4 @@
-"""By how much each channel of an activation is divided, and the weight behind it multiplied."""
+"""The factor that divides each channel of an activation and multiplies the weight after it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, ones_like
 from quantfx.passes.errors import PipelineError
 
 # Channels that are (nearly) silent in the data count as this share of the whole tensor's rms: a
-# tiny divisor would blow up whatever they hold later.
+# tiny divisor would blow up any later values.
 _SILENT = 2**-7
 
 
@@ -15,7 +15,7 @@ def require_share(alpha: float) -> None:
     """Refuse an ``alpha`` outside of 0 to 1.
 
     Raises:
-        PipelineError: it is.
+        PipelineError: ``alpha`` is outside of 0 to 1.
     """
     if not 0 <= alpha <= 1:
         message = f"alpha={alpha} is not between 0 and 1"
@@ -23,10 +23,10 @@ def require_share(alpha: float) -> None:
 
 
 def require_rows(rows: int) -> None:
-    """Refuse a least number of ``rows`` that is none.
+    """Refuse a minimum number of ``rows`` that is not positive.
 
     Raises:
-        PipelineError: it is.
+        PipelineError: ``rows`` is not positive.
     """
     if rows < 1:
         raise PipelineError(f"rows={rows} is not positive", rule="number-range", site="rows")
@@ -35,12 +35,12 @@ def require_rows(rows: int) -> None:
 def smoothing_scale(activation: Tensor, weight: Tensor, alpha: float) -> Tensor:
     """Return ``activation^alpha / weight^(1 - alpha)``, divided by its geometric mean.
 
-    This is SmoothQuant (Xiao et al. 2023, equation 4) with other sizes than maxima: a single
+    This is SmoothQuant (Xiao et al. 2023, equation 4) with sizes other than maxima: a single
     outlier then does not decide for its channel.
 
     Args:
         activation: Size of each channel, float64, ``(channels,)``.
-        weight: Root mean square of what each channel is multiplied with, float64, ``(channels,)``.
+        weight: Root mean square of each channel's factors, float64, ``(channels,)``.
         alpha: How much goes into the weights: 0 evens out the weights, 1 the activations.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Run a graph node by node, and keep a value no longer than somebody reads it."""
+"""Run a graph node by node, and keep each value only until its last reader."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from quantfx.passes.observers.observer import is_observer
 
 
 class Stepper(fx.Interpreter):
-    """Runs ``module`` as far as it is asked to.
+    """Runs ``module`` as far as requested.
 
-    Observers record nothing and return what ``observed`` says: what they are given.
+    Observers record nothing and return the result of ``observed``, by default their input.
 
     Args:
         module: A captured, prepared or q/dq graph.
@@ -36,7 +36,7 @@ class Stepper(fx.Interpreter):
 
         Args:
             leaves: A value for each placeholder.
-            kept: How often ``release`` will be called for a node beside its readers in the graph.
+            kept: How often ``release`` will be called for a node, in addition to its readers.
         """
         self.args_iter = iter(leaves)
         self._next = 0
@@ -45,32 +45,32 @@ class Stepper(fx.Interpreter):
         self._kept = dict(kept)
 
     def value(self, node: Node) -> Any:
-        """Return the value of ``node``; what stands before it is run if it was not."""
+        """Return the value of ``node``, after running all earlier nodes that have not run."""
         while node not in self._values:
             self._step()
         return self._values[node]
 
     def observed(self, observer: object, value: Any) -> Any:
-        """Return what the readers of ``observer`` get in the place of ``value``."""
+        """Return what the readers of ``observer`` get in place of ``value``."""
         return value
 
     def put(self, node: Node, value: Any) -> None:
-        """Go on with another value of ``node``, which nothing has read yet."""
+        """Replace the value of ``node``, which nothing has read yet."""
         self._values[node] = value
 
     @property
     def alive(self) -> int:
-        """Bytes of the tensors that are kept at the moment."""
+        """Bytes of the tensors that are currently kept."""
         tensors = [each for each in self._values.values() if isinstance(each, Tensor)]
         return sum(each.numel() * each.element_size() for each in tensors)
 
     def release(self, node: Node) -> None:
-        """Say that ``node`` is read once less than ``start`` was told."""
+        """Note that ``node`` has one reader less than ``start`` was told."""
         self._kept[node] -= 1
         self._drop_unread(node)
 
     def evaluate(self, nodes: Sequence[Node], given: Mapping[Node, Any]) -> Mapping[Node, Any]:
-        """Return the values ``given`` and those of ``nodes``, computed of them in order."""
+        """Return the values ``given`` and the values of ``nodes``, computed from them in order."""
         made = dict(given)
         for node in nodes:
             made[node] = self._call(node, made)

@@ -1,1 +1,1 @@
-"""Observers and fake quantizes: what records ranges."""
+"""Observers and fake quantizes: modules that record ranges."""

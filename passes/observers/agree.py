@@ -1,4 +1,4 @@
-"""Processes that train one model together agree on what they observe."""
+"""Agreement of processes that train one model together on what they observe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORLD = "world"
 
 @dataclass(frozen=True)
 class Group:
-    """Processes that agree; a copy names the same ones.
+    """The processes that agree; a copy refers to the same processes.
 
     Attributes:
         members: A process group, ``"world"`` for all processes if torch.distributed is initialized,
@@ -28,9 +28,9 @@ class Group:
 
 
 def agree_on_range(low: Tensor, high: Tensor, group: Any) -> tuple[Tensor, Tensor]:
-    """Return the range of all processes' batches together.
+    """Return the joint range of all processes' batches.
 
-    Every process of the group must call it, as every one runs the forward pass.
+    Every process of the group must call it in its forward pass.
 
     Args:
         low: Smallest value of this process's batch.
@@ -45,7 +45,7 @@ def agree_on_range(low: Tensor, high: Tensor, group: Any) -> tuple[Tensor, Tenso
 
 
 def copy_from_first(value: Tensor, group: Any) -> None:
-    """Give ``value`` of the group's first process to all, in place."""
+    """Copy ``value`` from the group's first process to all others, in place."""
     if _is_shared(group):
         source = distributed.get_process_group_ranks(_group(group))[0]
         distributed.broadcast(value, source, group=_group(group))

@@ -9,10 +9,10 @@ from quantfx.passes.quant.qparams import QParams
 
 
 class BranchObserver(Observer):
-    """Records into a shared observer, and that this branch did.
+    """Records into a shared observer, and notes that this branch ran.
 
-    The tensor that a branch reads is often observed outside of it as well. What was seen there
-    does not tell what the tensor holds when the branch runs.
+    The tensor that a branch reads is often observed outside the branch as well. Values seen there
+    do not tell what the tensor holds when the branch runs.
 
     Args:
         shared: The observer of the sharing group.
@@ -35,7 +35,7 @@ class BranchObserver(Observer):
 
     @property
     def extremes(self) -> tuple[Tensor, Tensor] | None:
-        """What shared recorded."""
+        """The extremes that ``shared`` recorded."""
         return self.shared.extremes
 
     def calculate_qparams(self) -> QParams:

@@ -1,4 +1,4 @@
-"""The rounding of a tensor that is kept in a narrower float dtype."""
+"""The rounding of a tensor that is stored in a narrower float dtype."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from quantfx.passes.quant.spec import CastSpec
 
 
 class CastFakeQuantize(PlaceholderFakeQuantize):
-    """Rounds to the narrow dtype and goes on in the wide one.
+    """Rounds to the narrow dtype and continues in the wide dtype.
 
     Args:
         spec: Names the dtype.
@@ -21,5 +21,5 @@ class CastFakeQuantize(PlaceholderFakeQuantize):
         self.dtype = spec.dtype
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` rounded, in its own dtype; the gradient passes."""
+        """Return ``x`` rounded, in its own dtype; the gradient passes through."""
         return x.to(self.dtype).to(x.dtype) if self.quantizing else x

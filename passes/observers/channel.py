@@ -1,4 +1,4 @@
-"""An observer that also knows each channel, so that its tensor can still be rescaled."""
+"""An observer that also records each channel, so that its tensor can still be rescaled."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ByChannel:
     """Makes the observer of a spec: ``QuantSpec(..., observer=ByChannel())``.
 
     Attributes:
-        search: How the range is found in the end.
+        search: How the final range is found.
     """
 
     search: RangeSearch = "histogram"
@@ -47,8 +47,8 @@ class ChannelObserver(Observer):
         search: How the range is found.
 
     Attributes:
-        whole: Decides the qparams of the tensor as it is.
-        channels: What ``divided`` goes by.
+        whole: Observer of the whole tensor, which decides its qparams.
+        channels: Record of each channel, for ``divide_by``.
     """
 
     def __init__(self, spec: QuantSpec, label: str, search: RangeSearch) -> None:
@@ -69,11 +69,11 @@ class ChannelObserver(Observer):
 
     @property
     def extremes(self) -> tuple[Tensor, Tensor] | None:
-        """What whole recorded."""
+        """The extremes that ``whole`` recorded."""
         return self.whole.extremes
 
     def calculate_qparams(self) -> QParams:
-        """Return the qparams of the tensor as it is."""
+        """Return the qparams of the tensor without rescaling."""
         return self.whole.calculate_qparams()
 
     def divide_by(self, divisor: Tensor) -> Observer:

@@ -1,22 +1,22 @@
-"""A histogram of each channel of a tensor, from which that of the rescaled tensor follows."""
+"""Histograms of each channel of a tensor, which give the histogram of the rescaled tensor."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-BINS = 512  # per channel, over a power of two on both sides of zero; even, so that zero is an edge
-_PARTS = 4  # each bin is dealt out in this many places
+BINS = 512  # per channel, up to a power of two on both sides of zero; even, so that zero is an edge
+_PARTS = 4  # each bin is spread over this many places
 _LEAST_EXPONENT = -110  # a bin's width, and its reciprocal, are normal
-# Elements counted at once: index tensors of a long sequence would take more memory than the model.
+# Elements counted at once: index tensors of a long sequence could need more memory than the model.
 _CHUNK = 2**20
 
 
 class ChannelRecord(nn.Module):
     """Counts the values of each channel, the last dimension, on a range that grows with the data.
 
-    Ranges are powers of two around zero, so that a range that grows merges whole bins and loses
-    nothing but resolution.
+    Ranges are powers of two around zero, so a growing range merges whole bins and loses only
+    resolution.
 
     Attributes:
         counts: float32, shape ``(channels, BINS)``; empty before the first tensor.
@@ -57,7 +57,7 @@ class ChannelRecord(nn.Module):
         self.rows = self.rows + len(rows)
 
     def add(self, other: ChannelRecord) -> None:
-        """Add what ``other`` recorded of as many channels, as if it had been seen here."""
+        """Add the record ``other`` of the same channels, as if its values had been seen here."""
         if other.rows == 0:
             return
         if self.rows == 0:
@@ -81,10 +81,10 @@ class ChannelRecord(nn.Module):
 
         Args:
             divisor: Positive, float32, shape ``(channels,)``.
-            bins: Of the result.
+            bins: Number of bins of the result.
 
         Returns:
-            float32 of the shapes ``(bins,)``, ``()`` and ``()``.
+            float32, of shapes ``(bins,)``, ``()`` and ``()``.
         """
         lows, highs = self.low / divisor, self.high / divisor
         low, high = lows.min(), highs.max()
@@ -107,14 +107,14 @@ class ChannelRecord(nn.Module):
         self.fourths = rows.new_zeros(channels, dtype=torch.float64)
 
     def _grow(self, largest: Tensor) -> None:
-        """Merge bins, pairwise as often as needed, so that ``largest`` fits each range."""
+        """Merge pairs of bins until ``largest`` fits each range."""
         exponent = torch.log2(largest.clamp(min=2.0**_LEAST_EXPONENT)).ceil().long()
         exponent = torch.maximum(exponent, self.exponent)
         if not torch.equal(exponent, self.exponent):
             self.counts, self.exponent = self._merged(exponent), exponent
 
     def _merged(self, exponent: Tensor) -> Tensor:
-        """Return the counts on ranges of a larger exponent."""
+        """Return the counts for ranges with larger exponents."""
         steps = exponent - self.exponent
         half = BINS // 2
         bins = torch.arange(-half, half, device=steps.device)

@@ -1,4 +1,4 @@
-"""Qparams computed from those of other tensors: a bias has the scale of activation x weight."""
+"""Qparams derived from other tensors' qparams: a bias has the scale of activation x weight."""
 
 from __future__ import annotations
 
@@ -37,24 +37,24 @@ class DerivedFrom:
 
     Attributes:
         sources: Sites whose observers decide; they may come later in the graph.
-        rule: From their observers, in that order, to scale and zero point; called at conversion.
+        rule: Maps their observers, in that order, to scale and zero point; called at conversion.
     """
 
     sources: tuple[Site, ...] = ()
     rule: Rule = product
 
     def __call__(self, spec: QuantSpec, label: str) -> DerivedObserver:
-        """Return an observer that does not know its sources yet; insert-observers tells it."""
+        """Return an observer without sources; insert-observers sets them."""
         return DerivedObserver(spec, label, self)
 
 
 class DerivedObserver(Observer):
-    """Identity; its qparams follow from those of other observers.
+    """Identity; its qparams follow from other observers' qparams.
 
     Args:
         spec: Dtype and range of the tensor; per-channel if the derived scale is.
         label: Name of the tensor, used in errors.
-        derived: The sites it depends on, and how.
+        derived: The sites it depends on, and the rule.
 
     Attributes:
         sources: Their observers, set once all exist.
@@ -63,7 +63,7 @@ class DerivedObserver(Observer):
     def __init__(self, spec: QuantSpec, label: str, derived: DerivedFrom) -> None:
         super().__init__(spec, label)
         self.derived = derived
-        self.sources: tuple[nn.Module, ...] = ()  # a tuple, so that their state is not ours too
+        self.sources: tuple[nn.Module, ...] = ()  # a tuple, so not part of the state
 
     def observe(self, x: Tensor) -> None:
         """Record nothing."""
@@ -74,10 +74,10 @@ class DerivedObserver(Observer):
         return all(each.observed for each in self.sources if isinstance(each, Observer))
 
     def calculate_qparams(self) -> QParams:
-        """Return what the rule makes of the sources.
+        """Return the qparams that the rule derives from the sources.
 
         Raises:
-            SpecError: the rule gives one scale a channel to a per-tensor spec, or the reverse.
+            SpecError: the rule gives per-channel scales to a per-tensor spec, or the reverse.
         """
         scale, zero_point = self.derived.rule(self.sources)
         if (scale.numel() > 1) != (self.spec.axis is not None):

@@ -1,4 +1,4 @@
-"""Fake quantization with a range found in each call, as dynamic kernels find it."""
+"""Fake quantization with a range found in each call, as in dynamic kernels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantfx.passes.quant.spec import QuantSpec
 
 
 class DynamicFakeQuantize(PlaceholderFakeQuantize):
-    """Rounds each tensor with the qparams of its own range, in training and evaluation alike.
+    """Rounds each tensor with the qparams of its own range, in both training and evaluation.
 
     Args:
         spec: A dynamic spec.

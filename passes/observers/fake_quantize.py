@@ -1,4 +1,4 @@
-"""What all fake-quantize modules are: observers that also round, for training."""
+"""The base of all fake-quantize modules: observers that also round, for training."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _NARROW = (torch.bfloat16, torch.float16)
 
 
 class FakeQuantize(SavedFlags, Observer):
-    """Rounds a float tensor to the integer grid it will be quantized to, and goes on in float.
+    """Rounds a float tensor to the integer grid it will be quantized to, and returns it as float.
 
     Gradients pass unchanged where the value lies in the grid's range, and vanish outside of it (the
     straight-through estimator, Bengio et al. 2013). The range is only learned in training mode.
 
     Attributes:
-        quantizing: Round; False makes it an observer.
-        frozen: Learn nothing more.
-        calibrating: Only observe, in whatever mode.
+        quantizing: Whether to round; False makes it an observer.
+        frozen: Whether to stop learning.
+        calibrating: Whether only to observe, in any mode.
     """
 
     saved: ClassVar[tuple[str, ...]] = ("frozen", "quantizing")
@@ -50,8 +50,8 @@ class FakeQuantize(SavedFlags, Observer):
         """Observe ``x``, if training and not frozen, and return it rounded, in its own dtype.
 
         Raises:
-            CalibrationError: a range is to be observed and ``x`` holds NaN or infinity, or nothing
-                was ever observed.
+            CalibrationError: a range is observed and ``x`` holds NaN or infinity, or nothing was
+                ever observed.
         """
         if (self.calibrating or self.training) and not self.frozen:
             self.observe(x.detach())
@@ -59,7 +59,7 @@ class FakeQuantize(SavedFlags, Observer):
             return x
         if x.dtype not in _NARROW:
             return self.fake_quantize(x)
-        # Under autocast x may be narrower than its grid: 8 bits and a scale do not fit bfloat16.
+        # Under autocast x may be too narrow for the grid: 8 bits and a scale do not fit bfloat16.
         return self.fake_quantize(x.float()).to(x.dtype)
 
     @abstractmethod
@@ -67,25 +67,25 @@ class FakeQuantize(SavedFlags, Observer):
         """Return the float32 or float64 tensor ``x`` on the grid, differentiable."""
 
     def see_constant(self, x: Tensor) -> None:
-        """Do nothing: training changes it."""
+        """Do nothing: training changes the constant."""
 
     def calculate_qparams(self) -> QParams:
-        """Return the qparams of a tensor that is no constant."""
+        """Return the qparams of a tensor that is not constant."""
         return self.qparams_of(None)
 
     def end_calibration(self) -> None:
-        """Take note that calibration is over."""
+        """Note that calibration has ended."""
 
 
 def fake_quantized(x: Tensor, qparams: QParams) -> Tensor:
     """Return ``x`` quantized and dequantized, with a straight-through gradient.
 
-    The values are those of ``quantize_per_tensor`` and ``dequantize_per_tensor`` (or per channel)
-    with the same qparams, bit for bit.
+    The values equal, bit for bit, the result of ``quantize_per_tensor`` and
+    ``dequantize_per_tensor`` (or per channel) with the same qparams.
 
     Args:
         x: float32 or float64.
-        qparams: Per tensor, or for a channel axis of ``x``.
+        qparams: Per-tensor, or per-channel along an axis of ``x``.
     """
     spec, zero_point = qparams.spec, qparams.zero_point.to(torch.int32)
     limits = spec.quant_min, spec.quant_max

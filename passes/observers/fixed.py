@@ -1,4 +1,4 @@
-"""Qparams that are known beforehand, e.g. of a tensor that an operator bounds."""
+"""Qparams that are known in advance, e.g. of a tensor that an operator bounds."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class FixedObserver(Observer):
 
     @property
     def observed(self) -> bool:
-        """True: nothing needs to be."""
+        """True: no data is needed."""
         return True
 
     def calculate_qparams(self) -> QParams:

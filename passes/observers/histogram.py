@@ -1,4 +1,4 @@
-"""The range with the least estimated error among those that cut more and more of the tails."""
+"""The range with the least estimated error among ranges that cut more and more of the tails."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from quantfx.passes.observers.histogram_record import HistogramRecord
 # Share of all values that one step of the search cuts from one tail.
 STEP = 1e-5
 LEVELS = 256
-# Ranges evaluated at once: 15 rows of 2048 bins stay below the 32768 elements from which torch
-# uses threads; on a busy machine waiting for one costs more than the whole search.
+# Ranges evaluated at once: 15 rows of 2048 bins stay below the 32768 elements from which torch uses
+# threads; on a busy machine waiting for a thread costs more than the whole search.
 LARGEST_CHUNK = 15
 
 
 class HistogramObserver(HistogramRecord):
     """Cuts the tails of the histogram until the quantization error would grow.
 
-    The search is that of torch.ao's ``HistogramObserver`` (torch 2.13) with the same result,
-    arranged differently: which range comes next depends on the histogram and not on the errors,
-    so the ranges are generated first, over integers, and their errors are computed many at once.
+    The search equals torch.ao's ``HistogramObserver`` (torch 2.13) in its result, but is arranged
+    differently. The order of ranges depends on the histogram and not on the errors, so the ranges
+    are generated first, over integers, and their errors are computed in batches.
     """
 
     def find_range(self) -> tuple[Tensor, Tensor]:
@@ -64,7 +64,7 @@ def least_error_bins(histogram: Tensor, width: float) -> tuple[int, int]:
 def quantiles() -> tuple[Tensor, Tensor]:
     """Return the lower and the negated upper quantile after 0, 1, 2, ... steps.
 
-    Float64, rising, and summed one by one as torch.ao does, so that they are the same numbers.
+    Float64, rising, and summed one by one as torch.ao does, so that the numbers are identical.
     """
     lower = torch.full((round(1 / STEP) + 2,), STEP, dtype=torch.float64)
     minus_upper = lower.clone()
@@ -101,7 +101,7 @@ def _steps_to_exceed(counts: Tensor, levels: Tensor, total: float) -> Tensor:
     """
     guess = ((counts.double() / total - levels[0]) / STEP).long()
     steps = guess - 1
-    for offset in range(-1, 3):  # one by one: indexing uses threads from 3000 elements on
+    for offset in range(-1, 3):  # one by one: indexing uses threads for 3000 elements or more
         nearby = levels[(guess + offset).clamp_(0, len(levels) - 1)]
         steps += (nearby * total).float() <= counts
     return steps
@@ -110,9 +110,9 @@ def _steps_to_exceed(counts: Tensor, levels: Tensor, total: float) -> Tensor:
 def narrowing_ranges(histogram: Tensor) -> Iterator[tuple[int, int]]:
     """Yield each range of bins ``(start, end)`` that the search tries in turn.
 
-    A step moves the lower quantile, and ``start`` with it, if that skips more bins than moving
-    the upper one would; otherwise it moves the upper one and ``end``. Steps that move neither
-    bin move the upper quantile: they are jumped over.
+    A step moves the lower quantile, and ``start`` with it, if that skips more bins than moving the
+    upper quantile would; otherwise it moves the upper quantile and ``end``. Steps that move neither
+    bin move the upper quantile and are skipped.
     """
     rises, falls = steps_to_pass(histogram)
     falls_from_end = falls[::-1]
@@ -137,8 +137,8 @@ def quantization_errors(histogram: Tensor, width: float, ranges: list[tuple[int,
 
     The values of a source bin lie evenly in it; each of its parts that falls into one level's
     interval adds ``density * (b^3 - a^3) / 3``, for distances a to b from the level. Values
-    outside the range belong to the outermost levels. Every operation is a float32 one in
-    torch.ao's order, so that errors compare as they do there, near ties included.
+    outside the range belong to the outermost levels. Every operation is in float32 and in
+    torch.ao's order, so that errors compare exactly as in torch.ao, even near ties.
 
     Args:
         histogram: float32 counts, shape ``(bins,)``.
@@ -165,7 +165,7 @@ def quantization_errors(histogram: Tensor, width: float, ranges: list[tuple[int,
     terms = density * ((_cube(half) - _cube(from_left)) / 3)
     terms += (last - first - 1) * (density * ((_cube(half) - _cube(-half)) / 3))
     terms += density * ((_cube(to_right) - _cube(-half)) / 3)
-    # The order of a float32 sum depends on its length: sum over all bins, the empty ones too.
+    # The order of a float32 sum depends on its length: sum over all bins, including empty bins.
     return terms.new_zeros(len(ranges), len(histogram)).index_copy_(1, filled, terms).sum(dim=1)
 
 

@@ -1,4 +1,4 @@
-"""The histogram of everything an observer saw, on a range that grows with the data."""
+"""The histogram of all values that an observer saw, on a range that grows with the data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from quantfx.passes.quant.qparams import QParams, qparams_from_range
 from quantfx.passes.quant.spec import QuantSpec
 
 BINS = 2048
-# When the range grows, each bin is split into this many before it is dealt out again.
+# When the range grows, each bin is split into this many parts and redistributed.
 UPSAMPLE = 16
 
 
 # ``histc`` multiplies distances in float32 by the number of bins, so ranges near the largest float
-# would end in infinity, which it leaves out. Powers of two change no bit of the counts.
+# would overflow to infinity, which it does not count. Powers of two change no bit of the counts.
 _FAR = 2.0**100
 _NEARER = 2.0**-20
 
@@ -62,9 +62,9 @@ def spread_over(counts: Tensor, old: tuple[Tensor, Tensor], low: Tensor, high: T
 
 
 class HistogramRecord(RangeRecord):
-    """Records a histogram; a subclass chooses the range to keep from it.
+    """Records a histogram; a subclass chooses the range from it.
 
-    The record is bit for bit that of torch.ao's ``HistogramObserver`` (torch 2.13).
+    The record equals torch.ao's ``HistogramObserver`` bit for bit (torch 2.13).
 
     Attributes:
         histogram: float32 counts, shape ``(bins,)``; fractional once the range has grown.
@@ -91,7 +91,7 @@ class HistogramRecord(RangeRecord):
         self.count(x, low, high)
 
     def count(self, x: Tensor, low: Tensor, high: Tensor) -> None:
-        """Count the values of the float32 ``x``, of which ``low`` and ``high`` are the extremes."""
+        """Count the values of the float32 tensor ``x``, whose extremes are ``low`` and ``high``."""
         low = torch.minimum(low, self.min_val)
         high = torch.maximum(high, self.max_val)
         if bool(torch.isfinite(high - low)):
@@ -104,12 +104,12 @@ class HistogramRecord(RangeRecord):
 
     @abstractmethod
     def find_range(self) -> tuple[Tensor, Tensor]:
-        """Return the low and high end to keep of a non-empty record, both of shape ``()``."""
+        """Return the low and high end of the range of a non-empty record, both of shape ``()``."""
 
     def calculate_qparams(self) -> QParams:
         """Return the qparams of the range chosen from the record."""
         self.require_observed()
         low, high = self.min_val, self.max_val
-        if bool(torch.isfinite(high - low)):  # else it is too wide for bins, and kept as it is
+        if bool(torch.isfinite(high - low)):  # else too wide for bins, and kept
             low, high = self.find_range()
         return qparams_from_range(low, high, self.spec)

@@ -1,4 +1,4 @@
-"""Ranges that hold a given value, whatever the tensor holds."""
+"""Ranges that include a given value, whatever the tensor holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class MustInclude:
     """Makes the observer of a spec: ``QuantSpec(..., observer=MustInclude(1.0))``.
 
     Attributes:
-        value: What the range has to hold, beside what is seen and zero.
+        value: Value that the range must include, besides the observed values and zero.
     """
 
     value: float
@@ -27,12 +27,12 @@ class MustInclude:
 
 
 class IncludingObserver(MinMaxObserver):
-    """Keeps the range of what was seen and of one value more.
+    """Keeps the range of the observed values and one given value.
 
     Args:
         spec: Per-tensor or per-channel.
         label: Name of the tensor, used in errors.
-        value: The value to hold.
+        value: The value to include.
     """
 
     def __init__(self, spec: QuantSpec, label: str, value: float) -> None:
@@ -40,7 +40,7 @@ class IncludingObserver(MinMaxObserver):
         self.value = value
 
     def observe(self, x: Tensor) -> None:
-        """Widen the range to hold ``x`` and the value."""
+        """Widen the range to include ``x`` and the value."""
         super().observe(x)
         self.min_val = torch.clamp(self.min_val, max=self.value)
         self.max_val = torch.clamp(self.max_val, min=self.value)

@@ -20,24 +20,23 @@ from quantfx.passes.quant.spec import QuantSpec
 class LearnedFakeQuantize(FakeQuantize):
     """Rounds with a learned step size (LSQ, Esser et al. 2020, section 2.1).
 
-    The scale is ``start * exp(log_ratio)``, so that no step of an optimizer makes it zero or
-    negative, a step of Adam changes it by its learning rate relative to itself, and weight decay
-    draws it back to where it started (a logarithm, as in Jain et al. 2020). The
-    parameter gets the gradient that LSQ gives the scale s: ``round(x / s) - x / s`` inside the
-    range and the clipped integer outside, times ``1 / sqrt(n * quant_max)``, n elements a scale
-    (section 2.2).
+    The scale is ``start * exp(log_ratio)``: no optimizer step makes it zero or negative, a step of
+    Adam changes it by the learning rate relative to itself, and weight decay pulls it back to its
+    start (a logarithm, as in Jain et al. 2020). The parameter gets LSQ's gradient of the scale s:
+    ``round(x / s) - x / s`` inside the range and the clipped integer outside, times ``1 / sqrt(n *
+    quant_max)`` for n elements per scale (section 2.2).
 
-    It starts where the spec's own observer puts it, on what calibration saw or else on the first
-    batch that is rounded; the zero point stays as it was then.
+    It starts at the scale that the spec's own observer finds in the calibration data, or else in
+    the first batch that is rounded; the zero point stays fixed from then on.
 
     Args:
-        spec: Per-tensor or per-channel; not dynamic, and its observer is one of ours by name.
-        channels: How many, if per-channel.
+        spec: Per-tensor or per-channel; not dynamic, with one of quantfx's observers by name.
+        channels: Number of channels, if per-channel.
         label: Name of the tensor, used in errors.
 
     Attributes:
         log_ratio: float32 parameter, shape ``()`` or ``(channels,)``.
-        start: float32 of the same shape; 0 before it has started.
+        start: float32 of the same shape; 0 before the start.
         zero_point: int64 of the same shape.
     """
 
@@ -50,13 +49,13 @@ class LearnedFakeQuantize(FakeQuantize):
         self.log_ratio = nn.Parameter(torch.zeros(shape))
         self.register_buffer("start", torch.zeros(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int64))
-        # In a list, so that what it records is no part of the state_dict.
+        # In a list, so that its record is not part of the state_dict.
         self._first: list[Observer] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` rounded; the scale has a gradient even while nothing is rounded.
+        """Return ``x`` rounded; the scale has a gradient even while rounding is off.
 
-        DistributedDataParallel waits for that of every parameter.
+        DistributedDataParallel waits for the gradient of every parameter.
         """
         result = super().forward(x)
         if self.training and not self.calibrating and result is x:
@@ -66,11 +65,11 @@ class LearnedFakeQuantize(FakeQuantize):
 
     @property
     def scale(self) -> Tensor:
-        """The scale as it is now, differentiable."""
+        """The current scale, differentiable."""
         return self.start * self.log_ratio.exp()
 
     def observe(self, x: Tensor) -> None:
-        """Find the scale to start from, unless it has one; calibration finds it anew."""
+        """Find the start scale, unless there is one; calibration always finds a new one."""
         if not self.calibrating and (self.observed or not self.quantizing):
             return
         if not self._first:
@@ -81,13 +80,13 @@ class LearnedFakeQuantize(FakeQuantize):
             self._start_learning()
 
     def end_calibration(self) -> None:
-        """Start from what calibration saw."""
+        """Start from the calibration data."""
         if self._first:
             self._start_learning()
 
     @property
     def observed(self) -> bool:
-        """Whether the scale has a meaning."""
+        """Whether the scale has been set."""
         return bool((self.start > 0).all())
 
     def fake_quantize(self, x: Tensor) -> Tensor:
@@ -109,7 +108,7 @@ class LearnedFakeQuantize(FakeQuantize):
     def _start_learning(self) -> None:
         first = self._first.pop()
         with torch.no_grad():
-            if first.observed:  # an empty batch leaves it for the next one
+            if first.observed:  # an empty batch leaves the start to the next batch
                 found = first.calculate_qparams()
                 self.start.copy_(found.scale)
                 self.zero_point.copy_(found.zero_point)
@@ -118,7 +117,7 @@ class LearnedFakeQuantize(FakeQuantize):
             copy_from_first(value, None if self.calibrating else self.group)
 
     def _bound_scale(self, scale: Tensor, x: Tensor | None) -> Tensor:
-        """Return ``scale``, above the spec's floor and as large as the pair bound of ``x`` asks."""
+        """Return ``scale``, raised to the spec's floor and to the pair bound of ``x``."""
         bounded = scale.clamp(min=self.spec.eps)
         sums = None if x is None else largest_pair_sums(x, self.spec)
         return bounded if sums is None else scale_above_pair_sums(bounded, sums)
@@ -127,9 +126,9 @@ class LearnedFakeQuantize(FakeQuantize):
 class _Rounded(Function):
     """Rounding to a grid, with gradients for the tensor and for the logarithm of the scale.
 
-    Written out, because what autograd makes of ``x / scale`` squares the scale, and squares of
-    scales below 2^-63 are no floats. The gradient passes where a bound holds the scale up, so that
-    it can leave there again.
+    Written out, because autograd's gradient of ``x / scale`` squares the scale, and squares of
+    scales below 2^-63 underflow. The gradient passes where a bound holds the scale up, so that the
+    scale can move away again.
     """
 
     @staticmethod
@@ -162,13 +161,13 @@ class _Rounded(Function):
 
 
 def _steps(x: Tensor, scale: Tensor, zero_point: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``x`` in steps of the grid, and rounded, from zero; as torch quantizes."""
-    scaled = x * (1 / scale)  # the reciprocal first
+    """Return ``x`` in grid steps from zero, and the same rounded, as torch quantizes."""
+    scaled = x * (1 / scale)  # the reciprocal comes first
     return scaled, scaled.round() + zero_point
 
 
 class _Touch(Function):
-    """Identity with a gradient of zero for a parameter that is not used."""
+    """Identity that gives an unused parameter a gradient of zero."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, parameter: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""From a spec to the module that fake-quantizes as it says."""
+"""Make the fake-quantize module for a spec."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ def make_fake_quantize(
     """Return a fresh fake-quantize module.
 
     Args:
-        spec: What the tensor is quantized to. Its ``observer`` finds where a learned scale starts;
+        spec: What the tensor is quantized to. Its ``observer`` finds the start of a learned scale;
             otherwise activations follow a moving average, and weights their own range.
         label: Name of the tensor, used in errors.
-        weight: The tensor, or one of its shape, if it is a weight; None for an activation.
-        learn_scale: Make the scale a parameter.
+        weight: The weight, or a tensor of its shape; None for an activation.
+        learn_scale: Whether to make the scale a parameter.
 
     Raises:
-        SpecError: the spec makes an observer of its own, of which no gradient is known.
+        SpecError: the spec makes its own observer, whose gradient is unknown.
     """
     if isinstance(spec, CastSpec):
         return CastFakeQuantize(spec, label)
     if not isinstance(spec.observer, str):
-        message = f"{label}: '{spec}' makes an observer of its own, which cannot fake-quantize"
+        message = f"{label}: '{spec}' makes its own observer, which cannot fake-quantize"
         fix = "name an observer of quantfx, or quantize after training"
         raise SpecError(message, rule="not-trainable", site=label, fix=fix)
     if spec.dynamic:

@@ -1,4 +1,4 @@
-"""From a spec to the observer it names."""
+"""Make the observer that a spec names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def make_observer(spec: Concrete, label: str = "") -> nn.Module:
     """Return a fresh observer for ``spec``.
 
     Args:
-        spec: What the observed tensor must look like; its ``observer`` is a name or makes one.
+        spec: What the tensor is quantized to; its ``observer`` is a name, or makes an observer.
         label: Name of the tensor, used in errors.
     """
     if isinstance(spec, CastSpec):

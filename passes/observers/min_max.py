@@ -1,4 +1,4 @@
-"""The exact range of what was seen, per tensor or per channel."""
+"""The exact range of the observed values, per tensor or per channel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from quantfx.passes.quant.spec import QuantSpec
 
 
 class MinMaxObserver(RangeRecord):
-    """Keeps the smallest and largest value, of the tensor or of each channel of ``spec.axis``.
+    """Keeps the smallest and largest value of the tensor, or of each channel along ``spec.axis``.
 
-    For a pair-bounded weight it also keeps each channel's largest pair sum, so that the record
-    stays a few numbers per channel however large the weight is.
+    For a pair-bounded weight it also keeps each channel's largest pair sum, so the record is only a
+    few numbers per channel for a weight of any size.
 
     Attributes:
-        pair_sum: Largest pair sum, of the shape of the range; stays 0 without ``spec.pair_bound``.
+        pair_sum: Largest pair sum, same shape as the range; stays 0 without ``spec.pair_bound``.
     """
 
     pair_sum: Tensor
@@ -33,7 +33,7 @@ class MinMaxObserver(RangeRecord):
         self.register_buffer("pair_sum", torch.tensor(0.0))
 
     def observe(self, x: Tensor) -> None:
-        """Widen the range to hold ``x``."""
+        """Widen the range to include ``x``."""
         low, high = range_of(x, self.spec)
         self.require_finite(low, high)
         self.min_val = torch.minimum(self.min_val, low.to(self.min_val.dtype))
@@ -59,8 +59,8 @@ class MinMaxObserver(RangeRecord):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        # A fresh observer's buffers are 0-d; nn.Module refuses to copy a channel's worth of
-        # values into them, so they take the saved shape first.
+        # A fresh observer's buffers are 0-d, and nn.Module refuses to copy per-channel values into
+        # them, so the buffers take the saved shape first.
         for name in ("min_val", "max_val", "pair_sum"):
             if prefix + name in state_dict:
                 buffer: Tensor = getattr(self, name)

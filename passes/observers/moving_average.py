@@ -14,12 +14,12 @@ AVERAGING = 0.01
 class MovingAverageObserver(RangeRecord):
     """Exponential moving average of each batch's smallest and largest value.
 
-    The first batch sets the range; each later one moves both ends by 1 % of the distance to its
-    own, as torch.ao's ``MovingAverageMinMaxObserver`` does by default.
+    The first batch sets the range; each later batch moves both ends by 1 % of the distance to its
+    own range, as torch.ao's ``MovingAverageMinMaxObserver`` does by default.
     """
 
     def observe(self, x: Tensor) -> None:
-        """Move the range towards that of ``x``."""
+        """Move the range towards the range of ``x``."""
         self.follow(*torch.aminmax(x))
 
     def follow(self, low: Tensor, high: Tensor) -> None:

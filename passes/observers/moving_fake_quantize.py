@@ -20,7 +20,7 @@ class MovingFakeQuantize(FakeQuantize):
         label: Name of the tensor, used in errors.
 
     Attributes:
-        range: The average.
+        range: The averaged range.
     """
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
@@ -28,10 +28,10 @@ class MovingFakeQuantize(FakeQuantize):
         self.range = MovingAverageObserver(spec, label)
 
     def observe(self, x: Tensor) -> None:
-        """Move the range towards that of ``x``, and of what other processes see."""
+        """Move the range towards the range of ``x`` and of other processes' batches."""
         if x.numel():
             low, high = torch.aminmax(x)
-        else:  # others may hold something, and wait for this process
+        else:  # other processes may have values, and wait for this one
             low, high = x.new_tensor(torch.inf), x.new_tensor(-torch.inf)
         low, high = agree_on_range(low, high, None if self.calibrating else self.group)
         if x.numel() or low <= high:
@@ -44,7 +44,7 @@ class MovingFakeQuantize(FakeQuantize):
 
     @property
     def extremes(self) -> tuple[Tensor, Tensor] | None:
-        """What range recorded."""
+        """The extremes of the averaged range."""
         return self.range.extremes
 
     def fake_quantize(self, x: Tensor) -> Tensor:

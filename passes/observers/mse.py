@@ -1,4 +1,4 @@
-"""The range whose integer grid gives the least squared error on what was seen."""
+"""The range whose integer grid gives the least squared error on the observed values."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from quantfx.passes.observers.histogram_record import HistogramRecord
 from quantfx.passes.quant.qparams import qparams_from_range
 from quantfx.passes.quant.spec import QuantSpec
 
-# Each end of the range is tried at the widest times RATIO^0, RATIO^1, ... RATIO^15 (1.3 %), then
-# twice more around the best, on a grid four times as fine (in the end 1.8 % apart).
+# Each end of the range is tried at the widest end times RATIO^0, RATIO^1, ... RATIO^15 (1.3 %),
+# then twice more around the best, each time on a grid four times as fine (finally 1.8 % apart).
 RATIO = 0.75
 COARSE = 16
 FINER = (1 / 4, 1 / 16)
 # Elements evaluated at once: below the 32768 from which torch uses threads, which cost more than
-# they bring here, and small enough for a CPU's second-level cache.
+# they save here, and small enough for a CPU's second-level cache.
 CHUNK = 32_000
 
 
 class MinSquaredErrorObserver(HistogramRecord):
     """Searches both ends of the range for the least squared quantization error.
 
-    Unlike ``HistogramObserver`` it evaluates the scale and zero point a range really gets: with
-    zero inside, a whole zero point, ``eps`` and the integers of the spec.
+    Unlike ``HistogramObserver`` it evaluates the actual scale and zero point of a range: with zero
+    included, an integer zero point, ``eps`` and the integers of the spec.
     """
 
     def find_range(self) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ class MinSquaredErrorObserver(HistogramRecord):
             return self.min_val, self.max_val
         edges, weights = _weighted_edges(self.histogram, self.min_val, self.max_val)
         lowest, highest = self.min_val.double().clamp(max=0), self.max_val.double().clamp(min=0)
-        if self.spec.symmetric:  # the larger side decides: search that one alone
+        if self.spec.symmetric:  # the larger side decides: search only that side
             lowest, highest = torch.zeros_like(lowest), torch.maximum(-lowest, highest)
         powers = torch.arange(COARSE, device=edges.device)
         low, high = lowest, highest
@@ -47,7 +47,7 @@ class MinSquaredErrorObserver(HistogramRecord):
 
 
 def _weighted_edges(histogram: Tensor, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the bin edges where the density changes, and by how much it falls there.
+    """Return the bin edges where the density changes, and how much it falls at each.
 
     Both are float64 of one shape ``(edges,)``. A sum over bins of ``density * (F(right) -
     F(left))`` is the sum over edges of ``weight * F(edge)``; few values leave few edges.
@@ -66,10 +66,10 @@ def squared_errors(edges: Tensor, weights: Tensor, ranges: Tensor, spec: QuantSp
 
     With ``t = x / scale + zero_point`` and ``n = clamp(round(t))``, the error of x is
     ``scale^2 * (t - n)^2``. Its integral is ``scale^3 * (n / 12 + (t - n)^3 / 3)``: every whole
-    step adds 1/12, and the cubic term joins the steps and goes on outside the integer range.
+    step adds 1/12; the cubic term joins the steps and continues outside the integer range.
 
     Args:
-        edges: float64, shape ``(edges,)``, of ``_weighted_edges``.
+        edges: float64, shape ``(edges,)``, from ``_weighted_edges``.
         weights: float64, shape ``(edges,)``.
         ranges: Low and high ends, shape ``(ranges, 2)``.
         spec: Scheme, eps and integer range.
@@ -90,8 +90,8 @@ def _integrals(
 ) -> Tensor:
     t = edges / scale[:, None]
     t += zero_point[:, None]
-    # Rounded by truncation, because ``round`` uses threads from 2048 elements on: see CHUNK. Which
-    # way a tie goes is all one, the integral is continuous there.
+    # Rounded by truncation, because ``round`` uses threads for 2048 elements or more: see CHUNK.
+    # The direction of ties does not matter, since the integral is continuous there.
     n = t.clamp(spec.quant_min, spec.quant_max).add_(0.5 - spec.quant_min).int()
     n += spec.quant_min
     t -= n

@@ -1,4 +1,4 @@
-"""What an observer is: a module on an edge that records the range of what flows through it."""
+"""The base of observers: a module on an edge that records the range of the tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Observer(nn.Module, ABC):
     """Identity on a float tensor that records its range; turns the record into qparams.
 
     Attributes:
-        spec: The spec the qparams are computed for.
+        spec: The spec that qparams are computed for.
         label: Name of the observed tensor, used in errors.
         frozen: Whether the record is final, as it is for a constant weight.
     """
@@ -40,7 +40,7 @@ class Observer(nn.Module, ABC):
         return x
 
     def freeze(self) -> None:
-        """Make the record final: what flows through from now on is not recorded."""
+        """Make the record final: later tensors are not recorded."""
         self.frozen = True
 
     @abstractmethod
@@ -54,7 +54,7 @@ class Observer(nn.Module, ABC):
 
     @abstractmethod
     def calculate_qparams(self) -> QParams:
-        """Return scale and zero point for what was recorded.
+        """Return scale and zero point for the recorded values.
 
         Raises:
             CalibrationError: nothing was recorded.
@@ -64,8 +64,8 @@ class Observer(nn.Module, ABC):
         """Return the qparams of the tensor in the graph.
 
         Args:
-            x: The tensor where it is a constant, else None. Observers go by what they recorded; a
-                fake-quantize goes by the weight as training left it.
+            x: The tensor if it is a constant, else None. Observers use their record; a
+                fake-quantize uses the trained weight.
 
         Raises:
             CalibrationError: nothing was recorded.
@@ -74,11 +74,11 @@ class Observer(nn.Module, ABC):
 
     @property
     def extremes(self) -> tuple[Tensor, Tensor] | None:
-        """The smallest and largest value recorded; None if it records something else."""
+        """The smallest and largest recorded value; None if the observer records something else."""
         return None
 
     def see_constant(self, x: Tensor) -> None:
-        """Record the constant ``x``, once and for all, when inserted behind it."""
+        """Record the constant ``x`` once and for all; called on insertion."""
         if not self.observed:
             self(x)
             self.freeze()
@@ -106,7 +106,7 @@ def is_observer(node: Node) -> bool:
     """Whether ``node`` calls a module that records (or fakes) the quantization of a tensor."""
     if node.op != "call_module":
         return False
-    # Foreign graphs hold torchao's observers, known by the name that prepare gives them.
+    # Foreign graphs hold torchao's observers, recognized by the name that prepare gives them.
     if str(node.target).rpartition(".")[2].startswith("activation_post_process"):
         return True
     owner = node.graph.owning_module

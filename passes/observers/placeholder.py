@@ -14,7 +14,7 @@ class PlaceholderObserver(nn.Module):
     """Identity that records nothing.
 
     Attributes:
-        spec: A dynamic spec, whose range is found in each call, or a cast.
+        spec: A dynamic spec, whose range each call finds, or a cast.
         label: Name of the tensor, used in errors.
     """
 
@@ -29,10 +29,10 @@ class PlaceholderObserver(nn.Module):
 
 
 class PlaceholderFakeQuantize(SavedFlags, PlaceholderObserver):
-    """Rounds without a record; a subclass says how.
+    """Rounds without a record; a subclass defines how.
 
     Attributes:
-        quantizing: False makes it the identity.
+        quantizing: Whether to round; False makes it the identity.
     """
 
     saved: ClassVar[tuple[str, ...]] = ("quantizing",)

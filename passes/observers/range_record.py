@@ -10,7 +10,7 @@ from quantfx.passes.quant.spec import QuantSpec
 
 
 class RangeRecord(Observer):
-    """Records a range; a subclass says how it follows what is seen.
+    """Records a range; a subclass defines how the range follows the values.
 
     Attributes:
         min_val: float32, ``()`` per tensor; ``(channels,)`` per channel once observed.
@@ -32,5 +32,5 @@ class RangeRecord(Observer):
 
     @property
     def extremes(self) -> tuple[Tensor, Tensor]:
-        """The smallest and largest value recorded."""
+        """The smallest and largest recorded value."""
         return self.min_val, self.max_val

@@ -1,4 +1,4 @@
-"""The scale of each channel of a weight under which its integers are nearest."""
+"""Search, per channel of a weight, for the scale with the least rounding error."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# torch hands larger operands to its thread pool, and so many calls that each wait for a second
-# thread take ten times longer than one thread in its cache. Threads here take blocks each.
+# torch hands larger operands to its thread pool. Many calls that each wait for a second thread take
+# ten times longer than one thread in its cache, so here each thread takes whole blocks.
 _BLOCK = 2**15 - 1
 _FEW_BLOCKS = 3
-_LEAST_LENGTH = 32  # to be counted: what is kept for each candidate and row is an operand as well
-# Candidates spread over the whole range, then around the best of them, for channels up to so many
-# values: the error of a short channel jumps from scale to scale, that of a long one is smooth.
+_LEAST_LENGTH = 32  # counts: the values kept for each candidate and row are an operand too
+# Number of candidates over the whole range, then around the best candidate, for channels up to this
+# many values: the error of a short channel jumps from scale to scale, a long channel's is smooth.
 _COUNTS: tuple[tuple[float, int, int], ...] = (
     (32, 24, 8),
     (256, 16, 8),
@@ -36,13 +36,13 @@ class IntegerRange:
 
 @dataclass(frozen=True)
 class Block:
-    """Some channels of a weight, one a row.
+    """Some channels of a weight, one per row.
 
     Attributes:
-        rows: Float32, shape ``(channels, values)``, squares of whose values are normal numbers.
+        rows: float32, shape ``(channels, values)``; squares of the values are normal numbers.
         least: The smallest scale allowed, shape ``(channels,)``.
-        around: A lower limit that may be exceeded for a better scale as ``absmax / high`` may,
-            same shape; zero for none.
+        around: A second lower limit; candidates may exceed it by the same factor as ``absmax /
+            high``. Same shape; zero for none.
     """
 
     rows: Tensor
@@ -55,9 +55,9 @@ def in_blocks(length: int, channels: int, search: Callable[[slice], Tensor]) -> 
 
     Args:
         length: Values of a channel.
-        channels: How many there are.
-        search: From a slice of channels to one value, or row of values, each. Modes of the calling
-            thread, such as ``no_grad``, do not reach it.
+        channels: Number of channels.
+        search: Maps a slice of channels to one value, or row of values, per channel. Modes of the
+            calling thread, such as ``no_grad``, do not apply inside.
     """
     size = max(1, _BLOCK // max(length, _LEAST_LENGTH))
     parts = [slice(start, start + size) for start in range(0, max(channels, 1), size)]
@@ -72,11 +72,11 @@ def best_scales(block: Block, integers: IntegerRange) -> Tensor:
     """Return the scale with the least squared error of each row.
 
     1. ``absmax / high`` and the usual ``absmax / (high + 0.5)`` are candidates.
-    2. Under a smaller scale the largest magnitude alone is clipped by ``absmax - farthest *
-       scale``; where the square of that exceeds the error of the first, no candidate need be.
-    3. A larger scale rounds worse by its square, but chance decides among few values: candidates
-       go up to the more, the shorter the row.
-    4. The candidates lie evenly in between, and once more around the best.
+    2. A smaller scale clips the largest magnitude by ``absmax - farthest * scale``; scales for
+       which the square of that exceeds the error of step 1 are not tried.
+    3. A larger scale rounds worse by its square, but with few values chance decides: the shorter
+       the row, the larger the candidates go.
+    4. The candidates lie evenly between these limits, then once more around the best.
     """
     rows = block.rows
     error_of = _Errors(rows, integers)
@@ -109,7 +109,7 @@ def _nearer(found: tuple[Tensor, Tensor], best: tuple[Tensor, Tensor]) -> tuple[
 
 
 class _Errors:
-    """Squared errors of the rows, in memory that is used again for each candidate."""
+    """Squared errors of the rows, in memory that is reused for each candidate."""
 
     def __init__(self, rows: Tensor, integers: IntegerRange) -> None:
         self.rows = rows
@@ -118,10 +118,11 @@ class _Errors:
         self.off = torch.empty_like(rows)
 
     def least(self, scales: Tensor) -> tuple[Tensor, Tensor]:
-        """Return each row's best of ``scales``, shape ``(candidates, rows)``, and its error.
+        """Return each row's best of ``scales``, shape ``(candidates, rows)``, with its error.
 
-        The first of equals. ``fake_quantize_per_channel_affine``, which is not vectorized, would
-        take eight times longer; how many calls there are counts as well, in blocks so small.
+        Of equal errors the first wins. ``fake_quantize_per_channel_affine``, which is not
+        vectorized, would take eight times longer. In such small blocks the number of calls matters
+        as well.
         """
         norms = torch.empty_like(scales)
         inverses = scales.reciprocal().unsqueeze(2)

@@ -1,4 +1,4 @@
-"""A weight whose scale is settled, though its values may still be moved to other integers."""
+"""A weight whose scale is final, though its values may still move to other integers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class SettledObserver(Observer):
 
     @property
     def observed(self) -> bool:
-        """True: nothing needs to be."""
+        """True: no data is needed."""
         return True
 
     def calculate_qparams(self) -> QParams:

@@ -1,4 +1,4 @@
-"""Scales of a weight that its training has found."""
+"""Scales of a weight that training has found."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _KEY = "quantfx_trained"
 
 
 class TrainedObserver(MinMaxObserver):
-    """Has the qparams of training, fitted to a spec of a narrower range; a pair bound still holds.
+    """Has the qparams of training, fitted to a spec's narrower range; a pair bound still holds.
 
     Args:
-        spec: Symmetric; per-channel as the weight was in training, or not.
+        spec: Symmetric; per-channel if the weight was per-channel in training.
         label: Name of the tensor, used in errors.
-        trained: What training has found.
+        trained: The qparams of training.
     """
 
     def __init__(self, spec: QuantSpec, label: str, trained: QParams) -> None:
@@ -31,7 +31,7 @@ class TrainedObserver(MinMaxObserver):
         self.trained = trained
 
     def calculate_qparams(self) -> QParams:
-        """Return the qparams of training, with what the spec demands beyond them."""
+        """Return the qparams of training, adapted to the further demands of the spec."""
         self.require_observed()
         there = self.trained.spec
         steps = self.spec.quant_max - self.spec.quant_min
@@ -41,11 +41,11 @@ class TrainedObserver(MinMaxObserver):
 
 
 def trained_qparams(producer: Node) -> QParams | None:
-    """Return what training has found for the constant ``producer``, if anything."""
+    """Return the qparams that training has found for the constant ``producer``, if any."""
     value = producer.meta.get(_KEY)
     return value if isinstance(value, QParams) else None
 
 
 def set_trained_qparams(producer: Node, qparams: QParams) -> None:
-    """Note on the constant ``producer`` what training has found for it."""
+    """Note on the constant ``producer`` the qparams that training has found."""
     producer.meta[_KEY] = qparams

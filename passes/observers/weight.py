@@ -18,23 +18,22 @@ from quantfx.passes.quant.qparams import (
 )
 from quantfx.passes.quant.spec import QuantSpec
 
-_EXPONENT = 126  # whose power of two, and its reciprocal, are normal
+_EXPONENT = 126  # its power of two, and the reciprocal of that, are normal
 
 
 class WeightObserver(Observer):
-    """Finds, for each channel, the scale under which the quantized weight is nearest.
+    """Finds, for each channel, the scale with which the quantized weight is nearest.
 
-    Candidates (see ``passes/observers/scale_search.py``) lie around the scale that puts the largest
-    magnitude on the last integer, and hold the usual ``absmax / 127.5``, which clips each channel's
-    largest weight where that is positive. Small channels gain from a grid that fits their few
-    values, large ones from clipping a rare outlier. A pair bound is a lower limit of the
-    candidates.
+    Candidates (see ``passes/observers/scale_search.py``) lie around the scale that maps the largest
+    magnitude to the last integer, and include the usual ``absmax / 127.5``, which clips a channel's
+    largest weight if it is positive. Small channels gain from a grid that fits their few values,
+    large channels from clipping a rare outlier. A pair bound is a lower limit of the candidates.
 
-    The weight is kept by reference and searched when its qparams are asked for, so that preparing
-    a model stays quick.
+    The weight is kept by reference and searched when its qparams are requested, so that preparing a
+    model stays fast.
 
     Attributes:
-        weight: The weight that was seen, None before.
+        weight: The observed weight; None before.
     """
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
@@ -73,16 +72,17 @@ class WeightObserver(Observer):
 
 
 def _search(weight: Tensor, spec: QuantSpec) -> Tensor:
-    """Return each channel's best scale, any where all is zero, and largest magnitude.
+    """Return each channel's best scale (arbitrary if all values are zero) and largest magnitude.
 
     Args:
-        weight: Its channels are the first dimension; the result has two columns.
+        weight: Channels are the first dimension; the result has two columns.
         spec: Range, eps and pair bound.
     """
-    with torch.no_grad():  # also in a thread of its own
+    with torch.no_grad():  # also in a separate thread
         weight = weight.float()
         largest = weight.flatten(1).abs().amax(1)
-        # The search squares errors: near 1, where a power of two changes no bit of what it finds.
+        # The search squares errors, so values are scaled near 1; a power of two changes no bit of
+        # the result.
         exponent = torch.frexp(largest).exponent.clamp(-_EXPONENT, _EXPONENT)
         weight = torch.ldexp(weight, -exponent.reshape(-1, *[1] * (weight.dim() - 1)))
         least = torch.ldexp(torch.full_like(largest, spec.eps), -exponent)

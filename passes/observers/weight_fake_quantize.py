@@ -1,4 +1,4 @@
-"""Fake quantization of weights, which are all there in each step."""
+"""Fake quantization of weights, whose full range is known in each step."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from quantfx.passes.quant.spec import QuantSpec
 
 
 class WeightFakeQuantize(FakeQuantize):
-    """Rounds with the qparams of the weight's range as it is now; it remembers nothing.
+    """Rounds with the qparams of the weight's current range; it keeps no state.
 
-    A pair bound holds in every step, so that training sees the scales of a CPU without VNNI.
+    A pair bound holds in every step, so training sees the scales for a CPU without VNNI.
     """
 
     def observe(self, x: Tensor) -> None:
-        """Do nothing: the range is that of each call's own weight."""
+        """Do nothing: each call uses the range of its own weight."""
 
     @property
     def observed(self) -> bool:
-        """True: it needs no data."""
+        """True: no data is needed."""
         return True
 
     def fake_quantize(self, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Take over what torch.ao's quantization-aware training has found for weights."""
+"""Take over the weight scales that torch.ao's quantization-aware training has found."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FIXED = (
     resolve_op("aten.fake_quantize_per_channel_affine.default"),
 )
 _PATTERNS = load("qat_modules").group("adopt-fake-quantize")
-DROPPED = "taken out: calibration finds the range of what it rounded"
+DROPPED = "removed: calibration finds the range of the tensor that it rounded"
 _ALIKE = 1e-4  # two ways to compute one scale may differ in the last bits
 
 
@@ -41,14 +41,14 @@ _ALIKE = 1e-4  # two ways to compute one scale may differ in the last bits
 class AdoptFakeQuantize(Pass):
     """``conv(x, fake_quantize(w)) -> conv(x, w)``, with the scales of training noted on w.
 
-    And ``batch_norm(conv(x, fake_quantize(w * s)) / s + b) -> conv(x, w * s, b')``, which is what
-    nniqat.ConvBn2d and its like compute in evaluation; s is the scale of the batch norm, and
-    ``b' = (b - mean) * s + beta`` (Jacob et al. 2018, section 3.2). The fake quantize of an
-    activation goes: calibration finds its range, for the sites that kernels have.
+    And ``batch_norm(conv(x, fake_quantize(w * s)) / s + b) -> conv(x, w * s, b')``, as
+    nniqat.ConvBn2d and similar modules compute in evaluation; s is the scale of the batch norm, and
+    ``b' = (b - mean) * s + beta`` (Jacob et al. 2018, section 3.2). Fake quantizes of activations
+    are removed: calibration finds their ranges, for the sites that kernels quantize.
 
     Attributes:
-        scales: Whether the scales of training are those of the weights; else they are found anew,
-            within the range of integers that the backend's kernels are right in.
+        scales: Whether weights keep the scales of training; otherwise new scales are found, for the
+            range of integers in which the backend's kernels are exact.
     """
 
     scales: bool = True
@@ -57,7 +57,7 @@ class AdoptFakeQuantize(Pass):
     keeps_float: ClassVar[bool] = False  # weights are rounded later, not in the float graph
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Rewrite every fake quantize of a constant, and then the layers scaled for one."""
+        """Rewrite every fake quantize of a constant, then the layers scaled for a batch norm."""
         adopted = folded = dropped = 0
         remarks: list[Remark] = []
         for path, graph_module in all_graphs(module):
@@ -102,7 +102,7 @@ def _adopt(
 
 
 def _drop(editor: Editor) -> list[str]:
-    """Take the fake quantizes of activations out; return their names."""
+    """Remove the fake quantizes of activations; return their names."""
     names: list[str] = []
     for target in (_FAKE_QUANTIZE, *_FIXED):
         for node in editor.graph.find_nodes(op="call_function", target=target):
@@ -133,7 +133,7 @@ def _qparams(editor: Editor, node: Node) -> QParams:
 
 
 def _fold(editor: Editor, match: Match) -> bool:
-    """Rewrite a scaled layer, unless it is scaled by something else than its batch norm."""
+    """Rewrite a scaled layer, unless its scale is not the scale of its batch norm."""
     layer, norm, weight = match.anchor, match.nodes["bn"], match.roles["w"]
     scale = _flat(editor, match.roles["s"])
     statistics = statistics_of(editor, norm)
@@ -151,7 +151,7 @@ def _fold(editor: Editor, match: Match) -> bool:
 
 
 def _flat(editor: Editor, node: object) -> Tensor | None:
-    """Return a constant of one value for each channel; None if it is computed, or there is none."""
+    """Return a constant with one value per channel; None if ``node`` is computed or missing."""
     if not isinstance(node, Node) or constant_chain(node, ()) is None:
         return None
     return constant_value(editor.module, node).detach().flatten()

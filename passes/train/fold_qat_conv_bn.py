@@ -25,13 +25,13 @@ from quantfx.patterns.schema import argument_value, set_argument
 class FoldQatConvBn(GraphPass):
     """``norm(conv(x, observe(w * s)) / s + b) -> conv(x, observe(w_folded), b_folded)``.
 
-    The folded weight is the one that training rounded, to the bit, but for channels with a gamma of
-    0, which are zero.
+    The folded weight is bit for bit the weight that training rounded, except in channels with a
+    gamma of 0, which become zero.
 
     Attributes:
-        by_rsqrt: Fold with ``w * (gamma * rsqrt(var + eps))`` instead, and the bias in single
-            precision, as PT2E's conversion does: a few of a million weights then round to the other
-            neighbour than in training.
+        by_rsqrt: Whether to fold with ``w * (gamma * rsqrt(var + eps))`` instead, and the bias in
+            single precision, as PT2E's conversion does: a few weights in a million then round to a
+            different neighbour than in training.
     """
 
     by_rsqrt: bool = False
@@ -61,14 +61,14 @@ def _fold(
 ) -> None:
     missing = [name for name in (note.weight, note.result, note.norm) if name not in nodes]
     if missing:
-        message = f"{layer.name} was scaled for its batch norm, but {', '.join(missing)} is gone"
-        fix = "put passes that rewrite there before annotate-conv-bn"
+        message = f"{layer.name} was scaled for its batch norm, but {', '.join(missing)} is missing"
+        fix = "put passes that rewrite these nodes before annotate-conv-bn"
         raise PassError(message, rule="pass-order", site=layer.name, fix=fix)
     scaled, result, norm = nodes[note.weight], nodes[note.result], nodes[note.norm]
     weight_node, scale_of_weight = (argument_value(scaled, name) for name in ("self", "other"))
     weight = editor.stored(weight_node)
     if weight is None:
-        message = f"the weight of {layer.name} is not a constant any more"
+        message = f"the weight of {layer.name} is no longer a constant"
         raise PassError(message, rule="computed-weight", site=layer.name)
     statistics = statistics_of(editor, norm)
     old_bias = nodes[note.bias] if note.bias else None
@@ -97,12 +97,12 @@ def _require_finite(bias: Tensor, norm: Node) -> None:
             "diverged",
             rule="not-finite",
             site=norm.name,
-            fix="go back to a checkpoint before that",
+            fix="go back to an earlier checkpoint",
         )
 
 
 def _rename(module: GraphModule, matches: set[str]) -> None:
-    """Call each match what it is now: the template of the same name without a batch norm."""
+    """Rename each match to its present template: the same name without a batch norm."""
     for node in module.graph.nodes:
         annotation = annotation_of(node)
         if annotation is not None and annotation.match in matches:
@@ -118,7 +118,7 @@ def _drop_scales(module: GraphModule) -> None:
 
 
 def _counters(norm: Node) -> list[Node]:
-    """Return what counts the batches of ``norm``, which has no more use, the last one first."""
+    """Return the unused nodes that count the batches of ``norm``, last first."""
     owner = str(argument_value(norm, "running_mean").target).rpartition(".")[0]
     found = norm.graph.find_nodes(op="call_function", target=COUNTS)
     counters = [(node, counter_of(node)) for node in reversed(found)]
@@ -126,7 +126,7 @@ def _counters(norm: Node) -> list[Node]:
 
 
 def _put_bias(editor: Editor, layer: Node, old: Node | None, value: Tensor, weight: Node) -> None:
-    """Give ``layer`` its folded bias, behind the observer of its bias if it has one."""
+    """Give ``layer`` its folded bias, through the observer of its bias if there is one."""
     placed = argument_value(layer, "bias")
     if isinstance(placed, Node) and placed.op == "call_module":
         stand_in = placed.all_input_nodes[0]
@@ -142,7 +142,7 @@ def _put_bias(editor: Editor, layer: Node, old: Node | None, value: Tensor, weig
 
 
 def _take_over(layer: Node, norm: Node) -> None:
-    """Give ``layer`` what was said of the batch norm's result, which it now yields."""
+    """Move the meta of the batch norm's result to ``layer``, which now yields that result."""
     layer.meta["val"] = norm.meta.get("val", layer.meta.get("val"))
     own, other = annotation_of(layer), annotation_of(norm)
     if own is None or other is None:

@@ -1,4 +1,4 @@
-"""Let training round the weights that inference has, with their batch norm folded in."""
+"""Let training round the weights of inference, which have their batch norm folded in."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _BATCH_NORM = torch.ops.aten.batch_norm.default
 class FuseQatConvBn(GraphPass):
     """``norm(conv(x, w, b)) -> norm(conv(x, w * s) / s + b)``, s = gamma / sqrt(var + eps).
 
-    Where annotate-conv-bn matched; a graph that is not for training has no such match. The batch
-    norm stays, with its eps, momentum and parameters, and trains as before.
+    Applies where annotate-conv-bn matched; a graph that is not for training has no such match. The
+    batch norm stays, with its eps, momentum and parameters, and trains as before.
     """
 
     name: ClassVar[str] = "fuse-qat-conv-bn"
@@ -42,7 +42,7 @@ class FuseQatConvBn(GraphPass):
 
 
 def _find_annotated(module: GraphModule) -> Iterator[tuple[Node, Node]]:
-    """Yield each annotated batch norm behind the anchor of its match."""
+    """Yield the anchor of each match with its annotated batch norm."""
     for norm in module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
         layer, annotation = argument_value(norm, "input"), annotation_of(norm)
         if not isinstance(layer, Node) or annotation is None or layer.name != annotation.match:

@@ -1,4 +1,4 @@
-"""Take the dropouts of training out of sight while templates match."""
+"""Remove the dropouts of training while templates match."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from quantfx.patterns.schema import argument_value, overload
 
 @dataclass(frozen=True)
 class LiftDropout(GraphPass):
-    """``add(dropout(linear(x)), y) -> add(linear(x), y)``, to be undone by place-dropout.
+    """``add(dropout(linear(x)), y) -> add(linear(x), y)``; place-dropout undoes it.
 
-    Inference has no dropouts and no other noise, and what is fused and quantized there should be
-    what is fused and rounded in training: matched across them, with ranges from in front of them.
+    Inference has no dropouts and no other noise. Training should round what inference fuses and
+    quantizes, so templates match across dropouts, and observers record ranges before them.
     """
 
     name: ClassVar[str] = "lift-dropout"
@@ -41,14 +41,14 @@ class LiftDropout(GraphPass):
 
 
 def _note_for(node: Node) -> LiftedDropout | None:
-    """Return what to note of ``node``; None if it stays."""
+    """Return the note for ``node``; None if ``node`` stays."""
     meta = {key: value for key, value in node.meta.items() if key != KEY}
     if is_noise(node):
         return LiftedDropout(str(node.target), (), node.name, meta)
     if node.target not in DROPOUTS or not isinstance(argument_value(node, "train"), Node):
         return None
     p = argument_value(node, "p")
-    # One that is computed could not be put back elsewhere, nor would it survive without readers.
+    # A computed value could not be put back elsewhere, nor would it survive without readers.
     is_number = isinstance(p, (int, float))
     return LiftedDropout(overload(node), (float(p),), node.name, meta) if is_number else None
 

@@ -1,4 +1,4 @@
-"""Put the dropouts of training back, behind fake quantization."""
+"""Put the dropouts of training back, after fake quantization."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 
 @dataclass(frozen=True)
 class PlaceDropout(GraphPass):
-    """``linear(round(x)) -> linear(dropout(round(x)))`` wherever lift-dropout took one.
+    """``linear(round(x)) -> linear(dropout(round(x)))`` wherever lift-dropout removed a dropout.
 
-    A dropout that some readers see rounded and others not goes in front of the rounding.
+    A dropout whose readers read both rounded and unrounded values goes before the rounding.
     """
 
     name: ClassVar[str] = "place-dropout"
@@ -65,7 +65,7 @@ def _place(editor: Editor, dropout: LiftedDropout, readers: list[_Reader]) -> No
             write_slot(reader.node, reader.slot, placed)
         return
     tensors = {source: _find_unobserved(source) for source in sources}
-    first = min(sources)  # the tensor itself, or the first of the modules that round it
+    first = min(sources)  # the tensor itself, or the first module that rounds it
     behind_it = first.next if first is tensors[first] else first
     placed = _call(editor, dropout, tensors[first], before=behind_it)
     for source, tensor in tensors.items():
@@ -80,7 +80,7 @@ def _place(editor: Editor, dropout: LiftedDropout, readers: list[_Reader]) -> No
 
 def _call(editor: Editor, dropout: LiftedDropout, source: Node, before: Node) -> Node:
     mode = mode_node(editor, MODE)
-    if not mode < before:  # behind an input of the graph
+    if not mode < before:  # after an input of the graph
         before = mode.next
     args = (source, *dropout.p, mode)
     val = dropout.meta.get("val")

@@ -1,4 +1,4 @@
-"""A graph with fake-quantize modules, which trains as any module does."""
+"""A graph with fake-quantize modules, which trains like any module."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ _ROUNDING = (FakeQuantize, DynamicFakeQuantize, CastFakeQuantize)
 class QatModule(CheckedModule):
     """What ``prepare(..., qat=True)`` returns: float in, float out, rounded in between.
 
-    ``train()`` and ``eval()`` switch batch norms, dropouts and the learning of ranges; rounding
-    goes on in both. ``state_dict`` holds ranges and what is frozen or switched off.
+    ``train()`` and ``eval()`` switch batch norms, dropouts and the learning of ranges; both round.
+    ``state_dict`` holds ranges, and which parts are frozen or switched off.
 
-    Under activation checkpointing freeze observers and batch norms: what is computed again would
-    see ranges and statistics that have moved.
+    With activation checkpointing, freeze observers and batch norms: the recomputation would see
+    changed ranges and statistics.
     """
 
     def fake_quantize(self, enabled: bool = True) -> None:
-        """Round, or with False compute as the float model does."""
+        """Switch rounding on, or with False off: the module then computes as the float model."""
         for module in self.modules():
             if isinstance(module, (*_ROUNDING, BatchNormScale)):
                 module.quantizing = enabled
 
     def freeze_observers(self, frozen: bool = True) -> None:
-        """Keep the ranges of activations as they are; learned scales go on being trained."""
+        """Keep the ranges of activations fixed; learned scales still train."""
         for module in self.fake_quantizes():
             if isinstance(module, FakeQuantize):
                 module.frozen = frozen
 
     def freeze_batch_norm(self, frozen: bool = True) -> None:
-        """Let batch norms in training compute with their running statistics and keep those.
+        """Let batch norms in training use their running statistics and keep them fixed.
 
-        Their parameters go on being trained. Weights are rounded as they will be folded with the
-        running statistics, so the last part of a training is best spent on those.
+        Their parameters still train. Weights are rounded as they will be folded with the running
+        statistics, so the last part of a training should use those.
         """
         for _, graph_module in all_graphs(self):
             for name, module in graph_module.named_children():
@@ -55,10 +55,10 @@ class QatModule(CheckedModule):
                     module.frozen = frozen
 
     def agree_within(self, group: Any) -> None:
-        """Choose the processes that agree on the ranges they observe.
+        """Set the processes that agree on the ranges they observe.
 
-        All of them have to run the forward passes of the training. Calibrate in each, or before
-        DistributedDataParallel hands the first one's buffers to all (its default).
+        All of them must run the forward passes of the training. Calibrate in each process, or
+        before DistributedDataParallel broadcasts the first process's buffers to all (its default).
 
         Args:
             group: A process group of torch.distributed; ``"world"``, the default, for all
@@ -69,7 +69,7 @@ class QatModule(CheckedModule):
                 module.group = group
 
     def scale_parameters(self) -> Iterator[nn.Parameter]:
-        """Yield what scales are learned by, e.g. to give it a learning rate of its own."""
+        """Yield the parameters of learned scales, e.g. to give them their own learning rate."""
         for module in self.fake_quantizes():
             if isinstance(module, LearnedFakeQuantize):
                 yield module.log_ratio
@@ -84,7 +84,7 @@ class QatModule(CheckedModule):
         """Refuse to be pickled.
 
         Raises:
-            PipelineError: always: torch.fx would not keep what the conversion has to know.
+            PipelineError: always: torch.fx would lose information that conversion needs.
         """
         message = "a module prepared for training is not pickled"
         fix = "save its state_dict(), prepare the model again, and load it there"

@@ -1,4 +1,4 @@
-"""When rounding begins and when ranges and batch norms stand still, in steps of training."""
+"""When rounding starts and when ranges and batch norms freeze, in training steps."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from quantfx.passes.train.qat_module import QatModule
 
 @dataclass(frozen=True)
 class QatSchedule:
-    """Switches a module by the number of the step; it can be resumed anywhere.
+    """Switches a module by step number; it can resume at any step.
 
     Attributes:
-        fake_quantize_from: First step that rounds; before it ranges are learned on float. Scales
-            to learn start with the first step that rounds.
+        fake_quantize_from: First step that rounds; before it, ranges are learned on float values.
+            Learned scales start with the first step that rounds.
         freeze_batch_norm_from: First step with frozen batch norms; None for never.
         freeze_observers_from: First step with frozen ranges; None for never.
     """
@@ -32,10 +32,10 @@ class QatSchedule:
                 )
 
     def apply(self, module: QatModule, step: int) -> None:
-        """Switch ``module`` as step number ``step``, from 0, wants it; call it before the step.
+        """Switch ``module`` for step number ``step`` (from 0); call this before the step.
 
         Raises:
-            PipelineError: ``module`` is none that was prepared for training.
+            PipelineError: ``module`` was not prepared for training.
         """
         if not isinstance(module, QatModule):
             message = f"a {type(module).__name__} has nothing to switch"

@@ -24,7 +24,7 @@ from quantfx.patterns.schema import arguments, is_operator_call, overload
 class SettleModes(GraphPass):
     """Undo ``switch-modes`` with the literals of evaluation.
 
-    Counters of batches stand still, and noise that is for training only goes.
+    Batch counters stop, and noise that is for training only is removed.
     """
 
     name: ClassVar[str] = "settle-modes"
@@ -48,7 +48,7 @@ class SettleModes(GraphPass):
 
 
 def _settle(editor: Editor, node: Node, value: object) -> None:
-    for user in reversed(list(node.users)):  # a counter may read another
+    for user in reversed(list(node.users)):  # a counter may read another counter
         if counter_of(user) is not None:
             editor.erase(user)
         elif user.target is operator.mul:
@@ -59,7 +59,7 @@ def _settle(editor: Editor, node: Node, value: object) -> None:
 
 
 def _put(user: Node, node: Node, value: object) -> None:
-    """Pass ``value`` for ``node``, and leave trailing defaults out, as torch.export does."""
+    """Pass ``value`` for ``node``, and omit trailing defaults, as torch.export does."""
 
     def put(argument: Any) -> Any:
         return value if argument is node else argument

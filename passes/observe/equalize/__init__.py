@@ -1,1 +1,1 @@
-"""Channels evened out between two layers, by what data says of them."""
+"""Equalize the channels between two layers, by statistics of data."""

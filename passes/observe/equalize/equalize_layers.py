@@ -1,4 +1,4 @@
-"""Even out the channels between two layers, so that eight bits serve all of them."""
+"""Equalize the channels between two layers, so that eight bits suffice for all of them."""
 
 from __future__ import annotations
 
@@ -32,16 +32,17 @@ class EqualizeLayers(GraphPass):
     ``s = size(y)^alpha / rms(v)^(1 - alpha)`` for each channel of ``y = f(...)``, divided by its
     geometric mean, where size is the fourth root of the mean fourth power. Layers that read one
     tensor share s, and v runs over all of them. This is cross-layer equalization (Nagel et al.
-    2019, arXiv 1906.04721, section 4.1, which goes by the ranges of both weights) with the factor
-    of SmoothQuant (Xiao et al. 2023, equation 4), which goes by the activation.
+    2019, arXiv 1906.04721, section 4.1, which uses the ranges of both weights) with the factor of
+    SmoothQuant (Xiao et al. 2023, equation 4), which uses the activation.
 
-    A pair whose second layers, rounded to 8 bits, would not err less on rows that s was not chosen
-    by stays as it is, and a remark says so. What ``record-pairs`` put in is taken out again.
+    A pair stays unchanged, with a remark, if its second layers, rounded to 8 bits, would not err
+    less on held-out rows, which s was not chosen by. Recorders from ``record-pairs`` are removed.
 
     Attributes:
-        alpha: 0 evens out the weights, 1 the activations.
-        rows: Least values of each channel that s is chosen by; with fewer, it follows chance. On
-            one of seven splits the heads of MTCNN's O-Net, which see one row an image, cost 3 dB.
+        alpha: 0 equalizes the weights, 1 the activations.
+        rows: Minimum number of values per channel to choose s by; with fewer, s follows chance. On
+            one of seven splits this cost 3 dB in the heads of MTCNN's O-Net, which see one row per
+            image.
     """
 
     alpha: float = 0.5
@@ -94,15 +95,15 @@ class EqualizeLayers(GraphPass):
         return False
 
     def _unknown(self, recorder: PairRecorder) -> str:
-        """Return why the data does not tell enough of a tensor, if so."""
+        """Return why the data does not suffice for a tensor; empty if it does."""
         if recorder.rows < LEAST_SAMPLES:
-            return f"{recorder.rows} rows of data, and fewer than {LEAST_SAMPLES} cannot judge it"
+            return f"{recorder.rows} rows of data, of {LEAST_SAMPLES} needed to judge it"
         if recorder.count < self.rows:
             return f"{recorder.count} values per channel, of {self.rows} needed"
-        return "" if bool(recorder.size.any()) else "the data gives zeros alone"
+        return "" if bool(recorder.size.any()) else "the data gives only zeros"
 
     def _scale(self, pair: Pair, recorder: PairRecorder, seconds: list[SecondWeight]) -> Tensor:
-        """Return s, float64, a value for each channel of the first layer."""
+        """Return s, float64, one value per channel of the first layer."""
         fourths = recorder.size.pow(4)
         squares = torch.cat([each.squares for each in seconds], 1).mean(1)
         size = _mean_by_channel(fourths, pair.channels).pow(0.25)
@@ -110,7 +111,7 @@ class EqualizeLayers(GraphPass):
 
 
 def _mean_by_channel(values: Tensor, channels: Tensor) -> Tensor:
-    """Return the mean of the ``values`` of each channel, ``(channels,)``; each has some."""
+    """Return the mean of the ``values`` of each channel, ``(channels,)``; no channel is empty."""
     count = torch.bincount(channels)
     return torch.zeros(len(count)).to(values).index_add(0, channels, values) / count
 
@@ -128,7 +129,7 @@ def _divide(editor: Editor, first: Node, scale: Tensor) -> None:
 
 
 def _store(editor: Editor, layer: Node, name: str, value: Tensor) -> None:
-    """Store another value for the weight or bias of ``layer``."""
+    """Store a new value for the weight or bias of ``layer``."""
     stored = argument_value(layer, name)
     value = value.to(editor.stored(stored))
     set_argument(layer, name, editor.changed_constant(stored, value, before=layer))

@@ -1,8 +1,8 @@
-"""Which operators pass a positive factor of a channel on, and where they leave the channel.
+"""Which operators pass on a positive factor of a channel, and where the channel ends up.
 
-``f(s * x) = s * f(x)`` for every s > 0 of a channel: activations that are straight on both sides of
-zero, pools, zeros around, and views. What a channel is called is followed by labels: an integer
-tensor that broadcasts to the activation and says of each value which channel it is of.
+``f(s * x) = s * f(x)`` for every s > 0 of a channel: activations that are linear on both sides of
+zero, pools, zero padding, and views. Channels are tracked by labels: an integer tensor that
+broadcasts to the activation and holds the channel of each value.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _Rule = Callable[[Node, Tensor], Tensor | None]
 
 
 def source_of(node: Node) -> Node | None:
-    """Return what ``node`` passes on, factor by factor; None if it does not."""
+    """Return the node whose channel factors ``node`` passes on; None if it passes on none."""
     if node.target is operator.getitem:
         source, index = node.args
         returns_two = isinstance(source, Node) and source.target in _MAX_WITH_INDICES
@@ -34,17 +34,17 @@ def source_of(node: Node) -> Node | None:
 
 
 def follow(node: Node, labels: Tensor) -> Tensor | None:
-    """Return the labels of what ``node`` computes; None if it joins channels, or may do so.
+    """Return the labels of the result of ``node``; None if it mixes channels, or may do so.
 
     Args:
-        node: Has a ``source_of``.
-        labels: Of that.
+        node: A node with a ``source_of``.
+        labels: Labels of that source.
     """
     return labels if node.target is operator.getitem else _RULES[node.target](node, labels)
 
 
 def _pads_alike(node: Node) -> bool:
-    """Whether what is put around scales with the rest: zeros, or values of the same channel."""
+    """Whether padding scales with the rest: zeros, or values of the same channel."""
     if node.target is _PAD and argument_value(node, "mode") != "constant":
         return True
     return not argument_value(node, "value")
@@ -55,7 +55,7 @@ def _elementwise(node: Node, labels: Tensor) -> Tensor:
 
 
 def _over(dimensions: list[int], labels: Tensor) -> Tensor | None:
-    """Return ``labels`` if no channel differs along ``dimensions``, along which values mix."""
+    """Return ``labels`` if channels do not differ along ``dimensions``, where values mix."""
     return labels if all(labels.shape[each] == 1 for each in dimensions) else None
 
 
@@ -93,9 +93,9 @@ def _transpose(node: Node, labels: Tensor) -> Tensor:
 
 
 def _reshape(node: Node, labels: Tensor) -> Tensor | None:
-    """Return the labels of another shape of the same values, in the same order.
+    """Return the labels after reshaping the same values, in the same order.
 
-    Dimensions in front that stay as they are may be of any size; the others have to be numbers.
+    Leading dimensions that do not change may have any size; the others must be numbers.
     """
     source = node.all_input_nodes[0]
     before, after = (tuple(each.meta["val"].shape) for each in (source, node))
@@ -118,7 +118,7 @@ def _rules(rule: _Rule, *names: str) -> dict[Any, _Rule]:
 
 
 def _windows(rank: int) -> dict[Any, _Rule]:
-    """Return the rules of what joins values of the last ``rank`` dimensions."""
+    """Return the rules of operators that mix values of the last ``rank`` dimensions."""
     kinds = ("max_pool", "avg_pool", "adaptive_max_pool", "adaptive_avg_pool")
     pools = [f"{kind}{rank}d.default" for kind in kinds]
     return _rules(_spatial(rank), *pools, f"upsample_nearest{rank}d.vec")

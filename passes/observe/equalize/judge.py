@@ -1,4 +1,4 @@
-"""What eight bits cost the outputs of layers on inputs that no choice was made by."""
+"""Measure what eight bits cost the outputs of layers, on held-out inputs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _WEIGHT = QuantSpec(torch.int8, -128, 127, symmetric=True, axis=0, observer="min
 def noise(recorder: PairRecorder, seconds: Sequence[SecondWeight], scale: Tensor) -> float:
     """Return the squared error of the outputs over their squares, summed over the layers.
 
-    The input is rounded to 8 bits in the range of least squared error, as x86 does by default, the
-    weight to 8 bits for each output channel by its extremes.
+    The input is rounded to 8 bits in the range of least squared error, as x86 does by default. The
+    weight is rounded to 8 bits per output channel, by the channel's extremes.
 
     Args:
-        recorder: What the layers read.
+        recorder: Recorder of the tensor that the layers read.
         seconds: Their weights, in the order of the recorder.
         scale: float64, ``(in,)``: the input is divided by it, the weights are multiplied.
     """
@@ -43,6 +43,6 @@ def noise(recorder: PairRecorder, seconds: Sequence[SecondWeight], scale: Tensor
 
 
 def _outputs(patches: Tensor, weight: Tensor, groups: int) -> Tensor:
-    """Return what the weight makes of patches ``(groups, S, K)``: ``(groups, S, out / groups)``."""
+    """Return outputs ``(groups, S, out / groups)`` of the weight on patches ``(groups, S, K)``."""
     by_group = weight.double().reshape(groups, -1, patches.shape[2])
     return patches.double() @ by_group.transpose(1, 2)

@@ -1,4 +1,4 @@
-"""Layers of which one feeds the other, channel by channel."""
+"""Layers that feed other layers, channel by channel."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _DTYPES = (torch.float32, torch.float64)
 
 @dataclass(frozen=True, eq=False)
 class Pair:
-    """A layer, and those that read what it computes and nothing else does.
+    """A layer, and the layers that read its result; nothing else reads it.
 
     Attributes:
         first: A convolution, a linear, or a normalization with a stored scale.
-        tensor: What the others read: behind ``first``, or ``first`` itself.
-        seconds: Convolutions and linears.
-        channels: int64, ``(in,)``: of which channel of ``first`` each input channel of theirs is.
+        tensor: The tensor that the second layers read: after ``first``, or ``first`` itself.
+        seconds: The second layers: convolutions and linears.
+        channels: int64, ``(in,)``: the channel of ``first`` for each input channel of ``seconds``.
     """
 
     first: Node
@@ -55,12 +55,12 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class PairFinder:
-    """Finds the pairs of one graph, which must not change meanwhile but in what it stores."""
+    """Finds the pairs of one graph; meanwhile only its stored tensors may change."""
 
     module: GraphModule
 
     def tensors(self) -> dict[Node, Node]:
-        """Return what convolutions and linears compute with, but inputs of the graph; by whom."""
+        """Return tensor -> reader for inputs of convolutions and linears, except graph inputs."""
         found: dict[Node, Node] = {}
         for node in self.module.graph.nodes:
             if self._is_second(node) and (read := read_slot(node, "input")).op == "call_function":
@@ -73,7 +73,7 @@ class PairFinder:
         for each in seconds:
             arguments_of = [*each.args, *each.kwargs.values()]
             if not self._is_second(each) or arguments_of.count(tensor) > 1:
-                return f"{each.name} reads {tensor.name} as well"
+                return f"{each.name} also reads {tensor.name}"
         path: list[Node] = []
         node = tensor
         while node.target not in _FIRST:
@@ -81,9 +81,9 @@ class PairFinder:
                 return f"{node.name} is an input"
             source = source_of(node)
             if source is None:
-                return f"{node.name} ({op_name(node)}) passes no factor of a channel on"
+                return f"{node.name} ({op_name(node)}) does not pass on a factor of a channel"
             if others := [each for each in _readers(source) if each is not node]:
-                return f"{others[0].name} reads {source.name} as well"
+                return f"{others[0].name} also reads {source.name}"
             path.insert(0, node)
             node = source
         obstacles = [reason for layer in (node, *seconds) if (reason := self._obstacle(layer))]
@@ -100,14 +100,14 @@ class PairFinder:
 
     @cached_property
     def _stored(self) -> dict[int, list[Node]]:
-        """What reads a stored tensor, by whichever name, by its id."""
+        """Id of a stored tensor -> the nodes that read it, under any name."""
         found: dict[int, list[Node]] = {}
         for node, value in constants(self.module):
             found.setdefault(id(value), []).extend(node.users)
         return found
 
     def _obstacle(self, layer: Node) -> str:
-        """Return why the weight and bias of ``layer`` cannot be scaled, if so."""
+        """Return why the weight and bias of ``layer`` cannot be scaled; empty if they can."""
         for name in ("weight", "bias"):
             node = argument_value(layer, name) if name in arguments(overload(layer)) else None
             if node is None and name == "bias":
@@ -120,17 +120,17 @@ class PairFinder:
             if node in self._written:
                 return f"{node} is overwritten by {self._written[node]}"
             if others := [each for each in self._stored[id(value)] if each is not layer]:
-                return f"{others[0].name} reads the {name} of {layer.name} as well"
+                return f"{others[0].name} also reads the {name} of {layer.name}"
         is_last = layer.target not in _NORMS_OF_THE_LAST or self._weight(layer).dim() == 1
         return "" if is_last else f"{layer.name} normalizes several dimensions at once"
 
     def _channels(self, first: Node, path: list[Node], seconds: tuple[Node, ...]) -> Tensor | str:
-        """Return the ``channels`` of a pair, or what mixes them on the way.
+        """Return the ``channels`` of a pair, or a sentence on what mixes them.
 
         Args:
             first: The first layer.
-            path: What is between it and the second ones, in order.
-            seconds: These.
+            path: The nodes between it and the second layers, in order.
+            seconds: The second layers.
         """
         value = first.meta["val"]
         shape = [1] * value.dim()
@@ -149,7 +149,7 @@ class PairFinder:
         return labels.flatten().expand(width)
 
     def _axis(self, layer: Node, dimensions: int) -> int:
-        """Return the dimension of the channels in what ``layer`` reads and in what it computes."""
+        """Return the channel dimension of the input and of the result of ``layer``."""
         if layer.target in _NORMS_OF_DIMENSION_1:
             return 1
         if layer.target is LINEAR or layer.target in _NORMS_OF_THE_LAST:
@@ -161,10 +161,10 @@ class PairFinder:
 
 
 def groups_of(second: Node) -> int:
-    """Return the groups of a convolution; 1 of a linear."""
+    """Return the groups of a convolution; 1 for a linear."""
     return 1 if second.target is LINEAR else argument_value(second, "groups")
 
 
 def _readers(node: Node) -> list[Node]:
-    """Return what reads values of ``node``, not just its shape."""
+    """Return the nodes that read values of ``node``, not just its shape."""
     return [user for user in node.users if user.target is not _SIZE]

@@ -1,4 +1,4 @@
-"""Put recorders beside the tensors between layers that can be equalized."""
+"""Insert recorders for the tensors between layers that can be equalized."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 class RecordPairs(GraphPass):
     """``second(f(first(x))) -> record(f(first(x))); second(f(first(x)))``.
 
-    For what f may be see ``follow_channels.py``. A remark says of each other tensor that a
-    convolution or linear reads why it is left alone. Nothing is recorded of a graph that trains.
+    See ``follow_channels.py`` for f. For every other tensor that a convolution or linear reads, a
+    remark says why it is not equalized. Nothing is recorded in a graph that trains.
     """
 
     name: ClassVar[str] = "record-pairs"
@@ -30,7 +30,7 @@ class RecordPairs(GraphPass):
     provides: ClassVar[frozenset[str]] = frozenset({"observed", "pairs-recorded"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Record in every graph, unless they train."""
+        """Record in every graph, unless the module trains."""
         return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
 
     def rewrite(self, editor: Editor, context: Context) -> int:

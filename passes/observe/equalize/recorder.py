@@ -1,4 +1,4 @@
-"""A module beside the tensor of a pair that records its channels, and some of it as it is."""
+"""A module that records the channels of a pair's tensor, and keeps some of its values."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _ACTIVATION = QuantSpec(torch.uint8, 0, 255)
 
 
 class PairRecorder(nn.Module):
-    """Records how large channels are in three rows of four, and patches of the fourth.
+    """Records the size of channels in three of every four rows, and patches of the fourth.
 
-    The range follows from all rows, as it will when the model is calibrated: what is judged on the
-    fourth row is the choice of factors.
+    The range comes from all rows, as it will when the model is calibrated; only the choice of
+    factors is judged on the fourth row.
 
     Args:
         label: Name of the tensor, used in errors.
-        patches: How each of the second layers cuts it.
+        patches: How each second layer cuts the tensor.
 
     Attributes:
-        rows: How many there were.
-        count: Values of each channel that ``size`` is of.
-        observer: Knows the histogram of each channel in all of them.
-        held: Held-out patches, for each of the second layers.
+        rows: Number of rows seen.
+        count: Number of values per channel behind ``size``.
+        observer: Holds the histogram of each channel over all rows.
+        held: Held-out patches for each second layer.
     """
 
     def __init__(self, label: str, patches: tuple[Patches, ...]) -> None:

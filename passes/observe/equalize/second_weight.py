@@ -1,4 +1,4 @@
-"""The weight of a second layer, by its input channels."""
+"""The weight of a second layer, by input channels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from quantfx.passes.observe.equalize.pairs import groups_of
 
 @dataclass(frozen=True, eq=False)
 class SecondWeight:
-    """What a convolution or linear multiplies its input with.
+    """The weight of a convolution or linear.
 
     Attributes:
         node: The layer.
         stored: The node that reads the weight.
         value: float64, ``(out, in / groups, *kernel)``.
-        groups: Of the convolution.
+        groups: Groups of the convolution.
     """
 
     node: Node
@@ -30,7 +30,7 @@ class SecondWeight:
 
     @classmethod
     def of(cls, module: GraphModule, node: Node) -> SecondWeight:
-        """Return the weight of ``node``, which has a stored one."""
+        """Return the weight of ``node``, which must be stored."""
         stored = read_slot(node, "weight")
         value = constant(module, stored)
         if value is None:
@@ -39,12 +39,12 @@ class SecondWeight:
 
     @property
     def squares(self) -> Tensor:
-        """Squares of what input channels are multiplied with, ``(in, out / groups * kernel)``."""
+        """Squares of the factors of each input channel, ``(in, out / groups * kernel)``."""
         cut = self._by_group().square().transpose(1, 2)
         return cut.reshape(self.groups * cut.shape[1], -1)
 
     def times(self, scale: Tensor) -> Tensor:
-        """Return the weight, each input channel times its ``scale``.
+        """Return the weight with each input channel multiplied by its ``scale``.
 
         Args:
             scale: float64, ``(in,)``.

@@ -1,1 +1,1 @@
-"""Statistics of a model's tensors: recording them once, and filling observers from them."""
+"""Statistics of a model's tensors: record them once, and fill observers from them."""

@@ -1,4 +1,4 @@
-"""Fill the observers of a prepared graph from statistics, in the place of calibration."""
+"""Fill the observers of a prepared graph from statistics, in place of calibration."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records
 
-# What has nothing to fill: qparams that are known, or follow from those of others.
+# Observers without a record: their qparams are known, or follow from other observers.
 _WITHOUT_DATA = (FixedObserver, DerivedObserver)
-# To these the extremes of all calls are all there is to see.
+# Observers that need only the extremes of all calls.
 _OF_EXTREMES = (MinMaxObserver.observe, IncludingObserver.observe)
 
 
 @dataclass
 class _Filled:
-    """An observer, and what it is to have seen: the tensors of these producers."""
+    """An observer, and the producers of the tensors that it is to be filled from."""
 
     observer: Observer
     at: tuple[str, Node]
@@ -46,21 +46,21 @@ class _Filled:
 
 
 def fill_observers(prepared: GraphModule, statistics: Statistics) -> int:
-    """Give every observer of ``prepared`` what calibration with the same data would have given it.
+    """Fill every observer of ``prepared`` as calibration with the same data would have.
 
-    Observers ``histogram``, ``mse``, ``min_max`` and ``moving_average`` get the same state to the
-    bit, and so do those that see channels. A sharing group that is another one than when the
-    statistics were collected gets its members' histograms merged, which a remark says.
+    Observers ``histogram``, ``mse``, ``min_max`` and ``moving_average`` get a bit-identical state,
+    and so do observers by channel. If a sharing group differs from the group at collection, its
+    members' histograms are merged, with a remark.
 
     Args:
-        prepared: A module with observers, from a backend's ``prepare``; what they hold is replaced.
+        prepared: A module with observers, from a backend's ``prepare``; their records are replaced.
         statistics: From ``quantfx.collect``, of the same model.
 
     Returns:
-        How many observers were filled.
+        The number of observers filled.
 
     Raises:
-        CalibrationError: a tensor was not recorded, or an observer is of another kind; names it.
+        CalibrationError: a tensor was not recorded, or an observer is of an unknown kind; names it.
     """
     if "observed" not in facts_of(prepared):
         fix = "call prepare first"
@@ -100,17 +100,17 @@ def _find(prepared: GraphModule) -> list[_Filled]:
 
 
 def _producer(node: Node) -> Node:
-    """Return what computes the tensor that the observer ``node`` sees, behind other observers."""
+    """Return the node whose result the observer ``node`` sees, skipping other observers."""
     while node.op == "call_module":
         node = node.all_input_nodes[0]
     return node
 
 
 def _record_of(each: _Filled, statistics: Statistics) -> TensorRecord | None:
-    """Return what was recorded of exactly these tensors; None if only of each by itself."""
+    """Return the joint record of exactly these tensors; None if only single records exist."""
     missing = [site for site in each.sites if site not in statistics.tensors]
     if missing:
-        message = f"{each.observer.label or missing[0]}: the statistics hold nothing of the tensor "
+        message = f"{each.observer.label or missing[0]}: the statistics do not hold the tensor "
         fix = "quantize with calibration=, or collect with the backend that this one is made from"
         raise CalibrationError(
             f"{message}{missing[0]}", rule="not-recorded", site=str(missing[0]), fix=fix
@@ -124,13 +124,13 @@ def _merged(each: _Filled, statistics: Statistics) -> TensorRecord:
     merged = TensorRecord.merge(parts)
     if len({len(part.extremes) for part in parts}) > 1:
         return merged
-    # In the order in which the observer sees them: every tensor in each call.
+    # In the order in which the observer sees them: each call's tensors in turn.
     extremes = torch.stack([part.extremes for part in parts], 1).reshape(-1, 2)
     return replace(merged, extremes=extremes)
 
 
 def _fill(observer: Observer, record: TensorRecord) -> None:
-    # By how it observes: a subclass of the user's may record something else.
+    # Decided by how it observes: a user's subclass may record something else.
     observes = type(observer).observe
     if isinstance(observer, ChannelObserver) and record.channels is not None:
         _copy(observer.whole, record)
@@ -168,5 +168,5 @@ def _copy(observer: HistogramRecord, record: TensorRecord) -> None:
 def _refuse(observer: Observer) -> None:
     kind = f"{type(observer).__module__}.{type(observer).__qualname__}"
     message = f"{observer.label}: statistics do not hold what a {kind} records"
-    fix = "quantize with calibration=, or use an observer of quantfx's, per tensor"
+    fix = "quantize with calibration=, or use one of quantfx's observers, per tensor"
     raise CalibrationError(message, rule="not-recorded", site=observer.label, fix=fix)

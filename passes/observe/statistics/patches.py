@@ -23,20 +23,20 @@ CONVOLUTIONS = frozenset(
     for rank in (1, 2, 3)
     for overload in ("default", "padding")
 )
-# Patches taken of one call: so many for each value in a block, within these bounds. A few calls
-# give moments of full rank, and the work stays near that of the layer itself.
+# Patches taken per call: this many for each value in a block, within these bounds. A few calls give
+# moments of full rank, and the work stays close to the layer's own.
 ROWS_PER_VALUE = 4
 LEAST_ROWS, LARGEST_ROWS = 256, 4096
 
 
 @dataclass(frozen=True)
 class Patches:
-    """How an operator cuts its input: equal ones cut equally.
+    """How an operator cuts its input: equal values cut equally.
 
     Attributes:
         length: Values in a patch of one group.
-        geometry: Of a convolution; None of a linear.
-        most: Patches that are taken of one call; None for as many as `largest` says.
+        geometry: Geometry of a convolution; None for a linear.
+        most: Maximum number of patches per call; None for the default of `largest`.
     """
 
     length: int
@@ -45,7 +45,7 @@ class Patches:
 
     @classmethod
     def of(cls, module: GraphModule, node: Node) -> Patches | None:
-        """Return how ``node`` cuts; None if it is no such operator with a stored weight."""
+        """Return how ``node`` cuts; None unless it is such an operator with a stored weight."""
         if node.target is not LINEAR and node.target not in CONVOLUTIONS:
             return None
         weight = constant(module, read_slot(node, "weight"))
@@ -57,7 +57,7 @@ class Patches:
 
         Args:
             node: The call.
-            shape: Of its weight.
+            shape: Shape of its weight.
             most: See the attribute.
         """
         is_linear = node.target is LINEAR
@@ -71,7 +71,7 @@ class Patches:
 
     @property
     def largest(self) -> int:
-        """How many patches are taken of one call at most."""
+        """The maximum number of patches per call."""
         if self.most is not None:
             return self.most
         _, size = block_sizes(self.length)
@@ -80,8 +80,8 @@ class Patches:
     def cut(self, x: Tensor, offset: int) -> tuple[Tensor, Tensor]:
         """Return patches of ``x``, float32, ``(groups, rows, length)``, and the sample of each row.
 
-        Of more than ``largest`` they are every n-th, from ``offset`` on. No n divides a side of the
-        input evenly, or each call would see the same columns.
+        If there are more than ``largest``, every n-th is taken, starting at ``offset``. n has no
+        common factor with the number of patches, or each call would see the same columns.
         """
         if self.geometry is None:
             rows = x.reshape(-1, x.shape[-1])

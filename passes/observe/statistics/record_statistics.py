@@ -29,10 +29,10 @@ def record_statistics(
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
 ) -> Statistics:
-    """Return what ``batches`` hold of every tensor that has a recorder.
+    """Return the statistics of ``batches`` for every tensor that has a recorder.
 
     Args:
-        prepared: With recorders, from ``record-tensors``, that have recorded nothing yet.
+        prepared: A graph with recorders from ``record-tensors``, which have recorded nothing yet.
         batches: As for ``calibrate``.
         model: Digest of the captured graph.
         input_fn: As for ``calibrate``.
@@ -44,7 +44,7 @@ def record_statistics(
     tensors = _recorders(prepared, TensorRecorder)
     layers = _recorders(prepared, LayerRecorder)
     if not tensors:
-        fix = "prepare with record-tensors in the place of insert-observers"
+        fix = "prepare with record-tensors in place of insert-observers"
         raise CalibrationError("the graph has no recorders", rule="not-prepared", fix=fix)
     calls = _Calls(inspect.signature(prepared.forward), layers)
     hook = prepared.register_forward_pre_hook(calls.note, with_kwargs=True)
@@ -66,10 +66,9 @@ def record_statistics(
 
 
 class _Calls:
-    """Notes each call, and tells the recorders of layers where to begin.
+    """Notes each call, and tells the recorders of layers at which patch to start.
 
-    Where is decided by the inputs themselves: a batch gives the same patches in whichever process
-    and order it comes.
+    The inputs decide the start: a batch gives the same patches in any process and order.
     """
 
     def __init__(self, signature: inspect.Signature, layers: list[LayerRecorder]) -> None:

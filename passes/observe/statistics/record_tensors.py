@@ -1,4 +1,4 @@
-"""Put recorders beside every tensor that some config may quantize, in the place of observers."""
+"""Insert a recorder for every tensor that some config may quantize, in place of observers."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from quantfx.patterns.matcher import Matcher
 
 @dataclass(frozen=True)
 class RecordTensors(Pass):
-    """``f(x) -> record(x); f(x)`` for what observers would see, and for the inputs of layers.
+    """``f(x) -> record(x); f(x)`` for tensors that observers would see, and for inputs of layers.
 
-    Beside what the config at hand quantizes, it records what any static template of the recipe
-    could, so that other configs find their tensors.
+    Besides the tensors that the current config quantizes, it records all tensors that a static
+    template of the recipe could quantize, so that other configs find theirs.
 
     Attributes:
         layers: Whether to record second moments of the inputs of layers.
@@ -76,8 +76,8 @@ class _Recording:
         """Insert the recorder of a tensor.
 
         Args:
-            editor: Of the graph.
-            producer: Of the tensor.
+            editor: Editor of the graph.
+            producer: Producer of the tensor.
             groups: Sharing groups that observe it, with the label of the first site.
         """
         label = next(iter(groups.values()), label_of(producer))
@@ -100,7 +100,7 @@ class _Recording:
             shared[x, patches].sites.append(Site(editor.path, node.name))
 
     def connect(self) -> None:
-        """Let the recorders of a sharing group record for the group as well."""
+        """Let the recorders of a sharing group also record for the group."""
         made: dict[tuple[Site, ...], GroupRecorder] = {}
         for recorders in self.members.values():
             sites = tuple(sorted(each.own.sites[0] for each in recorders))
@@ -136,7 +136,7 @@ def _observed(producer: Node, want: Want) -> Iterator[tuple[str, Concrete, str]]
 
 
 def _possible(module: GraphModule, recipe: Recipe, data: set[Node]) -> dict[Node, None]:
-    """Return what the static templates of ``recipe`` could quantize, whoever else claims it."""
+    """Return the tensors that static templates of ``recipe`` could quantize, even if claimed."""
     found: dict[Node, None] = {}
     patterns = recipe.patterns
     for template in patterns.templates:
@@ -152,7 +152,7 @@ def _possible(module: GraphModule, recipe: Recipe, data: set[Node]) -> dict[Node
 
 
 def _is_linear(node: Node, producer: Node) -> bool:
-    """Whether ``node`` is a linear that observe-channels may ask for the channels of its input."""
+    """Whether ``node`` is a linear whose input observe-channels may record by channel."""
     if node.target is not LINEAR or read_slot(node, "input") is not producer:
         return False
     return read_slot(node, "weight").op == "get_attr"

@@ -1,4 +1,4 @@
-"""Modules that record what flows by, without being in its way: nothing reads what they return."""
+"""Modules that record tensors without affecting the graph: nothing reads their results."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from quantfx.passes.observers.statistics.layer_inputs import LayerInputs, block_
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.passes.quant.spec import QuantSpec
 
-# Every so many-th sample of a call is held out of the moments.
+# One of this many samples of a call is held out of the moments.
 HELD_OUT = 4
-# Fewer samples than these cannot judge what was chosen by the others.
+# Fewer samples than this cannot judge a choice made by the others.
 LEAST_SAMPLES = 8
-# A histogram does not depend on the spec: any will do.
+# A histogram does not depend on the spec, so any spec will do.
 _ANY = QuantSpec(torch.uint8, 0, 255)
 
 
 class GroupRecorder:
-    """Records what any tensor of a sharing group holds, in the order in which they are computed.
+    """Records the tensors of a sharing group, in the order in which they are computed.
 
     Args:
         sites: The producers of the tensors, sorted.
@@ -36,7 +36,7 @@ class GroupRecorder:
         self.extremes: list[Tensor] = []
 
     def count(self, x: Tensor, low: Tensor, high: Tensor) -> None:
-        """Add the finite float32 tensor ``x``, of which ``low`` and ``high`` are the extremes."""
+        """Add the finite float32 tensor ``x`` with the extremes ``low`` and ``high``."""
         self.whole.count(x, low, high)
         self.extremes.append(torch.stack((low, high)))
 
@@ -48,14 +48,14 @@ class GroupRecorder:
 
 
 class TensorRecorder(nn.Module):
-    """Records one tensor, for itself and for the groups that it is of.
+    """Records one tensor, for itself and for the groups that it belongs to.
 
     Attributes:
-        own: What it records for itself.
-        groups: Where else.
-        channels: Its channels; None if no linear reads it.
-        required: Whether a value that is not finite is an error, as it is for an observer; else the
-            tensor counts as not recorded.
+        own: The tensor's own record.
+        groups: Recorders of its groups.
+        channels: Record of its channels; None if no linear reads it.
+        required: Whether a non-finite value is an error, as for an observer; otherwise the tensor
+            counts as not recorded.
         spoilt: Whether there was such a value.
     """
 
@@ -71,7 +71,7 @@ class TensorRecorder(nn.Module):
         """Record ``x`` and return it.
 
         Raises:
-            CalibrationError: it holds NaN or infinity, and is required.
+            CalibrationError: ``x`` holds NaN or infinity, and is required.
         """
         if not x.numel() or self.spoilt:
             return x
@@ -89,15 +89,15 @@ class TensorRecorder(nn.Module):
         return x
 
     def result(self) -> TensorRecord:
-        """Return what was recorded of the tensor itself."""
+        """Return the record of the tensor itself."""
         return self.own.result(self.channels)
 
 
 class HeldPatches:
-    """Keeps every n-th of the patches that come, n as small as the bounds allow.
+    """Keeps every n-th patch, with n as small as the bounds allow.
 
     Attributes:
-        rows: What is kept, float32, ``(groups, S, K)``.
+        rows: The kept patches, float32, ``(groups, S, K)``.
     """
 
     def __init__(self, patches: Patches) -> None:
@@ -116,12 +116,12 @@ class HeldPatches:
 
 
 class LayerRecorder(nn.Module):
-    """Records second moments of what layers read.
+    """Records second moments of the inputs of layers.
 
     Attributes:
-        sites: The layers; those of one record cut one tensor equally.
-        patches: How they do.
-        offset: Where a call that cuts more patches than are taken begins.
+        sites: The layers; layers of one record cut one tensor equally.
+        patches: How the layers cut the tensor.
+        offset: First patch to take in a call with more patches than are taken.
     """
 
     def __init__(self, patches: Patches) -> None:
@@ -143,7 +143,7 @@ class LayerRecorder(nn.Module):
         rows, samples = self.patches.cut(x.detach(), self.offset)
         held = held_out(samples)
         self._held.add(rows[:, held])
-        # Contiguous, or a product of many small matrices copies each by itself.
+        # Contiguous; otherwise a product of many small matrices copies each separately.
         rows = rows[:, ~held].contiguous()
         self.rows += rows.shape[1]
         self._sum += rows.sum(1).cpu()
@@ -154,7 +154,7 @@ class LayerRecorder(nn.Module):
         return x
 
     def result(self) -> LayerInputs | None:
-        """Return what was recorded; None if not all of it is finite in float32."""
+        """Return the record; None if not all of it is finite in float32."""
         totals = (self._gram, self._sum)
         gram, mean = ((total / max(1, self.rows)).float() for total in totals)
         if not bool(torch.isfinite(gram).all() & torch.isfinite(mean).all()):
@@ -163,9 +163,9 @@ class LayerRecorder(nn.Module):
 
 
 def held_out(samples: Tensor) -> Tensor:
-    """Return which rows are held out: those of every fourth sample, or every fourth of fewer.
+    """Return which rows are held out: rows of every fourth sample, or every fourth row.
 
-    It does not depend on other calls, so that parts of the data merge to what the whole would be.
+    The choice does not depend on other calls, so that merged parts equal the whole.
     """
     few = not len(samples) or int(samples[-1]) + 1 < HELD_OUT
     numbers = torch.arange(len(samples), device=samples.device) if few else samples

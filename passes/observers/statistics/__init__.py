@@ -1,1 +1,1 @@
-"""What calibration data holds, as values: by tensor and by layer, merged, and in files."""
+"""Statistics of calibration data as values: by tensor and by layer, merged, and in files."""

@@ -1,4 +1,4 @@
-"""Records as plain data and tensors by key, and back."""
+"""Convert records to and from plain data and tensors by key."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Layers = Mapping[Site, LayerInputs]
 
 
 def encode(records: Records, layers: Layers) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return plain data, and the tensors that belong to it, by key.
+    """Return plain data, and the tensors that it refers to, by key.
 
     Args:
-        records: Of tensors, by their producer alone, and of groups.
-        layers: Layers that share a record do so in the file.
+        records: Records of tensors, each by its producer, and of groups.
+        layers: Inputs of layers; layers that share a record share it in the file.
     """
     stored: dict[str, Tensor] = {}
     seen: list[dict[str, Any]] = []
@@ -57,8 +57,8 @@ def decode(
     """Return what ``encode`` was given.
 
     Raises:
-        KeyError: a part is not there.
-        ValueError: a part has another shape or dtype than it must.
+        KeyError: a part is missing.
+        ValueError: a part has the wrong shape or dtype.
     """
     records: dict[tuple[Site, ...], TensorRecord] = {}
     for number, each in enumerate(data["tensors"]):
@@ -76,7 +76,7 @@ def decode(
 
 
 def encode_sample(calls: Sequence[tuple[Any, ...]]) -> tuple[list[list[Any]], dict[str, Tensor]]:
-    """Return calls as plain data and tensors by key: a tensor stands as a list of its key."""
+    """Return calls as plain data and tensors by key; a list of a key stands for its tensor."""
     stored: dict[str, Tensor] = {}
     plain: list[list[Any]] = []
     for number, call in enumerate(calls):
@@ -95,7 +95,7 @@ def decode_sample(
     """Return what ``encode_sample`` was given.
 
     Raises:
-        KeyError: a tensor is not there.
+        KeyError: a tensor is missing.
     """
     return tuple(
         tuple(stored[leaf[0]] if isinstance(leaf, list) else leaf for leaf in call)

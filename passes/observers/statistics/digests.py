@@ -1,4 +1,4 @@
-"""Digests by which statistics know their model, and the data that they are of."""
+"""Digests by which statistics identify their model and their data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _LENGTH = 16
 
 
 class ModelDigest(NamedTuple):
-    """Which model a graph was captured of.
+    """Identity of the model that a graph was captured from.
 
     Attributes:
         structure: Hash of operators, names and arguments of all graphs.
-        weights: Hash of what they store.
+        weights: Hash of the stored tensors.
     """
 
     structure: str
@@ -57,7 +57,7 @@ def call_digest(leaves: Iterable[tuple[str, Any]]) -> str:
 
 
 def joined(digests: Iterable[str]) -> str:
-    """Return one digest for several, in their order."""
+    """Return one digest of several digests, in their order."""
     return hashlib.sha256("\n".join(digests).encode()).hexdigest()[:_LENGTH]
 
 

@@ -1,4 +1,4 @@
-"""Second moments of what a layer multiplies its weight with."""
+"""Second moments of the inputs that a layer multiplies its weight with."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 LARGEST_BLOCK = 1024
-# Held-out patches that are kept of a layer: so many, and so many values of all groups together.
+# Most held-out patches that are kept per layer, and most values in all groups together.
 MOST_HELD, MOST_HELD_VALUES = 1024, 2**20
 
 
@@ -19,17 +19,17 @@ class LayerInputs:
     """Moments of the patches that a convolution or linear multiplies its weight with.
 
     A patch x of one group has ``K = in_per_group * kernel`` values, in the order of
-    ``weight[0].flatten()``. It is cut into ``blocks = ceil(K / 1024)`` of B values, the last filled
-    up with zeros; what values of different blocks have in common is not kept.
+    ``weight[0].flatten()``. It is cut into ``blocks = ceil(K / 1024)`` of B values, the last padded
+    with zeros; moments between values of different blocks are not kept.
 
-    Every fourth sample of a call is held out of the moments, or every fourth patch of a call of
-    fewer than four; some of these patches are kept as they are, so that what is chosen by the
-    moments is judged by others.
+    Every fourth sample of a call is held out of the moments, or every fourth patch if a call has
+    fewer than four samples. Some of these patches are kept unchanged, so that choices made by the
+    moments are judged on other data.
 
     Attributes:
         gram: float32, ``(groups * blocks, B, B)``: the mean of ``x x^T`` of each block.
         mean: float32, ``(groups, K)``: the mean of x.
-        rows: Patches that these are of, of each group; 0 in a branch that never ran.
+        rows: Number of patches in these moments, per group; 0 in a branch that never ran.
         held: float32, ``(groups, S, K)``: held-out patches.
     """
 
@@ -40,13 +40,13 @@ class LayerInputs:
 
     @property
     def covariance(self) -> Tensor:
-        """``gram`` less the products of the means, of the same shape."""
+        """``gram`` minus the products of the means, same shape."""
         size = self.gram.shape[1]
         mean = pad(self.mean.double(), (0, -self.mean.shape[1] % size)).reshape(-1, size)
         return self.gram - mean.unsqueeze(2) * mean.unsqueeze(1)
 
     def mean_output(self, weight: Tensor) -> Tensor:
-        """Return the mean of what ``weight`` makes of the patches, float64, ``(out,)``.
+        """Return the mean output of ``weight`` on the patches, float64, ``(out,)``.
 
         Args:
             weight: ``(out, in_per_group, *kernel)``.
@@ -54,14 +54,14 @@ class LayerInputs:
         return (self._by_group(weight) * self.mean.double().unsqueeze(1)).sum(2).flatten()
 
     def held_outputs(self, weight: Tensor) -> Tensor:
-        """Return what ``weight`` makes of the held-out patches, float64, ``(out, S)``."""
+        """Return the outputs of ``weight`` on the held-out patches, float64, ``(out, S)``."""
         return (self._by_group(weight) @ self.held.double().transpose(1, 2)).flatten(0, 1)
 
     def divided_by(self, divisor: Tensor) -> LayerInputs:
         """Return the moments of ``x / divisor``.
 
         Args:
-            divisor: Positive, ``(K,)``; of a layer whose patches are one block, or more.
+            divisor: Positive, ``(K,)``; patches may have one block or more.
         """
         factor = 1 / divisor.double()
         size = self.gram.shape[1]
@@ -89,12 +89,12 @@ class LayerInputs:
 
 
 def thinned(held: Tensor) -> Tensor:
-    """Return every second patch, as often as it takes until no more are left than are kept."""
+    """Halve the patches, keeping every second, until no more than the limit are left."""
     return held[:, :: thinning(held)]
 
 
 def thinning(held: Tensor) -> int:
-    """Return the power of two by which patches are to be thinned."""
+    """Return the power of two by which to thin the patches."""
     groups, rows, length = held.shape
     step = 1
     while (left := -(-rows // step)) > MOST_HELD or (

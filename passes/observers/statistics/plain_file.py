@@ -1,4 +1,4 @@
-"""A file of plain data: a line that says what it is, a header in JSON, and the bytes of tensors.
+"""A file of plain data: a line that names the format, a header in JSON, and bytes of tensors.
 
 =====================  =========================================================================
 ``quantfx statistics``  and a line feed
@@ -27,7 +27,7 @@ from quantfx.passes.observers.statistics.raw_bytes import raw_bytes
 from quantfx.passes.observers.statistics.whole_file import opened, writing
 
 FORMAT = 3
-# What reading a file raises that is not what ``write`` wrote; a header may be nested deeply.
+# Errors from reading a file that ``write`` did not write; a header may be nested too deeply.
 _DAMAGED = (
     KeyError,
     TypeError,
@@ -41,14 +41,14 @@ _MAGIC = b"quantfx statistics\n"
 _NUMBERS = "float64 float32 float16 bfloat16 complex128 complex64 int64 int32 int16 int8 uint8 bool"
 _DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in _NUMBERS.split()}
 _NAMES = {dtype: name for name, dtype in _DTYPES.items()}
-_PACKED = "counts"  # mostly zeros; the numbers of other tensors do not get smaller
+_PACKED = "counts"  # mostly zeros; other tensors do not compress
 
 
 def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Write a file in one step: whoever reads ``path`` finds the old file or the whole new one.
+    """Write a file atomically: readers of ``path`` find the old file or the complete new file.
 
     Raises:
-        FileError: the folder is not there or cannot be written to, or ``path`` is a folder.
+        FileError: the folder is missing or not writable, or ``path`` is a folder.
     """
     places: dict[str, Any] = {}
     bodies: list[bytes] = []
@@ -68,10 +68,10 @@ def write(path: Path, header: Mapping[str, Any], tensors: Mapping[str, Tensor]) 
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the header and the tensors of a file, after checking that it is whole.
+    """Return the header and the tensors of a file, after checking that it is complete.
 
     Raises:
-        FileError: it is not, or nothing of ours wrote it.
+        FileError: it is not complete, or quantfx did not write it.
     """
     with opened(path, "Statistics.save") as file:
         content = memoryview(file.read())
@@ -102,14 +102,14 @@ def _tensor(content: memoryview, place: Mapping[str, Any]) -> Tensor:
     size = math.prod(shape) * dtype.itemsize
     body = content[start : start + length]
     if min(start, length, *shape, 0) < 0 or len(body) != length:
-        raise ValueError("a tensor lies outside of the file")
+        raise ValueError("a tensor lies outside the file")
     if zlib.crc32(body) != place["crc"]:
         raise ValueError("the bytes of a tensor have changed")
     plain: bytes | memoryview = body
     if place["packed"]:
         plain = zlib.decompressobj().decompress(body, size + 1)
     if len(plain) != size:
-        raise ValueError("a tensor has another size than its shape says")
+        raise ValueError("the size of a tensor does not match its shape")
     if not size:
         return torch.zeros(shape, dtype=dtype)
     return torch.frombuffer(bytearray(plain), dtype=dtype).reshape(shape)

@@ -1,4 +1,4 @@
-"""Some of the inputs that calibration sees, as they are: repairs run the model on them again."""
+"""A sample of the calibration inputs, unchanged: repairs run the model on them again."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ MOST_SAMPLED = 2**26
 _ROWS, _SAMPLE = "quantfx_sample_rows", "quantfx_sample"
 
 Leaves = tuple[Any, ...]
-"""Tensors, numbers, texts or None: what the placeholders of a graph get in one call."""
+"""Inputs of one call, one per placeholder: tensors, numbers, texts or None."""
 
 
 class Sample:
-    """Keeps the calls whose digests are the smallest: of data in any order, parts from all over it.
+    """Keeps the calls with the smallest digests: calls from all over the data, in any order.
 
-    They are as many as ``MOST_SAMPLED`` bytes and a file hold. Which they are depends on the data
-    alone, not on its order, and a call that comes again counts once.
+    It keeps as many calls as fit into ``MOST_SAMPLED`` bytes and can be stored in a file. The
+    choice depends only on the data, not on its order, and a repeated call counts once.
 
     Args:
-        most_rows: Enough; None for no such limit.
+        most_rows: Number of rows that suffices; None for no such limit.
     """
 
     def __init__(self, most_rows: int | None = None) -> None:
         self._most_rows = most_rows
         self._kept: list[tuple[str, Leaves]] = []
-        self._end: str | None = None  # the smallest digest that there was no room for
+        self._end: str | None = None  # the smallest digest without room
 
     @property
     def pairs(self) -> tuple[tuple[str, Leaves], ...]:
@@ -46,7 +46,7 @@ class Sample:
 
     @property
     def calls(self) -> tuple[Leaves, ...]:
-        """What is kept, the smallest digest first."""
+        """The kept calls, smallest digest first."""
         return tuple(call for _, call in self._kept)
 
     def add(self, digest: str, call: Leaves) -> None:
@@ -75,7 +75,7 @@ class Sample:
 
 
 def first_rows(calls: Iterable[Leaves], rows: int) -> tuple[Leaves, ...]:
-    """Return the first of ``calls`` that have ``rows`` rows together, or all of them."""
+    """Return the first ``calls`` that have ``rows`` rows together, or all of them."""
     found: list[Leaves] = []
     count = 0
     for call in calls:
@@ -87,12 +87,12 @@ def first_rows(calls: Iterable[Leaves], rows: int) -> tuple[Leaves, ...]:
 
 
 def rows_of(call: Leaves) -> int:
-    """Return the first dimension of the first tensor that has one; 1 if there is none."""
+    """Return the first dimension of the first tensor with dimensions; 1 if there is none."""
     return next((len(each) for each in call if isinstance(each, Tensor) and each.dim()), 1)
 
 
 def want_sample(prepared: GraphModule, rows: int) -> None:
-    """Let calibration keep copies of some inputs with ``prepared``, about ``rows`` rows."""
+    """Let calibration of ``prepared`` keep copies of some inputs, about ``rows`` rows."""
     prepared.meta[_ROWS] = rows
 
 
@@ -102,24 +102,24 @@ def sample_of(prepared: GraphModule) -> tuple[Leaves, ...]:
 
 
 def pairs_of(prepared: GraphModule) -> tuple[tuple[str, Leaves], ...]:
-    """Return the same with their digests."""
+    """Return these inputs with their digests."""
     return tuple(prepared.meta.get(_SAMPLE, ()))
 
 
 def set_pairs(prepared: GraphModule, pairs: Iterable[tuple[str, Leaves]]) -> None:
-    """Keep what ``pairs_of`` returned with another module of the same inputs."""
+    """Store what ``pairs_of`` returned with another module with the same inputs."""
     prepared.meta[_SAMPLE] = tuple(pairs)
 
 
 def drop_sample(module: GraphModule) -> None:
-    """Let go of the sample of ``module``."""
+    """Drop the sample of ``module``."""
     for key in (_ROWS, _SAMPLE):
         module.meta.pop(key, None)
 
 
 @contextmanager
 def keeping_sample(prepared: GraphModule) -> Generator[None]:
-    """Keep copies of some inputs of calls to ``prepared``, if they are wanted."""
+    """Keep copies of some inputs of calls to ``prepared``, if requested."""
     wanted: int | None = prepared.meta.get(_ROWS)
     if wanted is None:
         yield
@@ -146,7 +146,7 @@ def _digest(pair: tuple[str, Leaves]) -> str:
 
 
 def _can_be_stored(leaf: object) -> bool:
-    """Whether a file takes ``leaf``: JSON has no infinity."""
+    """Whether a file can hold ``leaf``: JSON has no infinity."""
     if isinstance(leaf, Tensor):
         return leaf.layout == torch.strided
     is_plain = leaf is None or isinstance(leaf, (bool, int, float, str))

@@ -1,4 +1,4 @@
-"""Statistics: what one pass over the data tells of a model, for every recipe that asks."""
+"""Statistics: results of one pass over the data for a model, valid for every recipe."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
 
 Group = tuple[Site, ...]
-"""The producers of the tensors of a sharing group, sorted."""
+"""The producers of a sharing group's tensors, sorted."""
 
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """What ``quantfx.collect`` saw; ``quantize(statistics=...)`` takes it in the place of data.
+    """The result of ``quantfx.collect``; ``quantize(statistics=...)`` takes it in place of data.
 
-    A tensor is known by its producer in the prepared graph, ``Site(path of the graph, node)``.
+    A tensor is identified by its producer in the prepared graph, ``Site(path of the graph, node)``.
     Weights are not recorded.
 
     Attributes:
-        tensors: Of each tensor that some config of the backend may quantize.
-        groups: Of tensors that share qparams by default, together, by their producers.
-        layers: Of each convolution and linear with a stored weight, by that call. Transposed
+        tensors: Record of each tensor that some config of the backend may quantize.
+        groups: Joint records of tensors that share qparams by default, by their producers.
+        layers: Inputs of each convolution and linear with a stored weight, by call. Transposed
             convolutions have none.
-        model: The model.
-        calls: A digest of the inputs of each call that was recorded, in order.
-        batches: How many there were.
+        model: Digest of the model.
+        calls: Digest of the inputs of each recorded call, in order.
+        batches: Number of batches.
         rows: First dimension of the first input, summed over all calls.
-        sample: The inputs of the calls with the smallest digests themselves, one for each
-            placeholder of the graph: as many as ``MOST_SAMPLED`` bytes hold, and none if no layers
-            were recorded.
+        sample: Inputs of the calls with the smallest digests, one value per placeholder of the
+            graph: as many calls as fit into ``MOST_SAMPLED`` bytes, or none if no layers were
+            recorded.
     """
 
     tensors: Mapping[Site, TensorRecord]
@@ -64,7 +64,7 @@ class Statistics:
 
     @property
     def model_digest(self) -> str:
-        """Hash of the captured graph's structure, and of its weights."""
+        """Hash of the captured graph's structure and weights."""
         return str(self.model)
 
     @property
@@ -79,7 +79,7 @@ class Statistics:
         )
 
     def require_model(self, graph: GraphModule) -> None:
-        """Refuse a captured graph that these statistics are not of.
+        """Refuse a captured graph other than the graph of these statistics.
 
         Raises:
             CalibrationError: its structure or its weights differ.
@@ -91,10 +91,10 @@ class Statistics:
             return
         differ = "weights" if other.structure == self.model.structure else "structure"
         told = {
-            "weights": "has the same graph with other weights",
-            "structure": "has another graph (other operators, names, or sizes of the example)",
+            "weights": "has the same graph with different weights",
+            "structure": "has a different graph (operators, names, or sizes of the example differ)",
         }[differ]
-        message = f"the statistics are of model {self.model}, and {whose}, {other}, {told}"
+        message = f"the statistics are of model {self.model}, but {whose}, {other}, {told}"
         fix = "collect statistics of this model, with the example and options it is quantized with"
         raise CalibrationError(message, rule="other-model", site=differ, fix=fix)
 
@@ -102,17 +102,18 @@ class Statistics:
     def merge(*parts: Statistics) -> Statistics:
         """Return the statistics of all parts' data, in their order.
 
-        Histograms are joined on the wider range, where a count moves by one of its bins at most;
-        means are rounded to float32; of held-out patches each part gives those that it kept, which
-        may be others than one process would keep. All else is what that would have recorded.
+        Histograms are joined on the wider range, where a count moves by at most one bin; means are
+        rounded to float32. Each part contributes the held-out patches that it kept, which may
+        differ from the patches that a single process would keep. Everything else equals what a
+        single process would have recorded.
 
         Args:
-            parts: Statistics of one model, of different data: of equal data a warning says that it
+            parts: Statistics of one model and different data. Equal data causes a warning that it
                 counts as often as it is given.
 
         Raises:
-            ArgumentError: a part is something else.
-            CalibrationError: there is none, or they are of different models.
+            ArgumentError: a part is not ``Statistics``.
+            CalibrationError: there is no part, or parts are of different models.
         """
         if not parts:
             message = "there are no statistics to merge"
@@ -125,7 +126,7 @@ class Statistics:
         layers = _by_key([part.layers for part in parts])
         shared: dict[tuple[int, ...], LayerInputs] = {}
         for found in layers.values():
-            key = tuple(map(id, found))  # linears that read one tensor still share one record
+            key = tuple(map(id, found))  # linears that read one tensor keep sharing one record
             shared.setdefault(key, LayerInputs.merge(found))
         return Statistics(
             {site: TensorRecord.merge(found) for site, found in tensors.items()},
@@ -142,7 +143,7 @@ class Statistics:
         """Write a file of plain data and return its path.
 
         Raises:
-            FileError: it cannot be written.
+            FileError: the file cannot be written.
         """
         about = {"model": list(self.model), "calls": list(self.calls)}
         counts = {"batches": self.batches, "rows": self.rows}
@@ -158,7 +159,7 @@ class Statistics:
         """Return what ``save`` wrote.
 
         Raises:
-            FileError: there is no such file, it is damaged, or something else wrote it.
+            FileError: the file is missing or damaged, or ``save`` did not write it.
         """
         header, stored = plain_file.read(Path(path))
         try:
@@ -182,18 +183,18 @@ def _require_parts(parts: tuple[object, ...]) -> None:
     for number, part in enumerate(parts):
         if not isinstance(part, Statistics):
             message = f"part {number} is a {type(part).__name__}, not quantfx.Statistics"
-            fix = "give each by itself: Statistics.merge(*parts)"
+            fix = "give each separately: Statistics.merge(*parts)"
             raise ArgumentError(message, rule="wrong-type", site=f"part {number}", fix=fix)
         first = seen.setdefault(part.calls, number)
         if first != number:
             message = f"parts {first} and {number} are of the same data, which counts twice"
-            fix = "give each shard once, and each process a shard of its own"
+            fix = "give each shard once, and each process its own shard"
             warning = QuantfxWarning(message, rule="same-data", site=f"part {number}", fix=fix)
             warnings.warn(warning, stacklevel=3)
 
 
 def _joined_sample(parts: Sequence[Statistics]) -> tuple[Leaves, ...]:
-    """Return the calls that one process would have kept: none behind one that no part kept."""
+    """Return the calls that one process would have kept: none after a call that no part kept."""
     known: dict[str, Leaves] = {}
     for part in parts:
         known |= dict(zip(sorted(set(part.calls)), part.sample, strict=False))
@@ -206,7 +207,7 @@ def _joined_sample(parts: Sequence[Statistics]) -> tuple[Leaves, ...]:
 
 
 def _by_key(tables: list[Mapping[_Key, _Value]]) -> dict[_Key, list[_Value]]:
-    """Return what all tables have; a part lacks what was not finite in its data."""
+    """Return the entries that all tables have; a part lacks tensors with non-finite data."""
     return {
         key: [table[key] for table in tables]
         for key in tables[0]

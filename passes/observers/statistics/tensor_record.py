@@ -1,4 +1,4 @@
-"""What was seen of one tensor: enough for any observer of quantfx to be filled from it."""
+"""The record of one tensor, sufficient to fill any observer of quantfx."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from quantfx.passes.observers.histogram_record import BINS, spread_over
 
 @dataclass(frozen=True, eq=False)
 class TensorRecord:
-    """What was seen of a tensor, or of all tensors of a sharing group.
+    """The record of a tensor, or of all tensors of a sharing group.
 
     Attributes:
-        histogram: float32 counts, shape ``(2048,)``: those of a ``HistogramRecord``.
+        histogram: float32 counts, shape ``(2048,)``, as in a ``HistogramRecord``.
         min_val: float32, shape ``()``: the left edge of the first bin.
         max_val: float32, shape ``()``: the right edge of the last bin.
         extremes: float32, shape ``(calls, 2)``: smallest and largest value of each call, in order.
-        channels: Each channel of the last dimension, where a linear reads the tensor; else None.
+        channels: Record of each channel of the last dimension, if a linear reads the tensor; else
+            None.
     """
 
     histogram: Tensor
@@ -33,17 +34,17 @@ class TensorRecord:
 
     @property
     def seen(self) -> bool:
-        """Whether there was any value: a branch may never have run."""
+        """Whether any value was seen: a branch may never have run."""
         return len(self.extremes) > 0
 
     @staticmethod
     def merge(parts: Sequence[TensorRecord]) -> TensorRecord:
         """Return the record of all parts' values.
 
-        Counts move by one bin of the wider range at most; all else is exact.
+        Counts move by at most one bin of the wider range; everything else is exact.
 
         Args:
-            parts: At least one, in the order in which their values are to have been seen.
+            parts: At least one record, in the order in which their values count as seen.
         """
         seen = [part for part in parts if part.seen]
         if len(seen) < 2:
@@ -51,7 +52,7 @@ class TensorRecord:
         extremes = torch.cat([part.extremes for part in seen])
         low, high = extremes[:, 0].min(), extremes[:, 1].max()
         counts = torch.zeros(BINS)
-        if bool(torch.isfinite(high - low)):  # else the range is too wide for bins
+        if bool(torch.isfinite(high - low)):  # otherwise the range is too wide for bins
             for part in seen:
                 counts += spread_over(part.histogram, (part.min_val, part.max_val), low, high)
         channels = [part.channels for part in seen if part.channels is not None]

@@ -1,4 +1,4 @@
-"""Files that are written in one step, and opened with a word on why they cannot be."""
+"""Files that are written atomically, and opened with a clear error if that fails."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from quantfx.passes.errors import FileError
 
 @contextmanager
 def writing(path: Path) -> Generator[BufferedWriter]:
-    """Give what to write to: whoever reads ``path`` finds the old file or the whole new one.
+    """Yield a writer; readers of ``path`` find the old file or the complete new file.
 
     Raises:
-        FileError: the folder is not there or cannot be written to, or ``path`` is a folder.
+        FileError: the folder is missing or not writable, or ``path`` is a folder.
     """
-    target = Path(os.path.realpath(path))  # a link stays one
+    target = Path(os.path.realpath(path))  # a link stays a link
     if target.is_dir():
         message = f"{path}: is a folder"
         raise FileError(message, rule="not-a-file", site=str(path), fix="name a file in it")
     if not target.parent.is_dir():
         message = f"{path}: there is no folder {target.parent}"
-        raise FileError(message, rule="no-such-file", site=str(path), fix="make it first")
+        raise FileError(message, rule="no-such-file", site=str(path), fix="create it first")
     partial = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
         with partial.open("xb") as file:
@@ -39,14 +39,14 @@ def writing(path: Path) -> Generator[BufferedWriter]:
 
 
 def opened(path: Path, writer: str) -> BufferedReader:
-    """Return the file, open.
+    """Return the opened file.
 
     Args:
-        path: Of the file.
-        writer: What writes such files, for the fix.
+        path: Path of the file.
+        writer: Name of the function that writes such files, for the fix.
 
     Raises:
-        FileError: there is none, it is a folder, or it cannot be read.
+        FileError: the file is missing or unreadable, or is a folder.
     """
     if path.is_dir():
         fix = f"name the file that {writer} wrote"

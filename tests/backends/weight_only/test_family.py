@@ -84,7 +84,7 @@ def test_rows_that_do_not_part_into_groups_stay_float() -> None:
     result = unchecked.quantize(layers, (torch.randn(2, 48),), config=INT4)
     assert [site.site.node for site in result.report.sites] == ["linear_1"]
     (skipped,) = result.report.skipped
-    assert skipped.reason == "rows of 48 values do not part into groups of 32"
+    assert skipped.reason == "rows of 48 values do not divide into groups of 32"
 
 
 def test_what_kernels_do_not_take_is_refused_by_name() -> None:

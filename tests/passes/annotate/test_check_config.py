@@ -60,7 +60,7 @@ def test_all_that_is_wrong_comes_in_one_message_and_before_anything_is_done() ->
     assert lines[0] == "2 things are wrong in the config:"
     assert lines[1].startswith("  rule module='nowhere' selects nothing")
     assert lines[2].startswith("  rule op='nothing' selects nothing")
-    assert lines[3] == "pass strict=False to go on without it"
+    assert lines[3] == "pass strict=False to continue without it"
     assert str(module.graph) == before
 
 

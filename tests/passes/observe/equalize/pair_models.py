@@ -195,12 +195,12 @@ PAIRS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 # What is not equalized, with a part of the reason.
 OBSTACLES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], str]] = {
     "relu6": (lambda: images(F.relu6), IMAGE, "relu6|hardtanh"),
-    "gelu": (lambda: images(F.gelu), IMAGE, "gelu .gelu. passes no factor"),
+    "gelu": (lambda: images(F.gelu), IMAGE, "gelu .gelu. does not pass on a factor"),
     "silu": (lambda: images(F.silu), IMAGE, "silu"),
     "ones around": (lambda: images(lambda x: F.pad(x, (1, 1), value=1.0)), IMAGE, "pad .pad."),
-    "residual": (lambda: built(Residual), IMAGE, "add reads conv2d as well"),
-    "called twice": (lambda: built(Repeated), IMAGE, "conv2d_2 reads the weight of conv2d_1"),
-    "tied": (lambda: built(Tied), TOKENS, "linear_2 reads the weight of linear_1"),
+    "residual": (lambda: built(Residual), IMAGE, "add also reads conv2d"),
+    "called twice": (lambda: built(Repeated), IMAGE, "conv2d_2 also reads the weight of conv2d_1"),
+    "tied": (lambda: built(Tied), TOKENS, "linear_2 also reads the weight of linear_1"),
     "no scale": (
         lambda: built(lambda: linears(nn.LayerNorm(8, elementwise_affine=False))),
         TOKENS,

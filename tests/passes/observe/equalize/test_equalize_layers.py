@@ -129,7 +129,7 @@ def test_what_errs_more_on_held_out_rows_is_undone() -> None:
 
 def test_few_rows_and_zeros_judge_nothing() -> None:
     assert (
-        "7 rows of data, and fewer than 8"
+        "7 rows of data, of 8 needed to judge it"
         in remarks(equalized(images(), data((7, 3, 8, 8))), "missed")[-1]
     )
     zeros = equalized(images(lambda x: torch.relu(x) * 0), data(IMAGE))
@@ -137,7 +137,7 @@ def test_few_rows_and_zeros_judge_nothing() -> None:
     silent = built(lambda: images(first=lambda: conv()))
     for parameter in silent.get_submodule("first").parameters():
         parameter.data.zero_()
-    assert "the data gives zeros alone" in remarks(equalized(silent, data(IMAGE)), "missed")[-1]
+    assert "the data gives only zeros" in remarks(equalized(silent, data(IMAGE)), "missed")[-1]
 
 
 def test_few_values_of_a_channel_choose_nothing() -> None:

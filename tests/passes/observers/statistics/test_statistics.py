@@ -208,7 +208,7 @@ def test_places_without_a_file_are_refused(tmp_path: Path) -> None:
     for use in (Statistics.load, whole().save):
         with refused("not-a-file", FileError):
             use(tmp_path)
-    with refused("no-such-file", FileError, fix="make it first"):
+    with refused("no-such-file", FileError, fix="create it first"):
         whole().save(tmp_path / "none" / "data")
 
 

@@ -22,7 +22,7 @@ def test_the_chain_leads_from_the_slot_to_the_first_member() -> None:
         ("max_pool2d", "max_pool2d.self"),
         ("max_pool2d.self", "cat"),
     ]
-    assert group.chain[0].why == "conv2d_2.input reads max_pool2d, under an equal spec"
+    assert group.chain[0].why == "conv2d_2.input reads max_pool2d, with an equal spec"
     assert group.chain[1].why == "max_pool2d: output = self", "which template tied them"
     assert len(group.links) == len(group.members) - 1
 

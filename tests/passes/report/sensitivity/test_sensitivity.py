@@ -274,7 +274,7 @@ def test_a_mask_has_no_power(net: nn.Module) -> None:
 
 
 def test_a_chart_needs_its_folder(tmp_path: Path) -> None:
-    with refused("no-such-file", FileError, site="no/chart.svg", fix="make it first"):
+    with refused("no-such-file", FileError, site="no/chart.svg", fix="create it first"):
         by_hand().chart(tmp_path / "no" / "chart.svg")
 
 
