@@ -1,4 +1,4 @@
-"""Quantize or narrow constant weights now, so that the graph does not hold them in full."""
+"""Quantize or narrow constant weights ahead of time, so that the graph does not hold the floats."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _QUANTIZE = (QUANTIZE_PER_CHANNEL, QUANTIZE_GROUPS, QUANTIZE_PER_TENSOR)
 class FoldWeights(GraphPass):
     """``q(weight) -> weight_s8``, a constant; the narrowing half of a cast likewise.
 
-    A buffer that the graph writes to is no constant.
+    A buffer that the graph writes to is not constant.
 
     Attributes:
         casts: Whether to fold casts.
@@ -84,14 +84,14 @@ def _fold(editor: Editor, node: Node, source: Node) -> None:
         if reason := half_loss_reason(value(source), integers):
             editor.remarks.append(ScaleRemark(str(source.target), reason))
     suffix = dtype_name(dtype_of(node))
-    integers = integers.contiguous()  # kernels pack rows, and a stored weight may be a view
+    integers = integers.contiguous()  # kernels pack rows, but a stored weight may be a view
     constant = editor.constant(f"{source.target}_{suffix}", integers, like=source, before=node)
     constant.meta["val"] = node.meta.get("val")
     editor.replace(node, constant)
 
 
 def _require_finite(narrow: Tensor, source: Node) -> None:
-    """A narrower float dtype may not hold what the wider one did."""
+    """Refuse weights with values beyond the range of the narrower float dtype."""
     if not bool(torch.isfinite(narrow).all()):
         largest = torch.finfo(narrow.dtype).max
         raise SpecError(

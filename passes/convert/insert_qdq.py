@@ -39,11 +39,11 @@ _OBSERVERS = (Observer, PlaceholderObserver)
 
 @dataclass(frozen=True)
 class InsertQDQ(Pass):
-    """``f(observe(x)) -> f(dq(q(x)))`` with the qparams the observer found.
+    """``f(observe(x)) -> f(dq(q(x)))`` with the qparams that the observer found.
 
     Attributes:
-        uncalibrated: What to do where calibration never came by: ``error`` names every such site,
-            ``float`` leaves it unquantized with a remark.
+        uncalibrated: What to do at sites that calibration never reached: ``error`` names every such
+            site, ``float`` leaves it unquantized with a remark.
     """
 
     uncalibrated: Literal["error", "float"] = "error"
@@ -93,7 +93,7 @@ class InsertQDQ(Pass):
 
 
 def _leave_float(path: str, observer: Node) -> Iterator[Remark]:
-    """Withdraw every match that reads the observed tensor; yield why, for its anchor."""
+    """Withdraw every match that reads the observed tensor; yield the reason for its anchor."""
     matches = {a.match for user in observer.users if (a := annotation_of(user)) is not None}
     producer = annotation_of(observer.all_input_nodes[0])
     if producer is not None and producer.output is not None:
@@ -134,7 +134,7 @@ class _QParams:
         return self.found[id(observer)]
 
     def remarks(self) -> Iterator[ScaleRemark]:
-        """Fit the weights to what they are multiplied with; yield where scales fit no values."""
+        """Fit weight scales to input scales; yield a remark for each scale that fits no values."""
         found = dict(self.found)
         for node in self.weights:
             observer = self.at[node]
@@ -150,7 +150,7 @@ class _QParams:
 
 
 def _require_float32(producer: Node, stored: Tensor | None) -> None:
-    """Refuse double precision, in which a model may be captured, or cast to for its training."""
+    """Refuse double precision: a model may have been captured in it, or cast to it for training."""
     values = stored, producer.meta.get("val")
     if any(isinstance(each, Tensor) and each.dtype == torch.float64 for each in values):
         message = f"{producer.name} is float64, and the quantize operators take float32"
@@ -203,7 +203,7 @@ def _quantize(editor: Editor, node: Node, qparams: QParams) -> None:
         quantize, dequantize = QUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_CHANNEL
         base = str(producer.target) if producer.op == "get_attr" else producer.name
         zeros = qparams.zero_point
-        if by_groups:  # they are many, and kept as small as the values
+        if by_groups:  # there are many, kept as small as the values
             quantize, dequantize, zeros = QUANTIZE_GROUPS, DEQUANTIZE_GROUPS, zeros.to(spec.dtype)
         given = (
             editor.constant(f"{base}_scale", qparams.scale, like=producer, before=node),

@@ -1,4 +1,4 @@
-"""Scales of weights, raised where their product with the input's scale is no normal float."""
+"""Raise scales of weights where their product with the input's scale is not a normal float."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR
 
-# So that rounding does not make the product of a scale and its reciprocal's multiple smaller.
+# A margin, so that rounding does not bring the product of both scales below the limit.
 _ROUNDING = 1 + 2**-20
 _LAYERS = ("conv", "linear")
 
@@ -24,16 +24,16 @@ QParamsAt = Callable[[Node], QParams | None]
 def raise_small_scales(observer: Node, qparams: QParams, qparams_at: QParamsAt) -> QParams:
     """Return ``qparams`` of a layer's weight with no scale too small for the layer's input.
 
-    Kernels multiply both scales in float32 (see ``passes/quant/scale_floor.py``). What a raised
-    scale rounds away is so small that its products would be below the normal numbers.
+    Kernels multiply both scales in float32 (see ``passes/quant/scale_floor.py``). Values that a
+    raised scale rounds away are so small that their products would be below the normal numbers.
 
     Args:
-        observer: Reads the weight.
-        qparams: What it found.
-        qparams_at: Returns the qparams of another observer; None if they are found in each call.
+        observer: Observer of the weight.
+        qparams: The qparams that it found.
+        qparams_at: Returns the qparams of another observer; None if each call finds them.
     """
     if bool(qparams.zero_point.any()):
-        return qparams  # which belongs to its scale
+        return qparams  # it belongs to the scale
     inputs = [found.scale for each in _inputs(observer) if (found := qparams_at(each)) is not None]
     smallest = min((float(scale.min()) for scale in inputs), default=1.0)
     if smallest >= 1:
@@ -47,7 +47,7 @@ def _at_least(scale: Tensor, least: float) -> Tensor:
 
 
 def _inputs(observer: Node) -> Iterator[Node]:
-    """Yield the observers of what the layers that read ``observer`` multiply it with."""
+    """Yield the observers of the inputs that layers multiply with the tensor of ``observer``."""
     for layer in observer.users:
         annotation = annotation_of(layer)
         if annotation is None or not annotation.kind.startswith(_LAYERS):

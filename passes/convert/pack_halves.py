@@ -1,4 +1,4 @@
-"""Store two integers of 4 bits in a byte."""
+"""Store two 4-bit integers in a byte."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from quantfx.patterns.schema import argument_value
 
 @dataclass(frozen=True)
 class PackHalves(GraphPass):
-    """``f(dq(w_s8)) -> f(dq(unpack_halves(w_u8)))`` of weights in -8..7, in half of the bytes.
+    """``f(dq(w_s8)) -> f(dq(unpack_halves(w_u8)))`` for weights in -8..7, in half the bytes.
 
-    Of those alone that a template of mode ``weight-only-4bit`` asked for: other kernels read int8.
+    Only for weights that templates of mode ``weight-only-4bit`` read: other kernels read int8.
     """
 
     name: ClassVar[str] = "pack-halves"
@@ -41,7 +41,7 @@ class PackHalves(GraphPass):
             name = f"{str(node.target).removesuffix('_s8')}_4bit"
             bytes_ = editor.constant(name, pack_halves(value), like=node, before=node)
             made = editor.call(UNPACK_HALVES, (bytes_, value.shape[1]), like=node, before=node)
-            editor.remark("applied", made.name, f"reads two integers in a byte of {bytes_.target}")
+            editor.remark("applied", made.name, f"reads two integers per byte of {bytes_.target}")
             editor.replace(node, made)
             packed += 1
         return packed

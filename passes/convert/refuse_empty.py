@@ -1,4 +1,4 @@
-"""Let no inputs without elements in, where ranges are found in each call or a kernel fails."""
+"""Refuse inputs without elements, where ranges are found in each call or a kernel fails."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from quantfx.passes.inputs.contract import contract_of, set_contract
 
 
 def refuse_empty(module: GraphModule) -> None:
-    """Let no free size of the inputs of ``module`` be 0, whichever it is that this depends on.
+    """Exclude 0 from every free size of the inputs of ``module``, whichever of them matters.
 
-    torch 2.13: the smallest of no elements is a RuntimeError, in ``choose_qparams`` and in what
-    stands for it; and oneDNN's linears lose a dimension of what is empty.
+    torch 2.13: the minimum of no elements is a RuntimeError, in ``choose_qparams`` and its
+    replacements; and oneDNN's linears lose a dimension of an empty tensor.
     """
     contract = contract_of(module)
     if contract is not None:

@@ -1,4 +1,4 @@
-"""Remarks about scales that cannot be what the data asks for, and the warning that names them."""
+"""Remarks about scales that do not fit the data, and the warning that names them."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from quantfx.passes.quant.qparams import QParams, range_of
 from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, has_floor
 from quantfx.patterns.errors import QuantfxWarning
 
-# A scale twice as large as the values ask for costs one bit; of less nothing is said.
+# A scale twice as large as the values require costs one bit; less gives no remark.
 _WORTH_SAYING = 2.0
-# Half precision keeps 11 bits of normal numbers; what loses more than this has left them.
+# Half precision keeps 11 bits of normal numbers; a larger loss means subnormal numbers.
 _LOST_IN_HALF = 2**-7
 _SHOWN = 5
 
@@ -25,13 +25,13 @@ _SHOWN = 5
 def scale_reason(
     observer: Observer, stored: Tensor | None, found: QParams, written: QParams
 ) -> str | None:
-    """Return why scales are not what the values ask for; None if they are.
+    """Return why scales do not fit the values; None if they do.
 
     Args:
-        observer: What saw the values.
-        stored: The tensor where it is a constant, else None.
+        observer: The observer of the values.
+        stored: The tensor if it is a constant, else None.
         found: The observer's qparams.
-        written: As they go into the graph.
+        written: The qparams that go into the graph.
     """
     extremes = observer.extremes if stored is None else range_of(stored.detach(), found.spec)
     raised = written.scale > _WORTH_SAYING * found.scale
@@ -40,7 +40,7 @@ def scale_reason(
     low, high = extremes
     if stored is None and bool((low == high).all()):
         return _one_value(float(low.flatten()[0]), found)
-    return _describe_held(written, raised, "what its input leaves") or _describe_held(
+    return _describe_held(written, raised, "the least scale its input allows") or _describe_held(
         found, _at_floor(low, high, found), "the floor under its scale"
     )
 
@@ -48,7 +48,7 @@ def scale_reason(
 def _one_value(value: float, qparams: QParams) -> str:
     if value:
         return (
-            f"calibration saw {value:g} alone, so what lies beyond is clipped: calibrate with data "
+            f"calibration saw only {value:g}, so values beyond it are clipped: calibrate with data "
             "that varies"
         )
     floor = qparams.spec.eps
@@ -83,7 +83,7 @@ def _describe_held(qparams: QParams, held: Tensor, by: str) -> str | None:
 
 
 def half_loss_reason(wide: Tensor, narrow: Tensor) -> str | None:
-    """Return how much of a weight is lost in a narrower float dtype, if that is much."""
+    """Return how much of a weight is lost in a narrower float dtype; None if that is little."""
     norm = float(wide.double().norm())
     lost = float((wide.double() - narrow.double()).norm())
     if lost <= _LOST_IN_HALF * norm:
@@ -96,12 +96,12 @@ def half_loss_reason(wide: Tensor, narrow: Tensor) -> str | None:
 
 
 def scale_remarks(module: GraphModule) -> tuple[ScaleRemark, ...]:
-    """Return what the passes said about scales, in their order."""
+    """Return the remarks of passes about scales, in order."""
     return tuple(dict.fromkeys(remarks_of(module, ScaleRemark)))
 
 
 def warn_of_scales(module: GraphModule) -> None:
-    """Warn of tensors in the q/dq graph ``module`` whose scale is not what their values ask for."""
+    """Warn of tensors in the q/dq graph ``module`` whose scales do not fit their values."""
     found = scale_remarks(module)
     if not found:
         return

@@ -39,11 +39,11 @@ _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 class ShareTiedTables(GraphPass):
     """``embedding(dq(q(w)), i), linear(x, dq(r(w))) -> embedding(dq(r(w)), i), linear(...)``.
 
-    Of the models that tie a head to their table. Both read one int8 tensor then, as both read one
-    float tensor before: the scale of a row is that of an output channel. Where the head reads its
-    weight in float, so does a table that was to be int8; of 4 bits it is on its own. Of an
-    embedding that no template took the rows alone are dequantized,
-    ``to(embedding(r(w), i)) * scales[i]``; one that the config keeps float stays as it is.
+    For models that tie a head to their table: both then read one int8 tensor, as both read one
+    float tensor before. A row of the table has the scale of an output channel. If the head reads
+    its weight in float, so does a table planned as int8; a 4-bit table stays separate. If no
+    template took the embedding, only its rows are dequantized, ``to(embedding(r(w), i)) *
+    scales[i]``; an embedding that the config keeps float is unchanged.
     """
 
     name: ClassVar[str] = "share-tied-tables"
@@ -81,11 +81,11 @@ def _lookups(module: GraphModule) -> list[Node]:
 
 @dataclass(frozen=True)
 class _Readers:
-    """What other operators than lookups read of stored tensors, which are known by identity.
+    """Readers of stored tensors other than lookups; tensors are compared by identity.
 
     Attributes:
-        rows: The quantize of each that is quantized symmetrically by rows.
-        floats: Who reads it in float.
+        rows: Id of a tensor -> its quantize, if it is quantized symmetrically by rows.
+        floats: Id of a tensor -> a node that reads it in float.
     """
 
     rows: dict[int, Node]
@@ -116,7 +116,7 @@ def _find_quantized(module: GraphModule, lookups: set[Node]) -> Iterator[tuple[T
 
 
 def _join(editor: Editor, node: Node, dequantize: Node, readers: _Readers) -> bool:
-    """Let a lookup that was planned read what a layer reads of the same table, if one does."""
+    """Let a planned lookup read the same as a layer that reads the table, if there is one."""
     own = argument_value(dequantize, "input")
     source = argument_value(own, "input")
     stored = id(editor.stored(source))
@@ -128,9 +128,9 @@ def _join(editor: Editor, node: Node, dequantize: Node, readers: _Readers) -> bo
             return False
         set_argument(node, "weight", source)
         set_annotation(node, None)
-        message = f"{in_float.name} reads the table in float, and int8 would add to the model"
+        message = f"{in_float.name} reads the table in float, so int8 would enlarge the model"
         editor.remark("missed", node.name, message, str(node.target))
-    elif qparams_of(other)[2:] != qparams_of(own)[2:]:  # of other integers
+    elif qparams_of(other)[2:] != qparams_of(own)[2:]:  # of different integers
         return False
     else:
         for earlier in (*other.all_input_nodes, other):
@@ -144,7 +144,7 @@ def _join(editor: Editor, node: Node, dequantize: Node, readers: _Readers) -> bo
 
 
 def _share(editor: Editor, node: Node, quantize: Node) -> list[Node]:
-    """Replace an embedding; return what stands for it."""
+    """Replace an embedding; return the nodes that replace it."""
     indices, scales = argument_value(node, "indices"), argument_value(quantize, "scales")
     for earlier in (*quantize.all_input_nodes, quantize):
         if node < earlier:

@@ -1,4 +1,4 @@
-"""Leave the q/dq graph as lowering wants it: one dequantize per reader, nothing unused."""
+"""Bring the q/dq graph into the form for lowering: one dequantize per reader, nothing unused."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from quantfx.patterns.schema import overload
 
 @dataclass(frozen=True)
 class Tidy(Pass):
-    """Give each reader a dequantize of its own and drop tensors that nothing reads.
+    """Give each reader its own dequantize, and drop tensors that nothing reads.
 
-    ``f(d), g(d) -> f(d), g(d')``: a dequantize with two readers cannot be absorbed by either
-    kernel; one whose range is found in each call stays single, as Inductor's kernels take it.
-    The float originals of folded weights go here.
+    ``f(d), g(d) -> f(d), g(d')``: neither kernel can absorb a dequantize with two readers. A
+    dequantize with a dynamic range stays single, as Inductor's kernels take it. The float originals
+    of folded weights are dropped here.
 
     Attributes:
-        dynamic: Whether to duplicate those whose range is found in each call, too.
+        dynamic: Whether to duplicate a dequantize with a dynamic range as well.
     """
 
     dynamic: bool = False

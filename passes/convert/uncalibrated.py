@@ -21,10 +21,10 @@ from quantfx.passes.quant.spec import CastSpec, QuantSpec
 
 
 def convert_uncalibrated(editor: Editor, node: Node, spec: QuantSpec | CastSpec) -> None:
-    """Replace the placeholder observer ``node`` by what its spec asks for.
+    """Replace the placeholder observer ``node`` by the operators that its spec asks for.
 
     ``f(observe(x)), g(observe(x))`` becomes, for a dynamic spec, ``f(d), g(d)`` with
-    ``d = dq(q(x, *choose(x)), *choose(x))``; for a cast each reader gets a cast back of its own.
+    ``d = dq(q(x, *choose(x)), *choose(x))``; for a cast each reader gets its own cast back.
     """
     if isinstance(spec, CastSpec):
         _cast(editor, node, spec)
@@ -48,7 +48,7 @@ def _quantize_dynamically(editor: Editor, node: Node, spec: QuantSpec) -> None:
     integers = val.to(spec.dtype) if isinstance(val, Tensor) else None
     q = editor.call(QUANTIZE_DYNAMIC, (producer, *given), like=producer, before=node, val=integers)
     q.meta[GROUP_KEY] = str(node.target)
-    # One dq for all readers: they read one range, and Inductor looks for it that way.
+    # One dq for all readers: they share one range, and Inductor expects that form.
     dq = editor.call(DEQUANTIZE_DYNAMIC, (q, *given), like=producer, before=node, val=val)
     editor.replace(node, dq)
 

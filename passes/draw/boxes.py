@@ -1,4 +1,4 @@
-"""Which modules of the user's network are drawn as a box around their operations."""
+"""Choose the modules of the user's network that are drawn as a box around their operations."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from quantfx.passes.quant.qdq import has_qparams
 class Boxes:
     """The modules of one graph that are drawn as a box.
 
-    1. A module that calls other modules. A list of modules that is never called is none.
-    2. A module with different operations of its own.
+    1. A module that calls other modules. A list of modules that is never called gets no box.
+    2. A module with several different operations of its own.
 
-    A module with one operation is named in that node instead: boxes around a ReLU that is called
-    twice would pull the drawing together at the wrong place.
+    A module with one operation is named in that operation's node instead: a box around a ReLU that
+    is called twice would pull the drawing together in the wrong place.
 
     Args:
         order: The nodes in canonical order.
-        prefix: Put in front of every path; the path of a nested graph.
+        prefix: Prefix of every path: the path of a nested graph.
     """
 
     def __init__(self, order: Sequence[Node], prefix: str = "") -> None:
@@ -74,5 +74,5 @@ class Boxes:
 
 
 def _follows_producer(node: Node) -> bool:
-    """Whether ``node`` stands for the tensor it reads, so that it is drawn next to it."""
+    """Whether ``node`` stands for the tensor it reads, and so is drawn next to its producer."""
     return has_qparams(node) or is_observer(node) or op_name(node) == "getitem"

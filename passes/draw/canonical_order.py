@@ -1,7 +1,7 @@
 """Canonical order and display names of a graph, independent of node names and of node order.
 
-Drawings and snapshots rest on both: another numbering of nodes, another export mode or an edit
-elsewhere in the graph must not change a line about a node that stayed the same.
+Drawings and snapshots depend on both: a different numbering of nodes, a different export mode or an
+edit elsewhere in the graph must not change the line of an unchanged node.
 """
 
 from __future__ import annotations
@@ -17,15 +17,17 @@ from quantfx.passes.graph.scopes import module_scope, op_name
 from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.qdq import dequantizes, quantizes
 
-# The exporter's runtime check of input shapes: a call without result or users, not part of the net.
+# The exporter's runtime check of input shapes: a call without result or users, not part of the
+# model.
 _GUARDS = "_guards_fn"
 
 
 def canonical_order(graph: Graph) -> list[Node]:
-    """Return the live nodes, producers first, as a post-order walk from the output finds them.
+    """Return the live nodes, producers first, in post-order from the output.
 
     1. Arguments are walked in argument order, keyword arguments by name.
-    2. Live is what the output needs, then what has a side effect (``add_`` on a counter).
+    2. Live nodes: first those that the output needs, then those with a side effect (``add_`` on a
+        counter).
     3. Dead nodes and unused inputs are left out; the output comes last.
     """
     order: list[Node] = []
@@ -41,13 +43,13 @@ def canonical_order(graph: Graph) -> list[Node]:
 
 
 def canonical_names(order: Sequence[Node]) -> dict[Node, str]:
-    """Return the display name of every node of a canonical order, all different.
+    """Return unique display names for all nodes of a canonical order.
 
     1. An operator call: module path, ``/``, operator: ``layer.0.conv1/conv2d``; ``add`` at the top.
     2. Inputs, constants and module calls: their target.
-    3. What stands for a tensor is named after it: ``add:q``, ``add:dq``, ``add:observe``,
-       ``split[1]``.
-    4. The second node of a name gets ``#2``, and so on in canonical order.
+    3. A node that stands for a tensor is named after the tensor: ``add:q``, ``add:dq``,
+       ``add:observe``, ``split[1]``.
+    4. The second node with a name gets ``#2``, and so on in canonical order.
     """
     names: dict[Node, str] = {}
     taken: set[str] = set()
@@ -75,7 +77,7 @@ def _inputs(node: Node) -> list[Node]:
 
 
 def _walk(root: Node, order: list[Node], seen: set[Node]) -> None:
-    """Append ``root`` behind everything it needs; a stack of our own, as graphs are deep."""
+    """Append ``root`` after everything it needs; with an explicit stack, since graphs are deep."""
     if root in seen:
         return
     seen.add(root)
@@ -93,7 +95,7 @@ def _walk(root: Node, order: list[Node], seen: set[Node]) -> None:
 
 
 def _effects(graph: Graph, order: Iterable[Node], seen: set[Node]) -> list[Node]:
-    """Return the unseen nodes with a side effect, ordered by what they do and to what."""
+    """Return the unseen nodes with a side effect, ordered by effect and target."""
     found = [n for n in graph.nodes if n not in seen and _has_effect(n)]
     if len(found) < 2:
         return found

@@ -1,7 +1,7 @@
 """Draw a graph module as deterministic DOT text.
 
-Equal graphs give equal bytes whatever their nodes are called and in whatever order they stand,
-so the text serves as a snapshot. Names and order come from ``canonical_order``.
+Equal graphs give equal bytes, whatever the names and order of their nodes, so the text serves as a
+snapshot. Names and order come from ``canonical_order``.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ def to_dot(
     """Return the drawing of ``module`` as DOT text.
 
     Args:
-        module: What to draw, with the graphs nested in its control flow.
+        module: The module to draw, with the graphs nested in its control flow.
         depth: Draw modules nested deeper than this as one node each.
         around: Draw only the neighbourhood of this node (its canonical or FX name) or module.
-        radius: How many operations away from ``around`` the neighbourhood ends.
-        heat: SQNR in dB by the name of a node, which colours it: see ``Comparison.heat``.
+        radius: Size of the neighbourhood around ``around``, in operations.
+        heat: SQNR in dB by node name, which colours nodes: see ``Comparison.heat``.
 
     Raises:
         QuantfxError: no node or module is called ``around``, or a number is negative.
@@ -69,7 +69,7 @@ def to_overview_dot(
 
 @dataclass
 class _Box:
-    """A cluster under construction: its attributes, and its members in the order they came."""
+    """A cluster under construction: its attributes, and its members in order of insertion."""
 
     name: str = ""
     style: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -110,7 +110,7 @@ def _boxes(picture: Picture) -> _Box:
 
 
 def _containers_of_matches(nodes: Iterable[PictureNode]) -> dict[str, tuple[str, ...]]:
-    """Return the containers that all nodes of a match have in common: its box goes there."""
+    """Return the containers that all nodes of a match share: the box of the match goes there."""
     common: dict[str, tuple[str, ...]] = {}
     for node in nodes:
         if node.match:
@@ -153,7 +153,7 @@ def _label(node: PictureNode) -> str:
 
 
 def _leaf(node: PictureNode) -> str:
-    """Return the module of ``node`` as seen from the box that it is drawn in."""
+    """Return the module of ``node`` relative to the box that it is drawn in."""
     if node.is_pill or node.kind == "module":
         return ""
     box = node.containers[-1] if node.containers else ""
@@ -163,7 +163,7 @@ def _leaf(node: PictureNode) -> str:
 def _edge_line(edge: PictureEdge, nodes: Mapping[str, PictureNode]) -> str:
     style = edge_style(edge.kind, edge.group)
     named = {"class": edge.kind} if edge.kind != "float" else {}
-    # Graphviz puts a label right at its edge; the space keeps the line off the first letter.
+    # Graphviz puts a label right at its edge; the space separates the line from the first letter.
     label = {"label": f" {edge.label}"} if edge.label else {}
     head: dict[str, str] = {}
     if edge.kind == "nested" and nodes[edge.target].containers:

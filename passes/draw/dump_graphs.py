@@ -16,7 +16,7 @@ class DumpGraphs(Instrument):
     """Write ``NN-pass.txt`` and ``NN-pass.dot`` for every pass that changed the module.
 
     Args:
-        directory: Made if it does not exist.
+        directory: Created if it does not exist.
     """
 
     def __init__(self, directory: str | Path) -> None:

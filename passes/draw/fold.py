@@ -1,10 +1,10 @@
-"""Which nodes of a graph are not drawn for themselves, and what is written in their place.
+"""Nodes of a graph that are not drawn separately, and what is written in their place.
 
 1. A constant (``weight``), with its observer, quantize and dequantize: a line in its reader.
-2. ``dq`` of an activation: part of the edge it stands on.
-3. ``choose_qparams`` and its results: the word "dynamic" in the pill of their ``q``.
-4. The constants that hold a scale or zero point: nothing, as no qparams are written.
-5. What packs a constant for a kernel: the word "packed" in the line of the constant.
+2. ``dq`` of an activation: part of its edge. 3. ``choose_qparams`` and its results: the word
+"dynamic" in the pill of their ``q``. 4. Constants that hold a scale or zero point: nothing, since
+drawings show no qparams. 5. A node that packs a constant for a kernel: the word "packed" in the
+constant's line.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _QPARAMS: tuple[tuple[str, ...], ...] = (
 
 @dataclass(frozen=True)
 class Constant:
-    """A constant as written in its reader.
+    """A constant, as written in its reader.
 
     Attributes:
-        target: Attribute it is stored in.
-        dtype: Of the stored value.
-        shape: Of the stored value.
+        target: Attribute that stores it.
+        dtype: Dtype of the stored value.
+        shape: Shape of the stored value.
         scheme: ``per-channel`` or ``per-tensor`` if integers are stored and dequantized.
-        steps: What else happens to it on its way to the reader: ``observe s8[-128,127]``.
+        steps: Further steps on its way to the reader: ``observe s8[-128,127]``.
     """
 
     target: str
@@ -72,14 +72,14 @@ class Constant:
 
 @dataclass
 class Folded:
-    """What ``fold`` found.
+    """The result of ``fold``.
 
     Attributes:
-        constants: Constant, or the last of the nodes it goes through -> its text.
+        constants: Constant, or the last node that it passes through -> its text.
         graphs: get_attr of a nested graph -> that graph.
-        dequantizes: Folded dq -> whether its qparams are those of its q.
+        dequantizes: Folded dq -> whether it has the same qparams as its q.
         dynamic: Activation q whose qparams are computed from its input.
-        hidden: Nodes that are not drawn and leave no text of their own.
+        hidden: Nodes that are not drawn and leave no text.
     """
 
     constants: dict[Node, Constant] = field(default_factory=dict[Node, Constant])
@@ -89,14 +89,14 @@ class Folded:
     hidden: set[Node] = field(default_factory=set[Node])
 
     def __contains__(self, node: Node) -> bool:
-        """Whether ``node`` is not drawn for itself."""
+        """Whether ``node`` is not drawn separately."""
         return any(
             node in group for group in (self.constants, self.graphs, self.dequantizes, self.hidden)
         )
 
 
 def fold(module: GraphModule, order: Sequence[Node]) -> Folded:
-    """Decide for the nodes of a canonical order which are not drawn for themselves."""
+    """Decide which nodes of a canonical order are not drawn separately."""
     folded = Folded()
     for node in order:
         if node.op == "get_attr":
@@ -127,7 +127,7 @@ def _packs(module: GraphModule, node: Node) -> bool:
 
 
 def argument(node: Node, *names: str) -> object:
-    """Return the argument of a q or dq node that has one of these names; None without it."""
+    """Return the argument of a q or dq node with one of these names; None if there is none."""
     target = node.target
     if isinstance(target, OpOverload):
         known = arguments(target)
@@ -138,19 +138,19 @@ def argument(node: Node, *names: str) -> object:
 
 
 def qparams(node: Node) -> tuple[object, ...]:
-    """Return scale, zero point, axis, range and dtype of a q or dq node, None where absent."""
+    """Return scale, zero point, axis, range and dtype of a q or dq node; None where absent."""
     return tuple(argument(node, *names) for names in _QPARAMS)
 
 
 def quantized_type(node: Node) -> str:
-    """Return ``u8``, or with its range if that is not all of the dtype: ``u8[0,127]``."""
+    """Return ``u8``, or with the range if it is not the dtype's full range: ``u8[0,127]``."""
     return range_name(
         argument(node, "dtype"), argument(node, "quant_min"), argument(node, "quant_max")
     )
 
 
 def written_qparams(node: Node) -> str:
-    """Return ``scale 0.0123, zero point 128`` of a quantize that has numbers for them, else ""."""
+    """Return ``scale 0.0123, zero point 128`` for a quantize with numbers for both, else ""."""
     scale, zero_point, *_ = qparams(node)
     if not isinstance(scale, float):
         return ""
@@ -158,7 +158,7 @@ def written_qparams(node: Node) -> str:
 
 
 def observed_type(module: GraphModule, node: Node) -> str:
-    """Return what an observer does, ``observe u8[0,255]``; of a foreign one its class."""
+    """Return what an observer does, ``observe u8[0,255]``; for a foreign observer its class."""
     observer = referent(module, node)
     if not isinstance(observer, (Observer, PlaceholderObserver)):
         return f"observe {type(observer).__name__}"
@@ -201,7 +201,7 @@ def _fold_step(module: GraphModule, node: Node, folded: Folded) -> None:
 
 
 def _is_complete(node: Node) -> bool:
-    """Whether every qparam is given; a broken call is drawn as the operator it is."""
+    """Whether every qparam is given; an incomplete call is drawn as an operator."""
     if is_observer(node):
         return True
     symmetric = argument(node, *_ZERO_POINT) is None
@@ -211,7 +211,7 @@ def _is_complete(node: Node) -> bool:
 
 
 def _continue_constant(module: GraphModule, node: Node, constant: Constant) -> Constant:
-    """Return ``constant`` as it leaves ``node``, one of the nodes it goes through."""
+    """Return ``constant`` as it leaves ``node``, a node that it passes through."""
     if is_observer(node):
         return _with_step(constant, observed_type(module, node))
     scheme = "per-channel" if argument(node, "axis") is not None else "per-tensor"
@@ -229,7 +229,7 @@ def _with_step(constant: Constant, step: str) -> Constant:
 
 
 def _fold_dynamic(node: Node, folded: Folded, live: set[Node]) -> None:
-    """Fold ``choose_qparams`` if ``node`` and its dq are all that read it, and as intended."""
+    """Fold ``choose_qparams`` if only ``node`` and its dq read it, and in the usual way."""
     scale, zero_point = argument(node, *_SCALE), argument(node, *_ZERO_POINT)
     if not (isinstance(scale, Node) and isinstance(zero_point, Node)):
         return

@@ -1,4 +1,4 @@
-"""Which pills of a drawing share one colour because they share qparams."""
+"""Find the pills of a drawing that share a colour because they share qparams."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def first_tensors(
 ) -> dict[Node, str]:
     """Return for every drawn q and observer the first tensor that has the same qparams.
 
-    The name is that of the tensor, not a number, so that an insertion recolours nothing. Where
-    one tensor has several qparams, the further groups are named after their first pill.
+    Groups are named after the tensor and not numbered, so that an insertion recolours nothing. If
+    one tensor has several qparams, further groups are named after their first pill.
     """
     first: dict[Hashable, str] = {}
     taken: set[str] = set()

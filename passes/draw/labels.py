@@ -1,4 +1,4 @@
-"""What is written in the node of an operator, and on the edges that enter it."""
+"""The text in an operator's node, and on the edges that enter it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quantfx.passes.observers.observer import is_observer
 from quantfx.passes.quant.qdq import has_qparams
 from quantfx.patterns.schema import MISSING, arguments
 
-# Operators that a backend has kernels for; they stand out in a drawing.
+# Operators that a backend has kernels for; drawings highlight them.
 _KERNELS = frozenset({
     "conv1d", "conv2d", "conv3d", "convolution",
     "conv_transpose1d", "conv_transpose2d", "conv_transpose3d",
@@ -30,13 +30,13 @@ _COMMUTATIVE = frozenset({
     "logical_and", "logical_or", "logical_xor",
     "bitwise_and", "bitwise_or", "bitwise_xor",
 })  # fmt: skip
-# Literal arguments worth reading in a picture, beside every string.
+# Literal arguments worth showing in a drawing, besides every string.
 _LITERALS = ("other", "alpha", "exponent", "dim")
-# What kernels are told in words where there is nothing to do.
+# Words by which kernels are told to do nothing.
 _NOTHING = "none"
-# Where kernels read qparams, which are not written.
+# Arguments by which kernels read qparams, which are not written.
 _QPARAM_SLOTS = ("w_scale", "w_scales", "w_zero_point")
-# Names that a pass made up for a constant tell nothing that its reader does not.
+# Names that a pass invented for a constant tell nothing beyond its reader.
 _MADE_UP = ("_frozen_param", "_tensor_constant", "lifted_tensor_", "_scale_", "_zero_point_")
 
 
@@ -54,7 +54,7 @@ def slots(node: Node) -> Iterator[tuple[str, Node]]:
 
 
 def kind_of(node: Node) -> NodeKind:
-    """Return what ``node`` is drawn as if it is drawn for itself."""
+    """Return the kind of node that ``node`` is drawn as, if drawn separately."""
     if node.op in _KIND_OF_OP:
         return _KIND_OF_OP[node.op]
     if is_observer(node):
@@ -74,7 +74,7 @@ def kind_of(node: Node) -> NodeKind:
 
 
 def title_of(node: Node) -> str:
-    """Return the operator with the literal arguments that tell it apart: ``mul 2.0``."""
+    """Return the operator with its distinguishing literal arguments: ``mul 2.0``."""
     if node.op in ("placeholder", "call_module"):
         return str(node.target)
     name = op_name(node)
@@ -92,7 +92,7 @@ def orders_matter(node: Node) -> bool:
 def constant_lines(node: Node, constants: Mapping[Node, Constant], scope: str) -> list[str]:
     """Return a line for each constant ``node`` reads: ``weight s8 per-channel 16x3x3x3``.
 
-    Equal constants share a line. One that does not belong to the module of ``node`` is named.
+    Equal constants share a line. A constant outside the module of ``node`` is named.
     """
     lines: dict[str, list[str]] = {}
     for slot, producer in slots(node):

@@ -1,4 +1,4 @@
-"""How dtypes, shapes and ranges are written in drawings: ``u8[0,127]``, ``f32 1x3x8x8``."""
+"""Names of dtypes, shapes and ranges in drawings: ``u8[0,127]``, ``f32 1x3x8x8``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_RESULTS = 3
 
 
 def range_name(dtype: object, low: object, high: object) -> str:
-    """Return ``u8``, or with the range if that is not all the dtype holds: ``u8[0,127]``."""
+    """Return ``u8``, or with the range if it is not the dtype's full range: ``u8[0,127]``."""
     if not isinstance(dtype, torch.dtype):
         return "?"
     full = torch.iinfo(dtype) if not dtype.is_floating_point else None
@@ -26,13 +26,13 @@ def range_name(dtype: object, low: object, high: object) -> str:
 
 
 def shape_name(shape: Iterable[object]) -> str:
-    """Return the sizes with multiplication signs, symbolic ones by symbol; ``scalar`` if none."""
+    """Return the sizes joined by ``x``, symbolic sizes by symbol; ``scalar`` if there are none."""
     sizes = (str(size) for size in shape)
     return TIMES.join(f"({size})" if " " in size else size for size in sizes) or "scalar"
 
 
 def value_name(value: object) -> str:
-    """Return dtype and shape of a node's value, of several results one after another; or ""."""
+    """Return dtype and shape of a node's value, or of each of several results; or ""."""
     if isinstance(value, Tensor):
         return f"{dtype_name(value.dtype)} {shape_name(value.shape)}"
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What a drawing consists of, before any styling: nodes, edges and the containers around them."""
+"""The content of a drawing before styling: nodes, edges and the containers around them."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ class PictureNode:
 
     Attributes:
         name: Canonical name, unique in the picture; with the path of its graph if nested.
-        kind: What it is, by which it is styled.
+        kind: Kind of node; decides the style.
         title: First line.
         details: Further lines: shape, weights.
-        scope: Path of the module it was called in.
+        scope: Path of the module that it was called in.
         containers: Paths of the modules drawn as a box around it, outermost first.
         match: Name of the first node of its match; "" outside of matches.
         template: Template of the match.
-        group: First tensor with the same qparams, by which pills and edges are coloured.
-        centre: Whether the drawing was asked to show the neighbourhood of this node.
-        qparams: Scale and zero point of a quantize, where they are numbers; not drawn.
-        sqnr: How near its result is to the float one in dB, by which it is coloured; None without.
-        change: What became of it between two graphs, by which it is coloured; "" for nothing.
+        group: First tensor with the same qparams; decides the colour of pills and edges.
+        centre: Whether the drawing shows the neighbourhood of this node.
+        qparams: Scale and zero point of a quantize, if they are numbers; not drawn.
+        sqnr: SQNR of its result in dB, which decides its colour; None if unknown.
+        change: Its change between two graphs, which decides its colour; "" for none.
     """
 
     name: str
@@ -61,7 +61,7 @@ class PictureNode:
 
     @property
     def is_pill(self) -> bool:
-        """Whether it stands on an edge rather than for an operation."""
+        """Whether it stands on an edge and not for an operation."""
         return self.kind in ("quantize", "observe", "item")
 
 
@@ -72,10 +72,11 @@ class PictureEdge:
     Attributes:
         source: Name of the node it leaves.
         target: Name of the node it enters.
-        label: Argument slot, where the order of arguments matters.
+        label: Argument slot, if the order of arguments matters.
         kind: What flows. ``int8`` is read as integers, ``dequantize`` through a folded dq,
-            ``mismatch`` through one with other qparams than its q; ``float`` is any other tensor.
-        group: Qparams of an integer edge, see ``PictureNode.group``.
+            ``mismatch`` through a dq whose qparams differ from its q's; ``float`` is any other
+            tensor.
+        group: Group of an integer edge, see ``PictureNode.group``.
     """
 
     source: str
@@ -103,5 +104,5 @@ class Picture:
 
     @property
     def depth(self) -> int:
-        """How many boxes are nested at most."""
+        """The maximum number of nested boxes."""
         return max((len(node.containers) for node in self.nodes.values()), default=0)

@@ -1,7 +1,7 @@
-"""Write a graph as plain DOT, to be read as text: a line a node, then one for each of its inputs.
+"""Write a graph as plain DOT, to be read as text: a line per node, then a line per input.
 
-No fonts, colours or boxes: how things are drawn is the matter of ``dot.py``. Snapshots have this
-form, so that a line changes if, and only if, the graph does.
+No fonts, colours or boxes: ``dot.py`` does the styling. Snapshots have this form, so that a line
+changes if, and only if, the graph does.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from quantfx.passes.draw.style import quote
 
 
 def to_plain_dot(module: GraphModule) -> str:
-    """Return ``module`` as DOT text that a reviewer reads, in the order of the data.
+    """Return ``module`` as DOT text for reviewers, in data order.
 
-    A node has its operator, dtype and shape, the constants that it reads, the template of its
-    match, and where it quantizes, scale and zero point; an edge has what flows into which argument.
+    A node shows its operator, dtype and shape, the constants that it reads, the template of its
+    match and, if it quantizes, scale and zero point; an edge shows what flows into which argument.
     """
     picture = read_picture(module)
     return "\n".join(["digraph {", *_lines(picture), "}", ""])

@@ -27,7 +27,7 @@ _INTEGERS = (torch.uint8, torch.int8, torch.quint8, torch.qint8)
 
 
 def read_picture(module: GraphModule) -> Picture:
-    """Return the drawing of ``module`` and, behind it, of the graphs nested in control flow."""
+    """Return the drawing of ``module``, followed by the graphs nested in its control flow."""
     nodes: dict[str, PictureNode] = {}
     edges: list[PictureEdge] = []
     containers: dict[str, str] = {}
@@ -47,7 +47,7 @@ def read_picture(module: GraphModule) -> Picture:
 def _with_entries(
     edges: list[PictureEdge], nodes: dict[str, PictureNode]
 ) -> tuple[PictureEdge, ...]:
-    """Point edges to a nested graph at the first node that is drawn in it."""
+    """Point edges to a nested graph at the first node drawn in that graph."""
     entry: dict[str, str] = {}
     for name, node in nodes.items():
         for container in node.containers[:1]:
@@ -72,7 +72,7 @@ class _GraphReader:
         self.regions = {node: each for node, each in called if isinstance(each, HoldsGraph)}
         self.groups = first_tensors(module, self.order, self.names, self.folded)
         self.boxes = Boxes(self.order, self.prefix)
-        # A constant that is an output has no reader to be written in.
+        # A constant that is an output has no reader to write it in.
         self.drawn_constants = {
             producer
             for node in self.order
@@ -155,7 +155,7 @@ class _GraphReader:
         return title_of(node), (value, *lines) if value else lines
 
     def _name_shared(self, node: Node) -> str:
-        """Name the tensor whose qparams ``node`` repeats, if it is not the first to have them."""
+        """Name the tensor whose qparams ``node`` repeats; "" if ``node`` has them first."""
         group = self.groups.get(node, "")
         own = (self.names[node], *(self.names[n] for n in node.all_input_nodes))
         return f" = {group}" if group and group not in own else ""

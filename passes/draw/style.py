@@ -1,4 +1,4 @@
-"""How a drawing looks: the one place that knows colours, and the quoting of DOT text."""
+"""The style of drawings: all colours, and the quoting of DOT text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _PALETTE = {
     "centre": "#7c3aed",
     "integer": "#0f766e",
 }
-# Qparams groups; dark enough for white letters. Green and red are taken: matches and mistakes.
+# Sharing groups; dark enough for white letters. Green and red are reserved for matches and errors.
 _GROUP_COLOURS = (
     "#0284c7", "#0891b2", "#0d9488", "#2563eb", "#4f46e5", "#7c3aed",
     "#9333ea", "#c026d3", "#db2777", "#d97706", "#ea580c", "#a16207",
@@ -102,11 +102,11 @@ _CHANGES: Mapping[str, Mapping[str, str]] = {
 BOX = {"style": "rounded,filled", "fillcolor": _PALETTE["box"], "color": _PALETTE["box line"]}
 MATCH = {"style": "rounded,dashed", "color": _PALETTE["match"], "fontcolor": _PALETTE["match"]}
 
-# XML, which the label syntax is, has no spelling for these.
+# Labels are XML, which cannot spell these characters.
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 
 
-# SQNR from 10 dB, where little is left, to 40 dB, which 8 bits reach at their best.
+# SQNR from 10 dB, where little signal is left, to 40 dB, the best that 8 bits reach.
 _HEAT = ("#f87171", "#fb923c", "#fcd34d", "#d9f99d", "#bbf7d0")
 _COLDEST, _HOTTEST = 40.0, 10.0
 
@@ -131,7 +131,7 @@ def edge_style(kind: EdgeKind, group: str) -> dict[str, str]:
 
 
 def quote(text: str) -> str:
-    """Return ``text`` as a DOT string; different texts stay different."""
+    """Return ``text`` as a DOT string; different texts give different strings."""
     visible = _CONTROL.sub(lambda m: f"\\x{ord(m[0]):02x}", text)
     escaped = visible.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

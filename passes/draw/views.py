@@ -1,4 +1,4 @@
-"""Smaller pictures of a large graph: modules collapsed into one node, or a neighbourhood."""
+"""Smaller drawings of a large graph: modules collapsed into nodes, or a neighbourhood."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _NAMED_OPS = 4
 
 
 def collapse(picture: Picture, depth: int) -> Picture:
-    """Draw each module nested deeper than ``depth`` as one node that counts what is inside."""
+    """Draw each module nested deeper than ``depth`` as one node that counts its operations."""
     groups: dict[str, str] = {}
     for name, node in picture.nodes.items():
         if len(node.containers) > depth:
@@ -24,10 +24,10 @@ def collapse(picture: Picture, depth: int) -> Picture:
 
 
 def fit(picture: Picture, limit: int) -> Picture:
-    """Collapse just so far that at most ``limit`` nodes remain.
+    """Collapse only until at most ``limit`` nodes remain.
 
     1. Modules, deepest first.
-    2. If the top level alone is larger, runs of neighbours in canonical order.
+    2. If the top level alone is larger than that, runs of neighbours in canonical order.
     """
     for depth in range(picture.depth, -1, -1):
         view = collapse(picture, depth)
@@ -41,9 +41,9 @@ def fit(picture: Picture, limit: int) -> Picture:
 
 
 def neighbourhood(picture: Picture, around: str, radius: int) -> Picture:
-    """Draw what is at most ``radius`` operations away from the node or module ``around``.
+    """Draw nodes at most ``radius`` operations away from the node or module ``around``.
 
-    Pills are passed for free; what lies just outside is drawn as a stub.
+    Pills do not count; nodes just outside are drawn as stubs.
 
     Raises:
         QuantfxError: nothing in the picture has that name.
@@ -68,14 +68,14 @@ def heat_up(picture: Picture, heat: Mapping[str, float]) -> Picture:
 
     Args:
         picture: The whole graph.
-        heat: SQNR in dB by the name of a node; nodes that are not drawn are left out.
+        heat: SQNR in dB by node name; nodes that are not drawn are ignored.
 
     Raises:
-        QuantfxError: no node of the picture has any of the names.
+        QuantfxError: no node of the picture has any of these names.
     """
     at: dict[str, float] = {}
     for name, sqnr in heat.items():
-        # Names of FX come first: a canonical name may be that of another node.
+        # FX names come first: a canonical name may be another node's FX name.
         drawn = picture.aliases.get(name) or ((name,) if name in picture.nodes else ())
         at.update((each, min(sqnr, at.get(each, sqnr))) for each in drawn)
     if heat and not at:
@@ -109,7 +109,7 @@ def _find(picture: Picture, around: str) -> set[str]:
 
 
 def _reach(picture: Picture, centre: Iterable[str], radius: int) -> set[str]:
-    """Walk edges both ways, shortest first: entering a pill costs nothing."""
+    """Walk edges in both directions, shortest first: entering a pill costs nothing."""
     around: defaultdict[str, list[str]] = defaultdict(list)
     for edge in picture.edges:
         around[edge.source].append(edge.target)
@@ -127,12 +127,12 @@ def _reach(picture: Picture, centre: Iterable[str], radius: int) -> set[str]:
 
 
 def merge(picture: Picture, groups: Mapping[str, str]) -> Picture:
-    """Draw all nodes of one group as one node, where the first of them stood."""
+    """Draw all nodes of one group as one node, at the position of the first."""
     members: defaultdict[str, list[PictureNode]] = defaultdict(list)
     for name, group in groups.items():
         members[group].append(picture.nodes[name])
     merged = {group: _merge_nodes(picture, group, inner) for group, inner in members.items()}
-    # A match that is only partly visible has no box: what is hidden cannot be inside of it.
+    # A match that is only partly visible has no box: hidden nodes cannot be inside it.
     broken = {node.match for inner in members.values() for node in inner if node.match}
     nodes: dict[str, PictureNode] = {}
     renamed: dict[str, str] = {}
@@ -154,7 +154,7 @@ def _merge_nodes(picture: Picture, group: str, members: Sequence[PictureNode]) -
     worst = min(known, default=None)
     if worst is not None:
         details = (*details, f"{decibels(worst)} at least")
-    # The slash keeps it apart from an operation of the same name at the top level.
+    # The slash distinguishes it from an operation with the same name at the top level.
     return PictureNode(
         f"{group}/",
         "module",

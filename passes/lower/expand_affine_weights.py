@@ -1,4 +1,4 @@
-"""Dequantize for good what no kernel took and a compiler would get wrong."""
+"""Replace affine weights that no kernel took, and that a compiler would get wrong, by floats."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class ExpandAffineWeights(GraphPass):
     """``dequantize_per_channel(weight, scales, zero_points) -> float constant``, unless they are 0.
 
     Inductor's own patterns (torch 2.13) give such a weight to an int8 kernel and ignore its zero
-    points. No quantizer of ours makes any, and no kernel takes one.
+    points. quantfx's own recipes make no such weights, and none of its kernels takes one.
     """
 
     name: ClassVar[str] = "expand-affine-weights"

@@ -16,7 +16,7 @@ from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, dequantizes, dtype_of, qparams_of
 from quantfx.patterns.schema import overload, resolve_op
 
-# Operators whose result holds values of their first argument, and no others.
+# Operators whose result holds only values of their first argument.
 MOVES = frozenset(
     resolve_op(f"aten.{name}")
     for name in (
@@ -35,7 +35,7 @@ MOVES = frozenset(
         "unsqueeze.default",
     )
 )
-# torch 2.13 has these for uint8 and not for int8.
+# torch 2.13 has these for uint8 but not for int8.
 _OF_BYTES = frozenset(resolve_op(f"aten.upsample_nearest{n}d.vec") for n in (1, 2, 3))
 
 
@@ -43,10 +43,10 @@ _OF_BYTES = frozenset(resolve_op(f"aten.upsample_nearest{n}d.vec") for n in (1, 
 class HoistQuantize(Pass):
     """Let int8 flow through moves that no template annotates; the integers are the same.
 
-    1. ``q(view(x)) -> view(q(x))``, as often as moves follow each other
+    1. ``q(view(x)) -> view(q(x))``, for chains of moves as well
     2. ``q(dq(i)) -> i``, where both have the same qparams
 
-    Only where nothing else reads the float tensors in between.
+    Only if nothing else reads the float tensors in between.
     """
 
     name: ClassVar[str] = "hoist-quantize"
@@ -54,7 +54,7 @@ class HoistQuantize(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Move each quantize as far up as it goes."""
+        """Move each quantize up as far as possible."""
         hoisted = cancelled = 0
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
@@ -75,7 +75,7 @@ class HoistQuantize(Pass):
 
 
 def _move_before(quantize: Node) -> Node | None:
-    """Return the move that alone feeds ``quantize``, if nothing annotates it."""
+    """Return the move whose only reader is ``quantize``, unless it is annotated."""
     move = quantize.args[0]
     moves = MOVES | _OF_BYTES if dtype_of(quantize) == torch.uint8 else MOVES
     if not isinstance(move, Node) or move.target not in moves or annotation_of(move) is not None:
@@ -103,7 +103,7 @@ def _hoist(editor: Editor, quantize: Node, move: Node) -> Node:
 
 
 def _is_undone(quantize: Node) -> bool:
-    """Whether ``quantize`` reads a dequantize of integers that are its own result."""
+    """Whether ``quantize`` undoes the dequantize that it reads: its result is those integers."""
     source = quantize.args[0]
     return (
         isinstance(source, Node)

@@ -1,4 +1,4 @@
-"""Put zero into ranges found in each call, where what Inductor compiles leaves it out."""
+"""Include zero in ranges found in each call, where Inductor's compiled code omits it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _STACK = resolve_op("aten.stack.default")
 class IncludeZero(GraphPass):
     """``choose_qparams(x) -> choose_qparams([min(amin(x), 0), max(amax(x), 0)])``.
 
-    The operator itself counts zero in, so its result is the same. torch 2.13: what Inductor
-    compiles in its place (``_inductor/decomposition.py``) does not, and clamps the zero point, so
-    that a tensor which is all above or all below zero gets a scale that cannot hold it.
+    The operator itself includes zero, so its result does not change. torch 2.13: Inductor's
+    decomposition (``_inductor/decomposition.py``) does not, and clamps the zero point, so a tensor
+    with only positive or only negative values gets a scale that cannot hold it.
     """
 
     name: ClassVar[str] = "include-zero"

@@ -1,4 +1,4 @@
-"""Pack each weight once instead of in every call, where no compiler does that."""
+"""Pack each weight once instead of in every call, if no compiler does that."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class PackedWeight(Packed):
 
     Args:
         op: Name of a prepack operator.
-        literals: Its arguments behind the tensors.
+        literals: Its arguments after the tensors.
     """
 
     def __init__(self, op: str, literals: tuple[Any, ...]) -> None:
@@ -29,7 +29,7 @@ class PackedWeight(Packed):
         self.literals = literals
 
     def pack(self, *tensors: Any) -> Any:
-        """Return the packed weight; ``tensors`` are the weight and what else the operator reads."""
+        """Return the packed weight; ``tensors`` are the weight and the operator's other inputs."""
         return resolve_op(self.op)(*tensors, *self.literals)
 
     def extra_repr(self) -> str:
@@ -46,7 +46,7 @@ class KeepPacked(GraphPass):
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Give every packing of a constant a module that remembers it."""
+        """Replace every packing of a constant by a module that caches the result."""
         kept = 0
         for node in list(editor.graph.nodes):
             if is_prepack(node) and all(n.op == "get_attr" for n in node.all_input_nodes):

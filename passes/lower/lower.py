@@ -1,4 +1,4 @@
-"""Rewrite q/dq subgraphs to the kernels their templates name."""
+"""Rewrite q/dq subgraphs to the kernels that their templates name."""
 
 from __future__ import annotations
 
@@ -27,21 +27,22 @@ from quantfx.patterns.match import Match
 from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.template import Template
 
-_WITHOUT = ("fused", "reference")  # these have no kernel to reach
+_WITHOUT = ("fused", "reference")  # these reaches have no kernel
 
 
 @dataclass(frozen=True)
 class Lower(Pass):
     """``q(relu(conv2d(dq(x), dq(w)))) -> qconv_pointwise(x, w, "relu")``, by template.
 
-    The backend's templates with q and dq on their edges, in the backend's order, are matched and
-    handed to the first kernel family that takes them; a template that the family refuses gives way
-    to the next. What is planned and not lowered stays as it is, with a remark that says why; what
-    is not planned is not looked at, so a graph without annotations goes through ``ReadPlan`` first.
+    The backend's templates, with q and dq on their edges, are matched in the backend's order and
+    handed to the first kernel family that takes them. If the family refuses a template, the next
+    template is tried. A planned site that is not lowered stays unchanged, with a remark that says
+    why. Unplanned sites are skipped, so a graph without annotations goes through ``ReadPlan``
+    first.
 
     Attributes:
-        float_dtype: In what kernels return float results, ``"bfloat16"`` under autocast; by
-            default what the graph says.
+        float_dtype: Dtype of the float results of kernels, ``"bfloat16"`` under autocast; by
+            default the dtype in the graph.
     """
 
     float_dtype: str = ""
@@ -50,7 +51,7 @@ class Lower(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
     provides: ClassVar[frozenset[str]] = frozenset({"lowered"})
     breaks: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    keeps_float: ClassVar[bool] = False  # kernels round at ties to the other side
+    keeps_float: ClassVar[bool] = False  # kernels may round ties differently
 
     def __post_init__(self) -> None:
         if self.float_dtype not in ("", "bfloat16"):
@@ -86,7 +87,7 @@ class Lower(Pass):
 
 
 def lowering_matcher(recipe: Recipe) -> Matcher:
-    """Return what finds the templates of kernels, with q and dq on their edges, in a q/dq graph."""
+    """Return a matcher for the templates of kernels, with q and dq on their edges."""
     templates = [
         quantized_edges(template, recipe)
         for template in recipe.patterns.templates
@@ -97,7 +98,7 @@ def lowering_matcher(recipe: Recipe) -> Matcher:
 
 @dataclass(frozen=True)
 class _Lowerer(Admission):
-    """Which family takes a match of one graph, and the rewrite."""
+    """Decides which family takes a match of one graph, and rewrites the match."""
 
     recipe: Recipe
     families: Sequence[KernelFamily]
@@ -109,9 +110,9 @@ class _Lowerer(Admission):
     def tries(self, template: Template, anchor: Node) -> bool:
         """Whether the site was planned, and in the mode of ``template``.
 
-        What merely stands between quantized tensors was left float for a reason: a rule of the
-        config, or a check of its template. A bisection is asked here, before what a site looks
-        like, which other passes may have left as it was.
+        An unplanned operator between quantized tensors was left float for a reason: a rule of the
+        config, or a check of its template. A bisection is asked here, before the site is matched,
+        since other passes may have left the site unchanged.
         """
         annotation = annotation_of(anchor)
         if annotation is None or annotation.mode != template.mode:
@@ -131,7 +132,7 @@ class _Lowerer(Admission):
         return family.refuses(candidate, self.editor)
 
     def lower(self, match: Match) -> None:
-        """Write the kernel call and erase what it replaces."""
+        """Write the kernel call and erase the nodes that it replaces."""
         candidate = self._candidate(match)
         family = self._family(candidate)
         assert family is not None, "refuses admitted the match"
@@ -142,7 +143,7 @@ class _Lowerer(Admission):
         for node in self.editor.made[before:]:
             set_site(node, candidate.site)
         replaced = self._replace(match, emission)
-        # What a kernel packs by itself, it also quantizes by itself: no node says how.
+        # A kernel that packs a weight also quantizes it: no node says how.
         covers = () if match.template.packs or emission.rounds else replaced
         output = emission.stands_for.name
         lowered = Lowered(candidate.site, match.label, emission.kernel, covers, output)
@@ -158,7 +159,7 @@ class _Lowerer(Admission):
         return next((each for each in self.families if each.takes(candidate)), None)
 
     def _replace(self, match: Match, emission: Emission) -> tuple[str, ...]:
-        """Give the result's users the kernel call; return what became unused, in graph order."""
+        """Let the result's users read the kernel call; return the unused nodes, in graph order."""
         self.editor.replace_uses(emission.stands_for, emission.node)
         erased: list[str] = []
         pending = _producers(match)
@@ -167,25 +168,26 @@ class _Lowerer(Admission):
             pending.remove(node)
             if not node.users:
                 erased.append(node.name)
-                # Behind a kernel that finds dynamic ranges itself, what found them goes, too.
+                # If a kernel finds dynamic ranges itself, the nodes that found them are removed as
+                # well.
                 pending |= {each for each in node.all_input_nodes if _computes(each)}
                 self.editor.erase(node)
         return tuple(reversed(erased))
 
 
 def _computes(node: Node) -> bool:
-    """Whether ``node`` does nothing but compute its value."""
+    """Whether ``node`` only computes its value, without side effects."""
     return node.op == "call_function" and not writes_to(node)
 
 
 def _producers(match: Match) -> set[Node]:
-    """Return the nodes of a match, and those that list roles bind: dequantizes of a cat."""
+    """Return the nodes of a match and of its list roles, e.g. the dequantizes of a cat."""
     many = (bound for bound in match.roles.values() if isinstance(bound, tuple))
     return {*match.nodes.values(), *(node for bound in many for node in bound)}
 
 
 def _find_missed(matcher: Matcher, module: GraphModule, admission: _Lowerer) -> Iterator[Remark]:
-    """Yield why each anchor that was to reach a kernel did not."""
+    """Yield, for each anchor that should have reached a kernel, why it did not."""
     for node in module.graph.nodes:
         annotation = annotation_of(node)
         if annotation is None or annotation.match != node.name or annotation.reach in _WITHOUT:

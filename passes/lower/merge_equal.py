@@ -1,4 +1,4 @@
-"""Compute once what several kernel calls would compute from the same tensors."""
+"""Merge kernel calls that compute the same result from the same tensors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class MergeEqual(GraphPass):
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Merge in every graph; a remark says which sites are no calls of their own any more."""
+        """Merge in every graph; remarks name the sites that no longer have their own call."""
         merged = 0
         first: dict[int, Node] = {}
         for node, number in value_numbers(editor.module).items():

@@ -1,7 +1,7 @@
-"""Turn an annotation template into the pattern of what becomes of it in a q/dq graph.
+"""Turn an annotation template into the template of its form in a q/dq graph.
 
-``conv2d(x, w) -> relu`` turns into ``conv2d(dq(x), dq(w)) -> relu -> q``: a dequantize (or cast)
-on every quantized edge, and a quantize behind the result. So what annotates is what lowers.
+``conv2d(x, w) -> relu`` turns into ``conv2d(dq(x), dq(w)) -> relu -> q``: a dequantize (or cast) on
+every quantized edge, and a quantize after the result. So the same templates annotate and lower.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ _DYNAMIC = Op("dequantize_dynamic", (DEQUANTIZE_DYNAMIC,))
 _CAST = Op("cast", (CAST,))
 _QUANTIZE = Op("quantize", (QUANTIZE_PER_TENSOR,))
 
-# Of a template's checks, those that a q/dq graph need not meet: they speak of an order of execution
-# that a kernel family sees to itself, or of readers that a plan needed. ``float32`` stays for what
-# is float there, too.
+# Checks of templates that a q/dq graph need not meet: they concern an execution order that kernel
+# families ensure themselves, or readers that planning required. ``float32`` stays for roles that
+# are still float there.
 _OF_PLANS = ("distinct", "dies_here", "feeds")
 
 
 def quantized_edges(template: Template, recipe: Recipe) -> Template:
-    """Return ``template`` with a dequantize on each quantized edge and a quantize behind it.
+    """Return ``template`` with a dequantize on each quantized edge and a quantize after it.
 
-    The quantize may be absent from a match (the result then leaves as float), unless the template
-    passes int8 on (``reach = "layout"``). List roles keep their place; their elements are
-    dequantizes, which who lowers them has to look at.
+    The quantize may be absent from a match (the result is then float), unless the template passes
+    int8 on (``reach = "layout"``). List roles keep their place; their elements are dequantizes,
+    which the lowering code must check.
 
     Args:
-        template: Quantizes at least one edge.
-        recipe: Its specs decide which dequantize belongs on an edge.
+        template: Template that quantizes at least one edge.
+        recipe: Its specs decide which dequantize an edge gets.
     """
     edges: dict[str, PatternNode] = {}
 
@@ -68,7 +68,7 @@ def quantized_edges(template: Template, recipe: Recipe) -> Template:
 
 
 def _holds(check: Check, template: Template) -> bool:
-    """Whether a q/dq graph has to meet ``check``, too."""
+    """Whether a q/dq graph must meet ``check`` as well."""
     of_integers = check.name == "float32" and template.quant.keys() & check.arguments
     lists = {role.name for role in template.roles if role.many} & template.quant.keys()
     of_lists = check.name == "constant" and not lists.isdisjoint(check.arguments)

@@ -1,4 +1,4 @@
-"""Find what is quantized in a q/dq graph that carries no annotations."""
+"""Find the quantized operators of a q/dq graph without annotations."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from quantfx.patterns.schema import argument_value, arguments, is_operator_call,
 
 @dataclass(frozen=True)
 class ReadPlan(Pass):
-    """Annotate ``conv2d(dq(x), dq(w))`` in a graph of another quantizer, or traced anew.
+    """Annotate ``conv2d(dq(x), dq(w))`` in a graph of another quantizer, or a retraced graph.
 
-    Planned is what a template of a kernel matches, q and dq on its edges included, and beyond that
-    every operator that reads a dequantized weight and a dequantized activation: one that no
-    template takes is to be reported, not passed over.
+    A site is planned if a kernel's template matches it, including q and dq on its edges. Every
+    other operator that reads a dequantized weight and a dequantized activation is planned too, so
+    that it is reported even if no template takes it.
     """
 
     name: ClassVar[str] = "read-plan"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Annotate anchors; those that carry an annotation keep it."""
+        """Annotate anchors; anchors that have an annotation keep it."""
         matcher = lowering_matcher(context.require_recipe(self.name))
         count = 0
         for _, graph_module in all_graphs(module):

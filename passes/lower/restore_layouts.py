@@ -1,4 +1,4 @@
-"""Lay values out as the graph had them, where an operator reads memory and not values."""
+"""Restore the captured layout of tensors for operators that read memory, not values."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import dequantizes
 from quantfx.patterns.schema import resolve_op
 
-# What these yield depends on where in memory the values are.
+# The results of these depend on where values are in memory.
 _READ_STRIDES = frozenset(
     resolve_op(f"aten.{name}")
     for name in (
@@ -43,15 +43,16 @@ _PERMUTE = resolve_op("aten.permute.default")
 
 @dataclass(frozen=True)
 class RestoreLayouts(GraphPass):
-    """``as_strided(relu(x)) -> as_strided(contiguous(relu(x)))``, behind what has a kernel.
+    """``as_strided(relu(x)) -> as_strided(contiguous(relu(x)))``, after operators with a kernel.
 
-    Kernels return other layouts than the operators they stand for: convolutions channels_last.
-    Where an operator reads strides, the result that it looks into gets those it had at capture:
+    Kernels may return other layouts than the operators they stand for: convolutions return
+    channels_last. Where an operator reads strides, the result that it reads gets its strides at
+    capture:
 
-    1. ``as_strided``, views as another dtype, and operators from outside of torch, unless they are
-       tagged ``flexible_layout``
-    2. ``view``, ``reshape`` and the like of memory that is written to, which must not copy; those
-       that nobody writes to are right in every layout, as ``normalize-ops`` leaves them
+    1. ``as_strided``, views as another dtype, and operators of other libraries, unless tagged
+       ``flexible_layout``
+    2. ``view``, ``reshape`` and the like of memory that is written to, which must not copy; without
+       writes they are correct in every layout, as ``normalize-ops`` leaves them
     """
 
     name: ClassVar[str] = "restore-layouts"
@@ -59,7 +60,7 @@ class RestoreLayouts(GraphPass):
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Lay out each tensor once, whoever reads it."""
+        """Lay out each tensor once for all readers."""
         written = overwritten(editor.graph)
         behind = _behind_kernels(editor.graph, editor.path != "")
         layouts = _Layouts(editor, behind, written)
@@ -78,7 +79,7 @@ def _reads_strides(node: Node) -> bool:
 
 
 def _behind_kernels(graph: Graph, is_nested: bool) -> set[Node]:
-    """Return the nodes whose layout depends on what the kernels return."""
+    """Return the nodes whose layout depends on the results of kernels."""
     found: set[Node] = set()
     for node in graph.nodes:
         starts = dequantizes(node) or annotation_of(node) is not None
@@ -88,10 +89,10 @@ def _behind_kernels(graph: Graph, is_nested: bool) -> set[Node]:
 
 
 class _Layouts:
-    """The tensors of one graph that are laid out anew.
+    """The tensors of one graph whose layouts are restored.
 
     Args:
-        editor: Of the graph.
+        editor: Editor of the graph.
         behind: The nodes whose layout depends on kernels.
         written: The tensors that are written to.
     """
@@ -103,7 +104,7 @@ class _Layouts:
         self.made: dict[Node, Node] = {}
 
     def restore(self, reader: Node) -> None:
-        """Let ``reader`` look into memory that is laid out as it was captured."""
+        """Let ``reader`` read memory in the layout of the capture."""
         for root, user in list(_into_memory(reader)):
             order = _order(root) if root in self._behind else None
             if order is None or user in self.made.values():
@@ -113,7 +114,7 @@ class _Layouts:
             user.replace_input_with(root, self.made[root])
 
     def _laid_out(self, root: Node, order: list[int]) -> Node:
-        """Insert what lays ``root`` out behind it; whoever may see a write reads the new one."""
+        """Insert the layout change after ``root``; readers that may see a write read its result."""
         users = list(root.users)
         result = root
         permuted = order != sorted(order)
@@ -133,7 +134,7 @@ class _Layouts:
 
 
 def _into_memory(reader: Node) -> Iterator[tuple[Node, Node]]:
-    """Yield each tensor with memory of its own that ``reader`` looks into, and who reads it."""
+    """Yield each tensor with its own memory that ``reader`` reads, and the node that reads it."""
     pending, seen = [(each, reader) for each in reader.all_input_nodes], {reader}
     while pending:
         node, user = pending.pop()

@@ -1,4 +1,4 @@
-"""Splits into several tensors as slices, which are one tensor each."""
+"""Rewrite splits into several tensors as slices, which yield one tensor each."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SELECT = resolve_op("aten.select.int")
 class SliceSplits(GraphPass):
     """``getitem(split(x), i) -> slice(x)``, and ``getitem(unbind(x), i) -> select(x, i)``.
 
-    Both look at the same memory. Sizes along the dimension that are free stay as they are.
+    Both read the same memory. A split along a dimension of free size stays unchanged.
     """
 
     name: ClassVar[str] = "slice-splits"
@@ -36,7 +36,7 @@ class SliceSplits(GraphPass):
     counts: ClassVar[str] = "sliced"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Rewrite every split of which only single parts are read."""
+        """Rewrite every split whose readers only read single parts."""
         sliced = 0
         for target in (*_SPLITS, _UNBIND):
             for node in editor.graph.find_nodes(op="call_function", target=target):
@@ -66,7 +66,7 @@ def _slice(editor: Editor, node: Node) -> int:
 
 
 def _looks(node: Node, parts: list[Any]) -> list[tuple[int, ...]] | None:
-    """Return what each part is of the source, as arguments of the look; None if sizes are free."""
+    """Return each part's arguments for the slice or select; None if sizes are free."""
     dim = argument_value(node, "dim")
     if node.target is _UNBIND:
         return [(dim, index) for index in range(len(parts))]

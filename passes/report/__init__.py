@@ -1,1 +1,1 @@
-"""The contract, and what a report says."""
+"""The contract, and the report."""

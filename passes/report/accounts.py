@@ -1,10 +1,10 @@
-"""In which list of the report each call of a module stands: in exactly one.
+"""Assign each call of a module to exactly one list of the report.
 
 ``planned``      a match of a template holds it
-``skipped``      a template or the recipe mentions it, and there is a reason why it stays float
-``uncovered``    nothing mentions it
-``made``         a pass made it: q/dq, and what passes say they added; no operator of the model
-``bookkeeping``  arithmetic on sizes, and taking one of several results; no operator either
+``skipped``      a template or the recipe mentions it, but it stays float for a reason ``uncovered``
+nothing mentions it ``made``         a pass made it: q/dq, and nodes that passes say they added; not
+of the model ``bookkeeping``  arithmetic on sizes, and taking one of several results; not an
+operator either
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class Account(NamedTuple):
     Attributes:
         graph: Path of its graph, "" for the top one.
         node: The call itself.
-        standing: Which list it is in.
+        standing: The list that it is in.
         op: Name of the operator, with its namespace.
-        reason: Why it stays float; empty if it does not, or if nothing mentions it.
+        reason: Why it stays float; empty if it is quantized, or if nothing mentions it.
     """
 
     graph: str
@@ -57,7 +57,7 @@ def accounts(module: GraphModule, recipe: Recipe) -> Iterator[Account]:
 
 @dataclass(frozen=True)
 class _Ledger:
-    """What passes and the recipe say about nodes of ``module``."""
+    """The statements of passes and the recipe about nodes of ``module``."""
 
     module: GraphModule
     recipe: Recipe
@@ -76,7 +76,7 @@ class _Ledger:
 
     @cached_property
     def _applied(self) -> frozenset[tuple[str, str]]:
-        """Nodes that a pass made, and said so."""
+        """Nodes that a pass made and remarked on."""
         return frozenset(
             (remark.graph, remark.node)
             for remark in remarks_of(self.module, Remark)
@@ -92,7 +92,7 @@ class _Ledger:
         }
 
     def _lost(self, path: str, node: Node, told: str | None) -> str:
-        """Return that a match is gone, where nothing is told but why other templates failed."""
+        """Return that a match was lost, if otherwise only failures of other templates are known."""
         tried = self._tried.get((path, node.name), ())
         matched = next((label for label, failed in tried if not failed), "")
         if not matched or not (told is None or any(told == failed for _, failed in tried)):
@@ -101,7 +101,7 @@ class _Ledger:
 
     @cached_property
     def _tried(self) -> Mapping[tuple[str, str], tuple[tuple[str, str], ...]]:
-        """The templates that were tried at a node by the last pass that did."""
+        """The templates tried at each node by the last pass that tried any."""
         return {
             (each.graph, each.node): each.tries for each in remarks_of(self.module, TriedTemplates)
         }
@@ -112,12 +112,12 @@ class _Ledger:
 
 
 def _is_qdq_of_a_pass(node: Node) -> bool:
-    """Whether a pass put ``node`` in to quantize; a model may hold such operators of its own."""
+    """Whether a pass inserted ``node`` to quantize; a model may hold such operators itself."""
     return namespace(node) == "quantized_decomposed" and PROVENANCE_KEY in node.meta
 
 
 def _default_reasons(recipe: Recipe) -> dict[object, str]:
-    """Return why an operator stays float about which no pass left a remark."""
+    """Return why operators without a remark of a pass stay float."""
     templates = recipe.patterns.templates
     reasons: dict[object, str] = {
         target: why for op, why in recipe.patterns.unsupported for target in op.targets

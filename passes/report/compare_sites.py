@@ -1,7 +1,7 @@
-"""Hold each kernel call against the float arithmetic that it stands for, on identical inputs.
+"""Compare each kernel call with the float arithmetic that it stands for, on identical inputs.
 
-The lowered graph runs once. Each call's inputs then also go through the part of the q/dq graph that
-the call replaced, so that a difference is that site's own and not what earlier sites passed on.
+The lowered graph runs once. Each call's inputs also go through the part of the q/dq graph that the
+call replaced, so a difference comes from that site and not from earlier sites.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class SiteComparison:
 
     Attributes:
         site: The anchor in the q/dq graph.
-        kernel: What was called.
+        kernel: The kernel that was called.
         steps: Largest difference of integer results, in quantization steps; None for float results.
         error: Largest difference of float results, relative to the largest magnitude; None for
             integer results.
@@ -42,7 +42,7 @@ class SiteComparison:
     error: float | None = None
 
     def within(self, steps: int, error: float) -> bool:
-        """Whether the call is as exact as asked for."""
+        """Whether the call is as exact as requested."""
         return (self.steps or 0) <= steps and (self.error or 0.0) <= error
 
 
@@ -51,12 +51,13 @@ def compare_sites(
 ) -> tuple[SiteComparison, ...]:
     """Return a comparison for each kernel call in the top graph, in its order.
 
-    Calls inside control flow are left out: they run when a branch does. So are kernels that
-    quantize by themselves, such as recurrent ones: the q/dq graph has the float operator there.
+    Calls inside control flow are skipped: they run only when their branch does. Kernels that
+    quantize by themselves, such as recurrent layers, are skipped too: the q/dq graph has the float
+    operator there.
 
     Args:
         reference: The q/dq graph as the lowering pass found it.
-        lowered: What the pass, and passes that fuse behind it, made of that graph.
+        lowered: The graph after lowering and later fusing passes.
         args: Positional inputs.
         kwargs: Keyword inputs.
     """
@@ -80,7 +81,7 @@ def compare_sites(
 
 
 def _worst(call: Lowered, results: Sequence[Tensor], expected: Sequence[Tensor]) -> SiteComparison:
-    """Compare several results, of a bag the sums alone, which are float."""
+    """Compare several results; for an embedding bag only the sums, which are float."""
     compared = [
         _comparison(call, result, wanted)
         for result, wanted in zip(results, expected, strict=True)
@@ -102,9 +103,9 @@ def _comparison(call: Lowered, result: Tensor, expected: Tensor) -> SiteComparis
 
 
 def _in_qparams_of(result: Tensor, quantize: Node, values: Mapping[str, Tensor]) -> Tensor:
-    """Return what ``quantize`` yields, in the qparams that ``result`` carries.
+    """Return the result of ``quantize``, but in the qparams that ``result`` carries.
 
-    Some kernels find those of their result themselves, and the graph then says others.
+    Some kernels find the qparams of their result themselves, and the graph then has others.
     """
     asked = tensor_qparams(quantize)
     scale, zero_point = result.q_scale(), result.q_zero_point()
@@ -116,7 +117,7 @@ def _in_qparams_of(result: Tensor, quantize: Node, values: Mapping[str, Tensor])
 
 
 class _Recorder(fx.Interpreter):
-    """Runs the lowered graph and keeps the value of every node of the q/dq graph that it knows."""
+    """Runs the lowered graph and keeps the values of all q/dq graph nodes that it computes."""
 
     def __init__(
         self,
@@ -146,14 +147,15 @@ class _Recorder(fx.Interpreter):
         if call is not None:
             if call.covers:
                 self._compare(call, result, self._values)
-            self._values[call.output] = result  # of a kernel that packs, too: later sites read it
+            self._values[call.output] = result  # also for a kernel that packs: later sites read it
         self._values[n.name] = result
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Give a kernel that adds a summand a copy of that, laid out as compilers do for it.
+        """Give a kernel that adds a summand a copy of it, laid out as compilers do.
 
-        It may overwrite it, and torch's linear reads it as if it lay in order, four dimensions too.
+        The kernel may overwrite the summand, and torch's linear assumes a contiguous one, even in
+        4D.
         """
         if isinstance(target, OpOverload):
             summands = [

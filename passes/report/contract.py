@@ -1,4 +1,4 @@
-"""The contract: what was planned is annotated and converted, or the reason is named."""
+"""The contract: every planned site is annotated and converted, or the reason is named."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class PlannedMatch:
     Attributes:
         site: The anchor.
         module: Dotted path of the user's module the anchor comes from.
-        annotation: What the annotate pass wrote on the anchor.
-        unconverted: Sites of the match that should read a dequantize and do not.
+        annotation: The annotation of the anchor.
+        unconverted: Sites of the match that should read a dequantize but do not.
     """
 
     site: Site
@@ -67,8 +67,8 @@ def _float_sites(path: str, node: Node) -> Iterator[Site]:
 def find_skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
     """Return each operator that stays float for a known reason.
 
-    An operator's last reason counts; they come in graph order. Operators about which ``recipe``
-    says nothing are not listed here: see ``count_uncovered``.
+    An operator's last reason counts; operators come in graph order. Operators that ``recipe`` does
+    not mention are not listed here: see ``count_uncovered``.
     """
     return [
         Remark("missed", each.graph, each.node.name, each.reason, each.op)
@@ -78,9 +78,9 @@ def find_skipped(module: GraphModule, recipe: Recipe) -> list[Remark]:
 
 
 def count_uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
-    """Return how often each operator occurs about which ``recipe`` says nothing.
+    """Return how often each operator occurs that ``recipe`` does not mention.
 
-    Operators of other libraries and control flow are among them, by their names.
+    Operators of other libraries and control flow are included by name.
     """
     found = (each.op for each in accounts(module, recipe) if each.standing == "uncovered")
     return dict(sorted(Counter(found).items()))
@@ -89,7 +89,7 @@ def count_uncovered(module: GraphModule, recipe: Recipe) -> dict[str, int]:
 def require_planned(module: GraphModule, recipe: Recipe) -> None:
     """Raise a ``ContractError`` with the near misses unless some template matched.
 
-    Where a bisection leaves things float, no match is an answer.
+    If a bisection leaves sites float, no match is a valid result.
     """
     if planned_matches(module) or is_refusing():
         return
@@ -112,12 +112,12 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
         "\n".join(lines),
         rule="nothing-to-quantize",
         site=missed[0].node if missed else None,
-        fix=f"{fix}pass strict=False to go on with a float graph",
+        fix=f"{fix}pass strict=False to continue with a float graph",
     )
 
 
 def dtype_advice(module: GraphModule) -> str:
-    """Return what to do about weights most of which have a dtype that no template takes, or ""."""
+    """Return what to do if most weights have a dtype that no template takes, else ""."""
     sizes: Counter[torch.dtype] = Counter()
     for tensor in (*module.parameters(), *module.buffers()):
         if tensor.is_floating_point():

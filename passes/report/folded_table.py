@@ -1,4 +1,4 @@
-"""Tables whose cells are whole on a narrow terminal: a name that is cut off cannot be asked for."""
+"""Tables that fold long cells on a narrow terminal: a truncated name cannot be used in a query."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from rich.table import Column, Table
 
 
 def folded_table(*names: str) -> Table:
-    """Return a table with these columns; words that are longer than a column go on below."""
+    """Return a table with these columns; words longer than a column continue below."""
     return Table(*(Column(name, overflow="fold") for name in names))

@@ -1,9 +1,9 @@
 """Multiply-accumulates of one node, from the shapes of its fake values.
 
-``torch.utils.flop_counter`` does not count on fake values what a captured graph holds: it finds
-nothing in scaled_dot_product_attention, LSTMs and products with vectors, and unrolls recurrent
-layers step by step (torch 2.13). On real tensors it agrees with the formulas here, two operations
-for one multiply-accumulate.
+``torch.utils.flop_counter`` fails on the fake values of a captured graph: it counts nothing for
+scaled_dot_product_attention, LSTMs and products with vectors, and unrolls recurrent layers step by
+step (torch 2.13). On real tensors it agrees with the formulas here, with two operations per
+multiply-accumulate.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _CONTROL_FLOW = (
     "cond", "while_loop", "scan", "map_impl", "associative_scan", "invoke_subgraph",
     "wrap_with_autocast", "wrap_with_set_grad_enabled", "wrap_with_inference_mode", "wrap",
 )  # fmt: skip
-# They multiply matrices in ways that are not written out below.
+# They multiply matrices in ways that are not handled below.
 _UNKNOWN = (
     "linalg_multi_dot", "chain_matmul", "_trilinear", "_native_multi_head_attention",
     "_transformer_encoder_layer_fwd", "_scaled_mm", "_scaled_grouped_mm", "_grouped_mm",
@@ -34,14 +34,14 @@ _UNKNOWN = (
 def macs_of(node: Node) -> int | None:
     """Return the multiply-accumulates of ``node``; None if they cannot be counted.
 
-    0 for operators that multiply no matrices. Sizes that are free count as in the example. What
-    does not depend on sizes alone, operators of other libraries and sizes that depend on data, is
-    not counted. A loop's graph counts once, and so does every branch of a choice.
+    0 for operators that multiply no matrices. Free sizes count as in the example. Operators of
+    other libraries and sizes that depend on data cannot be counted. A loop's graph counts once, and
+    so does every branch of a choice.
     """
     if not is_operator_call(node):
         return _of_other(node)
     if namespace(node) != "aten":
-        # Each of the two rounds, or spells out an operator, element by element.
+        # Each of the two rounds, or decomposes an operator, element by element.
         return 0 if namespace(node) in ("quantized_decomposed", "prims") else None
     name = operator_name(node).split(".")[1]
     formula = _FORMULAS.get(name)
@@ -80,7 +80,7 @@ def _of(node: Node, name: str) -> tuple[int, ...]:
 
 
 def _product(*names: str) -> Callable[[Node], int]:
-    """Every element of the result is a sum over the last dimension of the first factor.
+    """Count one sum over the last dimension of the first factor per element of the result.
 
     ``addbmm`` sums over its batch as well.
     """
@@ -94,12 +94,12 @@ def _product(*names: str) -> Callable[[Node], int]:
 
 
 def _convolution(node: Node) -> int:
-    """Each element of the result is a sum over one filter, ``(out, in / groups, *kernel)``."""
+    """Count one sum over a filter per element of the result, ``(out, in / groups, *kernel)``."""
     return prod(_shape(node)) * prod(_of(node, "weight")[1:])
 
 
 def _transposed(node: Node) -> int:
-    """Each element of the input goes through one filter, ``(in, out / groups, *kernel)``."""
+    """Count one filter per element of the input, ``(in, out / groups, *kernel)``."""
     return prod(_of(node, "input")) * prod(_of(node, "weight")[1:])
 
 
@@ -108,7 +108,7 @@ def _any_convolution(node: Node) -> int:
 
 
 def _attention(node: Node) -> int:
-    """Scores of all pairs of query and key, and their sums of values; a causal mask saves none."""
+    """Count scores of all query-key pairs and sums of values; a causal mask saves nothing."""
     query, key, value = (_of(node, name) for name in ("query", "key", "value"))
     return prod(query[:-1]) * key[-2] * (query[-1] + value[-1])
 
@@ -118,7 +118,7 @@ def _bilinear(node: Node) -> int:
 
 
 def _recurrent(node: Node) -> int:
-    """Each row of each step goes through the matrices of all layers and directions."""
+    """Count the matrices of all layers and directions for each row of each step."""
     rows = prod(_shape(node.args[0])[:-1])
     shapes = [_shape(value) for value in argument_value(node, "params")]
     return rows * sum(prod(shape) for shape in shapes if len(shape) == 2)
@@ -136,12 +136,12 @@ def _tensordot(node: Node) -> int:
 
 
 def _einsum(node: Node) -> int:
-    """Two tensors: one product for each combination of all labels."""
+    """Count one product for each combination of all labels of two tensors."""
     shapes = [_shape(value) for value in argument_value(node, "tensors")]
     if len(shapes) == 1:
         return 0
     if len(shapes) > 2:
-        raise _UnknownShape  # the order of the products is torch's to choose
+        raise _UnknownShape  # torch chooses the order of the products
     inputs = str(argument_value(node, "equation")).replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int] = {}
     for labels, shape in zip(inputs, shapes, strict=True):
@@ -151,7 +151,7 @@ def _einsum(node: Node) -> int:
 
 
 def _written_out(labels: str, dimensions: int) -> Iterable[str]:
-    """Give each dimension behind ``...`` a label of its own, counted from the right."""
+    """Give each dimension of ``...`` its own label, counted from the right."""
     before, dots, behind = labels.partition("...")
     if not dots:
         return labels

@@ -1,4 +1,4 @@
-"""What to say first of a model of which most stays float: how much, because of what, what helps."""
+"""The headline for a model that stays mostly float: how much, why, and what helps."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from quantfx.passes.report.work import OperatorWork
 _MOST_CAUSES = 3
 _PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "einsum", "tensordot")
 _NATIVE_LAYERS = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-# What a reason says -> what would change it. Other reasons say it themselves, or nothing would.
+# Part of a reason -> remedy. Other reasons state their remedy, or there is none.
 _REMEDIES = (
     ("kept float:", "change that rule of the config"),
     ("only dynamic", "give it that mode by a rule of the config"),
     ("not float32", "quantize model.float()"),
-    ("not a stored weight", "store what is computed, e.g. by remove_parametrizations"),
+    ("not a stored weight", "store the computed weight, e.g. by remove_parametrizations"),
 )
 
 
 @dataclass(frozen=True)
 class Balance:
-    """What is quantized and what is not, summed over a model.
+    """Quantized and float work, summed over a model.
 
     Attributes:
         macs: Multiply-accumulates of all operators that can be counted.
-        float_macs: Of those that stay float.
-        weight_bytes: Of all weights, in float.
-        float_weight_bytes: Of those that only float operators read.
-        unknown: Operator -> how many of it have multiply-accumulates that are not known.
+        float_macs: Multiply-accumulates of operators that stay float.
+        weight_bytes: Bytes of all weights, in float.
+        float_weight_bytes: Bytes of weights that only float operators read.
+        unknown: Operator -> number of calls whose multiply-accumulates are unknown.
     """
 
     macs: int
@@ -42,7 +42,7 @@ class Balance:
 
     @staticmethod
     def of(work: Collection[OperatorWork]) -> Balance:
-        """Sum up ``work``, of which what is planned is quantized."""
+        """Sum up ``work``; planned operators count as quantized."""
         stays = [row for row in work if not row.planned]
         unknown = Counter(row.op for row in work if row.macs is None)
         return Balance(
@@ -55,11 +55,11 @@ class Balance:
 
     @property
     def is_mostly_float(self) -> bool:
-        """Whether most of what is known to be multiplied, or most of the weights, stays float."""
+        """Whether most known multiply-accumulates, or most weight bytes, stay float."""
         return 2 * self.float_macs > self.macs or 2 * self.float_weight_bytes > self.weight_bytes
 
     def shares(self, macs: int, weight_bytes: int) -> str:
-        """Return how much of the model ``macs`` and ``weight_bytes`` are."""
+        """Return ``macs`` and ``weight_bytes`` as shares of the model."""
         parts: list[str] = []
         if macs:
             parts.append(f"{macs / self.macs:.0%} of the multiply-accumulates")
@@ -85,7 +85,7 @@ class Balance:
 def add_reached(
     work: Collection[OperatorWork], sites: tuple[SiteOutcome, ...]
 ) -> tuple[OperatorWork, ...]:
-    """Return ``work`` with planned operators that missed their kernel among what stays float."""
+    """Return ``work`` with planned operators that missed their kernel counted as float."""
     reasons: dict[Site, str] = {}
     for outcome in sites:
         if "" in (outcome.kernel, outcome.compiled) or not outcome.converted:
@@ -101,8 +101,8 @@ def headline(work: Sequence[OperatorWork], *, backend: str, planned: int) -> str
 
     Args:
         work: From ``add_reached``.
-        backend: Name of the backend, on which depends what would help.
-        planned: Sites that were planned; without any, nothing is quantized.
+        backend: Name of the backend; remedies depend on it.
+        planned: Number of planned sites; with 0, nothing is quantized.
     """
     balance = Balance.of(work)
     if planned and not balance.is_mostly_float:
@@ -119,7 +119,7 @@ def headline(work: Sequence[OperatorWork], *, backend: str, planned: int) -> str
 
 
 def matters(own: Balance, total: Balance) -> bool:
-    """Whether it is a hundredth of the whole at least, or nobody knows."""
+    """Whether ``own`` is at least a hundredth of ``total``, or unknown."""
     return (
         bool(own.unknown)
         or 100 * own.macs > total.macs
@@ -132,7 +132,7 @@ _Rows = list[OperatorWork]
 
 
 def by_cause(work: Sequence[OperatorWork]) -> list[tuple[_Key, _Rows]]:
-    """Return what stays float by operator and reason, what costs most first."""
+    """Return float operators grouped by operator and reason, most expensive first."""
     groups: dict[_Key, _Rows] = {}
     for row in work:
         if not row.planned:
@@ -158,17 +158,17 @@ def _cause(key: _Key, rows: _Rows, total: Balance, backend: str) -> str:
 
 
 def reason_for(row: OperatorWork) -> str:
-    """Return why an operator stays float, also where nothing mentions it."""
+    """Return why an operator stays float, even if nothing mentions it."""
     return row.reason or unmentioned(row.op)
 
 
 def unmentioned(op: str) -> str:
-    """Return why an operator stays float of which nothing says so."""
+    """Return why an operator that nothing mentions stays float."""
     return "no template takes it" if _is_of_torch(op) else "not an operator of torch's"
 
 
 def remedy_of(op: str, reason: str, backend: str) -> str:
-    """Return what would change that ``op`` stays float; empty if the reason says all."""
+    """Return a remedy for ``op`` staying float; empty if the reason says everything."""
     name = op.split(".")[1] if _is_aten(op) else ""
     for text, remedy in _REMEDIES:
         if text in reason:

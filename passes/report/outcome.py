@@ -1,4 +1,4 @@
-"""What became of every planned site: as data, one row each."""
+"""What became of every planned site, as data with one row per site."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quantfx.passes.report.contract import PlannedMatch, planned_matches
 from quantfx.patterns.schema import is_operator_call
 from quantfx.patterns.template import Mode, Reach
 
-# What a site that has no kernel of its own runs as, without and with a compiler.
+# What a site without its own kernel runs as, without and with a compiler.
 UNFUSED = "dq-op-q"
 REFERENCE = "reference"
 MERGED = "merged with its equal"
@@ -39,14 +39,14 @@ class SiteOutcome:
         module: Dotted path of the user's module it comes from.
         kind: Operator name, e.g. ``conv2d``.
         mode: How it is quantized.
-        reach: What its template promises: ``kernel``, ``loop``, ``fused``, ``layout`` or
+        reach: The reach of its template: ``kernel``, ``loop``, ``fused``, ``layout`` or
             ``reference``.
         converted: Whether every quantized edge reads a dequantize.
-        kernel: What computes it in the lowered module: a kernel, ``dq-op-q`` where the template
-            promises none, ``""`` if it missed its kernel; None before lowering.
-        compiled: The same of the compiled module, where ``fused`` takes the place of ``dq-op-q``.
-        reason: Why it missed its kernel, or is not passed through as int8, or is in no prepared
-            plan where the backend has these, or that float operators would be faster.
+        kernel: What computes it in the lowered module: a kernel, ``dq-op-q`` if the template names
+            none, ``""`` if it missed its kernel; None before lowering.
+        compiled: The same for the compiled module, with ``fused`` in place of ``dq-op-q``.
+        reason: Why it missed its kernel, is not passed through as int8, or is in no prepared plan
+            if the backend has plans; or that float operators would be faster.
         status: ``planned`` before lowering; then ``kernel``, ``merged`` with an equal call,
             ``float`` where its template promises no kernel, or ``missed``.
     """
@@ -64,7 +64,7 @@ class SiteOutcome:
     status: Status = "planned"
 
 
-# Passes whose remarks say why a site is lowered as it is, the one that decides last.
+# Passes whose remarks say why a site is lowered the way it is; the deciding pass comes last.
 _WHO_SAYS_WHY = (("form-regions", "not in a prepared plan: "), (Lower.name, ""))
 
 
@@ -78,7 +78,7 @@ def lowered_outcomes(quantized: GraphModule, lowered: GraphModule) -> tuple[Site
 
     Args:
         quantized: The q/dq graph.
-        lowered: What the lowering pipeline made of it.
+        lowered: The lowered graph.
     """
     kernels = {each.site: each.kernel for _, each in lowered_nodes(lowered)}
     merged = {each.site for each in remarks_of(lowered, MergedSite)}
@@ -111,9 +111,9 @@ def compiled_outcomes(
     """Return ``outcomes`` with the kernels that the compiled module calls.
 
     Args:
-        outcomes: Of lowering.
+        outcomes: Outcomes of lowering.
         kernels: Site -> kernel, as found in the compiler's graph.
-        lowered: What was compiled.
+        lowered: The graph that was compiled.
     """
     constant = dict.fromkeys(constant_sites(lowered), FOLDED)
     return tuple(_add_compiled(outcome, constant | dict(kernels)) for outcome in outcomes)
@@ -125,8 +125,8 @@ def with_kernels_of(
     """Return the sites of a compiled module with the kernels that run without a compiler.
 
     Args:
-        lowered: What runs without one.
-        compiled: Of the same sites, lowered for the compiler.
+        lowered: Outcomes of the graph that runs without a compiler.
+        compiled: Outcomes of the same sites, lowered for the compiler.
     """
     pairs = zip(lowered, compiled, strict=True)
     return tuple(replace(after, kernel=before.kernel) for before, after in pairs)

@@ -1,4 +1,4 @@
-"""What was planned, converted and lowered, as data that prints itself."""
+"""The report: what was planned, converted and lowered, as data that prints itself."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class OpRow:
     Attributes:
         kind: Operator name, e.g. ``conv2d``.
         planned: Matches of a template.
-        converted: Planned matches whose every quantized edge reads a dequantize.
+        converted: Planned matches in which every quantized edge reads a dequantize.
         lowered: Planned matches that reached what their template names in the lowered module,
             which runs without a compiler; None if the backend has no kernels.
-        reach: ``kernel``, ``loop``, ``fused`` or ``layout``: what the templates promise.
+        reach: ``kernel``, ``loop``, ``fused`` or ``layout``, as the templates promise.
         kernels: Kernel -> matches that reached it in the lowered module.
         mode: How they are quantized, e.g. ``static``.
-        compiled: Planned matches that reached it in the compiled module; None before compiling.
-        compiled_kernels: Kernel -> matches that reached it there.
+        compiled: Planned matches that did so in the compiled module; None before compiling.
+        compiled_kernels: Kernel -> matches that reached it in the compiled module.
     """
 
     kind: str
@@ -54,13 +54,13 @@ class OpRow:
 
     @property
     def label(self) -> str:
-        """The kind, with its mode where that is not static."""
+        """The kind, with its mode unless that is static."""
         return self.kind if self.mode == "static" else f"{self.kind}, {self.mode}"
 
 
 @dataclass(frozen=True)
 class SkippedSite:
-    """An operator that a template mentions but that stays float, and why."""
+    """An operator that a template mentions but that stays float, with the reason."""
 
     site: str
     op: str
@@ -78,24 +78,24 @@ class PassTime:
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """The whole story of one quantization.
+    """Everything about one quantization.
 
     Attributes:
         backend: Name of the recipe.
         target: Name of the instruction set, or ``any``.
-        policy: How weights and activations are kept from saturating there.
-        rows: Per kind of operator.
+        policy: How saturation of weights and activations is avoided on the target.
+        rows: One row per kind of operator.
         sites: Every planned site with its kernels, or the reason why it has none.
         skipped: Operators that a template mentions but that stay float.
-        uncovered: Operator -> count, of those no template mentions, of any library.
-        work: Multiply-accumulates and weights of each operator that has any, or may have.
-        passes: In the order they ran.
-        float_bytes: Tensors of the captured graph.
-        quantized_bytes: Tensors of the q/dq graph, as files hold them.
+        uncovered: Operator of any library that no template mentions -> count.
+        work: Multiply-accumulates and weights of each operator that has, or may have, any.
+        passes: The passes in the order they ran.
+        float_bytes: Bytes of tensors in the captured graph.
+        quantized_bytes: Bytes of tensors in the q/dq graph, as files hold them.
         unverified: What could not be tried here, e.g. ``no XPU``; empty if nothing.
-        scales: Tensors whose scale is not what their values ask for, and why.
-        unused_rules: Rules of the config that select, decide or change nothing, and why.
-        notes: Passes that left the whole model alone, and why.
+        scales: Tensors whose scale does not fit their values, with the reason.
+        unused_rules: Rules of the config that select, decide or change nothing, with the reason.
+        notes: Passes that did not change the model at all, with the reason.
     """
 
     backend: str
@@ -136,12 +136,12 @@ class Report:
 
     @property
     def balance(self) -> Balance:
-        """How much of the multiply-accumulates and of the weights is quantized."""
+        """How much of the multiply-accumulates and weights is quantized."""
         return Balance.of(add_reached(self.work, self.sites))
 
     @property
     def headline(self) -> str:
-        """What to know first: that most stays float, because of what, and what would change it.
+        """What to know first: that most stays float, why, and what would change it.
 
         Empty if most is quantized.
         """
@@ -149,7 +149,7 @@ class Report:
         return headline(work, backend=self.backend, planned=self.planned)
 
     def with_compiled(self, sites: tuple[SiteOutcome, ...]) -> Report:
-        """Return the report with what became of the sites in the compiled module."""
+        """Return the report with the outcomes of sites in the compiled module."""
         return replace(self, rows=rows_of(sites), sites=sites)
 
     def to_dict(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Report:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> Report:
-        """Return the report that ``to_dict`` made plain data of, also by way of JSON.
+        """Return the report from the plain data of ``to_dict``, even after a round trip via JSON.
 
         Raises:
             KeyError: a field is missing.
@@ -187,8 +187,9 @@ class Report:
         """Return the report as text.
 
         Args:
-            full: Every operator with its reason, every pass. Otherwise what matters, on one screen:
-                where the multiply-accumulates and weight bytes are, and why large ones stay float.
+            full: Whether to print every operator with its reason, and every pass. Otherwise one
+                screen: where the multiply-accumulates and weight bytes are, and why large operators
+                stay float.
         """
         return as_text(self, full=full)
 
@@ -217,12 +218,12 @@ def make_report(
     """Return the report of a conversion.
 
     Args:
-        graph: As captured.
-        quantized: The q/dq graph made of it.
+        graph: The captured graph.
+        quantized: The q/dq graph made from it.
         recipe: The patterns and specs that were used.
         target: Name of the instruction set, or ``any``.
-        policy: How saturation is avoided there.
-        sites: What became of every planned site; by default, as before lowering.
+        policy: How saturation is avoided on the target.
+        sites: Outcome of every planned site; by default, as before lowering.
         unverified: What could not be tried here.
     """
     outcomes = planned_outcomes(quantized) if sites is None else sites
@@ -249,7 +250,7 @@ def make_report(
 
 
 def _bytes_in_nibbles(module: GraphModule) -> int:
-    """Return the bytes that files save by holding two values of four bits in one."""
+    """Return the bytes that files save by storing two 4-bit values per byte."""
     found = {
         id(value): value.numel() // 2
         for _, graph_module in all_graphs(module)
@@ -260,7 +261,7 @@ def _bytes_in_nibbles(module: GraphModule) -> int:
 
 
 def _notes(quantized: GraphModule) -> tuple[str, ...]:
-    found: dict[str, list[str]] = {}  # passes by what they say
+    found: dict[str, list[str]] = {}  # reason -> passes
     for record in records_of(quantized):
         for remark in record.remarks:
             if isinstance(remark, ModelRemark):
@@ -301,7 +302,7 @@ def _row(key: tuple[str, str, str], sites: list[SiteOutcome]) -> OpRow:
 
 
 def _count_reached(kernels: list[str | None]) -> tuple[int | None, dict[str, int]]:
-    """Count kernels; there is no count while some site has not come so far."""
+    """Count kernels; None while some site has no outcome yet."""
     counts = Counter(kernel for kernel in kernels if kernel)
     return (None if None in kernels else sum(counts.values())), dict(counts)
 

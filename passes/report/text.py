@@ -31,7 +31,7 @@ _CAUSES = 6  # rows of what stays float
 _SHORT = 6  # rows of other tables
 _OPERATORS = 8
 _ALL = "report.text(full=True)"
-# Operators that compute nothing, and what is said of them.
+# Operators that compute nothing, with the remark on them.
 MOVES_VALUES = "it moves values and computes nothing"
 MOVES = (
     "reshape", "view", "transpose", "permute", "t", "select", "slice", "squeeze", "unsqueeze",
@@ -67,7 +67,7 @@ def print_report(console: Console, report: Report, *, full: bool = False) -> Non
 
 
 def overview(report: Report) -> Iterator[RenderableType]:
-    """Yield what matters: where the multiply-accumulates and bytes are, what of it stays float."""
+    """Yield what matters: where the multiply-accumulates and bytes are, and which stay float."""
     yield from _head(report)
     work = add_reached(report.work, report.sites)
     if balance := str(report.balance):
@@ -87,7 +87,7 @@ def overview(report: Report) -> Iterator[RenderableType]:
 
 
 def everything(report: Report) -> Iterator[RenderableType]:
-    """Yield all that is in the report, operators that stay float by their reasons."""
+    """Yield everything in the report, with float operators grouped by reason."""
     yield from _head(report)
     work = add_reached(report.work, report.sites)
     yield _rows_table(report, work)
@@ -117,7 +117,7 @@ def _head(report: Report) -> Iterator[RenderableType]:
 
 
 def _rows_table(report: Report, work: Sequence[OperatorWork]) -> Table:
-    """Return the counts of both forms, and the kernels of the compiled one, once there is one."""
+    """Return the counts of both forms, with the kernels of the compiled form if there is one."""
     columns = ("planned", "converted", "lowered", "compiled", "MACs", "weights")
     table = folded_table("op", *columns, "reaches")
     for column in table.columns[1 : 1 + len(columns)]:
@@ -142,7 +142,7 @@ def _is_of(site: SiteOutcome, row: OpRow) -> bool:
 
 
 def _shares(work: Sequence[OperatorWork], total: Balance) -> tuple[str, str]:
-    """Return what share of the model's multiply-accumulates and weight bytes operators have."""
+    """Return the operators' shares of the model's multiply-accumulates and weight bytes."""
     own = Balance.of(work)
     macs = _share(own.macs, total.macs)
     return ("unknown" if own.unknown else macs), _share(own.weight_bytes, total.weight_bytes)
@@ -159,11 +159,11 @@ def _count(count: int | None) -> str:
 
 
 def _causes_table(work: Sequence[OperatorWork], backend: str | None) -> Table | None:
-    """Return what stays float of operators with work to do, what costs most first.
+    """Return a table of float operators with work, most expensive first.
 
     Args:
         work: From ``add_reached``.
-        backend: To say what would change that; None where that is said already.
+        backend: Name of the backend, for remedies; None if remedies are shown elsewhere.
     """
     total = Balance.of(work)
     found = by_cause(work)
@@ -191,7 +191,7 @@ def _unused_rules(report: Report) -> Iterator[Text]:
 
 
 def _small_operators(report: Report) -> str:
-    """Return the operators that stay float, compute, and have no share in the tables."""
+    """Return the float operators that compute something but have no row in the tables."""
     found = Counter(each.op for each in report.skipped)
     found.update(report.uncovered)
     found.subtract(each.op for each in report.work if not each.planned)
@@ -206,7 +206,7 @@ def _small_operators(report: Report) -> str:
 
 
 def shorten(op: str) -> str:
-    """Return the name of an operator of torch's without namespace and overload."""
+    """Return the name of a torch operator without namespace and overload."""
     return op.split(".")[1] if op.startswith("aten.") else op
 
 

@@ -1,4 +1,4 @@
-"""What operators of a module have to do: multiply-accumulates, and the weights they read."""
+"""The work of a module's operators: multiply-accumulates, and the weights they read."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from quantfx.passes.quant.qdq import has_qparams, reads_quantized
 from quantfx.passes.report.accounts import Account, accounts
 from quantfx.passes.report.macs import macs_of
 
-_FLOAT_BYTES = 4  # of an element that a dequantize or a cast makes of what is stored
+_FLOAT_BYTES = 4  # bytes of an element that a dequantize or a cast computes
 _VERB = re.compile(r" (is|has|holds|takes|uses) ")
 
 
 @dataclass(frozen=True)
 class OperatorWork:
-    """One operator that multiplies matrices, reads weights, or may do so.
+    """An operator that multiplies matrices or reads weights, or may do so.
 
     Attributes:
         site: The operator; the anchor of its match if it is planned.
         op: Its name, with its namespace.
-        macs: Multiply-accumulates, with free sizes as in the example; None if they are not known.
-        weight_bytes: Of the stored tensors that it reads, in float. What several operators read is
-            counted once, with the first; a planned one comes before others.
+        macs: Multiply-accumulates, with free sizes as in the example; None if unknown.
+        weight_bytes: Bytes of the stored tensors that it reads, in float. A tensor with several
+            readers counts once, for the first planned reader or else the first reader.
         planned: Whether a match holds it.
-        reason: Why not, without the names of nodes; empty if nothing mentions the operator.
+        reason: Why it is not planned, without names of nodes; empty if nothing mentions it.
     """
 
     site: Site
@@ -47,7 +47,7 @@ class OperatorWork:
 
 
 def work_of(module: GraphModule, recipe: Recipe) -> tuple[OperatorWork, ...]:
-    """Return the operators of all graphs of ``module`` that have work to do, in graph order."""
+    """Return the operators with work in all graphs of ``module``, in graph order."""
     found = [a for a in accounts(module, recipe) if a.standing not in ("made", "bookkeeping")]
     weights = _weight_bytes(module)
     names = {
@@ -81,7 +81,7 @@ def _drop_name(word: re.Match[str], names: Collection[str]) -> str:
     node, _, slot = word[0].partition(".")
     if node not in names:
         return word[0]
-    # "linear" may be a node and the word for all linears: what is around it says which is meant.
+    # "linear" may be a node or the word for all linears: the context decides.
     means_node = slot or re.search(r"_\d+$", node) or _VERB.match(word.string, word.end())
     return "…" if means_node else word[0]
 
@@ -92,7 +92,7 @@ def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
     seen: set[tuple[object, ...]] = set()
     readers = _Readers(module)
     for node, tensor in _find_stored(module):
-        # Tensors of the same memory are one: tied weights, and weights that branches share.
+        # Tensors that share memory count as one: tied weights, and weights shared by branches.
         memory = tensor.untyped_storage().data_ptr() or id(tensor)
         key = (memory, tensor.storage_offset(), *tensor.shape)
         reader = readers.of(node)
@@ -108,7 +108,7 @@ def _weight_bytes(module: GraphModule) -> Mapping[Node, int]:
 
 
 def _find_stored(module: GraphModule) -> Iterator[tuple[Node, Tensor]]:
-    """Yield what reads a float tensor, or the integers of a quantized one; not scales."""
+    """Yield the readers of float tensors, or of integers of quantized tensors; not of scales."""
     for _, graph_module in all_graphs(module):
         for node, tensor in constants(graph_module):
             if node.users and _is_weight(node, tensor):
@@ -127,7 +127,7 @@ def _is_packed(node: Node) -> bool:
 
 
 class _Readers:
-    """Finds the operators that read stored tensors, through what is computed of these alone."""
+    """Finds the operators that read stored tensors, through values computed from these only."""
 
     def __init__(self, module: GraphModule) -> None:
         self._inner: dict[Node, list[Node]] = {}
@@ -157,5 +157,5 @@ class _Readers:
                 seen.add(user)
                 if user in inner or (user in self._constant and annotation_of(user) is None):
                     pending.append(user)
-                elif not (inner and namespace(user) == "higher_order"):  # its graph reads it
+                elif not (inner and namespace(user) == "higher_order"):  # the nested graph reads it
                     yield user

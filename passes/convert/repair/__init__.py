@@ -1,1 +1,1 @@
-"""Repairs of what rounding costs, from statistics: weights rounded together, and their biases."""
+"""Repair rounding errors by statistics: weights are rounded together, and biases corrected."""

@@ -1,4 +1,4 @@
-"""Repairs that go by statistics of all data, put into a pipeline."""
+"""Put repairs that use statistics of all data into a pipeline."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ROUNDS = "insert-qdq"
 
 
 def by_all_data(convert: Pipeline) -> Pipeline:
-    """Return ``convert`` with both repairs in front of ``insert-qdq``, in the place of its own."""
+    """Return ``convert`` with both repairs before ``insert-qdq``, in place of its own repairs."""
     own = [name for name in (RoundWeights.name, CorrectBias.name) if name in convert.names]
     rest = convert.without(*own)
     return rest.before(_ROUNDS, RoundWeights()).before(_ROUNDS, CorrectBias())

@@ -1,4 +1,4 @@
-"""What the repairs of a pipeline go by, asked for in time and handed over."""
+"""Data for the repairs of a pipeline: requested before calibration, and handed over."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from quantfx.passes.pipeline.pipeline import Pipeline
 
 
 def needing_statistics(pipeline: Pipeline) -> list[str]:
-    """Return the passes that cannot do without statistics."""
+    """Return the passes that require statistics."""
     return [each.name for each in pipeline if each.needs_statistics and not each.wants_samples]
 
 
 def refuse_statistics(pipeline: Pipeline, where: str) -> None:
-    """Refuse, where no data is collected, passes that cannot do without statistics.
+    """Refuse passes that require statistics where no data is collected.
 
     Args:
-        pipeline: That of the conversion.
-        where: What collects none, for the message.
+        pipeline: The conversion pipeline.
+        where: What collects no statistics, for the message.
 
     Raises:
         PipelineError: there is such a pass; names it.
     """
     for name in needing_statistics(pipeline):
-        message = f"{name} needs statistics of data, and {where} collects none"
+        message = f"{name} needs statistics of data, but {where} collects none"
         fix = f"leave it out: backend.convert_pipeline.without('{name}')"
         raise PipelineError(message, rule="no-statistics", site=name, fix=fix)
 
 
 def ask_for_sample(prepared: GraphModule, pipeline: Pipeline) -> None:
-    """Let calibration of ``prepared`` keep as many samples as passes of ``pipeline`` go by."""
+    """Let calibration of ``prepared`` keep as many samples as passes of ``pipeline`` need."""
     if rows := _rows(pipeline):
         want_sample(prepared, rows)
 
@@ -40,7 +40,7 @@ def ask_for_sample(prepared: GraphModule, pipeline: Pipeline) -> None:
 def sample_for(
     pipeline: Pipeline, prepared: GraphModule, statistics: Statistics | None
 ) -> tuple[Leaves, ...]:
-    """Return the sample that passes of ``pipeline`` go by: the same of data and its statistics."""
+    """Return the sample that passes of ``pipeline`` use: equal for data and for its statistics."""
     if statistics is None:
         return sample_of(prepared)
     rows = _rows(pipeline)

@@ -1,4 +1,4 @@
-"""Where repairs know from what a layer multiplies its weight with: statistics, or a sample."""
+"""Sources of the inputs that layers multiply their weights with: statistics, or a sample."""
 
 from __future__ import annotations
 
@@ -21,40 +21,40 @@ from quantfx.passes.observers.statistics.sample import Leaves
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.quant.annotation import DIVISOR_KEY
 
-# Patches taken of a sample, for each value in a block, and how many at least.
+# Patches taken of a sample for each value in a block, and the minimum.
 ROWS_PER_VALUE, LEAST_ROWS = 8, 1024
 
 
 class InputSource(ABC):
-    """Tells what the layers of a graph read."""
+    """Provides the inputs of the layers of a graph."""
 
     @abstractmethod
     def of(self, node: Node, shape: Sequence[int]) -> LayerInputs | None:
-        """Return moments of the inputs of a layer as it stands; None if they are not known.
+        """Return moments of the inputs of a layer in its present form; None if unknown.
 
         Args:
-            node: The call; asked for in the order of the graph.
-            shape: Of its weight.
+            node: The call; calls are requested in graph order.
+            shape: Shape of its weight.
         """
 
     def judges(self, inputs: LayerInputs) -> bool:
-        """Whether they can tell if a choice is a good one."""
+        """Whether the inputs suffice to judge a choice."""
         return bool(inputs.held.shape[1])
 
 
 class RecordedInputs(InputSource):
-    """Those of all calibration data, as recorded.
+    """The inputs of all calibration data, as recorded.
 
     Args:
-        statistics: Of the data.
-        path: Of the graph.
+        statistics: Statistics of the data.
+        path: Path of the graph.
     """
 
     def __init__(self, statistics: Statistics, path: str) -> None:
         self._statistics, self._path = statistics, path
 
     def of(self, node: Node, shape: Sequence[int]) -> LayerInputs | None:
-        """Return what was recorded, divided as the graph now divides it."""
+        """Return the recorded moments, divided as the graph now divides the input."""
         found = self._statistics.layers.get(Site(self._path, node.name))
         divisor = node.meta.get(DIVISOR_KEY)
         return found if found is None or divisor is None else found.divided_by(divisor)
@@ -65,12 +65,12 @@ class RecordedInputs(InputSource):
 
 
 class SampledInputs(InputSource):
-    """Those of a sample, found by running the float graph on it as far as each layer.
+    """The inputs of a sample, found by running the float graph up to each layer.
 
-    Nothing is kept but the moments of one tensor.
+    Only the moments of one tensor are kept.
 
     Args:
-        editor: Of the graph with observers, as it stands now: it may be changed meanwhile.
+        editor: Editor of the graph with observers, which may be changed meanwhile.
         sample: Inputs of calls.
     """
 
@@ -83,7 +83,7 @@ class SampledInputs(InputSource):
         self._last: tuple[Node, Patches, LayerInputs | None] | None = None
 
     def of(self, node: Node, shape: Sequence[int]) -> LayerInputs | None:
-        """Return what the calls give it."""
+        """Return the moments that the sample gives."""
         x = read_slot(self._nodes[node.name], "input")
         patches = Patches.of_weight(node, shape, self._most(shape))
         if self._last is None or self._last[:2] != (x, patches):
@@ -91,7 +91,7 @@ class SampledInputs(InputSource):
         return self._last[2]
 
     def _most(self, shape: Sequence[int]) -> int:
-        """Return how many patches are taken of one call."""
+        """Return how many patches are taken per call."""
         _, size = block_sizes(torch.Size(shape[1:]).numel())
         return -(-max(LEAST_ROWS, ROWS_PER_VALUE * size) // len(self._runs))
 

@@ -1,8 +1,8 @@
-"""The integers of a weight that keep a layer's outputs, rather than its weights, the nearest.
+"""Find the integers of a weight that keep a layer's outputs, rather than its weights, nearest.
 
-With ``D`` the error of a channel's weights and ``H`` the second moments of what they multiply, the
-channel's output errs by ``D H D^T`` in the mean square. Rounding one weight after the other, and
-making up for each error in those still to come, is much nearer to the least of it than rounding
+Let ``D`` be the error of a channel's weights and ``H`` the second moments of their inputs. Then the
+channel's output errs by ``D H D^T`` in the mean square. Rounding weights one after the other, and
+compensating each error in the weights that follow, comes much closer to the minimum than rounding
 each to the nearest integer (Frantar et al. 2022, GPTQ, arXiv 2210.17323, algorithm 1, which follows
 from optimal brain surgery).
 """
@@ -18,17 +18,17 @@ from torch.nn.functional import pad
 from quantfx.passes.quant.qparams import PAIR_LIMIT
 from quantfx.passes.quant.spec import QuantSpec
 
-_COLUMNS = 32  # rounded before the weights behind them are corrected, by one matrix product
+_COLUMNS = 32  # rounded before later weights are corrected by one matrix product
 
 
 @dataclass(frozen=True)
 class Moments:
-    """What rounding goes by.
+    """The moments that rounding uses.
 
     Attributes:
         second: Second moments of the inputs, ``(groups * blocks, B, B)``.
         damping: Share of the mean diagonal that is added to the diagonal: without it, weights
-            follow chance where little was seen.
+            follow chance where there is little data.
     """
 
     second: Tensor
@@ -36,13 +36,13 @@ class Moments:
 
 
 def round_together(steps: Tensor, moments: Moments, spec: QuantSpec) -> Tensor:
-    """Return integers, float64, of the shape of ``steps``.
+    """Return integers as float64, in the shape of ``steps``.
 
-    No two neighbours that ``spec`` bounds exceed the bound inside a block of inputs.
+    Inside a block of inputs, no two neighbours that ``spec`` bounds exceed the bound.
 
     Args:
         steps: The weight in steps of its scale, ``(out, in_per_group, *kernel)``.
-        moments: Of the inputs, in blocks of ``steps[0].flatten()``.
+        moments: Moments of the inputs, in blocks of ``steps[0].flatten()``.
         spec: Range and pair bound of the integers.
     """
     groups_and_blocks, size = moments.second.shape[:2]
@@ -63,7 +63,7 @@ def _factor(moments: Moments) -> Tensor:
     """Return the upper Cholesky factor of the inverse, float64."""
     second = moments.second.double()
     mean = second.diagonal(dim1=1, dim2=2).mean(1)
-    # Where nothing was seen, any diagonal will do: each weight is rounded on its own.
+    # Without data any diagonal will do: each weight is rounded separately.
     added = torch.where(mean > 0, moments.damping * mean, 1.0)
     eye = torch.eye(second.shape[1], dtype=second.dtype, device=second.device)
     while True:
@@ -72,17 +72,18 @@ def _factor(moments: Moments) -> Tensor:
         if not bool(failed.any()):
             upper: Tensor = torch.linalg.cholesky(torch.cholesky_inverse(lower), upper=True)
             return upper
-        # Moments less the products of means may lie below zero by what float32 lost of them.
+        # Moments minus products of means may be slightly negative by float32 rounding.
         added = torch.where(failed > 0, 10 * added, added)
 
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Which integers are bounded together.
+    """The pairs of integers that are bounded together.
 
     Attributes:
         spec: Range and pair bound.
-        distance: How far left of a weight its neighbour is; 0 where pairs are not bounded.
+        distance: How many places to the left the neighbour of a weight is; 0 if pairs are not
+            bounded.
         bounded: 1 where a weight has a neighbour to its left that bounds it, else 0,
             ``(B, batch, 1)``.
     """
@@ -98,14 +99,14 @@ class _Pairs:
         Args:
             steps: The weight.
             spec: Its range and pair bound.
-            starts: Place of the first weight of each block in its channel, ``(batch,)``.
-            size: Weights of a channel in a block.
+            starts: Index of each block's first weight in its channel, ``(batch,)``.
+            size: Number of a channel's weights in a block.
         """
         is_bounded = spec.pair_bound != "none" and steps.dim() > 1
         distance = steps[0, 0].numel() if is_bounded else 0
         column = torch.arange(size, device=steps.device).reshape(-1, 1, 1)
         bounded = (column >= distance).expand(size, len(starts), 1)
-        if distance and spec.pair_bound == "blocks":  # of two neighbours the second has a left one
+        if distance and spec.pair_bound == "blocks":  # the second of two neighbours has a left one
             bounded = bounded & ((starts.reshape(1, -1, 1) + column) // distance % 2 == 1)
         return cls(spec, distance, bounded.to(torch.float64))
 
@@ -115,11 +116,11 @@ class _Pairs:
         Args:
             value: The column in steps of its scale.
             found: The integers of the columns before, ``(B, batch, channels)``.
-            column: Its place in the blocks.
+            column: Index of the column in the blocks.
         """
         nearest = value.round()
         if self.distance and column >= self.distance:
-            # The bound holds for each weight by itself as well: 0 to the left bounds nothing.
+            # A left value of 0 does not restrict the weight: its own range is within the bound.
             left = found[column - self.distance] * self.bounded[column]
             nearest = torch.clamp(nearest, -PAIR_LIMIT - left, PAIR_LIMIT - left)
         return nearest.clamp_(self.spec.quant_min, self.spec.quant_max)

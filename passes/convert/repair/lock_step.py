@@ -1,4 +1,4 @@
-"""Calls that run side by side, as many as memory has room for."""
+"""Calls that run side by side, as many as fit into memory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from quantfx.passes.convert.repair.rounding_run import FloatRun
 from quantfx.passes.observe.stepper import Stepper
 from quantfx.passes.observers.statistics.sample import Leaves
 
-# Calls run side by side, each in float and rounded: as many as keep no more than this alive.
+# Calls run side by side, each in float and rounded: as many as keep at most this much alive.
 MOST_BYTES = 2**31
 
 
 def begin(run: Stepper, call: Leaves) -> None:
-    """Start a call with inputs of its own: a model may write to them."""
+    """Start a call with copies of its inputs: a model may write to them."""
     run.start([leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in call], {})
 
 
 def affordable(module: GraphModule, sample: Sequence[Leaves]) -> int:
-    """Return how many calls like the first can be run side by side, each twice; one at least."""
+    """Return how many calls like the first can run side by side, each twice; at least one."""
     if len(sample) < 2:
         return 1
     run = FloatRun(module)

@@ -1,4 +1,4 @@
-"""How far off each layer's outputs are when all before it is rounded, channel by channel."""
+"""Errors of each layer's outputs, by channel, when everything before the layer is rounded."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from quantfx.passes.observe.statistics.recorders import held_out
 from quantfx.passes.observers.statistics.sample import Leaves
 from quantfx.passes.quant.qparams import QParams
 
-# Outputs of a channel that are looked at, of all calls together.
+# Outputs of a channel that are examined, over all calls.
 MOST_ROWS = 2**12
 
 
 @dataclass(frozen=True)
 class OutputErrors:
-    """What rounding adds to a layer's outputs, float32.
+    """The rounding errors of a layer's outputs, float32.
 
     Attributes:
-        fitted: ``(rows, channels)``, to choose by.
-        held: ``(rows, channels)``, of other samples, to judge by.
+        fitted: ``(rows, channels)``, for the choice.
+        held: ``(rows, channels)``, from other samples, for judging.
     """
 
     fitted: Tensor
     held: Tensor
 
     def shift(self) -> Tensor:
-        """Return each channel's median; 0 where it would not bring held-out rows nearer.
+        """Return each channel's median; 0 if it would not reduce the error of held-out rows.
 
-        Single tokens of a transformer are off by a hundred times as much as all others, and would
-        decide a mean for them.
+        The median, because single tokens of a transformer err a hundred times more than all others
+        and would dominate a mean.
         """
         if not len(self.fitted) or not len(self.held):
             return torch.zeros(self.fitted.shape[1], device=self.fitted.device)
@@ -52,14 +52,15 @@ def correct_outputs(
     layers: Mapping[Node, int],
     choose: Callable[[Node, OutputErrors], Tensor],
 ) -> None:
-    """Run ``module`` in float and rounded, and let each layer behind see what was corrected before.
+    """Run ``module`` in float and rounded, and let each layer see the corrections before it.
 
     Args:
         module: A graph with observers that have seen data; not changed.
         sample: Inputs of calls.
-        layers: Convolutions and linears of the graph, in its order, with the number of dimensions
-            behind their channels: 0 of a linear.
-        choose: Returns what is taken off the layer's rounded outputs, ``(channels,)``.
+        layers: Convolutions and linears in graph order, with the number of dimensions after their
+            channels: 0 for a linear.
+        choose: Returns the correction to subtract from the layer's rounded outputs,
+            ``(channels,)``.
     """
     with torch.no_grad(), preserved_state(module):
         calls = sample[: affordable(module, sample)]
@@ -79,12 +80,12 @@ def correct_outputs(
 
 
 def _errors(pairs: Sequence[tuple[Tensor, Tensor]], behind: int, most: int) -> OutputErrors:
-    """Return some rows of what lies between two outputs of each call.
+    """Return some rows of the differences between the two outputs of each call.
 
     Args:
-        pairs: In float and rounded.
-        behind: Dimensions behind the channels.
-        most: Rows of each call.
+        pairs: Outputs in float and rounded.
+        behind: Number of dimensions after the channels.
+        most: Maximum number of rows per call.
     """
     errors: list[Tensor] = []
     samples: list[Tensor] = []
@@ -105,10 +106,10 @@ def _rows(value: Tensor, behind: int) -> int:
 
 
 def _picks(value: Tensor, behind: int, most: int) -> Tensor:
-    """Return the numbers of ``most`` rows at most, evenly spread."""
+    """Return the indices of at most ``most`` rows, evenly spread."""
     rows = _rows(value, behind)
     step = max(1, -(-rows // most))
-    while rows and math.gcd(step, rows) > 1:  # or each sample would give the same columns
+    while rows and math.gcd(step, rows) > 1:  # otherwise each sample would give the same columns
         step += 1
     return torch.arange(0, rows, step, device=value.device)
 

@@ -1,4 +1,4 @@
-"""What repairs have in common: layer by layer, each if a bisection permits it."""
+"""The base of repairs: layer by layer, each if a bisection permits it."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from quantfx.passes.pipeline.base import Context, PassResult
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.permits import may
 
-# What a repair that is not asked for goes by, if calibration had as much.
+# Samples for a repair that is not requested explicitly, if calibration had as many.
 MOST_SAMPLES = 32
 
 
 @dataclass(frozen=True)
 class Repair(GraphPass):
-    """Changes what is stored of layers so that rounding costs less, going by data.
+    """Changes the stored tensors of layers so that rounding costs less, based on data.
 
     Attributes:
-        from_samples: Go by a sample of the inputs that calibration keeps, if it has so many rows at
-            least, and do nothing otherwise. 0 goes by statistics of all data, which it needs.
+        from_samples: Use a sample of the inputs that calibration keeps, if it has at least this
+            many rows, and otherwise do nothing. 0 requires statistics of all data and uses those.
     """
 
     from_samples: int = field(default=0, kw_only=True)
@@ -47,11 +47,11 @@ class Repair(GraphPass):
 
     @property
     def wants_samples(self) -> int:
-        """How many rows calibration is to keep."""
+        """How many rows calibration should keep."""
         return max(self.from_samples, MOST_SAMPLES) if self.from_samples else 0
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Repair each graph, or say why there is too little to go by."""
+        """Repair each graph, or say why there is too little data."""
         if self.from_samples and (reason := self._too_little(module, context)):
             remark = ModelRemark(f"nothing was repaired: {reason}")
             return PassResult((remark,), {self.counts: 0})
@@ -67,12 +67,12 @@ class Repair(GraphPass):
         return "a graph is nested in another" if len(list(all_graphs(module))) > 1 else ""
 
     def obstacle(self, editor: Editor, layer: RepairableLayer) -> str:
-        """Return why ``layer`` cannot be repaired, if so."""
+        """Return why ``layer`` cannot be repaired; empty if it can."""
         return ""
 
     @abstractmethod
     def repair(self, editor: Editor, layer: RepairableLayer) -> str:
-        """Repair ``layer`` and say how far; return nothing where it would not help."""
+        """Repair ``layer`` and return a remark; return "" if it would not help."""
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Repair each layer whose inputs are known."""

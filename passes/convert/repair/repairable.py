@@ -1,4 +1,4 @@
-"""The layers whose rounded weights can be repaired, and what is known of each."""
+"""The layers whose rounded weights can be repaired, with the data for each."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class RepairableLayer:
 
     Attributes:
         node: The call.
-        annotation: What is planned for it.
+        annotation: The annotation of the layer.
         at: The node that observes the weight.
-        weight: As it is stored, float32, ``(out, in_per_group, *kernel)``.
-        original: As it was before it was rounded; the same if it was not yet.
-        qparams: Of the weight, with a scale for each output channel.
-        inputs: What it is multiplied with.
+        weight: The stored weight, float32, ``(out, in_per_group, *kernel)``.
+        original: The weight before rounding; the same if it was not rounded yet.
+        qparams: Qparams of the weight, with a scale for each output channel.
+        inputs: Moments of the inputs that the weight is multiplied with.
     """
 
     node: Node
@@ -47,11 +47,11 @@ class RepairableLayer:
 
     @property
     def steps(self) -> Tensor:
-        """The original in steps of its scale."""
+        """The original weight in steps of its scale."""
         return self.original / self._by_channel(self.qparams.scale)
 
     def values(self, integers: Tensor) -> Tensor:
-        """Return what integers stand for, float32."""
+        """Return the values that integers represent, float32."""
         return integers.float() * self._by_channel(self.qparams.scale)
 
     @property
@@ -68,13 +68,13 @@ class RepairableLayer:
 def repairable_layers(editor: Editor, source: InputSource, by: str) -> Iterator[RepairableLayer]:
     """Yield the layers of the editor's graph whose inputs are known.
 
-    Left out are layers whose weight another call reads as well, is not float32, or gets one scale,
+    Skips layers whose weight is also read by another call, is not float32, or has a single scale,
     scales of groups, zero points or a cast.
 
     Args:
-        editor: Of a graph with observers.
-        source: Tells of the inputs.
-        by: The pass that asks.
+        editor: Editor of a graph with observers.
+        source: Source of the inputs.
+        by: Name of the pass that repairs.
     """
     for node in list(editor.graph.nodes):
         annotation = annotation_of(node)
@@ -110,7 +110,7 @@ def _layer(
     inputs = source.of(node, weight.shape)
     if inputs is None:
         return None
-    if not isinstance(observer, SettledObserver):  # scales are searched for once
+    if not isinstance(observer, SettledObserver):  # scales are searched only once
         observer = SettledObserver(qparams, weight, observer.label)
         setattr(editor.module, str(at.target), observer)
     original = observer.original

@@ -1,4 +1,4 @@
-"""A graph with observers, run as it was before rounding and as it will be after."""
+"""Run a graph with observers as it was before rounding, and as it will be after."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from quantfx.passes.quant.qparams import QParams
 
 
 class FloatRun(Stepper):
-    """Computes in float, with weights as they were before repairs rounded them."""
+    """Computes in float, with the weights from before repairs rounded them."""
 
     def observed(self, observer: object, value: Any) -> Any:
-        """Return the value; of a weight that was rounded, what it was before."""
+        """Return the value; for a rounded weight, the original."""
         return observer.original if isinstance(observer, SettledObserver) else value
 
 
@@ -52,7 +52,7 @@ class RoundingRun(Stepper):
 
 
 def _rounded(x: Tensor, qparams: QParams) -> Tensor:
-    """Return what ``fake_quantized`` does, per tensor, in a quarter of its time."""
+    """Return the same as ``fake_quantized``, per tensor, in a quarter of the time."""
     spec, zero = qparams.spec, int(qparams.zero_point)
     scale = qparams.scale.to(x)
     steps = (x * (1 / scale)).round_().clamp_(spec.quant_min - zero, spec.quant_max - zero)

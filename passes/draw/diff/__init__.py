@@ -1,1 +1,1 @@
-"""What differs between two graphs."""
+"""The differences between two graphs."""

@@ -24,7 +24,7 @@ def diff_graphs(
     Args:
         a: The first graph.
         b: The second graph.
-        kernels: What computes each site of either graph, where that is known.
+        kernels: The kernel of each site of either graph, if known.
     """
     before, after = (read_operators(g, k) for g, k in zip((a, b), kernels, strict=True))
     pairs = pair_operators(before, after)

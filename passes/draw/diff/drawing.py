@@ -1,4 +1,4 @@
-"""The difference of two graphs, drawn."""
+"""Draw the difference of two graphs."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _SHOWN_FIELDS = 4
 def diff_dot(
     a: GraphModule, b: GraphModule, rows: Sequence[DiffRow], pairs: Mapping[str, str]
 ) -> str:
-    """Return the second graph, with what vanished of the first, as DOT text.
+    """Return the second graph, with the vanished operators of the first, as DOT text.
 
     Args:
         a: The first graph.
         b: The second graph.
-        rows: What differs.
+        rows: The differences.
         pairs: Names of ``a`` -> names of ``b``.
     """
     picture = _marked(read_picture(b), rows)
@@ -50,8 +50,8 @@ def _marked(picture: Picture, rows: Iterable[DiffRow]) -> Picture:
 def _with_vanished(
     picture: Picture, old: Picture, gone: Sequence[str], pairs: Mapping[str, str]
 ) -> Picture:
-    """Add the vanished nodes, between the partners of what they stood between."""
-    # The word keeps a vanished node apart from another one that took its name.
+    """Add the vanished nodes between the partners of their former neighbours."""
+    # The word distinguishes a vanished node from a new node with its name.
     names = {name: f"gone {name}" for name in gone if name in old.nodes}
     drawn = {**{one: other for one, other in pairs.items() if other in picture.nodes}, **names}
     nodes = dict(picture.nodes)

@@ -33,16 +33,16 @@ _COLOURS: dict[Change, str] = {"appeared": "green", "vanished": "red", "changed"
 
 @dataclass(frozen=True)
 class FieldChange:
-    """One thing that differs about an operator.
+    """One difference of an operator.
 
     Attributes:
-        what: ``operator``, ``arguments``, ``result`` (dtype and shape), ``input`` (what a slot
-            reads), ``constant`` (its form), ``values`` (of a constant),
-            ``quantization`` (integer type, or ``float``), ``qparams``, ``group`` (whose qparams a
-            tensor shares), ``match`` or ``kernel``.
-        slot: The tensor that it is about; "" for the operator itself.
-        before: In the first graph; "" for nothing.
-        after: In the second graph.
+        what: ``operator``, ``arguments``, ``result`` (dtype and shape), ``input`` (the producer
+            that a slot reads), ``constant`` (its form), ``values`` (of a constant),
+            ``quantization`` (integer type, or ``float``), ``qparams``, ``group`` (sharing group of
+            a tensor), ``match`` or ``kernel``.
+        slot: The tensor concerned; "" for the operator itself.
+        before: Value in the first graph; "" for nothing.
+        after: Value in the second graph.
     """
 
     what: What
@@ -57,16 +57,16 @@ class FieldChange:
 
 @dataclass(frozen=True)
 class DiffRow:
-    """One operator that is not the same in both graphs.
+    """An operator that differs between the graphs.
 
     Attributes:
         change: ``appeared``, ``vanished`` or ``changed``.
         before: Its canonical name in the first graph; "" if it appeared.
         after: Its canonical name in the second graph; "" if it vanished.
-        operator: What it is, in the second graph if it is there.
+        operator: The operator, in the second graph if it exists there.
         module: Path of the user's module.
         fields: What changed.
-        note: Where it went, if a kernel call computes it now.
+        note: The kernel call that computes it now, if any.
     """
 
     change: Change
@@ -81,11 +81,11 @@ class DiffRow:
 
 @dataclass(frozen=True)
 class GraphDiff:
-    """What appeared, vanished and changed between two graphs.
+    """The operators that appeared, vanished and changed between two graphs.
 
     Attributes:
-        rows: In the order of the second graph; behind them what vanished.
-        same: How many operators are the same.
+        rows: Differing operators in the order of the second graph, then the vanished operators.
+        same: Number of equal operators.
         draw: Makes the drawing: see ``to_dot``.
     """
 
@@ -102,14 +102,14 @@ class GraphDiff:
         return tuple(row for row in self.rows if row.change == change)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data that JSON can hold, without the drawing."""
+        """Return the difference as plain data that JSON can hold, without the drawing."""
         rows = [{**asdict(row), "fields": [asdict(f) for f in row.fields]} for row in self.rows]
         return {"same": self.same, "rows": rows}
 
     def to_dot(self) -> str:
-        """Return the second graph, and what vanished of the first, as DOT text.
+        """Return the second graph, with the vanished operators of the first, as DOT text.
 
-        What appeared is green, what vanished red, what changed yellow; the rest is collapsed.
+        New operators are green, vanished red, changed yellow; the rest is collapsed.
         """
         return self.draw()
 
@@ -186,9 +186,9 @@ def _own_fields(one: ComparedOperator, other: ComparedOperator) -> Iterator[Fiel
     same = one.operator == other.operator
     compared: tuple[tuple[What, str, str], ...] = (
         ("operator", one.operator, other.operator),
-        # Arguments of different operators say nothing beside each other.
+        # Arguments of different operators cannot be compared.
         ("arguments", one.arguments if same else "", other.arguments if same else ""),
-        # A graph that was unpickled does not know its values.
+        # An unpickled graph does not know its values.
         ("result", one.value and other.value and one.value, one.value and other.value),
         ("match", one.match, other.match),
         ("kernel", one.kernel, other.kernel),
@@ -206,7 +206,7 @@ def _slot_fields(
     for slot in slots:
         before, after = one.slots.get(slot, nothing), other.slots.get(slot, nothing)
         old_form, new_form = before.stored, after.stored
-        if before.quantization != after.quantization:  # which says the dtype: sizes are left
+        if before.quantization != after.quantization:  # it says the dtype: only sizes remain
             old_form, new_form = (form.rpartition(" ")[2] for form in (old_form, new_form))
         same_kind = (before.stored, before.quantization) == (after.stored, after.quantization)
         changed = same_kind and before.sample != after.sample
@@ -225,6 +225,6 @@ def _slot_fields(
 
 
 def _translated(group: str, pairs: Mapping[str, str]) -> str:
-    """Return the name of a group in the second graph: that of its first tensor there."""
+    """Return the name of a group in the second graph: the name of its first tensor there."""
     tensor, colon, pill = group.partition(":")
     return f"{pairs.get(tensor, tensor)}{colon}{pill}"

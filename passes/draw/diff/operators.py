@@ -1,4 +1,4 @@
-"""A graph as a comparison reads it: operators, with scales written at the slots that read them."""
+"""A graph in the form for comparison: operators, with scales at the slots that read them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from quantfx.passes.quant.lowered import Lowered, lowered_of, region_of
 from quantfx.passes.quant.qdq import has_qparams
 
 FLOAT = "float"
-_SAMPLED = 16  # values that tell one weight from another
+_SAMPLED = 16  # values that distinguish weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,9 +36,9 @@ class ComparedSlot:
     Attributes:
         source: Canonical name of the operator that computes it; "" for a constant.
         stored: Form of the constant, e.g. ``f32 64x3x7x7``; "" for a computed tensor.
-        sample: First values of the constant, its sum and its norm: equal layers have equal ones.
-        quantization: ``u8``, ``observe u8[0,255]``; ``float`` where nothing quantizes it.
-        qparams: Scale and zero point; "" where they are no numbers.
+        sample: First values of the constant, its sum and its norm: equal for equal layers.
+        quantization: ``u8``, ``observe u8[0,255]``; ``float`` if nothing quantizes it.
+        qparams: Scale and zero point; "" if they are not numbers.
         group: First tensor with the same qparams; "" outside of groups.
     """
 
@@ -66,9 +66,9 @@ class ComparedOperator:
         operator: E.g. ``aten.conv2d.default``, ``input``, ``output``.
         arguments: Literal arguments as text.
         value: Dtype and shape of the result.
-        slots: What it reads, by slot.
+        slots: The tensors that it reads, by slot.
         match: Template and mode of its match; "" outside of matches.
-        kernel: What computes it; "" where it is not known.
+        kernel: The kernel that computes it; "" if unknown.
         stands_for: Sites of the q/dq graph that a kernel call computes.
         covers: All nodes of the q/dq graph that a kernel call replaces.
     """
@@ -91,8 +91,8 @@ def read_operators(
 ) -> dict[str, ComparedOperator]:
     """Return the operators of all graphs of ``module`` by canonical name, in canonical order.
 
-    Quantize, dequantize and observers are no rows of their own: they are what a slot says of the
-    tensor that it reads.
+    Quantize, dequantize and observers get no rows of their own: slots describe them with the
+    tensors that they read.
 
     Args:
         module: The graph.
@@ -150,7 +150,7 @@ class _Reader:
         for call in calls:
             yield from (str(Site(call.site.graph, name)) for name in call.covers)
         called = referent(self._module, node) if node.op == "call_module" else None
-        if isinstance(called, HoldsGraph):  # a region: nodes keep their names in it
+        if isinstance(called, HoldsGraph):  # a region: nodes keep their names inside
             yield from (str(Site(self._path, inner.name)) for inner in called.graph.graph.nodes)
 
     def _operator(self, node: Node) -> str:

@@ -1,4 +1,4 @@
-"""Which operators of two graphs are the same: by name first, then by structure."""
+"""Find the operators that are the same in two graphs: by name first, then by structure."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ def pair_operators(a: Operators, b: Operators) -> dict[str, str]:
     """Return names of ``a`` -> names of ``b`` for the operators that are the same.
 
     1. The same name, operator, arguments and constants, and paired inputs.
-    2. The same of any name: renaming alone is no difference.
-    3. A kernel call and the site of which lowering says that the call computes it.
-    4. What a paired reader reads in the same slot, if the operators are the same.
+    2. As 1, with any name: renaming alone is not a difference.
+    3. A kernel call and the site that it computes according to lowering.
+    4. The producers that paired readers read in the same slot, if the operators are the same.
     5. The same node name, module and operator.
     6. The same name, and either the same operator or paired inputs.
-    7. The same operator and paired inputs of any name.
+    7. The same operator and paired inputs, with any name.
 
     Where both operator and inputs differ there is no pair, unless lowering says so.
     """
@@ -45,17 +45,18 @@ class _Pairing:
         self.a, self.b = a, b
         self.found: dict[str, str] = {}
         self._taken: set[str] = set()
-        # What a kernel call of the other graph computes is gone: a namesake is another operator.
+        # A site that a kernel call of the other graph computes is gone: a namesake is a different
+        # operator.
         self._absorbed = {
             site for graph in (a, b) for each in graph.values() for site in each.covers
         }
 
     def strictly(self, one: ComparedOperator, other: ComparedOperator) -> bool:
-        """Whether both compute the same of the same."""
+        """Whether both are the same operator on the same inputs."""
         return _exact(one) == _exact(other) and self._reads(one) == _sources(other)
 
     def loosely(self, one: ComparedOperator, other: ComparedOperator) -> bool:
-        """Whether both are the same operator, or read the same."""
+        """Whether both are the same operator, or have the same inputs."""
         if one.site in self._absorbed or other.site in self._absorbed:
             return False
         if one.operator == other.operator:
@@ -69,7 +70,7 @@ class _Pairing:
                 self._add(name, name)
 
     def by_node(self) -> None:
-        """Pair what has the same node name; of kernel calls, what no call took the place of."""
+        """Pair operators with the same node name, except sites that a kernel call replaced."""
         by_site = {each.site: each for each in self.b.values()}
         for name in self._unpaired():
             one, other = self.a[name], by_site.get(self.a[name].site)
@@ -84,7 +85,7 @@ class _Pairing:
         for name in self._unpaired():
             one = self.a[name]
             reads = self._reads(one)
-            # Without inputs, names and forms are all there is.
+            # Without inputs, only names and forms can be compared.
             if None in reads.values() or not (reads or exact):
                 continue
             candidates = waiting[_key(one, reads, exact=exact)]
@@ -132,7 +133,7 @@ class _Pairing:
             self._taken.add(other)
 
     def _reads(self, one: ComparedOperator) -> dict[str, str | None]:
-        """Return what the partner has to read; None where an input has no partner yet."""
+        """Return the inputs that the partner must have; None for an input without a partner yet."""
         return {slot: self.found.get(source) for slot, source in _sources(one).items()}
 
 

@@ -1,1 +1,1 @@
-"""Numbers of a q/dq graph beside the float graph that it stands for."""
+"""Numbers that compare a q/dq graph with its float graph."""

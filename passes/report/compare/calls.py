@@ -25,10 +25,10 @@ def calls_of(
     """Yield the calls that batches stand for.
 
     Args:
-        module: What is called.
+        module: The module to call.
         batches: In the forms that ``calibrate`` takes.
-        what: What they are for, beside the progress bar and in errors.
-        input_fn: Turns what ``batches`` yields into such a batch.
+        what: Purpose of the calls, for the progress bar and errors.
+        input_fn: Turns an element of ``batches`` into such a batch.
         progress: Show a progress bar where the terminal allows it.
 
     Raises:

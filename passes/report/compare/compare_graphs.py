@@ -33,15 +33,15 @@ def compare_graphs(
 ) -> Comparison:
     """Return numbers for every site of ``quantized``.
 
-    Each batch runs once through both graphs, operator by operator; what is kept are sums.
+    Each batch runs once through both graphs, operator by operator; only sums are kept.
 
     Args:
         reference: The float graph, as prepared; its observers record nothing here.
-        quantized: The q/dq graph made of it.
+        quantized: The q/dq graph made from it.
         batches: In the forms that ``calibrate`` takes.
-        input_fn: Turns what ``batches`` yields into such a batch.
+        input_fn: Turns an element of ``batches`` into such a batch.
         progress: Show a progress bar where the terminal allows it.
-        model: The model itself, to see whether the float graph computes what it does.
+        model: The model itself, to check that the float graph computes the same.
 
     Raises:
         CalibrationError: there is no batch, or one does not fit the model.

@@ -19,14 +19,14 @@ Order = Literal["own", "accumulated", "graph"]
 
 @dataclass(frozen=True)
 class Comparison:
-    """A q/dq graph beside the float graph, over batches.
+    """Comparison of a q/dq graph with its float graph, over batches.
 
     Attributes:
         sites: Every match of the top graph, in its order.
-        output: How near the results are.
-        model: How near the float graph is to the model itself, which says whether the passes before
-            quantization kept the function; None where the model was not run.
-        calls: How many calls were compared.
+        output: How close the results are.
+        model: How close the float graph is to the model itself, i.e. whether the passes before
+            quantization kept the function; None if the model was not run.
+        calls: Number of calls that were compared.
         left_out: Planned sites without numbers (inside control flow, or without a counterpart in
             the float graph), with the reason.
     """
@@ -51,7 +51,7 @@ class Comparison:
         """Return the numbers of a site.
 
         Args:
-            name: Its node, as ``str(site)`` says it, e.g. ``conv2d_3``.
+            name: Its node, as in ``str(site)``, e.g. ``conv2d_3``.
 
         Raises:
             QuantfxError: no site has that name; names the nearest.
@@ -62,14 +62,14 @@ class Comparison:
         return known[name]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all of it as plain data, for JSON; infinite numbers are the text ``"inf"``."""
+        """Return everything as plain data for JSON; infinite numbers become the text ``"inf"``."""
         data: dict[str, Any] = plain_numbers(asdict(self))
         for row, site in zip(data["sites"], self.sites, strict=True):
             row["site"] = str(site.site)
         return data
 
     def heat(self, by: Literal["own", "accumulated"] = "own") -> dict[str, float]:
-        """Return the SQNR of each site in dB by its name, for ``quantfx.draw(..., heat=...)``."""
+        """Return the SQNR of each site in dB by name, for ``quantfx.draw(..., heat=...)``."""
         return {str(each.site): _sqnr(each, by) for each in self.sites if each.own is not None}
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:

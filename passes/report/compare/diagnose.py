@@ -1,7 +1,6 @@
-"""Name what is the matter with a site, and what quantfx has for it.
+"""Diagnose the problems of a site, and name quantfx's remedies.
 
-The limits are where 8 bits lose two or three of theirs: a range of which an eighth is used is one
-of 5 bits.
+At the limits, 8 bits lose two or three bits: a range of which an eighth is used has 5 bits.
 """
 
 from __future__ import annotations
@@ -24,23 +23,23 @@ _BULK = 1 / 8
 _USED = 1 / 4
 _SPREAD = 16.0
 _SILENT = 1 / 4
-# Fewer values say nothing of how a range is filled.
+# Fewer values do not tell how a range is filled.
 _FEW = 256
-# Pair bounds cost 6 dB at most, and clipping for the least error of the whole less.
+# Pair bounds cost at most 6 dB, and clipping for the least total error costs less.
 _BOUND = 9.0
-_SET_BY = ", which an outlier in the calibration data may have set, or other data than this"
+_SET_BY = ", which an outlier or different data in calibration may have set"
 _SMOOTH = 'backends.get("x86", smooth=0.7) moves the size of its channels into the weights'
 
 
 def diagnose(numbers: SiteNumbers) -> tuple[Diagnosis, ...]:
-    """Return what is the matter with a site, worst first."""
+    """Return the diagnoses of a site, worst first."""
     found = [each for tensor in numbers.inputs for each in _of_range(tensor, numbers.op)]
     found += [each for tensor in numbers.weights for each in _of_weight(tensor)]
     return tuple(sorted(found, key=lambda each: _ORDER.index(each.name)))
 
 
 def other_literals(exact: Node, found: Node) -> Iterator[Diagnosis]:
-    """Yield a diagnosis if an operator has other literals in the q/dq graph than in float."""
+    """Yield a diagnosis if an operator's literals differ between the q/dq and the float graph."""
     mine = map_arg((exact.args, exact.kwargs), lambda _: None)
     theirs = map_arg((found.args, found.kwargs), lambda _: None)
     if mine != theirs:
@@ -86,7 +85,7 @@ def _fill(each: RangeNumbers, op: str) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "clipped",
             each.tensor,
-            f"{each.clipped:.1%} of the values lie outside of the range{shared}",
+            f"{each.clipped:.1%} of the values lie outside the range{shared}",
             f'calibrate with data like this; Config.tensor("{each.tensor}", observer="min_max") '
             "clips nothing that calibration saw",
         )
@@ -102,8 +101,8 @@ def _fill(each: RangeNumbers, op: str) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "outlier",
             each.tensor,
-            f"a few values set the range: 99.9 % of them use {each.bulk:.1%} of it",
-            f"{smooth}calibrate without them if they are no real data, or {keep_float}",
+            f"a few values set the range: 99.9 % of all values use {each.bulk:.1%} of it",
+            f"{smooth}calibrate without them if they are not real data, or {keep_float}",
         )
 
 
@@ -112,7 +111,7 @@ def _channels(each: RangeNumbers, op: str) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "unequal-channels",
             each.tensor,
-            f"the largest channel is {each.channel_spread:.0f} times the median one",
+            f"the largest channel is {each.channel_spread:.0f} times the median channel",
             _SMOOTH,
         )
     if each.silent_channels > _SILENT * max(each.channels, 1):
@@ -120,7 +119,7 @@ def _channels(each: RangeNumbers, op: str) -> Iterator[Diagnosis]:
             "silent-channels",
             each.tensor,
             f"{each.silent_channels} of {each.channels} channels were 0 in every call",
-            "calibrate with data in which they are not, or prune them: they cost time",
+            "calibrate with data in which they are not 0, or prune them: they cost time",
         )
 
 
@@ -137,7 +136,7 @@ def _of_weight(each: WeightNumbers) -> Iterator[Diagnosis]:
         yield Diagnosis(
             "unequal-weights",
             each.tensor,
-            f"one scale for all, and the largest channel is {each.spread:.0f} times the median one",
+            f"one scale for all, and the largest channel is {each.spread:.0f} times the median",
             "use a backend whose weights are per channel, such as x86, or keep the operator float",
         )
 

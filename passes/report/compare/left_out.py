@@ -1,4 +1,4 @@
-"""Planned sites that have no counterpart in the float graph, and why."""
+"""Planned sites without a counterpart in the float graph, with the reason."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantfx.passes.quant.annotation import Annotation, annotation_of
 
 
 def left_out_sites(quantized: GraphModule, compared: Set[Site]) -> Iterator[tuple[str, str]]:
-    """Yield the planned sites that have no numbers, each once, with the reason."""
+    """Yield the planned sites without numbers, once each, with the reason."""
     told: set[Site] = set()
     for path, graph_module in all_graphs(quantized):
         for node in graph_module.graph.nodes:
@@ -27,5 +27,5 @@ def _reason(path: str, annotation: Annotation) -> str:
     if path:
         return "it runs inside control flow"
     if annotation.packs:
-        return "its kernel quantizes the weight itself, and the q/dq graph has it in float"
+        return "its kernel quantizes the weight itself, but the q/dq graph has it in float"
     return "the float graph lacks it"

@@ -1,4 +1,4 @@
-"""Run a q/dq graph beside its float graph, and hold each match against exact values."""
+"""Run a q/dq graph beside its float graph, and compare each match with exact values."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from quantfx.passes.report.compare.parts import Part, find_parts
 
 @dataclass(frozen=True)
 class PartValues:
-    """What one match computed in one call.
+    """The values of one match in one call.
 
     Attributes:
         exact: Its result in the float graph.
         accumulated: Its result in the q/dq graph, with the errors of all matches before it.
-        own: Its result in the q/dq graph of exact inputs.
-        inputs: By name of the quantize node, the exact tensor that it is given.
+        own: Its result in the q/dq graph from exact inputs.
+        inputs: Name of a quantize node -> its exact input tensor.
     """
 
     exact: Any
@@ -36,8 +36,7 @@ class PartValues:
 class Lockstep:
     """Two graphs that run side by side, operator by operator.
 
-    No value is kept after its last reader, so that memory is that of both graphs and what is alive
-    between them.
+    No value is kept after its last reader, so memory is that of both graphs and their live values.
 
     Args:
         reference: The float graph, with or without observers.
@@ -65,10 +64,10 @@ class Lockstep:
 
         Args:
             inputs: Positional and keyword arguments, with the rows that the graph takes.
-            visit: Called with each match and what it computed, in graph order.
+            visit: Called with each match and its values, in graph order.
         """
         for stepper, kept in ((self._float, self._float_kept), (self._int8, self._int8_kept)):
-            # Each has its own: a model may write to its inputs.
+            # Each graph gets its own copy: a model may write to its inputs.
             own = copy_inputs(*inputs)
             stepper.start([leaf for _, leaf in input_leaves(self._quantized, *own)], kept)
         with torch.no_grad():
@@ -96,10 +95,10 @@ class Lockstep:
 
 
 def common_nodes(reference: GraphModule, quantized: GraphModule) -> dict[str, Node]:
-    """Return the nodes of ``reference`` that compute what one of ``quantized`` stands for.
+    """Return the nodes of ``reference`` that have a counterpart in ``quantized``.
 
-    They have the same name and target. Stored tensors are not among
-    them: a name may stand for the weight as an integer.
+    Counterparts have the same name and target. Stored tensors are excluded: a name may stand for
+    the integer weight.
     """
     theirs = {node.name: node for node in quantized.graph.nodes}
     return {

@@ -18,11 +18,11 @@ class Part:
     Attributes:
         anchor: The operator that the match is about.
         output: The node whose result leaves the match.
-        annotation: Of the anchor.
-        inner: What turns exact values into the output: quantize, dequantize and the operators of
-            the match, in order.
-        exact: The nodes that the float graph has as well and ``inner`` reads.
-        stored: The nodes that ``inner`` reads and that depend on stored tensors alone.
+        annotation: Annotation of the anchor.
+        inner: The nodes that compute the output from exact values, in order: quantize, dequantize
+            and the operators of the match.
+        exact: The nodes that ``inner`` reads and that the float graph has as well.
+        stored: The nodes that ``inner`` reads and that depend on stored tensors only.
         quantizes: The quantize nodes of activations in ``inner``.
     """
 
@@ -36,11 +36,11 @@ class Part:
 
 
 def find_parts(quantized: GraphModule, common: Mapping[str, Node]) -> Iterator[Part]:
-    """Yield the matches of the top graph of ``quantized`` that it computes with rounding.
+    """Yield the matches of the top graph of ``quantized`` that are computed with rounding.
 
     Args:
         quantized: The q/dq graph.
-        common: By name, the nodes of it that the float graph computes as well.
+        common: By name, its nodes that the float graph computes as well.
     """
     stored = stored_nodes(quantized)
     members: dict[str, list[Node]] = {}
@@ -51,13 +51,13 @@ def find_parts(quantized: GraphModule, common: Mapping[str, Node]) -> Iterator[P
     for nodes in members.values():
         anchor = next((node for node in nodes if _annotation(node).match == node.name), nodes[0])
         output = next((node for node in nodes if _annotation(node).is_output), nodes[-1])
-        # Kernels that pack a weight quantize it themselves: the q/dq graph has it in float.
+        # Kernels that pack a weight quantize it themselves: the q/dq graph has the weight in float.
         if output.name in common and not _annotation(anchor).packs:
             yield _part(anchor, output, frozenset(nodes), common, stored)
 
 
 def stored_nodes(module: GraphModule) -> frozenset[Node]:
-    """Return the nodes that depend on stored tensors alone: equal in every call."""
+    """Return the nodes that depend on stored tensors only: they are equal in every call."""
     found: set[Node] = set()
     for node in module.graph.nodes:
         inputs = node.all_input_nodes
@@ -100,5 +100,5 @@ def _part(
 
 def _annotation(node: Node) -> Annotation:
     annotation = annotation_of(node)
-    assert annotation is not None  # the caller took the nodes that have one
+    assert annotation is not None  # the caller passes only nodes that have one
     return annotation

@@ -1,4 +1,4 @@
-"""What is measured at one site, as data."""
+"""The measurements at one site, as data."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class RangeNumbers:
     Attributes:
         tensor: The slot that reads it, e.g. ``conv2d_1.input``.
         source: The node that computes it.
-        scale: Of the range.
-        zero_point: Of the range.
-        values: How many values came by.
+        scale: Scale of the range.
+        zero_point: Zero point of the range.
+        values: Number of values seen.
         clipped: Share of the values outside of the range.
         used: Share of the integers between the smallest and the largest value.
         bulk: Share of the integers that hold 99.9 % of the values other than 0.
-        channel_spread: Largest magnitude of a channel over that of the median channel.
-        channels: How many channels it has.
-        silent_channels: Channels that held nothing but zeros.
-        shared_with: Other tensors of the same qparams group, but for results of the match.
+        channel_spread: Largest magnitude of a channel over the median channel's.
+        channels: Number of channels.
+        silent_channels: Number of channels that held only zeros.
+        shared_with: Other tensors of the same sharing group, except results of the match.
     """
 
     tensor: str
@@ -45,16 +45,16 @@ class RangeNumbers:
 
 @dataclass(frozen=True)
 class WeightNumbers:
-    """How near an int8 weight is to the float one.
+    """How close an int8 weight is to the float weight.
 
     Attributes:
         tensor: The slot that reads it, e.g. ``conv2d_1.weight``.
         sqnr: Signal to quantization noise ratio in dB.
-        best: What scales that just hold the largest magnitude would give.
-        worst_channel: That of the output channel which has the lowest.
-        spread: Largest magnitude of a channel over that of the median channel.
-        per_channel: Whether each channel has a scale of its own.
-        silent_channels: Channels that are nothing but zeros.
+        best: SQNR with scales that just hold the largest magnitude.
+        worst_channel: Lowest SQNR of an output channel.
+        spread: Largest magnitude of a channel over the median channel's.
+        per_channel: Whether each channel has its own scale.
+        silent_channels: Number of channels that hold only zeros.
     """
 
     tensor: str
@@ -68,14 +68,14 @@ class WeightNumbers:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is the matter with a tensor, by name.
+    """A problem of a tensor, by name.
 
     Attributes:
         name: ``other-literals``, ``wrong-scale``, ``clipped``, ``scale-floor``, ``outlier``,
             ``wide-range``, ``unequal-weights``, ``unequal-channels`` or ``silent-channels``.
-        tensor: Which tensor.
+        tensor: The tensor.
         message: The figures.
-        remedy: What quantfx has for it.
+        remedy: What quantfx offers against it.
     """
 
     name: str
@@ -86,19 +86,19 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class SiteNumbers:
-    """One site of the q/dq graph beside the float graph.
+    """Comparison of one site of the q/dq graph with the float graph.
 
     Attributes:
         site: The anchor of the match.
         op: Its operator.
         module: Path of the user's module it comes from.
         mode: How it is quantized.
-        accumulated: How near its result is, with the errors of all sites before it; None without a
+        accumulated: How close its result is, with the errors of all earlier sites; None without a
             float result.
-        own: How near its result is when its inputs are exact.
-        inputs: Of each quantized activation that it reads.
-        weights: Of each quantized weight.
-        diagnoses: What is the matter, worst first.
+        own: How close its result is when its inputs are exact.
+        inputs: Numbers of each quantized activation that it reads.
+        weights: Numbers of each quantized weight.
+        diagnoses: The problems found, worst first.
     """
 
     site: Site
@@ -118,7 +118,7 @@ class SiteNumbers:
 
 
 def plain_numbers(values: Any) -> Any:
-    """Return nested data with numbers that JSON has no spelling for as text (``"inf"``)."""
+    """Return nested data in which numbers that JSON cannot spell are text (``"inf"``)."""
     if isinstance(values, dict):
         return {key: plain_numbers(value) for key, value in values.items()}
     if isinstance(values, (list, tuple)):

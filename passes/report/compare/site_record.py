@@ -1,4 +1,4 @@
-"""Adds up what one site computes, call after call."""
+"""Sums up the results of one site over calls."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SiteRecord:
         }
 
     def add(self, values: PartValues) -> None:
-        """Add what the match computed in one call."""
+        """Add the values of the match in one call."""
         self._accumulated.add(values.exact, values.accumulated)
         self._own.add(values.exact, values.own)
         for node, codes in self._codes.items():
@@ -48,7 +48,7 @@ class SiteRecord:
     def numbers(
         self, reference: GraphModule, quantized: GraphModule, common: Mapping[str, Node]
     ) -> SiteNumbers:
-        """Return what the sums say.
+        """Return the numbers from the sums.
 
         Args:
             reference: The float graph.
@@ -107,7 +107,7 @@ def _range(tensor: str, quantize: Node, codes: CodeTally, part: Part) -> RangeNu
 
 
 def _sharing(quantize: Node, part: Part) -> Iterator[str]:
-    """Yield the other tensors whose range ``quantize`` shares, but for what the match makes."""
+    """Yield the other tensors whose range ``quantize`` shares, except results of the match."""
     group = quantize.meta.get(GROUP_KEY)
     own = quantize.all_input_nodes[0]
     sources = {

@@ -1,4 +1,4 @@
-"""Sums over batches: how far two tensors are apart, and how a quantized tensor fills its range."""
+"""Sums over batches: the error between two tensors, and how a quantized tensor fills its range."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BULK = 0.999
 
 @dataclass(frozen=True)
 class Fidelity:
-    """How near a tensor is to the exact one.
+    """How close a tensor is to the exact tensor.
 
     Attributes:
         sqnr: Signal to quantization noise ratio in dB, ``10 log10(sum x^2 / sum (y - x)^2)``;
@@ -46,17 +46,17 @@ class ErrorTally:
     elements: int = 0
 
     def add(self, exact: Any, found: Any) -> None:
-        """Add a pair of tensors, or of structures of tensors; integers are left out."""
+        """Add a pair of tensors, or of structures of tensors; integers are skipped."""
         pairs = zip(leaves_in(exact), leaves_in(found), strict=True)
         for x, y in pairs:
             if isinstance(x, Tensor) and x.is_floating_point() and x.numel():
                 self._add(x.detach(), y.detach())
 
     def _add(self, x: Tensor, y: Tensor) -> None:
-        if x.shape != y.shape:  # whatever made that, nothing of the signal is right
+        if x.shape != y.shape:  # whatever the cause, none of the signal is right
             y = torch.zeros_like(x)
         sums = _sums(x, y)
-        if not all(map(math.isfinite, sums)):  # a mask is infinite in both; else nothing is right
+        if not all(map(math.isfinite, sums)):  # a mask is infinite in both; else all is wrong
             same = ~torch.isfinite(x) & ((x == y) | (torch.isnan(x) & torch.isnan(y)))
             sums = _sums(x.where(~same, 0), y.where(~same, 0))
         self.elements += x.numel()
@@ -66,7 +66,7 @@ class ErrorTally:
         self.noise += sums[3]
 
     def fidelity(self) -> Fidelity | None:
-        """Return how near they were; None if no float came by."""
+        """Return how close the tensors were; None if no float tensor was added."""
         if not self.elements:
             return None
         if not math.isfinite(self.noise):
@@ -81,12 +81,12 @@ class ErrorTally:
 
 @dataclass
 class CodeTally:
-    """Counts the integers that a quantize yields for exact values, and the channels behind them.
+    """Counts the integers that a quantize yields for exact values, and records the channels.
 
     Attributes:
-        qparams: Of the quantize.
-        counts: How often each integer came, from ``quant_min``; a copy in ``int64``.
-        clipped: How many values lay outside of the range.
+        qparams: Qparams of the quantize.
+        counts: How often each integer occurred, from ``quant_min``; a copy in ``int64``.
+        clipped: Number of values outside the range.
         channels: Largest magnitude of each channel, None before the first value.
     """
 
@@ -104,9 +104,9 @@ class CodeTally:
         """Count the exact values ``x`` that are finite.
 
         Args:
-            x: Of any shape.
-            channel: Dimension of the channels, None for none; they are left out where their
-                number changes.
+            x: Tensor of any shape.
+            channel: Dimension of the channels; None for none. Channels are ignored if their number
+                changes.
         """
         given = self.qparams
         codes = torch.round(x.detach().float() / given.scale) + given.zero_point
@@ -129,7 +129,7 @@ class CodeTally:
 
     @property
     def total(self) -> int:
-        """How many values came by."""
+        """Number of values seen."""
         return int(self.counts.sum())
 
     @property
@@ -139,7 +139,7 @@ class CodeTally:
 
     @property
     def used_range(self) -> float:
-        """Share of the integers between the smallest and the largest that came."""
+        """Share of the integers between the smallest and the largest that occurred."""
         return _width(self.counts) / len(self.counts)
 
     @property
@@ -159,7 +159,7 @@ class CodeTally:
 
     @property
     def channel_spread(self) -> float:
-        """Largest magnitude of a channel over that of the median channel that is not silent."""
+        """Largest magnitude of a channel over the median of channels that are not silent."""
         if self.channels is None:
             return 1.0
         loud = self.channels[(self.channels > 0) & torch.isfinite(self.channels)].float()
@@ -167,7 +167,7 @@ class CodeTally:
 
     @property
     def silent_channels(self) -> int:
-        """How many channels held nothing but zeros."""
+        """Number of channels that held only zeros."""
         return 0 if self.channels is None else int((self.channels == 0).sum())
 
 

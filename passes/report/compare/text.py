@@ -14,7 +14,7 @@ from quantfx.passes.report.folded_table import folded_table
 # More sites than a screen holds are in the data.
 _ROWS = 20
 
-# Relative error of the float graph that is more than rounding: 1e-3 of the signal.
+# Relative error of the float graph that exceeds rounding: 1e-3 of the signal.
 FLOAT_LIMIT = 60.0
 
 
@@ -25,7 +25,7 @@ def tables(
     calls: int,
     left_out: Sequence[tuple[str, str]],
 ) -> Iterator[RenderableType]:
-    """Yield one line of the whole, the worst sites, and what is the matter with them."""
+    """Yield a summary line, the worst sites, and their problems."""
     yield Text(_head(output, calls), style="bold")
     if model is not None and model.sqnr < FLOAT_LIMIT:
         yield Text(

@@ -1,4 +1,4 @@
-"""Hold int8 weights against the float ones."""
+"""Compare int8 weights with the float weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def weight_numbers(
 ) -> Iterator[WeightNumbers]:
     """Yield the numbers of each quantized weight of a match.
 
-    A weight that the q/dq graph stores in another form (smoothed, merged, transposed) is left out.
+    A weight that the q/dq graph stores in another form (smoothed, merged, transposed) is skipped.
 
     Args:
         part: The match.
@@ -48,7 +48,7 @@ def weight_numbers(
 
 
 def _sources(part: Part) -> Iterator[Node]:
-    """Yield what the quantized activations are made of: a product, where they are smoothed."""
+    """Yield the sources of the quantized activations: a product, if they are smoothed."""
     return (each.all_input_nodes[0] for each in part.quantizes)
 
 
@@ -67,7 +67,7 @@ def _dequantized(module: GraphModule, node: Node) -> Tensor:
 def _numbers(tensor: str, exact: Tensor, found: Tensor, dequantize: Node) -> WeightNumbers:
     per_channel = dequantize.target == DEQUANTIZE_PER_CHANNEL
     axis = int(argument_value(dequantize, "axis")) if per_channel else 0
-    if dequantize.target == DEQUANTIZE_GROUPS:  # what has a scale of its own is a row
+    if dequantize.target == DEQUANTIZE_GROUPS:  # each slice with its own scale is a row
         per_channel, group = True, int(argument_value(dequantize, "group_size"))
         exact, found = exact.reshape(-1, group), found.reshape(-1, group)
     rows = exact.detach().movedim(axis, 0).flatten(1).double()

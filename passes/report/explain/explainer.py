@@ -1,4 +1,4 @@
-"""Explains every name of a quantized model, from one index that is made when first asked for."""
+"""Explains every name of a quantized model, using one index that is built on first use."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Explainer:
 
     Args:
         quantized: The q/dq graph.
-        recipe: What it was quantized with.
-        lowered: What lowering made of it; None if the backend has no kernels.
-        report: Of the result, which says what became of planned sites.
+        recipe: The recipe that it was quantized with.
+        lowered: The lowered graph; None if the backend has no kernels.
+        report: Report of the result, with the outcomes of planned sites.
     """
 
     def __init__(
         self, quantized: GraphModule, recipe: Recipe, lowered: GraphModule | None, report: Report
     ) -> None:
         self.report = report
-        rules()  # read here, once: the catalog of passes is imported for it
+        rules()  # read once, here: this imports the catalog of passes
         self._trail = Trail(quantized)
         self._places = find_places(quantized, recipe, self._trail)
         self._kernels = Kernels(lowered, self._places.operators, report)
@@ -65,14 +65,14 @@ class Explainer:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """All sites: of nodes that are there, of those that vanished, of modules without any."""
+        """All sites: existing nodes, vanished nodes, and modules without nodes."""
         return tuple(self._places.names.order)
 
     def find(self, name: str) -> list[str]:
         """Return the sites that ``name`` means.
 
         Raises:
-            QuantfxError: it means none; names the nearest.
+            QuantfxError: the name has no site; names the nearest.
         """
         return self._places.names.find(name)
 
@@ -119,7 +119,7 @@ class Explainer:
         )
 
     def _of_other(self, place: Place) -> Explanation:
-        """Return what is known of any node; of q/dq, inputs and constants, this is all."""
+        """Return the facts known about any node; for q/dq, inputs and constants that is all."""
         node = place.node
         site = str(Site(place.path, node.name))
         path, kind = (module_stack(node) or [("", "")])[-1]
@@ -186,7 +186,7 @@ class Explainer:
         )
 
     def _readers_of(self, path: str) -> list[str]:
-        """Return the operators that read tensors which a module stores."""
+        """Return the operators that read tensors stored by a module."""
         readers = (
             str(Site(place.path, reader.name))
             for place in self._places.nodes.values()

@@ -12,7 +12,7 @@ from rich.tree import Tree
 from quantfx.passes.graph.source_line import SourceLine
 from quantfx.passes.report.explain.tree import text_of, tree_of, trees_of
 
-VERSION = 1  # of the form of as_dict
+VERSION = 1  # format of as_dict
 
 Kind: TypeAlias = Literal["operator", "made", "input", "constant", "output", "vanished", "silent"]
 Standing: TypeAlias = Literal["quantized", "float", "gone", "other"]
@@ -20,13 +20,13 @@ Standing: TypeAlias = Literal["quantized", "float", "gone", "other"]
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryStep:
-    """What one pass did to the name.
+    """One pass's effect on the name.
 
     Attributes:
         by: Name of the pass.
-        what: ``became`` another name, was ``removed`` without one, ``absorbed`` another name, was
-            ``made`` by the pass, or was only spoken of (``said``).
-        other: The name it became, or absorbed; empty if there is none.
+        what: ``became`` another name, was ``removed`` without replacement, ``absorbed`` another
+            name, was ``made`` by the pass, or only got a remark (``said``).
+        other: The name that it became or absorbed; empty if there is none.
         text: The step as a sentence without a full stop.
     """
 
@@ -38,11 +38,11 @@ class HistoryStep:
 
 @dataclass(frozen=True, kw_only=True)
 class ModeDecision:
-    """How the config wants the operator quantized.
+    """The config's decision for the operator.
 
     Attributes:
-        mode: ``float`` for not at all.
-        rule: The rule that says so; empty for the config's default.
+        mode: The mode; ``float`` for not at all.
+        rule: The rule that decided; empty for the config's default.
     """
 
     mode: str
@@ -76,7 +76,7 @@ class MatchPart:
         anchor: Site of the operator that the match is about.
         members: Sites of all operators of the match, in graph order.
         kernel: Kernel that the template names; empty if it names none.
-        reach: How far the template promises to be lowered.
+        reach: The reach of the template.
     """
 
     template: str
@@ -97,12 +97,12 @@ class TensorQuantization:
         quant_min: Smallest integer; None for a cast.
         quant_max: Largest integer; None for a cast.
         channels: Number of scales.
-        scale: The scale; the median of the scales of channels. None if it is found in each call.
+        scale: The scale; the median scale if per-channel. None if found in each call.
         scale_min: The smallest scale.
         scale_max: The largest scale.
-        zero_point: The zero point; of channels, the first one's. None if it is found in each call.
-        low: Smallest value that has an integer, of any channel.
-        high: Largest value that has an integer, of any channel.
+        zero_point: The zero point; of the first channel if per-channel. None if found in each call.
+        low: Smallest representable value in any channel.
+        high: Largest representable value in any channel.
     """
 
     dtype: str
@@ -127,12 +127,12 @@ class TensorPart:
         slot: Name of the argument, "" for the result.
         reads: Site of the node that computes or stores the tensor.
         spec: The spec as text.
-        spec_name: Name that the template uses for the spec; empty if that was not recorded.
+        spec_name: The template's name for the spec; empty if not recorded.
         asked_by: Rules of the config that changed the spec; empty for the backend's default.
-        observer: What found the range; empty where nothing observes.
+        observer: The observer that found the range; empty if there is none.
         group: Name of the sharing group, the site of its first member; empty without a group.
         qparams: Scale, zero point and range; None if the tensor is not quantized in the graph.
-        reason: Why it is not; what is the matter with its scale.
+        reason: Why it is not quantized, or why its scale does not fit.
     """
 
     site: str
@@ -149,7 +149,7 @@ class TensorPart:
 
 @dataclass(frozen=True, kw_only=True)
 class SharingLink:
-    """Two sites that share qparams, and why."""
+    """Two sites that share qparams, with the reason."""
 
     a: str
     b: str
@@ -158,14 +158,14 @@ class SharingLink:
 
 @dataclass(frozen=True, kw_only=True)
 class SharingPart:
-    """A sharing group that a tensor of the operator is in, with another member at least.
+    """A sharing group with a tensor of the operator and at least one other member.
 
     Attributes:
         name: The site of the first member.
-        slot: The operator's slot in it.
+        slot: The operator's slot in the group.
         members: All members, in the order of the model.
         chain: How the slot is tied to the first member; empty for the first member itself.
-        links: All that ties the members, one link fewer than members.
+        links: All links between the members, one fewer than members.
     """
 
     name: str
@@ -180,11 +180,11 @@ class KernelPart:
     """What computes the operator.
 
     Attributes:
-        site: The planned site whose kernel it is; the operator itself if it is in no match.
+        site: The planned site that the kernel belongs to; the operator itself if it is in no match.
         status: ``planned``, ``kernel``, ``merged``, ``float`` or ``missed``, as in the report.
         eager: What computes it in ``result.module``; None without kernels.
         compiled: What computes it in the compiled module; None before ``compile``.
-        region: The call of prepared plans that holds it in ``result.module``; empty if none does.
+        region: The region call that contains it in ``result.module``; empty if none does.
         with_others: Other operators that the same kernel call computes.
         reason: Why it missed its kernel, or is in no prepared plan.
     """
@@ -208,25 +208,25 @@ class Explanation:
         graph: Path of the graph, "" for the top one.
         node: Name of the node; empty for a module that left no operator.
         kind: ``operator`` of the model; ``made`` by a pass (q, dq); ``input``, ``constant`` or
-            ``output`` of the graph; ``vanished``, a node that a pass took away; ``silent``, a
-            module of which the exporter wrote no operator.
+            ``output`` of the graph; ``vanished``, a node that a pass removed; ``silent``, a module
+            for which the exporter wrote no operator.
         op: Operator, e.g. ``aten.conv2d.default``.
         module: Path of the user's module.
         module_class: Class of that module.
-        code: Line of the user's code, where it is known.
+        code: Line of the user's code, if known.
         standing: ``quantized``; ``float``; ``gone``; ``other`` for inputs, constants and q/dq.
         verdict: The answer in one sentence.
         history: What passes did to it, in order.
-        decision: What the config decides; None where nothing asks the config.
+        decision: The config's decision; None if the config was not asked.
         tries: Templates tried at it, in order.
-        match: The match that holds it, None if none does.
+        match: The match that holds it; None if there is none.
         tensors: Its quantized tensors: arguments, result, weights that its kernel packs.
         sharing: Sharing groups of these tensors that have other members.
-        kernel: What computes it; None for what computes nothing.
+        kernel: What computes it; None if it computes nothing.
         reason: Why it stays float, or is gone.
         remedies: What would make it int8.
-        idle: Whether it stays float as there is nothing to quantize: it only moves values, reads
-            no tensor, or what it computes are no floats.
+        idle: Whether it stays float because there is nothing to quantize: it only moves values,
+            reads no tensor, or computes no floats.
     """
 
     site: str
@@ -267,8 +267,8 @@ class Explanations(Sequence[Explanation]):
     """The answers to one question, in graph order.
 
     Attributes:
-        asked: What was asked for.
-        sites: One answer for each name that it means.
+        asked: The name that was asked for.
+        sites: One answer for each site that the name stands for.
     """
 
     asked: str
@@ -299,7 +299,7 @@ class Explanations(Sequence[Explanation]):
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` with lists for tuples, as JSON gives them back."""
+    """Return ``value`` with lists in place of tuples, as after a round trip through JSON."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What passes did to a name: which it became, and which went into it."""
+"""What passes did to a name: what it became, and what went into it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from quantfx.passes.report.explain.trail import Loss, Trail
 
 
 def steps_forward(trail: Trail, site: str) -> tuple[HistoryStep, ...]:
-    """Return what a name that vanished became, until a name that is still there."""
+    """Return what a vanished name became, step by step, up to an existing name."""
     steps: list[HistoryStep] = []
     when = -1
     while (loss := next((each for each in trail.lost[site] if each.when > when), None)) is not None:
@@ -23,21 +23,21 @@ def steps_forward(trail: Trail, site: str) -> tuple[HistoryStep, ...]:
 
 
 def end_of(steps: tuple[HistoryStep, ...]) -> str:
-    """Return the site that stands in the place of a name that vanished; empty if none does."""
+    """Return the site in place of a vanished name; empty if there is none."""
     return steps[-1].other if steps else ""
 
 
 def steps_back(
     trail: Trail, site: str, *, made_by: str, kind: str, reason: str
 ) -> tuple[HistoryStep, ...]:
-    """Return what went into a node that is there, and what passes said about it.
+    """Return what went into an existing node, and the remarks of passes about it.
 
     Args:
-        trail: What was recorded.
+        trail: The records of passes.
         site: The node.
         made_by: Pass that made it; empty for a node of the exported graph.
-        kind: ``operator`` or ``constant``: of which kind what went into it is listed.
-        reason: Why it stays float, which is said elsewhere.
+        kind: ``operator`` or ``constant``: only absorbed names of this kind are listed.
+        reason: Why it stays float; not repeated, since it is shown elsewhere.
     """
     found = [
         (loss.when, _step_of_gain(loss, made_by))
@@ -82,9 +82,9 @@ def _step_of_gain(loss: Loss, made_by: str) -> HistoryStep:
     where = f", {gone.module}" if gone.module else ""
     name = f"{gone.node} ({gone.op}{where})"
     if loss.by == made_by:
-        text, what = f"it was written in the place of {name}", "made"
+        text, what = f"it was written in place of {name}", "made"
     else:
-        text, what = f"it stands in the place of {name} as well", "absorbed"
+        text, what = f"it also stands in place of {name}", "absorbed"
     return HistoryStep(
         by=loss.by,
         what="made" if what == "made" else "absorbed",

@@ -22,9 +22,9 @@ class Kernels:
     """Finds what computes the operators of a q/dq graph.
 
     Args:
-        lowered: What lowering made of the graph; None if the backend has no kernels.
+        lowered: The lowered graph; None if the backend has no kernels.
         operators: Sites of the model's operators.
-        report: What became of planned sites.
+        report: Report with the outcomes of planned sites.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Kernels:
 
 
 def _regions(lowered: GraphModule) -> dict[str, str]:
-    """Return the call of prepared plans that computes each node."""
+    """Return node -> the region call that computes it."""
     return {
         str(Site(path, inner.name)): node.name
         for path, graph_module in all_graphs(lowered)
@@ -87,6 +87,6 @@ def _regions(lowered: GraphModule) -> dict[str, str]:
 
 
 def _merged(lowered: GraphModule) -> dict[str, str]:
-    """Return with which site each merged one was merged."""
+    """Return merged site -> the site that it was merged with."""
     merged = remarks_of(lowered, MergedSite)
     return {str(each.site): f"{each.into} computes the same" for each in merged}

@@ -1,4 +1,4 @@
-"""What a name of the user's means: nodes, modules, parameters, patterns of them."""
+"""Resolve names given by the user: nodes, modules, parameters, and patterns of these."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Names:
 
     Attributes:
         order: All sites, in the order of answers.
-        other_names: Another name of one site -> the site: of a parameter, of a quantized tensor.
+        other_names: Other name, of a parameter or a quantized tensor -> its site.
         modules: Path of a module -> the sites that come from it.
     """
 
@@ -31,16 +31,16 @@ class Names:
     modules: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
 
     def add(self, site: str, modules: Iterable[str] = ()) -> None:
-        """Add a site that comes from modules, and so from what contains them."""
+        """Add a site that comes from modules, and thus from the modules that contain them."""
         self.order.append(site)
         for path in dict.fromkeys(_with_outer(modules)):
             self.modules.setdefault(path, []).append(site)
 
     def find(self, name: str) -> list[str]:
-        """Return the sites that ``name`` means, in the order of answers.
+        """Return the sites that ``name`` stands for, in the order of answers.
 
         Raises:
-            QuantfxError: it means none; names the nearest.
+            QuantfxError: the name has no site; names the nearest.
         """
         found = set(self._globbed(name) if _GLOB.search(name) else self._exact(name))
         if not found:

@@ -1,4 +1,4 @@
-"""Every site of a q/dq graph: nodes that are there, nodes that vanished, modules without any."""
+"""Every site of a q/dq graph: existing nodes, vanished nodes, and modules without nodes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KINDS: dict[str, Kind] = {"placeholder": "input", "get_attr": "constant", "outp
 
 
 class Place(NamedTuple):
-    """A node that is there, with its graph."""
+    """An existing node, with its graph."""
 
     path: str
     module: GraphModule
@@ -34,7 +34,7 @@ class Place(NamedTuple):
 
     @property
     def kind(self) -> Kind:
-        """What kind of node it is."""
+        """The kind of the node."""
         if self.account is None:
             return _KINDS.get(self.node.op, "operator")
         return "made" if self.account.standing == "made" else "operator"
@@ -42,13 +42,13 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Places:
-    """All sites, and the names that mean them.
+    """All sites, and their names.
 
     Attributes:
-        nodes: Site -> node that is there.
-        vanished: Site -> node that vanished.
+        nodes: Site -> existing node.
+        vanished: Site -> vanished node.
         silent: Path -> module that left no operator.
-        names: What can be asked for.
+        names: The names that a user can ask for.
     """
 
     nodes: dict[str, Place]
@@ -58,7 +58,7 @@ class Places:
 
     @property
     def operators(self) -> frozenset[str]:
-        """Sites of the operators of the model that are there."""
+        """Sites of the model's operators that exist."""
         return frozenset(site for site, place in self.nodes.items() if place.kind == "operator")
 
 
@@ -67,11 +67,11 @@ def find_places(module: GraphModule, recipe: Recipe, trail: Trail) -> Places:
 
     Args:
         module: The graph.
-        recipe: What it was quantized with.
-        trail: What passes recorded.
+        recipe: The recipe that it was quantized with.
+        trail: The records of passes.
     """
     nodes = dict(_nodes(module, recipe))
-    graphs = {place.path for place in nodes.values()}  # of one that was inlined, nobody asks
+    graphs = {place.path for place in nodes.values()}  # nobody asks for an inlined graph
     lost = {
         site: losses[-1].vanished
         for site, losses in trail.lost.items()
@@ -111,7 +111,7 @@ def _nodes(module: GraphModule, recipe: Recipe) -> Iterator[tuple[str, Place]]:
 def _modules_of(place: Place) -> Iterator[str]:
     """Yield the paths of the modules an operator was called in, outermost first.
 
-    The exporter notes none inside control flow: there it is the owner of the weights.
+    The exporter notes no modules inside control flow: there, the owner of the weights counts.
     """
     stack = module_stack(place.node)
     if stack or not place.path:
@@ -126,7 +126,7 @@ def _modules_of(place: Place) -> Iterator[str]:
 
 
 def _is_spelled_anew(gone: Vanished, nodes: dict[str, Place]) -> bool:
-    """Whether a pass wrote another node in its place, of the same module: the user sees one."""
+    """Whether a pass replaced a node by another of the same module: the user sees one node."""
     place = nodes.get(gone.became)
     if place is None or PROVENANCE_KEY not in place.node.meta:
         return False

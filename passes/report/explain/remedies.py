@@ -1,4 +1,4 @@
-"""What would make an operator int8 that stays float."""
+"""Remedies for operators that stay float."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 from quantfx.passes.report.explain.explanation import Explanation
 from quantfx.passes.report.mostly_float import remedy_of
 
-# What a reason says -> what would change it, with the groups of the pattern.
+# Pattern of a reason -> its remedy, with the groups of the pattern.
 _REMEDIES = (
     (r"quantized on request only: select it, (.*)", "{0} in the config selects it"),
     (
@@ -24,7 +24,7 @@ _REMEDIES = (
     ),
     (
         r"only taken as part of a match of (.*)",
-        "let it stand directly behind one of {0}, as its only reader",
+        "place it directly after one of {0}, as its only reader",
     ),
     (r"calibration never ran it", "calibrate with batches that reach it"),
     (
@@ -32,18 +32,18 @@ _REMEDIES = (
         "no template of the backend takes it with {0} there: give the backend such a template",
     ),
     (r"is overwritten in place by (\S+)", "write {0} out of place in the model"),
-    (r"(\S+) has \d+ users", "let one operator alone read {0}, for the larger template"),
+    (r"(\S+) has \d+ users", "let only one operator read {0}, for the larger template"),
     (r"kept float: rule (.*)", "change rule {0} of the config"),
-    (r"kept float: the config's default", "give the config another default than 'float'"),
+    (r"kept float: the config's default", "give the config a default other than 'float'"),
 )
 
 
 def remedies(known: Explanation, reason: str, backend: str) -> tuple[str, ...]:
-    """Return what would make an operator int8 all the way, as sentences without a full stop.
+    """Return what would make an operator int8 throughout, as sentences without a full stop.
 
     Args:
-        known: What is known of the operator.
-        reason: Why it stays float, or missed its kernel; empty if nothing says so.
+        known: The explanation of the operator so far.
+        reason: Why it stays float or missed its kernel; empty if unknown.
         backend: Name of the backend.
     """
     found: list[str] = []

@@ -1,4 +1,4 @@
-"""Why a tensor of an operator shares its scale with tensors of others."""
+"""Why a tensor of an operator shares its scale with tensors of other operators."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantfx.passes.report.explain.trail import Trail
 
 
 def sharing_parts(trail: Trail, tensors: Iterable[TensorPart]) -> Iterator[SharingPart]:
-    """Yield the group of each tensor that has another member."""
+    """Yield the group of each tensor, if the group has another member."""
     for tensor in tensors:
         group = trail.groups.get(tensor.group)
         if group is not None:

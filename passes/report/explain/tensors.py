@@ -1,4 +1,4 @@
-"""The quantized tensors of an operator: who asked for them, and the scale each of them has."""
+"""The quantized tensors of an operator: who asked for them, and their scales."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantfx.passes.report.explain.explanation import TensorPart, TensorQuantiza
 from quantfx.passes.report.explain.trail import Trail
 from quantfx.patterns.schema import argument_value
 
-_TRAINED = "settle-modes"  # runs on what was trained, and only there
+_TRAINED = "settle-modes"  # runs on trained graphs only
 
 
 def tensor_parts(
@@ -76,7 +76,7 @@ def _packed(
 
 
 def _reason(trail: Trail, site: str, group: str, read: Node) -> str:
-    """Return what a pass said about the scale of a tensor, of its group, or of its weight."""
+    """Return a pass's remark about the scale of a tensor, its group or its weight."""
     shared = trail.groups.get(group)
     sites = (site,) if shared is None else shared.members
     source = _source(read)
@@ -85,11 +85,11 @@ def _reason(trail: Trail, site: str, group: str, read: Node) -> str:
 
 
 def _why_none(holder: Node | None) -> str:
-    return "" if holder is not None else "no quantize is in the graph at this place"
+    return "" if holder is not None else "the graph has no quantize at this place"
 
 
 def _source(node: Node) -> Node:
-    """Return what computes or stores the tensor, in front of q/dq."""
+    """Return the node that computes or stores the tensor, before q/dq."""
     while dequantizes(node) or quantizes(node) or node.target is CAST:
         node = node.all_input_nodes[0]
     return node
@@ -109,7 +109,7 @@ def _observer(spec: Spec, *, trained: bool) -> str:
 
 
 def _quantization(module: GraphModule, node: Node, spec: Spec) -> TensorQuantization:
-    """Return the qparams that a q or dq node of ``module`` is given."""
+    """Return the qparams of a q or dq node of ``module``."""
     if isinstance(spec, CastSpec) or node.target is CAST:
         dtype = spec.dtype if isinstance(spec, CastSpec) else dtype_of(node)
         return TensorQuantization(dtype=str(dtype).removeprefix("torch."), scheme="cast")
@@ -140,13 +140,13 @@ def _quantization(module: GraphModule, node: Node, spec: Spec) -> TensorQuantiza
 
 
 def _qparam_names(node: Node) -> tuple[str, str]:
-    """Per-channel operators have their arguments in the plural."""
+    """Return the argument names of scale and zero point, which are plural per channel."""
     plural = "per_channel" in str(node.target)
     return ("scales", "zero_points") if plural else ("scale", "zero_point")
 
 
 def _numbers(module: GraphModule, value: object) -> Tensor | None:
-    """Return stored or literal numbers; None for those that are found in each call."""
+    """Return stored or literal numbers; None for numbers that are found in each call."""
     if isinstance(value, Node):
         stored = constant(module, value)
         return None if stored is None else stored.detach().double()

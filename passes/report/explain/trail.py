@@ -1,4 +1,4 @@
-"""What passes left on record while they ran, by the names that it is about."""
+"""The records that passes left, by the names that they concern."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from quantfx.passes.graph.remark import (
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.pipeline.vanished import Vanished
 
-# What observers are called: a node, or ``module (node)``, with the slot that they observe.
+# Labels of observers: a node, or ``module (node)``, with the slot that they observe.
 _LABEL = re.compile(r"^.* \((\w+)\)(\.[\w.]+)?$")
 
 
 class Told(NamedTuple):
-    """A remark: when it was made, and by which pass."""
+    """A remark, with the time and the pass that made it."""
 
     when: int
     by: str
@@ -33,7 +33,7 @@ class Told(NamedTuple):
 
 
 class Loss(NamedTuple):
-    """A name that vanished: when, and by which pass."""
+    """A name that vanished, with the time and the pass that removed it."""
 
     when: int
     by: str
@@ -48,13 +48,13 @@ class Trail:
 
     Attributes:
         passes: The names of all passes that ran.
-        tried: Site -> pass and what it tried there.
+        tried: Site -> pass and the templates it tried there.
         asked: Site of a node -> slot -> name of the spec, and the rules that change it.
         groups: First member -> sharing group.
         told: Site -> remarks, in order.
-        scales: Slot of a node, or path of a weight -> what is the matter with its scale.
+        scales: Slot of a node, or path of a weight -> why its scale does not fit.
         lost: Site -> when it vanished; more than once if another node got the name.
-        absorbed: Site -> what it took the place of.
+        absorbed: Site -> the names that it replaced.
     """
 
     def __init__(self, module: GraphModule) -> None:

@@ -1,4 +1,4 @@
-"""An explanation as a tree that is read from top to bottom."""
+"""Print an explanation as a tree that reads from top to bottom."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _WIDTH = 100
 _COLORS = {"quantized": "green", "float": "yellow", "gone": "magenta", "other": "cyan"}
-_MEMBERS = 8  # of a sharing group, above which only their number is shown
+_MEMBERS = 8  # members of a sharing group; above, only their number is shown
 
 
 def tree_of(explained: Explanation) -> Tree:
@@ -58,7 +58,7 @@ def tree_of(explained: Explanation) -> Tree:
 
 
 def trees_of(explained: Sequence[Explanation]) -> Iterator[Tree]:
-    """Yield a tree for each of several explanations; one for all that only move values."""
+    """Yield a tree for each explanation, and one tree for all operators that only move values."""
     moving = [each.site for each in explained if each.reason == MOVES_VALUES]
     if len(explained) == 1 or len(moving) == len(explained):
         moving = []

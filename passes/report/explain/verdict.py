@@ -1,4 +1,4 @@
-"""The answer in one sentence."""
+"""The verdict of an explanation in one sentence."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def verdict_of_match(site: str, match: MatchPart, kernel: KernelPart | None) -> 
 
 
 def verdict_of_float(reason: str, kernel: KernelPart | None) -> str:
-    """Return why an operator stays float, and what computes it all the same."""
+    """Return why an operator stays float, and what computes it."""
     where = f"; a step of {kernel.region} computes it" if kernel and kernel.region else ""
     return f"float: {reason}{where}"
 
 
 def verdict_of_other(kind: Kind, path: str, node: Node, made_by: str) -> str:
-    """Return what a node is that is no operator of the model.
+    """Return what a node is if it is not an operator of the model.
 
     Args:
-        kind: Of the node.
-        path: Of its graph.
+        kind: Kind of the node.
+        path: Path of its graph.
         node: The node itself.
         made_by: Pass that made it; empty for a node of the exported graph.
     """
@@ -79,7 +79,7 @@ def readers_of(node: Node) -> Iterator[Node]:
 def why_nothing(account: Account) -> str:
     """Return why there is nothing to quantize in an operator, or "".
 
-    A reason that the account has says more than that an operator moves values.
+    The account's reason takes precedence over the verdict that an operator only moves values.
     """
     value = account.node.meta.get("val")
     if isinstance(value, Tensor) and not value.is_floating_point():
@@ -90,14 +90,14 @@ def why_nothing(account: Account) -> str:
 
 
 def why_silent(silent: SilentModule, readers: Sequence[str]) -> str:
-    """Return why a module left no operator, as far as can be told.
+    """Return why a module left no operator, as far as known.
 
     Args:
         silent: The module.
         readers: Sites that read tensors of it.
     """
     if silent.same_as:
-        return f"it is the same module as {silent.same_as}, by which its operators are named"
+        return f"it is the same module as {silent.same_as}, and its operators have that name"
     if silent.kind == "Identity":
         return "an Identity returns what it is given"
     if readers:

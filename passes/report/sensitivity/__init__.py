@@ -1,1 +1,1 @@
-"""What rounding at each site costs at the outputs, by one backward pass or by trying."""
+"""What rounding at each site costs at the outputs, by one backward pass or by trial."""

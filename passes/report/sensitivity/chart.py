@@ -1,4 +1,4 @@
-"""What sites cost and win, as bars in SVG text that is the same for the same figures."""
+"""The costs and wins of sites as bars in SVG text, which is deterministic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 from quantfx.passes.report.compare.tally import decibels
 from quantfx.passes.report.sensitivity.ranking import Ranked, noise_decibels
 
-_LABELS, _BARS, _VALUES = 230, 420, 90  # pixels: left of the bars, of the axis, right of it
+_LABELS, _BARS, _VALUES = 230, 420, 90  # pixels: left of the bars, the axis, right of the bars
 _ROW, _BAR, _HEAD, _MARGIN = 26, 9, 64, 16
 _WIDTH = 2 * _MARGIN + _LABELS + _BARS + _VALUES
 _LEFT = _MARGIN + _LABELS
@@ -25,8 +25,8 @@ def chart(ranked: Sequence[Ranked], noise: float) -> str:
     """Return an SVG document with two bars for each of ``ranked``, as shares of ``noise``.
 
     Args:
-        ranked: From top to bottom.
-        noise: With all sites rounded.
+        ranked: The rows from top to bottom.
+        noise: The noise with all sites rounded.
     """
     shares = [(_share(row.cost, noise), _share(row.win, noise)) for row in ranked]
     highest = max((max(pair) for pair in shares), default=0.0)
@@ -50,7 +50,7 @@ def chart(ranked: Sequence[Ranked], noise: float) -> str:
 
 
 def _share(part: float, noise: float) -> float:
-    """Return ``part / noise``; 0 where there is no noise, or no end of it."""
+    """Return ``part / noise``; 0 if the noise is zero or infinite."""
     return part / noise if noise and math.isfinite(part) and math.isfinite(noise) else 0.0
 
 

@@ -1,22 +1,22 @@
-"""Estimate what the rounding of every site does to the outputs, with one backward pass a call.
+"""Estimate how rounding at every site affects the outputs, with one backward pass per call.
 
-Site ``i`` has an own error ``e_i``: what its rounded weights and inputs add to its result when its
-inputs are exact. To first order the outputs are off by ``sum_i J_i e_i``, where ``J_i`` is the
-Jacobian of the outputs by the result of site ``i``. With ``v`` of random signs,
-``d_i = <v, J_i e_i>``, and its mean square over ``v`` is ``|J_i e_i|^2``: the estimator of a trace
-by M. F. Hutchinson (Communications in Statistics 18, 1989). One backward pass of the float graph
-gives ``J_i^T v`` for all sites at once, and so a column of ``d_i`` for each. Products of columns
-estimate ``<J_i e_i, J_j e_j>`` in the same way, which tells where errors cancel or add up.
+Site ``i`` has an own error ``e_i``: the error that its rounded weights and inputs add to its result
+when its inputs are exact. To first order the outputs err by ``sum_i J_i e_i``, where ``J_i`` is the
+Jacobian of the outputs by the result of site ``i``. For a vector ``v`` of random signs, ``d_i = <v,
+J_i e_i>``, and its mean square over ``v`` is ``|J_i e_i|^2``: the estimator of a trace by M. F.
+Hutchinson (Communications in Statistics 18, 1989). One backward pass of the float graph gives
+``J_i^T v`` for all sites at once, and thus a column of ``d_i`` for each site. Products of columns
+estimate ``<J_i e_i, J_j e_j>`` in the same way, which shows where errors cancel or add up.
 
-Signs leave much to chance in what leaving one site float wins, ``|E|^2 - |E - J_i e_i|^2`` with the
-error ``E`` of all, because ``<E, J_i e_i>`` is a sum over all sites. With ``whole=True`` the q/dq
-graph runs as well, and ``E`` itself takes the place of ``v``: no chance is left. The Jacobian is
-the mean of that at the values of the float graph and that at the values of the q/dq graph.
+Random signs make the win of leaving one site float, ``|E|^2 - |E - J_i e_i|^2`` with the total
+error ``E``, a noisy estimate, because ``<E, J_i e_i>`` is a sum over all sites. With ``whole=True``
+the q/dq graph runs as well, and ``E`` itself replaces ``v``, so chance plays no part. The Jacobian
+is then the mean of the Jacobians at the values of the float graph and of the q/dq graph.
 
 ``J^T J`` is the Gauss-Newton matrix of a squared error of the outputs. HAWQ (Dong et al.,
 arXiv 1905.03696) weights rounding by the largest eigenvalue of a layer's Hessian, HAWQ-V2 (arXiv
 1911.03852) by its trace, both times the size of the weights' error. Here the matrix is applied to
-the errors themselves, those of activations among them.
+the errors themselves, including errors of activations.
 """
 
 from __future__ import annotations
@@ -62,26 +62,26 @@ def estimate_sensitivity(
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
 ) -> Sensitivity:
-    """Return what the rounding of every site of the q/dq graph does to the outputs.
+    """Return how rounding at every site of the q/dq graph affects the outputs.
 
     Args:
         paired: The float graph and the q/dq graph.
         batches: In the forms that ``calibrate`` takes.
-        work: Of the q/dq graph's operators.
-        draws: Random vectors for each row; each is another backward pass.
-        seed: Of the signs.
-        whole: Measure the error of the whole as well, and share it out.
+        work: Work of the q/dq graph's operators.
+        draws: Random vectors for each row; each takes another backward pass.
+        seed: Seed of the signs.
+        whole: Whether to measure the total error as well, and attribute it to sites.
         input_fn: Turns what ``batches`` yields into such a batch.
         progress: Show a progress bar where the terminal allows it.
 
     Raises:
-        CalibrationError: there is no batch, or one does not fit the model, is empty, or makes it
-            return NaN.
+        CalibrationError: there is no batch, or a batch does not fit the model, is empty, or makes
+            it return NaN.
         QuantfxError: no gradient leads from an output to a site.
     """
     if not paired.parts:
-        message = "no site of the q/dq graph rounds anything that the float graph computes as well"
-        fix = "give the model that was quantized, and a result that has quantized sites"
+        message = "no site of the q/dq graph rounds a value that the float graph computes as well"
+        fix = "give the model that was quantized, and a result with quantized sites"
         raise QuantfxError(message, rule="no-gradients", fix=fix)
     rows = _Rows(paired, Signs(seed), draws)
     with preserved_state(paired.reference), preserved_state(paired.quantized):
@@ -93,7 +93,7 @@ def estimate_sensitivity(
 
 
 def _add(rows: _Rows, paired: PairedGraphs, inputs: Inputs, *, whole: bool) -> None:
-    """Add a call, whose memory goes with it."""
+    """Add a call; its memory is freed on return."""
     call = run_with_errors(paired, inputs)
     rows.add(call)
     if whole:
@@ -101,18 +101,18 @@ def _add(rows: _Rows, paired: PairedGraphs, inputs: Inputs, *, whole: bool) -> N
 
 
 class _Rows:
-    """Collects ``d_i`` of all sites, row by row, or call by call where rows cannot be told apart.
+    """Collects ``d_i`` of all sites, by row, or by call if rows cannot be told apart.
 
     Args:
         paired: Both graphs.
-        signs: For the outputs.
+        signs: Signs for the outputs.
         draws: Random vectors for each row.
     """
 
     def __init__(self, paired: PairedGraphs, signs: Signs, draws: int) -> None:
         self._paired, self._signs, self._draws = paired, signs, draws
         self._by_row: bool | None = None  # not known before a call of several rows
-        self._shares: Tensor | None = None  # of outputs, one over the power of a row
+        self._shares: Tensor | None = None  # per output, one over the power of a row
         self._found: list[Tensor] = []
         self._power: list[Tensor] = []
         self._joint: list[Tensor] = []
@@ -144,7 +144,7 @@ class _Rows:
                 mask[-1] = each[-1]
             self._by_row = _only_last_rows(call.gradients(places, last, keep=True), rows)
         for weights in drawn:
-            # Kept for what follows; the memory goes with the call.
+            # Kept for later steps; the memory is freed with the call.
             gradients = call.gradients(places, weights, keep=True)
             self._found.append(self._columns(call, gradients, self._units(outputs)))
         weighted = power.T @ self._shares
@@ -152,13 +152,13 @@ class _Rows:
         self._calls += 1
 
     def share_out(self, exact: Call, rounded: Call) -> None:
-        """Add how far the outputs of a call are off, and what of it is due to each site.
+        """Add the error of the outputs of a call, and each site's part of it.
 
         Args:
             exact: A call that was added.
-            rounded: The same with accumulated errors.
+            rounded: The same call with accumulated errors.
         """
-        assert self._shares is not None  # of the first call
+        assert self._shares is not None  # set by the first call
         places = self._places(exact)
         outputs: list[Tensor] = [exact.outputs[place] for place in places]
         given = [rounded.outputs[place] for place in places]
@@ -177,7 +177,7 @@ class _Rows:
         return rows_of(outputs) if self._by_row else 1
 
     def sensitivity(self, work: Sequence[OperatorWork]) -> Sensitivity:
-        """Return what the rows say."""
+        """Return the sensitivity from the collected rows."""
         signal = math.sqrt(float(torch.cat(self._power).mean()))
         found = torch.cat(self._found) / (signal or 1.0)
         parts = [
@@ -267,8 +267,8 @@ def _products(slope: Tensor, error: Tensor, units: int) -> Tensor:
 def _only_last_rows(gradients: Sequence[Sequence[Tensor | None]], rows: int) -> bool:
     """Whether gradients of the outputs' last row are in the last part of each first dimension.
 
-    Then the first dimension is that of rows, times another. It may as well be that of time, or a
-    result may be one for all rows.
+    Then the first dimension is rows, or rows times another dimension. Otherwise it may be time, or
+    a result may be shared by all rows.
     """
     return all(
         slope.dim() > 0

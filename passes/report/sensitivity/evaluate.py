@@ -1,4 +1,4 @@
-"""Try the sites that an estimate puts first: each rounded alone, and each left float alone."""
+"""Evaluate the sites that an estimate ranks first: each rounded alone, and each float alone."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ Metric = Callable[[nn.Module], float]
 def evaluate_sites(
     sensitivity: Sensitivity, paired: PairedGraphs, metric: Metric, name: str, most: int
 ) -> Sensitivity:
-    """Return ``sensitivity`` with what ``metric`` says of the sites that cost most.
+    """Return ``sensitivity`` with the values of ``metric`` for the sites that cost most.
 
-    Each site takes two evaluations. What is evaluated has the ranges of the q/dq graph.
-    A conversion with ``Config().call(site, None)`` gives the same, unless others stand or fall with
-    the site: a pool is int8 only where int8 flows in, and shared ranges are those of fewer tensors.
+    Each site takes two evaluations, with the ranges of the q/dq graph. A conversion with
+    ``Config().call(site, None)`` gives the same, unless other sites depend on the site: a pool is
+    int8 only if int8 flows in, and shared ranges then cover fewer tensors.
 
     Args:
         sensitivity: The estimate.
         paired: Both graphs.
         metric: How good a model is; higher is better.
-        name: Of the metric.
-        most: How many sites.
+        name: Name of the metric.
+        most: Number of sites to evaluate.
 
     Raises:
         QuantfxError: the metric raises, or returns no number.
@@ -61,10 +61,10 @@ def evaluate_sites(
 
 
 class OutputSQNR:
-    """Signal to noise of a model's outputs in dB, each output by its own power.
+    """Signal to noise of a model's outputs in dB, each output relative to its own power.
 
     Args:
-        paired: The graphs; the float one says what is exact.
+        paired: The graphs; the float graph gives the exact outputs.
         calls: The inputs to compare on.
     """
 
@@ -88,5 +88,5 @@ class OutputSQNR:
 
 
 def _total(calls: Sequence[Sequence[Tensor]]) -> Tensor:
-    """Return the power of each output, of all calls together."""
+    """Return the power of each output over all calls."""
     return torch.stack([powers(outputs, 1)[:, 0] for outputs in calls]).sum(0)

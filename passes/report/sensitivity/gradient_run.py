@@ -1,4 +1,4 @@
-"""One call of a float graph: the own error of every site, and how the outputs feel each."""
+"""One call of a float graph: the own error of every site, and its effect on the outputs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class SiteError:
     """The own error of one site in one call.
 
     Attributes:
-        values: Its float results, which the outputs were computed of.
-        errors: What its rounding adds to each.
+        values: Its float results, from which the outputs were computed.
+        errors: The error that its rounding adds to each.
     """
 
     values: tuple[Tensor, ...]
@@ -38,7 +38,7 @@ class Call:
 
     Attributes:
         outputs: The leaves of its result.
-        errors: Of each part, in order.
+        errors: Own error of each part, in order.
     """
 
     outputs: tuple[Any, ...]
@@ -52,8 +52,8 @@ class Call:
         Nothing gets a ``.grad``.
 
         Args:
-            places: Which outputs.
-            weights: One for each of them.
+            places: Indices of the outputs.
+            weights: One weight tensor for each of these outputs.
             keep: Whether another call of this method follows.
 
         Raises:
@@ -80,8 +80,8 @@ def run_with_errors(paired: PairedGraphs, inputs: Inputs, *, accumulated: bool =
     Args:
         paired: Both graphs.
         inputs: Positional and keyword arguments, with the rows that the graphs take.
-        accumulated: Go on with the rounded results, so that outputs and inputs of each part are
-            those of the q/dq graph; gradients pass rounding unchanged.
+        accumulated: Whether to continue with the rounded results, so that inputs and results of
+            each part are the same as in the q/dq graph; gradients pass rounding unchanged.
 
     Raises:
         QuantfxError: an operator has no gradient; quotes torch.
@@ -100,10 +100,10 @@ def run_with_errors(paired: PairedGraphs, inputs: Inputs, *, accumulated: bool =
 class _GradientStepper(Stepper):
     """Runs a float graph so that gradients reach the results of its parts.
 
-    Stored tensors are constants, and ``detach`` stops no gradient: rounding passes it as well.
+    Stored tensors are constants. ``detach`` does not stop gradients here, nor does rounding.
 
     Attributes:
-        errors: By part.
+        errors: Own errors by part.
     """
 
     def __init__(self, paired: PairedGraphs, *, accumulated: bool) -> None:
@@ -116,7 +116,7 @@ class _GradientStepper(Stepper):
         if node.target == torch.ops.aten.detach.default:
             return values[node.all_input_nodes[0]]
         if node.target == torch.ops.higher_order.cond:
-            # As it stands, torch 2.13 compiles both branches with Dynamo, which fails here.
+            # Otherwise torch 2.13 compiles both branches with Dynamo, which fails here.
             args: Any = map_arg(node.args, values.__getitem__)
             return _taken_branch(*args)
         value = super()._call(node, values)
@@ -150,7 +150,7 @@ def _no_gradient(error: Exception) -> QuantfxError:
     return QuantfxError(
         f"the float graph cannot be run with gradients: {str(error).strip().splitlines()[0]}",
         rule="no-gradients",
-        fix="use compare, which needs none; its own errors say what each site loses by itself",
+        fix="use compare, which needs no gradients; its own errors say what each site loses alone",
     )
 
 
@@ -161,7 +161,7 @@ def _detached(leaf: Any) -> Any:
 def _tracked(leaf: Any) -> Any:
     if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
         return leaf
-    # An operator may return what it was given: its result gets a tensor of its own.
+    # An operator may return its input: its result gets a separate tensor.
     return leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_()
 
 
@@ -177,7 +177,7 @@ def _site_error(exact: Any, own: Any) -> SiteError:
 
 
 def _difference(exact: Tensor, own: Tensor) -> Tensor:
-    if exact.shape != own.shape:  # whatever made that, nothing of the signal is right
+    if exact.shape != own.shape:  # whatever the cause, none of the signal is right
         return -exact
     found = own - exact
     if torch.isfinite(found.sum()):

@@ -1,4 +1,4 @@
-"""A call of a metric of the user's, which may raise whatever it likes."""
+"""Call a user's metric, which may raise anything."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ from quantfx.patterns.errors import QuantfxError
 
 
 def number_of(metric: Callable[[], Any]) -> float:
-    """Return what a metric returns, as a number.
+    """Return the result of a metric as a number.
 
     Args:
-        metric: Calls it.
+        metric: Function that calls the metric.
 
     Raises:
-        QuantfxError: it raises, or returns NaN or nothing that is a number; without its subject.
+        QuantfxError: it raises, or returns NaN or something that is not a number; the message has
+            no subject yet.
     """
     try:
         value = float(metric())
-    except Exception as raised:  # whatever a function of the user's raises
-        fix = "" if isinstance(raised, QuantfxError) else "call it with the model by itself"
+    except Exception as raised:  # a user's function may raise anything
+        fix = "" if isinstance(raised, QuantfxError) else "call it separately with the model"
         message = f"raises {type(raised).__name__}: {raised}"
         raise QuantfxError(message, rule="metric-fails", fix=fix) from raised
     if math.isnan(value):
@@ -33,9 +34,9 @@ def failure(name: str, told: str, reason: QuantfxError) -> QuantfxError:
     """Return the error of a metric that failed.
 
     Args:
-        name: Of the metric.
-        told: What it was asked about.
-        reason: What became of it, such as ``number_of`` raises.
+        name: Name of the metric.
+        told: What the metric was evaluated on.
+        reason: The failure, as ``number_of`` raises it.
     """
     message = f"metric {name} of {told} {reason.message}"
     return QuantfxError(message, rule="metric-fails", site=told, fix=reason.fix)

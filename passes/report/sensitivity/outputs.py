@@ -34,13 +34,13 @@ def finite(outputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def errors_of(exact: Sequence[Tensor], found: Sequence[Tensor]) -> list[Tensor]:
-    """Return what ``found`` is off, 0 where ``exact`` is infinite."""
+    """Return the errors of ``found``, 0 where ``exact`` is infinite."""
     pairs = zip(exact, found, strict=True)
     return [(given - each).where(each.isfinite(), 0) for each, given in pairs]
 
 
 def rows_of(outputs: Sequence[Tensor]) -> int:
-    """Return the first size that all outputs have in common; 1 if there is none."""
+    """Return the common first size of all outputs; 1 if they differ."""
     sizes = {each.shape[0] if each.dim() else 1 for each in outputs}
     return sizes.pop() if len(sizes) == 1 else 1
 
@@ -52,7 +52,7 @@ def powers(outputs: Sequence[Tensor], rows: int) -> Tensor:
 
 
 class Signs:
-    """Draws +1 and -1 row by row, so that pieces of a batch get those of the whole batch.
+    """Draws +1 and -1 row by row, so that pieces of a batch get the same signs as the whole batch.
 
     Args:
         seed: Equal seeds draw equal signs.
@@ -65,9 +65,9 @@ class Signs:
         """Return ``draws`` lists of tensors like ``outputs``.
 
         Args:
-            outputs: What the signs are for.
-            rows: How many rows each of them has.
-            draws: How many signs each value gets.
+            outputs: The outputs that the signs are for.
+            rows: Number of rows of each output.
+            draws: Number of signs for each value.
         """
         sizes = [each.numel() // rows for each in outputs]
         drawn = [[[self._of(size) for size in sizes] for _ in range(draws)] for _ in range(rows)]

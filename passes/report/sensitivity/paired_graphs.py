@@ -1,4 +1,4 @@
-"""A float graph whose operators may be computed as in its q/dq graph, each by itself."""
+"""A float graph in which single operators may be computed as in its q/dq graph."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from quantfx.passes.report.sensitivity.rounding import Rounding, without_paired
 class PairedGraphs:
     """The sites that a q/dq graph and its float graph have in common.
 
-    What the q/dq graph makes of stored tensors alone, the rounded weights, is computed once and
-    kept: memory of one float model.
+    Values that the q/dq graph computes from stored tensors only, i.e. rounded weights, are computed
+    once and kept, which takes the memory of one float model.
 
     Attributes:
         reference: The float graph, with or without observers.
@@ -46,7 +46,7 @@ class PairedGraphs:
         self._stored = {node: values[node] for node in read}
 
     def end(self, part: Part) -> Node:
-        """Return the node of the float graph that computes what leaves ``part``."""
+        """Return the node of the float graph that computes the result of ``part``."""
         return self._common[part.output.name]
 
     def inputs(self, part: Part) -> list[Node]:
@@ -54,11 +54,11 @@ class PairedGraphs:
         return [self._common[each.name] for each in part.exact]
 
     def own_value(self, part: Part, values: Mapping[Node, Any]) -> Any:
-        """Return what ``part`` makes of given inputs in the q/dq graph.
+        """Return the result of ``part`` for given inputs in the q/dq graph.
 
         Args:
             part: One of ``parts``.
-            values: Of the nodes that ``inputs`` returns.
+            values: Values of the nodes that ``inputs`` returns.
         """
         given = {each: self._stored[each] for each in part.stored}
         given |= {each: values[self._common[each.name]] for each in part.exact}
@@ -70,6 +70,6 @@ class PairedGraphs:
         return Counter([self.output, *(node for part in parts for node in self.inputs(part))])
 
     def _in_order(self, part: Part) -> bool:
-        """Whether the float graph has computed what ``part`` reads when it comes to its result."""
+        """Whether the float graph computes the inputs of ``part`` before its result."""
         end = self.end(part)
         return all(self._common[each.name] < end for each in part.exact)

@@ -1,4 +1,4 @@
-"""The model with chosen sites rounded as in the q/dq graph, and the others in float."""
+"""The model with chosen sites rounded as in the q/dq graph, and the other sites in float."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 
 
 class PartlyRounded(nn.Module):
-    """Computes what the q/dq graph computes at some sites, and the float graph elsewhere.
+    """Computes some sites as in the q/dq graph, and all others as in the float graph.
 
-    Ranges are those of the q/dq graph, whatever is rounded: nothing is calibrated anew. Calls run
-    operator by operator without gradients, and take inputs of the sizes that the graphs take.
+    Ranges always come from the q/dq graph: nothing is recalibrated. Calls run operator by operator
+    without gradients, and take inputs of the sizes that the graphs take.
 
     Args:
         paired: Both graphs.
@@ -36,7 +36,7 @@ class PartlyRounded(nn.Module):
         self.eval()
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Return what the model returns."""
+        """Return the model's results."""
         paired = self._paired
         leaves = [leaf for _, leaf in input_leaves(paired.reference, *copy_inputs(args, kwargs))]
         with torch.no_grad(), preserved_state(paired.reference), preserved_state(paired.quantized):

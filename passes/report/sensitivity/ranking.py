@@ -1,4 +1,4 @@
-"""What a site or a module costs and wins, as data."""
+"""The cost and win of a site or module, as data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Measured:
-    """What a metric says of one site.
+    """The values of a metric for one site.
 
     Attributes:
-        alone: With all other sites float.
-        without: With all other sites rounded.
+        alone: With the site rounded and all other sites float.
+        without: With the site float and all other sites rounded.
     """
 
     alone: float
@@ -22,10 +22,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a metric says of the whole.
+    """The values of a metric for the whole model.
 
     Attributes:
-        metric: What is measured.
+        metric: Name of the metric.
         exact: With all sites float.
         rounded: With all sites rounded.
     """
@@ -37,12 +37,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Whole:
-    """The noise of the q/dq graph, shared out.
+    """The noise of the q/dq graph, attributed to sites.
 
     Attributes:
-        noise: With all sites rounded, measured.
-        shares: What of it is due to each site: how far its error points where that of all points.
-            They add up to about ``noise``; errors that cancel others have negative ones.
+        noise: Measured noise with all sites rounded.
+        shares: Each site's share: the projection of its error on the total error. Shares add up to
+            about ``noise``; errors that cancel other errors have negative shares.
     """
 
     noise: float
@@ -54,17 +54,17 @@ class Ranked:
     """A site, or all sites of a module together.
 
     Attributes:
-        name: Of the site, or the module.
-        op: Its operator, or those of the module.
+        name: Name of the site or module.
+        op: Its operator, or the module's operators.
         module: Path of the user's module.
         sites: The names of the sites.
-        cost: Noise of the outputs if it alone is rounded.
-        win: By how much the noise falls if it alone stays float; negative where its errors cancel
-            those of other sites.
-        uncertainty: Standard error of ``cost`` over the rows, as a share of it.
-        macs: Multiply-accumulates; None if they are not known.
-        weight_bytes: Of its weights, in float.
-        measured: What the metric says of it; None where it was not evaluated.
+        cost: Noise of the outputs if only it is rounded.
+        win: By how much the noise falls if only it stays float; negative where its errors cancel
+            errors of other sites.
+        uncertainty: Standard error of ``cost`` over the rows, relative to ``cost``.
+        macs: Multiply-accumulates; None if unknown.
+        weight_bytes: Bytes of its weights, in float.
+        measured: Values of the metric for it; None if it was not evaluated.
     """
 
     name: str
@@ -81,7 +81,7 @@ class Ranked:
 
     @property
     def sqnr(self) -> float:
-        """Signal to noise of the outputs in dB if it alone is rounded."""
+        """Signal to noise of the outputs in dB if only it is rounded."""
         return noise_decibels(self.cost)
 
     def as_dict(self) -> dict[str, Any]:

@@ -35,9 +35,9 @@ class SensitiveSite:
         op: Its operator.
         module: Path of the user's module it comes from.
         mode: How it is quantized.
-        macs: Multiply-accumulates, as in ``Report.work``; None if they are not known.
-        weight_bytes: Of its weights, in float.
-        measured: The metric without it and with it alone; None where it was not evaluated.
+        macs: Multiply-accumulates, as in ``Report.work``; None if unknown.
+        weight_bytes: Bytes of its weights, in float.
+        measured: The metric without it and with it alone; None if it was not evaluated.
     """
 
     site: Site
@@ -52,22 +52,22 @@ class SensitiveSite:
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """What the rounding of each site does to the outputs, to first order.
+    """How rounding at each site affects the outputs, to first order.
 
-    Noise is relative: the power of the outputs' error over the power of the outputs. Each of
-    several outputs counts as much as the others, whatever its power.
+    Noise is relative: the power of the outputs' error over the power of the outputs. Several
+    outputs count equally, whatever their power.
 
     Attributes:
         sites: The columns of ``contributions``, in the order of the float graph.
         contributions: ``(rows, sites)`` in float64. The noise of rounding several sites is the mean
             over rows of the square of the sum of their columns.
-        calls: How many calls were made.
-        draws: How many random vectors each row had.
-        unit: What a row of ``contributions`` is: a ``row`` of the data, or a ``call`` where rows do
-            not stay apart (one tensor for all, or time in front of rows).
+        calls: Number of calls.
+        draws: Number of random vectors per row.
+        unit: The meaning of a row of ``contributions``: a ``row`` of the data, or a ``call`` if
+            rows do not stay apart (one tensor for all, or time before rows).
         left_out: Planned sites and outputs without numbers, with the reason.
-        whole: The measured noise of all sites; None unless it was asked for.
-        evaluation: The metric of the whole; None without real evaluation.
+        whole: The measured noise of all sites; None unless requested.
+        evaluation: The metric of the whole model; None without real evaluation.
     """
 
     sites: tuple[SensitiveSite, ...]
@@ -81,10 +81,10 @@ class Sensitivity:
     evaluation: Evaluation | None = None
 
     def predict(self, float_sites: Iterable[str | Site] = ()) -> float:
-        """Return the noise that is expected if some sites stay float.
+        """Return the expected noise if some sites stay float.
 
-        With ``whole``, it is the measured noise of all without what these sites win; good for some
-        sites of many. Else it is the mean square of the columns that are left.
+        With ``whole``, it is the measured total noise minus the wins of these sites, which is good
+        for a few of many sites. Otherwise it is the mean square of the remaining columns.
 
         Args:
             float_sites: Sites, or their names such as ``conv2d_3``.
@@ -103,15 +103,15 @@ class Sensitivity:
         return max(self.whole.noise - self._win(chosen.nonzero().flatten().tolist()), 0.0)
 
     def ranked(self, order: Order = "cost", *, by: By = "site") -> tuple[Ranked, ...]:
-        """Return what each site or module costs and wins, most first.
+        """Return the cost and win of each site or module, highest first.
 
         Args:
-            order: By the ``cost`` of rounding it alone, by what leaving it float alone would
-                ``win``, or in the order of the ``graph``.
+            order: By the ``cost`` of rounding only it, by the ``win`` of leaving only it float, or
+                in the order of the ``graph``.
             by: Each ``site``, or all sites of a ``module`` together.
 
         Raises:
-            ArgumentError: there is no such order, or nothing of that kind to rank.
+            ArgumentError: ``order`` or ``by`` is unknown.
         """
         if order not in get_args(Order):
             raise unknown_name(ArgumentError, "order", order, get_args(Order), of="a ranking")
@@ -127,7 +127,7 @@ class Sensitivity:
         return tuple(sorted(rows, key=lambda row: -getattr(row, order)))
 
     def at(self, name: str, *, by: By = "site") -> Ranked:
-        """Return what a site costs and wins, or a module.
+        """Return the cost and win of a site or a module.
 
         Raises:
             QuantfxError: none has that name; names the nearest.
@@ -138,14 +138,14 @@ class Sensitivity:
         return known[name]
 
     def heat(self) -> dict[str, float]:
-        """Return the SQNR of the outputs if one site alone is rounded, for ``quantfx.draw``."""
+        """Return, by site, the SQNR of the outputs if only it is rounded, for ``quantfx.draw``."""
         return {row.name: row.sqnr for row in self.ranked("graph")}
 
     def as_dict(self, *, contributions: bool = True) -> dict[str, Any]:
-        """Return all of it as plain data, for JSON; infinite numbers are the text ``"inf"``.
+        """Return everything as plain data for JSON; infinite numbers become the text ``"inf"``.
 
         Args:
-            contributions: With the matrix, which has a number for each row and site.
+            contributions: Whether to include the matrix, with a number for each row and site.
         """
         data: dict[str, Any] = {
             "noise": self.predict(),
@@ -168,15 +168,15 @@ class Sensitivity:
         return json.dumps(self.as_dict(contributions=contributions), indent=2)
 
     def chart(self, path: str | Path, *, by: By = "site", most: int = 30) -> Path:
-        """Draw what the worst sites or modules cost and win, as bars, and return the path.
+        """Draw the costs and wins of the worst sites or modules as bars, and return the path.
 
         Args:
-            path: Where to, e.g. ``sensitivity.svg``.
+            path: Path of the file, e.g. ``sensitivity.svg``.
             by: Each ``site``, or all sites of a ``module`` together.
-            most: How many.
+            most: Number of bars.
 
         Raises:
-            FileError: it cannot be written.
+            FileError: the file cannot be written.
         """
         with writing(Path(path)) as file:
             file.write(chart(self.ranked(by=by)[:most], self.predict()).encode())
@@ -191,7 +191,7 @@ class Sensitivity:
         return captured.get()
 
     def with_measured(self, evaluation: Evaluation, found: dict[str, Measured]) -> Sensitivity:
-        """Return this with what a metric said, of the whole and of some sites by name."""
+        """Return this with values of a metric for the whole model and for some sites by name."""
         sites = (replace(each, measured=found.get(str(each.site))) for each in self.sites)
         return replace(self, sites=tuple(sites), evaluation=evaluation)
 

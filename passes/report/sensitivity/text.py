@@ -14,7 +14,7 @@ from quantfx.passes.report.sensitivity.ranking import Evaluation, Ranked, noise_
 # More rows than a screen holds are in the data.
 _ROWS = 20
 
-# Above it the order of neighbours in the ranking is chance.
+# Above this, the order of neighbours in the ranking is chance.
 _THIN = 0.5
 
 
@@ -27,7 +27,7 @@ def tables(
     left_out: Sequence[tuple[str, str]],
     evaluation: Evaluation | None,
 ) -> Iterator[RenderableType]:
-    """Yield one line of the whole, the ranking, and what has no numbers."""
+    """Yield a summary line, the ranking, and the sites without numbers."""
     yield Text(
         f"all rounded: {decibels(noise_decibels(noise))} {told} at the outputs, over {rows}",
         style="bold",

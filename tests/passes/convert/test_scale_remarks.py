@@ -76,7 +76,7 @@ def test_calibration_of_one_value_is_named() -> None:
     model = Layer()
     _, site, reason = noted(model, torch.full_like(X, 0.5))
     assert site == "fc (linear).input"
-    assert "calibration saw 0.5 alone, so what lies beyond is clipped" in reason
+    assert "calibration saw only 0.5, so values beyond it are clipped" in reason
 
 
 def test_a_constant_of_the_model_is_no_calibration() -> None:
@@ -128,7 +128,7 @@ def test_values_below_the_floor_are_named() -> None:
     text = "the floor under its scale is 1.18e-38, so values below 5.88e-39 become zero"
     assert text in of_input.reason
     assert of_weight.site == "fc (linear).weight"
-    assert "what its input leaves is 1 in 4 of 4 channels" in of_weight.reason
+    assert "the least scale its input allows is 1 in 4 of 4 channels" in of_weight.reason
 
 
 def test_a_floor_that_was_asked_for_is_named() -> None:
@@ -147,7 +147,7 @@ def test_a_product_below_the_normal_numbers_raises_the_scale_of_the_weight() -> 
         model.fc.bias.fill_(1e-20)
     result, site, reason = noted(model, x)
     assert site == "fc (linear).weight"
-    assert "what its input leaves is " in reason
+    assert "the least scale its input allows is " in reason
     assert "in 1 of 4 channels" in reason
     assert sqnr(model(x), result.module(x)) > 35
     assert sqnr(result.quantized(x), result.module(x)) > 60

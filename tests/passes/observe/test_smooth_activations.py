@@ -140,7 +140,7 @@ def test_weight_with_another_reader_is_left_and_named() -> None:
     x, backend = inputs(0), x86(smooth=0.8)
     done = smoothed(calibrated(model, backend, x), backend)
     remarks = [remark.message for remark in remarks_of(done, Remark)]
-    assert [message for message in remarks if "another operator reads the weight" in message]
+    assert [message for message in remarks if "another operator also reads the weight" in message]
     with torch.no_grad():
         torch.testing.assert_close(done(x), model(x))
 

@@ -23,8 +23,8 @@ conv2d  aten.conv2d.default
 ├── int8 by template conv2d_unary: kernel qconv_pointwise
 ├── module: conv (Conv2d)
 ├── history
-│   └── fold-batch-norm: it stands in the place of batch_norm (aten.batch_norm.default, norm) as
-│       well. `batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)`; a linear alike.
+│   └── fold-batch-norm: it also stands in place of batch_norm (aten.batch_norm.default, norm).
+│       `batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)`; a linear alike.
 ├── config: static, by its default
 ├── templates tried
 │   ├── no: conv2d_add_relu, as relu is aten.relu.default, not add
