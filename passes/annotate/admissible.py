@@ -123,7 +123,7 @@ class Admissible(Admission):
         return f"rows of {value.shape[-1]} values do not divide into groups of {spec.group}"
 
     def _why_overwritten(self, node: Node, inside: set[Node]) -> str | None:
-        """Return why a tensor is overwritten: its quantize would read it before that write."""
+        """Return which node overwrites a tensor: a quantize would read the value before that."""
         writer = self._facts.written.get(node)
         if writer is None or writer in inside:
             return None

@@ -159,7 +159,7 @@ class Decisions:
         return TensorRead(f"{call.name}.{slot}", SpecUse(name, WEIGHTS))
 
     def _read_result(self, match: Match) -> TensorRead | None:
-        """Return the result of ``match`` as rules see it; None if the result has no own spec."""
+        """Return a match's result as rules see it; None if the result has no spec of its own."""
         name = match.template.specs.get("out")
         if name is None:
             return None

@@ -42,8 +42,8 @@ class ShareTiedTables(GraphPass):
     For models that tie a head to their table: both then read one int8 tensor, as both read one
     float tensor before. A row of the table has the scale of an output channel. If the head reads
     its weight in float, so does a table planned as int8; a 4-bit table stays separate. If no
-    template took the embedding, only its rows are dequantized, ``to(embedding(r(w), i)) *
-    scales[i]``; an embedding that the config keeps float is unchanged.
+    template took the embedding, only its rows are dequantized,
+    ``to(embedding(r(w), i)) * scales[i]``; an embedding that the config keeps float is unchanged.
     """
 
     name: ClassVar[str] = "share-tied-tables"

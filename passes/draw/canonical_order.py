@@ -27,7 +27,7 @@ def canonical_order(graph: Graph) -> list[Node]:
 
     1. Arguments are walked in argument order, keyword arguments by name.
     2. Live nodes: first those that the output needs, then those with a side effect (``add_`` on a
-        counter).
+       counter).
     3. Dead nodes and unused inputs are left out; the output comes last.
     """
     order: list[Node] = []

@@ -23,8 +23,8 @@ class LearnedFakeQuantize(FakeQuantize):
     The scale is ``start * exp(log_ratio)``: no optimizer step makes it zero or negative, a step of
     Adam changes it by the learning rate relative to itself, and weight decay pulls it back to its
     start (a logarithm, as in Jain et al. 2020). The parameter gets LSQ's gradient of the scale s:
-    ``round(x / s) - x / s`` inside the range and the clipped integer outside, times ``1 / sqrt(n *
-    quant_max)`` for n elements per scale (section 2.2).
+    ``round(x / s) - x / s`` inside the range and the clipped integer outside, times
+    ``1 / sqrt(n * quant_max)`` for n elements per scale (section 2.2).
 
     It starts at the scale that the spec's own observer finds in the calibration data, or else in
     the first batch that is rounded; the zero point stays fixed from then on.

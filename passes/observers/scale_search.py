@@ -41,8 +41,8 @@ class Block:
     Attributes:
         rows: float32, shape ``(channels, values)``; squares of the values are normal numbers.
         least: The smallest scale allowed, shape ``(channels,)``.
-        around: A second lower limit; candidates may exceed it by the same factor as ``absmax /
-            high``. Same shape; zero for none.
+        around: A second lower limit; candidates may exceed it by the same factor as
+            ``absmax / high``. Same shape; zero for none.
     """
 
     rows: Tensor

@@ -53,8 +53,9 @@ class QuantSpec:
         quant_max: Largest integer used, inclusive.
         symmetric: True fixes the zero point at the middle of the range; False is affine.
         axis: Channel axis of a per-channel spec; None is per-tensor.
-        observer: The observer that finds the range, by name; per-channel specs use ``min_max`` or
-            ``weight_mse``, per-tensor specs any other. Or a function that makes an observer.
+        observer: The observer that finds the range, by name, or a factory of observers. Per-channel
+            specs take only ``min_max`` or ``weight_mse``; ``weight_mse`` is for symmetric
+            per-channel specs.
         eps: Lower bound of the scale, at least ``SCALE_FLOOR``; by default the smallest scale that
             kernels compute with exactly.
         pair_bound: How far the scale of a per-channel weight must grow so that no sum of two

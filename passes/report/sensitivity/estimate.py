@@ -2,11 +2,11 @@
 
 Site ``i`` has an own error ``e_i``: the error that its rounded weights and inputs add to its result
 when its inputs are exact. To first order the outputs err by ``sum_i J_i e_i``, where ``J_i`` is the
-Jacobian of the outputs by the result of site ``i``. For a vector ``v`` of random signs, ``d_i = <v,
-J_i e_i>``, and its mean square over ``v`` is ``|J_i e_i|^2``: the estimator of a trace by M. F.
-Hutchinson (Communications in Statistics 18, 1989). One backward pass of the float graph gives
-``J_i^T v`` for all sites at once, and thus a column of ``d_i`` for each site. Products of columns
-estimate ``<J_i e_i, J_j e_j>`` in the same way, which shows where errors cancel or add up.
+Jacobian of the outputs by the result of site ``i``. With ``v`` of random signs,
+``d_i = <v, J_i e_i>``, and its mean square over ``v`` is ``|J_i e_i|^2``: the estimator of a trace
+by M. F. Hutchinson (Communications in Statistics 18, 1989). One backward pass of the float graph
+gives ``J_i^T v`` for all sites at once, and thus a column of ``d_i`` for each site. Products of
+columns estimate ``<J_i e_i, J_j e_j>`` in the same way, which shows where errors cancel or add up.
 
 Random signs make the win of leaving one site float, ``|E|^2 - |E - J_i e_i|^2`` with the total
 error ``E``, a noisy estimate, because ``<E, J_i e_i>`` is a sum over all sites. With ``whole=True``
