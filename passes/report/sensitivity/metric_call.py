@@ -22,7 +22,7 @@ def number_of(metric: Callable[[], Any]) -> float:
     try:
         value = float(metric())
     except Exception as raised:  # a user's function may raise anything
-        fix = "" if isinstance(raised, QuantfxError) else "call it separately with the model"
+        fix = "" if isinstance(raised, QuantfxError) else "call it with the model by itself"
         message = f"raises {type(raised).__name__}: {raised}"
         raise QuantfxError(message, rule="metric-fails", fix=fix) from raised
     if math.isnan(value):

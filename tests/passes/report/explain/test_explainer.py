@@ -38,7 +38,7 @@ def test_near_misses_come_in_order_with_the_first_rule_that_failed() -> None:
     [relu] = explained(TwoReaders, torch.randn(2, 3, 8)).explain("relu")
     assert relu.standing == "float"
     assert "only taken as part of a match of" in relu.reason
-    assert "directly behind" in relu.remedies[0]
+    assert "directly after" in relu.remedies[0]
 
 
 def test_operators_of_one_match_know_each_other() -> None:
