@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quantfx.patterns.torch_version import require_torch
 
-require_torch()  # before anything is imported that an older one lacks
+require_torch()  # before importing anything that an older torch lacks
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-# Imported when they are asked for: they need Dynamo, or sympy, which take seconds to import.
+# Imported on first use: they need Dynamo or sympy, which take seconds to import.
 _LATE = {
     "AutoQuantized": "quantfx.auto_quantized",
     "Batches": "quantfx.dynamo.options",

@@ -46,30 +46,30 @@ def quantize(
             the path of its ``.pt2`` file, whose own examples do if none are given.
         example_inputs: Arguments the model accepts: one tensor, a tuple of positional or a mapping
             (a dict, a tokenizer's BatchEncoding) of keyword arguments.
-        calibration: Batches, each in one of these forms, with as many rows as it likes: see
-            ``calibrate``. Only static quantization needs them.
-        statistics: What ``collect`` saw of such batches, in their place: the same result in less
-            time.
-        backend: A name, which means the backend for this host, or a backend.
+        calibration: Batches in the same forms, each with any number of rows: see ``calibrate``.
+            Only static quantization needs them.
+        statistics: Statistics of such batches from ``collect``, instead of ``calibration``: the
+            same result in less time.
+        backend: A backend, or the name of one, made for this host.
         config: What is quantized how: ``"static"``, ``"dynamic"``, ``"fp16"`` or ``"weight-only"``
             for the whole model, a `Config`, or the path of a TOML or JSON file. The backend's own
             by default, which is ``"static"``.
         example_kwargs: Keyword arguments the model accepts.
-        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+        dynamic_shapes: Free dimensions, as for ``torch.export.export``.
         input_fn: Turns what ``calibration`` yields into a batch, e.g. ``lambda b: b[0]``.
-        strict: Raise where the contract does not hold.
+        strict: Raise if the contract does not hold.
         progress: Show a progress bar where the terminal allows it.
-        check_inputs: Let what is returned, in all its forms, refuse inputs that it would compute
-            wrongly with, as for ``capture``.
+        check_inputs: Make the result, in all its forms, refuse inputs that it would compute wrongly
+            with, as for ``capture``.
         compare: Call the model and its graph once with the example inputs and warn if they differ.
 
     Raises:
         CaptureError: the model is in training mode, torch.export rejects it, or it keeps state in
             plain attributes.
         ConfigError: a rule selects nothing, or asks for what the backend cannot do.
-        ContractError: nothing is to be quantized, or a planned site was not converted.
-        CalibrationError: the data is empty, non-finite, or does not fit the model; or the
-            statistics are of another model, or lack a tensor.
+        ContractError: there is nothing to quantize, or a planned site was not converted.
+        CalibrationError: the data is empty, non-finite or does not fit the model; or the statistics
+            belong to another model or lack a tensor.
     """
     chosen = choose_backend(backend, config)
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
@@ -94,9 +94,10 @@ def draw(
     """Draw ``module`` to ``path`` (.svg, .png or .dot) and return the path written.
 
     Args:
-        module: Captured, prepared or quantized; or what ``diff`` returns, which takes no options.
-        path: Where to; without Graphviz's ``dot`` program the text is written beside it.
-        depth: Collapse modules nested deeper than this; by default as far as is readable.
+        module: A captured, prepared or quantized graph; or the result of ``diff``, which takes no
+            options.
+        path: The file; without Graphviz's ``dot`` program the DOT text is written beside it.
+        depth: Collapse modules nested deeper than this; by default until the drawing is readable.
         around: Draw only the neighbourhood of this node or module.
         heat: SQNR in dB by the name of a node, which colours it: see ``Comparison.heat``.
     """
@@ -115,12 +116,12 @@ def draw(
 def html(
     graph: GraphModule | Mapping[str, GraphModule], path: str | Path, *, title: str = ""
 ) -> Path:
-    """Write graphs as one page for a browser and return its path; of a result, ``Result.html``.
+    """Write graphs as one page for a browser and return its path; for results see ``Result.html``.
 
     Args:
-        graph: Captured, prepared or quantized; several by the name of their stage.
-        path: Where to, e.g. ``model.html``.
-        title: Of the page; by default the name of the file.
+        graph: A captured, prepared or quantized graph, or several by the names of their stages.
+        path: The file, e.g. ``model.html``.
+        title: Title of the page; by default the file's name.
     """
     from quantfx.tools.html.page_data import graph_data
     from quantfx.tools.html.write_page import write_page
@@ -132,9 +133,10 @@ def html(
 def diff(a: GraphModule | Result, b: GraphModule | Result) -> GraphDiff:
     """Return what appeared, vanished and changed from ``a`` to ``b``.
 
-    Two stages of a pipeline, two versions of a model, or results of two backends or recipes. Of
-    results their q/dq graphs are compared, and the kernels that they reach. Operators are paired by
-    name, then by what they compute of what: another name alone is no difference.
+    The graphs may be two stages of a pipeline, two versions of a model, or results of two backends
+    or recipes. Results are compared by their q/dq graphs and the kernels that they reach. Operators
+    are paired by name, then by their computation and inputs: a different name alone is no
+    difference.
 
     Args:
         a: A graph, or a result.

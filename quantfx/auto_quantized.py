@@ -1,4 +1,4 @@
-"""Quantize a model as it is used: observe its first calls, then run it in int8."""
+"""Quantize a model in use: observe its first calls, then run it in int8."""
 
 from __future__ import annotations
 
@@ -35,20 +35,18 @@ State = Literal["observing", "int8", "int8 and float"]
 
 
 class AutoQuantized(nn.Module):
-    """A model that observes its first calls, in float, and then runs in int8.
+    """A model that observes its first calls in float, then runs in int8.
 
-    Both phases are a ``torch.compile`` of the same model, so that int8 graphs are lowered where
-    Dynamo guards what they depend on: graph breaks, dynamic sizes and new shapes work as they do
-    for any compiled model.
+    Both phases are a ``torch.compile`` of the same model, and Dynamo guards what the int8 graphs
+    depend on: graph breaks, dynamic sizes and new shapes work as for any compiled model.
 
     Args:
-        model: In eval mode; not changed. It is this module's only submodule, and what this module
-            does not have itself is the model's: its attributes, items and methods, which compute
-            in float.
-        backend: What quantizes.
-        batches: Calls to observe.
-        options: As of ``quantfx.auto``.
-        compile_options: As of ``torch.compile``.
+        model: A module in eval mode; not changed. It is this module's only submodule. Attributes,
+            items and methods that this module lacks are the model's; its methods compute in float.
+        backend: The backend that quantizes.
+        batches: Number of calls to observe.
+        options: Options of ``quantfx.auto``.
+        compile_options: Options of ``torch.compile``.
     """
 
     def __init__(
@@ -76,8 +74,8 @@ class AutoQuantized(nn.Module):
     def state(self) -> State:
         """``observing``, in float, or ``int8``.
 
-        ``int8 and float`` once some calls were left to Python by Dynamo, which was then warned of:
-        ``report`` says what, and why.
+        It is ``int8 and float`` once Dynamo has left some calls to Python. A warning said so;
+        ``report`` says which calls, and why.
         """
         if self._int8 is None:
             return "observing"
@@ -85,25 +83,25 @@ class AutoQuantized(nn.Module):
 
     @property
     def observed(self) -> int:
-        """Calls observed so far, of the graph that saw the most."""
+        """Number of calls observed so far, by the graph that saw the most."""
         return max((each.count for each in self._options.state.calibrations), default=0)
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Compute the model.
 
         Raises:
-            CalibrationError: a call that is observed holds NaN, or an int8 call takes a path that
-                no observed call took.
+            CalibrationError: an observed call holds NaN, or an int8 call takes a path that no
+                observed call took.
             StaleWeightsError: a weight was written to since conversion.
-            QuantfxError: the model cannot be quantized as asked, or this is called in
-                ``torch.export``, which would take its float model.
+            QuantfxError: the model cannot be quantized as asked, or ``torch.export`` calls this,
+                which would export the float model.
         """
         if torch.compiler.is_compiling():
             return _outside(self, args, kwargs)
         return self.call_now(args, kwargs)
 
     def call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Compute the model, as ``forward`` does outside of ``torch.compile``."""
+        """Compute the model as ``forward`` does outside of ``torch.compile``."""
         run = self._phase() if self._int8 is None else self._int8
         call = self._watch.call
         call.ran = False
@@ -120,7 +118,7 @@ class AutoQuantized(nn.Module):
         return result
 
     def __getattr__(self, name: str) -> Any:
-        """Return the model's attribute of that name, where this has none."""
+        """Return the model's attribute of that name if this module has none."""
         try:
             return super().__getattr__(name)
         except AttributeError:
@@ -130,7 +128,7 @@ class AutoQuantized(nn.Module):
             return getattr(model, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute of the model where it has one of that name, and this has none."""
+        """Set the model's attribute of that name if only the model has one."""
         model = self.__dict__.get("_modules", {}).get("model")
         ours = name.startswith("_") or name in self.__dict__ or hasattr(type(self), name)
         if model is not None and not ours and name != "model" and hasattr(model, name):
@@ -139,10 +137,10 @@ class AutoQuantized(nn.Module):
             super().__setattr__(name, value)
 
     def convert(self) -> AutoQuantized:
-        """Run in int8 from the next call on, however many calls were observed; return itself.
+        """Run in int8 from the next call on, however many calls were observed; return ``self``.
 
-        Called again, it takes the weights as they are now, with the ranges that were observed. For
-        weights that are far from those of then, make a new one with ``quantfx.auto``.
+        A second call takes the current weights with the ranges that were observed. If the weights
+        have changed much since, observe anew with ``quantfx.auto``.
 
         Raises:
             CalibrationError: no call was observed.
@@ -164,7 +162,7 @@ class AutoQuantized(nn.Module):
         """Refuse to be copied or pickled.
 
         Raises:
-            QuantfxError: always; says what can be.
+            QuantfxError: always; says what to copy or save instead.
         """
         message = "the compiled code of a model cannot be copied or pickled"
         fix = (
@@ -174,19 +172,19 @@ class AutoQuantized(nn.Module):
         raise QuantfxError(message, rule="not-picklable", fix=fix)
 
     def release_float_weights(self) -> int:
-        """Give back the memory of float weights that only int8 code stands for; return the bytes.
+        """Free the memory of float weights that int8 code has replaced; return the bytes.
 
-        For good, see ``CompileState.release_float_weights``: call it once every kind of input was
-        seen in int8.
+        This cannot be undone, see ``CompileState.release_float_weights``: call it once every kind
+        of input was seen in int8.
 
         Raises:
-            QuantfxError: the model is still observed.
+            QuantfxError: the model is still being observed.
         """
         return self._options.state.release_float_weights()
 
     @property
     def report(self) -> CompileReport:
-        """What became of each graph of the model; of each operator, once it is int8."""
+        """The account of each graph of the model, and of each operator once the graph is int8."""
         return self._options.state.report
 
     def _require_rules(self) -> None:
@@ -194,13 +192,13 @@ class AutoQuantized(nn.Module):
         graphs = [each.vain for each in self._options.state.records]
         rules = set.intersection(*(set(each) for each in graphs)) if graphs else set[str]()
         if rules:
-            # Of what the graphs say, the one with the nearest name.
+            # Of the graphs' messages, the one with the nearest name.
             messages = [max((each[rule] for each in graphs), key=len) for rule in sorted(rules)]
             error = ConfigError("; ".join(messages), rule="unused-rule", site=min(rules))
             complain(error, strict=self._options.strict)
 
     def _require_plan(self) -> None:
-        """Refuse a model of which nothing would ever become int8."""
+        """Refuse a model in which nothing would ever become int8."""
         if self._options.state.calibrations:
             return
         reasons = [f"  {each.where}: {each.reason}" for each in self._options.state.records]
@@ -225,7 +223,7 @@ class AutoQuantized(nn.Module):
     def _is_ready(self) -> bool:
         known = self._options.state.calibrations
         if not known or any(each.weights.changed for each in known):
-            return False  # those of other weights are observed anew
+            return False  # graphs of other weights are observed anew
         return self.observed >= self._batches or not any(each.needs_data for each in known)
 
     def _compile_plan(self, plan: Plan) -> Callable[..., Any]:
@@ -269,17 +267,17 @@ def auto(
     fullgraph: bool = False,
     check_weights: bool = True,
 ) -> AutoQuantized:
-    """Return ``model`` as a module that quantizes itself: for models that export rejects, too.
+    """Return ``model`` as a module that quantizes itself, also for models that export rejects.
 
-    The first calls compute in float, to the bit what the model computes, and are observed. Then it
-    is converted, lowered and compiled for int8, graph by graph where Dynamo breaks it.
+    The first calls are observed; they compute in float, bit for bit what the model computes. Then
+    the model is converted, lowered and compiled for int8, graph by graph where Dynamo breaks it.
 
     Args:
-        model: In eval mode; not changed. It is computed in float as long as it is in training mode.
-        backend: A name, which means the backend for this host, or a backend.
-        calibration_batches: How many calls to observe.
+        model: A module in eval mode; not changed. In training mode it computes in float.
+        backend: A backend, or the name of one, made for this host.
+        calibration_batches: Number of calls to observe.
         config: What is quantized how, as for ``quantize``.
-        strict: Raise where the contract does not hold; else warn.
+        strict: Raise if the contract does not hold; else warn.
         dynamic: As for ``torch.compile``.
         fullgraph: As for ``torch.compile``.
         check_weights: Refuse calls after weights were written to.
@@ -296,7 +294,7 @@ def auto(
     chosen = choose_backend(backend, config)
     pipeline = chosen.prepare_pipeline
     if CheckConfig() in pipeline.passes:
-        # A rule need not select something in each graph of the model, only in one of them.
+        # A rule must select something in one graph of the model, not in each.
         pipeline = pipeline.replace(CheckConfig.name, CheckConfig(unmatched="remark"))
         chosen = replace(chosen, prepare_pipeline=pipeline)
     options = Options(strict=strict, check_weights=check_weights, state=CompileState())

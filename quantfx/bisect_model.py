@@ -26,7 +26,7 @@ from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.result import Result
 
-# Trials that say what each culprit needs to do harm.
+# Trials that find what each culprit needs to do harm.
 _TRIALS = 64
 
 
@@ -46,26 +46,25 @@ def bisect(
     """Name the decisions of passes that spoil a result: which pass, which template, which site.
 
     Each match, float rewrite, shared scale, region and kernel is a decision that can be refused;
-    the report says of what is refused that it was left float by bisect. The search halves their
-    number until one turns a good result bad, and goes on without it while the rest still fails. A
-    trial quantizes the captured graph anew, and calibrates only if it observes other tensors than
-    the trials before. Nothing is random.
+    the report marks refused sites as left float by bisect. The search halves the decisions until
+    one turns a good result bad, and continues without it while the rest still fails. A trial
+    quantizes the captured graph anew; it calibrates only if it observes tensors that no earlier
+    trial did. Nothing is random.
 
     Args:
         model: As for ``quantize``.
         example: As for ``quantize``.
-        check: What must hold: one of ``quantfx.checks``, or a function of a `Result`. An exception,
-            of a pass or of the check, is a failure like False. A check that calls
-            ``result.compile()`` bisects our passes inside Inductor as well.
+        check: What must hold: one of ``quantfx.checks``, or a function of a `Result`. An exception
+            in a pass or in the check is a failure, like False. A check that calls
+            ``result.compile()`` also bisects quantfx's passes inside Inductor.
         batches: Calibration data, as for ``quantize``.
         backend: As for ``quantize``.
         config: As for ``quantize``.
         example_kwargs: As for ``quantize``.
         dynamic_shapes: As for ``quantize``.
         strict: As for ``quantize``: a site that misses its kernel is a failure.
-        most: How many culprits to look for. Each takes as many trials as the number of decisions
-            has binary digits, and all of them 64 more at most, which say what a culprit needs to do
-            harm.
+        most: Number of culprits to look for. Each takes as many trials as the number of decisions
+            has binary digits. At most 64 further trials find what the culprits need to do harm.
 
     Raises:
         BisectError: the check holds with everything permitted, or fails with nothing permitted.
@@ -93,15 +92,15 @@ def make_subject(
     strict: bool,
     data: Sequence[Any] | None,
 ) -> Subject:
-    """Return how ``graph`` becomes a result, and the check of it.
+    """Return the subject of trials: how ``graph`` becomes a result, and the check of it.
 
     Args:
-        backend: What quantizes.
-        graph: As captured.
-        inputs: What it was captured with.
-        check: As given by a user.
-        strict: As of ``quantize``.
-        data: What calibrates, for the passes that go by statistics of it; None for nothing.
+        backend: The backend that quantizes.
+        graph: A captured graph.
+        inputs: The inputs that it was captured with.
+        check: The check that the user gave.
+        strict: As for ``quantize``.
+        data: Calibration data, for passes that need statistics; None if there is none.
     """
 
     def result(quantized: GraphModule) -> Result:

@@ -1,4 +1,4 @@
-"""Results of many recipes of one model: captured once, with statistics in the place of data."""
+"""Results of many recipes of one model, which is captured once; statistics stand for the data."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.result import Result
 
 _WITH_VNNI, _WITHOUT_VNNI = 4.0, 2.0
-# Of the last results, which the judging of an answer and the answer itself ask for again.
+# The number of results kept: judging an answer, and the answer itself, ask for them again.
 _KEPT = 2
 
 
 class _Made(NamedTuple):
-    """A result, and the float graph with observers that it was converted from."""
+    """A result, and the prepared graph that it was converted from."""
 
     prepared: GraphModule
     result: Result
@@ -46,9 +46,9 @@ class CandidateResults:
 
     Args:
         graph: The captured model.
-        backend: What the recipes change.
-        statistics: Of the data that calibrates.
-        inputs: What the model was captured with.
+        backend: The backend that the recipes change.
+        statistics: Statistics of the calibration data.
+        inputs: The inputs that the model was captured with.
         model: The float model, for ``Result.compare``.
     """
 
@@ -78,13 +78,13 @@ class CandidateResults:
         return self._make(candidate).result
 
     def callable(self, candidate: Candidate) -> Called:
-        """Return a recipe's model on its kernels, or in q/dq form where these do not run here."""
+        """Return a recipe's lowered model, or its q/dq graph if the kernels do not run here."""
         result = self.result(candidate)
         runs = result.backend.kernels and not result.backend.not_here
         return result.module if runs else result.quantized
 
     def costs(self, plain: Candidate) -> CostModel:
-        """Return what prices recipes of this model.
+        """Return the cost model of this model's recipes.
 
         Args:
             plain: The recipe with every site int8.
@@ -111,16 +111,16 @@ class CandidateResults:
     def order(
         self, candidate: Candidate, space: Space, batches: Iterable[Any], seed: int
     ) -> list[str]:
-        """Return the sites of a recipe, those best taken back from int8 first.
+        """Return the sites of a recipe in the order in which to take them back from int8.
 
-        Behind those that the estimate knows come the others, the cheapest first: all of them, with
-        a warning, where the model has no gradients.
+        Sites that the estimate does not know come last, the cheapest first. If the model has no
+        gradients, these are all sites, and a warning says so.
 
         Args:
             candidate: The recipe.
-            space: For what each site costs more.
+            space: Knows the extra cost of each site.
             batches: What to estimate on, in the forms of ``calibrate``.
-            seed: Of the estimate.
+            seed: Seed of the estimate.
         """
         extra = {site.name: space.extra(site) for site in space.costs.sites}
         try:
@@ -152,7 +152,7 @@ class CandidateResults:
     def _estimate(self, candidate: Candidate, batches: Iterable[Any], seed: int) -> Sensitivity:
         reference, result = self._make(candidate)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", QuantfxWarning)  # of rows: told when calibrating
+            warnings.simplefilter("ignore", QuantfxWarning)  # warned of rows when calibrating
             return estimate_sensitivity(
                 PairedGraphs(reference, result.quantized),
                 batches,

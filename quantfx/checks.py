@@ -1,7 +1,7 @@
 """Checks for ``quantfx.bisect`` and ``quantfx.reduce``: what must hold of a result.
 
-A check of your own is a function of a `Result`, or a `Check`, which also gets the float graph and
-the inputs, and so can be asked about a smaller graph as well.
+Your own check is a function of a `Result`, or a `Check`. A `Check` also gets the float graph and
+the inputs, so it can judge smaller graphs too.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ __all__ = ["Check", "CloseToFloat", "Runs", "close_to_float", "runs"]
 
 @dataclass(frozen=True)
 class Check(ABC):
-    """What must hold of a result; its ``repr`` makes it again, where fields are plain values.
+    """What must hold of a result; if its fields are plain values, its ``repr`` makes it again.
 
     Attributes:
-        compiled: Whether what ``Result.compile`` returns is run, instead of ``Result.module``.
+        compiled: Whether to run ``Result.compile()`` instead of ``Result.module``.
     """
 
     compiled: bool = False
@@ -35,24 +35,24 @@ class Check(ABC):
     def holds(
         self, result: Result, reference: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> bool:
-        """Return whether ``result`` is as it should be.
+        """Return whether ``result`` is good.
 
         Args:
-            result: Of quantizing.
+            result: A result of ``quantize``.
             reference: The float graph that was quantized.
             args: Positional inputs.
             kwargs: Keyword inputs.
         """
 
     def outputs(self, result: Result, *args: Any, **kwargs: Any) -> list[Any]:
-        """Return what the result computes, as a flat list."""
+        """Return the outputs of the result as a flat list."""
         module = result.compile() if self.compiled else result.module
         return _outputs(module, args, kwargs)
 
 
 @dataclass(frozen=True)
 class Runs(Check):
-    """Nothing raises: neither a pass, nor the contract, nor a call."""
+    """The check that neither a pass, nor the contract, nor a call raises."""
 
     def holds(
         self, result: Result, reference: Callable[..., Any], *args: Any, **kwargs: Any
@@ -64,7 +64,7 @@ class Runs(Check):
 
 @dataclass(frozen=True)
 class CloseToFloat(Check):
-    """Every float output is as close to the float graph's as ``sqnr_db`` says.
+    """The check that every float output is within ``sqnr_db`` of the float graph's.
 
     Attributes:
         sqnr_db: Smallest ratio of signal to quantization noise, in dB.
@@ -75,7 +75,7 @@ class CloseToFloat(Check):
     def holds(
         self, result: Result, reference: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> bool:
-        """Compare leaf by leaf; another number of leaves or another shape does not hold."""
+        """Compare leaf by leaf; a different number of leaves or a different shape fails."""
         from quantfx.tools.measure.metrics import sqnr_db  # the facade reaches tools lazily
 
         expected = _outputs(reference, args, kwargs)
@@ -93,7 +93,7 @@ class CloseToFloat(Check):
 def _outputs(
     function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> list[Any]:
-    """Return what a call gives, as a flat list; what it writes to are copies of the inputs."""
+    """Return the outputs of a call as a flat list; the call gets copies of the inputs."""
     args, kwargs = copy_inputs(args, kwargs)
     with torch.no_grad():
         return leaves_in(function(*args, **kwargs))

@@ -33,30 +33,29 @@ def collect(
     layers: bool = True,
     group: Any = None,
 ) -> Statistics:
-    """Return what ``batches`` hold of every tensor that a recipe may quantize.
+    """Return the statistics of every tensor that a recipe may quantize.
 
-    ``quantize(..., statistics=...)`` takes it in the place of data, with any config and observer of
-    the same backend and with the same result to the bit as from the batches themselves.
+    ``quantize(..., statistics=...)`` takes them instead of data, with any config and observer of
+    the same backend. The result is bit for bit the same as from the batches.
 
     Args:
         model: As for ``quantize``.
-        example_inputs: As for ``quantize``, which is to get the same.
+        example_inputs: As for ``quantize``; give it the same.
         batches: As for ``calibrate``.
-        backend: A name, which means the backend for this host, or a backend. Its config does not
-            matter.
+        backend: A backend, or the name of one, made for this host. Its config does not matter.
         example_kwargs: Keyword arguments the model accepts.
-        dynamic_shapes: As for ``quantize``, which is to get the same.
+        dynamic_shapes: As for ``quantize``; give it the same.
         input_fn: Turns what ``batches`` yields into a batch.
         progress: Show a progress bar where the terminal allows it.
-        check_inputs: As for ``quantize``, which is to get the same.
-        layers: Record what repairs need: second moments of the inputs of layers, and some of the
-            model's inputs as they are.
-        group: Processes of torch.distributed, e.g. ``torch.distributed.group.WORLD``, each of which
-            gives batches of its own: all get the statistics of all, in the order of ranks.
+        check_inputs: As for ``quantize``; give it the same.
+        layers: Also record what repairs need: second moments of layers' inputs, and a sample of the
+            model's inputs.
+        group: A process group of torch.distributed, e.g. ``torch.distributed.group.WORLD``. Each
+            process gives its own batches; all get the merged statistics, in the order of ranks.
 
     Raises:
         CaptureError: as ``quantize``.
-        CalibrationError: as ``calibrate``; in each process if in one of them.
+        CalibrationError: as ``calibrate``; if one process fails, all raise.
     """
 
     def record() -> Statistics:
@@ -79,11 +78,11 @@ def collect_graph(
     progress: bool = True,
     layers: bool = True,
 ) -> Statistics:
-    """Return what ``batches`` hold of the tensors of a captured graph.
+    """Return the statistics of the tensors of a captured graph.
 
     Args:
-        graph: From ``capture``; not changed.
-        backend: Whose tensors are recorded.
+        graph: A graph of ``capture``; not changed.
+        backend: The backend; tensors that its templates quantize are recorded.
         batches: As for ``calibrate``.
         input_fn: As for ``calibrate``.
         progress: As for ``calibrate``.

@@ -1,4 +1,4 @@
-"""Compare a result with the float model that it was made of."""
+"""Compare a result with the float model that it was made from."""
 
 from __future__ import annotations
 
@@ -34,21 +34,20 @@ def compare_result(
     input_fn: Callable[[Any], Any] | None,
     progress: bool,
 ) -> Comparison:
-    """Return the numbers of every site, see ``Result.compare``.
+    """Return the comparison of every site, see ``Result.compare``.
 
-    The float graph is made anew as it was made for the result, so that its operators have the same
-    names.
+    The float graph is made again as for the result, so that its operators have the same names.
 
     Args:
-        result: What to compare.
-        batches: What to compare it on.
-        inputs: What the model was captured with.
-        model: The float model; None if it is gone.
+        result: The result to compare.
+        batches: The batches to compare it on.
+        inputs: The inputs that the model was captured with.
+        model: The float model; None if it no longer exists.
         input_fn: Turns what ``batches`` yields into a batch.
         progress: Show a progress bar where the terminal allows it.
 
     Raises:
-        QuantfxError: there is no float model, or it is another than that of the result.
+        QuantfxError: there is no float model, or it is not the result's.
         CaptureError: the float model cannot be captured.
         CalibrationError: there is no batch, or one does not fit the model.
     """
@@ -65,7 +64,7 @@ def compare_result(
 
 
 def _require_same_shapes(reference: GraphModule, quantized: GraphModule) -> None:
-    """Refuse a float graph of which a node of the same name has a result of another shape."""
+    """Refuse a float graph in which a node of the same name has another shape."""
     found = {node.name: _shape(node) for node in quantized.graph.nodes}
     for name, node in common_nodes(reference, quantized).items():
         mine, theirs = _shape(node), found[name]
@@ -88,15 +87,15 @@ def _shape(node: Node) -> tuple[int | torch.SymInt, ...]:
 def float_graph(
     backend: Backend, model: Model | None, inputs: ExampleInputs, *, asked: str
 ) -> tuple[nn.Module | None, GraphModule]:
-    """Return the module that stands for the model, and its graph with the names of the result.
+    """Return the module to compare with, and its graph with the result's names.
 
-    A trained module rounds when it is called, so its graph is all there is.
+    A trained module rounds when called, so its graph stands for it.
 
     Args:
-        backend: Of the result.
-        model: The float model; None if it is gone.
-        inputs: What the model was captured with.
-        asked: The method of the result that needs it.
+        backend: Backend of the result.
+        model: The float model; None if it no longer exists.
+        inputs: The inputs that the model was captured with.
+        asked: The result's method that needs the model, for the message.
 
     Raises:
         QuantfxError: there is no float model.

@@ -1,4 +1,4 @@
-"""A quantized decoder: two graphs, prompt and next token, that hold their weights once."""
+"""A quantized decoder: a graph for the prompt and one for the next token, which share weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PREFILL, _DECODE = "prefill.quantfx", "decode.quantfx"
 
 @dataclass(frozen=True)
 class Runner:
-    """What decodes: calls of both graphs, in whichever form.
+    """The calls of both graphs of a decoder, in any form.
 
     Attributes:
         prefill: ``(tokens) -> (logits, cache)``.
@@ -38,7 +38,7 @@ class Runner:
     decode: Callable[..., Any]
 
     def generate(self, tokens: Tensor, count: int) -> Tensor:
-        """Return ``tokens`` with ``count`` more, each the likeliest, shape ``(rows, all)``."""
+        """Return ``tokens`` extended greedily by ``count`` tokens, shape ``(rows, all)``."""
         with torch.no_grad():
             logits, cache = self.prefill(tokens)
             found = [tokens, logits[:, -1:].argmax(-1)]
@@ -53,8 +53,8 @@ class Decoder:
     """The results of both graphs, whose q/dq and lowered graphs share their tensors.
 
     Attributes:
-        prefill: Of the prompt, of any length from two tokens on.
-        decode: Of one token more, behind two at least.
+        prefill: Result for a prompt of two or more tokens.
+        decode: Result for one more token, after at least two.
     """
 
     prefill: Result
@@ -66,22 +66,22 @@ class Decoder:
 
     @property
     def module(self) -> Runner:
-        """Runs the lowered graphs as they are."""
+        """The lowered graphs, run without a compiler."""
         return Runner(self.prefill.module, self.decode.module)
 
     def compile(self) -> Runner:
-        """Return what runs both graphs compiled."""
+        """Return a runner of both graphs, compiled."""
         return Runner(self.prefill.compile(), self.decode.compile())
 
     def save(self, folder: str | Path) -> None:
-        """Write both results to ``folder``, a file each."""
+        """Write both results to ``folder``, one file each."""
         Path(folder).mkdir(parents=True, exist_ok=True)
         self.prefill.save(Path(folder) / _PREFILL)
         self.decode.save(Path(folder) / _DECODE)
 
 
 def load_decoder(folder: str | Path) -> Decoder:
-    """Return what ``Decoder.save`` wrote, lowered for this machine."""
+    """Return the decoder that ``Decoder.save`` wrote, lowered for this machine."""
     return Decoder(load(Path(folder) / _PREFILL), load(Path(folder) / _DECODE))
 
 
@@ -96,17 +96,17 @@ def quantize_decoder(
     """Quantize a decoder with a cache: a graph for prompts, and one for the next token.
 
     Args:
-        model: In eval mode; not changed. Of Hugging Face, or a module with
-            ``forward(tokens, cache=None)`` that returns ``(logits, cache)``, where the cache is
-            tensors in tuples, lists and dicts which grow with the tokens.
-        tokens: A prompt of four tokens at least, shape ``(rows, tokens)``; rows are fixed.
+        model: A model in eval mode; not changed. Either a Hugging Face model, or a module with
+            ``forward(tokens, cache=None)`` that returns ``(logits, cache)``. The cache is tensors
+            in tuples, lists and dicts, which grow with the tokens.
+        tokens: A prompt of at least four tokens, shape ``(rows, tokens)``; rows are fixed.
         config: ``"weight-only"``, ``"weight-only-4bit"``, ``"dynamic"`` or a `Config` of these.
         backend: As for ``quantize``.
         strict: As for ``quantize``.
 
     Raises:
-        CaptureError: the model has no cache that grows, or torch.export rejects it.
-        CalibrationError: the config asks for ranges of data, of which there is none here.
+        CaptureError: the model has no growing cache, or torch.export rejects it.
+        CalibrationError: the config needs calibration data, which this function does not take.
     """
     if tokens.dim() != 2 or tokens.shape[1] < 4:
         message = f"the prompt has shape {tuple(tokens.shape)}, not (rows, four tokens or more)"

@@ -1,4 +1,4 @@
-"""Cross-layer equalization in front of quantization: ``quantfx.equalize``."""
+"""Cross-layer equalization before quantization: ``quantfx.equalize``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
 from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.pipeline.pipeline import Pipeline
 
-# What x86 folds in front of its templates, so that a batch norm hides no activation.
+# The folds that x86 runs before its templates, so that a batch norm hides no activation.
 RECORD = Pipeline(
     (RemoveDeadCode(), FoldConstants(), FoldBatchNorm(), FoldScales(), RecordPairs()),
     name="record",
@@ -40,25 +40,25 @@ def equalize(
     check_inputs: bool = True,
     compare: bool = True,
 ) -> GraphModule:
-    """Return a graph that computes what ``model`` does, with channels of more even size.
+    """Return a graph that computes what ``model`` computes, with channels of more even range.
 
-    Where one layer feeds another and all between them passes factors of channels on (relu, leaky
-    relu, prelu, pools, padding with zeros, views), a factor moves from the first layer's output
-    channels into the second's input channels, so that one scale of 8 bits serves all channels: see
-    ``EqualizeLayers``. Pairs that gain nothing on a quarter of the data stay as they are;
-    ``quantfx.passes.records_of`` tells of each pair what became of it, and of others why they
-    are none.
+    If one layer feeds another and every operator between them passes channel factors on (relu,
+    leaky relu, prelu, pools, padding with zeros, views), factors move from the first layer's output
+    channels into the second's input channels, so that one 8-bit scale serves all channels: see
+    ``EqualizeLayers``. Pairs that gain nothing on a held-out quarter of the data stay as they are.
+    ``quantfx.passes.records_of`` reports the outcome of each pair, and why other layers are no
+    pair.
 
-    The result is a model like any other: give it to ``quantize`` with the same example. Modules
-    keep their names. With control flow it goes to ``backend.prepare`` instead.
+    Give the graph to ``quantize`` with the same example, like any model. Modules keep their names.
+    A graph with control flow goes to ``backend.prepare`` instead.
 
     Args:
         model: As for ``quantize``; not changed.
-        example_inputs: As for ``quantize``, which is to get the same.
+        example_inputs: As for ``quantize``; give it the same.
         batches: As for ``calibrate``; with fewer than eight rows nothing is equalized.
         alpha: 0 evens out the weights, 1 the activations.
-        rows: Least values of each channel that factors are chosen by: pairs of which the data has
-            fewer stay as they are.
+        rows: Least number of values per channel to choose factors by: pairs with fewer values in
+            the data stay as they are.
         example_kwargs: Keyword arguments the model accepts.
         dynamic_shapes: As for ``quantize``.
         input_fn: Turns what ``batches`` yields into a batch.

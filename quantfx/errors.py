@@ -1,8 +1,9 @@
 """Every exception and warning that quantfx raises.
 
-All are of ``QuantfxError`` or ``QuantfxWarning``. The text says what is wrong and what to do. The
-same is in fields: ``rule`` is the short name of the broken rule; ``site`` is the node, module path,
-input, argument or file that the text is about, or None; ``fix`` is what to write instead, or "".
+All derive from ``QuantfxError`` or ``QuantfxWarning``. The text says what is wrong and what to do.
+Fields hold the same: ``rule`` is the short name of the broken rule; ``site`` is the node, module
+path, input, argument or file that the text is about, or None; ``fix`` is what to write instead, or
+"".
 
 Rules:
 

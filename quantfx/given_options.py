@@ -1,4 +1,4 @@
-"""Keyword options of a function as one value, checked by name."""
+"""Keyword options of a function as one value, with names checked."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _Options = TypeVar("_Options")
 
 
 def given_options(kind: type[_Options], given: Mapping[str, Any], of: str) -> _Options:
-    """Return the options that were given, with the defaults of the others.
+    """Return the given options, with defaults for the others.
 
     Args:
         kind: A dataclass of options with defaults.
-        given: By name.
-        of: Whose options they are, for an error.
+        given: Options by name.
+        of: Whose options they are, for errors.
 
     Raises:
-        ArgumentError: there is no option of that name; names the nearest.
+        ArgumentError: there is no option of a given name; names the nearest.
     """
     known = [each.name for each in fields(kind)]  # type: ignore[arg-type]  # a dataclass
     for name in given:

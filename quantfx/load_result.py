@@ -27,20 +27,21 @@ from quantfx.saving.origin import Origin
 
 
 def load(path: str | Path, *, backend: str | Backend | None = None, strict: bool = True) -> Result:
-    """Return the result that ``Result.save`` wrote, lowered for this machine.
+    """Load the result that ``Result.save`` wrote, lowered for this machine.
 
-    Nothing in the file is executed or unpickled: names of operators are looked up, and tensors are
-    read with ``weights_only``. The report is the one that was saved, with what became of each site
-    on this machine.
+    Nothing in the file is executed or unpickled: operators are looked up by name, and tensors are
+    read with ``weights_only``. The report is the saved one, with the outcome of each site on this
+    machine.
 
     Args:
         path: The file.
-        backend: What lowers it: a backend of the same name as the one that made it; by default
-            quantfx's own of that name.
+        backend: The backend that lowers it, of the same name as the backend that made it; by
+            default quantfx's own of that name.
         strict: Refuse a graph whose integer sums could saturate on this CPU; else warn.
 
     Raises:
-        FileError: it is no such file, damaged, or of another version; or ``backend`` is another.
+        FileError: the file is not such a file, is damaged or is of another version; or ``backend``
+            has another name.
         ContractError: sites would saturate on this CPU, which has no VNNI; names them.
     """
     warn_of_untested()
@@ -54,7 +55,7 @@ def load(path: str | Path, *, backend: str | Backend | None = None, strict: bool
     except QuantfxError as error:
         message = f"the graph cannot be lowered here: {error.message}"
         raise _of_file(path, contents, error, message) from error
-    except Exception as error:  # a damaged text may fail anywhere
+    except Exception as error:  # damaged text may fail anywhere
         raise FileError(
             f"{path}: the file is damaged, or not written by quantfx "
             f"({type(error).__name__}: {error}){_versions(contents)}",
@@ -93,7 +94,7 @@ def _result(contents: Contents, chosen: Backend, strict: bool) -> tuple[Result, 
 
 
 def _of_file(path: Path, contents: Contents, error: QuantfxError, message: str) -> FileError:
-    """Return ``error`` with the file in front and the versions that wrote it behind."""
+    """Return ``error`` with the file before its message and the versions that wrote it after."""
     text = f"{path}: {message}{_versions(contents)}"
     return FileError(text, rule=error.rule, site=error.site or str(path), fix=error.fix)
 

@@ -1,4 +1,4 @@
-"""From what a user asks for to a backend, and from a conversion to a result."""
+"""Choose the backend that a user asks for, and make a result of a conversion."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from quantfx.result import Result
 
 
 def choose_backend(backend: str | Backend, config: ConfigLike | None) -> Backend:
-    """Return the backend that a user asks for.
+    """Return the backend that a user asks for, with its config.
 
     Args:
-        backend: A name, which means the backend for this host, or a backend.
+        backend: A backend, or the name of one, made for this host.
         config: What is quantized how; None leaves the backend's own.
 
     Raises:
@@ -39,11 +39,11 @@ def make_result(
     """Return the result of a conversion, lowered if the backend has kernels.
 
     Args:
-        graph: The float graph, for its size.
+        graph: The float graph; the report states its size.
         quantized: The q/dq graph.
-        backend: What made it.
-        inputs: What the model was captured with.
-        strict: Whether ``Result.module`` refuses what misses its kernel.
+        backend: The backend that made it.
+        inputs: The inputs that the model was captured with.
+        strict: Whether ``Result.module`` refuses sites that miss their kernels.
         model: The float model, for ``Result.compare``; not kept alive.
     """
     lowering = backend.lowering(quantized) if backend.kernels else None

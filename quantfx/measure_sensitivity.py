@@ -1,4 +1,4 @@
-"""Say which sites of a model rounding hurts most."""
+"""Find the sites of a model that rounding hurts most."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class SensitivityOptions(TypedDict, total=False):
     """How to measure.
 
     Attributes:
-        metric: Tells how good a model is, higher is better, of the sites that ``evaluate`` tries;
-            SQNR of the outputs by default.
-        evaluate: How many of the sites that cost most are tried as well, with ``metric``.
-        draws: Random vectors for each row; each is another backward pass.
-        seed: Of the random vectors.
-        whole: Run the q/dq graph as well, and two more backward passes: ``win`` and ``predict``
-            then start from the measured error of all. It takes some 2.4 times as long.
+        metric: Returns how good a model is, higher is better; used for the sites that ``evaluate``
+            tries. By default the SQNR of the outputs.
+        evaluate: How many of the costliest sites to try as well, with ``metric``.
+        draws: Random vectors for each row; each takes another backward pass.
+        seed: Seed of the random vectors.
+        whole: Also run the q/dq graph and two more backward passes, so that ``win`` and ``predict``
+            start from the measured error of all sites. This takes some 2.4 times as long.
         input_fn: Turns what ``batches`` yields into a batch.
         progress: Show a progress bar where the terminal allows it.
     """
@@ -59,7 +59,7 @@ class _Settings:
     """The options with their defaults.
 
     Raises:
-        QuantfxError: a number is out of range, or there is a metric for nothing.
+        QuantfxError: a number is out of range, or ``metric`` is given without ``evaluate``.
     """
 
     metric: Metric | None = None
@@ -93,23 +93,24 @@ def sensitivity(
     strict: bool = True,
     **options: Unpack[SensitivityOptions],
 ) -> Sensitivity:
-    """Return what rounding each site costs at the outputs, and what leaving it float wins.
+    """Return what rounding each site costs at the outputs, and what leaving it float gains.
 
-    One pass over the data estimates it for all sites: the float graph runs with gradients, each
-    site adds its own error, and one backward pass says how the outputs feel it. See
+    One pass over the data estimates this for all sites: the float graph runs with gradients, each
+    site adds its own error, and one backward pass gives the effect on the outputs. See
     ``passes/report/sensitivity/estimate.py`` for the formula and its sources. A call holds all
-    activations of the float model twice: batches of few rows need less memory, and give the same.
+    activations of the float model twice; batches of few rows need less memory and give the same
+    result.
 
-    ``evaluate=k`` tries the k sites that cost most, each rounded alone and each left float alone,
-    with the ranges that calibration found.
+    ``evaluate=k`` tries the k costliest sites, each rounded alone and each left float alone, with
+    the ranges that calibration found.
 
     Args:
-        model: As for ``quantize``; it is not changed, and gets no ``.grad``.
+        model: As for ``quantize``; not changed, and given no ``.grad``.
         example: As for ``quantize``.
-        batches: What to measure on, in the forms that ``calibrate`` takes.
+        batches: Batches to measure on, in the forms that ``calibrate`` takes.
         backend: As for ``quantize``.
         config: As for ``quantize``.
-        calibration: Batches for the ranges; ``batches`` by default.
+        calibration: Batches to calibrate with; ``batches`` by default.
         example_kwargs: As for ``quantize``.
         dynamic_shapes: As for ``quantize``.
         strict: As for ``quantize``.
@@ -149,10 +150,10 @@ def result_sensitivity(
     """Return the sensitivity of a result, see ``Result.sensitivity``.
 
     Args:
-        result: What is measured.
-        batches: What to measure it on.
-        inputs: What the model was captured with.
-        model: The float model; None if it is gone.
+        result: The result to measure.
+        batches: The batches to measure it on.
+        inputs: The inputs that the model was captured with.
+        model: The float model; None if it no longer exists.
         options: See `SensitivityOptions`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The user's float model, without keeping it alive."""
+"""A reference to the user's float model that does not keep it alive."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from quantfx.passes.model.given import Model
 
 
 class ModelReference:
-    """Refers to a model as long as somebody else holds it.
+    """A reference to a model, valid while somebody else holds the model.
 
     Args:
-        model: A module or a program is referred to weakly, a path by itself. Functions are not
-            referred to: a bound method is gone as soon as it was called. None refers to nothing.
+        model: A module or a program, referred to weakly, or a path, which is kept. Functions are
+            not referred to: a bound method is gone right after its call. None refers to nothing.
     """
 
     def __init__(self, model: Model | None) -> None:
@@ -26,7 +26,7 @@ class ModelReference:
         self._held: weakref.ref[Any] | None = weakref.ref(model) if held else None
 
     def get(self, given: Model | None = None) -> Model | None:
-        """Return ``given`` if there is one, else the model; None if it is gone."""
+        """Return ``given`` if not None, else the model; None if it no longer exists."""
         if given is not None:
             return given
         if self._path is not None:

@@ -1,4 +1,4 @@
-"""Give a module that stands for another what that one has."""
+"""Give a module that stands for another the other's container methods."""
 
 from __future__ import annotations
 
@@ -41,9 +41,10 @@ _METHODS = {
 
 
 def kind_for(kind: Kind, model: nn.Module) -> Kind:
-    """Return ``kind``, or a subclass that is indexed, counted and iterated where the model is.
+    """Return ``kind``, or a subclass with those container methods that the model has.
 
-    Python looks such methods up in the class: all of them in one would give each model a length.
+    Python looks such methods up in the class; one class with all of them would give every model a
+    length.
     """
     make: Any = _kind
     found: Kind = make(kind, frozenset(name for name in _METHODS if hasattr(type(model), name)))

@@ -1,4 +1,4 @@
-"""Quantization-aware training in two calls, around a training loop of the user's own."""
+"""Quantization-aware training in two calls, around the user's own training loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SETUP = "quantfx_qat_setup"
 
 @dataclass(frozen=True)
 class _Setup:
-    """What ``convert_qat`` has to know of ``prepare_qat``; kept with the module."""
+    """What ``convert_qat`` needs from ``prepare_qat``; kept with the module."""
 
     backend: Backend
     inputs: ExampleInputs
@@ -47,34 +47,36 @@ def prepare_qat(
 ) -> QatModule:
     """Return a copy of ``model`` that computes with rounded weights and activations, to train.
 
-    Train it as any module: ``train()`` and ``eval()``, any optimizer over its ``parameters()``,
-    ``state_dict()``, autocast to bfloat16, DistributedDataParallel. It has tensors of its own.
+    Train the copy like any module: ``train()`` and ``eval()``, any optimizer over its
+    ``parameters()``, ``state_dict()``, autocast to bfloat16, DistributedDataParallel. It shares no
+    tensors with ``model``.
 
     Args:
-        model: Not changed. Submodules in eval mode, while the model is in training mode, stay so.
+        model: A module; not changed. Submodules in eval mode stay so while the model trains.
         example_inputs: Arguments the model accepts, as for ``quantize``; use ``dynamic_shapes`` or
             a loader with ``drop_last`` if batches differ in size.
         calibration: Batches to find ranges on before training; without them the first batches of
-            the training do that.
-        backend: A name, which means the backend for this host, or a backend.
+            the training set the ranges.
+        backend: A backend, or the name of one, made for this host.
         config: What is quantized how; the backend's own by default.
-        learn_scales: Train the scales too (LSQ). Otherwise those of weights follow their range and
-            those of activations a moving average of theirs, whatever observer the config names; a
-            learned scale starts where that observer puts it.
+        learn_scales: Train the scales too (LSQ); a learned scale starts at the value of the
+            config's observer. Otherwise scales of weights follow the weights' range and scales of
+            activations a moving average of their range, whatever observer the config names.
         example_kwargs: Keyword arguments the model accepts.
-        dynamic_shapes: Dimensions that stay free, as for ``torch.export.export``.
+        dynamic_shapes: Free dimensions, as for ``torch.export.export``.
         input_fn: Turns what ``calibration`` yields into a batch, e.g. ``lambda b: b[0]``.
-        strict: Raise where the contract does not hold.
+        strict: Raise if the contract does not hold.
         progress: Show a progress bar while calibrating.
-        check_inputs: Refuse inputs that the graph would compute wrongly with, as for ``capture``.
-        compare: Call the model and its graph with copies of the example inputs, warn if they differ
+        check_inputs: Make the copy refuse inputs that it would compute wrongly with, as for
+            ``capture``.
+        compare: Call the model and its graph with copies of the example inputs; warn if they differ
             in evaluation, and refuse a model that keeps state in plain attributes.
 
     Raises:
-        CaptureError: torch.export rejects the model, it takes another path in training, or it keeps
-            state in plain attributes.
+        CaptureError: torch.export rejects the model, or the model takes another path in training or
+            keeps state in plain attributes.
         ConfigError: a rule selects nothing, or asks for what the backend cannot do.
-        ContractError: nothing is to be quantized.
+        ContractError: there is nothing to quantize.
         PipelineError: the backend does not train.
         CalibrationError: the data is empty, non-finite, or does not fit the model.
     """
@@ -90,17 +92,17 @@ def prepare_qat(
 
 
 def convert_qat(trained: QatModule, *, strict: bool = True) -> Result:
-    """Return the int8 model of what ``prepare_qat`` returned, once it is trained.
+    """Return the int8 model of a trained ``prepare_qat`` module.
 
-    Batch norms are folded into the weights, and the q/dq graph is that of calibration, with the
+    Batch norms are folded into the weights. The q/dq graph is the same as by calibration, with the
     weights and ranges of the training.
 
     Args:
-        trained: Not changed; training can go on. A copy of the module will do, too.
-        strict: Raise where the contract does not hold.
+        trained: The trained module, or a copy; not changed, so training can go on.
+        strict: Raise if the contract does not hold.
 
     Raises:
-        CalibrationError: a tensor was never seen, neither in training nor in calibration.
+        CalibrationError: a tensor was seen neither in training nor in calibration.
         ContractError: a planned site was not converted.
         PipelineError: the module does not come from ``prepare_qat``.
     """

@@ -1,4 +1,4 @@
-"""Make the smallest graph that shows a fault, as a file to run."""
+"""Write the smallest graph that shows a fault, as a file to run."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class Reduction:
 
     Attributes:
         path: The file.
-        operators: Names of the nodes that are left.
-        message: What the file says.
-        evaluations: How many graphs were tried.
+        operators: Names of the nodes in it.
+        message: The fault, as the file prints it.
+        evaluations: Number of graphs tried.
     """
 
     path: Path
@@ -67,18 +67,18 @@ class Reduction:
 
 
 class Fault(ABC):
-    """Something that a graph shows, or does not."""
+    """A fault that graphs may show."""
 
     @abstractmethod
     def shows(self, graph: GraphModule, inputs: tuple[Tensor, ...]) -> str:
-        """Return what is wrong; nothing if it is not this fault."""
+        """Return what is wrong; empty if the graph does not show this fault."""
 
     @abstractmethod
     def ending(self) -> Ending:
-        """Return how a file shows it."""
+        """Return the end of a file that shows the fault."""
 
     def exit_status(self, graph: GraphModule, inputs: Sequence[Tensor]) -> int:
-        """Print what is wrong and return 1, or return 0; what a file does."""
+        """Print what is wrong and return 1, or return 0; files call this."""
         message = self.shows(graph, tuple(inputs))
         print(message or "the fault is gone")
         return bool(message)
@@ -86,14 +86,14 @@ class Fault(ABC):
 
 @dataclass(frozen=True)
 class CheckFault(Fault):
-    """A check that fails of what is made of a graph, in one way.
+    """The fault that a check fails, in one way, of the result of a graph.
 
     Attributes:
-        backend: What quantizes; the inputs are the calibration data.
-        check: What fails.
-        kind: How, as `Verdict.kind` says it.
-        calibrated: Whether there are calibration data.
-        strict: As of ``quantize``.
+        backend: The backend that quantizes; the inputs are the calibration data.
+        check: The check that fails.
+        kind: How it fails, see `Verdict.kind`.
+        calibrated: Whether to calibrate.
+        strict: As for ``quantize``.
     """
 
     backend: Backend
@@ -109,7 +109,7 @@ class CheckFault(Fault):
         return told if verdict.kind == self.kind else ""
 
     def verdict(self, graph: GraphModule, inputs: ExampleInputs) -> Verdict:
-        """Return what the check says of the graph, whatever the kind."""
+        """Return the check's verdict on the graph, whatever the kind."""
         names = inspect.signature(graph.forward).parameters
         batch = dict(zip(names, inputs.args, strict=False)) | inputs.kwargs
         data = [batch] if self.calibrated else None
@@ -123,7 +123,7 @@ class CheckFault(Fault):
         """Return the fault that the whole graph shows.
 
         Raises:
-            BisectError: it shows none.
+            BisectError: the graph shows no fault.
         """
         verdict = self.verdict(graph, inputs)
         if verdict.good:
@@ -133,14 +133,14 @@ class CheckFault(Fault):
         return replace(self, kind=verdict.kind)
 
     def of_any_part(self, graph: GraphModule) -> CheckFault:
-        """Return the fault for graphs in which rules of the config select nothing."""
+        """Return the same fault for parts of a graph, in which config rules may select nothing."""
         backend = self.backend
         pipeline = _without_check(backend.prepare_pipeline, backend.context, graph)
         return replace(self, backend=replace(backend, prepare_pipeline=pipeline))
 
     @property
     def _asked(self) -> str:
-        """The check as code."""
+        """The code of the check."""
         is_value = isinstance(self.check, Check)
         return repr(self.check) if is_value else getattr(self.check, "__qualname__", "")
 
@@ -165,12 +165,12 @@ class CheckFault(Fault):
 
 @dataclass(frozen=True)
 class PipelineFault(Fault):
-    """A pipeline that raises, in one way.
+    """The fault that a pipeline raises, in one way.
 
     Attributes:
-        pipeline: What raises.
-        context: What it is given.
-        kind: The error, as ``error_kind`` says it.
+        pipeline: The pipeline that raises.
+        context: The context that it is given.
+        kind: The kind of the error, see ``error_kind``.
     """
 
     pipeline: Pipeline
@@ -229,30 +229,30 @@ def reduce(
     strict: bool = True,
     most: int = 200,
 ) -> Reduction:
-    """Write the smallest graph that shows a fault as a Python file, and return what is left.
+    """Write the smallest graph that shows a fault as a Python file, and describe it.
 
-    Operators are taken out; what was read of them becomes an argument, with the value that it has
-    for the example. The file holds the graph as code, its inputs and weights (random ones where the
-    fault stays, else beside the file), the pipelines as text, and what is asserted: run, it says
-    what is wrong and exits with status 1.
+    Operators are taken out; values that the rest reads from them become arguments, with their
+    values for the example. The file holds the graph as code, its inputs and weights (random ones if
+    the fault stays, else in a file beside it), the pipelines as text, and the assertion. When run,
+    it prints what is wrong and exits with status 1.
 
     Args:
-        what: A model, a graph of ``capture``, or an error that ends with the offer to do this: of
-            a pipeline that was given a captured graph.
+        what: A model, a graph of ``capture``, or an error of a pipeline run on a captured graph,
+            whose message offers this.
         example: As for ``quantize``.
-        path: The file, which ends in ``.py``.
-        check: What fails: one of ``quantfx.checks``, or a function of a `Result`, for which a file
-            must be able to import it. By default that nothing raises.
-        near: What ``bisect`` found, or the name of a node: where to look first.
+        path: The file, whose name ends in ``.py``.
+        check: The check that fails: one of ``quantfx.checks``, or a function of a `Result` that the
+            file can import. By default the check that nothing raises.
+        near: Where to look first: what ``bisect`` found, or the name of a node.
         calibrated: Whether the example is calibration data, for static quantization.
         backend: As for ``quantize``.
         config: As for ``quantize``.
         example_kwargs: As for ``quantize``.
         strict: As for ``quantize``.
-        most: How many graphs to try in the last step.
+        most: Most graphs to try when taking operators out.
 
     Raises:
-        BisectError: the fault is not there, or the graph is none of operators or lacks ``near``.
+        BisectError: there is no fault, or the graph calls modules or lacks ``near``.
         FileError: the file cannot be written.
     """
     if isinstance(what, QuantfxError):
@@ -278,7 +278,7 @@ def _reduce(
     near: list[str],
     most: int,
 ) -> Reduction:
-    ending = fault.ending()  # what cannot be written is told before the search
+    ending = fault.ending()  # report before the search what cannot be written
     whole = Whole(graph, leaves)
     found = shrink(whole, fault.shows, near=near, budget=most)
     if found is None:
@@ -311,10 +311,10 @@ def _captured(
 
 
 def _without_check(pipeline: Pipeline, context: Context | None, graph: GraphModule) -> Pipeline:
-    """Return a pipeline without the pass that refuses rules that select nothing.
+    """Return the pipeline without the pass that refuses config rules that select nothing.
 
-    The pass changes nothing, so what it lets through computes the same without it. It stays where
-    there are no rules, or where the pipeline comes no further with the graph.
+    The pass changes nothing, so accepted graphs give the same result without it. It stays if there
+    are no rules, or if the pipeline fails up to and including it.
     """
     has_rules = context and context.recipe and context.recipe.config.rules
     name = CheckConfig.name
@@ -341,7 +341,7 @@ def _require_run(error: QuantfxError) -> FailedRun:
 
 
 def _made_leaves(module: GraphModule) -> list[object]:
-    """Return a value of the form of each argument: a pipeline reads none of their elements."""
+    """Return a value for each argument, of the right form: pipelines read no elements."""
     return [
         _made(node.meta["val"]) for node in module.graph.find_nodes(op="placeholder", sort=True)
     ]

@@ -1,4 +1,4 @@
-"""What ``quantize`` returns: the q/dq graph, the lowered one, the report, and compiled modules."""
+"""The result of ``quantize``: the q/dq graph, the lowered graph, the report, compiled modules."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Result:
     Attributes:
         quantized: The q/dq graph: int8 weights, float arithmetic, runs anywhere.
         report: What was planned, converted, lowered and, after ``compile``, compiled.
-        backend: The backend that made it, or lowers it.
-        origin: With which versions and pipelines it was made.
+        backend: The backend that made the result, or for a loaded one lowers it.
+        origin: The versions and pipelines that made it.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class Result:
         self._lowering = lowering
         self._inputs = inputs
         self._strict = strict
-        # Only as long as the user keeps it: its float weights are no part of a result.
+        # Valid while the user keeps the model: its float weights are no part of a result.
         self._model = ModelReference(model)
         self._known_explainer: Explainer | None = None
 
     @property
     def module(self) -> GraphModule:
-        """The lowered graph: calls of int8 kernels, which run without a compiler.
+        """The lowered graph, which calls int8 kernels and runs without a compiler.
 
-        Each weight is packed for its kernel at the first call. Residual sums are operators of their
-        own; ``compile`` fuses them.
+        The first call packs each weight for its kernel. Residual sums are separate operators here;
+        ``compile`` fuses them.
 
         Raises:
             QuantfxError: the backend has no kernels.
@@ -96,25 +96,24 @@ class Result:
         """Return the model compiled by Inductor onto oneDNN's int8 kernels.
 
         Freezing and no_grad, without which Inductor would pack weights in each call, are set for
-        the compiled module's own calls only. It is compiled here, for the example inputs; other
-        shapes compile when they first come.
+        the compiled module's calls only. It is compiled now, for the example inputs; other shapes
+        compile at their first call.
 
         Args:
-            strict: Refuse a compiled module in which a planned site did not reach its kernel, or
-                computes wrongly on this CPU; else warn.
-            autocast: ``torch.bfloat16`` to compute in it between the int8 kernels, which then
+            strict: Raise if a planned site did not reach its kernel in compiled code, or would
+                compute wrongly on this CPU; else warn.
+            autocast: ``torch.bfloat16`` computes in bfloat16 between the int8 kernels, which then
                 return it (int8-mixed-bf16); needs a CPU with bfloat16 instructions.
-            wrapper: What calls the kernels: generated ``python``; generated ``cpp``, which costs
-                some more seconds of compiling and less per call; or a library compiled ahead of
-                time (``aot``), for the example's shapes and ``dynamic_shapes``. Both of the latter
-                call torch's operators, never prepared plans, which are objects of this process.
+            wrapper: The code that calls the kernels: generated ``python``; generated ``cpp``, which
+                takes a few more seconds to compile and less time per call; or a library compiled
+                ahead of time (``aot``), for the example's shapes and ``dynamic_shapes``. The latter
+                two call torch's operators, not prepared plans, which are objects of this process.
             package: Where to write the library; a temporary file by default.
-            tune: Measure first what is the fastest on this machine, for some ten seconds: see
-                ``tune``.
+            tune: First measure for some ten seconds what is fastest here: see ``tune``.
 
         Raises:
-            QuantfxError: the backend is for another device, this CPU cannot autocast so, or
-                Inductor fails; quotes its reason.
+            QuantfxError: the backend is for another device, this CPU cannot autocast to that dtype,
+                or Inductor fails; quotes its reason.
             ContractError: a planned site did not reach its kernel, or its integer sums would
                 saturate on this CPU.
         """
@@ -145,21 +144,21 @@ class Result:
         return compiled
 
     def tune(self, *args: Any, seconds: float = 10.0, **kwargs: Any) -> TuningReport:
-        """Measure prepared plans on this machine, and keep what is faster.
+        """Measure prepared plans on this machine, and keep the faster choices.
 
-        Their steps are tried by oneDNN's implementations and on one thread, and each region against
-        torch's int8 operators, which take it from then on where they are faster: in what ``module``
-        and ``compile`` return afterwards. Where float operators, run eagerly, are faster than both,
-        int8 stays, and both reports say so by name.
+        Steps are tried with each of oneDNN's implementations and on one thread. Regions are tried
+        against torch's int8 operators; where these are faster, what ``module`` and ``compile``
+        return from then on uses them. Where eager float operators are faster than both, int8 stays,
+        and both reports name the sites.
 
-        What is found is kept in a file (``tuning.json`` in the folder ``QUANTFX_CACHE``, by default
-        ``~/.cache/quantfx``) by CPU, version of oneDNN and number of threads: all that is made here
-        afterwards reads it, and it may be copied to machines of the same kind. Measure while
-        nothing else runs.
+        The file ``tuning.json`` in the folder ``QUANTFX_CACHE``, by default ``~/.cache/quantfx``,
+        keeps the findings by CPU, version of oneDNN and number of threads. Later results on this
+        machine read it, and it may be copied to machines of the same kind. Measure while nothing
+        else runs.
 
         Args:
             args: Positional inputs of the model; the example inputs by default.
-            seconds: When to stop.
+            seconds: Time limit.
             kwargs: Keyword inputs.
         """
         from quantfx.backends.direct.tune import tune
@@ -180,14 +179,14 @@ class Result:
         return found
 
     def explain(self, name: str) -> Explanations:
-        """Return what became of one operator, or of several, from the model to the kernel.
+        """Explain what became of one or several operators, from the model to the kernel.
 
         ``print`` shows it as a tree; ``as_dict()`` gives plain data.
 
         Args:
             name: Path of a module (``layer4.2.conv3``) or of a parameter; name of a node of the
-                captured graph or of the q/dq graph (``conv2d_3``, ``true_graph_0/conv2d``), also of
-                one that passes took away; or a pattern of such names (``layer4.*``).
+                captured or the q/dq graph (``conv2d_3``, ``true_graph_0/conv2d``), even if passes
+                took it away; or a pattern of such names (``layer4.*``).
 
         Raises:
             QuantfxError: the model has nothing of that name; names the nearest.
@@ -196,15 +195,15 @@ class Result:
         return Explanations(name, tuple(map(explainer.explain, explainer.find(name))))
 
     def explanations(self) -> tuple[Explanation, ...]:
-        """Return what became of every node of the q/dq graph, and of every name that vanished."""
+        """Explain every node of the q/dq graph, and every name that vanished."""
         explainer = self._explainer
         return tuple(map(explainer.explain, explainer.sites))
 
     def compare_sites(self, *args: Any, **kwargs: Any) -> tuple[SiteComparison, ...]:
-        """Hold every kernel call against the float arithmetic that it stands for.
+        """Compare every kernel call with the float arithmetic that it replaces.
 
-        Both run on the same inputs, those that the call has when the lowered module runs with sums
-        fused. Integer results may differ by a step, where a tie rounds to the other side.
+        Both run on the inputs that the call gets in the lowered module with fused sums. Integer
+        results may differ by one step where a tie rounds the other way.
 
         Args:
             args: Positional inputs of the model; the example inputs by default.
@@ -225,22 +224,22 @@ class Result:
         input_fn: Callable[[Any], Any] | None = None,
         progress: bool = True,
     ) -> Comparison:
-        """Return how near every site of the q/dq graph is to the float model, and why not nearer.
+        """Compare every site of the q/dq graph with the float model, and diagnose losses.
 
-        The q/dq graph runs beside the float graph, operator by operator: memory is that of both.
-        Each site has its own error, with exact inputs, and that accumulated on the way to it; each
-        quantized tensor says how its values fill its range. Where a tensor loses bits, a diagnosis
+        The q/dq graph runs beside the float graph, operator by operator, in the memory of both.
+        Each site has its own error, with exact inputs, and the error accumulated up to it; each
+        quantized tensor shows how its values fill its range. Where a tensor loses bits, a diagnosis
         names the cause and the remedy.
 
         Args:
-            batches: In the forms that ``calibrate`` takes; best some that calibration did not see.
-            model: The float model, or what ``prepare_qat`` returned and was trained (its function
-                without rounding); by default what the result was made of, if that still exists.
+            batches: Batches as for ``calibrate``, preferably unseen in calibration.
+            model: The float model, or a trained ``prepare_qat`` module (compared without its
+                rounding); by default the model that the result was made from, if it still exists.
             input_fn: Turns what ``batches`` yields into such a batch.
             progress: Show a progress bar where the terminal allows it.
 
         Raises:
-            QuantfxError: the float model is gone or was never known, as of a loaded result.
+            QuantfxError: the float model no longer exists, or is unknown (a loaded result).
             CaptureError: the float model cannot be captured.
             CalibrationError: there is no batch, or one does not fit the model.
         """
@@ -254,7 +253,7 @@ class Result:
     def sensitivity(
         self, batches: Iterable[Any], model: Model | None = None, **options: Unpack[Options]
     ) -> Sensitivity:
-        """Return what each site costs at the outputs: ``quantfx.sensitivity`` of this result."""
+        """Return what rounding each site costs at the outputs, see ``quantfx.sensitivity``."""
         from quantfx.measure_sensitivity import result_sensitivity
 
         return result_sensitivity(self, batches, self._inputs, self._model.get(model), options)
@@ -267,15 +266,15 @@ class Result:
         stages: Mapping[str, GraphModule] | None = None,
         title: str = "",
     ) -> Path:
-        """Write one page for a browser: report, graphs, and the explanation of every operator.
+        """Write one page for a browser: report, graphs, and explanations of every operator.
 
-        It holds all that it needs: it opens from a file, without a network.
+        The page is self-contained: it opens from a file, without a network.
 
         Args:
-            path: Where to, e.g. ``model.html``.
+            path: The file, e.g. ``model.html``.
             comparison: From ``compare``: numbers and heat for every site.
-            stages: Graphs that a result does not keep, as ``{"captured": graph}``.
-            title: Of the page; by default the name of the file.
+            stages: Further graphs by stage, which a result does not keep: ``{"captured": graph}``.
+            title: Title of the page; by default the file's name.
         """
         from quantfx.tools.html.page_data import result_data
         from quantfx.tools.html.write_page import write_page
@@ -285,19 +284,19 @@ class Result:
         return write_page(data, path, title=title or Path(path).stem)
 
     def save(self, path: str | Path, *, input_values: bool = True) -> None:
-        """Write a file from which ``quantfx.load`` makes this result again, on any machine.
+        """Save the result to a file that ``quantfx.load`` reads on any machine.
 
-        It holds the q/dq graph with its int8 weights, without the float ones, and config, report
-        and example inputs. It is written in one step: a failure leaves no half file.
+        The file holds the q/dq graph with int8 weights, without float weights, and the config,
+        report and example inputs. It is written atomically: a failure leaves no partial file.
 
         Args:
-            path: Where to, e.g. ``resnet50.quantfx``.
-            input_values: Store what the example inputs hold. False stores their form only, for
-                inputs that are large or secret; after loading they are zeros.
+            path: The file, e.g. ``resnet50.quantfx``.
+            input_values: Store the values of the example inputs. False stores their form only, for
+                large or secret inputs; after loading they are zeros.
 
         Raises:
-            FileError: the model or an example input holds what has no form in files, or the file
-                cannot be written.
+            FileError: the model or an example input holds something that files cannot store, or the
+                file cannot be written.
         """
         from quantfx.saving.save import save
 
@@ -312,14 +311,14 @@ class Result:
         )
 
     def export_onnx(self, path: str | Path) -> None:
-        """Write the q/dq graph as an ONNX model of QuantizeLinear and DequantizeLinear pairs.
+        """Export the q/dq graph as an ONNX model of QuantizeLinear and DequantizeLinear pairs.
 
-        Needs the packages ``onnx`` and ``onnxscript``. The weights are int8 in it; dimensions that
-        ``dynamic_shapes`` left free are free. It is for other runtimes: none of quantfx's kernels,
-        nor its check that integer sums stay in range on a CPU without VNNI, is in it.
+        Needs the packages ``onnx`` and ``onnxscript``. Weights stay int8, and dimensions that
+        ``dynamic_shapes`` left free stay free. The model is for other runtimes: it has neither
+        quantfx's kernels nor its check that integer sums stay in range on CPUs without VNNI.
 
         Args:
-            path: Where to, e.g. ``model.onnx``.
+            path: The file, e.g. ``model.onnx``.
 
         Raises:
             QuantfxError: a package is missing, or the model has what ONNX cannot express.
@@ -335,7 +334,7 @@ class Result:
         return result
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Result:
-        """Return a result of its own weights."""
+        """Return a result with its own copy of the weights."""
         result = object.__new__(Result)
         memo[id(self)] = result
         fields = {**self.__dict__, "_known_explainer": None}
@@ -357,7 +356,7 @@ class Result:
 
     @property
     def _explainer(self) -> Explainer:
-        """What explains the result as it is now; made anew once there is a compiled module."""
+        """The explainer of the current result; made anew once there is a compiled module."""
         known = self._known_explainer
         if known is None or known.report is not self.report:
             lowered = None if self._lowering is None else self._lowering.module
@@ -374,7 +373,7 @@ class Result:
         return self._lowering
 
     def _lowered_for(self, wrapper: Wrapper) -> Lowering:
-        """Return what code of a wrapper can call: of C++, torch's own operators."""
+        """Return a lowering that a wrapper's code can call: for C++, torch's operators only."""
         lowering = self._lowered
         if refused := lowering.not_here or self.backend.eager:
             raise QuantfxError(refused, rule="not-here", site=self.backend.name)
@@ -391,7 +390,7 @@ class Result:
         return self.backend.lowering(self.quantized, plans=False)
 
     def _without_plans(self, part: GraphModule) -> GraphModule:
-        """Return a part of the q/dq graph on torch's own operators, weights packed once."""
+        """Return a part of the q/dq graph on torch's operators, with weights packed once."""
         graph = clone(part)
         set_facts(graph, facts_of(self.quantized))
         return self.backend.lowering(graph, plans=False).eager

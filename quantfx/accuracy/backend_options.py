@@ -1,4 +1,4 @@
-"""Options of a backend that change how accurate it is, put into a backend that is there already."""
+"""Backend options that affect accuracy, applied to an existing backend."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ REPAIR = ("repair", True)
 
 
 def offered(backend: Backend, *, linears: bool) -> tuple[tuple[tuple[str, float | bool], ...], ...]:
-    """Return the options that are worth a try, those that change the least first.
+    """Return the options that are worth trying, the least invasive first.
 
     Args:
-        backend: What it has already is not offered.
-        linears: Whether the model has linears, which smoothing is for.
+        backend: Options that it already has are not offered.
+        linears: Whether the model has linears; smoothing applies only to these.
     """
     known = backends.options_of(backend.name) if backend.name in backends.NAMES else ()
     names = [*backend.prepare_pipeline.names, *backend.convert_pipeline.names]
@@ -39,11 +39,11 @@ def offered(backend: Backend, *, linears: bool) -> tuple[tuple[tuple[str, float 
 
 
 def with_options(backend: Backend, options: Mapping[str, Any]) -> Backend:
-    """Return what ``backends.get`` makes of a backend's name with these options.
+    """Return the backend that ``backends.get`` makes with these options added.
 
     Args:
-        backend: Without them.
-        options: Of those that ``offered`` returns.
+        backend: A backend without these options.
+        options: Some of those that ``offered`` returns.
     """
     prepare, convert = backend.prepare_pipeline, backend.convert_pipeline
     if "smooth" in options:

@@ -1,4 +1,4 @@
-"""A recipe that may be tried, as a value with a text form."""
+"""A recipe that a search may try, as a value with a text form."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SiteMode = Mode | Float
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a recipe changes in that of the backend.
+    """The changes that a recipe makes to the backend's own recipe.
 
     Attributes:
         options: Options of the backend, sorted by name.
-        observer: Of all activations; None for the backend's.
-        modes: Of single sites, sorted by name; all others are as the backend's config says.
+        observer: Observer of all activations; None for the backend's.
+        modes: Modes of single sites, sorted by name; the backend's config decides all others.
     """
 
     options: tuple[tuple[str, float | bool], ...] = ()
@@ -31,33 +31,33 @@ class Candidate:
 
     @property
     def text(self) -> str:
-        """All of it on one line, e.g. ``repair=True; float: conv2d, conv2d_3``."""
+        """The whole candidate on one line, e.g. ``repair=True; float: conv2d, conv2d_3``."""
         by_mode = [f"{mode}: {', '.join(names)}" for mode, names in self._by_mode().items()]
         return "; ".join([self.whole, *by_mode])
 
     @property
     def short(self) -> str:
-        """The same with sites counted, e.g. ``repair=True; 2 float``."""
+        """Like ``text``, but with sites counted, e.g. ``repair=True; 2 float``."""
         counts = Counter(mode for _, mode in self.modes)
         return "; ".join([self.whole, *(f"{count} {mode}" for mode, count in counts.items())])
 
     @property
     def whole(self) -> str:
-        """What holds for the whole model."""
+        """The changes that apply to the whole model."""
         words = [f"{name}={value}" for name, value in self.options]
         if self.observer is not None:
             words.append(f"observer={self.observer}")
         return " ".join(words) or "plain"
 
     def with_modes(self, modes: Mapping[str, SiteMode]) -> Candidate:
-        """Return the candidate with these modes of sites in the place of its own."""
+        """Return a copy of the candidate with these modes of sites."""
         return replace(self, modes=tuple(sorted(modes.items())))
 
     def config(self, base: Config) -> Config:
-        """Return the config that makes it.
+        """Return the config that sets these modes.
 
         Args:
-            base: Of the backend.
+            base: The backend's config.
         """
         config = base if self.observer is None else base.activations(observer=self.observer)
         for name, mode in self.modes:
@@ -65,7 +65,7 @@ class Candidate:
         return config
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the candidate as plain data."""
         return {
             "backend": dict(self.options),
             "observer": self.observer,

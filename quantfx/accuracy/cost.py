@@ -1,4 +1,4 @@
-"""What a recipe costs: the tuner's times where it ran, else a model of bytes and MACs."""
+"""The cost of a recipe: the tuner's times where it ran, else a model of bytes and MACs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 from quantfx.accuracy.candidate import SiteMode
 
-# Multiply-accumulates in the time of one in float32. int8 of static sites: VPDPBUSD does 64 where
-# VFMADD does 16, which is 4; without VNNI it takes three instructions for twice as many, and the
-# README's networks ran 1.8 to 2.1 times as fast as in float, which is 2. Dynamic sites search the
-# range of their input as well; the other modes round weights alone and compute in float.
+# Multiply-accumulates in the time of one in float32. For int8 at static sites VPDPBUSD does 64
+# where VFMADD does 16, which is 4; without VNNI it takes three instructions for twice as many, and
+# the README's networks ran 1.8 to 2.1 times as fast as in float, which is 2. Dynamic sites search
+# the range of their input as well; the other modes round weights alone and compute in float.
 _SPEED_OF_DYNAMIC = 0.8
 _BYTES = {"static": 1.0, "dynamic": 1.0, "fp16": 2.0, "weight-only": 1.0, "weight-only-4bit": 0.5}
 _FLOAT_BYTES = 4
@@ -23,11 +23,11 @@ _MACS_A_MICROSECOND = 48_000.0
 
 
 class Times(NamedTuple):
-    """Microseconds of a site, measured.
+    """Measured times of a site, in microseconds.
 
     Attributes:
-        int8: By the faster int8 kernel.
-        floats: By float operators.
+        int8: With the faster int8 kernel.
+        floats: With float operators.
     """
 
     int8: float
@@ -35,12 +35,12 @@ class Times(NamedTuple):
 
 
 class Price(NamedTuple):
-    """Of a whole recipe.
+    """The price of a whole recipe.
 
     Attributes:
-        cost: Microseconds: measured, or those of the model, which only compare.
-        size: Bytes of weights.
-        float_share: Which part of all MACs is not computed on int8.
+        cost: Microseconds. Modelled ones are only good for comparing recipes.
+        size: Bytes of all weights.
+        float_share: Share of all MACs that is not computed in int8.
     """
 
     cost: float
@@ -50,15 +50,15 @@ class Price(NamedTuple):
 
 @dataclass(frozen=True)
 class PricedSite:
-    """A planned site.
+    """A planned site with what its cost depends on.
 
     Attributes:
-        name: Of the site.
-        op: Its operator's name.
-        mode: As the backend's config says.
-        macs: Multiply-accumulates; 0 if they are not known.
-        weight_bytes: Of its weights in float.
-        times: What the tuner measured of it; None if it did not.
+        name: Name of the site.
+        op: Name of its operator.
+        mode: Mode that the backend's config gives it.
+        macs: Multiply-accumulates; 0 if unknown.
+        weight_bytes: Bytes of its weights in float.
+        times: Times that the tuner measured; None if it measured none.
     """
 
     name: str
@@ -73,16 +73,16 @@ class PricedSite:
 class CostModel:
     """Prices recipes by the modes of their sites.
 
-    A site costs the longer of what its MACs and its bytes of weights take, each as above; a site
-    that the tuner measured costs its share of its region's time, in int8 or in float, by MACs. For
-    modes that the tuner does not try, and for sites that it did not measure, the model's time is
-    scaled by what measured sites took. Activations, operators without weights and what it costs to
-    go from int8 to float are left out: they hardly differ from recipe to recipe.
+    A site costs the time of its MACs or of its weight bytes, as estimated above, whichever is
+    longer. A site that the tuner measured costs its share, by MACs, of its region's time in int8 or
+    in float. For modes and sites that the tuner did not measure, the model's time is scaled by the
+    ratio found at measured sites. Activations, operators without weights and conversions between
+    int8 and float are left out: they hardly differ between recipes.
 
     Attributes:
         sites: All planned sites.
-        floats: ``(MACs, bytes of weights)`` of operators that are float in every recipe.
-        speed: int8 MACs in the time of one in float32: 4 with VNNI, 2 without.
+        floats: ``(MACs, weight bytes)`` of each operator that is float in every recipe.
+        speed: Number of int8 MACs in the time of one in float32: 4 with VNNI, 2 without.
     """
 
     sites: tuple[PricedSite, ...]
@@ -90,10 +90,10 @@ class CostModel:
     speed: float
 
     def price(self, modes: Mapping[str, SiteMode]) -> Price:
-        """Return what a recipe costs.
+        """Return the price of a recipe.
 
         Args:
-            modes: Of sites that differ from the backend's config.
+            modes: Modes of the sites that differ from the backend's config.
         """
         macs, size = self.floats
         cost = self._modelled(macs, size, "float") * self._scale
@@ -107,14 +107,14 @@ class CostModel:
         return Price(cost, size, floats / macs if macs else 0.0)
 
     def site_cost(self, site: PricedSite, mode: SiteMode) -> float:
-        """Return the microseconds of one site in one mode."""
+        """Return the cost of one site in one mode, in microseconds."""
         if site.times is not None and mode in ("static", "float"):
             return site.times.int8 if mode == "static" else site.times.floats
         return self._modelled(site.macs, site.weight_bytes, mode) * self._scale
 
     @property
     def source(self) -> str:
-        """Where costs come from, in words."""
+        """The origin of the costs, in words."""
         measured = sum(site.times is not None for site in self.sites)
         model = f"a model of MACs and bytes (int8 {self.speed:g} times as fast)"
         if not measured:
@@ -125,7 +125,7 @@ class CostModel:
 
     @property
     def _scale(self) -> float:
-        """Return by how much measured sites took longer than the model says."""
+        """Return the ratio of measured to modelled time over the measured sites."""
         pairs = [(site, site.times) for site in self.sites if site.times is not None]
         modelled = sum(self._modelled(s.macs, s.weight_bytes, "static") for s, _ in pairs)
         return sum(times.int8 for _, times in pairs) / modelled if modelled else 1.0
@@ -137,7 +137,7 @@ class CostModel:
 
 
 def with_times(sites: Sequence[PricedSite], times: Mapping[str, Times]) -> tuple[PricedSite, ...]:
-    """Return sites with what the tuner measured of them, by name."""
+    """Return the sites with the times that the tuner measured, by name."""
     return tuple(
         PricedSite(s.name, s.op, s.mode, s.macs, s.weight_bytes, times.get(s.name)) for s in sites
     )

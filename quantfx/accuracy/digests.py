@@ -1,4 +1,4 @@
-"""Digests of a metric and of items, by which a file of trials knows what they are of."""
+"""Digests of metrics and items, by which a file of trials recognizes its search."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _PLAIN = (int, float, complex, str, bytes, bool, type(None))
 
 
 def items_digest(items: Iterable[Any]) -> str:
-    """Return a hash of items, labels included, as far as they are plain, tensors, or have bytes.
+    """Return a hash of items, labels included, over plain values, tensors and values with bytes.
 
     Args:
-        items: Of the user's, nested as they like.
+        items: The user's items, nested in any way.
     """
     return joined(
         call_digest((path, _bytes_of(leaf)) for path, leaf in leaves_with_paths(item))
@@ -29,14 +29,14 @@ def items_digest(items: Iterable[Any]) -> str:
 
 
 def metric_digest(metric: object) -> str:
-    """Return a hash of what a metric computes: its code and the values that come with it.
+    """Return a hash of what a metric computes: its code and the values that it holds.
 
-    Of a function these are bytecode, constants, defaults and what it closes over; of a partial its
-    arguments; of a method and of another callable object the attributes as well. Values are told
-    apart if they are plain, tensors, arrays, functions, or lists, tuples, sets and dictionaries of
-    them; others by their class alone. A metric that changes what it holds, such as a list of calls,
-    is another one the next time. What is read by a global name is not seen; bytecode is that of one
-    version of Python.
+    For a function these are bytecode, constants, defaults and closure; for a partial also its
+    arguments; for a method or another callable object also its attributes. Plain values, tensors,
+    arrays, functions, and lists, tuples, sets and dictionaries of these are compared by value; all
+    others by class alone. A metric that changes what it holds, such as a list of calls, has another
+    hash next time. Globals that it reads are not hashed. Bytecode differs between versions of
+    Python.
 
     Args:
         metric: A function, or the name of a metric.
@@ -46,7 +46,7 @@ def metric_digest(metric: object) -> str:
 
 
 def _parts(value: object, seen: dict[int, object]) -> Iterator[str]:
-    """Yield what tells a value from others; what is met again is not told again."""
+    """Yield what distinguishes a value from others; an object met again is skipped."""
     if isinstance(value, _PLAIN):
         yield repr(value)
         return
@@ -65,7 +65,7 @@ def _parts(value: object, seen: dict[int, object]) -> Iterator[str]:
 
 
 def _held(value: Any) -> Iterator[object]:
-    """Yield the values that make up one that is not plain."""
+    """Yield the values that make up a value that is not plain."""
     if isinstance(value, CodeType):
         yield from (value.co_code, value.co_names, value.co_consts)
     elif isinstance(value, FunctionType):
@@ -86,7 +86,7 @@ def _held(value: Any) -> Iterator[object]:
 
 
 def _bytes_of(leaf: Any) -> object:
-    """Return what stands for a leaf in a digest: arrays and pictures have bytes, not text."""
+    """Return what a digest hashes for a leaf: its value, its bytes or else its class."""
     if isinstance(leaf, (Tensor, *_PLAIN)):
         return leaf
     if hasattr(leaf, "tobytes"):

@@ -1,4 +1,4 @@
-"""On what an answer stands: how many items, how certain, and what was judged."""
+"""The evidence for an answer: number of items, uncertainty, and the judgement."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from quantfx.accuracy.goal import Goal
 from quantfx.accuracy.score import Score
 from quantfx.accuracy.split import Split
 
-# Below, a quarter of the items is one or none.
+# With fewer, a quarter of the items is one or none.
 _FEW = 8
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an answer stands on.
+    """The evidence for an answer.
 
     Attributes:
-        metric: Its name.
-        items: How many there were.
-        fit: Of them, those that ranges, repairs and sensitivities come from.
-        choose: Those that recipes were compared on.
-        judge: Those that the answer is told on.
-        exact: The float model on what chooses.
-        chosen: The answer on what chose it.
-        judged: The answer on what judges.
-        refused: Recipes that held on what chooses and not on what judges.
-        calls: Of the metric, in this process.
-        seconds: What these took.
-        thin: Why it is little to go by, with the figures; empty if it is enough.
+        metric: Name of the metric.
+        items: Number of items.
+        fit: Number of items for ranges, repairs and sensitivities.
+        choose: Number of items that recipes were compared on.
+        judge: Number of items that judged the answer.
+        exact: Score of the float model on the items that choose.
+        chosen: Score of the answer on the items that chose it.
+        judged: Score of the answer on the items that judge.
+        refused: Recipes that held on the items that choose but not on those that judge.
+        calls: Calls of the metric in this process.
+        seconds: Time that these calls took.
+        thin: Why the evidence is thin, with figures; empty if it is not.
     """
 
     metric: str
@@ -50,14 +50,14 @@ class Evidence:
 def thin_evidence(
     goal: Goal, split: Split, items: int, exact: Score, chosen: Score
 ) -> Iterator[str]:
-    """Yield why it is little to go by.
+    """Yield reasons why the evidence is thin.
 
     Args:
-        goal: What is asked for.
+        goal: The goal of the search.
         split: The items.
-        items: How many there are.
-        exact: The float model on what chooses.
-        chosen: The answer on the same.
+        items: Number of items.
+        exact: Score of the float model on the items that choose.
+        chosen: Score of the answer on the same items.
     """
     if items < _FEW:
         yield f"{items} items are few to calibrate, choose and judge with: give {_FEW} at least"

@@ -1,4 +1,4 @@
-"""What is asked for: a metric, a cost, a size."""
+"""The goal of a search: a metric, a cost, a size."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from numbers import Real
 from quantfx.accuracy.cost import Price
 from quantfx.passes.errors import ArgumentError
 
-_ROUNDING = 1e-9  # sums of costs in another order
+_ROUNDING = 1e-9  # for sums of costs in another order
 
 
 @dataclass(frozen=True)
 class Goal:
-    """Bounds; None where there is none.
+    """Bounds on metric, cost and size; None where there is no bound.
 
     Attributes:
-        at_least: Of the metric.
-        at_most_slower: Than with every site int8: 0.1 allows 10 % more cost.
-        size: Bytes of all weights.
+        at_least: Lower bound of the metric.
+        at_most_slower: Extra cost compared with every site int8: 0.1 allows 10 % more.
+        size: Upper bound of the bytes of all weights.
     """
 
     at_least: float | None = None
@@ -50,8 +50,8 @@ class Goal:
         """Whether a recipe is cheap and small enough.
 
         Args:
-            price: Of the recipe.
-            least: With every site int8.
+            price: Price of the recipe.
+            least: Price with every site int8.
         """
         if self.at_most_slower is not None:
             most = least.cost * (1 + self.at_most_slower)

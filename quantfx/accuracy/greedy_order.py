@@ -1,4 +1,4 @@
-"""In which order sites are best taken back from int8: most noise won for the least cost first."""
+"""The order in which sites are taken back from int8: most noise removed per cost first."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 
 
 def greedy_order(sensitivity: Sensitivity, extra: Sequence[float]) -> list[str]:
-    """Return the names of all sites, the best first, each given those in front of it.
+    """Return the names of all sites, the best first; each is chosen given those before it.
 
-    With D the contributions and S the sites that are float already, site i wins
-    ``2 s_i - mean(d_i^2) - 2 mean(d_i sum_S d)``: by so much ``Sensitivity.predict`` falls. ``s_i``
-    is its share of the measured noise, or ``mean(d_i sum d)`` of the expected one. What it wins is
-    divided by what it costs.
+    With contributions d and S the sites that are already float, site i wins ``2 s_i - mean(d_i^2) -
+    2 mean(d_i sum_S d)``: ``Sensitivity.predict`` falls by this much. ``s_i`` is the site's share
+    of the measured noise, or ``mean(d_i sum d)`` of the expected noise. The gain is divided by the
+    extra cost.
 
     Args:
-        sensitivity: With every site rounded.
-        extra: What each site costs more if it is not, in the order of its sites.
+        sensitivity: Sensitivity with every site rounded.
+        extra: Extra cost of each site if it is not rounded, in the order of its sites.
     """
     found = sensitivity.contributions.double()
     rows = len(found)

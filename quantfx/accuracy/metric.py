@@ -1,4 +1,4 @@
-"""Metrics: a function of the user's, or how near outputs are to the float model's."""
+"""Metrics: the user's function, or how near outputs are to the float model's."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from quantfx.patterns.errors import QuantfxError, unknown_name
 Called = Callable[..., Any]
 """A model, in float or int8, as a metric calls it."""
 Metric = Callable[[Called, Sequence[Any]], float]
-"""How good a model is on items of the user's, higher is better."""
+"""How good a model is on the user's items; higher is better."""
 NamedMetric = Literal["sqnr", "agreement"]
 
-# Parts of the data on which a function is called for its standard error.
+# Parts of the data on which a function is called to find its standard error.
 _FOLDS = 8
 
 
 class Meter(ABC):
-    """Scores models on items, and counts what it takes.
+    """Scores models on items, and counts calls and seconds.
 
     Attributes:
-        name: Of the metric.
-        exact: What it says of the float model, whatever the items; None if that has to be tried.
-        calls: How often the metric was called.
-        seconds: What that took.
+        name: Name of the metric.
+        exact: The float model's value, if it is the same on all items; None if it must be measured.
+        calls: Number of calls of the metric.
+        seconds: Time that these calls took.
     """
 
     def __init__(self, name: str, exact: float | None = None) -> None:
@@ -54,13 +54,14 @@ class Meter(ABC):
         self.seconds = 0.0
 
     def score(self, model: Called, chosen: Sequence[int], told: str, *, folds: bool) -> Score:
-        """Return what the metric says of ``model``.
+        """Return the score of ``model``.
 
         Args:
-            model: What to score; it runs without gradients, and what that changes is put back.
-            chosen: The items by number.
-            told: What the model is, for an error.
-            folds: Find the standard error even if it takes more calls.
+            model: What to score; it runs without gradients, and the state that it changes is
+                restored.
+            chosen: Numbers of the items.
+            told: Name of the model, for errors.
+            folds: Find the standard error even if this takes more calls.
 
         Raises:
             QuantfxError: the metric raises, or returns no number.
@@ -80,14 +81,14 @@ class Meter(ABC):
     def _measure(
         self, model: Called, chosen: Sequence[int], *, folds: bool
     ) -> tuple[float, float | None]:
-        """Return the value, and its standard error if that is known."""
+        """Return the value, and its standard error if known."""
 
 
 class FunctionMeter(Meter):
-    """Calls a function of the user's once for a value, and once a fold for its standard error.
+    """Calls the user's function once for the value, and once per fold for the standard error.
 
     Args:
-        function: Of a model and a list of items.
+        function: Takes a model and a list of items.
         items: All items.
     """
 
@@ -107,7 +108,7 @@ class FunctionMeter(Meter):
             return value, None
         try:
             parts = [self._call(model, chosen[i::count]) for i in range(count)]
-        except QuantfxError:  # few items may lack what it needs, such as one of each class
+        except QuantfxError:  # a few items may lack what it needs, such as one of each class
             return value, None
         return value, error_of_folds(parts)
 
@@ -118,21 +119,21 @@ class FunctionMeter(Meter):
 
 
 class OutputMeter(Meter):
-    """Holds outputs against those of the float model, item by item.
+    """Compares outputs with those of the float model, item by item.
 
-    1. ``sqnr``: signal to noise in dB, each of several outputs by its own power, all items together
+    1. ``sqnr``: signal to noise in dB over all items, each output weighted by its own power
     2. ``agreement``: the share of rows of the first output with the same largest entry
 
-    The standard error is the jackknife's, which takes no more calls. That of a share is at least
-    what so many rows can tell, by Laplace's rule: equal rows do not make it certain.
+    The standard error is the jackknife's, which needs no more calls. For a share it is at least the
+    error by Laplace's rule for so many rows: equal rows do not make a share certain.
 
     Args:
-        name: Which of the two.
+        name: ``sqnr`` or ``agreement``.
         exact: The float model.
-        calls: The calls that items stand for, by the number of the item.
+        calls: The model call of each item, by number.
 
     Raises:
-        QuantfxError: the model's outputs are nothing that it can measure.
+        QuantfxError: the model's outputs cannot be measured.
     """
 
     def __init__(
@@ -164,7 +165,7 @@ class OutputMeter(Meter):
         return value, error
 
     def _of_item(self, model: Called, item: int) -> Tensor:
-        """Return what adds up over items: ``(2, outputs)``, e.g. the noise and the signal."""
+        """Return an item's sums, ``(2, outputs)``, e.g. noise and signal; these add over items."""
         found = [float_outputs(model, call) for call in self._calls[item]]
         pairs = list(zip(self._exact[item], found, strict=True))
         per_call = _noise_and_signal if self._is_sqnr else _same_and_rows
@@ -198,13 +199,13 @@ def meter_of(
     exact: Called,
     calls: Callable[[], Mapping[int, Sequence[Inputs]]],
 ) -> Meter:
-    """Return what measures ``metric``.
+    """Return the meter of ``metric``.
 
     Args:
         metric: A function, or the name of a metric that needs no labels.
-        items: Of the user's.
+        items: The user's items.
         exact: The float model.
-        calls: Returns the calls that items stand for, by the number of the item.
+        calls: Returns the model call of each item, by number.
 
     Raises:
         QuantfxError: there is no metric of that name, or it cannot measure the model.

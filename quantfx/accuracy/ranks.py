@@ -1,4 +1,4 @@
-"""Work shared out over the processes of torch.distributed, or done by one."""
+"""Work shared among the processes of torch.distributed, or done by one."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class Ranks:
     """The processes that work together; all make the same calls in the same order.
 
     Attributes:
-        count: How many there are.
+        count: Number of processes.
 
     Args:
-        group: Of torch.distributed; None for this process alone.
+        group: A process group of torch.distributed; None for this process alone.
     """
 
     def __init__(self, group: Any = None) -> None:
@@ -29,7 +29,7 @@ class Ranks:
         self._own = 0 if group is None else distributed.get_rank(group)
 
     def map(self, do: Callable[[_Work], _Done], work: Sequence[_Work]) -> list[_Done]:
-        """Return what ``do`` returns for each piece of work, of which each process does some.
+        """Return the results of ``do`` for all pieces of work, shared among the processes.
 
         Raises:
             CalibrationError: another process raises.
@@ -38,7 +38,7 @@ class Ranks:
         return [parts[i % self.count][i // self.count] for i in range(len(work))]
 
     def all_do(self, do: Callable[[], _Done]) -> list[_Done]:
-        """Return what ``do`` returns in each process, in the order of ranks.
+        """Return the results of ``do`` of all processes, in the order of ranks.
 
         Raises:
             CalibrationError: as ``together``.
@@ -46,10 +46,10 @@ class Ranks:
         return self._gather(self.together(do))
 
     def together(self, do: Callable[[], _Done]) -> _Done:
-        """Return what ``do`` returns in this process, if it raises in none.
+        """Return the result of ``do`` in this process, unless some process raises.
 
         Raises:
-            CalibrationError: another process raises. What is raised here is raised as it is.
+            CalibrationError: another process raises. An error in this process is raised unchanged.
         """
         try:
             done = do()
@@ -63,12 +63,12 @@ class Ranks:
         return done
 
     def agree(self, own: _Done) -> _Done:
-        """Return what the first process has: floats may differ from machine to machine."""
+        """Return the first process's value: floats may differ between machines."""
         return self._gather(own)[0]
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and tells of progress."""
+        """Whether this process writes files and reports progress."""
         return self._own == 0
 
     def _gather(self, own: _Done) -> list[_Done]:

@@ -1,4 +1,4 @@
-"""What a metric says of a model on some items."""
+"""The score of a model on some items."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ class Score:
     """A value with its uncertainty.
 
     Attributes:
-        value: What the metric says, higher is better; NaN where it failed.
-        error: Standard error of ``value`` over the items; None if nothing tells it.
-        seconds: What the metric took.
-        failure: Why there is no value; empty if there is one.
+        value: Value of the metric, higher is better; NaN if it failed.
+        error: Standard error of ``value`` over the items; None if unknown.
+        seconds: Time that the metric took.
+        failure: Why there is no value; empty if there is.
     """
 
     value: float
@@ -26,16 +26,16 @@ class Score:
 
     @property
     def lower(self) -> float:
-        """The value less one standard error."""
+        """The value minus one standard error."""
         return self.value - (self.error or 0.0)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the score as plain data."""
         return {"value": self.value, "error": self.error, "seconds": self.seconds}
 
 
 def error_of_folds(values: Sequence[float]) -> float | None:
-    """Return the standard error of the mean of folds; None for fewer than two, or no numbers."""
+    """Return the standard error of the mean of folds; None for fewer than two or non-numbers."""
     if len(values) < 2 or not all(map(math.isfinite, values)):
         return None
     mean = math.fsum(values) / len(values)
@@ -44,10 +44,10 @@ def error_of_folds(values: Sequence[float]) -> float | None:
 
 
 def error_without_each(values: Sequence[float]) -> float | None:
-    """Return the jackknife's standard error, of the values found without each item in turn.
+    """Return the jackknife's standard error from the values without each item in turn.
 
-    B. Efron and C. Stein, "The jackknife estimate of variance", 1981. Equal values, also infinite
-    ones, have no error.
+    B. Efron and C. Stein, "The jackknife estimate of variance", 1981. Equal values, infinite ones
+    included, have no error.
     """
     if len(values) < 2:
         return None
@@ -64,8 +64,8 @@ def error_of_share(part: float, whole: float) -> float:
     """Return the standard error of a share by Laplace's rule of succession.
 
     Args:
-        part: How many are.
-        whole: How many could be.
+        part: Number of positives.
+        whole: Number of all.
     """
     share = (part + 1) / (whole + 2)
     return math.sqrt(share * (1 - share) / (whole + 2))

@@ -1,4 +1,4 @@
-"""Find the cheapest recipe that holds a goal: whole recipes, then sites taken back from int8."""
+"""Find the cheapest recipe that meets a goal: whole recipes, then sites taken back from int8."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from quantfx.accuracy.space import Space
 from quantfx.accuracy.trials import FLOAT_MODEL, Trial, Trials
 from quantfx.patterns.errors import QuantfxError
 
-_JUDGED = 3  # the judging data would choose, if more were judged
+_JUDGED = 3  # if more were judged, the judging data would choose
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a search ends with.
+    """The outcome of a search.
 
     Attributes:
-        answer: The recipe, on what chose it.
-        judged: Every recipe that was judged, in order; the last is the answer.
-        met: Whether the goal holds, on what chose with a margin and on what judged.
-        why_not: Why it does not, in words; empty if it does.
+        answer: The trial of the recipe on the items that chose it.
+        judged: The trials of all recipes that were judged, in order; the last is the answer.
+        met: Whether the goal holds, with a margin on the items that chose, and on those that
+            judged.
+        why_not: Why the goal does not hold, in words; empty if it holds.
     """
 
     answer: Trial
@@ -37,18 +38,18 @@ class Search:
     """Looks for the cheapest recipe that holds.
 
     1. Whole recipes, until one holds.
-    2. From the best of them, sites are taken back from int8 in the order of the estimate; how many
-       is found by bisection, with real evaluation.
-    3. Sites are put back one by one, what saves most first, as long as the goal holds.
-    4. The answer is judged on other data. If it fails, one that scored better has to be found.
+    2. From the best of them, sites are taken back from int8 in the order of the estimate. Bisection
+       finds how many, by real evaluation.
+    3. Sites are put back one by one, the largest saving first, as long as the goal holds.
+    4. The answer is judged on other data. If it fails, a recipe that scored better is needed.
 
-    A recipe holds if its score less a standard error does. The best recipe so far is an answer at
-    any time.
+    A recipe holds if its score minus one standard error meets the goal. At any time the best recipe
+    so far is an answer.
 
     Args:
-        goal: What is asked for.
+        goal: The goal.
         trials: Tries recipes.
-        space: The recipes that there are.
+        space: The recipes to choose from.
     """
 
     def __init__(self, goal: Goal, trials: Trials, space: Space) -> None:
@@ -75,7 +76,7 @@ class Search:
             self._above = answer.score.value
 
     def _look(self) -> None:
-        """Try what there is to try, until something holds."""
+        """Try recipes until one holds."""
         base = self._whole()
         if base is None or self._trials.late or self._cheapest_holds():
             return
@@ -89,13 +90,13 @@ class Search:
 
     @property
     def _reachable(self) -> bool:
-        """Whether the float model itself holds; else no share of float sites will."""
+        """Whether the float model itself holds; otherwise no share of float sites does."""
         exact = self._trials.exact
         return bool(exact.value >= (self._goal.at_least or -math.inf))
 
     def _whole(self) -> Candidate | None:
-        """Try whole recipes; return the best, from which sites are taken back."""
-        self._try([Candidate()])  # in any case, so that there is an answer
+        """Try whole recipes; return the best, from which to take sites back."""
+        self._try([Candidate()])  # always, so that there is an answer
         for each in self._space.with_options():
             if self._cheapest_holds() or self._trials.late:
                 break
@@ -113,7 +114,7 @@ class Search:
         return best.candidate
 
     def _useless(self, candidate: Candidate) -> bool:
-        """Whether an option of it made no difference by itself."""
+        """Whether one of its options made no difference by itself."""
         scores = {each.candidate: each.score.value for each in self._trials.chosen_on()}
         plain = scores.get(Candidate())
         if plain is None or len(candidate.options) < 2:
@@ -122,7 +123,7 @@ class Search:
         return any(scores.get(each) == plain for each in alone)
 
     def _affordable(self, base: Candidate) -> list[tuple[str, SiteMode]]:
-        """Return sites with their other mode, the best first, as far as the budget goes."""
+        """Return sites with their new mode, the best first, as far as the budget allows."""
         by_name = {site.name: site for site in self._space.costs.sites}
         found: list[tuple[str, SiteMode]] = []
         for name in self._trials.ranks.all_do(lambda: list(self._space.order(base)))[0]:
@@ -132,7 +133,7 @@ class Search:
         return found if len(found) < len(by_name) else found[:-1]  # one at least stays int8
 
     def _bisect(self, base: Candidate, sites: Sequence[tuple[str, SiteMode]]) -> None:
-        """Find how many sites have to be taken back, each process trying another number."""
+        """Find how many sites to take back; each process tries another number."""
         low, high = 0, len(sites) + 1
         while high - low > 1 and not self._trials.late:
             steps = min(self._trials.ranks.count, high - low - 1)
@@ -165,14 +166,14 @@ class Search:
                 continue
             answer = tried[held[0]]
             taken = now[held[0]][0]
-            again = [now[i] for i in held[1:]]  # each alone was too little to say of both
+            again = [now[i] for i in held[1:]]  # both may fail where each alone holds
             pending = [step for step in [*again, *pending] if step[0] != taken]
 
     def _try(self, candidates: Sequence[Candidate]) -> list[Trial]:
         return self._trials.on("choose", candidates)
 
     def _answer(self) -> Trial:
-        """Return the cheapest that holds, if need be without a margin; else the best."""
+        """Return the cheapest trial that holds, if need be without margin; else the best trial."""
         scored = self._trials.chosen_on()
         if not scored:
             lost = self._trials.done[0]
@@ -191,7 +192,7 @@ class Search:
         return min(holding, key=lambda e: (e.price.cost, -e.score.value, e.number))
 
     def _best(self, scored: Sequence[Trial]) -> Trial | None:
-        """Return the best score within the budget, the cheapest of equal ones."""
+        """Return the trial with the best score within the budget; of equals, the cheapest."""
         fitting = [each for each in scored if self._affords(each.price)]
         if not fitting:
             return None
@@ -206,7 +207,7 @@ class Search:
         return score.lower >= self._goal.at_least and score.value > self._above
 
     def _cheapest_holds(self) -> bool:
-        """Whether something holds that nothing else is cheaper than."""
+        """Whether the cheapest possible recipe holds."""
         if self._goal.at_least is None:
             return False
         return any(

@@ -1,4 +1,4 @@
-"""Which items calibrate, which choose between recipes, and which judge the choice."""
+"""The split of items: some calibrate, some choose between recipes, some judge the choice."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Part = Literal["choose", "judge"]
 
 @dataclass(frozen=True)
 class Split:
-    """Items by their use, each in the order given.
+    """Item numbers by their use, each in the order given.
 
     Attributes:
-        fit: What ranges, repairs and sensitivities come from.
-        choose: What recipes are compared on.
-        judge: What the answer is told on; no choice is made by it, but to refuse.
+        fit: Items for ranges, repairs and sensitivities.
+        choose: Items that recipes are compared on.
+        judge: Items that the answer is scored on; they choose nothing, but may refuse an answer.
     """
 
     fit: tuple[int, ...]
@@ -37,12 +37,12 @@ class Split:
 
 
 def split_items(count: int, seed: int) -> Split:
-    """Return half of the items to fit, a quarter to choose and a quarter to judge, at random.
+    """Split items at random: half to fit, a quarter to choose and a quarter to judge.
 
-    Of three items each use gets one; of fewer, some are used twice.
+    With three items each use gets one; with fewer, some items are used twice.
 
     Args:
-        count: How many items there are, at least one.
+        count: Number of items, at least one.
         seed: Equal seeds split equally.
     """
     order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()

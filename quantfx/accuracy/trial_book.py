@@ -1,4 +1,4 @@
-"""Trials in a file, from which a search goes on."""
+"""Trials in a file, from which a search can resume."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ _FACTS = {
 
 
 class TrialBook:
-    """What was measured, by the text of a recipe and the part of the data; on disk if asked for.
+    """Scores by the text of a recipe and the part of the data; on disk if asked for.
 
     The file is JSON: ``trials`` has ``[recipe, part, value, error, seconds]``.
 
     Args:
-        path: Of the file, which may be there; None keeps nothing.
-        facts: What trials depend on: digests of model and data, metric, split.
+        path: The file, which may exist; None keeps nothing on disk.
+        facts: What trials depend on: digests of model and data, the metric, the split.
 
     Raises:
-        FileError: the file is of something else, is damaged or cannot be read.
+        FileError: the file belongs to another search, is damaged or cannot be read.
     """
 
     def __init__(self, path: Path | None, facts: Mapping[str, str]) -> None:
@@ -43,16 +43,16 @@ class TrialBook:
             self._read(path)
 
     def known(self, recipe: str, part: Part) -> Score | None:
-        """Return what was measured, if it was."""
+        """Return the known score; None if there is none."""
         return self._scores.get((recipe, part))
 
     def add(self, recipe: str, part: Part, score: Score) -> None:
-        """Keep a score; a failed one is tried again next time."""
+        """Keep a score; failed recipes are tried again next time."""
         if not score.failure:
             self._scores[recipe, part] = score
 
     def write(self) -> None:
-        """Write the file in one step.
+        """Write the file atomically.
 
         Raises:
             FileError: it cannot be written.

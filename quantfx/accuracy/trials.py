@@ -1,4 +1,4 @@
-"""Trying recipes: each is made, scored and priced once, by whichever process has its turn."""
+"""Trials of recipes: each recipe is made, scored and priced once, by one of the processes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FLOAT_MODEL = "the float model"
 
 @dataclass(frozen=True)
 class Trial:
-    """What became of one recipe.
+    """The outcome of one recipe on one part of the data.
 
     Attributes:
         candidate: The recipe.
-        part: Of the data.
-        score: What the metric says.
-        price: What it costs.
-        number: Which trial it was, from 1.
+        part: Part of the data.
+        score: Score by the metric.
+        price: Price of the recipe.
+        number: Number of the trial, from 1.
     """
 
     candidate: Candidate
@@ -40,7 +40,7 @@ class Trial:
     number: int
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it as plain data."""
+        """Return the trial as plain data."""
         return {
             "recipe": self.candidate.text,
             **self.candidate.as_dict(),
@@ -57,20 +57,20 @@ class Trials:
     """All trials of a search.
 
     Attributes:
-        done: In the order of the search, each recipe once for each part of the data.
-        exact: What the metric says of the float model, on what chooses.
+        done: Trials in the order of the search, each recipe once for each part of the data.
+        exact: Score of the float model on the items that choose.
         ranks: The processes that search.
 
     Args:
         make: Returns the callable model of a recipe.
-        price: Returns what a recipe costs.
+        price: Returns the price of a recipe.
         meter: The metric.
         split: The items.
-        book: What was measured before.
+        book: Earlier trials.
         ranks: The processes that search.
-        until: When to stop, by ``clock``.
-        console: What to tell of progress on; None for nothing.
-        clock: Seconds.
+        until: Time by ``clock`` when to stop.
+        console: Where to report progress; None for nowhere.
+        clock: Returns seconds.
     """
 
     def __init__(
@@ -91,12 +91,12 @@ class Trials:
         self.ranks = ranks
         self.done: list[Trial] = []
         self.exact = Score(float("nan"))
-        self._error: float | None = None  # of a function: found once, for the first recipe
+        self._error: float | None = None  # for a function, found once: with the first recipe
         self._longest = 0.0
 
     @property
     def late(self) -> bool:
-        """Whether there is no time left for one more trial; the same in all processes."""
+        """Whether no time is left for one more trial; the same in all processes."""
         left = self._until - self._clock()
         return self.ranks.agree(left < self._longest)
 
@@ -119,7 +119,7 @@ class Trials:
         self._write()
 
     def on(self, part: Part, candidates: Sequence[Candidate]) -> list[Trial]:
-        """Return the trials of recipes on one part of the data; those that are done are known."""
+        """Return the trials of recipes on one part of the data; run those that are missing."""
         known = {each.candidate: each for each in self.done if each.part == part}
         new = [each for each in dict.fromkeys(candidates) if each not in known]
         start = self._clock()
@@ -138,11 +138,11 @@ class Trials:
         return [known[each] for each in candidates]
 
     def chosen_on(self) -> list[Trial]:
-        """Return the trials on what chooses that have a value."""
+        """Return the trials on the items that choose, less those that failed."""
         return [each for each in self.done if each.part == "choose" and not each.score.failure]
 
     def front(self) -> list[Trial]:
-        """Return those that no other beats in both cost and metric, the cheapest first."""
+        """Return the trials that no other beats in both cost and metric, the cheapest first."""
         found: list[Trial] = []
         order = sorted(
             self.chosen_on(), key=lambda each: (each.price.cost, -each.score.value, each.number)
@@ -153,7 +153,7 @@ class Trials:
         return found
 
     def _score(self, candidate: Candidate, part: Part) -> Score:
-        """Return the score of a recipe; one that fails is lost, not the search."""
+        """Return the score of a recipe; a failure loses this recipe only, not the search."""
         known = self._book.known(candidate.text, part)
         if known is not None:
             return known
@@ -165,7 +165,7 @@ class Trials:
             return Score(float("nan"), failure=str(error))
 
     def _with_error(self, score: Score) -> Score:
-        """Return a score with the standard error of the first recipe, if it has none of its own."""
+        """Return a score that takes the first recipe's standard error if it has none of its own."""
         if self._error is None:
             self._error = score.error
         return replace(score, error=self._error) if score.error is None else score

@@ -1,4 +1,4 @@
-"""What the tuner measured of sites: of each prepared plan, shared out by MACs."""
+"""The tuner's times of sites: the time of each region, shared among its sites by MACs."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from quantfx.passes.graph.graphs import Site, all_graphs, module_calls
 
 
 def tuned_times(lowered: GraphModule, macs: Mapping[str, int]) -> dict[str, Times]:
-    """Return the times of those sites that are in a region which ``Result.tune`` measured.
+    """Return the times of sites whose region ``Result.tune`` measured.
 
     Args:
-        lowered: With every site int8.
-        macs: Of each site, by name.
+        lowered: Lowered graph with every site int8.
+        macs: MACs of each site, by name.
     """
     known = routes_for(torch.get_num_threads())
     found: dict[str, Times] = {}

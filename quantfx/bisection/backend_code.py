@@ -16,16 +16,16 @@ from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.patterns.errors import QuantfxError
 
 _KERNELS = ("onednn", "direct", "auto")
-# Options of backends that are found again: these by trying, and those that choose passes as text.
+# Options of a backend that are recovered: these by trying; those that choose passes, as text.
 _WRITTEN = {"x86": ("target", "kernels", "smooth", "repair")}
 _FILES = ("prepare", "convert", "lower")
 
 
 def backend_code(backend: Backend) -> tuple[str, ...]:
-    """Return lines that assign an equal backend to ``backend``, its pipelines as text.
+    """Return lines that assign an equal backend to ``backend``, with its pipelines as text.
 
     Raises:
-        BisectError: no lines make it.
+        BisectError: no code makes such a backend.
     """
 
     def equal(made: Backend) -> bool:
@@ -45,10 +45,10 @@ def backend_code(backend: Backend) -> tuple[str, ...]:
 
 
 def context_code(context: Context | None) -> str:
-    """Return one expression for what the passes of a backend are given.
+    """Return an expression for the context that a backend's passes are given.
 
     Raises:
-        BisectError: no expression makes it.
+        BisectError: no expression makes such a context.
     """
     if context is None or context == Context():
         return "None"
@@ -64,7 +64,7 @@ def context_code(context: Context | None) -> str:
 def _remake(
     recipe: Recipe, targets: tuple[str, ...], equal: Callable[[Backend], bool]
 ) -> str | None:
-    """Return a call that makes a backend of this recipe that is ``equal``; None if none does."""
+    """Return a call that makes an ``equal`` backend of this recipe; None if no call does."""
     if recipe.name not in backends.NAMES:
         return None
     for get, made in _offered(recipe.name, targets):
@@ -81,13 +81,13 @@ def _remake(
 
 
 def _offered(name: str, targets: tuple[str, ...]) -> Iterator[tuple[str, Backend]]:
-    """Yield the backends of a name, each behind the call that makes it."""
+    """Yield the backends of a name, each after the call that makes it."""
     for kernels in _KERNELS if name == "x86" else (None,):
         options = {} if kernels is None else {"kernels": kernels}
         for target in targets:
             try:
                 made = backends.get(name, target=target, **options)
-            except QuantfxError:  # what is not available here made nothing
+            except QuantfxError:  # a backend that is not available here made nothing
                 continue
             named = "".join(f", {key}={value!r}" for key, value in options.items())
             yield f"quantfx.backends.get({name!r}, target={target!r}{named})", made
@@ -119,7 +119,7 @@ def _with_pipelines(made: Backend, like: Backend) -> Backend:
 
 
 def _reads_back(pipeline: Pipeline) -> bool:
-    """Whether the text of a pipeline makes it again: passes of others have no text here."""
+    """Whether a pipeline's text makes it again: passes from elsewhere have no text here."""
     try:
         return Pipeline.parse(str(pipeline)) == pipeline
     except QuantfxError:

@@ -23,12 +23,12 @@ class BisectResult:
     """The decisions without which the check holds.
 
     Attributes:
-        culprits: In the order in which they were found: refusing all of them, and nothing else,
-            makes the check hold, if ``complete``.
-        complete: Whether that was shown. A bisection stops after some culprits, and some trials.
+        culprits: The culprits, in the order found. If ``complete``, refusing these and nothing else
+            makes the check hold.
+        complete: Whether this was shown. A bisection stops after a number of culprits and trials.
         permits: Every decision that was made with everything permitted, in order.
-        verdicts: Of every trial, in order.
-        calibrations: How many trials had to calibrate; the others use the ranges of these.
+        verdicts: The verdict of every trial, in order.
+        calibrations: Number of trials that had to calibrate; the others reuse their ranges.
     """
 
     culprits: tuple[Culprit, ...]
@@ -39,17 +39,17 @@ class BisectResult:
 
     @property
     def culprit(self) -> Culprit:
-        """The first one."""
+        """The first culprit."""
         return self.culprits[0]
 
     @property
     def evaluations(self) -> int:
-        """How many trials it took."""
+        """Number of trials."""
         return len(self.verdicts)
 
     @property
     def config(self) -> str:
-        """The lines of a config, as TOML, that keep every culprit's site float."""
+        """A config as TOML that keeps every culprit's site float."""
         config = Config()
         for each in self.culprits:
             config = each.keep_float(config)

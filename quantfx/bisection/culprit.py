@@ -1,4 +1,4 @@
-"""A decision that spoils a result, and what to do without it."""
+"""A decision that spoils a result, and how to do without it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from quantfx.bisection.trials import Verdict
 from quantfx.passes.config.config import Config
 from quantfx.passes.pipeline.permits import Permit
 
-# Places that are no pipeline of a backend: our passes inside Inductor, and whatever a check runs.
+# Places other than a backend's pipelines: passes inside Inductor, and whatever a check runs.
 INDUCTOR = "inductor"
 ELSEWHERE = "elsewhere"
 
@@ -24,13 +24,14 @@ class Culprit:
     """The first decision that turned a good result bad.
 
     Attributes:
-        permit: The decision: pass, template, site.
-        verdict: What the check said with it, and with all that was decided before it.
-        place: The pipeline of the backend that can leave the pass out, such as
-            ``prepare_pipeline``, or ``inductor``, or ``elsewhere``; empty where a config decides.
-        needs: Other decisions in the smallest set that still fails, but for those of the same site
-            and whole passes: without one of these the decision alone does no harm.
-        is_smallest: Whether ``needs`` is; else it is what was left when the trials were used up.
+        permit: The decision: pass, template and site.
+        verdict: What the check said with this decision and all earlier ones permitted.
+        place: The backend's pipeline that can leave the pass out, such as ``prepare_pipeline``, or
+            ``inductor`` or ``elsewhere``; empty if a config decides.
+        needs: The other decisions in the smallest set that still fails, less those of the same site
+            and whole passes: without any one of them the decision does no harm.
+        is_smallest: Whether ``needs`` is that set; else it is what remained when the trials ran
+            out.
     """
 
     permit: Permit
@@ -51,7 +52,7 @@ class Culprit:
 
     @property
     def node(self) -> str:
-        """The node, after its graph's path where it is nested; empty for a whole pass."""
+        """The node, with its graph's path if nested; empty for a whole pass."""
         return self.permit.node
 
     def keep_float(self, config: Config) -> Config:
@@ -61,12 +62,12 @@ class Culprit:
 
     @property
     def config(self) -> str:
-        """The lines of a config, as TOML, that keep the site float; empty for a rewrite."""
+        """A config as TOML that keeps the site float; empty for a rewrite."""
         return toml_of(self.keep_float(Config()))
 
     @property
     def remedy(self) -> str:
-        """How to do without it."""
+        """How to do without the decision."""
         by, place = self.permit.by, self.place
         if place == ELSEWHERE:
             return f"leave '{by}' out of the pipeline that the check runs"
@@ -80,5 +81,5 @@ class Culprit:
 
 
 def toml_of(config: Config) -> str:
-    """Return a config as TOML; nothing for one without rules."""
+    """Return a config as TOML; empty if it has no rules."""
     return config.to_toml() if config.rules else ""

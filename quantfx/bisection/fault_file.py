@@ -1,4 +1,4 @@
-"""A reduced graph as a Python file that shows its fault when it is run."""
+"""A reduced graph as a Python file that shows its fault when run."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ class Ending:
     """What a file does with its graph.
 
     Attributes:
-        setup: Lines in front of the graph: pipelines as text.
-        lines: Lines behind it, which end with the assertion.
-        imports: Import lines that these need.
+        setup: Lines before the graph: pipelines as text.
+        lines: Lines after the graph; the last asserts.
+        imports: Import lines that both need.
 
     Raises:
-        BisectError: the lines are no code.
+        BisectError: the lines are not valid code.
     """
 
     lines: tuple[str, ...]
@@ -58,7 +58,7 @@ class Ending:
 
 
 def write_fault(path: Path, shrunk: Shrunk, ending: Ending) -> None:
-    """Write the file, and beside it what is no code: large tensors that the fault depends on.
+    """Write the file, and beside it the large tensors that the fault depends on.
 
     Raises:
         BisectError: something in the graph has no code.
@@ -118,7 +118,7 @@ def importable(value: object) -> str:
     """Return the line that imports a class or function.
 
     Raises:
-        BisectError: it has no name that a file could import.
+        BisectError: no module holds it by a name that a file could import.
     """
     is_named = inspect.isclass(value) or inspect.isroutine(value)
     name = getattr(value, "__qualname__", "") if is_named else repr(value)

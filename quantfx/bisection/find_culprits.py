@@ -17,19 +17,19 @@ from quantfx.passes.pipeline.permits import Permit
 def find_culprits(trials: Trials, *, most: int, budget: Budget) -> tuple[list[Culprit], bool]:
     """Return the culprits, and whether the check holds without them.
 
-    1. Everything permitted fails, and nothing permitted does not.
-    2. By halving: the first decision that fails together with all before it.
-    3. Again without it, as long as what is left fails. What an exception kept from being asked
-       comes last.
-    4. Of each: the smallest set of decisions before it with which it still fails.
+    1. Check that the result fails with everything permitted, and passes with nothing permitted.
+    2. Find, by halving, the first decision that fails together with all before it.
+    3. Repeat without it as long as the rest fails. Decisions that an exception had prevented come
+       last.
+    4. For each, find the smallest set of earlier decisions with which it still fails.
 
     Args:
-        trials: What to ask.
-        most: How many culprits to look for.
-        budget: Of trials for the fourth step.
+        trials: Runs trials.
+        most: Number of culprits to look for.
+        budget: Number of trials for the fourth step.
 
     Raises:
-        BisectError: the first does not hold.
+        BisectError: the first step fails, or trials contradict each other.
     """
     permits = _require_assumptions(trials)
     found: list[Culprit] = []
@@ -61,7 +61,7 @@ def find_culprits(trials: Trials, *, most: int, budget: Budget) -> tuple[list[Cu
 
 
 def _require_assumptions(trials: Trials) -> tuple[Permit, ...]:
-    """Return what was asked for with everything permitted."""
+    """Return the permits that were asked for with everything permitted."""
     everything, nothing = trials.run_without(), trials.run(())
     if everything.good:
         raise BisectError(
@@ -108,7 +108,7 @@ def _culprit(trials: Trials, before: list[Permit], budget: Budget) -> Culprit:
 
 
 def _place(backend: Backend, name: str) -> str:
-    """Return where a pass can be left out, as `Culprit.place` says it."""
+    """Return where a pass can be left out, see `Culprit.place`."""
     for place in ("prepare_pipeline", "convert_pipeline", "lower_pipeline"):
         for each in getattr(backend, place):
             if each.name == name:

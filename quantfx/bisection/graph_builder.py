@@ -1,6 +1,6 @@
-"""Graphs written as code: what a reduced file calls, and what reductions are tried with.
+"""Build graphs by code, in reduced files and while reducing.
 
-A graph made here is as ``capture`` returns it, with the names it is given.
+The graphs have the form that ``capture`` returns, with the given names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantfx.saving.fake_text import fake_mode
 
 
 class GraphBuilder:
-    """Makes a graph node by node.
+    """Builds a graph node by node.
 
     Attributes:
         inputs: Values for its arguments, in order.
@@ -32,13 +32,13 @@ class GraphBuilder:
         self.inputs: list[Tensor] = []
 
     def argument(self, name: str, value: Tensor) -> Node:
-        """Add an argument, for which ``value`` is to be given; these come first."""
+        """Add an argument whose input is ``value``; arguments come first."""
         node = self._module.graph.create_node("placeholder", name, (), {}, name)
         self.inputs.append(value)
         return _with_value(node, _fake(value))
 
     def stored(self, name: str, target: str, value: Tensor) -> Node:
-        """Read ``value``, stored as the buffer ``target``."""
+        """Store ``value`` as the buffer ``target``, and read it."""
         if not is_stored(self._module, target):
             set_tensor(self._module, target, value)
         node = self._module.graph.create_node("get_attr", target, (), {}, name)
@@ -50,10 +50,10 @@ class GraphBuilder:
         """Call an operator.
 
         Args:
-            name: Of the node.
+            name: Name of the node.
             target: The operator.
             args: Values and nodes.
-            scope: Path of the module that it belonged to.
+            scope: Path of the module that it came from.
             kwargs: Values and nodes.
         """
         node = self._module.graph.create_node("call_function", target, args, kwargs, name)

@@ -1,4 +1,4 @@
-"""Ranges that calibration found once, for every later trial that observes the same tensors."""
+"""Ranges that calibration found, reused by later trials that observe the same tensors."""
 
 from __future__ import annotations
 
@@ -16,21 +16,22 @@ from quantfx.passes.observers.placeholder import PlaceholderObserver
 from quantfx.passes.observers.statistics.sample import Leaves, pairs_of, set_pairs
 from quantfx.passes.quant.spec import QuantSpec
 
-# The float function, the tensors that one observer sees, and for which spec.
+# The float function, the tensors that one observer sees, and the spec.
 Key: TypeAlias = tuple[int, frozenset[str], QuantSpec]
 
 
 class Ranges:
-    """Calibrates a prepared module, or gives its observers what earlier ones have recorded.
+    """Calibrates a prepared module, or gives its observers earlier records.
 
-    An observer gets the record of one that saw the same tensors of the same float function under
-    the same spec. If one observer of a module finds none, the whole module is calibrated.
+    An observer gets the record of an observer that saw the same tensors of the same float function
+    under the same spec. If any observer of a module has no such record, the whole module is
+    calibrated.
 
     Args:
-        calibrate: Runs the batches through a prepared module; None if there are none.
+        calibrate: Runs the batches through a prepared module; None if there are no batches.
 
     Attributes:
-        calibrations: How often that was needed.
+        calibrations: How often calibration was needed.
     """
 
     def __init__(self, calibrate: Callable[[GraphModule], object] | None) -> None:
@@ -47,7 +48,7 @@ class Ranges:
         if wanted is not None and all(key in self._known for key, _ in wanted):
             for key, observer in wanted:
                 vars(observer).update(vars(copy.deepcopy(self._known[key])))
-            set_pairs(prepared, self._sample)  # the same inputs, whatever is observed
+            set_pairs(prepared, self._sample)  # the inputs are the same, whatever is observed
             return
         self.calibrations += 1
         self._calibrate(prepared)
@@ -56,7 +57,7 @@ class Ranges:
 
 
 def _observers(prepared: GraphModule) -> list[tuple[Key, Observer]] | None:
-    """Return what is to be calibrated; None if some module's record cannot be handed on."""
+    """Return the observers; None if some observer's record cannot be reused."""
     if len(list(all_graphs(prepared))) > 1:  # observers of branches share their records
         return None
     seen: dict[Observer, set[str]] = {}
@@ -73,7 +74,7 @@ def _observers(prepared: GraphModule) -> list[tuple[Key, Observer]] | None:
 
 
 def _float_function(prepared: GraphModule) -> Iterator[tuple[str, str, str]]:
-    """Yield what each node computes, without the observers in between."""
+    """Yield what each node computes, skipping observers."""
     called = module_calls(prepared, nn.Module)
     observes = {node for node, module in called if isinstance(module, Observer)}
     names: dict[Node, str] = {}

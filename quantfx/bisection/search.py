@@ -1,4 +1,4 @@
-"""Searches over what fails: the first of a sequence, and a smallest set. Nothing of graphs."""
+"""Search for the first failing item of a sequence, and for a smallest failing set."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ T = TypeVar("T")
 
 
 def first_bad(count: int, fails: Callable[[int], bool], *, good: int = 0) -> int:
-    """Return the smallest found number of first items that fails, by halving.
+    """Return the smallest number of leading items that fails, by halving.
 
     Args:
-        count: A number that fails.
-        fails: Whether that many of the first items fail.
-        good: A number that does not fail.
+        count: A number of leading items that fails.
+        fails: Whether that many leading items fail.
+        good: A number of leading items that does not fail.
     """
     bad = count
     while bad - good > 1:
@@ -27,17 +27,17 @@ def first_bad(count: int, fails: Callable[[int], bool], *, good: int = 0) -> int
 
 
 class Budget:
-    """How many more questions may be asked.
+    """The number of trials that are left.
 
     Args:
-        left: To begin with.
+        left: The number at the start.
     """
 
     def __init__(self, left: int) -> None:
         self.left = left
 
     def take(self) -> bool:
-        """Use one up; return whether there was one."""
+        """Take one trial; return whether one was left."""
         self.left -= 1
         return self.left >= 0
 
@@ -47,13 +47,13 @@ def smallest(
 ) -> tuple[list[T], bool]:
     """Return a part of ``items`` that fails, and whether no item of it can be left out (ddmin).
 
-    Zeller and Hildebrandt 2002, by complements only: chunks are taken out, of half the items at
-    first, then of fewer. With the budget at its end, what was reached so far.
+    Zeller and Hildebrandt 2002, by complements only: chunks are taken out, at first of half the
+    items, then of fewer. When the budget is spent, the part reached so far is returned.
 
     Args:
-        items: What fails.
-        fails: Whether a part of them does, in their order.
-        budget: Of questions.
+        items: Items that fail together.
+        fails: Whether a part of the items, in order, fails.
+        budget: The trials that are left.
     """
     kept, chunk = list(items), max(1, len(items) // 2)
     while kept:

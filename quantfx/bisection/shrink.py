@@ -12,7 +12,7 @@ from quantfx.bisection.graph_builder import random_tensor
 from quantfx.bisection.search import Budget, smallest
 from quantfx.bisection.slices import Argument, Slice, Stored, Whole
 
-# Tensors of more elements are no literals in a file.
+# Tensors of more elements are not written as literals.
 INLINE = 64
 _RADIUS = 4
 
@@ -35,10 +35,10 @@ class Shrunk:
     """The smallest graph that was found.
 
     Attributes:
-        graph: Its lines.
-        message: What it shows.
-        random: By name of the line: its tensor, where a random one does as well.
-        evaluations: How many graphs were tried.
+        graph: The lines of the graph.
+        message: The fault that it shows.
+        random: Random tensors that do as well, by the name of their line.
+        evaluations: Number of graphs tried.
     """
 
     graph: Slice
@@ -48,17 +48,17 @@ class Shrunk:
 
 
 def shrink(whole: Whole, shows: Shows, *, near: Iterable[str], budget: int) -> Shrunk | None:
-    """Return the smallest part of a graph that shows the fault; None if the whole does not.
+    """Return the smallest part of a graph that shows the fault; None if the whole shows none.
 
-    1. With ``near``: the operators around it, as few as do
+    1. With ``near``: as few operators around it as possible
     2. ddmin over the operators that are left
-    3. Random tensors in the place of large ones, all of them or each
+    3. Random tensors in place of large ones: all at once, or one by one
 
     Args:
-        whole: The graph.
-        shows: Returns what a graph shows, for these inputs; nothing if it does not show the fault.
-        near: Names of nodes.
-        budget: How many graphs to try at most in the second step.
+        whole: The whole graph.
+        shows: Returns the fault that a graph shows for these inputs; empty if it shows none.
+        near: Names of nodes where to look first.
+        budget: Most graphs to try in the second step.
     """
     tried = _Tried(whole, shows)
     units = _around(whole, tried, list(near)) or whole.units

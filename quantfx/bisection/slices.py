@@ -1,4 +1,4 @@
-"""Parts of a graph as graphs of their own, on the values that the whole has there."""
+"""Parts of a graph as separate graphs, with the values of the whole graph as inputs."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ class Stored:
 
 @dataclass(frozen=True)
 class Named:
-    """The result of the line of that name, among the arguments of another."""
+    """A reference to another line's result, among arguments."""
 
     name: str
 
 
 @dataclass(frozen=True)
 class Call:
-    """``name = target(*args, **kwargs)``, with `Named` in the place of nodes."""
+    """``name = target(*args, **kwargs)``, with `Named` in place of nodes."""
 
     name: str
     target: Any
@@ -56,11 +56,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Slice:
-    """A graph as lines, in order, and what it returns.
+    """A graph as lines in order, and its results.
 
     Attributes:
         lines: Arguments, stored tensors and calls.
-        results: Names of what is returned.
+        results: Names of the lines that are returned.
     """
 
     lines: tuple[Argument | Stored | Call, ...]
@@ -88,7 +88,7 @@ class Slice:
 
 
 def map_named(value: Any, nodes: Mapping[str, Any]) -> Any:
-    """Return an argument with what ``nodes`` has in the place of each `Named`."""
+    """Return an argument with each `Named` replaced by its entry in ``nodes``."""
     if isinstance(value, Named):
         return nodes[value.name]
     if isinstance(value, (list, tuple)):
@@ -102,11 +102,11 @@ class Whole:
     """A graph that was run once, to be sliced.
 
     Args:
-        graph: As captured.
+        graph: A captured graph.
         leaves: Values for its placeholders, in order.
 
     Attributes:
-        units: The operators that can be taken out; what takes a result apart goes with it.
+        units: The operators that can be taken out, each together with its ``getitem`` readers.
     """
 
     def __init__(self, graph: GraphModule, leaves: Sequence[object]) -> None:
@@ -124,7 +124,7 @@ class Whole:
         self.units = [node for node in ops if node.target is not operator.getitem]
 
     def slice(self, kept: Collection[Node]) -> Slice | None:
-        """Return the graph of some units; None if they return no tensor, or read what is none."""
+        """Return the graph of some units; None if they return no tensor or read a non-tensor."""
         inside = {*kept, *(user for node in kept for user in _parts(node))}
         lines: dict[Node, Argument | Stored | Call] = {}
         for node in self._graph.graph.nodes:
@@ -145,7 +145,7 @@ class Whole:
         return Slice(tuple(ordered), results) if results else None
 
     def near(self, names: Iterable[str], radius: int) -> list[Node]:
-        """Return the units at most ``radius`` operators away from the nodes of these names."""
+        """Return the units at most ``radius`` operators away from the named nodes."""
         wanted = set(names)
         found = {node for node in self._graph.graph.nodes if node.name in wanted}
         for _ in range(radius):
@@ -155,7 +155,7 @@ class Whole:
     def _read(
         self, node: Node, inside: set[Node], lines: dict[Node, Argument | Stored | Call]
     ) -> bool:
-        """Add a line for what a unit reads, if it needs one; return whether it can be read."""
+        """Add a line for a node that a unit reads, if needed; return whether it can be read."""
         if node in inside or node in lines:
             return True
         stored, value = constant(self._graph, node), self._values[node]
@@ -176,7 +176,7 @@ def _parts(node: Node) -> list[Node]:
 
 
 def _run(graph: GraphModule, leaves: Sequence[object]) -> dict[Node, Any]:
-    """Return a copy of what every node yields."""
+    """Return a copy of every node's value."""
     values: dict[Node, Any] = {}
 
     class Recorder(Interpreter):

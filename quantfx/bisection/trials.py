@@ -1,4 +1,4 @@
-"""One trial of a bisection: the pipelines with some permits, and what the check says."""
+"""Trials of a bisection: the pipelines with some permits, and what the check says."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 @dataclass(frozen=True)
 class Verdict:
-    """What one trial showed.
+    """The outcome of one trial.
 
     Attributes:
-        permitted: What was: ``everything``, how many permits, or ``all but`` how many.
+        permitted: ``everything``, a number of permits, or ``all but`` a number.
         good: Whether the check held.
-        error: What was raised; None if nothing was.
+        error: The exception that was raised; None if none was.
         asked: The permits that passes asked for, in order.
     """
 
@@ -36,7 +36,7 @@ class Verdict:
 
     @property
     def kind(self) -> str:
-        """What kind of failure it is; empty for none."""
+        """The kind of failure; empty for none."""
         if self.good:
             return ""
         return "check" if self.error is None else error_kind(self.error)
@@ -50,7 +50,7 @@ class Verdict:
 
 
 def error_kind(error: BaseException) -> str:
-    """Return by what two errors are told to be of one fault: class, rule, pass and cause."""
+    """Return what two errors of one fault have in common: class, rule, pass and cause."""
     rule = error.rule if isinstance(error, QuantfxError) else ""
     by = error.site if isinstance(error, PassError) else ""
     return f"{type(error).__name__} {rule} {by} {type(error.__cause__).__name__}"
@@ -58,15 +58,15 @@ def error_kind(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Subject:
-    """How a float graph becomes what the check looks at.
+    """How a float graph becomes the result that a check looks at.
 
     Attributes:
-        backend: What quantizes.
-        graph: As captured.
-        result: Returns what the check is given, of the q/dq graph.
-        check: Whether that is as it should be.
-        strict: As of ``quantize``.
-        statistics: Of the calibration data, for the passes that go by them.
+        backend: The backend that quantizes.
+        graph: A captured graph.
+        result: Makes the result that the check is given from the q/dq graph.
+        check: Whether the result is good.
+        strict: As for ``quantize``.
+        statistics: Statistics of the calibration data, for passes that need them.
     """
 
     backend: Backend
@@ -92,8 +92,8 @@ class Trials:
     """Runs trials, each set of permits once.
 
     Args:
-        subject: What is tried.
-        ranges: Of the trials before.
+        subject: What to try.
+        ranges: Ranges of earlier trials.
     """
 
     def __init__(self, subject: Subject, ranges: Ranges) -> None:
@@ -123,23 +123,23 @@ class Trials:
 
     @property
     def backend(self) -> Backend:
-        """What quantizes in every trial."""
+        """The backend that quantizes in every trial."""
         return self._subject.backend
 
     def _try(self, permits: Permits, permitted: str) -> Verdict:
         verdict = Verdict(permitted, False, None, ())
         with permitting(permits), warnings.catch_warnings():
-            warnings.simplefilter("ignore", QuantfxWarning)  # of what was left float
+            warnings.simplefilter("ignore", QuantfxWarning)  # of sites left float
             try:
                 verdict = replace(verdict, good=self._subject.holds(self._ranges))
-            except Exception as error:  # whatever is raised is a failure, and is kept
+            except Exception as error:  # any exception is a failure, and is kept
                 verdict = replace(verdict, error=error)
                 _clear_frames(error)
         return replace(verdict, asked=tuple(permits.asked))
 
 
 def _clear_frames(error: BaseException) -> None:
-    """Let go of what the frames of an error hold: the graphs of its trial."""
+    """Release the graphs of a trial that the frames of its error hold."""
     each: BaseException | None = error
     while each is not None:
         traceback.clear_frames(each.__traceback__)

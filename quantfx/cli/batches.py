@@ -24,8 +24,8 @@ def read_batches(data: Path, rows: int | None = None) -> Iterator[Any]:
         rows: Cut each batch into batches of so many rows; None leaves it as it is.
 
     Raises:
-        FileError: there is no such file, it cannot be read, or it is of another kind.
-        CalibrationError: a file holds something else than batches.
+        FileError: the file does not exist, cannot be read, or is of another kind.
+        CalibrationError: a file holds something other than batches.
     """
     for file in _files(data):
         for batch in _read(file):
@@ -33,7 +33,7 @@ def read_batches(data: Path, rows: int | None = None) -> Iterator[Any]:
 
 
 def first_batch(data: Path, rows: int | None = None) -> Any:
-    """Return the first batch of DATA, see ``read_batches``.
+    """Return the first batch of DATA as ``read_batches`` reads it.
 
     Raises:
         CalibrationError: there is none.
@@ -70,20 +70,20 @@ def _read(file: Path) -> list[Any]:
         raise FileError(message, rule="missing-package", site=package, fix=fix) from error
     except CalibrationError:
         raise
-    except Exception as error:  # each library raises kinds of its own for a file it cannot read
+    except Exception as error:  # each library raises its own kinds for a file that it cannot read
         told = f"{error}".partition("\n")[0] or type(error).__name__
         message = f"{file}: cannot be read without running its code, or is damaged: {told}"
         raise FileError(message, rule="unreadable-file", site=str(file)) from error
 
 
 def _npy(file: Path) -> list[Any]:
-    import numpy  # nothing else of the library needs it
+    import numpy  # nothing else in the library needs it
 
     return [torch.from_numpy(numpy.load(file, allow_pickle=False))]
 
 
 def _npz(file: Path) -> list[Any]:
-    import numpy  # nothing else of the library needs it
+    import numpy  # nothing else in the library needs it
 
     with numpy.load(file, allow_pickle=False) as arrays:
         return [_arguments({name: torch.from_numpy(arrays[name]) for name in arrays.files})]
@@ -118,7 +118,7 @@ _READERS: dict[str, Callable[[Path], list[Any]]] = {
 
 
 def _arguments(tensors: Mapping[str, Tensor]) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
-    """Return named tensors as a batch: a single one, arr_0, arr_1, ... in order, or by name."""
+    """Return named tensors as a batch: a single one, arr_0, arr_1, ... in order, or a dict."""
     if len(tensors) == 1:
         return next(iter(tensors.values()))
     numbered = [f"arr_{place}" for place in range(len(tensors))]  # as numpy.savez calls them

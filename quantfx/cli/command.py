@@ -1,4 +1,4 @@
-"""A command whose ``--help`` ends with examples, and with what some of its words mean."""
+"""A command whose ``--help`` ends with explanations of words, and with examples."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Command(click.Command):
 
     Args:
         examples: Command lines.
-        explained: A word of the usage -> rows of two columns about it.
+        explained: Maps a word of the usage to rows of two columns about it.
         args: As for ``click.Command``.
         kwargs: As for ``click.Command``.
     """

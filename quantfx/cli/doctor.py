@@ -28,7 +28,7 @@ from quantfx.cli.options import FILE
 )
 @click.option("--json", type=FILE, metavar="FILE", help="Write all findings to it.")
 def doctor_command(backend: str, compiles: bool, json: Path | None) -> int:
-    """Say what this machine makes of int8.
+    """Check what works in int8 on this machine.
 
     The exit status is 1 if anything that quantfx needs is missing.
     """

@@ -17,12 +17,12 @@ from quantfx.tools.bench.workload import call_function
 
 @dataclass(frozen=True)
 class Given:
-    """What MODEL stands for.
+    """The model and data that MODEL stands for.
 
     Attributes:
         model: The module, or the path of a ``.pt2`` file.
-        example: Example inputs; nothing where the file has its own.
-        batches: Those that the function returns; None for a file.
+        example: Example inputs; empty for a file that has its own.
+        batches: Batches that the function returned; None for a file.
     """
 
     model: nn.Module | Path
@@ -30,24 +30,24 @@ class Given:
     batches: Iterable[Any] | None
 
     def batches_of(self, data: Path | None, rows: int | None) -> Iterable[Any] | None:
-        """Return the batches of DATA, or those that the function returned; None if neither is.
+        """Return the batches of DATA, or else those of the function; None if there are none.
 
         Args:
-            data: What the command line names.
-            rows: Of each batch of DATA; None leaves them as they are.
+            data: DATA of the command line.
+            rows: Rows of each batch of DATA; None leaves batches as they are.
         """
         return self.batches if data is None else read_batches(data, rows)
 
 
 def read_given(model: str) -> Given:
-    """Return what MODEL stands for.
+    """Return the model and data that MODEL stands for.
 
     Args:
-        model: As the command line has it.
+        model: MODEL of the command line.
 
     Raises:
         ArgumentError: it is neither a ``.pt2`` file nor a function.
-        WorkloadError: there is no such function, or it returns something else.
+        WorkloadError: the function does not exist, or returns something else.
     """
     if model.endswith(".pt2"):
         return Given(Path(model), (), None)

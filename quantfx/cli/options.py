@@ -1,4 +1,4 @@
-"""Options and arguments that several commands have."""
+"""Options and arguments that several commands share."""
 
 from __future__ import annotations
 
@@ -30,6 +30,6 @@ rows_option = click.option(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file that the user asked for, in a folder that is made if it is missing."""
+    """Write a file that the user asked for; make its folder if missing."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The program ``quantfx``: its commands, its exit status, and how it tells what went wrong."""
+"""The program ``quantfx``: its commands, its exit status, and its error messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from quantfx.cli.version import version_option
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 FAILED = 1
-STOPPED = 130  # as shells say of a program that Ctrl-C ended
+STOPPED = 130  # as shells report a program that Ctrl-C ended
 
 
 _EXAMPLES = (
@@ -43,7 +43,7 @@ _STATUS = (
     ("2", "a wrong command line"),
     (str(STOPPED), "stopped by Ctrl-C"),
 )
-# What click offers: https://click.palletsprojects.com/shell-completion
+# See https://click.palletsprojects.com/shell-completion
 _COMPLETION = (
     ("bash", 'eval "$(_QUANTFX_COMPLETE=bash_source quantfx)"'),
     ("zsh", 'eval "$(_QUANTFX_COMPLETE=zsh_source quantfx)"'),
@@ -52,15 +52,15 @@ _COMPLETION = (
 
 
 class Program(click.Group):
-    """Commands whose result is the exit status, and whose errors are one sentence."""
+    """Commands whose results are exit statuses, and whose errors print as one sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command that was asked for, and exit with its status."""
+        """Run the given command, and exit with its status."""
         try:
             with _told_warnings():
                 status = super().invoke(ctx)
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise  # click knows what to do with its own, and with a pipe that `head` closed
+            raise  # click handles its own errors, and a pipe that `head` closed
         except KeyboardInterrupt:
             _tell("stopped")
             ctx.exit(STOPPED)
@@ -72,7 +72,7 @@ class Program(click.Group):
         ctx.exit(status or 0)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write examples, and what a script and a shell can make of the program."""
+        """Write examples, exit statuses and shell completion."""
         write_lines(formatter, "Examples", _EXAMPLES)
         for title, rows in (
             ("Exit status", _STATUS),
@@ -111,10 +111,10 @@ for _command in (
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return its exit status.
+    """Run the command line and return its exit status.
 
     Args:
-        arguments: Without the program's name; those of the process by default.
+        arguments: Arguments without the program's name; by default those of the process.
     """
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:

@@ -1,4 +1,4 @@
-"""FILE of the command line: a saved model that is looked at, alone or beside its float model."""
+"""FILE of the command line: a saved model to read, alone or beside its float model."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from quantfx.result import Result
 
 
 def load_to_read(file: Path) -> Result:
-    """Return a saved result, also one made for a better CPU: a warning says what would saturate.
+    """Return a saved result; if it was made for a better CPU, warn of what would saturate.
 
     Args:
-        file: Written by ``Result.save``.
+        file: A file that ``Result.save`` wrote.
 
     Raises:
-        FileError: it is no such file, damaged, or of another version.
+        FileError: the file is not such a file, is damaged, or is of another version.
     """
     return load(file, strict=False)
 
 
 class Beside(NamedTuple):
-    """A saved result, the float model that it was made of, and data."""
+    """A saved result, the float model that it was made from, and data."""
 
     result: Result
     model: Model
@@ -35,10 +35,10 @@ class Beside(NamedTuple):
 
 
 def load_beside(file: Path, model: str, data: Path | None, rows: int | None) -> Beside:
-    """Return a saved result with its float model, and the batches that are named or the model's.
+    """Return a saved result with its float model, and the batches of DATA or else of MODEL.
 
     Args:
-        file: Written by ``Result.save``.
+        file: A file that ``Result.save`` wrote.
         model: MODEL of the command line.
         data: DATA of the command line.
         rows: Rows of a batch.
@@ -56,7 +56,7 @@ def load_beside(file: Path, model: str, data: Path | None, rows: int | None) -> 
 
 
 def draw_heat(result: Result, path: Path, heat: Mapping[str, float]) -> None:
-    """Draw the q/dq graph, coloured by ``heat``, and say where to."""
+    """Draw the q/dq graph, coloured by ``heat``, and print where."""
     from quantfx.tools.drawing.draw import draw
 
     click.echo(f"drawn to {draw(result.quantized, path, heat=heat)}")

@@ -53,7 +53,7 @@ def sensitivity_command(
 ) -> None:
     """Say what rounding each site of a saved model costs.
 
-    One pass estimates it for all sites, and what leaving each float would win.
+    One pass over the data estimates this for all sites, and what leaving each float would gain.
 
     FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` says what MODEL
     and DATA may be, and what is loaded how.

@@ -1,4 +1,4 @@
-"""``quantfx --version``: what a report of a fault has to name."""
+"""``quantfx --version``: the versions to name in a bug report."""
 
 from __future__ import annotations
 

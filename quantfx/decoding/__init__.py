@@ -1,1 +1,1 @@
-"""Decoders: one graph for the prompt and one for the tokens behind it, on the same weights."""
+"""Decoders: one graph for the prompt and one for each next token, on the same weights."""

@@ -1,4 +1,4 @@
-"""Let two graphs of one model hold their weights once."""
+"""Let two graphs of one model share their weights."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from quantfx.passes.graph.graphs import all_graphs, constant
 
 
 def share_tensors(first: GraphModule, second: GraphModule) -> int:
-    """Let ``second`` read the tensors of ``first`` that are equal to its own; return how many.
+    """Let ``second`` read equal tensors of ``first`` in place of its own; return how many.
 
-    Those are looked for under the same names, which come of the model's own.
+    Tensors are compared under equal names, which derive from the model's names.
     """
     known = {(path, target): tensor for path, _, target, tensor in _stored(first)}
     shared = 0

@@ -1,4 +1,4 @@
-"""A decoder as a function of tokens and cache, whatever the model has for a cache."""
+"""A decoder as a function of tokens and cache, whatever cache the model uses."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from torch import Tensor, nn
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.inputs.leaves import leaves_in
 
-# What Hugging Face calls the argument, by version.
+# Hugging Face's names of the argument, by version.
 _NAMES = ("past_key_values", "cache")
 
 
 class HuggingFaceStep(nn.Module):
-    """``(tokens, keys and values) -> (logits, keys and values)`` of a model of Hugging Face's.
+    """``(tokens, keys and values) -> (logits, keys and values)`` of a Hugging Face model.
 
-    The cache is a plain list, keys and values of each layer in turn, so that neither graphs nor
-    files hold an object of the library.
+    The cache is a plain list of the keys and values of each layer in turn, so that neither graphs
+    nor files hold an object of the library.
 
     Args:
         model: Takes ``input_ids`` and a ``DynamicCache``.
@@ -33,14 +33,14 @@ class HuggingFaceStep(nn.Module):
         self._name = next((each for each in _NAMES if each in takes), _NAMES[0])
 
     def forward(self, tokens: Tensor, cache: list[Tensor] | None = None) -> tuple[Any, Any]:
-        """Return the logits of ``tokens`` and the cache with them."""
+        """Return the logits of ``tokens``, and the cache extended by them."""
         given = {} if cache is None else {self._name: self._cache(cache)}
         output = self.model(input_ids=tokens, use_cache=True, **given)
         layers: list[Any] = output.past_key_values.layers
         return output.logits, [each for layer in layers for each in (layer.keys, layer.values)]
 
     def _cache(self, tensors: list[Tensor]) -> Any:
-        """Return a cache of the library's that holds ``tensors`` themselves, not copies."""
+        """Return a cache of the library that holds ``tensors`` themselves, not copies."""
         pairs = list(zip(tensors[::2], tensors[1::2], strict=True))
         cache = importlib.import_module("transformers").DynamicCache(pairs)
         for layer, (keys, values) in zip(cache.layers, pairs, strict=True):
@@ -49,7 +49,7 @@ class HuggingFaceStep(nn.Module):
 
 
 def step_of(model: nn.Module) -> nn.Module:
-    """Return ``model``, or what calls it as ``step(tokens, cache)``, if it is Hugging Face's."""
+    """Return ``model``, or for Hugging Face a module that calls it as ``step(tokens, cache)``."""
     takes = inspect.signature(model.forward).parameters
     if "input_ids" in takes and "use_cache" in takes:
         return HuggingFaceStep(model).eval()
@@ -63,7 +63,7 @@ def step_of(model: nn.Module) -> nn.Module:
 
 
 def grown(step: nn.Module, tokens: Tensor) -> tuple[Any, list[dict[int, int]]]:
-    """Return the cache of all but the last token, and which sizes of its tensors a token changes.
+    """Return the cache without the last token, and the sizes of its tensors that a token changes.
 
     Raises:
         CaptureError: the cache holds no tensors, or does not grow.
