@@ -44,10 +44,10 @@ from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.quant.spec import ObserverName
 from quantfx.tuned_result import Tuned
 
-# For the order of sites alone, which more hardly changes: so many rows, in so many items.
+# Rows and items for the order of sites, which more data hardly changes.
 _ESTIMATED_ROWS = 64
 _FEWEST_ITEMS, _MOST_ITEMS = 4, 16
-_SEEDS = 2**63  # what torch takes
+_SEEDS = 2**63  # seeds that torch takes
 
 
 class SearchOptions(TypedDict, total=False):
@@ -55,18 +55,19 @@ class SearchOptions(TypedDict, total=False):
 
     Attributes:
         backend: As for ``quantize``.
-        time_limit: Seconds, 600 by default, after which the best so far is returned; the first
-            recipe is scored and the answer judged in any case.
-        seed: Of the split and of the estimate; equal seeds find equal recipes if time is no limit.
-        resume: A file in JSON of what was tried, which is written, and read if it is there. It
-            is refused of another model, data, backend, seed or metric: of a function its code and
-            what it closes over have to be the same, see ``quantfx/accuracy/metric_digest.py``.
-        group: Processes of torch.distributed that try recipes in turns. All give the same
-            arguments.
+        time_limit: Seconds after which the best recipe so far is returned, by default 600. The
+            first recipe is always scored and the answer always judged.
+        seed: Seed of the split and of the estimate; equal seeds find equal recipes unless time runs
+            out.
+        resume: A JSON file of trials, which is written, and read if it exists. A file of another
+            model, data, backend, seed or metric is refused; a metric function must have the same
+            code and closure, see ``quantfx/accuracy/digests.py``.
+        group: A process group of torch.distributed whose processes share the trials. All give the
+            same arguments.
         input_fn: Turns an item into a batch, as for ``calibrate``.
         example_kwargs: As for ``quantize``.
         dynamic_shapes: As for ``quantize``; needed by a metric that joins items to larger batches.
-        progress: Tell of each trial where there is a terminal.
+        progress: Report each trial if there is a terminal.
     """
 
     backend: str | Backend
@@ -91,29 +92,30 @@ def quantize_to(
     size: int | None = None,
     **options: Unpack[SearchOptions],
 ) -> Tuned:
-    """Quantize ``model`` so that a metric holds, at least cost; or as well as a budget allows.
+    """Quantize ``model`` at least cost for a required metric, or as well as a budget allows.
 
     ``batches`` are split at random: half calibrate, a quarter chooses between recipes and a quarter
-    judges the choice, so give many small ones, and what resembles each other (crops of one
-    photograph) as one. Whole recipes come first (smoothing, repairs,
-    observers), then sites are left in float or in half precision where that wins most for its cost
-    (see `Search`). What is evaluated is what runs: ``Result.module``.
+    judges the choice. So give many small items, and join items that resemble each other (crops of
+    one photograph). The search tries whole recipes first (smoothing, repairs, observers). Then it
+    leaves sites in float or half precision where this gains most for its cost (see `Search`). The
+    metric is evaluated on ``Result.module``, which is what runs.
 
     Args:
         model: As for ``quantize``.
         example: As for ``quantize``.
-        batches: Items: what ``metric`` takes, and ``input_fn`` makes batches of.
-        metric: A function of a callable model and a list of items that returns how good it is,
-            higher is better; or ``"sqnr"`` (dB) or ``"agreement"`` (share of rows with the same
-            largest output) against the float model. It is called once a recipe, and eight times
-            more for the first recipe and for the answer, to find the standard error.
-        at_least: What the metric has to be, with a margin of one standard error on what chooses.
-        at_most_slower: By how much the cost may exceed that of every site int8, 0.1 for 10 %.
-        size: How many bytes the weights may have.
+        batches: Items that ``metric`` takes, and that ``input_fn`` turns into batches.
+        metric: A function of a callable model and a list of items that returns how good the model
+            is, higher is better; or ``"sqnr"`` (dB) or ``"agreement"`` (share of rows with the same
+            largest output) against the float model. It is called once per recipe, and eight more
+            times for the first recipe and for the answer, to find the standard error.
+        at_least: Lower bound of the metric, with a margin of one standard error on the items that
+            choose.
+        at_most_slower: Allowed extra cost compared with every site int8, 0.1 for 10 %.
+        size: Upper bound of the bytes of all weights.
         options: See `SearchOptions`.
 
     Raises:
-        ArgumentError: no goal was given, one out of range, or an option that there is not.
+        ArgumentError: there is no goal, a goal is out of range, or an option does not exist.
         QuantfxError: the metric fails for the float model, or no recipe can be scored.
         FileError: ``resume`` is of another model, data, metric or seed.
         CaptureError: as for ``quantize``.
@@ -162,7 +164,7 @@ class _Job:
     settings: _Settings
     start: float
     items: list[Any]
-    batch: Callable[[int], Any]  # of an item by its number, made once
+    batch: Callable[[int], Any]  # batches of each item by number, made once
     split: Split
     module: nn.Module
     graph: GraphModule
@@ -173,7 +175,7 @@ class _Job:
     def of(
         cls, model: Model, example: Examples, items: list[Any], settings: _Settings, start: float
     ) -> _Job:
-        """Capture the model, and collect statistics of what calibrates."""
+        """Capture the model, and collect statistics of the items that calibrate."""
         if not items:
             message = "there is nothing to quantize with: the iterable gave 0 batches"
             raise CalibrationError(message, rule="no-batches", site="batches")
@@ -190,7 +192,7 @@ class _Job:
         def fit() -> Iterator[Any]:
             check = BatchCheck(graph)
             for number in split.fit:
-                list(check.inputs_of(batch(number), number))  # refused by the number of the item
+                list(check.inputs_of(batch(number), number))  # errors name the number of the item
                 yield batch(number)
 
         statistics = collect_graph(graph, backend, fit(), progress=settings.progress)
@@ -200,12 +202,12 @@ class _Job:
 
     @property
     def until(self) -> float:
-        """When to stop."""
+        """The time when to stop."""
         return self.start + self.settings.time_limit
 
     def space(self, ranks: Ranks) -> Space:
-        """Return the recipes that there are."""
-        # What machines measured and can do may differ, and all have to choose alike.
+        """Return the recipes that the search may try."""
+        # Machines may differ in measurements and abilities, but all must choose alike.
         costs = ranks.all_do(lambda: self.results.costs(Candidate()))[0]
         backend = self.results.backend
         known: dict[Candidate, list[str]] = {}
@@ -229,7 +231,7 @@ class _Job:
         return space
 
     def _of_estimate(self) -> Iterator[Any]:
-        """Yield batches to estimate on: one, and more for half of the time that is left."""
+        """Yield batches to estimate on: one, then more for half of the remaining time."""
         enough = (time.monotonic() + self.until) / 2
         items = _ESTIMATED_ROWS * self.statistics.batches // max(self.statistics.rows, 1)
         most = min(max(items, _FEWEST_ITEMS), _MOST_ITEMS)
@@ -239,7 +241,7 @@ class _Job:
             yield self.batch(number)
 
     def meter(self, metric: Metric | NamedMetric) -> Meter:
-        """Return what measures the metric."""
+        """Return the meter of the metric."""
 
         def calls() -> dict[int, list[Inputs]]:
             check = BatchCheck(self.graph)
@@ -249,7 +251,7 @@ class _Job:
         return meter_of(metric, self.items, self.module, calls)
 
     def book(self, metric: Metric | NamedMetric) -> TrialBook:
-        """Return what was tried before, of the same."""
+        """Return earlier trials of the same search."""
         if self.settings.resume is None:
             return TrialBook(None, {})
         every = range(len(self.items))
@@ -265,7 +267,7 @@ class _Job:
     def trials(
         self, ranks: Ranks, space: Space, meter: Meter, metric: Metric | NamedMetric
     ) -> Trials:
-        """Return what tries recipes."""
+        """Return the trials of recipes."""
         settings, console = self.settings, Console(stderr=True)
         shown = settings.progress and console.is_terminal and ranks.is_first
         return Trials(
@@ -280,7 +282,7 @@ class _Job:
         )
 
     def tuned(self, goal: Goal, space: Space, meter: Meter, trials: Trials, found: Found) -> Tuned:
-        """Return the answer with what it stands on."""
+        """Return the answer with its evidence."""
         candidate = found.answer.candidate
         return Tuned(
             self.results.result(candidate),
@@ -301,7 +303,7 @@ class _Job:
 
 
 def _identity(backend: Backend) -> str:
-    """Return what tells a backend from others that give other results."""
+    """Return a text that differs between backends with different results."""
     pipelines = (backend.prepare_pipeline, backend.convert_pipeline, backend.lower_pipeline)
     parts = [
         backend.recipe.digest,

@@ -1,4 +1,4 @@
-"""Give a prepared graph the data that its ranges, and the repairs of its backend, come from."""
+"""Show a prepared graph the data for its ranges and its backend's repairs."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ def show_data(
     input_fn: Callable[[Any], Any] | None = None,
     progress: bool = True,
 ) -> Statistics | None:
-    """Run ``calibration`` once, if it is given, or fill observers from ``statistics``.
+    """Run ``calibration`` once if given, or fill observers from ``statistics``.
 
     Args:
-        prepared: With observers, from ``backend.prepare``; they have seen the data afterwards.
-        graph: What was prepared.
-        backend: What prepared it.
+        prepared: A graph of ``backend.prepare``; its observers have seen the data afterwards.
+        graph: The graph that was prepared.
+        backend: The backend that prepared it.
         calibration: As for ``calibrate``.
-        statistics: Of the same model, in the place of data.
+        statistics: Statistics of the same model, instead of ``calibration``.
         input_fn: As for ``calibrate``.
         progress: As for ``calibrate``.
 
     Returns:
-        The statistics, if there are: given, or collected as a pass of the backend needs them.
+        The statistics that were given, or collected because a pass needs them; else None.
 
     Raises:
-        ArgumentError: there are both, or the statistics are none.
-        CalibrationError: as ``calibrate``, or the statistics are of another model.
+        ArgumentError: both are given, or ``statistics`` is not a ``Statistics``.
+        CalibrationError: as ``calibrate``, or the statistics belong to another model.
     """
     if statistics is not None:
         _require_statistics(statistics, backend)

@@ -1,4 +1,4 @@
-"""What ``quantize_to`` returns: the result, the recipe that makes it again, and what was tried."""
+"""The result of ``quantize_to``, with its recipe and all trials."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.report.compare.site_numbers import plain_numbers
 from quantfx.result import Result
 
-_ROWS = 12  # of the front
+_ROWS = 12  # rows of the front to show
 
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """A result that meets a goal, or the best that was found.
+    """A result that meets a goal, or the best result found.
 
-    Without a search it is made again, to the bit, by ``quantfx.quantize(model, example,
-    statistics=tuned.statistics, backend=tuned.result.backend)``, with the ``example_kwargs`` and
-    ``dynamic_shapes`` of the search. From files the backend is ``quantfx.backends.get(name,
-    **options, **tuned.backend)``, with the name and the options (target, kernels, observer, ...) of
-    the backend that the search was given, and ``config=tuned.config``.
+    To make it again bit for bit, without a search, call ``quantfx.quantize(model, example,
+    statistics=tuned.statistics, backend=tuned.result.backend)`` with the ``example_kwargs`` and
+    ``dynamic_shapes`` of the search. From files, the backend is ``quantfx.backends.get(name,
+    **options, **tuned.backend)``, with the name and options (target, kernels, observer, ...) of the
+    search's backend, and ``config=tuned.config``.
 
     Attributes:
         result: The result.
-        met: Whether the goal holds: by a standard error on the items that chose, and on those that
-            judge.
-        why_not: Why it does not; empty if it does.
+        met: Whether the goal holds, by a margin of one standard error on the items that chose, and
+            on the items that judge.
+        why_not: Why the goal does not hold; empty if it holds.
         config: How sites are quantized, ``config.to_toml()`` for a file.
-        backend: Options beside those of the backend that the search was given.
-        statistics: What calibrated it, ``statistics.save(path)`` for a file.
-        goal: What was asked for.
+        backend: Options added to those of the search's backend.
+        statistics: Statistics that calibrated it, ``statistics.save(path)`` for a file.
+        goal: The goal.
         candidate: The recipe as one value.
-        front: Of what was tried, ``(cost, metric, recipe)`` of each that no other beats in both.
-        trials: All that was tried, in order.
-        evidence: What the answer stands on.
-        costs: Where costs come from.
-        float_share: Which part of the multiply-accumulates is not int8.
-        seconds: What it took.
+        front: ``(cost, metric, recipe)`` of each trial that no other beats in both.
+        trials: All trials, in order.
+        evidence: The evidence for the answer.
+        costs: The origin of the costs, in words.
+        float_share: Share of multiply-accumulates that is not computed in int8.
+        seconds: Time that the search took.
     """
 
     result: Result
@@ -76,7 +76,7 @@ class Tuned:
         return captured.get()
 
     def as_dict(self) -> dict[str, Any]:
-        """Return all but the result and the statistics as plain data, for JSON."""
+        """Return everything but the result and the statistics as plain data, for JSON."""
         evidence = self.evidence
         scores = {name: getattr(evidence, name) for name in ("exact", "chosen", "judged")}
         data = {

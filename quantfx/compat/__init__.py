@@ -1,4 +1,4 @@
-"""The PT2E names over our passes: change the import, keep the code."""
+"""The PT2E names on quantfx's passes: change the import, keep the code."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Backends of torch.compile that quantize: what runs between Dynamo and the passes."""
+"""Backends of torch.compile that quantize, between Dynamo and the passes."""

@@ -1,4 +1,4 @@
-"""Weights that a compiled graph holds as constants: whether they still are what it was made of."""
+"""Weights that a compiled graph holds as constants, with a check that they are unchanged."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ from quantfx.passes.errors import StaleWeightsError
 
 
 class BoundWeights:
-    """The model's own tensors, by name and by identity, and what they were when they were read.
+    """The model's own tensors, by name and identity, with their state when they were read.
 
-    They are referred to weakly: that a graph was compiled keeps no model alive.
+    They are referred to weakly: a compiled graph keeps no model alive.
 
     Args:
         tensors: Dotted name and tensor of each.
-        counters: Likewise, of what is written to whenever some of them are. The running statistics
-            of a batch norm count no writes themselves: its operator does not say that it writes.
+        counters: Likewise for tensors that are written to whenever some of ``tensors`` are. Running
+            statistics of a batch norm count no writes: its operator does not declare that it
+            writes.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class BoundWeights:
         self._stamps = self._current()
 
     def copy(self) -> BoundWeights:
-        """Return the same tensors, to be noted independently."""
+        """Return the same tensors, noted independently."""
         pairs = self._find_existing()
         return BoundWeights(pairs[: self._count], pairs[self._count :])
 
@@ -48,9 +49,9 @@ class BoundWeights:
 
     @property
     def changed(self) -> tuple[str, ...]:
-        """Names of those that were written to, or given other storage, since ``note``.
+        """Names of tensors that were written to, or given other storage, since ``note``.
 
-        Writes to what ``.data`` returns are not seen.
+        Writes through ``.data`` are not seen.
         """
         now = self._current()
         if now == self._stamps:
@@ -59,11 +60,11 @@ class BoundWeights:
         return tuple(name for name, new, old in pairs if new != old)
 
     def note(self) -> None:
-        """Take the tensors as they are now for what they should be."""
+        """Accept the tensors as they are now."""
         self._stamps = self._current()
 
     def require_unchanged(self, remedy: str) -> None:
-        """Check that the graph still computes with what the model holds.
+        """Check that the graph still computes with the model's weights.
 
         Args:
             remedy: What to do, for the message.
@@ -86,21 +87,22 @@ class BoundWeights:
         """Name and tensor of each.
 
         Raises:
-            StaleWeightsError: one does not exist any more.
+            StaleWeightsError: a tensor does not exist any more.
         """
         return self._find_existing()[: self._count]
 
     @property
     def living(self) -> list[Tensor]:
-        """Those of the tensors that still exist."""
+        """The tensors that still exist."""
         references = (reference for reference, _ in self._stamped[: self._count])
         return [tensor for reference in references if (tensor := reference()) is not None]
 
     def require_same_memory(self, where: str) -> None:
-        """Check that tensors are where they were read, whatever was written there since.
+        """Check that tensors are in the memory where they were read, even if written to since.
 
         Raises:
-            StaleWeightsError: one was given other memory, or does not exist any more; names it.
+            StaleWeightsError: a tensor was given other memory, or does not exist any more; names
+                it.
         """
         pairs = zip(self.names, self._current(), self._stamps, strict=True)
         moved = [name for name, (_, now), (_, before) in pairs if now != before]

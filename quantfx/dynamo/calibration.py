@@ -1,4 +1,4 @@
-"""The observers of one graph, and how many calls they have seen."""
+"""The observers of one graph, and the number of calls that they have seen."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from quantfx.patterns.errors import QuantfxWarning
 
 
 class Calibration:
-    """What was observed in one Python frame with one set of weights.
+    """The observers of one Python frame with one set of weights.
 
-    Dynamo makes a graph of its own for other shapes; such graphs share their observers here, so
-    that whichever runs, all learn from it. A frame that goes on behind a graph break is another
-    frame, and a module that is used twice has two sites in a graph.
+    Dynamo makes further graphs for other shapes; these share their observers here, so that all
+    learn from each call. A frame that resumes after a graph break is another frame, and a module
+    that is used twice has two sites in a graph.
 
     Args:
-        backend: What prepared the graph.
+        backend: The backend that prepared the graph.
         code: The frame's code.
         weights: The constants of the graph.
         prepared: The first such graph, with observers.
-        inputs: Where its inputs come from.
+        inputs: Sources of its inputs.
 
     Attributes:
         count: Calls observed.
@@ -60,12 +60,12 @@ class Calibration:
 
     @property
     def needs_data(self) -> bool:
-        """Whether some observer has to see a call before its range is known."""
+        """Whether some observer has yet to see a call to know its range."""
         recording = (each for each in self._observers if isinstance(each, Observer))
         return any(not each.frozen for each in recording)
 
     def share(self, prepared: GraphModule, inputs: Sequence[str]) -> bool:
-        """Give ``prepared`` the observers that are here; False if it computes something else."""
+        """Give ``prepared`` these observers; False if it computes something else."""
         if signature(prepared, inputs) != self._signature:
             return False
         for (owner, node, own), known in zip(
@@ -76,11 +76,11 @@ class Calibration:
         return True
 
     def restart_if_stale(self, prepared: GraphModule, where: str) -> bool:
-        """Forget what was seen if the weights are others now; return whether they are.
+        """Forget the observed calls if the weights changed; return whether they did.
 
         Args:
-            prepared: The graph as it is with the weights of now.
-            where: What the graph is of, for the warning.
+            prepared: The graph prepared with the current weights.
+            where: Function and place of the graph, for the warning.
         """
         with self.lock:
             if not self.weights.changed:
@@ -101,11 +101,11 @@ class Calibration:
         return True
 
     def observe(self, prepared: GraphModule, args: Sequence[Any]) -> None:
-        """Run one call through observers, without gradients, autocast or a trace of it elsewhere.
+        """Run one call through observers without gradients or autocast; keep the random state.
 
         Args:
-            prepared: Shares these observers.
-            args: Its inputs; those that it writes to must be copies.
+            prepared: A graph that shares these observers.
+            args: Its inputs; inputs that it writes to must be copies.
 
         Raises:
             CalibrationError: a tensor on the way is NaN or infinite; nothing was recorded.
@@ -123,12 +123,12 @@ class Calibration:
 
 @contextmanager
 def named(names: Sequence[str], args: Sequence[Any], where: str) -> Generator[None]:
-    """Name the input that holds NaN or infinity, where an observer in the block refuses them.
+    """Name the input that holds NaN or infinity if an observer in the block refuses them.
 
     Args:
-        names: Of the inputs.
-        args: Their values.
-        where: Which call of calibration it is.
+        names: Names of the inputs.
+        args: Values of the inputs.
+        where: The number of the call, in words.
     """
     try:
         yield
@@ -146,8 +146,8 @@ def named(names: Sequence[str], args: Sequence[Any], where: str) -> Generator[No
 
 @contextmanager
 def _unless_it_fails(observers: list[nn.Module]) -> Generator[None]:
-    """Put the observers back to what they were if the block raises."""
-    # What refers to an observer goes on referring to that one, not to a copy.
+    """Restore the observers' state if the block raises."""
+    # References to an observer still refer to it, not to a copy.
     shared: dict[int, Any] = {id(each): each for each in observers}
     saved = copy.deepcopy([vars(each) for each in observers], shared)
     try:

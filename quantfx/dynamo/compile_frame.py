@@ -1,4 +1,4 @@
-"""What a quantizing backend does with one graph that Dynamo hands it."""
+"""Compile one graph that Dynamo hands to a quantizing backend."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Plan:
 
     Attributes:
         backend: The backend.
-        options: As read.
-        batches: Calls to observe before a graph becomes int8; infinite to only observe.
-        observed_only: Refuse graphs that were never observed, instead of observing them.
+        options: The options of the ``torch.compile``.
+        batches: Calls to observe before a graph becomes int8; infinity only observes.
+        observed_only: Refuse graphs that were never observed instead of observing them.
     """
 
     backend: Backend
@@ -48,16 +48,16 @@ class Plan:
 
 
 def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Callable[..., Any]:
-    """Return what to call in the place of ``module``.
+    """Return what to call in place of ``module``.
 
     Args:
         module: Dynamo's graph; not changed.
-        inputs: As Dynamo hands them.
-        plan: What to do with it.
+        inputs: Inputs from Dynamo.
+        plan: How to quantize it.
 
     Raises:
         QuantfxError: the graph cannot be captured, calibrated or lowered, unless the options are
-            not strict and it can stay float; or this machine has no such kernels.
+            not strict and it can stay float; or the kernels cannot run on this machine.
     """
     _require_here(plan.backend)
     frame = current_frame()
@@ -102,7 +102,7 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
 
 
 def _require_here(backend: Backend) -> None:
-    """Refuse what cannot run on this machine, or as the caller wants it computed.
+    """Refuse a backend that cannot run on this machine, or under the caller's autocast.
 
     Raises:
         QuantfxError: says what can be done.
@@ -145,7 +145,7 @@ def _never_observed(
 def _nothing_planned(
     captured: FrameGraph, prepared: GraphModule, backend: Backend, record: GraphRecord
 ) -> Callable[..., Any]:
-    """Let a graph be float in which no template matches; warn if it has what templates mention."""
+    """Leave a graph float in which no template matches; warn of skipped operators."""
     record.report = backend.make_report(captured.graph, prepared, ())
     missed = find_skipped(prepared, backend.recipe)
     reason = "nothing to quantize"

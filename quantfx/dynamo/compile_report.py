@@ -1,4 +1,4 @@
-"""The account of what Dynamo's graphs of a model have become."""
+"""The account of a model's Dynamo graphs: what each has become."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Phase = Literal["observing", "int8", "float"]
 
 @dataclass
 class GraphRecord:
-    """One graph that Dynamo made.
+    """The account of one graph that Dynamo made.
 
     Attributes:
-        where: The function it is of, with file and line.
+        where: Its function, with file and line.
         phase: ``observing`` in float, ``int8``, or ``float`` for good.
         observed: Calls observed in its frame, in all its graphs.
         reason: Why it is float; empty if it is not.
         report: Operator by operator, once there is something to report.
-        vain: Rules of the config that select or change nothing in it, and what they miss.
+        vain: Config rules that select or change nothing in it, and the reasons.
     """
 
     where: str
@@ -53,18 +53,18 @@ class GraphRecord:
 
 @dataclass(frozen=True)
 class CompileReport:
-    """Every graph of a model, in the order in which Dynamo made them."""
+    """The account of every graph of a model, in the order in which Dynamo made them."""
 
     graphs: tuple[GraphRecord, ...]
 
     @property
     def planned(self) -> int:
-        """Planned matches of all int8 graphs."""
+        """Number of planned matches in all int8 graphs."""
         return sum(each.report.planned for each in self.graphs if each.report is not None)
 
     @property
     def compiled(self) -> int:
-        """Matches of all graphs that reached their kernels in compiled code."""
+        """Number of matches that reached their kernels in compiled code, in all graphs."""
         return sum(each.report.compiled or 0 for each in self.graphs if each.report is not None)
 
     def to_dict(self) -> dict[str, Any]:

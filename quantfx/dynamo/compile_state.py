@@ -1,4 +1,4 @@
-"""What ``torch.compile`` knows of a model: its graphs, and what was observed in them."""
+"""The state of a model in ``torch.compile``: its graphs, and what was observed in them."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 @dataclass(eq=False)
 class CompileState:
-    """What ``torch.compile`` knows of a model: pass one as option ``state`` to look at it.
+    """The state of a model in ``torch.compile``; pass one as option ``state`` to inspect it.
 
-    ``torch.compile`` compares options, so a state is equal to itself only. Without one, backends
-    remember what was observed for as long as compiled code uses it.
+    A state is equal only to itself, because ``torch.compile`` compares options. Without a state,
+    backends keep observations for as long as compiled code uses them.
 
     Attributes:
-        records: Every graph so far, and what Dynamo runs in Python although it has graphs of it.
+        records: Accounts of every graph so far, and of functions with graphs that Dynamo
+            nevertheless runs in Python.
         is_partly_float: Whether some calls, or parts of them, run in Python, in float.
     """
 
@@ -54,11 +55,11 @@ class CompileState:
 
     @property
     def calibrations(self) -> tuple[Calibration, ...]:
-        """What is observed, graph by graph."""
+        """The calibrations, graph by graph."""
         return tuple(self._calibrations)
 
     def record(self, where: str, reason: str = "") -> GraphRecord:
-        """Return a new record, with a reason of what stays float."""
+        """Return a new record, with the reason if it stays float."""
         record = GraphRecord(where, "float" if reason else "observing", reason=reason)
         self.records.append(record)
         return record
@@ -68,18 +69,18 @@ class CompileState:
         self._graphs.add(graph)
 
     def add_float(self, weights: BoundWeights) -> None:
-        """Note what a graph reads that stays float."""
+        """Note the tensors that a float graph reads."""
         self._float.append(weights)
 
     def note_limit(self, attempt: Attempt, advice: str = "") -> None:
-        """Say that Dynamo compiles no more of a function, once for each cause.
+        """Report, once for each cause, that Dynamo compiles no more of a function.
 
         Args:
-            attempt: That it refuses.
-            advice: More to do about it.
+            attempt: The attempt to compile that Dynamo refuses.
+            advice: Further advice for the message.
 
         Raises:
-            QuantfxError: the user asked for an error where something is not compiled.
+            QuantfxError: the user asked for an error if something is not compiled.
         """
         if attempt.limit is None:
             return
@@ -94,17 +95,17 @@ class CompileState:
         self.note_python(attempt.where, warning)
 
     def note_python(self, where: str, warning: QuantfxWarning) -> None:
-        """Say that something runs in Python, in float, that looks as if it was int8.
+        """Report that something runs in Python, in float, that seems to run in int8.
 
         Args:
-            where: What.
+            where: What runs in Python.
             warning: What happened, why, and what to do.
         """
         self.record(where, str(warning))
         warnings.warn(warning, stacklevel=4)
 
     def start_again(self) -> None:
-        """Forget the graphs, which are about to be made anew, but nothing that was observed."""
+        """Forget the graphs, which are about to be made anew, but keep the observations."""
         with self._lock:
             for graph in list(self._graphs):
                 graph.stop()
@@ -115,12 +116,12 @@ class CompileState:
             self._told = ToldLimits()
 
     def release_float_weights(self) -> int:
-        """Give back the memory of float weights that no graph reads any more; return the bytes.
+        """Free the memory of float weights that no graph reads any more; return the bytes.
 
-        For good: the model cannot compute in float afterwards, nor be saved or converted anew, and
-        inputs of a form that was not compiled for by now are refused. So call it once every kind
-        of input was seen. Weights that the model reads outside of compiled graphs must not be
-        among them; reading one raises torch's error about storage without data.
+        This cannot be undone: afterwards the model cannot compute in float, be saved or be
+        converted again, and it refuses inputs of a form that it was not compiled for. So call it
+        once every kind of input was seen. The model must not read these weights outside of compiled
+        graphs: reading one raises torch's error about storage without data.
 
         Raises:
             QuantfxError: a graph is still observed, or none is int8.
@@ -145,12 +146,12 @@ class CompileState:
     def calibration(
         self, backend: Backend, captured: FrameGraph, prepared: GraphModule
     ) -> tuple[Calibration, bool]:
-        """Return what is observed of a graph, and whether it was there already.
+        """Return the calibration of a graph, and whether it already existed.
 
         Args:
-            backend: What prepared it.
+            backend: The backend that prepared it.
             captured: The graph.
-            prepared: The same with observers; gets those that are there.
+            prepared: The graph with observers; gets existing observers.
         """
         tensors = [tensor for _, tensor in captured.weights.tensors]
         inputs = [each.source for each in captured.sources]
@@ -166,7 +167,7 @@ class CompileState:
 
     @contextmanager
     def unless_it_fails(self, calibration: Calibration) -> Generator[None]:
-        """Forget ``calibration`` if the block raises: what it saw is not all that it was to see."""
+        """Forget ``calibration`` if the block raises, as its observations are incomplete."""
         try:
             yield
         except BaseException:
@@ -176,9 +177,9 @@ class CompileState:
 
 
 def shared_state() -> CompileState:
-    """Return what all models have that are compiled without a state: it keeps nothing alive."""
+    """Return the state that all models compiled without one share; it keeps nothing alive."""
     return CompileState(
-        records=deque(maxlen=0),  # nobody can ask for records, nor to release weights
+        records=deque(maxlen=0),  # nobody can ask for its records or release its weights
         _calibrations=weakref.WeakKeyDictionary(),
         _float=deque(maxlen=0),
     )

@@ -1,18 +1,18 @@
 """The backends of ``torch.compile``: entry points of group ``torch_dynamo_backends``.
 
-``torch.compile(model, backend="quantfx_x86")`` finds them without quantfx being imported. They are
+``torch.compile(model, backend="quantfx_x86")`` finds them without importing quantfx first. They are
 not registered in any other way.
 
 - ``quantfx_x86``, for Intel and AMD CPUs, observes the first calls in float, then computes in int8.
   Options: ``quantfx.dynamo.options.Options``, and those of the backend's own function.
-- ``quantfx_xpu``, for Intel GPUs, is the same; it was never run on one, and is refused on a CPU.
+- ``quantfx_xpu``, for Intel GPUs, is the same; it has never run on one, and is refused on a CPU.
 - ``quantfx_native`` is the same for torch's native kernels, which run one by one. Recurrent layers
   break Dynamo's graph and stay float: ``quantfx.quantize`` takes them.
 - ``quantfx_lower`` lowers a q/dq graph, e.g. ``quantfx.quantize(...).quantized``, to oneDNN's
   kernels. Options: ``strict``, ``check_weights`` and ``state``.
 
-Each raises a ``QuantfxError`` where an option is wrong or the graph cannot become what is asked
-for; ``torch.compile`` wraps it.
+Each raises a ``QuantfxError`` if an option is wrong or a graph cannot be compiled as asked;
+``torch.compile`` wraps it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _compiler(
     ) -> Callable[..., Any]:
         warn_of_untested()
         require_internals()
-        attach_watch(compiler, watch)  # of all compiles from the first on
+        attach_watch(compiler, watch)  # shared by all compiles from the first on
         return compile_graph(gm, example_inputs, read(options, mode))
 
     def watch(

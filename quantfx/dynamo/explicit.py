@@ -39,12 +39,12 @@ def observe_data(
 ) -> None:
     """Run every batch of the options' data through the observers.
 
-    A batch is what the model's own ``forward`` takes; what the graph takes is found by evaluating
-    where Dynamo says that each of its inputs comes from.
+    A batch is the arguments of the model's ``forward``. The graph's inputs are found by evaluating
+    the sources that Dynamo states for them.
 
     Raises:
-        CalibrationError: the model is several graphs, of which this is an inner one; there is no
-            batch; or one does not fit the model or holds NaN.
+        CalibrationError: the graph is an inner one of several; there is no batch; or a batch does
+            not fit the model or holds NaN.
     """
     if frame.resumes or not frame.outermost:
         message = (
@@ -77,18 +77,18 @@ def _bound(
     closure = tuple(CellType() for _ in code.co_freevars)
     signature = inspect.signature(FunctionType(code, {}, closure=closure))
     names = list(signature.parameters)
-    # Modules are no part of a batch; ``forward`` has its own as the first parameter.
+    # A batch holds no modules; ``forward`` has its own as the first parameter.
     modules = list(takewhile(lambda name: isinstance(values.get(name), nn.Module), names))
     taken = [_with_default(signature.parameters[name]) for name in names[len(modules) :]]
     args, kwargs = batch_arguments(batch, index, signature.replace(parameters=taken))
     bound = signature.bind_partial(*(values[name] for name in modules), *args, **kwargs)
-    # What the batch does not give must not come from the call that is being compiled.
+    # Missing values must not come from the call that is being compiled.
     others = {name: value for name, value in values.items() if name not in names}
     return {**others, **bound.arguments}
 
 
 def _with_default(parameter: inspect.Parameter) -> inspect.Parameter:
-    """Return an argument that may be left out: code objects do not tell which have defaults."""
+    """Return an argument that may be left out: code objects do not say which have defaults."""
     if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
         return parameter
     return parameter.replace(default=None)

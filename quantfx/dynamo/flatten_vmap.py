@@ -1,4 +1,4 @@
-"""Write what ``torch.vmap`` maps as operators on whole batches."""
+"""Rewrite regions of ``torch.vmap`` as operators on whole batches."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _VMAP = "_vmap" + _BEGIN
 
 
 def flatten_vmap(module: GraphModule) -> GraphModule:
-    """Return a graph without regions of ``vmap``, ``module`` itself if it has none.
+    """Return a graph without regions of ``vmap``; ``module`` itself if it has none.
 
-    Tensors of such a region hide a dimension from whoever traces before operators are dispatched:
-    what it computes would become a constant. Behind the dispatch they are ordinary operators, so
-    each region becomes a submodule that was traced there.
+    Tensors in such a region hide a dimension from tracers that run before operators are dispatched,
+    which would make constants of its results. After dispatch its operators are ordinary, so each
+    region becomes a submodule that is traced there.
 
     Args:
-        module: Dynamo's, with its example values; not changed.
+        module: Dynamo's graph with its example values; not changed.
 
     Raises:
-        CaptureError: it has a region of another transform, as of ``torch.func.grad``.
+        CaptureError: it has a region of another transform, such as ``torch.func.grad``.
     """
     regions = list(_regions(module.graph))
     for region in regions:

@@ -1,4 +1,4 @@
-"""A graph of Dynamo's as one that the passes take: ATen operators, weights as constants."""
+"""Capture a Dynamo graph as passes need it: ATen operators, weights as constants."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ from quantfx.passes.model.trains import trains
 from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import arguments, is_operator_call, overload, resolve_op
 
-# Where operators read what belongs to a layer. A buffer that stands elsewhere, such as a cache or
-# a running mean of the user's own, may be another object in each call.
+# Arguments where operators read a layer's tensors. A buffer elsewhere, such as a cache or the
+# user's own running mean, may be another object in each call.
 _LAYER_ARGUMENTS = frozenset({"weight", "bias", "running_mean", "running_var", "params"})
-# What a graph computes with sizes and tuples.
+# Python functions that a graph applies to sizes and tuples.
 _ON_NUMBERS = frozenset(
     value for module in (operator, math) for value in vars(module).values() if callable(value)
 ) | {value for name, value in vars(torch).items() if name.startswith("sym_")}
@@ -60,16 +60,16 @@ class FrameGraph:
     """One graph that Dynamo found in a model, captured.
 
     Attributes:
-        code: Of the Python frame it is of; its variables are not kept, the model is among them.
-        where: That frame's function and place.
-        outermost: Whether it takes what the user passes, not what another part computed.
+        code: Code of its Python frame; the frame's variables, such as the model, are not kept.
+        where: The frame's function and place.
+        outermost: Whether its inputs come from the user, not from another part of the model.
         graph: Canonical; weights and buffers of layers are constants under their dotted names.
-        run: Dynamo's own graph, which computes exactly what the model does; takes all inputs.
-        inputs: Those of Dynamo's inputs, by position, that ``graph`` takes.
-        sources: Where they come from, e.g. ``L['x']``.
-        written: Positions of inputs that the graph writes to.
-        weights: What became constants.
-        training: Why it is a graph for training; empty if it is not.
+        run: Dynamo's own graph, which computes exactly what the model computes; takes all inputs.
+        inputs: Positions of Dynamo's inputs that ``graph`` takes.
+        sources: Sources of these inputs, e.g. ``L['x']``.
+        written: Positions of Dynamo's inputs that the graph writes to.
+        weights: Tensors that became constants.
+        training: Why the graph is for training; empty if it is not.
     """
 
     code: CodeType
@@ -85,7 +85,7 @@ class FrameGraph:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What messages call the inputs of ``graph``."""
+        """Names of the inputs of ``graph`` in messages."""
         return tuple(_readable_name(each.source) or each.node.name for each in self.sources)
 
 
@@ -95,15 +95,15 @@ def capture_frame(
     """Capture a graph in a running ``torch.compile``.
 
     Dynamo passes parameters and buffers as inputs and shares the compiled graph between instances
-    of a class. What becomes a constant here is guarded by identity, so that another instance, and
-    a parameter that was replaced, compile graphs of their own; modules that own one are guarded by
-    their mode.
+    of a class. Inputs that become constants here are guarded by identity, so that another instance,
+    or a replaced parameter, compiles its own graph. The mode of modules that own constants is
+    guarded too.
 
     Args:
-        module: As Dynamo hands it to a backend; not changed.
-        inputs: As Dynamo hands them, the model's own tensors among them.
+        module: Graph from Dynamo; not changed.
+        inputs: Inputs from Dynamo, with the model's own tensors among them.
         frame: The frame that is being compiled.
-        all_static: Make every tensor of a module's a constant, not only those of layers.
+        all_static: Make every module's tensor a constant, not only tensors of layers.
 
     Raises:
         CaptureError: the graph cannot be expressed in ATen operators.
@@ -142,13 +142,13 @@ def capture_frame(
 
 
 def _trace(module: GraphModule, frame: Frame) -> GraphModule:
-    """Return Dynamo's graph as ATen operators, without switches of modes that change nothing."""
+    """Return Dynamo's graph as ATen operators, without mode switches that have no effect."""
     try:
         traced = trace(module)
     except CaptureError as error:
         place = f"the graph of {frame.where}"
         raise error.within(place, CaptureError, told="it cannot be traced: ") from error
-    except Exception as error:  # any kind means that this graph cannot be traced
+    except Exception as error:  # any exception means that this graph cannot be traced
         reason = str(error).strip().split("\n")[0]
         message = f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
         raise CaptureError(message, rule="not-traced", site=frame.where) from error
@@ -172,7 +172,7 @@ def _require_memory(bound: list[tuple[GraphInput, Node, Tensor]], frame: Frame) 
 
 
 def _drop_gradient_modes(module: GraphModule) -> None:
-    """Erase switches of the gradient mode, which inference does not depend on."""
+    """Erase switches of the gradient mode, which do not affect inference."""
     for _, graph_module in all_graphs(module):
         switches = graph_module.graph.find_nodes(op="call_function", target=SWITCHES_GRADIENTS)
         for node in switches:
@@ -182,7 +182,7 @@ def _drop_gradient_modes(module: GraphModule) -> None:
 def _drop_idle_regions(module: GraphModule) -> None:
     """Erase regions that switch autocast off where it is off: Dynamo guards that it is.
 
-    Transformers have them around what must not be rounded, such as attention or rotary embeddings.
+    Transformers have them around operators that must not be rounded, such as rotary embeddings.
     """
     for _, graph_module in all_graphs(module):
         for node in list(graph_module.graph.nodes):
@@ -196,7 +196,7 @@ def _drop_idle_regions(module: GraphModule) -> None:
 
 
 def _require_operators(module: GraphModule, frame: Frame) -> None:
-    """Refuse what is no computation, such as entering a region of autocast."""
+    """Refuse calls that compute nothing, such as entering an autocast region."""
     for _, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:
             plain = isinstance(node.target, (OpOverload, HigherOrderOperator))
@@ -251,7 +251,7 @@ def _in_training(owners: list[nn.Module]) -> str:
 
 
 def _counters(owners: list[nn.Module]) -> list[tuple[str, Tensor]]:
-    """Return what batch norms count training steps with, in which their statistics move."""
+    """Return the counters of batch norms' training steps, with which their statistics move."""
     return [
         (f"the running statistics of a {type(owner).__name__}", count)
         for owner in owners
@@ -262,7 +262,7 @@ def _counters(owners: list[nn.Module]) -> list[tuple[str, Tensor]]:
 def _bind(
     module: GraphModule, found: list[tuple[GraphInput, Node, Tensor]]
 ) -> list[tuple[str, Tensor]]:
-    """Put constants in the place of placeholders; return them with their names."""
+    """Replace placeholders by constants; return these with their names."""
     named: list[tuple[str, Tensor]] = []
     for source, node, value in found:
         name = _free_name(module, _join_name(source.source) or node.name)
@@ -277,7 +277,7 @@ def _bind(
 
 
 def _free_name(module: GraphModule, name: str) -> str:
-    """Return ``name``, numbered if it, or a part of it, is something else already."""
+    """Return ``name``, with a number if the name or a part of it is taken."""
     count = 0
     candidate = name
     while not _is_free(module, candidate):
@@ -315,10 +315,10 @@ def _readable_name(source: str) -> str:
 
 
 def _read_sizes(module: GraphModule) -> None:
-    """Compute sizes that come as inputs from the tensors whose sizes they are.
+    """Compute sizes that come as inputs from the tensors that have them.
 
-    ``x[s0, 8], s0`` becomes ``x, sym_size(x, 0)``: the form that export gives, and one that can be
-    compiled for other sizes later. Sizes of no tensor stay inputs.
+    ``x[s0, 8], s0`` becomes ``x, sym_size(x, 0)``: this is export's form, and can later be compiled
+    for other sizes. Sizes that no tensor has stay inputs.
     """
     editor = Editor(module, "read-sizes")
     placeholders = list(module.graph.find_nodes(op="placeholder"))
@@ -357,7 +357,7 @@ def _canonical(traced: GraphModule) -> GraphModule:
 
 
 def _trains(module: GraphModule) -> str:
-    """Return which operator behaves as in training, if any does."""
+    """Return the operator that behaves as in training, if any."""
     for _, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:
             if what := trains(node):

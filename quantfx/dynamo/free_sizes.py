@@ -1,4 +1,4 @@
-"""Hand Inductor the free sizes of a graph's inputs, as Dynamo does, and not only the tensors."""
+"""Pass Inductor the free sizes of a graph's inputs beside the tensors, as Dynamo does."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.fx import GraphModule
 
 @dataclass(frozen=True)
 class FreeSize:
-    """One free number in the form of an input.
+    """A free number in the shape or strides of an input.
 
     Attributes:
-        value: As it is traced with.
-        position: Which input has it.
-        dimension: Where.
-        is_stride: Whether it is a stride there, not a size.
+        value: The traced value.
+        position: Position of the input.
+        dimension: Dimension of the input.
+        is_stride: Whether it is a stride, not a size.
     """
 
     value: torch.SymInt
@@ -28,16 +28,16 @@ class FreeSize:
     is_stride: bool
 
     def of(self, inputs: Sequence[Any]) -> int:
-        """Return what it is in a call."""
+        """Return its value in a call."""
         tensor: Tensor = inputs[self.position]
         return tensor.stride(self.dimension) if self.is_stride else tensor.size(self.dimension)
 
 
 def free_sizes(inputs: Sequence[Any]) -> tuple[FreeSize, ...]:
-    """Return the free numbers in the forms of tensors, each once, but those that come as inputs.
+    """Return the free sizes and strides of tensors, each once, except numbers that are inputs.
 
     Args:
-        inputs: As they are traced: fakes, and numbers with symbols.
+        inputs: Traced inputs: fake tensors, and numbers with symbols.
     """
     known = {str(value) for value in inputs if isinstance(value, torch.SymInt)}
     found: list[FreeSize] = []
@@ -47,7 +47,7 @@ def free_sizes(inputs: Sequence[Any]) -> tuple[FreeSize, ...]:
         for is_stride, numbers in ((False, value.shape), (True, value.stride())):
             for dimension, number in enumerate(numbers):
                 symbol = str(number)
-                # Of what is computed, as a stride of 3*s0 mostly is, the parts are passed.
+                # For computed numbers, such as a stride of 3*s0, the parts are passed.
                 if not isinstance(number, torch.SymInt) or not symbol.isidentifier():
                     continue
                 if symbol not in known:
@@ -61,18 +61,18 @@ def compile_with_sizes(
     inputs: Sequence[Any],
     compiler: Callable[[GraphModule, list[Any]], Callable[..., Any]],
 ) -> Callable[..., Any]:
-    """Compile a graph that takes the free sizes of its inputs as inputs of their own.
+    """Compile a graph that takes the free sizes of its inputs as further inputs.
 
-    Inductor of torch 2.14 names no size that it does not get so while its asserts of sizes are off:
-    its code raises a NameError.
+    While asserts of sizes are off, Inductor of torch 2.14 defines only sizes that it gets this way;
+    otherwise its code raises a NameError.
 
     Args:
-        module: Gets placeholders in front; its calling convention is that of a plain graph.
-        inputs: Positional, one for each placeholder; may be real, as Dynamo hands them.
+        module: Gets placeholders in front; has the calling convention of a plain graph.
+        inputs: Positional inputs, one for each placeholder; may be real tensors, as from Dynamo.
         compiler: Returns the code for a graph and its inputs.
 
     Returns:
-        What takes inputs such as ``inputs``.
+        A function that takes inputs such as ``inputs``.
     """
     placeholders = module.graph.find_nodes(op="placeholder")
     sizes = free_sizes([node.meta.get("val") for node in placeholders])

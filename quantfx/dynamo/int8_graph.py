@@ -1,4 +1,4 @@
-"""Convert a captured graph, lower it, and make it callable in the place of Dynamo's graph."""
+"""Convert a captured graph, lower it, and make it callable in place of Dynamo's graph."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ class QuantizedFrame:
     """A captured graph with int8 weights.
 
     Attributes:
-        where: What it is of, for messages.
-        lowering: What its sites become.
-        storages: Addresses of the memory that its constants are in, some of it the model's own.
-        report: The account of it.
+        where: Function and place of the graph, for messages.
+        lowering: The lowered graph.
+        storages: Addresses of the memory of its constants, some of it the model's own.
+        report: The report of the graph.
     """
 
     where: str
@@ -59,15 +59,15 @@ def quantize_frame(
     """Convert and lower a graph that was observed.
 
     Args:
-        captured: What was prepared.
-        prepared: With observers that have seen what they need.
-        backend: What prepared it.
-        strict: Refuse planned sites without a kernel, or that would compute wrongly here.
+        captured: The captured graph.
+        prepared: The same graph with observers that have seen data.
+        backend: The backend that prepared it.
+        strict: Refuse planned sites that miss their kernels or would compute wrongly here.
 
     Raises:
         CalibrationError: a site was never observed.
-        ContractError: a planned site was not converted, or what ``strict`` says.
-        QuantfxError: the graph cannot run on this machine, or autocast is to a wrong dtype.
+        ContractError: a planned site was not converted, or ``strict`` refuses a site.
+        QuantfxError: the graph cannot run on this machine, or under autocast to this dtype.
     """
     quantized = backend.convert(prepared, strict=strict)
     return lower_quantized(captured, quantized, backend, strict=strict)
@@ -84,14 +84,14 @@ def lower_quantized(
     """Lower a q/dq graph.
 
     Args:
-        captured: What it is of.
+        captured: The captured graph.
         quantized: The q/dq graph.
-        backend: Whose kernels to lower to.
+        backend: The backend whose kernels to lower to.
         strict: As for ``quantize_frame``.
-        cure: How to quantize for this CPU, for messages.
+        cure: How to quantize for this CPU, for messages of saturation.
 
     Raises:
-        ContractError: what ``strict`` says.
+        ContractError: ``strict`` refuses a site.
         QuantfxError: as ``quantize_frame``.
     """
     mixed = not backend.eager and autocasts()
@@ -114,16 +114,16 @@ Note = Callable[[Report], None]
 def compile_here(
     frame: QuantizedFrame, inputs: Sequence[Any], note: Note, *, strict: bool
 ) -> Callable[..., Any]:
-    """Compile in a running ``torch.compile``, whose guards cover what Inductor takes for granted.
+    """Compile in a running ``torch.compile``, whose guards cover Inductor's assumptions.
 
     Args:
         frame: What to compile.
-        inputs: As Dynamo hands them, without what became constants.
-        note: Told of the account of what was compiled.
-        strict: Refuse a compiled graph that misses a kernel.
+        inputs: Inputs from Dynamo, without those that became constants.
+        note: Gets the report of the compiled graph.
+        strict: Refuse compiled code in which a site misses its kernel.
 
     Raises:
-        ContractError: what ``strict`` says.
+        ContractError: ``strict`` refuses a site.
     """
     kernels: list[KernelCall] = []
     module = HIDE.run(frame.lowering.module)
@@ -137,19 +137,19 @@ def compile_here(
 def compile_later(
     frame: QuantizedFrame, inputs: Sequence[Any], note: Note, *, strict: bool
 ) -> Callable[..., Any]:
-    """Compile at a call, when no ``torch.compile`` is running.
+    """Compile during a call, while no ``torch.compile`` is running.
 
-    A graph of fixed shapes is compiled for them. Of one with free sizes Inductor may want to know
-    more than what Dynamo has guarded by now, so it gets a ``torch.compile`` of its own.
+    A graph of fixed shapes is compiled for these. For a graph with free sizes Inductor may need
+    more guards than Dynamo has by now, so it gets its own ``torch.compile``.
 
     Args:
         frame: What to compile.
-        inputs: Of this call, without what became constants; only their form matters.
-        note: Told of the account of what was compiled, once it is.
-        strict: Refuse a compiled graph that misses a kernel.
+        inputs: Inputs of this call, without those that became constants; only their form matters.
+        note: Gets the report of the compiled graph, once compiled.
+        strict: Refuse compiled code in which a site misses its kernel.
 
     Raises:
-        ContractError: what ``strict`` says.
+        ContractError: ``strict`` refuses a site.
     """
     kernels: list[KernelCall] = []
     module = HIDE.run(frame.lowering.module)
@@ -164,7 +164,7 @@ def compile_later(
 
 
 class _Nested:
-    """A graph with free sizes, compiled when it is first called."""
+    """A graph with free sizes, compiled at its first call."""
 
     def __init__(self, frame: QuantizedFrame, note: Note, strict: bool) -> None:
         self._first: tuple[QuantizedFrame, Note] | None = (frame, note)
@@ -189,7 +189,7 @@ def _account(frame: QuantizedFrame, kernels: list[KernelCall], *, strict: bool) 
 
 
 def run_eagerly(frame: QuantizedFrame, note: Note) -> Callable[..., Any]:
-    """Run kernels one by one, where no compiler knows them."""
+    """Run kernels one by one, if no compiler knows them."""
     note(frame.report)
     return frame.lowering.eager
 
@@ -197,12 +197,12 @@ def run_eagerly(frame: QuantizedFrame, note: Note) -> Callable[..., Any]:
 def in_place_of(
     captured: FrameGraph, run: Callable[..., Any], weights: BoundWeights | None
 ) -> Callable[..., Any]:
-    """Return what takes the inputs of Dynamo's graph and runs the int8 code.
+    """Return a function that takes the inputs of Dynamo's graph and runs the int8 code.
 
     Args:
         captured: The graph.
         run: Takes the inputs of the captured graph.
-        weights: Checked in each call for having changed; None not to.
+        weights: Weights to check for changes in each call; None checks nothing.
 
     Raises:
         StaleWeightsError: (the returned function) a weight was written to.
@@ -228,10 +228,10 @@ def require_no_gradient(inputs: Sequence[Any], where: str, outermost: bool) -> N
     """Refuse a call that wants gradients.
 
     Args:
-        inputs: Of a graph.
-        where: What it is of.
-        outermost: Whether they come from the user. What a float part of the model computes in front
-            of a graph break has a gradient by its parameters, which nobody asked for.
+        inputs: Inputs of a graph.
+        where: Function and place of the graph.
+        outermost: Whether the inputs come from the user. Results of a float part before a graph
+            break have gradients because of its parameters, which nobody asked for.
 
     Raises:
         ModeError: an input asks for its gradient.

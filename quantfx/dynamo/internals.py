@@ -1,7 +1,7 @@
-"""Everything of Dynamo that quantfx uses and that has no public name (torch 2.13).
+"""Everything that quantfx uses of Dynamo without a public name (torch 2.13).
 
-``require_internals`` says what the running torch lacks before anything is compiled; on another
-torch, mend this file first. Inductor's part is in ``backends/inductor/torch_internals.py``.
+``require_internals`` reports what the running torch lacks before anything is compiled. For another
+torch, adapt this file first. Inductor's part is in ``backends/inductor/torch_internals.py``.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ _NEEDED = (
     ("torch._dynamo.guards", "get_and_maybe_log_recompilation_reasons"),
     ("torch._dynamo.eval_frame", "_get_total_cache_entry_count"),
 )
-# What Dynamo writes for a region with or without gradients.
+# Dynamo's calls for a region with or without gradients.
 SWITCHES_GRADIENTS: Any = torch._C._set_grad_enabled  # pyright: ignore[reportPrivateUsage]
-# Files whose frames lie between what the user compiled and the first frame that Dynamo traces.
+# Files with frames between the user's compiled call and the first frame that Dynamo traces.
 _CALLS_MODULES = ("torch/nn/modules/module.py",)
 _ENTERS = "torch/_dynamo/eval_frame.py"
 
 
 def compile_lock() -> AbstractContextManager[Any]:
-    """Return the lock that is held while Dynamo or Inductor compile, which one thread can do.
+    """Return the lock that Dynamo and Inductor hold while compiling, one thread at a time.
 
-    Whoever holds another lock while compiling must take this one first.
+    Take this lock before any other lock that is held while compiling.
     """
     from torch._dynamo import convert_frame
 
@@ -62,7 +62,7 @@ def compile_lock() -> AbstractContextManager[Any]:
 
 
 class OutsideDynamo(QuantfxError):
-    """A backend was called by something else than a running ``torch.compile``."""
+    """A backend was called outside of a running ``torch.compile``."""
 
 
 @lru_cache(maxsize=1)
@@ -70,7 +70,7 @@ def require_internals() -> None:
     """Check that this torch has every private name used here.
 
     Raises:
-        QuantfxError: names what it lacks.
+        QuantfxError: names the missing ones.
     """
     for module, name in _NEEDED:
         if not hasattr(importlib.import_module(module), name):
@@ -88,12 +88,12 @@ class Frame:
     """The Python frame that Dynamo compiles.
 
     Attributes:
-        code: The same object for every compilation of the frame; a frame that goes on behind a
-            graph break has code of its own.
+        code: The same object for every compilation of the frame; a frame that resumes after a graph
+            break has its own code.
         values: Its local variables at entry, by name.
         scope: Its global variables.
-        resumes: Whether it goes on behind a graph break.
-        outermost: Whether it is what the user's own call runs, not a function that this calls.
+        resumes: Whether it resumes after a graph break.
+        outermost: Whether the user's call runs it directly, not through another function.
     """
 
     code: CodeType
@@ -113,7 +113,7 @@ def current_frame() -> Frame:
     """Return the frame that is being compiled.
 
     Raises:
-        OutsideDynamo: none is.
+        OutsideDynamo: no frame is being compiled.
     """
     translator = current_translator()
     if translator is None:
@@ -131,7 +131,7 @@ def current_frame() -> Frame:
 
 
 def _is_outermost() -> bool:
-    """Whether between the user's call and the frame there is only the calling of modules."""
+    """Whether only module calls lie between the user's call and the frame."""
     frame = inspect.currentframe()
     callers: list[str] = []
     while frame is not None:
@@ -152,8 +152,8 @@ class GraphInput:
 
     Attributes:
         node: Its placeholder.
-        source: Python expression that it comes from, e.g. ``L['self']._parameters['weight']``;
-            empty for a size that came in as part of a shape.
+        source: Python expression of its value, e.g. ``L['self']._parameters['weight']``; empty for
+            a size that came as part of a shape.
         static: Whether it is a parameter, buffer or other tensor attribute of a module.
     """
 
@@ -162,10 +162,10 @@ class GraphInput:
     static: bool
 
     def evaluate(self, values: Mapping[str, Any], scope: Mapping[str, Any]) -> Any:
-        """Return what the source means for other local variables.
+        """Return the value of the source for other local variables.
 
         Raises:
-            LookupError: it reads something that they do not have.
+            LookupError: the source reads something that these lack.
         """
         return _evaluate(self.source, values, scope)
 
@@ -196,11 +196,11 @@ def _is_static(node: Node) -> bool:
 
 
 def guard_identity(node: Node, frame: Frame) -> None:
-    """Let Dynamo compile anew once another object is passed for the input ``node``.
+    """Make Dynamo compile anew once another object is passed for the input ``node``.
 
-    The local variable that it hangs on, if that is a module, is guarded as well: Dynamo's limit of
-    graphs for one function (8) then counts for each module by itself, so that a hundred equal
-    layers can have a graph each.
+    If the object belongs to a module in a local variable, that variable is guarded as well:
+    Dynamo's limit of 8 graphs per function then counts for each module by itself, so that a hundred
+    equal layers can have a graph each.
     """
     from torch._dynamo.guards import GuardBuilder, install_guard
     from torch._dynamo.source import LocalSource
@@ -216,19 +216,19 @@ def guard_identity(node: Node, frame: Frame) -> None:
 
 
 def owner_of(node: Node, frame: Frame) -> nn.Module | None:
-    """Return the module whose parameter or buffer the input ``node`` is; None if it is of none."""
+    """Return the module whose parameter or buffer the input ``node`` is; None if there is none."""
     source = _owner_source(node)
     if source is None:
         return None
     try:
         owner = _evaluate(source.name, frame.values, frame.scope)
-    except (LookupError, SyntaxError):  # a source that names something of Dynamo's own
+    except (LookupError, SyntaxError):  # a source that names an object of Dynamo
         return None
     return owner if isinstance(owner, nn.Module) else None
 
 
 def guard_mode(node: Node) -> None:
-    """Let Dynamo compile anew once the module that owns the input ``node`` changes its mode."""
+    """Make Dynamo compile anew once the module that owns the input ``node`` changes its mode."""
     from torch._dynamo.guards import GuardBuilder, install_guard
     from torch._dynamo.source import AttrSource
 
@@ -247,7 +247,7 @@ def _owner_source(node: Node) -> Any:
 
 
 def specialize_floats(graph: GraphModule) -> None:
-    """Make Dynamo start again with Python floats as constants, if any came as inputs.
+    """Make Dynamo restart with Python floats as constants, if any came as inputs.
 
     With ``dynamic=True`` a float such as ``eps`` is passed as a tensor and read by ``item``.
 
@@ -279,7 +279,7 @@ def _float_symbol(node: Node) -> str | None:
 
 
 def trace(graph: GraphModule) -> GraphModule:
-    """Return Dynamo's graph as one of ATen operators, with the same inputs and outputs.
+    """Return Dynamo's graph in ATen operators, with the same inputs and outputs.
 
     The operators are those of ``torch.export``: composite ones stay whole. Autocast is off, so
     that shapes and dtypes are those of the model itself.
@@ -287,7 +287,7 @@ def trace(graph: GraphModule) -> GraphModule:
     inputs = [node.meta["example_value"] for node in graph.graph.find_nodes(op="placeholder")]
 
     modes = (value.fake_mode for value in inputs if isinstance(value, FakeTensor))
-    # Branches of control flow are traced with tensors made on the way, which must be fakes, too.
+    # Branches of control flow are traced with intermediate tensors, which must be fakes too.
     fakes = next(modes, None) or contextlib.nullcontext()
     with (
         preserve_node_meta(),

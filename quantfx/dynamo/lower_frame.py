@@ -1,4 +1,4 @@
-"""What backend ``quantfx_lower`` does with a q/dq graph that Dynamo hands it."""
+"""Lower a q/dq graph that Dynamo hands to backend ``quantfx_lower``."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ _REDUCED = (
 
 
 def lower_frame(module: GraphModule, inputs: Sequence[Any], options: Options) -> Callable[..., Any]:
-    """Return the int8 code of a q/dq graph, for oneDNN.
+    """Return the int8 code of a q/dq graph, on oneDNN's kernels.
 
     Args:
         module: Dynamo's graph; not changed.
-        inputs: As Dynamo hands them.
-        options: As read.
+        inputs: Inputs from Dynamo.
+        options: The options of the ``torch.compile``.
 
     Raises:
         CaptureError: the graph cannot be expressed in ATen operators.
-        ContractError: nothing in it is quantized, or something missed its kernel or would saturate
-            on this CPU; a warning unless ``strict``.
+        ContractError: nothing in it is quantized, or a site misses its kernel or would saturate on
+            this CPU; a warning unless ``strict``.
     """
     captured = capture_frame(module, inputs, current_frame(), all_static=True)
     record = options.state.record(captured.where)

@@ -1,4 +1,4 @@
-"""A graph that computes in float while it is observed, and in int8 from then on."""
+"""A graph that computes in float while it is observed, then in int8."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LOG = logging.getLogger("quantfx")
 
 @dataclass(frozen=True)
 class Float:
-    """It computes in float, and nothing is observed any more.
+    """The state of a graph that computes in float and is not observed.
 
     Attributes:
         run: Computes the graph.
@@ -42,7 +42,7 @@ class Float:
 
 @dataclass(frozen=True)
 class Int8:
-    """It computes in int8.
+    """The state of a graph that computes in int8.
 
     Attributes:
         run: Computes the graph.
@@ -55,11 +55,11 @@ class Int8:
 
 @dataclass(frozen=True)
 class Observing:
-    """It computes in float, and its calls are observed.
+    """The state of a graph that computes in float while its calls are observed.
 
     Attributes:
         captured: The graph.
-        prepared: The same with observers.
+        prepared: The captured graph with observers.
         calibration: Owner of the observers.
     """
 
@@ -73,11 +73,11 @@ class Observing:
         return self.captured.run
 
     def with_weights_of_now(self) -> Observing:
-        """Return what observes the weights as they are, if they were written to since."""
+        """Return a state for the current weights; ``self`` if they did not change."""
         captured, calibration = self.captured, self.calibration
         if not captured.weights.changed:
             return self
-        # What was captured reads the memory that the weights were in.
+        # The captured graph reads the memory that the weights were in.
         captured.weights.require_same_memory(captured.where)
         captured.weights.note()
         prepared = calibration.backend.prepare(captured.graph, strict=False)
@@ -105,11 +105,11 @@ class Observing:
 
 
 class OnlineGraph:
-    """What a backend returns to Dynamo in the place of a graph.
+    """The callable that a backend returns to Dynamo in place of a graph.
 
     Args:
-        observing: What it is at first.
-        record: Told what becomes of it.
+        observing: The first state.
+        record: The account to keep up to date.
         batches: Calls to observe before it becomes int8.
         strict: Raise where the contract does not hold.
         check_weights: Refuse calls after weights were written to.
@@ -117,7 +117,7 @@ class OnlineGraph:
     Attributes:
         where: Function and place of its frame.
         weights: The model's tensors that were made constants.
-        state: What it is. The float graph, and copies of weights with it, go with ``Observing``.
+        state: The current state. The float graph and its copies of weights go with ``Observing``.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class OnlineGraph:
         self.where = observing.captured.where
         self.weights = observing.captured.weights
         self.state: Observing | Int8 | Float = observing
-        self._calibration = observing.calibration  # also keeps it, for graphs of other shapes
+        self._calibration = observing.calibration  # keeps it alive for graphs of other shapes
         self._record = record
         self._batches = batches
         self._strict = strict
@@ -149,13 +149,13 @@ class OnlineGraph:
         if isinstance(state, Int8):
             return state.run(*args)
         state = self._next(args)
-        # Without gradients, as in int8: what comes behind must not see the difference. Outside of
-        # the lock: computing needs none.
+        # Without gradients, as in int8: later operators must not see a difference. Outside of the
+        # lock, which computing does not need.
         with torch.no_grad():
             return state.run(*args)
 
     def stop(self) -> None:
-        """Give up what observing needs: from now on it only computes, in float."""
+        """Stop observing: from now on only compute, in float."""
         with self._calibration.lock:
             if isinstance(self.state, Observing):
                 self.state = Float(self.state.run)
@@ -164,17 +164,17 @@ class OnlineGraph:
         """Become int8 in a running ``torch.compile``, if it is observed.
 
         Args:
-            inputs: As Dynamo hands them.
+            inputs: Inputs from Dynamo.
         """
         if isinstance(self.state, Observing):
             self.state = self._converted(self.state, inputs, compile_here)
 
     def _next(self, args: tuple[Any, ...]) -> Observing | Int8 | Float:
-        """Observe a call, or become int8 for it; return what computes it."""
+        """Observe a call, or become int8 for it; return the function that computes it."""
         while True:
             compiles = self.is_ready
-            # Dynamo, when it makes a graph that shares these observers, takes the locks in this
-            # order.
+            # Dynamo takes the locks in this order when it makes a graph that shares these
+            # observers.
             with compile_lock() if compiles else nullcontext(), self._calibration.lock:
                 if not isinstance(self.state, Observing):
                     return self.state
@@ -186,7 +186,7 @@ class OnlineGraph:
                 if compiles:
                     self.state = self._converted(self.state, args, compile_later)
                     return self.state
-            # Another thread observed the last call: with the lock of compiles, then.
+            # Another thread observed the last call: convert, which needs the lock of compiles.
 
     def _converted(
         self,

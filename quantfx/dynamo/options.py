@@ -1,4 +1,4 @@
-"""What ``torch.compile(..., options={...})`` may say to a backend of quantfx."""
+"""The options of ``torch.compile(..., options={...})`` for quantfx's backends."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHARED = shared_state()
 class Batches:
     """Calibration data for ``options``: any iterable of batches, compared by identity.
 
-    ``torch.compile`` compares the options of two calls, and lists of tensors do not compare.
+    ``torch.compile`` compares the options of two calls, which fails for lists of tensors.
 
     Args:
         data: Batches, as ``quantfx.calibrate`` takes them.
@@ -35,18 +35,18 @@ class Batches:
 
 @dataclass(frozen=True)
 class Options:
-    """Options by name.
+    """The options of a backend of ``torch.compile``.
 
     Attributes:
-        calibration_batches: How many calls are observed, and computed in float, before int8.
-        calibration: Batches to observe when the model is compiled, so that the first call is int8
-            already; None to observe calls.
+        calibration_batches: Number of calls to observe, in float, before int8.
+        calibration: Batches to observe when the model is compiled, so that the first call is
+            already int8; None observes calls.
         input_fn: Turns what ``calibration`` yields into a batch.
-        config: What is quantized how; None leaves the backend's own.
+        config: What is quantized how; None keeps the backend's own.
         strict: Raise where the contract does not hold; else warn.
         target: ``host``, ``any``, or the name of an instruction set.
-        check_weights: Refuse calls after weights were written to; costs some 0.4 us for each.
-        state: Where to look at what became of each graph.
+        check_weights: Refuse calls after weights were written to; costs some 0.4 us per weight.
+        state: Keeps the account of each graph, to inspect it.
         rest: Options of the backend's own function, e.g. ``reduce_range``.
     """
 
@@ -82,12 +82,12 @@ def read_options(
     Args:
         compiler: Name of the ``torch.compile`` backend, for messages.
         backend: Name of the quantfx backend whose options are taken as well; None for none.
-        options: As the user gave them.
-        mode: Likewise.
-        only: The options of ours that it has; by default all.
+        options: The user's options.
+        mode: The user's mode.
+        only: The options of `Options` that it has; by default all.
 
     Raises:
-        OptionError: an unknown option or mode, with the nearest, or a value of a wrong kind.
+        OptionError: an option or mode is unknown, or a value is of a wrong kind.
     """
     if mode not in (None, "default"):
         message = f"mode='{mode}' is Inductor's, and backend {compiler} has no modes"

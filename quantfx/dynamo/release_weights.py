@@ -1,4 +1,4 @@
-"""Give back the memory of float weights that only int8 code stands for now."""
+"""Free the memory of float weights that int8 code has replaced."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from quantfx.dynamo.bound_weights import BoundWeights
 
 
 def release_weights(weights: Collection[BoundWeights], needed: Collection[int]) -> int:
-    """Empty the memory of weights; return how many bytes that gave back.
+    """Free the memory of weights; return the number of bytes.
 
-    The tensors stay the objects they are, with their shapes, so that Dynamo's guards hold. Reading
+    The tensors stay the same objects with the same shapes, so that Dynamo's guards hold. Reading
     one raises torch's error about storage without data.
 
     Args:
-        weights: What graphs hold as constants.
+        weights: Weights that graphs hold as constants.
         needed: Addresses of memory that some graph still reads.
     """
     count = 0
@@ -32,5 +32,5 @@ def release_weights(weights: Collection[BoundWeights], needed: Collection[int]) 
 
 
 def is_released(tensor: Tensor) -> bool:
-    """Whether the memory of ``tensor`` was given back."""
+    """Whether the memory of ``tensor`` was freed."""
     return tensor.numel() > 0 and tensor.untyped_storage().nbytes() == 0

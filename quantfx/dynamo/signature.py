@@ -1,4 +1,4 @@
-"""What makes two graphs with observers the same computation, for inputs of any shape."""
+"""The signature of a prepared graph, equal for equal computations on inputs of any shape."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.graph.graphs import all_graphs, module_calls, referent
 from quantfx.patterns.schema import arguments, is_operator_call, overload
 
-# Arguments that are sizes where shapes are fixed, and computed from shapes where they are free.
+# Arguments that are numbers if shapes are fixed, and computed if shapes are free.
 _SIZES = frozenset({"size", "shape", "end", "length"})
 
 
@@ -26,14 +26,14 @@ def observer_calls(module: GraphModule) -> list[tuple[GraphModule, Node, nn.Modu
 
 
 def signature(prepared: GraphModule, inputs: Sequence[str]) -> tuple[object, ...]:
-    """Return what ``prepared`` computes and observes, operator by operator, without sizes.
+    """Return what ``prepared`` computes and observes, operator by operator, ignoring sizes.
 
-    Graphs that share ranges must agree in all of it. Dynamo makes one for each value of a flag or
-    a number that the model takes, and each may see other values at the same layer.
+    Graphs that share ranges must have equal signatures. Dynamo makes a graph for each value of a
+    flag or number that the model takes, and each may see other values at the same layer.
 
     Args:
-        prepared: With observers.
-        inputs: Where its inputs come from, e.g. ``L['x']``.
+        prepared: A graph with observers.
+        inputs: Sources of its inputs, e.g. ``L['x']``.
     """
     groups: dict[int, int] = {}
     rows: list[object] = []
@@ -72,7 +72,7 @@ def _row(
 
 
 def _plain(value: Any, numbers: dict[Node, int]) -> object:
-    """Return an argument as something hashable, nodes by their number."""
+    """Return an argument in hashable form, with nodes as their numbers."""
     if isinstance(value, Node):
         return ("node", numbers.get(value))
     if isinstance(value, dict):

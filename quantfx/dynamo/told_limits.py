@@ -1,4 +1,4 @@
-"""Which limits of Dynamo's were told of, so that none is told of in each call."""
+"""The limits of Dynamo that were reported, so that none is reported at every call."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class _Told:
 
 @dataclass
 class ToldLimits:
-    """Limits that were told of: each is news for another function, object or set of graphs.
+    """Reported limits: a limit is news for another function, object or set of graphs.
 
-    ``torch.compiler.reset()`` throws graphs away, so that a limit can be reached once more. What is
-    remembered keeps neither models nor graphs alive.
+    ``torch.compiler.reset()`` throws graphs away, so that a limit can be reached again. This memory
+    keeps neither models nor graphs alive.
     """
 
     _told: list[_Told] = field(default_factory=list[_Told])
 
     def is_news(self, attempt: Attempt, limit: ReachedLimit) -> bool:
-        """Whether this was not told of; it is from now on."""
+        """Whether this was not reported yet; from now on it counts as reported."""
         self._told = [each for each in self._told if each.graphs is None or each.graphs]
         if any(self._is_same(each, attempt, limit) for each in self._told):
             return False

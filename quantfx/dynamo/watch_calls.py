@@ -1,4 +1,4 @@
-"""Whether the calls of a model run the graphs that were made of it."""
+"""Watch whether calls of a model run its graphs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from quantfx.patterns.errors import QuantfxWarning
 
 
 class ThisCall(threading.local):
-    """What is seen of the call that this thread is in.
+    """Observations of the current call of this thread.
 
     Attributes:
         ran: Whether a graph ran.
-        attempts: Functions that Dynamo began to compile.
+        attempts: Functions that Dynamo started to compile.
     """
 
     ran = False
@@ -27,29 +27,29 @@ class ThisCall(threading.local):
 
 
 class CallWatch:
-    """Sees, for each call of a model, what Dynamo made of it, and says what it left to Python.
+    """Watches, for each call of a model, what Dynamo ran, and reports what it left to Python.
 
     Args:
-        state: Told of it.
-        name: Of the model, for messages.
+        state: Where to report.
+        name: Name of the model, for messages.
 
     Attributes:
-        call: What is seen of the call at hand: to be begun with ``ran = False``.
+        call: Observations of the current call; set ``ran = False`` at its start.
     """
 
     def __init__(self, state: CompileState, name: str) -> None:
         self.call = ThisCall()
         self._state = state
         self._name = name
-        self._idle = False  # a call ran no graph, and it was said
+        self._idle = False  # it was reported that a call ran no graph
         self._skipped: dict[object, str] = {}
 
     def attempted(self, attempt: Attempt, advice: str) -> bool:
-        """Note that Dynamo compiles, or is at its limit; see ``compile_attempts.Watch``.
+        """Note that Dynamo compiles or is at its limit; see ``compile_attempts.Watch``.
 
         Args:
-            attempt: Of the model's graphs, which share their code with nobody's.
-            advice: What else to do at the limit.
+            attempt: The attempt, for the model's graphs, which share code with no other model's.
+            advice: Further advice at the limit.
         """
         if attempt.limit is not None:
             self._state.note_limit(attempt, advice)
@@ -58,7 +58,7 @@ class CallWatch:
         return False
 
     def watched(self, graph: Callable[..., Any]) -> Callable[..., Any]:
-        """Return ``graph`` so that it is seen to run."""
+        """Wrap ``graph`` to note that it ran."""
         call = self.call
 
         def run(*args: Any) -> Any:
@@ -68,17 +68,17 @@ class CallWatch:
         return run
 
     def start_again(self) -> None:
-        """Go on with other graphs; what Dynamo skipped it does not try again."""
+        """Continue with new graphs; Dynamo does not retry functions that it skipped."""
         self._idle = False
         for where in self._skipped.values():
             self._state.record(where, _describe_skipped(where))
 
     def forget(self) -> None:
-        """Forget what Dynamo began in a call that failed."""
+        """Forget the attempts of a call that failed."""
         self.call.attempts.clear()
 
     def judge(self, *, is_int8: bool) -> None:
-        """Say what Dynamo left to Python in the call that was just made.
+        """Report what Dynamo left to Python in the call that just ended.
 
         Args:
             is_int8: Whether it should have run int8 graphs.

@@ -16,7 +16,7 @@ _MAKERS: dict[str, type[FixedQParams] | type[MustInclude]] = {
     "fixed": FixedQParams,
     "including": MustInclude,
 }
-# Once a graph is converted, nothing asks an observer any more, so any will do for those of others.
+# After conversion no observer is used, so any name stands for observers from elsewhere.
 _FOREIGN_OBSERVER = "min_max"
 
 
@@ -40,7 +40,7 @@ def decode_spec(data: dict[str, Any]) -> Spec:
     """Return the spec that ``data`` describes.
 
     Raises:
-        SpecError: it contradicts itself.
+        SpecError: the spec contradicts itself.
     """
     if "same_as" in data:
         return SharedSpec(Site(*data["same_as"]))
@@ -55,7 +55,7 @@ def decode_spec(data: dict[str, Any]) -> Spec:
 
 
 def encode_annotation(annotation: Annotation) -> dict[str, Any]:
-    """Return an annotation as plain data, without fields that are as by default."""
+    """Return an annotation as plain data, without fields that have their default."""
     fields = dict(vars(annotation))
     fields["inputs"] = [[slot, encode_spec(spec)] for slot, spec in annotation.inputs]
     fields["packs"] = [[role, encode_spec(spec)] for role, spec in annotation.packs]

@@ -1,7 +1,7 @@
-"""Dynamic shapes, as ``torch.export`` takes them, as plain data, and back.
+"""Dynamic shapes of ``torch.export`` as plain data, and back.
 
-``{"x": {0: Dim("batch", max=64), 1: None}}``, sums and products of dims, ``Dim.AUTO`` and its
-kin, a ``ShapesCollection``: what comes back means the same to the exporter.
+``{"x": {0: Dim("batch", max=64), 1: None}}``, sums and products of dims, ``Dim.AUTO`` and its kin,
+a ``ShapesCollection``: decoded shapes mean the same to the exporter.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.fx import GraphModule
 from quantfx.passes.errors import FileError
 from quantfx.passes.inputs.example import ExampleInputs
 
-# Named by torch without a public class: the kind of Dim.AUTO, and of sums and products of dims.
+# torch has no public class for Dim.AUTO and for sums and products of dims.
 _HINTS: dict[str, Any] = {"AUTO": Dim.AUTO, "DYNAMIC": Dim.DYNAMIC, "STATIC": Dim.STATIC}
 _HINT = type(Dim.AUTO)
 _DERIVED = type(Dim("derived", min=1) + 1)
@@ -25,11 +25,11 @@ def encode_shapes(module: GraphModule, inputs: ExampleInputs) -> Any:
     """Return dynamic shapes as plain data.
 
     Args:
-        module: What they are the shapes of the inputs of.
-        inputs: With their dynamic shapes.
+        module: The model that takes the inputs.
+        inputs: Inputs with their dynamic shapes.
 
     Raises:
-        FileError: they hold what has no form in files.
+        FileError: they hold something that files cannot store.
     """
     shapes = inputs.dynamic_shapes
     if isinstance(shapes, (ShapesCollection, AdditionalInputs)):
@@ -73,7 +73,7 @@ def _encode_dim(dim: Any) -> dict[str, Any]:
 
 
 def _encode_derived(dim: Any) -> dict[str, Any]:
-    """``a * root + b``: torch allows no other, and keeps it as a function."""
+    """Encode ``a * root + b``, the only form that torch allows; it keeps it as a function."""
     offset = dim.fn(0)
     return {"root": _encode_dim(dim.root), "times": dim.fn(1) - offset, "plus": offset}
 
@@ -83,7 +83,7 @@ def decode_shapes(data: Any, dims: dict[str, Dim] | None = None) -> Any:
 
     Args:
         data: From ``encode_shapes``.
-        dims: Those made so far, by name: one name is one dim.
+        dims: Dims made so far, by name: one name is one dim.
     """
     dims = {} if dims is None else dims
     if not isinstance(data, dict):

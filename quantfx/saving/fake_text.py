@@ -1,8 +1,8 @@
-"""What is known of the values of nodes, shapes and dtypes, as plain data, and back.
+"""Fake values of nodes (shapes and dtypes) as plain data, and back.
 
-A size that is not a number, such as ``2*s77``, comes back as a symbol of that name: equal sizes are
-equal, and drawings read the same. How sizes depend on each other is not kept; a compiler traces the
-graph anew and finds out.
+A size that is not a number, such as ``2*s77``, comes back as a symbol of that name: equal sizes
+stay equal, and drawings read the same. Relations between sizes are not kept; a compiler traces the
+graph anew and finds them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from quantfx.passes.inputs.value_text import decode, encode
 from quantfx.patterns.sizes import likely
 
 _LARGEST = 2**62
-_UNKNOWN = 8192  # stands for the size of what depends on data
+_UNKNOWN = 8192  # stands for sizes that depend on data
 
 
 class FakeWriter:
@@ -31,7 +31,7 @@ class FakeWriter:
         self.sizes: dict[str, int] = {}
 
     def encode(self, value: object) -> Any:
-        """Return the value as plain data; None if nothing is to be said of it."""
+        """Return the value as plain data; None if there is nothing to store."""
         if isinstance(value, Tensor):
             return self._tensor(value)
         if isinstance(value, (list, tuple)):
@@ -66,7 +66,7 @@ class FakeWriter:
 
 
 class FakeReader:
-    """Makes fake values of plain data.
+    """Makes fake values from plain data.
 
     Args:
         sizes: What each symbol was in the example.
@@ -125,8 +125,8 @@ class FakeReader:
 
 
 def fake_mode() -> Any:
-    """Return a new mode of fake tensors, with symbols of its own."""
-    # Exporting something is the public way to one.
+    """Return a new mode of fake tensors, with its own symbols."""
+    # Exporting something is the public way to get one.
     program = torch.export.export(nn.Identity(), (torch.zeros(1),))
     return next(iter(program.graph.nodes)).meta["val"].fake_mode
 

@@ -1,4 +1,4 @@
-"""The file a result is saved to: a zip archive of two texts and a file of tensors.
+"""The file format of results: a zip archive of two texts and a file of tensors.
 
 ===============  ===================================================================
 ``quantfx.json``  the header: who wrote it and how, config, report, example inputs
@@ -6,9 +6,9 @@
 ``tensors.pt``    its tensors, by ``torch.save``; read with ``weights_only``
 ===============  ===================================================================
 
-Not ``torch.export.save``: reading such a file evaluates text in it as Python (its sizes, by sympy),
-imports modules it names and falls back to full unpickling, in torch 2.13. Nor does it keep the
-names of nodes, or what a graph writes to.
+This is not ``torch.export.save``: in torch 2.13, reading such a file evaluates text in it as Python
+(its sizes, by sympy), imports modules that it names, and falls back to full unpickling. It also
+keeps neither the names of nodes nor what a graph writes to.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from quantfx.passes.observers.statistics.whole_file import opened, writing
 FORMAT = 5
 _HEADER, _GRAPH, _TENSORS = "quantfx.json", "graph.json", "tensors.pt"
 _FIELDS = ("backend", "variant", "config", "origin", "report", "inputs", "dynamic_shapes")
-# What reading a damaged archive may raise, besides what is not an Exception.
+# Exceptions that reading a damaged archive may raise.
 _DAMAGE = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError,
     KeyError, ValueError,
@@ -40,12 +40,12 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Contents:
-    """What is in a file.
+    """The contents of a file.
 
     Attributes:
         header: Plain data.
         graph: Plain data.
-        tensors: By key.
+        tensors: Tensors by key.
     """
 
     header: dict[str, Any]
@@ -54,10 +54,10 @@ class Contents:
 
 
 def write(path: Path, contents: Contents) -> None:
-    """Write a file in one step: whoever reads ``path`` finds the old file or the whole new one.
+    """Write a file atomically: readers of ``path`` find the old file or the whole new file.
 
     Raises:
-        FileError: the folder is not there or cannot be written to, or ``path`` is a folder.
+        FileError: the folder does not exist or cannot be written to, or ``path`` is a folder.
     """
     with writing(path) as file:
         _write(file, contents)
@@ -66,7 +66,7 @@ def write(path: Path, contents: Contents) -> None:
 def _write(file: io.BufferedWriter, contents: Contents) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, data in ((_HEADER, contents.header), (_GRAPH, contents.graph)):
-            member = zipfile.ZipInfo(name)  # without the time of day: equal results, equal files
+            member = zipfile.ZipInfo(name)  # without a time, so that equal results give equal files
             member.compress_type = zipfile.ZIP_DEFLATED
             archive.writestr(member, json.dumps(data, allow_nan=False))
         with archive.open(zipfile.ZipInfo(_TENSORS), "w", force_zip64=True) as stream:
@@ -74,10 +74,10 @@ def _write(file: io.BufferedWriter, contents: Contents) -> None:
 
 
 def read(path: Path) -> Contents:
-    """Return what is in a file, after checking that it is whole and of a format known here.
+    """Return the contents of a file, after checking that it is whole and of a known format.
 
     Raises:
-        FileError: it is not; says what it is as far as can be told.
+        FileError: it is not; says what the file is, if known.
     """
     with opened(path, "Result.save") as file:
         start = file.read(2)
@@ -93,7 +93,7 @@ def _read(path: Path, file: io.BufferedReader) -> Contents:
         with zipfile.ZipFile(file) as archive:
             header = _header(path, archive)
             graph: dict[str, Any] = json.loads(archive.read(_GRAPH))
-            # Read whole, which checks its sum; what torch reads of it is what was checked.
+            # Read whole, which checks its checksum; torch then reads the checked bytes.
             tensors = io.BytesIO(archive.read(_TENSORS))
         return Contents(header, graph, _tensors(path, tensors))
     except _DAMAGE as error:

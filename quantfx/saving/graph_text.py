@@ -1,11 +1,11 @@
 """Graph modules as plain data and tensors, and back.
 
-Everything is kept by which passes and people know a graph: names and order of nodes, annotations,
-modules of origin, shapes, nested graphs, which tensors are one. Stack traces are not: they hold
-paths and lines of somebody's source.
+Kept is everything by which passes and people know a graph: names and order of nodes, annotations,
+modules of origin, shapes, nested graphs, shared tensors. Stack traces are not kept: they hold paths
+and lines of the user's source.
 
-What is read becomes code, which torch.fx generates. So every name is one, and every target an
-operator, before it gets there.
+torch.fx generates code from decoded data. So decoding first checks that every name is an identifier
+and every target an operator.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ from quantfx.saving.annotation_text import decode_annotation, encode_annotation
 from quantfx.saving.fake_text import FakeReader, FakeWriter
 
 _SCOPE = "nn_module_stack"
-# What passes, and users of PT2E, write on nodes as text.
+# Meta that passes, and users of PT2E, write on nodes as text.
 _TEXTS = (GROUP_KEY, PROVENANCE_KEY, "quantization_tag")
 _DOTTED = re.compile(r"(?!__)\w+(\.(?!__)\w+)*", re.ASCII)
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Whether files hold such a tensor: dense, with data, and of no class of somebody's own."""
+    """Whether files can store a tensor: dense, with data, and not of a subclass."""
     dense = tensor.layout is torch.strided and not tensor.is_meta
     return dense and type(tensor.detach()) is Tensor
 
@@ -59,7 +59,7 @@ class GraphWriter:
     """Turns a graph module into plain data.
 
     Attributes:
-        tensors: The parameters and buffers that it reads, by the keys used in the data.
+        tensors: The parameters and buffers that the graph reads, by the keys in the data.
     """
 
     def __init__(self) -> None:
@@ -71,7 +71,7 @@ class GraphWriter:
         """Return ``module`` as plain data.
 
         Raises:
-            FileError: it holds what has no form in files; names it.
+            FileError: it holds something that files cannot store; names it.
         """
         return {
             "graph": self._graph(module),
@@ -150,11 +150,11 @@ def decode_graph(data: dict[str, Any], tensors: Mapping[str, Tensor]) -> GraphMo
 
     Args:
         data: From ``GraphWriter.encode``.
-        tensors: Those that came with it.
+        tensors: Tensors that came with it.
 
     Raises:
-        FileError: this torch has no such operator, or a name is none.
-        Exception: of any kind, where ``data`` is damaged.
+        FileError: this torch lacks an operator, or a name is not valid.
+        Exception: of any kind, if ``data`` is damaged.
     """
     stored: dict[tuple[str, bool], Tensor] = {}
     module = _decode_graph(data["graph"], tensors, stored, FakeReader(data["sizes"]))
@@ -179,7 +179,7 @@ def _decode_graph(
         module.add_submodule(_dotted(target), _decode_graph(inner, tensors, stored, fakes))
     for target, entry in data["state"].items():
         key = entry["tensor"], entry["parameter"]
-        if key not in stored:  # what was one tensor under two names stays one
+        if key not in stored:  # one tensor under two names stays one
             value = tensors[key[0]].requires_grad_(entry["requires_grad"])
             value = unpack_nibbles(value) if entry.get("packed") else value
             stored[key] = nn.Parameter(value, value.requires_grad) if key[1] else value

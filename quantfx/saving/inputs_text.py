@@ -17,15 +17,15 @@ from quantfx.saving.graph_text import is_plain
 def encode_inputs(
     args: tuple[Any, ...], kwargs: dict[str, Any], *, values: bool
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return inputs as plain data, and the tensors among them by the keys it uses.
+    """Return inputs as plain data, and their tensors by the keys in the data.
 
     Args:
         args: Positional inputs.
         kwargs: Keyword inputs.
-        values: Whether to keep what tensors hold, or their form only.
+        values: Whether to keep the values of tensors, or their form only.
 
     Raises:
-        FileError: one of them has no form in files; names its place.
+        FileError: files cannot store an input; names its place.
     """
     leaves, structure = flatten((args, kwargs))
     tensors = {
@@ -66,14 +66,14 @@ def _leaf(place: int, leaf: object, values: bool) -> dict[str, Any]:
 def decode_inputs(
     data: dict[str, Any], tensors: Mapping[str, Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return positional and keyword inputs; of tensors whose form alone was kept, zeros.
+    """Return positional and keyword inputs; tensors without stored values are zeros.
 
     Args:
         data: From ``encode_inputs``.
-        tensors: Those that came with it.
+        tensors: Tensors that came with it.
 
     Raises:
-        FileError: this process does not know a container among them.
+        FileError: this process does not know the class of a container.
     """
     leaves = [_decode_leaf(leaf, tensors) for leaf in data["leaves"]]
     args, kwargs = unflatten(leaves, data["structure"])

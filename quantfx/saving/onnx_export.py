@@ -1,7 +1,8 @@
-"""The q/dq graph as ONNX: QuantizeLinear and DequantizeLinear pairs, by torch's own exporter.
+"""Export the q/dq graph to ONNX, as QuantizeLinear and DequantizeLinear pairs, by torch's exporter.
 
-torch 2.13 with onnxscript 0.7 translates most of what quantfx writes. Ours are the translations of
-what it lacks, or gets wrong: integer ranges narrower than their dtype, whose ends it drops.
+torch 2.13 with onnxscript 0.7 translates most of quantfx's operators. The translations here are for
+operators that it lacks or gets wrong: it drops the ends of integer ranges narrower than their
+dtype.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 _NEEDED = ("onnx", "onnxscript")
 _OPSET = 20
-_FLOAT, _INT64, _DOUBLE = 1, 7, 11  # of onnx.TensorProto, which may not be there to ask
+_FLOAT, _INT64, _DOUBLE = 1, 7, 11  # values of onnx.TensorProto, as onnx may not be installed
 
 
 def export_onnx(quantized: GraphModule, path: Path, inputs: ExampleInputs) -> None:
     """Write a q/dq graph as an ONNX model.
 
     Args:
-        quantized: Not changed.
-        path: Where to.
-        inputs: What the model was captured with.
+        quantized: The q/dq graph; not changed.
+        path: The file.
+        inputs: The inputs that the model was captured with.
 
     Raises:
         QuantfxError: a package is missing, or the model has what ONNX cannot express.
@@ -84,7 +85,7 @@ def export_onnx(quantized: GraphModule, path: Path, inputs: ExampleInputs) -> No
 
 
 def _without_constants(quantized: GraphModule) -> GraphModule:
-    """Return the graph with None for each number and text that it returns beside tensors."""
+    """Return the graph with None in place of the numbers and texts that it returns."""
     constants = constants_of(quantized.graph)
     if not constants:
         return quantized
@@ -110,9 +111,9 @@ def _reason(error: BaseException) -> str:
 
 
 def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return torch's operators with what they become.
+    """Return the translations of torch's operators.
 
-    Written as onnxscript wants it: plain functions, run once on symbolic values.
+    They are plain functions, as onnxscript requires, run once on symbolic values.
     """
     op: Any = importlib.import_module("onnxscript").opset20
 
@@ -122,8 +123,8 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     def quantize(
         x: Any, scale: float, zero_point: int, quant_min: int, quant_max: int, dtype: int
     ) -> Any:
-        # QuantizeLinear clamps to the dtype. Clamped floats leave it a quantized convolution to
-        # whoever looks for QuantizeLinear; clamped integers would not.
+        # QuantizeLinear clamps to the dtype. With clamped floats, runtimes that look for
+        # QuantizeLinear still find a quantized convolution; with clamped integers they would not.
         low, high = (quant_min - zero_point) * scale, (quant_max - zero_point) * scale
         if (quant_min, quant_max) not in ((0, 255), (-128, 127)):
             x = op.Clip(x, op.Constant(value_float=low), op.Constant(value_float=high))
@@ -139,7 +140,7 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         largest = op.Constant(value_float=float(quant_max))
         zero_point = op.Sub(smallest, op.Round(op.Div(low, scale)))
         zero_point = op.Clip(zero_point, smallest, largest)
-        return op.Cast(scale, to=_DOUBLE), op.Cast(zero_point, to=_INT64)  # as torch's own
+        return op.Cast(scale, to=_DOUBLE), op.Cast(zero_point, to=_INT64)  # like torch's own
 
     def quantize_dynamic(
         x: Any, scale: Any, zero_point: Any, quant_min: int, quant_max: int, dtype: int

@@ -1,4 +1,4 @@
-"""Where a result comes from: what made it, kept when it is saved."""
+"""The origin of a result: what made it, kept when it is saved."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from quantfx.saving.file import version
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What quantized a model.
+    """The versions and pipelines that quantized a model.
 
     Attributes:
         quantfx: Version of quantfx.
         torch: Version of torch.
-        target: Instruction set it was quantized for, or ``any``.
+        target: Instruction set that it was quantized for, or ``any``.
         pipelines: Text of the prepare, convert and lower pipelines.
         fingerprints: Hash of each, with all options, the patterns, the specs and the config.
     """
@@ -32,7 +32,7 @@ class Origin:
 
     @staticmethod
     def of(backend: Backend) -> Origin:
-        """Return the origin of what ``backend`` makes in this process."""
+        """Return the origin of results that ``backend`` makes in this process."""
         pipelines = {
             "prepare": backend.prepare_pipeline,
             "convert": backend.convert_pipeline,
@@ -52,5 +52,5 @@ class Origin:
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> Origin:
-        """Return the origin that ``to_dict`` made plain data of."""
+        """Return the origin from the plain data of ``to_dict``."""
         return Origin(**data)

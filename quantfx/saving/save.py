@@ -1,4 +1,4 @@
-"""Save a result: its q/dq graph and all that is needed to lower and compile it elsewhere."""
+"""Save a result: its q/dq graph and everything needed to lower and compile it elsewhere."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ def save(
     inputs: ExampleInputs,
     input_values: bool,
 ) -> None:
-    """Write a file for ``quantfx.load``; nothing of what is given changes.
+    """Write a file for ``quantfx.load``; no argument is changed.
 
     Args:
-        path: Where to.
+        path: The file.
         quantized: The q/dq graph.
         report: Its report.
-        backend: What made it.
-        origin: When and where that was.
-        inputs: What the model was captured with.
-        input_values: Whether to keep what the example inputs hold, or their form only.
+        backend: The backend that made it.
+        origin: The versions and pipelines that made it.
+        inputs: The inputs that the model was captured with.
+        input_values: Whether to keep the values of the example inputs, or their form only.
 
     Raises:
-        FileError: something has no form in files, or the file cannot be written.
+        FileError: something cannot be stored in files, or the file cannot be written.
     """
     try:
         writer = GraphWriter()
@@ -85,7 +85,7 @@ def _config(backend: Backend) -> str | None:
 
 
 def _is_variant(backend: Backend) -> bool:
-    """Whether another backend than the builtin one of its name is to lower the graph."""
+    """Whether the graph needs another backend than the builtin backend of that name."""
     if backend.name not in backends.NAMES:
         return True
     builtin = backends.get(backend.name, target=backend.target_name)
@@ -97,9 +97,9 @@ def _lowers(backend: Backend) -> tuple[object, ...]:
 
 
 def _compact(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return tensors to store: plain ones on the CPU, none of them with the rest of a larger one.
+    """Return tensors to store: plain, on the CPU, and none a view of a larger tensor.
 
-    A view would be stored with all the memory it is a view of.
+    torch would store a view with all the memory that it views.
     """
     plain = {key: value.detach().cpu() for key, value in tensors.items()}
     return {

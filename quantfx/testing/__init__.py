@@ -1,6 +1,6 @@
-"""For tests of users: is the model quantized as expected, and is the graph the same as before?
+"""Helpers for users' tests: is a model quantized as expected, and is its graph unchanged?
 
-The fixture ``graph_snapshot`` comes from the plugin of pytest, ``pytest_quantfx.py``.
+The fixture ``graph_snapshot`` comes from the pytest plugin, ``pytest_quantfx.py``.
 """
 
 from __future__ import annotations

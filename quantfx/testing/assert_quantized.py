@@ -15,18 +15,18 @@ def assert_quantized(
     lowered: int | Mapping[str, int] | None = None,
     float_sites: Collection[str] | None = None,
 ) -> None:
-    """Assert that every planned operator reached its kernel, and that no other stays float.
+    """Assert that every planned operator reached its kernel, and that only expected ones are float.
 
     Args:
         result: From ``quantize``, ``convert_qat`` or ``load``.
-        lowered: How many operators reached their kernels: all together, or of each kind as the
-            report calls it, e.g. ``{"conv2d": 3, "linear, dynamic": 1}``; None leaves it open.
-        float_sites: Operators that stay float, and no others: names of nodes or paths of their
-            modules, or patterns of these (``head.*``). Operators that only move values, read
-            no tensor or compute no floats need not be named. None leaves it open.
+        lowered: Number of operators that reached their kernels: the total, or by kind as in the
+            report, e.g. ``{"conv2d": 3, "linear, dynamic": 1}``; None checks none of it.
+        float_sites: The only operators that stay float: names of nodes or paths of their modules,
+            or patterns of these (``head.*``). Operators that only move values, read no tensor or
+            compute no floats need not be named. None checks none of it.
 
     Raises:
-        AssertionError: it is not so; names every operator with the reason.
+        AssertionError: an operator is not as expected; names each with the reason.
     """
     __tracebackhide__ = True  # read by pytest
     report = result.report

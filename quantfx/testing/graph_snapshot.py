@@ -1,4 +1,4 @@
-"""A graph beside the one that was stored for a test."""
+"""Compare a graph with the graph that was stored for a test."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from quantfx.passes.errors import ArgumentError
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.tools.drawing.render import render
 
-_SHOWN = 60  # lines of a difference
-_LONGEST = 100  # characters of each of two names in that of a file, which may have 255
+_SHOWN = 60  # lines of a difference to show
+_LONGEST = 100  # characters of each of the two names in a file name, which may have 255
 
 
 class GraphSnapshot:
-    """Compares the graphs of one test with those in its files.
+    """Compares the graphs of one test with its stored files.
 
     Args:
-        folder: Where the files are.
-        test: Name of the test, of which the names of its files are made.
+        folder: Folder of the files.
+        test: Name of the test, which starts its files' names.
         update: Write the files instead of comparing.
-        render: Folder for pictures of what differs; None for no pictures.
+        render: Folder for pictures of graphs that differ; None for no pictures.
     """
 
     def __init__(
@@ -39,18 +39,18 @@ class GraphSnapshot:
         self._seen: set[str] = set()
 
     def __call__(self, module: GraphModule, name: str = "") -> None:
-        """Compare a graph with the stored one.
+        """Compare a graph with the stored graph.
 
-        The text is the same for another hash seed, other names of nodes and another mode of export;
-        it differs where operators, data types, shapes, templates, scales or zero points differ.
+        The text does not depend on the hash seed, names of nodes or mode of export. It differs if
+        operators, data types, shapes, templates, scales or zero points differ.
 
         Args:
-            module: Captured, prepared, quantized or lowered.
-            name: Which of several graphs of the test it is.
+            module: A captured, prepared, quantized or lowered graph.
+            name: Distinguishes several graphs of one test.
 
         Raises:
-            AssertionError: the graph differs, or none is stored; shows the lines that differ.
-            ArgumentError: the test has compared a graph of that name before.
+            AssertionError: the graph differs, or no graph is stored; shows the lines that differ.
+            ArgumentError: the test has already compared a graph of that name.
         """
         __tracebackhide__ = True  # read by pytest
         if name in self._seen:
@@ -86,9 +86,9 @@ class GraphSnapshot:
 
 
 def _file_name(test: str) -> str:
-    """Return ``test`` with characters that every system takes, different for different tests.
+    """Return ``test`` in characters that every system takes, distinct for distinct tests.
 
-    It never holds the ``+`` that stands between the names of a test and of its graph.
+    It never holds ``+``, which separates the names of a test and of its graph.
     """
     plain = test.replace("[", "-", 1).removesuffix("]")
     name = re.sub(r"[^\w.-]", "_", plain, flags=re.ASCII)
@@ -98,10 +98,10 @@ def _file_name(test: str) -> str:
 
 
 def _draw(text: str, file: Path) -> Path:
-    """Draw a graph; its text is written where Graphviz is absent or cannot draw it."""
+    """Draw a graph; write its DOT text if Graphviz is absent or cannot draw it."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", QuantfxWarning)  # the path that is told says it
+            warnings.simplefilter("ignore", QuantfxWarning)  # the returned path says so
             return render(text, file)
     except QuantfxError:
         return render(text, file.with_suffix(".dot"))

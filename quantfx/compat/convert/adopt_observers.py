@@ -1,4 +1,4 @@
-"""Turn observers of other libraries into ours, so that our passes can convert them."""
+"""Turn observers of other libraries into quantfx's, which its passes can convert."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec, Spec
 
 @dataclass(frozen=True)
 class AdoptObservers(Pass):
-    """Each module that looks like an observer, judged by its attributes, becomes one of ours.
+    """Replaces each module with an observer's attributes by an observer of quantfx.
 
     1. ``convert(model, node)``: it converts itself, now.
-    2. ``is_dynamic``: a placeholder for a range found in each call.
-    3. ``dtype`` float16: a placeholder for a cast.
-    4. Another dtype to quantize to: an observer that asks the module for its qparams.
-    5. Any other dtype (a bias that stays float): nothing; it is removed.
+    2. ``is_dynamic``: it becomes a placeholder for a range found in each call.
+    3. ``dtype`` float16: it becomes a placeholder for a cast.
+    4. Another dtype to quantize to: it becomes an observer that asks the module for its qparams.
+    5. Any other dtype (a bias that stays float): it is removed.
     """
 
     name: ClassVar[str] = "adopt-observers"
@@ -40,7 +40,7 @@ class AdoptObservers(Pass):
     keeps_float: ClassVar[bool] = False
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Adopt in every graph; a module under several names becomes one observer."""
+        """Adopt observers in every graph; a module under several names becomes one observer."""
         adopted = _Adopted()
         for _, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name)
@@ -96,7 +96,7 @@ def _observes(module: nn.Module) -> bool:
 
 
 def _see_weight(observer: Any, owner: GraphModule, producer: Node) -> None:
-    """Show a weight to an observer that calibration never ran: no data is needed for that."""
+    """Show a weight to an observer that never ran: this needs no calibration data."""
     seen: object = getattr(observer, "min_val", None)
     if producer.op != "get_attr" or not isinstance(seen, Tensor):
         return
@@ -119,7 +119,7 @@ def _spec_of(module: Any, node: Node) -> Concrete | None:
 
 
 def _ask_for(observer: Node, spec: Concrete) -> None:
-    """Annotate around an observer that no annotation of ours asked for: another library's did."""
+    """Annotate around an observer that another library inserted."""
     producer, users = observer.all_input_nodes[0], list(observer.users)
     if any(annotation_of(node) is not None for node in (producer, *users)):
         return
@@ -142,7 +142,7 @@ def _make_observer(module: nn.Module, spec: Concrete, label: str) -> Observer | 
 
 
 def _resolve_annotation(annotation: Annotation, adopted: _Adopted) -> Annotation:
-    """Put what the observer said in place of the observer, which is done with."""
+    """Replace an observer in annotations by the spec that it gave."""
     inputs = [(slot, _resolve_spec(spec, adopted)) for slot, spec in annotation.inputs]
     output = None if annotation.output is None else _resolve_spec(annotation.output, adopted)
     return replace(annotation, inputs=tuple(inputs), output=output)

@@ -1,4 +1,4 @@
-"""From a calibrated model to one of quantize and dequantize operators."""
+"""Convert a calibrated model to quantize and dequantize operators."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from quantfx.passes.train.fold_qat_conv_bn import FoldQatConvBn
 CONVERT = Pipeline(
     (
         FoldQatConvBn(by_rsqrt=True),  # first: fake-quantizes are asked about folded weights
-        AdoptObservers(),  # before insert-qdq, which knows our observers only
+        AdoptObservers(),  # before insert-qdq, which knows quantfx's observers only
         InsertQDQ(),
-        RemoveDeadCode(),  # a result may have been observed that nothing reads
+        RemoveDeadCode(),  # a result that nothing reads may have been observed
         MergeFloatReaders(),
         PortMetadata(),  # before folding: a constant gets the tag of what it replaces
         FoldConstantChains(),
@@ -52,7 +52,7 @@ def convert_pt2e(
         model: From ``prepare_pt2e``, after calibration.
         use_reference_representation: Must be False; integer reference arithmetic is not offered.
         fold_quantize: Store weights as integers; False leaves them float, with a quantize each.
-        inplace: Make ``model`` itself the quantized one too, as users of these names expect.
+        inplace: Also turn ``model`` itself into the quantized model, as users of PT2E expect.
 
     Raises:
         ArgumentError: an argument asks for what does not exist.

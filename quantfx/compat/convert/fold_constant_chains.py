@@ -1,4 +1,4 @@
-"""Compute what leads from a stored tensor to its quantize, so that the weight can be folded."""
+"""Fold operators between a stored tensor and its quantize, so that the weight can be folded."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from quantfx.passes.quant.qdq import quantizes
 class FoldConstantChains(GraphPass):
     """``q(t(weight)) -> q(weight_t)``, a constant.
 
-    Only what a quantize reads is computed: other arithmetic on constants is the model's own.
+    Only chains that end in a quantize are folded: other arithmetic on constants is the model's own.
     """
 
     name: ClassVar[str] = "fold-constant-chains"

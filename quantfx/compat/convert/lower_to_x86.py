@@ -1,4 +1,4 @@
-"""From a quantized model to one of oneDNN operators that runs without a compiler."""
+"""Lower a quantized model to oneDNN operators, which run without a compiler."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def lower_pt2e_quantized_to_x86(model: GraphModule, example_inputs: tuple[Any, .
 
     Args:
         model: From ``convert_pt2e``; not changed.
-        example_inputs: Positional arguments it accepts.
+        example_inputs: Positional arguments that it accepts.
 
     Raises:
         ArgumentError: ``model`` is not a graph.
@@ -53,7 +53,7 @@ def lower_pt2e_quantized_to_x86(model: GraphModule, example_inputs: tuple[Any, .
     canonical = CANONICALIZE.run(exported)
     set_facts(canonical, facts_of(canonical) | {"qdq"})
     backend = x86()
-    # Export keeps no annotations: what is planned is what the q/dq graph says.
+    # Export keeps no annotations: the q/dq graph itself is the plan.
     pipeline = Pipeline((ReadPlan(),)) + backend.lower_pipeline + Pipeline((FuseSums(eager=True),))
     return pipeline.run(canonical, backend.context)
 

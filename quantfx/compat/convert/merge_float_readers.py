@@ -1,4 +1,4 @@
-"""One dequantize for all readers that are not quantized themselves."""
+"""Share one dequantize among all readers that are not quantized."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_TENS
 class MergeFloatReaders(GraphPass):
     """``f(dq(q)), g(dq'(q)) -> d = dq(q); f(d), g(d)`` where neither f nor g is annotated.
 
-    Only an annotated reader has a kernel to absorb a dequantize of its own.
+    Only an annotated reader has a kernel that absorbs its own dequantize.
     """
 
     name: ClassVar[str] = "merge-float-readers"
@@ -40,7 +40,7 @@ class MergeFloatReaders(GraphPass):
 
 
 def is_annotated(node: Node) -> bool:
-    """Whether a quantizer asked for any of what ``node`` reads or yields to be quantized."""
+    """Whether a quantizer asked to quantize an input or the result of ``node``."""
     annotation: Any = node.meta.get(ANNOTATION_KEY)
     if annotation is None:
         return False

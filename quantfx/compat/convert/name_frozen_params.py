@@ -21,7 +21,7 @@ _PREFIX = "_frozen_param"
 class NameFrozenParams(GraphPass):
     """``conv.weight_s8 -> _frozen_param0``, counted in graph order.
 
-    Its node keeps the meta of the float tensor's, less the fake value, which it no longer fits.
+    The node keeps the meta of the float tensor's node, except the fake value, which no longer fits.
     """
 
     name: ClassVar[str] = "name-frozen-params"

@@ -1,4 +1,4 @@
-"""Say of every inserted operator which of the model's operators it belongs to."""
+"""Note on every inserted operator which of the model's operators it belongs to."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _PORTED = ("stack_trace", "nn_module_stack", TAG)
 
 @dataclass(frozen=True)
 class PortMetadata(Pass):
-    """``[q -> dq] -> conv -> [q -> dq]``: what stands in front of, or behind, an operator is its.
+    """``[q -> dq] -> conv -> [q -> dq]``: q/dq before and after an operator belong to it.
 
     1. A dequantize belongs to its reader, a quantize to the annotated operator whose result it
        reads, a quantize of a stored tensor to that tensor.
-    2. The range found in each call, its quantize and dequantize belong to the reader.
-    3. What belongs to no annotated operator has no tag.
+    2. Operators that find a range in each call belong to the reader, with their q/dq.
+    3. Operators that belong to no annotated operator have no tag.
 
-    ``from_node`` says that conversion made it.
+    ``from_node`` says that conversion made them.
     """
 
     name: ClassVar[str] = "port-metadata"

@@ -1,1 +1,1 @@
-"""Exported models as PT2E takes and gives them."""
+"""Exported models in the form that PT2E takes and returns."""

@@ -1,4 +1,4 @@
-"""Train and eval mode of an exported model, whose operators have the mode baked in."""
+"""Switch between train and eval mode in exported models, whose operators have the mode baked in."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.schema import set_argument
 
 _MODE = "_exported_training"
-# Operators that have a mode, and the argument that says which.
+# Operators with a mode, and the argument that holds it.
 _SWITCHES = {
     torch.ops.aten.dropout.default: "train",
     torch.ops.aten.dropout_.default: "train",
@@ -23,7 +23,7 @@ _SWITCHES = {
 
 
 class ModeError(QuantfxError, NotImplementedError):
-    """``train()`` or ``eval()`` was called on an exported model, where they do nothing."""
+    """``train()`` or ``eval()`` was called on an exported model, where it does nothing."""
 
 
 def move_exported_model_to_eval(model: GraphModule) -> GraphModule:
@@ -46,7 +46,7 @@ def allow_exported_model_train_eval(model: GraphModule) -> GraphModule:
 
 
 def forbid_train_eval(model: GraphModule) -> None:
-    """Let ``model.train()`` and ``model.eval()`` raise instead of doing nothing."""
+    """Make ``model.train()`` and ``model.eval()`` raise instead of doing nothing."""
     _set_methods(model, _refuse, _refuse)
 
 

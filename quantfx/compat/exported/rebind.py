@@ -1,4 +1,4 @@
-"""Make annotations readable after a copy: they refer to nodes, and a copy has its own."""
+"""Rebind annotations after a copy: they refer to nodes of the original graph."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from quantfx.passes.graph.graphs import all_graphs
 
 
 def rebind_annotations(module: GraphModule) -> None:
-    """Let every quantizer's annotation in ``module`` name the nodes of its own graph.
+    """Make every quantizer's annotation in ``module`` refer to nodes of its own graph.
 
-    Nodes are found by name; those that are gone, as a folded weight is, stay what they were. The
-    annotations are replaced, because the module that was copied still has the old ones.
+    Nodes are found by name; references to removed nodes, such as a folded weight, stay as they are.
+    The annotations are replaced, not changed, because the original module still has them.
     """
     for _, graph_module in all_graphs(module):
         nodes = {node.name: node for node in graph_module.graph.nodes}

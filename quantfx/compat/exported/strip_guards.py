@@ -10,12 +10,12 @@ from torch.fx import GraphModule
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
-_GUARDS = "_guards_fn"  # what torch 2.13 calls the module that checks
+_GUARDS = "_guards_fn"  # torch 2.13's name of the module that checks
 
 
 @dataclass(frozen=True)
 class StripGuards(Pass):
-    """``_guards_fn(x); y = f(x) -> y = f(x)``; the module that checks goes with its call."""
+    """``_guards_fn(x); y = f(x) -> y = f(x)``; the checking module is removed with its call."""
 
     name: ClassVar[str] = "strip-guards"
 

@@ -1,4 +1,4 @@
-"""Make one graph module what another is."""
+"""Give one graph module the contents of another."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from quantfx.passes.graph.graphs import attribute
 
 
 def take_over(target: GraphModule, source: GraphModule) -> None:
-    """Give ``target`` the graph, modules and tensors of ``source``, in place of its own.
+    """Replace the graph, modules and tensors of ``target`` by those of ``source``.
 
-    Both then hold the same objects. Hooks of ``target`` and what else is set on it stay.
+    Both then hold the same objects. Hooks and other attributes of ``target`` stay.
     """
     for name in [*dict(target.named_children()), *_own_tensors(target)]:
         delattr(target, name)

@@ -1,4 +1,4 @@
-"""Let a quantizer annotate, and put what it wrote into our own form."""
+"""Let a quantizer annotate, and translate its annotations into quantfx's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from quantfx.passes.quant.annotation import set_annotation
 
 @dataclass(frozen=True)
 class AnnotateWith(Pass):
-    """``meta["quantization_annotation"]``, as the quantizer writes it, becomes our annotation.
+    """Translates ``meta["quantization_annotation"]``, which the quantizer writes.
 
     Attributes:
         quantizer: A quantizer.

@@ -1,4 +1,4 @@
-"""Make the observer of every sharing group, and let the quantizer look at them."""
+"""Create the observer of every sharing group, and show them to the quantizer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from quantfx.passes.quant.spec import QuantSpec, Spec
 
 @dataclass(frozen=True)
 class CreateObservers(Pass):
-    """Each site's spec gets the module that will observe it; the same module is the same group.
+    """Puts the observing module into each site's spec; sites of one group get the same module.
 
     Attributes:
         quantizer: Its ``prepare_obs_or_fq_callback`` may replace any of them.
@@ -35,7 +35,7 @@ class CreateObservers(Pass):
     requires: ClassVar[frozenset[str]] = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Create by group, those derived from others last, then call back graph by graph."""
+        """Create observers by group, derived ones last, then call back graph by graph."""
         graphs = list(quantizable_graphs(module))
         edges = {path: AnnotatedEdges(path, graph_module) for path, graph_module in graphs}
         observers = _Observers(dict(_find_wanted(graphs)))
@@ -75,7 +75,7 @@ class _Observers:
     """The observers by group.
 
     Args:
-        wanted: Site -> its group, and what makes the group's observer.
+        wanted: Maps a site to its group and the maker of the group's observer.
     """
 
     def __init__(self, wanted: dict[Site, tuple[str, ForeignSpec]]) -> None:
@@ -83,7 +83,7 @@ class _Observers:
         self.by_group: dict[str, nn.Module] = {}
 
     def create(self, module: GraphModule, edges: AnnotatedEdges) -> None:
-        """Create those of one graph."""
+        """Create the observers of one graph."""
         pending = [site for _, sites in edges.sites() for site in sites]
         for site in sorted(pending, key=lambda each: self._wanted[each][1].is_derived):
             group, maker = self._wanted[site]
@@ -97,7 +97,7 @@ class _Observers:
         """Return the observer of ``site``.
 
         Raises:
-            PipelineError: it has none.
+            PipelineError: the site has no observer.
         """
         group = self._wanted[site][0] if site in self._wanted else ""
         if group not in self.by_group:
@@ -136,7 +136,7 @@ def _maker(spec: Spec) -> ForeignSpec:
 def _put_modules(
     annotation: Annotation, output: Site, chosen: dict[Site, nn.Module], names: dict[nn.Module, str]
 ) -> Annotation | None:
-    """Return ``annotation`` with modules for specs, less the sites that were left without one."""
+    """Return ``annotation`` with modules for specs, without the sites that got no module."""
 
     def given(slot: str, spec: Spec) -> tuple[str, Spec] | None:
         site = output._replace(slot=slot)

@@ -1,4 +1,4 @@
-"""Scale weights by the batch norm behind them in training, in the operators PT2E spells that in."""
+"""Scale weights by the batch norm behind them in training, in PT2E's spelling."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _ZEROS_LIKE = resolve_op("aten.zeros_like.default")
 class FuseConvBn(GraphPass):
     """``norm(conv(x, w, b)) -> norm(conv(x, w * s, 0) / s + b)``, ``s = gamma / sqrt(var + eps)``.
 
-    As PT2E users and quantizers know the graph, but with each batch norm's own eps and momentum.
-    Where s is 0, 1 stands for it: a result is never divided by 0, and a gamma that starts at 0, as
-    in a residual branch, gets its gradient.
+    This is the graph that PT2E users and quantizers know, but with each batch norm's own eps and
+    momentum. An s of 0 is replaced by 1: no result is divided by 0, and a gamma that starts at 0,
+    as in a residual branch, gets its gradient.
     """
 
     name: ClassVar[str] = "fuse-conv-bn"

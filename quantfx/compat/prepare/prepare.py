@@ -1,4 +1,4 @@
-"""From an exported model to one with observers, as a quantizer wants them."""
+"""Insert the observers that a quantizer asks for into an exported model."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ _LINEAR = torch.ops.aten.linear.default
 
 
 def prepare_pipeline(quantizer: Any) -> Pipeline:
-    """Return what ``prepare_pt2e`` runs.
+    """Return the pipeline of ``prepare_pt2e``.
 
-    It leaves spellings, in-place operators and dropout as they came: what a quantizer looks for is
-    its own business.
+    It leaves spellings, in-place operators and dropout as they are, because quantizers look for
+    them.
     """
     return Pipeline(
         (
             StripGuards(),
-            SinkConstants(),  # weights that a branch is passed count as weights inside it
-            FoldBatchNorm(),  # before the quantizer: it annotates the convolution alone
+            SinkConstants(),  # weights that are passed to a branch count as weights inside it
+            FoldBatchNorm(),  # before the quantizer, which annotates the convolution alone
             TransformForAnnotation(quantizer),
-            StripGuards(),  # again: a quantizer that exports anew gets new guards
+            StripGuards(),  # again: a quantizer that exports the model anew adds new guards
             AnnotateWith(quantizer),
             Share(),
             CreateObservers(quantizer),  # before insertion: the quantizer may replace some
@@ -55,9 +55,9 @@ def prepare_pipeline(quantizer: Any) -> Pipeline:
 
 
 def prepare_qat_pipeline(quantizer: Any) -> Pipeline:
-    """Return what ``prepare_qat_pt2e`` runs: batch norms stay, and scale the weights they follow.
+    """Return the pipeline of ``prepare_qat_pt2e``: batch norms stay and scale weights.
 
-    The scaled weight is put there last, when all annotations speak of slots and no longer of nodes.
+    The scaled weight is inserted last, when annotations refer to slots and no longer to nodes.
     """
     pipeline = prepare_pipeline(quantizer).without(FoldBatchNorm.name)
     return pipeline.before(InsertObservers.name, FuseConvBn())
@@ -69,8 +69,8 @@ def prepare_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) ->
     Args:
         model: From ``torch.export.export(...).module()``.
         quantizer: Anything with the methods of ``Quantizer``.
-        inplace: Give ``model`` itself the observers too, once all went well, as users of these
-            names expect; False leaves it as it is.
+        inplace: Also give ``model`` itself the observers once all went well, as users of PT2E
+            expect; False leaves it unchanged.
 
     Raises:
         ArgumentError: ``model`` is not a graph.
@@ -82,13 +82,13 @@ def prepare_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) ->
 def prepare_qat_pt2e(model: GraphModule, quantizer: Any, *, inplace: bool = True) -> GraphModule:
     """Return ``model`` with the fake-quantize modules that ``quantizer`` asks for, to train.
 
-    Batch norms keep their eps and momentum. The result has parameters of its own: training it
-    changes neither the model that was exported nor any copy.
+    Batch norms keep their eps and momentum. The result has its own parameters: training it changes
+    neither the exported model nor any copy.
 
     Args:
         model: From ``torch.export.export(...).module()`` of a model in training mode.
         quantizer: Anything with the methods of ``Quantizer``.
-        inplace: Make ``model`` itself the prepared one too; False leaves it as it is.
+        inplace: Also turn ``model`` itself into the prepared model; False leaves it unchanged.
 
     Raises:
         ArgumentError: ``model`` is not a graph.
@@ -116,7 +116,7 @@ def _prepare(
 
 
 def _warn_of_linears(module: GraphModule) -> None:
-    """Warn of a batch norm that stays because it works on another dimension than its linear."""
+    """Warn of a batch norm that stays, as it works on another dimension than its linear."""
     for _, graph_module in all_graphs(module):
         for norm in graph_module.graph.find_nodes(op="call_function", target=_BATCH_NORM):
             linear = norm.args[0]
@@ -132,7 +132,7 @@ def _warn_of_linears(module: GraphModule) -> None:
 
 
 def _warn_of_nothing(module: GraphModule) -> None:
-    """Warn of a quantizer that asks for nothing: the model would stay float, and nobody say so."""
+    """Warn if a quantizer asks for nothing: the model would silently stay float."""
     changed = {record.name for record in records_of(module) if record.changed}
     if InsertObservers.name not in changed:
         warnings.warn(

@@ -16,7 +16,7 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 
 @dataclass(frozen=True)
 class TransformForAnnotation(Pass):
-    """Runs the quantizer's own rewrite on every graph.
+    """Runs the quantizer's rewrite on every graph.
 
     Attributes:
         quantizer: A quantizer.
@@ -28,7 +28,7 @@ class TransformForAnnotation(Pass):
     keeps_float: ClassVar[bool] = False  # whatever the quantizer does
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Put what the quantizer returns, which may be another module, in the graph's place."""
+        """Replace each graph by the module that the quantizer returns."""
         recompile(module)  # the quantizer may run or export it
         for _, graph_module in list(quantizable_graphs(module)):
             with foreign_code():

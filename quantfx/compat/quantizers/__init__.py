@@ -1,1 +1,1 @@
-"""The quantizers of PT2E by name, and what they are to quantfx."""
+"""The quantizers of PT2E, on quantfx's templates."""

@@ -13,10 +13,10 @@ from quantfx.passes.errors import ComposeError
 
 
 class ComposableQuantizer(Quantizer):
-    """Runs quantizers in order; what one decided, a later one must leave alone.
+    """Runs quantizers in order; later ones must leave annotations of earlier ones alone.
 
     Args:
-        quantizers: The first has the first choice.
+        quantizers: The quantizers; the first chooses first.
     """
 
     def __init__(self, quantizers: Sequence[Any]) -> None:

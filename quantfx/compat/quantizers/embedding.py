@@ -13,7 +13,7 @@ _EMBEDDING = torch.ops.aten.embedding.default
 
 
 class EmbeddingQuantizer(Quantizer):
-    """Quantizes the table of every embedding to uint8, one float scale and zero point a row."""
+    """Quantizes the table of every embedding to uint8, a float scale and zero point per row."""
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Annotate every embedding of ``model``."""

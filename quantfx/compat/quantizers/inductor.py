@@ -1,4 +1,4 @@
-"""What the quantizers for Inductor's oneDNN kernels have in common: configs, and our templates."""
+"""The base of quantizers for Inductor's oneDNN kernels: configs on quantfx's templates."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ _WORDS: dict[Any, str] = {
 }
 _OPS = tuple(dict.fromkeys(_WORDS.values()))
 _ON_REQUEST = ("matmul",)
-# Checks of what Inductor can fuse, fold or run afterwards; PT2E quantizers leave those to it.
+# Checks of what Inductor can fuse, fold or run; PT2E quantizers leave these to Inductor.
 _LATER_CHECKS = {"distinct", "dies_here", "float32", "foldable", "batched"}
 _STORED = "constant"
 _UNSHAPED = ("conv", "linear")
 
 
 class InductorQuantizer(Quantizer):
-    """Annotates what the templates of a backend match, as far as configs ask for it.
+    """Annotates matches of a backend's templates, as configs ask.
 
-    A config for a module name goes before one for an operator, and that before the global one; the
-    first whose part of the model holds the whole match decides. None keeps its part float.
+    Configs for module names come first, then configs for operators, then the global config. The
+    first config whose part of the model holds the whole match decides. None keeps its part float.
     """
 
     patterns: ClassVar[PatternSet]
@@ -71,29 +71,29 @@ class InductorQuantizer(Quantizer):
         return self
 
     def get_global_quantization_config(self) -> Any:
-        """Return the config for the whole model; warns if there is none."""
+        """Return the config for the whole model; warn if there is none."""
         if self.global_config is None:
             warnings.warn("no global config was set: call set_global first", stacklevel=2)
         return self.global_config
 
     def set_module_name_qconfig(self, module_name: str, quantization_config: Any) -> Self:
-        """Quantize what lies in the module of that name, or with None leave it float."""
+        """Quantize the module of that name, or with None leave it float."""
         if self._is_of_one_kind(module_name, quantization_config):
             self.module_name_qconfig[module_name] = quantization_config
         return self
 
     def set_module_type_qconfig(self, module_type: Any, quantization_config: Any) -> Self:
-        """Quantize the operator of a module class, however it is called, or leave it float."""
+        """Quantize the operator of a module class, in any spelling, or with None leave it float."""
         return self._set_op(module_type, quantization_config)
 
     def set_function_type_qconfig(
         self, function_type: Callable[..., Any], quantization_config: Any
     ) -> Self:
-        """Quantize the operator of a function, however it is called, or leave it float."""
+        """Quantize the operator of a function, in any spelling, or with None leave it float."""
         return self._set_op(function_type, quantization_config)
 
     def annotate(self, model: GraphModule) -> GraphModule:
-        """Annotate ``model``, config by config; nodes with an annotation are left alone."""
+        """Annotate ``model``, config by config; skip nodes with an annotation."""
         recipe = self._context(False).recipe
         words = recipe.patterns.vocabulary if recipe else {}
         for selected, config in self._selections(words):
@@ -119,7 +119,7 @@ class InductorQuantizer(Quantizer):
         patterns = cls.training_patterns | cls.patterns if qat else cls.patterns
         recipe = x86(patterns=_as_others_match(patterns)).recipe
         config = Config()
-        for op in _ON_REQUEST:  # which configs reach them is decided here, not there
+        for op in _ON_REQUEST:  # which configs reach them is decided here, not in the passes
             config = config.op(op, "static")
         return Context(replace(recipe, name=cls.__name__, config=config))
 
@@ -137,7 +137,7 @@ class InductorQuantizer(Quantizer):
         return self
 
     def _is_of_one_kind(self, part: object, config: Any) -> bool:
-        """Whether ``config`` is of one kind with those set before; warns if not."""
+        """Whether ``config`` is of the same kind as earlier configs; warns if not."""
         if config is None:
             return True
         others = [*self.module_name_qconfig.values(), *self.operator_type_qconfig.values()]
@@ -154,10 +154,10 @@ class InductorQuantizer(Quantizer):
 
 
 def _as_others_match(patterns: PatternSet) -> PatternSet:
-    """Return ``patterns`` less the checks of what Inductor makes of them.
+    """Return ``patterns`` without the checks of what Inductor can do with matches.
 
-    A template of a stored weight also gets a form, tried last, for one that is computed or passed
-    in, as it is in a loop body.
+    A template with a stored weight also gets a form, tried last, for a computed or passed weight,
+    as in a loop body.
     """
 
     def kept(template: Template, check: Check) -> bool:

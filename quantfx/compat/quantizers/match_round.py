@@ -1,4 +1,4 @@
-"""One round of matching: our annotate passes on a part of a model, written as PT2E annotations."""
+"""A round of matching: annotate passes on a part of a model, with results as PT2E annotations."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from quantfx.patterns.schema import argument_value, arguments, is_operator_call,
 from quantfx.patterns.template import Op
 
 Selected = Callable[[Node], bool]
-# What matching sees on a node that it must not touch.
+# The annotation that matching sees on a node that it must not touch.
 _TAKEN = Annotation("taken", match="", kind="", kernel="", reach="fused")
 _LINEAR = torch.ops.aten.linear.default
 _WEIGHT, _BIAS = "weight", "bias"
@@ -32,7 +32,7 @@ _WEIGHT, _BIAS = "weight", "bias"
 
 @dataclass
 class InductorQuantizationAnnotation(QuantizationAnnotation):
-    """What the quantizers for Inductor write.
+    """The annotation that quantizers for Inductor write.
 
     Attributes:
         _is_output_of_quantized_pattern: Whether the result leaves a match whose kernel is int8.
@@ -42,16 +42,16 @@ class InductorQuantizationAnnotation(QuantizationAnnotation):
 
 
 def selected_by_module(name: str) -> Selected:
-    """Return what is true of nodes from the module ``name`` or from inside it."""
+    """Return a predicate that selects nodes from the module ``name`` or from inside it."""
     return lambda node: any(path == name for path, _ in module_stack(node))
 
 
 def selected_by_op(
     chosen: tuple[str, ...], choices: tuple[str, ...], vocabulary: Mapping[str, Op]
 ) -> Selected:
-    """Return what is true of nodes, unless they are one of ``choices`` that is not ``chosen``.
+    """Return a predicate that rejects only operators of ``choices`` other than ``chosen``.
 
-    Other operators belong to a match of some chosen one, or to none.
+    Operators outside of ``choices`` belong to a match of a chosen one, or to none.
     """
     refused = {
         target
@@ -64,12 +64,12 @@ def selected_by_op(
 
 @dataclass
 class Round:
-    """Matches once, and leaves on the model nothing but annotations of the PT2E form.
+    """Matches once, and leaves only PT2E annotations on the model.
 
     Attributes:
         model: A graph that a quantizer was given.
-        passes: What matches.
-        context: For the passes.
+        passes: The annotate passes.
+        context: Context of the passes.
     """
 
     model: GraphModule
@@ -77,10 +77,10 @@ class Round:
     context: Context
 
     def run(self, selected: Selected, config: Any) -> None:
-        """Annotate every match that lies in the selected part and in no earlier match.
+        """Annotate every match that lies in the selected part and overlaps no earlier match.
 
         Args:
-            selected: Whether a node is in that part.
+            selected: Whether a node is in the selected part.
             config: The specs; None notes that the matches stay float.
         """
         nodes = [node for _, each in all_graphs(self.model) for node in each.graph.nodes]
@@ -95,7 +95,7 @@ class Round:
             for node in nodes:
                 found = annotation_of(node)
                 if config is None and found is None and node.target in anchors:
-                    found = replace(_TAKEN, match=node.name)  # float, whatever its inputs are
+                    found = replace(_TAKEN, match=node.name)  # float, whatever its inputs
                 if found is not None and found.match and ANNOTATION_KEY not in node.meta:
                     written = _write_annotation(node, found, config)
                     if config is not None and found.is_output and found.template in trained:
@@ -118,10 +118,10 @@ class Round:
 
 
 def _behind_repeated_linears(nodes: list[Node]) -> Iterator[Node]:
-    """Yield the readers of linears whose module is called repeatedly, in a non-strict export.
+    """Yield readers of linears whose module is called repeatedly, in a non-strict export.
 
-    PT2E quantizers match modules there, and one with several results has no operator behind it.
-    A strict export tells the calls apart by ``source_fn_stack``.
+    PT2E quantizers match modules there, and a module with several results has no operator behind
+    it. A strict export distinguishes the calls by ``source_fn_stack``.
     """
     calls: dict[str, list[Node]] = {}
     for node in nodes:
@@ -138,7 +138,7 @@ def _is_integer(node: Node) -> bool:
 
 
 def _annotation_before(node: Node, selected: Selected) -> Annotation | None:
-    """Return what matching is to see on ``node``; what earlier rounds quantized yields int8."""
+    """Return the annotation that matching sees on ``node``; nodes of earlier rounds yield int8."""
     written: Any = node.meta.get(ANNOTATION_KEY)
     if getattr(written, "_is_output_of_quantized_pattern", False):
         return Annotation("earlier", match="", kind="", kernel="", reach="fused", is_output=True)

@@ -1,6 +1,6 @@
-"""torch's native BackendConfig, made from our rows, in torch.ao's own classes.
+"""torch's native BackendConfig, made from quantfx's rows, in torch.ao's classes.
 
-``torch.ao.quantization.prepare_fx`` takes what is returned here. A row of the config is one of
+``torch.ao.quantization.prepare_fx`` takes these configs. Each row of a config comes from a row in
 ``quantfx.backends.quantized.rows``.
 """
 
@@ -55,7 +55,7 @@ def get_native_backend_config_dict() -> dict[str, Any]:
 
 
 def get_test_only_legacy_native_backend_config() -> BackendConfig:
-    """Return the config with static half precision in it."""
+    """Return the config including static half precision."""
     return _config("_native_and_fp16", "legacy")
 
 
@@ -148,7 +148,7 @@ def _fuser(row: NativeRow) -> Callable[..., nn.Module] | None:
     fused = _object(row.fused)
 
     def fuse(is_qat: bool, first: nn.Module, second: nn.Module) -> nn.Module:
-        """Return both as the fused module, in training as in evaluation."""
+        """Return both as the fused module, in training and in evaluation."""
         made: nn.Module = fused(first, second)
         return made
 

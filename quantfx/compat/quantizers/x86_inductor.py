@@ -27,7 +27,7 @@ _EPS = 2**-12
 
 
 class X86InductorQuantizer(InductorQuantizer):
-    """Annotates for oneDNN on CPUs what the templates of set ``pt2e`` match."""
+    """Annotates matches of the templates of set ``pt2e`` for oneDNN on CPUs."""
 
     patterns = load("pt2e")
     training_patterns = load("qat").only("conv2d_bn_add", "conv2d_bn")
@@ -38,7 +38,7 @@ class X86InductorQuantizer(InductorQuantizer):
 def get_default_x86_inductor_quantization_config(
     is_qat: bool = False, is_dynamic: bool = False, reduce_range: bool = False
 ) -> QuantizationConfig:
-    """Return u8 affine activations with s8 symmetric weights, one scale an output channel.
+    """Return u8 affine activations with s8 symmetric weights, one scale per output channel.
 
     Args:
         is_qat: Fake-quantize modules instead of observers.
@@ -57,7 +57,7 @@ def get_default_x86_inductor_quantization_config(
 
 
 def weight_spec(is_qat: bool = False) -> QuantizationSpec:
-    """Return s8 symmetric, one scale an output channel."""
+    """Return an s8 symmetric spec, one scale per output channel."""
     fake_quantize: Any = FusedMovingAvgObsFakeQuantize
     made = (
         fake_quantize.with_args(observer=MovingAveragePerChannelMinMaxObserver, eps=_EPS)
@@ -76,7 +76,7 @@ def weight_spec(is_qat: bool = False) -> QuantizationSpec:
 
 @functools.cache
 def get_x86_inductor_linear_dynamic_fp16_config() -> QuantizationConfig:
-    """Return weights kept in float16, with activations and arithmetic in float32."""
+    """Return float16 weights, with activations and arithmetic in float32."""
     weight = QuantizationSpec(dtype=torch.float16, observer_or_fake_quant_ctr=PlaceholderObserver)
     return QuantizationConfig(None, None, weight, None)
 
@@ -88,6 +88,6 @@ def _activation_observer(is_qat: bool, is_dynamic: bool) -> Any:
     fake_quantize: Any = FakeQuantize if is_dynamic else FusedMovingAvgObsFakeQuantize
     if not is_dynamic:
         return fake_quantize.with_args(eps=_EPS)
-    # The range of the last batch alone, as a range found in each call has it.
+    # The range of the last batch alone, like a range found in each call.
     last = MovingAverageMinMaxObserver.with_args(averaging_constant=1)
     return fake_quantize.with_args(observer=last, eps=_EPS)

@@ -15,7 +15,7 @@ from quantfx.passes.pipeline.pipeline import Pipeline
 
 
 class XPUInductorQuantizer(InductorQuantizer):
-    """Annotates what ``X86InductorQuantizer`` does, less max pooling, which has no kernel here."""
+    """Annotates like ``X86InductorQuantizer``, except max pooling, which has no kernel here."""
 
     patterns = X86InductorQuantizer.patterns.without("max_pool2d")
     passes = Pipeline(
@@ -25,7 +25,7 @@ class XPUInductorQuantizer(InductorQuantizer):
 
 @functools.cache
 def get_default_xpu_inductor_quantization_config() -> QuantizationConfig:
-    """Return s8 affine activations with s8 symmetric weights, one scale an output channel."""
+    """Return s8 affine activations with s8 symmetric weights, one scale per output channel."""
     activation = QuantizationSpec(
         dtype=torch.int8,
         quant_min=-128,

@@ -1,1 +1,1 @@
-"""What the terms of PT2E mean: specs, quantizers, edges of a graph."""
+"""The terms of PT2E in quantfx: specs, quantizers, edges of a graph."""

@@ -1,4 +1,4 @@
-"""The edges and nodes of one graph that a quantizer annotated, and what they are in our terms."""
+"""The edges and nodes of one graph that a quantizer annotated, in quantfx's terms."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from quantfx.passes.quant.spec import QuantSpec, SharedSpec, Spec
 class AnnotatedEdges:
     """Reads the annotations that a quantizer left in the meta of a graph's nodes.
 
-    An edge is every slot of the reader that the producer feeds; the first stands for all. Some
-    edges and nodes are named but cannot be observed: the buffer an operator writes to (the write
-    would be lost), a result that is no tensor. Who shares with them shares with each other.
+    An edge is all slots of the reader that the producer feeds; the first stands for all. Some
+    annotated edges and nodes cannot be observed: a buffer that an operator writes to (the write
+    would be lost), or a result that is not a tensor. Edges that share with such an edge share with
+    each other.
 
     Args:
-        path: Of the graph.
-        module: Its owner.
+        path: Path of the graph.
+        module: Owner of the graph.
     """
 
     def __init__(self, path: str, module: GraphModule) -> None:
@@ -40,10 +41,10 @@ class AnnotatedEdges:
         self._stand_in: dict[EdgeOrNode, Site] = {}
 
     def annotations(self, template: str) -> Iterator[tuple[Node, Annotation]]:
-        """Yield our annotation for every node that has one of the quantizer's.
+        """Yield quantfx's annotation for every node that the quantizer annotated.
 
         Args:
-            template: What made it, for reports.
+            template: Name of what made the annotations, for reports.
         """
         inputs: dict[Node, list[tuple[str, Spec]]] = {}
         outputs: dict[Node, Spec] = {}
@@ -78,7 +79,7 @@ class AnnotatedEdges:
                 )
 
     def sites(self) -> Iterator[tuple[EdgeOrNode, list[Site]]]:
-        """Yield every observable edge or node with its sites, the first of which stands for it."""
+        """Yield every observable edge or node with its sites; the first site stands for it."""
         for edge, slots in self._slots.items():
             reader = edge if isinstance(edge, Node) else edge[1]
             if slots:
@@ -118,14 +119,14 @@ class AnnotatedEdges:
         return SharedSpec(self.site(target))
 
     def _instead_of(self, hidden: EdgeOrNode, edge: EdgeOrNode, spec: Any) -> Spec:
-        """Let the first edge or node that shares with an unobservable one take over its spec."""
+        """Give the spec of an unobservable edge or node to the first that shares with it."""
         if hidden in self._stand_in:
             return SharedSpec(self._stand_in[hidden])
         self._stand_in[hidden] = self.site(edge)
         return _concrete(edge, spec)
 
     def _observable_slots(self, edge: EdgeOrNode) -> list[str]:
-        """Return the slots of ``edge`` to observe, "" for a result."""
+        """Return the slots of ``edge`` to observe; "" is the result."""
         if isinstance(edge, Node):
             return [""] if isinstance(edge.meta.get("val"), torch.Tensor) else []
         producer, reader = edge
@@ -134,7 +135,7 @@ class AnnotatedEdges:
         return [slot for slot, feeds in slots_of(reader) if feeds is producer]
 
     def _from_buffers(self, node: Node) -> bool:
-        """Whether ``node`` is computed from stored tensors only, a buffer among them."""
+        """Whether ``node`` is computed from stored tensors only, with a buffer among them."""
         pending, seen, buffers = [node], set[Node](), dict(self._module.named_buffers())
         found = False
         while pending:
@@ -178,7 +179,7 @@ def _refuse_keywords(node: Node) -> None:
 
 
 def _concrete(edge: EdgeOrNode, spec: Any) -> QuantSpec:
-    """Return a spec that carries ``spec``; its own range is for drawings only."""
+    """Return a spec that carries ``spec``; the range that it states is for drawings only."""
     observer = ForeignSpec.of(spec)
     try:
         known = quant_spec(spec, observer)

@@ -1,4 +1,4 @@
-"""An observer whose qparams follow from those of others."""
+"""An observer whose qparams follow from other observers."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 
 class DerivedObserverOrFakeQuantize(nn.Module):
-    """Identity; its qparams are what the spec's function makes of other observers.
+    """Identity; the spec's function computes its qparams from other observers.
 
     Args:
         spec: A derived quantization spec.
-        obs_or_fqs: The observers of the places it names.
+        obs_or_fqs: The observers of the places that the spec names.
     """
 
     def __init__(self, spec: Any, obs_or_fqs: Sequence[nn.Module]) -> None:
         super().__init__()
         self.dtype = spec.dtype
-        self.obs_or_fqs = list(obs_or_fqs)  # a list, so that their state is not ours too
+        self.obs_or_fqs = list(obs_or_fqs)  # a list, which does not register their state here
         self.derive_qparams_fn = spec.derive_qparams_fn
         self.quant_min = spec.quant_min
         self.quant_max = spec.quant_max

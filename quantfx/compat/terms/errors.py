@@ -1,4 +1,4 @@
-"""Code of the user's that runs inside of a pipeline, and raises what it likes."""
+"""Errors of the user's code that runs inside a pipeline."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from quantfx.patterns.errors import QuantfxError
 
 
 class ForeignError(QuantfxError):
-    """Code that is not ours failed while one of our pipelines ran it; carries its exception."""
+    """The user's code failed inside a pipeline; carries its exception."""
 
 
 @contextmanager
 def foreign_code() -> Generator[None]:
-    """Carry what the user's code raises through a pipeline, which reports failures as its own."""
+    """Carry exceptions of the user's code through a pipeline, which reports failures as its own."""
     try:
         yield
     except Exception as error:
@@ -23,7 +23,7 @@ def foreign_code() -> Generator[None]:
 
 @contextmanager
 def as_raised() -> Generator[None]:
-    """Raise what the user's code raised, as if no pipeline had been in between."""
+    """Raise the exception of the user's code as if no pipeline had been in between."""
     try:
         yield
     except ForeignError as error:

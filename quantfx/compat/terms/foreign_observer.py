@@ -1,4 +1,4 @@
-"""An observer or fake-quantize module of another library, as one of ours."""
+"""An observer or fake-quantize of another library, wrapped as an observer of quantfx."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ForeignObserver(Observer):
 
     Args:
         observer: Has ``calculate_qparams() -> (scale, zero_point)``.
-        spec: What the observer's attributes say.
+        spec: The spec that the observer's attributes describe.
         label: Name of the tensor, used in errors.
     """
 
@@ -31,11 +31,11 @@ class ForeignObserver(Observer):
 
     @property
     def observed(self) -> bool:
-        """True: what it does without calibration is its own business."""
+        """True: the other module decides what it does without calibration."""
         return True
 
     def calculate_qparams(self) -> QParams:
-        """Return what the other module calculates, in the shape our passes expect."""
+        """Return the qparams of the other module, in the shape that passes expect."""
         with foreign_code():
             scale, zero_point = self.observer.calculate_qparams()
         shape = () if self.spec.axis is None else (-1,)

@@ -1,4 +1,4 @@
-"""Specs of PT2E quantizers as makers of observers, the form in which our passes carry them."""
+"""Specs of PT2E quantizers as makers of observers, the form in which passes carry them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def kind_of(spec: Any) -> Kind:
     """Return which kind of spec ``spec`` is, judged by its attributes.
 
     Raises:
-        AnnotationError: it is none.
+        AnnotationError: it is not a spec.
     """
     for attribute, kind in _KINDS:
         if hasattr(spec, attribute):
@@ -49,11 +49,11 @@ _KINDS: tuple[tuple[str, Kind], ...] = (
 class ForeignSpec:
     """Makes the observer that a PT2E spec asks for.
 
-    Equal if the specs agree on what decides about sharing; the constructor is not part of that,
-    because quantizers make a new one for every operator.
+    Two are equal if their specs agree on the attributes that decide about sharing. The constructor
+    is not one of these, because quantizers make a new one for every operator.
 
     Attributes:
-        likeness: What decides.
+        likeness: The attributes that decide about sharing.
         spec: The spec itself.
     """
 
@@ -66,20 +66,20 @@ class ForeignSpec:
         return ForeignSpec(tuple(getattr(spec, name, _ABSENT) for name in _LIKENESS), spec)
 
     def __call__(self, spec: QuantSpec, label: str) -> nn.Module:
-        """Refuse: observers are made by create-observers, which knows those they derive from."""
+        """Refuse: create-observers makes observers, as it knows what they derive from."""
         fix = "run create-observers before"
         raise PipelineError(f"{label} has no observer yet", rule="pass-order", site=label, fix=fix)
 
     @property
     def is_derived(self) -> bool:
-        """Whether it needs the observers of other places."""
+        """Whether it derives from the observers of other places."""
         return kind_of(self.spec) == "derived"
 
     def make(self, sources: Sequence[nn.Module] = ()) -> nn.Module:
         """Return a fresh observer.
 
         Args:
-            sources: The observers it derives from, if it does.
+            sources: The observers that it derives from, if any.
         """
         kind = kind_of(self.spec)
         if kind == "derived":
@@ -90,7 +90,7 @@ class ForeignSpec:
             values |= {"scale": self.spec.scale, "zero_point": self.spec.zero_point}
         else:
             constructor = self.spec.observer_or_fake_quant_ctr
-            # Those for whole tensors do not know the argument; the name is the convention.
+            # Only observers called PerChannel take ch_axis, by torch's convention.
             if "PerChannel" in _name(constructor):
                 values["ch_axis"] = self.spec.ch_axis
         observer: nn.Module = constructor.with_args(**values)()
@@ -99,7 +99,7 @@ class ForeignSpec:
 
 @dataclass(frozen=True)
 class ChosenModule:
-    """Hands out the one module it holds; equal to what hands out the same."""
+    """Hands out one module; equal to another that hands out the same module."""
 
     module: nn.Module
 
@@ -109,6 +109,6 @@ class ChosenModule:
 
 
 def _name(constructor: Any) -> str:
-    """Return the name of the class that a constructor, maybe with arguments bound, makes."""
+    """Return the class name of a constructor, which may have arguments bound."""
     partial = getattr(constructor, "p", None)
     return str(getattr(partial.func if partial is not None else constructor, "__name__", ""))

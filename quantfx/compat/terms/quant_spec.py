@@ -1,4 +1,4 @@
-"""From the attributes of a PT2E spec, observer or fake-quantize to our ``QuantSpec``."""
+"""Translate attributes of a PT2E spec, observer or fake-quantize into a ``QuantSpec``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from quantfx.passes.quant.scale_floor import SCALE_FLOOR, TORCH_AO_FLOOR
 from quantfx.passes.quant.spec import RANGES, MakeObserver, ObserverName, QuantSpec
 
-# Quantized tensors' own dtypes, and what they are stored as.
+# Dtypes of quantized tensors, and the dtypes that store them.
 _STORED = {torch.quint8: torch.uint8, torch.qint8: torch.int8, torch.qint32: torch.int32}
 _PER_CHANNEL = (
     torch.per_channel_affine,
@@ -20,12 +20,12 @@ _SYMMETRIC = (torch.per_tensor_symmetric, torch.per_channel_symmetric)
 
 
 def quant_spec(source: Any, observer: ObserverName | MakeObserver = "min_max") -> QuantSpec | None:
-    """Return what ``source`` says, None if it names no dtype to quantize to.
+    """Return the spec of ``source``; None if it names no dtype to quantize to.
 
     Args:
         source: Has ``dtype``, ``quant_min``, ``quant_max``, ``qscheme``, ``ch_axis`` and
             ``is_dynamic``, or some of them.
-        observer: What observes.
+        observer: The observer of the spec.
     """
     given: object = getattr(source, "dtype", None)
     dtype = _STORED.get(given, given) if isinstance(given, torch.dtype) else None

@@ -1,4 +1,4 @@
-"""What a PT2E quantizer is: something that writes annotations on the nodes of a graph."""
+"""The interface of PT2E quantizers, which write annotations on the nodes of a graph."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from quantfx.compat.terms.specs import EdgeOrNode
 
 
 class Quantizer(ABC):
-    """Base of quantizers; one of any other class with these methods is taken as well."""
+    """Base of quantizers; any class with these methods works as well."""
 
     def transform_for_annotation(self, model: GraphModule) -> GraphModule:
-        """Return ``model``, rewritten as needed to be annotated; by default as it is."""
+        """Return ``model``, rewritten for annotation as needed; by default unchanged."""
         return model
 
     @abstractmethod
@@ -24,9 +24,9 @@ class Quantizer(ABC):
 
     @abstractmethod
     def validate(self, model: GraphModule) -> None:
-        """Raise if the annotated ``model`` is not one the target supports."""
+        """Raise if the target does not support the annotated ``model``."""
 
     def prepare_obs_or_fq_callback(  # noqa: B027  # most quantizers have nothing to change
         self, model: GraphModule, edge_or_node_to_obs_or_fq: dict[EdgeOrNode, nn.Module]
     ) -> None:
-        """Look at, or replace, the observer of every annotated place before they are inserted."""
+        """Inspect or replace the observer of every annotated place before insertion."""

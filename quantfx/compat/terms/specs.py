@@ -1,7 +1,8 @@
-"""How a tensor is to be quantized, in the words of PT2E quantizers.
+"""PT2E's specs of how to quantize a tensor.
 
-Quantizers of other libraries use classes of their own with the same attributes, so nothing in this
-package asks for these classes; what a spec is, its attributes say (see ``kinds.py``).
+Quantizers of other libraries use their own classes with the same attributes, so nothing in this
+package checks for these classes: the attributes decide the kind (see ``kind_of`` in
+``foreign_spec.py``).
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ EdgeOrNode: TypeAlias = "tuple[Node, Node] | Node"
 
 
 class QuantizationSpecBase:
-    """What all specs are."""
+    """Base of all specs."""
 
 
 @dataclass(frozen=True)
 class QuantizationSpec(QuantizationSpecBase):
-    """A tensor observed by an observer, or seen through a fake-quantize, of its own.
+    """A tensor with its own observer or fake-quantize.
 
     Attributes:
         dtype: What it is quantized to.
-        observer_or_fake_quant_ctr: Makes the observer or fake-quantize module; called with the
-            other attributes as keyword arguments, through its ``with_args``.
+        observer_or_fake_quant_ctr: Makes the observer or fake-quantize module; its ``with_args``
+            gets the other attributes as keyword arguments.
         quant_min: Smallest quantized value; None leaves it to the observer.
         quant_max: Largest quantized value.
         qscheme: E.g. ``torch.per_tensor_affine``.
@@ -85,8 +86,8 @@ class DerivedQuantizationSpec(QuantizationSpecBase):
 
     Attributes:
         derived_from: The places.
-        derive_qparams_fn: From their observers, in that order, to scale and zero point.
-        dtype: As in ``QuantizationSpec``, like what follows.
+        derive_qparams_fn: Maps their observers, in that order, to scale and zero point.
+        dtype: As in ``QuantizationSpec``, like the attributes that follow.
     """
 
     derived_from: list[EdgeOrNode]
@@ -101,14 +102,15 @@ class DerivedQuantizationSpec(QuantizationSpecBase):
 
 @dataclass
 class QuantizationAnnotation:
-    """What a quantizer writes on a node, under ``meta["quantization_annotation"]``.
+    """A quantizer's note on a node, under ``meta["quantization_annotation"]``.
 
     Attributes:
-        input_qspec_map: Producer -> spec of what this node reads from it; None leaves it float.
+        input_qspec_map: Maps a producer to the spec of this node's input from it; None leaves it
+            float.
         output_qspec: Spec of this node's result.
-        allow_implicit_sharing: Whether what this node reads shares an observer with other places
-            that hold the same tensor under an equal spec.
-        _annotated: Whether a quantizer has decided about this node, even if for nothing.
+        allow_implicit_sharing: Whether this node's inputs share observers with other places that
+            hold the same tensor under an equal spec.
+        _annotated: Whether a quantizer has decided about this node, even if it quantizes nothing.
     """
 
     input_qspec_map: dict[Node, Any] = field(default_factory=dict[Node, Any])
@@ -119,7 +121,7 @@ class QuantizationAnnotation:
 
 @dataclass(frozen=True)
 class QuantizationConfig:
-    """The specs of one kind of operator; None leaves that tensor float."""
+    """The specs of one kind of operator; None leaves a tensor float."""
 
     input_activation: QuantizationSpec | None
     output_activation: QuantizationSpec | None

@@ -1,4 +1,4 @@
-"""The graphs of a model that a quantizer is asked about, each on its own."""
+"""The graphs of a model that a quantizer annotates, one by one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.graphs import attribute
 
-# Operator -> positions of the graphs that hold its arithmetic. A loop's condition is not one.
+# Maps an operator to the positions of its graphs with arithmetic, which excludes a loop's
+# condition.
 _BODIES = {
     torch.ops.higher_order.scan: (0,),
     torch.ops.higher_order.while_loop: (1,),
