@@ -1,8 +1,7 @@
-"""For whom: backends as data plus pass lists.
+"""Backends, as data and lists of passes.
 
-A backend of your own is a ``Backend`` of a recipe (a pattern set, and the specs of its tensors),
-three pipelines, and kernel families. ``PREPARE``, ``CONVERT`` and ``LOWER`` are those of x86, to
-begin with.
+Your own backend is a ``Backend`` with a recipe (a pattern set and the specs of its tensors), three
+pipelines, and kernel families. x86's ``PREPARE``, ``CONVERT`` and ``LOWER`` are a start.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ def get(
 
     Args:
         name: ``x86``, ``xpu`` or ``native``.
-        target: What it is for: this machine, another instruction set by name, or ``"any"``, which
-            is full range and saturates on CPUs without VNNI.
+        target: The instruction set by name, ``"host"`` for this machine's, or ``"any"``, which uses
+            the full range and saturates on CPUs without VNNI.
         config: What is quantized how: a mode for the whole model, a `Config`, or a file of one.
-        options: What the backend's function takes, e.g. ``reduce_range=True``.
+        options: Options of the backend's function, e.g. ``reduce_range=True``.
 
     Raises:
         QuantfxError: the backend, target or option does not exist; names the nearest.
@@ -74,5 +73,5 @@ def get(
 
 
 def options_of(name: str) -> tuple[str, ...]:
-    """Return what ``get`` takes for the backend called ``name`` beside target and config."""
+    """Return the options of ``get`` for the backend called ``name``, without target and config."""
     return tuple(inspect.signature(_BACKENDS[name]).parameters)[1:]

@@ -1,4 +1,4 @@
-"""What a backend is: a name, bound patterns and specs, and the pipelines that use them."""
+"""The type of backends: a name, bound patterns and specs, and the pipelines that use them."""
 
 from __future__ import annotations
 
@@ -60,20 +60,20 @@ _NO_PASSES = Pipeline(())
 
 @dataclass(frozen=True)
 class Backend:
-    """An immutable value; every change returns another backend.
+    """A backend, as an immutable value; every change returns a new backend.
 
     Attributes:
-        name: E.g. ``x86``.
+        name: Name, e.g. ``x86``.
         recipe: Patterns and the specs bound to them.
-        prepare_pipeline: From a captured graph to one with observers.
+        prepare_pipeline: From a captured graph to a graph with observers.
         convert_pipeline: From a calibrated graph to the q/dq graph.
         lower_pipeline: From the q/dq graph to kernel calls.
-        kernels: The families that ``lower`` asks, in order.
-        target: The instruction set the specs are made for; None is machine-independent.
-        policy: How the specs keep integer sums from saturating there, for the report.
-        unverified: What could not be tried, for the report: ``no XPU``.
-        eager: Why its lowered graphs are not for a compiler; empty if they are.
-        qat: What it needs for quantization-aware training; None if it does not train.
+        kernels: Kernel families, in the order in which ``lower`` asks them.
+        target: The instruction set that the specs are made for; None is machine-independent.
+        policy: How the specs keep integer sums from saturating on the target, for the report.
+        unverified: What could not be tested, for the report: ``no XPU``.
+        eager: Why a compiler cannot take its lowered graphs; empty if it can.
+        qat: Patterns and passes for quantization-aware training; None if it does not train.
     """
 
     name: str
@@ -103,9 +103,9 @@ class Backend:
         """Return the report of a conversion.
 
         Args:
-            graph: As captured.
-            quantized: The q/dq graph made of it.
-            sites: What became of every planned site; by default, as before lowering.
+            graph: The captured graph.
+            quantized: The q/dq graph made from it.
+            sites: The outcome of every planned site; by default as before lowering.
         """
         return make_report(
             graph,
@@ -147,21 +147,21 @@ class Backend:
         strict: bool = True,
         instruments: Sequence[Instrument] = (),
     ) -> GraphModule:
-        """Return a copy of ``graph`` with observers: float in, float out, ready to calibrate.
+        """Return a copy of ``graph`` with observers, ready to calibrate; it computes in float.
 
         Args:
             graph: From ``capture``, with ``training=True`` for ``qat``; not changed.
-            qat: Insert modules that also round, for training. The result is in training mode and
-                shares no tensor with ``graph``.
-            learn_scales: Train the scales with the weights, instead of letting them follow.
-            strict: Refuse a graph in which no template matches, and a config of which a rule
+            qat: Insert fake-quantizes, for training. The result is in training mode and shares no
+                tensor with ``graph``.
+            learn_scales: Train the scales with the weights instead of deriving them from ranges.
+            strict: Refuse a graph in which no template matches, and a config with a rule that
                 selects nothing.
             instruments: Called around each pass.
 
         Raises:
             ConfigError: a rule selects nothing, or asks for what the backend cannot do.
-            ContractError: nothing is to be quantized, with the near misses.
-            PipelineError: the graph was not captured for this, or the backend does not train.
+            ContractError: there is nothing to quantize; names the near misses.
+            PipelineError: the graph was captured in the other mode, or the backend does not train.
         """
         if isinstance(graph, GraphModule):
             require_float_graph(graph)
@@ -198,9 +198,9 @@ class Backend:
 
         Args:
             prepared: From ``prepare``, after calibration; not changed.
-            strict: Check that every planned site was converted; else sites that calibration
-                never reached are left float.
-            statistics: For the passes that go by them.
+            strict: Check that every planned site was converted; else leave sites float that
+                calibration never reached.
+            statistics: Statistics of calibration data, for passes that need them.
             instruments: Called around each pass.
 
         Raises:
@@ -225,7 +225,7 @@ class Backend:
         return quantized
 
     def finish(self, trained: QatModule) -> GraphModule:
-        """Return the float graph of a trained module as ``convert`` takes it, with its observers.
+        """Return the float graph of a trained module, with its observers, as ``convert`` takes it.
 
         Args:
             trained: From ``prepare`` with ``qat=True``; not changed.
@@ -237,7 +237,7 @@ class Backend:
         return finish.run(copy, self.context)
 
     def _finishing(self, trained: GraphModule) -> tuple[Pipeline, GraphModule]:
-        """Return what ends the training of a module, and a copy of it to run that on."""
+        """Return the pipeline that ends a module's training, and a copy of the module for it."""
         finish = require_qat(self.qat, self.name).finish
         return finish, clone(trained, "all", gradients=False)
 
@@ -248,10 +248,10 @@ class Backend:
         strict: bool = True,
         instruments: Sequence[Instrument] = (),
     ) -> GraphModule:
-        """Return the q/dq graph with kernel calls in the place of its quantized subgraphs.
+        """Return the q/dq graph with its quantized subgraphs replaced by kernel calls.
 
-        It runs without a compiler, residual sums as operators of their own, and is what
-        ``Result.compile`` compiles.
+        It runs without a compiler, with residual sums as separate operators. ``Result.compile``
+        compiles it.
 
         Args:
             quantized: From ``convert``; not changed.
@@ -260,7 +260,7 @@ class Backend:
             instruments: Called around each pass.
 
         Raises:
-            ContractError: what ``strict`` says.
+            ContractError: ``strict`` refuses a site.
             PipelineError: the backend has no kernels, or the graph is not a q/dq graph.
         """
         lowering = self.lowering(quantized, instruments=instruments)
@@ -275,12 +275,12 @@ class Backend:
         plans: bool = True,
         instruments: Sequence[Instrument] = (),
     ) -> Lowering:
-        """Return the lowered graph with what became of every site, unchecked.
+        """Return the lowered graph with the outcome of every site, unchecked.
 
         Args:
             quantized: From ``convert``; not changed.
-            float_dtype: ``"bfloat16"`` to let kernels return float results in it.
-            plans: Whether prepared plans may have sites, where the backend has that family.
+            float_dtype: ``"bfloat16"`` makes kernels return float results in bfloat16.
+            plans: Whether prepared plans may take sites, if the backend has that family.
             instruments: Called around each pass.
 
         Raises:
@@ -315,7 +315,7 @@ class Backend:
     def compare_sites(
         self, quantized: GraphModule, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[SiteComparison, ...]:
-        """Run every kernel call, sums fused, and the float arithmetic that it stands for.
+        """Run every kernel call, with fused sums, and the float arithmetic that it replaces.
 
         Args:
             quantized: From ``convert``; not changed.
@@ -330,7 +330,7 @@ class Backend:
             raise QuantfxError(not_here, rule="not-here", site=self.name)
         before = Pipeline(_without_regions(self.lower_pipeline).upto(Lower.name).passes[:-1])
         reference = before.run(quantized, self.context)
-        # Calls that are merged with an equal one could not be told apart any more.
+        # Merged equal calls could not be told apart.
         calls = self.lower_pipeline.without(MergeEqual.name) + Pipeline((FuseSums(),))
         lowered = calls.run(quantized, self.context)
         return compare_sites(reference, lowered, args, kwargs)
@@ -342,7 +342,7 @@ class Backend:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether a pass of the convert pipeline cannot do without statistics."""
+        """Whether a pass of the convert pipeline needs statistics."""
         return bool(needing_statistics(self.convert_pipeline))
 
     @property
@@ -352,7 +352,7 @@ class Backend:
 
     @property
     def context(self) -> Context:
-        """What the passes of this backend are given."""
+        """The context of this backend's passes."""
         return Context(self.recipe, self.kernels)
 
     def renamed(self, name: str) -> Backend:
@@ -363,11 +363,11 @@ class Backend:
         """Return the backend with another config.
 
         Args:
-            config: A `Config`, the name of a mode for the whole model, the path of a ``.toml`` or
-                ``.json`` file, or what such a file holds.
+            config: A `Config`, a mode for the whole model, the path of a ``.toml`` or ``.json``
+                file, or the contents of such a file.
 
         Raises:
-            ConfigError: it is ill-formed; names the place and the nearest valid name.
+            ConfigError: the config is ill-formed; names the place and the nearest valid name.
         """
         return replace(self, recipe=replace(self.recipe, config=Config.of(config)))
 
@@ -383,13 +383,13 @@ class Backend:
         return replace(self, recipe=replace(self.recipe, specs=bound))
 
     def without_templates(self, *names: str) -> Backend:
-        """Return the backend less the named templates."""
+        """Return the backend without the named templates."""
         patterns = self.recipe.patterns.without(*names)
         return replace(self, recipe=replace(self.recipe, patterns=patterns))
 
 
 def _without_regions(pipeline: Pipeline) -> Pipeline:
-    """Return ``pipeline`` without what gathers sites, each of which is one of its own then."""
+    """Return ``pipeline`` without the passes that gather sites into regions."""
     return Pipeline(
         tuple(each for each in pipeline.passes if each.name != FormRegions.name), pipeline.name
     )

@@ -1,4 +1,4 @@
-"""Every pass of a backend alone, by which pipelines are parsed from text."""
+"""The passes of single backends, by which pipelines are parsed from text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = (
 
 
 def passes() -> tuple[type[Pass], ...]:
-    """Import and return the passes, some of which need Inductor, in the order of their names."""
+    """Import and return the passes in the order of their names; some need Inductor."""
     from quantfx.backends.direct.call_operator import CallOperator
     from quantfx.backends.direct.form_regions import FormRegions
     from quantfx.backends.inductor.declare_layouts import DeclareLayouts

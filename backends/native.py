@@ -1,7 +1,7 @@
 """torch's own quantized kernels, ``torch.ops.quantized``: every row of its native BackendConfig.
 
 Static graphs, dynamic linears and recurrent layers, half precision, and embeddings of 8 or 4 bits.
-The lowered graph runs eagerly: its tensors carry their qparams, which compilers do not know.
+The lowered graph runs eagerly: its tensors carry their qparams, which compilers cannot handle.
 """
 
 from __future__ import annotations
@@ -50,30 +50,30 @@ from quantfx.passes.quant.spec import CastSpec, Concrete, ObserverName, QuantSpe
 from quantfx.passes.train.adopt_fake_quantize import AdoptFakeQuantize
 from quantfx.patterns.errors import QuantfxError
 
-# With a number added or multiplied, values leave the range of what is read; the kernel knows how.
+# Adding or multiplying a number moves the range of the input; the kernel handles this.
 SHIFTED = ("quantized.add.Scalar", "quantized.mul.Scalar")
 
 PREPARE = Pipeline(
     (
-        CheckConfig(),  # first: it knows operators by the names the user sees
+        CheckConfig(),  # first: it identifies operators by the names that the user sees
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
-        AdoptFakeQuantize(),  # before fold-batch-norm, which would take such a batch norm otherwise
-        ComputeInFloat32(),  # before the templates, and before what folds weights in float32
+        AdoptFakeQuantize(),  # before fold-batch-norm, which would otherwise take such a batch norm
+        ComputeInFloat32(),  # before the templates, and before passes that fold weights in float32
         FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
-        Annotate("conv"),  # layers before the others: an activation behind one belongs to it
+        Annotate("conv"),  # layers first: an activation behind a layer belongs to it
         Annotate("linear"),
         Annotate("rnn"),
         Annotate("embedding"),
-        Annotate("binary"),  # before share-qparams: the same holds of its relu
+        Annotate("binary"),  # before share-qparams: the same holds for its relu
         Annotate("cat"),
         Annotate("default"),
         Annotate("batch-norm"),
         Annotate("layer-norm"),
         Annotate("fixed-qparams"),
         Annotate("share-qparams"),
-        AdoptOutputs(SHIFTED),  # before share: it says what else is to share
-        Share(),  # behind every annotate pass: it needs every site
+        AdoptOutputs(SHIFTED),  # before share: it adds sites that must share
+        Share(),  # after every annotate pass: it needs every site
         InsertObservers(),
     ),
     name="prepare",
@@ -97,16 +97,16 @@ def lower_pipeline(limits: bool, channels_first: bool = False) -> Pipeline:
     """Return the passes from the q/dq graph to kernels.
 
     Args:
-        limits: Whether to keep to integer ranges narrower than that of the dtype.
-        channels_first: Whether to lay values out so before they are clamped, for qnnpack.
+        limits: Whether to clamp to integer ranges narrower than the dtype's.
+        channels_first: Whether to lay values out channels first before clamping, for qnnpack.
     """
     return Pipeline(
         (
             Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
-            RestoreLayouts(),  # before lower: what stands here has the layouts of the capture
+            RestoreLayouts(),  # before lower: here, nodes have their captured layouts
             Lower(),
-            CarryQParams(limits, channels_first),  # behind lower, whose templates read qparams
-            MergeEqual(),  # last: several readers dequantize one tensor
+            CarryQParams(limits, channels_first),  # after lower, whose templates read qparams
+            MergeEqual(),  # last: merges dequantizes of one tensor by several readers
         ),
         name="lower",
     )
@@ -125,30 +125,30 @@ def native(
 ) -> Backend:
     """Return the native backend.
 
-    u8 per-tensor affine activations and results, s8 per-channel symmetric weights, except those of
-    transposed convolutions, which have one scale. Static by default; modes dynamic, fp16,
-    weight-only and weight-only-4bit: see ``Backend.with_config``.
+    It uses u8 per-tensor affine activations and results, and s8 per-channel symmetric weights,
+    except transposed convolutions, whose weights have one scale. Static by default; modes dynamic,
+    fp16, weight-only and weight-only-4bit: see ``Backend.with_config``.
 
     Args:
-        target: On CPUs whose 16-bit sums saturate weights are bounded, and convolutions are
-            onednn's; None is machine-independent: full range.
-        variant: Which relative of torch's native BackendConfig: ``legacy`` with static half
-            precision, or ``fbgemm``, ``x86``, ``qnnpack`` or ``onednn``, whose engine it has.
-        engine: One of ``ENGINES`` for every operator that has it. ``x86``, the default, is onednn
-            or fbgemm, whichever computes it right and fast; ``qnnpack`` never saturates, and is
-            slower than float.
-        engines: The same for single operators, e.g. ``{"linear": "onednn"}``.
+        target: If its 16-bit sums saturate, weights are bounded and convolutions use onednn; None
+            is machine-independent, with the full range.
+        variant: A relative of torch's native BackendConfig: ``legacy``, with static half precision,
+            or ``fbgemm``, ``x86``, ``qnnpack`` or ``onednn``, with that engine.
+        engine: One of ``ENGINES``, for every operator that has it. ``x86``, the default, is onednn
+            or fbgemm, whichever is right and fast; ``qnnpack`` never saturates, and is slower than
+            float.
+        engines: Engines of single operators, e.g. ``{"linear": "onednn"}``.
         reduce_range: Activations in [0, 127], as in torch.ao's default qconfigs for x86 and fbgemm:
             another way to keep sums from saturating, at the price of one bit.
-        limits: Whether kernels keep to that range. FX graph mode's do not: there, what lies beyond
-            the calibrated range goes up to 255. False gives the same integers as that, and is
+        limits: Whether kernels clamp to that range. FX graph mode's do not: values beyond the
+            calibrated range go up to 255. False gives the same integers as FX graph mode, and is
             refused on CPUs whose sums saturate.
-        observer: How activation ranges are found.
-        weight_observer: How scales of weights with many are found. ``observer="histogram"`` with
-            ``"min_max"`` here is what FX graph mode does, its floor of 2^-23 under scales included.
+        observer: Observer of activations.
+        weight_observer: Observer of weights with many scales. ``observer="histogram"`` with
+            ``"min_max"`` here does what FX graph mode does, with its floor of 2^-23 under scales.
 
     Raises:
-        QuantfxError: there is no such engine or operator, or the operator does not have it.
+        QuantfxError: there is no such engine or operator, or the operator lacks the engine.
     """
     config = _variant(variant)
     chosen = Engines.of(engine or config.engine or None, engines)
@@ -190,7 +190,7 @@ def _floors(
     """Return the least scales of activations and of weights."""
     torch_ao = observer == "histogram" and weight_observer == "min_max"
     least = TORCH_AO_FLOOR if torch_ao else SCALE_FLOOR
-    # Qnnpack keeps a bias in 32 bits, in steps of the product of scales: see native_layers.py.
+    # Qnnpack stores a bias in 32 bits, in steps of the product of scales: see quantized/layers.py.
     in_32_bits = "qnnpack" in (engines.get("linear"), engines.get("conv"))
     return least, TORCH_AO_FLOOR if in_32_bits else least
 
@@ -210,7 +210,7 @@ def _specs(
     activations: tuple[ObserverName, float],
     weights: tuple[ObserverName, float],
 ) -> tuple[tuple[str, Concrete], ...]:
-    """Return what the spec names of the templates mean; observers come with the least scale."""
+    """Return the specs by the names that templates use; observers have a least scale."""
     observer, eps = activations
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
     observer, eps = weights

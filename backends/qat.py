@@ -1,4 +1,4 @@
-"""What a backend needs for quantization-aware training beside what it has for calibration."""
+"""The additions of a backend for quantization-aware training."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from quantfx.passes.train.qat_module import QatModule
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.template import Check, Template
 
-# Lower than any weight: folded with a batch norm whose gamma is small, a whole channel may be, and
-# a larger floor under its scale would round it to zero, where it gets no gradient any more.
+# Lower than any weight: a batch norm with a small gamma may make a whole folded channel small. A
+# larger floor under its scale would round it to zero, where it gets no more gradient.
 _EPS = 2**-40
 
 
@@ -32,17 +32,17 @@ class Qat:
     """Quantization-aware training of one backend.
 
     Attributes:
-        patterns: Templates with a batch norm in them, each named as one of the backend's with
-            ``_bn`` in it.
-        finish: From a trained module to one that the convert pipeline takes.
+        patterns: Templates with a batch norm, each named like a template of the backend with
+            ``_bn`` added.
+        finish: The pipeline from a trained module to the form that the convert pipeline takes.
     """
 
     patterns: PatternSet
     finish: Pipeline
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """Return ``recipe`` for training: more templates, for float64 too, and other floors."""
-        # What a template is once its batch norm is folded, the backend must have, too.
+        """Return ``recipe`` for training: more templates, also for float64, and other floors."""
+        # The backend must have the template without the batch norm, too, for the folded graph.
         fitting = tuple(
             template
             for template in self.patterns.templates
@@ -63,7 +63,7 @@ class Qat:
 
 
 def _in_float64(template: Template) -> Template:
-    """Kernels take float32, but a model may train in double precision on its way there."""
+    """Return the template for float64: kernels take float32, but a model may train so."""
     checks = tuple(
         Check("float32_or_float64", check.arguments) if check.name == "float32" else check
         for check in template.checks
@@ -79,7 +79,7 @@ def require_qat(qat: Qat | None, backend: str) -> Qat:
     """Return ``qat``.
 
     Raises:
-        PipelineError: there is none: the backend does not train.
+        PipelineError: the backend does not train.
     """
     if qat is None:
         raise PipelineError(
@@ -92,10 +92,10 @@ def require_qat(qat: Qat | None, backend: str) -> Qat:
 
 
 def require_trains(pipeline: Pipeline, graph: GraphModule) -> None:
-    """Refuse what is for calibration only.
+    """Refuse graphs and pipelines that are for calibration only.
 
     Raises:
-        PipelineError: the graph was captured in eval mode, or a pass looks at calibration data.
+        PipelineError: the graph was captured in eval mode, or a pass needs calibration data.
     """
     if not isinstance(graph, GraphModule):
         fix = "use capture(model, ..., training=True) first"
@@ -110,7 +110,7 @@ def require_trains(pipeline: Pipeline, graph: GraphModule) -> None:
 
 
 def require_evaluates(graph: GraphModule, learn_scales: bool) -> None:
-    """Refuse what is for training only.
+    """Refuse graphs and options that are for training only.
 
     Raises:
         PipelineError: the graph was captured for training, or scales are to be learned.
@@ -125,16 +125,16 @@ def require_evaluates(graph: GraphModule, learn_scales: bool) -> None:
 
 
 def fake_quantizing(pipeline: Pipeline, learn_scales: bool) -> Pipeline:
-    """Return ``pipeline`` with fake-quantize modules in the place of observers."""
+    """Return ``pipeline`` with fake-quantizes in place of observers."""
     insert = InsertObservers("learn" if learn_scales else "follow")
     return pipeline.replace(InsertObservers.name, insert)
 
 
 def as_trainable(prepared: GraphModule) -> QatModule:
-    """Return ``prepared``, whose tensors are its own, as a module to train.
+    """Return ``prepared``, which owns its tensors, as a module to train.
 
     Raises:
-        PipelineError: some of its dropouts were not put back, or a submodule has a method's name.
+        PipelineError: some dropouts were not put back, or a submodule has a method's name.
     """
     counts = {"lifted": 0, "placed": 0}
     for record in records_of(prepared):

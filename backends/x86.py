@@ -69,59 +69,57 @@ Kernels = Literal["auto", "direct", "onednn"]
 
 PREPARE = Pipeline(
     (
-        CheckConfig(),  # first: it knows operators by the names the user sees
-        LiftDropout(),  # training only: before the templates, which inference has none for
+        CheckConfig(),  # first: it identifies operators by the names that the user sees
+        LiftDropout(),  # training only: before the templates, as inference has no dropouts
         RemoveDeadCode(),  # before the templates: they require single users, and dead users count
-        AdoptFakeQuantize(
-            scales=False
-        ),  # before fold-batch-norm, as of a model that torch.ao trained
-        ComputeInFloat32(),  # before the templates, and before what folds weights in float32
+        AdoptFakeQuantize(scales=False),  # before fold-batch-norm, for models of torch.ao
+        ComputeInFloat32(),  # before the templates, and before passes that fold weights in float32
         FoldConstants(),  # before fold-batch-norm and the templates, which take stored weights
         FoldBatchNorm(),  # before annotate-conv: a batch norm hides the activation behind it
-        FoldScales(),  # behind fold-constants, which stores what these are
+        FoldScales(),  # after fold-constants, which stores these
         Annotate("conv-bn"),  # training only: before annotate-conv, which takes no batch norms
-        FuseQatConvBn(),  # behind annotate-conv-bn, whose matches it rewrites
-        Annotate("conv"),  # before the others: a residual add belongs to the convolution
+        FuseQatConvBn(),  # after annotate-conv-bn, whose matches it rewrites
+        Annotate("conv"),  # before other templates: a residual add belongs to the convolution
         Annotate("linear"),
         Annotate("rnn"),
         Annotate("embedding"),
         Annotate("matmul"),
         Annotate("mul"),
         Annotate("max-pool"),  # only notes candidates: propagate settles them
-        Propagate(),  # after every annotate pass: it asks what comes out of quantized patterns
+        Propagate(),  # after every annotate pass: it asks which values quantized patterns yield
         Share(),  # after propagate: it needs every site
         InsertObservers(),
-        PlaceDropout(),  # behind insert-observers: what is rounded is what inference has
+        PlaceDropout(),  # after insert-observers, so that training rounds what inference rounds
     ),
     name="prepare",
 )
 
-# Samples of calibration data from which layers are repaired without being asked to. Eight gain as
-# well; 32 leave those alone who quantize on an example, and what they pay for it.
+# Least samples of calibration data for repairs by default. Eight would gain as well; 32 spare users
+# who quantize on a single example the time.
 REPAIRED_FROM = 32
 
 CONVERT = Pipeline(
     (
         RoundWeights(from_samples=REPAIRED_FROM),
-        CorrectBias(from_samples=REPAIRED_FROM),  # behind what else changes weights
+        CorrectBias(from_samples=REPAIRED_FROM),  # after other passes that change weights
         InsertQDQ(),
         ShareTiedTables(),  # before fold-weights, which then finds one quantize for both
         FoldWeights(),
-        PackHalves(),  # behind fold-weights, which makes what it packs
-        Tidy(),  # behind fold-weights, which leaves the float originals unused
-        StoreInHalf(),  # last: of what is left in float
+        PackHalves(),  # after fold-weights, which makes the weights that it packs
+        Tidy(),  # after fold-weights, which leaves the float originals unused
+        StoreInHalf(),  # last: applies to what is left in float
     ),
     name="convert",
 )
 
-# What a trained module goes through before CONVERT; then it is what CONVERT gets from calibration.
+# Runs on a trained module before CONVERT, which then gets the same form as from calibration.
 FINISH_TRAINING = Pipeline(
     (
-        SettleModes(),  # first: the others know operators in evaluation mode
+        SettleModes(),  # first: later passes recognize operators in evaluation mode
         InlineNoGrad(),
         RemoveDropout(),
         FoldQatConvBn(),
-        FoldBatchNorm(),  # behind float layers; those of quantized ones are folded by now
+        FoldBatchNorm(),  # batch norms of float layers; those of quantized layers are folded by now
     ),
     name="finish-training",
 )
@@ -130,21 +128,21 @@ LOWER = Pipeline(
     (
         Tidy(dynamic=True),  # before lower: a dequantize with two readers belongs to no match
         HoistQuantize(),  # before lower: a quantize belongs to the kernel it stands behind
-        IncludeZero(),  # what Inductor compiles for a dynamic range leaves zero out
+        IncludeZero(),  # Inductor's code for a dynamic range does not include zero
         SliceSplits(),  # before form-regions: a region's nodes are one tensor each
-        RestoreLayouts(),  # before lower: what stands here has the layouts of the capture
-        FormRegions(),  # before lower, which has what is left of them
+        RestoreLayouts(),  # before lower: here, nodes have their captured layouts
+        FormRegions(),  # before lower, which takes the remaining sites
         Lower(),
-        MergeEqual(),  # last: tidy and lower write some things twice
+        MergeEqual(),  # last: tidy and lower write some nodes twice
     ),
     name="lower",
 )
 
-# Ours in front of torch's kernel for int8 weights, which libraries of AOTInductor call.
+# quantfx's kernels come before torch's kernel for int8 weights, which AOTInductor's libraries use.
 ONEDNN = (OneDNN(), WeightOnly(), Int8Pack(), Int8Layout(), Lookup(), Recurrent())
-# Environment variable that says what ``kernels="auto"`` means.
+# Environment variable that sets the meaning of ``kernels="auto"``.
 CHOICE = "QUANTFX_KERNELS"
-# Who may have the kernels, in order.
+# Kernel families by the value of ``kernels``, in order.
 FAMILIES: dict[str, tuple[KernelFamily, ...]] = {
     "auto": (Direct(), *ONEDNN),
     "direct": (Direct(required=True), WeightOnly(), Lookup(), Recurrent()),
@@ -153,10 +151,10 @@ FAMILIES: dict[str, tuple[KernelFamily, ...]] = {
 
 
 def pattern_set(*, plans: bool = False) -> PatternSet:
-    """Return the templates that x86 binds: the recipes of X86InductorQuantizer and beyond.
+    """Return the templates of x86: those of X86InductorQuantizer and further ones.
 
     Args:
-        plans: Also what prepared plans alone compute, if they can run on this machine.
+        plans: Include templates that only prepared plans compute, if plans can run on this machine.
     """
     static = load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
     patterns = static | load("linear_modes") | load("recurrent") | load("embeddings")
@@ -176,35 +174,35 @@ def x86(
 ) -> Backend:
     """Return the x86 backend.
 
-    u8 per-tensor affine activations, s8 per-channel symmetric weights. Static by default; linears
-    also dynamic, or with weights alone of fp16, int8 or int4: see ``Backend.with_config``.
+    It uses u8 per-tensor affine activations and s8 per-channel symmetric weights. Static by
+    default; linears may also be dynamic, or have only weights of fp16, int8 or int4: see
+    ``Backend.with_config``.
 
     Args:
-        target: Weights get pair-bounded scales if its 16-bit sums saturate; None is
-            machine-independent: full range.
+        target: If its 16-bit sums saturate, weights get pair-bounded scales; None is
+            machine-independent, with the full range.
         patterns: Another pattern set with the same spec names, e.g. ``load("pt2e")``.
         reduce_range: Activations in [0, 127]: another way to keep sums from saturating, at the
             price of one bit.
-        observer: How activation ranges are found.
-        weight_observer: How weight scales are found. ``observer="histogram"`` with ``"min_max"``
-            here is what X86InductorQuantizer does, its floor of 2^-12 under all scales included;
-            the defaults gave 2 to 4 dB more on EfficientNet-Lite0 (see README).
-        smooth: How much of the unevenness of activation channels goes into the weights of static
-            linears, 0 to 1 (see ``SmoothActivations``); 0.7 gave 5 dB more on MiniLM. None leaves
-            them as they are.
+        observer: Observer of activations.
+        weight_observer: Observer of weights. ``observer="histogram"`` with ``"min_max"`` here does
+            what X86InductorQuantizer does, with its floor of 2^-12 under all scales; the defaults
+            gave 2 to 4 dB more on EfficientNet-Lite0 (see README).
+        smooth: Share of the unevenness of activation channels that moves into the weights of static
+            linears, 0 to 1 (see ``SmoothActivations``); 0.7 gave 5 dB more on MiniLM. None moves
+            nothing.
         repair: Round the weights of each layer together and correct its bias (see ``RoundWeights``
-            and ``CorrectBias``). None does so by 32 samples of calibration data, and
-            leaves layers as they are where it has fewer than 32, or data is not kept, as in
-            training and ``torch.compile``. True does so by all data, of 8 samples or more, and
-            needs it. False does not.
+            and ``CorrectBias``). None repairs by 32 samples of calibration data; it repairs nothing
+            if there are fewer, or if data is not kept, as in training and ``torch.compile``. True
+            requires data, at least 8 samples, and repairs by all of it. False never repairs.
         kernels: ``direct`` for prepared plans of oneDNN primitives, which need the extra of that
-            name and a C++ compiler; ``onednn`` for torch's own operators; ``auto`` for plans where
-            they are there, and operators for what no plan takes. The environment variable
-            ``QUANTFX_KERNELS`` says what ``auto`` means, if it is set. Linears whose weight alone
-            is quantized have kernels of our own under each of them.
+            name and a C++ compiler; ``onednn`` for torch's own operators; ``auto`` for plans if
+            available, and operators for sites that no plan takes. The environment variable
+            ``QUANTFX_KERNELS``, if set, decides what ``auto`` means. Linears with only the weight
+            quantized use quantfx's own kernels with each of them.
 
     Raises:
-        QuantfxError: ``kernels`` is another word, or ``direct`` and not available here.
+        QuantfxError: ``kernels`` is none of these, or is ``direct``, which is not available here.
     """
     saturates = target is not None and target.saturates
     bounded = saturates and not reduce_range
@@ -228,7 +226,7 @@ def x86(
 def _prepare(smooth: float | None) -> Pipeline:
     if smooth is None:
         return PREPARE
-    return PREPARE.before("insert-observers", ObserveChannels())  # behind share: by group
+    return PREPARE.before("insert-observers", ObserveChannels())  # after share: by group
 
 
 def _convert(smooth: float | None, *, repair: bool | None) -> Pipeline:
@@ -238,7 +236,7 @@ def _convert(smooth: float | None, *, repair: bool | None) -> Pipeline:
     elif repair is not None:
         convert = convert.without(RoundWeights.name, CorrectBias.name)
     if smooth is not None:
-        # In front of repairs: it changes weights.
+        # Before repairs: it changes weights.
         convert = Pipeline((SmoothActivations(smooth),), convert.name) + convert
     return convert
 
@@ -249,8 +247,8 @@ def _specs(
     """Return the specs by the names that templates use.
 
     Args:
-        observer: Of activations.
-        weight_observer: Of weights.
+        observer: Observer of activations.
+        weight_observer: Observer of weights.
         reduce_range: Whether activations have 7 bits.
         bounded: Whether weights get pair-bounded scales.
     """
@@ -268,7 +266,7 @@ def _specs(
         ("fp16_weight", CastSpec(torch.float16)),
         ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
         ("weight_only_4bit", _weight_4bit(weight_observer)),
-        # What is clipped adds up over the steps.
+        # Clipping errors add up over the steps.
         ("recurrent_weight", replace(_weight("min_max"), quant_min=-127)),
         ("embedding_weight", _weight(weight_observer)),
         ("embedding_weight_4bit", replace(_weight(weight_observer), quant_min=LOW, quant_max=HIGH)),

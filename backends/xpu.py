@@ -1,6 +1,6 @@
-"""Intel GPUs: x86 less what a GPU lacks, with signed activations; static quantization only.
+"""Intel GPUs: x86 without what a GPU lacks, with signed activations; static quantization only.
 
-Never run on a GPU by us: its graphs are only checked as graphs.
+It has never run on a GPU: its graphs are only checked as graphs.
 """
 
 from __future__ import annotations
@@ -48,16 +48,16 @@ def xpu(
     """Return the xpu backend: s8 activations, s8 per-channel symmetric weights.
 
     Args:
-        target: The CPU that runs ``kernels="direct"``: on one whose sums saturate weights get
-            pair-bounded scales. Of no meaning otherwise: it does not bind a GPU.
+        target: The CPU that runs ``kernels="direct"``; if its sums saturate, weights get
+            pair-bounded scales. It has no effect on a GPU.
         symmetric: Fix the zero point of activations at 0; affine by default.
-        observer: How activation ranges are found.
+        observer: Observer of activations.
         repair: As for ``x86``.
-        kernels: ``direct`` runs the same graphs on this machine's CPU, as prepared plans, to look
-            at their numbers; ``onednn`` are those of a GPU, which nothing here can run.
+        kernels: ``direct`` runs the same graphs on this machine's CPU, as prepared plans, to check
+            their numbers; ``onednn`` are a GPU's kernels, which cannot run here.
 
     Raises:
-        QuantfxError: ``kernels`` is another word, or ``direct`` and not available here.
+        QuantfxError: ``kernels`` is none of these, or is ``direct``, which is not available here.
     """
     if kernels not in _KERNELS:
         raise unknown_name(QuantfxError, "kernels", kernels, _KERNELS)

@@ -1,1 +1,1 @@
-"""What must hold of a machine before anything runs."""
+"""Checks of the machine before anything runs, and compilation of quantfx's C++."""

@@ -1,4 +1,4 @@
-"""C++ of ours as shared libraries: compiled at first use, once on a machine, and kept."""
+"""Shared libraries of quantfx's C++, compiled at first use, once per machine, and cached."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ FLAGS = (
 
 
 def cache_folder() -> Path:
-    """Return where compiled runtimes and measurements are kept."""
+    """Return the folder of compiled runtimes and measurements."""
     given = os.environ.get("QUANTFX_CACHE")
     if given:
         return Path(given)
@@ -39,7 +39,7 @@ def cache_folder() -> Path:
 
 
 def find_compiler() -> tuple[str, str]:
-    """Return the C++ compiler as a command, and why nothing can be compiled; one is empty."""
+    """Return the command of the C++ compiler, and why nothing can be compiled; one is empty."""
     if sys.platform != "linux" or machine() not in ("x86_64", "AMD64"):
         return "", f"it is for Linux on x86-64, not {sys.platform} on {machine()}"
     compiler = os.environ.get("CXX") or shutil.which("g++") or ""
@@ -56,19 +56,19 @@ def compiled(
     links: Sequence[str] = (),
     said: str = "",
 ) -> Path:
-    """Return the shared library, from the cache if it was compiled from the same things.
+    """Return the shared library; from the cache if all its inputs are the same.
 
     Args:
-        name: Of the library.
-        compiler: As a command.
-        sources: Files of C++.
-        flags: Of the compiler.
-        links: What stands behind the sources: libraries.
-        said: What else another library is to be made for.
+        name: Name of the library.
+        compiler: Command of the compiler.
+        sources: C++ files.
+        flags: Flags of the compiler.
+        links: Arguments after the sources: libraries.
+        said: Further text that distinguishes libraries in the cache.
 
     Raises:
-        OSError: the compiler, or the cache's folder, is not to be had.
-        subprocess.CalledProcessError: it does not compile; ``stderr`` says why.
+        OSError: the compiler or the cache folder is not available.
+        subprocess.CalledProcessError: compiling fails; ``stderr`` says why.
     """
     asked = [*shlex.split(compiler), "--version"]
     version = subprocess.run(asked, capture_output=True, check=True, text=True).stdout
@@ -84,13 +84,13 @@ def compiled(
         made = Path(folder) / path.name
         command = [*shlex.split(compiler), *flags, *map(str, sources), "-o", str(made), *links]
         subprocess.run(command, capture_output=True, check=True, text=True)
-        made.replace(path)  # in one step: others may compile it as well
+        made.replace(path)  # atomically: other processes may compile it too
     return path
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A shared library in this process, or why there is none.
+    """A shared library in this process, or the reason why there is none.
 
     Attributes:
         reason: Why it cannot be used; empty if it can.
@@ -102,12 +102,12 @@ class Loaded:
 
 
 def load(name: str, sources: Sequence[Path], declare: Callable[[ctypes.CDLL], None]) -> Loaded:
-    """Compile and load a library that needs nothing but the compiler.
+    """Compile and load a library that needs only the compiler.
 
     Args:
-        name: Of the library.
-        sources: Files of C++.
-        declare: Says what its functions take; ``AttributeError`` if one is not there.
+        name: Name of the library.
+        sources: C++ files.
+        declare: Declares its functions' types; raises ``AttributeError`` if one is missing.
     """
     compiler, reason = find_compiler()
     if reason:
@@ -124,11 +124,11 @@ def load(name: str, sources: Sequence[Path], declare: Callable[[ctypes.CDLL], No
 
 
 def last_line(error: Exception) -> str:
-    """Return what a compiler or loader said last."""
+    """Return the last line of a compiler's or loader's output."""
     return str(getattr(error, "stderr", "") or error).strip().splitlines()[-1]
 
 
 def openmp_runtimes() -> set[str]:
-    """Return the OpenMP runtimes in this process: torch's, and those that other packages bring."""
+    """Return the OpenMP runtimes in this process: torch's and those of other packages."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return {line.split()[-1] for line in lines if re.search(r"lib(g|i)?omp\d?[^/]*\.so", line)}

@@ -1,4 +1,4 @@
-"""Keep a graph of kernels that this machine lacks from being run on it."""
+"""Refuse to run a graph of kernels that this machine lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from quantfx.patterns.errors import QuantfxError
 
 
 def refuse_on_cpu(module: GraphModule, reason: str) -> None:
-    """Let ``module`` raise a ``QuantfxError`` that says ``reason`` when called with CPU tensors."""
+    """Make ``module`` raise a ``QuantfxError`` with ``reason`` when called with CPU tensors."""
     module.register_forward_pre_hook(partial(_require_elsewhere, reason), with_kwargs=True)
 
 

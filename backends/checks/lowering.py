@@ -1,4 +1,4 @@
-"""What lowering a q/dq graph yields, and what must hold of it before anything runs."""
+"""The outcome of lowering a q/dq graph, and the checks on it before anything runs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from quantfx.patterns.errors import QuantfxError
 
 _SHOWN = 5
 BOUNDED = "Quantize for it with target='host'"
-# For running a lowered module as it is: no compiler folds the packing of its weights.
+# For running a lowered module without a compiler, which would fold the packing of weights.
 EAGER = Pipeline((KeepPacked(),), name="eager")
 
 
 @dataclass(frozen=True)
 class Lowering:
-    """A lowered module and what became of every planned site.
+    """A lowered module and the outcome of every planned site.
 
     Attributes:
-        module: Calls of kernels in the place of q/dq subgraphs.
+        module: The graph with kernel calls in place of q/dq subgraphs.
         sites: Every planned site with its kernel or the reason why there is none.
-        saturating: Sites whose integer sums can pass 16 bits on this CPU, which adds them there.
+        saturating: Sites whose integer sums can exceed 16 bits, in which this CPU adds them.
         not_here: Why the module cannot run on this machine; empty if it can.
     """
 
@@ -40,15 +40,15 @@ class Lowering:
 
     @cached_property
     def eager(self) -> GraphModule:
-        """The module with each weight packed once; as it is where it cannot run."""
+        """The module with each weight packed once; unchanged if it cannot run here."""
         return self.module if self.not_here else EAGER.run(self.module)
 
     def require(self, *, strict: bool = True, cure: str = BOUNDED) -> None:
-        """Check that every planned site has its kernel and that the kernels compute right here.
+        """Check that every planned site has its kernel, and that kernels compute correctly here.
 
         Args:
             strict: Raise; else only warn.
-            cure: How to quantize so that sums do not saturate here, for the message.
+            cure: How to quantize without saturation here, for the message.
 
         Raises:
             ContractError: a site saturates on this CPU, or missed its kernel.
@@ -61,7 +61,7 @@ class Lowering:
         """Check that no integer sum can saturate on this CPU, with the actual weights.
 
         Raises:
-            ContractError: names the sites where one can, if ``strict``.
+            ContractError: ``strict``, and a sum can saturate; names the sites.
         """
         if self.saturating:
             complain(self._saturates(cure), strict=strict)
@@ -77,7 +77,7 @@ class Lowering:
 
 
 def require_compiled(sites: tuple[SiteOutcome, ...], *, strict: bool) -> None:
-    """Raise, or warn unless ``strict``, where the compiled module misses a kernel.
+    """Raise, or warn unless ``strict``, if the compiled module misses a kernel.
 
     Raises:
         ContractError: names the sites.
@@ -88,7 +88,7 @@ def require_compiled(sites: tuple[SiteOutcome, ...], *, strict: bool) -> None:
 
 
 def complain(error: QuantfxError, *, strict: bool) -> None:
-    """Raise ``error``; unless ``strict``, warn of the same instead."""
+    """Raise ``error``; unless ``strict``, warn with its text instead."""
     if strict:
         raise error
     warnings.warn(error.warning(), stacklevel=4)

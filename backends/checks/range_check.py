@@ -47,9 +47,9 @@ def _saturates(module: GraphModule, node: Node, any_two: bool) -> bool:
     if not isinstance(largest, int):
         return False
     if dtype_of(activation) == torch.int8:
-        largest += 128  # kernels shift them, to be unsigned
+        largest += 128  # kernels shift these to be unsigned
     turned = "transpose" in str(node.target)
-    # Scales for each channel are of prepared plans, which compute plain convolutions.
+    # Only prepared plans take a scale per channel here, and compute plain convolutions.
     known = argument_value(node, "weight").target is DEQUANTIZE_PER_CHANNEL
     if (turned and not known) or (any_two and weight.dim() > 2):
         return 2 * int(weight.int().abs().max()) * largest > S16_MAX

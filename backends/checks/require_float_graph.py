@@ -1,4 +1,4 @@
-"""Refuse to prepare what is prepared or quantized already."""
+"""Refuse to prepare a graph that is already prepared or quantized."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def require_float_graph(graph: GraphModule) -> None:
     """Raise for a graph with observers or q/dq.
 
     Raises:
-        PipelineError: it is one.
+        PipelineError: the graph has observers or q/dq.
     """
     if not facts_of(graph).isdisjoint({"observed", "qdq"}):
         raise _already("")
 
 
 def require_float_tensors(prepared: GraphModule) -> None:
-    """Raise if every activation that is to be quantized is quantized already.
+    """Raise if every activation to quantize is already quantized.
 
-    Then the graph is a q/dq graph that pickle or torch.export took the facts of. A model may have
-    some q/dq of its own, and layers beside them.
+    Then the graph is a q/dq graph that lost its facts to pickle or torch.export. A model may have
+    some q/dq of its own beside float layers.
 
     Raises:
-        PipelineError: every activation is; names the first.
+        PipelineError: every activation is quantized; names the first.
     """
     nodes = (node for _, inner in all_graphs(prepared) for node in inner.graph.nodes)
     found = [each for each in nodes if is_observer(each) and _source(each).op != "get_attr"]

@@ -1,4 +1,4 @@
-"""What the CPU can do, as far as it decides whether int8 arithmetic is right.
+"""The instruction sets of CPUs, which decide whether int8 arithmetic is right.
 
 Without VNNI or AMX, oneDNN multiplies u8 by s8 with ``vpmaddubsw``, which adds two products into
 a saturating signed 16-bit register: full-range activations and weights give silently wrong sums.
@@ -19,7 +19,7 @@ class Target:
     """An instruction set by name.
 
     Attributes:
-        name: As accepted by ``get``.
+        name: Name, as ``get`` takes it.
         saturates: Whether sums of two u8 x s8 products saturate at 16 bits.
     """
 
@@ -46,7 +46,7 @@ _BY_CAPABILITY = (
     ("avx512_f", "avx512"),
 )
 
-# oneDNN's own cap on the instruction set -> what is left below it (its manual, "CPU dispatcher
+# Maps oneDNN's cap on the instruction set to the target below it (oneDNN's manual, "CPU dispatcher
 # control"); values not listed here keep VNNI and AMX.
 _ISA_CAPS = {
     "SSE41": "avx2",
@@ -65,7 +65,8 @@ _ISA_CAPS_WITHOUT_BFLOAT16 = _ISA_CAPS.keys() - {"AVX512_CORE_BF16", "AVX512_COR
 def host() -> Target:
     """Return the target that oneDNN uses on this machine.
 
-    ``ONEDNN_MAX_CPU_ISA`` (or its older name ``DNNL_MAX_CPU_ISA``) lowers it, as it does oneDNN.
+    ``ONEDNN_MAX_CPU_ISA`` (or its older name ``DNNL_MAX_CPU_ISA``) lowers it, as it does for
+    oneDNN.
     """
     capabilities = torch.cpu.get_capabilities()
     able = [name for feature, name in _BY_CAPABILITY if capabilities.get(feature)] + ["avx2"]
@@ -78,10 +79,10 @@ def host() -> Target:
 
 
 def require_autocast(dtype: torch.dtype) -> None:
-    """Refuse an autocast dtype that int8 kernels do not mix with on this machine.
+    """Refuse an autocast dtype that int8 kernels cannot be mixed with on this machine.
 
     Raises:
-        QuantfxError: it is not bfloat16, or the CPU has no bfloat16 instructions.
+        QuantfxError: the dtype is not bfloat16, or the CPU has no bfloat16 instructions.
     """
     if dtype != torch.bfloat16:
         message = f"autocast to {dtype}: torch's int8 kernels then return bfloat16, not {dtype}."
@@ -113,7 +114,7 @@ def get(name: str) -> Target:
     """Return the target called ``name``; ``"host"`` is this machine.
 
     Raises:
-        QuantfxError: there is none of that name; names the nearest.
+        QuantfxError: there is no target of that name; names the nearest.
     """
     if name == "host":
         return host()
@@ -126,13 +127,13 @@ def get(name: str) -> Target:
 def range_policy(
     target: Target | None, *, reduce_range: bool, saturates: bool, scales: str = "pair-bounded"
 ) -> str:
-    """Return, for reports, how integer sums are kept from saturating.
+    """Return how integer sums are kept from saturating, for reports.
 
     Args:
         target: None for any.
         reduce_range: Whether activations have 7 bits.
-        saturates: Whether sums saturate there, of the kernels that are used.
-        scales: What weights get then.
+        saturates: Whether sums of the used kernels saturate on the target.
+        scales: The kind of scales that weights get then.
     """
     if reduce_range:
         return "activations in [0, 127] on request"

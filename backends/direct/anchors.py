@@ -1,4 +1,4 @@
-"""Convolutions and matrix products: which step computes one with what is around it."""
+"""Convolutions and matrix products: the step that computes each with its surroundings."""
 
 from __future__ import annotations
 
@@ -58,13 +58,13 @@ def add_product(
     """Compute ``q(post(before(product(x, w)) + summand))``.
 
     Args:
-        translation: Of the graph.
-        task: What is behind the product, or the sum.
+        translation: The translation of the graph.
+        task: The operators after the product, or after the sum.
         anchor: The convolution or linear.
-        inner: The nodes between it and the sum.
-        summand: What is added; None if nothing is.
-        before: What is done to the product first.
-        covered: Nodes that the step computes as well: the sum, the dequantize of its summand.
+        inner: The nodes between the anchor and the sum.
+        summand: The tensor that is added; None if there is no sum.
+        before: Post-ops of the product before the sum.
+        covered: Further nodes that the step computes: the sum, the dequantize of its summand.
     """
     source = translation.value(argument_node(anchor, "input"))
     if not source.is_integer:
@@ -88,9 +88,9 @@ class _Product:
     """A product as a step.
 
     Attributes:
-        step: What computes it.
-        result: Where the result is in the end.
-        copies: What puts the result of the step there.
+        step: The step that computes it.
+        result: The final place of the result.
+        copies: Steps that put the result there.
     """
 
     step: Any
@@ -106,7 +106,7 @@ def _product(
     summand: Value | None = None,
     before: tuple[PostOp, ...] = (),
 ) -> _Product:
-    """Return what computes the product with what is behind it."""
+    """Return the step that computes the product with the operators after it."""
     linear = anchor.target is _LINEAR
     shape = translation.shapes[anchor].shape
     dtype = torch.uint8 if task.quantize is not None else torch.float32
@@ -141,7 +141,7 @@ def _by_loops(
     before: tuple[PostOp, ...],
     nodes: tuple[Node, ...],
 ) -> Value:
-    """Compute what is behind a product in steps of their own."""
+    """Compute the operators after a product in separate steps."""
     steps = translation.program.steps
     steps += [product.step, *product.copies]
     exact = product.result
@@ -216,19 +216,19 @@ def _convolution(
     extent = [(size - 1) * step + 1 for size, step in sizes]
     outside = any(max(each[:2]) >= each[2] for each in zip(low, high, extent, strict=True))
     if source.zero_point and pads and (outside or spatial == 3):
-        # oneDNN 3.2 takes a wrong zero point where a window lies in the padding altogether, and in
-        # three dimensions at edges where two paddings meet.
+        # oneDNN 3.2 uses a wrong zero point if a window lies entirely in the padding, and in three
+        # dimensions at edges where two paddings meet.
         form["source"] = spread(translation, source, low=low, high=high)
         form["padding_low"] = form["padding_high"] = (0,) * spatial
     if max(extent) == 1 < max(stride) and not pads and weight.shape[1] % 16 == 8:
-        # Its convolutions of single places by single places differ from call to call there.
+        # There, its convolutions of single places by single places differ between calls.
         form["source"] = thinned(translation, source, stride)
         form["stride"] = (1,) * spatial
     return _Product(Convolution(**form), result, tuple(copies))
 
 
 def _plain(anchor: Node, weight: Tensor) -> dict[str, Any]:
-    """Return the geometry of a convolution that is not transposed."""
+    """Return the geometry of a convolution, which must not be transposed."""
     geometry = Geometry.of(anchor, tuple(weight.shape[2:]))
     low, high = zip(*geometry.padding, strict=True)
     return {
@@ -242,9 +242,9 @@ def _plain(anchor: Node, weight: Tensor) -> dict[str, Any]:
 
 
 def _as_matmul(step: Any) -> Any:
-    """Return a convolution of single places by single places as the matrix product that it is.
+    """Return a convolution of single places by single places as a matrix product.
 
-    oneDNN 3.2 computes some of these by its reference, ten times as slowly.
+    oneDNN 3.2 computes some of these with its reference code, ten times as slowly.
     """
     if not isinstance(step, Convolution) or step.groups > 1:
         return step
@@ -287,12 +287,12 @@ def multiply(
     """Compute ``q(post(left @ right))`` in float.
 
     Args:
-        translation: Of the graph.
-        task: What is computed.
-        left: In float.
-        right: In float.
-        groups: Into how many groups the heads of the result come; the operands have a dimension
-            more then.
+        translation: The translation of the graph.
+        task: The operators to compute.
+        left: Left operand, in float.
+        right: Right operand, in float.
+        groups: Number of groups of the result's heads; with groups the operands have one more
+            dimension.
     """
 
     def step(result: Value) -> MatMul:
@@ -320,7 +320,7 @@ def in_groups(layout: Tensor, groups: int) -> Tensor:
 
 
 def operand(translation: Translation, node: Node, shape: torch.Size) -> Value:
-    """Return an operand in float, with as many dimensions as the result has."""
+    """Return an operand in float, with as many dimensions as the result."""
     value = translation.value(node)
     if value.layout.dim() < 2:
         raise Untranslatable(node, "an operand of a matrix product has one dimension")
@@ -338,6 +338,6 @@ def operand(translation: Translation, node: Node, shape: torch.Size) -> Value:
 
 
 def _is_matrix(layout: Tensor) -> bool:
-    """Whether rows lie one behind the other, or columns do; those of ``unfold`` overlap."""
+    """Whether rows or columns are contiguous; those of ``unfold`` overlap."""
     (rows, columns), (down, right) = layout.shape[-2:], layout.stride()[-2:]
     return (right == 1 and down >= columns) or (down == 1 and right >= rows)

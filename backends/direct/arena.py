@@ -1,4 +1,4 @@
-"""Where in one stretch of memory the buffers of a program lie: apart while they live."""
+"""Place the buffers of a program in one block of memory; buffers alive together never overlap."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import torch
 from quantfx.backends.direct.steps import Accumulate, Lookup, Program, Step
 from quantfx.backends.direct.values import Buffer, Value, in_order
 
-# Bytes between the starts of buffers: a cache line, and what vector loads want.
+# Bytes between the starts of buffers: a cache line, as vector loads prefer.
 ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
 class Arena:
-    """Where the buffers are.
+    """The places of buffers in the arena.
 
     Attributes:
-        offsets: Bytes from the start, of each buffer of the arena.
-        size: Bytes of all.
+        offsets: Bytes from the start, by buffer.
+        size: Bytes of the whole arena.
     """
 
     offsets: Mapping[Buffer, int]
@@ -28,10 +28,10 @@ class Arena:
 
 
 def settle_sums(program: Program) -> None:
-    """Let each sum happen in the memory of its summand, or start from a copy of that.
+    """Make each sum write into its summand's memory, or start from a copy of the summand.
 
-    In place if nothing reads the summand behind the step, nor the step itself for its products, and
-    the result is no output.
+    It is in place if no later step reads the summand, nor the step itself for its products, and the
+    result is not an output.
     """
     steps: list[Step] = []
     last = _last_reads(program.steps)
@@ -40,7 +40,7 @@ def settle_sums(program: Program) -> None:
         if isinstance(step, Accumulate) and step.summand is not None:
             mine, summand = step.result.buffer, step.summand.buffer
             in_place = mine.place == summand.place == "arena" and last[summand] == index
-            # What the products are made of must stay while the result is written.
+            # Operands of the products must stay while the result is written.
             apart = step.source.buffer is not summand
             if in_place and apart and mine.size == summand.size:
                 taken[mine] = summand
@@ -52,13 +52,13 @@ def settle_sums(program: Program) -> None:
 
 
 def _raw(step: Accumulate) -> Value:
-    """Return the memory of the result as what the summand is."""
+    """Return the memory of the result, seen as the summand."""
     assert step.summand is not None
     return replace(step.summand, buffer=step.result.buffer, layout=step.result.layout)
 
 
 def _rename(program: Program, taken: Mapping[Buffer, Buffer]) -> None:
-    """Let every value of a buffer that was given up look into the one that takes its place."""
+    """Point every value of a dropped buffer at the buffer that replaces it."""
 
     def final(buffer: Buffer) -> Buffer:
         while buffer in taken:
@@ -75,7 +75,7 @@ def _rename(program: Program, taken: Mapping[Buffer, Buffer]) -> None:
 
 
 def plan_arena(program: Program) -> Arena:
-    """Place each buffer, the largest first, as low as those that live at the same time allow."""
+    """Place each buffer, the largest first, as low as buffers alive at the same time allow."""
     lives: dict[Buffer, tuple[int, int]] = {}
     for index, step in enumerate(program.steps):
         for value in (step.result, *step.reads()):
@@ -107,7 +107,7 @@ def _last_reads(steps: list[Step]) -> dict[Buffer, int]:
 
 
 def separate(program: Program) -> None:
-    """Make an output of every buffer, as bytes, for looking inside: nothing is overwritten."""
+    """Make every buffer an output, as bytes, for inspection: nothing is overwritten."""
     for step in program.steps:
         buffer = step.result.buffer
         if buffer.place == "arena":

@@ -1,4 +1,4 @@
-"""Scaled dot product attention, as the two matrix products and the softmax that it is, in float."""
+"""Scaled dot product attention as two matrix products and a softmax, in float."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def attention(translation: Translation, task: Task) -> Value:
     groups = 1
     if argument_value(base, "enable_gqa"):
         groups = key.layout.shape[-3]
-    if groups > 1:  # one head of keys is that of every query as it is
+    if groups > 1:  # one head of keys broadcasts to every query
         query = query.seen_as(in_groups(query.layout, groups))
         key, value = (each.seen_as(each.layout.unsqueeze(-3)) for each in (key, value))
     weights = _weights(translation, base, query, key)
@@ -62,7 +62,7 @@ def _weights(translation: Translation, base: Node, query: Value, key: Value) -> 
     if scale is None:
         scale = 1.0 / math.sqrt(query.layout.shape[-1])
     q, k = query.layout.shape, key.layout.shape
-    batch = map(max, q[:-2], k[:-2])  # where they differ, one of them is 1
+    batch = map(max, q[:-2], k[:-2])  # if they differ, one is 1
     layout = in_order(torch.Size([*batch, q[-2], k[-2]]), torch.float32)
     made = Value(Buffer(byte_size(layout)), layout)
     turned = key.seen_as(key.layout.transpose(-1, -2))
@@ -72,7 +72,7 @@ def _weights(translation: Translation, base: Node, query: Value, key: Value) -> 
 
 
 def _add_mask(translation: Translation, node: Node, weights: Value, groups: int) -> None:
-    """Add the mask to the weights, where these lie."""
+    """Add the mask to the weights in place."""
     mask = translation.value(node)
     if translation.shapes[node].dtype == torch.bool:
         mask = _as_summand(translation, mask)
@@ -92,7 +92,7 @@ def _as_summand(translation: Translation, mask: Value) -> Value:
         layout = layout if stride else layout.narrow(axis, 0, 1)
     made = in_order(layout.shape, torch.float32)
     result = Value(Buffer(byte_size(made)), made)
-    # A scale of infinity would make NaN of 0; ten times the largest number is as much as that.
+    # A scale of infinity would turn 0 into NaN; ten times the largest number overflows to infinity.
     scaled = Value(mask.buffer, layout, scale=_LARGEST, zero_point=1)
     beyond = (PostOp("linear", 10.0, 0.0),)
     translation.program.steps.append(Pointwise(source=scaled, result=result, post=beyond))

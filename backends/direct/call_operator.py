@@ -1,4 +1,4 @@
-"""Call regions by their operator, which compilers keep as it is, with what is known of it."""
+"""Call regions by their operator, which compilers keep unchanged."""
 
 from __future__ import annotations
 

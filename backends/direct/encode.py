@@ -1,4 +1,4 @@
-"""From steps to the structures of the C interface."""
+"""Encode steps as structures of the C interface."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from quantfx.backends.direct.values import Buffer, Value, layout_of
 class Encoder:
     """Encodes steps whose buffers lie in an arena.
 
-    What a structure points at must live until it was given to the library: ``kept`` holds it.
+    ``kept`` holds what structures point at until the library has read them.
     """
 
     def __init__(self, arena: Arena) -> None:
@@ -49,7 +49,7 @@ class Encoder:
         self.kept: list[object] = []
 
     def encode(self, step: Step) -> tuple[str, ctypes.Structure]:
-        """Return the name of the library's function for a step, and what it takes."""
+        """Return the name of the library's function for a step, and its argument."""
         name, encode = _ENCODERS[type(step)]
         return name, encode(self, step)
 
@@ -68,7 +68,7 @@ class Encoder:
         return made
 
     def matmul(self, step: MatMul) -> CMatMul:
-        """Encode a matrix product; a packed weight's rows are those of the flattened source."""
+        """Encode a matrix product; with a packed weight the source is flattened to rows."""
         made = CMatMul(constant_weight=step.packs)
         self._accumulate(step, made)
         constant = step.weight.buffer.constant

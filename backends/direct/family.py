@@ -1,7 +1,7 @@
 """The kernel family ``direct``: int8 operators as steps of prepared plans.
 
-Its sites are taken by ``form-regions``, many at a time, before templates are matched. Where it is
-required, what is left then, of which no larger region could be made, becomes regions of one site.
+``form-regions`` takes its sites, many at a time, before templates are matched. If the family is
+required, each remaining site becomes a region by itself.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFam
 
 @dataclass(frozen=True)
 class Direct(KernelFamily):
-    """oneDNN's primitives, prepared beforehand and called without an operator of torch's each.
+    """oneDNN's primitives, prepared beforehand and called without one torch operator each.
 
     Attributes:
-        required: Whether it has every site, instead of leaving to the next family what does not pay
-            or cannot be.
+        required: Whether it must take every site; else it leaves sites that it cannot take, or that
+            do not pay, to the next family.
     """
 
     required: bool = False
@@ -36,24 +36,24 @@ class Direct(KernelFamily):
 
     @property
     def saturates(self) -> Saturation:
-        """Those of neighbours: oneDNN adds them in 16 bits there."""
+        """Sums of neighbours: without VNNI oneDNN adds them in 16 bits."""
         return "neighbours"
 
     @property
     def alone(self) -> bool:
-        """Where it is required: who asks for plans does not want torch's operators instead."""
+        """True if required: whoever asks for plans does not want torch's operators instead."""
         return self.required
 
     def takes(self, candidate: Candidate) -> bool:
-        """Whether it may have the kernel: where it is required, of static modes, in float32.
+        """Whether it may take the match: if required, for static modes, in float32.
 
-        Elsewhere a call for one site alone costs more than torch's operator.
+        Otherwise a call for one site alone costs more than torch's operator.
         """
         exact = candidate.match.template.mode == "static" and candidate.float_dtype is None
         return exact and self.required
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return which operator no step computes, or why the runtime is missing."""
+        """Return the operator that no step computes, or why the runtime is missing."""
         formed = _form(candidate)
         return formed if isinstance(formed, str) else None
 
@@ -91,7 +91,7 @@ def _form(candidate: Candidate) -> Formed | str:
 
 
 def _members(candidate: Candidate) -> list[Node]:
-    """Return the nodes of a match, those that list roles bind included, in graph order."""
+    """Return the nodes of a match, including those of list roles, in graph order."""
     match = candidate.match
     many = (bound for bound in match.roles.values() if isinstance(bound, tuple))
     nodes = {*match.nodes.values(), *(node for bound in many for node in bound)}

@@ -1,4 +1,4 @@
-"""Gather what the direct runtime computes into regions, each of which becomes one call."""
+"""Gather operators of the direct runtime into regions, each of which becomes one call."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_kernels, set_region
 
-# Products for which a region may hand on one float image.
+# Products per float image that a region may pass on.
 _PRODUCTS_AN_IMAGE = 8
 _COSTLY = "its region would hand float images on to other operators, which costs more than it saves"
 _LOSES = "measured on this machine, torch's int8 operators are {:.2f} times as fast as its region"
@@ -41,19 +41,19 @@ _FLOAT_IS_FASTER = "measured on this machine, float operators are {:.2f} times a
 class FormRegions(GraphPass):
     """``q(conv(dq(q(relu(conv(dq(x), ...)))), ...)) -> region(x)``: one call of prepared steps.
 
-    A region is as large as can run at one point of the graph, holds at least one int8 convolution
-    or linear, and keeps its part of the q/dq graph, from which a plan is made for each set of input
-    shapes. Of a planned site that no region takes, a remark says why.
+    A region is as large as can run at one point of the graph, and holds at least one int8
+    convolution or linear. It keeps its part of the q/dq graph, from which a plan is made for each
+    set of input shapes. A remark says why a planned site is in no region.
     """
 
     name: ClassVar[str] = "form-regions"
     optional: ClassVar[bool] = True
     counts: ClassVar[str] = "regions"
     requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    keeps_float: ClassVar[bool] = False  # sums are rounded where a float kernel rounds otherwise
+    keeps_float: ClassVar[bool] = False  # sums round differently from the float kernel
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Form the regions of one graph, if the runtime is a family of the backend and is there."""
+        """Form the regions of one graph, if the backend has the family and its runtime."""
         families = [family for family in context.kernels if family.name == "direct"]
         if not families or runtime().reason:
             return 0
@@ -67,7 +67,7 @@ class FormRegions(GraphPass):
         for members, made in _formed(editor, refused):
             layouts = list(map(captured_layout, made.inputs))
             times = known.get(region_key(made.region.graph, layouts))
-            # Others may have what does not pay.
+            # Other families may take what does not pay.
             reason = "" if alone else _cost(members, made, times)
             if reason:
                 refused |= dict.fromkeys(filter(_is_planned, members), reason)
@@ -90,9 +90,9 @@ class FormRegions(GraphPass):
 
 
 def _formed(editor: Editor, refused: dict[Node, str]) -> list[tuple[list[Node], Formed]]:
-    """Return the regions with their nodes; what turns out not to be taken joins ``refused``."""
+    """Return the regions with their nodes; nodes that are refused on the way join ``refused``."""
     by_name = {node.name: node for node in editor.graph.nodes}
-    known: dict[tuple[Node, ...], Formed] = {}  # what a refusal elsewhere leaves as it was
+    known: dict[tuple[Node, ...], Formed] = {}  # a set that a refusal elsewhere leaves unchanged
     while True:
         sets = partition(editor.graph, lambda node: node not in refused)
         try:
@@ -105,21 +105,21 @@ def _formed(editor: Editor, refused: dict[Node, str]) -> list[tuple[list[Node], 
 
 
 def _cost(members: list[Node], made: Formed, times: RouteTimes | None) -> str:
-    """Return why a region is better left to others; empty if it pays."""
+    """Return why a region is better left to other families; empty if it pays."""
     if times is not None and times.loses:
         assert times.operators is not None, "what loses was measured"
         slower = _LOSES.format(times.plan / times.operators)
         faster = f"; {_FLOAT_IS_FASTER.format(times.float_gain)}" if times.float_wins else ""
         return slower + faster
-    # What was measured to be the fastest is kept, whatever it hands on.
+    # A region measured as fastest is kept, whatever it passes on.
     measured = times is not None and times.operators is not None
     return "" if measured or _pays(members, made) else _COSTLY
 
 
 def _pays(members: list[Node], made: Formed) -> bool:
-    """Whether a region saves more than it costs to hand float images on to other operators.
+    """Whether a region saves more than passing float images to other operators costs.
 
-    Each is laid out anew, which takes as long as a convolution or two.
+    Each image is laid out anew, which takes as long as one or two convolutions.
     """
     images = sum(
         value.dim() > 3 and value.dtype == torch.float32
@@ -131,7 +131,7 @@ def _pays(members: list[Node], made: Formed) -> bool:
 
 
 def _left_out(editor: Editor, refused: dict[Node, str]) -> dict[Node, str]:
-    """Return what a bisection leaves out of regions, of what is not refused anyway."""
+    """Return the nodes that a bisection leaves out of regions, without those refused anyway."""
     left = (node for node in editor.graph.nodes if node not in refused)
     return {node: LEFT_FLOAT for node in left if not _may(editor, node)}
 
@@ -148,18 +148,18 @@ def _is_planned(node: Node) -> bool:
     annotation = annotation_of(node)
     if annotation is None or annotation.match != node.name:
         return False
-    return annotation.reach != "loop"  # which is never a step's
+    return annotation.reach != "loop"  # a name that no step has
 
 
 @dataclass(frozen=True)
 class Formed:
-    """A region that was tried.
+    """A region that may be formed.
 
     Attributes:
-        region: To be called.
+        region: The module to call.
         inputs: Nodes that it reads.
         outputs: Nodes whose values it yields.
-        sites: What each of its planned sites became.
+        sites: The outcome of each of its planned sites.
     """
 
     region: Region
@@ -209,7 +209,7 @@ def _placeholder(graph: Graph, node: Node) -> Node:
 
 
 def _sites(program: Program, originals: dict[Node, Node], path: str) -> Iterator[Lowered]:
-    """Yield what each planned node became: the step that computes it, and what else that does."""
+    """Yield the outcome of each planned node: the step that computes it, with its other nodes."""
     for step in program.accounts():
         output = step.output
         assert output is not None
@@ -224,7 +224,7 @@ def _sites(program: Program, originals: dict[Node, Node], path: str) -> Iterator
 
 
 def _require_int8(members: list[Node], sites: tuple[Lowered, ...]) -> None:
-    """Refuse a product that no step computes on integers."""
+    """Refuse products that no step computes on integers."""
     named = {each.site.node for each in sites}
     for node in members:
         planned = annotation_of(node) is not None and is_int8_product(node)
@@ -233,7 +233,7 @@ def _require_int8(members: list[Node], sites: tuple[Lowered, ...]) -> None:
 
 
 def call_region(editor: Editor, made: Formed, *, before: Node) -> tuple[Node, list[Node]]:
-    """Write the call of a region; return it, and a node for each of its outputs."""
+    """Write the call of a region; return the call and a node for each output."""
     name = editor.free_name("region_0")
     val = [node.meta.get("val") for node in made.outputs]
     like = made.outputs[0]
@@ -248,7 +248,7 @@ def call_region(editor: Editor, made: Formed, *, before: Node) -> tuple[Node, li
 
 
 def _replace(editor: Editor, members: list[Node], made: Formed) -> dict[Node, Node]:
-    """Call the region behind its last node, and erase what it computes; return the new results."""
+    """Call the region after its last node, and erase its nodes; return the new results."""
     inside = set(members)
     last = members[-1]
     call, results = call_region(editor, made, before=last.next)
@@ -262,7 +262,7 @@ def _replace(editor: Editor, members: list[Node], made: Formed) -> dict[Node, No
 
 
 def _move_readers(first: Node, results: list[Node]) -> None:
-    """Put what reads the results, and stands in front of them, behind them."""
+    """Move readers of the results that stand before these behind them."""
     late: set[Node] = set(results)
     point, node = results[-1], first
     while node is not results[0]:

@@ -24,7 +24,7 @@ from quantfx.backends.checks.compiled import (
 from quantfx.backends.direct import interface
 
 _CORE = Path(__file__).parent / "core"
-# What our sums and scales rely on; 3.2 is the one that PyPI has.
+# Sums and scales rely on this version; PyPI has 3.2.
 LEAST = (3, 2)
 _INSTALL = "pip install 'quantfx[direct]' brings oneDNN"
 
@@ -49,10 +49,10 @@ class OneDNN:
 
 @dataclass(frozen=True)
 class Runtime:
-    """The loaded runtime, or why there is none.
+    """The loaded runtime, or the reason why there is none.
 
     Attributes:
-        onednn: What it is linked with.
+        onednn: The oneDNN that it is linked with.
         compiler: The C++ compiler, as a command.
         reason: Why it cannot be used; empty if it can.
         library: Its functions.
@@ -65,7 +65,7 @@ class Runtime:
 
 
 def missing() -> str:
-    """Return what is missing for the runtime, without compiling it; empty if nothing is."""
+    """Return what the runtime lacks, without compiling it; empty if it lacks nothing."""
     return _parts().reason
 
 
@@ -89,7 +89,7 @@ def runtime() -> Runtime:
 
 @lru_cache(maxsize=1)
 def _parts() -> Runtime:
-    """Find what the runtime is made of."""
+    """Find the parts of the runtime."""
     compiler, reason = find_compiler()
     if reason:
         return Runtime(reason=reason)
@@ -103,7 +103,7 @@ def _parts() -> Runtime:
 
 
 def _installed() -> Iterator[OneDNN]:
-    """Yield each oneDNN there is that uses OpenMP, as torch does."""
+    """Yield each installed oneDNN that uses OpenMP, as torch does."""
     given = os.environ.get("QUANTFX_ONEDNN")
     paths = sysconfig.get_paths()
     roots = [Path(given)] if given else [Path(paths["data"]), Path("/usr/local"), Path("/usr")]
@@ -134,7 +134,7 @@ def _version(header: Path) -> tuple[int, int, int] | None:
 
 
 def _compiled(onednn: OneDNN, compiler: str) -> Path:
-    """Return the shared library, from the cache if it was compiled from the same things."""
+    """Return the shared library; from the cache if all its inputs are the same."""
     sources = sorted(_CORE.glob("*.cpp"))
     links = (str(onednn.library), f"-Wl,-rpath,{onednn.library.parent}")
     flags = (*FLAGS, f"-I{onednn.headers}")
@@ -143,13 +143,13 @@ def _compiled(onednn: OneDNN, compiler: str) -> Path:
 
 @lru_cache(maxsize=1)
 def core_digest() -> str:
-    """Return what tells the sources of the runtime from those of another version."""
+    """Return a digest of the runtime's sources."""
     texts = [path.read_bytes() for path in sorted(_CORE.iterdir()) if path.is_file()]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
 def _fault(library: ctypes.CDLL, path: Path) -> str:
-    """Return what oneDNN computes wrongly on this machine, found out once and kept beside it."""
+    """Return what oneDNN computes wrongly on this machine; kept in a file beside the library."""
     from quantfx.backends.direct.verify import first_fault
 
     found = path.with_suffix(".verified")
@@ -163,11 +163,11 @@ def _fault(library: ctypes.CDLL, path: Path) -> str:
 
 
 def _mismatch(library: ctypes.CDLL, brought: set[str]) -> str:
-    """Return why a loaded library is not what was asked for; empty if it is.
+    """Return why a loaded library does not fit; empty if it does.
 
     Args:
         library: The runtime.
-        brought: OpenMP runtimes that came with it, beside the one that torch has loaded.
+        brought: OpenMP runtimes that came with it, beside torch's.
     """
     if library.qfx_interface() != interface.INTERFACE:
         return "the compiled runtime has another interface: empty the cache of quantfx"

@@ -1,4 +1,4 @@
-"""Values copied to other places: spread among zero points, thinned, repeated, rearranged."""
+"""Copies of values to other places: spread among zero points, thinned, repeated, rearranged."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def spread(
     low: Sequence[int] | None = None,
     high: Sequence[int] | None = None,
 ) -> Value:
-    """Return the source with zero points around its values, and between them.
+    """Return the source with zero points around and between its values.
 
     Args:
-        translation: Of the graph.
+        translation: The translation of the graph.
         source: ``(batch, channels, *places)``, integers.
-        steps: From one value to the next, in each dimension; 1 by default.
-        low: Zero points in front, in each dimension; none by default.
-        high: Zero points behind.
+        steps: Distance from one value to the next, in each dimension; 1 by default.
+        low: Number of zero points in front, in each dimension; none by default.
+        high: Number of zero points behind, likewise.
     """
     shape, rank = source.layout.shape, source.layout.dim() - 2
     steps, low, high = steps or (1,) * rank, low or (0,) * rank, high or (0,) * rank
@@ -73,7 +73,7 @@ def pad(translation: Translation, task: Task) -> Value:
     given += [0] * (2 * rank - len(given))
     value = translation.compute(task.final, source, quantize)
     for step in translation.program.accounts():
-        if step.output is task.final:  # the step behind the source, or the look at its integers
+        if step.output is task.final:  # the step after the source, or the view of its integers
             step.nodes = tuple(sorted({*step.nodes, base}))
     pairs = [(given[2 * i], given[2 * i + 1]) for i in reversed(range(rank))]
     low, high = zip(*pairs, strict=True)
@@ -81,7 +81,7 @@ def pad(translation: Translation, task: Task) -> Value:
 
 
 def rearranged(translation: Translation, task: Task) -> Value:
-    """Compute ``q(post(move(x)))`` of a move that no view is: one copy, in the order of ``x``."""
+    """Compute ``q(post(move(x)))`` for a move that is no view: one copy, in the order of ``x``."""
     base = task.base
     read = base.all_input_nodes[0]
     source = translation.value(read)
@@ -104,8 +104,8 @@ def rearranged(translation: Translation, task: Task) -> Value:
     return result
 
 
-# From an operator, how its source lies and the shape of its result, to the same source and result
-# with as many dimensions of equal sizes.
+# Maps an operator, its source's layout and its result's shape to views of both with equally many
+# dimensions of equal sizes.
 _Move = Callable[[Node, Tensor, torch.Size], tuple[Tensor, Sequence[int]]]
 
 
@@ -133,7 +133,7 @@ def _channel_shuffle(node: Node, source: Tensor, shape: torch.Size) -> tuple[Ten
 
 
 def _upsample(node: Node, source: Tensor, shape: torch.Size) -> tuple[Tensor, Sequence[int]]:
-    """Each value as often as a whole number says."""
+    """Repeat each value a whole number of times."""
     places, wanted = source.shape[2:], shape[2:]
     if len(places) > 2:
         raise Untranslatable(node, "a copy of it would have more than 6 dimensions")
@@ -142,7 +142,7 @@ def _upsample(node: Node, source: Tensor, shape: torch.Size) -> tuple[Tensor, Se
     found = overload(node)(image, *node.args[1:], **node.kwargs)
     for axis, factor in enumerate(factors, 2):
         image = image.repeat_interleave(factor, axis)
-    if not torch.equal(found, image):  # torch rounds, and what it says counts
+    if not torch.equal(found, image):  # torch rounds sizes; its size decides
         raise Untranslatable(node, f"its sizes {tuple(wanted)} are no multiples")
     split = list(source.shape[:2])
     for axis, factor in enumerate(factors):

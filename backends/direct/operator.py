@@ -1,8 +1,8 @@
 """The operator ``quantfx::direct_region``, by which compilers call a region.
 
-It takes the region's constants and its graph as text, so that a graph that calls it says all there
-is to say, and is functional. What was prepared for them (plans, packed weights) hangs on the first
-constant and is freed with it; nothing is kept by the process.
+It takes the region's constants and its graph as text, so that a graph that calls it is complete and
+functional. Prepared objects (plans, packed weights) belong to the first constant and are freed with
+it; the process keeps nothing.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _prepared(constants: list[Tensor], program: str) -> Region:
     if held is None:
         held = _Held()
         setattr(constants[0], _KEY, held)
-    # Compilers may give other objects for the same memory.
+    # Compilers may pass other objects for the same memory.
     where = tuple(each.data_ptr() for each in constants)
     found: tuple[tuple[int, ...], Region] | None = held.get(program)
     if found is None or found[0] != where:
@@ -80,7 +80,7 @@ def _form(tensor: Tensor) -> Form:
 
 @lru_cache(maxsize=64)
 def _results(program: str, inputs: tuple[Form, ...], constants: tuple[Form, ...]) -> list[Form]:
-    """Return the form of each output; compilers ask for it again and again."""
+    """Return the form of each output; compilers ask for it repeatedly."""
 
     def run() -> list[Form]:
         given, held = (
@@ -90,6 +90,6 @@ def _results(program: str, inputs: tuple[Form, ...], constants: tuple[Form, ...]
         graph: Callable[..., Any] = read_program(program, held)
         return [_form(x) for x in graph(*given)]
 
-    # Fake tensors, on which the caller works, take thirty times as long; modes are a thread's own.
+    # Fake tensors, in whose mode the caller works, take thirty times as long; modes are per thread.
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(run).result()

@@ -1,4 +1,4 @@
-"""Operators that are neither products nor of one tensor alone: which step computes each."""
+"""The steps of operators other than products and pointwise operators of one tensor."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ CASTS = frozenset(map(resolve_op, ("aten.to.dtype", "aten._to_copy.default")))
 
 
 def _combine(translation: Translation, task: Task) -> Value:
-    """``a + b`` and the like; a sum goes into the product that one of its sides is."""
+    """``a + b`` and the like; a sum becomes part of the step of a product on one side."""
     left, right = _two_tensors(task.base)
     kind = _COMBINES[task.base.target]
     if kind == "add":
@@ -74,7 +74,7 @@ def _two_tensors(node: Node) -> tuple[Node, Node]:
 
 
 def _into_product(translation: Translation, task: Task, side: Node, other: Node) -> Value | None:
-    """Compute ``q(post(f(product) + other))`` in one step, if ``side`` is such a product."""
+    """Compute ``q(post(f(product) + other))`` in one step, if ``side`` is ``f(product)``."""
     inner: list[Node] = []
     before: tuple[PostOp, ...] = ()
     node = side
@@ -141,7 +141,7 @@ def _pool(translation: Translation, task: Task) -> Value:
 
 
 def _adaptive_pool(translation: Translation, task: Task) -> Value:
-    """Windows that do not overlap: sizes that divide."""
+    """Adaptive pools whose windows do not overlap: sizes that divide evenly."""
     base = task.base
     x, y = translation.shapes[base.all_input_nodes[0]].shape[2:], translation.shapes[base].shape[2:]
     if translation.shapes[base].dim() != len(argument_value(base, "output_size")) + 2:
@@ -162,7 +162,7 @@ def _adaptive_pool(translation: Translation, task: Task) -> Value:
 
 
 def _mean(translation: Translation, task: Task) -> Value:
-    """The average over all dimensions but two: the places of an image, the tokens of a row."""
+    """The average over all dimensions but two: over places of an image, or tokens of a row."""
     base = task.base
     source, covered = _source(translation, task)
     dims = argument_value(base, "dim") or []
@@ -224,7 +224,7 @@ def _layer_norm(translation: Translation, task: Task) -> Value:
 
 
 def _group_norm(translation: Translation, task: Task) -> Value:
-    """Each group of channels normalized, as rows in order; then weight and bias of each channel."""
+    """Normalize each group of channels as a row; then apply weight and bias of each channel."""
     base = task.base
     source, covered = _source(translation, task)
     shape = source.layout.shape
@@ -280,13 +280,13 @@ def _prelu(translation: Translation, task: Task) -> Value:
 def _of_channels(
     translation: Translation, base: Node, name: str, less: float = 0.0
 ) -> Value | None:
-    """Return a stored argument, of one value or one a channel, in the shape of ``base``.
+    """Return a stored argument, of one value or one per channel, in the shape of ``base``.
 
     Args:
         translation: Of the graph.
-        base: Whose argument it is.
-        name: Of the argument.
-        less: What is subtracted from it.
+        base: The operator with the argument.
+        name: Name of the argument.
+        less: Number to subtract from it.
     """
     node = argument_value(base, name)
     if node is None:
@@ -346,7 +346,7 @@ def _cat(translation: Translation, task: Task) -> Value:
 
 
 def _cast(translation: Translation, task: Task) -> Value:
-    """Between float32 and bfloat16; of the latter only views, casts and quantizes are taken."""
+    """Casts between float32 and bfloat16; bfloat16 allows only views, casts and quantizes."""
     base = task.base
     source, covered = _source(translation, task)
     given, wanted = (translation.shapes[each].dtype for each in (base.all_input_nodes[0], base))
@@ -373,7 +373,7 @@ def _lies_channels_last(value: Value) -> bool:
 
 
 def rules() -> dict[Any, Rule]:
-    """Return what computes each operator that is neither pointwise nor a view."""
+    """Return the rules of operators that are neither pointwise nor views."""
     found: dict[Any, Rule] = dict.fromkeys(PRODUCTS, product)
     found |= dict.fromkeys(_COMBINES, _combine)
     found |= {resolve_op(f"aten.{name}.default"): matmul for name in ("matmul", "bmm")}

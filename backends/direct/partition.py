@@ -1,4 +1,4 @@
-"""Which nodes run together: maximal sets that can run at one point of the graph."""
+"""Partition nodes into maximal sets that can run at one point of the graph."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from quantfx.passes.quant.qdq import dequantizes, quantizes
 def partition(graph: Graph, takes: Callable[[Node], bool]) -> list[list[Node]]:
     """Return disjoint sets of nodes, in graph order, each with an int8 product.
 
-    Of each set no path leads out and back in, so that it can run at one point; no node that writes
-    to memory lies between its nodes.
+    No path leads out of a set and back in, so that the set can run at one point; no node that
+    writes to memory lies between its nodes.
 
     Args:
         graph: A q/dq graph.
@@ -25,7 +25,7 @@ def partition(graph: Graph, takes: Callable[[Node], bool]) -> list[list[Node]]:
     epoch = 0
     for node in graph.nodes:
         if node.op == "call_function" and writes_to(node):
-            epoch += 1  # what others read may be another value from here on
+            epoch += 1  # after a write, other nodes may read other values
         if node.op != "get_attr":
             sets.add(node, epoch if takes(node) else None)
     return [
@@ -36,9 +36,9 @@ def partition(graph: Graph, takes: Callable[[Node], bool]) -> list[list[Node]]:
 
 
 def unvarying(graph: Graph) -> list[Node]:
-    """Return the operators that depend on constants alone: compilers compute these once.
+    """Return the operators that depend on constants alone, which compilers compute once.
 
-    Dequantizes are not among them, for they belong to their readers.
+    Dequantizes are not among them; they belong to their readers.
     """
     varying: set[Node] = set()
     found: list[Node] = []
@@ -51,16 +51,16 @@ def unvarying(graph: Graph) -> list[Node]:
 
 
 class _Sets:
-    """Sets that grow along the graph; a node that is in none is a set of its own."""
+    """Sets that grow along the graph; a node outside of all sets is its own set."""
 
     def __init__(self) -> None:
         self._set_of: dict[Node, int] = {}
         self._members: dict[int, list[Node]] = {}
         self._epoch: dict[int, int | None] = {}
-        self._before: dict[int, set[int]] = {}  # the sets that each reads from
+        self._before: dict[int, set[int]] = {}  # the sets that each set reads from
 
     def add(self, node: Node, epoch: int | None) -> None:
-        """Add the next node of the graph; ``epoch`` is None for one that stays alone."""
+        """Add the next node of the graph; ``epoch`` is None for a node that stays alone."""
         mine = len(self._set_of)
         inputs = {self._set_of[each] for each in node.all_input_nodes if each in self._set_of}
         self._set_of[node], self._members[mine] = mine, [node]
@@ -86,7 +86,7 @@ class _Sets:
             number = pending.pop()
             if number == first:
                 return True
-            # What lies wholly in front of the first set reads nothing of it.
+            # A set wholly before the first set reads nothing from it.
             if number not in seen and not max(self._members[number]) < oldest:
                 seen.add(number)
                 pending += self._before[number]
@@ -105,10 +105,10 @@ class _Sets:
 
 
 def _trimmed(members: list[Node]) -> list[Node]:
-    """Return the members without dequantizes that only others read, and what is alone then.
+    """Return the members without dequantizes for outside readers, and nodes left alone then.
 
-    Integers leave the set then, and not floats. Quantizes at the front stay: the steps behind want
-    the layout that they choose.
+    So integers leave the set, not floats. Quantizes at the front stay: later steps need the layout
+    that they choose.
     """
     kept = set(members)
     for node in reversed(members):

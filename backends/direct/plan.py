@@ -14,21 +14,21 @@ from quantfx.backends.direct.encode import Encoder
 from quantfx.backends.direct.steps import Convolution, MatMul, Program
 from quantfx.patterns.errors import QuantfxError
 
-# Contexts that a plan keeps for the next calls; more calls at once make more, which are freed.
+# Contexts that a plan keeps for later calls; more concurrent calls make more, which are freed.
 CONTEXTS = 8
 
 
 class Handle:
-    """What the library made: freed with this object, and before what it was made of.
+    """An object of the library: freed with this handle, and before its parent.
 
     Args:
         library: The runtime.
-        address: Of what it made; None if it made nothing.
-        free: Frees it.
-        parent: What it was made of.
+        address: Address of the object; None if the library made none.
+        free: Frees the object.
+        parent: The handle that it depends on.
 
     Raises:
-        QuantfxError: it made nothing.
+        QuantfxError: the library made no object.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Store:
 
     Attributes:
         library: The runtime.
-        handle: Of the library's store.
-        kept: Weights that were packed; the library knows them by their address.
+        handle: Handle of the library's store.
+        kept: Packed weights, which the library identifies by address.
     """
 
     def __init__(self, library: CDLL) -> None:
@@ -72,9 +72,9 @@ class Plan:
     """A program with its primitives made and its weights packed.
 
     Args:
-        store: Of the region.
-        program: What is computed.
-        threads: How many threads share the work.
+        store: Store of the region.
+        program: The steps to compute.
+        threads: Number of threads that share the work.
 
     Raises:
         QuantfxError: oneDNN refuses a step; names the step and quotes oneDNN.
@@ -107,7 +107,7 @@ class Plan:
         self._idle: list[_Context] = []
 
     def names(self) -> list[str]:
-        """Return what computes each step, e.g. ``jit_uni_int8:avx2``."""
+        """Return the name of each step's kernel, e.g. ``jit_uni_int8:avx2``."""
         library = self._library
         count = library.qfx_step_count(self.handle.address)
         return [
@@ -118,7 +118,7 @@ class Plan:
         """Return the outputs for ``inputs``; several threads may call at once.
 
         Args:
-            inputs: Of the shapes, strides and dtypes that the plan is for.
+            inputs: Tensors of the plan's shapes, strides and dtypes.
         """
         outputs = [
             torch.empty_strided(shape, stride, dtype=dtype)
@@ -167,7 +167,7 @@ class Plan:
 
 
 class _Context:
-    """What one running call needs: buffers and memory objects."""
+    """The buffers and memory objects of one running call."""
 
     def __init__(self, plan: Plan, library: CDLL, inputs: int, outputs: int) -> None:
         made = library.qfx_context_new(plan.handle.address, plan.arena_size)
@@ -176,7 +176,7 @@ class _Context:
         self.outputs = (c_void_p * max(outputs, 1))()
 
     def point_at(self, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-        """Say where inputs and outputs are."""
+        """Set the addresses of inputs and outputs."""
         for index, tensor in enumerate(inputs):
             self.inputs[index] = tensor.data_ptr()
         for index, tensor in enumerate(outputs):

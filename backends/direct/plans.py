@@ -1,4 +1,4 @@
-"""The plans of one region: one for each set of input shapes, while its weights are the same."""
+"""The plans of one region, one for each set of input shapes, while its weights are unchanged."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from quantfx.backends.direct.values import layout_of
 from quantfx.passes.graph.graphs import constants
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
-# Plans that a region keeps; the one used longest ago goes first.
+# Plans that a region keeps; the least recently used goes first.
 PLANS = 64
 
 Key = tuple[Any, ...]
@@ -43,11 +43,11 @@ def translate(
 
     Args:
         graph: A q/dq graph of tensors.
-        layouts: On device meta, one for each placeholder.
-        derived: Weights that translations make of others, kept by the caller.
+        layouts: Tensors on device meta, one for each placeholder.
+        derived: Weights that translations derive from others, kept by the caller.
 
     Raises:
-        Untranslatable: a node that no step computes.
+        Untranslatable: no step computes some node.
     """
     shapes = shapes_of(graph, layouts)
     return Translation(graph, shapes, rules(), {} if derived is None else derived).run()
@@ -57,7 +57,7 @@ def new_store() -> Store:
     """Return a store for weights.
 
     Raises:
-        QuantfxError: the runtime is not there.
+        QuantfxError: the runtime is not available.
     """
     found = runtime()
     if found.library is None:
@@ -70,15 +70,15 @@ def new_store() -> Store:
 
 
 class Plans:
-    """The plans of a region.
+    """The plans of a region, made as needed.
 
     Args:
-        graph: Of the region.
+        graph: Graph of the region.
     """
 
     def __init__(self, graph: GraphModule) -> None:
         self._graph = graph
-        # Inference tensors keep no count of writes; they are rarely written to.
+        # Inference tensors count no writes; they are rarely written to.
         self._weights = tuple(x for _, x in constants(graph) if not x.is_inference())
         self._made_from = 0, 0
         self._plans: OrderedDict[Key, Plan | None] = OrderedDict()
@@ -87,10 +87,10 @@ class Plans:
         self._lock = Lock()
 
     def get(self, inputs: Sequence[Tensor]) -> Plan | None:
-        """Return the plan for inputs like these, made if there is none; None if none computes them.
+        """Return the plan for inputs like these, made if needed; None if no plan can compute them.
 
         Raises:
-            QuantfxError: the runtime is not there.
+            QuantfxError: the runtime is not available.
         """
         threads = torch.get_num_threads()
         key = (threads, *[(x.shape, x.stride(), x.dtype) for x in inputs])
@@ -104,7 +104,7 @@ class Plans:
             if self._made_from != made_from:
                 self._plans.clear()
                 self._store, self._derived, self._made_from = None, {}, made_from
-            if key not in self._plans:  # made by another thread, in the meantime
+            if key not in self._plans:  # another thread made it in the meantime
                 self._plans[key] = self._new_plan(inputs, threads)
             self._plans.move_to_end(key)
             if len(self._plans) > PLANS:
@@ -143,8 +143,9 @@ class Plans:
         return Plan(store, program, threads)
 
     def _version(self) -> tuple[int, int]:
-        """Return the process, whose threads a fork does not have, and how often weights changed.
+        """Return the process id and the number of writes to weights: plans are valid for both.
 
-        Counts only grow, so that their sum tells; it is asked for in each call.
+        A fork lacks the process's threads. Counts only grow, so their sum suffices; each call asks
+        for it.
         """
         return os.getpid(), sum(map(_WRITES, self._weights))

@@ -10,7 +10,7 @@ from torch.fx import Node
 from quantfx.backends.direct.steps import PostOp
 from quantfx.patterns.schema import argument_value, resolve_op
 
-LARGEST = 3.4e38  # of float32, for a bound that is not given
+LARGEST = 3.4e38  # float32's largest, for a bound that is not given
 _ALIKE = 17.0  # log(1 + exp(x)) = x in float32 from here on
 Spelling = Callable[[Node], tuple[PostOp, ...] | None]
 
@@ -37,7 +37,7 @@ def _clamp(node: Node) -> tuple[PostOp, ...] | None:
 
 
 def _clip(low: float, high: float) -> PostOp:
-    """Return the clamp; where the bounds are the wrong way round, torch yields the upper one."""
+    """Return the clamp; if the bounds are swapped, torch yields the upper bound."""
     return PostOp("clip", min(low, high), high)
 
 
@@ -148,7 +148,7 @@ _SPELLINGS: dict[Any, Spelling] = {
 
 
 def post_ops_of(node: Node) -> tuple[PostOp, ...] | None:
-    """Return what computes ``node`` from its one tensor; None if nothing of the kind does."""
+    """Return the post-ops that compute ``node`` from its one tensor; None if there are none."""
     spelling = _SPELLINGS.get(node.target)
     operands = node.all_input_nodes
     if spelling is None or len(operands) != 1 or node.args[:1] != (operands[0],):

@@ -1,8 +1,8 @@
 """The graph of a region as text, for operators whose arguments are tensors and text.
 
-One line of JSON for each node. Constants are given in the order of their lines: the text says what
-is computed, and the tensors say with what. It is packed into letters and digits, for compilers that
-write it into C++ as it is (torch 2.13 escapes no quotes there).
+One line of JSON for each node. Constants are passed separately, in the order of their lines. The
+text is packed into letters and digits, because compilers write it into C++ unescaped (torch 2.13
+escapes no quotes there).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.graphs import constant, constants
 from quantfx.passes.inputs.value_text import decode, decode_target, encode, encode_target
 
-# Bytes between the starts of constants in one stretch of memory.
+# Bytes between the starts of packed constants.
 _ALIGNMENT = 64
 
 
@@ -30,7 +30,7 @@ def write_program(module: GraphModule, *, packed: bool = False) -> str:
 
     Args:
         module: The graph with its constants.
-        packed: Whether the constants are given as ``pack_constants`` returns them.
+        packed: Whether the constants are passed as ``pack_constants`` returns them.
 
     Raises:
         FileError: an argument of a node has no form in text.
@@ -53,9 +53,9 @@ def write_program(module: GraphModule, *, packed: bool = False) -> str:
 
 
 def pack_constants(module: GraphModule) -> Tensor:
-    """Return the constants of a region, one behind the other, as uint8 of one dimension.
+    """Return the constants of a region, concatenated as one-dimensional uint8.
 
-    Operators take one tensor faster than some hundred.
+    Operators take one tensor faster than a hundred.
     """
     values = [value for _, value in constants(module)]
     memory = torch.zeros(sum(map(_padded, values)), dtype=torch.uint8)
@@ -76,7 +76,7 @@ def read_program(text: str, given: list[Tensor]) -> GraphModule:
 
     Args:
         text: From ``write_program``.
-        given: One for each line that asks for it, in order; or all of them packed.
+        given: Constants in the order of their lines; or all packed in one tensor.
     """
     module = GraphModule(nn.Module(), Graph())
     nodes: dict[str, Node] = {}

@@ -1,4 +1,4 @@
-"""In which order the readers of a value want it in memory."""
+"""The memory order in which readers want a value."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from quantfx.patterns.schema import argument_value, overload, resolve_op
 
 _PERMUTE = resolve_op("aten.permute.default")
 _TURNS = (_PERMUTE, resolve_op("aten.transpose.int"))
-# Whose source is best laid out with its channels last.
+# Operators that prefer a source with channels last.
 _WINDOWED = ("conv1d", "conv2d", "conv3d", "pool", "conv_transpose")
 
 
 def turned(node: Node, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
-    """Return the layout that is in order once the one reader of ``node`` has turned it."""
+    """Return the layout that becomes contiguous when the only reader of ``node`` permutes it."""
     reader = next(iter(node.users)) if len(node.users) == 1 else None
     if reader is None or reader.target not in _TURNS:
         return None
@@ -32,7 +32,7 @@ def turned(node: Node, shape: torch.Size, dtype: torch.dtype) -> Tensor | None:
 
 
 def is_windowed(quantize: Node) -> bool:
-    """Whether what is read of a quantize goes into a convolution or pool."""
+    """Whether a reader of a quantize is a convolution or pool."""
     readers = [user for dequantize in quantize.users for user in dequantize.users]
     names = [str(reader.target) for reader in readers]
     return any(word in name for name in names for word in _WINDOWED)

@@ -21,21 +21,21 @@ from quantfx.passes.graph.graphs import attribute, constants
 from quantfx.patterns.errors import QuantfxError
 
 _DTYPES = (torch.float32, torch.uint8, torch.int8, torch.bool, torch.bfloat16)
-# Other tensors are a compiler's, which traces.
+# Other tensors belong to a tracing compiler.
 _PLAIN = (Tensor, nn.Parameter)
 
 
 class Region(HoldsGraph):
     """Runs a q/dq graph as prepared plans, one for each set of input shapes.
 
-    Weights are packed at the first call and shared by the plans. A copy packs anew, and so does a
-    region that was pickled or whose weights were written to or loaded. The graph itself runs, in
-    float, where there is nothing to compute, where an input is no plain tensor in memory, and for
-    shapes that no plan computes; of the latter a warning tells.
+    The first call packs weights, which the plans share. A copied or unpickled region packs anew,
+    and so does one whose weights were written to or loaded. The graph itself runs, in float, if
+    there is nothing to compute, if an input is not a plain tensor in memory, or, with a warning,
+    for shapes that no plan computes.
 
     Attributes:
         graph: The q/dq graph that it stands for.
-        program: The same as text.
+        program: The graph as text.
     """
 
     def __init__(self, graph: GraphModule) -> None:
@@ -58,7 +58,7 @@ class Region(HoldsGraph):
         """Return the outputs of the graph.
 
         Raises:
-            QuantfxError: the runtime is not there.
+            QuantfxError: the runtime is not available.
         """
         if torch.compiler.is_compiling() or any(type(x) not in _PLAIN for x in inputs):
             operator = torch.ops.quantfx.direct_region.default
@@ -68,18 +68,18 @@ class Region(HoldsGraph):
         return list(self.graph(*inputs)) if plan is None else plan.run(inputs)
 
     def plan_for(self, inputs: Sequence[Tensor]) -> Plan | None:
-        """Return the plan that a call with ``inputs`` runs; None where the graph itself runs.
+        """Return the plan that a call with ``inputs`` runs; None if the graph itself runs.
 
         Raises:
-            QuantfxError: the runtime is not there.
+            QuantfxError: the runtime is not available.
         """
         return self._plans.get(inputs) if all(map(_is_in_memory, inputs)) else None
 
     def plan(self, inputs: Sequence[Tensor]) -> Plan:
-        """Return the plan for inputs like these, made if there is none.
+        """Return the plan for inputs like these, made if needed.
 
         Raises:
-            QuantfxError: there is none for these shapes, or the runtime is not there.
+            QuantfxError: no plan computes these shapes, or the runtime is not available.
         """
         plan = self._plans.get(inputs)
         if plan is None:
@@ -87,10 +87,10 @@ class Region(HoldsGraph):
         return plan
 
     def values_inside(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return what each step yields, by the name of the node whose value it is.
+        """Return the value of each step, by the name of its node.
 
-        Outputs are those of the plan that runs; the others come from a plan of their own in which
-        no buffer is used twice. Integers are the graph's.
+        Outputs come from the plan that runs; other values from a separate plan that reuses no
+        buffer. Integers are as in the graph.
         """
         program = translate(self.graph, [layout_of(x) for x in inputs])
         separate(program)
@@ -106,7 +106,7 @@ class Region(HoldsGraph):
         return made | {node.name: result for node, result in results}
 
     def forget_plans(self) -> None:
-        """Let the next call make its plan anew."""
+        """Make the next call prepare its plan anew."""
         self._plans = Plans(self.graph)
 
     def copied(self, copy_graph: Callable[[GraphModule], GraphModule]) -> Region:
@@ -116,19 +116,19 @@ class Region(HoldsGraph):
         return Region(graph)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A graph module that is pickled is traced again, which would compute what constants yield.
+        # Pickling a graph module traces it again, which would fold constants.
         return _restore, (self.program, [each.detach() for each in self.constants])
 
 
 def region_calls(call: Callable[[], object]) -> list[tuple[Region, tuple[Tensor, ...]]]:
-    """Return the regions that ``call`` runs, in order, with what they are given."""
+    """Return the regions that ``call`` runs, in order, with their inputs."""
     found: list[tuple[Region, tuple[Tensor, ...]]] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if isinstance(module, Region):
             found.append((module, inputs))
 
-    hook = register_module_forward_pre_hook(note)  # compiled code holds regions out of sight
+    hook = register_module_forward_pre_hook(note)  # compiled code hides its regions
     try:
         with torch.no_grad():
             call()
@@ -142,16 +142,16 @@ def _restore(program: str, given: list[Tensor]) -> Region:
 
 
 def _is_in_memory(x: Tensor) -> bool:
-    """Whether the values of ``x`` are there to be read as they are."""
+    """Whether the values of ``x`` can be read directly from memory."""
     try:
         plain = x.layout is torch.strided and x.device.type == "cpu" and x.dtype in _DTYPES
         return plain and not x.is_neg() and x.numel() > 0 and x.data_ptr() != 0
-    except RuntimeError:  # of a transform of torch.func, whose tensors have no memory
+    except RuntimeError:  # a tensor of a torch.func transform, which has no memory
         return False
 
 
 def _seen(memory: Tensor, layout: Tensor) -> Tensor:
-    """Return the tensor of a layout in memory that may be given as bytes."""
+    """Return the tensor of a layout in memory that may come as bytes."""
     typed = memory if memory.dtype == layout.dtype else memory.view(layout.dtype)
     start = typed.storage_offset() + layout.storage_offset()  # inputs may begin anywhere
     return typed.as_strided(layout.shape, layout.stride(), start)

@@ -1,7 +1,7 @@
-"""What else could compute a region: torch's own int8 operators, or float operators.
+"""Other routes to compute a region: torch's int8 operators, or float operators.
 
-What was measured of these is known by what a region computes on which layouts, not by its weights,
-and by what computes it: torch, and the sources of the runtime.
+Measured times are keyed by the region's computation and layouts (not its weights), and by the
+versions of torch and of the runtime's sources.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ _TO_DTYPE = resolve_op("aten.to.dtype")
 
 
 def region_key(graph: GraphModule, layouts: Sequence[Tensor]) -> str:
-    """Return a name of what a region computes for inputs of the given layouts.
+    """Return a key for the computation of a region on inputs of the given layouts.
 
     Args:
-        graph: Of the region.
-        layouts: On device meta, one for each input.
+        graph: Graph of the region.
+        layouts: Tensors on device meta, one for each input.
 
     Raises:
         Untranslatable: torch refuses an operator for these layouts.
@@ -40,7 +40,7 @@ def region_key(graph: GraphModule, layouts: Sequence[Tensor]) -> str:
 
 
 def captured_layout(node: Node) -> Tensor:
-    """Return the layout that ``node`` was captured with, free sizes as they were then."""
+    """Return the layout that ``node`` was captured with, with free sizes as in the example."""
     value = node.meta["val"]
     shape, stride = (
         [each if isinstance(each, int) else _then(each) for each in sizes]
@@ -56,9 +56,9 @@ def _then(size: torch.SymInt) -> int:
 
 
 def layouts_of(graph: GraphModule, inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Return the layouts of inputs, those of the capture where sizes and dtypes are the same.
+    """Return the layouts of inputs; the captured ones if sizes and dtypes are the same.
 
-    A region in front may lay out otherwise what comes here, and regions are formed by the capture.
+    An earlier region may lay inputs out differently, but regions are formed by captured layouts.
     """
     found: list[Tensor] = []
     for node, x in zip(graph.graph.find_nodes(op="placeholder"), inputs, strict=True):
@@ -78,20 +78,20 @@ def _lines(graph: GraphModule, layouts: Sequence[Tensor]) -> Iterator[str]:
         if node.op != "call_function":
             yield f"{node.op} {layout}"
             continue
-        # Scales and zero points differ from layer to layer, and cost the same.
+        # Scales and zero points differ between layers, and cost the same.
         given = node.all_input_nodes if has_qparams(node) else (node.args, node.kwargs)
         yield f"{node.target} {map_arg(given, places.__getitem__)} {layout}"
 
 
 def float_graph(graph: GraphModule, layouts: Sequence[Tensor]) -> GraphModule:
-    """Return the operators of a q/dq graph without its rounding; inputs and results are float.
+    """Return a q/dq graph without its rounding; inputs and results are float.
 
-    Weights are those of the q/dq graph, dequantized. What was quantized of bfloat16 is cast to
-    float32, which a dequantize yields.
+    Weights are the q/dq graph's, dequantized. Inputs of quantizes that are bfloat16 are cast to
+    float32, the dtype that a dequantize yields.
 
     Args:
-        graph: Of the region.
-        layouts: On device meta, one for each input.
+        graph: Graph of the region.
+        layouts: Tensors on device meta, one for each input.
 
     Raises:
         Untranslatable: a constant cannot be dequantized here, or torch refuses an operator for

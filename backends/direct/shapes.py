@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.patterns.schema import resolve_op
 
-# Each yields what it reads in the same layout; on device meta some take milliseconds to say so.
+# Each keeps the layout of its input; on device meta some take milliseconds to say so.
 _NAMES = "relu hardtanh clamp sigmoid tanh silu gelu hardswish hardsigmoid leaky_relu elu"
 _SAME = frozenset(resolve_op(f"aten.{name}.default") for name in _NAMES.split())
 _KEY = "quantfx_shapes"
@@ -21,7 +21,7 @@ class Untranslatable(Exception):
     """A node that no step computes.
 
     Attributes:
-        node: Which one.
+        node: The node.
         reason: Why, as a sentence.
     """
 
@@ -55,7 +55,7 @@ class _Shapes(fx.Interpreter):
 
 
 def _is_plain(x: Tensor) -> bool:
-    """Whether ``x`` lies densely in an order that its strides tell without doubt."""
+    """Whether ``x`` is dense, in an order that its strides determine uniquely."""
     first = x.numel() // max(x.shape[0], 1) if x.dim() else 0
     told = x.dim() > 0 and x.stride(0) == first and all(size > 1 for size in x.shape[1:])
     last = x.dim() == 4 and x.is_contiguous(memory_format=torch.channels_last)
@@ -67,12 +67,12 @@ def _is_plain(x: Tensor) -> bool:
 def shapes_of(module: GraphModule, inputs: Sequence[Tensor]) -> dict[Node, Tensor]:
     """Run ``module`` on device meta, where nothing is computed.
 
-    What was found for the last layouts is kept with the module, and with copies of it: the first
-    plan of a region is mostly made for the layouts of the capture, which formed it.
+    Results for the last layouts are kept with the module and its copies: the first plan of a region
+    is mostly made for the captured layouts, by which it was formed.
 
     Args:
         module: Operators on tensors, and constants; does not change afterwards.
-        inputs: On device meta.
+        inputs: Tensors on device meta.
 
     Returns:
         The result of each node that has one.

@@ -1,4 +1,4 @@
-"""The steps of a plan, as data: what each reads, computes and writes."""
+"""The steps of a plan as data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Combine = Literal["first", "add", "sub", "mul", "div"]
 
 
 class PostOp(NamedTuple):
-    """What is done to a float result before it is stored: ``name`` as ``interface.POST_OPS``."""
+    """An operation on a float result before it is stored; ``name`` is in ``interface.POST_OPS``."""
 
     name: str
     alpha: float = 0.0
@@ -24,15 +24,15 @@ class PostOp(NamedTuple):
 
 @dataclass(eq=False, kw_only=True)
 class Step:
-    """One step.
+    """A step of a plan.
 
     Attributes:
-        result: What it writes.
+        result: The value that it writes.
         low: Least integer of the result.
         high: Largest integer of the result.
-        post: What is done to the float result, in order.
+        post: Post-ops on the float result, in order.
         nodes: The nodes of the graph that it computes, in graph order.
-        output: The one of them whose value ``result`` is.
+        output: The node whose value is ``result``.
     """
 
     kernel: ClassVar[str]
@@ -51,7 +51,7 @@ class Step:
 
 @dataclass(eq=False, kw_only=True)
 class Source(Step):
-    """A step that reads one tensor first of all."""
+    """A step with a source tensor."""
 
     source: Value
 
@@ -66,12 +66,12 @@ class Accumulate(Source):
     """A product with a weight, to whose sum another tensor may be added.
 
     Attributes:
-        summand: What is added where ``post`` says ``sum``; the result takes its memory if nothing
-            reads it afterwards, and starts as its copy otherwise.
-        scales: Of the weight, float32, ``(channels,)`` or ``(1,)``; None for a float weight.
+        summand: The tensor to add at ``sum`` in ``post``. The result takes its memory if nothing
+            reads it afterwards, and otherwise starts as its copy.
+        scales: Scales of the weight, float32, ``(channels,)`` or ``(1,)``; None for a float weight.
         bias: float32 ``(channels,)``.
-        implementation: How many of oneDNN's implementations to pass over, if it has as many.
-        threads: How many share the work; 0 for those of the plan.
+        implementation: Number of oneDNN's implementations to skip, if it has as many.
+        threads: Number of threads that share the work; 0 for the plan's number.
     """
 
     summand: Value | None = None
@@ -89,7 +89,7 @@ class Accumulate(Source):
 
 @dataclass(eq=False, kw_only=True)
 class Convolution(Accumulate):
-    """A convolution; ``weight`` as torch has it."""
+    """A convolution; ``weight`` is in torch's layout."""
 
     kernel: ClassVar[str] = "direct.convolution"
 
@@ -102,7 +102,7 @@ class Convolution(Accumulate):
 
     @property
     def constant(self) -> Tensor:
-        """The weight, which the library knows by its address."""
+        """The weight, which the library identifies by address."""
         return self.weight
 
 
@@ -148,7 +148,7 @@ class Pointwise(Source):
 
 @dataclass(eq=False, kw_only=True)
 class Lookup(Source):
-    """Integers through a table of 256 bytes; without one a copy, of any dtype."""
+    """Maps integers through a table of 256 bytes; without a table, a copy of any dtype."""
 
     kernel: ClassVar[str] = "direct.lookup"
 
@@ -181,7 +181,7 @@ class Pool(Source):
 
 @dataclass(eq=False, kw_only=True)
 class LayerNorm(Source):
-    """Normalized over the last dimension."""
+    """A layer norm over the last dimension."""
 
     kernel: ClassVar[str] = "direct.layer_norm"
 
@@ -192,11 +192,11 @@ class LayerNorm(Source):
 
 @dataclass(eq=False, kw_only=True)
 class Softmax(Source):
-    """Over the last dimension.
+    """A softmax over the last dimension.
 
     Attributes:
-        causal: Whether the i-th row of each matrix is of its first i + 1 values.
-        empty_is_zero: Whether rows of nothing but -inf become zeros.
+        causal: Whether the i-th row of each matrix covers only its first i + 1 values.
+        empty_is_zero: Whether rows of only -inf become zeros.
     """
 
     kernel: ClassVar[str] = "direct.softmax"
@@ -207,7 +207,7 @@ class Softmax(Source):
 
 @dataclass(eq=False, kw_only=True)
 class View(Source):
-    """Another look into the same memory: nothing is computed."""
+    """A view of the same memory: nothing is computed."""
 
     kernel: ClassVar[str] = "direct.view"
 
@@ -217,10 +217,10 @@ class Program:
     """Steps in order.
 
     Attributes:
-        steps: Those that compute.
-        views: What merely looks at memory in another way, for the report.
-        outputs: One layout for each output, as the caller gets it.
-        values: Where the value of a node is, for looking inside.
+        steps: Steps that compute.
+        views: Steps that only view memory, for the report.
+        outputs: The layout of each output that the caller gets.
+        values: The values of nodes, for inspection.
     """
 
     steps: list[Step] = field(default_factory=list[Step])

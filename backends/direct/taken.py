@@ -1,4 +1,4 @@
-"""Which nodes of a q/dq graph may be part of a region, by what they are."""
+"""The nodes of a q/dq graph that may be part of a region."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from quantfx.passes.quant.qdq import (
 
 _RULES = rules()
 _INTEGERS = (torch.uint8, torch.int8)
-# What torch computes in float32 from bfloat16, or merely looks at; the rest it rounds at each step.
+# Operators that torch computes in float32 from bfloat16, or views; it rounds others at each step.
 _LOOKS = VIEWS | MOVES  # they compute nothing
 _TAKE_BFLOAT16 = frozenset({*VIEWS, *CASTS, QUANTIZE_PER_TENSOR})
 

@@ -1,8 +1,8 @@
-"""From a q/dq graph to the steps of a plan, for one set of shapes.
+"""Translate a q/dq graph into the steps of a plan, for one set of shapes.
 
-The graph says what is computed; this finds which steps compute it, from results backwards: a
-quantize with what leads up to it (``q(relu(conv(dq(x), dq(w)) + dq(y)))``) is one step where a step
-has it all. Nodes whose float value is read more than once are computed once, in float.
+It works from results backwards: a quantize with the operators before it (``q(relu(conv(dq(x),
+dq(w)) + dq(y)))``) becomes one step if a step can compute all of them. Nodes whose float value is
+read more than once are computed once, in float.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from quantfx.passes.quant.qdq import (
 )
 from quantfx.patterns.schema import overload, resolve_op
 
-# Operators that look at the memory of their first argument in another way.
+# Operators that view the memory of their first argument.
 VIEWS = frozenset(
     resolve_op(f"aten.{name}")
     for name in (
@@ -61,19 +61,19 @@ VIEWS = frozenset(
 _MAY_COPY = frozenset(
     resolve_op(f"aten.{name}") for name in ("view.default", "reshape.default", "flatten.using_ints")
 )
-# Post-ops behind a result, which leaves room for those before a sum, and the sum.
+# Post-ops after a result; leaves room for a sum and the post-ops before it.
 _LONGEST = 4
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one step is to compute: ``q(post(base))``.
+    """The computation of one step: ``q(post(base))``.
 
     Attributes:
-        base: The operator that decides what kind of step it is.
-        post: What is done to its result.
+        base: The operator that decides the kind of step.
+        post: Post-ops on its result.
         quantize: The quantize at the end; None for a float result.
-        nodes: Every node of it behind ``base``, in order.
+        nodes: All nodes after ``base``, in order.
     """
 
     base: Node
@@ -83,7 +83,7 @@ class Task:
 
     @property
     def final(self) -> Node:
-        """The node whose value the result is."""
+        """The node whose value is the result."""
         return self.nodes[-1] if self.nodes else self.base
 
 
@@ -96,8 +96,8 @@ class Translation:
     Args:
         module: A graph of placeholders, constants, operators and one output.
         shapes: Each node's value on device meta.
-        rules: What computes an operator that is neither pointwise nor a view.
-        derived: Weights that were made of others, by what they were made of: kept by the caller.
+        rules: Rules of operators that are neither pointwise nor views.
+        derived: Weights derived from others, by their origin; kept by the caller.
     """
 
     def __init__(
@@ -119,14 +119,14 @@ class Translation:
 
     @property
     def computed(self) -> Mapping[Node, Value]:
-        """The values there are by now."""
+        """The values computed so far."""
         return self._values
 
     def run(self) -> Program:
         """Return the steps for every output.
 
         Raises:
-            Untranslatable: a node that nothing computes.
+            Untranslatable: no step computes some node.
         """
         for node in self.module.graph.nodes:
             if node.op == "call_function" and node.target is QUANTIZE_PER_TENSOR:
@@ -144,30 +144,30 @@ class Translation:
         return self.program
 
     def value(self, node: Node) -> Value:
-        """Return the value of ``node``, computed by now."""
+        """Return the value of ``node``, computed if needed."""
         if node not in self._values:
             self._values[node] = self._value(node)
         return self._values[node]
 
     def constant(self, node: object) -> Tensor | None:
-        """Return the tensor that ``node`` reads; None if it is computed, or no node."""
+        """Return the constant behind ``node``; None if it is computed or not a node."""
         value = constant(self.module, node)
         return None if value is None else value.detach()
 
     def add(self, step: Step, task: Task, *covered: Node) -> Value:
-        """Append the step of a task; ``covered`` is what it computes besides the task's nodes."""
+        """Append the step of a task; ``covered`` are further nodes that it computes."""
         step.nodes = tuple(sorted({*covered, *task.nodes}))
         step.output = task.final
         self.program.steps.append(step)
         return step.result
 
     def result(self, task: Task, layout: Tensor, *, any_order: bool = True) -> Value:
-        """Return where the result of a task goes.
+        """Return the value for the result of a task.
 
         Args:
-            task: What is computed.
-            layout: How the step would lay it out; its shape is the result's.
-            any_order: Whether the step writes in any order, as an output may want it.
+            task: The task.
+            layout: The layout that the step would choose, in the shape of the result.
+            any_order: Whether the step can write in any order, as an output may need.
         """
         quantize, final = task.quantize, task.final
         if quantize is not None:
@@ -195,7 +195,7 @@ class Translation:
         return {"post": task.post, "low": q.quant_min + shift, "high": q.quant_max + shift}
 
     def laid_out(self, value: Value, layout: Tensor) -> Value:
-        """Return ``value`` in the order of ``layout``, copied if it is in another."""
+        """Return ``value`` in the order of ``layout``, copied if needed."""
         if same_order(value.layout, layout) and value.layout.shape == layout.shape:
             return value
         copy = Value(Buffer(byte_size(layout)), layout, value.scale, value.zero_point, value.shift)
@@ -213,7 +213,7 @@ class Translation:
         return layout if is_dense(layout) else in_order(shape, dtype)
 
     def compute(self, final: Node, expression: Node, quantize: Node | None) -> Value:
-        """Return ``q(expression)``, or ``expression`` in float, by as few steps as there are."""
+        """Return ``q(expression)``, or ``expression`` in float, in as few steps as possible."""
         chain: list[Node] = []
         post: tuple[PostOp, ...] = ()
         base = expression
@@ -231,7 +231,7 @@ class Translation:
         if rule is not None:
             try:
                 return rule(self, task)
-            except RuntimeError as error:  # a look that a layout does not allow
+            except RuntimeError as error:  # a view that a layout does not allow
                 refused = f"torch refuses it for these layouts: {error}"
                 raise Untranslatable(base, refused) from error
         if not task.nodes:
@@ -239,7 +239,7 @@ class Translation:
         return self._pointwise(task)
 
     def _is_alone(self, node: Node, expression: Node, quantize: Node | None) -> bool:
-        """Whether nothing but the task needs the float value of ``node``."""
+        """Whether only the task needs the float value of ``node``."""
         return (node is expression and quantize is None) or len(node.users) == 1
 
     def _value(self, node: Node) -> Value:
@@ -279,7 +279,7 @@ class Translation:
         return made
 
     def _view(self, node: Node, value: Value) -> Value:
-        """Return ``value`` as ``node`` looks at it, copied where the memory does not allow it."""
+        """Return ``value`` as ``node`` views it, copied if the memory does not allow the view."""
         seen = self._looked_at(node, value.layout)
         if seen is None:
             value = self.laid_out(value, in_order(value.layout.shape, value.layout.dtype))
@@ -289,7 +289,7 @@ class Translation:
         return value.seen_as(seen)
 
     def _looked_at(self, node: Node, layout: Tensor) -> Tensor | None:
-        """Return ``layout`` as ``node`` looks at it; None where that would take a copy."""
+        """Return ``layout`` as ``node`` views it; None if that takes a copy."""
         if node.target not in _MAY_COPY:
             seen: Tensor = overload(node)(layout, *node.args[1:], **node.kwargs)
             return seen
@@ -299,7 +299,7 @@ class Translation:
             return None
 
     def _pointwise(self, task: Task) -> Value:
-        """Compute from the value of the base, which has memory of its own."""
+        """Compute from the value of the base, which has its own memory."""
         source = self.value(task.base)
         covered = views_of_integers(task.base)
         if source.is_integer and task.quantize is not None:
@@ -326,7 +326,7 @@ class Translation:
         return self.add(Lookup(source=source, result=result, table=table), task, *covered)
 
     def table(self, task: Task, source: Value) -> bytes | None:
-        """Return what each byte of ``source`` becomes; None if it stays what it is.
+        """Return the table of a task for each byte of ``source``; None if bytes stay the same.
 
         The operators themselves compute it, on all 256 integers.
         """
@@ -340,7 +340,7 @@ class Translation:
         return None if torch.equal(shifted, bytes_) else bytes(shifted.tolist())
 
     def _place(self, final: Node, layout: Tensor, any_order: bool) -> tuple[Buffer, Tensor] | None:
-        """Return the memory of the output that ``final`` is, if the step can write there."""
+        """Return the output memory of ``final`` if it is an output that the step can write."""
         if final not in self._results:
             return None
         wanted = self._output_layout(final)
@@ -350,11 +350,11 @@ class Translation:
         return Buffer(byte_size(wanted), "output", index), wanted
 
     def _output_layout(self, node: Node) -> Tensor:
-        """Return the layout of an output: in order, whatever the inputs' is."""
+        """Return the layout of an output: contiguous, whatever the inputs' layouts."""
         return in_order(self.shapes[node].shape, self.shapes[node].dtype)
 
     def _deliver(self, value: Value, node: Node, index: int) -> None:
-        """Copy a value that lies elsewhere to its output."""
+        """Copy a value to its output if it lies elsewhere."""
         wanted = self._output_layout(node)
         result = Value(Buffer(byte_size(wanted), "output", index), wanted)
         if value.is_integer and wanted.dtype.is_floating_point:
@@ -365,7 +365,7 @@ class Translation:
 
 
 def views_of_integers(node: Node) -> tuple[Node, ...]:
-    """Return a dequantize and the views behind it up to ``node``; nothing if there is none."""
+    """Return a dequantize and the views after it up to ``node``; empty if there is none."""
     found: list[Node] = []
     while node.target in VIEWS:
         found.insert(0, node)
@@ -374,10 +374,10 @@ def views_of_integers(node: Node) -> tuple[Node, ...]:
 
 
 def _shift_of(q: TensorQParams) -> int:
-    """Return by how much integers in memory are larger than the graph's: see ``Value.shift``."""
+    """Return the shift of integers in memory, see ``Value.shift``."""
     return 128 if q.dtype == torch.int8 else 0
 
 
 def _flip() -> bytes:
-    """Return the table from int8 to bytes that are larger by 128, which is its own inverse."""
+    """Return the table from int8 to bytes larger by 128, which is its own inverse."""
     return bytes(each ^ 0x80 for each in range(256))

@@ -1,11 +1,12 @@
-"""Transposed convolutions as plain ones: exact, where oneDNN 3.2's own err at the edges.
+"""Transposed convolutions as plain convolutions: exact, while oneDNN 3.2's own err at the edges.
 
-Its results depend on how many values of a window are padding, which its zero point leaves out. Two
-forms are plain. *Phases*: every ``stride``-th place of the result is a convolution of the source as
-it is, with every ``stride``-th place of the kernel; one convolution has the channels of all phases,
-which are then put side by side (Shi et al. 2016, "Real-time single image and video super-resolution
-using an efficient sub-pixel convolutional neural network"). *Spread*: the source is laid out with
-zero points between its values, and the kernel turned around (Dumoulin and Visin 2016, section 4).
+oneDNN's results depend on the number of padding values in a window, which its zero point ignores.
+There are two plain forms. *Phases*: every ``stride``-th place of the result is a convolution of the
+unchanged source with every ``stride``-th place of the kernel. One convolution computes the channels
+of all phases, which are then interleaved (Shi et al. 2016, "Real-time single image and video
+super-resolution using an efficient sub-pixel convolutional neural network"). *Spread*: the source
+is laid out with zero points between its values, and the kernel is flipped (Dumoulin and Visin 2016,
+section 4).
 """
 
 from __future__ import annotations
@@ -78,12 +79,12 @@ class _Axis:
     ``e`` with ``k * dilation = r + padding - stride * e``.
 
     Attributes:
-        stride: How many phases there are.
-        padding: Of the transposed convolution.
-        dilation: Of its kernel.
-        kernel: How many values that has.
-        source: How many places.
-        result: How many places.
+        stride: Stride, which is the number of phases.
+        padding: Padding of the transposed convolution.
+        dilation: Dilation of its kernel.
+        kernel: Number of values of the kernel.
+        source: Number of places of the source.
+        result: Number of places of the result.
     """
 
     stride: int
@@ -95,31 +96,31 @@ class _Axis:
 
     @property
     def places(self) -> int:
-        """How many places a phase has, those beyond the result included."""
+        """Number of places of a phase, including those beyond the result."""
         return -(-self.result // self.stride)
 
     @property
     def first(self) -> int:
-        """The least ``e`` of any phase, at most 0: no window begins behind the first place."""
+        """The least ``e`` of any phase, at most 0: no window begins after the first place."""
         return min(0, -(((self.kernel - 1) * self.dilation - self.padding) // self.stride))
 
     @property
     def last(self) -> int:
-        """The largest ``e``; windows end at the end of the source or behind it."""
+        """The largest ``e``; windows end at or after the end of the source."""
         return max((self.stride - 1 + self.padding) // self.stride, self.source - self.places)
 
     @property
     def window(self) -> int:
-        """How many values a window has."""
+        """Number of values of a window."""
         return self.last - self.first + 1
 
     @property
     def behind(self) -> int:
-        """Places of padding behind the source."""
+        """Number of padding places after the source."""
         return self.places - 1 + self.last - (self.source - 1)
 
     def taps(self, phase: int) -> Iterator[tuple[int, int]]:
-        """Yield places in the window with the place in the kernel that each is multiplied by."""
+        """Yield places in the window, each with its place in the kernel."""
         for place in range(self.window):
             step = phase + self.padding - self.stride * (self.first + place)
             if step % self.dilation == 0 and 0 <= step // self.dilation < self.kernel:
@@ -129,16 +130,16 @@ class _Axis:
 def by_phases(
     translation: Translation, anchor: Node, weight: Tensor, common: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Lookup]] | None:
-    """Return the convolution of all phases, and what puts them side by side.
+    """Return the convolution of all phases, and the steps that interleave them.
 
     Args:
         translation: Of the graph.
         anchor: The transposed convolution.
         weight: ``(in, out, *kernel)``.
-        common: Source, result and what else the step has, for the whole.
+        common: Source, result and other fields of the step, for the whole.
 
     Returns:
-        None where the spread source is not more work, or where it has groups or a summand.
+        None if the spread source is no more work, or with groups or a summand.
     """
     geometry = Geometry.of(anchor, tuple(weight.shape[2:]))
     source, result = common["source"], common["result"]
@@ -187,7 +188,7 @@ def _part(weight: Tensor, axes: list[_Axis], phase: tuple[int, ...]) -> Tensor:
 def _copy(
     made: Value, result: Value, axes: list[_Axis], phase: tuple[int, ...], channel: int
 ) -> Lookup:
-    """Return the step that puts one phase, from ``channel`` on, where it belongs."""
+    """Return the step that copies one phase, from ``channel`` on, to its places."""
     to = result.layout
     for dimension, (axis, at) in enumerate(zip(axes, phase, strict=True), 2):
         to = to[(slice(None),) * dimension + (slice(at, None, axis.stride),)]

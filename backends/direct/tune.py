@@ -1,9 +1,9 @@
-"""Measure what is the fastest on this machine.
+"""Measure what is fastest on this machine.
 
-Of each step: which of oneDNN's implementations, on how many threads. Of each region: the plan, or
-torch's int8 operators; float operators are measured beside both, and the report names the regions
-where these would be faster. Regions that compute the same on the same layouts, as those of a
-transformer's layers do, are measured once.
+For each step: oneDNN's implementations, and numbers of threads. For each region: the plan, and
+torch's int8 operators. Float operators are measured too, and the report names regions where they
+would be faster. Regions with the same computation and layouts, such as a transformer's layers, are
+measured once.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from quantfx.backends.direct.tuned import (
 )
 from quantfx.backends.direct.values import layout_of
 
-# Implementations that are tried of each step; those behind are oneDNN's references.
+# Implementations to try for each step; later ones are oneDNN's references.
 IMPLEMENTATIONS = 3
-# Of the time of a region, what its steps have at most; its routes have the rest.
+# Largest share of a region's time for its steps; its routes get the rest.
 _STEPS_SHARE = 0.6
 _ROUNDS = 40
 _TURNS, _FEW_TURNS = 21, 5
@@ -42,11 +42,11 @@ _TURNS, _FEW_TURNS = 21, 5
 
 @dataclass(frozen=True)
 class TunedStep:
-    """A step for which another choice than oneDNN's own is faster.
+    """A step that is faster by another choice than oneDNN's own.
 
     Attributes:
         site: The node whose value it yields.
-        choice: How it is computed from now on.
+        choice: The new choice.
         before: Microseconds of oneDNN's own choice, the least of all rounds.
         after: Microseconds of this choice.
     """
@@ -59,13 +59,13 @@ class TunedStep:
 
 @dataclass(frozen=True)
 class TuningReport:
-    """What tuning found.
+    """The findings of tuning.
 
     Attributes:
-        steps: Those that changed, where all changes together pay.
-        ratio: Median time of a call before over that afterwards, in turns; 1.0 where nothing
+        steps: Steps that changed, if all changes together pay.
+        ratio: Median ratio of the times of a call before and after, in turns; 1.0 if nothing
             changed.
-        tried: How many steps were measured.
+        tried: Number of steps measured.
         regions: Each kind of region with its times by each route.
     """
 
@@ -110,27 +110,27 @@ def tune(
     other: OtherRoute | None = None,
     **kwargs: object,
 ) -> TuningReport:
-    """Measure the regions of ``module`` for one call, and keep what is faster for all plans.
+    """Measure the regions of ``module`` for one call, and keep faster choices for all plans.
 
-    Candidates take turns, of each step the least time of all rounds counts, and a choice is kept
+    Candidates take turns, and the least time of each step over all rounds counts. A choice is kept
     if it gains 5 % and the whole region gains as well. A region that is 5 % slower than the other
-    route is no more formed where that route is there.
+    route is no longer formed if that route is available.
 
-    The seconds are no bound: the plans and the other routes of each kind of region are always
-    built, and called three times at least.
+    ``seconds`` is not a strict bound: the plans and other routes of each kind of region are always
+    built, and called at least three times.
 
     Args:
         module: E.g. ``Result.module``.
         args: Positional inputs.
-        seconds: When to stop, but for what is always done.
-        other: Lowers the graph of a region to torch's int8 operators; None where these may not
-            have it.
+        seconds: Time limit, see above.
+        other: Lowers the graph of a region to torch's int8 operators; None if these may not take
+            it.
         kwargs: Keyword inputs.
 
     Raises:
-        QuantfxError: what is found cannot be kept, or another route of a region fails.
+        QuantfxError: the findings cannot be saved, or another route of a region fails.
     """
-    remember(torch.get_num_threads(), {})  # fails now where it would fail in the end
+    remember(torch.get_num_threads(), {})  # to fail now rather than at the end
     kinds = _kinds(region_calls(lambda: module(*args, **kwargs)))
     changed: list[TunedStep] = []
     ratios: list[float] = []
@@ -165,8 +165,8 @@ class _Tuning:
     """The measurements of one region.
 
     Args:
-        region: Not changed, but that it forgets its plans.
-        inputs: Of one call.
+        region: The region; not changed, but forgets its plans.
+        inputs: Inputs of one call.
         until: When to stop.
     """
 
@@ -178,7 +178,7 @@ class _Tuning:
         self.tried = sum(isinstance(each, Accumulate) for each in self._default.program.steps)
 
     def run(self) -> tuple[list[TunedStep], float]:
-        """Return the changed steps, and how much they gain together; both are remembered."""
+        """Return the changed steps and their joint gain; both are saved."""
         times = self._measure(self._candidates())
         changed = self._faster(times)
         if not changed:
@@ -197,7 +197,7 @@ class _Tuning:
         return list(changed.values()), ratio
 
     def _candidates(self) -> dict[Choice, Plan]:
-        """Return a plan for each choice, all of whose steps take it."""
+        """Return a plan for each choice, applied to all its steps."""
         threads = (0, 1) if self._threads > 1 else (0,)
         choices = [Choice(each, count) for each in range(IMPLEMENTATIONS) for count in threads]
         plans = {Choice(): self._default}
@@ -225,7 +225,7 @@ class _Tuning:
         return least
 
     def _faster(self, times: Mapping[Choice, list[float]]) -> dict[int, TunedStep]:
-        """Return the steps that gain by another choice, by their place in the program."""
+        """Return the faster choices by the step's place in the program."""
         changed: dict[int, TunedStep] = {}
         for index, step in enumerate(self._default.program.steps):
             if not isinstance(step, Accumulate):

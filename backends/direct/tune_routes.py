@@ -17,13 +17,14 @@ from quantfx.backends.direct.tuned import RouteTimes, remember, routes_for
 from quantfx.backends.direct.values import layout_of
 from quantfx.patterns.errors import QuantfxError
 
-# Rounds at most, in a row without a better time, and at least: one disturbance decides nothing.
+# Rounds: at most, in a row without a better time, and at least, so that no single disturbance
+# decides.
 ROUNDS = 60
 _QUIET_ROUNDS = 10
 _LEAST_ROUNDS = 3
 _LAST_CALLS = 3
-# A better time is less than so much of the least. What takes so many times as long as the least
-# leaves: after the quiet rounds, and what is hopeless after the least.
+# A better time is below this share of the least. A route that takes this many times as long as the
+# fastest leaves after the quiet rounds; a hopeless one after the least number.
 _BETTER = 0.98
 _SLOW, _HOPELESS = 2.5, 10.0
 
@@ -35,17 +36,17 @@ Call = tuple[Region, tuple[Tensor, ...]]
 def measure_routes(
     kinds: Mapping[str, Call], other: OtherRoute | None, until: float, clock: Clock = time.monotonic
 ) -> list[RouteTimes]:
-    """Return the times of each kind of region, which are remembered.
+    """Measure and save the times of each kind of region.
 
     Args:
-        kinds: One region of each with what it is given, by ``region_key``.
-        other: Lowers the graph of a region to torch's int8 operators; None where these may not
-            have it.
-        until: When to stop, by ``clock``.
-        clock: Seconds.
+        kinds: One region of each kind with its inputs, by ``region_key``.
+        other: Lowers the graph of a region to torch's int8 operators; None if these may not take
+            it.
+        until: Time by ``clock`` when to stop.
+        clock: Returns seconds.
 
     Raises:
-        QuantfxError: the times cannot be kept, or another route fails.
+        QuantfxError: the times cannot be saved, or another route fails.
     """
     found: dict[str, RouteTimes] = {}
     for number, (key, call) in enumerate(kinds.items()):
@@ -53,7 +54,7 @@ def measure_routes(
         found[key] = _measure(call, other, clock() + share, clock)
     threads = torch.get_num_threads()
     kept = dict(found)
-    if other is None:  # what was measured of torch's operators is still true
+    if other is None:  # earlier times of torch's operators are still valid
         for key, known in routes_for(threads).items():
             if key in kept:
                 kept[key] = kept[key]._replace(operators=known.operators)
@@ -91,7 +92,7 @@ def _routes(
 
 
 def _name(graph: GraphModule) -> str:
-    """Return the first and the last site of a region."""
+    """Return the first and last sites of a region."""
     sites = [node.name for node in graph.graph.nodes if is_int8_product(node)]
     return sites[0] if len(sites) == 1 else f"{sites[0]} to {sites[-1]}"
 
@@ -99,16 +100,16 @@ def _name(graph: GraphModule) -> str:
 def race(
     runs: Mapping[str, Callable[[], object]], until: float, clock: Clock = time.monotonic
 ) -> dict[str, float]:
-    """Return the least seconds of a call of each, which take turns.
+    """Return the least seconds of a call of each run, in turns.
 
-    Turns end where ten rounds brought no better time. What takes ten times as long as the fastest
-    runs no more after three rounds, what takes 2.5 times as long after ten. What is less behind has
-    three more calls in the end, so that a disturbance does not decide.
+    Turns end after ten rounds without a better time. A run ten times as slow as the fastest leaves
+    after three rounds, one 2.5 times as slow after ten. A run that is less behind gets three more
+    calls at the end, so that no disturbance decides.
 
     Args:
-        runs: By name.
-        until: When to stop, by ``clock``; each has three timed calls at least.
-        clock: Seconds.
+        runs: Runs by name.
+        until: Time by ``clock`` when to stop; each run gets at least three timed calls.
+        clock: Returns seconds.
     """
     for run in runs.values():
         run()  # packs weights, allocates

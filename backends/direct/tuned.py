@@ -1,7 +1,7 @@
-"""What was measured to be the fastest on this machine: a file that every plan made here reads.
+"""The file of tuned choices, which every plan made on this machine reads.
 
-Keys say what a choice depends on: CPU, version of oneDNN and number of threads, and then what the
-step or region computes on which shapes.
+Keys hold what a choice depends on: CPU, version of oneDNN and number of threads, then the
+computation and shapes of the step or region.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.steps import Accumulate, Convolution
 from quantfx.patterns.errors import QuantfxError
 
-# What a choice must gain, to be more than noise.
+# The gain that a choice must exceed to be more than noise.
 GAIN = 0.95
 
 
 class Choice(NamedTuple):
-    """How a step is computed.
+    """A way to compute a step.
 
     Attributes:
-        implementation: How many of oneDNN's implementations to pass over.
-        threads: How many share the work; 0 for all of the plan's.
+        implementation: Number of oneDNN's implementations to skip.
+        threads: Number of threads that share the work; 0 for all of the plan's.
     """
 
     implementation: int = 0
@@ -42,10 +42,10 @@ class RouteTimes(NamedTuple):
     """Microseconds of one call of a region by each route, the least of all rounds.
 
     Attributes:
-        name: First and last of its sites, for whoever reads the file.
-        plan: As a prepared plan.
-        operators: By torch's int8 operators; None where these may not have it.
-        floats: By float operators, run eagerly.
+        name: Its first and last sites, for readers of the file.
+        plan: Time as a prepared plan.
+        operators: Time with torch's int8 operators; None if these may not take it.
+        floats: Time with eager float operators.
     """
 
     name: str
@@ -65,7 +65,7 @@ class RouteTimes(NamedTuple):
 
     @property
     def float_gain(self) -> float:
-        """How many times as fast float operators are as the faster int8 route."""
+        """The speed of float operators as a multiple of the faster int8 route's."""
         return min(self.plan, self.operators or self.plan) / self.floats
 
 
@@ -75,7 +75,7 @@ def tuning_file() -> Path:
 
 
 def machine_key(threads: int) -> str:
-    """Return what choices depend on beside the step."""
+    """Return a key of what choices depend on besides the step."""
     capabilities = torch.cpu.get_capabilities()
     instructions = sorted(name for name, has in capabilities.items() if has is True)
     found = runtime().onednn
@@ -85,7 +85,7 @@ def machine_key(threads: int) -> str:
 
 
 def signature(step: Accumulate) -> str:
-    """Return what a step computes, on which shapes and dtypes."""
+    """Return a key of a step's computation, shapes and dtypes."""
     words = [step.kernel, _described(step.source.layout), "to", _described(step.result.layout)]
     if isinstance(step, Convolution):
         moves = (step.stride, step.dilation, step.padding_low, step.padding_high, (step.groups,))
@@ -95,23 +95,23 @@ def signature(step: Accumulate) -> str:
 
 
 def choices_for(threads: int) -> Mapping[str, Choice]:
-    """Return what is known for plans of so many threads, by signature."""
+    """Return the known choices for this number of threads, by signature."""
     known = _known().get(machine_key(threads), {})
     return {key: each for key, each in known.items() if isinstance(each, Choice)}
 
 
 def routes_for(threads: int) -> Mapping[str, RouteTimes]:
-    """Return what is known of regions on so many threads, by ``region_key``."""
+    """Return the known times of regions for this number of threads, by ``region_key``."""
     known = _known().get(machine_key(threads), {})
     return {key: each for key, each in known.items() if isinstance(each, RouteTimes)}
 
 
 def remember(threads: int, found: Mapping[str, Choice] | Mapping[str, RouteTimes]) -> None:
-    """Add what was measured to the file; it replaces what was found earlier of the same step.
+    """Add findings to the file, replacing earlier findings under the same keys.
 
     Args:
-        threads: That share the work.
-        found: By ``signature`` of steps, or by ``region_key``.
+        threads: Number of threads that share the work.
+        found: Findings by ``signature`` of steps, or by ``region_key``.
 
     Raises:
         QuantfxError: the file cannot be written.
@@ -127,7 +127,7 @@ def remember(threads: int, found: Mapping[str, Choice] | Mapping[str, RouteTimes
         with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
             json.dump(data, file, indent=1, sort_keys=True)
         Path(file.name).chmod(0o644)
-        Path(file.name).replace(path)  # in one step: others may read it
+        Path(file.name).replace(path)  # atomically: other processes may read it
     except OSError as error:
         raise QuantfxError(
             f"{path} cannot be written: {error}",
@@ -139,7 +139,7 @@ def remember(threads: int, found: Mapping[str, Choice] | Mapping[str, RouteTimes
 
 
 def apply_choice(step: Accumulate, choice: Choice) -> None:
-    """Let a step be computed so."""
+    """Apply a choice to a step."""
     step.implementation, step.threads = choice
 
 
@@ -154,12 +154,12 @@ def _read() -> dict[str, dict[str, Choice | RouteTimes]]:
     except (OSError, ValueError):
         data = None
     if not isinstance(data, dict):
-        return {}  # none yet, or not ours: it is measured again
+        return {}  # missing, or not such a file: measure again
     return {key: _entries(plain) for key, plain in data.items() if isinstance(plain, dict)}
 
 
 def _entries(plain: dict[str, Any]) -> dict[str, Choice | RouteTimes]:
-    """Return what is known of one machine; an odd entry is measured again."""
+    """Return the entries of one machine; malformed entries are measured again."""
     found: dict[str, Choice | RouteTimes] = {}
     for name, each in plain.items():
         with contextlib.suppress(TypeError, ValueError):

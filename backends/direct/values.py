@@ -1,4 +1,4 @@
-"""Where the tensors of a plan are: buffers, and the strided looks into them."""
+"""The tensors of a plan: buffers, and strided views of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Place = Literal["arena", "input", "output", "constant"]
 
 @dataclass(eq=False)
 class Buffer:
-    """Memory of one tensor, several of which share the arena one after another.
+    """The memory of one tensor; buffers may share arena memory one after another.
 
     Attributes:
         size: Bytes.
         place: ``arena`` of the call, an ``input`` or ``output``, or a ``constant``.
-        index: Which input or output.
+        index: Number of the input or output.
         constant: The tensor, if it is one.
     """
 
@@ -33,12 +33,12 @@ class Value:
     """A tensor in a buffer; integers are bytes from 0 to 255.
 
     Attributes:
-        buffer: Where it is.
-        layout: On device meta: shape, strides, offset and dtype of what is in memory.
-        scale: What one step of an integer stands for.
+        buffer: Its buffer.
+        layout: Tensor on device meta: shape, strides, offset and dtype in memory.
+        scale: The value of one integer step.
         zero_point: The integer that stands for 0.
-        shift: By how much integers in memory are larger than the graph's: 128 for int8, which
-            convolutions on CPUs without VNNI would round to 7 bits. As uint8 they are exact.
+        shift: Difference of integers in memory to the graph's: 128 for int8, which is stored as
+            uint8, because convolutions of int8 round weights to 7 bits on CPUs without VNNI.
     """
 
     buffer: Buffer
@@ -53,12 +53,12 @@ class Value:
         return not self.layout.dtype.is_floating_point
 
     def seen_as(self, layout: Tensor) -> Value:
-        """Return another look into the same memory."""
+        """Return another view of the same memory."""
         return replace(self, layout=layout)
 
 
 def layout_of(tensor: Tensor) -> Tensor:
-    """Return where the elements of a tensor lie, counted from the first."""
+    """Return the layout of a tensor, with offset 0."""
     return torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
@@ -68,20 +68,20 @@ def in_order(shape: torch.Size, dtype: torch.dtype) -> Tensor:
 
 
 def channels_last(shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """Return the layout with the channels, dimension 1, next to each other."""
+    """Return the layout with channels (dimension 1) contiguous."""
     batch, channels, *places = shape
     made = torch.empty((batch, *places, channels), dtype=dtype, device="meta")
     return made.movedim(-1, 1)
 
 
 def same_order(layout: Tensor, other: Tensor) -> bool:
-    """Whether two layouts of one shape put each element at the same place."""
+    """Whether two layouts of one shape place each element alike."""
     strides = zip(layout.shape, layout.stride(), other.stride(), strict=True)
     return all(size == 1 or one == two for size, one, two in strides)
 
 
 def is_dense(layout: Tensor) -> bool:
-    """Whether the elements fill a stretch of memory, in any order of dimensions."""
+    """Whether the elements fill a block of memory, in any order of dimensions."""
     used = sorted(
         (stride, size)
         for size, stride in zip(layout.shape, layout.stride(), strict=True)

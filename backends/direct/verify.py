@@ -1,8 +1,8 @@
-"""Whether oneDNN computes right on this machine: small convolutions and products, tried beforehand.
+"""Verify that oneDNN computes correctly on this machine, by small convolutions and products.
 
-Kernels differ from CPU to CPU, and so do their faults. So the first use on a machine holds some of
-each kind against float arithmetic; where one is off by more than a step, the runtime says so and is
-not used.
+Kernels and their faults differ between CPUs. So the first use on a machine compares some of each
+kind with float arithmetic; if one is off by more than a step, the runtime reports it and is not
+used.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _cases() -> Iterator[_Case]:
     windows = ((1, 1, 0), (1, 2, 0), (3, 1, 1), (3, 2, 1), (5, 1, 2))
     for (inputs, outputs, groups), (kernel, stride, padding) in product(shapes, windows):
         if kernel == 1 and stride > 1 and inputs // groups % 16 == 8:
-            continue  # values are left out beforehand there
+            continue  # there, plans copy every n-th value beforehand
         for zero_point, adds in ((0, False), (128, False), (37, True)):
             yield _Case(inputs, outputs, kernel, stride, padding, groups, zero_point, adds)
 

@@ -1,4 +1,4 @@
-"""A library that AOTInductor compiled, called like the module that it was compiled from."""
+"""A library compiled by AOTInductor, called like its module."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from quantfx.patterns.errors import QuantfxError
 
 
 class LibraryInputs:
-    """The form of the inputs that a library is compiled for, in which it wants all others.
+    """The form of inputs that a library is compiled for.
 
-    It takes them as the example gave them, in place or by keyword, and reads their memory in the
-    order that the example had there, without a look at their strides.
+    The library takes inputs as in the example, by position or keyword. It reads their memory in the
+    example's order, ignoring their strides.
 
     Args:
-        module: What is compiled.
+        module: The module to compile.
         args: Positional inputs of the example.
-        kwargs: Keyword inputs of it.
+        kwargs: Keyword inputs of the example.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class LibraryInputs:
         """Return the leaves of a call's inputs in the library's order.
 
         Raises:
-            InputError: there are others than in the example.
+            InputError: the call has other inputs than the example.
         """
         try:
             given = dict(leaves_of(self._signature, args, dict(kwargs)))
@@ -78,7 +78,7 @@ class LibraryInputs:
         return [given[path] for path in self._paths]
 
     def laid_out(self, leaves: list[Any]) -> list[Any]:
-        """Return the leaves with tensors in the order in memory that the example had."""
+        """Return the leaves with tensors in the example's memory order."""
         return [
             _laid_out(leaf, order) if order is not None and isinstance(leaf, Tensor) else leaf
             for leaf, order in zip(leaves, self._orders, strict=True)
@@ -90,7 +90,7 @@ class LibraryInputs:
         return args, kwargs
 
     def write_back(self, leaves: list[Any], laid_out: list[Any]) -> None:
-        """Let the caller's tensors see what was written to copies of them."""
+        """Copy writes to copies of tensors back to the caller's tensors."""
         if not self._writes:
             return
         for theirs, ours in zip(leaves, laid_out, strict=True):
@@ -106,12 +106,12 @@ class AheadOfTimeModule(SealedModule):
     """A library compiled by AOTInductor; call it like the module.
 
     Args:
-        package: The file it is in.
+        package: The file of the library.
         kernels: Calls of lowered kernels in it.
-        inputs: The form of inputs it was compiled for.
-        check: Refuses inputs that it does not hold for.
-        restore: Makes the model's results of the library's, which returns a flat tuple of tensors
-            where the model returns numbers or text beside them.
+        inputs: The form of inputs that it was compiled for.
+        check: Refuses inputs that it is not valid for.
+        restore: Makes the model's results from the library's flat tuple of tensors, if the model
+            also returns numbers or text.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class AheadOfTimeModule(SealedModule):
         self._restore = restore
 
     def __deepcopy__(self, memo: dict[int, Any]) -> AheadOfTimeModule:
-        """Return a module that runs the same library, which has no state."""
+        """Return a module that runs the same, stateless library."""
         copy = AheadOfTimeModule(
             self.package,
             kernels=self.kernels,
@@ -144,10 +144,10 @@ class AheadOfTimeModule(SealedModule):
         return copy
 
     def call_now(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Run the compiled module, for inputs of the shapes it was compiled for.
+        """Run the compiled module for inputs of the shapes that it was compiled for.
 
         Raises:
-            InputError: the library does not hold for the inputs.
+            InputError: the library is not valid for the inputs.
         """
         if self._check is not None:
             self._check(args, kwargs)
@@ -161,7 +161,7 @@ class AheadOfTimeModule(SealedModule):
 
 
 def require_library(module: GraphModule) -> None:
-    """Refuse what AOTInductor of torch 2.13 loses or cannot take.
+    """Refuse models that AOTInductor of torch 2.13 breaks or cannot take.
 
     Raises:
         QuantfxError: names it.
@@ -180,7 +180,7 @@ def require_library(module: GraphModule) -> None:
 
 
 def _without_gaps(leaf: Any) -> Any:
-    """Return an example that others can be copied into the form of."""
+    """Return an example without gaps in memory, into whose form other inputs can be copied."""
     if not isinstance(leaf, Tensor) or leaf.layout is not torch.strided or _order(leaf) is not None:
         return leaf
     return leaf.detach().clone(memory_format=torch.contiguous_format)

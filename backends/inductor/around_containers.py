@@ -1,7 +1,7 @@
-"""Keep containers of libraries, such as caches of Hugging Face's, away from Dynamo.
+"""Keep containers of libraries, such as Hugging Face's caches, away from Dynamo.
 
-torch 2.13: Dynamo fails on code that puts such a container together (InternalTorchDynamoError). So
-what is compiled takes and returns the tensors themselves, and the containers are made around it.
+torch 2.13: Dynamo fails on code that builds such a container (InternalTorchDynamoError). So
+compiled code takes and returns plain tensors, and the containers are made around it.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from quantfx.passes.inputs.leaves import leaves_in
 def around_containers(
     module: GraphModule, compiled: Callable[[GraphModule], Callable[..., Any]]
 ) -> Callable[..., Any]:
-    """Return ``compiled(module)``, or of a graph of its leaves where it takes or makes containers.
+    """Return ``compiled(module)``; compile a graph of leaves if it takes or makes containers.
 
     Args:
         module: A graph; not changed.
-        compiled: Returns what calls a graph module.
+        compiled: Compiles a graph module.
     """
     if not holds_library_container(module.graph):
         return compiled(module)

@@ -1,4 +1,4 @@
-"""Calls that a compiler of the model around runs as they are: inside is compiled already."""
+"""Calls of compiled modules, which an outer compiler leaves alone."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from quantfx.patterns.errors import QuantfxError
 
 
 def call_outside(exported: str, reason: str) -> Callable[..., Any]:
-    """Return what calls ``module.call_now(args, kwargs)`` in the middle of what others compile.
+    """Return a function that calls ``module.call_now(args, kwargs)`` inside an outer compile.
 
     Args:
-        exported: Of the error where the module is exported, which it cannot be.
-        reason: For torch.compile, why it stays out.
+        exported: Message of the error on export, which is not possible.
+        reason: Why torch.compile leaves it alone.
     """
 
     def call(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

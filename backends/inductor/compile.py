@@ -1,7 +1,7 @@
 """Compile a lowered graph with Inductor.
 
 Weights are packed for the kernels when Inductor freezes them, which it only does while its
-``freezing`` is on and gradients are off. Both are set here, for our own calls only.
+``freezing`` is on and gradients are off. Both are set here, for quantfx's calls only.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ from quantfx.patterns.schema import overload
 Wrapper = Literal["python", "cpp", "aot"]
 WRAPPERS: tuple[Wrapper, ...] = ("python", "cpp", "aot")
 
-# Run by Inductor on its own graph, where kernels may overwrite their inputs.
+# Inductor runs these on its own graph, in which kernels may overwrite their inputs.
 POST_GRAD = Pipeline(
     (
-        RevealKernels(),  # first: the others look for the kernels
+        RevealKernels(),  # first: other passes look for kernels
         DropPoolCopies(),
         WholeRows(),
         FuseSums(),
@@ -91,20 +91,20 @@ POST_GRAD = Pipeline(
 class CompiledModule(SealedModule):
     """A graph module compiled by Inductor; call it like the module.
 
-    A module as any in other modules, see ``SealedModule``; a deep copy compiles anew. Every call
-    runs without gradients. Inputs of the form that the graph was captured with run its
-    own code; others go through Dynamo, which compiles for their shapes. While a call compiles,
-    Inductor's settings are those that freezing needs; they are thread-local.
+    It may be part of other modules, see ``SealedModule``; a deep copy compiles anew. Every call
+    runs without gradients. Inputs of the captured form run their own code; other inputs go through
+    Dynamo, which compiles for their shapes. While a call compiles, Inductor's settings, which are
+    thread-local, are set for freezing.
 
     Args:
-        module: A captured, q/dq or lowered graph, or a pair of one.
-        autocast: ``torch.bfloat16`` to compute in it between the int8 kernels; None to leave it to
-            the caller's own ``torch.autocast``.
+        module: A captured, q/dq or lowered graph, or a `LoweredPair`.
+        autocast: ``torch.bfloat16`` computes in bfloat16 between the int8 kernels; None leaves this
+            to the caller's ``torch.autocast``.
         cpp: Whether the code that calls the kernels is C++ instead of Python.
-        dynamic: Compile for free sizes at once, instead of when a second size comes.
+        dynamic: Compile for free sizes at once, instead of at the second size.
 
     Attributes:
-        kernels: Calls of lowered kernels in the graph compiled last, in its order.
+        kernels: Calls of lowered kernels in the last compiled graph, in its order.
     """
 
     def __init__(
@@ -129,7 +129,7 @@ class CompiledModule(SealedModule):
         """Run the compiled module; the first call of a shape compiles.
 
         Raises:
-            QuantfxError: autocast is on, in a dtype that int8 does not mix with on this CPU.
+            QuantfxError: autocast is on, in a dtype that int8 cannot be mixed with on this CPU.
         """
         with torch.no_grad():
             if self._autocast is None:
@@ -138,7 +138,7 @@ class CompiledModule(SealedModule):
                 return self._call(args, kwargs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> CompiledModule:
-        """Return a module of its own weights and state, which compiles at its first call."""
+        """Return a module with its own weights and state, which compiles at its first call."""
         copy = CompiledModule(
             self._pair.clone_tensors(), self._autocast, cpp=self._cpp, dynamic=self._dynamic
         )
@@ -185,7 +185,8 @@ class CompiledModule(SealedModule):
                     module, is_compiling, warns_at_limit, dynamic=self._dynamic
                 ),
             )
-        # It writes the strides of outputs into the graph, and fails on sizes that depend on data.
+        # Inductor writes the strides of outputs into the graph, and fails on sizes that depend on
+        # data.
         choose = {"layout_optimization": False} if self._pair.makes_sizes else {}
         with compiling(self._note_kernels, cpp_wrapper=self._cpp, **choose):
             return self._dynamo[mixed](*args, **kwargs)
@@ -206,7 +207,7 @@ def autocasts() -> bool:
     """Whether autocast is on.
 
     Raises:
-        QuantfxError: it is, to a dtype that int8 does not mix with on this CPU.
+        QuantfxError: it is on, in a dtype that int8 cannot be mixed with on this CPU.
     """
     if not torch.is_autocast_enabled("cpu"):
         return False
@@ -216,11 +217,11 @@ def autocasts() -> bool:
 
 @contextmanager
 def compiling(note: Callable[[tuple[KernelCall, ...]], None], **settings: Any) -> Generator[None]:
-    """Set what Inductor needs to compile a lowered graph.
+    """Set Inductor's settings for compiling a lowered graph.
 
     Args:
-        note: Told of the kernel calls in what was compiled, if anything was.
-        settings: More of Inductor's settings.
+        note: Gets the kernel calls in the compiled code, if anything was compiled.
+        settings: Further settings of Inductor.
     """
     calls: list[KernelCall] = []
 
@@ -234,8 +235,8 @@ def compiling(note: Callable[[tuple[KernelCall, ...]], None], **settings: Any) -
         with inductor_settings(
             freezing=True,
             post_grad_custom_pre_pass=PostGradHook(finish),
-            # Dynamo's guards have seen to the inputs; asserts at each kernel cost 5 % of a
-            # MobileNetV2 inference.
+            # Dynamo's guards check inputs; asserts at each kernel cost 5 % of a MobileNetV2
+            # inference.
             size_asserts=False,
             **settings,
         ):
@@ -247,7 +248,7 @@ def compiling(note: Callable[[tuple[KernelCall, ...]], None], **settings: Any) -
 
 
 def _run_named(each: Pass, module: GraphModule) -> None:
-    """Run a pass of ours inside Inductor, where bisections, torch's and ours, may leave it out."""
+    """Run a quantfx pass inside Inductor so that torch's and quantfx's bisections can skip it."""
     if not each.optional:
         each.run(module, Context())
     elif may(each.name):
@@ -280,15 +281,15 @@ def compile_module(
     """Compile for the given inputs.
 
     Args:
-        pair: What to compile.
-        inputs: Example inputs, and the dimensions that stay free in a library.
-        autocast: ``torch.bfloat16`` to compute in it between the kernels.
-        wrapper: What calls the kernels: generated Python, generated C++, or a library compiled
-            ahead of time.
+        pair: The graphs to compile.
+        inputs: Example inputs, with the free dimensions of a library.
+        autocast: ``torch.bfloat16`` computes in bfloat16 between the kernels.
+        wrapper: The code that calls the kernels: generated Python, generated C++, or a library
+            compiled ahead of time.
         package: Where to write the library; a temporary file by default.
 
     Raises:
-        QuantfxError: the caller autocasts to a dtype that int8 does not mix with, or there is no
+        QuantfxError: the caller autocasts to a dtype that int8 cannot be mixed with, or there is no
             such wrapper.
     """
     if wrapper not in WRAPPERS:
@@ -305,7 +306,7 @@ def compile_module(
 
 
 def require_regions(module: GraphModule) -> None:
-    """Refuse autocast regions of the model's own in a dtype that int8 does not mix with."""
+    """Refuse the model's own autocast regions in a dtype that int8 cannot be mixed with."""
     for _, graph_module in all_graphs(module):
         for node in graph_module.graph.nodes:
             region = autocast_dtype(node)

@@ -1,9 +1,9 @@
-"""Be told whenever Dynamo is about to compile for one of our backends, or refuses to go on.
+"""Watch Dynamo's attempts to compile for quantfx's backends, and its refusals.
 
-A backend is called for graphs only. At its limit of graphs for one function Dynamo lets Python run
-what fits none of them, for good, and calls no backend; but in front of each compile, also of that
-which it then refuses, it calls hooks. Ours looks who is compiling, and tells the watch of that
-backend.
+Dynamo calls a backend for graphs only. At its limit of graphs for one function, it lets Python run
+calls that fit no graph, for good, without calling the backend. But before each compile, even one
+that it then refuses, it calls hooks. The hook here finds the backend that compiles, and tells its
+watch.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class Attempt:
 
     Attributes:
         code: The frame's code.
-        owner: The module whose method it is, or that it stands for; None if there is none.
-        region: The number of what shares its graphs.
-        is_strict: Whether the user asked for an error where something is not compiled.
-        limit: Set if it will not be compiled.
+        owner: The module whose method it is or that it wraps; None if there is none.
+        region: The number of the group of compiles that share graphs with it.
+        is_strict: Whether the user asked for an error if something is not compiled.
+        limit: The reached limit, if it will not be compiled.
     """
 
     code: CodeType
@@ -65,14 +65,14 @@ _Compiler = TypeVar("_Compiler", bound=Callable[..., Any])
 
 
 def attach_watch(compiler: _Compiler, watch: Watch) -> _Compiler:
-    """Let ``watch`` know of each attempt to compile for ``compiler``, which is returned."""
+    """Report each attempt to compile for ``compiler`` to ``watch``; return ``compiler``."""
     setattr(compiler, _ATTRIBUTE, watch)
     watch_compiles()
     return compiler
 
 
 def watch_compiles() -> None:
-    """Have Dynamo call our hook, if it does not.
+    """Make Dynamo call the hook, unless it already does.
 
     Raises:
         QuantfxError: this torch compiles in another way.
@@ -81,7 +81,7 @@ def watch_compiles() -> None:
 
 
 def place_of(code: CodeType) -> str:
-    """Return a function's name and place."""
+    """Return the name and place of a function."""
     name = code.co_name
     if resumes(code):
         name = f"behind a graph break in {name.removeprefix(_RESUMES).rpartition('_at_')[0]}"
@@ -89,12 +89,12 @@ def place_of(code: CodeType) -> str:
 
 
 def resumes(code: CodeType) -> bool:
-    """Whether a function is what Dynamo made of the rest of one, behind a graph break."""
+    """Whether Dynamo made the function of the rest of another after a graph break."""
     return code.co_name.startswith(_RESUMES)
 
 
 def _tell() -> str:
-    """Tell the watch of whoever compiles; called by Dynamo."""
+    """Tell the watch of the backend that compiles; Dynamo calls this."""
     values = values_of_compile()
     if values is None:
         return ""
@@ -104,11 +104,11 @@ def _tell() -> str:
     attempt = _attempt(values)
     if watch(attempt, **given) and attempt.limit is not None:
         leave_to_python(f"{attempt.where} has reached {attempt.limit.name}")
-    return ""  # a hook may name a context
+    return ""  # a hook may return a context
 
 
 def _watch_of(compiler: Any) -> tuple[Watch | None, dict[str, Any]]:
-    """Return the watch of a backend, and what ``torch.compile`` was given for it."""
+    """Return the watch of a backend, and the options that ``torch.compile`` was given for it."""
     given: dict[str, Any] = {}
     while compiler is not None:
         is_partial = isinstance(compiler, partial)
@@ -132,7 +132,7 @@ def _attempt(values: Mapping[str, Any]) -> Attempt:
 
 
 def _owner(values: Mapping[str, Any], code: CodeType) -> nn.Module | None:
-    # What Dynamo puts around a module of torch.nn has it, or its method, as a free variable.
+    # Dynamo's wrapper of a torch.nn module has the module, or its method, as a free variable.
     names = (*code.co_varnames[:1], *code.co_freevars)
     found = (values.get(name) for name in names)
     owners = (each if isinstance(each, nn.Module) else _self(each) for each in found)

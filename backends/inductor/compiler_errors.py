@@ -1,4 +1,4 @@
-"""Failures of torch's compiler in a sentence, with what to do."""
+"""Report failures of torch's compiler in one sentence, with advice."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from quantfx.patterns.errors import QuantfxError
 
 @contextmanager
 def compiler_errors() -> Generator[None]:
-    """Say in a sentence that torch's compiler failed; its own error, with the graph, is the cause.
+    """Report failures of torch's compiler in one sentence; its own error is the cause.
 
     Raises:
-        QuantfxError: it failed.
+        QuantfxError: the compiler failed.
     """
     try:
         yield
@@ -32,13 +32,13 @@ def compiler_errors() -> Generator[None]:
 
 @contextmanager
 def inductor_errors(where: str) -> Generator[None]:
-    """Say in a sentence that Inductor failed; what else Dynamo raises is for Dynamo.
+    """Report failures of Inductor in one sentence; pass Dynamo's own errors on.
 
     Args:
-        where: What is compiled.
+        where: Name of what is compiled.
 
     Raises:
-        QuantfxError: it failed.
+        QuantfxError: the compiler failed.
     """
     try:
         yield
@@ -52,7 +52,7 @@ def inductor_errors(where: str) -> Generator[None]:
 
 @contextmanager
 def dynamo_errors() -> Generator[None]:
-    """Say what to do where Dynamo of torch 2.13 fails on sizes that depend on data."""
+    """Add advice where Dynamo of torch 2.13 fails on sizes that depend on data."""
     try:
         yield
     except InternalTorchDynamoError as error:

@@ -1,4 +1,4 @@
-"""Tell Inductor the layout that int8 convolutions really return where it would guess another."""
+"""Declare the real layout of int8 convolutions where Inductor would assume another."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from quantfx.passes.pipeline.kernel_family import argument_node
 class DeclareLayouts(GraphPass):
     """``onednn.qconv_pointwise(x) -> quantfx.qconv_channels_last(x)`` where sizes are free.
 
-    A kernel with a packed weight returns channels_last. torch 2.13 declares a contiguous result
-    where a size is free and the input is both, as with one channel or one pixel
-    (``_prepare_convolution_fusion_create``), and whatever reads the result then reads noise. Our
-    operator is the same call with the layout it has. Only where the weight is a packed constant:
-    elsewhere the kernels stay hidden and keep the layout they are traced with.
+    A kernel with a packed weight returns channels_last. If a size is free and the input is both
+    channels_last and contiguous, as with one channel or one pixel, torch 2.13 declares a contiguous
+    result (``_prepare_convolution_fusion_create``), and readers then read garbage. The operator
+    here is the same call with the real layout. It is used only if the weight is a packed constant:
+    other kernels stay hidden and keep their traced layout.
     """
 
     name: ClassVar[str] = "declare-layouts"

@@ -1,4 +1,4 @@
-"""Drop the copies in front of int8 max pools, which only running without a compiler needs."""
+"""Drop the copies before int8 max pools, which only eager runs need."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _POOLS = ("aten.max_pool2d_with_indices.default", "prims._low_memory_max_pool_wi
 class DropPoolCopies(Pass):
     """``max_pool2d(contiguous(x)) -> max_pool2d(x)`` on integers, inside Inductor.
 
-    Inductor's loop takes any layout and writes the one its reader wants.
+    Inductor's loop takes any layout and writes the layout that its reader wants.
     """
 
     name: ClassVar[str] = "drop-pool-copies"
     optional: ClassVar[bool] = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Let every pool of integers read what was copied."""
+        """Make every pool of integers read the source of its copy."""
         editor = Editor(module, self.name)
         for node in module.graph.find_nodes(op="call_function", target=_CLONE):
             if _is_copy_for_pools(node):

@@ -1,7 +1,7 @@
-"""Take a residual sum, its relu and its quantize into the kernel call before it.
+"""Fuse a residual sum, its relu and its quantize into the kernel call before it.
 
-Runs inside Inductor, on the graph behind AOTAutograd: the convolution's kernel adds into a tensor
-that it overwrites, which earlier stages would take apart again.
+Runs inside Inductor, on the graph after AOTAutograd: the convolution's kernel adds into a tensor
+that it overwrites, which earlier stages would undo.
 """
 
 from __future__ import annotations
@@ -37,28 +37,28 @@ from quantfx.patterns.matcher import Admission, Matcher
 from quantfx.patterns.schema import argument_value, is_operator_call, overload, resolve_op
 
 _CONV = "qconv_add"
-# What AOTAutograd makes of a write to a view.
+# AOTAutograd's replacements of writes to views.
 _SCATTERS = tuple(
     resolve_op(f"aten.{name}_scatter.default")
     for name in ("slice", "select", "diagonal", "as_strided")
 )
-# A float sum followed by these is one loop; in the kernel it would be a pass over memory more.
+# A float sum followed by these is one loop; in the kernel it would take another pass over memory.
 _ONE_LOOP = (QUANTIZE_PER_TENSOR, resolve_op("aten.relu.default"))
 
 
 @dataclass(frozen=True)
 class FuseSums(Pass):
-    """One kernel call in the place of several loops.
+    """Replaces several loops by one kernel call.
 
     1. ``q(relu(qconv(x) + dq(y))) -> qconv.binary(x, y)``, in place of y
     2. ``relu(qconv(x) + y) -> qconv.binary(x, y)``, in place of the float y
     3. ``q(relu(qlinear(x) + y)) -> qlinear.binary(x, y)``; y stays as it is
 
-    The first two only where nothing reads y, or its dequantized values, from there on.
+    The first two apply only if nothing reads y, or its dequantized values, afterwards.
 
     Attributes:
-        eager: The graph will run without a compiler, which would lay y out as the kernel wants it:
-            overwrite only what comes from a convolution's kernel, which is laid out so.
+        eager: Whether the graph runs without a compiler, which would lay y out for the kernel. Then
+            only results of convolution kernels, which have that layout, are overwritten.
     """
 
     eager: bool = False
@@ -75,7 +75,7 @@ class FuseSums(Pass):
         fused = 0
         remarks: list[Remark] = []
         for match in sorted(matches, key=lambda match: match.anchor):
-            # An earlier fusion may have overwritten what this one wants to.
+            # An earlier fusion may have overwritten this summand.
             reason = admission.refuses(match)
             site = site_of(match.anchor) or match.anchor.name
             if reason is None and not may(self.name, match.label, site):
@@ -94,7 +94,7 @@ def _matcher() -> Matcher:
 
 
 class _Sums(Admission):
-    """What the templates cannot say: dtypes, and who else reads what is overwritten."""
+    """Conditions that templates cannot state: dtypes, and other readers of the summand."""
 
     def __init__(self, eager: bool = False) -> None:
         self._eager = eager
@@ -115,20 +115,20 @@ class _Sums(Admission):
 
 
 def _why_scattered(extra: Node) -> str | None:
-    # Inductor writes in place of a scatter, and cannot tell its fused linear so (torch 2.14).
+    # Inductor writes in place of a scatter, and cannot tell this to its fused linear (torch 2.14).
     return f"{extra.name} is a tensor that was written to" if extra.target in _SCATTERS else None
 
 
 def _layout(match: Match) -> str | None:
     target = source = _integers(match) or _find_summand(match)
-    while source.target in (*LIMITS, DEQUANTIZE_PER_TENSOR):  # which keep the layout
+    while source.target in (*LIMITS, DEQUANTIZE_PER_TENSOR):  # operators that keep the layout
         source = source.all_input_nodes[0]
     ours = source.target in (QCONV, QCONV_SUM)
     return None if ours else f"{target.name} may be laid out in another way than the kernel wants"
 
 
 def _find_summand(match: Match) -> Node:
-    """Return the summand as the graph stands now."""
+    """Return the summand in the current graph."""
     add = match.nodes["add"]
     operands = argument_value(add, "self"), argument_value(add, "other")
     extra = operands[1] if operands[0] is match.nodes["kernel"] else operands[0]
@@ -138,7 +138,7 @@ def _find_summand(match: Match) -> Node:
 
 
 def _integers(match: Match) -> Node | None:
-    """Return the integers to sum into: those of a dequantized summand, for a quantized result."""
+    """Return the integers to sum into: for a quantized result, what the summand dequantizes."""
     quantize, extra = match.nodes.get("q"), _find_summand(match)
     if quantize is None or extra.target is not DEQUANTIZE_PER_TENSOR:
         return None
@@ -179,8 +179,8 @@ def _why_overwritten(tensor: Node, match: Match, fresh: bool) -> str | None:
 
 
 def _is_fresh(tensor: Node) -> bool:
-    """Whether ``tensor`` has memory of its own: made by an operator, and no view of its inputs."""
-    # One of several results, as of a max pool with indices, is as fresh as they are.
+    """Whether ``tensor`` has its own memory: an operator made it, and it is no view of an input."""
+    # One of several results, such as a max pool's with indices, is as fresh as the others.
     source = tensor.args[0] if tensor.target is operator.getitem else tensor
     return isinstance(source, Node) and is_operator_call(source) and not views_of(source)
 
@@ -227,7 +227,7 @@ def _sum(match: Match, editor: Editor, result: tuple[float, int, torch.dtype], r
 
 
 def _erase_unused(editor: Editor, match: Match) -> list[str]:
-    """Erase what the kernel call stands for; return the names, but for the kernel, in order."""
+    """Erase the nodes that the kernel call replaces; return their names without the kernel's."""
     kernel = match.nodes["kernel"]
     summands = [n for n in match.nodes["add"].all_input_nodes if n.target is DEQUANTIZE_PER_TENSOR]
     nodes = sorted({*match.nodes.values(), *summands} - {match.output}, reverse=True)

@@ -1,4 +1,4 @@
-"""What a compiled graph is known to call."""
+"""The kernel calls of a compiled graph."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from quantfx.passes.graph.graphs import Site
 
 
 class KernelCall(NamedTuple):
-    """One call of a kernel in a compiled graph."""
+    """A kernel call in a compiled graph."""
 
     site: Site
     kernel: str

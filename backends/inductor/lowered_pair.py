@@ -1,4 +1,4 @@
-"""What Inductor is given: a lowered graph whose kernels it cannot see into, in each precision."""
+"""The input of Inductor: a lowered graph with opaque kernels, in each precision."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from quantfx.passes.inputs.contract import contract_of
 from quantfx.passes.lower.expand_affine_weights import ExpandAffineWeights
 from quantfx.passes.pipeline.pipeline import Pipeline
 
-# Run on the lowered graph, in front of Inductor.
+# Run on the lowered graph, before Inductor.
 HIDE = Pipeline(
     (
         CallOperator(),
         HideKernels(),
-        ExpandAffineWeights(),  # those that no kernel took: Inductor's own patterns would
+        ExpandAffineWeights(),  # those that no kernel took: Inductor's own patterns would take them
     ),
     name="hide",
 )
 
 
 class LoweredPair:
-    """What there is to compile: a graph, and for autocast one that returns bfloat16.
+    """The graphs to compile: one for float32, and one for autocast.
 
     Args:
-        exact: Kernels return float results in float32.
+        exact: The graph whose kernels return float results in float32.
         mixed: Makes the graph whose kernels return them in bfloat16; ``exact`` by default.
     """
 
@@ -47,7 +47,7 @@ class LoweredPair:
 
     @cached_property
     def check(self) -> InputCheck | None:
-        """What refuses inputs that the graphs do not hold for."""
+        """The check that refuses inputs that the graphs are not valid for."""
         contract = contract_of(self.exact)
         if contract is None or not contract.checked:
             return None
@@ -59,24 +59,24 @@ class LoweredPair:
         return makes_sizes(self.exact)
 
     def clone_tensors(self) -> LoweredPair:
-        """Return graphs with tensors of their own."""
-        # The one for autocast is made of the graph that it was given for: with what that holds.
+        """Return copies of the graphs with their own tensors."""
+        # The graph for autocast is copied from the original's, which has the original's tensors.
         copy = LoweredPair(_copy_unchecked(self.exact), lambda: _copy_unchecked(self.mixed))
         copy.exact.meta = self.exact.meta
         return copy
 
     def module(self, mixed: bool) -> GraphModule:
-        """Return one of the two."""
+        """Return one of the two graphs."""
         return self.mixed if mixed else self.exact
 
 
 def _copy_unchecked(module: GraphModule) -> GraphModule:
-    """Return a plain copy with tensors of its own."""
+    """Return a plain copy with its own tensors."""
     return _uncheck(clone(module, "all", gradients=False))
 
 
 def _uncheck(module: GraphModule) -> GraphModule:
-    """Return the module without checks of its own: what is compiled of it is called behind them."""
+    """Return the module without its checks: they run before compiled code."""
     plain = clone_as(module, GraphModule)
     recompile(plain)
     return plain

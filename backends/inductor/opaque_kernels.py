@@ -1,10 +1,9 @@
-"""Keep Inductor's own patterns away from kernel calls until ours have fused what they can.
+"""Hide kernel calls from Inductor's own patterns until quantfx's passes have fused them.
 
 torch 2.13 looks for ``onednn.qconv_pointwise`` and ``qlinear_pointwise`` followed by activations,
-sums and quantizes, and fuses these without regard to a quantize's range, to who else reads a
-summand, or (an AssertionError) to a sum behind a fused activation. So the graph that it is given
-calls operators of the same meaning by names of ours, which become oneDNN's again behind its
-patterns.
+sums and quantizes. It fuses these without regard to a quantize's range, to other readers of a
+summand, or (an AssertionError) to a sum after a fused activation. So its graph calls equivalent
+operators of quantfx, which become oneDNN's again after its patterns.
 """
 
 from __future__ import annotations
@@ -46,8 +45,8 @@ class HideKernels(GraphPass):
 class RevealKernels(GraphPass):
     """``quantfx.qconv_pointwise(x) -> onednn.qconv_pointwise(x)``, and so on.
 
-    Only where the weight is a packed constant. In a branch of control flow Inductor freezes nothing
-    and cannot lower the kernels (torch 2.13), so they stay calls of ours, which it can.
+    This applies only if the weight is a packed constant. In a branch of control flow Inductor
+    freezes nothing and cannot lower oneDNN's kernels (torch 2.13), so calls there stay hidden.
     """
 
     name: ClassVar[str] = "reveal-kernels"
@@ -73,18 +72,18 @@ def _rename(
 
 @lru_cache(maxsize=1)
 def opaque_kernels() -> dict[OpOverload[..., Any], OpOverload[..., Any]]:
-    """Define the operators, once per process, and return them by the kernel they stand for."""
+    """Define the operators, once per process, and return them by the kernels that they hide."""
     library: Any = torch.library.Library(NAMESPACE, "FRAGMENT")  # type: ignore[no-untyped-call]  # torch has none
     found: dict[OpOverload[..., Any], OpOverload[..., Any]] = {}
     for kernel in _KERNELS:
         schema = schema_text(kernel).partition("::")[2]
         name = schema.partition("(")[0]
         library.define(schema)
-        # Runs the kernel where nothing reveals it, and on fake tensors.
+        # Runs the kernel if nothing reveals it, and on fake tensors.
         library.impl(name, kernel, "CompositeExplicitAutograd")
         packet, _, overload = name.partition(".")
         found[kernel] = resolve_op(f"{NAMESPACE}.{packet}.{overload or 'default'}")
-    _LIBRARIES.append(library)  # its operators live as long as it does
+    _LIBRARIES.append(library)  # operators live as long as their library
     return found
 
 

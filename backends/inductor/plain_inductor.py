@@ -1,4 +1,4 @@
-"""Say so when plain Inductor compiles a q/dq graph to float code."""
+"""Warn when plain Inductor compiles a q/dq graph to float code."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from quantfx.patterns.errors import QuantfxWarning
 
 
 def warn_of_plain_inductor(module: GraphModule) -> None:
-    """Let ``torch.compile(module)`` warn that it makes no int8 kernels.
+    """Make ``torch.compile(module)`` warn that it makes no int8 kernels.
 
-    Without freezing Inductor compiles quantize, dequantize and float arithmetic, slower than the
-    float model, and says nothing; ``options={"freezing": True}`` comes too late for it in torch
-    2.13. The warning hangs on a hook of the module, which Dynamo runs once, while it traces.
+    Without freezing Inductor silently compiles quantize, dequantize and float arithmetic, slower
+    than the float model; ``options={"freezing": True}`` comes too late in torch 2.13. The warning
+    is in a hook of the module, which Dynamo runs once, while it traces.
     """
     constant: Any = torch.compiler.assume_constant_result  # torch declares no types
-    constant(_look)  # marked: Dynamo runs it, instead of tracing it
+    constant(_look)  # marked so that Dynamo runs it instead of tracing it
     module.register_forward_pre_hook(_when_called)
 
 
@@ -30,7 +30,7 @@ def _when_called(_: nn.Module, __: tuple[Any, ...]) -> None:
 
 
 def _look() -> None:
-    # Here, where Dynamo runs: importing quantfx does not import it.
+    # Here, as Dynamo is running; importing quantfx does not import Dynamo.
     from quantfx.backends.inductor.torch_internals import compiling_backend, inductor_freezes
 
     if compiling_backend() == "inductor" and not inductor_freezes():

@@ -1,4 +1,4 @@
-"""What is said when Dynamo's limit of graphs for one function is reached."""
+"""The report when Dynamo's limit of graphs for one function is reached."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch
 from quantfx.backends.inductor.torch_internals import ReachedLimit
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
-# Of another object the graphs are no news: each has a limit of its own.
+# Graphs of another object are not meant: each object has its own limit.
 _OTHER_OBJECT = re.compile(r"check_obj_id|got deallocated")
-# The beginning of a guard up to what it compares with, which is another one in each graph.
+# The beginning of a guard, up to the value that it compares with, which differs between graphs.
 _SUBJECT = re.compile(r"(.+?)(?: (?:==|!=|<=|>=|<|>|is|in|not in) |\.? expected )")
-# What the guard that keeps failing mentions, and how to keep it from failing.
+# Text of the guard that keeps failing, and how to keep it from failing.
 _WAYS_OUT = (
     (
         _OTHER_OBJECT,
@@ -45,9 +45,9 @@ def explain_limit(attempt: Attempt, limit: ReachedLimit, otherwise: str) -> str:
     """Return what happened, why, and what to do.
 
     Args:
-        attempt: Of compiling the function.
-        limit: That it has reached.
-        otherwise: How calls are computed that none of its graphs fits, unless they are refused.
+        attempt: The attempt to compile the function.
+        limit: The limit that it has reached.
+        otherwise: How calls that fit no graph are computed, unless they are refused.
     """
     if attempt.is_strict:
         otherwise = "are refused, as fullgraph=True or fail_on_recompile_limit_hit asks"
@@ -63,7 +63,7 @@ def explain_limit(attempt: Attempt, limit: ReachedLimit, otherwise: str) -> str:
 
 
 def frequent_guard(reasons: Sequence[str]) -> tuple[str, int, int]:
-    """Return a guard on what fails most often, in how many graphs it does, and of how many."""
+    """Return the guard that fails most often, in how many graphs, and the number of graphs."""
     guards = [_guard(reason) for reason in reasons]
     guards = [each for each in guards if not _OTHER_OBJECT.search(each)] or guards
     subjects = Counter(map(_subject, guards))
@@ -74,7 +74,7 @@ def frequent_guard(reasons: Sequence[str]) -> tuple[str, int, int]:
 
 
 def warns_at_limit(compiler: Callable[..., Any]) -> Callable[..., Any]:
-    """Have it said when lowered graphs of a backend, which is returned, run uncompiled."""
+    """Make a backend warn when its lowered graphs run uncompiled; return the backend."""
     return attach_watch(compiler, _warn)
 
 
@@ -88,7 +88,7 @@ def _warn(attempt: Attempt, **_: object) -> bool:
         warnings.warn(
             QuantfxWarning(message, rule="recompile-limit", site=attempt.where), stacklevel=2
         )
-    return False  # nothing else has this code
+    return False  # no other module shares this code
 
 
 def _guard(reason: str) -> str:

@@ -1,4 +1,4 @@
-"""A module whose weights are in compiled code: what it can do of what modules do, and what not."""
+"""A module whose weights are in compiled code, with the methods that it supports or refuses."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from quantfx.patterns.errors import QuantfxError
 
 
 class SealedModule(nn.Module):
-    """A child of other modules as any, without parameters and buffers of its own.
+    """A module that may be part of others, without parameters and buffers.
 
-    What would change or read its weights raises. Other compilers run it as it is.
+    Methods that would change or read its weights raise. Other compilers run it unchanged.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class SealedModule(nn.Module):
         """Compute the module, outside of ``torch.compile``."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Compute the module; see its class.
+        """Compute the module, see its class.
 
         Raises:
-            InputError: it does not hold for the inputs.
-            QuantfxError: it is called in ``torch.export``, or where it cannot run.
+            InputError: the module is not valid for the inputs.
+            QuantfxError: ``torch.export`` calls it, or it cannot run here.
         """
         if torch.compiler.is_compiling():
             return _outside(self, args, kwargs)
@@ -53,10 +53,10 @@ class SealedModule(nn.Module):
         return super().train(mode)
 
     def state_dict(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Refuse to give weights, which are in the code.
+        """Refuse to return weights, which are in the code.
 
         Raises:
-            QuantfxError: always; says what holds them.
+            QuantfxError: always; says what to save instead.
         """
         message = "a compiled module has no state_dict: its weights are in its code."
         fix = (
@@ -69,14 +69,14 @@ class SealedModule(nn.Module):
         """Refuse to be pickled.
 
         Raises:
-            QuantfxError: always; says what can be.
+            QuantfxError: always; says what to pickle or save instead.
         """
         fix = "use result.save(path), and quantfx.load(path).compile() where it is wanted"
         raise QuantfxError("compiled code cannot be pickled", rule="not-picklable", fix=fix)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         require_same_tensors(fn, "a compiled module", devices=("cpu",))
-        apply: Any = super()._apply  # which has no types
+        apply: Any = super()._apply  # torch declares no types
         changed: Self = apply(fn, recurse)
         return changed
 

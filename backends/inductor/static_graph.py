@@ -1,8 +1,8 @@
-"""A graph compiled for the one form of inputs that it was captured with.
+"""A graph compiled for the form of inputs that it was captured with.
 
-Nothing of such a graph depends on anything but its inputs' shapes, so Dynamo, which would trace it
-anew and check its guards in each call, is left out: that takes a third off the time to compile
-ResNet-50 and some 4 % off a call.
+Such a graph depends only on its inputs' shapes, so it does without Dynamo, which would trace it
+anew and check guards in each call. This saves a third of the time to compile ResNet-50 and some 4 %
+of a call.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from quantfx.passes.graph.graphs import all_graphs
 
 
 class TensorForm(NamedTuple):
-    """What generated code takes for granted of a tensor."""
+    """The form of a tensor that generated code relies on."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -33,18 +33,18 @@ class TensorForm(NamedTuple):
 
 def form_of(value: Tensor) -> TensorForm:
     """Return the form of a tensor without free sizes."""
-    # The stride of a dimension of one element is never multiplied with anything but zero.
+    # The stride of a dimension of one element is only multiplied by zero.
     strides = zip(value.shape, value.stride(), strict=True)
     used = tuple(stride if size > 1 else 0 for size, stride in strides)
     return TensorForm(tuple(value.shape), used, value.dtype, value.device)
 
 
 class StaticGraph:
-    """A graph and, once ``compile`` was called, the code for it.
+    """A graph and, after ``compile``, its code.
 
     Args:
-        module: Not changed.
-        forms: Of its placeholders; from ``static_forms``.
+        module: The graph; not changed.
+        forms: Forms of its placeholders, from ``static_forms``.
     """
 
     def __init__(self, module: GraphModule, forms: tuple[TensorForm, ...]) -> None:
@@ -59,7 +59,7 @@ class StaticGraph:
         return self._run is not None
 
     def fits(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Whether a call with these inputs is one that the graph was captured for."""
+        """Whether the inputs have the form that the graph was captured for."""
         if kwargs or len(args) != len(self._forms):
             return False
         return all(
@@ -68,26 +68,26 @@ class StaticGraph:
         )
 
     def compile(self, args: tuple[Any, ...]) -> None:
-        """Compile, under the settings in force; the inputs must fit."""
+        """Compile under the current settings; the inputs must fit."""
         assert self._module is not None, "it compiles once"
-        copy = clone(self._module)  # Inductor takes the calling convention off what it is given
+        copy = clone(self._module)  # Inductor removes the calling convention of its input
         self._restore = take_out_plain(copy.graph)
         recompile(copy)
         self._run = compile_last(copy, list(args))
         self._module = None  # its weights are in the code now
 
     def __call__(self, *args: Any) -> Any:
-        """Run what was compiled, for inputs that fit."""
+        """Run the code, for inputs that fit."""
         assert self._run is not None, "compile comes first"
         result = self._run(*args)
         return result if self._restore is None else self._restore(result)
 
 
 def static_forms(module: GraphModule) -> tuple[TensorForm, ...] | None:
-    """Return the forms of the placeholders; None if the graph is not one of its inputs alone.
+    """Return the forms of the placeholders; None if a call depends on more than its inputs' form.
 
-    That is: a size is free or depends on data, an input is no tensor, a tensor is written to, or
-    control flow decides.
+    That is: a size is free or depends on data, an input is not a tensor, a tensor is written to, or
+    there is control flow.
     """
     if len(list(all_graphs(module))) > 1 or overwritten(module.graph) or makes_sizes(module):
         return None

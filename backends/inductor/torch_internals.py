@@ -1,7 +1,8 @@
-"""Everything of Inductor that quantfx uses and that has no public name (torch 2.13).
+"""Everything that quantfx uses of Inductor without a public name (torch 2.13).
 
-Of Dynamo, what is needed to see it compile; the rest is in ``quantfx/dynamo/internals.py``. Checked
-by ``tests/backends/inductor/test_torch_internals_2_13.py``; on another torch, mend this file first.
+Of Dynamo, only what is needed to watch it compile; the rest is in ``quantfx/dynamo/internals.py``.
+Checked by ``tests/backends/inductor/test_torch_internals_2_13.py``; for another torch, adapt this
+file first.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ from quantfx.patterns.errors import QuantfxError
 
 
 class PostGradHook(CustomGraphPass):
-    """A function that Inductor calls on its graph behind AOTAutograd and freezing.
+    """A function that Inductor calls on its graph after AOTAutograd and freezing.
 
-    Fake tensors behind what it changed are made anew as long as kernels are operators: from torch
-    2.14 on, Inductor refuses to do so behind its lowerings, where a layout differs from the noted.
+    Fake tensors after its changes are recomputed while kernels are still operators: from torch 2.14
+    on, Inductor refuses this after its lowerings if a layout differs from the noted one.
 
     Args:
         function: Changes the module in place.
@@ -59,15 +60,15 @@ class PostGradHook(CustomGraphPass):
         return None
 
 
-# What a fake tensor remembers of sizes that were made of its data.
+# Where a fake tensor remembers sizes that depend on its data.
 _SIZE_MEMOS = ("nonzero_memo", "item_memo", "unique_memo", "unique_consecutive_memo")
 
 
 def _forget_sizes(graph: Graph) -> None:
-    """Let fake tensors make sizes that depend on data anew, when Inductor runs operators again.
+    """Make fake tensors forget sizes that depend on data, before Inductor runs operators again.
 
-    torch 2.13: it calls the new size what the old one was called, and fails with an assertion where
-    a fake tensor gives it a size that it has renamed before, as ours was in the update here.
+    torch 2.13: Inductor renames the new size to the old size's name. It fails with an assertion if
+    a fake tensor returns a size that it has renamed before, which the update here would cause.
     """
     for node in graph.nodes:
         value = node.meta.get("val")
@@ -78,23 +79,23 @@ def _forget_sizes(graph: Graph) -> None:
 def run_as_post_grad(
     module: GraphModule, name: str, function: Callable[[GraphModule], object]
 ) -> None:
-    """Run ``function`` on ``module`` as one of Inductor's post-grad passes, by a name of its own.
+    """Run ``function`` on ``module`` as one of Inductor's post-grad passes, under its own name.
 
-    So torch's compiler bisector counts it, and Inductor's setting ``disabled_passes`` may name it.
+    So torch's compiler bisector counts it, and Inductor's setting ``disabled_passes`` can name it.
     """
     GraphTransformObserver(module, name, "post_grad_passes").apply_gm_pass(function)
 
 
 def inductor_settings(**settings: Any) -> AbstractContextManager[None]:
-    """Return a context in which Inductor has other settings, in this thread only."""
+    """Return a context with other settings of Inductor, in this thread only."""
     return torch._inductor.config.patch(**settings)  # type: ignore[no-any-return]
 
 
 def capturing_sizes() -> AbstractContextManager[None]:
     """Return a context in which Dynamo keeps a graph whole where sizes depend on data.
 
-    torch 2.13: it breaks at such an operator, and then fails with a KeyError where a captured
-    graph notes the size.
+    torch 2.13: otherwise Dynamo breaks at such an operator, and then fails with a KeyError if a
+    captured graph notes the size.
     """
     return torch._dynamo.config.patch(  # type: ignore[no-any-return]
         capture_scalar_outputs=True, capture_dynamic_output_shape_ops=True
@@ -105,22 +106,22 @@ def compile_graph(module: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
     """Return Inductor's code for a graph, for inputs of exactly this form.
 
     Args:
-        module: Changed by this: its calling convention moves into what is returned.
-        inputs: Positional, as many as it has placeholders.
+        module: Changed: its calling convention moves into the returned code.
+        inputs: Positional inputs, one for each placeholder.
     """
     made: Any = compile_fx(module, inputs)
     return made  # type: ignore[no-any-return]
 
 
 def compile_last(module: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
-    """Return Inductor's code for a graph that nothing else uses, as ``compile_graph``.
+    """Return Inductor's code, like ``compile_graph``, for a graph that nothing else uses.
 
-    AOTAutograd keeps the module in what it returns, for the module's methods, and with it the
-    weights from which the kernels' own were packed: they are taken out here.
+    AOTAutograd keeps the module in the returned code, for the module's methods, and with it the
+    weights that kernels have packed. This removes them.
 
     Args:
-        module: Has no tensors any more afterwards.
-        inputs: Positional, as many as it has placeholders.
+        module: Afterwards without tensors.
+        inputs: Positional inputs, one for each placeholder.
     """
     made = compile_graph(module, inputs)
     for each in module.modules():
@@ -133,7 +134,7 @@ def compile_last(module: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
 
 
 class OutsideSettings(Exception):
-    """Dynamo wants to compile while the settings are not those that the graph needs."""
+    """Dynamo wants to compile without the settings that the graph needs."""
 
 
 def with_inductor(
@@ -143,16 +144,16 @@ def with_inductor(
     *,
     dynamic: bool | None = None,
 ) -> Callable[..., Any]:
-    """Return ``module`` to be compiled by Inductor, whenever a call needs it and ``ready`` says so.
+    """Return ``module`` to be compiled by Inductor when a call needs it and ``ready`` allows it.
 
     Args:
         module: What to compile.
-        ready: Whether the settings are those that it needs.
-        mark: Marks the backend for whoever watches Dynamo compile; returns it.
+        ready: Whether the settings are as the graph needs them.
+        mark: Marks the backend for watches of Dynamo, and returns it.
         dynamic: As for ``torch.compile``.
 
     Raises:
-        OutsideSettings: a call needs compiling and it does not; see ``needs_settings``.
+        OutsideSettings: a call needs compiling and ``ready`` forbids it; see ``needs_settings``.
     """
 
     def backend(graph: GraphModule, inputs: list[Any]) -> Callable[..., Any]:
@@ -165,19 +166,19 @@ def with_inductor(
 
 
 def needs_settings(error: BackendCompilerFailed) -> bool:
-    """Whether a call failed because it came outside of the settings."""
+    """Whether a call failed for lack of the settings."""
     return isinstance(error.inner_exception, OutsideSettings)
 
 
 class ReachedLimit(NamedTuple):
-    """A limit of Dynamo's, and what there is by now.
+    """A limit of Dynamo that was reached.
 
     Attributes:
-        name: Of the setting, in ``torch._dynamo.config``.
+        name: Name of the setting in ``torch._dynamo.config``.
         value: Its value.
-        reasons: Returns why each graph does not fit the call, as Dynamo says it; to be called in
-            the hook, as from torch 2.14 on the frame goes with the attempt.
-        graphs: The guards of these graphs: other objects for other graphs.
+        reasons: Returns Dynamo's reasons why each graph does not fit the call. Call it in the hook:
+            from torch 2.14 on the frame is gone after the attempt.
+        graphs: The guards of these graphs, which identify them.
     """
 
     name: str
@@ -188,7 +189,7 @@ class ReachedLimit(NamedTuple):
 
 SHARED_REGION = -1
 """The number of what every ``torch.compile`` shares that does not isolate its recompiles."""
-# What is read of Dynamo's function that compiles a frame.
+# Variables that are read from Dynamo's function that compiles a frame.
 _LOCALS = frozenset(
     {"code", "compiler_fn", "one_graph", "cache_entries", "cache_size", "frame", "compile_id"}
 )
@@ -212,10 +213,10 @@ def _require_locals() -> None:
 
 
 def call_before_compiles(hook: Callable[[], str]) -> None:
-    """Let Dynamo call ``hook`` before each compile, also of others; once, if asked to again.
+    """Make Dynamo call ``hook`` before each compile, of any backend; repeated requests count once.
 
     Raises:
-        QuantfxError: this torch compiles frames in another way; says what is missing.
+        QuantfxError: this torch compiles frames differently; says what is missing.
     """
     from torch._dynamo import utils
 
@@ -239,7 +240,7 @@ def reached_limit(values: Mapping[str, Any]) -> ReachedLimit | None:
     """Return the limit for which Dynamo will not compile.
 
     Args:
-        values: As of ``values_of_compile``.
+        values: Variables from ``values_of_compile``.
     """
     from torch._dynamo import config
     from torch._dynamo.cache_size import exceeds_recompile_limit
@@ -261,23 +262,23 @@ def reached_limit(values: Mapping[str, Any]) -> ReachedLimit | None:
 
 
 def wants_errors(values: Mapping[str, Any]) -> bool:
-    """Whether the user asked for an error where something cannot be compiled (``fullgraph``)."""
+    """Whether the user asked for an error if something cannot be compiled (``fullgraph``)."""
     from torch._dynamo import config
 
     return bool(values["one_graph"] or config.fail_on_recompile_limit_hit)
 
 
 def current_region() -> int:
-    """Return the number of what shares the graphs that are made at the moment."""
+    """Return the number of the group of compiles that share the current graphs."""
     from torch._C._dynamo import eval_frame
 
     return int(eval_frame.get_eval_frame_isolate_recompiles_id())
 
 
 def is_compiled(code: CodeType) -> bool:
-    """Whether there is compiled code for some call of a function, in whatever region.
+    """Whether there is compiled code for some call of a function, in any region.
 
-    Where threads compile, Dynamo may mix up their regions (torch 2.13).
+    If several threads compile, Dynamo may mix up their regions (torch 2.13).
     """
     from torch._dynamo import eval_frame
 
@@ -286,22 +287,22 @@ def is_compiled(code: CodeType) -> bool:
 
 
 def inner_backend(compiler: Any) -> Any:
-    """Return what one of Dynamo's wrappers of a backend calls; None if it is no wrapper."""
+    """Return the backend inside one of Dynamo's wrappers; None if it is no wrapper."""
     names = ("_torchdynamo_orig_backend", "compiler_fn")
     return next((x for name in names if (x := getattr(compiler, name, None)) is not None), None)
 
 
 def leave_to_python(message: str) -> None:
-    """Run this call of the frame, and what it calls, as it is; Dynamo asks again at the next.
+    """Run this call of the frame, and its inner calls, in Python; Dynamo asks again next time.
 
-    By itself Dynamo never asks again at its limit, for whichever object the function is called:
-    other instances of a class would not be compiled any more, and nobody told.
+    By itself Dynamo never asks again at its limit, whatever the object: other instances of a class
+    would silently not be compiled any more.
 
     Args:
-        message: Why, for Dynamo's log.
+        message: The reason, for Dynamo's log.
 
     Raises:
-        Unsupported: Dynamo's own, of a frame that it cannot compile.
+        Unsupported: Dynamo's own error for a frame that it cannot compile.
     """
     from torch._dynamo import types
     from torch._dynamo.exc import Unsupported
@@ -314,7 +315,7 @@ def leave_to_python(message: str) -> None:
 
 
 def current_translator() -> Any:
-    """Return what translates the frame that Dynamo compiles at the moment; None if it does not."""
+    """Return the translator of the frame that Dynamo is compiling; None if it is not compiling."""
     from torch._dynamo.symbolic_convert import InstructionTranslator
 
     try:
@@ -324,7 +325,7 @@ def current_translator() -> Any:
 
 
 def compiling_backend() -> str | None:
-    """Return the name of the backend that is compiling; None if it has none, or none is."""
+    """Return the name of the backend that is compiling; None without a name or a backend."""
     translator = current_translator()
     if translator is None:
         return None
@@ -334,12 +335,12 @@ def compiling_backend() -> str | None:
 
 
 def inductor_freezes() -> bool:
-    """Whether Inductor, called now, would pack weights: told to, and without gradients."""
+    """Whether Inductor, called now, would pack weights: freezing is on, and gradients are off."""
     return bool(torch._inductor.config.freezing) and not torch.is_grad_enabled()
 
 
 def compile_ahead_of_time(program: ExportedProgram, package: Path, **settings: Any) -> Path:
-    """Compile to a library with AOTInductor and return the package it was put in."""
+    """Compile to a library with AOTInductor and return its package."""
     written = torch._inductor.aoti_compile_and_package(
         program, package_path=str(package), inductor_configs=settings
     )
@@ -352,7 +353,7 @@ def load_package(package: Path) -> Callable[..., Any]:
 
 
 def force_strides() -> OpOverload[..., Any]:
-    """Return Inductor's operator that gives a tensor the order of strides it is told."""
+    """Return Inductor's operator that gives a tensor a given order of strides."""
     from torch._inductor import inductor_prims  # registers itself with a running Inductor
 
     op: OpOverload[..., Any] = inductor_prims.force_stride_order
@@ -360,11 +361,11 @@ def force_strides() -> OpOverload[..., Any]:
 
 
 def lower_channels_last(op: OpOverload[..., Any], kernel: OpOverload[..., Any]) -> None:
-    """Let Inductor compile ``op`` to a call of ``kernel`` whose result is declared channels_last.
+    """Make Inductor compile ``op`` to a call of ``kernel`` with its result declared channels_last.
 
     Args:
-        op: An operator of ours, with the schema of ``kernel``.
-        kernel: A convolution of oneDNN that Inductor knows.
+        op: An operator of quantfx, with the schema of ``kernel``.
+        kernel: A oneDNN convolution that Inductor knows.
     """
     from torch._inductor import ir, lowering
     from torch._prims_common import make_channels_last_strides_for

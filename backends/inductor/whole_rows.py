@@ -1,4 +1,4 @@
-"""Keep rows whole for a kernel that reads them so, where Inductor would lay them out otherwise."""
+"""Keep rows contiguous for a kernel that needs it, if Inductor would lay them out otherwise."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _INT8PACK = resolve_op("aten._weight_int8pack_mm.default")
 class WholeRows(Pass):
     """``_weight_int8pack_mm(x, w, s) -> _weight_int8pack_mm(rows(x), w, s)``, inside Inductor.
 
-    torch 2.13: a copy takes the layout of what it copies, and the kernel then raises for an x whose
-    rows are not contiguous.
+    torch 2.13: a copy takes the layout of its source, and the kernel raises for an x whose rows are
+    not contiguous.
     """
 
     name: ClassVar[str] = "whole-rows"

@@ -1,8 +1,8 @@
 """The kernel family ``lookup``: embeddings and bags of int8 or 4-bit rows.
 
 ``embedding(dq(w), i) -> float(embedding(w, i)) * embedding(scales, i)``: only the rows that a call
-asks for are read, and made float, in operators of which a compiler makes one loop. Of 4 bits each
-half of the bytes is made float by itself: compilers make a slow loop of halves put together before.
+asks for are read and made float, by operators that a compiler fuses into one loop. For 4 bits, each
+half of the bytes is made float separately: joining the halves first makes a slow loop.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 
 @dataclass(frozen=True)
 class Lookup(KernelFamily):
-    """Rows of tables, in torch's plain operators."""
+    """Lookups in integer tables, in torch's plain operators."""
 
     name: ClassVar[str] = "lookup"
     kernels: ClassVar[frozenset[str]] = frozenset({INT8, INT4})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return why the table is none of integer rows with a scale each, or who reads what."""
+        """Return why the table has no integer rows with a scale each, or the reader in the way."""
         if reason := candidate.indirect("weight"):
             return reason
         dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
@@ -63,7 +63,7 @@ class Lookup(KernelFamily):
         return _bag_reason(candidate.anchor)
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
-        """Write the lookup, and for a bag the sum of what was found."""
+        """Write the lookup, and for a bag the sum of the found rows."""
         node = candidate.anchor
         found = _rows(candidate, editor)
         call = found if node.target is EMBEDDING else _bag(editor, node, found)
@@ -71,7 +71,7 @@ class Lookup(KernelFamily):
 
 
 def _stored(candidate: Candidate) -> tuple[Node, int | None]:
-    """Return what holds the table, and how many columns it has if two are in a byte."""
+    """Return the node of the table, and its number of columns if a byte holds two."""
     quantized = candidate.quantized("weight")
     if quantized.target is not UNPACK_HALVES:
         return quantized, None
@@ -101,9 +101,9 @@ def _rows(candidate: Candidate, editor: Editor) -> Node:
 
 
 def _bag(editor: Editor, node: Node, rows: Node) -> Node:
-    """Write the bag once more, over the table of the rows that were found, in their order.
+    """Write the bag again, over the table of found rows, in their order.
 
-    A bag with ``padding_idx`` reads a row of zeros in the place of that index, and leaves it out.
+    A bag with ``padding_idx`` reads a row of zeros for that index, and leaves it out.
     """
     indices = argument_node(node, "indices")
     count: Any = indices.meta["val"].shape[0]
@@ -126,7 +126,7 @@ def _bag(editor: Editor, node: Node, rows: Node) -> Node:
 
 
 def _bag_reason(node: Node) -> str | None:
-    """Return who reads more than the sums: of the rest some counts rows of the table."""
+    """Return the reader of more than the sums, some of which counts rows of the table."""
     for user in node.users:
         if user.target is not operator.getitem or user.args[1] != 0:
             return f"{user.name} reads more of {node.name} than its sums"

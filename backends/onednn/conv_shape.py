@@ -1,4 +1,4 @@
-"""The shape that oneDNN's int8 convolutions work in, and padding and strides they cannot do."""
+"""The shape that oneDNN's int8 convolutions work in, and padding and strides beforehand."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ConvShape:
     """The shape that the kernel works in: with a batch, and with at least two spatial dimensions.
 
     Attributes:
-        geometry: How the convolution moves, in the kernel's dimensions.
+        geometry: Geometry of the convolution, in the kernel's dimensions.
 
     torch 2.13: a packed one-dimensional weight says that it has four dimensions, by which Inductor
     infers a wrong shape of the result when it freezes; and that kernel fuses fewer activations.
@@ -40,13 +40,13 @@ class ConvShape:
         self.geometry = geometry.flat if self._flat else geometry
 
     def add_dimensions(self, x: Node) -> Node:
-        """Return ``x`` with the dimensions that it lacks, of size 1."""
+        """Return ``x`` with its missing dimensions, of size 1."""
         if not self._batched:
             x = self._call(_UNSQUEEZE, x, 0)
         return self._call(_UNSQUEEZE, x, 2) if self._flat else x
 
     def drop_dimensions(self, result: Node) -> Node:
-        """Return ``result`` without them."""
+        """Return ``result`` without the added dimensions."""
         result = self._call(_SQUEEZE, result, 2) if self._flat else result
         return result if self._batched else self._call(_SQUEEZE, result, 0)
 
@@ -72,19 +72,19 @@ class ConvShape:
 def narrow_padding(
     x: Node, zero_point: Any, geometry: Geometry, editor: Editor, before: Node
 ) -> tuple[Node, Geometry]:
-    """Return the integers, and the geometry with the padding that is left for the kernel to do.
+    """Return the integers, and the geometry with the padding that is left to the kernel.
 
-    The integers are padded beforehand if the kernel cannot: with more on one end than on the other,
-    and where padding would lie outside of the image altogether. torch 2.13, AVX512: with one
-    channel a group, such a convolution adds what happens to be in memory to its result instead of
-    what makes up for the zero point.
+    The integers are padded beforehand if the kernel cannot pad them: with more padding at one end
+    than at the other, or with windows entirely in the padding. torch 2.13, AVX512: with one channel
+    per group, such a convolution adds arbitrary memory to its result instead of the correction for
+    the zero point.
 
     Args:
         x: Integers in the kernel's dimensions.
-        zero_point: What stands for 0.0.
-        geometry: What the convolution asks for, in the kernel's dimensions.
-        editor: Of the graph.
-        before: Where to write.
+        zero_point: The integer for 0.0.
+        geometry: Geometry of the convolution, in the kernel's dimensions.
+        editor: Editor of the graph.
+        before: The node to write before.
     """
     pairs = zip(geometry.front, geometry.extent, strict=True)
     if geometry.is_even and all(front < extent for front, extent in pairs):
@@ -95,19 +95,18 @@ def narrow_padding(
 def narrow_steps(
     x: Node, geometry: Geometry, channels: int, editor: Editor, before: Node
 ) -> tuple[Node, Geometry]:
-    """Return the integers, and the geometry with the stride that is left for the kernel to do.
+    """Return the integers, and the geometry with the stride that is left to the kernel.
 
-    A convolution of single pixels does not read the pixels that its stride leaves out. Where the
-    kernel cannot be trusted to skip them, they are left out beforehand. torch 2.13, limited to
-    AVX2: with 8, 24, 40, ... channels a group and more than one thread, the result differs from
-    call to call.
+    A convolution of single pixels does not read the pixels that its stride skips. If the kernel
+    skips them wrongly, they are dropped beforehand. torch 2.13, limited to AVX2: with 8, 24, 40,
+    ... channels per group and more than one thread, results differ between calls.
 
     Args:
         x: Integers in the kernel's dimensions, padded.
-        geometry: How the convolution moves over them.
-        channels: Of one group.
-        editor: Of the graph.
-        before: Where to write.
+        geometry: Geometry of the convolution over them.
+        channels: Input channels of one group.
+        editor: Editor of the graph.
+        before: The node to write before.
     """
     if any(extent > 1 for extent in geometry.extent) or channels % 16 != 8:
         return x, geometry

@@ -1,8 +1,8 @@
 """The kernel family ``onednn``: int8 convolutions and linears, and linears with fp16 weights.
 
-``q(relu(conv2d(dq(x), dq(w), b))) -> qconv_pointwise(x, prepack(w), b, "relu")``: the integers go
-in and come out, scale and zero point of the result included. A residual sum stays behind its
-convolution or linear; ``fuse_sums`` takes it in where the graph is compiled.
+``q(relu(conv2d(dq(x), dq(w), b))) -> qconv_pointwise(x, prepack(w), b, "relu")``: integers go in
+and come out, and the kernel applies the result's scale and zero point. A residual sum stays a
+separate operator; ``fuse_sums`` fuses it when the graph is compiled.
 """
 
 from __future__ import annotations
@@ -60,10 +60,10 @@ _FLOATS = (torch.float32, torch.bfloat16)
 
 @dataclass(frozen=True)
 class OneDNN(KernelFamily):
-    """oneDNN through the operators that torch has for it.
+    """oneDNN through torch's operators.
 
     Attributes:
-        convolves: Dtypes of activations that its convolutions take.
+        convolves: Activation dtypes that its convolutions take.
         not_here: Why the graphs cannot run on this machine; empty if they can.
     """
 
@@ -75,7 +75,7 @@ class OneDNN(KernelFamily):
 
     @property
     def saturates(self) -> Saturation:
-        """Those of neighbours: oneDNN adds them in 16 bits there."""
+        """Sums of neighbours: without VNNI oneDNN adds them in 16 bits."""
         return "neighbours"
 
     def prepare(self) -> None:
@@ -134,7 +134,7 @@ def _activation_function(candidate: Candidate) -> str | None:
 
 
 def _adds(candidate: Candidate) -> bool:
-    """Whether the match goes on with a sum, which the operator itself leaves out."""
+    """Whether the match continues with a sum, which the operator itself does not compute."""
     return any(node.target in _ADDS for node in candidate.behind[:1])
 
 
@@ -150,7 +150,7 @@ def _float_dtype(candidate: Candidate) -> torch.dtype:
 
 @dataclass(frozen=True, kw_only=True)
 class _Result:
-    """What a kernel makes of its sums: activation, and scale, zero point and dtype."""
+    """The result of a kernel: activation, scale, zero point and dtype."""
 
     stands_for: Node
     post_op: PostOp
@@ -161,14 +161,14 @@ class _Result:
 
     @property
     def arguments(self) -> tuple[Any, ...]:
-        """As the operators take them."""
+        """The arguments in the order of the operators."""
         name, scalars, algorithm = self.post_op
         return (self.scale, self.zero_point, self.dtype, name, list(scalars), algorithm)
 
 
 def _result_of(candidate: Candidate) -> _Result:
     if _adds(candidate):
-        # Its sum is rounded once, behind the add, so the convolution's part stays exact.
+        # Its sum is rounded once, after the add, so the convolution's part stays exact.
         exact = candidate.kernel in _CONV
         dtype = torch.float32 if exact else _float_dtype(candidate)
         return _Result(stands_for=candidate.anchor, post_op=NONE, dtype=dtype)
@@ -238,7 +238,7 @@ def _linear(candidate: Candidate, editor: Editor) -> Emission:
 def _fp16(candidate: Candidate, editor: Editor) -> Emission:
     node, before = candidate.anchor, candidate.last_float
     narrow = _rows(candidate, editor)
-    # The operator packs from float32 and rounds again to what is half precision already.
+    # The operator packs from float32 and rounds to half precision, which changes nothing here.
     wide = editor.call(_TO, (narrow, torch.float32), like=narrow, before=before)
     x = argument_node(node, "input")
     packed = editor.call(LINEAR_FP16_PREPACK, (wide, _static_rows(x)), like=node, before=before)
@@ -256,7 +256,7 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
 
 
 def _rows(candidate: Candidate, editor: Editor) -> Node:
-    """Return the weight row by row: torch 2.13 packs a transposed view as if it were none."""
+    """Return the weight with contiguous rows: torch 2.13 packs a transposed view wrongly."""
     weight = candidate.quantized("weight")
     value = editor.stored(weight)
     if value is None or value.is_contiguous():
@@ -265,12 +265,12 @@ def _rows(candidate: Candidate, editor: Editor) -> Node:
 
 
 def _is_matrix(x: Node) -> bool:
-    """Whether the kernels of linears take no rows: of three dimensions they return two (2.13)."""
+    """Whether the input is a matrix: for three dimensions the linear kernels return two (2.13)."""
     return bool(x.meta["val"].dim() <= 2)
 
 
 def _holds_nothing(x: Node) -> bool:
-    """Whether there are no rows in any call: the one case of that which the contract lets in."""
+    """Whether there are no rows in any call, the only empty case that the input contract allows."""
     return any(known_true(size == 0) for size in x.meta["val"].shape)
 
 
@@ -281,9 +281,9 @@ def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:
 
 
 def _weight_qparams(candidate: Candidate, editor: Editor, before: Node) -> tuple[Node, Node]:
-    """Return the tensors of scales and zero points, one each for a weight with one scale.
+    """Return the tensors of scales and zero points, of one element for a weight with one scale.
 
-    The zero points, all zero, are int32: Inductor would convert others, with a warning for each.
+    The zero points, all zero, are int32: Inductor would convert other dtypes, each with a warning.
     """
     dequantize, weight = candidate.dequantize("weight"), candidate.quantized("weight")
     if dequantize.target is DEQUANTIZE_PER_CHANNEL:
@@ -298,13 +298,13 @@ def _weight_qparams(candidate: Candidate, editor: Editor, before: Node) -> tuple
 
 
 def _static_shape(x: Node) -> list[int] | None:
-    """Return the shape that packing may be tuned for; None where a size is free."""
+    """Return the shape that packing may be tuned for; None if a size is free."""
     shape = list(x.meta["val"].shape)
     return shape if all(isinstance(size, int) for size in shape) else None
 
 
 def _static_rows(x: Node) -> list[int] | None:
-    """Return the shape of ``x`` as a matrix; None where a size is free."""
+    """Return the shape of ``x`` as a matrix; None if a size is free."""
     shape = _static_shape(x)
     if shape is None or 0 in shape:
         return None

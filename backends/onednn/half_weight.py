@@ -1,4 +1,4 @@
-"""What linears with weights in half precision need, whichever kernel computes them."""
+"""The requirements of linears with weights in half precision, for all kernels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from quantfx.passes.pipeline.kernel_family import Candidate, argument_node
 
 
 def half_weight_reason(candidate: Candidate, editor: Editor) -> str | None:
-    """Return why the weight, or the input, is not what the kernels take, as a sentence."""
+    """Return why the kernels do not take the weight or the input, as a sentence."""
     value = editor.stored(candidate.quantized("weight"))
     x = argument_node(candidate.anchor, "input").meta.get("val")
     if value is None or value.dtype != torch.float16:

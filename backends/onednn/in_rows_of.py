@@ -1,4 +1,4 @@
-"""Give what a kernel made of a matrix the dimensions that the rows came in, whichever they are."""
+"""Give the matrix result of a kernel the dimensions of its input's rows."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _RESHAPE_AS = resolve_op("aten.reshape_as.default")
 def in_rows_of(x: Node, result: Node, *, width: int, editor: Editor, before: Node) -> Node:
     """Return ``result``, a matrix with ``width`` columns, in the dimensions of ``x`` but the last.
 
-    No size is written down, for one that the example had, and no call need have. Nor is one read:
-    torch 2.13: Dynamo takes a second ``sym_size`` of one symbol out of the graph it compiles, and
-    is then out of step with its own list of nodes (IndexError at the next new size).
+    The example's sizes are not written into the graph, as calls may have others. Sizes are not read
+    either. torch 2.13: Dynamo removes a second ``sym_size`` of one symbol from the graph that it
+    compiles, which then disagrees with its own list of nodes (IndexError at the next new size).
 
     Args:
-        x: What the rows were made of.
-        result: A row for each of its rows.
-        width: Of a row of the result.
-        editor: Of the graph.
-        before: Where to write.
+        x: The tensor whose rows the kernel read.
+        result: One row for each of these rows.
+        width: Width of the result's rows.
+        editor: Editor of the graph.
+        before: The node to write before.
     """
     dims = x.meta["val"].dim()
     if dims == 2:

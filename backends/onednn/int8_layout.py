@@ -1,7 +1,7 @@
 """The kernel family ``int8-layout``: operators that only move or select values work on integers.
 
-``q(cat(dq(a), dq(b))) -> cat(a, b)``, where all have one scale and zero point: the values are the
-same, rounding and the order of integers included.
+``q(cat(dq(a), dq(b))) -> cat(a, b)``, if all share one scale and zero point: values, rounding and
+the order of integers stay the same.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _POOL_LIMIT = 127
 
 @dataclass(frozen=True)
 class Int8Layout(KernelFamily):
-    """The operator itself, on int8 tensors."""
+    """Runs the operator itself on int8 tensors."""
 
     name: ClassVar[str] = "int8-layout"
 
     def takes(self, candidate: Candidate) -> bool:
-        """Whether the template passes int8 on."""
+        """Whether the template passes int8 through."""
         return candidate.reach == "layout"
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return which input has other qparams than the result, or is float."""
+        """Return the input that has other qparams than the result, or is float."""
         quantize = candidate.quantize
         if quantize is None:
             return f"{candidate.anchor.name} is not quantized"
@@ -45,7 +45,7 @@ class Int8Layout(KernelFamily):
         return None
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
-        """Write the operator once more, on the integers."""
+        """Write the operator again, on the integers."""
         node, before = candidate.anchor, candidate.match.output
 
         def integers(dequantize: Node) -> Node:
@@ -59,10 +59,11 @@ class Int8Layout(KernelFamily):
 
 
 def _contiguous(source: Node, like: Node, editor: Editor, before: Node) -> Node:
-    """Order the planes one after another, where the pool needs it.
+    """Make the planes contiguous if the pool needs it.
 
     torch 2.13: ``max_pool2d`` on a uint8 tensor in channels_last counts positions in a signed byte,
-    and raises for planes of more. Inductor's loop does not, so ``fuse_sums`` takes the copy out.
+    and raises for planes of more. Inductor's loop does not, so ``drop_pool_copies`` removes the
+    copy.
     """
     height, width = source.meta["val"].shape[-2:]
     if isinstance(height, int) and isinstance(width, int) and height * width <= _POOL_LIMIT:

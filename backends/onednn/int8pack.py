@@ -1,9 +1,9 @@
 """The kernel family ``int8pack``: float activations times int8 weights.
 
 ``linear(x, dq(w), b) -> _weight_int8pack_mm(x, w, scales) + b``. The kernel multiplies each float
-row with the int8 weights, sums, and scales the sum per output channel:
-``y_n = s_n * sum_k x_k w_nk``. It takes two dimensions, so x is reshaped around it. It stands
-behind our own kernels, for what has to run without quantfx.
+row with the int8 weights, sums, and scales the sum per output channel: ``y_n = s_n * sum_k x_k
+w_nk``. It takes two dimensions, so x is reshaped around it. It comes after quantfx's own kernels,
+for code that must run without quantfx.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ _FEWEST_CHANNELS = 9
 
 @dataclass(frozen=True)
 class Int8Pack(KernelFamily):
-    """torch's kernel for linears whose weight alone is int8."""
+    """torch's kernel for linears with only the weight in int8."""
 
     name: ClassVar[str] = "int8pack"
     kernels: ClassVar[frozenset[str]] = frozenset({"weight_linear"})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return what the kernel does not know: zero points, or scales that are not per row."""
+        """Return what the kernel does not support: zero points, or scales that are not per row."""
         if reason := candidate.indirect("weight"):
             return reason
         dequantize = candidate.dequantize("weight")
@@ -55,9 +55,9 @@ class Int8Pack(KernelFamily):
         x, bias = argument_node(node, "input"), argument_value(node, "bias")
         integers, scales, channels = _pad_channels(editor, node, candidate.dequantize("weight"))
         width = node.meta["val"].shape[-1]
-        x = editor.call(_CONTIGUOUS, (x,), before=node)  # the kernel wants whole rows
+        x = editor.call(_CONTIGUOUS, (x,), before=node)  # the kernel needs contiguous rows
         rows = editor.call(_RESHAPE, (x, [-1, x.meta["val"].shape[-1]]), before=node)
-        # Under autocast x may come in bfloat16, and the kernel wants scales of x's dtype.
+        # Under autocast x may be bfloat16, and the kernel needs scales of x's dtype.
         alike = editor.call(_TYPE_AS, (scales, rows), before=node)
         product = editor.call(_MATMUL, (rows, integers, alike), before=node)
         if channels != width:
@@ -69,7 +69,7 @@ class Int8Pack(KernelFamily):
 
 
 def _pad_channels(editor: Editor, node: Node, dequantize: Node) -> tuple[Node, Node, int]:
-    """Return int8 weights and scales, of very few channels with rows of zeros added, and how many.
+    """Return int8 weights and scales, with zeros added to very few channels, and their number.
 
     torch 2.13: Inductor writes vectors of up to 8 constants into its loops, and then fails to pass
     them to this kernel.

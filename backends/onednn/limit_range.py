@@ -1,4 +1,4 @@
-"""Keep integers in a range that is narrower than their dtype, as ``reduce_range`` asks for."""
+"""Keep integers in a range narrower than their dtype, as ``reduce_range`` asks."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LIMITS = (_MAXIMUM, _MINIMUM)
 
 
 def limit_range(call: Node, qparams: TensorQParams | None, editor: Editor, before: Node) -> Node:
-    """Return ``call`` in the range of ``qparams``; oneDNN itself clamps to that of the dtype.
+    """Return ``call`` clamped to the range of ``qparams``; oneDNN itself clamps to the dtype's.
 
-    Spelled as a minimum and a maximum: behind AOTAutograd, Inductor takes no ``clamp`` any more.
+    It is spelled as a minimum and a maximum: after AOTAutograd, Inductor takes no ``clamp``.
     """
     if qparams is None or qparams.limits is None:
         return call

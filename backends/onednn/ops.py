@@ -1,7 +1,7 @@
-"""The int8 and fp16 operators of torch's namespace ``onednn``, with fakes where torch has none.
+"""The int8 and fp16 operators of torch's namespace ``onednn``, with missing fakes added.
 
-torch 2.13 loads the operators on import. Its ``*_prepack`` have no fake kernel, so that graphs that
-hold them cannot be traced; ``register_fakes`` adds what is absent.
+torch 2.13 loads the operators on import. Its ``*_prepack`` have no fake kernel, so graphs with them
+cannot be traced; ``register_fakes`` adds the missing ones.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _packed_linear(weight: Tensor, *_: object) -> Tensor:
 
 
 def _packed(weight: Tensor, shape: list[int]) -> Tensor:
-    """Return a tensor with the strides that a packed one says it has: Inductor compares them."""
+    """Return a tensor with the strides that a packed weight reports, which Inductor compares."""
     strides = [1, *[0] * (len(shape) - 1)]
     return torch.empty_strided(shape, strides, dtype=weight.dtype, device=weight.device)
 
@@ -68,7 +68,7 @@ def _has_fake(op: OpOverload[..., Any]) -> bool:
     return True
 
 
-# What reports call the kernels that a compiled graph calls.
+# Names in reports of the kernels that a compiled graph calls.
 KERNEL_NAMES = {
     QCONV: "qconv_pointwise",
     QCONV_SUM: "qconv2d_pointwise.binary",

@@ -1,4 +1,4 @@
-"""Pad the input of a convolution where its kernel cannot."""
+"""Pad the input of a convolution if its kernel cannot."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PAD = resolve_op("aten.constant_pad_nd.default")
 def pad_beforehand(
     x: Node, zero: Any, geometry: Geometry, editor: Editor, before: Node
 ) -> tuple[Node, Geometry]:
-    """Return ``x`` padded as ``geometry`` asks for, and the geometry without its padding.
+    """Return ``x`` padded by ``geometry``, and the geometry without padding.
 
     Args:
-        x: What the convolution reads.
-        zero: What stands for 0.0 in ``x``.
-        geometry: How the convolution moves over ``x``.
-        editor: Of the graph.
-        before: Where to write.
+        x: The input of the convolution.
+        zero: The value for 0.0 in ``x``.
+        geometry: Geometry of the convolution.
+        editor: Editor of the graph.
+        before: The node to write before.
     """
     padded = editor.call(_PAD, (x, geometry.ends, zero), like=x, before=before)
     return padded, replace(geometry, padding=((0, 0),) * len(geometry.padding))

@@ -1,6 +1,6 @@
-"""Activations as oneDNN post-ops: how each is spelled, and which int8 kernel fuses it.
+"""Activations as oneDNN post-ops: the name of each, and the int8 kernels that fuse it.
 
-Measured on torch 2.13: what a kernel does not list here it refuses when it is called.
+Measured on torch 2.13: a kernel refuses activations that are not listed here when it is called.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from quantfx.patterns.schema import argument_value, resolve_op
 
 
 class PostOp(NamedTuple):
-    """What a kernel is told to do with its result.
+    """An operation of a kernel on its result.
 
     Attributes:
-        name: oneDNN's word as torch spells it; ``none`` for nothing.
+        name: oneDNN's name as torch spells it; ``none`` for no operation.
         scalars: Its parameters.
         algorithm: Which of several formulas, for ``gelu``.
     """
@@ -30,7 +30,7 @@ class PostOp(NamedTuple):
 NONE = PostOp("none")
 
 _CONV2D = frozenset({"none", "relu", "hardtanh", "hardswish", "swish"})
-# Kind of operator -> what its kernel fuses.
+# Maps a kind of operator to the activations that its kernel fuses.
 FUSED_BY = {
     "conv1d": _CONV2D,  # computed as conv2d
     "conv2d": _CONV2D,
@@ -74,7 +74,7 @@ _POST_OPS: dict[Any, Callable[[Node], PostOp]] = {
 
 
 def post_op(activation: Node | None = None) -> PostOp | None:
-    """Return the post-op that computes ``activation``; None if oneDNN's operators have none."""
+    """Return the post-op of ``activation``; None if oneDNN's operators have none."""
     if activation is None:
         return NONE
     make = _POST_OPS.get(activation.target)

@@ -1,4 +1,4 @@
-"""What int8 weights need, whichever kernel multiplies with them."""
+"""The requirements of int8 weights, for all kernels."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from quantfx.patterns.schema import argument_value
 
 
 def weight_reason(candidate: Candidate, editor: Editor) -> str | None:
-    """Return why kernels do not take the weight of ``candidate``, as a sentence; None if they do.
+    """Return why kernels do not take the candidate's weight, as a sentence; None if they do.
 
-    The kernels know int8 weights with one scale for each output channel, or with one scale, and
-    without zero points.
+    Kernels take int8 weights with one scale per output channel or one scale, without zero points.
     """
     dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
     dtype = argument_value(dequantize, "dtype")

@@ -1,4 +1,4 @@
-"""Let quantized values carry their qparams, as torch's native kernels read and yield them."""
+"""Make quantized values carry their qparams, as torch's native kernels expect."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR, QUANTIZE_PER_TENSOR,
 class CarryQParams(GraphPass):
     """``dq(q(x, s, z), s, z) -> dequantize(quantize_per_tensor(x, s, z))``.
 
-    What dequantizes stored integers, such as a weight, stays as it is.
+    Dequantizes of stored integers, such as a weight, stay unchanged.
 
     Attributes:
-        limits: Whether to keep to integer ranges narrower than that of the dtype.
-        channels_first: Whether to lay values out so before they are clamped, for qnnpack.
+        limits: Whether to clamp to integer ranges narrower than the dtype's.
+        channels_first: Whether to lay values out channels first before clamping, for qnnpack.
     """
 
     limits: bool = True
@@ -32,10 +32,10 @@ class CarryQParams(GraphPass):
 
     name: ClassVar[str] = "carry-qparams"
     requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
-    keeps_float: ClassVar[bool] = False  # the two quantizes round some ties to other sides
+    keeps_float: ClassVar[bool] = False  # the two quantizes round some ties differently
 
     def rewrite(self, editor: Editor, context: Context) -> int:
-        """Rewrite every quantize, and the dequantizes of what carries its qparams."""
+        """Rewrite every quantize, and the dequantizes of values that carry their qparams."""
         count = 0
         for node in list(editor.graph.nodes):
             if node.target is QUANTIZE_PER_TENSOR:
@@ -48,7 +48,7 @@ class CarryQParams(GraphPass):
         return count
 
     def _quantize(self, editor: Editor, node: Node) -> None:
-        """Rewrite in place, so that the node keeps its name: others know its value by it."""
+        """Rewrite in place, so that the node keeps its name, by which its value is known."""
         qparams, x = tensor_qparams(node), argument_node(node, "input")
         args = (x, qparams.scale, qparams.zero_point, CARRYING[qparams.dtype])
         node.kwargs = {}

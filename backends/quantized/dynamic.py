@@ -1,7 +1,7 @@
-"""The kernel family ``native-dynamic``: linears that read and return float.
+"""The kernel family ``native-dynamic``: linears with float inputs and results.
 
 ``relu(linear(dq(q(x)), dq(w), b)) -> quantized.linear_relu_dynamic(x, packed(w, b))``, where the
-kernel finds the range of x in each call; and with weights in half precision.
+kernel finds the range of x in each call. Also linears with half-precision weights.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NativeDynamic(NativeFamily):
     """torch's dynamic linears.
 
     Attributes:
-        engines: Which engine packs them.
+        engines: The engines that pack them.
     """
 
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
@@ -46,7 +46,7 @@ class NativeDynamic(NativeFamily):
 
     @property
     def saturates(self) -> Saturation:
-        """What its engine saturates: linears add neighbours up."""
+        """The sums that its engine saturates: linears add neighbours."""
         return "none" if self.engines.get("linear_dynamic") == "qnnpack" else "neighbours"
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
@@ -92,7 +92,7 @@ class NativeDynamic(NativeFamily):
 
 
 def _range_reason(candidate: Candidate) -> str | None:
-    """The kernel finds an affine range in 0..255, or in 0..127 if it is reduced."""
+    """Return why the range is not the kernel's: an affine one in 0..255, or 0..127 if reduced."""
     dequantize = candidate.dequantize("input")
     if dequantize.target is not DEQUANTIZE_DYNAMIC:
         return f"{dequantize.name} has a fixed range"

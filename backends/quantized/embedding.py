@@ -1,8 +1,7 @@
 """The kernel family ``native-embedding``: tables of 8-bit or 4-bit rows.
 
-``embedding(w, indices) -> quantized.embedding_byte(packed(w), indices)``. Each row has a scale and
-a float offset of its own, which no quantize of our graphs can say: the q/dq graph has the float
-table.
+``embedding(w, indices) -> quantized.embedding_byte(packed(w), indices)``. Each row has its own
+scale and float offset, which q/dq operators cannot express: the q/dq graph has the float table.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 _SLICE = resolve_op("aten.slice.Tensor")
 _CONTIGUOUS = resolve_op("aten.contiguous.default")
 _BAG = "quantized.embedding_bag"
-_MOST_DIMENSIONS = 2  # of the indices that the kernels take
+_MOST_DIMENSIONS = 2  # dtypes of indices that the kernels take
 
 
 class PackedEmbedding(Packed):
@@ -52,13 +51,13 @@ class PackedEmbedding(Packed):
     def pack(self, *tensors: Any) -> Any:
         """Return the packed table."""
         (weight,) = tensors
-        if self.bits == 4 and weight.shape[1] % 2:  # two numbers to a byte, none across two rows
+        if self.bits == 4 and weight.shape[1] % 2:  # a byte holds two numbers, both of one row
             weight = torch.cat([weight, weight[:, -1:]], 1)
         scales, offsets = row_qparams(weight, self.bits, self.eps)
         return _PREPACK(rows(weight, scales, offsets, self.bits))
 
     def extra_repr(self) -> str:
-        """How many bits a number has."""
+        """The number of bits of an entry."""
         return f"{self.bits} bits"
 
 
@@ -66,8 +65,8 @@ def row_qparams(weight: Tensor, bits: int, eps: float) -> tuple[Tensor, Tensor]:
     """Return scale and offset of each row: ``q = round(w / scale + offset)``.
 
     ``scale = (max - min) / (2^bits - 1)``, 1 where that is not above ``eps``; ``offset = -min /
-    scale``, not rounded, so that the smallest value of a row is exact. It is what FX graph mode's
-    observer of float qparams computes, with a larger ``eps``.
+    scale``, not rounded, so that the smallest value of a row is exact. FX graph mode's observer of
+    float qparams computes the same with a larger ``eps``.
     """
     low, high = torch.aminmax(weight.detach(), dim=1)
     scales = (high - low) / (2**bits - 1)
@@ -77,7 +76,7 @@ def row_qparams(weight: Tensor, bits: int, eps: float) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class NativeEmbedding(NativeFamily):
-    """torch's embeddings of packed rows."""
+    """torch's embeddings with packed rows."""
 
     name: ClassVar[str] = "native-embedding"
     kernels: ClassVar[frozenset[str]] = frozenset(
@@ -85,7 +84,7 @@ class NativeEmbedding(NativeFamily):
     )
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return what the kernels lack."""
+        """Return what the kernels do not support."""
         node, spec = candidate.anchor, candidate.packs["w"]
         largest = 15 if candidate.kernel.endswith("4bit") else 255
         if not isinstance(spec, QuantSpec) or (spec.quant_min, spec.quant_max) != (0, largest):
@@ -98,7 +97,7 @@ class NativeEmbedding(NativeFamily):
         return None
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
-        """Write the packing, which is done once, and the kernel call."""
+        """Write the packing, which runs once, and the kernel call."""
         node, weight = candidate.anchor, argument_node(candidate.anchor, "weight")
         table = PackedEmbedding(candidate.packs["w"])
         packed = write_packed(editor, table, weight, before=node)
@@ -126,9 +125,9 @@ def _lookup(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
 
 
 def _contiguous(editor: Editor, value: Any, node: Node) -> Any:
-    """The kernels take one number after another, and of weights they do not even check it.
+    """Return a contiguous input: the kernels need it, and do not check it for weights.
 
-    A model may be called with another layout than that of its example.
+    A call may have another layout than the example.
     """
     if not isinstance(value, Node):
         return value
@@ -136,7 +135,7 @@ def _contiguous(editor: Editor, value: Any, node: Node) -> Any:
 
 
 def _drop_added_column(editor: Editor, found: Node, node: Node) -> Node:
-    """Take away the column that was added to a table of an odd width."""
+    """Remove the column that was added to a table of odd width."""
     val = found.meta["val"]
     if val.shape[-1] % 2 == 0 or "4bit" not in str(found.target):
         return found
@@ -145,7 +144,7 @@ def _drop_added_column(editor: Editor, found: Node, node: Node) -> Node:
 
 
 def _bag(editor: Editor, node: Node, kernel: Any, packed: Node) -> Node:
-    """Write the kernel, which yields the sums alone, and give them to who reads them."""
+    """Write the kernel, which yields only the sums, and connect their readers."""
     sums = node.meta["val"][0]
     names = ("indices", "offsets", "per_sample_weights")
     *arguments, weights = (_contiguous(editor, argument_value(node, n), node) for n in names)

@@ -1,4 +1,4 @@
-"""Which of torch's quantized engines computes an operator: chosen when its weight is packed."""
+"""Choose the torch engine that computes an operator, when its weight is packed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ ENGINES = ("x86", "fbgemm", "onednn", "qnnpack")
 # Operators whose engine can be chosen.
 OPS = ("conv", "conv_transpose", "linear", "linear_dynamic", "linear_fp16", "rnn", "rnn_fp16")
 
-# On AVX512 with VNNI fbgemm's linears are a little faster below, onednn's above; and those use AMX
-# where there is one.
+# On AVX512 with VNNI fbgemm's linears are a little faster below, onednn's above; onednn uses AMX if
+# available.
 MANY_ROWS = 128
 _FP16 = ("x86", "fbgemm")
-_BY_RULE = "x86"  # in torch, too, that is fbgemm for some operators and onednn for others
+_BY_RULE = "x86"  # as in torch, fbgemm for some operators and onednn for others
 _EXACT = "qnnpack"
 
 
@@ -27,22 +27,22 @@ class Engines:
     """The engine of each operator.
 
     Attributes:
-        chosen: ``(operator, engine)`` that the user chose; for the others it is fbgemm or onednn by
-            rule.
+        chosen: ``(operator, engine)`` pairs that the user chose; a rule gives others fbgemm or
+            onednn.
     """
 
     chosen: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, engine: str | None = None, by_op: Mapping[str, str] | None = None) -> Engines:
-        """Return the engines for what a user asks.
+        """Return the engines that a user asks for.
 
         Args:
-            engine: For every operator that has it; None and ``x86`` choose by rule.
-            by_op: For single operators, e.g. ``{"linear": "onednn"}``.
+            engine: Engine of every operator that has it; None and ``x86`` choose by rule.
+            by_op: Engines of single operators, e.g. ``{"linear": "onednn"}``.
 
         Raises:
-            QuantfxError: there is no such engine or operator, or the operator does not have it.
+            QuantfxError: there is no such engine or operator, or the operator lacks the engine.
         """
         chosen: dict[str, str] = {}
         if engine is not None:
@@ -66,18 +66,17 @@ class Engines:
 
         Args:
             op: ``linear`` or ``linear_dynamic``.
-            rows: How many it multiplies; None if that is free.
+            rows: Number of input rows; None if free.
         """
         many = rows is not None and rows >= MANY_ROWS
         return self.get(op) or ("onednn" if many else "fbgemm")
 
     def conv(self, inputs: int, saturating: bool) -> str | None:
-        """Return the engine of a convolution; None if the one chosen computes it wrongly.
+        """Return the engine of a convolution; None if the chosen engine computes it wrongly.
 
-        torch 2.13, AVX512 with VNNI: onednn is wrong in some thirty of 9,000 random
-        convolutions, all of them with one channel a group; fbgemm in none. On CPUs without VNNI
-        onednn is right, and fbgemm adds up pairs of products that pair-bounded scales say nothing
-        about: those of neighbouring pixels.
+        torch 2.13, AVX512 with VNNI: onednn is wrong in some thirty of 9,000 random convolutions,
+        all with one channel per group; fbgemm in none. On CPUs without VNNI onednn is right, and
+        fbgemm adds products of neighbouring pixels, which pair-bounded scales do not bound.
 
         Args:
             inputs: Input channels of a group.
@@ -95,12 +94,12 @@ class Engines:
         return next((engine for engine in tried if shape.is_right_on(engine)), None)
 
     def other(self, op: str) -> str:
-        """Return the engine of an operator whose packing only fbgemm has, or all have alike."""
+        """Return the engine of an operator that only fbgemm packs, or that all pack alike."""
         return self.get(op) or "fbgemm"
 
     @property
     def saturates(self) -> Saturation:
-        """Which sums of two products some engine saturates on CPUs without VNNI."""
+        """The sums of two products that some engine saturates on CPUs without VNNI."""
         ops = ("conv", "conv_transpose", "linear", "linear_dynamic")
         if all(self.get(op) == _EXACT for op in ops):
             return "none"
@@ -108,9 +107,9 @@ class Engines:
 
     @property
     def runs_qnnpack(self) -> bool:
-        """Whether operators without weights are to be right with qnnpack's kernels too.
+        """Whether operators without weights must also be right on qnnpack's kernels.
 
-        They have no engine of their own, but read torch's global one when they run.
+        They have no engine, but read torch's global engine when they run.
         """
         return _EXACT in (*dict(self.chosen).values(), torch.backends.quantized.engine)
 
@@ -121,7 +120,7 @@ def available(op: str) -> tuple[str, ...]:
 
 
 def engines_of(kernel: str) -> tuple[str, ...]:
-    """Return the engines that a kernel can be packed for; none where it needs no packing."""
+    """Return the engines that a kernel can be packed for; none if it needs no packing."""
     if kernel.startswith("quantized.linear_dynamic_fp16"):
         return available("linear_fp16")
     if kernel == "quantized.conv_transpose3d":
@@ -132,14 +131,14 @@ def engines_of(kernel: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, kw_only=True)
 class Transposed:
-    """What decides which engines compute a transposed convolution right.
+    """The properties of a transposed convolution that decide which engines are right.
 
     Attributes:
         inputs: Input channels of a group.
         outputs: Output channels of a group.
-        kernel: Its size in each dimension, dilation left out.
-        extent: The same with dilation.
-        stride: In each dimension.
+        kernel: Size of the kernel in each dimension, without dilation.
+        extent: Size with dilation.
+        stride: Stride in each dimension.
         padded: Whether there is output padding.
     """
 
@@ -153,10 +152,10 @@ class Transposed:
     def is_right_on(self, engine: str) -> bool:
         """Whether ``engine`` computes it within a step of the float result.
 
-        Measured on torch 2.13, hundreds of random configurations a rank and engine. onednn is
-        wrong where a group's channels differ or the stride leaves gaps between the kernel's places,
-        and refuses output padding; fbgemm in two dimensions with a kernel of 2 and channels that 8
-        divides; qnnpack in three dimensions.
+        Measured on torch 2.13, on hundreds of random configurations per rank and engine. onednn is
+        wrong if a group's input and output channels differ or the stride leaves gaps between
+        windows, and refuses output padding. fbgemm is wrong in two dimensions with a kernel of 2
+        and channels divisible by 8; qnnpack is wrong in three dimensions.
         """
         gaps = any(s > e for s, e in zip(self.stride, self.extent, strict=True))
         eights = self.inputs % 8 == 0 and self.outputs % 8 == 0

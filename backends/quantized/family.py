@@ -1,4 +1,4 @@
-"""What all families of torch's own kernels have in common."""
+"""The base of kernel families on torch's own kernels."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class NativeFamily(KernelFamily):
     """Kernels on tensors that carry their qparams."""
 
     def prepare(self) -> None:
-        """Let torch give its warning about such tensors here."""
+        """Trigger torch's warning about such tensors here."""
         announce()
 
 
 def write_packed(
     editor: Editor, packed: Packed, weight: Node, *others: Node | None, before: Node
 ) -> Node:
-    """Write the packing of ``weight`` and what goes with it, under a name like the weight's."""
+    """Write the packing of ``weight`` and its companions, under a name like the weight's."""
     target = editor.free_name(f"{weight.target}_packed".replace(".", "_"))
     return editor.call_module(target, packed, weight, *others, before=before, like=weight)

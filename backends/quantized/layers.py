@@ -49,9 +49,9 @@ class NativeLayers(NativeFamily):
     """torch's quantized layers, each packed for an engine.
 
     Attributes:
-        engines: Which one.
-        limits: Whether results keep to integer ranges narrower than that of the dtype; FX graph
-            mode lets them pass.
+        engines: The engines that pack them.
+        limits: Whether results are clamped to integer ranges narrower than the dtype's, unlike in
+            FX graph mode.
     """
 
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
@@ -62,7 +62,7 @@ class NativeLayers(NativeFamily):
 
     @property
     def saturates(self) -> Saturation:
-        """Which sums its engines saturate."""
+        """The sums that its engines saturate."""
         return self.engines.saturates
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
@@ -78,7 +78,7 @@ class NativeLayers(NativeFamily):
         )
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
-        """Write the packing, which is done once, and the kernel call."""
+        """Write the packing, which runs once, and the kernel call."""
         before = candidate.match.output
         if candidate.kernel == _LINEAR:
             x = candidate.quantized("input")
@@ -94,7 +94,7 @@ class NativeLayers(NativeFamily):
         return self._emit(candidate, editor, x, packed, before)
 
     def _emit_transposed(self, candidate: Candidate, editor: Editor, shape: Geometry) -> Emission:
-        """A kernel that no engine computes right gets zeros behind it, which add to the result."""
+        """Write a transposed convolution; grow a kernel that no engine computes right by zeros."""
         before = candidate.match.output
         engine = self._find_transposed_engine(candidate, shape)
         grown = (0,) * len(shape.kernel)
@@ -131,14 +131,14 @@ class NativeLayers(NativeFamily):
         return Emission(result, before, kernel)
 
     def _limit_reason(self, candidate: Candidate) -> str | None:
-        """Beyond a reduced range, which nobody keeps to then, sums of two products saturate."""
+        """Return why unclamped results are refused: beyond a reduced range, sums saturate."""
         largest = argument_value(candidate.dequantize("input"), "quant_max")
         if self.limits or self.saturates == "none" or largest > 127 or not host().saturates:
             return None
         return "limits=False lets activations pass 127, where sums saturate on this CPU (no VNNI)"
 
     def _bias_reason(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Qnnpack stores ``bias / (scale of x * scale of w)`` in 32 bits, and does not check it."""
+        """Return why qnnpack, with 32 bits for ``bias / (x_scale * w_scale)``, cannot take it."""
         kinds = (("linear", {_LINEAR}), ("conv", _CONV), ("conv_transpose", _TRANSPOSED))
         op = next(op for op, kernels in kinds if candidate.kernel in kernels)
         bias = editor.stored(argument_value(candidate.anchor, "bias"))
@@ -190,7 +190,7 @@ def pack(candidate: Candidate, editor: Editor, packed: PackedLayer, before: Node
 
 
 def layer_reason(candidate: Candidate, editor: Editor) -> str | None:
-    """Return why the weight is not one that packing takes: int8, symmetric, stored."""
+    """Return why packing does not take the weight, which must be int8, symmetric and stored."""
     dequantize, weight = candidate.dequantize("weight"), candidate.quantized("weight")
     per_channel = dequantize.target is DEQUANTIZE_PER_CHANNEL
     if editor.stored(weight) is None:
@@ -210,24 +210,24 @@ def _weight_scales(candidate: Candidate, editor: Editor) -> Tensor:
 
 
 def rows_of(x: Node) -> int | None:
-    """Return how many rows ``x`` has as a matrix; None where a size is free."""
+    """Return the number of rows of ``x`` as a matrix; None if a size is free."""
     sizes = list(x.meta["val"].shape[:-1])
     return math.prod(sizes) if all(isinstance(size, int) for size in sizes) else None
 
 
 def geometry_of(candidate: Candidate) -> Geometry:
-    """Return how the convolution of ``candidate`` moves over its input."""
+    """Return the geometry of the candidate's convolution."""
     kernel = tuple(int(size) for size in candidate.quantized("weight").meta["val"].shape[2:])
     return Geometry.of(candidate.anchor, kernel)
 
 
 def group_inputs(candidate: Candidate) -> int:
-    """Return how many input channels a group of the convolution has."""
+    """Return the number of input channels of a group of the convolution."""
     return int(candidate.quantized("weight").meta["val"].shape[1])
 
 
 def pad_uneven(candidate: Candidate, editor: Editor, shape: Geometry) -> tuple[Node, Geometry]:
-    """Pad the input itself where the kernel cannot: with more on one end than on the other."""
+    """Pad the input if the kernel cannot: with more padding at one end than at the other."""
     x = candidate.quantized("input")
     if shape.is_even:
         return x, shape
@@ -242,7 +242,7 @@ def _grow_kernel(geometry: Geometry, grown: tuple[int, ...]) -> Geometry:
 def _cut_result(
     call: Node, geometry: Geometry | None, grown: tuple[int, ...], editor: Editor, before: Node
 ) -> Node:
-    """Take away what the zeros behind the kernel have added to the end of the result."""
+    """Remove the end of the result that the zeros after the kernel have added."""
     if geometry is None:
         return call
     val = call.meta.get("val")

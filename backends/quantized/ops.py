@@ -32,13 +32,13 @@ from quantfx.patterns.schema import argument_value, arguments, overload, resolve
 _SCALE, _ZERO_POINT = "(scale)", "(zero point)"
 _RESULT = (_SCALE, _ZERO_POINT)
 _SAME_OP = "QuantizedCPU"
-_FIRST = ("self", "input")  # what ATen operators of one tensor call it
+_FIRST = ("self", "input")  # its name in ATen operators of one tensor
 _BATCH_NORM = "quantized.batch_norm*d"
 _MOST_SPATIAL = 3
 _NORM = ("weight", "bias", "eps", *_RESULT)
 
 _BATCH_NORM_INPUTS = ("input", "weight", "bias", "running_mean", "running_var", "eps")
-# Kernel -> its arguments: those of the ATen operator by name, the qparams of the result, literals.
+# Maps a kernel to its arguments: the ATen operator's by name, the result's qparams, literals.
 _CALLS: dict[str, tuple[Any, ...]] = {
     "quantized.add": ("self", "other", *_RESULT),
     "quantized.mul": ("self", "other", *_RESULT),
@@ -57,7 +57,7 @@ _CALLS: dict[str, tuple[Any, ...]] = {
     "quantized.softmax": ("self", "dim", *_RESULT),
 }
 
-# What some ATen operators quantize their result with, whatever one asks for.
+# Fixed qparams of the results of some ATen operators.
 _FIXED = {
     resolve_op("aten.sigmoid.default"): (2**-8, 0),
     resolve_op("aten.hardsigmoid.default"): (2**-8, 0),
@@ -75,8 +75,8 @@ class NativeOps(NativeFamily):
     """torch's kernels for quantized tensors.
 
     Attributes:
-        engines: Which engine they may run with: they are not packed, but read torch's global one.
-        limits: Whether results keep to integer ranges narrower than that of the dtype.
+        engines: The engines that they may run with: unpacked, they read torch's global engine.
+        limits: Whether results are clamped to integer ranges narrower than the dtype's.
     """
 
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
@@ -122,7 +122,7 @@ class NativeOps(NativeFamily):
             args[0] = [_unsqueeze(each, args[1], editor, before) for each in args[0]]
         call = _call(resolve_op(kernel), tuple(args), candidate, editor)
         if self.limits and qparams.limits is not None:
-            if candidate.kernel.endswith(".Scalar"):  # its range has moved with its qparams
+            if candidate.kernel.endswith(".Scalar"):  # its range moved with its qparams
                 call = requantize(call, qparams, editor, before)
             call = limit_quantized(call, qparams, editor, before, self.engines.runs_qnnpack)
         return Emission(call, before, kernel.removesuffix(".default"))
@@ -157,7 +157,7 @@ def _qnnpack_adds(candidate: Candidate) -> bool:
 
 
 def _kernel(candidate: Candidate) -> str:
-    """Return the operator's full name, with the activation function that it takes in."""
+    """Return the operator's full name, with the activation that it fuses."""
     name, _, overload_name = candidate.kernel.partition(".")[2].partition(".")
     if candidate.kernel == _BATCH_NORM:
         name = name.replace("*", str(_spatial_rank(candidate)))
@@ -166,7 +166,7 @@ def _kernel(candidate: Candidate) -> str:
 
 
 def _spatial_rank(candidate: Candidate) -> int:
-    """Return which of torch's kernels for batch norms it is: rows of vectors are those of 1d."""
+    """Return the spatial rank of a batch norm's kernel; rows of vectors use the 1d kernel."""
     rank: int = argument_node(candidate.anchor, "input").meta["val"].dim()
     return max(1, rank - 2)
 
@@ -178,7 +178,7 @@ def _no_such_rank(candidate: Candidate) -> str | None:
 
 
 def _float_operand(candidate: Candidate) -> str | None:
-    """Return which operand of the kernel is a float tensor, as a sentence."""
+    """Return the operand of the kernel that is float, as a sentence."""
     names = {"self", "other", "input", "tensors"} & {*_CALLS.get(candidate.kernel, _FIRST)}
     for name in sorted(names & arguments(overload(candidate.anchor)).keys()):
         value = argument_value(candidate.anchor, name)
@@ -191,7 +191,7 @@ def _float_operand(candidate: Candidate) -> str | None:
 
 
 def _qparams_reason(candidate: Candidate) -> str | None:
-    """Return why the result cannot have the qparams that the graph says, as a sentence."""
+    """Return why the result cannot have the graph's qparams, as a sentence."""
     if candidate.kernel != _SAME_OP:
         return None
     node, qparams = candidate.anchor, result_qparams(candidate)
@@ -209,7 +209,7 @@ def _qparams_reason(candidate: Candidate) -> str | None:
 
 
 def _prelu_without_one(candidate: Candidate) -> str | None:
-    """The kernel multiplies positive values by 1 in the qparams of the weight."""
+    """Return why the weight's range lacks 1, by which the kernel multiplies positive values."""
     if candidate.kernel != "quantized.prelu":
         return None
     weight = candidate.dequantize("weight")
@@ -221,7 +221,7 @@ def _prelu_without_one(candidate: Candidate) -> str | None:
 
 
 def _carry(value: Any, editor: Editor, before: Node) -> Any:
-    """Return ``value`` with quantized tensors in the place of dequantizes."""
+    """Return ``value`` with quantized tensors in place of dequantizes."""
 
     def source(node: Node) -> Node:
         if not dequantizes(node):
@@ -239,7 +239,7 @@ def _carry(value: Any, editor: Editor, before: Node) -> Any:
 
 
 def _affine(node: Node, editor: Editor, before: Node) -> list[Node]:
-    """Return weight and bias of a batch norm, which the kernel wants even if there are none."""
+    """Return weight and bias of a batch norm, which the kernel needs even if there are none."""
     mean = argument_node(node, "running_mean")
     channels = mean.meta["val"].shape[0]
     found: list[Node] = []

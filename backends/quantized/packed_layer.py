@@ -18,10 +18,10 @@ class PackedLayer(Packed):
 
     Args:
         prepack: Name of the operator, e.g. ``quantized.linear_prepack.default``.
-        engine: Whose kernels will read it.
-        geometry: Of a convolution.
-        scale: Of a weight with one scale, whose zero point is 0; None for one with many.
-        grown: Zeros to add behind the kernel in each dimension.
+        engine: Engine whose kernels read it.
+        geometry: Geometry of a convolution.
+        scale: Scale of a weight with one scale; None for a weight with many. Zero points are 0.
+        grown: Number of zeros to add after the kernel in each dimension.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class PackedHalf(Packed):
     """Weight in half precision and bias of a linear, as ``quantized.linear_prepack_fp16`` packs it.
 
     Args:
-        engine: Whose kernels will read it.
+        engine: Engine whose kernels read it.
     """
 
     def __init__(self, engine: str) -> None:
@@ -86,8 +86,7 @@ class PackedHalf(Packed):
         """Return the packed parameters.
 
         Args:
-            tensors: Weight, which is rounded to half precision if it is not in it, and float bias
-                (may be None).
+            tensors: Weight, rounded to half precision if needed, and float bias (may be None).
         """
         weight, bias = tensors
         prepack = resolve_op("quantized.linear_prepack_fp16.default")

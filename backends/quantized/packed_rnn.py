@@ -21,11 +21,11 @@ _CELL_FP16 = resolve_op("quantized.make_quantized_cell_params_fp16.default")
 
 
 class PackedCell(Packed):
-    """Both weights of a cell, as its kernel takes them, and its biases.
+    """Both weights and the biases of a cell, packed for its kernel.
 
     Args:
-        engine: Whose kernels will read it.
-        spec: Of the weights: int8, or half precision.
+        engine: Engine whose kernels read it.
+        spec: Spec of the weights: int8 or half precision.
     """
 
     def __init__(self, engine: str, spec: Concrete) -> None:
@@ -60,9 +60,9 @@ class PackedRnn(PackedCell):
     """The weights of each layer and direction of an LSTM or GRU.
 
     Args:
-        engine: Whose kernels will read it.
-        spec: Of the weights.
-        has_biases: Whether the parameters have any; else zeros stand in for them.
+        engine: Engine whose kernels read it.
+        spec: Spec of the weights.
+        has_biases: Whether the parameters include biases; else zeros stand in for them.
         reduce_range: Whether the kernel multiplies with activations in 0..127.
     """
 
@@ -72,7 +72,7 @@ class PackedRnn(PackedCell):
         self.reduce_range = reduce_range
 
     def pack(self, *tensors: Any) -> Any:
-        """Return a list of cell parameters, for weights and biases in the order of torch's."""
+        """Return cell parameters, for weights and biases in torch's order."""
         step = 4 if self.has_biases else 2
         cells = [tensors[i : i + step] for i in range(0, len(tensors), step)]
         none: tuple[Any, ...] = () if self.has_biases else (None, None)

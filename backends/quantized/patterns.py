@@ -16,7 +16,7 @@ _HALF = "fp16"
 
 @cache
 def pattern_set(chosen: NativeVariant) -> PatternSet:
-    """Return the templates of the rows of ``chosen``, and those beyond the rows."""
+    """Return the templates of the rows of ``chosen``, and the templates beyond the rows."""
     everything = _load_everything()
     native = everything.of_mode("static", "dynamic", "fp16", "weight-only", "weight-only-4bit")
     dropped = _templates_of(native_variant("native").rows, native) - _templates_of(
@@ -41,7 +41,7 @@ def _load_everything() -> PatternSet:
 
 
 def _templates_of(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]:
-    """Return the templates that stand for ``rows``, those of a number among them."""
+    """Return the templates of ``rows``, including those with a number operand."""
     names = {
         outcome.template.name
         for row in rows
@@ -56,8 +56,8 @@ def _templates_of(rows: tuple[NativeRow, ...], patterns: PatternSet) -> set[str]
 def _make_half(template: Template) -> Template:
     """Return the template of static half precision: every tensor is rounded to it.
 
-    torch has no kernels for it. Here the arithmetic is that of float32 on rounded tensors, as in FX
-    graph mode's reference graphs, but for operators that pass half precision on there.
+    torch has no kernels for it. The arithmetic is float32 on rounded tensors, as in FX graph mode's
+    reference graphs, except for operators that pass half precision through there.
     """
     weights = [role.name for role in template.roles if template.is_weight(role.name)]
     roles = [role for role in (*template.quant, *weights) if role != "out"]

@@ -1,7 +1,7 @@
-"""Tensors of dtype quint8 and qint8, which torch is going to remove: made here and nowhere else.
+"""Tensors of dtype quint8 and qint8, which torch will remove; they are made only here.
 
 torch 2.13 warns at the first one of a process (pytorch/pytorch#184982 says that they go, not when).
-The warning is kept from our users here; a test counts it, so that its end does not pass unnoticed.
+The warning is kept from users here; a test counts it, so that its removal is noticed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ FROM_INTEGERS = resolve_op("aten._make_per_tensor_quantized_tensor.default")
 _PER_CHANNEL = resolve_op("aten._make_per_channel_quantized_tensor.default")
 _QUANTIZE_ROWS = resolve_op("aten.quantize_per_channel.default")
 
-# The plain dtype that our graphs use -> the one of a tensor that carries its qparams.
+# Maps a plain dtype of graphs to the dtype of tensors that carry their qparams.
 CARRYING = {torch.uint8: torch.quint8, torch.int8: torch.qint8}
-_ENGINE = threading.Lock()  # the engine is one for the process, and packing reads it
+_ENGINE = threading.Lock()  # the engine is global to the process, and packing reads it
 WARNING = r"torch\.quantize_per_tensor.*deprecated"
 
 
 def announce() -> None:
-    """Make a first quantized tensor, so that torch's one warning does not come up in a user's run.
+    """Make a first quantized tensor, so that torch's only warning does not appear in a user's run.
 
-    By torch's Python function: what the operators warn of is written to stderr, past all filters.
+    This uses torch's Python function: operators write warnings to stderr, past all filters.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=WARNING)
@@ -55,7 +55,7 @@ def quantize_signed(weight: Tensor, scale: Tensor) -> Tensor:
 
     Args:
         weight: ``(out, in)``.
-        scale: ``()`` for the whole, or ``(out,)``.
+        scale: Shape ``()`` for the whole weight, or ``(out,)``.
     """
     if not scale.dim():
         made: Tensor = QUANTIZE(weight, float(scale), 0, torch.qint8)
@@ -73,7 +73,7 @@ def rows(weight: Tensor, scales: Tensor, offsets: Tensor, bits: int) -> Tensor:
 
 
 def pack_with(engine: str, prepack: Any, *args: Any) -> Any:
-    """Return ``prepack(*args)`` for the kernels of ``engine``, which what is packed remembers."""
+    """Return ``prepack(*args)`` for the kernels of ``engine``, which packed weights remember."""
     with _ENGINE:
         before = torch.backends.quantized.engine
         torch.backends.quantized.engine = engine

@@ -1,7 +1,7 @@
 """The kernel family ``native-rnn``: LSTM, GRU and cells with int8 or half-precision weights.
 
-``lstm(x, h, weights) -> quantized_lstm(x, h, packed(weights))``. The activations are quantized in
-the kernel, at each step, so that the q/dq graph has the layer as it was.
+``lstm(x, h, weights) -> quantized_lstm(x, h, packed(weights))``. The kernel quantizes activations
+at each step, so the q/dq graph has the layer unchanged.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ class NativeRnn(NativeFamily):
     """torch's dynamic recurrent kernels.
 
     Attributes:
-        engines: Which engine packs them.
-        reduce_range: Whether layers quantize activations to 0..127. Those for CPUs without VNNI do
-            so anyhow; so do cells on every engine but qnnpack, which never does (torch 2.13).
+        engines: The engines that pack them.
+        reduce_range: Whether layers quantize activations to 0..127. Layers for CPUs without VNNI
+            always do, and so do cells on every engine but qnnpack, which never does (torch 2.13).
     """
 
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
@@ -55,7 +55,7 @@ class NativeRnn(NativeFamily):
     kernels: ClassVar[frozenset[str]] = frozenset({_LSTM, _GRU, _LSTM_CELL, _RNN_CELL})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return what the kernels lack: projections, training, weights that are computed."""
+        """Return what the kernels do not support: projections, training, computed weights."""
         node, spec = candidate.anchor, candidate.packs["w"]
         large = _find_beyond_half(node, editor) if isinstance(spec, CastSpec) else None
         if large is not None:
@@ -74,7 +74,7 @@ class NativeRnn(NativeFamily):
         return None
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
-        """Write the packing, which is done once, and the kernel call."""
+        """Write the packing, which runs once, and the kernel call."""
         node = candidate.anchor
         spec = candidate.packs["w"]
         is_half = isinstance(spec, CastSpec)

@@ -1,4 +1,4 @@
-"""The rows of torch's native BackendConfig and of its relatives, and what becomes of each here."""
+"""The rows of torch's native BackendConfig and of its relatives, and the outcome of each."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from quantfx.patterns.template import Mode, Template
 Observation = Literal["different", "share", "none"]
 Status = Literal["lowered", "reference only", "no kernel", "not expressible", "not observed"]
 
-# The mode in which a dtype config quantizes, and what the templates of that mode have behind their
-# names.
+# The mode of each dtype config, and the suffix of template names of that mode.
 _MODES: dict[str, tuple[Mode, str]] = {
     "weighted_op_quint8": ("static", ""),
     "default_op_quint8": ("static", ""),
@@ -40,15 +39,15 @@ class NativeRow:
     Attributes:
         pattern: Modules, functions and methods of tensors, as Python writes them.
         group: E.g. ``conv``, ``share-qparams``.
-        observation: Whether the result has qparams different from those of the input, shares them,
-            or neither is observed.
+        observation: Whether the result's qparams differ from the input's, are shared with them, or
+            neither is observed.
         dtypes: Names of dtype configs, in order of preference.
-        template: What the templates for it are called, less the mode; empty if there is none.
-        status: Why there is none, in two words; empty if there is one.
-        reason: The same as a sentence.
+        template: Name of its templates without the mode; empty if there is none.
+        status: Why there is no template, in two words; empty if there is one.
+        reason: Why there is no template, as a sentence.
         by_tensors: The observation with 0, 1 or 2 tensors among the operands; empty if it is the
             same for all.
-        root: Name of torch.ao's module that it stands for; so ``reference``, ``qat`` and ``fused``.
+        root: Name of torch.ao's module of the row; likewise ``reference``, ``qat`` and ``fused``.
         fuser: Name of torch.ao's function that fuses it.
         index: ``(weight or bias, position)`` among the arguments of a function.
     """
@@ -69,7 +68,7 @@ class NativeRow:
     index: tuple[tuple[str, int], ...] = ()
 
     def outcomes(self, patterns: PatternSet) -> Iterator[Outcome]:
-        """Yield what becomes of the row for each of its dtype configs.
+        """Yield the outcome of the row for each of its dtype configs.
 
         Args:
             patterns: The templates of a backend.
@@ -95,13 +94,13 @@ class NativeRow:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of a row for one dtype config.
+    """The outcome of a row for one dtype config.
 
     Attributes:
         dtype: Name of the dtype config.
-        mode: In which a config asks for it; None if there is no way to.
-        template: What annotates and lowers it.
-        status: In two words.
+        mode: Mode of configs that ask for it; None if there is none.
+        template: Name of the template that annotates and lowers it.
+        status: The outcome in two words.
         reason: Why it is not lowered.
     """
 
@@ -120,8 +119,8 @@ class NativeVariant:
     Attributes:
         name: E.g. ``onednn``.
         rows: Its rows, in order.
-        engine: Of its kernels; empty for the native config itself.
-        declared_only: Whether it is a set of rows, without kernels.
+        engine: Engine of its kernels; empty for the native config itself.
+        declared_only: Whether it has only rows, without kernels.
     """
 
     name: str
@@ -138,10 +137,10 @@ def native_variant(name: str) -> NativeVariant:
     """Return the native config or a relative.
 
     Args:
-        name: One of ``VARIANTS``; ``legacy`` has static half precision, too.
+        name: One of ``VARIANTS``; ``legacy`` also has static half precision.
 
     Raises:
-        QuantfxError: there is none of that name; names the nearest.
+        QuantfxError: there is no variant of that name; names the nearest.
     """
     if name not in VARIANTS:
         raise unknown_name(QuantfxError, "variant", name, VARIANTS)

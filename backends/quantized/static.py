@@ -1,4 +1,4 @@
-"""What the static native families have in common: a quantized tensor goes in, another comes out."""
+"""Shared code of static native families, whose inputs and results are quantized tensors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def result_reason(candidate: Candidate) -> str | None:
 
 
 def unsigned_reason(*dequantizes: Node) -> str | None:
-    """Return which dequantize does not read a uint8 tensor with one scale; None if each does."""
+    """Return the dequantize that does not read a uint8 tensor with one scale; None if all do."""
     for node in dequantizes:
         if node.target is not DEQUANTIZE_PER_TENSOR:
             return f"{node.name} is no dequantize with one scale"
@@ -39,7 +39,7 @@ def result_qparams(candidate: Candidate) -> TensorQParams:
     """Return the qparams of the result.
 
     Raises:
-        TypeError: it is not quantized.
+        TypeError: the result is not quantized.
     """
     if candidate.quantize is None:
         raise TypeError(f"the result of {candidate.anchor.name} is not quantized")
@@ -49,7 +49,7 @@ def result_qparams(candidate: Candidate) -> TensorQParams:
 def limit_quantized(
     call: Node, qparams: TensorQParams, editor: Editor, before: Node, channels_first: bool
 ) -> Node:
-    """Return ``call`` in the integer range of ``qparams``; kernels know that of the dtype only."""
+    """Return ``call`` clamped to the range of ``qparams``; kernels clamp to the dtype's only."""
     if qparams.limits is None:
         return call
     call = make_clampable(call, editor, before, channels_first)
@@ -58,7 +58,7 @@ def limit_quantized(
 
 
 def requantize(call: Node, qparams: TensorQParams, editor: Editor, before: Node) -> Node:
-    """Return ``call``, which carries qparams of its own, in those that the graph says."""
+    """Return ``call``, which carries its own qparams, requantized to the graph's."""
     val = call.meta["val"]
     exact = val.to(torch.float32)
     value = editor.call(DEQUANTIZE, (call,), like=call, before=before, val=exact)
@@ -67,10 +67,9 @@ def requantize(call: Node, qparams: TensorQParams, editor: Editor, before: Node)
 
 
 def make_clampable(x: Node, editor: Editor, before: Node, channels_first: bool) -> Node:
-    """Return ``x`` in the layout in which it is clamped right.
+    """Return ``x`` in the layout in which clamping is right.
 
-    torch 2.13: where qnnpack clamps, which relu does too, it takes channels_last for channels
-    first.
+    torch 2.13: when qnnpack clamps, as relu does too, it mistakes channels_last for channels first.
     """
     if not channels_first:
         return x

@@ -1,7 +1,7 @@
-"""The kernel family ``recurrent``: recurrent layers with int8 weights in one operator of ours.
+"""The kernel family ``recurrent``: recurrent layers with int8 weights in one operator.
 
-``lstm(x, h, [dq(w), ..., b, ...]) -> recurrent(x, h, [w, ...], [scales, ...], [b, ...])``. What is
-read at each step is rounded in the kernel: see ``layer.py``.
+``lstm(x, h, [dq(w), ..., b, ...]) -> recurrent(x, h, [w, ...], [scales, ...], [b, ...])``. The
+kernel rounds its inputs at each step: see ``layer.py``.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Recurrent(KernelFamily):
     needs_process: ClassVar[bool] = True
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return which weight is none of int8 rows in -127..127 with a scale each."""
+        """Return the weight that is not of int8 rows in -127..127 with a scale each."""
         weights, _ = _parameters(candidate.anchor)
         for node in weights:
             if node.target is not DEQUANTIZE_PER_CHANNEL or argument_value(node, "axis"):
@@ -52,7 +52,7 @@ class Recurrent(KernelFamily):
         return None
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:
-        """Write the one call."""
+        """Write the call."""
         node = candidate.anchor
         weights, biases = _parameters(node)
         hx = argument_value(node, "hx")
@@ -73,7 +73,7 @@ class Recurrent(KernelFamily):
             call = editor.call(operators().sequence, args, before=node, val=node.meta.get("val"))
             return Emission(call, node, KERNEL, rounds=True)
         call = editor.call(operators().cell, (*args, _CELL_OF[target]), before=node)
-        if target is not _LSTM_CELL:  # torch's has one result, and no list of it
+        if target is not _LSTM_CELL:  # torch's operator has one result, not a list
             call = editor.call(operator.getitem, (call, 0), before=node, val=node.meta.get("val"))
         return Emission(call, node, CELL, rounds=True)
 

@@ -1,6 +1,6 @@
-"""One layer of a recurrent net, in one direction, with int8 weights: what is computed, and by whom.
+"""One layer of a recurrent net, in one direction, with int8 weights: definition and kernels.
 
-Every row of activations, of the input and of the state at each step, is rounded to -127..127::
+Every row of activations (of the input, and of the state at each step) is rounded to -127..127::
 
     s = max |a| / 127,   q = round(a / s),   a w' = s * s_w * sum(q q_w)
 
@@ -39,8 +39,8 @@ class Layer:
         kind: One of ``KINDS``.
         of_input: Gates of the input.
         of_state: Gates of the state.
-        projection: From the state to what is handed on, of an LSTM; None if that is the state.
-        reverse: Whether it goes from the last step to the first.
+        projection: Projection of the state to the output, for an LSTM; None if they are the same.
+        reverse: Whether it runs from the last step to the first.
     """
 
     kind: str
@@ -51,26 +51,26 @@ class Layer:
 
     @property
     def hidden(self) -> int:
-        """How many gates there are of a kind."""
+        """Number of units of each gate."""
         return len(self.of_input.integers) // GATES[self.kind]
 
 
 @dataclass(frozen=True)
 class State:
-    """``h`` is ``(batch, width)``; ``c``, of an LSTM alone, ``(batch, hidden)``."""
+    """The state: ``h`` is ``(batch, width)``; ``c``, for an LSTM only, ``(batch, hidden)``."""
 
     h: Tensor
     c: Tensor | None = None
 
 
 def run_layer(layer: Layer, x: Tensor, state: State, out: Tensor) -> State:
-    """Write what is handed on at each step to ``out``; return the last state.
+    """Write the output of each step to ``out``; return the last state.
 
     Args:
         layer: The weights.
         x: ``(steps, batch, width)``, float32.
-        state: The first one.
-        out: ``(steps, batch, width of h)``, float32, whose rows are whole.
+        state: The first state.
+        out: ``(steps, batch, width of h)``, float32, with contiguous rows.
     """
     library = runtime().library
     if library is None:
@@ -104,7 +104,7 @@ def _pointers(tensors: list[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
 
 
 def reference(layer: Layer, x: Tensor, state: State, out: Tensor) -> State:
-    """Do in torch what ``run_layer`` does, a step after the other."""
+    """Do in torch what ``run_layer`` does, step by step."""
     of_input = product(x, layer.of_input)
     steps = range(len(x))
     for step in reversed(steps) if layer.reverse else steps:
@@ -127,7 +127,7 @@ def product(a: Tensor, weight: Weight) -> Tensor:
 
 
 def _advance(kind: str, x: Tensor, h: Tensor, state: State) -> State:
-    """Return the state behind one step, of the gates of its input and of its state."""
+    """Return the state after one step, from the gates of its input and of its state."""
     if kind == "lstm":
         assert state.c is not None, "an LSTM has cells"
         i, f, g, o = (x + h).chunk(4, -1)

@@ -12,7 +12,7 @@ _SOURCE = Path(__file__).parent / "core" / "recurrent.cpp"
 
 
 class Place(ctypes.Structure):
-    """How many elements lie between two steps, and between two rows of a batch."""
+    """The number of elements between two steps, and between two rows of a batch."""
 
     _fields_ = (("step", ctypes.c_int64), ("batch", ctypes.c_int64))
 

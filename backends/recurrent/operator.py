@@ -1,12 +1,13 @@
 """The operators ``quantfx::recurrent`` and ``quantfx::recurrent_cell``.
 
-The first is all layers of a recurrent net, in both directions.
+The first computes all layers of a recurrent net, in both directions.
 
 It takes a sequence ``(steps, batch, width)``, or batch first, or without a batch; first states
 ``(layers * directions, batch, width)``; and for each layer and direction the int8 weights ``w_ih``,
-``w_hh`` and, of a projected LSTM, ``w_hr``, their scales, and two biases or none. It returns what
-torch's operator does: the sequence of the last layer, and the last states. A cell takes one step,
-``(batch, width)`` or without a batch, and returns the state behind it. All of it is float32.
+``w_hh`` and, for a projected LSTM, ``w_hr``, their scales, and two biases or none. It returns what
+torch's operator returns: the sequence of the last layer, and the last states. A cell takes one
+step, ``(batch, width)`` or without a batch, and returns the next state. All activations are
+float32.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _CELL = f"recurrent_cell({_TENSORS}) -> Tensor[]"
 
 
 class Operators(NamedTuple):
-    """A sequence of steps, and one step."""
+    """The operators of a sequence and of one step."""
 
     sequence: OpOverload[..., Any]
     cell: OpOverload[..., Any]
@@ -93,7 +94,7 @@ def _run_cell(
 
 
 def _empty(x: Tensor, width: int, batch_first: bool) -> Tensor:
-    """Return ``(steps, batch, width)``, laid out as the result of all layers is."""
+    """Return ``(steps, batch, width)``, laid out like the result of all layers."""
     steps, batch = x.shape[:2]
     if batch_first:
         return x.new_empty(batch, steps, width).transpose(0, 1)

@@ -1,1 +1,1 @@
-"""Linears whose weight alone is quantized, to int8 or int4: kernels of our own."""
+"""Kernels for linears with only the weight quantized, to int8 or int4."""

@@ -1,8 +1,8 @@
 """The kernel family ``weight_only``: float activations times int8 or int4 weights.
 
-``linear(x, dq(w), b) -> weight_linear(x, w, scales, zero_points, b)``. It takes rows in whichever
-dimensions they come, and reads int8 weights where the q/dq graph has them: an embedding that is
-tied to them goes on reading the same tensor. Of int4 the lowered graph holds two values a byte.
+``linear(x, dq(w), b) -> weight_linear(x, w, scales, zero_points, b)``. It takes rows in any
+dimensions, and reads the q/dq graph's own int8 weights, so that an embedding tied to them still
+reads the same tensor. For int4 the lowered graph holds two values per byte.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from quantfx.patterns.schema import argument_value
 
 @dataclass(frozen=True)
 class WeightOnly(KernelFamily):
-    """Kernels of our own for linears whose weight alone is quantized."""
+    """quantfx's kernels for linears with only the weight quantized."""
 
     name: ClassVar[str] = "weight_only"
     kernels: ClassVar[frozenset[str]] = frozenset({NAME})
@@ -35,7 +35,7 @@ class WeightOnly(KernelFamily):
         weight_linear()
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return what the kernels do not know of the weight, as a sentence."""
+        """Return why the kernels do not take the weight, as a sentence."""
         if reason := candidate.indirect("weight"):
             return reason
         if dequantizes(argument_node(candidate.anchor, "input")):
@@ -63,7 +63,7 @@ class WeightOnly(KernelFamily):
 
 
 def _packed(editor: Editor, weight: Node, *, before: Node) -> Node:
-    """Return the one constant of int4 values two a byte, for all calls that read ``weight``."""
+    """Return the constant of packed int4 values, shared by all calls that read ``weight``."""
     values = editor.stored(weight)
     assert values is not None, "refuses saw that it is stored"
     name = f"{weight.target}_packed"

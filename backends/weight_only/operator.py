@@ -1,8 +1,8 @@
 """The operator ``quantfx::weight_linear``: float rows times rows of int8 or int4.
 
-Its meaning is that of dequantize and linear, float32 inside, to float rounding; ``_linear`` is
-that, in blocks. Few rows go through the kernel of ``core/``, which reads each byte of the weight
-once; of more rows the time is in the products, which are torch's.
+It equals dequantize and linear in float32, up to float rounding; ``_linear`` computes this in
+blocks. Few rows go through the kernel of ``core/``, which reads each byte of the weight once; for
+more rows products dominate, which torch computes.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from quantfx.passes.graph.own_operators import define
 from quantfx.passes.quant.nibbles import unpack_nibbles
 
 NAME = "weight_linear"
-# With so many rows the products take as long as dequantizing the weight for all of them.
+# With this many rows the products take as long as dequantizing the weight.
 FEW_ROWS = 8
-# Values that are dequantized at once, 1 MiB: they stay in a cache until they are multiplied.
+# Values dequantized at once, 1 MiB: they stay in the cache until they are multiplied.
 _BLOCK = 2**18
 
 
 def kernel_name() -> str:
-    """Return what reports call the kernel; without a compiler, torch's operators stand in."""
+    """Return the kernel's name in reports; without a compiler, torch's operators stand in."""
     return f"{NAME} (no kernel here: torch)" if missing() else NAME
 
 
@@ -34,8 +34,8 @@ def kernel_name() -> str:
 def weight_linear() -> OpOverload[..., Any]:
     """Define the operator, once per process, and return it.
 
-    ``weight`` is int8, ``(N, K)``, or uint8 as ``pack_nibbles`` makes it, ``(N, K / 2)``;
-    ``scales`` float32 of ``N * groups`` values, ``zero_points`` int8 as many, or None.
+    ``weight`` is int8 ``(N, K)``, or uint8 ``(N, K / 2)`` from ``pack_nibbles``; ``scales`` are ``N
+    * groups`` float32 values, and ``zero_points`` as many int8 values, or None.
     """
     given = "Tensor x, Tensor weight, Tensor scales, Tensor? zero_points, Tensor? bias"
     return define(f"{NAME}({given}) -> Tensor", _run, _fake)
@@ -87,7 +87,7 @@ class _Weight:
         )
 
     def few(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
-        """Return the product by few rows, float32; None without the kernels."""
+        """Return the product with few rows, float32; None without the kernels."""
         if self._library is None:
             return None
         x = x.float().contiguous()
@@ -115,7 +115,7 @@ class _Weight:
 
 
 def _linear(x: Tensor, weight: _Weight) -> Tensor:
-    """Return the product, of some channels at a time; in bfloat16 where the CPU computes in it."""
+    """Return the product, computed by blocks of channels; in bfloat16 if the CPU has it."""
     dtype = x.dtype if x.dtype == torch.bfloat16 and _computes_in_bfloat16() else torch.float32
     x = x.to(dtype)
     y = x.new_empty(len(x), weight.channels)
@@ -130,6 +130,6 @@ def _linear(x: Tensor, weight: _Weight) -> Tensor:
 
 @lru_cache(maxsize=1)
 def _computes_in_bfloat16() -> bool:
-    """Whether products of bfloat16 are instructions of the CPU."""
+    """Whether the CPU has instructions for bfloat16 products."""
     known = torch.cpu.get_capabilities()
     return bool(known.get("avx512_bf16", False) or known.get("amx_bf16", False))

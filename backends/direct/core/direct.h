@@ -5,7 +5,7 @@
  *   store    the packed weights of one region, shared by its plans
  *   plan     steps prepared for certain shapes and a number of threads; immutable once built
  *   context  what one running call needs: an arena of buffers, and memory objects
- *   step     a primitive of oneDNN, or a loop of ours
+ *   step     a primitive of oneDNN, or a loop of quantfx
  *
  * Each function that can fail returns 0, or 1 and leaves a sentence for qfx_error(). Several threads may
  * run one plan at once, each with a context of its own. Once warm, a run allocates nothing.

@@ -1,8 +1,8 @@
-// Steps that are loops of ours: what oneDNN has no primitive for, or none that is exact.
+// Steps as loops: operators for which oneDNN has no primitive, or no exact one.
 //
 // Each works on blocks of BLOCK values in float: load (which dequantizes), compute, post-ops, store
-// (which quantizes as torch does: round(value * (1 / scale)) + zero_point, clamped). The inner loops are
-// plain, for the compiler to make vectors of.
+// (which quantizes as torch does: round(value * (1 / scale)) + zero_point, clamped). The inner
+// loops are plain, so that the compiler vectorizes them.
 #include <omp.h>
 
 #include <algorithm>
@@ -15,7 +15,7 @@ using namespace quantfx;
 namespace {
 
 constexpr int64_t BLOCK = 256;
-// Fewer values than this take less time than the threads' meeting.
+// Fewer values than this take less time than synchronizing threads.
 constexpr int64_t PARALLEL = 16384;
 
 float from_bf16(uint16_t bits) {
@@ -220,7 +220,7 @@ struct Nest {
     }
     std::stable_sort(order.begin(), order.end(),
                      [&](int a, int b) { return result.strides[a] > result.strides[b]; });
-    // Dimensions that lie behind each other in all tensors are one.
+    // Dimensions that are contiguous in all tensors are merged.
     std::vector<int64_t> sizes;
     std::vector<std::vector<int64_t>> found(tensors.size());
     for (int i : order) {
@@ -276,7 +276,7 @@ struct Nest {
   }
 
  private:
-  // The result's last dimension, or a longer one along which the first operand lies in order.
+  // The result's last dimension, or a longer one along which the first operand is contiguous.
   static size_t innermost(const std::vector<int64_t>& sizes,
                           const std::vector<std::vector<int64_t>>& found) {
     size_t last = sizes.size() - 1;
@@ -452,7 +452,7 @@ struct Pool : Step {
     }
   }
 
-  // How many values an average is divided by; padding that lies within counts, if it is to.
+  // The divisor of an average; padding within the window counts if the pool says so.
   int64_t divisor(const int64_t* at, int64_t found) const {
     if (given.divisor) return given.divisor;
     if (!given.counts_padding) return found;

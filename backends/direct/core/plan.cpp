@@ -25,7 +25,7 @@ struct Freed {
   void operator()(void* memory) const { std::free(memory); }
 };
 
-// A memory object whose address comes with each call.
+// A memory object whose address is set in each call.
 struct Moving {
   dnnl_memory_t memory;
   qfx_tensor tensor;

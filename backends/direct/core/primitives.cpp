@@ -88,7 +88,7 @@ class Builder {
     attributes_.set_post_ops(ops);
   }
 
-  // The weight as `wanted` has it, packed once for all plans of the store.
+  // The weight in the form `wanted`, packed once for all plans of the store.
   std::shared_ptr<memory> packed(const qfx_tensor& weight, const memory::desc& given,
                                  const memory::desc& wanted) {
     char* source = (char*)weight.data + weight.offset;
@@ -147,7 +147,7 @@ class Builder {
   std::unique_ptr<PrimitiveStep> step_ = std::make_unique<PrimitiveStep>();
 };
 
-// Primitives divide their work among the threads there are when they are made.
+// Primitives divide their work among the threads that exist when they are made.
 struct PreparedFor {
   int before = omp_get_max_threads();
   explicit PreparedFor(int threads) { omp_set_num_threads(threads); }

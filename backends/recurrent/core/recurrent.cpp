@@ -1,8 +1,8 @@
-// One layer, in one direction, of an LSTM, a GRU or a plain recurrent net with int8 weights.
-//
-// What ``reference`` of layer.py says in torch: each row of activations is rounded to -127..127 with a scale of
-// its own, products are summed in 32 bits, and gates are float. A product of two such numbers fits
-// 15 bits, so that the sum of two neighbours, which AVX2 keeps in 16 bits, never saturates.
+// One layer, in one direction, of an LSTM, a GRU or a plain recurrent net with int8 weights. It
+// computes what ``reference`` of layer.py computes in torch: each row of activations is rounded to
+// -127..127 with its own scale, products are summed in 32 bits, and gates are float. A product of
+// two such numbers fits 15 bits, so the sum of two neighbours, which AVX2 keeps in 16 bits, never
+// saturates.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -83,7 +83,7 @@ inline int32_t total(__m256i v) {
   return _mm_cvtsi128_si32(half);
 }
 
-// The totals of four vectors, one behind the other.
+// The totals of four vectors, in order.
 inline __m128i totals(const __m256i* v) {
   const __m256i pairs =
       _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
@@ -138,7 +138,7 @@ void dots(const int8_t* a, int64_t a_stride, const int8_t* w, int64_t width, int
 }
 #endif
 
-// int8 weights (channels x width), a scale for each channel, and a bias or none.
+// int8 weights (channels x width), a scale for each channel, and an optional bias.
 struct Weight {
   const int8_t* integers;
   const float* scales;
@@ -215,7 +215,7 @@ void plain(const float* x, const float* g, float* h, int64_t n, bool relu) {
 
 extern "C" {
 
-// Where a tensor of (steps, batch, width) lies; its rows are whole.
+// The place of a tensor of (steps, batch, width); its rows are contiguous.
 struct qfx_place {
   int64_t step, batch;
 };

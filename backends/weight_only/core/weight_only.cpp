@@ -1,14 +1,12 @@
-// Linears whose weight alone is quantized: float rows times int8 or int4 rows.
-//
-// A weight is stored by rows, one for each output channel. Of 8 bits: a signed byte a value. Of 4:
-// two values a byte, each q + 8; 16 bytes hold 32 values, the first 16 of them in the low halves.
-// A row has ``groups`` groups of ``width`` values, each with a scale and, of 4 bits, a zero point:
+// Linears with only the weight quantized: float rows times int8 or int4 rows. A weight is stored by
+// rows, one for each output channel. 8 bits: a signed byte per value. 4 bits: two values per byte,
+// each q + 8; 16 bytes hold 32 values, the first 16 in the low halves. A row has ``groups`` groups
+// of ``width`` values, each with a scale and, of 4 bits, a zero point:
 //
 //     y[m, n] = bias[n] + sum_g scale[n, g] * sum_k x[m, k] * (q[n, k] - zero[n, g])
-//
-// Few rows of x, such as tokens that are decoded one by one, wait for the weight alone, which is read
-// once, in order. Of many rows the caller dequantizes some channels at a time and multiplies those.
-// Needs AVX2 with FMA; takes twice as wide registers where AVX512 is there.
+// For few rows of x, such as tokens decoded one by one, time goes into reading the weight, which is
+// read once, in order. For many rows the caller dequantizes some channels at a time and multiplies
+// them. Needs AVX2 with FMA; takes twice as wide registers where AVX512 is there.
 #include <immintrin.h>
 
 #include <cstdint>
@@ -67,7 +65,7 @@ struct Group {
     const uint8_t* at;
     int zero;
 
-    // Values [k, k + LANES) less the zero point; k is a multiple of LANES.
+    // Values [k, k + LANES) minus the zero point; k is a multiple of LANES.
     Floats values(int64_t k) const {
         if (BITS == 8) return widen(_mm_loadu_si128((const __m128i*)(at + k)));
         __m128i bytes = _mm_loadu_si128((const __m128i*)(at + k / (2 * LANES) * LANES));
@@ -76,7 +74,7 @@ struct Group {
         return widen(_mm_sub_epi8(bytes, _mm_set1_epi8((char)(8 + zero))));
     }
 
-    // Of 8 bits: one value, of the last of a row, which fill no register.
+    // 8 bits: one of the last values of a row, which do not fill a register.
     float value(int64_t k) const { return (float)(int8_t)at[k]; }
 };
 
