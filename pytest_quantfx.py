@@ -1,7 +1,7 @@
-"""The plugin of pytest: the fixture ``graph_snapshot`` and its options.
+"""The pytest plugin: the fixture ``graph_snapshot`` and its options.
 
-Every run of pytest imports this file where quantfx is installed. It is no part of the package
-``quantfx``, so that torch and quantfx are imported by the first test that uses the fixture.
+Every run of pytest imports this file if quantfx is installed. It is not part of the package
+``quantfx``, so that torch and quantfx are imported only by the first test that uses the fixture.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""quantfx bench: engines side by side, each in a process of its own."""
+"""quantfx bench: engines side by side, each in its own process."""

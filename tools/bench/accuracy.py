@@ -1,4 +1,4 @@
-"""How near an engine's outputs are to those of the float network."""
+"""The accuracy of an engine's outputs against the float network's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from quantfx.tools.measure.metrics import sqnr_db, top1_agreement
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Against the float network, on the same inputs.
+    """Accuracy against the float network on the same inputs.
 
     Attributes:
         sqnr_db: Signal to noise of all floating outputs together, in dB.
@@ -30,7 +30,7 @@ def compare_outputs(reference: Sequence[object], outputs: Sequence[object]) -> A
     """Compare what two networks returned for the same batches.
 
     Args:
-        reference: One output a batch: a tensor, or tensors in tuples, lists and dicts.
+        reference: One output per batch: a tensor, or tensors in tuples, lists and dicts.
         outputs: The same tensors in the same order, nested in any way.
 
     Raises:

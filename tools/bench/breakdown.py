@@ -1,4 +1,4 @@
-"""Where the milliseconds of one call are: in kernels, around them, and outside int8 operators."""
+"""Break down the time of one call: in kernels, around them, and outside int8 operators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from quantfx.tools.bench.onednn_verbose import Execution
 
 
 class NamedKernel(Protocol):
-    """What a compiled module says of a kernel that it calls."""
+    """A compiled module's description of a kernel that it calls."""
 
     @property
     def site(self) -> object:
@@ -27,12 +27,12 @@ class NamedKernel(Protocol):
 
 @dataclass(frozen=True)
 class OperatorCall:
-    """One call of an int8 operator, as the profiler saw it.
+    """One call of an int8 operator in the profile.
 
     Attributes:
         name: E.g. ``qconv_pointwise``.
-        start: When, in milliseconds since 1970.
-        milliseconds: How long, with all that it calls.
+        start: Start in milliseconds since 1970.
+        milliseconds: Duration including inner calls.
     """
 
     name: str
@@ -42,13 +42,13 @@ class OperatorCall:
 
 @dataclass(frozen=True)
 class Repeat:
-    """What one repetition measured, each of the three in a call of its own.
+    """The measurements of one repetition, each of three calls by itself.
 
     Attributes:
-        whole: Milliseconds of a call that nothing watches.
-        calls: Int8 operators of a call under the profiler alone.
+        whole: Milliseconds of an unwatched call.
+        calls: int8 operators of a call under the profiler alone.
         watched: The same under the profiler and oneDNN's verbose mode, whose printing slows it.
-        executions: What oneDNN printed in that last call.
+        executions: Primitives that oneDNN printed in the last call.
     """
 
     whole: float
@@ -62,11 +62,11 @@ class SiteTime:
     """One int8 operator; milliseconds are medians over the repetitions.
 
     Attributes:
-        site: The node, or a number and oneDNN's shapes where the module does not tell.
+        site: The node, or a number and oneDNN's shapes if the module does not say.
         kernel: The operator.
-        kernel_ms: Inside oneDNN's primitives that compute.
-        overhead_ms: Inside the operator, outside of kernels, reorders and loops.
-        loop_ms: Inside oneDNN's reorders, and the loops of prepared plans.
+        kernel_ms: Time inside oneDNN's computing primitives.
+        overhead_ms: Time inside the operator, outside of kernels, reorders and loops.
+        loop_ms: Time inside oneDNN's reorders and the loops of prepared plans.
     """
 
     site: str
@@ -78,11 +78,11 @@ class SiteTime:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Kernels, loops, overhead and rest sum up to the whole.
+    """The breakdown of a call; kernels, loops, overhead and rest sum up to the whole.
 
     Attributes:
         sites: In the order of execution.
-        whole_ms: Median of a call that nothing watched.
+        whole_ms: Median of unwatched calls.
     """
 
     sites: tuple[SiteTime, ...]
@@ -90,22 +90,22 @@ class Breakdown:
 
     @property
     def kernel_ms(self) -> float:
-        """Inside oneDNN's primitives of all sites that compute."""
+        """Time inside oneDNN's computing primitives, over all sites."""
         return sum(site.kernel_ms for site in self.sites)
 
     @property
     def loop_ms(self) -> float:
-        """Inside reorders and loops of all sites."""
+        """Time inside reorders and loops, over all sites."""
         return sum(site.loop_ms for site in self.sites)
 
     @property
     def overhead_ms(self) -> float:
-        """Around them, inside the operators of all sites."""
+        """Time around these inside the operators, over all sites."""
         return sum(site.overhead_ms for site in self.sites)
 
     @property
     def rest_ms(self) -> float:
-        """Outside int8 operators: float operators, generated loops, the calls from Python."""
+        """Time outside int8 operators: float operators, generated loops, calls from Python."""
         return self.whole_ms - self.kernel_ms - self.loop_ms - self.overhead_ms
 
 
@@ -114,7 +114,7 @@ def break_down(repeats: Sequence[Repeat], kernels: Sequence[NamedKernel] = ()) -
 
     Args:
         repeats: At least one.
-        kernels: What the module says of its kernels, in order; used if that fits the calls.
+        kernels: The module's description of its kernels, in order; used if it fits the calls.
 
     Raises:
         QuantfxError: the calls of two repetitions are not the same.

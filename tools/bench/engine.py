@@ -1,4 +1,4 @@
-"""What an engine is, and why one has no figures."""
+"""The type of engines, and the errors of an engine without figures."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Run = Callable[..., Any]
 
 
 class EngineError(QuantfxError):
-    """An engine failed; it becomes a row with this reason and the others go on."""
+    """An engine failed; its row states the reason, and other engines go on."""
 
 
 class EngineUnavailable(EngineError):
-    """The engine cannot be had here: a package or a CPU feature is missing."""
+    """The engine is not available here: a package or a CPU feature is missing."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class Engine:
 
     Attributes:
         name: As given to ``--engines``.
-        title: What it is, in a few words.
-        build: Makes the network ready to run on that many threads. It runs in a process of its
-            own, where it may import and change what it likes, but not the workload's model.
+        title: A short description.
+        build: Makes the network ready to run on a number of threads. It runs in its own process,
+            where it may import and change anything but the workload's model.
     """
 
     name: str

@@ -12,7 +12,7 @@ from quantfx.tools.bench.workload import Workload
 
 
 def build_float32(workload: Workload, threads: int) -> Run:
-    """Compile with freezing, as the int8 graphs are: without it they would be flattered."""
+    """Compile with freezing like the int8 graphs, which would be flattered otherwise."""
     del threads  # torch's own are set
     return CompiledModule(capture(workload.model, workload.example))
 

@@ -17,7 +17,7 @@ def build(workload: Workload, threads: int) -> Run:
     import openvino
 
     exported = torch.export.export(workload.model, workload.example)
-    # NNCF has to be told that a network is a transformer; layer norms give it away.
+    # NNCF must be told that a network is a transformer, which layer norms show.
     transformer = any(isinstance(part, nn.LayerNorm) for part in workload.model.modules())
     quantized = nncf.quantize(
         openvino.convert_model(exported),

@@ -24,11 +24,11 @@ def build(
     """Quantize for this CPU and compile.
 
     Args:
-        workload: What to quantize.
-        threads: Torch's own are set.
+        workload: The workload to quantize.
+        threads: Unused; torch's number of threads is already set.
         config: The mode.
-        kernels: Whose kernels.
-        options: Of ``Result.compile``.
+        kernels: The backend's option ``kernels``.
+        options: Options of ``Result.compile``.
     """
     return _quantize(workload, config, kernels).compile(**options)
 

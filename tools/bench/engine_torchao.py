@@ -35,7 +35,7 @@ def build(workload: Workload, threads: int) -> Run:
     with torch.no_grad():
         for batch in workload.calibration:
             prepared(*batch)
-    # As its users do: a switch of the process, and nothing of ours in the calls.
+    # As its users do: a process-wide switch, and no code of quantfx in the calls.
     _PROCESS.enter_context(inductor_settings(freezing=True))
     compiled: Callable[..., Any] = torch.compile(convert_pt2e(prepared))
 
@@ -46,5 +46,5 @@ def build(workload: Workload, threads: int) -> Run:
     return run
 
 
-# What this process is left with when it ends.
+# Stays set until this process ends.
 _PROCESS = ExitStack()

@@ -15,7 +15,7 @@ from quantfx.tools.bench import (
 )
 from quantfx.tools.bench.engine import Engine
 
-# What every other engine is compared with.
+# The engine that all others are compared with.
 BASELINE = Engine("fp32", "float32, Inductor with freezing", engine_inductor.build_float32)
 
 ENGINES = {
@@ -48,18 +48,18 @@ ENGINES = {
     )
 }
 
-# Whose milliseconds are broken down: torch's operators, then prepared plans in their place. Both
-# pass torch's dispatcher, as the profiler needs it; operators of generated C++ do not.
+# Engines to break down: torch's operators, then prepared plans in their place. Both pass torch's
+# dispatcher, which the profiler needs; operators of generated C++ do not.
 BROKEN_DOWN = (ENGINES["quantfx-onednn"], ENGINES["quantfx"])
 
 DEFAULT = ("fp32", "bf16", "torchao", "onnxruntime", "openvino", "quantfx")
 
 
 def choose_engines(names: Sequence[str]) -> tuple[Engine, ...]:
-    """Return the engines of these names, each once, the baseline among them in any case.
+    """Return the engines of these names, each once, always including the baseline.
 
     Raises:
-        QuantfxError: there is none of a name; names the nearest.
+        QuantfxError: there is no engine of a name; names the nearest.
     """
     for name in names:
         if name not in ENGINES:

@@ -1,4 +1,4 @@
-"""Reads what oneDNN prints about each primitive that it executes.
+"""Parse oneDNN's output about each primitive that it executes.
 
 A line, with ``ONEDNN_VERBOSE_TIMESTAMP=1`` set before oneDNN's first use, has these fields::
 
@@ -23,11 +23,11 @@ class Execution:
     """One primitive that ran once.
 
     Attributes:
-        start: When, in milliseconds since 1970.
+        start: Start in milliseconds since 1970.
         kind: E.g. ``convolution`` or ``matmul``.
         implementation: E.g. ``brgconv:avx512_core_amx``.
         problem: The shapes, in oneDNN's shorthand.
-        milliseconds: How long.
+        milliseconds: Duration.
     """
 
     start: float
@@ -38,7 +38,7 @@ class Execution:
 
 
 def parse_verbose(text: str) -> tuple[Execution, ...]:
-    """Return the executions that ``text`` tells of; other lines are passed over.
+    """Return the executions in ``text``; skip other lines.
 
     Raises:
         QuantfxError: a line of an execution has other fields than expected.

@@ -88,7 +88,7 @@ def _passes() -> Table:
 
 
 def _prepare_and_convert(module: GraphModule) -> tuple[float, float]:
-    # The observers' search is not what is measured here.
+    # The observers' search is not measured here.
     backend = x86(observer="min_max", weight_observer="min_max")
     prepared = backend.prepare(module)
     prepared(torch.randn(1, _TINY, _TINY, _TINY))

@@ -1,4 +1,4 @@
-"""Where the milliseconds of prepared plans are: each step timed, which no profiler sees inside."""
+"""Break down the time of prepared plans by step, as profilers cannot see inside."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from quantfx.backends.direct.taken import is_int8_product
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.bench.breakdown import Breakdown, SiteTime
 
-# What the profiler calls the call of a plan.
+# The profiler's name of the call of a plan.
 OPERATOR = "direct_region"
 
 
 def with_steps(breakdown: Breakdown, call: Callable[[], object], repeats: int) -> Breakdown:
-    """Return the breakdown with the steps of each prepared plan in front of the plan's own line.
+    """Return the breakdown with the steps of each prepared plan before the plan's own line.
 
-    That line keeps what the operator costs beside its steps: finding region and plan, allocating
+    That line keeps the operator's cost beside its steps: finding region and plan, allocating
     results.
 
     Args:
         breakdown: As profiled; a plan is one operator there, all of it overhead.
-        call: What was profiled.
+        call: The profiled call.
         repeats: Times of a step are medians over so many.
 
     Raises:

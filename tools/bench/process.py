@@ -1,7 +1,7 @@
-"""An engine in a process of its own, which is asked for one turn at a time.
+"""An engine in its own process, which runs one turn at a time on request.
 
-Importing torchao changes Inductor's configuration for good, and every engine has threads and memory
-of its own: so each gets a new process, which stays alive and sleeps while others have their turn.
+Importing torchao changes Inductor's configuration for good, and every engine has its own threads
+and memory. So each gets a new process, which stays alive and sleeps during the turns of others.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ class _Failure:
 class ProcessWorker:
     """A `Worker` in a new process.
 
-    Inductor's cache is an empty folder of its own, so that no engine is built from what another
-    one has compiled. What the engine prints is kept out of sight.
+    Each process has an empty Inductor cache, so that no engine reuses another's compiled code. The
+    engine's output goes to a file.
 
     Args:
         engine: One of the known engines.
         model: A named network or a user's function.
         batch: Rows of a batch of a named network.
-        threads: Of torch, and of the engine if it has its own.
+        threads: Number of threads of torch, and of the engine if it has its own.
 
     Raises:
         WorkloadError: the model cannot be loaded; no engine could be measured on it.
@@ -78,7 +78,7 @@ class ProcessWorker:
         return built
 
     def turn(self, calls: int) -> float:
-        """See `Session.turn`; first wait for the threads of other engines to fall asleep."""
+        """See `Session.turn`; first waits until other engines' threads sleep."""
         time.sleep(_SECONDS_TO_REST)
         seconds: float = self._ask("turn", calls)
         return seconds
@@ -103,7 +103,7 @@ class ProcessWorker:
         self._folder.cleanup()
 
     def _ask(self, method: str, *arguments: Any) -> Any:
-        with suppress(BrokenPipeError):  # then there is no reply either
+        with suppress(BrokenPipeError):  # then there is no reply
             self._connection.send((method, arguments))
         return self._receive()
 
@@ -160,7 +160,7 @@ def _answer(session: Session, method: str, arguments: tuple[Any, ...]) -> Any:
         return getattr(session, method)(*arguments)
     except EngineUnavailable as error:
         return _Failure(error)
-    except Exception as error:  # foreign code: whatever it is, it ends this engine's row only
+    except Exception as error:  # foreign code: any error ends this engine's row only
         message = f"{type(error).__name__}: {error}"
         return _Failure(EngineError(message, rule="foreign-code"))
 

@@ -27,7 +27,7 @@ def watch(call: Callable[[], object]) -> Repeat:
     Raises:
         QuantfxError: the call reaches no int8 operator that the profiler sees.
     """
-    call()  # what the last profile has left in the caches is not measured
+    call()  # do not measure what the last profile left in the caches
     start = time.perf_counter()
     call()
     whole = (time.perf_counter() - start) * 1e3

@@ -1,4 +1,4 @@
-"""What a benchmark found, as data."""
+"""The results of a benchmark as data."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from quantfx.tools.measure.side_by_side import Ratio, summarize
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How it was measured.
+    """The settings of a measurement.
 
     Attributes:
-        rounds: In each of them every engine has one turn.
-        calls: Timed calls of a turn.
+        rounds: Rounds, in each of which every engine has one turn.
+        calls: Timed calls per turn.
         warmup: Calls of each engine before the first round.
-        threads: Of every engine.
+        threads: Threads of every engine.
         batch: Rows of a batch of a named network.
     """
 
@@ -37,11 +37,11 @@ class Measured:
 
     Attributes:
         engine: Its name.
-        title: What it is.
-        build_seconds: To import, quantize, compile and run the first call, from empty caches.
-        accuracy: Against the float network.
-        peak_bytes: Most resident memory of its process, without the compilers it starts.
-        seconds: Of one call, a mean over the calls of a turn; one entry a round.
+        title: Its description.
+        build_seconds: Time to import, quantize, compile and run the first call, from empty caches.
+        accuracy: Accuracy against the float network.
+        peak_bytes: Most resident memory of its process, without the compilers that it starts.
+        seconds: Seconds of one call, the mean over a turn; one entry per round.
     """
 
     engine: str
@@ -68,8 +68,9 @@ class Missed:
 
     Attributes:
         engine: Its name.
-        title: What it is.
-        reason: Starts with ``skipped`` if it cannot be had here, with ``failed`` if it broke.
+        title: Its description.
+        reason: Starts with ``skipped`` if the engine is not available here, with ``failed`` if it
+            failed.
     """
 
     engine: str
@@ -84,7 +85,8 @@ class Comparison:
     Attributes:
         model: Its name.
         rows: In the order of the engines.
-        breakdowns: Of this library's own engines, if asked for; a text says why there is none.
+        breakdowns: Breakdowns of this library's engines, if asked for; a text says why one is
+            missing.
     """
 
     model: str
@@ -92,7 +94,7 @@ class Comparison:
     breakdowns: Mapping[str, Breakdown | str] = field(default_factory=dict[str, Breakdown | str])
 
     def speedup(self, row: Measured, baseline: str) -> Ratio | None:
-        """Return how much faster than the baseline, round by round; None if that did not run."""
+        """Return the speed-up over the baseline, round by round; None if that did not run."""
         for other in self.rows:
             if isinstance(other, Measured) and other.engine == baseline:
                 pairs = zip(other.seconds, row.seconds, strict=True)

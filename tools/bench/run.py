@@ -25,24 +25,24 @@ from quantfx.tools.measure.machine import this_machine
 
 _WARMUP = 5
 
-# Engine, model, batch and threads -> a worker.
+# Maps engine, model, batch and threads to a worker.
 StartWorker = Callable[[Engine, str, int, int], Worker]
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the command line asks for.
+    """The request of the command line.
 
     Attributes:
         models: Names, or the user's ``package.module:function``.
         engines: Names; the baseline is added if missing.
-        rounds: In each of them every engine has one turn.
-        calls: Timed calls of a turn.
+        rounds: Rounds, in each of which every engine has one turn.
+        calls: Timed calls per turn.
         batch: Rows of a batch of a named model.
-        threads: Of every engine; None for as many as torch takes.
-        json: File for everything that was measured.
+        threads: Threads of every engine; None for torch's number.
+        json: File for all measurements.
         chart: File for the bar chart.
-        breakdown: Whether to say where the milliseconds of ``quantfx`` are.
+        breakdown: Whether to break down the time of ``quantfx``.
     """
 
     models: Sequence[str]
@@ -59,12 +59,12 @@ class Request:
 def run(
     request: Request, console: Console | None = None, start: StartWorker = ProcessWorker
 ) -> BenchReport:
-    """Measure, print tables and write the files that are asked for.
+    """Measure, print tables and write the requested files.
 
     Args:
         request: What to measure.
         console: Where to print; by default standard output.
-        start: Makes the workers; by default in processes of their own.
+        start: Makes the workers; by default each in its own process.
 
     Raises:
         QuantfxError: an unknown name, a number below 1, or a model that cannot be loaded.

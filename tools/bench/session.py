@@ -23,11 +23,11 @@ from quantfx.tools.bench.workload import Workload
 
 @dataclass(frozen=True)
 class Built:
-    """What building an engine cost, and how near it is to the float network.
+    """The cost of building an engine, and its accuracy.
 
     Attributes:
-        seconds: To import, quantize, compile and run the first call.
-        accuracy: On the workload's test batches.
+        seconds: Time to import, quantize, compile and run the first call.
+        accuracy: Accuracy on the workload's test batches.
     """
 
     seconds: float
@@ -38,7 +38,7 @@ class Worker(Protocol):
     """An engine that takes turns with others."""
 
     def build(self) -> Built:
-        """Make the engine ready; first of all calls."""
+        """Make the engine ready; call this first."""
         ...
 
     def turn(self, calls: int) -> float:
@@ -46,15 +46,15 @@ class Worker(Protocol):
         ...
 
     def breakdown(self, repeats: int) -> Breakdown:
-        """Measure where the time of a call goes."""
+        """Break down the time of a call."""
         ...
 
     def peak_bytes(self) -> int:
-        """Return the most memory that the process had, building included."""
+        """Return the peak memory of the process, including building."""
         ...
 
     def close(self) -> None:
-        """End it; may be called again."""
+        """End the worker; may be called again."""
         ...
 
 
@@ -62,9 +62,9 @@ class Session:
     """A worker in this process.
 
     Args:
-        engine: What runs.
-        workload: What it runs.
-        threads: Of torch, and of the engine if it has its own.
+        engine: The engine to run.
+        workload: The workload that it runs.
+        threads: Number of threads of torch, and of the engine if it has its own.
     """
 
     def __init__(self, engine: Engine, workload: Workload, threads: int) -> None:
@@ -96,16 +96,16 @@ class Session:
                 site=str(error.name),
                 fix="pip install 'quantfx[bench]'",
             ) from error
-        except Exception as error:  # engines are foreign code: any of them is a reason, not an end
+        except Exception as error:  # foreign code: any error becomes a reason in the row
             raise EngineError(_reason(error), rule="foreign-code") from error
         self._run = run
         gc.collect()
         return Built(seconds, accuracy)
 
     def turn(self, calls: int) -> float:
-        """Run ``calls`` calls after one that is not timed.
+        """Run ``calls`` calls after an untimed one.
 
-        That one finds the caches as another engine has left them.
+        The untimed call refills the caches, which another engine has used.
         """
         run, example = self._built(), self._workload.example
         run(*example)
@@ -115,7 +115,7 @@ class Session:
         return time.perf_counter() - start
 
     def breakdown(self, repeats: int) -> Breakdown:
-        """Measure where the time of a call goes, with medians over ``repeats``.
+        """Break down the time of a call, with medians over ``repeats``.
 
         Raises:
             QuantfxError: the engine runs no int8 operator that torch's profiler sees.

@@ -11,7 +11,7 @@ from quantfx.tools.bench.breakdown import Breakdown
 from quantfx.tools.bench.engines import BASELINE
 from quantfx.tools.bench.results import BenchReport, Comparison, Measured, Missed
 
-# A call of the breakdown may take that many times as long as the median of the turns.
+# Largest ratio of a call of the breakdown to the median of the turns.
 _BUSY = 1.5
 _BREAKDOWN_LEGEND = (
     "loops: oneDNN's reorders, and what prepared plans compute without oneDNN. call overhead: "
@@ -115,7 +115,7 @@ def _sums(breakdown: Breakdown) -> list[tuple[str, float]]:
 
 
 def legend(report: BenchReport) -> str:
-    """Return what the figures of all tables mean, and what they were measured on."""
+    """Return the meaning of the figures in all tables, and the machine."""
     machine, settings = report.machine, report.settings
     return (
         f"{machine.cpu}, {machine.target}, {settings.threads} threads; {settings.rounds} rounds in "

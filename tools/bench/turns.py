@@ -1,4 +1,4 @@
-"""Let engines take turns on one model, and keep what they tell."""
+"""Run engines in turns on one model, and collect their results."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def compare(
     announce: Announce,
     broken_down: Sequence[str] = (),
 ) -> Comparison:
-    """Build every engine, one after another, then time them all by turns.
+    """Build every engine, one after another, then time them all in turns.
 
     An engine that fails at any point gets a row that says why.
 
     Args:
-        model: Its name, for the result and for what is announced.
+        model: Name of the model, for the result and for announcements.
         engines: In the order of the rows.
-        settings: How long.
+        settings: Rounds and calls.
         start: Gives an engine its worker.
-        announce: Called with what is going on.
-        broken_down: The engines whose milliseconds are to be broken down.
+        announce: Called with the progress.
+        broken_down: The engines whose time is to be broken down.
 
     Raises:
         WorkloadError: the model itself cannot be loaded.
@@ -74,14 +74,14 @@ def compare(
 def take_turns(
     workers: dict[str, Worker], settings: Settings, missed: dict[str, str], announce: Announce
 ) -> dict[str, list[float]]:
-    """Return the seconds of one call: for each engine a list with one entry a round.
+    """Return the seconds of one call: for each engine a list with one entry per round.
 
     Each round starts with another engine, so that none always follows the same one.
 
     Args:
-        workers: By engine; one that fails is taken out.
-        settings: How many rounds and calls.
-        missed: Where the reason of a failure goes, by engine.
+        workers: Workers by engine; a failing worker is removed.
+        settings: Rounds and calls.
+        missed: Receives the reasons of failures, by engine.
         announce: Called before every round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in workers}

@@ -1,4 +1,4 @@
-"""What is benchmarked: a network, an example, and batches to calibrate and to compare on."""
+"""The workload of a benchmark: a network, an example, and batches to calibrate and compare on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _BERT_LENGTH = 128
 
 
 class WorkloadError(QuantfxError):
-    """There is no such model, or what the user's function returns cannot be benchmarked."""
+    """There is no such model, or the result of the user's function cannot be benchmarked."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class Workload:
     """A network and its data, the same in every process that loads it.
 
     Attributes:
-        model: In eval mode.
-        example: Positional arguments; these are timed.
+        model: The network in eval mode.
+        example: Positional arguments of the timed calls.
         calibration: Batches to calibrate with, of the example's shapes.
         test: Batches on which engines are compared with the float network.
     """
@@ -80,7 +80,7 @@ def load_workload(model: str, batch: int = 1) -> Workload:
 
     Raises:
         WorkloadError: there is no such model, or it returns something else.
-        QuantfxError: a package of the network is missing.
+        QuantfxError: a package that the network needs is missing.
     """
     require_workload(model)
     if ":" not in model:
@@ -89,7 +89,7 @@ def load_workload(model: str, batch: int = 1) -> Workload:
 
 
 def call_function(model: str) -> tuple[nn.Module, Any, Iterable[Any]]:
-    """Return what the user's function returns: a module in eval mode, an example, and batches.
+    """Call the user's function, and return its module in eval mode, example and batches.
 
     Args:
         model: ``package.module:function``.
@@ -98,7 +98,7 @@ def call_function(model: str) -> tuple[nn.Module, Any, Iterable[Any]]:
         WorkloadError: there is no such function, it raises, or it returns something else.
     """
     function = _function(model)
-    torch.manual_seed(0)  # every engine's process calls it, and all shall get equal weights
+    torch.manual_seed(0)  # every engine's process calls it, and all must get equal weights
     try:
         returned = function()
     except Exception as error:
@@ -111,7 +111,7 @@ def call_function(model: str) -> tuple[nn.Module, Any, Iterable[Any]]:
 def _function(model: str) -> Callable[[], object]:
     module_name, _, name = model.partition(":")
     if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own module lies there
+        sys.path.insert(0, os.getcwd())  # as `python -m` does, to find the user's own module
     try:
         module = importlib.import_module(module_name)
     except Exception as error:

@@ -1,4 +1,4 @@
-"""``quantfx qat``: what training recovers where calibration loses, on two small networks."""
+"""``quantfx qat``: training recovers accuracy that calibration loses, on two small networks."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class AtBits:
     """Accuracies of one network with weights of so many bits, on held-out images.
 
     Attributes:
-        bits: Of a weight.
-        calibrated: After calibration, layers left as they are (``repair=False``).
-        repaired: After calibration as it is by default: layers repaired by its data.
+        bits: Bits of a weight.
+        calibrated: After calibration without repairs (``repair=False``).
+        repaired: After calibration with the default repairs.
         trained: After each epoch of training, from before the first.
-        learned: The same with learned scales.
-        int8: Of the trained one on int8 kernels.
-        learned_int8: Of the one with learned scales.
+        learned: Likewise with learned scales.
+        int8: Accuracy of the trained network on int8 kernels.
+        learned_int8: Likewise for the network with learned scales.
     """
 
     bits: int
@@ -59,8 +59,8 @@ class Recovery:
 
     Attributes:
         network: Its name.
-        accuracy: Of the float model.
-        rows: By bits.
+        accuracy: Accuracy of the float model.
+        rows: Accuracies by bits.
     """
 
     network: str
@@ -93,13 +93,13 @@ def run(output: Path, console: Console | None = None) -> tuple[Recovery, ...]:
 def recovery(
     network: str, run: DigitsRun, bits: tuple[int, ...] = BITS, epochs: int = EPOCHS
 ) -> Recovery:
-    """Return what calibration and training make of a trained network.
+    """Return the accuracies of a network after calibration and after training.
 
     Args:
         network: Its name.
         run: The network with its data.
-        bits: Of the weights; activations have 8.
-        epochs: Of quantization-aware training.
+        bits: Bits of weights; activations have 8.
+        epochs: Epochs of quantization-aware training.
     """
     with torch.random.fork_rng(devices=[]), one_thread():
         rows = tuple(_at_bits(run, each, epochs) for each in bits)
@@ -140,7 +140,7 @@ def _at_bits(run: DigitsRun, bits: int, epochs: int) -> AtBits:
 def _train(module: QatModule, run: DigitsRun, epochs: int) -> Iterator[float]:
     """Train and yield the accuracy before the first epoch and after each.
 
-    Batch norms stand still for the last half, ranges for the last quarter.
+    Batch norms are frozen for the last half, ranges for the last quarter.
     """
     steps = epochs * (len(run.train_images) // BATCH)
     schedule = quantfx.QatSchedule(
@@ -164,7 +164,7 @@ def _train(module: QatModule, run: DigitsRun, epochs: int) -> Iterator[float]:
 
 
 def chart(recoveries: list[Recovery]) -> str:
-    """Return two panels a network as SVG: over bits, and over the epochs at the fewest bits."""
+    """Return two panels per network as SVG: over bits, and over the epochs at the fewest bits."""
     panels = [panel for each in recoveries for panel in (_over_bits(each), _over_epochs(each))]
     return line_chart("Accuracy on held-out digits, weights of few bits", panels)
 

@@ -1,4 +1,4 @@
-"""``quantfx demo``: quantize a trained network in the open, and measure what it cost and won.
+"""``quantfx demo``: quantize a trained network step by step, and measure cost and gain.
 
 Without a C++ compiler nothing is compiled, and without Graphviz no picture is drawn: the demo says
 so and goes on.
@@ -33,13 +33,13 @@ _COMPARED = 16  # images for the page's comparison, operator by operator
 
 @dataclass(frozen=True)
 class Subject:
-    """What the demo quantizes.
+    """The network that the demo quantizes, with its data.
 
     Attributes:
         title: One line about the network and its data.
         model: A classifier in eval mode that takes one image tensor.
         calibration: Images to calibrate with.
-        test: Other images, to compare the float and the int8 network on.
+        test: Other images, to compare the float and int8 networks on.
     """
 
     title: str
@@ -50,16 +50,16 @@ class Subject:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the table shows: outputs on the test images, sizes and speed.
+    """The figures of the table: outputs on the test images, sizes and speed.
 
     Attributes:
-        float_outputs: Of the network as it came.
-        quantized_outputs: Of the q/dq graph.
-        int8_outputs: Of the int8 kernels.
-        float_bytes: Of all tensors of the network.
-        quantized_bytes: Of all tensors of the q/dq graph.
-        speed: int8 against float, both compiled or neither.
-        compiled: Whether there was a compiler for that.
+        float_outputs: Outputs of the original network.
+        quantized_outputs: Outputs of the q/dq graph.
+        int8_outputs: Outputs of the int8 kernels.
+        float_bytes: Bytes of all tensors of the network.
+        quantized_bytes: Bytes of all tensors of the q/dq graph.
+        speed: Speed of int8 over float, both compiled or neither.
+        compiled: Whether both were compiled.
     """
 
     float_outputs: Tensor
@@ -132,7 +132,7 @@ def _introduce(console: Console, subject: Subject) -> None:
 
 
 def _missing_compiler() -> str:
-    """Return what Inductor would lack here, "" if nothing."""
+    """Return what Inductor lacks here; "" if nothing."""
     checks = (programs.compiler(), programs.python_headers())
     return "; ".join(f"{each.name}: {each.found}" for each in checks if each.status == "problem")
 
@@ -256,7 +256,7 @@ def _speed_row(speed: Ratio, compiled: bool) -> tuple[str, str, str]:
 def _write(
     console: Console, subject: Subject, result: Result, comparison: Comparison, output: Path
 ) -> Path:
-    """Write the page, and draw the graph before and after where there is what draws."""
+    """Write the page, and draw the graph before and after if Graphviz is available."""
     output.mkdir(parents=True, exist_ok=True)
     before = quantfx.capture(subject.model, (subject.calibration[:1],))
     if programs.dot().status == "ok":

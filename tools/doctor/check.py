@@ -1,4 +1,4 @@
-"""What ``quantfx doctor`` looked at, and what it found there: a value."""
+"""A finding of ``quantfx doctor``, as a value."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Check:
     """One finding.
 
     Attributes:
-        name: What was looked at, e.g. ``C++ compiler``.
+        name: What was checked, e.g. ``C++ compiler``.
         status: ``problem`` keeps something from working, or from being right; ``note`` does not.
-        found: In words.
+        found: The finding in words.
         fix: What to do about a problem, and about some notes.
     """
 

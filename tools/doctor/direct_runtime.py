@@ -1,4 +1,4 @@
-"""What ``quantfx doctor`` says of the runtime of prepared plans."""
+"""The checks of ``quantfx doctor`` of the runtime of prepared plans."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def direct_checks() -> Iterator[Check]:
 
 
 def _computes(found: Runtime) -> bool:
-    """Whether a plan of one step yields what it should."""
+    """Whether a plan of one step computes correctly."""
     assert found.library is not None, "there is a reason if there is none"
     layout = in_order(torch.Size([4]), torch.float32)
     source, result = (Value(Buffer(16, place), layout) for place in ("input", "output"))

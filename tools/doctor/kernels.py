@@ -1,7 +1,7 @@
 """``quantfx doctor``'s test of two int8 kernels, on values that saturate where anything does.
 
-Weights are quantized as the backend's specs say, so that a target which promises more than the CPU
-does is seen.
+Weights are quantized by the backend's specs, which reveals a target that promises more than the CPU
+does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def kernel_checks(backend: Backend) -> Iterator[Check]:
     """Yield whether an int8 linear and an int8 convolution are exact on this machine.
 
     Args:
-        backend: Its specs quantize the weights.
+        backend: The backend whose specs quantize the weights.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -56,7 +56,7 @@ def _check(name: str, kernel: Kernel, exact: Kernel, x: Tensor, weight: Tensor) 
         error = (kernel(x, weight).double() - expected).abs().max()
     except RuntimeError as failure:
         return Check(name, "problem", f"failed: {failure}", _FIX_FAILED)
-    if error == 0:  # the sums are far below 2**24, so float32 holds each
+    if error == 0:  # sums are far below 2**24, so float32 is exact
         return Check(name, "ok", "exact where sums are largest")
     found = f"wrong by {float(error / expected.abs().max()):.1%} of the largest sum"
     return Check(name, "problem", found, _FIX)

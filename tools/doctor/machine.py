@@ -1,4 +1,4 @@
-"""What ``quantfx doctor`` says of torch, the CPU and what the two make of int8."""
+"""The checks of ``quantfx doctor`` of torch, the CPU, and int8 on both."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from quantfx.backends.checks import targets
 from quantfx.patterns.torch_version import TESTED, is_tested
 from quantfx.tools.doctor.check import Check
 
-# Those that decide whether int8 is right and fast, and whether bfloat16 is.
+# Instructions that decide whether int8 and bfloat16 are right and fast.
 ISA = ("avx2", "avx512_f", "avx_vnni", "avx512_vnni", "amx_int8", "avx512_bf16", "amx_bf16")
-# oneDNN reads the first that is set.
+# oneDNN reads the first variable that is set.
 ISA_CAPS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
@@ -25,7 +25,7 @@ def python() -> Check:
 
 
 def torch_version() -> Check:
-    """Return whether torch is the one that we were written for."""
+    """Return whether quantfx was tested with this torch."""
     version = torch.__version__
     if is_tested():
         return Check("torch", "ok", version)
@@ -35,13 +35,13 @@ def torch_version() -> Check:
 
 
 def cpu() -> Check:
-    """Return what the CPU calls itself."""
+    """Return the name of the CPU."""
     name = torch.cpu.get_capabilities().get("cpu_name") or platform.processor()
     return Check("CPU", "ok", f"{name}, {os.cpu_count()} cores")
 
 
 def isa() -> Check:
-    """Return which instructions that matter the CPU has."""
+    """Return the instructions of the CPU that matter."""
     capabilities = torch.cpu.get_capabilities()
     present = [name for name in ISA if capabilities.get(name)]
     absent = [name for name in ISA if name not in present]
@@ -51,7 +51,7 @@ def isa() -> Check:
 
 
 def isa_cap() -> Check:
-    """Return whether oneDNN is kept from using some of them."""
+    """Return whether a variable keeps oneDNN from using some of them."""
     name = next((name for name in ISA_CAPS if os.environ.get(name)), None)
     if name is None:
         return Check("oneDNN's ISA cap", "ok", "none")
@@ -60,7 +60,7 @@ def isa_cap() -> Check:
 
 
 def target() -> Check:
-    """Return what ``target="host"`` is here, and how its sums are kept right."""
+    """Return the meaning of ``target="host"`` here, and how its sums are kept right."""
     host = targets.host()
     policy = backends.get("x86").policy
     if host.saturates:
@@ -76,7 +76,7 @@ def bfloat16() -> Check:
 
 
 def threads() -> Check:
-    """Return how many threads a kernel has."""
+    """Return the number of threads of a kernel."""
     return Check("threads", "ok", f"{torch.get_num_threads()}")
 
 

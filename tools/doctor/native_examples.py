@@ -1,4 +1,4 @@
-"""For every template of the native backend, the smallest model that has one match of it."""
+"""The smallest model with one match, for every template of the native backend."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ NATIVE_EXAMPLES: dict[str, Example] = {
     "add": _call(torch.add, _ROWS, _ROWS),
     "add_scalar": _call(lambda x: x + 0.5),
     "mul_scalar": _call(lambda x: x * -2),
-    # Ranges of their own.
+    # Operators with their own ranges.
     "elu": _layer(nn.ELU),
     "leaky_relu": _layer(nn.LeakyReLU),
     "hardswish": _layer(nn.Hardswish),
@@ -79,11 +79,11 @@ NATIVE_EXAMPLES: dict[str, Example] = {
     "group_norm": _layer(lambda: nn.GroupNorm(2, 8)),
     "layer_norm": _layer(lambda: nn.LayerNorm(8), _ROWS),
     "batch_norm": _layer(lambda: nn.BatchNorm2d(8)),
-    # A range that is known beforehand.
+    # Operators with a fixed range.
     "sigmoid": _layer(nn.Sigmoid),
     "tanh": _layer(nn.Tanh),
     "softmax": _layer(lambda: nn.Softmax(1)),
-    # The range of what they read.
+    # Operators with the range of their input.
     "average": _layer(lambda: nn.AvgPool2d(2)),
     "max_pool": _layer(lambda: nn.MaxPool2d(2)),
     "clamp": _layer(nn.ReLU6),

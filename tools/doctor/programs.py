@@ -1,4 +1,4 @@
-"""What ``quantfx doctor`` says of the programs and packages around us."""
+"""The checks of ``quantfx doctor`` of other programs and packages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from quantfx.tools.doctor.check import Check
 from quantfx.tools.measure.machine import installed_version
 
-# What Inductor calls unless $CXX names another (torch 2.13: torch/_inductor/config.py, cpp.cxx).
+# Inductor's compiler unless $CXX names another (torch 2.13: torch/_inductor/config.py, cpp.cxx).
 INDUCTORS_COMPILER = {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")
 COMPILERS = ("g++", "clang++")
 COMPILER, HEADERS = "C++ compiler", "Python's headers"
@@ -31,7 +31,7 @@ _SECONDS = 10
 
 
 def compiler() -> Check:
-    """Return the compiler that Inductor will call."""
+    """Return the compiler that Inductor calls."""
     asked = os.environ.get("CXX")
     path = shutil.which(asked or INDUCTORS_COMPILER)
     if path is not None:
@@ -48,7 +48,7 @@ def compiler() -> Check:
 
 
 def python_headers() -> Check:
-    """Return whether the code that Inductor writes can be compiled into an extension."""
+    """Return whether Inductor's code can be compiled into an extension."""
     header = Path(sysconfig.get_path("include"), "Python.h")
     if header.exists():
         return Check(HEADERS, "ok", str(header.parent))
@@ -79,7 +79,7 @@ CHECKS: tuple[Callable[[], Check], ...] = (compiler, python_headers, dot, peers)
 
 
 def _version_line(path: str, option: str = "--version") -> str:
-    """Return the first line that a program says of itself; dot says it on standard error."""
+    """Return the first line of a program's version; dot writes it to standard error."""
     try:
         done = subprocess.run([path, option], capture_output=True, timeout=_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:

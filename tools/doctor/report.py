@@ -1,4 +1,4 @@
-"""All that ``quantfx doctor`` found, as data."""
+"""All findings of ``quantfx doctor``, as data."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class DoctorReport:
     """The whole finding.
 
     Attributes:
-        machine: What it was found on.
-        checks: In the order they are printed.
-        backend: Whose templates they are.
-        unverified: What of the backend cannot be tried here, e.g. ``no XPU``.
-        templates: One row each, in the backend's order.
+        machine: The examined machine.
+        checks: Checks in the order of printing.
+        backend: The backend of the templates.
+        unverified: The part of the backend that cannot be tested here, e.g. ``no XPU``.
+        templates: One row per template, in the backend's order.
     """
 
     machine: Machine
@@ -33,13 +33,13 @@ class DoctorReport:
 
     @property
     def problems(self) -> int:
-        """How many checks and templates have one."""
+        """The number of checks and templates with a problem."""
         found = [check.status for check in self.checks] + [row.status for row in self.templates]
         return found.count("problem")
 
     @property
     def status(self) -> Status:
-        """``problem`` if there is one, else ``ok``."""
+        """``problem`` if there is any, else ``ok``."""
         return "problem" if self.problems else "ok"
 
     def to_json(self) -> str:

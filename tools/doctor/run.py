@@ -1,4 +1,4 @@
-"""``quantfx doctor``: what this machine and this torch make of int8, and what to do about it."""
+"""``quantfx doctor``: what works in int8 with this machine and torch, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ def run(
     templates: Sequence[str] | None = None,
     console: Console | None = None,
 ) -> DoctorReport:
-    """Look at everything, print it, and return it.
+    """Check everything, and print and return the findings.
 
     Args:
-        name: The backend whose templates are tried.
+        name: The backend whose templates to try.
         compiles: Whether to compile each template's example, which takes seconds.
-        json: File for all that was found.
-        templates: Which to try; by default all that the backend binds.
+        json: File for all findings.
+        templates: Templates to try; by default all of the backend's.
         console: Where to print; by default standard output.
 
     Raises:
@@ -68,9 +68,9 @@ def run(
 
 
 def all_checks() -> tuple[Check, ...]:
-    """Return what there is to say of the machine, of programs around us, and of two kernels."""
+    """Return the checks of the machine, of other programs, and of two kernels."""
     looked = (check() for check in (*doctor_machine.CHECKS, *doctor_programs.CHECKS))
-    # Always the CPU's backend: it is this machine that is examined.
+    # Always the CPU's backend, as this machine is examined.
     return (*looked, *direct_checks(), *kernel_checks(backends.get("x86")))
 
 
@@ -86,6 +86,6 @@ def _rows(
 
 
 def _can_compile(checks: Sequence[Check]) -> bool:
-    """Whether it is worth trying: what the compiler lacks is said once, not for each template."""
+    """Whether compiling can work: a lacking compiler is reported once, not for each template."""
     needed = {doctor_programs.COMPILER, doctor_programs.HEADERS}
     return not any(check.name in needed and check.status == "problem" for check in checks)

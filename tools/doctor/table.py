@@ -1,4 +1,4 @@
-"""What ``quantfx doctor`` found, as tables for the terminal."""
+"""The findings of ``quantfx doctor`` as tables for the terminal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def checks_table(checks: Sequence[Check]) -> Table:
 
 
 def template_parts(report: DoctorReport) -> Iterator[Table | Text]:
-    """Yield the table of templates, what is to be said of some, and what the columns mean."""
+    """Yield the table of templates, notes on some, and the meaning of the columns."""
     yield templates_table(report)
     for row in report.templates:
         if row.reason:
@@ -39,12 +39,12 @@ def template_parts(report: DoctorReport) -> Iterator[Table | Text]:
 
 
 def templates_table(report: DoctorReport) -> Table:
-    """Return a row for every template; routes that were not tried have no column."""
+    """Return a row for every template; untried routes have no column."""
     compiles = _compiled(report.templates)
     table = _table("template", "mode", "promises", "lowered", *(["compiled"] if compiles else []))
     table.title = f"backend {report.backend}"
     for column in table.columns:
-        column.no_wrap = column.header != "promises"  # the widest, so it alone gives way
+        column.no_wrap = column.header != "promises"  # the widest, so only it is shortened
     for row in report.templates:
         mode = f"{row.mode} (*)" if row.on_request else row.mode
         reached = [
@@ -69,7 +69,7 @@ def _format_lowered(row: TemplateRow) -> str:
 
 
 def _format_reached(row: TemplateRow, kernel: str | None) -> str:
-    """Return ``yes`` for what was promised, and the name of anything else."""
+    """Return ``yes`` for the promised kernel, and the name of any other."""
     if kernel is None:
         return "-"
     return "yes" if kernel == row.promised else kernel or "no"

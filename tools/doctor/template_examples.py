@@ -1,6 +1,6 @@
-"""For every template that a backend binds, the smallest model that has one match of it.
+"""The smallest model with one match, for every template of a backend.
 
-Optional nodes are left out, and so is everything around the match but for what makes it one.
+Optional nodes are left out, and so is everything around the match that it does not need.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ class Example:
     """A model with one match of a template.
 
     Attributes:
-        make: Makes the model; its weights are left to ``model``.
-        shapes: Of its inputs.
-        config: Under which the template matches.
+        make: Makes the model; ``model`` sets its weights.
+        shapes: Shapes of its inputs.
+        config: Config under which the template matches.
     """
 
     make: Callable[[], nn.Module]
@@ -52,7 +52,7 @@ class Call(nn.Module):
 
 
 class Sum(nn.Module):
-    """A layer, plus what was computed before: a sum into an input would overwrite it."""
+    """A layer plus a computed value: a sum into an input would overwrite it."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -78,7 +78,7 @@ class Cat(nn.Module):
 
 
 class First(nn.Module):
-    """A recurrent layer, of whose results the first is read."""
+    """A recurrent layer; only its first result is read."""
 
     def __init__(self, layer: nn.Module) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class First(nn.Module):
 
 
 class Lookup(nn.Module):
-    """An embedding, or a bag of them, of indices that are computed from float numbers."""
+    """An embedding or embedding bag, with indices computed from floats."""
 
     def __init__(self, table: nn.Module) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ def _bag() -> nn.Module:
 
 
 def _behind_conv2d(*layers: nn.Module) -> nn.Module:
-    """Only what reads int8 passes int8 on."""
+    """Put an operator behind a conv2d: it passes int8 on only if it reads int8."""
     return nn.Sequential(_conv2d(), *layers)
 
 
@@ -165,7 +165,7 @@ EXAMPLES: dict[str, Example] = {
     # Two tensors.
     "matmul": Example(lambda: Call(torch.matmul), (_ROWS, (8, 4)), Config().op("matmul", "static")),
     "mul": Example(lambda: Call(torch.mul), (_ROWS, _ROWS)),
-    # What passes int8 on.
+    # Operators that pass int8 on.
     "max_pool2d": Example(lambda: _behind_conv2d(nn.MaxPool2d(2)), (_IMAGE,)),
     "avg_pool2d": Example(lambda: _behind_conv2d(nn.AvgPool2d(2)), (_IMAGE,)),
     "cat": Example(lambda: Cat(_conv2d(), _conv2d()), (_IMAGE,)),

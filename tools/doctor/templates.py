@@ -1,4 +1,4 @@
-"""Which template reaches which kernel by which route, with the installed torch on this machine."""
+"""The kernel that each template reaches by each route, with this torch on this machine."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from quantfx.tools.doctor.check import Status
 from quantfx.tools.doctor.native_examples import NATIVE_EXAMPLES
 from quantfx.tools.doctor.template_examples import EXAMPLES
 
-# How far a kernel may be from the float arithmetic it stands for: a tie may round to the other
-# side, and floats add up in another order.
+# Allowed difference of a kernel from the float arithmetic that it replaces: a tie may round the
+# other way, and floats may add in another order.
 STEPS, ERROR = 1, 1e-5
 
-# A residual sum is an operator of its own until the graph is compiled.
+# A residual sum is a separate operator until the graph is compiled.
 WITHOUT_SUM = {
     "qconv2d_pointwise.binary": "qconv_pointwise",
     "qlinear_pointwise.binary": "qlinear_pointwise",
@@ -32,17 +32,17 @@ WITHOUT_SUM = {
 
 @dataclass(frozen=True)
 class TemplateRow:
-    """What became of the one match of a template's example.
+    """The outcome of the match in a template's example.
 
     Attributes:
         template: Its name.
-        mode: The mode it belongs to.
+        mode: Its mode.
         on_request: Whether only a rule of the config makes it match.
         promised: The kernel, ``int8 <op>`` where int8 passes through, or ``fused``.
-        lowered: What computes it in the lowered module; empty if nothing does.
-        compiled: The same of the compiled module; None if that was not tried.
+        lowered: The kernel in the lowered module; empty if there is none.
+        compiled: The kernel in the compiled module; None if not tried.
         status: ``problem`` if it missed its kernel.
-        reason: Why it did.
+        reason: Why it missed its kernel.
     """
 
     template: str
@@ -55,7 +55,7 @@ class TemplateRow:
     reason: str = ""
 
     def failed(self, reason: str) -> TemplateRow:
-        """Return the row with a problem; the first line of ``reason`` tells enough."""
+        """Return the row with a problem; it keeps the first line of ``reason``."""
         return replace(self, status="problem", reason=reason.strip().partition("\n")[0])
 
 
@@ -63,8 +63,8 @@ def examine(backend: Backend, name: str, *, compiles: bool) -> TemplateRow:
     """Quantize and lower the example of a template, and compile it.
 
     Args:
-        backend: Binds the template.
-        name: Of the template.
+        backend: The backend of the template.
+        name: Name of the template.
         compiles: Whether to compile, which takes seconds.
     """
     template = backend.recipe.patterns[name]
@@ -72,14 +72,14 @@ def examine(backend: Backend, name: str, *, compiles: bool) -> TemplateRow:
     compiles = compiles and not backend.eager
     here = not any(family.not_here for family in backend.kernels)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what they tell is in the row
+        warnings.simplefilter("ignore")  # the row states what they say
         try:
             result = _quantize(backend, name)
             row = _check_lowered(row, template, result, here=here)
             if compiles and here and row.status == "ok":
-                row = replace(row, compiled="")  # what stays if compiling raises
+                row = replace(row, compiled="")  # stays if compiling raises
                 row = _check_compiled(row, template, result)
-        except Exception as error:  # whatever goes wrong here is what doctor is there to find
+        except Exception as error:  # any error here is a finding of doctor
             row = row.failed(f"{type(error).__name__}: {error}")
     return row
 
@@ -122,8 +122,8 @@ def _check_lowered(
 def _reaches(kernel: str, promised: str) -> bool:
     """Whether ``kernel`` keeps a promise.
 
-    Prepared plans may have every site. The native backend's name for ATen operators on quantized
-    tensors is that of their dispatch key.
+    Prepared plans may take any site. The native backend names ATen operators on quantized tensors
+    by their dispatch key.
     """
     if kernel.startswith(f"{Direct.name}."):
         return True
@@ -149,7 +149,7 @@ def _check_compiled(row: TemplateRow, template: Template, result: Result) -> Tem
 
 
 def _site(template: Template, result: Result) -> SiteOutcome | None:
-    """Return the site of the template's match; others may be there to make it one."""
+    """Return the site of the template's match; the example may need other matches."""
     labels = {variant.label for variant in template.variants()}
     matched = {
         match.site

@@ -1,4 +1,4 @@
-"""Horizontal bars with whiskers, as SVG text that is the same for the same figures."""
+"""Horizontal bars with whiskers, as deterministic SVG text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 _LABELS = 150  # pixels left of the bars
 _BARS = 460  # pixels of the axis
-_VALUES = 80  # pixels right of the axis, for what stands behind the longest whisker
+_VALUES = 80  # pixels right of the axis, for the text after the longest whisker
 _ROW, _BAR = 30, 18
 _HEADING, _MARGIN, _LINE = 34, 16, 18
 _WIDTH = _MARGIN + _LABELS + _BARS + _VALUES
@@ -34,7 +34,7 @@ class Bar:
     """One value.
 
     Attributes:
-        label: Stands left of it.
+        label: Text to its left.
         value: Its length.
         low: Where the whisker starts.
         high: Where it ends.
@@ -61,9 +61,9 @@ def bar_chart(title: str, note: str, groups: Sequence[Group]) -> str:
     """Return an SVG document; all groups share one axis, which starts at 0.
 
     Args:
-        title: Above the bars.
-        note: Below them; one line of text for each of its lines.
-        groups: From top to bottom.
+        title: Text above the bars.
+        note: Text below the bars; may have several lines.
+        groups: Groups from top to bottom.
     """
     ticks = _ticks(max((bar.high for group in groups for bar in group.bars), default=1.0))
     scale = _BARS / ticks[-1]
@@ -94,7 +94,7 @@ def bar_chart(title: str, note: str, groups: Sequence[Group]) -> str:
 
 
 def _ticks(highest: float) -> list[float]:
-    """Return the numbers on the axis, from 0 to the first that is not below ``highest``."""
+    """Return the numbers on the axis, from 0 to the first not below ``highest``."""
     step = next((s for s in _STEPS if highest / s <= _MOST_TICKS), highest / _MOST_TICKS)
     return [step * index for index in range(math.ceil(highest / step) + 1)]
 

@@ -1,4 +1,4 @@
-"""Draw a graph module into a file, collapsed so far that it can be read."""
+"""Draw a graph module into a file, collapsed until it is readable."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.fx import GraphModule
 from quantfx.passes.draw.dot import to_dot, to_overview_dot
 from quantfx.tools.drawing.render import render
 
-# More nodes than this are neither laid out quickly nor read.
+# More nodes than this are slow to lay out and hard to read.
 READABLE_NODES = 300
 
 
@@ -22,14 +22,14 @@ def draw(
     around: str | None = None,
     heat: Mapping[str, float] | None = None,
 ) -> Path:
-    """Draw ``module`` into ``path`` (``.svg``, ``.png`` or ``.dot``) and return what was written.
+    """Draw ``module`` into ``path`` (``.svg``, ``.png`` or ``.dot``) and return the path written.
 
     A drawing of more than 300 nodes is collapsed by module, unless ``depth`` or ``around`` says
     what to show.
 
     Args:
-        module: What to draw.
-        path: Where to; without Graphviz's ``dot`` program the text goes to ``<path>.dot``.
+        module: The graph to draw.
+        path: The file; without Graphviz's ``dot`` program the text goes to ``<path>.dot``.
         depth: Draw modules nested deeper than this as one node each.
         around: Draw only the neighbourhood of this node or module.
         heat: SQNR in dB by the name of a node, which colours it: see ``Comparison.heat``.

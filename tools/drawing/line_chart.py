@@ -1,4 +1,4 @@
-"""Lines in panels beside each other, as SVG text that is the same for the same figures."""
+"""Lines in panels beside each other, as deterministic SVG text."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Line:
     """One series; lines of one name have one color in all panels.
 
     Attributes:
-        name: In the legend.
-        points: ``(place, value)``; places are those of the panel.
+        name: Name in the legend.
+        points: ``(place, value)`` pairs, with places of the panel.
     """
 
     name: str
@@ -41,10 +41,10 @@ class Panel:
     """Axes with lines.
 
     Attributes:
-        title: Above them.
-        label: Below them: what the places are.
-        places: From left to right.
-        lines: From back to front.
+        title: Text above.
+        label: Text below: the meaning of the places.
+        places: Places from left to right.
+        lines: Lines from back to front.
     """
 
     title: str
@@ -57,9 +57,9 @@ def line_chart(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
     """Return an SVG document; the panels of a row share one vertical axis, in percent, up to 100 %.
 
     Args:
-        title: Above the panels.
-        panels: Row by row.
-        columns: Panels beside each other.
+        title: Text above the panels.
+        panels: Panels, row by row.
+        columns: Number of panels beside each other.
     """
     names = list(dict.fromkeys(line.name for panel in panels for line in panel.lines))
     colors = {name: _COLORS[at % len(_COLORS)] for at, name in enumerate(names)}
@@ -85,7 +85,7 @@ def line_chart(title: str, panels: Sequence[Panel], columns: int = 2) -> str:
 
 
 def _ticks(lowest: float) -> list[float]:
-    """Return the numbers on the axis, from the first that is not above ``lowest`` to 1."""
+    """Return the numbers on the axis, from the first not above ``lowest`` to 1."""
     step = next((step for step in _STEPS if (1 - lowest) / step <= 6), _STEPS[-1])
     count = 0
     while 1 - count * step > lowest + 1e-9:

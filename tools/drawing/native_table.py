@@ -1,4 +1,4 @@
-"""``quantfx backends native``: what becomes of every row of torch's native BackendConfig."""
+"""``quantfx backends native``: the outcome of every row of torch's native BackendConfig."""
 
 from __future__ import annotations
 

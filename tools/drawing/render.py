@@ -1,4 +1,4 @@
-"""Turn DOT text into a picture file with Graphviz, or say why not."""
+"""Render DOT text into a picture file with Graphviz, or say why not."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from graphviz.backend import DOT_BINARY
 
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
-# Beyond this many pixels a side, dot shrinks a bitmap until nothing can be read, and exits with 0.
+# Beyond this many pixels per side, dot shrinks bitmaps until unreadable, and exits with 0.
 PNG_LIMIT = 32767
 _PNG_PIXELS_PER_INCH = 96
 # Padding that dot adds around what `-Tplain` measures.
@@ -25,8 +25,8 @@ def render(dot_text: str, path: str | Path, *, timeout: float = 60) -> Path:
     Without Graphviz's ``dot`` program the text goes to ``<path>.dot``, with a warning.
 
     Args:
-        dot_text: What to draw.
-        path: Where to; missing folders are made.
+        dot_text: The drawing as DOT text.
+        path: The file; missing folders are made.
         timeout: Seconds that ``dot`` may take.
 
     Returns:
@@ -54,7 +54,7 @@ def render(dot_text: str, path: str | Path, *, timeout: float = 60) -> Path:
 
 
 def _dot(output_format: str, dot_text: str, timeout: float) -> bytes:
-    """Run ``dot``; not through ``graphviz.Source.pipe``, which cannot be given a timeout."""
+    """Run ``dot``; not through ``graphviz.Source.pipe``, which takes no timeout."""
     try:
         done = subprocess.run(
             [DOT_BINARY, f"-T{output_format}"],
@@ -87,7 +87,7 @@ def _require_fit(dot_text: str, timeout: float) -> None:
 
 
 def _without_graphviz(dot_text: str, path: Path) -> Path:
-    # The suffix is added, not replaced: `model.dot` may be a drawing that someone asked for.
+    # The suffix is added, not replaced: `model.dot` may be another drawing.
     text_path = _write_text(dot_text, path.with_name(f"{path.name}.dot"))
     warnings.warn(
         QuantfxWarning(

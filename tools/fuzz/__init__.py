@@ -1,1 +1,1 @@
-"""Random models of a backend's templates, and what must hold of each."""
+"""Random models of a backend's templates, with checks."""

@@ -1,4 +1,4 @@
-"""One random model, its data, and how it is to be quantized, all decided by a seed."""
+"""A random model, its data and its quantization, all decided by a seed."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ TRIES = 10
 
 @dataclass(frozen=True)
 class Case:
-    """What a seed means.
+    """The case of a seed.
 
     Attributes:
-        seed: Which.
+        seed: The seed.
         source: The model as a program; ``Model`` is its name there.
         inputs_source: The inputs as a tuple.
-        config: How it is quantized.
+        config: The config to quantize it with.
         planted: The calls of templates, and their near misses.
         free: Whether the first size of every input is free.
-        overwrites: Whether tensors are overwritten, whose readers may then stay float.
+        overwrites: Whether tensors are overwritten; their readers may then stay float.
     """
 
     seed: int
@@ -53,13 +53,13 @@ class Case:
         return made
 
     def batches(self) -> list[tuple[Tensor, ...]]:
-        """Return data to calibrate with: the inputs, and others with which branches turn."""
+        """Return calibration data: the inputs, and others that take other branches."""
         inputs = self.inputs()
         return [inputs, tuple(-each for each in inputs)]
 
     @property
     def dynamic_shapes(self) -> Any:
-        """Which sizes are free, as ``torch.export`` takes it."""
+        """The free sizes, in the form of ``torch.export``."""
         if not self.free:
             return None
         return tuple({0: torch.export.Dim.AUTO} for _ in self.inputs())

@@ -1,4 +1,4 @@
-"""What must hold of every case; each thing that does not is a fault."""
+"""The checks of every case; each that fails is a fault."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from quantfx.tools.fuzz.check_weights import wrong_weights
 from quantfx.tools.fuzz.expected_noise import noise_power, power
 
 FLOAT = 1e-5  # of the largest magnitude: rewrites in float
-STEPS, ERROR = 1, 1e-4  # of a kernel: steps of integer results, part of the largest of float ones
-NOISE = 10.0  # noise of a q/dq graph, as a multiple of what rounding costs
-MORE, LEAST = 10.0, 1e-3  # noise with other sizes, as a multiple of that with the captured ones
+STEPS, ERROR = 1, 1e-4  # for kernels: steps of integer results; share of the largest float result
+NOISE = 10.0  # noise of a q/dq graph, as a multiple of the cost of rounding
+MORE, LEAST = 10.0, 1e-3  # noise with other sizes, as a multiple of that with captured sizes
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that does not hold.
+    """A failed check.
 
     Attributes:
-        seed: Of the case.
-        check: Which check found it.
-        detail: What it found.
+        seed: Seed of the case.
+        check: Name of the check.
+        detail: The finding.
     """
 
     seed: int
@@ -67,14 +67,14 @@ def check(
     saves: bool = True,
     compiles: Mapping[str, Any] | None = None,
 ) -> list[Fault]:
-    """Quantize a case and return what does not hold.
+    """Quantize a case and return its faults.
 
     Args:
-        case: What is quantized.
-        backend: By which.
-        saves: Whether it is saved and loaded.
-        compiles: Options with which ``torch.compile`` makes the backend, to try it as well, which
-            takes seconds; None not to.
+        case: The case.
+        backend: The backend to quantize with.
+        saves: Whether to save and load the result.
+        compiles: Options of the backend for ``torch.compile``, to try this as well, which takes
+            seconds; None to skip it.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -83,7 +83,7 @@ def check(
             checking.run(saves=saves, compiles=compiles)
         except QuantfxError as error:
             checking.note(f"refused ({error.rule})", str(error))
-        except Exception as error:  # whatever goes wrong is what this is there to find
+        except Exception as error:  # any error is a finding
             checking.note("failed", f"{type(error).__name__}: {error}")
     return checking.faults
 
@@ -100,7 +100,7 @@ def expected(case: Case) -> Counter[str]:
     return found
 
 
-# What passes int8 on is planned where int8 comes in; a product of equal factors is a square.
+# Operators that pass int8 on are planned if int8 comes in; a product of equal factors is a square.
 _ON_CONDITION = ("max_pool2d", "avg_pool2d", "cat", "flatten", "mul", "matmul")
 
 
@@ -156,14 +156,14 @@ class _Checking:
         self._unchanged()
 
     def shared(self, module: GraphModule) -> None:
-        """Hold annotations, of which nothing changes any more, against what they follow from."""
+        """Check the final annotations against the templates and ties."""
         for line in wrong_plans(module, self._backend.recipe.patterns):
             self.note("planned", line)
         for line in wrong_groups(module):
             self.note("shared", line)
 
     def keeps_float(self, name: str, module: GraphModule) -> None:
-        """Hold what a pass left against the model."""
+        """Compare the graph after a pass with the model."""
         self._equals_float(name, self._run(module, self._inputs))
 
     def _run(self, module: Callable[..., Any], inputs: tuple[Tensor, ...]) -> list[Tensor]:
@@ -185,7 +185,7 @@ class _Checking:
             self.note(f"meta of {stage}", line)
 
     def _plans(self, prepared: GraphModule) -> None:
-        """Hold what is planned against what was planted."""
+        """Compare the plan with the planted matches."""
         planned: list[str] = []
         for match in planned_matches(prepared):
             planned += {match.annotation.kind, match.annotation.template}
@@ -195,7 +195,7 @@ class _Checking:
                 self.note("planned", f"{name} is planned {times} times, not {count}")
 
     def _noise(self, graph: GraphModule, result: Result, made: list[Tensor]) -> None:
-        """Hold the noise of q/dq and lowered graph against what rounding costs."""
+        """Compare the noise of q/dq and lowered graphs with the cost of rounding."""
         of_4_bits = "weight-only-4bit" in str(self._case.config)
         patterns, steps = self._backend.recipe.patterns, 7 if of_4_bits else 63
         allowed = noise_power(graph, self._inputs, patterns, weight_steps=steps)
@@ -211,7 +211,7 @@ class _Checking:
                     self.note(f"noise of {stage}", f"output {index}: {parts}")
 
     def _kernels(self, result: Result) -> None:
-        """Every planned site has a kernel or its template promises none, and it is right."""
+        """Check that every planned site has its promised kernel, and that kernels are right."""
         for site in result.report.sites:
             if not site.converted or site.status in ("planned", "missed"):
                 self.note("contract", f"{site.site} is {site.status}: {site.reason}")
@@ -229,7 +229,7 @@ class _Checking:
             self.note("loaded", "the report says other things")
 
     def _compiles(self, result: Result, given: Mapping[str, Any]) -> None:
-        """The backend of torch.compile computes what quantize does, to the bit."""
+        """Check that the backend of torch.compile equals quantize bit for bit."""
         backend = self._backend
         state = quantfx.CompileState()
         data = quantfx.Batches(self._case.batches())
@@ -252,7 +252,7 @@ class _Checking:
                 self.note(check, f"output {index} differs")
 
     def _other_sizes(self, result: Result, before: list[Tensor]) -> None:
-        """With a free size, other numbers of rows are computed as the model does, or refused."""
+        """Check that, with a free size, other numbers of rows are computed right or refused."""
         if not self._case.free:
             return
         more = tuple(torch.cat([each, each[:1]]) for each in self._inputs)
@@ -279,9 +279,9 @@ class _Checking:
 
 
 class _AfterEach(Instrument):
-    """Holds every pass that keeps the function against the model, until observers come.
+    """Compares the graph with the model after every pass that keeps the function, until observers.
 
-    What is planned is held against the templates, and groups of sites against what ties them.
+    It also checks plans against templates, and sharing groups against ties.
     """
 
     def __init__(self, checking: _Checking) -> None:
@@ -289,7 +289,7 @@ class _AfterEach(Instrument):
         self._observed = False
 
     def after(self, position: int, each: Pass, module: GraphModule, record: PassRecord) -> None:
-        """Run what a pass left, if it changed anything."""
+        """Run the graph after a pass that changed it."""
         if each.name == "share":
             self._checking.shared(module)
         self._observed |= each.name == "insert-observers"

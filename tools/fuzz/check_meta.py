@@ -1,4 +1,4 @@
-"""Whether the meta of nodes says what they hold."""
+"""Check that the meta of nodes matches their values."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def wrong_meta(module: GraphModule, inputs: tuple[Any, ...]) -> list[str]:
     """Return a line for each node whose shape or dtype is not that of its meta.
 
     Args:
-        module: Captured with ``inputs``, or made of what was.
-        inputs: Positional.
+        module: A graph captured with ``inputs``, or made from one.
+        inputs: Positional inputs.
     """
     comparing = _Comparing(module)
     leaves = [leaf.clone() for _, leaf in input_leaves(module, inputs, {})]

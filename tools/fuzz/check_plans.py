@@ -1,4 +1,4 @@
-"""Whether what is planned on nodes is what the template of each match says."""
+"""Check that annotations agree with the template of each match."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Planned: TypeAlias = tuple[Node, Annotation]
 
 
 def wrong_plans(module: GraphModule, patterns: PatternSet) -> list[str]:
-    """Return a line for each match that its template does not allow, or that is not all there.
+    """Return a line for each match that its template does not allow, or that is incomplete.
 
     Args:
-        module: As the share pass left it.
-        patterns: Whose templates matched.
+        module: The graph after the share pass.
+        patterns: The pattern set that matched.
     """
     variants = {each.label: each for template in patterns.templates for each in template.variants()}
     lines: list[str] = []
@@ -46,7 +46,7 @@ def wrong_plans(module: GraphModule, patterns: PatternSet) -> list[str]:
 
 
 def _wrong_nodes(planned: list[Planned], variant: Variant) -> Iterator[str]:
-    """Yield what of the nodes is not as the variant has it."""
+    """Yield differences of the nodes from the variant."""
     if len(planned) != len(variant.nodes):
         yield f"it has {len(planned)} nodes, not {len(variant.nodes)}"
     nodes = [node for node, _ in planned]
@@ -61,7 +61,7 @@ def _wrong_nodes(planned: list[Planned], variant: Variant) -> Iterator[str]:
 
 
 def _wrong_slots(planned: list[Planned], variant: Variant) -> Iterator[str]:
-    """Yield what of the quantized slots is not as the template has it."""
+    """Yield differences of the quantized slots from the template."""
     quant = variant.template.quant
     slots = [(node, slot) for node, annotation in planned for slot, _ in annotation.inputs]
     if len(slots) < len(quant.keys() - {"out"}):

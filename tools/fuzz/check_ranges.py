@@ -1,4 +1,4 @@
-"""Whether scales are as good as those that follow from the range alone."""
+"""Check that scales are as good as scales from the range alone."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from quantfx.passes.observers.weight import WeightObserver
 from quantfx.passes.quant.qparams import pair_bounded_scale
 
 HALF_STEP = 0.5 + 1e-3
-# What float32 may add to a squared error, and to one of values that scales hit exactly.
+# Rounding that float32 may add to a squared error, and to an error of exactly representable values.
 MORE, ROUNDING = 1.0 + 1e-4, 1e-12
 
 
 def wrong_ranges(prepared: GraphModule) -> list[str]:
     """Return a line for each observer whose scale wastes integers, or loses to the usual scale.
 
-    1. The integers of an affine tensor reach no further than what was seen, and zero.
+    1. The integers of an affine tensor cover only the observed values and zero.
     2. The searched scale of a weight is no worse than ``absmax / 127``.
 
     Args:
-        prepared: Calibrated.
+        prepared: A calibrated graph.
     """
     lines: list[str] = []
     for _, module in all_graphs(prepared):
@@ -43,7 +43,7 @@ def _too_wide(observer: RangeRecord) -> Iterator[str]:
     low, high = (each.double() for each in observer.extremes)
     if spec.symmetric or spec.axis is not None or float(scale) <= spec.eps:
         return
-    if not bool((low < 0) | (high > 0)):  # of zeros alone, a range is guessed
+    if not bool((low < 0) | (high > 0)):  # the range of zeros alone is guessed
         return
     below = low.clamp(max=0) / scale - (spec.quant_min - zero_point)
     above = (spec.quant_max - zero_point) - high.clamp(min=0) / scale

@@ -1,4 +1,4 @@
-"""Whether sites share qparams with those that something ties them to, and with no others."""
+"""Check that sites share qparams with exactly the sites that they are tied to."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from quantfx.passes.quant.annotation import Annotation, annotation_of
 
 
 def wrong_groups(module: GraphModule) -> list[str]:
-    """Return a line for each site that shares with another which nothing ties it to, or does not.
+    """Return a line for each site that shares without a tie, or is tied without sharing.
 
     Two sites are tied if an annotation says so, or if they hold one tensor under equal specs.
 
     Args:
-        module: As the share pass left it.
+        module: The graph after the share pass.
     """
     groups = {
         Site(path, node, slot): group
@@ -47,7 +47,7 @@ def _annotated(module: GraphModule) -> Iterator[tuple[str, str, Annotation]]:
 
 
 def _tied(module: GraphModule) -> dict[Hashable, Hashable]:
-    """Return what stands for all that a site or a tensor under a spec is tied to."""
+    """Return the representative of everything that a site or a tensor under a spec is tied to."""
     tied: dict[Hashable, Hashable] = {}
     for a, b in _ties(module):
         old, new = tied.setdefault(a, a), tied.setdefault(b, b)

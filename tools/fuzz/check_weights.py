@@ -1,4 +1,4 @@
-"""Whether stored integers stand for the weights that they were made of."""
+"""Check that stored integers match their float weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def wrong_weights(prepared: GraphModule, quantized: GraphModule) -> list[str]:
     """Return a line for each weight that is off by more than half a step, unless it is clipped.
 
     Args:
-        prepared: With the float weights, by the names that integers are called after.
+        prepared: The graph with the float weights, whose names the integers' names start with.
         quantized: The q/dq graph.
     """
     floats = dict(prepared.named_parameters()) | dict(prepared.named_buffers())

@@ -1,4 +1,4 @@
-"""A model written line by line; each line runs as it is written, so that shapes are known."""
+"""A model written line by line; each line runs when written, so that shapes are known."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LARGEST = 1 << 14  # elements of a tensor
+LARGEST = 1 << 14  # most elements of a tensor
 REFUSALS = (RuntimeError, ValueError, IndexError, TypeError, NotImplementedError)
 
 
@@ -18,12 +18,12 @@ class Draft:
     """A model in the making: layers, inputs, and statements that name their results.
 
     Args:
-        seed: Decides what is drawn, and all values.
+        seed: Decides all choices and values.
 
     Attributes:
-        choose: Where decisions come from.
-        pool: Names of the tensors that later lines may read.
-        overwrites: Whether something in the pool is overwritten, so that what reads it stays float.
+        choose: The source of random choices.
+        pool: Names of tensors that later lines may read.
+        overwrites: Whether a tensor in the pool is overwritten, so that its readers stay float.
     """
 
     def __init__(self, seed: int) -> None:
@@ -41,11 +41,11 @@ class Draft:
         self._count = 0
 
     def chance(self, probability: float) -> bool:
-        """Return True as often as ``probability`` says."""
+        """Return True with the given probability."""
         return self.choose.random() < probability
 
     def value(self, name: str) -> Tensor:
-        """Return what ``name`` holds now."""
+        """Return the current value of ``name``."""
         value: Tensor = eval(name, self._values)
         return value
 
@@ -90,10 +90,10 @@ class Draft:
         """Write ``name = expression`` and return the name; None if it does not run.
 
         Args:
-            expression: Of names of this draft.
+            expression: An expression in names of this draft.
             under: A ``with`` statement around it.
             pooled: Whether later lines may read it.
-            dead: Whether nothing shall read it.
+            dead: Whether nothing may read it.
         """
         name = f"t{self._number()}"
         indent = "    " if under else ""
@@ -119,7 +119,7 @@ class Draft:
         return True
 
     def owned(self, name: str) -> bool:
-        """Whether the memory of ``name`` is nobody's but this call's, and each element its own."""
+        """Whether only this call owns the memory of ``name``, and no elements overlap."""
         value = self.value(name)
         outside = [self._values[each] for each in self._inputs]
         outside += [*self._owner.parameters(), *self._owner.buffers()]
@@ -130,7 +130,7 @@ class Draft:
         return dense and value.untyped_storage().data_ptr() not in memory
 
     def pick(self, *ranks: int, dtype: torch.dtype = torch.float32) -> str | None:
-        """Return a tensor of the pool, late ones more often; None if there is none such."""
+        """Return a tensor of the pool, later ones more often; None if no tensor fits."""
         found = [
             name
             for name in self.pool

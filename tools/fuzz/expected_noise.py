@@ -1,10 +1,10 @@
-"""How much noise 8 bits cost a float graph: what a q/dq graph of it is held against.
+"""The noise that 8 bits cost a float graph, to compare its q/dq graph with.
 
-Nothing of the passes is used: every operator that a template knows reads its float tensors rounded
-to 256 steps between their least and largest value, a stored weight to 7 bits by output channel (as
-scales that keep sums from saturating do); what passes int8 on is rounded to the steps of its input.
-A graph that makes noise large, by a difference of
-equals or a division, does so here as well.
+It uses none of the passes: every operator of a template reads its float tensors rounded to 256
+steps between their least and largest value, and a stored weight rounded to 7 bits by output channel
+(like scales that keep sums from saturating). Operators that pass int8 on are rounded to the steps
+of their input. A graph that amplifies noise, by a difference of equals or a division, does so here
+as well.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def noise_power(
     """Return, for each output, the largest power of noise of several roundings.
 
     Args:
-        graph: In float, as captured.
-        inputs: Positional.
-        patterns: Whose operators are rounded.
-        weight_steps: From zero to the largest weight of a channel.
+        graph: A captured float graph.
+        inputs: Positional inputs.
+        patterns: The pattern set whose operators are rounded.
+        weight_steps: Steps from zero to the largest weight of a channel.
     """
     targets = {target for each in patterns.templates for target in each.targets}
     same = {target for t in patterns.templates if "out" in t.quant for target in t.targets}
@@ -56,7 +56,7 @@ def _run(interpreter: fx.Interpreter, leaves: list[Any]) -> list[Tensor]:
 
 
 class _Rounding(fx.Interpreter):
-    """Runs a graph with what operators of templates read rounded."""
+    """Runs a graph with the inputs of template operators rounded."""
 
     def __init__(
         self,
@@ -74,7 +74,7 @@ class _Rounding(fx.Interpreter):
         self._dither = dither
 
     def run_node(self, n: Node) -> Any:
-        """Run one node on rounded tensors if a template knows it."""
+        """Run one node, on rounded tensors if a template has its operator."""
         if n.target is torch.ops.higher_order.cond:
             (chosen, yes, no, operands), _ = self.fetch_args_kwargs_from_env(n)
             branch = yes if chosen else no

@@ -1,4 +1,4 @@
-"""What stands between templates in models: views, arithmetic, normalization, other spellings."""
+"""Code between templates in models: views, arithmetic, normalization, other spellings."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from quantfx.tools.fuzz.draft import Draft
 from quantfx.tools.fuzz.plant import fitting, layer_of, sibling
 
-# Of one tensor of any shape.
+# Expressions of one tensor of any shape.
 ANYWHERE = (
     "{x}.relu()", "{x}.sigmoid()", "{x}.tanh()", "-{x}", "{x} * 0.5", "{x} + 1.0", "{x}.abs()",
     "{x}.clamp(-1.0, 1.5)", "F.dropout({x}, 0.5, False)", "{x}.clone()", "{x}.contiguous()",
@@ -18,7 +18,7 @@ ANYWHERE = (
     "{x} - {x}.mean(-1, keepdim=True)", "{x} + {x}.amax(-1, keepdim=True)", "{x}.double().float()",
     "{x}.half().float()", "torch.multiply({x}, 0.7)", "{x}.view_as({x})",
 )  # fmt: skip
-# Of one tensor, by its number of dimensions.
+# Expressions of one tensor, by its number of dimensions.
 BY_RANK = {
     2: (
         "{x}.t().contiguous().t()", "{x}.unsqueeze(1)", "{x}[:, ::2]", "{x}.chunk(2, 1)[0]",
@@ -40,17 +40,17 @@ BY_RANK = {
     ),
     5: ("{x}.mean((2, 3, 4))", "{x}.flatten(3)", "{x}[:, :, 0]"),
 }  # fmt: skip
-# Of two tensors of one shape.
+# Expressions of two tensors of one shape.
 OF_TWO = (
     "{x} + {y}", "{x} * {y}", "{x} - {y}", "torch.multiply({x}, {y})", "F.relu({x} + {y})",
     "torch.cat([{x}, {y}], 1)", "torch.concat([{x}, {y}], -1)", "torch.add({x}, {y}, alpha=2)",
     "torch.stack([{x}, {y}], 1).sum(1)",
 )  # fmt: skip
-# Statements that change x, of memory that belongs to the call.
+# Statements that change x, whose memory belongs to the call.
 IN_PLACE = (
     "{x}.relu_()", "{x}.mul_(0.5)", "{x}.add_(1.0)", "{x}[:, :1].add_(1.0)", "{x}[0].mul_(0.5)",
 )  # fmt: skip
-# Views of x, which see what is written to it later.
+# Views of x, which see later writes to it.
 VIEWS = (
     "{x}[:, :1]", "{x}[0]", "{x}.transpose(0, 1)", "{x}.unsqueeze(1)", "{x}.view(-1)",
     "{x}.detach()", "{x}.flatten(0, 1)",
@@ -58,7 +58,7 @@ VIEWS = (
 
 
 def one_tensor(draft: Draft) -> None:
-    """Write expressions of one tensor; now and then nothing reads one."""
+    """Write expressions of one tensor, sometimes one that nothing reads."""
     for _ in range(draft.choose.choice([1, 2, 3])):
         x = draft.pick()
         if x is not None:
@@ -79,7 +79,7 @@ def two_tensors(draft: Draft) -> None:
 
 
 def in_place(draft: Draft) -> None:
-    """Write a statement that changes a tensor, now and then one of which there is a view."""
+    """Write a statement that changes a tensor, sometimes one with a view."""
     x = draft.pick()
     if x is not None and not draft.owned(x):
         x = draft.say(f"{x} * 2.0")
@@ -92,7 +92,7 @@ def in_place(draft: Draft) -> None:
 
 
 def between_layers(draft: Draft) -> None:
-    """Write what passes int8 on behind a layer, a view of that, and a layer that reads the view.
+    """Write an operator that passes int8 on after a layer, a view, and a layer that reads the view.
 
     What is behind a pool is observed anew, so that the next layer's scale is another.
     """
@@ -110,7 +110,7 @@ def between_layers(draft: Draft) -> None:
 
 
 def layer(draft: Draft) -> None:
-    """Write a layer as modules spell it, now and then with a norm, factor or activation behind."""
+    """Write a layer as modules spell it, sometimes with a norm, factor or activation after it."""
     dims = draft.choose.choice([0, 1, 2, 2, 3])
     x = fitting(draft, (dims + 2,) if dims else (2, 3, 4))
     if x is None:
@@ -188,14 +188,14 @@ def other_layer(draft: Draft) -> None:
 
 
 def reuse(draft: Draft) -> None:
-    """Call a layer once more, on another tensor that it takes."""
+    """Call a layer again, on another fitting tensor."""
     modules, x = draft.modules(), draft.pick()
     if modules and x is not None:
         draft.say(f"{draft.choose.choice(modules)}({x})")
 
 
 def nested(draft: Draft) -> None:
-    """Write a region without gradients, or a branch on data, of which both sides are layers."""
+    """Write a region without gradients, or a branch on data with layers on both sides."""
     x = fitting(draft, (2,))
     if x is None:
         return
@@ -225,6 +225,6 @@ GLUE: tuple[tuple[Callable[[Draft], None], int], ...] = (
 
 
 def write_glue(draft: Draft) -> None:
-    """Write something that is no template's, or not as a template spells it."""
+    """Write something outside of templates, or in another spelling."""
     [write] = draft.choose.choices([each for each, _ in GLUE], [weight for _, weight in GLUE])
     write(draft)

@@ -1,4 +1,4 @@
-"""What a call of an operator needs beside its input: weights, geometry, numbers."""
+"""The arguments of operators beside the input: weights, geometry, numbers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Texts = dict[str, str]
 
 @dataclass(frozen=True)
 class Operator:
-    """How to call one.
+    """How to call an operator.
 
     Attributes:
-        ranks: Dimensions of its input; empty for any.
+        ranks: Numbers of dimensions of its input; empty for any.
         write: Returns the text of its other arguments.
-        odd_ranks: Dimensions that it takes as well, and a template may not.
+        odd_ranks: Further numbers of dimensions that it takes and a template may not.
     """
 
     ranks: tuple[int, ...]
@@ -126,7 +126,7 @@ def _nothing(draft: Draft, _: Tensor) -> Texts:
 
 
 _POINTWISE = Operator((), _nothing)
-# By the names of the vocabulary.
+# Operators by their names in the vocabulary.
 OPERATORS: dict[str, Operator] = {
     "conv1d": _conv(1),
     "conv2d": _conv(2),

@@ -1,4 +1,4 @@
-"""Calls that a template matches, or by one rule does not, made of the template alone."""
+"""Write calls that a template matches, or misses by one rule, from the template alone."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from quantfx.tools.fuzz.operators import OPERATORS, Texts
 
 @dataclass(frozen=True)
 class Planted:
-    """One call of a template's operators.
+    """A planted match or near miss.
 
     Attributes:
         template: Its name.
-        label: The variant's.
+        label: Label of the variant.
         kind: Name of the anchor's operator.
         miss: The rule that is broken; empty if it matches.
-        least: Pattern of the labels one of which is planned, whatever reads the result; empty if a
-            template of more operators may take it instead.
+        least: Pattern of labels of which one is planned, whatever reads the result; empty if a
+            larger template may take it instead.
         result: Name of the tensor.
     """
 
@@ -34,12 +34,12 @@ class Planted:
 
 
 def is_writable(template: Template) -> bool:
-    """Whether every operator of ``template`` is one that can be called here."""
+    """Whether every operator of ``template`` can be written here."""
     return all(op.name in OPERATORS for node in template.nodes for op in node.ops)
 
 
 def near_misses(template: Template) -> list[str]:
-    """Return the rules of ``template`` that can be broken, one at a time."""
+    """Return the rules of ``template`` that can be broken one at a time."""
     found = ["rank"] if OPERATORS[template.anchor.ops[0].name].odd_ranks else []
     for check in template.checks:
         if check.name in ("constant", "float32", "same_shape", "distinct", "dies_here"):
@@ -53,7 +53,7 @@ def near_misses(template: Template) -> list[str]:
 
 
 def plant(draft: Draft, template: Template, miss: str = "") -> Planted | None:
-    """Write one variant of ``template`` behind what the pool holds; None if that does not run."""
+    """Write one variant of ``template`` on tensors of the pool; None if it does not run."""
     variant = draft.choose.choice(list(template.variants()))
     optional = [node for node in template.nodes if node.optional]
     if miss in ("second reader", "between", "literal"):
@@ -105,7 +105,7 @@ class _Planting:
         if self._miss == "float32":
             result = draft.say(f"{result}.float()", pooled=False) or result
         draft.pool.append(result)
-        for reader in self._readers:  # behind the match
+        for reader in self._readers:  # after the match
             if draft.say(f"{reader} * 0.5") is None:
                 return None
         return result
@@ -194,7 +194,7 @@ class _Planting:
 
 
 def fitting(draft: Draft, ranks: tuple[int, ...]) -> str | None:
-    """Return a float32 tensor with one of ``ranks``, made of another if there is none."""
+    """Return a float32 tensor with one of ``ranks``, made from another if needed."""
     found = draft.pick(*ranks)
     if found is not None:
         return found
@@ -212,7 +212,7 @@ def fitting(draft: Draft, ranks: tuple[int, ...]) -> str | None:
 
 
 def layer_of(draft: Draft, x: str) -> str | None:
-    """Return a layer's result on ``x``, of the same shape, that templates quantize."""
+    """Return the result of a layer on ``x``, of the same shape, which templates quantize."""
     value = draft.value(x)
     channels = value.shape[1] if value.dim() > 1 else 0
     made = {3: "Conv1d", 4: "Conv2d", 5: "Conv3d"}.get(value.dim())
@@ -224,6 +224,6 @@ def layer_of(draft: Draft, x: str) -> str | None:
 
 
 def sibling(draft: Draft, name: str) -> str | None:
-    """Return another tensor of the shape of ``name``, preferably what a layer made."""
+    """Return another tensor of the shape of ``name``, preferably a layer's result."""
     same = draft.same_shape(name)
     return draft.choose.choice(same) if same and draft.chance(0.4) else layer_of(draft, name)

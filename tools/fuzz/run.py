@@ -11,7 +11,7 @@ from quantfx.backends.backend import Backend
 from quantfx.tools.fuzz.case import make_case
 from quantfx.tools.fuzz.check import check
 
-# By name of a backend, what is in turn asked of it.
+# Options to use in turn, by name of the backend.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
     "x86": (
         {"kernels": "onednn"},
@@ -24,12 +24,12 @@ VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def variants(name: str) -> list[tuple[Backend, dict[str, Any]]]:
-    """Return the backend as it is used in turn, each time with the options that make it."""
+    """Return the backends to use in turn, each with its options."""
     return [(backends.get(name, **options), options) for options in VARIANTS[name]]
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Check seeds; print each fault, and the program of the first; return 1 if there is any."""
+    """Check seeds, print each fault and the program of the first; return 1 if there is any."""
     parser = argparse.ArgumentParser(prog="python -m quantfx.tools.fuzz.run", description=__doc__)
     parser.add_argument("--backend", default="x86", choices=VARIANTS, help="by name")
     parser.add_argument("--first", type=int, default=0, help="seed to start with")

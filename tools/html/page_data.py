@@ -1,4 +1,4 @@
-"""What the page of a result shows, as plain data."""
+"""The contents of a result's page, as plain data."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def result_data(
     comparison: Comparison | None,
     stages: Mapping[str, GraphModule],
 ) -> dict[str, Any]:
-    """Return what the page of a result shows.
+    """Return the contents of a result's page.
 
     Args:
         result: The result.
-        lowered: Its lowered graph; None without kernels.
-        comparison: Numbers for its sites.
-        stages: Graphs that a result does not keep, by name; others come in front of them.
+        lowered: The lowered graph; None without kernels.
+        comparison: Numbers for the sites.
+        stages: Graphs that a result does not keep, by name.
     """
     told = [each for each in result.explanations() if each.kind not in _UNTOLD]
     known = {each.site for each in told}
@@ -56,10 +56,10 @@ def result_data(
 
 
 def graph_data(graphs: Mapping[str, GraphModule]) -> dict[str, Any]:
-    """Return what the page of graphs without a result shows.
+    """Return the contents of a page of graphs without a result.
 
     Args:
-        graphs: By the name of their stage.
+        graphs: Graphs by the name of their stage.
     """
     return {
         "result": None,
@@ -105,7 +105,7 @@ def _report(report: Report) -> dict[str, Any]:
 
 
 def _compact(each: Explanation) -> dict[str, Any]:
-    """Return an explanation without what is empty, which is most of it."""
+    """Return an explanation without its empty fields, which are most."""
     data = each.as_dict()
     del data["version"]
     return {key: value for key, value in data.items() if value not in ("", None, [], False)}

@@ -1,4 +1,4 @@
-"""One graph as the page draws it: operators, edges and the modules around them."""
+"""A graph in the form of the page: operators, edges and enclosing modules."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from quantfx.passes.graph.clone import HoldsGraph
 from quantfx.passes.graph.graphs import Site, all_graphs, module_calls
 from quantfx.passes.quant.lowered import lowered_of, region_of
 
-# Drawn as what flows on an edge, not as a box: half of all nodes, of which none computes.
+# Drawn on edges, not as boxes: half of all nodes, none of which computes.
 _PILLS = ("quantize", "observe")
 _REGION = "one call of a prepared plan"
 _INTEGERS = ("int8", "dequantize")
@@ -25,18 +25,18 @@ _INTEGERS = ("int8", "dequantize")
 def stage_of(name: str, about: str, module: GraphModule, known: Collection[str]) -> dict[str, Any]:
     """Return the graph ``module`` as plain data.
 
-    A node is ``[name, kind, title, details, boxes, sites]``, with the modules around it as indices
+    A node is ``[name, kind, title, details, boxes, sites]``, with its enclosing modules as indices
     of ``boxes``, and the sites that it stands for. An edge is ``[source, target, kind, label]``,
     with indices of nodes.
 
     Args:
-        name: Of the stage.
-        about: What it is, in a sentence.
+        name: Name of the stage.
+        about: Description in a sentence.
         module: The graph.
         known: Sites that have an explanation.
     """
     picture = read_picture(module)
-    # The call of a region is no part of the module that its last operator was called in.
+    # The call of a region does not belong to the module of its last operator.
     calls = {edge.source for edge in picture.edges if edge.kind == "nested"}
     sites = _sites(module)
     drawn = [node for node in picture.nodes.values() if node.kind not in _PILLS]
@@ -84,7 +84,7 @@ def _edges(picture: Picture, index: Mapping[str, int]) -> Iterator[tuple[int, in
 
 
 def _sites(module: GraphModule) -> dict[str, tuple[str, ...]]:
-    """Return by canonical name which sites of the q/dq graph a node is or stands for."""
+    """Return the q/dq sites that a node is or stands for, by canonical name."""
     found: dict[str, tuple[str, ...]] = {}
     pending = [(path, path, graph) for path, graph in all_graphs(module)]
     for path, of_sites, graph_module in pending:

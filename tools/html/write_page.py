@@ -1,4 +1,4 @@
-"""Put data, style and code together into one file that needs nothing else."""
+"""Write data, style and code as one self-contained file."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def write_page(data: Mapping[str, Any], path: str | Path, *, title: str) -> Path
     """Write the page that shows ``data`` and return its path.
 
     Args:
-        data: From ``result_data`` or ``graph_data``.
-        path: Where to; missing folders are made.
-        title: Of the page.
+        data: Data from ``result_data`` or ``graph_data``.
+        path: The file; missing folders are made.
+        title: Title of the page.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,14 +33,14 @@ def page_text(data: Mapping[str, Any], *, title: str) -> str:
     """Return the page that shows ``data``.
 
     Args:
-        data: From ``result_data`` or ``graph_data``.
-        title: Of the page.
+        data: Data from ``result_data`` or ``graph_data``.
+        title: Title of the page.
     """
     return Template(_read("page.html")).substitute(
         title=escape(title),
         style=_read("view.css"),
         licence=escape(_read("vendor/dagre.LICENSE").strip()),
-        # Without the name of a file that a browser's debugger would look for beside the page.
+        # Without the file name that a browser's debugger would look for beside the page.
         layout=_read("vendor/dagre.min.js").partition("//# sourceMappingURL")[0],
         data=script_text({"title": title, **data}),
         code="\n".join(map(_read, _SCRIPTS)),
@@ -48,7 +48,7 @@ def page_text(data: Mapping[str, Any], *, title: str) -> str:
 
 
 def script_text(data: Any) -> str:
-    """Return ``data`` as JSON that no HTML parser leaves: ``<`` is written as an escape."""
+    """Return ``data`` as JSON that is safe inside HTML: ``<`` is escaped."""
     text = json.dumps(plain_numbers(data), separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c")
 

@@ -1,4 +1,4 @@
-"""What a block of code prints to standard output, from C as well as from Python."""
+"""Capture the standard output of a block of code, from C as well as from Python."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STDOUT = 1
 
 @dataclass
 class Captured:
-    """The text, once the block is left."""
+    """The captured text, available after the block."""
 
     text: str = ""
 
@@ -40,4 +40,4 @@ def captured_stdout() -> Generator[Captured, None, None]:
 
 def _flush() -> None:
     sys.stdout.flush()
-    ctypes.CDLL(None).fflush(None)  # C's buffers are not Python's
+    ctypes.CDLL(None).fflush(None)  # C has its own buffers

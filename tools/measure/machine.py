@@ -18,17 +18,17 @@ _ISA = ("avx", "amx", "fma")
 
 @dataclass(frozen=True)
 class Machine:
-    """Facts without which figures mean little.
+    """Facts about a machine, without which figures mean little.
 
     Attributes:
-        cpu: As the CPU calls itself.
-        cores: Logical ones.
-        isa: Vector and matrix extensions it has.
-        target: Which of our targets that is.
+        cpu: The name of the CPU.
+        cores: Number of logical cores.
+        isa: Its vector and matrix extensions.
+        target: The name of quantfx's target for it.
         isa_cap: ``ONEDNN_MAX_CPU_ISA``, or its older name ``DNNL_MAX_CPU_ISA``, if set.
         system: Operating system and Python.
-        versions: Package -> version, None where it is not installed.
-        date: UTC, ISO 8601.
+        versions: Version of each package; None if it is not installed.
+        date: Date in UTC, ISO 8601.
     """
 
     cpu: str
@@ -42,7 +42,7 @@ class Machine:
 
 
 def this_machine() -> Machine:
-    """Return the facts about this machine, now."""
+    """Return the current facts about this machine."""
     capabilities = torch.cpu.get_capabilities()
     able = [name for name, has in capabilities.items() if has is True and name.startswith(_ISA)]
     return Machine(

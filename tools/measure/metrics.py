@@ -1,4 +1,4 @@
-"""How near two outputs are, and how many bytes a module keeps."""
+"""The distance of two outputs, and the bytes of a module."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def top1_agreement(reference: Tensor, other: Tensor) -> float:
 
 
 def size_in_bytes(module: nn.Module) -> int:
-    """Return the bytes of all tensors ``module`` keeps; memory that is shared counts once."""
+    """Return the bytes of all tensors of ``module``; shared memory counts once."""
     storages = (tensor.untyped_storage() for tensor in _tensors(module))
     return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
 

@@ -1,4 +1,4 @@
-"""How much faster one callable is than another, measured by turns in one process."""
+"""The speed of one callable over another, measured in turns in one process."""
 
 from __future__ import annotations
 

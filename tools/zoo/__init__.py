@@ -1,1 +1,1 @@
-"""make zoo: published architectures, each in a process of its own."""
+"""make zoo: published architectures, each in its own process."""

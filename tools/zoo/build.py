@@ -23,13 +23,13 @@ _NMS = "(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor"
 
 @dataclass(frozen=True)
 class Specimen:
-    """A network with what it is fed.
+    """A network with its inputs.
 
     Attributes:
-        model: In eval mode, with random weights.
+        model: The network in eval mode, with random weights.
         example: Positional and keyword arguments.
-        calibration: More of the same shapes.
-        test: Others, on which outputs are compared.
+        calibration: Further inputs of the same shapes.
+        test: Other inputs, on which outputs are compared.
     """
 
     model: nn.Module
@@ -81,16 +81,16 @@ def _module(made: object) -> nn.Module:
 
 
 def _find(model: str, package: str = "") -> Any:
-    """Return ``module:name``, the module inside ``package``; or a name of the package itself."""
+    """Return the object ``module:name`` inside ``package``, or a name of the package itself."""
     path, _, name = model.rpartition(":")
     return getattr(import_module(".".join(filter(None, (package, path)))), name)
 
 
 def _import_torchvision() -> None:
-    """Import torchvision also where its library does not load, which is built for CUDA.
+    """Import torchvision even if its library, which is built for CUDA, does not load.
 
-    It gives fake kernels to two operators of that library, and fails if nobody declared them. No
-    network of the zoo uses them.
+    torchvision registers fake kernels for two operators of that library, and fails if they are not
+    declared. No network of the zoo uses them.
     """
     try:
         import_module("torchvision")
@@ -116,6 +116,6 @@ def _tensor(values: Values, generator: torch.Generator) -> Tensor:
     noise = torch.randn(values.shape, generator=generator)
     if values.kind == "normal":
         return noise
-    # Of noise alone each image would be the same to a network that pools.
+    # For a network that pools, all images of pure noise would be the same.
     patches = torch.randn(*values.shape[:2], _PATCHES, _PATCHES, generator=generator)
     return F.interpolate(patches, values.shape[2:]) + 0.3 * noise

@@ -1,4 +1,4 @@
-"""What is wrong with a row of the zoo, and which of it has been explained."""
+"""The faults of a row of the zoo, and their explanations."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ EXPLAINED = Path(__file__).with_name("explained.toml")
 LEAST_DECIBELS = 20.0
 _MOST_STEPS = 1
 _MOST_ERROR = 1e-4
-# Operators that multiply by a weight, whether it is stored or computed.
+# Operators that multiply by a stored or computed weight.
 _LAYERS = ("aten.conv", "aten.linear", "aten.prelu")
-# Products; of two activations it is attention, which no kernel takes.
+# Products; of two activations they are attention, which no kernel takes.
 _PRODUCTS = ("aten.mm", "aten.addmm", "aten.matmul", "aten.bmm", "aten.baddbmm", "aten.einsum")
 
 
@@ -31,7 +31,7 @@ class GoodReason:
     Attributes:
         op: Its name begins with this.
         text: Part of the reason that the report gives.
-        because: One sentence.
+        because: The explanation in one sentence.
     """
 
     op: str
@@ -44,10 +44,10 @@ class Explanation:
     """Why some networks may have a fault.
 
     Attributes:
-        networks: Their names.
+        networks: Names of the networks.
         text: Part of the fault.
-        because: One sentence.
-        least: What a fault in dB may fall to; fewer are another fault, that nothing explains.
+        because: The explanation in one sentence.
+        least: Lowest dB that this explains.
     """
 
     networks: tuple[str, ...]
@@ -66,20 +66,20 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Explained:
-    """All that is explained."""
+    """All explanations."""
 
     reasons: tuple[GoodReason, ...] = ()
     explanations: tuple[Explanation, ...] = ()
 
     def of(self, network: str, fault: str) -> str:
-        """Return the explanation of a fault, "" if there is none."""
+        """Return the explanation of a fault; "" if there is none."""
         for each in self.explanations:
             if each.explains(network, fault):
                 return each.because
         return ""
 
     def why_float(self, operator: FloatOperator) -> str:
-        """Return why an operator may stay float, "" if it may not."""
+        """Return why an operator may stay float; "" if it may not."""
         for each in self.reasons:
             if operator.op.startswith(each.op) and each.text in operator.reason:
                 return each.because
@@ -87,7 +87,7 @@ class Explained:
 
 
 def load_explained(path: Path = EXPLAINED) -> Explained:
-    """Return what a TOML file explains.
+    """Return the explanations in a TOML file.
 
     Raises:
         ZooError: a key is unknown or missing, or a sentence is.
@@ -127,7 +127,7 @@ def must_be_int8(operator: FloatOperator) -> bool:
 
 
 def unexplained(rows: Iterable[Row], explained: Explained) -> dict[str, tuple[str, ...]]:
-    """Return network -> its faults that nothing explains, of the networks that have any."""
+    """Return the unexplained faults by network, for networks that have any."""
     found: dict[str, tuple[str, ...]] = {}
     for row in rows:
         left = tuple(f for f in faults_of(row, explained) if not explained.of(row.network, f))
@@ -137,7 +137,7 @@ def unexplained(rows: Iterable[Row], explained: Explained) -> dict[str, tuple[st
 
 
 def unused(rows: Iterable[Row], explained: Explained) -> list[Explanation]:
-    """Return explanations of networks among ``rows`` that have no such fault any more."""
+    """Return explanations of networks in ``rows`` that no longer have the fault."""
     faults = {row.network: faults_of(row, explained) for row in rows}
     return [
         each

@@ -1,6 +1,6 @@
-"""Take one network through all that quantfx does: what the process of a network runs.
+"""Take one network through all stages of quantfx, in its own process.
 
-After every stage what is known is written, so that a process that is killed leaves its share.
+The row is written after every stage, so that a killed process leaves its findings.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Measurement:
     """One network on its way; each method is a stage, in this order.
 
     Args:
-        network: What to measure.
-        row: Where to note it.
+        network: The network to measure.
+        row: The row to fill.
     """
 
     def __init__(self, network: Network, row: Row) -> None:
@@ -101,7 +101,7 @@ class Measurement:
         self._note("loaded", self._float, _outputs(loaded.module, self.specimen.test))
 
     def auto(self) -> None:
-        """Let it quantize itself while it is used."""
+        """Let it quantize itself in use."""
         specimen = self.specimen
         model = quantfx.auto(specimen.model, calibration_batches=_AUTO_BATCHES)
         _outputs(model, specimen.calibration[:_AUTO_BATCHES])
@@ -124,7 +124,7 @@ class Measurement:
         return self._result
 
     def can(self, stage: StageName) -> bool:
-        """Whether what ``stage`` needs is there."""
+        """Whether the requirements of ``stage`` are met."""
         if stage == "build":
             return True
         if stage in ("quantize", "auto"):
@@ -139,8 +139,8 @@ def measure(network: Network, row: Row, write: Callable[[Row], None]) -> None:
     """Run every stage that can run; errors are part of the row.
 
     Args:
-        network: What to measure.
-        row: Where to note it.
+        network: The network to measure.
+        row: The row to fill.
         write: Called before each stage and at the end.
     """
     measurement = Measurement(network, row)
@@ -155,21 +155,21 @@ def measure(network: Network, row: Row, write: Callable[[Row], None]) -> None:
     for name, run in stages:
         if not measurement.can(name):
             continue
-        row.stages[name] = Stage("ended", 0.0)  # what stands there if the process ends
+        row.stages[name] = Stage("ended", 0.0)  # remains if the process ends here
         write(row)
         row.stages[name] = _run(run, row.warnings)
     write(row)
 
 
 def lowest_decibels(reference: list[Any], outputs: list[Any]) -> float:
-    """Return the signal to noise of the worst output, each over all batches.
+    """Return the signal to noise of the worst output, over all batches.
 
     Args:
-        reference: What the float network returned, batch by batch.
-        outputs: What another returned, nested in any way.
+        reference: Outputs of the float network, batch by batch.
+        outputs: Outputs of another network, nested in any way.
 
     Raises:
-        ZooError: there are other outputs.
+        ZooError: the outputs do not correspond.
     """
     ours = [[leaf for leaf in leaves_in(each) if _is_floating(leaf)] for each in reference]
     theirs = [[leaf for leaf in leaves_in(each) if _is_floating(leaf)] for each in outputs]
@@ -184,7 +184,7 @@ def lowest_decibels(reference: list[Any], outputs: list[Any]) -> float:
 
 
 def note_report(row: Row, report: Report) -> None:
-    """Write what a report says of sites and work into a row."""
+    """Write a report's figures of sites and work into a row."""
     balance = report.balance
     row.planned, row.lowered = report.planned, report.lowered or 0
     row.int8_macs = 1 - balance.float_macs / balance.macs if balance.macs else None
@@ -207,7 +207,7 @@ def _run(stage: Callable[[], None], noted: list[str]) -> Stage:
     except QuantfxError as error:
         traceback.print_exc()
         return Stage("refused", time.perf_counter() - start, _short(error))
-    except Exception as error:  # whatever it is, it is what a user would see
+    except Exception as error:  # any error is what a user would see
         traceback.print_exc()
         return Stage("foreign error", time.perf_counter() - start, _short(error))
     seconds = time.perf_counter() - start
@@ -236,8 +236,8 @@ def main(arguments: list[str]) -> None:
     """Measure one network in this process.
 
     Args:
-        arguments: Name of the network, commit of quantfx, the row's file, and gigabytes of memory
-            that this process may take.
+        arguments: Name of the network, commit of quantfx, file of the row, and the memory limit of
+            this process in gigabytes.
     """
     name, commit, path, gigabytes = arguments
     limit = math.floor(float(gigabytes) * 2**30)

@@ -1,4 +1,4 @@
-"""The networks of the zoo, as data: where each comes from, how it is made and what it is fed."""
+"""The networks of the zoo as data: origin, construction and inputs."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _PIXELS = 64
 
 
 class ZooError(QuantfxError):
-    """The data of the zoo is ill-formed, or a network asked for is not in it."""
+    """The data of the zoo is ill-formed, or lacks a requested network."""
 
 
 @dataclass(frozen=True)
 class Values:
-    """What one input holds.
+    """The values of one input.
 
     Attributes:
-        kind: ``normal``: of a normal distribution; ``image``: patches of it, with noise;
+        kind: ``normal``: normally distributed; ``image``: patches of such values, with noise;
             ``tokens``: integers; ``ones``: integers too.
-        shape: Of the tensor.
-        below: Tokens are smaller than this.
+        shape: Shape of the tensor.
+        below: Upper bound of tokens, exclusive.
     """
 
     kind: Kind
@@ -49,12 +49,12 @@ class Network:
 
     Attributes:
         name: Unique in the zoo.
-        library: What it is made by: timm, transformers, or a ``module`` that anybody can import.
-        model: Name in that library: of ``timm.create_model``, of a class of transformers (or
+        library: Its library: timm, transformers, or any importable ``module``.
+        model: Name in that library: for ``timm.create_model``, a class of transformers (or
             ``module:class`` in it), or ``module:callable``.
-        inputs: Name of the argument -> its values; timm's only input is positional.
-        arguments: Of the constructor, or of transformers' config.
-        config: Class of transformers.
+        inputs: Values by name of the argument; timm's only input is positional.
+        arguments: Arguments of the constructor, or of transformers' config.
+        config: Config class of transformers.
     """
 
     name: str
@@ -88,7 +88,7 @@ def select(networks: Sequence[Network], names: Iterable[str]) -> tuple[Network, 
     """Return the networks of these names, in the order of ``networks``; all if there are none.
 
     Raises:
-        ZooError: there is no network of a name.
+        ZooError: there is no network of some name.
     """
     wanted = set(names)
     known = [each.name for each in networks]

@@ -1,4 +1,4 @@
-"""Measure a network in a process of its own, which may crash, hang or eat memory by itself."""
+"""Measure a network in its own process, which may crash, hang or eat memory alone."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from quantfx.tools.zoo.row import Row, Stage
 
 @dataclass(frozen=True)
 class Limits:
-    """What a process may take.
+    """The limits of a process.
 
     Attributes:
-        seconds: Before it is ended.
-        gigabytes: Of memory it writes to.
-        threads: Of torch.
+        seconds: Time limit.
+        gigabytes: Limit of memory that it writes to.
+        threads: Threads of torch.
     """
 
     seconds: float = 1200
@@ -31,12 +31,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Store:
-    """The folder of rows, one JSON file a network, beside what its process printed."""
+    """The folder of rows: one JSON file per network, beside the output of its process."""
 
     folder: Path
 
     def file(self, network: str) -> Path:
-        """Return where the row of a network is."""
+        """Return the file of a network's row."""
         return self.folder / f"{network}.json"
 
     def row(self, network: str) -> Row | None:
@@ -50,22 +50,22 @@ class Store:
         self.file(row.network).write_text(row.to_json(), encoding="utf-8")
 
     def running(self, network: str) -> Path:
-        """Return where a process writes the row of a network that it measures."""
+        """Return the file of a row that a process is still measuring."""
         return self.folder / f"{network}.running"
 
     def log(self, network: str) -> Path:
-        """Return where what a process prints is."""
+        """Return the file of a process's output."""
         return self.folder / f"{network}.log"
 
 
 def measure_apart(network: Network, commit: str, store: Store, limits: Limits) -> Row:
-    """Measure one network; whatever its process does, there is a row.
+    """Measure one network, and return a row whatever its process does.
 
     Args:
         network: One of the zoo.
-        commit: Of quantfx.
+        commit: Commit of quantfx.
         store: Where to keep the row.
-        limits: Of the process.
+        limits: Limits of the process.
     """
     store.folder.mkdir(parents=True, exist_ok=True)
     running = store.running(network.name)
@@ -83,7 +83,7 @@ def measure_apart(network: Network, commit: str, store: Store, limits: Limits) -
 
 
 def _run(network: str, commit: str, store: Store, limits: Limits) -> str:
-    """Return how the process ended, "" if it did as it should."""
+    """Return how the process failed; "" if it did not."""
     command = [sys.executable, "-m", "quantfx.tools.zoo.measure", network, commit]
     command += [str(store.running(network)), str(limits.gigabytes)]
     variables = {"OMP_NUM_THREADS": str(limits.threads), "CUDA_VISIBLE_DEVICES": ""}

@@ -1,4 +1,4 @@
-"""What was measured of one network, as plain data."""
+"""The measurements of one network, as plain data."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Outcome = Literal["done", "refused", "foreign error", "ended"]
 
 @dataclass(frozen=True)
 class Stage:
-    """One step.
+    """One stage of a measurement.
 
     Attributes:
-        outcome: ``refused`` by an error of ours, ``foreign error``, or the process ``ended``.
-        seconds: How long it took.
-        message: Of the error.
+        outcome: ``refused`` by a quantfx error, ``foreign error``, or the process ``ended``.
+        seconds: Duration.
+        message: Message of the error.
     """
 
     outcome: Outcome
@@ -31,10 +31,10 @@ class FloatOperator:
 
     Attributes:
         op: Name, with its namespace.
-        count: How many.
-        reason: Why; empty if no template mentions the operator.
+        count: Number of operators.
+        reason: Why they stay float; empty if no template mentions the operator.
         reads_weights: Whether they read a stored tensor.
-        known: Whether torch's shapes tell what they multiply.
+        known: Whether shapes determine their multiply-accumulates.
     """
 
     op: str
@@ -47,25 +47,25 @@ class FloatOperator:
 
 @dataclass
 class Row:
-    """One network.
+    """The measurements of one network.
 
     Attributes:
         network: Its name.
-        library: What it is made by.
-        commit: Of quantfx.
-        parameters: Their elements.
-        stages: In the order they ran; the last one may have ended the process.
-        planned: Sites of the plan.
-        lowered: Of those, the ones that reached what their template promises.
-        compiled: The same of the compiled module.
+        library: The library that makes it.
+        commit: Commit of quantfx.
+        parameters: Number of elements of all parameters.
+        stages: Stages in the order they ran; the last may have ended the process.
+        planned: Number of planned sites.
+        lowered: Number of planned sites that reached what their template promises.
+        compiled: Likewise for the compiled module.
         int8_macs: Share of the known multiply-accumulates.
-        floats: What stays float.
+        floats: Operators that stay float.
         decibels: ``module``, ``compiled``, ``loaded`` and ``auto`` against the float network, and
             ``q/dq, module`` and ``q/dq, compiled``, kernels against the q/dq graph.
         steps: Largest difference of a kernel call from its reference on equal inputs, in steps.
-        error: The same of float results, relative to the largest magnitude.
-        auto_state: As ``AutoQuantized.state`` says.
-        warnings: What quantfx warned of.
+        error: Likewise for float results, relative to the largest magnitude.
+        auto_state: The value of ``AutoQuantized.state``.
+        warnings: Warnings of quantfx.
     """
 
     network: str
@@ -85,7 +85,7 @@ class Row:
     warnings: list[str] = field(default_factory=list[str])
 
     def seconds(self, stage: StageName) -> float | None:
-        """Return how long a stage took; None if it was not done."""
+        """Return the duration of a stage; None if it did not run."""
         done = self.stages.get(stage)
         return done.seconds if done and done.outcome == "done" else None
 
@@ -98,7 +98,7 @@ class Row:
         """Return the row that ``to_json`` wrote.
 
         Raises:
-            ValueError: it is no JSON.
+            ValueError: the text is not JSON.
             TypeError: a field is unknown.
             KeyError: a field is missing.
         """

@@ -1,6 +1,6 @@
 """Take about a hundred published architectures through quantfx: ``make zoo``.
 
-Rows are kept as they are measured, so that a sweep that was stopped goes on where it was.
+Rows are saved as they are measured, so that a stopped sweep can resume.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure what is missing, print it, and write the page of all networks.
+    """Measure missing networks, print their rows, and write the page of all networks.
 
     Args:
-        arguments: Of the command line.
+        arguments: Arguments of the command line.
 
     Returns:
-        1 if a row has a fault that nothing explains, 2 if what is asked for does not exist.
+        1 if a row has an unexplained fault, 2 if a requested network does not exist.
     """
     asked = _parser().parse_args(arguments)
     console = Console()

@@ -44,9 +44,9 @@ def page(
     """Return the whole page.
 
     Args:
-        rows: One a network.
-        explained: What is known of faults.
-        setting: Machine, versions and date, one line.
+        rows: One row per network.
+        explained: Explanations of faults.
+        setting: Machine, versions and date, in one line.
         unmeasured: Networks without a row.
     """
     failing = unexplained(rows, explained)
