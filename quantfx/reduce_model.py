@@ -333,7 +333,7 @@ def _require_run(error: QuantfxError) -> FailedRun:
     run = failed_run_of(error)
     if run is None:
         raise BisectError(
-            f"nothing is kept of what raised this {type(error).__name__}",
+            f"the run that raised this {type(error).__name__} is not known",
             rule="not-captured",
             fix="give the model, with the check quantfx.checks.runs()",
         )

@@ -32,7 +32,7 @@ from quantfx.passes.quant.lowered import Lowered, set_kernels, set_region
 
 # Products per float image that a region may pass on.
 _PRODUCTS_AN_IMAGE = 8
-_COSTLY = "its region would hand float images on to other operators, which costs more than it saves"
+_COSTLY = "its region would pass float images to other operators, which costs more than it saves"
 _LOSES = "measured on this machine, torch's int8 operators are {:.2f} times as fast as its region"
 _FLOAT_IS_FASTER = "measured on this machine, float operators are {:.2f} times as fast as int8"
 

@@ -51,7 +51,7 @@ class Lookup(KernelFamily):
             return reason
         dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
         if dequantize.target is not DEQUANTIZE_PER_CHANNEL or argument_value(dequantize, "axis"):
-            return f"{name} has not one scale for each row"
+            return f"{name} does not have one scale per row"
         table, _ = _stored(candidate)
         if editor.stored(table) is None:
             return f"{name} is computed, not a stored table"

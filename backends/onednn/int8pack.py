@@ -46,7 +46,7 @@ class Int8Pack(KernelFamily):
         if dequantizes(argument_node(candidate.anchor, "input")):
             return "its input is quantized too"
         if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
-            return f"{candidate.quantized('weight').name} has not one scale for each row"
+            return f"{candidate.quantized('weight').name} does not have one scale per row"
         return weight_reason(candidate, editor)
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:

@@ -44,7 +44,7 @@ class WeightOnly(KernelFamily):
         if dequantize.target is DEQUANTIZE_GROUPS:
             return _groups_reason(candidate, editor)
         if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
-            return f"{candidate.quantized('weight').name} has not one scale for each row"
+            return f"{candidate.quantized('weight').name} does not have one scale per row"
         return weight_reason(candidate, editor)
 
     def emit(self, candidate: Candidate, editor: Editor) -> Emission:

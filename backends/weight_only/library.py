@@ -18,7 +18,7 @@ _WEIGHT = (c_int, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_int
 def missing() -> str:
     """Return what the kernels lack here, without compiling them; empty if they lack nothing."""
     if not torch.cpu.get_capabilities().get("avx2", False):
-        return "they need AVX2, which this CPU has not"
+        return "they need AVX2, which this CPU lacks"
     return find_compiler()[1]
 
 

@@ -60,14 +60,14 @@ def thin_evidence(
         chosen: Score of the answer on the same items.
     """
     if items < _FEW:
-        yield f"{items} items are few to calibrate, choose and judge with: give {_FEW} at least"
+        yield f"{items} items are few to calibrate, choose and judge with: give at least {_FEW}"
     if split.overlaps:
-        yield "some items calibrate or choose and judge as well"
+        yield "some items that judge also calibrate or choose"
     error = chosen.error
     if error is None:
-        yield "nothing tells a standard error: that takes a number for each of several items"
+        yield "the standard error is unknown: it takes values of several items"
     elif error == 0:
-        yield "all parts of the data scored the same, which tells no standard error"
+        yield "all parts of the data scored the same, so the standard error is unknown"
     elif goal.at_least is not None:
         distance, spare = exact.value - goal.at_least, chosen.value - goal.at_least
         if error > distance >= 0:
@@ -79,5 +79,5 @@ def thin_evidence(
             more = math.ceil(items * (error / spare) ** 2)
             yield (
                 f"the answer is {spare:.2g} above the goal, and the standard error {error:.2g}: "
-                f"some {more:,} items instead of {items} would tell"
+                f"some {more:,} items instead of {items} would settle it"
             )

@@ -158,7 +158,7 @@ class OutputMeter(Meter):
         whole = sums.sum(0)
         value = self._value(whole)
         if math.isnan(value):
-            raise QuantfxError("tells nothing: the float outputs are all 0", rule="metric-fails")
+            raise QuantfxError("has no value: the float outputs are all 0", rule="metric-fails")
         error = error_without_each([self._value(whole - each) for each in sums])
         if error is not None and not self._is_sqnr:
             error = max(error, error_of_share(*whole[:, 0].tolist()))
@@ -181,7 +181,7 @@ class OutputMeter(Meter):
             told = f"rows of the first output, {tuple(outputs[0].shape)}, have one entry each"
         else:
             return
-        message = f"metric '{self.name}' tells nothing of batch {item}: {told}"
+        message = f"metric '{self.name}' cannot measure batch {item}: {told}"
         raise QuantfxError(message, rule="metric-fails", site=self.name, fix=fix)
 
     def _value(self, sums: Tensor) -> float:

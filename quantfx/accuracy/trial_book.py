@@ -73,7 +73,7 @@ class TrialBook:
             with opened(path, "quantize_to") as file:
                 data: Any = json.load(file)
         except (ValueError, RecursionError) as error:
-            message = f"{path}: is no JSON: {error}"
+            message = f"{path}: the file is not JSON: {error}"
             raise FileError(message, rule="damaged-file", site=str(path), fix=fix) from error
         if not isinstance(data, dict) or data.get("kind") != _KIND:
             message = f"{path}: holds no trials of quantize_to"

@@ -97,11 +97,12 @@ def _no_code(name: str) -> BisectError:
     get = repr(name) if name in backends.NAMES else "name"
     options = ", ".join(_WRITTEN.get(name, ("target",)))
     return BisectError(
-        f"no code that a file could hold makes this backend '{name}'",
+        f"no code in a file could make this backend '{name}'",
         rule="no-text-form",
         site=name,
-        fix=f"take quantfx.backends.get({get}, ...) with no options but {options}; what may be "
-        "changed of it: a config of no functions, without_templates, pipelines of quantfx's passes",
+        fix=f"take quantfx.backends.get({get}, ...) with no options but {options}; its config "
+        "(without functions), templates (without_templates) and pipelines (of quantfx's passes) "
+        "may be changed",
     )
 
 

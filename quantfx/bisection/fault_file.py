@@ -108,7 +108,7 @@ def _require_code(text: str) -> None:
         compile(text, "<fault>", "exec")
     except SyntaxError as error:
         raise BisectError(
-            f"the file would hold what is no code: {error.text}",
+            f"the file cannot hold this as code: {error.text}",
             rule="no-text-form",
             fix="take a check of plain values, whose repr makes it again",
         ) from error

@@ -71,10 +71,10 @@ def _require_assumptions(trials: Trials) -> tuple[Permit, ...]:
         )
     if not nothing.good:
         raise BisectError(
-            f"no decision is to blame: with nothing permitted the result {nothing}; all that runs "
-            "then are passes that nothing can do without",
+            f"no decision is to blame: with nothing permitted the result {nothing}; only passes "
+            "that cannot be left out run then",
             rule="fails-without",
-            fix="see to the check, to the float model, or to the pass that is named",
+            fix="examine the check, the float model, or the named pass",
         ) from nothing.error
     permits = everything.asked
     if trials.run(permits).good:

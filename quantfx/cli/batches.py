@@ -55,7 +55,7 @@ def _files(data: Path) -> list[Path]:
             raise FileError(message, rule="no-such-file", site=str(data))
         return found
     if data.suffix not in _READERS:
-        message = f"'{data}' has another ending than {kinds}"
+        message = f"'{data}' does not end with {kinds}"
         raise FileError(message, rule="file-ending", site=str(data))
     return [data]
 

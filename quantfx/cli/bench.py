@@ -25,18 +25,18 @@ from quantfx.cli.options import FILE
     "own",
     multiple=True,
     metavar="PACKAGE.MODULE:FUNCTION",
-    help="Your own: a function that returns (model, example_inputs, calibration_batches).",
+    help="A function that returns (model, example_inputs, calibration_batches).",
 )
-@click.option("--engines", metavar="A,B,C", help="Which; an unknown name lists them all.")
+@click.option("--engines", metavar="A,B,C", help="Engines; an unknown name lists all.")
 @click.option("--rounds", type=int, default=15, show_default=True, help="Turns of each engine.")
-@click.option("--calls", type=int, default=5, show_default=True, help="Timed calls of a turn.")
+@click.option("--calls", type=int, default=5, show_default=True, help="Timed calls per turn.")
 @click.option(
-    "--batch", type=int, default=1, show_default=True, help="Rows of a batch of a named model."
+    "--batch", type=int, default=1, show_default=True, help="Rows per batch of a named model."
 )
-@click.option("--threads", type=int, help="Of each engine.  [default: all]")
-@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to it.")
-@click.option("--chart", type=FILE, metavar="FILE.svg", help="Draw speed-ups to it.")
-@click.option("--breakdown", is_flag=True, help="Say where the milliseconds of quantfx are.")
+@click.option("--threads", type=int, help="Threads of each engine.  [default: all]")
+@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to this file.")
+@click.option("--chart", type=FILE, metavar="FILE.svg", help="Draw speed-ups to this file.")
+@click.option("--breakdown", is_flag=True, help="Break down the time of quantfx.")
 def bench_command(
     models: tuple[str, ...],
     own: tuple[str, ...],
@@ -49,7 +49,7 @@ def bench_command(
     chart: Path | None,
     breakdown: bool,
 ) -> None:
-    """Compare engines, which take turns in one run.
+    """Compare engines, which run in turns.
 
     MODEL is resnet50, mobilenet_v2, bert or efficientnet_lite0 (which needs the packages of the
     demo).

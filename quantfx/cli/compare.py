@@ -31,9 +31,9 @@ from quantfx.cli.options import (
 @float_model_option
 @held_out_option
 @rows_option
-@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to it.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to this file.")
 @click.option("--draw", type=FILE, metavar="FILE", help="Draw the graph, coloured by error.")
-@click.option("--html", type=FILE, metavar="FILE", help="Write one page for a browser to it.")
+@click.option("--html", type=FILE, metavar="FILE", help="Write a page for a browser to this file.")
 def compare_command(
     file: Path,
     model: str,
@@ -43,13 +43,13 @@ def compare_command(
     draw: Path | None,
     html: Path | None,
 ) -> None:
-    """Say where a saved model loses accuracy, and why.
+    """Show where a saved model loses accuracy, and why.
 
-    Every operator is compared with that of the float model, on the same inputs and on those that
-    reach it.
+    Every operator is compared with the float model's, on exact inputs and on the inputs that reach
+    it.
 
-    FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` says what MODEL
-    and DATA may be, and what is loaded how.
+    FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` explains MODEL
+    and DATA.
     """
     from quantfx.cli.saved import draw_heat, load_beside  # sympy
 

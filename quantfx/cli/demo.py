@@ -19,7 +19,7 @@ from quantfx.cli.options import FILE
     ),
 )
 @click.option(
-    "--output", type=FILE, default="demo-out", show_default=True, help="Where drawings go."
+    "--output", type=FILE, default="demo-out", show_default=True, help="Folder for drawings."
 )
 @click.option("--full", is_flag=True, help="Report every operator, reason and pass.")
 def demo_command(output: Path, full: bool) -> None:

@@ -24,10 +24,10 @@ _DIFFERENT = 1
 )
 @click.argument("before", type=FILE, metavar="A")
 @click.argument("after", type=FILE, metavar="B")
-@click.option("--json", type=FILE, metavar="FILE", help="Write all of it to this file.")
-@click.option("--draw", type=FILE, metavar="FILE", help="Draw it to .svg, .png or .dot.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write all differences to this file.")
+@click.option("--draw", type=FILE, metavar="FILE", help="Draw them to .svg, .png or .dot.")
 def diff_command(before: Path, after: Path, json: Path | None, draw: Path | None) -> int:
-    """Say what differs between two saved models.
+    """Show what differs between two saved models.
 
     A and B were written by `quantfx quantize` or Result.save. The exit status is 0 if they are the
     same, and 1 if they differ.

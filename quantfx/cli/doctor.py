@@ -19,14 +19,14 @@ from quantfx.cli.options import FILE
         "quantfx doctor --compile --json doctor.json",
     ),
 )
-@click.option("--backend", default="x86", show_default=True, help="Whose templates to try.")
+@click.option("--backend", default="x86", show_default=True, help="Backend whose templates to try.")
 @click.option(
     "--compile",
     "compiles",
     is_flag=True,
-    help="Try the templates through Inductor, too; half a minute.",
+    help="Also try the templates through Inductor; half a minute.",
 )
-@click.option("--json", type=FILE, metavar="FILE", help="Write all findings to it.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write all findings to this file.")
 def doctor_command(backend: str, compiles: bool, json: Path | None) -> int:
     """Check what works in int8 on this machine.
 

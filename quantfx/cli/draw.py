@@ -19,23 +19,23 @@ from quantfx.cli.options import FILE, saved_argument
     ),
 )
 @saved_argument
-@click.option("-o", "--output", type=FILE, required=True, help="Where to: .svg, .png or .dot.")
+@click.option("-o", "--output", type=FILE, required=True, help="File to write: .svg, .png or .dot.")
 @click.option(
     "--graph",
     type=click.Choice(["qdq", "lowered"]),
     default="qdq",
     show_default=True,
-    help="The q/dq graph, or the one with calls of kernels.",
+    help="The q/dq graph, or the lowered graph.",
 )
 @click.option("--depth", type=click.IntRange(min=0), help="Draw deeper modules as one node each.")
-@click.option("--around", metavar="NAME", help="Draw what is near this node or module only.")
+@click.option("--around", metavar="NAME", help="Draw only what is near this node or module.")
 def draw_command(
     file: Path, output: Path, graph: str, depth: int | None, around: str | None
 ) -> None:
     """Draw a saved model.
 
     FILE was written by `quantfx quantize` or Result.save. Large graphs are collapsed by module,
-    unless --depth or --around says what to show. Without Graphviz's `dot` the text is written.
+    unless --depth or --around selects a part. Without Graphviz's `dot` the DOT text is written.
     """
     from quantfx.cli.saved import load_to_read  # sympy
     from quantfx.tools.drawing.draw import draw

@@ -23,12 +23,12 @@ from quantfx.cli.options import FILE, saved_argument, write_text
 )
 @saved_argument
 @click.argument("name")
-@click.option("--json", type=FILE, metavar="FILE", help="Write it as data to this file.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write the explanation to this file.")
 def explain_command(file: Path, name: str, json: Path | None) -> None:
-    """Say what became of one operator, and why.
+    """Explain what became of one operator, and why.
 
     FILE was written by `quantfx quantize` or Result.save. NAME is the path of a module or of a
-    parameter, the name of a node, also of one that passes took away, or a pattern of such names.
+    parameter, the name of a node (even if passes took it away), or a pattern of such names.
     """
     from quantfx.cli.saved import load_to_read  # sympy
 

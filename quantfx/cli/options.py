@@ -9,20 +9,20 @@ import click
 FILE = click.Path(path_type=Path)
 
 backend_option = click.option(
-    "--backend", default="x86", show_default=True, help="Which: x86, xpu or native."
+    "--backend", default="x86", show_default=True, help="x86, xpu or native."
 )
 saved_argument = click.argument("file", type=FILE, metavar="FILE")
 float_model_option = click.option(
     "--model",
     required=True,
     metavar="MODEL",
-    help="The float model that FILE was made of: a .pt2 file, or package.module:function.",
+    help="The float model that FILE was made from: a .pt2 file, or package.module:function.",
 )
 held_out_option = click.option(
     "--data",
     type=FILE,
     metavar="DATA",
-    help="Batches, best some that calibration did not see; by default those of the function.",
+    help="Batches, preferably unseen in calibration; by default those of the function.",
 )
 rows_option = click.option(
     "--rows", type=click.IntRange(min=1), help="Cut each batch of DATA into batches of ROWS rows."

@@ -22,7 +22,7 @@ from quantfx.patterns.pattern_set import PatternSet
     ),
 )
 @backend_option
-@click.option("--draw", type=FILE, metavar="FILE", help="Draw them to .svg, .png or .dot.")
+@click.option("--draw", type=FILE, metavar="FILE", help="Draw the templates to .svg, .png or .dot.")
 def patterns_command(backend: str, draw: Path | None) -> int:
     """List, lint and draw the templates of a backend.
 

@@ -19,7 +19,7 @@ from quantfx.cli.options import FILE
     ),
 )
 @click.option(
-    "--output", type=FILE, default="demo-out", show_default=True, help="Where the curves go."
+    "--output", type=FILE, default="demo-out", show_default=True, help="Folder for the curves."
 )
 def qat_command(output: Path) -> None:
     """Train two small networks with weights of few bits."""

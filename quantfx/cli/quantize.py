@@ -24,7 +24,7 @@ from quantfx.passes.report.text import print_report
         "DATA": (
             (
                 "a folder",
-                "its files in the order of their names; files of other kinds are left out",
+                "its files in the order of their names; other kinds of files are skipped",
             ),
             (".npy", "one batch of one tensor"),
             (
@@ -39,7 +39,7 @@ from quantfx.passes.report.text import print_report
             ),
             (
                 "rows",
-                "a batch has as many as it likes; --rows cuts large ones, which saves memory",
+                "a batch may have any number; --rows cuts large ones, which saves memory",
             ),
             (
                 "safety",
@@ -54,9 +54,9 @@ from quantfx.passes.report.text import print_report
     "--calibration",
     type=FILE,
     metavar="DATA",
-    help="Batches to calibrate with; by default those of the function.",
+    help="Calibration batches; by default those of the function.",
 )
-@click.option("-o", "--output", type=FILE, required=True, help="Where to, e.g. net.quantfx.")
+@click.option("-o", "--output", type=FILE, required=True, help="File to write, e.g. net.quantfx.")
 @backend_option
 @click.option(
     "--target", default="host", show_default=True, help="'host', 'any' or an instruction set."
@@ -70,11 +70,11 @@ from quantfx.passes.report.text import print_report
     "--example",
     type=FILE,
     metavar="DATA",
-    help="Example inputs: its first batch; by default those of MODEL.",
+    help="Take the example inputs from its first batch; by default from MODEL.",
 )
 @rows_option
-@click.option("--no-strict", is_flag=True, help="Warn where the contract does not hold.")
-@click.option("--no-input-values", is_flag=True, help="Store no values of the example inputs.")
+@click.option("--no-strict", is_flag=True, help="Only warn if the contract does not hold.")
+@click.option("--no-input-values", is_flag=True, help="Do not store example values.")
 @click.option("--full", is_flag=True, help="Report every operator, reason and pass.")
 def quantize_command(
     model: str,
@@ -89,7 +89,7 @@ def quantize_command(
     no_input_values: bool,
     full: bool,
 ) -> None:
-    """Quantize a model, save it, and say what became of it.
+    """Quantize a model, save it, and report what became of it.
 
     MODEL is a .pt2 file that torch.export.save wrote, which torch.export.load reads, or
     package.module:function, which is imported and called: it returns (model, example_inputs,

@@ -22,11 +22,11 @@ from quantfx.passes.report.text import print_report
     ),
 )
 @saved_argument
-@click.option("--full", is_flag=True, help="Every operator, reason and pass.")
-@click.option("--json", type=FILE, metavar="FILE", help="Write all of it to this file.")
-@click.option("--html", type=FILE, metavar="FILE", help="Write one page for a browser to it.")
+@click.option("--full", is_flag=True, help="Show every operator, reason and pass.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write the whole report to this file.")
+@click.option("--html", type=FILE, metavar="FILE", help="Write a page for a browser to this file.")
 def report_command(file: Path, full: bool, json: Path | None, html: Path | None) -> None:
-    """Say what became of the operators of a saved model.
+    """Report what became of the operators of a saved model.
 
     FILE was written by `quantfx quantize` or Result.save.
     """

@@ -31,12 +31,12 @@ from quantfx.cli.options import (
 @held_out_option
 @rows_option
 @click.option(
-    "--evaluate", default=0, metavar="N", help="Try the N sites that cost most, one by one."
+    "--evaluate", default=0, metavar="N", help="Also try the N costliest sites, one by one."
 )
 @click.option(
-    "--whole", is_flag=True, help="Start from the measured error of all, in 2.4 times the time."
+    "--whole", is_flag=True, help="Start from the measured error of all sites; 2.4 times as slow."
 )
-@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to it.")
+@click.option("--json", type=FILE, metavar="FILE", help="Write all figures to this file.")
 @click.option("--chart", type=FILE, metavar="FILE", help="Draw the worst sites as bars, as SVG.")
 @click.option("--draw", type=FILE, metavar="FILE", help="Draw the graph, coloured by cost.")
 def sensitivity_command(
@@ -51,12 +51,12 @@ def sensitivity_command(
     chart: Path | None,
     draw: Path | None,
 ) -> None:
-    """Say what rounding each site of a saved model costs.
+    """Show what rounding each site of a saved model costs.
 
     One pass over the data estimates this for all sites, and what leaving each float would gain.
 
-    FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` says what MODEL
-    and DATA may be, and what is loaded how.
+    FILE was written by `quantfx quantize` or Result.save. `quantfx quantize --help` explains MODEL
+    and DATA.
     """
     from quantfx.cli.saved import draw_heat, load_beside  # sympy
 

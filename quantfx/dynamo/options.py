@@ -111,7 +111,7 @@ def read_options(
             "observes data at once, the second the first calls",
             rule="option-value",
             site="calibration",
-            fix="give either of them",
+            fix="give one of them",
         )
     rest = {name: value for name, value in given.items() if name in more and name not in own}
     return Options(**{k: v for k, v in given.items() if k not in rest}, rest=rest)

@@ -82,7 +82,7 @@ def read(path: Path) -> Contents:
     with opened(path, "Result.save") as file:
         start = file.read(2)
         if start != b"PK":
-            what = "has no file format of ours" if start else "is empty"
+            what = "has no quantfx file format" if start else "is empty"
             message = f"{path}: the file {what}, and Result.save did not write it"
             raise FileError(message, rule="foreign-file", site=str(path))
         return _read(path, file)

@@ -74,7 +74,7 @@ def _config(backend: Backend) -> str | None:
     except ConfigError as error:
         warnings.warn(
             QuantfxWarning(
-                f"the file will not hold the config ({error}); its decisions are in the graph and "
+                f"the file lacks the config ({error}); its decisions are in the graph and "
                 "the report",
                 rule="no-text-form",
                 site="config",

@@ -36,4 +36,4 @@ def test_what_is_too_near_to_the_goal_says_how_many_items_would_tell() -> None:
 
 
 def test_no_spread_at_all_is_told() -> None:
-    assert "tells no standard error" in reasons(40, Score(1.0, 0.0))[0]
+    assert "so the standard error is unknown" in reasons(40, Score(1.0, 0.0))[0]

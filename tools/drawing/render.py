@@ -38,7 +38,7 @@ def render(dot_text: str, path: str | Path, *, timeout: float = 60) -> Path:
     """
     path = Path(path)
     if path.suffix not in _FORMATS:
-        message = f"'{path}' has another ending than {', '.join(_FORMATS)}"
+        message = f"'{path}' does not end with {', '.join(_FORMATS)}"
         raise QuantfxError(message, rule="file-ending", site=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".dot":

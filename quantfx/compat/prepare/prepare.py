@@ -137,6 +137,6 @@ def _warn_of_nothing(module: GraphModule) -> None:
     if InsertObservers.name not in changed:
         warnings.warn(
             "the quantizer annotated nothing in this graph, which stays float: call set_global, or "
-            "look whether the module names and types that it was told are those of this model",
+            "check that the module names and types in its configs are those of this model",
             stacklevel=4,
         )
