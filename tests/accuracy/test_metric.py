@@ -111,7 +111,7 @@ def test_only_the_users_function_is_said_to_raise() -> None:
         ("agreement", lambda x: x.argmax(1), "no float"),
         ("sqnr", lambda x: x.argmax(1), "no float"),
         ("sqnr", lambda x: x[:0], "no float"),
-        ("sqnr", lambda x: x.log(), "of batch 0: the model returns NaN"),
+        ("sqnr", lambda x: x.log(), "cannot measure batch 0: the model returns NaN"),
     ],
 )
 def test_outputs_of_which_a_metric_tells_nothing_are_refused(
