@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 
 def first_bad(count: int, fails: Callable[[int], bool], *, good: int = 0) -> int:
-    """Return the smallest number of leading items that fails, by halving.
+    """Return the smallest number of leading items that fails, as halving finds it.
 
     Args:
         count: A number of leading items that fails.
