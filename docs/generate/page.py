@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from pathlib import Path
 from graphviz.backend import DOT_BINARY
 
 ROOT = Path(__file__).parents[2]
+# Points: up to this width a drawing can still be read where a narrow screen makes it fit.
+_SMALL = 400
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,13 @@ def drawn(dot: str, name: str, uri: str, drawings: dict[str, str]) -> Iterator[s
     folder = uri.removesuffix(".md")
     drawings[f"{folder}/{name}.svg"] = svg
     source = f"{folder.rpartition('/')[2]}/{name}.svg"
-    yield f'<div class="drawing" markdown>\n![{name}]({source}){{ loading=lazy }}\n</div>\n'
+    kind = "drawing small" if _width(svg) <= _SMALL else "drawing"
+    yield f'<div class="{kind}" markdown>\n![{name}]({source}){{ loading=lazy }}\n</div>\n'
+
+
+def _width(svg: str) -> float:
+    found = re.search(r'<svg width="([\d.]+)pt"', svg)
+    return float(found[1]) if found else 0.0
 
 
 @cache
