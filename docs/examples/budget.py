@@ -1,4 +1,4 @@
-"""Accuracy to a budget: the cheapest recipe that keeps a metric.
+"""Accuracy to a budget: the cheapest recipe that reaches a metric.
 
 It prints::
 
@@ -16,7 +16,7 @@ if __name__ == "__main__":
     layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3), nn.ReLU(), nn.Flatten())
     model = nn.Sequential(*layers, nn.Linear(8 * 8 * 8, 4)).eval()
     images = torch.randn(64, 1, 3, 12, 12)
-    # With labels, metric= is a function of a module and items; "agreement" is the other word.
+    # With labels, metric= is a function of a module and items; "agreement" needs none.
     found = quantfx.quantize_to(model, (images[0],), list(images), metric="sqnr", at_least=37.0)
     print(found)
     print(found.config.to_toml())

@@ -1,4 +1,4 @@
-"""A convolutional network, static: the default recipe, what it keeps, and what a call costs.
+"""A convolutional network, static: the default recipe, its report, and a comparison with float.
 
 It prints::
 

@@ -1,4 +1,4 @@
-"""torch.compile: a model that torch.export rejects, as it decides by its data in Python.
+"""torch.compile: a model that torch.export rejects, because it branches on its data in Python.
 
 It prints::
 
@@ -14,7 +14,7 @@ import quantfx
 
 
 class Gated(nn.Module):
-    """Takes another way for bright images."""
+    """Takes another branch for bright images."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """An encoder of Hugging Face, int8 with the tokenizer's own batches: static, smoothed, and saved.
 
-Weights are random here, so that it needs no download; ``from_pretrained`` gives a model that is
-called the same way. Of its three tables one is left: what reads the others at fixed places is
-computed once. Needs ``pip install transformers``.
+Weights are random here, so it needs no download; a model of ``from_pretrained`` is called the same
+way. The model has three embedding tables. Two are read at fixed places only, so their rows are
+computed once, and one table is left. Needs ``pip install transformers``.
 
 It prints::
 
@@ -36,7 +36,7 @@ if __name__ == "__main__":
     )
     model = BertModel(shape).eval()
     batches = [batch(8) for _ in range(8)]
-    backend = quantfx.backends.get("x86", smooth=0.7)  # what transformers gain most by
+    backend = quantfx.backends.get("x86", smooth=0.7)  # transformers gain most by this
     result = quantfx.quantize(model, batches[0], calibration=batches, backend=backend)
     lowered = {row.label.split(",")[0]: row.lowered for row in result.report.rows}
     print(f"{lowered['linear']} linears and {lowered['embedding']} table of int8")

@@ -22,11 +22,11 @@ def example_pages() -> Iterator[Page]:
         for page in pages
     ]
     text = (
-        "Each is one file that runs alone: `python docs/examples/NAME.py`. The tests run all of "
-        "them and compare what they print.\n\n" + table(("what", "file"), rows)
+        "Each example is one file that runs alone: `python docs/examples/NAME.py`. The tests run "
+        "all examples and compare their output.\n\n" + table(("what", "file"), rows)
     )
     walk = "[When int8 loses points](../accuracy.md) and [In your own tests](../guides/testing.md)"
-    yield Page("examples/index.md", "Examples", f"{text}\n{walk} have longer ones.\n")
+    yield Page("examples/index.md", "Examples", f"{text}\n{walk} have longer examples.\n")
     yield from pages
 
 

@@ -35,7 +35,7 @@ def reference_pages() -> Iterator[Page]:
     ]
     rows.append(("[`quantfx` in a shell](command-line.md)", "Every command and option."))
     text = table(("module", "about"), rows)
-    names = "What is public, and for how long, says [Stability](../stability.md).\n"
+    names = "[Stability](../stability.md) says what is public, and for how long.\n"
     yield Page("reference/index.md", "Reference", f"{text}\n{names}")
     yield from pages
     yield _command_line()

@@ -1,13 +1,13 @@
-"""From one changed answer in eight to one in fifty and less: EfficientNet-Lite0 step by step.
+"""From one changed answer in seven to one in fifty: EfficientNet-Lite0 step by step.
 
-docs/accuracy.md tells the walk and shows what this prints. To run it::
+docs/accuracy.md explains the steps and shows what this prints. To run it::
 
     pip install -c constraints.txt -e ".[demo,direct]"
     pip install --no-deps -r requirements-demo.txt
     python docs/examples/accuracy/walk.py [FOLDER]    # where pictures go; five to ten minutes
 
-There are no labels for the photographs, so that what counts is how often the int8 network answers
-as the float one does. It is asked about photographs of which no step saw a crop.
+The photographs have no labels, so the measure is how often the int8 network gives the same answer
+as the float network. The photographs that both answer for are in no other step.
 """
 
 from __future__ import annotations

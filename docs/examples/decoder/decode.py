@@ -1,6 +1,6 @@
 """A decoder with a cache: int8 or int4 weights, float arithmetic, its own tokens.
 
-docs/guides/decoders.md tells what this shows. It needs no network and no other package::
+docs/guides/decoders.md explains what this shows. It needs no network and no other package::
 
     python docs/examples/decoder/decode.py
 

@@ -1,4 +1,4 @@
-"""A template of your own: x86 shall read the input of an ELU as int8.
+"""A template of your own: with it, x86 reads the input of an ELU as int8.
 
 It prints::
 

@@ -27,7 +27,7 @@ class NarrowLinears(KernelFamily):
     kernels: ClassVar[frozenset[str]] = frozenset({"qlinear_pointwise"})
 
     def takes(self, candidate: Candidate) -> bool:
-        """Whether it is for this family; what is wider, the next family has."""
+        """Whether it is for this family; wider linears go to the next family."""
         return super().takes(candidate) and candidate.anchor.meta["val"].shape[-1] <= self.most
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:

@@ -1,4 +1,4 @@
-"""A backend outside quantfx, for a device that does not exist: this file and npu.toml are all.
+"""A backend outside quantfx, for a device that does not exist: this file and npu.toml are enough.
 
 It prints::
 
