@@ -1,7 +1,8 @@
-"""What there is: every template, pass and backend, from the catalogs of the code."""
+"""The catalog: every template, pass and backend, and what templates are written with."""
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
@@ -20,6 +21,7 @@ from quantfx.passes.capture.canonicalize import CANONICALIZE, CANONICALIZE_TRAIN
 from quantfx.passes.catalog import PASSES
 from quantfx.passes.draw.dot import to_dot
 from quantfx.patterns import load
+from quantfx.patterns.checks import PREDICATES, Predicate
 from quantfx.patterns.dot import template_to_dot
 
 SETS = ROOT / "patterns" / "sets"
@@ -31,10 +33,10 @@ _DOCSTRING_ALONE = (
 def catalog_pages() -> Iterator[Page]:
     """Yield an index and the pages."""
     sets = [_set_page(file) for file in sorted(SETS.glob("*.toml")) if file.stem != "vocabulary"]
-    others = [_passes(), _backends(), _steps()]
+    others = [_passes(), _backends(), _steps(), _words()]
     rows = [(f"[{page.title}]({Path(page.uri).name})", _lead(page)) for page in [*others, *sets]]
-    made = "These pages are made of the code when the documentation is built.\n\n"
-    yield Page("catalog/index.md", "What there is", made + table(("page", "about"), rows))
+    made = "These pages are generated from the code when the documentation is built.\n\n"
+    yield Page("catalog/index.md", "Catalog", made + table(("page", "about"), rows))
     yield from [*others, *sets]
 
 
@@ -57,6 +59,33 @@ def _set_page(file: Path) -> Page:
             parts += [f"## {template.name}\n", fence(own[0].strip(), "toml")]
             parts += drawn(template_to_dot(template), template.name, uri, drawings)
     return Page(uri, f"Templates: {file.stem}", "\n".join(parts), drawings)
+
+
+def _words() -> Page:
+    """Return a page of the operators and predicates that templates may name."""
+    rows = [
+        (f"`{name}`", _arguments(predicate), _text(predicate.function))
+        for name, predicate in PREDICATES.items()
+    ]
+    parts = [
+        "The names that templates may use: predicates for `check`, and operators for `op`.",
+        "",
+        "## Predicates\n",
+        table(("predicate", "arguments", "what holds"), rows),
+        "## Operators\n",
+        "`vocabulary.toml` names these operators. A set adds others in its own table `[ops]`.\n",
+        fence((SETS / "vocabulary.toml").read_text(encoding="utf-8"), "toml"),
+    ]
+    return Page("catalog/words.md", "Operators and predicates", "\n".join(parts))
+
+
+def _arguments(predicate: Predicate) -> str:
+    names = "1 node or role" if predicate.nodes == 1 else f"{predicate.nodes} nodes or roles"
+    return f"{names}, then operators" if predicate.takes_ops else names
+
+
+def _text(function: object) -> str:
+    return " ".join((inspect.getdoc(function) or "").split()).replace("``", "`")
 
 
 def _first(lines: list[str]) -> int:

@@ -27,7 +27,7 @@ def on_config(config: MkDocsConfig) -> None:
         root=root_pages(),
         Examples=list(example_pages()),
         Reference=list(reference_pages()),
-        **{"What there is": list(catalog_pages())},
+        **{"Catalog": list(catalog_pages())},
     )
     assert config.nav is not None
     sections: dict[str, list[Any]] = {}
