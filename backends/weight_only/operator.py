@@ -1,12 +1,15 @@
 """The operator ``quantfx::weight_linear``: float rows times rows of int8 or int4.
 
 It equals dequantize and linear in float32, up to float rounding; ``_linear`` computes this in
-blocks. Few rows go through the kernel of ``core/``, which reads each byte of the weight once; for
-more rows products dominate, which torch computes.
+blocks. Few rows go through the kernels of ``core/``, which read each byte of the weight once: a
+single row as integers of 31 bits, several rows as floats. For more rows products dominate, which
+torch computes.
 """
 
 from __future__ import annotations
 
+import ctypes
+import math
 from functools import lru_cache
 from typing import Any
 
@@ -50,14 +53,19 @@ def _fake(
 def _run(
     x: Tensor, weight: Tensor, scales: Tensor, zero_points: Tensor | None, bias: Tensor | None
 ) -> Tensor:
-    rows = x.reshape(-1, x.shape[-1])
-    given = _Weight(weight, scales, zero_points, rows.shape[1])
-    found = given.few(rows, bias) if len(rows) <= FEW_ROWS else None
-    if found is None:
-        found = _linear(rows, given)
+    # A token is decoded by a hundred calls, so this makes few objects: each is a microsecond.
+    shape = x.shape
+    inputs = shape[-1]
+    given = _Weight(weight, scales, zero_points, inputs)
+    rows = math.prod(shape[:-1])
+    if rows <= FEW_ROWS and given.library is not None:
+        y = given.few(given.library, x, rows, bias)
+    else:
+        y = _linear(x.reshape(-1, inputs), given)
         if bias is not None:
-            found += bias
-    return found.to(x.dtype).reshape(*x.shape[:-1], len(weight))
+            y += bias
+        y = y.reshape(*shape[:-1], given.channels)
+    return y if y.dtype == x.dtype else y.to(x.dtype)
 
 
 class _Weight:
@@ -69,9 +77,9 @@ class _Weight:
         self.values = weight.contiguous()
         self.scales = scales.contiguous()
         self.zeros = None if zero_points is None else zero_points.contiguous()
-        self.channels, self.inputs = len(weight), inputs
+        self.channels, self.inputs = weight.shape[0], inputs
         self.groups = scales.numel() // max(self.channels, 1)
-        self._library = kernels().library
+        self.library = kernels().library
 
     @property
     def _arguments(self) -> tuple[int | None, ...]:
@@ -86,23 +94,22 @@ class _Weight:
             torch.get_num_threads(),
         )
 
-    def few(self, x: Tensor, bias: Tensor | None) -> Tensor | None:
-        """Return the product with few rows, float32; None without the kernels."""
-        if self._library is None:
-            return None
+    def few(self, library: ctypes.CDLL, x: Tensor, rows: int, bias: Tensor | None) -> Tensor:
+        """Return the product with few rows, float32."""
+        y = x.new_empty(*x.shape[:-1], self.channels, dtype=torch.float32)
         x = x.float().contiguous()
-        y = x.new_empty(len(x), self.channels)
         added = None if bias is None else bias.float().contiguous()
         address = None if added is None else added.data_ptr()
-        self._library.qfx_weight_linear(
-            *self._arguments, x.data_ptr(), len(x), address, y.data_ptr()
-        )
+        weight, row, to = self._arguments, x.data_ptr(), y.data_ptr()
+        # Integers cannot stand for infinities, for instance; floats can.
+        if rows != 1 or not library.qfx_weight_one_row(*weight, row, address, to):
+            library.qfx_weight_linear(*weight, row, rows, address, to)
         return y
 
     def floats(self, first: int, into: Tensor) -> None:
         """Write the values of ``len(into)`` channels, from ``first`` on, to float32 ``into``."""
-        if self._library is not None:
-            self._library.qfx_weight_dequantize(*self._arguments, first, len(into), into.data_ptr())
+        if self.library is not None:
+            self.library.qfx_weight_dequantize(*self._arguments, first, len(into), into.data_ptr())
             return
         part = slice(first, first + len(into))
         values = self.values[part]

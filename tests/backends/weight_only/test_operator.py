@@ -52,7 +52,7 @@ def with_kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.usefixtures("with_kernels")
-@pytest.mark.parametrize("inputs", [1, 15, 16, 33, 77, 768])
+@pytest.mark.parametrize("inputs", [1, 15, 16, 33, 77, 768, 2048, 2049, 4128])
 def test_int8_rows_of_any_length(inputs: int) -> None:
     for channels in CHANNELS:
         values, scales, _ = drawn(8, channels, inputs, inputs)
@@ -102,9 +102,55 @@ def test_rows_come_in_any_dimensions_and_order() -> None:
         assert_near(found.reshape(-1, 5), x.reshape(-1, 48), weight, None)
 
 
-def test_threads_change_nothing() -> None:
+@pytest.mark.usefixtures("with_kernels")
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("size", [0.0, 1e-42, 1e-36, 1e-20, 1e20, 3e38])
+def test_a_row_of_any_size(bits: int, size: float) -> None:
+    """The last numbers are next to the greatest and smallest floats, whose inverses are none."""
+    values, scales, _ = drawn(bits, 6, 96, 96)
+    weight = dequantized(values, scales, None) / 2**12  # so that products are numbers
+    stored = pack_nibbles(values) if bits == 4 else values
+    x = torch.linspace(-1, 1, 96) * size
+    found = weight_linear()(x, stored, scales / 2**12, None, None)
+    exact = weight @ x.double()
+    reach = weight.abs() @ x.double().abs()
+    # Below the normal numbers floats are steps of 2^-149, of each product.
+    assert bool(((found.double() - exact).abs() <= 1e-6 * reach + 96 * 2.0**-149).all())
+
+
+@pytest.mark.usefixtures("with_kernels")
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])
+def test_infinities_and_what_is_no_number_go_through(bits: int, value: float) -> None:
+    values, scales, _ = drawn(bits, 6, 64, 64)
+    values[0, 5], values[1, 5], values[2, 5] = 3, -3, 0
+    stored = pack_nibbles(values) if bits == 4 else values
+    x = torch.randn(64)
+    x[5] = value
+    expected = dequantized(values, scales, None).float() @ x
+    torch.testing.assert_close(
+        weight_linear()(x, stored, scales, None, None), expected, equal_nan=True
+    )
+
+
+@pytest.mark.usefixtures("with_kernels")
+def test_small_values_beside_a_large_one_keep_their_digits() -> None:
+    """What a large value adds is left out by a weight of zero."""
+    values, scales, _ = drawn(8, 6, 64, 64)
+    values[:, 5] = 0
+    x = torch.randn(64)
+    x[5] = 1000.0
+    found = weight_linear()(x, values, scales, None, None)
+    weight = dequantized(values, scales, None)
+    reach = weight.abs() @ x.double().abs()
+    # 31 bits below 1000 there is half a millionth.
+    assert bool(((found.double() - weight @ x.double()).abs() <= 1e-6 * reach).all())
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_threads_change_nothing(rows: int) -> None:
     values, scales, zeros = drawn(4, 37, 256, 32)
-    x, before = torch.randn(5, 256), torch.get_num_threads()
+    x, before = torch.randn(rows, 256), torch.get_num_threads()
     found = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
