@@ -24,7 +24,7 @@ os.environ.setdefault("QUANTFX_KERNELS", "onednn")
 
 from quantfx.tools.models.digits import DigitsRun, train_digits
 from tests import fast_linker
-from tests.sampled import mark_sampled
+from tests.sampled import mark_sampled, mark_swept
 from tests.snapshot import DotSnapshotExtension
 
 fast_linker.use()
@@ -54,6 +54,7 @@ LONGEST = (
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the longest files first, and of SAMPLED tables all but a part into the sweep."""
     mark_sampled(items)
+    mark_swept(items)
     files = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     assert all(map(Path.exists, files)), "a file of LONGEST is gone"
     items.sort(key=lambda item: files.get(item.path, len(files)))

@@ -1,4 +1,4 @@
-"""Which tables CI runs a part of."""
+"""Which tables CI runs a part of, and which tests it leaves to the sweep."""
 
 from __future__ import annotations
 
@@ -70,6 +70,88 @@ SAMPLED = {
     "test_a_template_reaches_its_kernel_with_every_activation": 3,
     "tools/fuzz/test_fuzz.py::test_every_rule_of_a_template_can_be_broken": 3,
 }
+
+# Second proofs that take seconds, and what of CI has the first. A name without brackets is all cells.
+SWEPT = {
+    "backends/inductor/test_bisect_names.py::test_a_bisection_of_ours_leaves_out_a_sum": (
+        "test_bisect_model.py names sites; the names of Inductor's own passes are what is left out"
+    ),
+    "backends/inductor/test_compile.py::test_every_mode_reaches_its_kernel[dynamic]": (
+        "test_a_dynamic_range_holds_zero_when_compiled_too"
+    ),
+    "backends/inductor/test_compiled_2_13.py::test_a_generated_cpp_wrapper_computes_the_same": (
+        "test_ahead_of_time.py compiles such code, and test_static_graph.py the wrapper of Python"
+    ),
+    "backends/inductor/test_fuse_sums.py::"
+    "test_a_linear_leaves_its_summand_alone_so_it_may_be_read_later": (
+        "test_nothing_that_is_read_later_is_overwritten[one sum after another]"
+    ),
+    "backends/onednn/test_family.py::test_a_linear_with_relu_and_a_sum_behind_it": (
+        "test_every_activation_is_fused_where_the_kernel_can_and_computed_everywhere"
+    ),
+    "backends/onednn/test_int8pack.py::test_no_free_size_is_read[2]": (
+        "inductor/test_declare_layouts.py compiles for sizes that were not captured"
+    ),
+    "backends/recurrent/test_family.py::test_it_compiles_beside_other_layers": (
+        "test_other_batches_and_lengths"
+    ),
+    "backends/test_native_networks_2_13.py::test_packed_weights_are_copied[resnet]": "its other cells",
+    "backends/test_small_scales.py::test_small_inputs_compiled": (
+        "test_a_dynamic_range_follows_each_call, and small inputs in torch's kernels"
+    ),
+    "backends/direct/test_lowering_again.py::test_compiled_memory_holds_it_too[windows]": (
+        "the other cell, and test_views_work_in_every_layout_at_every_size"
+    ),
+    "compat/prepare/test_prepare_qat.py::test_equal_to_torchao_where_that_keeps_eps[conv2d]": (
+        "test_torchao_reference.py, and passes/train/test_qat_conv_bn.py for the function"
+    ),
+    "dynamo/test_lower.py::test_a_graph_of_another_quantizer": (
+        "backends/weight_only/test_family.py::test_a_graph_of_another_quantizer_is_lowered"
+    ),
+    "passes/capture/test_dict_order.py::test_keys_in_any_order_are_right[<lambda>1]": "its other cell",
+    "passes/export/test_export_reason.py::"
+    "test_torchs_transformers_are_told_which_flag_decides[True]": "its other cell",
+    "passes/inputs/test_batch_check.py::test_a_decoder_of_torchs_takes_its_causal_mask": (
+        "test_decoder.py, whose masks are causal"
+    ),
+    "passes/inputs/test_fits_traced.py::test_guards_decide[range-None]": "its other cells",
+    "passes/inputs/test_fits_traced.py::test_guards_decide[two sizes-True]": "its other cells",
+    "test_bisect_model.py::test_two_culprits_are_both_named": (
+        "test_what_does_harm_only_together_is_named_together"
+    ),
+    "test_bisect_model.py::test_what_an_exception_kept_from_being_asked_is_searched_as_well": (
+        "test_what_a_pass_raises_counts_and_is_kept"
+    ),
+    "test_data_sizes.py::test_a_loaded_result_compiled_for_all_rows[Counted]": (
+        "test_more_rows_than_the_example_has, and test_save.py compiles a loaded result"
+    ),
+    "test_decoder.py::test_every_product_is_quantized[weight-only]": "its other cell",
+    "test_onnx_2_13.py::test_a_convolution_net_of_any_batch": "test_ranges_of_any_length_and_batch",
+    "test_qat.py::test_from_the_model_to_int8_kernels[resnet-True]": "its other cells",
+    "test_qat.py::test_from_the_model_to_int8_kernels[transformer-False]": "its other cells",
+    "test_search_recipe.py::test_the_digits_are_as_right_as_is_asked_with_every_site_int8": (
+        "test_the_goal_is_met_at_less_cost_than_float, and test_accuracy.py has the digits"
+    ),
+    "test_search_recipe.py::"
+    "test_the_estimate_ends_with_half_of_the_time_or_when_more_rows_hardly_tell[3000.0-2]": (
+        "its other cells"
+    ),
+    "tools/demo/test_low_bits.py::test_training_recovers_what_calibration_loses_at_two_bits": (
+        "test_accuracy.py::test_weights_of_two_bits_are_worth_something_once_repaired"
+    ),
+    "tools/doctor/test_run_2_13.py::test_a_sum_that_compiling_takes_in": (
+        "backends/inductor/test_fuse_sums.py"
+    ),
+    "tools/fuzz/test_fuzz.py::test_random_models_hold[14]": "its other seeds",
+}
+
+
+def mark_swept(items: list[pytest.Item]) -> None:
+    """Mark what ``SWEPT`` names."""
+    for item in items:
+        name = item.nodeid.removeprefix("tests/")
+        if name in SWEPT or name.partition("[")[0] in SWEPT:
+            item.add_marker(pytest.mark.sweep)
 
 
 def mark_sampled(items: list[pytest.Item]) -> None:
