@@ -32,6 +32,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import quantfx
+from quantfx import Config
 from quantfx.backends.backend import Backend
 from quantfx.tools.measure.metrics import sqnr_db
 
@@ -166,6 +167,8 @@ def quantfx_engines(model: nn.Module, calibration: Tensor) -> Iterator[Engine]:
     yield Engine("quantfx, static, smooth", quantized(smooth))
     repairing = quantfx.backends.get("x86", target="any", smooth=0.7, repair=True)
     yield Engine("quantfx, static, smooth, repaired", quantized(repairing))
+    in_float = repairing.with_config(Config("static").op("embedding", None))
+    yield Engine("the same, float tables", quantized(in_float))
     yield Engine("quantfx, dynamic", quantized(x86.with_config("dynamic")))
 
 
