@@ -17,6 +17,7 @@ from quantfx.cli.options import FILE
         "quantfx bench resnet50 --engines fp32,quantfx",
         "quantfx bench --model my.models:net --json bench.json --chart bench.svg",
         "quantfx bench mobilenet_v2 --breakdown",
+        "quantfx bench --decoder my.models:decoder --rounds 20",
     ),
 )
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
@@ -26,6 +27,11 @@ from quantfx.cli.options import FILE
     multiple=True,
     metavar="PACKAGE.MODULE:FUNCTION",
     help="A function that returns (model, example_inputs, calibration_batches).",
+)
+@click.option(
+    "--decoder",
+    metavar="PACKAGE.MODULE:FUNCTION",
+    help="A function that returns (model, tokens, []), to decode with a cache; alone.",
 )
 @click.option("--engines", metavar="A,B,C", help="Engines; an unknown name lists all.")
 @click.option("--rounds", type=int, default=15, show_default=True, help="Turns of each engine.")
@@ -40,6 +46,7 @@ from quantfx.cli.options import FILE
 def bench_command(
     models: tuple[str, ...],
     own: tuple[str, ...],
+    decoder: str | None,
     engines: str | None,
     rounds: int,
     calls: int,
@@ -54,6 +61,13 @@ def bench_command(
     MODEL is resnet50, mobilenet_v2, bert or efficientnet_lite0 (which needs the packages of the
     demo).
     """
+    if decoder is not None:
+        if models or own or engines or json or chart or breakdown:
+            raise click.UsageError("--decoder goes with --rounds and --threads only")
+        from quantfx.tools.bench.decoding import DecoderRequest, run_decoder
+
+        run_decoder(DecoderRequest(decoder, rounds=rounds, threads=threads))
+        return
     from quantfx.tools.bench.engines import DEFAULT  # engines import Inductor
     from quantfx.tools.bench.run import Request, run
 
