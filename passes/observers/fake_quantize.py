@@ -85,10 +85,17 @@ def fake_quantized(x: Tensor, qparams: QParams) -> Tensor:
 
     Args:
         x: float32 or float64.
-        qparams: Per-tensor, or per-channel along an axis of ``x``.
+        qparams: Per-tensor, per-channel along an axis of ``x``, or with groups in rows of ``x``.
     """
     spec, zero_point = qparams.spec, qparams.zero_point.to(torch.int32)
     limits = spec.quant_min, spec.quant_max
+    if spec.group is not None:  # each group is a channel of one long matrix
+        scale, zeros, groups = (
+            qparams.scale.flatten(),
+            zero_point.flatten(),
+            x.reshape(-1, spec.group),
+        )
+        return torch.fake_quantize_per_channel_affine(groups, scale, zeros, 0, *limits).view_as(x)
     if spec.axis is None:
         return torch.fake_quantize_per_tensor_affine(x, qparams.scale, zero_point, *limits)
     return torch.fake_quantize_per_channel_affine(x, qparams.scale, zero_point, spec.axis, *limits)

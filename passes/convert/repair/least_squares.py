@@ -35,7 +35,9 @@ class Moments:
     damping: float
 
 
-def round_together(steps: Tensor, moments: Moments, spec: QuantSpec) -> Tensor:
+def round_together(
+    steps: Tensor, moments: Moments, spec: QuantSpec, scale: Tensor | None = None
+) -> Tensor:
     """Return integers as float64, in the shape of ``steps``.
 
     Inside a block of inputs, no two neighbours that ``spec`` bounds exceed the bound.
@@ -44,17 +46,24 @@ def round_together(steps: Tensor, moments: Moments, spec: QuantSpec) -> Tensor:
         steps: The weight in steps of its scale, ``(out, in_per_group, *kernel)``.
         moments: Moments of the inputs, in blocks of ``steps[0].flatten()``.
         spec: Range and pair bound of the integers.
+        scale: The scale of each weight, in the shape of ``steps``; None if the weights of a channel
+            share one.
     """
     groups_and_blocks, size = moments.second.shape[:2]
     length = steps[0].numel()
     blocks = -(-length // size)
     groups = groups_and_blocks // blocks
-    rows = steps.double().reshape(groups, -1, length)
-    rows = pad(rows, (0, blocks * size - length))
-    rows = rows.reshape(groups, -1, blocks, size).transpose(1, 2).flatten(0, 1)
+
+    def in_blocks(values: Tensor, fill: float) -> Tensor:
+        rows = values.double().reshape(groups, -1, length)
+        rows = pad(rows, (0, blocks * size - length), value=fill)
+        return rows.reshape(groups, -1, blocks, size).transpose(1, 2).flatten(0, 1)
+
+    rows = in_blocks(steps, 0.0)
+    scales = None if scale is None else in_blocks(scale, 1.0).permute(2, 0, 1)
     factor = _factor(moments)
     starts = (torch.arange(len(rows), device=rows.device) % blocks) * size
-    found = _round(rows, factor, _Pairs.of(steps, spec, starts, size))
+    found = _round(rows, scales, factor, _Pairs.of(steps, spec, starts, size))
     found = found.reshape(groups, blocks, -1, size).transpose(1, 2).flatten(2)
     return found[:, :, :length].reshape(steps.shape)
 
@@ -126,9 +135,15 @@ class _Pairs:
         return nearest.clamp_(self.spec.quant_min, self.spec.quant_max)
 
 
-def _round(rows: Tensor, factor: Tensor, pairs: _Pairs) -> Tensor:
-    """Round ``(batch, channels, B)`` column by column; see ``round_together``."""
+def _round(rows: Tensor, scales: Tensor | None, factor: Tensor, pairs: _Pairs) -> Tensor:
+    """Round ``(batch, channels, B)`` column by column; see ``round_together``.
+
+    Errors are passed on in the unit of the weights: a step of one column may be larger than that of
+    another, by ``scales``, ``(B, batch, channels)``.
+    """
     columns = rows.permute(2, 0, 1).contiguous()  # one column is one piece of memory
+    if scales is not None:
+        columns *= scales
     factors = factor.permute(1, 2, 0).unsqueeze(3)  # (B, B, batch, 1)
     found = torch.zeros_like(columns)
     for start in range(0, len(columns), _COLUMNS):
@@ -136,9 +151,12 @@ def _round(rows: Tensor, factor: Tensor, pairs: _Pairs) -> Tensor:
         errors = torch.zeros_like(columns[start:stop])
         for column in range(start, stop):
             value = columns[column]
-            integer = pairs.rounded(value, found, column)
-            found[column] = integer
-            error = (value - integer) / factors[column, column]
+            if scales is None:
+                found[column] = represented = pairs.rounded(value, found, column)
+            else:
+                found[column] = pairs.rounded(value / scales[column], found, column)
+                represented = found[column] * scales[column]
+            error = (value - represented) / factors[column, column]
             errors[column - start] = error
             behind = factors[column, column + 1 : stop]
             columns[column + 1 : stop].addcmul_(behind, error, value=-1)

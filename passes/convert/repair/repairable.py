@@ -33,7 +33,8 @@ class RepairableLayer:
         at: The node that observes the weight.
         weight: The stored weight, float32, ``(out, in_per_group, *kernel)``.
         original: The weight before rounding; the same if it was not rounded yet.
-        qparams: Qparams of the weight, with a scale for each output channel.
+        qparams: Qparams of the weight, with a scale for each output channel, or for each group of
+            its inputs.
         inputs: Moments of the inputs that the weight is multiplied with.
     """
 
@@ -48,20 +49,25 @@ class RepairableLayer:
     @property
     def steps(self) -> Tensor:
         """The original weight in steps of its scale."""
-        return self.original / self._by_channel(self.qparams.scale)
+        return self.original / self.scale
 
     def values(self, integers: Tensor) -> Tensor:
         """Return the values that integers represent, float32."""
-        return integers.float() * self._by_channel(self.qparams.scale)
+        return integers.float() * self.scale
 
     @property
     def nearest(self) -> Tensor:
         """The nearest integers of the stored weight, float32."""
         spec = self.qparams.spec
-        steps = self.weight / self._by_channel(self.qparams.scale)
+        steps = self.weight / self.scale
         return steps.round().clamp(spec.quant_min, spec.quant_max)
 
-    def _by_channel(self, scale: Tensor) -> Tensor:
+    @property
+    def scale(self) -> Tensor:
+        """The scale of every weight: with groups in the weight's shape, else ``(out, 1, ...)``."""
+        scale, group = self.qparams.scale, self.qparams.spec.group
+        if group is not None:
+            return scale.repeat_interleave(group, 1)
         return scale.reshape(-1, *[1] * (self.weight.dim() - 1))
 
 
@@ -69,7 +75,7 @@ def repairable_layers(editor: Editor, source: InputSource, by: str) -> Iterator[
     """Yield the layers of the editor's graph whose inputs are known.
 
     Skips layers whose weight is also read by another call, is not float32, or has a single scale,
-    scales of groups, zero points or a cast.
+    zero points or a cast.
 
     Args:
         editor: Editor of a graph with observers.
@@ -99,7 +105,7 @@ def _layer(
         return None
     calls = [each for each in editor.graph.find_nodes(op="call_module") if each.target == at.target]
     spec = observer.spec
-    plain = spec.axis == 0 and spec.symmetric and spec.group is None
+    plain = spec.axis == 0 and spec.symmetric
     if calls != [at] or weight.dtype != torch.float32 or not plain:
         return None
     with torch.no_grad():

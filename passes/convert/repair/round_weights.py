@@ -49,7 +49,9 @@ class RoundWeights(Repair):
         inputs, spec = layer.inputs, layer.qparams.spec
         second = inputs.covariance if self.centered else inputs.gram
         with torch.no_grad():
-            together = round_together(layer.steps, Moments(second, self.damping), spec).float()
+            scale = None if spec.group is None else layer.scale
+            moments = Moments(second, self.damping)
+            together = round_together(layer.steps, moments, spec, scale).float()
             nearest = layer.nearest
             before, after = (self._errors(layer, each) for each in (nearest, together))
             better = (after < before) & ~_saturating(together, layer)

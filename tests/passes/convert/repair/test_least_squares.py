@@ -115,3 +115,25 @@ def test_pairs_across_blocks_of_odd_size() -> None:
     assert not saturates(within.to(torch.int8), 255, "blocks").any()
     free = round_together(weight, moments, S8)[:, [0, 1, 2, 3, 6, 7, 8, 9]]
     assert saturates(free.clamp(-128, 127).to(torch.int8), 255, "blocks").any()
+
+
+def test_steps_of_different_sizes_in_a_row() -> None:
+    """Errors pass from a group of large steps to one of small steps, and are weighed as they are."""
+    spec = QuantSpec(torch.int8, -8, 7, symmetric=True, axis=0, observer="min_max", group=8)
+    draw = torch.Generator().manual_seed(1)
+    weight = torch.randn(6, 24, generator=draw) * torch.tensor([1.0, 2.0, 0.5]).repeat_interleave(8)
+    scale = (weight.reshape(6, 3, 8).abs().amax(2) / 7).repeat_interleave(8, 1)
+    moments = second(inputs(1, 24))
+    steps, given = weight / scale, Moments(moments, 0.01)
+    found = round_together(steps, given, spec, scale)
+    nearest = steps.round().clamp(-8, 7)
+    assert torch.equal(found, found.round())
+    assert ((found >= -8) & (found <= 7)).all()
+    lost = power((nearest - steps) * scale, moments)
+    assert power((found - steps) * scale, moments) < 0.4 * lost
+    # As if all steps were of one size, errors would be passed on in the wrong unit.
+    wrong = round_together(steps, given, spec)
+    assert power((wrong - steps) * scale, moments) > 2 * power((found - steps) * scale, moments)
+    # Equal scales are what no scales are.
+    same = round_together(steps, given, spec, torch.full_like(steps, 0.5))
+    assert torch.equal(same, wrong)
