@@ -26,8 +26,9 @@ Rules:
     specs: not-a-spec, spec-dtype, spec-observer, per-tensor, pair-bound, derived-axis,
         derived-circle, not-derivable, integer-rows, float64, share-conflict, shares-itself,
         nothing-to-share, no-edge, keyword-tensor, quantizers-differ
-    pipelines: pipeline-text, pass-order, pass-place, pass-failed, no-passes, no-recipe,
-        no-statistics, not-a-graph, not-captured, invalid-graph, changed-function, node-place
+    pipelines: pipeline-text, pass-order, pass-place, pass-failed, pass-result, pass-name,
+        not-a-pass, no-passes, no-recipe, no-statistics, not-a-graph, not-captured,
+        invalid-graph, changed-function, node-place
     training: no-training, training-option, branch-training, not-trainable, trained-otherwise,
         lost-dropout, baked-mode, eval-only
     searches: no-goal, metric-fails, no-trial, other-trials

@@ -12,6 +12,7 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.remark import AnyRemark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.check_pass import checked_count
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,6 @@ class GraphPass(Pass):
         remarks: list[AnyRemark] = []
         for path, graph_module in all_graphs(module):
             editor = Editor(graph_module, self.name, path)
-            count += self.rewrite(editor, context)
+            count += checked_count(self.name, self.rewrite(editor, context))
             remarks += editor.remarks
         return PassResult(tuple(remarks), {self.counts: count})

@@ -18,6 +18,7 @@ from quantfx.passes.graph.remark import ModelRemark
 from quantfx.passes.graph.state import own_state
 from quantfx.passes.pipeline import text as pipeline_text
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
+from quantfx.passes.pipeline.check_pass import checked_result, require_pass
 from quantfx.passes.pipeline.failed_run import FailedRun, is_reducible, keep_failed_run
 from quantfx.passes.pipeline.instruments import Instrument
 from quantfx.passes.pipeline.known_passes import own_passes
@@ -28,6 +29,9 @@ from quantfx.passes.pipeline.verify import Fingerprint, fingerprint, verify_stru
 from quantfx.patterns.errors import QuantfxError, unknown_name
 
 _OFFER = "the smallest graph that shows this, as a file: quantfx.reduce(error, path='fault.py')"
+# What no smaller graph shows: a pipeline alone does not reproduce what an instrument finds for its
+# inputs, and what a pass returns is wrong on any graph.
+_ANY = ("changed-function", "pass-result")
 
 Element: TypeAlias = "Pass | Pipeline"
 
@@ -45,9 +49,12 @@ class Pipeline:
     name: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
-        if any(not element.name for element in self.elements):
-            fix = "write Pipeline(passes, name='...')"
-            raise PipelineError("a nested pipeline needs a name", rule="nested-name", fix=fix)
+        for element in self.elements:
+            if not isinstance(element, Pipeline):
+                require_pass(element)
+            elif not element.name:
+                fix = "write Pipeline(passes, name='...')"
+                raise PipelineError("a nested pipeline needs a name", rule="nested-name", fix=fix)
 
     @property
     def passes(self) -> tuple[Pass, ...]:
@@ -187,9 +194,7 @@ class Pipeline:
         try:
             self._rewrite(work, context or Context(), instruments)
         except QuantfxError as error:
-            # A pipeline alone does not reproduce what an instrument finds for its inputs.
-            is_ours = isinstance(error, PassError) and error.rule != "changed-function"
-            if is_ours and is_reducible(module):
+            if isinstance(error, PassError) and error.rule not in _ANY and is_reducible(module):
                 keep_failed_run(error, FailedRun(self, module, context))
                 error.add_note(_OFFER)
             raise
@@ -313,10 +318,13 @@ class _Run:
             if isinstance(error, QuantfxError) and not isinstance(error, PassError):
                 error.add_note(self._reproducer(position))
                 raise
+            told = error if isinstance(error, PassError) else None
             raise PassError(
-                f"{each.name} failed: {error}\n{self._reproducer(position)}",
-                rule=error.rule if isinstance(error, PassError) else "pass-failed",
+                f"{each.name} failed: {told.message if told else error}\n"
+                + self._reproducer(position),
+                rule=told.rule if told else "pass-failed",
                 site=each.name,
+                fix=told.fix if told else "",
             ) from error
         set_facts(work, (facts_of(work) - each.breaks) | each.provides)
         set_records(work, (*records_of(work), record))
@@ -324,7 +332,7 @@ class _Run:
     def _result(self, each: Pass, work: GraphModule) -> PassResult:
         if each.optional and not may(each.name):
             return PassResult((ModelRemark(f"{each.name}: {LEFT_FLOAT}"),))
-        return each.run(work, self.context)
+        return checked_result(each.name, each.run(work, self.context))
 
     def _verify(self, work: GraphModule) -> bool:
         """Verify the module after a pass, and return whether it changed."""
