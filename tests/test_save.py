@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -20,9 +22,15 @@ from quantfx import Config, Result, backends
 from quantfx.passes.draw.dot import to_dot
 from quantfx.passes.errors import FileError
 from quantfx.passes.graph.facts import facts_of
-from quantfx.passes.graph.graphs import all_graphs
+from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.observers.derived import DerivedFrom
+from quantfx.passes.observers.fixed import FixedQParams
+from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.observers.observer_name import NamedObserver
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.spec import QuantSpec
+from quantfx.saving.annotation_text import decode_spec, encode_spec
 from quantfx.tools.doctor.native_examples import NATIVE_EXAMPLES
 from quantfx.tools.doctor.template_examples import EXAMPLES
 from quantfx.tools.models.seeded import seeded
@@ -249,6 +257,37 @@ def test_a_variant_of_a_backend_asks_for_itself(tmp_path: Path) -> None:
     options: dict[str, Any] = {"reduce_range": True, "observer": "min_max"}  # for preparing only
     quantized(mlp(), ROWS, backend=backends.get("x86", **options)).save(tmp_path / "file")
     assert quantfx.load(tmp_path / "file").report.policy == "activations in [0, 127] on request"
+
+
+class Own(MinMaxObserver):
+    """Somebody's own observer, whose code a file does not hold."""
+
+
+def test_a_file_names_somebodys_own_observer(tmp_path: Path) -> None:
+    act = backends.get("x86").recipe.spec("act")
+    assert isinstance(act, QuantSpec)
+    backend = backends.get("x86").with_specs(act=replace(act, observer=Own))
+    result = quantized(mlp(), ROWS, backend=backend)
+    result.save(tmp_path / "file")
+    for each in (result, quantfx.load(tmp_path / "file")):
+        [layer] = each.explain("0")
+        assert [tensor.observer for tensor in layer.tensors] == ["Own", "weight_mse"]
+
+
+@pytest.mark.parametrize(
+    ("observer", "kept"),
+    [
+        ("mse", "mse"),
+        (FixedQParams(0.5, 3), FixedQParams(0.5, 3)),
+        (DerivedFrom((Site("", "linear", "input"),)), DerivedFrom((Site("", "linear", "input"),))),
+        (Own, NamedObserver("Own")),
+        (NamedObserver("Own"), NamedObserver("Own")),
+    ],
+)
+def test_a_spec_as_text_says_where_its_range_is_from(observer: Any, kept: object) -> None:
+    spec = QuantSpec(torch.uint8, 0, 255, observer=observer)
+    text = json.dumps(encode_spec(spec))
+    assert decode_spec(json.loads(text)) == replace(spec, observer=kept)
 
 
 def test_the_origin_names_versions_and_pipelines() -> None:

@@ -7,17 +7,18 @@ from typing import Any, cast
 from quantfx.passes.errors import FileError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.inputs.value_text import decode, encode
+from quantfx.passes.observers.derived import DerivedFrom
 from quantfx.passes.observers.fixed import FixedQParams
 from quantfx.passes.observers.including import MustInclude
+from quantfx.passes.observers.observer_name import NamedObserver, observer_name
 from quantfx.passes.quant.annotation import Annotation
 from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec, SharedSpec, Spec
 
-_MAKERS: dict[str, type[FixedQParams] | type[MustInclude]] = {
+_MAKERS: dict[str, type[FixedQParams] | type[MustInclude] | type[NamedObserver]] = {
     "fixed": FixedQParams,
     "including": MustInclude,
+    "named": NamedObserver,
 }
-# After conversion no observer is used, so any name stands for observers from elsewhere.
-_FOREIGN_OBSERVER = "min_max"
 
 
 def encode_spec(spec: Spec) -> dict[str, Any]:
@@ -33,7 +34,19 @@ def _encode_observer(observer: object) -> Any:
     for name, maker in _MAKERS.items():
         if isinstance(observer, maker):
             return {name: dict(vars(observer))}
-    return observer if isinstance(observer, str) else _FOREIGN_OBSERVER
+    if isinstance(observer, DerivedFrom):
+        return {"derived": [list(site) for site in observer.sources]}
+    # After conversion no observer is used, so the name of somebody's own is enough to tell of it.
+    return observer if isinstance(observer, str) else {"named": {"name": observer_name(observer)}}
+
+
+def _decode_observer(data: Any) -> Any:
+    if not isinstance(data, dict):
+        return data
+    ((name, fields),) = cast(dict[str, Any], data).items()
+    if name == "derived":  # its rule has been used, and is code
+        return DerivedFrom(tuple(Site(*site) for site in fields))
+    return _MAKERS[name](**fields)
 
 
 def decode_spec(data: dict[str, Any]) -> Spec:
@@ -46,10 +59,7 @@ def decode_spec(data: dict[str, Any]) -> Spec:
         return SharedSpec(Site(*data["same_as"]))
     if "cast" in data:
         return CastSpec(decode(data["cast"], {}))
-    observer: Any = data["observer"]
-    if isinstance(observer, dict):
-        ((name, fields),) = cast(dict[str, Any], observer).items()
-        observer = _MAKERS[name](**fields)
+    observer = _decode_observer(data["observer"])
     made: dict[str, Any] = {"dtype": decode(data["dtype"], {}), "observer": observer}
     return QuantSpec(**(data | made))
 

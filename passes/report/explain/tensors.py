@@ -11,6 +11,7 @@ from quantfx.passes.graph.graphs import Site, constant
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observers.derived import DerivedFrom
 from quantfx.passes.observers.fixed import FixedQParams
+from quantfx.passes.observers.observer_name import observer_name
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import CAST, dequantizes, dtype_of, quantizes
 from quantfx.passes.quant.spec import CastSpec, QuantSpec, Spec
@@ -98,14 +99,9 @@ def _source(node: Node) -> Node:
 def _observer(spec: Spec, *, trained: bool) -> str:
     if not isinstance(spec, QuantSpec) or spec.dynamic:
         return ""
-    observer = spec.observer
-    if isinstance(observer, DerivedFrom):
-        return f"derived from {', '.join(map(str, observer.sources))}"
-    if isinstance(observer, FixedQParams):
-        return "fixed"
-    if trained:
+    if trained and not isinstance(spec.observer, DerivedFrom | FixedQParams):
         return "training"
-    return observer if isinstance(observer, str) else type(observer).__name__
+    return observer_name(spec.observer)
 
 
 def _quantization(module: GraphModule, node: Node, spec: Spec) -> TensorQuantization:
