@@ -50,7 +50,9 @@ def steps_back(
     said = {failed for _, tried in trail.tried[site] for _, failed in tried.tries} | {reason}
     for when, by, remark in trail.told[site]:
         if remark.message not in said:
-            found.append((when, HistoryStep(by=by, what="said", other="", text=remark.message)))
+            # The report has no column for the pass, so some remarks begin with its name.
+            text = remark.message.removeprefix(f"{by}: ")
+            found.append((when, HistoryStep(by=by, what="said", other="", text=text)))
     return tuple(step for _, step in sorted(found, key=lambda each: each[0]))
 
 

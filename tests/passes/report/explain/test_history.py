@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Graph, GraphModule
 
+from quantfx.passes.graph.remark import Remark
+from quantfx.passes.pipeline.record import PassRecord, set_records
+from quantfx.passes.report.explain.history import steps_back
+from quantfx.passes.report.explain.trail import Trail
 from tests.passes.report.explain.explained import explained, folded
 
 
@@ -80,3 +85,11 @@ def test_modules_that_left_no_operator() -> None:
     [unused] = folded().explain("unused")
     assert unused.kind == "silent"
     assert "does not call it" in unused.verdict
+
+
+def test_a_remark_that_begins_with_its_pass_names_it_once() -> None:
+    module = GraphModule(nn.Module(), Graph())
+    remark = Remark("missed", "", "conv2d", "round-weights: nothing gains on held-out inputs")
+    set_records(module, (PassRecord("round-weights", 0.0, False, (remark,), {}),))
+    [step] = steps_back(Trail(module), "conv2d", made_by="", kind="operator", reason="")
+    assert (step.by, step.text) == ("round-weights", "nothing gains on held-out inputs")
