@@ -145,6 +145,13 @@ def change_of(value: object) -> Change:
 
 
 def _require_valid(name: str, value: object) -> None:
+    if name == "observer" and callable(value):
+        message = "a config is text, so it names an observer of quantfx's own, and takes no class"
+        fix = (
+            "give the class to a spec: "
+            "backend.with_specs(act=replace(backend.recipe.spec('act'), observer=...))"
+        )
+        raise ConfigError(message, rule="config-value", site=name, fix=fix)
     if not isinstance(value, _TYPES[name]) or (isinstance(value, bool) and name != "symmetric"):
         wanted = " or ".join(each.__name__ for each in _TYPES[name])
         raise ConfigError(

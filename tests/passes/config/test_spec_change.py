@@ -6,8 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from quantfx.passes.config.config import Config
 from quantfx.passes.config.spec_change import SpecChange, change_of, over
 from quantfx.passes.errors import ConfigError, SpecError
+from quantfx.passes.observers.min_max import MinMaxObserver
 from quantfx.passes.quant.spec import CastSpec, QuantSpec
 from tests.refusals import refused
 
@@ -68,6 +70,12 @@ def test_what_a_caller_may_give() -> None:
 def test_mistakes(given: Any, message: str) -> None:
     with refused(message, ConfigError):
         change_of(given)
+
+
+@pytest.mark.parametrize("observer", [MinMaxObserver, lambda spec, label: None])
+def test_an_observer_of_ones_own_belongs_to_the_backend(observer: Any) -> None:
+    with refused("config-value: observer", ConfigError, fix="backend.with_specs(", says="is text"):
+        Config("static").activations(observer=observer)
 
 
 def test_what_does_not_fit() -> None:
