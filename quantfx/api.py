@@ -61,7 +61,8 @@ def quantize(
         progress: Show a progress bar where the terminal allows it.
         check_inputs: Make the result, in all its forms, refuse inputs that it would compute wrongly
             with, as for ``capture``.
-        compare: Call the model and its graph once with the example inputs and warn if they differ.
+        compare: Call the model and its graph twice with copies of the example inputs, warn if they
+            differ, and refuse a model whose results depend on state outside of buffers.
 
     Raises:
         CaptureError: the model is in training mode, torch.export rejects it, or it keeps state in

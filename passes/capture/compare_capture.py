@@ -1,4 +1,4 @@
-"""Run a model and its captured graph side by side, once, before anything builds on the graph."""
+"""Run a model and its captured graph side by side, before anything builds on the graph."""
 
 from __future__ import annotations
 
