@@ -24,7 +24,7 @@ from quantfx.passes.report.outcome import SiteOutcome, missed_sites
 from quantfx.passes.report.work import OperatorWork, drop_names
 
 if TYPE_CHECKING:
-    from quantfx.passes.report.report import OpRow, PassTime, Report
+    from quantfx.passes.report.report import OpRow, PassTime, Report, SkippedSite
 
 _WIDTH = 100
 _CAUSES = 6  # rows of what stays float
@@ -75,7 +75,7 @@ def overview(report: Report) -> Iterator[RenderableType]:
     yield _rows_table(report, work)
     if short := missed_sites(report.sites):
         yield _missed_table(short, _SHORT)
-    if table := _causes_table(work, None if report.headline else report.backend):
+    if table := _causes_table(report, work, _CAUSES):
         yield table
     yield from _unused_rules(report)
     if report.scales:
@@ -93,6 +93,8 @@ def everything(report: Report) -> Iterator[RenderableType]:
     yield _rows_table(report, work)
     if short := missed_sites(report.sites):
         yield _missed_table(short, len(short))
+    if table := _causes_table(report, work):
+        yield table
     yield from _unused_rules(report)
     if report.skipped:
         yield _reasons_table(report)
@@ -158,27 +160,32 @@ def _count(count: int | None) -> str:
     return "-" if count is None else str(count)
 
 
-def _causes_table(work: Sequence[OperatorWork], backend: str | None) -> Table | None:
+def _causes_table(
+    report: Report, work: Sequence[OperatorWork], most: int | None = None
+) -> Table | None:
     """Return a table of float operators with work, most expensive first.
 
     Args:
+        report: Its headline, if any, shows the remedies already.
         work: From ``add_reached``.
-        backend: Name of the backend, for remedies; None if remedies are shown elsewhere.
+        most: How many rows to show, none of which costs next to nothing; None for all.
     """
     total = Balance.of(work)
-    found = by_cause(work)
-    main = [rows for _, rows in found if matters(Balance.of(rows), total)][:_CAUSES]
+    found = [rows for _, rows in by_cause(work)]
     if not found:
         return None
+    shown = found
+    if most is not None:
+        shown = [rows for rows in found if matters(Balance.of(rows), total)][:most]
     table = folded_table("stays float", "calls", "MACs", "weights", "because")
     for column in table.columns[1:4]:
         column.justify = "right"
-    for rows in main:
-        remedy = remedy_of(rows[0].op, rows[0].reason, backend) if backend else ""
-        because = f"{reason_for(rows[0])}{f': {remedy}' if remedy else ''}"
-        shares = _shares(rows, total)
-        table.add_row(shorten(rows[0].op), str(len(rows)), *shares, Text(because))
-    rest = [row for _, rows in found if rows not in main for row in rows]
+    for rows in shown:
+        first = rows[0]
+        remedy = "" if report.headline else remedy_of(first.op, first.reason, report.backend)
+        because = f"{reason_for(first)}{f': {remedy}' if remedy else ''}"
+        table.add_row(shorten(first.op), str(len(rows)), *_shares(rows, total), Text(because))
+    rest = [row for rows in found if rows not in shown for row in rows]
     if rest:
         reasons = len({row.reason for row in rest})
         told = f"smaller ones, for {reasons} reason{'s' * (reasons > 1)}: see {_ALL}"
@@ -213,15 +220,18 @@ def shorten(op: str) -> str:
 def _reasons_table(report: Report) -> Table:
     names = {each.site.rpartition("/")[2] for each in report.skipped}
     names |= {each.site.node for each in report.work} | {each.site.node for each in report.sites}
-    groups: dict[tuple[str, str], list[str]] = {}  # sites by operator and reason
+    groups: dict[tuple[str, str], list[SkippedSite]] = {}  # by operator and reason without names
     for each in report.skipped:
         reason = _SLOT.sub(lambda word: "…" if word[0] in names else word[0], each.reason)
         reason = drop_names(_NUMBERED.sub("…", reason), names)
-        groups.setdefault((each.op, reason), []).append(each.site)
+        groups.setdefault((each.op, reason), []).append(each)
     table = folded_table("stays float", "calls", "because", "where")
     table.columns[1].justify = "right"
-    for (op, reason), sites in sorted(groups.items(), key=lambda group: -len(group[1])):
-        table.add_row(op, str(len(sites)), Text(reason), Text(", ".join(sites)))
+    for (op, reason), skipped in sorted(groups.items(), key=lambda group: -len(group[1])):
+        whole = {each.reason for each in skipped}
+        because = whole.pop() if len(whole) == 1 else reason
+        where = ", ".join(each.site for each in skipped)
+        table.add_row(op, str(len(skipped)), Text(because), Text(where))
     return table
 
 

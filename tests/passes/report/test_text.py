@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,21 @@ def test_the_full_report_has_all_of_it_by_reason() -> None:
     for name in [*(f"mul_{i}" for i in range(50)), *(f"tensor_{i}" for i in range(20)), "pass-3 "]:
         assert name in said, name
     assert "aten.bmm.default x10, aten.erf.default x3" in said
+    assert "embedding 1 - 45% no" in said
+    assert "reason 49 of it" in said
+    assert "report.text(full=True)" not in said
     assert str(report) == report.text()
+
+
+def test_a_reason_of_one_operator_is_not_shortened() -> None:
+    skipped = (
+        SkippedSite("mul", "aten.mul.Tensor", "mul.other is 0.25, not a tensor"),
+        SkippedSite("add", "aten.add.Tensor", "add.other is 0.5, not a tensor"),
+        SkippedSite("add_1", "aten.add.Tensor", "add_1.other is 0.5, not a tensor"),
+    )
+    said = words(replace(large_report(), skipped=skipped).text(full=True))
+    assert "aten.mul.Tensor 1 mul.other is 0.25, not a tensor mul" in said
+    assert "aten.add.Tensor 2 ….other is 0.5, not a tensor add, add_1" in said
 
 
 @pytest.fixture(scope="module")
