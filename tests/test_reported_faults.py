@@ -78,9 +78,22 @@ def test_a_nested_graph_in_training_mode_is_refused() -> None:
         quantize(program, (IMAGE,))
 
 
+def _asks(op: str) -> str:
+    """Return an expression for the way out of a recurrent layer under a static config."""
+    return (
+        rf"no static template takes {op}, only dynamic \(the config's default\): write "
+        rf"Config\(\)\.op\('{op}', 'dynamic'\), or config='dynamic' for the whole model"
+    )
+
+
 NOTHING: dict[str, tuple[Callable[[], nn.Module], Tensor, str]] = {
     "transposed": (lambda: nn.ConvTranspose2d(3, 4, 3), IMAGE, "operator for transposed conv"),
-    "recurrent": (lambda: nn.LSTM(8, 8), X, "no static template takes lstm"),
+    "lstm": (lambda: nn.LSTM(8, 8), X, _asks("lstm")),
+    "gru": (lambda: nn.GRU(8, 8), X, _asks("gru")),
+    "rnn": (lambda: nn.RNN(8, 8), X, _asks("rnn")),
+    "lstm cell": (lambda: nn.LSTMCell(8, 8), X, _asks("lstm_cell")),
+    "gru cell": (lambda: nn.GRUCell(8, 8), X, _asks("gru_cell")),
+    "rnn cell": (lambda: nn.RNNCell(8, 8), X, _asks("rnn_tanh_cell")),
     "norm": (lambda: nn.LayerNorm(8), X, "without a template: aten.layer_norm.default x1"),
 }
 

@@ -141,13 +141,14 @@ def why_float(node: Node, matcher: Matcher, claimed: set[Node], admission: Admis
     if decision.mode == FLOAT:
         return f"kept float: {decision.why}"
     templates = [t for t in matcher.templates if node.target in t.anchor.targets]
-    op = next(op.name for op in templates[0].anchor.ops if node.target in op.targets)
+    op = next(op for op in templates[0].anchor.ops if node.target in op.targets)
+    word = admission.decisions.word_for(op)
     of_mode = [template for template in templates if decision.mode in template.modes]
     if not of_mode:
         modes = ", ".join(dict.fromkeys(mode for template in templates for mode in template.modes))
-        return f"no {decision.mode} template takes {op}, only {modes} ({decision.why})"
+        return f"no {decision.mode} template takes {word}, only {modes} ({decision.why})"
     if all(template.on_request for template in of_mode) and decision.rule is None:
-        return f"quantized on request only: select it, config.op('{op}', '{decision.mode}')"
+        return f"quantized on request only: select it, config.op('{word}', '{decision.mode}')"
     misses = matcher.explain(node, claimed, admission)
     return misses[0].reason if misses else "it already belongs to another match"
 

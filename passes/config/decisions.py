@@ -14,7 +14,7 @@ from quantfx.passes.config.spec_change import FLOAT, Change, Float, over
 from quantfx.passes.errors import ConfigError, SpecError
 from quantfx.passes.quant.spec import LEAST_GROUP, Concrete, QuantSpec
 from quantfx.patterns.match import Edge, Match
-from quantfx.patterns.template import Mode, Template
+from quantfx.patterns.template import Mode, Op, Template
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,17 @@ class Decisions:
             if isinstance(rule, CallRule) and rule.mode is not None:
                 return Decision(rule.mode, rule)
         return self._default
+
+    def word_for(self, op: Op) -> str:
+        """Return the word that people write for ``op``: ``lstm``, where templates say lstm_padded.
+
+        A template that takes some overloads only has its own word for these, which begins with the
+        word for all of them.
+        """
+        for known in self._recipe.patterns.vocabulary.values():
+            if op.name.startswith(f"{known.name}_") and {*op.targets} <= {*known.targets}:
+                return known.name
+        return op.name
 
     def float_rule(self, edge: Edge, template: Template) -> Rule | None:
         """Return the rule that keeps the tensor at ``edge`` float, if any does."""

@@ -20,6 +20,7 @@ from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.annotation import Annotation, annotation_of
 from quantfx.passes.quant.qdq import reads_quantized
 from quantfx.passes.report.accounts import accounts
+from quantfx.passes.report.float_remedy import remedy_of
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
         return
     missed = find_skipped(module, recipe)
     reasons = [f"rule {each.rule}: {each.reason}" for each in remarks_of(module, RuleRemark)]
-    reasons += [f"{r.node} ({r.op}): {r.message}" for r in missed]
+    reasons += [_near_miss(each, recipe) for each in missed]
     others = [f"{op} x{count}" for op, count in count_uncovered(module, recipe).items()]
     why, fix = f"no template of '{recipe.name}' matches this graph", ""
     if kept := sum("kept float: " in each.message for each in missed):
@@ -114,6 +115,11 @@ def require_planned(module: GraphModule, recipe: Recipe) -> None:
         site=missed[0].node if missed else None,
         fix=f"{fix}pass strict=False to continue with a float graph",
     )
+
+
+def _near_miss(missed: Remark, recipe: Recipe) -> str:
+    remedy = remedy_of(missed.op, missed.message, recipe.name)
+    return f"{missed.node} ({missed.op}): {missed.message}{f': {remedy}' if remedy else ''}"
 
 
 def dtype_advice(module: GraphModule) -> str:

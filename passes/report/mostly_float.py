@@ -7,19 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.report.float_remedy import remedy_of, unmentioned
 from quantfx.passes.report.outcome import SiteOutcome
 from quantfx.passes.report.work import OperatorWork
 
 _MOST_CAUSES = 3
-_PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "addbmm", "mv", "addmv", "einsum", "tensordot")
-_NATIVE_LAYERS = ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
-# Part of a reason -> remedy. Other reasons state their remedy, or there is none.
-_REMEDIES = (
-    ("kept float:", "change that rule of the config"),
-    ("only dynamic", "give it that mode by a rule of the config"),
-    ("not float32", "quantize model.float()"),
-    ("not a stored weight", "store the computed weight, e.g. by remove_parametrizations"),
-)
 
 
 @dataclass(frozen=True)
@@ -160,38 +152,6 @@ def _cause(key: _Key, rows: _Rows, total: Balance, backend: str) -> str:
 def reason_for(row: OperatorWork) -> str:
     """Return why an operator stays float, even if nothing mentions it."""
     return row.reason or unmentioned(row.op)
-
-
-def unmentioned(op: str) -> str:
-    """Return why an operator that nothing mentions stays float."""
-    return "no template takes it" if _is_of_torch(op) else "not an operator of torch's"
-
-
-def remedy_of(op: str, reason: str, backend: str) -> str:
-    """Return a remedy for ``op`` staying float; empty if the reason says everything."""
-    name = op.split(".")[1] if _is_aten(op) else ""
-    for text, remedy in _REMEDIES:
-        if text in reason:
-            return remedy
-    if name in _NATIVE_LAYERS and backend != "native":
-        return "backend='native' has kernels for it"
-    if reason:
-        return ""
-    if name in _PRODUCTS:
-        return "write it as torch.nn.functional.linear, or as matmul and select that"
-    if name:
-        return "give the backend a template and a kernel for it"
-    if _is_of_torch(op):
-        return ""
-    return "write it in torch's own operators, or give the backend a template and a kernel for it"
-
-
-def _is_aten(op: str) -> bool:
-    return op.startswith("aten.")
-
-
-def _is_of_torch(op: str) -> bool:
-    return op.startswith(("aten.", "higher_order.", "prims.", "quantized_decomposed."))
 
 
 def _amount(count: int) -> str:

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from quantfx.passes.report.float_remedy import remedy_of
 from quantfx.passes.report.folded_table import folded_table
 from quantfx.passes.report.mostly_float import (
     Balance,
@@ -18,7 +19,6 @@ from quantfx.passes.report.mostly_float import (
     by_cause,
     matters,
     reason_for,
-    remedy_of,
 )
 from quantfx.passes.report.outcome import SiteOutcome, missed_sites
 from quantfx.passes.report.work import OperatorWork, drop_names

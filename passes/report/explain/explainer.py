@@ -36,7 +36,7 @@ from quantfx.passes.report.explain.verdict import (
     why_nothing,
     why_silent,
 )
-from quantfx.passes.report.mostly_float import unmentioned
+from quantfx.passes.report.float_remedy import unmentioned
 from quantfx.passes.report.report import Report
 
 _NOBODY = "nothing read it any more"

@@ -5,15 +5,11 @@ from __future__ import annotations
 import re
 
 from quantfx.passes.report.explain.explanation import Explanation
-from quantfx.passes.report.mostly_float import remedy_of
+from quantfx.passes.report.float_remedy import remedy_of
 
 # Pattern of a reason -> its remedy, with the groups of the pattern.
 _REMEDIES = (
     (r"quantized on request only: select it, (.*)", "{0} in the config selects it"),
-    (
-        r"no (\S+) template takes (\S+), only (\S+?)(?:,.*)? \(",
-        "a rule of the config can ask for another mode: config.op('{1}', '{2}')",
-    ),
     (
         r"its input (\S+) is not the output of a quantized pattern",
         "quantize {0} first: explain('{0}') says what that needs",

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from quantfx.backends.native import native
 from quantfx.passes.graph.graphs import Site
-from quantfx.passes.report.mostly_float import _NATIVE_LAYERS as NATIVE_LAYERS
+from quantfx.passes.report.float_remedy import _NATIVE_LAYERS as NATIVE_LAYERS
 from quantfx.passes.report.mostly_float import Balance, add_reached, headline
 from quantfx.passes.report.outcome import SiteOutcome
 from quantfx.passes.report.work import OperatorWork
@@ -64,8 +64,10 @@ def test_other_ways_out() -> None:
     up = row("up", "aten.conv_transpose2d.input", 900, 0, "no kernel")
     assert said(LINEAR, up).endswith("no kernel: backend='native' has kernels for it")
     assert said(LINEAR, up, backend="native").endswith("no kernel")
-    lstm = row("lstm", "aten.lstm.input", 900, 0, "no static template takes lstm, only dynamic")
-    assert said(LINEAR, lstm).endswith("only dynamic: give it that mode by a rule of the config")
+    only = "no static template takes lstm, only dynamic"
+    lstm = row("lstm", "aten.lstm.input", 900, 0, f"{only} (the config's default)")
+    ask = "write Config().op('lstm', 'dynamic'), or config='dynamic' for the whole model"
+    assert said(LINEAR, lstm).endswith(f"default): {ask}")
     half = row("linear_1", "aten.linear.default", 900, 0, "float32: … is bfloat16, not float32")
     assert said(LINEAR, half).endswith("not float32: quantize model.float()")
     other = row("cdist", "aten.bilinear.default", 900, 0, "")

@@ -30,7 +30,15 @@ FLOAT = Explanation(
         ),
         (
             "no dynamic template takes conv2d, only static (the config's default)",
-            "a rule of the config can ask for another mode: config.op('conv2d', 'static')",
+            "write Config('dynamic').op('conv2d', 'static'), or config='static' for the whole model",
+        ),
+        (
+            "no static template takes lstm, only dynamic, fp16 (the config's default)",
+            "write Config().op('lstm', 'dynamic'), or config='dynamic' for the whole model",
+        ),
+        (
+            "no static template takes lstm, only dynamic (rule module='1')",
+            "let that rule of the config ask for 'dynamic'",
         ),
         (
             "its input mean is not the output of a quantized pattern",
