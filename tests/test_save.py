@@ -284,7 +284,7 @@ def test_a_file_names_somebodys_own_observer(tmp_path: Path) -> None:
         (NamedObserver("Own"), NamedObserver("Own")),
     ],
 )
-def test_a_spec_as_text_says_where_its_range_is_from(observer: Any, kept: object) -> None:
+def test_a_spec_as_text_says_where_its_range_is_from(observer: Any, kept: Any) -> None:
     spec = QuantSpec(torch.uint8, 0, 255, observer=observer)
     text = json.dumps(encode_spec(spec))
     assert decode_spec(json.loads(text)) == replace(spec, observer=kept)

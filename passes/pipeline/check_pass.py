@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 from quantfx.passes.errors import PassError, PipelineError
 from quantfx.passes.graph.remark import AnyRemark
@@ -76,7 +76,7 @@ def _remarks_problem(remarks: object) -> str:
 def _stats_problem(stats: object) -> str:
     if not isinstance(stats, Mapping):
         return f"stats is {_told(stats)}, not a dict of counts"
-    for key, value in cast(Mapping[Any, Any], stats).items():
+    for key, value in cast("Mapping[object, object]", stats).items():
         if not isinstance(value, int):
             return f"stats[{key!r}] is {_told(value)}, not a number"
     return ""

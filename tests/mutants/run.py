@@ -76,14 +76,19 @@ class Outcome:
 
 
 def read_mutants() -> list[Mutant]:
-    """Return the mutants of the table; each must fit the tree as it is."""
+    """Return the mutants of the table."""
     data = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8"))
-    mutants = [Mutant(**each) for each in data["mutant"]]
+    return [Mutant(**each) for each in data["mutant"]]
+
+
+def stale(mutants: list[Mutant]) -> list[str]:
+    """Return which mutants do not fit the tree as it is: their text must be in their file once."""
+    found: list[str] = []
     for each in mutants:
         count = (ROOT / each.file).read_text(encoding="utf-8").count(each.old)
         if count != 1:
-            raise SystemExit(f"stale: '{each.breaks}': its text is {count} times in {each.file}")
-    return mutants
+            found.append(f"'{each.breaks}': its text is {count} times in {each.file}")
+    return found
 
 
 def write_cases(path: Path, names: Path) -> None:
@@ -198,7 +203,10 @@ def main() -> int:
     given = parser.parse_args()
     outcomes = _known(given.outcomes)
     known = {each.breaks for each in outcomes}
-    chosen = [m for m in read_mutants() if given.only in m.breaks or given.only in m.file]
+    mutants = read_mutants()
+    if old := stale(mutants):
+        raise SystemExit("\n".join(["stale:", *old]))
+    chosen = [m for m in mutants if given.only in m.breaks or given.only in m.file]
     with tempfile.TemporaryDirectory() as folder:
         base, cases, names = (Path(folder) / name for name in ("base", "cases", "names"))
         copy_tree(base)
