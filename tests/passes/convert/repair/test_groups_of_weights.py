@@ -34,7 +34,7 @@ def rows(count: int, seed: int) -> Tensor:
 
 def quantized(config: Config, *, repair: bool | None) -> Result:
     backend = backends.get("x86", repair=repair).with_config(config)
-    data = list(rows(256, 2).split(32))
+    data = list(torch.split(rows(256, 2), 32))
     return unchecked.quantize(network(), (data[0],), backend=backend, calibration=data)
 
 
