@@ -1,4 +1,4 @@
-"""From one changed answer in seven to one in fifty: EfficientNet-Lite0 step by step.
+"""From one changed answer in seven to one in twenty: EfficientNet-Lite0 step by step.
 
 docs/accuracy.md explains the steps and shows what this prints. To run it::
 
