@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
 
-from quantfx.api import quantize
 from quantfx.backends.backend import Backend
+from quantfx.decoding.cache_scales import int8_cache
+from quantfx.decoding.quantize_cache import QuantizeCache
 from quantfx.decoding.share_tensors import share_tensors
 from quantfx.decoding.step import grown, step_of
 from quantfx.load_result import load
+from quantfx.make_result import choose_backend, make_result
+from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import ConfigLike
-from quantfx.passes.errors import CaptureError
+from quantfx.passes.errors import ArgumentError, CaptureError
+from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.inputs.leaves import describe_leaves
+from quantfx.passes.pipeline.pipeline import Pipeline
+from quantfx.patterns.errors import did_you_mean
 from quantfx.result import Result
+
+CacheDtype: TypeAlias = Literal["float", "int8"]
 
 _PREFILL, _DECODE = "prefill.quantfx", "decode.quantfx"
 
@@ -90,6 +98,8 @@ def quantize_decoder(
     tokens: Tensor,
     *,
     config: ConfigLike = "weight-only",
+    cache: CacheDtype = "float",
+    prompts: Iterable[Tensor] = (),
     backend: str | Backend = "x86",
     strict: bool = True,
 ) -> Decoder:
@@ -101,36 +111,72 @@ def quantize_decoder(
             in tuples, lists and dicts, which grow with the tokens.
         tokens: A prompt of at least four tokens, shape ``(rows, tokens)``; rows are fixed.
         config: ``"weight-only"``, ``"weight-only-4bit"``, ``"dynamic"`` or a `Config` of these.
+        cache: ``"float"`` leaves the model's cache as it is. ``"int8"`` keeps its tensors in int8
+            between calls, with one scale for each position of all dimensions but the rows and the
+            one that grows. New values beyond their range saturate; old ones are never rounded
+            again.
+        prompts: Prompts of any number of rows and tokens, through which the float model goes to
+            find the scales of an int8 cache; by default ``tokens`` alone.
         backend: As for ``quantize``.
         strict: As for ``quantize``.
 
     Raises:
-        CaptureError: the model has no growing cache, or torch.export rejects it.
-        CalibrationError: the config needs calibration data, which this function does not take.
+        ArgumentError: there is no such cache, or prompts are given for a float one.
+        CaptureError: the model has no growing cache, changes what is in it (for an int8 one), or
+            torch.export rejects it.
+        CalibrationError: the config needs calibration data, which this function does not take; or
+            a prompt is none.
     """
+    _require_options(cache, prompts)
     if tokens.dim() != 2 or tokens.shape[1] < 4:
         message = f"the prompt has shape {tuple(tokens.shape)}, not (rows, four tokens or more)"
         raise CaptureError(message, rule="batch-form", site="tokens")
     step = step_of(model)
     first, second, *_ = inspect.signature(step.forward).parameters
-    cache, growing = grown(step, tokens)
+    past, growing = grown(step, tokens)
     places = iter(growing)
     free = describe_leaves(
-        lambda _, leaf: dict.fromkeys(next(places), Dim.AUTO) or None, second, cache
+        lambda _, leaf: dict.fromkeys(next(places), Dim.AUTO) or None, second, past
     )
-    results: list[Result] = []
-    for inputs, shapes in (
-        ((tokens,), {first: {1: Dim.AUTO}}),
-        ((tokens[:, -1:].contiguous(), cache), {first: None, second: free}),
-    ):
-        results.append(
-            quantize(
-                step,
-                inputs,
-                config=config,
-                backend=backend,
-                dynamic_shapes=shapes,
-                strict=strict,
-            )
+    to_int8 = int8_cache(step, tokens, past, growing, prompts) if cache == "int8" else None
+    chosen = choose_backend(backend, config)
+    prompt = ExampleInputs((tokens,), dynamic_shapes={first: {1: Dim.AUTO}})
+    token = ExampleInputs(
+        (tokens[:, -1:].contiguous(), past), dynamic_shapes={first: None, second: free}
+    )
+    return Decoder(*(_quantize(step, each, to_int8, chosen, strict) for each in (prompt, token)))
+
+
+def _quantize(
+    step: nn.Module,
+    inputs: ExampleInputs,
+    to_int8: QuantizeCache | None,
+    backend: Backend,
+    strict: bool,
+) -> Result:
+    """Do what ``quantize`` does, with a cache in int8 if that is asked for."""
+    graph = capture(step, inputs.args, dynamic_shapes=inputs.dynamic_shapes)
+    if to_int8 is not None:
+        graph = Pipeline((to_int8,)).run(graph)
+        inputs = replace(inputs, args=to_int8.inputs(inputs.args))
+    quantized = backend.convert(backend.prepare(graph, strict=strict), strict=strict)
+    model = step if to_int8 is None else None  # which takes another cache
+    return make_result(graph, quantized, backend, inputs, strict=strict, model=model)
+
+
+def _require_options(cache: str, prompts: Iterable[Tensor]) -> None:
+    known = get_args(CacheDtype)
+    if cache not in known:
+        raise ArgumentError(
+            f"there is no cache '{cache}'{did_you_mean(cache, known)}",
+            rule="unknown-name",
+            site="cache",
+            fix=f"one of {', '.join(map(repr, known))}",
         )
-    return Decoder(*results)
+    if cache == "float" and prompts != ():
+        raise ArgumentError(
+            "prompts are for the scales of an int8 cache, and this one is float",
+            rule="option-value",
+            site="prompts",
+            fix="add cache='int8'",
+        )
