@@ -10,6 +10,7 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from quantfx.backends.backend import Backend
+from quantfx.decoding.quantize_cache import QuantizeCache
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.fold.compute_in_float32 import ComputeInFloat32
 from quantfx.passes.inputs.example import ExampleInputs
@@ -51,6 +52,7 @@ def compare_result(
         CaptureError: the float model cannot be captured.
         CalibrationError: there is no batch, or one does not fit the model.
     """
+    require_float_cache(result.quantized, asked="compare")
     module, reference = float_graph(result.backend, model, inputs, asked="compare")
     _require_same_shapes(reference, result.quantized)
     return compare_graphs(
@@ -82,6 +84,25 @@ def _require_same_shapes(reference: GraphModule, quantized: GraphModule) -> None
 def _shape(node: Node) -> tuple[int | torch.SymInt, ...]:
     value = node.meta.get("val")
     return tuple(value.shape) if isinstance(value, torch.Tensor) else ()
+
+
+def require_float_cache(quantized: GraphModule, *, asked: str) -> None:
+    """Refuse a graph with an int8 cache, as the float model would take its integers for values.
+
+    Args:
+        quantized: The q/dq graph.
+        asked: The result's method that needs the model, for the message.
+
+    Raises:
+        QuantfxError: the cache is int8.
+    """
+    if any(each.name == QuantizeCache.name for each in records_of(quantized)):
+        raise QuantfxError(
+            "the cache of this result is int8, and no float model takes or returns it",
+            rule="no-float-model",
+            site="cache",
+            fix=f"quantize with cache='float', and ask that result: .{asked}(batches, model=model)",
+        )
 
 
 def float_graph(

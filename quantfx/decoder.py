@@ -99,7 +99,7 @@ def quantize_decoder(
     *,
     config: ConfigLike = "weight-only",
     cache: CacheDtype = "float",
-    prompts: Iterable[Tensor] = (),
+    prompts: Iterable[Tensor] | None = None,
     backend: str | Backend = "x86",
     strict: bool = True,
 ) -> Decoder:
@@ -164,7 +164,7 @@ def _quantize(
     return make_result(graph, quantized, backend, inputs, strict=strict, model=model)
 
 
-def _require_options(cache: str, prompts: Iterable[Tensor]) -> None:
+def _require_options(cache: str, prompts: Iterable[Tensor] | None) -> None:
     known = get_args(CacheDtype)
     if cache not in known:
         raise ArgumentError(
@@ -173,7 +173,7 @@ def _require_options(cache: str, prompts: Iterable[Tensor]) -> None:
             site="cache",
             fix=f"one of {', '.join(map(repr, known))}",
         )
-    if cache == "float" and prompts != ():
+    if cache == "float" and prompts is not None:
         raise ArgumentError(
             "prompts are for the scales of an int8 cache, and this one is float",
             rule="option-value",

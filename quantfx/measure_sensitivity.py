@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
-from quantfx.compare_result import float_graph
+from quantfx.compare_result import float_graph, require_float_cache
 from quantfx.given_options import given_options
 from quantfx.make_result import choose_backend
 from quantfx.passes.capture.capture import capture_given
@@ -163,6 +163,7 @@ def result_sensitivity(
         CalibrationError: there is no batch, or one does not fit the model.
     """
     settings = given_options(_Settings, options, "sensitivity")
+    require_float_cache(result.quantized, asked="sensitivity")
     _, reference = float_graph(result.backend, model, inputs, asked="sensitivity")
     return _measure(reference, result.quantized, result.backend, batches, settings)
 

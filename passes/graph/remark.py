@@ -31,7 +31,7 @@ class Remark:
 
 @dataclass(frozen=True)
 class ModelRemark:
-    """Why a pass left the whole model alone."""
+    """A fact about the whole model, e.g. why a pass left it alone."""
 
     reason: str
 

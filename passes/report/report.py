@@ -95,7 +95,7 @@ class Report:
         unverified: What could not be tried here, e.g. ``no XPU``; empty if nothing.
         scales: Tensors whose scale does not fit their values, with the reason.
         unused_rules: Rules of the config that select, decide or change nothing, with the reason.
-        notes: Passes that did not change the model at all, with the reason.
+        notes: What passes say of the whole model, e.g. why they did not change it at all.
     """
 
     backend: str

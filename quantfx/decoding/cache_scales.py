@@ -25,7 +25,7 @@ def int8_cache(
     tokens: Tensor,
     cache: Any,
     growing: list[dict[int, int]],
-    prompts: Iterable[Tensor],
+    prompts: Iterable[Tensor] | None,
 ) -> QuantizeCache:
     """Return the pass that makes the cache of both graphs int8.
 
@@ -34,11 +34,11 @@ def int8_cache(
         tokens: The example prompt.
         cache: The cache of all tokens but the last.
         growing: Sizes of each of its leaves that a token changes.
-        prompts: What the scales are found from; ``tokens`` if there are none.
+        prompts: What the scales are found from; ``tokens`` if None.
 
     Raises:
         CaptureError: a tensor of the cache grows otherwise than by a token behind the others.
-        CalibrationError: a prompt is no prompt, or makes the cache NaN or infinite.
+        CalibrationError: there is no prompt, one is none, or makes the cache NaN or infinite.
     """
     axes = _axes(step, tokens, cache, growing)
     ranges = [
@@ -46,7 +46,7 @@ def int8_cache(
         for leaf, axis in zip(leaves_in(cache), axes, strict=True)
     ]
     with torch.no_grad():
-        for prompt in _checked(prompts) or [tokens]:
+        for prompt in [tokens] if prompts is None else _checked(prompts):
             leaves = leaves_in(step(prompt)[1])
             for leaf, found in zip(leaves, ranges, strict=True):
                 if found is not None:
@@ -63,6 +63,9 @@ def _checked(prompts: Iterable[Tensor]) -> list[Tensor]:
             "prompts is one tensor", rule="calibration-form", site="prompts", fix=fix
         )
     found = list(prompts)
+    if not found:
+        message = "there are no prompts to find the scales of the cache from"
+        raise CalibrationError(message, rule="no-batches", site="prompts", fix=fix)
     for number, each in enumerate(found):
         if not isinstance(each, Tensor) or each.dim() != 2 or each.numel() == 0:
             shape = f"of shape {tuple(each.shape)}" if isinstance(each, Tensor) else type(each)

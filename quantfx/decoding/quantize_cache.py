@@ -88,7 +88,9 @@ class QuantizeCache(Pass):
         _quantize_results(editor, pairs)
         for node in editor.made:
             if node.op == "call_function":
-                editor.remark("applied", node.name, "the cache is int8", operator_name(node))
+                editor.remark(
+                    "applied", node.name, "it reads or writes the int8 cache", operator_name(node)
+                )
         count = sum(leaf is not None for leaf in self.leaves)
         return PassResult((*editor.remarks, ModelRemark(self.text)), {"int8": count})
 

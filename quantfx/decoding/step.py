@@ -82,6 +82,9 @@ def grown(step: nn.Module, tokens: Tensor) -> tuple[Any, list[dict[int, int]]]:
     ]
     if not any(growing):
         message = f"the cache of {type(step).__name__} does not grow with the tokens"
-        fix = "quantize the model itself: a cache in buffers is one graph"
+        fix = (
+            "give a prompt shorter than a sliding window; a cache of fixed size, in buffers, is "
+            "one graph, and stays float: quantize the model itself"
+        )
         raise CaptureError(message, rule="export-rejects", site="cache", fix=fix)
     return before, growing
