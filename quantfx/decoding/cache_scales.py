@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from quantfx.decoding.quantize_cache import LARGEST, CacheLeaf, QuantizeCache
+from quantfx.decoding.cache_operators import LARGEST
+from quantfx.decoding.quantize_cache import CacheLeaf, QuantizeCache
 from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.inputs.leaves import leaves_in, map_leaves
 from quantfx.passes.quant.qparams import qparams_from_range

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
+from quantfx.decoding.cache_operators import GROW, LARGEST, READ, to_int8
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.operator_name import operator_name
 from quantfx.passes.graph.remark import ModelRemark
@@ -20,15 +21,12 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import resolve_op
 
 _TO = resolve_op("aten.to.dtype")
-_MUL = resolve_op("aten.mul.Tensor")
 _DIV = resolve_op("aten.div.Tensor")
 _ROUND = resolve_op("aten.round.default")
 _CLAMP = resolve_op("aten.clamp.default")
 _SLICE = resolve_op("aten.slice.Tensor")
 _CAT = resolve_op("aten.cat.default")
 _SIZES = resolve_op("aten.sym_size.int")
-
-LARGEST = 127  # symmetric: -128 is not used
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class CacheLeaf:
 
 @dataclass(frozen=True)
 class QuantizeCache(Pass):
-    """The cache enters as ``q``, is read as ``q * scale``, and leaves as ``cat(q, quantize(new))``.
+    """The cache enters as ``q``, is read as ``q * scale``, and leaves as ``cat(q, new / scale)``.
 
     Old values leave as they came, to the bit. A new value beyond its range saturates.
 
@@ -81,11 +79,19 @@ class QuantizeCache(Pass):
         if len(given) > len(self.leaves):  # not the graph for prompts, which takes tokens alone
             pasts = list(given[-len(self.leaves) :])
             _take_int8(module, self.leaves)
-        pairs = list(zip(self.leaves, pasts, strict=True))
-        for number, (leaf, past) in enumerate(pairs):
-            if leaf is not None and past is not None:
-                _dequantize(editor, past, leaf, f"cache_{number}_scale")
-        _quantize_results(editor, pairs)
+        [output] = module.graph.find_nodes(op="output")
+        for number, (leaf, past) in enumerate(zip(self.leaves, pasts, strict=True)):
+            if leaf is None:
+                continue
+            made = list(output.args[0])
+            place = number - len(self.leaves)
+            name = f"cache_{number}_scale"
+            if past is None:
+                made[place] = _quantize(editor, made[place], leaf, name)
+            else:
+                made[place] = _grow(editor, made[place], past, leaf, name)
+                _read(editor, past, leaf, name)
+            output.args = (tuple(made),)
         for node in editor.made:
             if node.op == "call_function":
                 editor.remark(
@@ -117,56 +123,78 @@ class QuantizeCache(Pass):
 
 
 def _in_int8(value: Any, leaf: CacheLeaf | None) -> Any:
-    if leaf is None:
-        return value
-    return (value / leaf.scale).round().clamp(-LARGEST, LARGEST).to(torch.int8)
+    return value if leaf is None else to_int8(value, leaf.scale)
 
 
-def _dequantize(editor: Editor, past: Node, leaf: CacheLeaf, name: str) -> None:
-    """Let what reads ``past`` read it times its scale; written where it is first read."""
-    readers = [n for n in past.users if n.target is not _SIZES and n.op != "output"]
+def _quantize(editor: Editor, result: Node, leaf: CacheLeaf, name: str) -> Node:
+    """Write behind ``result``, of the graph for prompts, its integers."""
+    before = result.next
+    scale = editor.shared_constant(name, leaf.scale, like=result, before=before)
+    steps = editor.call(_DIV, (result, scale), before=before, like=result)
+    whole = editor.call(_ROUND, (steps,), before=before, like=result)
+    held = editor.call(_CLAMP, (whole, -LARGEST, LARGEST), before=before, like=result)
+    return editor.call(_TO, (held, torch.int8), before=before, like=result)
+
+
+def _grow(editor: Editor, result: Node, past: Node, leaf: CacheLeaf, name: str) -> Node:
+    """Write the integers of ``result``: those of ``past``, and one new place."""
+    before = result.next
+    new = _appended(result, past, leaf)
+    if new is None:
+        new = editor.call(_SLICE, (result, leaf.axis, -1, sys.maxsize), before=before, like=result)
+    new = _cast(editor, new, leaf, torch.float32, before)
+    scale = editor.shared_constant(name, leaf.scale, like=result, before=before)
+    value: Tensor = past.meta["val"]
+    grown = value.to(torch.int8).new_empty(result.meta["val"].shape)
+    args = (past, new, scale, leaf.axis)
+    return editor.call(GROW, args, before=before, like=result, val=grown, name=f"{past.name}_grown")
+
+
+def _read(editor: Editor, past: Node, leaf: CacheLeaf, name: str) -> None:
+    """Let what reads ``past`` read it in floats, written where it is first read.
+
+    A reader that puts new values behind it is replaced: the copy is then made once.
+    """
     value: Tensor = past.meta["val"]
     past.meta["val"] = value.to(torch.int8)
     past.meta.pop("tensor_meta", None)
-    if not readers:
-        return
-    first = min(readers)
-    scale = editor.shared_constant(name, leaf.scale, like=first, before=first)
-    cast = editor.call(_TO, (past, torch.float32), before=first, like=first)
-    read = editor.call(_MUL, (cast, scale), before=first, name=f"{past.name}_read")
-    if leaf.dtype != torch.float32:
-        read = editor.call(_TO, (read, leaf.dtype), before=first)
-    for reader in readers:
-        reader.replace_input_with(past, read)
+    others = [n for n in past.users if n.target not in (_SIZES, GROW) and n.op != "output"]
+    for reader in [n for n in others if _appended(n, past, leaf) is not None]:
+        new = _cast(editor, _appended(reader, past, leaf), leaf, torch.float32, reader)
+        read = _read_before(editor, reader, past, new, leaf, name)
+        editor.replace(reader, read)
+        others.remove(reader)
+    if others:
+        read = _read_before(editor, min(others), past, None, leaf, name)
+        for reader in others:
+            reader.replace_input_with(past, read)
 
 
-def _quantize_results(editor: Editor, pairs: list[tuple[CacheLeaf | None, Node | None]]) -> None:
-    """Return int8 in place of the last results of the graph, which are the cache."""
-    [output] = editor.graph.find_nodes(op="output")
-    [results] = output.args
-    made = list(results)
-    start = len(made) - len(pairs)
-    for number, (leaf, past) in enumerate(pairs):
-        if leaf is not None:
-            result: Node = made[start + number]
-            made[start + number] = _quantize(editor, result, leaf, past, f"cache_{number}_scale")
-    output.args = (tuple(made),)
+def _read_before(
+    editor: Editor, before: Node, past: Node, new: Node | None, leaf: CacheLeaf, name: str
+) -> Node:
+    scale = editor.shared_constant(name, leaf.scale, like=before, before=before)
+    args = (past, new, scale, leaf.axis)
+    read = editor.call(READ, args, before=before, name=f"{past.name}_read")
+    return _cast(editor, read, leaf, leaf.dtype, before)
 
 
-def _quantize(editor: Editor, result: Node, leaf: CacheLeaf, past: Node | None, name: str) -> Node:
-    """Write behind ``result`` its integers; of a ``past`` that it begins with, these themselves."""
-    before = result.next
-    new = result
-    if past is not None:
-        new = editor.call(_SLICE, (result, leaf.axis, -1, sys.maxsize), before=before, like=result)
-    scale = editor.shared_constant(name, leaf.scale, like=result, before=before)
-    steps = editor.call(_DIV, (new, scale), before=before, like=result)
-    whole = editor.call(_ROUND, (steps,), before=before, like=result)
-    held = editor.call(_CLAMP, (whole, -LARGEST, LARGEST), before=before, like=result)
-    made = editor.call(_TO, (held, torch.int8), before=before, like=result)
-    if past is not None:
-        made = editor.call(_CAT, ([past, made], leaf.axis), before=before, like=result)
-    return made
+def _cast(
+    editor: Editor, node: Node | None, leaf: CacheLeaf, dtype: torch.dtype, before: Node
+) -> Any:
+    """Return ``node`` in ``dtype``; the operators of int8 caches take and return float32."""
+    if leaf.dtype == torch.float32:
+        return node
+    return editor.call(_TO, (node, dtype), before=before)
+
+
+def _appended(node: Node, past: Node, leaf: CacheLeaf) -> Node | None:
+    """Return what ``node`` puts behind ``past``; None if it does something else."""
+    if node.target is not _CAT or len(node.args) != 2 or len(node.args[0]) != 2:
+        return None
+    (first, new), axis = node.args
+    fits = first is past and axis % len(leaf.shape) == leaf.axis and new is not past
+    return new if fits and new.meta["val"].dtype == leaf.dtype else None
 
 
 def _take_int8(module: GraphModule, leaves: tuple[CacheLeaf | None, ...]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -87,7 +88,7 @@ def test_more_prompts_of_any_form_widen_the_range() -> None:
 
 def test_tensors_that_do_not_grow_or_hold_no_floats_stay() -> None:
     for kind, axis, shape in (("", 1, (1, 1, 16)), ("tokens first", 0, (1, 1, 16))):
-        step = seeded(lambda kind=kind: Keeps(kind))
+        step = seeded(partial(Keeps, kind))
         found = pass_of(step)
         assert [leaf is None for leaf in found.leaves] == [False, True, True]
         assert (leaf_of(found).axis, leaf_of(found).scale.shape) == (axis, shape)
@@ -95,7 +96,7 @@ def test_tensors_that_do_not_grow_or_hold_no_floats_stay() -> None:
 
 
 def test_a_dict_with_tokens_first_decodes() -> None:
-    step = seeded(lambda: Keeps("tokens first"))
+    step = seeded(partial(Keeps, "tokens first"))
     prompts = [torch.arange(32).reshape(2, 16)]
     decoder = quantfx.quantize_decoder(step, PROMPT, cache="int8", prompts=prompts)
     logits, cache = decoder.module.prefill(PROMPT[:, :5])  # the example's, to which ids are fixed
@@ -118,7 +119,7 @@ def test_a_dict_with_tokens_first_decodes() -> None:
 ])  # fmt: skip
 def test_a_past_that_does_not_stay_is_refused(kind: str, says: str) -> None:
     with refused("cache-form", CaptureError, site="cache", fix="cache='int8'", says=says):
-        pass_of(seeded(lambda: Keeps(kind)))
+        pass_of(seeded(partial(Keeps, kind)))
 
 
 def test_prompts_and_options_that_are_none_are_refused() -> None:

@@ -1,10 +1,13 @@
 """Decoders of twelve layers, 768 wide, random weights: int8 and int4 beside float Inductor.
 
     python -m tests.peers.decoders small|gpt2|llama [MODE ...]
+    python -m tests.peers.decoders small|gpt2|llama cache
 
 prints, on one thread and taking turns: milliseconds and tokens/s of a token, of the first token of a prompt
 of 128, and how many of 500 tokens are the float model's (which goes on with its own). ``small`` is that of
-tests/models; the others need ``pip install transformers``. docs/guides/decoders.md shows what it prints.
+tests/models; the others need ``pip install transformers``. ``cache`` prints milliseconds of a token behind
+contexts, with a float and an int8 cache, both ``weight-only`` and compiled. docs/guides/decoders.md shows
+what it prints.
 """
 
 from __future__ import annotations
@@ -20,12 +23,14 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import quantfx
-from quantfx.decoder import Runner
+from quantfx.decoder import CacheDtype, Runner
 from quantfx.decoding.step import grown, step_of
-from quantfx.passes.inputs.leaves import describe_leaves
+from quantfx.passes.inputs.leaves import describe_leaves, leaves_in
+from quantfx.tools.measure.metrics import sqnr_db
 from tests.models.decoder import SmallDecoder
 
 VOCABULARY, STEPS, ROUNDS = 8192, 500, 20
+CONTEXTS = (128, 512, 1000)  # gpt2 has 1024 places
 MODES = ("weight-only", "weight-only-4bit")
 
 
@@ -98,11 +103,50 @@ def agreement(runs: dict[str, Runner], prompt: Tensor) -> dict[str, float]:
     return {name: count / STEPS for name, count in same.items()}
 
 
+def compare_caches(name: str, model: nn.Module) -> None:
+    """Print what a token costs behind a context, and what the cache does to logits and tokens."""
+    made = torch.Generator().manual_seed(0)
+    prompts = [torch.randint(0, VOCABULARY, (1, 256), generator=made) for _ in range(2)]
+    long = torch.randint(0, VOCABULARY, (1, max(CONTEXTS)), generator=made)
+    runs: dict[str, Runner] = {}
+    kinds: dict[CacheDtype, list[Tensor] | None] = {"float": None, "int8": prompts}
+    for cache, given in kinds.items():
+        decoder = quantfx.quantize_decoder(model, long[:, :16], cache=cache, prompts=given)
+        runs[cache] = Runner(decoder.prefill.module, decoder.decode.compile())
+        print(f"{name}, {cache}: {[n for n in decoder.decode.report.notes if 'cache' in n]}")
+    print("| context | ms a token, float | int8 | as fast | MiB of cache, float | int8 | "
+          "int8 to float, dB | of 16 tokens |")  # fmt: skip
+    for context in CONTEXTS:
+        states = {each: run.prefill(long[:, :context]) for each, run in runs.items()}
+        best = dict.fromkeys(runs, float("inf"))
+        for _ in range(ROUNDS):
+            for each, run in runs.items():
+                token = states["float"][0][:, -1:].argmax(-1)
+                best[each] = min(best[each], seconds(run.decode, token, states[each][1]))
+        sizes = {
+            each: sum(leaf.nbytes for leaf in leaves_in(cache)) / 2**20
+            for each, (_, cache) in states.items()
+        }
+        found: list[list[Tensor]] = []
+        for _ in range(16):
+            token = states["float"][0][:, -1:].argmax(-1)
+            states = {each: run.decode(token, states[each][1]) for each, run in runs.items()}
+            found.append([states[each][0] for each in ("float", "int8")])
+        exact, other = (torch.cat(each) for each in zip(*found, strict=True))
+        same = (exact.argmax(-1) == other.argmax(-1)).sum()
+        print(f"| {context} | {best['float'] * 1e3:.1f} | {best['int8'] * 1e3:.1f} "
+              f"| {best['float'] / best['int8']:.2f} | {sizes['float']:.1f} | {sizes['int8']:.1f} "
+              f"| {sqnr_db(exact, other):.1f} | {int(same)} |", flush=True)  # fmt: skip
+
+
 def main(name: str, modes: list[str]) -> None:
     """Measure, and print a row for each."""
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     model = model_of(name)
+    if modes == ["cache"]:
+        compare_caches(name, model)
+        return
     prompt = torch.randint(0, VOCABULARY, (1, 128), generator=torch.Generator().manual_seed(0))
     runs = {"float": float_runner(model, prompt[:, :16])}
     for mode in modes or MODES:
