@@ -83,7 +83,8 @@ class QuantizeCache(Pass):
         for number, (leaf, past) in enumerate(zip(self.leaves, pasts, strict=True)):
             if leaf is None:
                 continue
-            made = list(output.args[0])
+            results: Any = output.args[0]
+            made: list[Any] = list(results)
             place = number - len(self.leaves)
             name = f"cache_{number}_scale"
             if past is None:
@@ -190,11 +191,14 @@ def _cast(
 
 def _appended(node: Node, past: Node, leaf: CacheLeaf) -> Node | None:
     """Return what ``node`` puts behind ``past``; None if it does something else."""
-    if node.target is not _CAT or len(node.args) != 2 or len(node.args[0]) != 2:
+    if node.target is not _CAT or node.kwargs:
         return None
-    (first, new), axis = node.args
-    fits = first is past and axis % len(leaf.shape) == leaf.axis and new is not past
-    return new if fits and new.meta["val"].dtype == leaf.dtype else None
+    args: tuple[Any, ...] = (*node.args, 0)
+    parts, axis = args[:2]
+    if len(parts) != 2 or parts[0] is not past or axis % len(leaf.shape) != leaf.axis:
+        return None
+    new: Node = parts[1]
+    return new if new is not past and new.meta["val"].dtype == leaf.dtype else None
 
 
 def _take_int8(module: GraphModule, leaves: tuple[CacheLeaf | None, ...]) -> None:

@@ -14,6 +14,7 @@ from quantfx.decoding.cache_scales import int8_cache
 from quantfx.decoding.quantize_cache import CacheLeaf, QuantizeCache
 from quantfx.decoding.step import grown
 from quantfx.passes.errors import ArgumentError, CalibrationError, CaptureError
+from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.tools.models.seeded import seeded
 from tests.models.decoder import SmallDecoder
 from tests.refusals import refused
@@ -26,7 +27,8 @@ class Keeps(nn.Module):
 
     Args:
         kind: What is done to the past: ``"tokens first"`` puts tokens before rows, ``"window"``
-            keeps four tokens, ``"twice"`` two places a token, ``"fades"`` halves old values.
+            keeps four tokens, ``"twice"`` two places a token, ``"fades"`` halves old values, ``"computes"`` divides them
+            by one.
     """
 
     def __init__(self, kind: str) -> None:
@@ -44,7 +46,8 @@ class Keeps(nn.Module):
         new = torch.cat((rows, rows), axis) if self.kind == "twice" else rows
         ids, total = tokens, rows.sum((0, 1))
         if cache is not None:
-            past = cache["rows"] / 2 if self.kind == "fades" else cache["rows"]
+            divisor = {"fades": 2, "computes": 1}.get(self.kind)
+            past = cache["rows"] if divisor is None else cache["rows"] / divisor
             new = torch.cat((past, new), axis)
             ids, total = torch.cat((cache["ids"], tokens), 1), cache["total"] + total
         if self.kind == "window":
@@ -110,6 +113,27 @@ def test_a_dict_with_tokens_first_decodes() -> None:
         "total": torch.float32,
     }
     assert torch.equal(grown_cache["rows"][:-1], cache["rows"])
+
+
+@pytest.mark.parametrize("kind", ["", "tokens first", "computes"])
+def test_the_graph_reads_and_grows_integers(kind: str) -> None:
+    """Whether the model puts new values right behind the past, or computes with it first."""
+    step = seeded(partial(Keeps, kind))
+    cache, token = grown(step, PROMPT)[0], PROMPT[:, -1:].contiguous()
+    made = pass_of(step)
+    run = Pipeline((made,)).run(quantfx.capture(step, (token, cache)))
+    axis = leaf_of(made).axis
+    args = made.inputs((token, cache))
+    logits, found = run(*args)
+    exact, _ = step(token, cache)
+    torch.testing.assert_close(logits, exact, rtol=0.05, atol=0.05)
+    assert torch.equal(found["rows"].narrow(axis, 0, 5), args[1]["rows"])
+    new = step(token)[1]["rows"].flatten() / leaf_of(made).scale.flatten().repeat(2)
+    assert torch.equal(found["rows"].select(axis, 5).flatten(), new.round().to(torch.int8))
+    nodes = [node for node in run.graph.nodes if node.op == "call_function"]
+    calls = [str(node.target).split(".")[1] for node in nodes]
+    assert calls.count("read_cache") == calls.count("grow_cache") == 1
+    assert ("slice" in calls) is (kind == "computes")
 
 
 @pytest.mark.parametrize(("kind", "says"), [
