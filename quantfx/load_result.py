@@ -12,6 +12,7 @@ import torch
 from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks.lowering import Lowering
+from quantfx.decoding.cache_operators import GROW, READ
 from quantfx.passes.config.config import Config
 from quantfx.passes.errors import FileError
 from quantfx.passes.inputs.example import ExampleInputs
@@ -24,6 +25,9 @@ from quantfx.saving.file import Contents, read
 from quantfx.saving.graph_text import decode_graph
 from quantfx.saving.inputs_text import decode_inputs
 from quantfx.saving.origin import Origin
+
+# Defined where they are imported: files of decoders with an int8 cache call them.
+_OPERATORS = READ, GROW
 
 
 def load(path: str | Path, *, backend: str | Backend | None = None, strict: bool = True) -> Result:

@@ -90,9 +90,7 @@ assert {space for space, _ in operators() - known} <= {"quantized_decomposed", "
     operators() - known
 )
 assert {name for space, name in imported if space != "quantized_decomposed"} == {
-    "quantfx::unpack_halves",  # q/dq graphs and templates hold it
-    "quantfx::read_cache",  # q/dq graphs of decoders hold these two
-    "quantfx::grow_cache",
+    "quantfx::unpack_halves"  # q/dq graphs and templates hold it
 }, imported
 assert "torchao" not in sys.modules
 """

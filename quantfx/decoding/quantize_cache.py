@@ -160,8 +160,11 @@ def _read(editor: Editor, past: Node, leaf: CacheLeaf, name: str) -> None:
     past.meta["val"] = value.to(torch.int8)
     past.meta.pop("tensor_meta", None)
     others = [n for n in past.users if n.target not in (_SIZES, GROW) and n.op != "output"]
-    for reader in [n for n in others if _appended(n, past, leaf) is not None]:
-        new = _cast(editor, _appended(reader, past, leaf), leaf, torch.float32, reader)
+    for reader in list(others):
+        new = _appended(reader, past, leaf)
+        if new is None:
+            continue
+        new = _cast(editor, new, leaf, torch.float32, reader)
         read = _read_before(editor, reader, past, new, leaf, name)
         editor.replace(reader, read)
         others.remove(reader)
@@ -180,9 +183,7 @@ def _read_before(
     return _cast(editor, read, leaf, leaf.dtype, before)
 
 
-def _cast(
-    editor: Editor, node: Node | None, leaf: CacheLeaf, dtype: torch.dtype, before: Node
-) -> Any:
+def _cast(editor: Editor, node: Node, leaf: CacheLeaf, dtype: torch.dtype, before: Node) -> Node:
     """Return ``node`` in ``dtype``; the operators of int8 caches take and return float32."""
     if leaf.dtype == torch.float32:
         return node

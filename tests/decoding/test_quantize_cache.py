@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -119,6 +121,14 @@ def test_files_keep_the_cache(tmp_path: Path, decoder: Decoder) -> None:
     assert all(map(torch.equal, mine[-1], other[-1]))
     [told] = again.decode.explain("cache_0_0_read")
     assert "made by quantize-cache" in told.verdict
+
+
+def test_a_file_is_read_where_no_decoder_was_made(tmp_path: Path, decoder: Decoder) -> None:
+    decoder.decode.save(tmp_path / "decode.quantfx")
+    code = "import sys, quantfx; print(quantfx.load(sys.argv[1]).module.code.count('grow_cache'))"
+    command = [sys.executable, "-c", code, str(tmp_path / "decode.quantfx")]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "4"
 
 
 def test_its_operators_are_no_operators_of_the_model(decoder: Decoder) -> None:
