@@ -28,6 +28,7 @@ from quantfx.passes.train.qat_schedule import QatSchedule
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.qat import convert_qat, prepare_qat
 from quantfx.result import Result
+from quantfx.split_model import split_outliers
 
 if TYPE_CHECKING:
     from quantfx.auto_quantized import AutoQuantized, auto
@@ -106,6 +107,7 @@ __all__ = [
     "quantize_to",
     "reduce",
     "sensitivity",
+    "split_outliers",
 ]
 
 

@@ -7,14 +7,13 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from quantfx.passes.capture.capture import capture_given
+from quantfx.change_by_data import DataChange
 from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.fold.fold_batch_norm import FoldBatchNorm
 from quantfx.passes.fold.fold_constants import FoldConstants
 from quantfx.passes.fold.fold_scales import FoldScales
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.model.given import Model, given_model
-from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
 from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -73,7 +72,11 @@ def equalize(
     """
     change = Pipeline((EqualizeLayers(alpha, rows),), name="equalize")
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
-    graph = capture_given(given, check_inputs=check_inputs, compare=compare)
-    recorded = RECORD.run(graph)
-    calibrate(recorded, batches, input_fn=input_fn, progress=progress)
-    return change.run(recorded)
+    return DataChange(RECORD, change).run(
+        given,
+        batches,
+        input_fn=input_fn,
+        progress=progress,
+        check_inputs=check_inputs,
+        compare=compare,
+    )

@@ -33,16 +33,20 @@ def noise(recorder: PairRecorder, seconds: Sequence[SecondWeight], scale: Tensor
         kernel = second.value[0, 0].numel()
         divisor = scale.reshape(second.groups, 1, -1).repeat_interleave(kernel, 2).float()
         rounded = fake_quantized(held.rows / divisor, qparams)
-        weight = second.times(scale).float()
-        weight = fake_quantized(weight, qparams_from_range(*range_of(weight, _WEIGHT), _WEIGHT))
-        exact = _outputs(held.rows, second.value, second.groups)
-        error = _outputs(rounded, weight, second.groups) - exact
+        weight = rounded_weight(second.times(scale).float())
+        exact = outputs_of(held.rows, second.value, second.groups)
+        error = outputs_of(rounded, weight, second.groups) - exact
         power = float(exact.square().sum())
         total += float(error.square().sum()) / power if power else 0.0
     return total
 
 
-def _outputs(patches: Tensor, weight: Tensor, groups: int) -> Tensor:
+def rounded_weight(weight: Tensor) -> Tensor:
+    """Return a float32 weight rounded to 8 bits per output channel, by the channel's extremes."""
+    return fake_quantized(weight, qparams_from_range(*range_of(weight, _WEIGHT), _WEIGHT))
+
+
+def outputs_of(patches: Tensor, weight: Tensor, groups: int) -> Tensor:
     """Return outputs ``(groups, S, out / groups)`` of the weight on patches ``(groups, S, K)``."""
     by_group = weight.double().reshape(groups, -1, patches.shape[2])
     return patches.double() @ by_group.transpose(1, 2)
