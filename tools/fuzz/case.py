@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from quantfx.backends.backend import Backend
 from quantfx.passes.config.config import Config
-from quantfx.patterns.template import Template
+from quantfx.patterns.template import MODES, Template
 from quantfx.tools.fuzz.draft import REFUSALS, Draft, run_source
 from quantfx.tools.fuzz.glue import write_glue
 from quantfx.tools.fuzz.plant import Planted, is_writable, near_misses, plant
+from quantfx.tools.fuzz.tables_and_recurrent import write_tied_head
 
 SHAPES = ((2, 4, 8, 8), (2, 3, 6, 6), (4, 8), (2, 4, 8), (2, 6, 8), (2, 2, 4, 4, 4))
 TRIES = 10
@@ -83,24 +84,28 @@ class Case:
             return make()
 
 
-def make_case(seed: int, backend: Backend) -> Case:
-    """Return case number ``seed`` for the templates of ``backend``."""
+def make_case(seed: int, backend: Backend, among: Collection[str] = ()) -> Case:
+    """Return case number ``seed`` for the templates of ``backend``.
+
+    Args:
+        seed: The seed.
+        backend: The backend.
+        among: Operators of tables and recurrent layers. If given, the first template has one of
+            them, and later ones may.
+    """
     for attempt in range(TRIES):
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            case = _drawn(seed, attempt, backend)
+            case = _drawn(seed, attempt, backend, among)
         if _runs(case):
             return case
     raise RuntimeError(f"seed {seed}: no model of {TRIES} runs")
 
 
-def _drawn(seed: int, attempt: int, backend: Backend) -> Case:
+def _drawn(seed: int, attempt: int, backend: Backend, among: Collection[str]) -> Case:
     draft = Draft(seed * TRIES + attempt)
     draw = draft.choose
-    templates = [each for each in backend.recipe.patterns.templates if is_writable(each)]
-    first = draw.choice(templates)
-    config = _config(draft, first)
-    usable = [each for each in templates if each.mode == first.mode]
+    config, first, usable = _templates(draft, backend, among)
     shapes = [draw.choice(SHAPES)]
     if draft.chance(0.3):
         shapes.append(draw.choice([shapes[0], draw.choice(SHAPES)]))
@@ -109,7 +114,7 @@ def _drawn(seed: int, attempt: int, backend: Backend) -> Case:
     planted: list[Planted] = []
     for step in range(draw.randint(2, 7)):
         if step and draft.chance(0.5):
-            write_glue(draft)
+            write_tied_head(draft) if among and draft.chance(0.2) else write_glue(draft)
             continue
         template = draw.choice(usable) if step else first
         misses = near_misses(template)
@@ -128,6 +133,30 @@ def _drawn(seed: int, attempt: int, backend: Backend) -> Case:
         free,
         draft.overwrites,
     )
+
+
+def _templates(
+    draft: Draft, backend: Backend, among: Collection[str]
+) -> tuple[Config, Template, list[Template]]:
+    """Return a config, the first template to write, and all that it lets match."""
+    given = backend.recipe.patterns.templates
+    usual = [each for each in given if is_writable(each)]
+    if not among:
+        first = draft.choose.choice(usual)
+        return _config(draft, first), first, [each for each in usual if each.mode == first.mode]
+    more = [each for each in given if is_writable(each, among)]
+    first = draft.choose.choice(more)
+    mode, on_request = draft.choose.choice(first.modes), draft.chance(0.3)
+    if on_request:  # by a rule for its operators, where the default is another mode
+        mode = draft.choose.choice(MODES[:2])
+    usable = [each for each in (*usual, *more) if mode in each.modes and not each.on_request]
+    config = Config(mode)
+    if on_request:
+        usable = [each for each in usable if each.anchor.ops != first.anchor.ops]
+        usable += [first] * 2
+        for target in sorted(map(str, first.anchor.targets)):
+            config = config.op(target, first.mode)
+    return config, first, usable
 
 
 def _config(draft: Draft, template: Template) -> Config:

@@ -196,9 +196,11 @@ class _Checking:
 
     def _noise(self, graph: GraphModule, result: Result, made: list[Tensor]) -> None:
         """Compare the noise of q/dq and lowered graphs with the cost of rounding."""
-        of_4_bits = "weight-only-4bit" in str(self._case.config)
-        patterns, steps = self._backend.recipe.patterns, 7 if of_4_bits else 63
-        allowed = noise_power(graph, self._inputs, patterns, weight_steps=steps)
+        config, patterns = self._case.config, self._backend.recipe.patterns
+        of_4_bits = "weight-only-4bit"
+        steps = {"weight_steps": 7} if config.default == of_4_bits else {}
+        steps |= {"table_steps": 7} if of_4_bits in str(config) else {}
+        allowed = noise_power(graph, self._inputs, patterns, **steps)
         rounded = self._run(result.quantized, self._inputs)
         for index, (one, q, low) in enumerate(zip(self._float, rounded, made, strict=True)):
             floor = one.numel() * (1e-3 * max(float(one.double().abs().max()), 1e-2)) ** 2

@@ -108,6 +108,17 @@ class Draft:
             self.pool.append(name)
         return name
 
+    def say_all(self, expression: str, count: int) -> list[str]:
+        """Write ``name, name, ... = expression`` and return the names; none if it does not run."""
+        names = [f"t{self._number()}" for _ in range(count)]
+        line = f"{', '.join(names)} = {expression}"
+        if not self._run(line) or not all(map(self._fits, names)):
+            self._pending.clear()
+            return []
+        self._lines.append(line)
+        self._keep(expression)
+        return names
+
     def change(self, statement: str) -> bool:
         """Write a statement that changes a tensor in place; return whether it runs."""
         if not self._run(statement):
@@ -155,6 +166,17 @@ class Draft:
         """Return the names of the modules that were written."""
         names = [line.partition(" = ")[0] for line in self._layers if " = nn." in line]
         return [name for name in names if isinstance(eval(name, self._values), nn.Module)]
+
+    def matrices(self) -> list[str]:
+        """Return the names of the stored float32 matrices that were written."""
+        written = {line.partition(" = ")[0] for line in self._layers}
+        return [
+            f"self.{path}"
+            for path, each in self._owner.named_parameters()
+            if each.dim() == 2
+            and each.dtype == torch.float32
+            and f"self.{path.partition('.')[0]}" in written
+        ]
 
     @property
     def unread(self) -> list[str]:

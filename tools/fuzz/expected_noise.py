@@ -3,12 +3,14 @@
 It uses none of the passes: every operator of a template reads its float tensors rounded to 256
 steps between their least and largest value, and a stored weight rounded to 7 bits by output channel
 (like scales that keep sums from saturating). Operators that pass int8 on are rounded to the steps
-of their input. A graph that amplifies noise, by a difference of equals or a division, does so here
+of their input. Recurrent layers and tables read what their kernels round: rows, by their largest
+magnitude; with weights that are computed they are exact. A graph that amplifies noise, by a difference of equals or a division, does so here
 as well.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,12 +19,34 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.inputs.leaves import input_leaves, leaves_in, map_leaves
 from quantfx.patterns.pattern_set import PatternSet
+from quantfx.patterns.schema import argument_value, resolve_op
+from quantfx.tools.fuzz.recurrent_noise import is_recurrent, run_rounded, weights_of
 
 DRAWS = 3
+ROW_STEPS = 127  # from zero to the largest magnitude of a row
+TABLES = tuple(
+    resolve_op(f"aten.{name}")
+    for name in ("embedding.default", "embedding_bag.default", "embedding_bag.padding_idx")
+)
+
+
+@dataclass(frozen=True)
+class _Rules:
+    """What is rounded: operators, those whose results are too, and steps of weights."""
+
+    targets: set[Any]
+    same: set[Any]
+    weight_steps: int
+    table_steps: int
 
 
 def noise_power(
-    graph: GraphModule, inputs: tuple[Any, ...], patterns: PatternSet, *, weight_steps: int = 63
+    graph: GraphModule,
+    inputs: tuple[Any, ...],
+    patterns: PatternSet,
+    *,
+    weight_steps: int = 63,
+    table_steps: int = ROW_STEPS,
 ) -> list[float]:
     """Return, for each output, the largest power of noise of several roundings.
 
@@ -31,16 +55,17 @@ def noise_power(
         inputs: Positional inputs.
         patterns: The pattern set whose operators are rounded.
         weight_steps: Steps from zero to the largest weight of a channel.
+        table_steps: Steps from zero to the largest magnitude of a table's row.
     """
     targets = {target for each in patterns.templates for target in each.targets}
     same = {target for t in patterns.templates if "out" in t.quant for target in t.targets}
+    rules = _Rules(targets, same, weight_steps, table_steps)
     leaves = [leaf for _, leaf in input_leaves(graph, inputs, {})]
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         exact = _run(fx.Interpreter(graph), leaves)
         rounded = [
-            _run(_Rounding(graph, targets, same, weight_steps, dither=bool(n)), leaves)
-            for n in range(DRAWS)
+            _run(_Rounding(graph, rules, dither=bool(n)), leaves) for n in range(DRAWS)
         ]
     return [max(power(one, draw[i]) for draw in rounded) for i, one in enumerate(exact)]
 
@@ -58,19 +83,9 @@ def _run(interpreter: fx.Interpreter, leaves: list[Any]) -> list[Tensor]:
 class _Rounding(fx.Interpreter):
     """Runs a graph with the inputs of template operators rounded."""
 
-    def __init__(
-        self,
-        graph: GraphModule,
-        targets: set[Any],
-        same: set[Any],
-        weight_steps: int,
-        *,
-        dither: bool,
-    ) -> None:
+    def __init__(self, graph: GraphModule, rules: _Rules, *, dither: bool) -> None:
         super().__init__(graph)
-        self._weight_steps = weight_steps
-        self._targets = targets
-        self._same = same
+        self._rules = rules
         self._dither = dither
 
     def run_node(self, n: Node) -> Any:
@@ -78,11 +93,12 @@ class _Rounding(fx.Interpreter):
         if n.target is torch.ops.higher_order.cond:
             (chosen, yes, no, operands), _ = self.fetch_args_kwargs_from_env(n)
             branch = yes if chosen else no
-            rounding = (self._targets, self._same, self._weight_steps)
-            return _Rounding(branch, *rounding, dither=self._dither).run(*operands)
-        if n.target not in self._targets:
+            return _Rounding(branch, self._rules, dither=self._dither).run(*operands)
+        if n.target not in self._rules.targets:
             return super().run_node(n)
         args, kwargs = self.fetch_args_kwargs_from_env(n)
+        if n.target in TABLES or is_recurrent(n):
+            return self._run_rows(n, args, kwargs)
         stored = {id(self.env[each]) for each in n.all_input_nodes if each.op == "get_attr"}
 
         def rounded(value: Any) -> Any:
@@ -93,21 +109,38 @@ class _Rounding(fx.Interpreter):
         args, kwargs = map_leaves(rounded, (args, kwargs))
         made = n.target(*args, **kwargs)  # type: ignore[operator]
         source = next((leaf for leaf in leaves_in(args) if isinstance(leaf, Tensor)), None)
-        if n.target in self._same and isinstance(made, Tensor) and source is not None:
-            return self._round(made, stored=False, like=source)
-        return made
+        if n.target not in self._rules.same or not isinstance(made, Tensor) or source is None:
+            return made
+        return self._round(made, stored=False, like=source) if made.is_floating_point() else made
+
+    def _run_rows(self, n: Node, args: Any, kwargs: Any) -> Any:
+        """Run what rounds rows."""
+        weights = [argument_value(n, "weight")] if n.target in TABLES else weights_of(n)
+        if any(each.op != "get_attr" for each in weights):
+            return super().run_node(n)
+        if is_recurrent(n):
+            return run_rounded(n, args, kwargs, self._round_rows)
+        table, *others = args
+        return n.target(self._round_rows(table, self._rules.table_steps), *others, **kwargs)
+
+    def _round_rows(self, rows: Tensor, steps: int = ROW_STEPS) -> Tensor:
+        return self._to_steps(rows, rows.abs().amax(-1, keepdim=True) / steps)
 
     def _round(self, value: Tensor, *, stored: bool, like: Tensor | None = None) -> Tensor:
         if stored and value.dim() < 2:  # a bias
             return value
         if stored:
             scale = (
-                value.abs().amax(tuple(range(1, value.dim())), keepdim=True) / self._weight_steps
+                value.abs().amax(tuple(range(1, value.dim())), keepdim=True)
+                / self._rules.weight_steps
             )
         else:
             seen = value if like is None else like
             low, high = seen.amin().clamp(max=0), seen.amax().clamp(min=0)
             scale = (high - low) / 255
+        return self._to_steps(value, scale)
+
+    def _to_steps(self, value: Tensor, scale: Tensor) -> Tensor:
         scale = scale.clamp(min=torch.finfo(torch.float32).tiny)
         noise = torch.rand_like(value) - 0.5 if self._dither else torch.zeros_like(value)
         return (value / scale + noise).round() * scale

@@ -20,13 +20,19 @@ class Operator:
 
     Attributes:
         ranks: Numbers of dimensions of its input; empty for any.
-        write: Returns the text of its other arguments.
+        write: Returns the text of its other arguments, in which ``{x}`` is the name of its input.
         odd_ranks: Further numbers of dimensions that it takes and a template may not.
+        source: Writes its input, if that is not any float tensor.
+        results: Number of its results; later lines may read all of them.
+        first_only: Whether it has further results, which nothing reads.
     """
 
     ranks: tuple[int, ...]
     write: Callable[[Draft, Tensor], Texts]
     odd_ranks: tuple[int, ...] = ()
+    source: Callable[[Draft], str | None] | None = None
+    results: int = 1
+    first_only: bool = False
 
 
 def _conv(dims: int) -> Operator:

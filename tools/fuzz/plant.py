@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
+
+import torch
 
 from quantfx.passes.quant.spec import LEAST_GROUP
 from quantfx.patterns.schema import arguments
-from quantfx.patterns.template import Constant, Op, PatternNode, Ref, Role, Template, Variant
+from quantfx.patterns.template import Binding, Constant, Op, PatternNode, Ref, Role, Template, Variant
 from quantfx.tools.fuzz.draft import Draft
-from quantfx.tools.fuzz.operators import OPERATORS, Texts
+from quantfx.tools.fuzz.operators import OPERATORS, Operator, Texts
+from quantfx.tools.fuzz.tables_and_recurrent import TABLES_AND_RECURRENT
+
+ALL = OPERATORS | TABLES_AND_RECURRENT
 
 
 @dataclass(frozen=True)
@@ -33,23 +39,33 @@ class Planted:
     result: str
 
 
-def is_writable(template: Template) -> bool:
-    """Whether every operator of ``template`` can be written here."""
-    return all(op.name in OPERATORS for node in template.nodes for op in node.ops)
+def is_writable(template: Template, operators: Collection[str] = OPERATORS.keys()) -> bool:
+    """Whether every operator of ``template`` is one of ``operators``."""
+    return all(op.name in operators for node in template.nodes for op in node.ops)
 
 
 def near_misses(template: Template) -> list[str]:
     """Return the rules of ``template`` that can be broken one at a time."""
-    found = ["rank"] if OPERATORS[template.anchor.ops[0].name].odd_ranks else []
+    found = ["rank"] if ALL[template.anchor.ops[0].name].odd_ranks else []
     for check in template.checks:
         if check.name in ("constant", "float32", "same_shape", "distinct", "dies_here"):
             found.append(check.name)
     for node in template.nodes:
-        if any(isinstance(binding, Ref) for _, binding in node.arguments):
+        bound = [binding for _, binding in node.arguments]
+        if any(isinstance(binding, Ref) for binding in bound):
             found += ["second reader", "between"]
-        if any(op.where for op in node.ops):
+        if any(op.where for op in node.ops) or any(map(_is_flag, bound)):
             found.append("literal")
     return sorted(set(found))
+
+
+def _roles(variant: Variant, check: str) -> list[str]:
+    """Return the roles of a check of one role."""
+    return [each.arguments[0] for each in variant.template.checks if each.name == check]
+
+
+def _is_flag(binding: Binding) -> bool:
+    return isinstance(binding, Constant) and isinstance(binding.value, bool)
 
 
 def plant(draft: Draft, template: Template, miss: str = "") -> Planted | None:
@@ -62,11 +78,10 @@ def plant(draft: Draft, template: Template, miss: str = "") -> Planted | None:
     result = planting.write()
     if result is None:
         return None
-    kind = template.anchor.ops[0].name if len(template.anchor.ops) == 1 else planting.kind
     least = f"{template.name}*" if len(template.nodes) > len(optional) + 1 else ""
     if optional and len(variant.nodes) == len(template.nodes):
         least = planting.label
-    return Planted(template.name, planting.label, kind, miss, least, result)
+    return Planted(template.name, planting.label, planting.kind, miss, least, result)
 
 
 class _Planting:
@@ -78,13 +93,15 @@ class _Planting:
         self._miss = miss
         self._names: dict[str, str] = {}
         self._readers: list[str] = []
+        self._states: list[str] = []
+        stored = _roles(variant, "constant") if miss == "constant" else []
+        self._computed = stored[0] if len(stored) == 1 else stored and draft.choose.choice(stored)
         self.kind = ""
         self.label = variant.label
 
     def write(self) -> str | None:
         draft, nodes = self._draft, self._variant.nodes
         anchor = draft.choose.choice(nodes[0].ops)
-        self.kind = anchor.name
         x = self._input(anchor)
         if x is None:
             return None
@@ -102,16 +119,18 @@ class _Planting:
                 if between:
                     self._names[node.name] = other
         result = self._names[nodes[-1].name]
-        if self._miss == "float32":
+        if self._miss == "float32" and draft.value(result).dtype == torch.float64:
             result = draft.say(f"{result}.float()", pooled=False) or result
-        draft.pool.append(result)
+        draft.pool += [result, *self._states]
         for reader in self._readers:  # after the match
             if draft.say(f"{reader} * 0.5") is None:
                 return None
         return result
 
     def _input(self, op: Op) -> str | None:
-        operator = OPERATORS[op.name]
+        operator = ALL[op.name]
+        if operator.source is not None:
+            return operator.source(self._draft)
         ranks = operator.odd_ranks if self._miss == "rank" else operator.ranks
         x = fitting(self._draft, ranks)
         if x is not None and self._variant.template.when == "inputs_quantized":
@@ -127,16 +146,17 @@ class _Planting:
         bound = dict(node.arguments)
         first = next((b for b in bound.values() if isinstance(b, Ref)), None)
         source = self._names[first.node] if first else x
-        texts = dict(OPERATORS[op.name].write(draft, draft.value(source)))
+        written = ALL[op.name].write(draft, draft.value(source))
+        texts = {name: text.replace("{x}", source) for name, text in written.items()}
         others = iter([source])
         for argument, binding in bound.items():
-            if isinstance(binding, Role) and binding.name in ("w", "b"):
-                if binding.name == "w" and self._miss == "constant":
-                    factor = f"{x}.mean().sigmoid()"
-                    texts[argument] = f"({texts[argument]} * {factor})"
+            if isinstance(binding, Role) and argument in texts:
+                texts[argument] = self._stored(binding, texts[argument], x)
                 continue
             if isinstance(binding, Constant):
-                texts[argument] = repr(binding.value)
+                flipped = _is_flag(binding) and self._miss == "literal"
+                texts[argument] = repr(not binding.value if flipped else binding.value)
+                texts |= {"dropout": "0.0"} if flipped else {}
                 continue
             if isinstance(binding, Role) and binding.many:
                 texts[argument] = f"[{source}, {sibling(draft, source) or source}]"
@@ -148,6 +168,17 @@ class _Planting:
                     return None
             texts[argument] = given
         return self._say(op, texts, source)
+
+    def _stored(self, role: Role, text: str, x: str) -> str:
+        """Return the text of a stored tensor, or of what it is in a near miss."""
+        if role.name == self._computed:
+            is_float = self._draft.value(x).is_floating_point()
+            factor = f"{x}{'' if is_float else '.float()'}.mean().sigmoid()"
+            if role.many:
+                return f"[each * {factor} for each in {text}]"
+            return f"({text} * {factor})"
+        is_double = self._miss == "float32" and role.name in _roles(self._variant, "float32")
+        return f"{text}.double()" if is_double else text
 
     def _operand(self, op: Op, source: str, x: str) -> str | None:
         """Return the second operand of a sum or product."""
@@ -190,7 +221,16 @@ class _Planting:
             texts["padding"] = repr("same" if same else "valid")
             texts["stride"] = "[1]" if same else texts["stride"]
         given = ", ".join(f"{name}={text}" for name, text in texts.items() if name in known)
-        return draft.say(f"torch.ops.{target}({given})", pooled=False)
+        self.kind = self.kind or str(target).split(".")[1].removesuffix("_")
+        return self._read(ALL[op.name], f"torch.ops.{target}({given})")
+
+    def _read(self, operator: Operator, call: str) -> str | None:
+        """Write a call; of several results, return the first and keep the others."""
+        if operator.results > 1 and self._draft.chance(0.4):
+            first, *self._states = self._draft.say_all(call, operator.results) or [None]
+            return first
+        first_only = operator.results > 1 or operator.first_only
+        return self._draft.say(f"{call}[0]" if first_only else call, pooled=False)
 
 
 def fitting(draft: Draft, ranks: tuple[int, ...]) -> str | None:

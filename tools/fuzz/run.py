@@ -10,6 +10,7 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.tools.fuzz.case import make_case
 from quantfx.tools.fuzz.check import check
+from quantfx.tools.fuzz.tables_and_recurrent import TABLES_AND_RECURRENT
 
 # Options to use in turn, by name of the backend.
 VARIANTS: dict[str, tuple[dict[str, Any], ...]] = {
@@ -37,6 +38,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--compile", type=int, default=0, metavar="N", help="every Nth, compiled too"
     )
+    parser.add_argument(
+        "--tables-and-recurrent", action="store_true", help="models that have such layers"
+    )
     parser.add_argument("--show", action="store_true", help="print every program")
     parser.add_argument("--until-fault", action="store_true", help="stop at the first fault")
     given = parser.parse_args(argv)
@@ -45,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     start = time.process_time()
     for seed in range(given.first, given.first + given.count):
         backend, options = turns[seed % len(turns)]
-        case = make_case(seed, backend)
+        case = make_case(seed, backend, TABLES_AND_RECURRENT if given.tables_and_recurrent else ())
         compiles = bool(given.compile) and seed % given.compile == 0
         faults = check(case, backend, compiles=options if compiles else None)
         seeds += 1
