@@ -179,22 +179,32 @@ def _laid_out(value: Any, images: bool) -> Any:
 
 
 def _run(module: GraphModule, nodes: list[Node], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values of ``nodes``, each an operator, given those of the nodes before them."""
+    """Return the values of ``nodes``, each an operator, given those of the nodes before them.
+
+    A node that no call covers and that is not given is computed, too: what several calls read, and
+    the lowered graph has no more, such as an unpacked weight.
+    """
     made: dict[str, Any] = {}
 
     def value(node: Node) -> Any:
-        if node.name in made:
-            return made[node.name]
         if node.op == "get_attr":
             return referent(module, node)
-        return values[node.name]
+        if node.name not in made and node.name in values:
+            return values[node.name]
+        return compute(node)
 
-    for node in nodes:
+    def compute(node: Node) -> Any:
+        if node.name in made:
+            return made[node.name]
         carrying = value(node.all_input_nodes[0]) if dequantizes(node) else None
         if isinstance(carrying, Tensor) and carrying.is_quantized:
             made[node.name] = carrying.dequantize()
-            continue
-        target: Any = node.target
-        args: Any = map_arg(node.args, value)
-        made[node.name] = target(*args, **map_arg(node.kwargs, value))
+        else:
+            target: Any = node.target
+            args: Any = map_arg(node.args, value)
+            made[node.name] = target(*args, **map_arg(node.kwargs, value))
+        return made[node.name]
+
+    for node in nodes:
+        compute(node)
     return made

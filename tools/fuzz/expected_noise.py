@@ -23,7 +23,8 @@ from quantfx.patterns.schema import argument_value, resolve_op
 from quantfx.tools.fuzz.recurrent_noise import is_recurrent, run_rounded, weights_of
 
 DRAWS = 3
-ROW_STEPS = 127  # from zero to the largest magnitude of a row
+# From zero to the largest magnitude of a row; those of tables may be clipped by half a step.
+ROW_STEPS, TABLE_STEPS = 127, 127.5
 TABLES = tuple(
     resolve_op(f"aten.{name}")
     for name in ("embedding.default", "embedding_bag.default", "embedding_bag.padding_idx")
@@ -37,7 +38,7 @@ class _Rules:
     targets: set[Any]
     same: set[Any]
     weight_steps: int
-    table_steps: int
+    table_steps: float
 
 
 def noise_power(
@@ -46,7 +47,7 @@ def noise_power(
     patterns: PatternSet,
     *,
     weight_steps: int = 63,
-    table_steps: int = ROW_STEPS,
+    table_steps: float = TABLE_STEPS,
 ) -> list[float]:
     """Return, for each output, the largest power of noise of several roundings.
 
@@ -123,7 +124,7 @@ class _Rounding(fx.Interpreter):
         table, *others = args
         return n.target(self._round_rows(table, self._rules.table_steps), *others, **kwargs)
 
-    def _round_rows(self, rows: Tensor, steps: int = ROW_STEPS) -> Tensor:
+    def _round_rows(self, rows: Tensor, steps: float = ROW_STEPS) -> Tensor:
         return self._to_steps(rows, rows.abs().amax(-1, keepdim=True) / steps)
 
     def _round(self, value: Tensor, *, stored: bool, like: Tensor | None = None) -> Tensor:

@@ -18,7 +18,7 @@ INDICES = (
 # Offsets of bags, given the number of indices.
 OFFSETS = (
     "torch.arange(0, {x}.numel(), 2)", "torch.arange(0, {x}.numel(), {x}.shape[-1])",
-    "torch.tensor([0])", "torch.tensor([0, 1, 1, {half}])",
+    "torch.tensor([0])", "torch.tensor([0, 0, {half}, {half}])",
 )  # fmt: skip
 
 
@@ -47,10 +47,13 @@ def _embedding(draft: Draft, _: Tensor) -> Texts:
 def _bag(draft: Draft, x: Tensor) -> Texts:
     draw, table = draft.choose, _table(draft)
     rows = len(draft.value(table))
-    offsets = draw.choice(OFFSETS).format(x="{x}", half=x.numel() // 2)
+    last, mode, weighted = draft.chance(0.3), draw.choice([0, 1, 2]), draft.chance(0.5)
+    ways = OFFSETS if mode else OFFSETS[:2]  # other sizes would add up to more than was observed
+    offsets = draw.choice(ways).format(x="{x}", half=x.numel() // 2)
     if "tensor" in offsets:
         offsets = draft.buffer(offsets)
-    mode, weighted = draw.choice([0, 1, 2]), draft.chance(0.5)
+    if last:  # torch's kernel reads and writes anywhere if it is another number
+        offsets = f"torch.cat([{offsets}, {{x}}.new_full([1], {{x}}.numel())])"
     return {
         "weight": table,
         "indices": f"({{x}} % {rows}).flatten()",
@@ -59,7 +62,7 @@ def _bag(draft: Draft, x: Tensor) -> Texts:
         "mode": str(mode),
         "sparse": "False",
         "per_sample_weights": "({x} * 0.3).cos().flatten()" if weighted and not mode else "None",
-        "include_last_offset": str(draft.chance(0.3)),
+        "include_last_offset": str(last),
         "padding_idx": str(draw.choice([None, 0, rows - 1])),
     }
 

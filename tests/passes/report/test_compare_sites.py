@@ -53,3 +53,22 @@ def test_a_summand_in_another_order_of_memory(shape: tuple[int, ...]) -> None:
     assert compared.within(0, 1e-5)
     compiled = result.compile()(x)
     assert torch.allclose(compiled, result.quantized(x), atol=1e-5)
+
+
+class Twice(nn.Module):
+    """Two lookups in one table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(10, 6)
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        both: Tensor = self.table(x) + self.table(y).relu()
+        return both
+
+
+def test_calls_that_read_one_packed_table() -> None:
+    torch.manual_seed(0)
+    inputs = torch.tensor([1, 2, 3]), torch.tensor([4, 2, 0])
+    result = quantfx.quantize(Twice().eval(), inputs, config="weight-only-4bit")
+    assert [each.within(0, 1e-6) for each in result.compare_sites()] == [True, True]
