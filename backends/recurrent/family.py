@@ -24,6 +24,7 @@ KERNEL, CELL = "quantfx.recurrent", "quantfx.recurrent_cell"
 _KIND_OF = {resolve_op(f"aten.{kind}.input"): kind for kind in KINDS}
 _CELL_OF = {resolve_op(f"aten.{kind}_cell.default"): kind for kind in KINDS}
 _LSTM_CELL = resolve_op("aten.lstm_cell.default")
+_ZEROS_LIKE = resolve_op("aten.zeros_like.default")
 _FLAGS = ("num_layers", "bidirectional", "batch_first")
 
 
@@ -55,6 +56,9 @@ class Recurrent(KernelFamily):
         """Write the call."""
         node = candidate.anchor
         weights, biases = _parameters(node)
+        if overload(node) in _CELL_OF and biases and argument_value(node, "b_ih") is None:
+            none = editor.call(_ZEROS_LIKE, (biases[0],), before=node)  # the two are told apart
+            biases = [none, *biases]
         hx = argument_value(node, "hx")
         args: tuple[Any, ...] = (
             argument_node(node, "input"),

@@ -81,6 +81,24 @@ def test_cells(name: str, batched: bool) -> None:
     check(seeded(CELLS[name]), torch.randn(3, 12) if batched else torch.randn(12))
 
 
+class OneBias(nn.Module):
+    """A GRU cell without one of its two biases."""
+
+    def __init__(self, *, of_input: bool) -> None:
+        super().__init__()
+        self.cell, self.of_input = nn.GRUCell(12, 20), of_input
+
+    def forward(self, x: Tensor) -> Tensor:
+        w_ih, w_hh, b_ih, b_hh = self.cell.parameters()
+        biases = (b_ih, None) if self.of_input else (None, b_hh)
+        return torch.gru_cell(x, x.new_ones(x.shape[0], 20), w_ih, w_hh, *biases)
+
+
+@pytest.mark.parametrize("of_input", [True, False])
+def test_a_cell_with_one_bias(of_input: bool) -> None:
+    check(seeded(lambda: OneBias(of_input=of_input)), torch.randn(3, 12))
+
+
 class Outputs(nn.Module):
     """Leaves the states of a recurrent layer away."""
 

@@ -23,6 +23,7 @@ from quantfx.tools.fuzz.check import Fault, _Checking, check
 from quantfx.tools.fuzz.draft import Draft, run_source
 from quantfx.tools.fuzz.plant import Planted, is_writable, near_misses, plant
 from quantfx.tools.fuzz.run import variants
+from quantfx.tools.fuzz.tables_and_recurrent import TABLES_AND_RECURRENT
 from tests import unchecked
 
 # Seeds in CI: those that caught the mutants of tests/mutants/README.md, but for those of plans, which
@@ -36,18 +37,11 @@ X86 = variants("x86")
 BACKEND = X86[0][0]
 WRITABLE = [each for each in BACKEND.recipe.patterns.templates if is_writable(each)]
 WITH_PLANS = BACKEND.recipe.patterns | load("plans")
-# What these read are integers, or lists of weights, which drafts do not have.
-UNWRITTEN = {
-    "embedding_weight_only",
-    "embedding_weight_only_4bit",
-    "embedding_bag_weight_only",
-    "embedding_bag_weight_only_4bit",
-    "lstm_dynamic",
-    "gru_dynamic",
-    "rnn_dynamic",
-    "lstm_cell_dynamic",
-    "rnn_cell_dynamic",
-}
+OTHERS = [
+    each for each in BACKEND.recipe.patterns.templates if is_writable(each, TABLES_AND_RECURRENT)
+]
+# Seeds of models with tables and recurrent layers that hold all of these templates and near misses.
+FEW_OTHERS = [10, 11, 13, 15, 19, 23, 50, 54, 65, 93, 214, 254]
 
 
 @cache
@@ -55,13 +49,24 @@ def case_of(seed: int) -> Case:
     return make_case(seed, BACKEND)
 
 
+@cache
+def other_case_of(seed: int) -> Case:
+    return make_case(seed, BACKEND, TABLES_AND_RECURRENT)
+
+
 def hold(
-    seeds: Iterable[int], name: str = "x86", *, saves: bool = True, compiles: bool = False
+    seeds: Iterable[int],
+    name: str = "x86",
+    *,
+    saves: bool = True,
+    compiles: bool = False,
+    others: bool = False,
 ) -> None:
     turns = variants(name)
     for seed in seeds:
         backend, options = turns[seed % len(turns)]
-        case = case_of(seed) if name == "x86" else make_case(seed, backend)
+        x86 = other_case_of if others else case_of
+        case = x86(seed) if name == "x86" else make_case(seed, backend)
         faults = check(case, backend, saves=saves, compiles=options if compiles else None)
         assert not faults, f"{'; '.join(map(str, faults))}\n{case}"
 
@@ -77,6 +82,22 @@ def test_random_models_hold(first: int) -> None:
 @pytest.mark.parametrize("first", range(0, MANY, 100))
 def test_many_random_models_hold(first: int) -> None:
     hold(range(first, first + 100))
+
+
+def test_random_models_with_tables_and_recurrent_layers_hold() -> None:
+    hold(FEW_OTHERS[:2], saves=True, others=True)
+    hold(FEW_OTHERS[2:], saves=False, others=True)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("first", range(0, 300, 50))
+def test_many_random_models_with_tables_and_recurrent_layers_hold(first: int) -> None:
+    hold(range(first, first + 50), others=True)
+
+
+@pytest.mark.sweep
+def test_torch_compile_agrees_for_tables_and_recurrent_layers() -> None:
+    hold(range(8), compiles=True, others=True)
 
 
 def test_random_models_of_the_native_backend_hold_and_torch_compile_agrees() -> None:
@@ -122,7 +143,10 @@ def test_every_template_is_planted() -> None:
     cases = [case_of(seed) for seed in range(ALL)]
     planted = Counter(each.template for case in cases for each in case.planted if not each.miss)
     assert set(planted) == {each.name for each in WRITABLE}
-    assert set(BACKEND.recipe.patterns.names) - set(planted) == UNWRITTEN
+    others = {each for seed in FEW_OTHERS for each in other_case_of(seed).planted}
+    found = {(each.template, each.miss) for each in others}
+    assert {(each.name, miss) for each in OTHERS for miss in ("", *near_misses(each))} <= found
+    assert set(BACKEND.recipe.patterns.names) == set(planted) | {each.name for each in OTHERS}
     assert 0.1 * len(cases) < sum(case.free for case in cases) < 0.4 * len(cases)
 
 
@@ -133,7 +157,7 @@ def rules(template: Template) -> list[str]:
 
 @pytest.mark.parametrize(
     "template",
-    [each for each in (*WRITABLE, *load("plans").templates) if rules(each)],
+    [each for each in (*WRITABLE, *OTHERS, *load("plans").templates) if rules(each)],
     ids=lambda each: each.name,
 )
 def test_every_rule_of_a_template_can_be_broken(template: Template) -> None:
