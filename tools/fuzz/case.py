@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from quantfx.tools.fuzz.tables_and_recurrent import write_tied_head
 
 SHAPES = ((2, 4, 8, 8), (2, 3, 6, 6), (4, 8), (2, 4, 8), (2, 6, 8), (2, 2, 4, 4, 4))
 TRIES = 10
+_NAME = re.compile(r"\bt\d+\b")
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,17 @@ class Case:
         """Return calibration data: the inputs, and others that take other branches."""
         inputs = self.inputs()
         return [inputs, tuple(-each for each in inputs)]
+
+    @property
+    def live(self) -> set[str]:
+        """The tensors that results depend on; a template that is given up leaves dead lines."""
+        *lines, returned = self.source.splitlines()
+        found = set(_NAME.findall(returned))
+        for line in reversed(lines):
+            made, _, text = line.partition(" = ")
+            if found & set(_NAME.findall(made)):
+                found |= set(_NAME.findall(text))
+        return found
 
     @property
     def dynamic_shapes(self) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import random
+import re
 from typing import Any
 
 import torch
@@ -176,6 +177,7 @@ class Draft:
             if each.dim() == 2
             and each.dtype == torch.float32
             and f"self.{path.partition('.')[0]}" in written
+            and not re.search(r"\.\d", path)  # inside of a sequence, which is no name
         ]
 
     @property

@@ -4,8 +4,8 @@ It uses none of the passes: every operator of a template reads its float tensors
 steps between their least and largest value, and a stored weight rounded to 7 bits by output channel
 (like scales that keep sums from saturating). Operators that pass int8 on are rounded to the steps
 of their input. Recurrent layers and tables read what their kernels round: rows, by their largest
-magnitude; with weights that are computed they are exact. A graph that amplifies noise, by a difference of equals or a division, does so here
-as well.
+magnitude; with weights that are computed they are exact. A graph that amplifies noise, by a
+difference of equals or a division, does so here as well.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.inputs.leaves import input_leaves, leaves_in, map_leaves
 from quantfx.patterns.pattern_set import PatternSet
-from quantfx.patterns.schema import argument_value, resolve_op
+from quantfx.patterns.schema import argument_value, overload, resolve_op
 from quantfx.tools.fuzz.recurrent_noise import is_recurrent, run_rounded, weights_of
 
 DRAWS = 3
@@ -65,9 +65,7 @@ def noise_power(
     with torch.no_grad(), torch.random.fork_rng():
         torch.manual_seed(0)
         exact = _run(fx.Interpreter(graph), leaves)
-        rounded = [
-            _run(_Rounding(graph, rules, dither=bool(n)), leaves) for n in range(DRAWS)
-        ]
+        rounded = [_run(_Rounding(graph, rules, dither=bool(n)), leaves) for n in range(DRAWS)]
     return [max(power(one, draw[i]) for draw in rounded) for i, one in enumerate(exact)]
 
 
@@ -122,7 +120,7 @@ class _Rounding(fx.Interpreter):
         if is_recurrent(n):
             return run_rounded(n, args, kwargs, self._round_rows)
         table, *others = args
-        return n.target(self._round_rows(table, self._rules.table_steps), *others, **kwargs)
+        return overload(n)(self._round_rows(table, self._rules.table_steps), *others, **kwargs)
 
     def _round_rows(self, rows: Tensor, steps: float = ROW_STEPS) -> Tensor:
         return self._to_steps(rows, rows.abs().amax(-1, keepdim=True) / steps)

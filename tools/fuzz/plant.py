@@ -9,7 +9,16 @@ import torch
 
 from quantfx.passes.quant.spec import LEAST_GROUP
 from quantfx.patterns.schema import arguments
-from quantfx.patterns.template import Binding, Constant, Op, PatternNode, Ref, Role, Template, Variant
+from quantfx.patterns.template import (
+    Binding,
+    Constant,
+    Op,
+    PatternNode,
+    Ref,
+    Role,
+    Template,
+    Variant,
+)
 from quantfx.tools.fuzz.draft import Draft
 from quantfx.tools.fuzz.operators import OPERATORS, Operator, Texts
 from quantfx.tools.fuzz.tables_and_recurrent import TABLES_AND_RECURRENT
@@ -95,7 +104,7 @@ class _Planting:
         self._readers: list[str] = []
         self._states: list[str] = []
         stored = _roles(variant, "constant") if miss == "constant" else []
-        self._computed = stored[0] if len(stored) == 1 else stored and draft.choose.choice(stored)
+        self._computed = draft.choose.choice(stored) if len(stored) > 1 else "".join(stored)
         self.kind = ""
         self.label = variant.label
 
@@ -227,8 +236,9 @@ class _Planting:
     def _read(self, operator: Operator, call: str) -> str | None:
         """Write a call; of several results, return the first and keep the others."""
         if operator.results > 1 and self._draft.chance(0.4):
-            first, *self._states = self._draft.say_all(call, operator.results) or [None]
-            return first
+            names = self._draft.say_all(call, operator.results)
+            self._states = names[1:]
+            return names[0] if names else None
         first_only = operator.results > 1 or operator.first_only
         return self._draft.say(f"{call}[0]" if first_only else call, pooled=False)
 

@@ -90,7 +90,7 @@ def _run_layer(
 ) -> tuple[Tensor, list[Tensor]]:
     """Return the output of each step, and the last states."""
     outs: list[Tensor] = []
-    for step in rounded(x).split(1):
+    for step in torch.split(rounded(x), 1):
         hx = _states(target, [rounded(states[0]), *states[1:]])
         out, *states = target(step, hx, params, has_biases, 1, 0.0, False, False, False)
         outs.append(out)

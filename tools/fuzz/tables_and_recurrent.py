@@ -109,7 +109,7 @@ def _layers(kind: str) -> Operator:
         params: list[str] = []
         for layer in range(layers):
             columns = directions * width if layer else x.shape[-1]
-            shapes = [(gates * hidden, columns), (gates * hidden, width)]
+            shapes: list[tuple[int, ...]] = [(gates * hidden, columns), (gates * hidden, width)]
             shapes += [(gates * hidden,)] * 2 if biases else []
             shapes += [(width, hidden)] if width < hidden else []
             for _ in range(directions):
@@ -136,7 +136,7 @@ def _cell(kind: str) -> Operator:
     def write(draft: Draft, x: Tensor) -> Texts:
         hidden = draft.choose.choice([1, 4, 8, 33])
         rows = GATES[kind] * hidden
-        shapes = [(rows, x.shape[-1]), (rows, hidden), (rows,), (rows,)]
+        shapes: list[tuple[int, ...]] = [(rows, x.shape[-1]), (rows, hidden), (rows,), (rows,)]
         w_ih, w_hh, b_ih, b_hh = _weights(draft, x, shapes, hidden)
         biases = draft.choose.choice([(b_ih, b_hh)] * 3 + [(b_ih, "None"), ("None", b_hh)])
         if draft.chance(0.2):

@@ -40,8 +40,10 @@ WITH_PLANS = BACKEND.recipe.patterns | load("plans")
 OTHERS = [
     each for each in BACKEND.recipe.patterns.templates if is_writable(each, TABLES_AND_RECURRENT)
 ]
-# Seeds of models with tables and recurrent layers that hold all of these templates and near misses.
-FEW_OTHERS = [10, 11, 13, 15, 19, 23, 50, 54, 65, 93, 214, 254]
+# Seeds of models with tables and recurrent layers that hold all of OTHERS. torch.export takes a
+# second for each such layer, so their near misses are in the sweep.
+FEW_OTHERS = [26, 77, 105, 44]
+ALL_OTHERS = 300  # models in which each near miss is planted
 
 
 @cache
@@ -85,12 +87,12 @@ def test_many_random_models_hold(first: int) -> None:
 
 
 def test_random_models_with_tables_and_recurrent_layers_hold() -> None:
-    hold(FEW_OTHERS[:2], saves=True, others=True)
-    hold(FEW_OTHERS[2:], saves=False, others=True)
+    hold(FEW_OTHERS[:-1], saves=True, others=True)
+    hold(FEW_OTHERS[-1:], saves=False, others=True)
 
 
 @pytest.mark.sweep
-@pytest.mark.parametrize("first", range(0, 300, 50))
+@pytest.mark.parametrize("first", range(0, ALL_OTHERS, 50))
 def test_many_random_models_with_tables_and_recurrent_layers_hold(first: int) -> None:
     hold(range(first, first + 50), others=True)
 
@@ -143,11 +145,17 @@ def test_every_template_is_planted() -> None:
     cases = [case_of(seed) for seed in range(ALL)]
     planted = Counter(each.template for case in cases for each in case.planted if not each.miss)
     assert set(planted) == {each.name for each in WRITABLE}
-    others = {each for seed in FEW_OTHERS for each in other_case_of(seed).planted}
-    found = {(each.template, each.miss) for each in others}
-    assert {(each.name, miss) for each in OTHERS for miss in ("", *near_misses(each))} <= found
+    others = [each for seed in FEW_OTHERS for each in other_case_of(seed).planted]
+    assert {each.name for each in OTHERS} <= {each.template for each in others if not each.miss}
     assert set(BACKEND.recipe.patterns.names) == set(planted) | {each.name for each in OTHERS}
     assert 0.1 * len(cases) < sum(case.free for case in cases) < 0.4 * len(cases)
+
+
+@pytest.mark.sweep
+def test_every_near_miss_of_tables_and_recurrent_layers_is_planted() -> None:
+    others = [each for seed in range(ALL_OTHERS) for each in other_case_of(seed).planted]
+    found = {(each.template, each.miss) for each in others}
+    assert {(each.name, miss) for each in OTHERS for miss in near_misses(each)} <= found
 
 
 def rules(template: Template) -> list[str]:
