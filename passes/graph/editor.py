@@ -214,7 +214,7 @@ class Editor:
         return len(dead)
 
     def _fake(self, value: Tensor, like: Node) -> object:
-        mode = getattr(like.meta.get("val"), "fake_mode", None)
+        mode = _fake_mode(like)
         return mode.from_tensor(value, static_shapes=True) if mode else value
 
     def _at(self, after: Node | None, before: Node | None) -> Any:
@@ -254,6 +254,13 @@ def _prefixes(name: str) -> Iterator[str]:
     return itertools.accumulate(name.split("."), lambda path, leaf: f"{path}.{leaf}")
 
 
+def _fake_mode(node: Node) -> Any:
+    """Return the fake mode of a node's value, or of the first of several; None if it has none."""
+    value = node.meta.get("val")
+    first = value[0] if isinstance(value, (tuple, list)) and value else value
+    return getattr(first, "fake_mode", None)
+
+
 def _fake_result(node: Node, like: Node) -> object:
     """Run the node's operator on its arguments' fake values; None if they have none."""
     missing = [n for n in node.all_input_nodes if "val" not in n.meta]
@@ -262,6 +269,6 @@ def _fake_result(node: Node, like: Node) -> object:
     args = map_arg(node.args, lambda n: n.meta["val"])
     kwargs = map_arg(node.kwargs, lambda n: n.meta["val"])
     # An operator without arguments returns a fake tensor only inside a fake mode.
-    mode = None if node.all_input_nodes else getattr(like.meta.get("val"), "fake_mode", None)
+    mode = None if node.all_input_nodes else _fake_mode(like)
     with torch.no_grad(), mode or contextlib.nullcontext():
         return node.target(*args, **kwargs)

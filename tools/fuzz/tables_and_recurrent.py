@@ -115,7 +115,8 @@ def _layers(kind: str) -> Operator:
             for _ in range(directions):
                 params += _weights(draft, x, shapes, hidden)
         if both and draft.chance(0.2):  # both directions share their weights
-            params = [*params[: len(shapes)] * 2, *params[2 * len(shapes) :]]
+            size = len(params) // (layers * directions)
+            params = [*params[:size] * 2, *params[2 * size :]]
         at = 0 if batch_first else 1
         h = _state(draft, x, (layers * directions, x.shape[at], width), at)
         c = _state(draft, x, (layers * directions, x.shape[at], hidden), at)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.errors import PassError
@@ -49,6 +50,22 @@ def test_constants_get_free_names_and_fake_values() -> None:
     assert (first.target, second.target) == ("a.b", "a.b_1")
     torch.testing.assert_close(attribute(module, "a.b_1"), torch.zeros(2))
     assert type(first.meta["val"]) is type(relu.meta["val"])
+
+
+class Halves(nn.Module):
+    """One of an operator's two results."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sort(-1)[0]
+
+
+def test_what_is_made_for_an_operator_with_several_results_is_fake() -> None:
+    module = capture(Halves().eval(), (X,))
+    [sort] = module.graph.find_nodes(op="call_function", target=resolve_op("aten.sort.default"))
+    editor = Editor(module, "mine")
+    order = editor.call(resolve_op("aten.arange.default"), (4,), before=sort)
+    ones = editor.constant("ones", torch.ones(2), before=sort)
+    assert {type(each.meta["val"]) for each in (order, ones)} == {FakeTensor}
 
 
 def test_a_constant_with_one_reader_is_replaced_under_its_name() -> None:
