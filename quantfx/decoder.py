@@ -115,8 +115,9 @@ def quantize_decoder(
             between calls, with one scale for each position of all dimensions but the rows and the
             one that grows. New values beyond their range saturate; old ones are never rounded
             again.
-        prompts: Prompts of any number of rows and tokens, through which the float model goes to
-            find the scales of an int8 cache; by default ``tokens`` alone.
+        prompts: Prompts of any number of rows, as long as the contexts to come, through which the
+            float model goes to find the scales of an int8 cache; by default ``tokens`` alone, with
+            a warning.
         backend: As for ``quantize``.
         strict: As for ``quantize``.
 

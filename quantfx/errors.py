@@ -21,7 +21,7 @@ Rules:
         input-shape, input-sizes, input-value, other-rows
     calibration: calibration-form, no-batches, not-prepared, not-finite, never-run,
         computed-weight, scale, not-recorded, other-model, other-rank, two-calibrations,
-        same-data
+        same-data, example-only
     configs: unused-rule, kernel-spec, no-template, no-integers, no-observer, half-range
     specs: not-a-spec, spec-dtype, spec-observer, per-tensor, pair-bound, derived-axis,
         derived-circle, not-derivable, integer-rows, float64, share-conflict, shares-itself,

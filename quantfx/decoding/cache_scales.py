@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,6 +15,7 @@ from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.inputs.leaves import leaves_in, map_leaves
 from quantfx.passes.quant.qparams import qparams_from_range
 from quantfx.passes.quant.spec import QuantSpec
+from quantfx.patterns.errors import QuantfxWarning
 
 _SPEC = QuantSpec(torch.int8, -LARGEST, LARGEST, symmetric=True, axis=0, observer="min_max")
 # Of few values, the largest is much smaller than values still to come. What is this many standard
@@ -46,15 +48,29 @@ def int8_cache(
         None if axis is None else _Range(leaf, axis, len(tokens))
         for leaf, axis in zip(leaves_in(cache), axes, strict=True)
     ]
+    given = _example(tokens) if prompts is None else _checked(prompts)
     with torch.no_grad():
-        for prompt in [tokens] if prompts is None else _checked(prompts):
+        for prompt in given:
             leaves = leaves_in(step(prompt)[1])
             for leaf, found in zip(leaves, ranges, strict=True):
                 if found is not None:
                     found.see(leaf)
     made = tuple(None if each is None else each.leaf() for each in ranges)
     seen = min(each.seen for each in ranges if each is not None)
-    return QuantizeCache(made, seen)
+    return QuantizeCache(made, seen, max(prompt.shape[1] for prompt in given))
+
+
+def _example(tokens: Tensor) -> list[Tensor]:
+    """Return the example as the only prompt, and warn of it."""
+    warning = QuantfxWarning(
+        f"the scales of the int8 cache are from {tokens.numel()} tokens of the example alone: "
+        "later keys and values may saturate, above all where keys turn with their position",
+        rule="example-only",
+        site="prompts",
+        fix="give prompts as long as the contexts to come: prompts=[tokens, ...]",
+    )
+    warnings.warn(warning, stacklevel=4)
+    return [tokens]
 
 
 def _checked(prompts: Iterable[Tensor]) -> list[Tensor]:

@@ -63,6 +63,7 @@ class QuantizeCache(Pass):
     Attributes:
         leaves: For each leaf of the cache, how it is quantized; None if it stays as it is.
         seen: How many values each scale was found from.
+        longest: The longest context among them, in tokens.
     """
 
     name: ClassVar[str] = "quantize-cache"
@@ -70,6 +71,7 @@ class QuantizeCache(Pass):
 
     leaves: tuple[CacheLeaf | None, ...]
     seen: int
+    longest: int
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rewrite inputs, if the graph takes a cache, and outputs."""
@@ -119,7 +121,8 @@ class QuantizeCache(Pass):
         other = f"; {kept} that do not grow, or hold no floats, stay as they are" if kept else ""
         return (
             f"the cache is int8 in {len(made)} tensors, which take {values} bytes a token and row "
-            f"where the model's take {before}; each scale is from {self.seen} values{other}"
+            f"where the model's take {before}; each scale is from {self.seen} values, "
+            f"in contexts of up to {self.longest} tokens{other}"
         )
 
 

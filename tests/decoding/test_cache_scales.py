@@ -17,7 +17,7 @@ from quantfx.passes.errors import ArgumentError, CalibrationError, CaptureError
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.tools.models.seeded import seeded
 from tests.models.decoder import SmallDecoder
-from tests.refusals import refused
+from tests.refusals import refused, warned
 
 PROMPT = torch.arange(12).reshape(2, 6)
 
@@ -58,7 +58,7 @@ class Keeps(nn.Module):
 
 def pass_of(step: nn.Module, *prompts: Tensor) -> QuantizeCache:
     cache, growing = grown(step, PROMPT)
-    return int8_cache(step, PROMPT, cache, growing, prompts or None)
+    return int8_cache(step, PROMPT, cache, growing, prompts or (PROMPT,))
 
 
 def leaf_of(found: QuantizeCache, at: int = 0) -> CacheLeaf:
@@ -83,7 +83,7 @@ def test_more_prompts_of_any_form_widen_the_range() -> None:
     step = seeded(SmallDecoder)
     others = torch.arange(90).reshape(3, 30), torch.arange(7)[None]
     found = pass_of(step, *others)
-    assert found.seen == 97
+    assert (found.seen, found.longest) == (97, 30)
     for prompt in others:
         keys = step(prompt)[1][0][0].abs().amax((0, 2), keepdim=True)
         assert bool((leaf_of(found).scale * 127 >= keys * 0.999).all())
@@ -144,6 +144,14 @@ def test_the_graph_reads_and_grows_integers(kind: str) -> None:
 def test_a_past_that_does_not_stay_is_refused(kind: str, says: str) -> None:
     with refused("cache-form", CaptureError, site="cache", fix="cache='int8'", says=says):
         pass_of(seeded(partial(Keeps, kind)))
+
+
+def test_the_example_alone_is_warned_of() -> None:
+    step = seeded(SmallDecoder)
+    with warned("example-only", site="prompts", fix="prompts=[", says="12 tokens"):
+        alone = int8_cache(step, PROMPT, *grown(step, PROMPT), None)
+    assert (alone.seen, alone.longest) == (12, 6)
+    assert torch.equal(leaf_of(alone).scale, leaf_of(pass_of(step)).scale)
 
 
 def test_prompts_and_options_that_are_none_are_refused() -> None:

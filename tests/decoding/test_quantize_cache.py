@@ -75,7 +75,10 @@ def test_the_past_stays_to_the_bit_and_takes_a_quarter(decoder: Decoder) -> None
     told = [note for note in decoder.decode.report.notes if note.startswith("quantize-cache: ")]
     # Four tensors of 64 channels.
     assert len(told) == 1
-    assert all(each in told[0] for each in ("4 tensors", " 256 bytes", " 1024", "256 values"))
+    assert all(
+        each in told[0]
+        for each in ("4 tensors", " 256 bytes", " 1024", "256 values", "up to 64 tokens")
+    )
     assert sum(each.nbytes for each in caches[0]) == 256 * LONG.shape[1]
 
 
@@ -94,7 +97,7 @@ def test_a_value_beyond_its_range_saturates(model: nn.Module) -> None:
     scale = torch.full((1, 4, 1, 16), 1.0)
     scale[:, :2] = 1e-3 / 127
     leaf = CacheLeaf(2, 1, (1, 4, 2, 16), torch.float32, scale)
-    made = QuantizeCache((leaf, None, None, leaf), 1)
+    made = QuantizeCache((leaf, None, None, leaf), 1, 1)
     run = Pipeline((made,)).run(graph)
     assert [each.nbytes for each in leaves_in(made.inputs((token, past))[1])] == [
         128,

@@ -106,7 +106,7 @@ def agreement(runs: dict[str, Runner], prompt: Tensor) -> dict[str, float]:
 def compare_caches(name: str, model: nn.Module) -> None:
     """Print what a token costs behind a context, and what the cache does to logits and tokens."""
     made = torch.Generator().manual_seed(0)
-    prompts = [torch.randint(0, VOCABULARY, (1, 256), generator=made) for _ in range(2)]
+    prompts = [torch.randint(0, VOCABULARY, (1, 1016), generator=made) for _ in range(2)]
     long = torch.randint(0, VOCABULARY, (1, max(CONTEXTS)), generator=made)
     runs: dict[str, Runner] = {}
     kinds: dict[CacheDtype, list[Tensor] | None] = {"float": None, "int8": prompts}
