@@ -104,7 +104,12 @@ def test_the_status_of_a_command_is_that_of_the_program(
 
 def test_ctrl_c_is_no_traceback(command: Callable[[Callable[[], object]], None]) -> None:
     command(lambda: signal.raise_signal(signal.SIGINT))
-    ended = run("act")
+    # A shell may have told the tests' process, in the background, to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        ended = run("act")
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert (ended.exit_code, ended.stderr) == (130, "quantfx: stopped\n")
 
 
