@@ -170,8 +170,15 @@ def _agreement(runs: dict[str, Runner], prompt: Tensor, steps: int) -> dict[str,
 def _table(request: DecoderRequest, rows: Sequence[Decoded], prompt: Tensor) -> Table:
     table = Table(title=f"{request.model}, a prompt of {prompt.shape[1]} tokens", min_width=76)
     table.add_column("row", no_wrap=True)
-    for title in ("ms a token", "tokens/s", "speed-up", "ms to first", "same tokens", "build s"):
-        table.add_column(title, justify="right")
+    for title in (
+        "ms a\ntoken",
+        "tokens\n/s",
+        "speed\n-up",
+        "ms to\nfirst",
+        "same\ntokens",
+        "build\ns",
+    ):
+        table.add_column(title, justify="right", no_wrap=True)
     baseline = rows[0].token_ms
     for row in rows:
         table.add_row(
