@@ -130,6 +130,48 @@ def test_it_is_saved_loaded_and_free_in_its_batch(tmp_path: Path) -> None:
     assert torch.equal(again.module(more), result.module(more))
 
 
+class Tied(Block):
+    """The last linear has the weight of the first, whose copies it would not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Linear(WIDTH, 24, bias=False)
+        self.last.weight = self.query.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(self.norm(x)) + self.query(self.norm(x))
+
+
+class Overwritten(Block):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(x)
+        first = self.query(x)
+        x[:, :2].mul_(0.5)
+        return first + self.key(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [(Tied, "also reads the weight"), (Overwritten, "overwrites it")],
+    ids=["tied", "overwritten"],
+)
+def test_what_is_not_free_to_change_is_named_and_stays(make: type[Block], why: str) -> None:
+    model, held = seeded(make).eval(), rows(8, 9)
+    wider = split(model)
+    assert why in " ".join(told(wider, "missed"))
+    with torch.no_grad():
+        torch.testing.assert_close(wider(held), model(held), rtol=1e-5, atol=1e-5)
+    assert not wider.graph.find_nodes(op="call_function", target=SELECT)
+
+
+def test_half_precision_stays_half() -> None:
+    model = network().half()
+    data = [each.half() for each in DATA]
+    wider = quantfx.split_outliers(model, (data[0],), data, share=0.25, progress=False)
+    with torch.no_grad():
+        assert wider(data[0]).dtype == torch.float16
+
+
 @pytest.mark.parametrize("share", [0.0, -0.1, 1.5])
 def test_a_share_is_between_none_and_all(share: float) -> None:
     with refused("number-range", PipelineError, site="share"):

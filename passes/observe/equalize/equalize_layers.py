@@ -12,10 +12,10 @@ from torch.fx import Node
 
 from quantfx.passes.graph.batch_norm import scale_channels
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import Site, module_calls
+from quantfx.passes.graph.graphs import Site
 from quantfx.passes.observe.equalize.judge import noise
 from quantfx.passes.observe.equalize.pairs import Pair, PairFinder
-from quantfx.passes.observe.equalize.recorder import PairRecorder
+from quantfx.passes.observe.equalize.recorder import PairRecorder, take_recorders
 from quantfx.passes.observe.equalize.second_weight import SecondWeight
 from quantfx.passes.observe.smoothing_scale import require_rows, require_share, smoothing_scale
 from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
@@ -60,11 +60,7 @@ class EqualizeLayers(GraphPass):
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Equalize the recorded pairs, from the first to the last."""
-        recorders: dict[Node, PairRecorder] = {}
-        for call, recorder in list(module_calls(editor.module, PairRecorder)):
-            recorders[call.all_input_nodes[0]] = recorder
-            editor.erase(call)
-            editor.module.delete_submodule(str(call.target))
+        recorders = take_recorders(editor)
         finder = PairFinder(editor.module)
         pairs = [(finder.find(tensor), recorder) for tensor, recorder in recorders.items()]
         return sum(

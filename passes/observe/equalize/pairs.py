@@ -86,7 +86,7 @@ class PairFinder:
                 return f"{others[0].name} also reads {source.name}"
             path.insert(0, node)
             node = source
-        obstacles = [reason for layer in (node, *seconds) if (reason := self._obstacle(layer))]
+        obstacles = [reason for layer in (node, *seconds) if (reason := self.obstacle(layer))]
         channels = obstacles[0] if obstacles else self._channels(node, path, seconds)
         return channels if isinstance(channels, str) else Pair(node, tensor, seconds, channels)
 
@@ -95,7 +95,8 @@ class PairFinder:
         return takes and constant(self.module, read_slot(node, "weight")) is not None
 
     @cached_property
-    def _written(self) -> dict[Node, Node]:
+    def written(self) -> dict[Node, Node]:
+        """Tensor -> a later node that writes to it."""
         return overwritten(self.module.graph)
 
     @cached_property
@@ -106,7 +107,7 @@ class PairFinder:
             found.setdefault(id(value), []).extend(node.users)
         return found
 
-    def _obstacle(self, layer: Node) -> str:
+    def obstacle(self, layer: Node) -> str:
         """Return why the weight and bias of ``layer`` cannot be scaled; empty if they can."""
         for name in ("weight", "bias"):
             node = argument_value(layer, name) if name in arguments(overload(layer)) else None
@@ -117,8 +118,8 @@ class PairFinder:
                 return f"{layer.name} has no stored {name}"
             if value.dtype not in _DTYPES:
                 return f"the {name} of {layer.name} is {value.dtype}"
-            if node in self._written:
-                return f"{node} is overwritten by {self._written[node]}"
+            if node in self.written:
+                return f"{node} is overwritten by {self.written[node]}"
             if others := [each for each in self._stored[id(value)] if each is not layer]:
                 return f"{others[0].name} also reads the {name} of {layer.name}"
         is_last = layer.target not in _NORMS_OF_THE_LAST or self._weight(layer).dim() == 1

@@ -11,6 +11,7 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.graph.slots import read_slot
+from quantfx.passes.observe.equalize.pairs import PairFinder
 from quantfx.passes.observe.equalize.recorder import PairRecorder
 from quantfx.passes.observe.insert_observers import label_of
 from quantfx.passes.observe.statistics.patches import LINEAR, Patches
@@ -18,7 +19,7 @@ from quantfx.passes.pipeline.base import Context, PassResult
 from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
-def linears_by_input(module: GraphModule) -> dict[Node, list[Node]]:
+def readers_of(module: GraphModule) -> dict[Node, list[Node]]:
     """Return tensor -> the linears with a stored weight that read it, in graph order."""
     found: dict[Node, list[Node]] = {}
     for node in module.graph.find_nodes(op="call_function", target=LINEAR):
@@ -31,7 +32,9 @@ def linears_by_input(module: GraphModule) -> dict[Node, list[Node]]:
 class RecordOutliers(GraphPass):
     """``linear(x, w) -> record(x); linear(x, w)``, one recorder for all linears that read x.
 
-    Nothing is recorded in a graph that trains.
+    A tensor that is overwritten, or a linear of which is not free to change, is named in a remark:
+    its weight would be another's as well, or is not a stored float. Nothing is recorded in a graph
+    that trains.
     """
 
     name: ClassVar[str] = "record-outliers"
@@ -44,10 +47,17 @@ class RecordOutliers(GraphPass):
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Insert the recorders."""
-        found = linears_by_input(editor.module)
-        for tensor, linears in found.items():
+        finder, count = PairFinder(editor.module), 0
+        for tensor, linears in readers_of(editor.module).items():
+            writer = finder.written.get(tensor)
+            told = f"{writer} overwrites it" if writer else ""
+            if told := told or next(filter(None, map(finder.obstacle, linears)), ""):
+                message = f"not split: {tensor.name}: {told}"
+                editor.remark("missed", linears[0].name, message, str(linears[0].target))
+                continue
             cuts = (Patches.of(editor.module, each) for each in linears)
             recorder = PairRecorder(label_of(tensor), tuple(each for each in cuts if each))
             name = editor.free_name(f"outliers_{tensor.name}")
             editor.call_module(name, recorder, tensor, before=linears[0])
-        return len(found)
+            count += 1
+        return count

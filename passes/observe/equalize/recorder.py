@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Node
 
+from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.graphs import module_calls
 from quantfx.passes.observe.statistics.patches import Patches
 from quantfx.passes.observe.statistics.recorders import HELD_OUT, HeldPatches
 from quantfx.passes.observers.channel import ChannelObserver
 from quantfx.passes.quant.spec import QuantSpec
 
 _ACTIVATION = QuantSpec(torch.uint8, 0, 255)
+
+
+def take_recorders(editor: Editor) -> dict[Node, PairRecorder]:
+    """Remove the recorders of a graph, and return them by the tensor that each recorded."""
+    found: dict[Node, PairRecorder] = {}
+    for call, recorder in list(module_calls(editor.module, PairRecorder)):
+        found[call.all_input_nodes[0]] = recorder
+        editor.erase(call)
+        editor.module.delete_submodule(str(call.target))
+    return found
 
 
 class PairRecorder(nn.Module):

@@ -14,13 +14,12 @@ from torch.fx import Node
 
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.graphs import Site, module_calls
-from quantfx.passes.observe.equalize.judge import outputs_of, rounded_weight
-from quantfx.passes.observe.equalize.record_outliers import linears_by_input
-from quantfx.passes.observe.equalize.recorder import PairRecorder
+from quantfx.passes.graph.graphs import Site
+from quantfx.passes.observe.equalize.judge import noise
+from quantfx.passes.observe.equalize.record_outliers import readers_of
+from quantfx.passes.observe.equalize.recorder import PairRecorder, take_recorders
 from quantfx.passes.observe.equalize.second_weight import SecondWeight
 from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
-from quantfx.passes.observers.fake_quantize import fake_quantized
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.permits import may
@@ -63,42 +62,22 @@ class SplitOutliers(GraphPass):
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Split channels of the recorded tensors."""
-        recorders: dict[Node, PairRecorder] = {}
-        for call, recorder in list(module_calls(editor.module, PairRecorder)):
-            recorders[call.all_input_nodes[0]] = recorder
-            editor.erase(call)
-            editor.module.delete_submodule(str(call.target))
-        readers = linears_by_input(editor.module)
-        return sum(
-            self._split(editor, tensor, readers[tensor], recorder)
-            for tensor, recorder in recorders.items()
-        )
-
-    def _split(
-        self, editor: Editor, tensor: Node, linears: Sequence[Node], recorder: PairRecorder
-    ) -> bool:
-        told = ""
-        if recorder.rows < LEAST_SAMPLES:
-            told = f"{recorder.rows} rows of data, of {LEAST_SAMPLES} needed to judge it"
-        else:
+        recorders, readers = take_recorders(editor), readers_of(editor.module)
+        count = 0
+        for tensor, recorder in recorders.items():
+            linears = [SecondWeight.of(editor.module, each) for each in readers[tensor]]
             parts = self._parts(recorder)
-            seconds = [SecondWeight.of(editor.module, each) for each in linears]
-            before = _noise(recorder, seconds, torch.ones_like(parts))
-            after = _noise(recorder, seconds, parts)
-            if not after < before:
-                told = f"outputs err no less on held-out inputs ({after:.1e} of {before:.1e})"
+            gain, told = _gain(recorder, linears, parts)
+            if told:
+                message = f"not split: {tensor.name}: {told}"
+                editor.remark("missed", linears[0].node.name, message, str(linears[0].node.target))
             elif may(self.name, "", str(Site(editor.path, tensor.name))):
                 _widen(editor, tensor, linears, parts)
-                gain = 10 * math.log10(before / after) if after else math.inf
-                added = int((parts - 1).sum())
-                less = f"outputs err by {gain:.1f} dB less on held-out inputs"
-                message = f"{added} channels beside {len(parts)}: {less}"
-                editor.remark("applied", linears[0].name, message)
-                return True
-        if told:
-            message = f"not split: {tensor.name}: {told}"
-            editor.remark("missed", linears[0].name, message, str(linears[0].target))
-        return False
+                added, less = int((parts - 1).sum()), f"outputs err by {gain:.1f} dB less"
+                message = f"{added} channels beside {len(parts)}: {less} on held-out inputs"
+                editor.remark("applied", linears[0].node.name, message)
+                count += 1
+        return count
 
     def _parts(self, recorder: PairRecorder) -> Tensor:
         """Return into how many parts each channel is cut, float64, ``(channels,)``."""
@@ -114,36 +93,30 @@ class SplitOutliers(GraphPass):
         return torch.tensor(parts, dtype=torch.float64)
 
 
-def _noise(recorder: PairRecorder, linears: Sequence[SecondWeight], parts: Tensor) -> float:
-    """Return the squared error of the outputs over their squares, summed over the linears.
-
-    All parts of a channel are equal, so they are rounded alike: together they err as one that is
-    ``parts`` times as large.
-    """
-    qparams = recorder.observer.divide_by(parts.float()).calculate_qparams()
-    total = 0.0
-    for linear, held in zip(linears, recorder.held, strict=True):
-        divisor = parts.float()
-        rounded = fake_quantized(held.rows / divisor, qparams) * divisor
-        exact = outputs_of(held.rows, linear.value, 1)
-        error = outputs_of(rounded, rounded_weight(linear.value.float()), 1) - exact
-        power = float(exact.square().sum())
-        total += float(error.square().sum()) / power if power else 0.0
-    return total
+def _gain(
+    recorder: PairRecorder, linears: Sequence[SecondWeight], parts: Tensor
+) -> tuple[float, str]:
+    """Return by how many decibels the linears err less, and why they should not be changed."""
+    if recorder.rows < LEAST_SAMPLES:
+        return 0.0, f"{recorder.rows} rows of data, of {LEAST_SAMPLES} needed to judge it"
+    before = noise(recorder, linears, torch.ones_like(parts))
+    after = noise(recorder, linears, parts, parts=True)
+    if not after < before:
+        return 0.0, f"outputs err no less on held-out inputs ({after:.1e} of {before:.1e})"
+    return (10 * math.log10(before / after) if after else math.inf), ""
 
 
-def _widen(editor: Editor, tensor: Node, linears: Sequence[Node], parts: Tensor) -> None:
+def _widen(editor: Editor, tensor: Node, linears: Sequence[SecondWeight], parts: Tensor) -> None:
     """Let the linears read each channel as often as it has parts, and its weight as often."""
-    first = linears[0]
+    first, value = linears[0].node, tensor.meta["val"]
     index = torch.repeat_interleave(torch.arange(len(parts)), parts.long())
-    factors = 1 / parts[index]
-    places = editor.constant(f"{tensor.name}_channels", index, like=first, before=first)
-    by = editor.constant(f"{tensor.name}_parts", factors.float(), like=first, before=first)
-    copied = editor.call(SELECT, (tensor, -1, places), like=first, before=first)
-    split = editor.call(MULTIPLY, (copied, by), like=first, before=first)
-    for linear in linears:
-        weight = SecondWeight.of(editor.module, linear)
-        stored = editor.stored(weight.stored)
-        wider = weight.value[:, index].to(stored)
-        set_argument(linear, "input", split)
-        set_argument(linear, "weight", editor.changed_constant(weight.stored, wider, before=linear))
+    factors = (1 / parts[index]).to(value.dtype)
+    places = editor.constant(f"{tensor.name}_channels", index, before=first)
+    by = editor.constant(f"{tensor.name}_parts", factors, before=first)
+    copied = editor.call(SELECT, (tensor, -1, places), before=first)
+    split = editor.call(MULTIPLY, (copied, by), before=first)
+    for each in linears:
+        wider = each.value[:, index].to(editor.stored(each.stored))
+        changed = editor.changed_constant(each.stored, wider, before=each.node)
+        set_argument(each.node, "input", split)
+        set_argument(each.node, "weight", changed)
