@@ -33,6 +33,9 @@ from quantfx.cli.options import FILE
     metavar="PACKAGE.MODULE:FUNCTION",
     help="A function that returns (model, tokens, []), to decode with a cache; alone.",
 )
+@click.option(
+    "--tokens", type=int, default=100, show_default=True, help="Tokens to compare of a decoder."
+)
 @click.option("--engines", metavar="A,B,C", help="Engines; an unknown name lists all.")
 @click.option("--rounds", type=int, default=15, show_default=True, help="Turns of each engine.")
 @click.option("--calls", type=int, default=5, show_default=True, help="Timed calls per turn.")
@@ -47,6 +50,7 @@ def bench_command(
     models: tuple[str, ...],
     own: tuple[str, ...],
     decoder: str | None,
+    tokens: int,
     engines: str | None,
     rounds: int,
     calls: int,
@@ -63,10 +67,10 @@ def bench_command(
     """
     if decoder is not None:
         if models or own or engines or json or chart or breakdown:
-            raise click.UsageError("--decoder goes with --rounds and --threads only")
+            raise click.UsageError("--decoder goes with --tokens, --rounds and --threads only")
         from quantfx.tools.bench.decoding import DecoderRequest, run_decoder
 
-        run_decoder(DecoderRequest(decoder, rounds=rounds, threads=threads))
+        run_decoder(DecoderRequest(decoder, steps=tokens, rounds=rounds, threads=threads))
         return
     from quantfx.tools.bench.engines import DEFAULT  # engines import Inductor
     from quantfx.tools.bench.run import Request, run

@@ -17,6 +17,7 @@ import quantfx
 from quantfx.decoder import Runner
 from quantfx.decoding.step import grown, step_of
 from quantfx.passes.inputs.leaves import describe_leaves
+from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.bench.workload import WorkloadError, call_function
 from quantfx.tools.measure.machine import this_machine
 
@@ -81,9 +82,13 @@ def run_decoder(request: DecoderRequest, console: Console | None = None) -> tupl
 
     Raises:
         WorkloadError: the function does not return a decoder and a prompt.
-        QuantfxError: the decoder cannot be captured or quantized.
+        QuantfxError: a number below 1, or the decoder cannot be captured or quantized.
     """
     console = console or Console()
+    for option, number in (("--tokens", request.steps), ("--rounds", request.rounds)):
+        if number < 1:
+            message = f"{option} must be at least 1, got {number}"
+            raise QuantfxError(message, rule="number-range", site=option)
     model, prompt, _ = call_function(request.model)
     if not isinstance(prompt, Tensor) or prompt.dim() != 2 or prompt.shape[1] < 4:
         message = f"{request.model}: the second result is no prompt of shape (rows, tokens)"

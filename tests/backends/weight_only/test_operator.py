@@ -118,6 +118,38 @@ def test_a_row_of_any_size(bits: int, size: float) -> None:
     assert bool(((found.double() - exact).abs() <= 1e-6 * reach + 96 * 2.0**-149).all())
 
 
+@pytest.mark.skipif(kernels().library is None, reason=kernels().reason)
+@pytest.mark.parametrize(
+    ("x", "by_integers"),
+    [
+        (torch.linspace(-1, 1, 64), True),
+        (torch.zeros(64), True),
+        (torch.full((64,), float("inf")), False),
+        (torch.full((64,), float("nan")), False),
+        (torch.full((64,), 1e-42), False),
+        (torch.ones(2, 64), None),
+    ],
+    ids=["a row", "zeros", "infinite", "not a number", "tiny", "two rows"],
+)
+def test_one_row_is_multiplied_as_integers_where_integers_can_stand_for_it(
+    x: Tensor, by_integers: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library, answers = kernels().library, []
+
+    class Watched:
+        qfx_weight_linear = staticmethod(library.qfx_weight_linear)  # type: ignore[union-attr]
+
+        @staticmethod
+        def qfx_weight_one_row(*given: object) -> bool:
+            answers.append(bool(library.qfx_weight_one_row(*given)))  # type: ignore[union-attr]
+            return answers[-1]
+
+    monkeypatch.setattr(operator, "kernels", lambda: Loaded(library=Watched()))  # type: ignore[arg-type]
+    values, scales, _ = drawn(8, 6, 64, 64)
+    weight_linear()(x, values, scales, None, None)
+    assert answers == ([] if by_integers is None else [by_integers])
+
+
 @pytest.mark.usefixtures("with_kernels")
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("value", [float("inf"), float("-inf"), float("nan")])

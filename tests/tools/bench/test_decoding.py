@@ -61,6 +61,19 @@ def test_what_is_no_prompt_is_refused() -> None:
         run_decoder(DecoderRequest("own_decoder:image"))
 
 
+@pytest.mark.parametrize(
+    ("request_", "option"),
+    [
+        (DecoderRequest("own_decoder:decoder", steps=0), "--tokens"),
+        (DecoderRequest("own_decoder:decoder", rounds=0), "--rounds"),
+    ],
+    ids=["tokens", "rounds"],
+)
+def test_numbers_below_one_are_refused(request_: DecoderRequest, option: str) -> None:
+    with refused("number-range", site=option):
+        run_decoder(request_)
+
+
 def test_a_decoder_is_measured_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "resnet50", "--decoder", "own_decoder:decoder"]) == 2
-    assert "--rounds and --threads only" in capsys.readouterr().err
+    assert "--tokens, --rounds and --threads only" in capsys.readouterr().err
