@@ -1,8 +1,8 @@
-"""Convolutions and matrix products: the step that computes each with its surroundings."""
+"""Convolutions and linears: the step that computes each with its surroundings."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch.fx import Node
 from quantfx.backends.direct.moves import spread, thinned
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.steps import Convolution, Lookup, MatMul, Pointwise, PostOp
-from quantfx.backends.direct.translate import Task, Translation, views_of_integers
+from quantfx.backends.direct.translate import Task, Translation
 from quantfx.backends.direct.transposed import by_phases, by_spreading
 from quantfx.backends.direct.values import (
     Buffer,
@@ -269,75 +269,3 @@ def _as_matmul(step: Any) -> Any:
         low=step.low,
         high=step.high,
     )
-
-
-def matmul(translation: Translation, task: Task) -> Value:
-    """Compute ``q(post(a @ b))`` of two activations, in float."""
-    a, b = task.base.all_input_nodes if len(task.base.all_input_nodes) == 2 else (None, None)
-    if a is None or b is None or task.base.args[:2] != (a, b):
-        raise Untranslatable(task.base, "its operands are not two tensors")
-    shape = translation.shapes[task.base].shape
-    left, right = (operand(translation, node, shape) for node in (a, b))
-    return multiply(translation, task, left, right)
-
-
-def multiply(
-    translation: Translation, task: Task, left: Value, right: Value, groups: int = 1
-) -> Value:
-    """Compute ``q(post(left @ right))`` in float.
-
-    Args:
-        translation: The translation of the graph.
-        task: The operators to compute.
-        left: Left operand, in float.
-        right: Right operand, in float.
-        groups: Number of groups of the result's heads; with groups the operands have one more
-            dimension.
-    """
-
-    def step(result: Value) -> MatMul:
-        seen = result.seen_as(in_groups(result.layout, groups)) if groups > 1 else result
-        return MatMul(source=left, weight=right, result=seen, post=task.post)
-
-    layout = in_order(translation.shapes[task.base].shape, torch.float32)
-    edges = [node for each in task.base.all_input_nodes for node in views_of_integers(each)]
-    if task.quantize is None:
-        result = translation.result(task, layout, any_order=False)
-        translation.add(step(result), task, *edges, task.base)
-        return result
-    # oneDNN yields no integers from floats.
-    exact = Value(Buffer(byte_size(layout)), layout)
-    translation.program.steps.append(step(exact))
-    result = translation.result(task, translation.wanted_layout(task, layout))
-    rounding = translation.limits(replace(task, post=()))
-    step_behind = Pointwise(source=exact, result=result, **rounding)
-    return translation.add(step_behind, task, *edges, task.base)
-
-
-def in_groups(layout: Tensor, groups: int) -> Tensor:
-    """Return a layout of ``(..., heads, rows, width)`` with the heads in groups."""
-    return layout.view(*layout.shape[:-3], groups, -1, *layout.shape[-2:])
-
-
-def operand(translation: Translation, node: Node, shape: torch.Size) -> Value:
-    """Return an operand in float, with as many dimensions as the result."""
-    value = translation.value(node)
-    if value.layout.dim() < 2:
-        raise Untranslatable(node, "an operand of a matrix product has one dimension")
-    if value.is_integer:
-        layout = in_order(value.layout.shape, torch.float32)
-        made = Value(Buffer(byte_size(layout)), layout)
-        translation.program.steps.append(Pointwise(source=value, result=made))
-        value = made
-    layout = value.layout
-    while layout.dim() < len(shape):
-        layout = layout.unsqueeze(0)
-    if not _is_matrix(layout):
-        return translation.laid_out(value.seen_as(layout), in_order(layout.shape, layout.dtype))
-    return value.seen_as(layout)
-
-
-def _is_matrix(layout: Tensor) -> bool:
-    """Whether rows or columns are contiguous; those of ``unfold`` overlap."""
-    (rows, columns), (down, right) = layout.shape[-2:], layout.stride()[-2:]
-    return (right == 1 and down >= columns) or (down == 1 and right >= rows)

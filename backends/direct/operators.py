@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.direct.anchors import PRODUCTS, add_product, matmul, product
-from quantfx.backends.direct.attention import ATTENTION, attention
+from quantfx.backends.direct.anchors import PRODUCTS, add_product, product
 from quantfx.backends.direct.moves import MOVES, pad, rearranged
 from quantfx.backends.direct.pointwise import LARGEST, post_ops_of
+from quantfx.backends.direct.products import ATTENTION, attention, matmul
 from quantfx.backends.direct.shapes import Untranslatable
 from quantfx.backends.direct.steps import (
     Combine,

@@ -61,6 +61,8 @@ VIEWS = frozenset(
 _MAY_COPY = frozenset(
     resolve_op(f"aten.{name}") for name in ("view.default", "reshape.default", "flatten.using_ints")
 )
+# Difference of the bytes in memory to integers of int8.
+INT8_SHIFT = 128
 # Post-ops after a result; leaves room for a sum and the post-ops before it.
 _LONGEST = 4
 
@@ -172,7 +174,7 @@ class Translation:
         quantize, final = task.quantize, task.final
         if quantize is not None:
             q = tensor_qparams(quantize)
-            shift = _shift_of(q)
+            shift = shift_of(q)
             layout = torch.empty_strided(
                 layout.shape, layout.stride(), dtype=torch.uint8, device="meta"
             )
@@ -191,7 +193,7 @@ class Translation:
         if task.quantize is None:
             return {"post": task.post}
         q = tensor_qparams(task.quantize)
-        shift = _shift_of(q)
+        shift = shift_of(q)
         return {"post": task.post, "low": q.quant_min + shift, "high": q.quant_max + shift}
 
     def laid_out(self, value: Value, layout: Tensor) -> Value:
@@ -274,8 +276,8 @@ class Translation:
         if layout.dtype != torch.int8:
             return value
         shifted = torch.empty_like(layout, dtype=torch.uint8)
-        made = Value(Buffer(byte_size(shifted)), shifted, shift=128)
-        self.program.steps.append(Lookup(source=value, result=made, table=_flip()))
+        made = Value(Buffer(byte_size(shifted)), shifted, shift=INT8_SHIFT)
+        self.program.steps.append(Lookup(source=value, result=made, table=flip()))
         return made
 
     def _view(self, node: Node, value: Value) -> Value:
@@ -315,7 +317,7 @@ class Translation:
         if table is None and same_order(wanted, source.layout) and task.final not in self._results:
             assert task.quantize is not None
             q = tensor_qparams(task.quantize)
-            shift = _shift_of(q)
+            shift = shift_of(q)
             zero_point = q.zero_point + shift
             same = replace(source, scale=q.scale, zero_point=zero_point, shift=shift)
             view = View(source=source, result=same)
@@ -336,7 +338,7 @@ class Translation:
         for node in task.nodes[:-1]:
             x = overload(node)(x, *node.args[1:], **node.kwargs)
         integers = overload(task.quantize)(x, *task.quantize.args[1:])
-        shifted = integers.to(torch.int64) + _shift_of(tensor_qparams(task.quantize))
+        shifted = integers.to(torch.int64) + shift_of(tensor_qparams(task.quantize))
         return None if torch.equal(shifted, bytes_) else bytes(shifted.tolist())
 
     def _place(self, final: Node, layout: Tensor, any_order: bool) -> tuple[Buffer, Tensor] | None:
@@ -360,7 +362,7 @@ class Translation:
         if value.is_integer and wanted.dtype.is_floating_point:
             step: Step = Pointwise(source=value, result=result)
         else:
-            step = Lookup(source=value, result=result, table=_flip() if value.shift else None)
+            step = Lookup(source=value, result=result, table=flip() if value.shift else None)
         self.program.steps.append(step)
 
 
@@ -373,11 +375,11 @@ def views_of_integers(node: Node) -> tuple[Node, ...]:
     return (node, *found) if node.target is DEQUANTIZE_PER_TENSOR else ()
 
 
-def _shift_of(q: TensorQParams) -> int:
+def shift_of(q: TensorQParams) -> int:
     """Return the shift of integers in memory, see ``Value.shift``."""
-    return 128 if q.dtype == torch.int8 else 0
+    return INT8_SHIFT if q.dtype == torch.int8 else 0
 
 
-def _flip() -> bytes:
+def flip() -> bytes:
     """Return the table from int8 to bytes larger by 128, which is its own inverse."""
-    return bytes(each ^ 0x80 for each in range(256))
+    return bytes(each ^ INT8_SHIFT for each in range(256))

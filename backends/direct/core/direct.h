@@ -78,7 +78,7 @@ typedef struct {
 typedef struct {
   qfx_tensor source, weight, bias, result; /* (..., M, K), (..., K, N), (N), (..., M, N) */
   int32_t has_bias, constant_weight;
-  const float* weight_scales;
+  const float* weight_scales;      /* of a constant weight; others have their tensor's own scale */
   int64_t weight_scale_count;
   qfx_epilogue epilogue;
   int32_t implementation, threads; /* as of a convolution */

@@ -238,7 +238,9 @@ void add_matmul(qfx_plan* plan, const qfx_matmul& given) {
   builder.argument(DNNL_ARG_DST, given.result, result);
   builder.quantized(DNNL_ARG_SRC, given.source);
   builder.quantized(DNNL_ARG_DST, given.result);
-  if (is_integer(given.weight)) {
+  if (!given.constant_weight) {
+    builder.quantized(DNNL_ARG_WEIGHTS, given.weight);
+  } else if (is_integer(given.weight)) {
     int mask = given.weight_scale_count == 1 ? 0 : 1 << (given.result.ndims - 1);
     builder.scales(DNNL_ARG_WEIGHTS, given.weight_scales, given.weight_scale_count, mask);
   }
