@@ -22,6 +22,7 @@ from quantfx.backends.recurrent.family import Recurrent
 from quantfx.backends.weight_only.family import WeightOnly
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
+from quantfx.passes.annotate.expand_attention import ExpandAttention
 from quantfx.passes.annotate.propagate import Propagate
 from quantfx.passes.annotate.share import Share
 from quantfx.passes.capture.inline_no_grad import InlineNoGrad
@@ -83,6 +84,8 @@ PREPARE = Pipeline(
         Annotate("linear"),
         Annotate("rnn"),
         Annotate("embedding"),
+        Annotate("attention"),
+        ExpandAttention(),  # after annotate-attention, whose matches become two products each
         Annotate("matmul"),
         Annotate("mul"),
         Annotate("max-pool"),  # only notes candidates: propagate settles them
@@ -158,7 +161,9 @@ def pattern_set(*, plans: bool = False) -> PatternSet:
     """
     static = load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
     patterns = static | load("linear_modes") | load("recurrent") | load("embeddings")
-    return patterns | load("plans") if plans and not missing() else patterns
+    if not plans or missing():
+        return patterns
+    return patterns.without("matmul") | load("plans")  # plans' own matmul
 
 
 def x86(
@@ -257,8 +262,11 @@ def _specs(
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
     weight = replace(_weight(weight_observer), eps=eps)
     conv_weight = replace(weight, pair_bound="blocks" if bounded else "none")
+    # No sum of two products with bytes up to 255 leaves 16 bits then.
+    right = replace(activation, quant_min=64, quant_max=191) if bounded else activation
     return (
         ("act", activation),
+        ("right_act", right),
         ("dynamic_act", replace(activation, dynamic=True)),
         ("conv_weight", conv_weight),
         ("conv_transpose_weight", replace(conv_weight, axis=1)),

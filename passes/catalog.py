@@ -5,6 +5,7 @@ from __future__ import annotations
 from quantfx.passes.annotate.adopt_outputs import AdoptOutputs
 from quantfx.passes.annotate.annotate import Annotate
 from quantfx.passes.annotate.check_config import CheckConfig
+from quantfx.passes.annotate.expand_attention import ExpandAttention
 from quantfx.passes.annotate.propagate import Propagate
 from quantfx.passes.annotate.share import Share
 from quantfx.passes.capture.functionalize import Functionalize
@@ -78,6 +79,7 @@ PASSES: tuple[type[Pass], ...] = (
     EqualizeLayers,
     Annotate,
     FuseQatConvBn,
+    ExpandAttention,
     Propagate,
     AdoptOutputs,
     Share,

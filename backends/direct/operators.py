@@ -36,6 +36,7 @@ _COMBINES: dict[Any, Combine] = {
     resolve_op("aten.div.Tensor"): "div",
 }
 
+_SAFE_SOFTMAX = resolve_op("aten._safe_softmax.default")
 _STACK = resolve_op("aten.stack.default")
 _GROUP_NORM = resolve_op("aten.group_norm.default")
 _INSTANCE_NORM = resolve_op("aten.instance_norm.default")
@@ -310,7 +311,10 @@ def _softmax(translation: Translation, task: Task) -> Value:
         raise Untranslatable(base, "it is not over the last dimension, or changes the dtype")
     layout = in_order(translation.shapes[base].shape, torch.float32)
     result = translation.result(task, layout)
-    step = Softmax(source=source, result=result, **translation.limits(task))
+    empty_is_zero = base.target is _SAFE_SOFTMAX
+    step = Softmax(
+        source=source, result=result, empty_is_zero=empty_is_zero, **translation.limits(task)
+    )
     return translation.add(step, task, *covered)
 
 
@@ -385,7 +389,7 @@ def rules() -> dict[Any, Rule]:
     )
     found[resolve_op("aten.mean.dim")] = _mean
     found[resolve_op("aten.layer_norm.default")] = _layer_norm
-    found[resolve_op("aten.softmax.int")] = _softmax
+    found[resolve_op("aten.softmax.int")] = found[_SAFE_SOFTMAX] = _softmax
     found[resolve_op("aten.cat.default")] = found[_STACK] = _cat
     found[_GROUP_NORM] = found[_INSTANCE_NORM] = _group_norm
     found[resolve_op("aten.prelu.default")] = _prelu

@@ -30,6 +30,7 @@ GROUPS = (
     "conv",
     "linear",
     "mul",
+    "attention",
     "matmul",
     "max-pool",
     "rnn",
