@@ -44,7 +44,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": MODES,
 }
 _TEMPLATE_KEYS = (
-    "group", "nodes", "quant", "check", "kernel", "packs", "on_request", "also", *_CHOICES
+    "group", "nodes", "quant", "check", "kernel", "packs", "on_request", "also", "becomes", *_CHOICES
 )  # fmt: skip
 _ROLE = re.compile(r"\$([a-z][a-z0-9_]*)([?*]?)\Z")
 _CHECK = re.compile(r"([a-z][a-z0-9_]*)\(([a-z0-9_, ]*)\)\Z")
@@ -203,6 +203,7 @@ def _template(name: str, value: object, ops: Mapping[str, Op], where: KeyPath) -
         kernel=where.text(table.get("kernel", ""), "kernel"),
         packs=_names(table.get("packs", {}), "packs", where),
         on_request=where.flag(table.get("on_request", False), "on_request"),
+        becomes=where.text(table.get("becomes", ""), "becomes"),
         also=tuple(
             cast(Mode, where.choice(each, "also", MODES))
             for each in where.texts(table.get("also", []), "also")

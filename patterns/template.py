@@ -120,6 +120,7 @@ class Template:
         mode: The way of quantizing it belongs to; a config decides which one an anchor gets.
         also: Modes of the config in which it matches as well, for want of a way of their own.
         on_request: Match only where a rule of the config, not the default, selects the mode.
+        becomes: Template whose matches a pass leaves in place of this one's; empty for none.
         packs: Role -> spec name of each weight that the kernel quantizes itself. The graph has no
             quantize for it; its float values stay there until lowering.
     """
@@ -136,6 +137,7 @@ class Template:
     mode: Mode = "static"
     also: tuple[Mode, ...] = ()
     on_request: bool = False
+    becomes: str = ""
     packs: Mapping[str, str] = field(default_factory=dict[str, str], hash=False)
 
     @property

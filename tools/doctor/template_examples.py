@@ -106,6 +106,7 @@ class Lookup(nn.Module):
 
 _IMAGE, _PRODUCT = (2, 4, 8, 8), (2, 16, 8, 8)
 _ROWS, _SUMS, _STEPS = (4, 8), (4, 16), (3, 2, 8)
+_HEADS = (2, 2, 4, 8)
 _TABLE_4BIT = Config("weight-only-4bit")
 
 
@@ -164,6 +165,11 @@ EXAMPLES: dict[str, Example] = {
     "embedding_bag_weight_only_4bit": Example(_bag, (_ROWS,), _TABLE_4BIT),
     # Two tensors.
     "matmul": Example(lambda: Call(torch.matmul), (_ROWS, (8, 4)), Config().op("matmul", "static")),
+    "attention": Example(
+        lambda: Call(nn.functional.scaled_dot_product_attention),
+        (_HEADS, _HEADS, _HEADS),
+        Config().op("scaled_dot_product_attention", "static"),
+    ),
     "mul": Example(lambda: Call(torch.mul), (_ROWS, _ROWS)),
     # Operators that pass int8 on.
     "max_pool2d": Example(lambda: _behind_conv2d(nn.MaxPool2d(2)), (_IMAGE,)),

@@ -75,10 +75,11 @@ def examine(backend: Backend, name: str, *, compiles: bool) -> TemplateRow:
         warnings.simplefilter("ignore")  # the row states what they say
         try:
             result = _quantize(backend, name)
-            row = _check_lowered(row, template, result, here=here)
+            seen = backend.recipe.patterns[template.becomes] if template.becomes else template
+            row = _check_lowered(row, seen, result, here=here)
             if compiles and here and row.status == "ok":
                 row = replace(row, compiled="")  # stays if compiling raises
-                row = _check_compiled(row, template, result)
+                row = _check_compiled(row, seen, result)
         except Exception as error:  # any error here is a finding of doctor
             row = row.failed(f"{type(error).__name__}: {error}")
     return row

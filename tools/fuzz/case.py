@@ -156,7 +156,10 @@ def _templates(
     usual = [each for each in given if is_writable(each)]
     if not among:
         first = draft.choose.choice(usual)
-        return _config(draft, first), first, [each for each in usual if each.mode == first.mode]
+        of_mode = [each for each in usual if each.mode == first.mode]
+        asked = {first.name, "matmul"}
+        usable = [each for each in of_mode if not each.on_request or each.name in asked]
+        return _config(draft, first), first, usable
     more = [each for each in given if is_writable(each, among)]
     first = draft.choose.choice(more)
     mode, on_request = draft.choose.choice(first.modes), draft.chance(0.3)
@@ -174,7 +177,9 @@ def _templates(
 
 def _config(draft: Draft, template: Template) -> Config:
     config = Config(template.mode)
-    if template.on_request or (template.mode == "static" and draft.chance(0.2)):
+    if template.on_request:
+        return config.op(template.anchor.ops[0].name, "static")
+    if template.mode == "static" and draft.chance(0.2):
         return config.op("matmul", "static")
     return config
 

@@ -31,6 +31,11 @@ TABLES = tuple(
 )
 
 
+ATTENTION = resolve_op("aten.scaled_dot_product_attention.default")
+# Products of two activations read one of 7 bits, like weights.
+PRODUCTS = (resolve_op("aten.matmul.default"), ATTENTION)
+
+
 @dataclass(frozen=True)
 class _Rules:
     """What is rounded: operators, those whose results are too, and steps of weights."""
@@ -103,14 +108,24 @@ class _Rounding(fx.Interpreter):
         def rounded(value: Any) -> Any:
             if not isinstance(value, Tensor) or value.dtype != torch.float32:
                 return value
-            return self._round(value, stored=id(value) in stored)
+            steps = 127 if n.target in PRODUCTS else 255
+            return self._round(value, stored=id(value) in stored, steps=steps)
 
         args, kwargs = map_leaves(rounded, (args, kwargs))
+        if n.target is ATTENTION:
+            return self._attend(n, args, kwargs)
         made = n.target(*args, **kwargs)  # type: ignore[operator]
         source = next((leaf for leaf in leaves_in(args) if isinstance(leaf, Tensor)), None)
         if n.target not in self._rules.same or not isinstance(made, Tensor) or source is None:
             return made
         return self._round(made, stored=False, like=source) if made.is_floating_point() else made
+
+    def _attend(self, n: Node, args: Any, kwargs: Any) -> Any:
+        """Run attention with its weights rounded as well."""
+        query, key, value, *others = args
+        positions = torch.eye(key.shape[-2], dtype=key.dtype).expand(*key.shape[:-1], -1)
+        weights = overload(n)(query, key, positions, *others, **kwargs)
+        return self._round(weights, stored=False) @ value
 
     def _run_rows(self, n: Node, args: Any, kwargs: Any) -> Any:
         """Run what rounds rows."""
@@ -125,7 +140,9 @@ class _Rounding(fx.Interpreter):
     def _round_rows(self, rows: Tensor, steps: float = ROW_STEPS) -> Tensor:
         return self._to_steps(rows, rows.abs().amax(-1, keepdim=True) / steps)
 
-    def _round(self, value: Tensor, *, stored: bool, like: Tensor | None = None) -> Tensor:
+    def _round(
+        self, value: Tensor, *, stored: bool, like: Tensor | None = None, steps: int = 255
+    ) -> Tensor:
         if stored and value.dim() < 2:  # a bias
             return value
         if stored:
@@ -136,7 +153,7 @@ class _Rounding(fx.Interpreter):
         else:
             seen = value if like is None else like
             low, high = seen.amin().clamp(max=0), seen.amax().clamp(min=0)
-            scale = (high - low) / 255
+            scale = (high - low) / steps
         return self._to_steps(value, scale)
 
     def _to_steps(self, value: Tensor, scale: Tensor) -> Tensor:

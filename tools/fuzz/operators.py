@@ -131,6 +131,17 @@ def _nothing(draft: Draft, _: Tensor) -> Texts:
     return {}
 
 
+def _attention(draft: Draft, x: Tensor) -> Texts:
+    mask = draft.chance(0.4)
+    length = x.shape[-2]
+    return {
+        "key": draft.choose.choice(["{x}", "{x}.tanh()", "{x}.flip(-2)"]),
+        "value": draft.choose.choice(["{x}", "{x}.sigmoid()", "({x} * 0.5)"]),
+        "attn_mask": f"torch.ones({length}, {length}).tril() > 0" if mask else "None",
+        "is_causal": str(not mask and draft.chance(0.4)),
+    }
+
+
 _POINTWISE = Operator((), _nothing)
 # Operators by their names in the vocabulary.
 OPERATORS: dict[str, Operator] = {
@@ -142,6 +153,7 @@ OPERATORS: dict[str, Operator] = {
     "conv_transpose3d": _conv_transpose(3),
     "linear": Operator((2, 2, 3, 4), _linear, (1,)),
     "matmul": Operator((2, 3), _nothing),
+    "scaled_dot_product_attention": Operator((3, 4), _attention),
     "add": _POINTWISE,
     "mul": _POINTWISE,
     "max_pool2d": Operator((4,), _max_pool2d, (3,)),

@@ -90,7 +90,8 @@ def plant(draft: Draft, template: Template, miss: str = "") -> Planted | None:
     least = f"{template.name}*" if len(template.nodes) > len(optional) + 1 else ""
     if optional and len(variant.nodes) == len(template.nodes):
         least = planting.label
-    return Planted(template.name, planting.label, planting.kind, miss, least, result)
+    kind = template.becomes or planting.kind
+    return Planted(template.name, planting.label, kind, miss, least, result)
 
 
 class _Planting:
