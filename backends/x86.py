@@ -157,13 +157,11 @@ def pattern_set(*, plans: bool = False) -> PatternSet:
     """Return the templates of x86: those of X86InductorQuantizer and further ones.
 
     Args:
-        plans: Include templates that only prepared plans compute, if plans can run on this machine.
+        plans: Include templates that only prepared plans compute.
     """
     static = load("extended") | load("pt2e").without("conv1d_relu")  # extended's conv1d covers it
     patterns = static | load("linear_modes") | load("recurrent") | load("embeddings")
-    if not plans or missing():
-        return patterns
-    return patterns.without("matmul") | load("plans")  # plans' own matmul
+    return patterns.without("matmul") | load("plans") if plans else patterns  # with its own matmul
 
 
 def x86(
@@ -213,7 +211,7 @@ def x86(
     bounded = saturates and not reduce_range
     specs = _specs(observer, weight_observer, reduce_range=reduce_range, bounded=bounded)
     families = _families(kernels)
-    patterns = patterns or pattern_set(plans=Direct.name in {each.name for each in families})
+    patterns = patterns or pattern_set(plans=_has_plans(families))
     recipe = Recipe.of("x86", patterns, specs)
     return Backend(
         "x86",
@@ -293,6 +291,10 @@ def _families(kernels: str) -> tuple[KernelFamily, ...]:
             fix="kernels='auto' takes what is there",
         )
     return FAMILIES[kernels]
+
+
+def _has_plans(families: tuple[KernelFamily, ...]) -> bool:
+    return Direct.name in {each.name for each in families} and not missing()
 
 
 def _weight_4bit(observer: ObserverName) -> QuantSpec:

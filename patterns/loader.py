@@ -44,7 +44,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "mode": MODES,
 }
 _TEMPLATE_KEYS = (
-    "group", "nodes", "quant", "check", "kernel", "packs", "on_request", "also", "becomes", *_CHOICES
+    "group", "nodes", "quant", "check", "kernel", "packs", "on_request", "also", "becomes",
+    *_CHOICES,
 )  # fmt: skip
 _ROLE = re.compile(r"\$([a-z][a-z0-9_]*)([?*]?)\Z")
 _CHECK = re.compile(r"([a-z][a-z0-9_]*)\(([a-z0-9_, ]*)\)\Z")

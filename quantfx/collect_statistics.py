@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Any
 
 from torch.fx import GraphModule
@@ -10,7 +11,9 @@ from torch.fx import GraphModule
 from quantfx.accuracy.ranks import Ranks
 from quantfx.backends.backend import Backend
 from quantfx.make_result import choose_backend
+from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.capture.capture import capture_given
+from quantfx.passes.config.config import Config
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.model.given import Model, given_model
 from quantfx.passes.observe.statistics.record_statistics import record_statistics
@@ -42,7 +45,8 @@ def collect(
         model: As for ``quantize``.
         example_inputs: As for ``quantize``; give it the same.
         batches: As for ``calibrate``.
-        backend: A backend, or the name of one, made for this host. Its config does not matter.
+        backend: A backend, or the name of one, made for this host. Of its config only matters
+            which attention it quantizes, if any: that has tensors of its own.
         example_kwargs: Keyword arguments the model accepts.
         dynamic_shapes: As for ``quantize``; give it the same.
         input_fn: Turns what ``batches`` yields into a batch.
@@ -91,9 +95,17 @@ def collect_graph(
     Raises:
         CalibrationError: as ``calibrate``.
     """
-    static = backend.with_config("static")
+    static = backend.with_config(_static(backend.recipe.config))
     pipeline = static.prepare_pipeline.replace("insert-observers", RecordTensors(layers))
+    if CheckConfig.name in pipeline.names:  # a backend checks its config when it prepares
+        pipeline = pipeline.without(CheckConfig.name)
     prepared = pipeline.run(graph, static.context)
     return record_statistics(
         prepared, batches, ModelDigest.of(graph), input_fn=input_fn, progress=progress
     )
+
+
+def _static(config: Config) -> Config:
+    """Return the config that quantizes all that may be, and on request what ``config`` asks for."""
+    asked = (replace(rule, specs=()) for rule in config.call_rules if rule.mode == "static")
+    return Config("static", tuple(asked))

@@ -13,7 +13,6 @@ from quantfx.backends.x86 import CONVERT, FINISH_TRAINING, PREPARE, pattern_set,
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.spec import QuantSpec
-from quantfx.patterns.loader import load
 from tests.refusals import refused
 
 ROOT = Path(__file__).parents[2]
@@ -25,8 +24,8 @@ def test_the_pipelines_as_text() -> None:
         "compute-in-float32, fold-constants, fold-batch-norm, fold-scales, "
         "annotate-conv-bn, "
         "fuse-qat-conv-bn, annotate-conv, annotate-linear, annotate-rnn, annotate-embedding, "
-        "annotate-matmul, annotate-mul, annotate-max-pool, propagate, share, insert-observers, "
-        "place-dropout"
+        "annotate-attention, expand-attention, annotate-matmul, annotate-mul, annotate-max-pool, "
+        "propagate, share, insert-observers, place-dropout"
     )
     assert str(FINISH_TRAINING) == (
         "settle-modes, inline-no-grad, remove-dropout, fold-qat-conv-bn, fold-batch-norm"
@@ -66,8 +65,8 @@ def test_specs_follow_the_target() -> None:
 
 def test_every_spec_name_a_template_uses_is_bound_and_no_other() -> None:
     assert {name for name, _ in x86().recipe.specs} == set(pattern_set().spec_names)
-    plans = x86(patterns=pattern_set() | load("plans")).recipe
-    assert {name for name, _ in plans.specs} == {*pattern_set().spec_names, "conv_transpose_weight"}
+    plans = x86(patterns=pattern_set(plans=True)).recipe
+    assert {name for name, _ in plans.specs} == set(pattern_set(plans=True).spec_names)
     static = x86(patterns=pattern_set().of_mode("static")).recipe
     assert [name for name, _ in static.specs] == ["act", "conv_weight", "linear_weight"]
 

@@ -111,7 +111,7 @@ def _record_of(each: _Filled, statistics: Statistics) -> TensorRecord | None:
     missing = [site for site in each.sites if site not in statistics.tensors]
     if missing:
         message = f"{each.observer.label or missing[0]}: the statistics do not hold the tensor "
-        fix = "quantize with calibration=, or collect with the backend that this one is made from"
+        fix = "quantize with calibration=, or collect with this backend, its config included"
         raise CalibrationError(
             f"{message}{missing[0]}", rule="not-recorded", site=str(missing[0]), fix=fix
         )

@@ -15,7 +15,6 @@ from quantfx.backends.direct.steps import Convolution
 from quantfx.backends.direct.values import layout_of
 from quantfx.backends.x86 import pattern_set
 from quantfx.passes.quant.qparams import saturates
-from quantfx.patterns.loader import load
 from tests import unchecked
 from tests.backends.direct.qdq_cases import (
     A,
@@ -117,7 +116,7 @@ def test_a_decoder_is_one_plan_and_groups_stay_float() -> None:
 
 
 def test_without_plans_it_has_a_template_but_no_promise() -> None:
-    patterns = pattern_set() | load("plans")
+    patterns = pattern_set(plans=True)
     backend = backends.get("x86", patterns=patterns, kernels="onednn")
     x = torch.randn(2, 4, 8, 8)
     result = unchecked.quantize(decoder(), (x,), backend=backend)

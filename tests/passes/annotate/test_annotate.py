@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx import Config, backends
-from quantfx.backends.x86 import x86
+from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.annotate.annotate import GROUPS
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import ConfigError, ShareConflict
@@ -317,4 +317,5 @@ def test_the_groups_are_those_of_the_backends_templates() -> None:
     trained = backends.get("x86").qat
     assert trained is not None
     used |= trained.recipe(backends.get("x86").recipe).patterns.groups
+    used |= pattern_set(plans=True).groups
     assert sorted(used) == sorted(GROUPS)

@@ -16,7 +16,6 @@ from quantfx.backends.x86 import pattern_set, x86
 from quantfx.passes.annotate.expand_attention import ATTENTION
 from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.report.contract import find_skipped
-from quantfx.patterns.loader import load
 from tests.refusals import refused
 from tests.unchecked import capture, convert
 
@@ -28,8 +27,7 @@ GROUPED, ONE_HEAD, WIDE = (2, 2, 7, 8), (2, 1, 7, 8), (2, 4, 7, 12)
 
 def backend(config: Config = ASKED) -> Backend:
     """Return x86 with the templates of plans, also where plans cannot run."""
-    patterns = pattern_set().without("matmul") | load("plans")
-    return x86(patterns=patterns).with_config(config)
+    return x86(patterns=pattern_set(plans=True)).with_config(config)
 
 
 class Attention(nn.Module):

@@ -163,7 +163,7 @@ def test_no_gradient_runs_through_the_scale() -> None:
 
 
 def test_every_template_is_another_one_once_its_batch_norm_is_folded() -> None:
-    plain = {v.label: v for t in (pattern_set() | load("plans")).templates for v in t.variants()}
+    plain = {v.label: v for t in (pattern_set(plans=True)).templates for v in t.variants()}
     for template in load("qat").templates:
         for variant in template.variants():
             folded = plain[variant.label.replace("_bn", "")]

@@ -12,6 +12,7 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
+from quantfx.backends.x86 import pattern_set
 from quantfx.dynamo.options import read_options
 from quantfx.passes.graph.batch_norm import NormStatistics
 from quantfx.passes.graph.facts import facts_of
@@ -36,7 +37,7 @@ PART = 14
 X86 = variants("x86")
 BACKEND = X86[0][0]
 WRITABLE = [each for each in BACKEND.recipe.patterns.templates if is_writable(each)]
-WITH_PLANS = BACKEND.recipe.patterns | load("plans")
+WITH_PLANS = pattern_set(plans=True)
 OTHERS = [
     each for each in BACKEND.recipe.patterns.templates if is_writable(each, TABLES_AND_RECURRENT)
 ]

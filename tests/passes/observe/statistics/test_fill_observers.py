@@ -14,7 +14,7 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx.backends import Backend
-from quantfx.backends.x86 import x86
+from quantfx.backends.x86 import pattern_set, x86
 from quantfx.collect_statistics import collect_graph
 from quantfx.passes.config.config import Config
 from quantfx.passes.errors import CalibrationError
@@ -132,6 +132,34 @@ def test_what_is_quantized_on_request_was_recorded() -> None:
         for module in (x86().prepare(graph()), filled)
     )
     assert asked > by_default
+
+
+class Attention(nn.Module):
+    """Heads that attend to one another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.out = nn.Linear(8, 24), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        heads = self.qkv(x).unflatten(-1, (3, 2, 4)).transpose(1, 3).unbind(2)
+        attended = F.scaled_dot_product_attention(*heads).transpose(1, 2)
+        result: Tensor = self.out(attended.flatten(-2))
+        return result
+
+
+def test_attention_that_is_asked_for_was_recorded() -> None:
+    asked = Config(None).op("linear", "static").op("scaled_dot_product_attention", "static")
+    backend = x86(patterns=pattern_set(plans=True)).with_config(asked)
+    x = torch.randn(2, 5, 8, generator=torch.Generator().manual_seed(0))
+    of, batches = capture(seeded(Attention), (x,)), [x, 2 * x]
+    calibrated, filled = pair(
+        backend, of, batches, collect_graph(of, backend, batches, progress=False)
+    )
+    assert_equal_state(calibrated, filled)
+    without = collect_graph(of, backend.with_config("static"), batches, progress=False)
+    with refused("not-recorded", fix="collect with this backend, its config included"):
+        fill_observers(filled, without)
 
 
 def test_an_observer_that_must_include_a_value() -> None:
