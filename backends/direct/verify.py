@@ -57,6 +57,8 @@ def first_fault(library: CDLL) -> str:
     for rows, width, outputs in product((1, 5), (3, 64, 100), (1, 30, 64)):
         if not _linear_is_right(library, rows, width, outputs, generator):
             return f"a product of {rows} x {width} by {width} x {outputs}"
+        if not _product_is_right(library, rows, width, outputs, generator):
+            return f"a product of two activations, {rows} x {width} and {width} x {outputs}"
     return ""
 
 
@@ -142,6 +144,21 @@ def _linear_is_right(
         scales=scales,
     )
     return _is_right(library, step, [x], exact)
+
+
+def _product_is_right(
+    library: CDLL, rows: int, width: int, outputs: int, generator: torch.Generator
+) -> bool:
+    x, y = _bytes((2, rows, width), generator), _weight((2, width, outputs), generator)
+    exact = (x.float() - 77) * _SCALE @ ((y.float() + 5) * _SCALE)
+    layout = in_order(exact.shape, torch.uint8)
+    step = MatMul(
+        source=_value(x, "input", 0, 77),
+        weight=_value(y, "input", 1, -5),
+        result=Value(Buffer(byte_size(layout), "output", 0), layout, _SCALE, _ZERO),
+        post=(PostOp("linear", 0.05, 0.0),),
+    )
+    return _is_right(library, step, [x, y], exact * 0.05)
 
 
 def _is_right(library: CDLL, step: Step, inputs: list[Tensor], exact: Tensor) -> bool:

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from quantfx import backends
+import quantfx
+from quantfx import Config, backends
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.shapes import Untranslatable
@@ -18,6 +19,7 @@ from tests import unchecked
 from tests.backends.direct.qdq_cases import A, Draw, make_graph, quantize
 from tests.backends.direct.test_edges import U8
 
+LAYERS = 2
 QUERY, KEY = (2, 4, 5, 8), (2, 4, 7, 8)
 GROUPED, ONE_HEAD, WIDE = (2, 2, 7, 8), (2, 1, 7, 8), (2, 4, 7, 12)
 
@@ -123,26 +125,39 @@ def test_weights_that_drop_out_are_not_taken() -> None:
         translate(graph, [layout_of(x) for x in heads(QUERY, KEY, KEY)])
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_layer_of_bert_is_one_region(masked: bool) -> None:
-    config = BertConfig(
-        layers=2, hidden=64, heads=4, vocabulary=128, positions=32, fused_attention=True
+def bert(*, masked: bool, config: Config | None = None) -> tuple[quantfx.Result, Any]:
+    """Return a quantized network of LAYERS layers, and its inputs."""
+    sizes = BertConfig(
+        layers=LAYERS, hidden=64, heads=4, vocabulary=128, positions=32, fused_attention=True
     )
     tokens = torch.randint(128, (2, 16), generator=torch.Generator().manual_seed(0))
     mask = torch.ones_like(tokens)
     mask[1, 9:] = 0 if masked else 1
-    result = unchecked.quantize(
-        Bert(config).eval(),
-        (tokens, mask),
-        calibration=[(tokens, mask)],
-        backend=backends.get("x86", kernels="direct"),
-    )
+    inputs, backend = (tokens, mask), backends.get("x86", kernels="direct")
+    model = Bert(sizes).eval()
+    return unchecked.quantize(model, inputs, backend=backend, config=config), inputs
+
+
+def check_regions(result: quantfx.Result, inputs: Any, target: str) -> None:
+    """There is a region a layer, with one call of ``target`` each; all computes what it should."""
     regions = [each for each in result.module.modules() if isinstance(each, Region)]
-    assert len(regions) <= config.layers + 1
+    assert len(regions) <= LAYERS + 1
     assert all(each.within(1, 1e-5) for each in result.compare_sites())
     texts = [str(node.target) for each in regions for node in each.graph.graph.nodes]
-    assert sum("scaled_dot_product" in text for text in texts) == config.layers
-    for found, expected in zip(
-        result.module(tokens, mask), result.quantized(tokens, mask), strict=True
-    ):
+    assert sum(target in text for text in texts) == LAYERS
+    for found, expected in zip(result.module(*inputs), result.quantized(*inputs), strict=True):
         assert (found - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_layer_of_bert_is_one_region(masked: bool) -> None:
+    check_regions(*bert(masked=masked), "scaled_dot_product")
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_in_int8_is_in_the_same_region(masked: bool) -> None:
+    asked = Config().op("scaled_dot_product_attention", "static")
+    result, inputs = bert(masked=masked, config=asked)
+    check_regions(result, inputs, "softmax")
+    (row,) = (row for row in result.report.rows if row.kind == "matmul")
+    assert (row.planned, row.lowered, row.kernels) == (4, 4, {"direct.matmul": 4})

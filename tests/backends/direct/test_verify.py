@@ -19,14 +19,21 @@ def test_nothing_is_wrong_here() -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"), [("convolution", "a convolution"), ("matmul", "a product")]
+    ("kind", "inputs", "said"),
+    [
+        ("convolution", 2, "a convolution"),
+        ("matmul", 1, "a product of 1 x"),
+        ("matmul", 2, "a product of two activations"),
+    ],
 )
-def test_what_is_off_is_found(monkeypatch: pytest.MonkeyPatch, kind: str, said: str) -> None:
-    run = Plan.run
+def test_what_is_off_is_found(
+    monkeypatch: pytest.MonkeyPatch, kind: str, inputs: int, said: str
+) -> None:
+    run, count = Plan.run, inputs
 
     def wrong(self: Plan, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
         outputs = run(self, inputs)
-        if self.program.steps[-1].kernel == f"direct.{kind}":
+        if self.program.steps[-1].kernel == f"direct.{kind}" and len(inputs) == count:
             outputs[0] = (outputs[0].int() ^ 2).to(torch.uint8)
         return outputs
 
