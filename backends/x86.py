@@ -47,6 +47,7 @@ from quantfx.passes.lower.include_zero import IncludeZero
 from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
+from quantfx.passes.lower.size_free_views import SizeFreeViews
 from quantfx.passes.lower.slice_splits import SliceSplits
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
@@ -133,6 +134,7 @@ LOWER = Pipeline(
         HoistQuantize(),  # before lower: a quantize belongs to the kernel it stands behind
         IncludeZero(),  # Inductor's code for a dynamic range does not include zero
         SliceSplits(),  # before form-regions: a region's nodes are one tensor each
+        SizeFreeViews(),  # before form-regions: a region computes no sizes
         RestoreLayouts(),  # before lower: here, nodes have their captured layouts
         FormRegions(),  # before lower, which takes the remaining sites
         Lower(),

@@ -40,6 +40,7 @@ from quantfx.passes.lower.lower import Lower
 from quantfx.passes.lower.merge_equal import MergeEqual
 from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
+from quantfx.passes.lower.size_free_views import SizeFreeViews
 from quantfx.passes.lower.slice_splits import SliceSplits
 from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
 from quantfx.passes.observe.equalize.record_pairs import RecordPairs
@@ -100,6 +101,7 @@ PASSES: tuple[type[Pass], ...] = (
     Tidy,
     IncludeZero,
     HoistQuantize,
+    SizeFreeViews,
     SliceSplits,
     RestoreLayouts,
     Lower,

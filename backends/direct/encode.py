@@ -71,7 +71,7 @@ class Encoder:
         """Encode a matrix product; with a packed weight the source is flattened to rows."""
         made = CMatMul(constant_weight=step.packs)
         self._accumulate(step, made)
-        constant = step.weight.buffer.constant
+        constant = step.constant
         if constant is None:
             made.weight = self._tensor(step.weight)
             return made

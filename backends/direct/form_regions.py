@@ -101,7 +101,12 @@ def _formed(editor: Editor, refused: dict[Node, str]) -> list[tuple[list[Node], 
                     known[members] = form(editor.module, list(members), editor.path)
             return [(members, known[tuple(members)]) for members in sets]
         except Untranslatable as error:
-            refused[by_name[error.node.name]] = error.reason
+            node = by_name[error.node.name]
+            inside = {member for members in sets for member in members}
+            # A stored tensor is in no set, but those that read it are.
+            blamed = [node] if node in inside else [each for each in node.users if each in inside]
+            assert blamed, "a refusal that leaves out nothing would come again"
+            refused.update(dict.fromkeys(blamed, error.reason))
 
 
 def _cost(members: list[Node], made: Formed, times: RouteTimes | None) -> str:

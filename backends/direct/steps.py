@@ -108,7 +108,7 @@ class Convolution(Accumulate):
 
 @dataclass(eq=False, kw_only=True)
 class MatMul(Accumulate):
-    """``source @ weight``; a constant weight is ``(K, N)`` and packed."""
+    """``source @ weight``; a constant weight with scales is ``(K, N)`` and packed."""
 
     kernel: ClassVar[str] = "direct.matmul"
 
@@ -116,13 +116,13 @@ class MatMul(Accumulate):
 
     @property
     def constant(self) -> Tensor | None:
-        """The weight, if it is a constant."""
-        return self.weight.buffer.constant
+        """The weight, if it is packed."""
+        return self.weight.buffer.constant if self.packs else None
 
     @property
     def packs(self) -> bool:
-        """Whether the weight is a constant."""
-        return self.weight.buffer.place == "constant"
+        """Whether the weight is a layer's: packed once, for all calls."""
+        return self.scales is not None
 
     def reads(self) -> Iterator[Value]:
         """Yield every value that it reads."""

@@ -248,13 +248,7 @@ class Translation:
         if node.op == "placeholder":
             return self._input(node)
         if node.op == "get_attr":
-            constant = self.constant(node)
-            if constant is not None and constant.dtype == torch.bool:
-                constant = constant.view(torch.uint8)
-            elif constant is None or constant.dtype != torch.float32:
-                raise Untranslatable(node, "only constants of float32 are read as they are")
-            buffer = Buffer(0, "constant", constant=constant)
-            return Value(buffer, layout_of(constant))
+            return self._stored(node)
         if node.target is QUANTIZE_PER_TENSOR:
             return self.compute(node, argument_node(node, "input"), node)
         if node.target is DEQUANTIZE_PER_TENSOR:
@@ -262,6 +256,21 @@ class Translation:
         if node.target in VIEWS:
             return self._view(node, self.value(node.all_input_nodes[0]))
         return self.compute(node, node, None)
+
+    def _stored(self, node: Node) -> Value:
+        constant, shift = self.constant(node), 0
+        if constant is None:
+            raise Untranslatable(node, "it is not stored in the graph")
+        if constant.dtype == torch.bool:
+            constant = constant.view(torch.uint8)
+        elif constant.dtype == torch.int8:
+            shift, key = INT8_SHIFT, ("shifted", constant.data_ptr(), constant.shape)
+            shifted = (constant.to(torch.int16) + shift).to(torch.uint8)
+            constant = self.derived.setdefault(key, shifted)
+        elif constant.dtype not in (torch.float32, torch.uint8):
+            raise Untranslatable(node, f"no step reads constants of {constant.dtype}")
+        buffer = Buffer(0, "constant", constant=constant)
+        return Value(buffer, layout_of(constant), shift=shift)
 
     def _dequantized(self, node: Node) -> Value:
         integers, q = self.value(argument_node(node, "input")), tensor_qparams(node)

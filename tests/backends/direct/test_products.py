@@ -6,16 +6,27 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from quantfx import Config, backends
 from quantfx.backends.checks import targets
 from quantfx.backends.direct import products
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.steps import MatMul, Step
 from quantfx.backends.direct.values import layout_of
-from tests.backends.direct.qdq_cases import A, Draw, QParams, make_graph, quantize, round_trip
+from quantfx.tools.models.seeded import seeded
+from tests import unchecked
+from tests.backends.direct.qdq_cases import (
+    A,
+    Draw,
+    QParams,
+    dequantize,
+    make_graph,
+    quantize,
+    round_trip,
+)
 
 # Of 8 bits on the left. On the right of 7, so that no pair of products saturates on any CPU.
 U8 = QParams(0.02, 131, 0, 255, torch.uint8)
@@ -128,3 +139,49 @@ def test_rows_that_overlap() -> None:
         return [A.matmul.default(a, A.transpose.int(b, -1, -2))]
 
     close(make_graph(Draw(0), 2, build), (long.unfold(2, 8, 3), long.unfold(2, 8, 2)))
+
+
+def stored(kind: str, *shape: int) -> tuple[GraphModule, tuple[Tensor, ...]]:
+    """Return the graph of a product by a stored tensor, of int8, u8 or floats."""
+    draw = Draw(0)
+    value = torch.randint(-64, 64, shape, generator=draw.generator)
+    tensors = {"s8": value.to(torch.int8), "u8": (value + 128).to(torch.uint8), "f32": value * 0.03}
+    draw.constant("y", tensors[kind])
+
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        a, b = round_trip(inputs[0], U8), model.y
+        if kind != "f32":
+            b = dequantize(b, S7 if kind == "s8" else U7)
+        return [quantize(A.matmul.default(a, b), OUT)]
+
+    return make_graph(draw, 1, build), normal((3, 5, 8))
+
+
+@pytest.mark.parametrize("kind", ["s8", "u8", "f32"])
+@pytest.mark.parametrize("shape", [(3, 8, 6), (8, 6)])
+def test_a_stored_operand(kind: str, shape: tuple[int, ...]) -> None:
+    graph, inputs = stored(kind, *shape)
+    (step,) = multiplications(graph, inputs)
+    assert step.source.is_integer == (kind != "f32")
+    close(graph, inputs)
+
+
+def test_batches_of_stored_matrices_are_quantized_on_request() -> None:
+    """A reason about a stored tensor leaves out its reader: the pass ended never."""
+
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.experts = nn.Linear(8, 8), nn.Parameter(torch.randn(3, 8, 6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.bmm(self.linear(x), self.experts)
+
+    result = unchecked.quantize(
+        seeded(Experts),
+        (normal((3, 5, 8))[0],),
+        backend=backends.get("x86", kernels="direct"),
+        config=Config().op("matmul", "static"),
+    )
+    assert {site.kernel for site in result.report.sites} == {"direct.matmul"}
+    assert all(each.within(1, 1e-5) for each in result.compare_sites())

@@ -38,8 +38,8 @@ def qdq(model: nn.Module, x: torch.Tensor) -> GraphModule:
 
 def test_the_pipeline_as_text() -> None:
     text = (
-        "tidy{dynamic=True}, hoist-quantize, include-zero, slice-splits, restore-layouts, form-regions, "
-        "lower, merge-equal"
+        "tidy{dynamic=True}, hoist-quantize, include-zero, slice-splits, size-free-views, "
+        "restore-layouts, form-regions, lower, merge-equal"
     )
     assert str(X86.lower_pipeline) == text
     assert Pipeline.parse(text).passes == X86.lower_pipeline.passes
