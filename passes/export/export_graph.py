@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.passes.errors import CaptureError
+from quantfx.passes.export.any_length import AnyLength, restore_operators
 from quantfx.passes.export.export_reason import export_reason
 from quantfx.passes.export.unknown_output import returns_cache, unknown_output
 from quantfx.passes.export.watch_layout import LAYOUT_KEY, has_strides, watched_layout
@@ -63,7 +64,12 @@ def _export(
     dynamic_shapes: Any,
 ) -> GraphModule:
     try:
-        with _unmarked(given), warnings.catch_warnings(), watched_layout(model) as reads:
+        with (
+            _unmarked(given),
+            warnings.catch_warnings(),
+            AnyLength(),
+            watched_layout(model) as reads,
+        ):
             # torch's own recurrent layers keep a list of their weights, which export reads.
             warnings.filterwarnings(
                 "ignore", message=r".*_flat_weights\[0\].*assigned during export"
@@ -80,5 +86,6 @@ def _export(
     if not isinstance(exported, GraphModule):
         message = f"torch.export returned a {type(exported).__name__}, not a GraphModule"
         raise CaptureError(message, rule="export-rejects")
+    restore_operators(exported)
     exported.meta[LAYOUT_KEY] = reads.seen or has_strides(exported)
     return exported

@@ -126,6 +126,20 @@ def test_other_batches_and_lengths(make: Callable[[], nn.Module]) -> None:
     assert torch.allclose(result.compile()(other), result.module(other), atol=1e-5)
 
 
+def test_a_file_takes_any_length(tmp_path: Path) -> None:
+    model = seeded(lambda: nn.GRU(8, 16, batch_first=True))
+    free = ({0: Dim("rows"), 1: Dim("steps", max=4000)},)
+    result = quantfx.quantize(model, torch.rand(2, 9, 8), config="dynamic", dynamic_shapes=free)
+    result.save(tmp_path / "model.quantfx")
+    again = quantfx.load(tmp_path / "model.quantfx")
+    for steps in (1, 31):
+        other = torch.rand(3, steps, 8)
+        with torch.no_grad():
+            wanted = flat(model(other))
+        for made, want in zip(flat(again.module(other)), wanted, strict=True):
+            assert sqnr_db(want, made) > LEAST
+
+
 def test_files_hold_int8_weights(tmp_path: Path) -> None:
     model = seeded(lambda: nn.LSTM(64, 256, batch_first=True))
     x = torch.randn(1, 4, 64)
