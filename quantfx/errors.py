@@ -15,8 +15,8 @@ Rules:
         one-node, same-is-out, out-spec, quantized-role, derived-twice, spec-name, packed-role,
         template-check
     models: not-a-model, not-float, not-copyable, inference-mode, captured-mode, unseen-state,
-        unseen-cache, cache-form, plain-state, export-rejects, graph-fails, capture-differs,
-        other-in-training, averaged-batches
+        unseen-cache, cache-form, plain-state, packed-sequence, export-rejects, graph-fails,
+        capture-differs, other-in-training, averaged-batches
     inputs: batch-form, batch-names, input-names, input-structure, input-type, input-dtype,
         input-shape, input-sizes, input-value, other-rows
     calibration: calibration-form, no-batches, not-prepared, not-finite, never-run,

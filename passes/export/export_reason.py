@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.model.input_copies import copy_inputs
+from quantfx.passes.model.packed_sequence import packed_refusal
 from quantfx.passes.model.state import restored
 
 # Parts of torch's reasons for developers of torch: its logs, its source, its other tools.
@@ -87,6 +88,8 @@ def advised(model: nn.Module, inputs: Inputs) -> Generator[None]:
         cause = error.__cause__
         if not isinstance(cause, Exception):
             raise
+        if packed := packed_refusal(model, cause):
+            raise packed from cause
         advice = _advice(cause, model, inputs)
         raise CaptureError(
             "\n".join((error.message, *advice)), rule=error.rule, site=type(model).__name__

@@ -21,6 +21,7 @@ from quantfx.passes.graph.graphs import all_graphs, nested
 from quantfx.passes.inputs.caches import know_caches
 from quantfx.passes.inputs.call_arguments import Examples, example_arguments
 from quantfx.passes.inputs.leaves import Inputs, map_leaves
+from quantfx.passes.model.packed_sequence import require_no_packed
 from quantfx.passes.model.require_float import require_float
 from quantfx.passes.model.trains import trains
 from quantfx.patterns.schema import is_operator_call
@@ -57,7 +58,8 @@ def given_model(
     A program without given examples uses the examples of its export, and keeps its free dimensions.
 
     Raises:
-        CaptureError: there is no module to capture, or the examples do not fit the module.
+        CaptureError: there is no module to capture, or the examples do not fit the module or hold a
+            packed sequence.
     """
     if isinstance(model, (str, Path)):
         model = _load(Path(model))
@@ -66,6 +68,7 @@ def given_model(
     given, named = example_inputs, example_kwargs
     if program and program.example_inputs and not named and _is_nothing(given):
         given, named = program.example_inputs
+    require_no_packed(given, named)
     args, kwargs = example_arguments(module, given, named)
     know_caches((args, kwargs))
     if dynamic_shapes is None and has_one_mode(module):
