@@ -60,6 +60,7 @@ from quantfx.passes.graph.checked_module import input_check
 from quantfx.passes.graph.clone import clone_as, recompile
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import autocast_dtype
+from quantfx.passes.graph.plain_operators import plain_operators
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.contract import contract_of
 from quantfx.passes.inputs.example import ExampleInputs, distinct
@@ -326,7 +327,7 @@ def _ahead_of_time(
     noted: list[KernelCall] = []
     casting = contextlib.nullcontext() if autocast is None else torch.autocast("cpu", autocast)
     with torch.no_grad(), casting, compiling(noted.extend):
-        module = pair.module(autocasts())
+        module = plain_operators(pair.module(autocasts()))
         inputs = LibraryInputs(module, example.args, example.kwargs)
         (given, named), shapes = distinct(
             module, (inputs.args, inputs.kwargs), example.dynamic_shapes

@@ -1,17 +1,27 @@
 """The operators ``quantfx::read_cache`` and ``quantfx::grow_cache``, on a past in int8.
 
 Inductor does not look into them: its code for int8 on AVX2 moves eight bytes at a time, and takes
-five to thirty times as long as torch's own loops for the same copies.
+five to thirty times as long as torch's own loops for the same copies. Where quantfx is not, in
+libraries and ONNX models, they are torch's operators all the same.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.fx import Node
 
 from quantfx.passes.graph.own_operators import define
+from quantfx.passes.graph.plain_operators import Write, define_plain
+from quantfx.patterns.schema import resolve_op
 
 LARGEST = 127  # symmetric: -128 is not used
+_TO = resolve_op("aten.to.dtype")
+_MUL = resolve_op("aten.mul.Tensor")
+_DIV = resolve_op("aten.div.Tensor")
+_ROUND = resolve_op("aten.round.default")
+_CLAMP = resolve_op("aten.clamp.default")
+_CAT = resolve_op("aten.cat.default")
 
 
 def to_int8(values: Tensor, scale: Tensor) -> Tensor:
@@ -65,3 +75,22 @@ GROW = define(
     _fake_grow,
     key="CompositeExplicitAutograd",
 )
+
+
+def write_integers(call: Write, values: Node, scale: Node) -> Node:
+    """Write ``to_int8`` with torch's operators."""
+    held = call(_CLAMP, call(_ROUND, call(_DIV, values, scale)), -LARGEST, LARGEST)
+    return call(_TO, held, torch.int8)
+
+
+def _write_read(call: Write, past: Node, new: Node | None, scale: Node, axis: int) -> Node:
+    read = call(_MUL, call(_TO, past, torch.float32), scale)
+    return read if new is None else call(_CAT, [read, new], axis)
+
+
+def _write_grow(call: Write, past: Node, new: Node, scale: Node, axis: int) -> Node:
+    return call(_CAT, [past, write_integers(call, new, scale)], axis)
+
+
+define_plain(READ, _write_read)
+define_plain(GROW, _write_grow)

@@ -9,9 +9,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.fx import GraphModule, Node
 
-from quantfx.decoding.cache_operators import GROW, LARGEST, READ, to_int8
+from quantfx.decoding.cache_operators import GROW, READ, to_int8, write_integers
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.operator_name import operator_name
 from quantfx.passes.graph.remark import ModelRemark
@@ -21,9 +22,6 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.patterns.schema import resolve_op
 
 _TO = resolve_op("aten.to.dtype")
-_DIV = resolve_op("aten.div.Tensor")
-_ROUND = resolve_op("aten.round.default")
-_CLAMP = resolve_op("aten.clamp.default")
 _SLICE = resolve_op("aten.slice.Tensor")
 _CAT = resolve_op("aten.cat.default")
 _SIZES = resolve_op("aten.sym_size.int")
@@ -134,10 +132,11 @@ def _quantize(editor: Editor, result: Node, leaf: CacheLeaf, name: str) -> Node:
     """Write behind ``result``, of the graph for prompts, its integers."""
     before = result.next
     scale = editor.shared_constant(name, leaf.scale, like=result, before=before)
-    steps = editor.call(_DIV, (result, scale), before=before, like=result)
-    whole = editor.call(_ROUND, (steps,), before=before, like=result)
-    held = editor.call(_CLAMP, (whole, -LARGEST, LARGEST), before=before, like=result)
-    return editor.call(_TO, (held, torch.int8), before=before, like=result)
+
+    def call(target: OpOverload[..., Any], *args: Any) -> Node:
+        return editor.call(target, args, before=before, like=result)
+
+    return write_integers(call, result, scale)
 
 
 def _grow(editor: Editor, result: Node, past: Node, leaf: CacheLeaf, name: str) -> Node:

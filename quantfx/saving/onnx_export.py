@@ -21,6 +21,7 @@ from quantfx.passes.export.plain_outputs import constants_of, take_out_plain
 from quantfx.passes.graph.clone import clone, recompile
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import nested_calls
+from quantfx.passes.graph.plain_operators import plain_operators
 from quantfx.passes.graph.state import written_state
 from quantfx.passes.inputs.example import ExampleInputs, distinct
 from quantfx.passes.quant.qdq import (
@@ -61,7 +62,7 @@ def export_onnx(quantized: GraphModule, path: Path, inputs: ExampleInputs) -> No
         if any(call.is_choice for call in nested_calls(graph_module)):
             message = "torch.cond is not taken from a graph by torch's exporter to ONNX"
             raise QuantfxError(message, rule="onnx-rejects", site="torch.cond")
-    quantized = _without_constants(quantized)
+    quantized = plain_operators(_without_constants(quantized))
     given = inputs.args, inputs.kwargs
     (args, kwargs), shapes = distinct(quantized, given, inputs.dynamic_shapes)
     try:

@@ -170,3 +170,55 @@ def test_compiled_for_any_length(decoder: Decoder) -> None:
     for before, after in pairwise(mine):
         for old, new in zip(before, after, strict=True):
             assert torch.equal(new[:, :, : old.shape[2]], old)
+
+
+# A library is compiled and run where quantfx is not. In CI tests/passes/graph/test_plain_operators.py
+# compares what libraries and ONNX models hold in place of our operators.
+_RUN = """
+import sys, torch
+run = torch._inductor.aoti_load_package(sys.argv[1])
+made = run(*torch.load(sys.argv[2]))
+torch.save(torch.utils._pytree.tree_leaves(made), sys.argv[3])
+assert "quantfx" not in sys.modules
+"""
+
+
+@pytest.mark.sweep
+def test_a_library_runs_without_quantfx(tmp_path: Path, decoder: Decoder) -> None:
+    files = [str(tmp_path / name) for name in ("decode.pt2", "inputs.pt", "outputs.pt")]
+    compiled = decoder.decode.compile(wrapper="aot", package=files[0])
+    inputs = (NEXT[:, :1], decoder.module.prefill(LONG)[1])
+    expected = leaves_in(decoder.module.decode(*inputs))
+    torch.save(inputs, files[1])
+    subprocess.run([sys.executable, "-c", _RUN, *files], check=True, cwd=tmp_path)
+    for found in (torch.load(files[2]), leaves_in(compiled(*inputs))):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.sweep
+def test_generated_cpp_calls_its_operators(decoder: Decoder) -> None:
+    compiled = decoder.decode.compile(wrapper="cpp")
+    for context in (LONG, PROMPT):
+        inputs = (NEXT[:, :1], decoder.module.prefill(context)[1])
+        expected = leaves_in(decoder.module.decode(*inputs))
+        torch.testing.assert_close(leaves_in(compiled(*inputs)), expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.sweep
+def test_onnx_models_take_and_return_integers(tmp_path: Path, decoder: Decoder) -> None:
+    runtime = pytest.importorskip("onnxruntime")
+    options = runtime.SessionOptions()  # optimized, it rounds the rows of linears, too
+    options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    _, cache = decoder.prefill.quantized(LONG)
+    for result, inputs in ((decoder.prefill, (LONG,)), (decoder.decode, (NEXT[:, :1], cache))):
+        result.export_onnx(tmp_path / "model.onnx")
+        session = runtime.InferenceSession(str(tmp_path / "model.onnx"), options)
+        names = [each.name for each in session.get_inputs()]
+        given = zip(names, leaves_in(inputs), strict=True)
+        found = session.run(None, {name: leaf.numpy() for name, leaf in given})
+        expected = leaves_in(result.quantized(*inputs))
+        assert [each.dtype for each in expected[1:]] == [torch.int8] * 4
+        for one, two in zip(found, expected, strict=True):
+            torch.testing.assert_close(torch.from_numpy(one), two, rtol=1e-3, atol=1)
+        torch.testing.assert_close(torch.from_numpy(found[0]), expected[0], rtol=1e-3, atol=1e-3)
