@@ -14,9 +14,10 @@ from torch.export import Dim
 
 from quantfx.backends.backend import Backend
 from quantfx.decoding.cache_scales import int8_cache
+from quantfx.decoding.growth import Growth, grown, require_free_counts
 from quantfx.decoding.quantize_cache import QuantizeCache
 from quantfx.decoding.share_tensors import share_tensors
-from quantfx.decoding.step import grown, step_of
+from quantfx.decoding.step import step_of
 from quantfx.load_result import load
 from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture
@@ -108,7 +109,7 @@ def quantize_decoder(
     Args:
         model: A model in eval mode; not changed. Either a Hugging Face model, or a module with
             ``forward(tokens, cache=None)`` that returns ``(logits, cache)``. The cache is tensors
-            in tuples, lists and dicts, which grow with the tokens.
+            in tuples, lists and dicts, which grow with the tokens; whole numbers may count them.
         tokens: A prompt of at least four tokens, shape ``(rows, tokens)``; rows are fixed.
         config: ``"weight-only"``, ``"weight-only-4bit"``, ``"dynamic"`` or a `Config` of these.
         cache: ``"float"`` leaves the model's cache as it is. ``"int8"`` keeps its tensors in int8
@@ -123,8 +124,8 @@ def quantize_decoder(
 
     Raises:
         ArgumentError: there is no such cache, or prompts are given for a float one.
-        CaptureError: the model has no growing cache, changes what is in it (for an int8 one), or
-            torch.export rejects it.
+        CaptureError: the model has no growing cache, changes what is in it (for an int8 one), turns
+            other things than tensors and whole numbers into others, or torch.export rejects it.
         CalibrationError: the config needs calibration data, which this function does not take; or
             a prompt is none.
     """
@@ -136,27 +137,29 @@ def quantize_decoder(
     first, second, *_ = inspect.signature(step.forward).parameters
     past, growing = grown(step, tokens)
     places = iter(growing)
-    free = describe_leaves(
-        lambda _, leaf: dict.fromkeys(next(places), Dim.AUTO) or None, second, past
-    )
+    free = describe_leaves(lambda *_: next(places).shapes, second, past)
     to_int8 = int8_cache(step, tokens, past, growing, prompts) if cache == "int8" else None
     chosen = choose_backend(backend, config)
     prompt = ExampleInputs((tokens,), dynamic_shapes={first: {1: Dim.AUTO}})
     token = ExampleInputs(
         (tokens[:, -1:].contiguous(), past), dynamic_shapes={first: None, second: free}
     )
-    return Decoder(*(_quantize(step, each, to_int8, chosen, strict) for each in (prompt, token)))
+    both = (_quantize(step, each, growing, to_int8, chosen, strict) for each in (prompt, token))
+    return Decoder(*both)
 
 
 def _quantize(
     step: nn.Module,
     inputs: ExampleInputs,
+    growing: list[Growth],
     to_int8: QuantizeCache | None,
     backend: Backend,
     strict: bool,
 ) -> Result:
     """Do what ``quantize`` does, with a cache in int8 if that is asked for."""
     graph = capture(step, inputs.args, dynamic_shapes=inputs.dynamic_shapes)
+    if len(inputs.args) == 2:
+        require_free_counts(graph, inputs.args[1], growing)
     if to_int8 is not None:
         graph = Pipeline((to_int8,)).run(graph)
         inputs = replace(inputs, args=to_int8.inputs(inputs.args))

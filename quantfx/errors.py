@@ -35,8 +35,8 @@ Rules:
     results: nothing-to-quantize, nothing-to-lower, not-converted, no-kernel, no-kernels,
         no-float-model, no-variants, saturates, not-here, other-backend, fixed-dtype, fixed-device,
         autocast-dtype, not-picklable, no-state-dict, not-exportable, onnx-rejects,
-        constant-results, written-buffer, aot-branch, plain-inductor, no-direct-runtime,
-        step-not-prepared, plan-failed, no-plan
+        constant-results, written-buffer, aot-branch, aot-number, plain-inductor,
+        no-direct-runtime, step-not-prepared, plan-failed, no-plan
     torch.compile: compiler-failed, recompile-limit, runs-in-python, stays-float, graph-break,
         no-transform, not-traced, not-an-operator, outside-dynamo, no-gradients, stale-weights,
         moved-weights, lost-weights, released-weights, not-all-int8

@@ -23,6 +23,7 @@ from quantfx.passes.graph.memory_order import dense_strides, memory_order
 from quantfx.passes.graph.nested_calls import nested_calls
 from quantfx.passes.graph.state import written_state
 from quantfx.passes.inputs.check import InputCheck
+from quantfx.passes.inputs.contract import free_numbers
 from quantfx.passes.inputs.leaves import leaves_in, leaves_of, leaves_with_paths, map_leaves
 from quantfx.patterns.errors import QuantfxError
 
@@ -173,6 +174,10 @@ def require_library(module: GraphModule) -> None:
             "constant: writes to it would be lost."
         )
         raise QuantfxError(message, rule="written-buffer", site=written[0], fix="use wrapper='cpp'")
+    for path in free_numbers(module):
+        message = f"wrapper='aot': input '{path}' is a number that varies, which AOTInductor loses"
+        fix = "let the model take it as a tensor, such as torch.tensor(0), or use wrapper='cpp'"
+        raise QuantfxError(message, rule="aot-number", site=path, fix=fix)
     for _, graph_module in all_graphs(module):
         if any(call.is_choice for call in nested_calls(graph_module)):
             message = "wrapper='aot': AOTInductor does not take int8 kernels in torch.cond."

@@ -175,6 +175,12 @@ def set_contract(module: GraphModule, contract: InputContract | None) -> None:
         module.meta[_KEY] = contract
 
 
+def free_numbers(module: GraphModule) -> list[str]:
+    """Return the paths of the inputs that are whole numbers which may vary."""
+    contract = contract_of(module)
+    return [] if contract is None else [form.path for form in contract.forms if form.free]
+
+
 def shape_text(form: InputForm) -> str:
     """Return the shape as Python writes it, e.g. ``(s0, 3)``."""
     return f"({', '.join(map(str, form.shape))}{',' * (len(form.shape) == 1)})"

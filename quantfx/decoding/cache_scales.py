@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quantfx.decoding.cache_operators import LARGEST
+from quantfx.decoding.growth import Growth
 from quantfx.decoding.quantize_cache import CacheLeaf, QuantizeCache
 from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.inputs.leaves import leaves_in, map_leaves
@@ -27,7 +28,7 @@ def int8_cache(
     step: nn.Module,
     tokens: Tensor,
     cache: Any,
-    growing: list[dict[int, int]],
+    growing: list[Growth],
     prompts: Iterable[Tensor] | None,
 ) -> QuantizeCache:
     """Return the pass that makes the cache of both graphs int8.
@@ -36,7 +37,7 @@ def int8_cache(
         step: The float decoder.
         tokens: The example prompt.
         cache: The cache of all tokens but the last.
-        growing: Sizes of each of its leaves that a token changes.
+        growing: How a token changes each of its leaves.
         prompts: What the scales are found from; ``tokens`` if None.
 
     Raises:
@@ -91,9 +92,7 @@ def _checked(prompts: Iterable[Tensor]) -> list[Tensor]:
     return found
 
 
-def _axes(
-    step: nn.Module, tokens: Tensor, cache: Any, growing: list[dict[int, int]]
-) -> list[int | None]:
+def _axes(step: nn.Module, tokens: Tensor, cache: Any, growing: list[Growth]) -> list[int | None]:
     """Return the dimension in which each leaf grows; None for what is not kept in int8.
 
     The float model decodes a token, which has to come behind an unchanged past.
@@ -103,11 +102,11 @@ def _axes(
         given = map_leaves(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, cache)
         after = leaves_in(step(tokens[:, -1:].contiguous(), given)[1])
     axes: list[int | None] = []
-    for number, (old, new, sizes) in enumerate(zip(before, after, growing, strict=True)):
-        if not sizes or not old.is_floating_point():
+    for number, (old, new, growth) in enumerate(zip(before, after, growing, strict=True)):
+        if not growth.axes or not old.is_floating_point():
             axes.append(None)
             continue
-        [axis, *others] = sizes
+        [axis, *others] = growth.axes
         if others or new.shape[axis] != old.shape[axis] + 1:
             raise _refused(number, f"goes from {_text(old)} to {_text(new)} with one token")
         if not torch.equal(new.narrow(axis, 0, old.shape[axis]), old):

@@ -6,11 +6,9 @@ import importlib
 import inspect
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from quantfx.passes.errors import CaptureError
-from quantfx.passes.inputs.leaves import leaves_in
 
 # Hugging Face's names of the argument, by version.
 _NAMES = ("past_key_values", "cache")
@@ -60,31 +58,3 @@ def step_of(model: nn.Module) -> nn.Module:
         rule="input-names",
         fix="give a module with forward(tokens, cache=None), which returns (logits, cache)",
     )
-
-
-def grown(step: nn.Module, tokens: Tensor) -> tuple[Any, list[dict[int, int]]]:
-    """Return the cache without the last token, and the sizes of its tensors that a token changes.
-
-    Raises:
-        CaptureError: the cache holds no tensors, or does not grow.
-    """
-    with torch.no_grad():
-        _, whole = step(tokens)
-        _, before = step(tokens[:, :-1])
-    pairs = list(zip(leaves_in(before), leaves_in(whole), strict=True))
-    growing = [
-        {
-            at: size
-            for at, (size, later) in enumerate(zip(one.shape, two.shape, strict=True))
-            if size != later
-        }
-        for one, two in pairs
-    ]
-    if not any(growing):
-        message = f"the cache of {type(step).__name__} does not grow with the tokens"
-        fix = (
-            "give a prompt shorter than a sliding window; a cache of fixed size, in buffers, is "
-            "one graph, and stays float: quantize the model itself"
-        )
-        raise CaptureError(message, rule="export-rejects", site="cache", fix=fix)
-    return before, growing

@@ -23,6 +23,7 @@ from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.nested_calls import nested_calls
 from quantfx.passes.graph.plain_operators import plain_operators
 from quantfx.passes.graph.state import written_state
+from quantfx.passes.inputs.contract import free_numbers
 from quantfx.passes.inputs.example import ExampleInputs, distinct
 from quantfx.passes.quant.qdq import (
     CAST,
@@ -53,15 +54,7 @@ def export_onnx(quantized: GraphModule, path: Path, inputs: ExampleInputs) -> No
     if missing:
         message = f"export to ONNX needs {' and '.join(missing)}"
         raise QuantfxError(message, rule="missing-package", fix="pip install onnxscript")
-    written = written_state(quantized)
-    if written:
-        message = f"buffer '{written[0][0]}' is written to: an ONNX model has no state."
-        fix = "pass it to the model as an input and return it"
-        raise QuantfxError(message, rule="written-buffer", site=written[0][0], fix=fix)
-    for _, graph_module in all_graphs(quantized):
-        if any(call.is_choice for call in nested_calls(graph_module)):
-            message = "torch.cond is not taken from a graph by torch's exporter to ONNX"
-            raise QuantfxError(message, rule="onnx-rejects", site="torch.cond")
+    _require_expressible(quantized)
     quantized = plain_operators(_without_constants(quantized))
     given = inputs.args, inputs.kwargs
     (args, kwargs), shapes = distinct(quantized, given, inputs.dynamic_shapes)
@@ -83,6 +76,23 @@ def export_onnx(quantized: GraphModule, path: Path, inputs: ExampleInputs) -> No
     if program is None:
         raise QuantfxError("torch exported nothing to ONNX", rule="onnx-rejects")
     program.save(path)
+
+
+def _require_expressible(quantized: GraphModule) -> None:
+    """Refuse graphs with what ONNX models do not have: state, varying numbers, branches."""
+    written = written_state(quantized)
+    if written:
+        message = f"buffer '{written[0][0]}' is written to: an ONNX model has no state."
+        fix = "pass it to the model as an input and return it"
+        raise QuantfxError(message, rule="written-buffer", site=written[0][0], fix=fix)
+    for path in free_numbers(quantized):
+        message = f"input '{path}' is a number that varies, and ONNX models take tensors"
+        fix = "let the model take it as a tensor, such as torch.tensor(0)"
+        raise QuantfxError(message, rule="onnx-rejects", site=path, fix=fix)
+    for _, graph_module in all_graphs(quantized):
+        if any(call.is_choice for call in nested_calls(graph_module)):
+            message = "torch.cond is not taken from a graph by torch's exporter to ONNX"
+            raise QuantfxError(message, rule="onnx-rejects", site="torch.cond")
 
 
 def _without_constants(quantized: GraphModule) -> GraphModule:

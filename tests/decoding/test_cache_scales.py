@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import quantfx
 from quantfx.decoding.cache_scales import int8_cache
+from quantfx.decoding.growth import grown
 from quantfx.decoding.quantize_cache import CacheLeaf, QuantizeCache
-from quantfx.decoding.step import grown
 from quantfx.passes.errors import ArgumentError, CalibrationError, CaptureError
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.tools.models.seeded import seeded

@@ -11,11 +11,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
-from torch.export import Dim
 
 import quantfx
 from quantfx.decoder import Runner
-from quantfx.decoding.step import grown, step_of
+from quantfx.decoding.growth import grown
+from quantfx.decoding.step import step_of
 from quantfx.passes.inputs.leaves import describe_leaves
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.bench.workload import WorkloadError, call_function
@@ -116,7 +116,7 @@ def float_decoder(model: nn.Module, prompt: Tensor) -> Runner:
     step = step_of(model)
     cache, growing = grown(step, prompt)
     places = iter(growing)
-    free = describe_leaves(lambda *_: dict.fromkeys(next(places), Dim.AUTO) or None, "", cache)
+    free = describe_leaves(lambda *_: next(places).shapes, "", cache)
     graph = quantfx.capture(
         step, (prompt[:, -1:].contiguous(), cache), dynamic_shapes={"tokens": None, "cache": free}
     )
