@@ -327,6 +327,8 @@ def _cat(translation: Translation, task: Task) -> Value:
     dim = argument_value(base, "dim") % len(shape)
     if base.target is _STACK:
         values = [value.seen_as(value.layout.unsqueeze(dim)) for value in values]
+    if any(len(value.layout.shape) != len(shape) for value in values):
+        raise Untranslatable(base, "one of its tensors is empty, of one dimension")
     layout = (
         channels_last(shape, torch.float32) if len(shape) > 2 else in_order(shape, torch.float32)
     )

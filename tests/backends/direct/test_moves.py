@@ -82,3 +82,21 @@ def test_sizes_that_are_no_multiples_stay_outside() -> None:
     model = nn.Sequential(nn.Conv2d(4, 8, 1), nn.Upsample(size=(9, 9)), nn.Conv2d(8, 8, 1)).eval()
     result = unchecked.quantize(model, (x,), backend=backends.get("x86"))
     assert "aten.upsample_nearest2d" in str(result.module.code)
+
+
+class AfterNothing(nn.Module):
+    """Puts values behind an empty tensor of one dimension, as the first call of a cache does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 16), nn.Linear(16, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.cat([torch.zeros(0), self.first(x)], -2))
+
+
+def test_what_stands_behind_nothing_stays_outside() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 6, 8)
+    result = unchecked.quantize(AfterNothing().eval(), (x,), backend=backends.get("x86"))
+    torch.testing.assert_close(result.module(x), result.quantized(x), atol=0.05, rtol=0)
