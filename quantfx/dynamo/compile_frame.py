@@ -16,6 +16,7 @@ from quantfx.dynamo.bound_weights import BoundWeights
 from quantfx.dynamo.compile_report import GraphRecord
 from quantfx.dynamo.explicit import observe_data
 from quantfx.dynamo.frame_graph import FrameGraph, capture_frame
+from quantfx.dynamo.free_sizes import free_sizes
 from quantfx.dynamo.internals import current_frame, graph_inputs
 from quantfx.dynamo.online_graph import Observing, OnlineGraph
 from quantfx.dynamo.options import Options
@@ -94,7 +95,7 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
             observe_data(captured, frame, prepared, calibration, plan.options)
     if plan.observed_only and calibration.needs_data and not calibration.count:
         plan.options.state.add_float(captured.weights)
-        return _never_observed(captured, record, strict=plan.options.strict)
+        return _never_observed(captured, record, plan.options)
     plan.options.state.add_graph(graph)
     if graph.is_ready:
         graph.convert_here(inputs)
@@ -132,14 +133,29 @@ def _static_tensors(module: GraphModule, inputs: Sequence[Any]) -> BoundWeights:
 
 
 def _never_observed(
-    captured: FrameGraph, record: GraphRecord, *, strict: bool
+    captured: FrameGraph, record: GraphRecord, options: Options
 ) -> Callable[..., Any]:
     reason = "it never ran while calls were observed"
-    if strict:
-        message = f"the graph of {captured.where} has no ranges: {reason}."
-        fix = "observe a call that takes this path, or let it stay float with strict=False"
+    fix = "observe a call that takes this path, or let it stay float with strict=False"
+    if _has_free_sizes(captured) and captured.code in [
+        each.code for each in options.state.calibrations
+    ]:
+        # Dynamo fixes all sizes in the first graph of a function, and frees those that change in
+        # the next. The two differ wherever constants are computed from sizes, such as positions.
+        reason = "only graphs of fixed sizes ran while calls were observed, and this has free ones"
+        fix = (
+            "observe with free sizes, from the first call on: quantfx.auto(model, dynamic=True), "
+            "or torch.compile(model, dynamic=True, ...)"
+        )
+    if options.strict:
+        message = f"the graph of {captured.where} has no ranges: {reason}"
         raise CalibrationError(message, rule="never-run", site=captured.where, fix=fix)
     return _stay_float(captured.run, record, reason, warn=True)
+
+
+def _has_free_sizes(captured: FrameGraph) -> bool:
+    values = [node.meta.get("val") for node in captured.graph.graph.find_nodes(op="placeholder")]
+    return bool(free_sizes(values))
 
 
 def _nothing_planned(
