@@ -7,6 +7,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <vector>
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -42,14 +43,16 @@ inline float exponential(float x) {
 inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 inline float hyperbolic(float x) { return 1.0f - 2.0f / (1.0f + exponential(2.0f * x)); }
 
-// Rows of activations as integers, each with its scale.
+// Rows of activations as integers, each with its scale and the magnitude of its negative ones.
 struct Rows {
   int64_t width, stride;
   std::vector<int8_t> integers;
   std::vector<float> scales;
+  std::vector<int32_t> negative;
 
   Rows(int64_t rows, int64_t width)
-      : width(width), stride(padded(width)), integers(rows * stride, 0), scales(rows) {}
+      : width(width), stride(padded(width)), integers(rows * stride, 0), scales(rows),
+        negative(rows) {}
 
   void set(int64_t row, const float* values) {
     float largest = 0.0f;
@@ -57,11 +60,15 @@ struct Rows {
     float scale = largest / 127.0f;
     if (!(scale > 0.0f)) scale = 1.0f;
     int8_t* to = integers.data() + row * stride;
+    int32_t below = 0;
     for (int64_t k = 0; k < width; ++k) {
       const float rounded = std::nearbyint(values[k] / scale);
-      to[k] = static_cast<int8_t>(static_cast<int32_t>(std::min(std::max(rounded, -127.0f), 127.0f)));
+      const auto x = static_cast<int32_t>(std::min(std::max(rounded, -127.0f), 127.0f));
+      to[k] = static_cast<int8_t>(x);
+      below -= std::min(x, 0);
     }
     scales[row] = scale;
+    negative[row] = below;
   }
 };
 
@@ -90,18 +97,23 @@ inline __m128i totals(const __m256i* v) {
   return _mm_add_epi32(_mm256_castsi256_si128(pairs), _mm256_extracti128_si256(pairs, 1));
 }
 
+// x w is |x| w, or |x| (~w + 1) for a negative x. Magnitudes of negative x, which the 1 adds, are
+// in `negative` for each row. `end` is the end of the weights: a vector may reach beyond its row,
+// where activations are 0.
 template <int R, int N>
-void dots(const int8_t* a, int64_t a_stride, const int8_t* w, int64_t width, int32_t* sums) {
+void dots(const int8_t* a, int64_t a_stride, const int32_t* negative, const int8_t* w,
+          const int8_t* end, int64_t width, int32_t* sums) {
   __m256i acc[R][N];
   for (int r = 0; r < R; ++r)
-    for (int n = 0; n < N; ++n) acc[r][n] = _mm256_setzero_si256();
+    for (int n = 0; n < N; ++n) acc[r][n] = _mm256_setr_epi32(negative[r], 0, 0, 0, 0, 0, 0, 0);
   const auto add = [&](const __m256i* weights, int64_t k) {
     for (int r = 0; r < R; ++r) {
       const __m256i x =
           _mm256_loadu_si256(reinterpret_cast<const __m256i*>(a + r * a_stride + k));
       const __m256i magnitude = _mm256_abs_epi8(x);
+      const __m256i below = _mm256_cmpgt_epi8(_mm256_setzero_si256(), x);
       for (int n = 0; n < N; ++n)
-        acc[r][n] = add_products(acc[r][n], magnitude, _mm256_sign_epi8(weights[n], x));
+        acc[r][n] = add_products(acc[r][n], magnitude, _mm256_xor_si256(weights[n], below));
     }
   };
   __m256i weights[N];
@@ -112,10 +124,11 @@ void dots(const int8_t* a, int64_t a_stride, const int8_t* w, int64_t width, int
     add(weights, k);
   }
   if (whole < width) {
-    alignas(32) int8_t rest[LANE] = {};
     for (int n = 0; n < N; ++n) {
-      std::memcpy(rest, w + n * width + whole, width - whole);
-      weights[n] = _mm256_load_si256(reinterpret_cast<const __m256i*>(rest));
+      const int8_t* from = w + n * width + whole;
+      alignas(32) int8_t rest[LANE] = {};
+      if (end - from < LANE) from = static_cast<int8_t*>(std::memcpy(rest, from, width - whole));
+      weights[n] = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
     }
     add(weights, whole);
   }
@@ -127,7 +140,8 @@ void dots(const int8_t* a, int64_t a_stride, const int8_t* w, int64_t width, int
 }
 #else
 template <int R, int N>
-void dots(const int8_t* a, int64_t a_stride, const int8_t* w, int64_t width, int32_t* sums) {
+void dots(const int8_t* a, int64_t a_stride, const int32_t*, const int8_t* w, const int8_t*,
+          int64_t width, int32_t* sums) {
   for (int r = 0; r < R; ++r)
     for (int n = 0; n < N; ++n) {
       int32_t sum = 0;
@@ -149,8 +163,8 @@ struct Weight {
 template <int R, int N>
 void block(const Weight& w, const Rows& a, int64_t row, int64_t channel, float* y) {
   int32_t sums[R * N];
-  dots<R, N>(a.integers.data() + row * a.stride, a.stride, w.integers + channel * a.width, a.width,
-             sums);
+  dots<R, N>(a.integers.data() + row * a.stride, a.stride, a.negative.data() + row,
+             w.integers + channel * a.width, w.integers + w.channels * a.width, a.width, sums);
   for (int r = 0; r < R; ++r)
     for (int n = 0; n < N; ++n) {
       const int64_t c = channel + n;
@@ -162,7 +176,7 @@ void block(const Weight& w, const Rows& a, int64_t row, int64_t channel, float* 
 template <int R>
 void stripe(const Weight& w, const Rows& a, int64_t row, int64_t first, int64_t last, float* y) {
   int64_t channel = first;
-  constexpr int N = R == 1 ? 4 : 2;
+  constexpr int N = 4;
   for (; channel + N <= last; channel += N) block<R, N>(w, a, row, channel, y);
   for (; channel < last; ++channel) block<R, 1>(w, a, row, channel, y);
 }
@@ -171,17 +185,17 @@ void stripe(const Weight& w, const Rows& a, int64_t row, int64_t first, int64_t 
 void product(const Weight& w, const Rows& a, int64_t rows, float* y, int threads) {
   constexpr int64_t PART = 64;  // channels that a thread takes at once
   const int64_t parts = (w.channels + PART - 1) / PART;
-  const int64_t groups = (rows + 3) / 4;
+  const int64_t groups = (rows + 1) / 2;
   const bool parallel = threads > 1 && rows * w.channels * a.width >= PARALLEL;
 #pragma omp parallel for collapse(2) num_threads(threads) if (parallel)
   for (int64_t part = 0; part < parts; ++part)
     for (int64_t group = 0; group < groups; ++group) {
       const int64_t first = part * PART, last = std::min(first + PART, w.channels);
-      const int64_t row = group * 4;
-      if (row + 4 <= rows) {
-        stripe<4>(w, a, row, first, last, y);
+      const int64_t row = group * 2;
+      if (row + 2 <= rows) {
+        stripe<2>(w, a, row, first, last, y);
       } else {
-        for (int64_t r = row; r < rows; ++r) stripe<1>(w, a, r, first, last, y);
+        stripe<1>(w, a, row, first, last, y);
       }
     }
 }
@@ -236,12 +250,13 @@ void qfx_recurrent(int kind, const int64_t* sizes, const float* x, qfx_place x_a
   const Weight projection{weights[2], scales[2], nullptr, width};
 
   Rows read(steps * batch, inputs), state(batch, width), whole(batch, hidden);
-  std::vector<float> of_input(steps * batch * gates), of_state(batch * gates);
+  const std::unique_ptr<float[]> of_input(new float[steps * batch * gates]);
+  std::vector<float> of_state(batch * gates);
   std::vector<float> fresh(batch * hidden);
   for (int64_t t = 0; t < steps; ++t)
     for (int64_t b = 0; b < batch; ++b)
       read.set(t * batch + b, x + t * x_at.step + b * x_at.batch);
-  product(from_input, read, steps * batch, of_input.data(), threads);
+  product(from_input, read, steps * batch, of_input.get(), threads);
 
   for (int64_t step = 0; step < steps; ++step) {
     const int64_t t = reverse ? steps - 1 - step : step;
@@ -249,7 +264,7 @@ void qfx_recurrent(int kind, const int64_t* sizes, const float* x, qfx_place x_a
     product(from_state, state, batch, of_state.data(), threads);
     float* made = weights[2] ? fresh.data() : h;
     for (int64_t b = 0; b < batch; ++b) {
-      const float* from = of_input.data() + (t * batch + b) * gates;
+      const float* from = of_input.get() + (t * batch + b) * gates;
       const float* own = of_state.data() + b * gates;
       float* to = made + b * hidden;
       if (kind == LSTM) {
