@@ -211,12 +211,18 @@ def test_weights_that_are_computed_stay_float() -> None:
     assert "is computed, not a stored weight" in skipped["aten.lstm.input"]
 
 
-def test_a_static_config_leaves_it_float_and_says_why() -> None:
-    backend = quantfx.backends.get("x86")
-    graph = unchecked.capture(seeded(SEQUENCES["gru"]), (torch.randn(5, 3, 12),))
-    prepared = backend.prepare(graph, strict=False)
-    [reason] = [each.message for each in find_skipped(prepared, backend.recipe)]
-    assert "only dynamic" in reason
+@pytest.mark.parametrize("name", ["gru", "cell"])
+def test_a_static_config_takes_it_as_well(name: str) -> None:
+    """The default: rows are rounded in each call, with scales of their own, in both modes."""
+    model, x = (seeded(SEQUENCES["gru"]), torch.randn(5, 3, 12))
+    if name == "cell":
+        model, x = seeded(CELLS["gru"]), torch.randn(3, 12)
+    static, dynamic = (
+        unchecked.quantize(model, (x,), config=config) for config in ("static", "dynamic")
+    )
+    assert [row.label for row in static.report.rows] == [row.label for row in dynamic.report.rows]
+    for found, expected in zip(flat(static.module(x)), flat(dynamic.module(x)), strict=True):
+        assert torch.equal(found, expected)
 
 
 @pytest.mark.sweep
