@@ -13,8 +13,11 @@ from quantfx.testing import assert_quantized
 from quantfx.tools.models.seeded import seeded
 
 
+FLOAT = quantfx.Config().op("gru", None)
+
+
 class Net(nn.Module):
-    """Two linears around a layer that no kernel takes."""
+    """Two linears around a layer that FLOAT keeps float."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +32,7 @@ class Net(nn.Module):
 def result() -> quantfx.Result:
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
     backend = quantfx.backends.get("x86", target="avx2")
-    return quantfx.quantize(seeded(Net), (x,), calibration=[x], backend=backend)
+    return quantfx.quantize(seeded(Net), (x,), calibration=[x], backend=backend, config=FLOAT)
 
 
 @pytest.mark.parametrize("sites", [["gru"], ["memory"], ["mem*"], None])
@@ -44,7 +47,7 @@ def test_what_holds(result: quantfx.Result, lowered: int | None, sites: list[str
         (3, None, "operators: 2 reached a kernel, not 3"),
         ({"linear": 1, "conv2d": 1}, None, "conv2d: 0 reached a kernel, not 1\nlinear: 2 reached a kernel, not 1"),
         ({}, None, "linear: 2 reached a kernel, not 0"),
-        (None, [], "gru (aten.gru.input, in memory) stays float: no static template takes"),
+        (None, [], "gru (aten.gru.input, in memory) stays float: kept float: rule op='gru'"),
         (None, ["gru", "last"], "'last' of float_sites names no operator that stays float"),
     ],
 )  # fmt: skip
@@ -72,7 +75,7 @@ class Odd(nn.Module):
 def test_operators_that_no_template_mentions_are_named() -> None:
     x = torch.randn(4, 8, generator=torch.Generator().manual_seed(1))
     backend = quantfx.backends.get("x86", target="avx2")
-    odd = quantfx.quantize(seeded(Odd), (x,), calibration=[x], backend=backend)
+    odd = quantfx.quantize(seeded(Odd), (x,), calibration=[x], backend=backend, config=FLOAT)
     with pytest.raises(AssertionError) as caught:
         assert_quantized(odd, float_sites=[])
     assert [line.partition(" stays float")[0] for line in str(caught.value).splitlines()] == [

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class Net(nn.Module):
-    """A convolution, a recurrent layer that x86 has no int8 kernel for, and a head."""
+    """A convolution, a recurrent layer and a head."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -16,7 +16,8 @@ def result() -> quantfx.Result:
     torch.manual_seed(0)
     model, images = Net().eval(), torch.randn(4, 3, 8, 8)
     backend = quantfx.backends.get("x86", target="avx2")
-    return quantfx.quantize(model, (images,), calibration=[images], backend=backend)
+    config = quantfx.Config().op("lstm", None)  # a decision that the test states
+    return quantfx.quantize(model, (images,), calibration=[images], backend=backend, config=config)
 
 
 def test_only_the_recurrent_layer_stays_float(result: quantfx.Result) -> None:
