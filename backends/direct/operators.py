@@ -311,10 +311,8 @@ def _softmax(translation: Translation, task: Task) -> Value:
         raise Untranslatable(base, "it is not over the last dimension, or changes the dtype")
     layout = in_order(translation.shapes[base].shape, torch.float32)
     result = translation.result(task, layout)
-    empty_is_zero = base.target is _SAFE_SOFTMAX
-    step = Softmax(
-        source=source, result=result, empty_is_zero=empty_is_zero, **translation.limits(task)
-    )
+    step = Softmax(source=source, result=result, **translation.limits(task))
+    step.empty_is_zero = base.target is _SAFE_SOFTMAX
     return translation.add(step, task, *covered)
 
 

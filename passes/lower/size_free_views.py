@@ -13,7 +13,7 @@ from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import resolve_op
-from quantfx.patterns.sizes import known_true
+from quantfx.patterns.sizes import known_true, likely
 
 _FLATTEN = resolve_op("aten.flatten.using_ints")
 _UNFLATTEN = resolve_op("aten.unflatten.int")
@@ -49,21 +49,26 @@ def _rewrite(editor: Editor, node: Node) -> bool:
     before, after = old[first : len(old) - last], new[first : len(new) - last]
     if not before or not after:
         return False
-    free = [size for size in after if not isinstance(size, int)]
-    if len(after) > 1 and len(free) > 1:
+    sizes = [_known(size) for size in after]
+    if len(after) > 1 and sizes.count(-1) > 1:
         return False
     made = source
     if len(before) > 1:
         args = (made, first, first + len(before) - 1)
         made = editor.call(_FLATTEN, args, like=node, before=node)
     if len(after) > 1:
-        sizes = [size if isinstance(size, int) else -1 for size in after]
         made = editor.call(_UNFLATTEN, (made, first, sizes), like=node, before=node)
     made.meta["val"] = node.meta["val"]
     sizes_given = [each for each in node.all_input_nodes if each is not source]
     editor.replace(node, made)
     editor.erase_unused(*sizes_given)
     return True
+
+
+def _known(size: _Size) -> int:
+    """Return a size; -1 if it is free. Arithmetic on sizes may yield a number as a SymInt."""
+    guess = likely(size, fallback=-1)
+    return guess if known_true(size == guess) else -1
 
 
 def _equal(old: Sequence[_Size], new: Sequence[_Size]) -> int:

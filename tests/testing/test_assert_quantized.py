@@ -12,7 +12,6 @@ from quantfx.passes.report.report import rows_of
 from quantfx.testing import assert_quantized
 from quantfx.tools.models.seeded import seeded
 
-
 FLOAT = quantfx.Config().op("gru", None)
 
 

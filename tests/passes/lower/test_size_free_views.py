@@ -36,6 +36,14 @@ VIEWS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
         lambda x: x.unflatten(2, (3, 4)).transpose(1, 2).reshape(x.shape[0], 3, -1),
         ["unflatten", "flatten"],
     ),
+    "part of a size": (
+        lambda x: x.reshape(x.shape[0], x.shape[2] // 6, x.shape[1], 6),
+        ["flatten", "unflatten"],
+    ),
+    "a number by arithmetic": (
+        lambda x: x.reshape(x.shape[0], x.shape[1], x.shape[0] // x.shape[0] * 3, 4),
+        ["unflatten"],
+    ),
     "no dimension of its own": (lambda x: x.reshape(x.shape[1], x.shape[0], 12), []),
     "one more of 1": (lambda x: x.reshape(x.shape[0], x.shape[1], 12, 1), []),
 }
