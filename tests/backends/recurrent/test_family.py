@@ -214,9 +214,9 @@ def test_weights_that_are_computed_stay_float() -> None:
 @pytest.mark.parametrize("name", ["gru", "cell"])
 def test_a_static_config_takes_it_as_well(name: str) -> None:
     """The default: rows are rounded in each call, with scales of their own, in both modes."""
-    model, x = (seeded(SEQUENCES["gru"]), torch.randn(5, 3, 12))
-    if name == "cell":
-        model, x = seeded(CELLS["gru"]), torch.randn(3, 12)
+    is_cell = name == "cell"
+    model: nn.Module = seeded(CELLS["gru"] if is_cell else SEQUENCES["gru"])
+    x = torch.randn(*([] if is_cell else [5]), 3, 12)
     static, dynamic = (
         unchecked.quantize(model, (x,), config=config) for config in ("static", "dynamic")
     )

@@ -24,16 +24,16 @@ VIEWS: dict[str, tuple[Callable[[Tensor], Tensor], list[str]]] = {
     "heads": (lambda x: x.view(x.shape[0], x.shape[1], 3, 4), ["unflatten"]),
     "the rest": (lambda x: x.reshape(x.shape[0], -1, 3, 2, 2), ["unflatten"]),
     "heads merged": (
-        lambda x: x.unflatten(2, (3, 4)).reshape(x.shape[0], x.shape[1], 12),
+        lambda x: torch.unflatten(x, 2, (3, 4)).reshape(x.shape[0], x.shape[1], 12),
         ["unflatten", "flatten"],
     ),
     "a product of sizes": (lambda x: x.reshape(x.shape[0] * x.shape[1], 12), ["flatten"]),
     "other factors": (
-        lambda x: x.unflatten(2, (3, 4)).reshape(x.shape[0], x.shape[1], 2, 6),
+        lambda x: torch.unflatten(x, 2, (3, 4)).reshape(x.shape[0], x.shape[1], 2, 6),
         ["unflatten", "flatten", "unflatten"],
     ),
     "turned": (
-        lambda x: x.unflatten(2, (3, 4)).transpose(1, 2).reshape(x.shape[0], 3, -1),
+        lambda x: torch.unflatten(x, 2, (3, 4)).transpose(1, 2).reshape(x.shape[0], 3, -1),
         ["unflatten", "flatten"],
     ),
     "part of a size": (
