@@ -15,7 +15,7 @@ MATRIX := .matrix
 # What of the tests `make matrix` runs: all, or e.g. TESTS=tests/test_api.py.
 TESTS ?=
 
-.PHONY: demo test lint ruff mypy pyright sweep mutants matrix bench zoo docs release-check clean
+.PHONY: demo test lint ruff mypy pyright sweep mutants emulate matrix bench zoo docs release-check clean
 
 $(VENV)/base: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -76,6 +76,12 @@ sweep: $(VENV)/sweep
 mutants: $(VENV)/test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants/run.py
 
+# Tests of kernels on emulated CPUs with AVX512-VNNI, AMX and AVX-VNNI (tests/emulated): hours, not in
+# CI. MODEL=tigerlake runs one CPU, TESTS=tests/backends/direct other tests.
+MODEL ?=
+emulate: $(VENV)/test
+	$(BIN)/python -m tests.emulated $(MODEL:%=--model %) $(if $(TESTS),-- $(TESTS))
+
 # The tests on each version of torch, in an environment of its own, one after the other, to the end.
 # Gigabytes and hours: not in CI. Those newer than constraints.txt are CUDA builds, run on the CPU;
 # PIP_CONSTRAINT lifts a cap on torch that a machine may have set for pip.
@@ -117,4 +123,4 @@ release-check: $(VENV)/release
 	$(BIN)/python -m tests.release.check_dist dist
 
 clean:
-	rm -rf $(VENV) $(MATRIX) .zoo .site build dist demo-out
+	rm -rf $(VENV) $(MATRIX) .zoo .emulated .site build dist demo-out

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import GraphModule
 
+from quantfx.backends.checks import targets
+
 A = torch.ops.aten
 Q = torch.ops.quantized_decomposed
 
@@ -56,8 +58,9 @@ class Draw:
         return name
 
     def weight(self, *shape: int, axis: int = 0) -> tuple[Tensor, Tensor]:
-        """Return an int8 weight no sum of whose pairs can saturate, and its scales."""
-        weight = torch.randint(-64, 65, shape, generator=self.generator, dtype=torch.int8)
+        """Return an int8 weight no sum of whose pairs can saturate here, and its scales."""
+        most = 64 if targets.host().saturates else 127
+        weight = torch.randint(-most, most + 1, shape, generator=self.generator, dtype=torch.int8)
         if self.rng.random() < 0.2:
             return weight, torch.tensor([self.rng.uniform(0.005, 0.02)])
         scales = torch.rand(shape[axis], generator=self.generator) * 0.02 + 0.002
