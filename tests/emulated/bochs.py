@@ -40,6 +40,12 @@ _CHANGES = (
         r"(EVEX_VPINSRB_VdqEbIb.*OP_Hdq, )OP_Ew",
         r"\1OP_Eb",
     ),
+    # Gathers by registers from 16 on, as in MKL's products, were no instructions.
+    _Change(
+        "cpu/decoder/fetchdecode32.cc",
+        r"(\n +i->setSibIndex\(i->sibIndex\(\) \| \(vvv & 0x10\)\);)",
+        r"\1 vvv &= 0xf;",
+    ),
     # AMX's signed bytes were taken for unsigned ones.
     _Change("cpu/avx/amx.cc", r"Bit32s\(([xy]byte\[\d\])\)", r"Bit32s(Bit8s(\1))", times=16),
     # Linux enables AMX only where it can be switched off by XFD. That is not emulated: the MSR is

@@ -48,6 +48,21 @@ static void insert() {
         : "memory", "xmm17");
     say("vpinsrb and vpinsrw, EVEX", (to[0] != a[2]) + (to[1] != a[3]) + (to[2] != a[3]));
 }
+
+static void gather() {
+    int32_t at[16], found[16], wrong = 0;
+    for (int k = 0; k < 16; ++k) at[k] = 60 * k;
+    asm volatile(
+        "vmovdqu32 (%0), %%zmm20\n"
+        "kxnorw %%k2, %%k2, %%k2\n"
+        "vpgatherdd (%1, %%zmm20, 1), %%zmm17 %{%%k2%}\n"
+        "vmovdqu32 %%zmm17, (%2)"
+        :
+        : "r"(at), "r"(a), "r"(found)
+        : "memory", "xmm17", "xmm20", "k2");
+    for (int k = 0; k < 16; ++k) wrong += std::memcmp(&found[k], a + at[k], 4) != 0;
+    say("vpgatherdd by a register from 16 on", wrong);
+}
 #endif
 
 #ifdef __AVXVNNI__
@@ -101,6 +116,7 @@ int main() {
 #ifdef __AVX512VNNI__
     zmm();
     insert();
+    gather();
 #endif
 #ifdef __AVXVNNI__
     ymm();
