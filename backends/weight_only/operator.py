@@ -111,28 +111,40 @@ class _Weight:
         if self.library is not None:
             self.library.qfx_weight_dequantize(*self._arguments, first, len(into), into.data_ptr())
             return
+        parted = self.integers(first, len(into))
         part = slice(first, first + len(into))
-        values = self.values[part]
-        values = unpack_nibbles(values) if values.dtype == torch.uint8 else values
-        parted = values.reshape(len(into), self.groups, -1)
-        if self.zeros is not None:
-            parted = parted - self.zeros.reshape(-1, self.groups)[part].unsqueeze(2)
         scales = self.scales.reshape(-1, self.groups)[part].unsqueeze(2)
         torch.mul(parted, scales, out=into.view(parted.shape))
+
+    def integers(self, first: int, count: int) -> Tensor:
+        """Return ``count`` channels, from ``first`` on, minus their zero points, by groups."""
+        part = slice(first, first + count)
+        values = self.values[part]
+        values = unpack_nibbles(values) if values.dtype == torch.uint8 else values
+        parted = values.reshape(count, self.groups, -1)
+        if self.zeros is None:
+            return parted
+        return parted - self.zeros.reshape(-1, self.groups)[part].unsqueeze(2)
 
 
 def _linear(x: Tensor, weight: _Weight) -> Tensor:
     """Return the product, computed by blocks of channels; in bfloat16 if the CPU has it."""
-    dtype = x.dtype if x.dtype == torch.bfloat16 and _computes_in_bfloat16() else torch.float32
+    in_bfloat16 = x.dtype == torch.bfloat16 and _computes_in_bfloat16()
+    dtype = torch.bfloat16 if in_bfloat16 else torch.float32
+    # bfloat16 holds every integer of 8 bits, but would round what a scale makes of it.
+    by_integers = in_bfloat16 and weight.groups == 1
     x = x.to(dtype)
     y = x.new_empty(len(x), weight.channels)
     size = min(max(_BLOCK // max(weight.inputs, 1), 1), max(weight.channels, 1))
     block = torch.empty(size, weight.inputs)
     for first in range(0, weight.channels, size):
         part = block[: min(size, weight.channels - first)]
-        weight.floats(first, part)
+        if by_integers:
+            part = weight.integers(first, len(part)).squeeze(1)
+        else:
+            weight.floats(first, part)
         torch.mm(x, part.t().to(dtype), out=y[:, first : first + len(part)])
-    return y
+    return y.mul_(weight.scales.flatten()) if by_integers else y
 
 
 @lru_cache(maxsize=1)

@@ -77,7 +77,12 @@ def test_int4_rows_in_groups(group: int, affine: bool) -> None:
 
 @pytest.mark.usefixtures("with_kernels")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_is_rounded_once(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("instructions", [False, True])
+def test_half_precision_rounds_results_and_not_weights(
+    dtype: torch.dtype, instructions: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With instructions for bfloat16 torch multiplies in bfloat16, as it can without them."""
+    monkeypatch.setattr(operator, "_computes_in_bfloat16", lambda: instructions)
     values, scales, _ = drawn(8, 37, 64, 64)
     for rows in (2, 20):
         x = torch.randn(rows, 64).to(dtype)
