@@ -42,6 +42,7 @@ def build_job(folder: Path, model: str, arguments: Sequence[str]) -> Path:
     for name, value in (
         ("@REPOSITORY@", shlex.quote(str(_REPOSITORY))),
         ("@PYTHON@", shlex.quote(sys.executable)),
+        ("@ENVIRONMENT@", shlex.quote(sys.prefix)),
         ("@ARGUMENTS@", shlex.join(arguments)),
     ):
         script = script.replace(name, value)

@@ -77,6 +77,8 @@ struct Rows {
 inline __m256i add_products(__m256i sum, __m256i magnitude, __m256i signed_weight) {
 #if defined(__AVX512VNNI__) && defined(__AVX512VL__)
   return _mm256_dpbusd_epi32(sum, magnitude, signed_weight);
+#elif defined(__AVXVNNI__)
+  return _mm256_dpbusd_avx_epi32(sum, magnitude, signed_weight);
 #else
   const __m256i pairs = _mm256_maddubs_epi16(magnitude, signed_weight);
   return _mm256_add_epi32(sum, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
