@@ -44,6 +44,10 @@ def run_machine(
     """
     serial = folder / f"{model}.txt"
     serial.unlink(missing_ok=True)
+    for (
+        image
+    ) in disks.values():  # Bochs leaves these if it is killed, and opens nothing that has one
+        Path(f"{image}.lock").unlink(missing_ok=True)
     text = _PARTS.format(
         model=model,
         memory=3584,
