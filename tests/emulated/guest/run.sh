@@ -4,12 +4,12 @@ export CXX=/job/compiler QUANTFX_CACHE=/job/cache OMP_NUM_THREADS=1 PYTHONPATH=@
 for each in $(busybox --list); do
     [ -e /usr/bin/$each ] || busybox ln -s busybox /usr/bin/$each
 done
-mkdir -p @REPOSITORY@ /job/environment
-mount --bind @ENVIRONMENT@ /job/environment
+mkdir -p @REPOSITORY@ /tmp/environment
+mount --bind @ENVIRONMENT@ /tmp/environment
 mount --bind /job/repository @REPOSITORY@
 if [ ! -d @ENVIRONMENT@ ]; then # it is in the repository, and hidden now
     mkdir -p @ENVIRONMENT@
-    mount --bind /job/environment @ENVIRONMENT@
+    mount --bind /tmp/environment @ENVIRONMENT@
 fi
 cd @REPOSITORY@ || exit
 grep -m1 "model name" /proc/cpuinfo
