@@ -296,7 +296,7 @@ def _of_channels(
     if stored is None or stored.dtype != torch.float32:
         raise Untranslatable(base, f"its {name} is no stored float32 tensor")
     key = ("of channels", stored.data_ptr(), stored.numel(), less)
-    value = translation.derived.setdefault(key, (stored - less).contiguous())
+    value = translation.derive(key, lambda: (stored - less).contiguous())
     shape = translation.shapes[base].shape
     sizes = [1, value.numel(), *[1] * (len(shape) - 2)] if value.numel() > 1 else [1] * len(shape)
     layout = torch.empty(sizes, device="meta").expand(shape)

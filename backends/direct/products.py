@@ -48,12 +48,11 @@ def matmul(translation: Translation, task: Task) -> Value:
 def _multiply_integers(translation: Translation, task: Task, left: Value, right: Value) -> Value:
     """Compute ``q(post(left @ right))`` in one step, which adds the products up in 32 bits."""
     shape = translation.shapes[task.base].shape
-    left, right = (_as_matrices(translation, each, shape) for each in (left, right))
     dtype = torch.float32 if task.quantize is None else torch.uint8
     result = translation.result(task, in_order(shape, dtype), any_order=False)
     step = MatMul(
-        source=left,
-        weight=_as_int8(translation, right),
+        source=_as_matrices(translation, left, shape),
+        weight=_as_int8(translation, _of_rank(right, len(shape))),
         result=result,
         **translation.limits(task),
     )
@@ -80,11 +79,16 @@ def _range_in_memory(node: Node) -> tuple[int, int]:
 
 def _as_int8(translation: Translation, value: Value) -> Value:
     """Return a copy in int8, the dtype that oneDNN wants to the right of a product."""
-    shape = value.layout.shape
-    layout = in_order(shape, torch.int8)
+    zero_point = value.zero_point - INT8_SHIFT
+    if (stored := value.buffer.constant) is not None and _is_matrix(value.layout):
+        key = ("as int8", stored.data_ptr(), stored.shape, stored.stride())
+        made = translation.derive(key, lambda: (stored ^ INT8_SHIFT).view(torch.int8))
+        buffer = Buffer(0, "constant", constant=made)
+        return Value(buffer, value.layout.view(torch.int8), value.scale, zero_point)
+    layout = in_order(value.layout.shape, torch.int8)
     if value.layout.stride()[-1] != 1:  # as of transposed keys: read in the order of memory
         layout = in_order(layout.transpose(-1, -2).shape, torch.int8).transpose(-1, -2)
-    copy = Value(Buffer(byte_size(layout)), layout, value.scale, value.zero_point - INT8_SHIFT)
+    copy = Value(Buffer(byte_size(layout)), layout, value.scale, zero_point)
     translation.program.steps.append(Lookup(source=value, result=copy, table=flip()))
     return copy
 
@@ -140,12 +144,16 @@ def operand(translation: Translation, node: Node, shape: torch.Size) -> Value:
 
 def _as_matrices(translation: Translation, value: Value, shape: torch.Size) -> Value:
     """Return ``value`` with as many dimensions as ``shape``, rows or columns contiguous."""
+    value = _of_rank(value, len(shape))
+    if _is_matrix(value.layout):
+        return value
+    return translation.laid_out(value, in_order(value.layout.shape, value.layout.dtype))
+
+
+def _of_rank(value: Value, rank: int) -> Value:
+    """Return ``value`` with dimensions of 1 in front."""
     layout = value.layout
-    while layout.dim() < len(shape):
-        layout = layout.unsqueeze(0)
-    if not _is_matrix(layout):
-        return translation.laid_out(value.seen_as(layout), in_order(layout.shape, layout.dtype))
-    return value.seen_as(layout)
+    return value.seen_as(layout[(None,) * (rank - layout.dim())])
 
 
 def _is_matrix(layout: Tensor) -> bool:

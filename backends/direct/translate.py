@@ -111,7 +111,7 @@ class Translation:
     ) -> None:
         self.module = module
         self.shapes = shapes
-        self.derived = derived
+        self._derived = derived
         self.program = Program()
         self._rules = rules
         self._values: dict[Node, Value] = {}
@@ -155,6 +155,12 @@ class Translation:
         """Return the constant behind ``node``; None if it is computed or not a node."""
         value = constant(self.module, node)
         return None if value is None else value.detach()
+
+    def derive(self, key: tuple[Any, ...], make: Callable[[], Tensor]) -> Tensor:
+        """Return the constant known as ``key``, which ``make`` makes once for all shapes."""
+        if key not in self._derived:
+            self._derived[key] = make()
+        return self._derived[key]
 
     def add(self, step: Step, task: Task, *covered: Node) -> Value:
         """Append the step of a task; ``covered`` are further nodes that it computes."""
@@ -264,9 +270,9 @@ class Translation:
         if constant.dtype == torch.bool:
             constant = constant.view(torch.uint8)
         elif constant.dtype == torch.int8:
-            shift, key = INT8_SHIFT, ("shifted", constant.data_ptr(), constant.shape)
-            shifted = (constant.to(torch.int16) + shift).to(torch.uint8)
-            constant = self.derived.setdefault(key, shifted)
+            shift, stored = INT8_SHIFT, constant
+            key = ("shifted", stored.data_ptr(), stored.shape, stored.stride())
+            constant = self.derive(key, lambda: stored.view(torch.uint8) ^ shift)
         elif constant.dtype not in (torch.float32, torch.uint8):
             raise Untranslatable(node, f"no step reads constants of {constant.dtype}")
         buffer = Buffer(0, "constant", constant=constant)

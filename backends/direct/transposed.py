@@ -50,11 +50,9 @@ def by_spreading(
     if set(geometry.stride) != {1}:
         source = spread(translation, source, steps=geometry.stride)
     key = ("turned", weight.data_ptr(), weight.stride(), groups)
-    if key not in translation.derived:
-        translation.derived[key] = _turned(weight, groups)
     return {
         "source": source,
-        "weight": translation.derived[key],
+        "weight": translation.derive(key, lambda: _turned(weight, groups)),
         "stride": (1,) * len(low),
         "dilation": geometry.dilation,
         "padding_low": low,
@@ -153,14 +151,14 @@ def by_phases(
     phases = list(product(*(range(axis.stride) for axis in axes)))
     count, (batch, width) = len(phases), result.layout.shape[:2]
     key = ("phases", weight.data_ptr(), weight.stride(), tuple(axes))
-    if key not in translation.derived:
-        translation.derived[key] = torch.cat([_part(weight, axes, phase) for phase in phases])
     shape = torch.Size([batch, width * count, *(axis.places for axis in axes)])
     layout = channels_last(shape, result.layout.dtype)
     made = Value(Buffer(byte_size(layout)), layout, result.scale, result.zero_point, result.shift)
     scales, bias = common["scales"], common["bias"]
     form = {
-        "weight": translation.derived[key],
+        "weight": translation.derive(
+            key, lambda: torch.cat([_part(weight, axes, phase) for phase in phases])
+        ),
         "scales": scales if scales.numel() == 1 else scales.repeat(count),
         "bias": None if bias is None else bias.repeat(count),
         "result": made,

@@ -7,15 +7,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 
+import quantfx
 from quantfx import Config, backends
 from quantfx.backends.checks import targets
 from quantfx.backends.direct import products
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
-from quantfx.backends.direct.steps import MatMul, Step
-from quantfx.backends.direct.values import layout_of
+from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.steps import Lookup, MatMul, Step
+from quantfx.backends.direct.translate import Translation
+from quantfx.backends.direct.values import Value, layout_of
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.backends.direct.qdq_cases import (
@@ -50,9 +53,12 @@ def normal(*shapes: tuple[int, ...]) -> tuple[Tensor, ...]:
     return tuple(torch.randn(shape, generator=generator) for shape in shapes)
 
 
+def steps_of(graph: GraphModule, inputs: tuple[Tensor, ...]) -> list[Step]:
+    return translate(graph, [layout_of(x) for x in inputs]).steps
+
+
 def multiplications(graph: GraphModule, inputs: tuple[Tensor, ...]) -> list[MatMul]:
-    steps: list[Step] = translate(graph, [layout_of(x) for x in inputs]).steps
-    return [step for step in steps if isinstance(step, MatMul)]
+    return [step for step in steps_of(graph, inputs) if isinstance(step, MatMul)]
 
 
 def close(graph: GraphModule, inputs: tuple[Tensor, ...]) -> None:
@@ -163,25 +169,45 @@ def test_a_stored_operand(kind: str, shape: tuple[int, ...]) -> None:
     graph, inputs = stored(kind, *shape)
     (step,) = multiplications(graph, inputs)
     assert step.source.is_integer == (kind != "f32")
+    copies = [each for each in steps_of(graph, inputs) if isinstance(each, Lookup)]
+    assert not copies, "a stored operand is turned to int8 once, not in each call"
     close(graph, inputs)
 
 
-def test_batches_of_stored_matrices_are_quantized_on_request() -> None:
-    """A reason about a stored tensor leaves out its reader: the pass ended never."""
+class Experts(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.experts = nn.Linear(8, 8), nn.Parameter(torch.randn(3, 8, 6))
 
-    class Experts(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear, self.experts = nn.Linear(8, 8), nn.Parameter(torch.randn(3, 8, 6))
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.bmm(self.linear(x), self.experts)
 
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.bmm(self.linear(x), self.experts)
 
-    result = unchecked.quantize(
+def with_experts() -> quantfx.Result:
+    return unchecked.quantize(
         seeded(Experts),
-        (normal((3, 5, 8))[0],),
+        normal((3, 5, 8)),
         backend=backends.get("x86", kernels="direct"),
         config=Config().op("matmul", "static"),
     )
+
+
+def test_a_refusal_about_a_stored_tensor_leaves_out_its_reader(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was in no region that could do without it, and so the pass never ended."""
+
+    def refuse(self: Translation, node: Node) -> Value:
+        raise Untranslatable(node, "a test says so")
+
+    monkeypatch.setattr(Translation, "_stored", refuse)
+    result = with_experts()
+    outside = [str(node.target) for node in result.module.graph.nodes]
+    assert sum("dequantize_per_tensor" in target for target in outside) == 1
+    assert all(each.within(1, 1e-5) for each in result.compare_sites())
+
+
+def test_batches_of_stored_matrices_are_quantized_on_request() -> None:
+    result = with_experts()
     assert {site.kernel for site in result.report.sites} == {"direct.matmul"}
     assert all(each.within(1, 1e-5) for each in result.compare_sites())
