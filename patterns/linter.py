@@ -1,4 +1,4 @@
-"""Find templates that repeat another, can never match, or bind a role for nothing.
+"""Find templates that repeat another, can never match, or name for nothing a role or template.
 
 Templates become small labelled networkx graphs: vertices are operators and roles, edges carry the
 argument name (operands that commute share one).
@@ -28,7 +28,7 @@ class Finding:
         message: What is wrong, as a sentence.
     """
 
-    rule: Literal["duplicate", "shadowed", "unused-role"]
+    rule: Literal["duplicate", "shadowed", "unused-role", "unknown-template"]
     template: str
     message: str
 
@@ -41,6 +41,9 @@ def lint(patterns: PatternSet) -> tuple[Finding, ...]:
             findings += _compare(earlier, later)
     for template in patterns.templates:
         findings += _unused_roles(template)
+        if template.becomes not in ("", *patterns.names):
+            message = f"it becomes '{template.becomes}', and the set has no such template"
+            findings.append(Finding("unknown-template", template.name, message))
     order = {name: index for index, name in enumerate(patterns.names)}
     return tuple(sorted(findings, key=lambda finding: order[finding.template]))
 

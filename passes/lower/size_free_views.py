@@ -50,7 +50,7 @@ def _rewrite(editor: Editor, node: Node) -> bool:
     if not before or not after:
         return False
     sizes = [_known(size) for size in after]
-    if len(after) > 1 and sizes.count(-1) > 1:
+    if len(after) > 1 and (sizes.count(-1) > 1 or 0 in sizes):
         return False
     made = source
     if len(before) > 1:

@@ -19,6 +19,8 @@ _TESTS = (
     "tests/backends/direct/test_saturation.py",
     "tests/backends/direct/test_random_graphs.py",
     "tests/backends/direct/test_transposed.py",
+    "tests/backends/direct/test_products.py",
+    "tests/backends/direct/test_attention.py",
     "tests/backends/recurrent/test_layer.py",
     "tests/backends/weight_only/test_operator.py",
 )

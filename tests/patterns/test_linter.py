@@ -38,7 +38,13 @@ def test_our_own_sets_are_clean(name: str) -> None:
 
 
 def test_what_x86_binds_is_clean() -> None:
-    assert lint(pattern_set()) == ()
+    assert lint(pattern_set()) == lint(pattern_set(plans=True)) == ()
+
+
+def test_a_template_becomes_one_of_the_set() -> None:
+    [finding] = lint(load("plans").without("matmul"))
+    assert (finding.rule, finding.template) == ("unknown-template", "attention")
+    assert "'matmul'" in finding.message
 
 
 def test_a_commuted_twin_is_a_duplicate(tmp_path: Path) -> None:

@@ -125,6 +125,12 @@ def test_it_is_left_alone_unless_asked_for() -> None:
     assert "config.op('scaled_dot_product_attention', 'static')" in reasons[ATTENTION_NAME]
 
 
+def test_without_plans_it_is_refused_by_name() -> None:
+    graph = capture(OfItself().eval(), heads(KEY))
+    with refused("no-template", says="prepared plans compute its two products, on request"):
+        x86(kernels="onednn").with_config(ASKED).prepare(graph)
+
+
 def test_dropout_is_left_alone() -> None:
     model = OfItself(dropout_p=0.1).eval()
     chosen = backend()
