@@ -34,7 +34,9 @@ def settle_sums(program: Program) -> None:
     result is not an output.
     """
     steps: list[Step] = []
-    last = _last_reads(program.steps)
+    last = {
+        value.buffer: index for index, step in enumerate(program.steps) for value in step.reads()
+    }
     taken: dict[Buffer, Buffer] = {}
     for index, step in enumerate(program.steps):
         if isinstance(step, Accumulate) and step.summand is not None:
@@ -99,11 +101,6 @@ def _meet(one: tuple[int, int], other: tuple[int, int]) -> bool:
 
 def _padded(buffer: Buffer) -> int:
     return -(-max(buffer.size, 1) // ALIGNMENT) * ALIGNMENT
-
-
-def _last_reads(steps: list[Step]) -> dict[Buffer, int]:
-    """Return the last step that reads each buffer."""
-    return {value.buffer: index for index, step in enumerate(steps) for value in step.reads()}
 
 
 def separate(program: Program) -> None:

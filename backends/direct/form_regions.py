@@ -60,7 +60,9 @@ class FormRegions(GraphPass):
         refused = {node: reason for node in editor.graph.nodes if (reason := refusal(node))}
         refused |= dict.fromkeys(unvarying(editor.graph), "it depends on no input")
         refused |= dict.fromkeys(overwritten(editor.graph), "its memory is written to")
-        refused |= _left_out(editor, refused)
+        # What a bisection leaves out of regions.
+        left = (node for node in editor.graph.nodes if node not in refused)
+        refused |= {node: LEFT_FLOAT for node in left if not _may(editor, node)}
         formed: list[tuple[list[Node], Formed]] = []
         known = routes_for(torch.get_num_threads())
         alone = any(family.alone for family in families)
@@ -133,12 +135,6 @@ def _pays(members: list[Node], made: Formed) -> bool:
         and any(user.op != "output" and user not in members for user in node.users)
     )
     return images == 0 or sum(map(is_int8_product, members)) >= _PRODUCTS_AN_IMAGE * images
-
-
-def _left_out(editor: Editor, refused: dict[Node, str]) -> dict[Node, str]:
-    """Return the nodes that a bisection leaves out of regions, without those refused anyway."""
-    left = (node for node in editor.graph.nodes if node not in refused)
-    return {node: LEFT_FLOAT for node in left if not _may(editor, node)}
 
 
 def _may(editor: Editor, node: Node) -> bool:

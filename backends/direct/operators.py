@@ -45,7 +45,11 @@ CASTS = frozenset(map(resolve_op, ("aten.to.dtype", "aten._to_copy.default")))
 
 def _combine(translation: Translation, task: Task) -> Value:
     """``a + b`` and the like; a sum becomes part of the step of a product on one side."""
-    left, right = _two_tensors(task.base)
+    left, right = (argument_value(task.base, name) for name in ("self", "other"))
+    if not (isinstance(left, Node) and isinstance(right, Node)):
+        raise Untranslatable(task.base, "its operands are not two tensors")
+    if "alpha" in task.base.kwargs and task.base.kwargs["alpha"] != 1:
+        raise Untranslatable(task.base, "its alpha is not 1")
     kind = _COMBINES[task.base.target]
     if kind == "add":
         for side, other in ((right, left), (left, right)):
@@ -63,15 +67,6 @@ def _combine(translation: Translation, task: Task) -> Value:
     )
     edges = [node for node in (left, right) if node.target is DEQUANTIZE_PER_TENSOR]
     return translation.add(step, task, *edges, task.base)
-
-
-def _two_tensors(node: Node) -> tuple[Node, Node]:
-    left, right = (argument_value(node, name) for name in ("self", "other"))
-    if not (isinstance(left, Node) and isinstance(right, Node)):
-        raise Untranslatable(node, "its operands are not two tensors")
-    if "alpha" in node.kwargs and node.kwargs["alpha"] != 1:
-        raise Untranslatable(node, "its alpha is not 1")
-    return left, right
 
 
 def _into_product(translation: Translation, task: Task, side: Node, other: Node) -> Value | None:

@@ -244,7 +244,14 @@ class Translation:
                 raise Untranslatable(base, refused) from error
         if not task.nodes:
             raise Untranslatable(base, f"no step computes {base.target}")
-        return self._pointwise(task)
+        source = self.value(task.base)
+        covered = views_of_integers(task.base)
+        if source.is_integer and task.quantize is not None:
+            return self._lookup(task, source, covered)
+        layout = self.wanted_layout(task, source.layout)
+        result = self.result(task, layout)
+        step = Pointwise(source=source, result=result, **self.limits(task))
+        return self.add(step, task, *covered)
 
     def _is_alone(self, node: Node, expression: Node, quantize: Node | None) -> bool:
         """Whether only the task needs the float value of ``node``."""
@@ -314,17 +321,6 @@ class Translation:
             return layout.view(self.shapes[node].shape)
         except RuntimeError:
             return None
-
-    def _pointwise(self, task: Task) -> Value:
-        """Compute from the value of the base, which has its own memory."""
-        source = self.value(task.base)
-        covered = views_of_integers(task.base)
-        if source.is_integer and task.quantize is not None:
-            return self._lookup(task, source, covered)
-        layout = self.wanted_layout(task, source.layout)
-        result = self.result(task, layout)
-        step = Pointwise(source=source, result=result, **self.limits(task))
-        return self.add(step, task, *covered)
 
     def _lookup(self, task: Task, source: Value, covered: tuple[Node, ...]) -> Value:
         table = self.table(task, source)

@@ -101,7 +101,14 @@ def _tell() -> str:
     watch, given = _watch_of(values["compiler_fn"])
     if watch is None:
         return ""
-    attempt = _attempt(values)
+    code: CodeType = values["code"]
+    attempt = Attempt(
+        code,
+        owner=_owner(values["frame"].f_locals, code),
+        region=current_region(),
+        is_strict=wants_errors(values),
+        limit=reached_limit(values),
+    )
     if watch(attempt, **given) and attempt.limit is not None:
         leave_to_python(f"{attempt.where} has reached {attempt.limit.name}")
     return ""  # a hook may return a context
@@ -118,17 +125,6 @@ def _watch_of(compiler: Any) -> tuple[Watch | None, dict[str, Any]]:
             return watch, given
         compiler = compiler.func if is_partial else inner_backend(compiler)
     return None, given
-
-
-def _attempt(values: Mapping[str, Any]) -> Attempt:
-    code: CodeType = values["code"]
-    return Attempt(
-        code,
-        owner=_owner(values["frame"].f_locals, code),
-        region=current_region(),
-        is_strict=wants_errors(values),
-        limit=reached_limit(values),
-    )
 
 
 def _owner(values: Mapping[str, Any], code: CodeType) -> nn.Module | None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
@@ -32,16 +32,12 @@ class DropPoolCopies(Pass):
         """Make every pool of integers read the source of its copy."""
         editor = Editor(module, self.name)
         for node in module.graph.find_nodes(op="call_function", target=_CLONE):
-            if _is_copy_for_pools(node):
+            value = node.meta.get("val")
+            if (
+                isinstance(value, Tensor)
+                and not value.is_floating_point()
+                and argument_value(node, "memory_format") == torch.contiguous_format
+                and all(str(user.target) in _POOLS for user in node.users)
+            ):
                 editor.replace(node, node.all_input_nodes[0])
         return PassResult(stats={"dropped": editor.edits})
-
-
-def _is_copy_for_pools(node: Node) -> bool:
-    value = node.meta.get("val")
-    return (
-        isinstance(value, Tensor)
-        and not value.is_floating_point()
-        and argument_value(node, "memory_format") == torch.contiguous_format
-        and all(str(user.target) in _POOLS for user in node.users)
-    )

@@ -249,7 +249,8 @@ def _fp16(candidate: Candidate, editor: Editor) -> Emission:
         like=node,
         before=before,
     )
-    if _holds_nothing(x):
+    # No rows in any call: the only empty case that the input contract allows.
+    if any(known_true(size == 0) for size in x.meta["val"].shape):
         width = int(narrow.meta["val"].shape[0])
         call = in_rows_of(x, call, width=width, editor=editor, before=before)
     return Emission(call, before, candidate.kernel, takes_empty=_is_matrix(x))
@@ -267,11 +268,6 @@ def _rows(candidate: Candidate, editor: Editor) -> Node:
 def _is_matrix(x: Node) -> bool:
     """Whether the input is a matrix: for three dimensions the linear kernels return two (2.13)."""
     return bool(x.meta["val"].dim() <= 2)
-
-
-def _holds_nothing(x: Node) -> bool:
-    """Whether there are no rows in any call, the only empty case that the input contract allows."""
-    return any(known_true(size == 0) for size in x.meta["val"].shape)
 
 
 def _fp16_weight(candidate: Candidate, editor: Editor) -> str | None:

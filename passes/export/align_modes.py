@@ -214,7 +214,9 @@ def align_modes(training: GraphModule, evaluation: GraphModule) -> None:
         else:
             aligned.leave(node, other)
     if other is not None:
-        raise aligned.refusal(*_first_cause(aligned, other))
+        # The first call that only training makes and that is not noise, if there is one.
+        causes = (alone.cause for alone in aligned.alone.values() if alone.root is not None)
+        raise aligned.refusal(*next(causes, (None, other)))
 
 
 def _refusal(node: Node | None, message: str) -> CaptureError:
@@ -281,12 +283,6 @@ def _has_same_form(node: Node, root: Node) -> bool:
     if not isinstance(ours, Tensor) or not isinstance(theirs, Tensor) or ours.dtype != theirs.dtype:
         return False
     return sizes_of(node) is not None and sizes_of(node) == sizes_of(root)
-
-
-def _first_cause(aligned: _Alignment, other: Node) -> tuple[Node | None, Node | None]:
-    """Return the first call that only training makes and that is not noise, else ``other``."""
-    causes = (alone.cause for alone in aligned.alone.values() if alone.root is not None)
-    return next(causes, (None, other))
 
 
 def _is_literal(value: Any) -> bool:

@@ -95,10 +95,6 @@ def value_of(
         return None
     if node in overwritten or source in overwritten:
         return None
-    return _see_through(node, source, value)
-
-
-def _see_through(node: Node, source: Node, value: Node | View) -> Value | None:
     if node.target in _COPIES or is_off(node) or _is_same_form(node, source):
         return value
     sizes = sizes_of(node)

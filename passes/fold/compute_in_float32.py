@@ -101,17 +101,13 @@ def _obstacle(module: GraphModule, graphs: list[GraphModule]) -> str:
         for node in graph_module.graph.nodes:
             if node.target is _BITS and any(map(_is_half, (node, *node.all_input_nodes))):
                 return f"{node.name} reads the bits of half precision"
-            if _is_foreign(node):
+            # An operator of another library may know half precision only.
+            foreign = is_operator_call(node) and overload(node).namespace not in ("aten", "prims")
+            if foreign and any(map(_is_half, (node, *node.all_input_nodes))):
                 return f"{node.name} is given half precision"
             if "autocast" in str(node.target):
                 return f"{node.name} decides on the precision"
     return ""
-
-
-def _is_foreign(node: Node) -> bool:
-    """Whether ``node`` calls an operator of another library, which may know half precision only."""
-    foreign = is_operator_call(node) and overload(node).namespace not in ("aten", "prims")
-    return foreign and any(map(_is_half, (node, *node.all_input_nodes)))
 
 
 def _edges(module: GraphModule) -> list[tuple[Node, torch.dtype]]:

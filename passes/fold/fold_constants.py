@@ -62,7 +62,8 @@ class FoldConstants(Pass):
                 if not may(self.name, site=Site(path, head.name)):
                     remarks.append(Remark("missed", path, head.name, LEFT_FLOAT))
                     continue
-                source = _find_largest(graph_module, found[head])
+                # The largest stored tensor gives the name: the weight, not its scale.
+                source = max(sorted(found[head]), key=lambda node: _bytes(graph_module, node))
                 remarks.append(Remark("applied", path, head.name, f"made of {source.target}"))
                 number = equal[head]
                 if number not in stored:
@@ -98,11 +99,6 @@ def _is_bounded(module: GraphModule, node: Node, stored: frozenset[Node], growth
 def _bytes(module: GraphModule, node: Node) -> int:
     value = constant(module, node)
     return 0 if value is None else value.numel() * value.element_size()
-
-
-def _find_largest(module: GraphModule, stored: frozenset[Node]) -> Node:
-    """Return the largest stored tensor, whose name is used: the weight, not its scale."""
-    return max(sorted(stored), key=lambda node: _bytes(module, node))
 
 
 def _store(editor: Editor, head: Node, source: Node, *, is_data: bool) -> Node:

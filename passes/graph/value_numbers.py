@@ -7,7 +7,7 @@ from collections.abc import Hashable
 from typing import Any, NamedTuple
 
 import torch
-from torch.fx import Graph, GraphModule, Node
+from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.graph.aliasing import sharing_memory, writes_to
@@ -26,7 +26,8 @@ def value_numbers(module: GraphModule) -> dict[Node, int]:
     Exceptions: calls that draw random numbers, write to a tensor, or read memory that a node writes
     to.
     """
-    written = _written_memory(module.graph)
+    targets = (target for writer in module.graph.nodes for target in writes_to(writer))
+    written = set[Node]().union(*(sharing_memory(target) for target in targets))
     numbers: dict[Hashable, int] = {}
     value: dict[Node, int] = {}
     for node in module.graph.nodes:
@@ -49,9 +50,3 @@ def _is_pure(node: Node) -> bool:
     if not is_operator_call(node) or writes_to(node):
         return False
     return torch.Tag.nondeterministic_seeded not in overload(node).tags
-
-
-def _written_memory(graph: Graph) -> set[Node]:
-    """Return every node that may hold memory to which some node writes."""
-    targets = (target for writer in graph.nodes for target in writes_to(writer))
-    return set[Node]().union(*(sharing_memory(target) for target in targets))

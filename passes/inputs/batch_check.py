@@ -51,7 +51,12 @@ class BatchCheck:
         arguments = self._signature.bind(*args, **kwargs)
         leaves = self._leaves(args, kwargs, index)
         for form, value in zip(self._forms, self._values, strict=True):
-            _check_kind(leaves[form.path], form, value, index)
+            given = leaves[form.path]
+            if form.dtype is not None:
+                check_tensor(given, form, index)
+            elif isinstance(value, (bool, int, float)) and not equal_values(given, value):
+                message = f"batch {index}: input '{form.path}' is {given}, captured as {value}"
+                raise CalibrationError(message, rule="input-value", site=form.path)
         forms = [form for form in self._forms if form.dtype is not None]
         if all(not other_dimensions(form, leaves[form.path]) for form in forms):
             yield args, kwargs
@@ -191,14 +196,6 @@ def traced_form(name: str, value: object) -> InputForm:
     return InputForm(name, dtype=value.dtype, device=str(value.device), shape=shape)
 
 
-def _check_kind(given: object, form: InputForm, traced: object, index: int) -> None:
-    if form.dtype is not None:
-        check_tensor(given, form, index)
-    elif isinstance(traced, (bool, int, float)) and not equal_values(given, traced):
-        message = f"batch {index}: input '{form.path}' is {given}, captured as {traced}"
-        raise CalibrationError(message, rule="input-value", site=form.path)
-
-
 def check_tensor(given: object, form: InputForm, index: int) -> None:
     """Check that one input of a batch is a tensor of the dtype and rank that the graph takes.
 
@@ -232,14 +229,9 @@ def require_shape(given: Tensor, form: InputForm, index: int, way_out: str) -> N
 
 
 def _other_shape(given: Tensor, form: InputForm, index: int) -> str:
-    shape, captured = tuple(given.shape), _plain_shape(form)
-    return f"batch {index}: input '{form.path}' has shape {shape}, captured with {captured}"
-
-
-def _plain_shape(form: InputForm) -> str:
-    """Return the shape as Python writes it, with ``any`` for free sizes."""
     sizes = ["any" if isinstance(size, str) else str(size) for size in form.shape]
-    return f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+    shape, captured = tuple(given.shape), f"({', '.join(sizes)}{',' * (len(sizes) == 1)})"
+    return f"batch {index}: input '{form.path}' has shape {shape}, captured with {captured}"
 
 
 def _cut(arguments: inspect.BoundArguments, pieces: RowPieces) -> Iterator[Inputs]:

@@ -172,7 +172,11 @@ class InputCheck:
                     f"{shapes_line(self.contract, arguments)}, or, where the model itself fixes "
                     "the size, with an example of that shape",
                 )
-            _check_sizes_of(tensor, form, sizes)
+            if form.strides is not None:
+                _check_layout(tensor, form, form.strides)
+            for size, actual in zip(form.shape, tensor.shape, strict=True):
+                if isinstance(size, str) and size.isidentifier():
+                    sizes.setdefault(size, actual)
         elif form.free:
             if type(value) is not int and not isinstance(value, torch.SymInt):
                 _refuse(form.path, f"is {_describe(value)}", "a whole number")
@@ -239,14 +243,6 @@ def _tensor_like(value: object, form: InputForm) -> Tensor:
     if value.dim() != len(form.shape):
         _refuse(form.path, f"has shape {tuple(value.shape)}", shape_text(form))
     return value
-
-
-def _check_sizes_of(value: Tensor, form: InputForm, sizes: dict[str, int]) -> None:
-    if form.strides is not None:
-        _check_layout(value, form, form.strides)
-    for size, actual in zip(form.shape, value.shape, strict=True):
-        if isinstance(size, str) and size.isidentifier():
-            sizes.setdefault(size, actual)
 
 
 def _check_layout(value: Tensor, form: InputForm, strides: tuple[int | str, ...]) -> None:

@@ -304,20 +304,16 @@ def parts_of(value: Any, path: str) -> Iterator[Part]:
         if is_plain_tensor(value):
             yield Values(value, path)
     elif isinstance(value, nn.Module):
-        yield from _parts_of_module(value, path)
+        yield Attributes(value, path)
+        for kind in _STORED:
+            stored = vars(value).get(kind)
+            if isinstance(stored, dict):  # a script module has something else here
+                yield Stored(stored, path, is_plain=False)
     elif isinstance(value, (type, FunctionType)):
         if not _is_installed(value):
             yield ClassVariables(value, path) if isinstance(value, type) else Globals(value, path)
     elif not isinstance(value, (tuple, ModuleType)):
         yield from _parts_of_object(value, path)
-
-
-def _parts_of_module(module: nn.Module, path: str) -> Iterator[Part]:
-    yield Attributes(module, path)
-    for kind in _STORED:
-        stored = vars(module).get(kind)
-        if isinstance(stored, dict):  # a script module has something else here
-            yield Stored(stored, path, is_plain=False)
 
 
 def _parts_of_object(value: Any, path: str) -> Iterator[Part]:

@@ -25,7 +25,7 @@ def unmentioned(op: str) -> str:
 
 def remedy_of(op: str, reason: str, backend: str) -> str:
     """Return a remedy for ``op`` staying float; empty if the reason says everything."""
-    name = op.split(".")[1] if _is_aten(op) else ""
+    name = op.split(".")[1] if op.startswith("aten.") else ""
     if other := _OTHER_MODE.search(reason):
         return _ask_for_mode(*other.groups())
     for text, remedy in _REMEDIES:
@@ -50,10 +50,6 @@ def _ask_for_mode(mode: str, op: str, wanted: str, default: str | None) -> str:
         return f"let that rule of the config ask for '{wanted}'"
     config = "Config()" if mode == "static" else f"Config('{mode}')"
     return f"write {config}.op('{op}', '{wanted}'), or config='{wanted}' for the whole model"
-
-
-def _is_aten(op: str) -> bool:
-    return op.startswith("aten.")
 
 
 def _is_of_torch(op: str) -> bool:

@@ -71,7 +71,8 @@ def _place(editor: Editor, dropout: LiftedDropout, readers: list[_Reader]) -> No
     for source, tensor in tensors.items():
         behind = placed
         if source is not tensor:
-            behind = _observe_again(editor, source, placed)
+            module = editor.module.get_submodule(str(source.target))
+            behind = editor.call_module(str(source.target), module, placed, after=placed)
         for reader in readers:
             if reader.source is source:
                 write_slot(reader.node, reader.slot, behind)
@@ -99,8 +100,3 @@ def _find_unobserved(source: Node) -> Node:
     while is_observer(source):
         source = source.all_input_nodes[0]
     return source
-
-
-def _observe_again(editor: Editor, source: Node, placed: Node) -> Node:
-    module = editor.module.get_submodule(str(source.target))
-    return editor.call_module(str(source.target), module, placed, after=placed)

@@ -64,7 +64,13 @@ def write_fault(path: Path, shrunk: Shrunk, ending: Ending) -> None:
         BisectError: something in the graph has no code.
         FileError: it cannot be written.
     """
-    saved = _large(shrunk)
+    saved = {
+        line.name: line.value
+        for line in shrunk.graph.lines
+        if isinstance(line, (Argument, Stored))
+        and line.value.numel() > INLINE
+        and line.name not in shrunk.random
+    }
     imports = _imports(shrunk, ending, has_saved=bool(saved))
     load = [
         "# Tensors that the fault depends on.",
@@ -199,16 +205,6 @@ def _tensor(value: Tensor, name: str, random: RandomTensor | None, saved: dict[s
     return (
         f"torch.tensor({_value(value.tolist())}, dtype={value.dtype}).reshape({tuple(value.shape)})"
     )
-
-
-def _large(shrunk: Shrunk) -> dict[str, Any]:
-    return {
-        line.name: line.value
-        for line in shrunk.graph.lines
-        if isinstance(line, (Argument, Stored))
-        and line.value.numel() > INLINE
-        and line.name not in shrunk.random
-    }
 
 
 def _variable(name: str) -> str:

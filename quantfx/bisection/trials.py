@@ -134,13 +134,9 @@ class Trials:
                 verdict = replace(verdict, good=self._subject.holds(self._ranges))
             except Exception as error:  # any exception is a failure, and is kept
                 verdict = replace(verdict, error=error)
-                _clear_frames(error)
+                # Release the graphs of the trial that the frames of its error hold.
+                each: BaseException | None = error
+                while each is not None:
+                    traceback.clear_frames(each.__traceback__)
+                    each = each.__cause__ or each.__context__
         return replace(verdict, asked=tuple(permits.asked))
-
-
-def _clear_frames(error: BaseException) -> None:
-    """Release the graphs of a trial that the frames of its error hold."""
-    each: BaseException | None = error
-    while each is not None:
-        traceback.clear_frames(each.__traceback__)
-        each = each.__cause__ or each.__context__

@@ -38,7 +38,10 @@ def patterns_command(backend: str, draw: Path | None) -> int:
         patterns = patterns | chosen.qat.patterns
     console.print(_pattern_table(patterns))
     if patterns.unsupported:
-        console.print(_unsupported_table(patterns))
+        table = Table("stays float", "because")
+        for op, reason in patterns.unsupported:
+            table.add_row(op.name, reason)
+        console.print(table)
     findings = lint(patterns)
     for finding in findings:
         console.print(f"{finding.rule}: {finding.template}: {finding.message}", style="red")
@@ -59,11 +62,4 @@ def _pattern_table(patterns: PatternSet) -> Table:
         mode = template.mode + (" (on request)" if template.on_request else "")
         reaches = template.kernel or template.reach
         table.add_row(template.name, mode, nodes + checks, quant, reaches)
-    return table
-
-
-def _unsupported_table(patterns: PatternSet) -> Table:
-    table = Table("stays float", "because")
-    for op, reason in patterns.unsupported:
-        table.add_row(op.name, reason)
     return table

@@ -71,7 +71,7 @@ class Calibration:
         for (owner, node, own), known in zip(
             observer_calls(prepared), self._observers, strict=True
         ):
-            if not _is_constant(own):
+            if not (isinstance(own, Observer) and own.frozen):
                 setattr(owner, str(node.target), known)
         return True
 
@@ -156,7 +156,3 @@ def _unless_it_fails(observers: list[nn.Module]) -> Generator[None]:
         for observer, state in zip(observers, saved, strict=True):
             vars(observer).update(state)
         raise
-
-
-def _is_constant(observer: nn.Module) -> bool:
-    return isinstance(observer, Observer) and observer.frozen

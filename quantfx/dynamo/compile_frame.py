@@ -137,7 +137,8 @@ def _never_observed(
 ) -> Callable[..., Any]:
     reason = "it never ran while calls were observed"
     fix = "observe a call that takes this path, or let it stay float with strict=False"
-    if _has_free_sizes(captured) and captured.code in [
+    values = [node.meta.get("val") for node in captured.graph.graph.find_nodes(op="placeholder")]
+    if bool(free_sizes(values)) and captured.code in [
         each.code for each in options.state.calibrations
     ]:
         # Dynamo fixes all sizes in the first graph of a function, and frees those that change in
@@ -151,11 +152,6 @@ def _never_observed(
         message = f"the graph of {captured.where} has no ranges: {reason}"
         raise CalibrationError(message, rule="never-run", site=captured.where, fix=fix)
     return _stay_float(captured.run, record, reason, warn=True)
-
-
-def _has_free_sizes(captured: FrameGraph) -> bool:
-    values = [node.meta.get("val") for node in captured.graph.graph.find_nodes(op="placeholder")]
-    return bool(free_sizes(values))
 
 
 def _nothing_planned(

@@ -42,17 +42,13 @@ def signature(prepared: GraphModule, inputs: Sequence[str]) -> tuple[object, ...
         sources = iter(inputs)
         for node in graph_module.graph.nodes:
             source = next(sources, "") if node.op == "placeholder" and not path else ""
-            if _is_number(node):
+            value = node.meta.get("val")
+            kinds = (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
+            if isinstance(value, kinds) and not isinstance(value, Tensor):
                 continue  # computed from shapes, or fixed where these are
             numbers[node] = len(numbers)
             rows.append((path, source, *_row(graph_module, node, numbers, groups)))
     return tuple(rows)
-
-
-def _is_number(node: Node) -> bool:
-    value = node.meta.get("val")
-    kinds = (bool, int, float, torch.SymInt, torch.SymFloat, torch.SymBool)
-    return isinstance(value, kinds) and not isinstance(value, Tensor)
 
 
 def _row(

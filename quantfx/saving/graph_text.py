@@ -188,7 +188,13 @@ def _decode_graph(
     for each in data["nodes"]:
         node = _decode_node(module.graph, each, nodes)
         nodes[node.name] = node
-        _set_meta(node, each, fakes)
+        if "value" in each:
+            node.meta["val"] = fakes.decode(each["value"])
+        if "annotation" in each:
+            set_annotation(node, decode_annotation(each["annotation"]))
+        if "scope" in each:
+            node.meta[_SCOPE] = {key: (path, kind) for key, path, kind in each["scope"]}
+        node.meta |= {key: str(each[key]) for key in _TEXTS if key in each}
     set_convention(module.graph, data["convention"])
     return module
 
@@ -219,16 +225,6 @@ def _target(target: str, name: str) -> Any:
         return decode_target(target)
     except FileError as error:
         raise error.within(f"node '{name}'", FileError) from None
-
-
-def _set_meta(node: Node, data: dict[str, Any], fakes: FakeReader) -> None:
-    if "value" in data:
-        node.meta["val"] = fakes.decode(data["value"])
-    if "annotation" in data:
-        set_annotation(node, decode_annotation(data["annotation"]))
-    if "scope" in data:
-        node.meta[_SCOPE] = {key: (path, kind) for key, path, kind in data["scope"]}
-    node.meta |= {key: str(data[key]) for key in _TEXTS if key in data}
 
 
 def _encoded_record(record: PassRecord) -> dict[str, Any]:

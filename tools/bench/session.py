@@ -86,7 +86,9 @@ class Session:
             run = self._engine.build(self._workload, self._threads)
             run(*self._workload.example)
             seconds = time.perf_counter() - start
-            accuracy = self._accuracy(run)
+            with torch.no_grad():
+                reference = [self._workload.model(*batch) for batch in self._workload.test]
+            accuracy = compare_outputs(reference, [run(*batch) for batch in self._workload.test])
         except EngineError:
             raise
         except ModuleNotFoundError as error:
@@ -140,11 +142,6 @@ class Session:
         if self._run is None:
             raise EngineError("it was not built", rule="not-built")
         return self._run
-
-    def _accuracy(self, run: Run) -> Accuracy:
-        with torch.no_grad():
-            reference = [self._workload.model(*batch) for batch in self._workload.test]
-        return compare_outputs(reference, [run(*batch) for batch in self._workload.test])
 
 
 def _reason(error: Exception) -> str:

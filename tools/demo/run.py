@@ -105,7 +105,9 @@ def run(
     subject = subject or efficientnet_on_photographs()
     console.rule("[bold]1. The network and its data", align="left")
     _introduce(console, subject)
-    missing = _missing_compiler()
+    # What Inductor lacks here.
+    checks = (programs.compiler(), programs.python_headers())
+    missing = "; ".join(f"{each.name}: {each.found}" for each in checks if each.status == "problem")
     console.rule(f"[bold]2. Quantize{'' if missing else ' and compile'}", align="left")
     result, int8 = _quantize(console, subject, missing)
     console.rule("[bold]3. What became of every operator", align="left")
@@ -129,12 +131,6 @@ def _introduce(console: Console, subject: Subject) -> None:
         f"{parameters / 1e6:.2f} M parameters, {size_in_bytes(subject.model) / 1e6:.1f} MB; "
         f"{len(subject.calibration)} images to calibrate, {len(subject.test)} others to compare."
     )
-
-
-def _missing_compiler() -> str:
-    """Return what Inductor lacks here; "" if nothing."""
-    checks = (programs.compiler(), programs.python_headers())
-    return "; ".join(f"{each.name}: {each.found}" for each in checks if each.status == "problem")
 
 
 def _quantize(

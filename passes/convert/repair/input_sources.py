@@ -87,18 +87,15 @@ class SampledInputs(InputSource):
         x = read_slot(self._nodes[node.name], "input")
         patches = Patches.of_weight(node, shape, self._most(shape))
         if self._last is None or self._last[:2] != (x, patches):
-            self._last = (x, patches, self._recorded(x, patches))
+            recorder = LayerRecorder(patches)
+            with torch.no_grad():
+                for number, run in enumerate(self._runs):
+                    recorder.offset = number
+                    recorder(run.value(x))
+            self._last = (x, patches, recorder.result())
         return self._last[2]
 
     def _most(self, shape: Sequence[int]) -> int:
         """Return how many patches are taken per call."""
         _, size = block_sizes(torch.Size(shape[1:]).numel())
         return -(-max(LEAST_ROWS, ROWS_PER_VALUE * size) // len(self._runs))
-
-    def _recorded(self, x: Node, patches: Patches) -> LayerInputs | None:
-        recorder = LayerRecorder(patches)
-        with torch.no_grad():
-            for number, run in enumerate(self._runs):
-                recorder.offset = number
-                recorder(run.value(x))
-        return recorder.result()

@@ -211,20 +211,16 @@ def _slot_fields(
         same_kind = (before.stored, before.quantization) == (after.stored, after.quantization)
         changed = same_kind and before.sample != after.sample
         old_values, new_values = (before.values, after.values) if changed else ("", "")
+        # A group is called by its first tensor, which may have another name in the second graph.
+        tensor, colon, pill = before.group.partition(":")
         compared: tuple[tuple[What, str, str], ...] = (
             ("input", pairs.get(before.source, before.source), after.source),
             ("constant", old_form, new_form),
             ("values", old_values, new_values),
             ("quantization", before.quantization, after.quantization),
             ("qparams", before.qparams, after.qparams),
-            ("group", _translated(before.group, pairs), after.group),
+            ("group", f"{pairs.get(tensor, tensor)}{colon}{pill}", after.group),
         )
         for what, old, new in compared:
             if old != new:
                 yield FieldChange(what, slot, old, new)
-
-
-def _translated(group: str, pairs: Mapping[str, str]) -> str:
-    """Return the name of a group in the second graph: the name of its first tensor there."""
-    tensor, colon, pill = group.partition(":")
-    return f"{pairs.get(tensor, tensor)}{colon}{pill}"

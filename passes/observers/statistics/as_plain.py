@@ -62,7 +62,15 @@ def decode(
     """
     records: dict[tuple[Site, ...], TensorRecord] = {}
     for number, each in enumerate(data["tensors"]):
-        records[_sites(each)] = _tensor_record(f"tensor.{number}", stored, bool(each["channels"]))
+        key = f"tensor.{number}"
+        low, high = _taken(stored, f"{key}.range", (2,)).unbind()
+        records[_sites(each)] = TensorRecord(
+            _taken(stored, f"{key}.histogram", (BINS,)),
+            low,
+            high,
+            _taken(stored, f"{key}.extremes", (None, 2)),
+            _channels(f"{key}.channels", stored) if bool(each["channels"]) else None,
+        )
     layers: dict[Site, LayerInputs] = {}
     for number, each in enumerate(data["layers"]):
         mean = _taken(stored, f"layer.{number}.mean", (None, None))
@@ -100,17 +108,6 @@ def decode_sample(
     return tuple(
         tuple(stored[leaf[0]] if isinstance(leaf, list) else leaf for leaf in call)
         for call in plain
-    )
-
-
-def _tensor_record(key: str, stored: Mapping[str, Tensor], channels: bool) -> TensorRecord:
-    low, high = _taken(stored, f"{key}.range", (2,)).unbind()
-    return TensorRecord(
-        _taken(stored, f"{key}.histogram", (BINS,)),
-        low,
-        high,
-        _taken(stored, f"{key}.extremes", (None, 2)),
-        _channels(f"{key}.channels", stored) if channels else None,
     )
 
 

@@ -170,7 +170,13 @@ class Explainer:
         )
 
     def _of_silent(self, silent: SilentModule) -> Explanation:
-        reason = why_silent(silent, self._readers_of(silent.path))
+        readers = (
+            str(Site(place.path, reader.name))
+            for place in self._places.nodes.values()
+            if place.kind == "constant" and str(place.node.target).startswith(f"{silent.path}.")
+            for reader in readers_of(place.node)
+        )
+        reason = why_silent(silent, list(dict.fromkeys(readers)))
         return Explanation(
             site=silent.path,
             graph="",
@@ -184,16 +190,6 @@ class Explainer:
             verdict=f"no operator: {reason}",
             reason=reason,
         )
-
-    def _readers_of(self, path: str) -> list[str]:
-        """Return the operators that read tensors stored by a module."""
-        readers = (
-            str(Site(place.path, reader.name))
-            for place in self._places.nodes.values()
-            if place.kind == "constant" and str(place.node.target).startswith(f"{path}.")
-            for reader in readers_of(place.node)
-        )
-        return list(dict.fromkeys(readers))
 
     def _match(self, place: Place) -> MatchPart | None:
         annotation = annotation_of(place.node)

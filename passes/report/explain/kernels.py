@@ -58,20 +58,17 @@ class Kernels:
             code = (eager if kept else _COMPILED) if self._compiled else None
             return KernelPart(site=site, status="float", eager=eager, compiled=code, region=region)
         merged = outcome.status == "merged"
+        call = self._calls.get(anchor)
+        covered = () if call is None else (str(Site(path, name)) for name in call.covers)
         return KernelPart(
             site=anchor,
             status=outcome.status,
             eager=outcome.kernel,
             compiled=outcome.compiled,
             region=region,
-            with_others=self._others(path, anchor, site),
+            with_others=tuple(each for each in covered if each in self._operators and each != site),
             reason=outcome.reason or (self._merged.get(anchor, "") if merged else ""),
         )
-
-    def _others(self, path: str, anchor: str, site: str) -> tuple[str, ...]:
-        call = self._calls.get(anchor)
-        covered = () if call is None else (str(Site(path, name)) for name in call.covers)
-        return tuple(each for each in covered if each in self._operators and each != site)
 
 
 def _regions(lowered: GraphModule) -> dict[str, str]:

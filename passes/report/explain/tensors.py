@@ -51,7 +51,8 @@ def tensor_parts(
             observer=_observer(spec, trained=_TRAINED in trail.passes),
             group=groups.get(slot, ""),
             qparams=None if holder is None else _quantization(graph_module, holder, spec),
-            reason=_reason(trail, site, groups.get(slot, ""), read) or _why_none(holder),
+            reason=_reason(trail, site, groups.get(slot, ""), read)
+            or ("" if holder is not None else "the graph has no quantize at this place"),
         )
     if annotation.match == node.name:
         yield from _packed(path, node, annotation.packs, asked)
@@ -83,10 +84,6 @@ def _reason(trail: Trail, site: str, group: str, read: Node) -> str:
     source = _source(read)
     weight = str(source.target).rpartition("_")[0] if source.op == "get_attr" else ""
     return next((trail.scales[each] for each in (*sites, weight) if each in trail.scales), "")
-
-
-def _why_none(holder: Node | None) -> str:
-    return "" if holder is not None else "the graph has no quantize at this place"
 
 
 def _source(node: Node) -> Node:

@@ -126,7 +126,15 @@ class _GradientStepper(Stepper):
         if part is None:
             return value
         value = map_leaves(_tracked, value)
-        error = _site_error(value, self._paired.own_value(part, values))
+        own = self._paired.own_value(part, values)
+        pairs = [
+            (x, y)
+            for x, y in zip(leaves_in(value), leaves_in(own), strict=True)
+            if isinstance(x, Tensor) and x.is_floating_point()
+        ]
+        error = SiteError(
+            tuple(x for x, _ in pairs), tuple(_difference(x.detach(), y) for x, y in pairs)
+        )
         for each in self._paired.inputs(part):
             self.release(each)
         self.errors[part] = error
@@ -163,17 +171,6 @@ def _tracked(leaf: Any) -> Any:
         return leaf
     # An operator may return its input: its result gets a separate tensor.
     return leaf.view_as(leaf) if leaf.requires_grad else leaf.detach().requires_grad_()
-
-
-def _site_error(exact: Any, own: Any) -> SiteError:
-    pairs = [
-        (x, y)
-        for x, y in zip(leaves_in(exact), leaves_in(own), strict=True)
-        if isinstance(x, Tensor) and x.is_floating_point()
-    ]
-    return SiteError(
-        tuple(x for x, _ in pairs), tuple(_difference(x.detach(), y) for x, y in pairs)
-    )
 
 
 def _difference(exact: Tensor, own: Tensor) -> Tensor:
