@@ -12,7 +12,7 @@ from quantfx.passes.graph.boundary import GraphNode, operands, resolve
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.annotation import Annotation, annotated, annotation_of, set_annotation
 from quantfx.passes.quant.spec import QuantSpec, SharedSpec, Spec
 
 
@@ -39,9 +39,8 @@ class AdoptOutputs(Pass):
         """Let inputs share with the outputs they read, in every graph and in graph order."""
         adoption = _Adoption(operands(module))
         for path, graph_module in all_graphs(module):
-            for node in graph_module.graph.nodes:
-                annotation = annotation_of(node)
-                if annotation is not None and annotation.kernel not in self.unless:
+            for node, annotation in annotated(graph_module.graph):
+                if annotation.kernel not in self.unless:
                     adoption.visit(path, node, annotation)
         count = len(adoption.adopted)
         return PassResult(stats={"adopted": count})

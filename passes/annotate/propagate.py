@@ -15,7 +15,7 @@ from quantfx.passes.graph.remark import Remark
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
-from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.annotation import Annotation, annotated, annotation_of, set_annotation
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,8 @@ class Propagate(Pass):
         outer = operands(module)
         kept = 0
         for path, graph_module in all_graphs(module):
-            for node in graph_module.graph.nodes:
-                annotation = annotation_of(node)
-                if annotation is None or not annotation.pending:
+            for node, annotation in annotated(graph_module.graph):
+                if not annotation.pending:
                     continue
                 reason = _float_input(path, node, annotation, outer)
                 site = Site(path, annotation.match)

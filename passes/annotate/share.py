@@ -14,7 +14,7 @@ from quantfx.passes.graph.boundary import operands, resolve
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.annotation import annotation_of, set_annotation
+from quantfx.passes.quant.annotation import Annotation, annotated, set_annotation
 from quantfx.passes.quant.spec import Concrete, SharedSpec, Spec
 from quantfx.patterns.errors import did_you_mean
 
@@ -36,8 +36,8 @@ class Share(Pass):
         """Collect constraints from all graphs, solve, and write the groups."""
         groups = _constraints(module).solve()
         for path, graph_module in all_graphs(module):
-            for node in graph_module.graph.nodes:
-                _write_groups(path, node, groups)
+            for node, annotation in annotated(graph_module.graph):
+                _write_groups(path, node, annotation, groups)
         return PassResult(tuple(groups.told()), {"groups": len(groups.specs)})
 
 
@@ -56,10 +56,7 @@ def _constraints(module: GraphModule) -> Sharing:
 
     sharing = Sharing(rank)
     for path, graph_module in graphs:
-        for node in graph_module.graph.nodes:
-            annotation = annotation_of(node)
-            if annotation is None:
-                continue
+        for node, annotation in annotated(graph_module.graph):
             out = Site(path, node.name)
             for index, (slot, spec) in enumerate(annotation.inputs):
                 site = Site(path, node.name, slot)
@@ -99,11 +96,8 @@ def _shorten(other: Site, site: Site) -> str:
     return (other.slot or "output") if same_node else str(other)
 
 
-def _write_groups(path: str, node: Node, groups: Groups) -> None:
+def _write_groups(path: str, node: Node, annotation: Annotation, groups: Groups) -> None:
     """Write each site's group, and replace shared specs by the specs found."""
-    annotation = annotation_of(node)
-    if annotation is None:
-        return
     shares = list(annotation.shares)
 
     def resolve_slot(slot: str, spec: Spec) -> Concrete:

@@ -21,7 +21,7 @@ from quantfx.passes.graph.remark import AnyRemark, Remark, ScaleRemark
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of, set_annotation
+from quantfx.passes.quant.annotation import GROUP_KEY, annotated, annotation_of, set_annotation
 from quantfx.passes.quant.qdq import (
     DEQUANTIZE_GROUPS,
     DEQUANTIZE_PER_CHANNEL,
@@ -98,9 +98,8 @@ def _leave_float(path: str, observer: Node) -> Iterator[Remark]:
     producer = annotation_of(observer.all_input_nodes[0])
     if producer is not None and producer.output is not None:
         matches.add(producer.match)
-    for node in observer.graph.nodes:
-        annotation = annotation_of(node)
-        if annotation is not None and annotation.match in matches:
+    for node, annotation in annotated(observer.graph):
+        if annotation.match in matches:
             set_annotation(node, None)
             if node.name == annotation.match:
                 message = "calibration never ran it: left float"

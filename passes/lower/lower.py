@@ -20,7 +20,7 @@ from quantfx.passes.lower.quantized_edges import quantized_edges
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily
 from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
-from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotated, annotation_of
 from quantfx.passes.quant.lowered import Lowered, set_lowered, set_site
 from quantfx.patterns.errors import unknown_name
 from quantfx.patterns.match import Match
@@ -162,7 +162,9 @@ class _Lowerer(Admission):
         """Let the result's users read the kernel call; return the unused nodes, in graph order."""
         self.editor.replace_uses(emission.stands_for, emission.node)
         erased: list[str] = []
-        pending = _producers(match)
+        # List roles hold, e.g., the dequantizes of a cat.
+        many = (bound for bound in match.roles.values() if isinstance(bound, tuple))
+        pending = {*match.nodes.values(), *(node for bound in many for node in bound)}
         while pending:
             node = max(pending)
             pending.remove(node)
@@ -180,17 +182,10 @@ def _computes(node: Node) -> bool:
     return node.op == "call_function" and not writes_to(node)
 
 
-def _producers(match: Match) -> set[Node]:
-    """Return the nodes of a match and of its list roles, e.g. the dequantizes of a cat."""
-    many = (bound for bound in match.roles.values() if isinstance(bound, tuple))
-    return {*match.nodes.values(), *(node for bound in many for node in bound)}
-
-
 def _find_missed(matcher: Matcher, module: GraphModule, admission: _Lowerer) -> Iterator[Remark]:
     """Yield, for each anchor that should have reached a kernel, why it did not."""
-    for node in module.graph.nodes:
-        annotation = annotation_of(node)
-        if annotation is None or annotation.match != node.name or annotation.reach in _WITHOUT:
+    for node, annotation in annotated(module.graph):
+        if annotation.match != node.name or annotation.reach in _WITHOUT:
             continue
         misses = matcher.explain(node, admission=admission)
         reason = misses[0].reason if misses else f"no template of a kernel starts at {node.target}"

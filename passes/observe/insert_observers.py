@@ -23,7 +23,7 @@ from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.trained import TrainedObserver, trained_qparams
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.annotation import annotated
 from quantfx.passes.quant.spec import Concrete, QuantSpec, SharedSpec, Spec
 from quantfx.patterns.errors import did_you_mean, unknown_name
 
@@ -178,10 +178,7 @@ def _require_acyclic(observer: nn.Module, trail: tuple[DerivedObserver, ...]) ->
 def find_wanted(module: GraphModule) -> dict[Node, Want]:
     """Return the tensors to observe, by producer in graph order."""
     wanted: dict[Node, Want] = {}
-    for node in module.graph.nodes:
-        annotation = annotation_of(node)
-        if annotation is None:
-            continue
+    for node, annotation in annotated(module.graph):
         groups = dict(annotation.groups)
         for slot, spec in annotation.inputs:
             want = wanted.setdefault(read_slot(node, slot), Want())
@@ -197,8 +194,7 @@ def find_wanted(module: GraphModule) -> dict[Node, Want]:
 def _groups(path: str, module: GraphModule) -> dict[Site, str]:
     return {
         Site(path, node.name, slot): group
-        for node in module.graph.nodes
-        if (annotation := annotation_of(node)) is not None
+        for node, annotation in annotated(module.graph)
         for slot, group in annotation.groups
     }
 

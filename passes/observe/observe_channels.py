@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -13,7 +12,7 @@ from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observers.channel import RANGE_SEARCHES, ByChannel, RangeSearch
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.annotation import Annotation, annotated, annotation_of, set_annotation
 from quantfx.passes.quant.spec import QuantSpec, Spec
 from quantfx.patterns.errors import unknown_name
 from quantfx.patterns.schema import resolve_op
@@ -47,11 +46,11 @@ class ObserveChannels(Pass):
         """Rewrite the annotations of the linears."""
         groups: dict[str, list[tuple[str, Node, str]]] = {}
         for path, graph_module in all_graphs(module):
-            for node, annotation in _find_annotated(graph_module):
+            for node, annotation in annotated(graph_module.graph):
                 for slot, group in annotation.groups:
                     groups.setdefault(group, []).append((path, node, slot))
         eligible = {group for group, sites in groups.items() if _is_smoothable(sites)}
-        for node, annotation in _find_annotated(module):
+        for node, annotation in annotated(module.graph):
             set_annotation(node, self._by_channel(annotation, eligible))
         return PassResult(stats={"tensors": len(eligible)})
 
@@ -65,13 +64,6 @@ class ObserveChannels(Pass):
 
         inputs = tuple((slot, changed(slot, spec)) for slot, spec in annotation.inputs)
         return replace(annotation, inputs=inputs)
-
-
-def _find_annotated(module: GraphModule) -> Iterator[tuple[Node, Annotation]]:
-    for node in module.graph.nodes:
-        annotation = annotation_of(node)
-        if annotation is not None:
-            yield node, annotation
 
 
 def _is_smoothable(sites: list[tuple[str, Node, str]]) -> bool:

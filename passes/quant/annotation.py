@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch.fx import Node
+from torch.fx import Graph, Node
 
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.quant.spec import Concrete, Spec
@@ -55,6 +56,14 @@ def annotation_of(node: Node) -> Annotation | None:
     """Return what an annotate pass wrote on ``node``, if anything."""
     value = node.meta.get(META_KEY)
     return value if isinstance(value, Annotation) else None
+
+
+def annotated(graph: Graph) -> Iterator[tuple[Node, Annotation]]:
+    """Yield the nodes of ``graph`` that have an annotation, with the annotation."""
+    for node in graph.nodes:
+        annotation = annotation_of(node)
+        if annotation is not None:
+            yield node, annotation
 
 
 def set_annotation(node: Node, annotation: Annotation | None) -> None:

@@ -17,7 +17,7 @@ from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.permits import is_refusing
 from quantfx.passes.pipeline.record import remarks_of
-from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotated
 from quantfx.passes.quant.qdq import reads_quantized
 from quantfx.passes.report.accounts import accounts
 from quantfx.passes.report.float_remedy import remedy_of
@@ -44,23 +44,19 @@ def planned_matches(module: GraphModule) -> list[PlannedMatch]:
     """Return every match in ``module``, in graph order."""
     found: list[PlannedMatch] = []
     for path, graph_module in all_graphs(module):
-        members: dict[str, list[Node]] = {}
-        for node in graph_module.graph.nodes:
-            annotation = annotation_of(node)
-            if annotation is not None:
-                members.setdefault(annotation.match, []).append(node)
+        members: dict[str, list[tuple[Node, Annotation]]] = {}
+        for node, annotation in annotated(graph_module.graph):
+            members.setdefault(annotation.match, []).append((node, annotation))
         for nodes in members.values():
-            annotation = annotation_of(nodes[0])
-            if annotation is not None:
-                site = Site(path, annotation.match)
-                missing = tuple(site for node in nodes for site in _float_sites(path, node))
-                found.append(PlannedMatch(site, module_scope(nodes[0]), annotation, missing))
+            first, annotation = nodes[0]
+            site = Site(path, annotation.match)
+            missing = tuple(site for each in nodes for site in _float_sites(path, *each))
+            found.append(PlannedMatch(site, module_scope(first), annotation, missing))
     return found
 
 
-def _float_sites(path: str, node: Node) -> Iterator[Site]:
-    annotation = annotation_of(node)
-    for slot, _ in annotation.inputs if annotation else ():
+def _float_sites(path: str, node: Node, annotation: Annotation) -> Iterator[Site]:
+    for slot, _ in annotation.inputs:
         if not reads_quantized(read_slot(node, slot)):
             yield Site(path, node.name, slot)
 

@@ -17,7 +17,7 @@ from quantfx.passes.layers.batch_norm_scale import BatchNormScale, raw_scale
 from quantfx.passes.layers.scaled_layer import KEY, ScaledLayer, scaled_layer_of
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
-from quantfx.passes.quant.annotation import annotation_of, set_annotation
+from quantfx.passes.quant.annotation import annotated, annotation_of, set_annotation
 from quantfx.patterns.schema import argument_value, set_argument
 
 
@@ -51,7 +51,10 @@ class FoldQatConvBn(GraphPass):
                 matches.add(layer.name)
         if editor.edits:
             _rename(editor.module, matches)
-            _drop_scales(editor.module)
+            used = {str(node.target) for node in editor.module.graph.find_nodes(op="call_module")}
+            for name, child in list(editor.module.named_children()):
+                if isinstance(child, BatchNormScale) and name not in used:
+                    delattr(editor.module, name)
             editor.drop_unused_attributes()
         return len(editor.remarks)
 
@@ -103,18 +106,10 @@ def _require_finite(bias: Tensor, norm: Node) -> None:
 
 def _rename(module: GraphModule, matches: set[str]) -> None:
     """Rename each match to its present template: the same name without a batch norm."""
-    for node in module.graph.nodes:
-        annotation = annotation_of(node)
-        if annotation is not None and annotation.match in matches:
+    for node, annotation in annotated(module.graph):
+        if annotation.match in matches:
             label = annotation.template.replace("_bn", "", 1)
             set_annotation(node, replace(annotation, template=label))
-
-
-def _drop_scales(module: GraphModule) -> None:
-    used = {str(node.target) for node in module.graph.find_nodes(op="call_module")}
-    for name, child in list(module.named_children()):
-        if isinstance(child, BatchNormScale) and name not in used:
-            delattr(module, name)
 
 
 def _counters(norm: Node) -> list[Node]:

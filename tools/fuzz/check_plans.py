@@ -12,7 +12,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.graph.boundary import GraphNode, operands, resolve
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.slots import read_slot
-from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotated, annotation_of
 from quantfx.patterns.pattern_set import PatternSet
 from quantfx.patterns.template import Variant
 
@@ -31,11 +31,9 @@ def wrong_plans(module: GraphModule, patterns: PatternSet) -> list[str]:
     outer = operands(module)
     for path, graph_module in all_graphs(module):
         matches: dict[tuple[str, str], list[Planned]] = {}
-        for node in graph_module.graph.nodes:
-            annotation = annotation_of(node)
-            if annotation is not None:
-                key = annotation.template, annotation.match
-                matches.setdefault(key, []).append((node, annotation))
+        for node, annotation in annotated(graph_module.graph):
+            key = annotation.template, annotation.match
+            matches.setdefault(key, []).append((node, annotation))
         for (label, anchor), planned in matches.items():
             variant = variants[label]
             found = [*_wrong_nodes(planned, variant), *_wrong_slots(planned, variant)]

@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 from quantfx.passes.graph.boundary import operands, resolve
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.slots import read_slot
-from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotated
 
 
 def wrong_groups(module: GraphModule) -> list[str]:
@@ -40,10 +40,8 @@ def wrong_groups(module: GraphModule) -> list[str]:
 
 def _annotated(module: GraphModule) -> Iterator[tuple[str, str, Annotation]]:
     for path, graph_module in all_graphs(module):
-        for node in graph_module.graph.nodes:
-            annotation = annotation_of(node)
-            if annotation is not None:
-                yield path, node.name, annotation
+        for node, annotation in annotated(graph_module.graph):
+            yield path, node.name, annotation
 
 
 def _tied(module: GraphModule) -> dict[Hashable, Hashable]:

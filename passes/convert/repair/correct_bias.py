@@ -21,7 +21,7 @@ from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
 from quantfx.passes.observers.statistics.sample import Leaves
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.permits import may
-from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.annotation import annotated
 from quantfx.patterns.schema import argument_value, set_argument
 
 
@@ -98,9 +98,8 @@ class CorrectBias(Repair):
     def _layers(self, editor: Editor) -> dict[Node, int]:
         """Return the layers to correct, with the number of dimensions after their channels."""
         found: dict[Node, int] = {}
-        for node in editor.graph.nodes:
-            annotation = annotation_of(node)
-            if annotation is None or node.target not in (LINEAR, *CONVOLUTIONS):
+        for node, annotation in annotated(editor.graph):
+            if node.target not in (LINEAR, *CONVOLUTIONS):
                 continue
             if reason := _obstacle(editor, node):
                 self._missed(editor, node, reason)

@@ -18,7 +18,7 @@ from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.settled import SettledObserver
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
-from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotated
 from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import QuantSpec
 
@@ -82,9 +82,8 @@ def repairable_layers(editor: Editor, source: InputSource, by: str) -> Iterator[
         source: Source of the inputs.
         by: Name of the pass that repairs.
     """
-    for node in list(editor.graph.nodes):
-        annotation = annotation_of(node)
-        if annotation is None or node.target not in (LINEAR, *CONVOLUTIONS):
+    for node, annotation in list(annotated(editor.graph)):
+        if node.target not in (LINEAR, *CONVOLUTIONS):
             continue
         layer = _layer(editor, node, annotation, source)
         if layer is not None and not source.judges(layer.inputs):

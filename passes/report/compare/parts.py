@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.quant.annotation import Annotation, annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotated
 from quantfx.passes.quant.qdq import quantizes
 
 
@@ -43,17 +43,16 @@ def find_parts(quantized: GraphModule, common: Mapping[str, Node]) -> Iterator[P
         common: By name, its nodes that the float graph computes as well.
     """
     stored = stored_nodes(quantized)
-    members: dict[str, list[Node]] = {}
-    for node in quantized.graph.nodes:
-        annotation = annotation_of(node)
-        if annotation is not None:
-            members.setdefault(annotation.match, []).append(node)
-    for nodes in members.values():
-        anchor = next((node for node in nodes if _annotation(node).match == node.name), nodes[0])
-        output = next((node for node in nodes if _annotation(node).is_output), nodes[-1])
+    matches: dict[str, dict[Node, Annotation]] = {}
+    for node, annotation in annotated(quantized.graph):
+        matches.setdefault(annotation.match, {})[node] = annotation
+    for name, members in matches.items():
+        nodes = list(members)
+        anchor = next((node for node in nodes if node.name == name), nodes[0])
+        output = next((node for node in nodes if members[node].is_output), nodes[-1])
         # Kernels that pack a weight quantize it themselves: the q/dq graph has the weight in float.
-        if output.name in common and not _annotation(anchor).packs:
-            yield _part(anchor, output, frozenset(nodes), common, stored)
+        if output.name in common and not members[anchor].packs:
+            yield _part(anchor, output, members, common, stored)
 
 
 def stored_nodes(module: GraphModule) -> frozenset[Node]:
@@ -69,7 +68,7 @@ def stored_nodes(module: GraphModule) -> frozenset[Node]:
 def _part(
     anchor: Node,
     output: Node,
-    members: frozenset[Node],
+    members: Mapping[Node, Annotation],
     common: Mapping[str, Node],
     stored: frozenset[Node],
 ) -> Part:
@@ -90,15 +89,9 @@ def _part(
     return Part(
         anchor,
         output,
-        _annotation(anchor),
+        members[anchor],
         ordered,
         tuple(sorted(exact)),
         tuple(sorted(constant)),
         tuple(node for node in ordered if quantizes(node)),
     )
-
-
-def _annotation(node: Node) -> Annotation:
-    annotation = annotation_of(node)
-    assert annotation is not None  # the caller passes only nodes that have one
-    return annotation

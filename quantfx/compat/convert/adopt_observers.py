@@ -20,7 +20,7 @@ from quantfx.passes.graph.slots import slots_of
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.annotation import Annotation, annotated, annotation_of, set_annotation
 from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec, Spec
 
 
@@ -47,11 +47,12 @@ class AdoptObservers(Pass):
             for node, found in list(module_calls(graph_module, nn.Module)):
                 if _observes(found):
                     adopted.take(editor, node, found)
-            _drop_unused(graph_module)
-            for node in graph_module.graph.nodes:
-                annotation = annotation_of(node)
-                if annotation is not None:
-                    set_annotation(node, _resolve_annotation(annotation, adopted))
+            used = {node.target for node in graph_module.graph.find_nodes(op="call_module")}
+            for name, child in list(graph_module.named_children()):
+                if name not in used and _observes(child):
+                    delattr(graph_module, name)
+            for node, annotation in annotated(graph_module.graph):
+                set_annotation(node, _resolve_annotation(annotation, adopted))
         return PassResult(stats={"adopted": len(adopted.ours)})
 
 
@@ -78,13 +79,6 @@ class _Adopted:
             delattr(editor.module, name)
             editor.module.add_module(name, self.ours[module])
         _ask_for(node, spec)
-
-
-def _drop_unused(module: GraphModule) -> None:
-    used = {node.target for node in module.graph.find_nodes(op="call_module")}
-    for name, child in list(module.named_children()):
-        if name not in used and _observes(child):
-            delattr(module, name)
 
 
 def _observes(module: nn.Module) -> bool:

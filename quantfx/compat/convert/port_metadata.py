@@ -12,7 +12,7 @@ from torch.fx.traceback import NodeSource, NodeSourceAction
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.annotation import annotation_of
+from quantfx.passes.quant.annotation import Annotation, annotated
 from quantfx.passes.quant.qdq import (
     QUANTIZE_DYNAMIC,
     dequantizes,
@@ -46,8 +46,8 @@ class PortMetadata(Pass):
             for node in graph_module.graph.nodes:
                 if has_qparams(node) or finds_range(node):
                     _start(node)
-            for node in graph_module.graph.nodes:
-                _port_around(node)
+            for node, annotation in annotated(graph_module.graph):
+                _port_around(node, annotation)
         return PassResult()
 
 
@@ -61,10 +61,7 @@ def _start(node: Node) -> None:
         node.meta["from_node"] = [made]
 
 
-def _port_around(node: Node) -> None:
-    annotation = annotation_of(node)
-    if annotation is None:
-        return
+def _port_around(node: Node, annotation: Annotation) -> None:
     for slot, _ in annotation.inputs:
         for inserted in _in_front(read_slot(node, slot)):
             _port(node, inserted)

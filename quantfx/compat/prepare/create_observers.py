@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from quantfx.compat.terms.annotated_edges import AnnotatedEdges
 from quantfx.compat.terms.errors import foreign_code
@@ -17,7 +17,7 @@ from quantfx.compat.terms.subgraphs import quantizable_graphs
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.passes.quant.annotation import Annotation, annotation_of, set_annotation
+from quantfx.passes.quant.annotation import Annotation, annotated, set_annotation
 from quantfx.passes.quant.spec import QuantSpec, Spec
 
 
@@ -44,12 +44,9 @@ class CreateObservers(Pass):
         names: dict[nn.Module, str] = {}
         for path, graph_module in graphs:
             chosen = self._choose_observers(graph_module, edges[path], observers)
-            for node in graph_module.graph.nodes:
-                annotation = annotation_of(node)
-                if annotation is not None:
-                    set_annotation(
-                        node, _put_modules(annotation, Site(path, node.name), chosen, names)
-                    )
+            for node, annotation in annotated(graph_module.graph):
+                site = Site(path, node.name)
+                set_annotation(node, _put_modules(annotation, site, chosen, names))
         return PassResult(stats={"observers": len(names)})
 
     def _choose_observers(
@@ -111,16 +108,13 @@ def _find_wanted(
     graphs: list[tuple[str, GraphModule]],
 ) -> Iterator[tuple[Site, tuple[str, ForeignSpec]]]:
     for path, graph_module in graphs:
-        for node in graph_module.graph.nodes:
-            annotation = annotation_of(node)
-            groups = dict(annotation.groups) if annotation else {}
-            for slot, spec in _by_slot(annotation, node):
+        for node, annotation in annotated(graph_module.graph):
+            groups = dict(annotation.groups)
+            for slot, spec in _by_slot(annotation):
                 yield Site(path, node.name, slot), (groups[slot], _maker(spec))
 
 
-def _by_slot(annotation: Annotation | None, node: Node) -> list[tuple[str, Spec]]:
-    if annotation is None:
-        return []
+def _by_slot(annotation: Annotation) -> list[tuple[str, Spec]]:
     output = [("", annotation.output)] if annotation.output is not None else []
     return [*annotation.inputs, *output]
 
