@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import quantfx
 from quantfx.passes.errors import CalibrationError, CaptureError, ConfigError, PipelineError
 from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
-from quantfx.tools.models.digits_transformer import DigitsTransformer
+from quantfx.tools.models.digits import DigitsTransformer
 from quantfx.tools.models.mobilenet_v2 import STAGES, mobilenet_v2
 from quantfx.tools.models.resnet import resnet18, resnet50
 from quantfx.tools.models.seeded import seeded

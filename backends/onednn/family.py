@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.onednn.conv_shape import ConvShape, narrow_padding, narrow_steps
-from quantfx.backends.onednn.half_weight import half_weight_reason
 from quantfx.backends.onednn.in_rows_of import in_rows_of
 from quantfx.backends.onednn.limit_range import limit_range
 from quantfx.backends.onednn.ops import (
@@ -30,7 +29,7 @@ from quantfx.backends.onednn.ops import (
     register_fakes,
 )
 from quantfx.backends.onednn.post_ops import FUSED_BY, NONE, PostOp, post_op
-from quantfx.backends.onednn.weight_reason import weight_reason
+from quantfx.backends.onednn.weight_reason import half_weight_reason, weight_reason
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import (
     Candidate,

@@ -1,11 +1,12 @@
-"""The requirements of int8 weights, for all kernels."""
+"""The requirements of weights, int8 or in half precision, for all kernels."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.pipeline.kernel_family import Candidate
+from quantfx.passes.pipeline.kernel_family import Candidate, argument_node
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value
 
@@ -28,3 +29,14 @@ def weight_reason(candidate: Candidate, editor: Editor) -> str | None:
     if zero_points is None or editor.stored(argument_value(dequantize, "scales")) is None:
         return f"the scales or zero points of {name} are computed, not stored"
     return f"{name} has zero points, the kernel knows none" if bool(zero_points.any()) else None
+
+
+def half_weight_reason(candidate: Candidate, editor: Editor) -> str | None:
+    """Return why the kernels do not take the weight or the input, as a sentence."""
+    value = editor.stored(candidate.quantized("weight"))
+    x = argument_node(candidate.anchor, "input").meta.get("val")
+    if value is None or value.dtype != torch.float16:
+        return f"{candidate.quantized('weight').name} is not stored in half precision"
+    if isinstance(x, Tensor) and x.dtype != torch.float32:
+        return f"its input is {x.dtype}, the kernel takes torch.float32"
+    return None

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from torch.fx import Node
 
-from quantfx.backends.onednn.half_weight import half_weight_reason
+from quantfx.backends.onednn.weight_reason import half_weight_reason
 from quantfx.backends.quantized.engines import Engines
 from quantfx.backends.quantized.family import NativeFamily, write_packed
 from quantfx.backends.quantized.layers import layer_reason, pack, rows_of

@@ -11,15 +11,19 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.checks.targets import host
 from quantfx.backends.quantized.engines import Engines
 from quantfx.backends.quantized.family import NativeFamily, write_packed
-from quantfx.backends.quantized.packed_rnn import PackedCell, PackedRnn
+from quantfx.backends.quantized.quantized_tensors import pack_with, quantize_signed
 from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.packed import Packed
+from quantfx.passes.observers.make_observer import make_observer
+from quantfx.passes.observers.observer import Observer
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission
-from quantfx.passes.quant.spec import CastSpec, QuantSpec
+from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec
 from quantfx.patterns.schema import argument_value, overload, resolve_op
 
 _LSTM, _GRU = "aten.quantized_lstm", "aten.quantized_gru"
@@ -36,6 +40,12 @@ _CELLS = {
         ("rnn_relu_cell", "rnn_relu_cell"),
     )
 }
+
+
+_PREPACK = resolve_op("quantized.linear_prepack.default")
+_PREPACK_FP16 = resolve_op("quantized.linear_prepack_fp16.default")
+_CELL = resolve_op("quantized.make_quantized_cell_params_dynamic.default")
+_CELL_FP16 = resolve_op("quantized.make_quantized_cell_params_fp16.default")
 
 
 @dataclass(frozen=True)
@@ -116,3 +126,67 @@ def _part(editor: Editor, packed: Node, index: int, node: Node) -> Node:
     return editor.call(
         operator.getitem, (packed, index), like=packed, before=node, val=packed.meta.get("val")
     )
+
+
+class PackedCell(Packed):
+    """Both weights and the biases of a cell, packed for its kernel.
+
+    Args:
+        engine: Engine whose kernels read it.
+        spec: Spec of the weights: int8 or half precision.
+    """
+
+    def __init__(self, engine: str, spec: Concrete) -> None:
+        super().__init__()
+        self.engine = engine
+        self.spec = spec
+
+    def pack(self, *tensors: Any) -> Any:
+        """Return packed ``w_ih`` and ``w_hh``, ``b_ih`` and ``b_hh``; a bias may be None."""
+        w_ih, w_hh, b_ih, b_hh = tensors
+        b_ih = w_ih.new_zeros(len(w_ih)) if b_ih is None else b_ih
+        b_hh = w_hh.new_zeros(len(w_hh)) if b_hh is None else b_hh
+        return self._weight(w_ih, b_ih), self._weight(w_hh, b_hh), b_ih, b_hh
+
+    def _weight(self, weight: Tensor, bias: Tensor) -> Any:
+        if isinstance(self.spec, CastSpec):
+            return pack_with(self.engine, _PREPACK_FP16, weight, bias)
+        observer = make_observer(self.spec, "a recurrent weight")
+        if not isinstance(observer, Observer):
+            raise TypeError(f"'{self.spec}' does not observe weights")
+        with torch.no_grad():
+            observer.see_constant(weight)
+            qparams = observer.qparams_of(weight)
+        return pack_with(self.engine, _PREPACK, quantize_signed(weight, qparams.scale), bias)
+
+    def extra_repr(self) -> str:
+        """The spec and the engine."""
+        return f"{self.spec}, engine={self.engine}"
+
+
+class PackedRnn(PackedCell):
+    """The weights of each layer and direction of an LSTM or GRU.
+
+    Args:
+        engine: Engine whose kernels read it.
+        spec: Spec of the weights.
+        has_biases: Whether the parameters include biases; else zeros stand in for them.
+        reduce_range: Whether the kernel multiplies with activations in 0..127.
+    """
+
+    def __init__(self, engine: str, spec: Concrete, has_biases: bool, reduce_range: bool) -> None:
+        super().__init__(engine, spec)
+        self.has_biases = has_biases
+        self.reduce_range = reduce_range
+
+    def pack(self, *tensors: Any) -> Any:
+        """Return cell parameters, for weights and biases in torch's order."""
+        step = 4 if self.has_biases else 2
+        cells = [tensors[i : i + step] for i in range(0, len(tensors), step)]
+        none: tuple[Any, ...] = () if self.has_biases else (None, None)
+        return [self._cell(*super(PackedRnn, self).pack(*cell, *none)) for cell in cells]
+
+    def _cell(self, w_ih: Any, w_hh: Any, b_ih: Tensor, b_hh: Tensor) -> Any:
+        if isinstance(self.spec, CastSpec):
+            return _CELL_FP16(w_ih, w_hh)
+        return _CELL(w_ih, w_hh, b_ih, b_hh, self.reduce_range)

@@ -144,12 +144,5 @@ def _fake(
     return [x.new_empty(shape), *states]
 
 
-def _fake_cell(
-    x: Tensor,
-    hx: list[Tensor],
-    weights: list[Tensor],
-    scales: list[Tensor],
-    biases: list[Tensor],
-    kind: str,
-) -> list[Tensor]:
+def _fake_cell(x: Tensor, hx: list[Tensor], *_: object) -> list[Tensor]:
     return [each.new_empty(each.shape, dtype=torch.float32) for each in hx]

@@ -14,7 +14,7 @@ from quantfx.passes.errors import CaptureError
 from quantfx.passes.export.align_modes import MODE_KEY
 from quantfx.passes.export.training_graph import CUMULATIVE
 from quantfx.passes.export.training_noise import NOISE_KEY, wrap_noise
-from quantfx.passes.graph.batch_counter import counter_of
+from quantfx.passes.graph.batch_norm import counter_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.layers.mode_node import BATCH_NORM_MODE, MODE, mode_node
 from quantfx.passes.pipeline.base import Context

@@ -21,7 +21,7 @@ from quantfx.passes.export.same_values import (
 from quantfx.passes.export.training_noise import mark, reads
 from quantfx.passes.graph.aliasing import overwritten, writes_to
 from quantfx.passes.graph.asserts import ASSERT
-from quantfx.passes.graph.batch_counter import counter_of
+from quantfx.passes.graph.batch_norm import counter_of
 from quantfx.passes.graph.constant_chain import is_random
 from quantfx.passes.graph.dropouts import DROPOUTS, IN_PLACE_DROPOUTS
 from quantfx.passes.graph.graphs import attribute

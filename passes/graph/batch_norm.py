@@ -1,8 +1,9 @@
-"""The arithmetic of batch norm in evaluation: a scale and a shift for each channel."""
+"""The arithmetic of batch norm in evaluation, a scale and a shift per channel; its counter."""
 
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
 from quantfx.patterns.schema import argument_value, set_argument
+
+COUNTS = torch.ops.aten.add_.Tensor
 
 
 @dataclass(frozen=True)
@@ -117,3 +120,17 @@ def set_bias(editor: Editor, layer: Node, old: Node | None, value: Tensor, weigh
         set_argument(layer, "bias", bias)
     else:
         layer.args = (*layer.args, bias)
+
+
+def counter_of(node: Node) -> Node | None:
+    """Return the ``num_batches_tracked`` that ``node`` adds to; None for any other node.
+
+    A batch norm that is called twice adds to the result of its first addition.
+    """
+    counter: Any = node
+    while isinstance(counter, Node) and counter.target is COUNTS:
+        counter = counter.args[0]
+    if counter is node or not isinstance(counter, Node) or counter.op != "get_attr":
+        return None
+    is_counter = str(counter.target).rpartition(".")[2] == "num_batches_tracked"
+    return counter if is_counter else None

@@ -10,8 +10,13 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.errors import CalibrationError, PassError
-from quantfx.passes.graph.batch_counter import COUNTS, counter_of
-from quantfx.passes.graph.batch_norm import scale_channels, set_bias, statistics_of
+from quantfx.passes.graph.batch_norm import (
+    COUNTS,
+    counter_of,
+    scale_channels,
+    set_bias,
+    statistics_of,
+)
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.layers.batch_norm_scale import BatchNormScale, raw_scale
 from quantfx.passes.layers.scaled_layer import KEY, ScaledLayer, scaled_layer_of

@@ -10,11 +10,11 @@ from torch.fx import Node
 
 from quantfx.passes.capture.switch_modes import cumulative_momentum
 from quantfx.passes.export.training_noise import is_noise
-from quantfx.passes.graph.batch_counter import counter_of
+from quantfx.passes.graph.batch_norm import counter_of
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.facts import TRAINABLE
 from quantfx.passes.graph.graphs import module_calls
-from quantfx.passes.layers.mode import Mode
+from quantfx.passes.layers.mode_node import Mode
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import arguments, is_operator_call, overload

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
-from typing import Any
 
 from torch import nn
 from torch.fx import Graph, GraphModule, Interpreter, Node
@@ -80,15 +80,11 @@ def _replace(module: GraphModule, region: list[Node], number: int) -> None:
         call = module.graph.call_module(name, tuple(given))
         call.meta = dict(region[0].meta)
         for place, node in enumerate(made):
-            item = module.graph.call_function(_item, (call, place))
+            item = module.graph.call_function(operator.getitem, (call, place))
             item.meta = dict(node.meta)
             node.replace_all_uses_with(item, delete_user_cb=lambda user: user not in inside)
     for node in reversed(region):
         module.graph.erase_node(node)
-
-
-def _item(values: tuple[Any, ...], place: int) -> Any:
-    return values[place]
 
 
 def _trace(

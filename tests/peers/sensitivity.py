@@ -30,9 +30,8 @@ from quantfx.compare_result import float_graph
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
-from quantfx.passes.report.sensitivity.evaluate import OutputSQNR
+from quantfx.passes.report.sensitivity.evaluate import OutputSQNR, PartlyRounded
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
-from quantfx.passes.report.sensitivity.partly_rounded import PartlyRounded
 from quantfx.passes.report.sensitivity.ranking import noise_decibels
 from quantfx.passes.report.sensitivity.sensitivity import Sensitivity
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,10 +18,12 @@ from torch.profiler import ProfilerActivity, profile
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.bench.breakdown import OperatorCall, Repeat
 from quantfx.tools.bench.onednn_verbose import parse_verbose
-from quantfx.tools.measure.captured_stdout import captured_stdout
 
 # Namespaces of the operators that hold int8 kernels; `mkldnn::` holds the float ones.
 _INT8 = ("onednn::", "quantfx::")
+
+
+_STDOUT = 1
 
 
 def watch(call: Callable[[], object]) -> Repeat:
@@ -62,3 +69,33 @@ def _profile(call: Callable[[], object]) -> tuple[OperatorCall, ...]:
         OperatorCall(name.partition("::")[2], zero + start / 1e3, (end - start) / 1e3)
         for start, end, name in spans
     )
+
+
+@dataclass
+class Captured:
+    """The captured text, available after the block."""
+
+    text: str = ""
+
+
+@contextmanager
+def captured_stdout() -> Generator[Captured, None, None]:
+    """Capture the standard output of the block, from C as well as from Python."""
+    captured = Captured()
+    _flush()
+    kept = os.dup(_STDOUT)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), _STDOUT)
+        try:
+            yield captured
+        finally:
+            _flush()
+            os.dup2(kept, _STDOUT)
+            os.close(kept)
+            file.seek(0)
+            captured.text = file.read().decode(errors="replace")
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    ctypes.CDLL(None).fflush(None)  # C has its own buffers

@@ -11,12 +11,11 @@ import torch
 from rich.console import Console
 
 from quantfx.patterns.errors import QuantfxError
-from quantfx.tools.bench.chart import to_svg
 from quantfx.tools.bench.engine import Engine
 from quantfx.tools.bench.engines import BROKEN_DOWN, DEFAULT, choose_engines
 from quantfx.tools.bench.process import ProcessWorker
 from quantfx.tools.bench.results import BenchReport, Comparison, Settings
-from quantfx.tools.bench.results_file import to_json
+from quantfx.tools.bench.results_file import to_json, to_svg
 from quantfx.tools.bench.session import Worker
 from quantfx.tools.bench.table import legend, parts_of
 from quantfx.tools.bench.turns import compare

@@ -17,8 +17,14 @@ import quantfx
 from quantfx import backends
 from quantfx.passes.train.qat_module import QatModule
 from quantfx.tools.drawing.line_chart import Line, Panel, line_chart
-from quantfx.tools.models.digits import BATCH, DigitsNet, DigitsRun, one_thread, train_digits
-from quantfx.tools.models.digits_transformer import DigitsTransformer
+from quantfx.tools.models.digits import (
+    BATCH,
+    DigitsNet,
+    DigitsRun,
+    DigitsTransformer,
+    one_thread,
+    train_digits,
+)
 
 NETWORKS: dict[str, Callable[[], nn.Module]] = {
     "convolutions": DigitsNet,

@@ -14,6 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from quantfx.backends.backend import Backend
+from quantfx.backends.direct.library import Runtime, runtime
+from quantfx.backends.direct.plan import Plan, Store
+from quantfx.backends.direct.steps import Pointwise, Program
+from quantfx.backends.direct.values import Buffer, Value, in_order
 from quantfx.backends.onednn.ops import QCONV, QCONV_PREPACK, QLINEAR, QLINEAR_PREPACK
 from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.observers.observer import Observer
@@ -32,6 +36,10 @@ _FIX = (
 _FIX_FAILED = "the kernels need an x86 CPU and a torch built with oneDNN: pip install torch==2.13.0"
 
 Kernel = Callable[[Tensor, Tensor], Tensor]
+
+
+NAME = "direct runtime"
+_WITHOUT = "kernels='auto' takes torch's own operators until then"
 
 
 def kernel_checks(backend: Backend) -> Iterator[Check]:
@@ -109,3 +117,28 @@ def _spec(backend: Backend, name: str) -> QuantSpec:
     spec = backend.recipe.spec(name)
     assert isinstance(spec, QuantSpec), f"{name} is an integer"
     return spec
+
+
+def direct_checks() -> Iterator[Check]:
+    """Yield whether prepared plans run here; the first call on a machine compiles the runtime."""
+    found = runtime()
+    if found.reason:
+        yield Check(NAME, "note", found.reason, _WITHOUT)
+        return
+    if _computes(found):
+        yield Check(NAME, "ok", f"{found.onednn}, {found.compiler}")
+    else:
+        fix = "empty the cache of quantfx, and report it if that does not help"
+        yield Check(NAME, "problem", f"{found.onednn} computes wrongly", fix)
+
+
+def _computes(found: Runtime) -> bool:
+    """Whether a plan of one step computes correctly."""
+    assert found.library is not None, "there is a reason if there is none"
+    layout = in_order(torch.Size([4]), torch.float32)
+    source, result = (Value(Buffer(16, place), layout) for place in ("input", "output"))
+    program = Program([Pointwise(source=source, other=source, combine="add", result=result)])
+    program.outputs.append(layout)
+    x = torch.arange(4.0)
+    (doubled,) = Plan(Store(found.library), program, 1).run([x])
+    return torch.equal(doubled, x + x)

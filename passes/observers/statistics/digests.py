@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -11,7 +12,6 @@ from torch.fx import GraphModule
 
 from quantfx.passes.graph.graphs import all_graphs, constants
 from quantfx.passes.graph.operator_name import operator_name
-from quantfx.passes.observers.statistics.raw_bytes import raw_bytes
 
 _LENGTH = 16
 
@@ -64,3 +64,9 @@ def joined(digests: Iterable[str]) -> str:
 def _update(digest: Any, value: Tensor) -> None:
     digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
     digest.update(raw_bytes(value))
+
+
+def raw_bytes(value: Tensor) -> bytes:
+    """Return the values in order, as bytes; without numpy, which torch does not require."""
+    plain = value.detach().cpu().contiguous()
+    return ctypes.string_at(plain.data_ptr(), plain.nbytes) if plain.numel() else b""

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from quantfx.passes.errors import FileError
-from quantfx.passes.observers.statistics.raw_bytes import raw_bytes
+from quantfx.passes.observers.statistics.digests import raw_bytes
 from quantfx.passes.observers.statistics.whole_file import opened, writing
 
 FORMAT = 3

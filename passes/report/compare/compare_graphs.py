@@ -16,8 +16,8 @@ from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.model.state import restored
 from quantfx.passes.report.compare.calls import calls_of
 from quantfx.passes.report.compare.comparison import Comparison
-from quantfx.passes.report.compare.left_out import left_out_sites
 from quantfx.passes.report.compare.lockstep import Lockstep
+from quantfx.passes.report.compare.parts import left_out_sites
 from quantfx.passes.report.compare.site_record import SiteRecord
 from quantfx.passes.report.compare.tally import ErrorTally
 

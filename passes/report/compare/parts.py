@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 
 from torch.fx import GraphModule, Node
 
+from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.quant.annotation import Annotation, annotated
 from quantfx.passes.quant.qdq import quantizes
 
@@ -95,3 +96,22 @@ def _part(
         tuple(sorted(constant)),
         tuple(node for node in ordered if quantizes(node)),
     )
+
+
+def left_out_sites(quantized: GraphModule, compared: Set[Site]) -> Iterator[tuple[str, str]]:
+    """Yield the planned sites without numbers, once each, with the reason."""
+    told: set[Site] = set()
+    for path, graph_module in all_graphs(quantized):
+        for _, annotation in annotated(graph_module.graph):
+            site = Site(path, annotation.match)
+            if site not in compared | told:
+                told.add(site)
+                yield str(site), _reason(path, annotation)
+
+
+def _reason(path: str, annotation: Annotation) -> str:
+    if path:
+        return "it runs inside control flow"
+    if annotation.packs:
+        return "its kernel quantizes the weight itself, but the q/dq graph has it in float"
+    return "the float graph lacks it"

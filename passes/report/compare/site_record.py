@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -9,17 +10,22 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.graphs import Site
+from quantfx.passes.graph.operator_name import operator_name
 from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.quant.annotation import GROUP_KEY, annotation_of
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR, quantizes, tensor_qparams
-from quantfx.passes.report.compare.channel_axis import channel_axis
 from quantfx.passes.report.compare.diagnose import diagnose, other_literals
 from quantfx.passes.report.compare.lockstep import PartValues
 from quantfx.passes.report.compare.parts import Part
 from quantfx.passes.report.compare.site_numbers import RangeNumbers, SiteNumbers
 from quantfx.passes.report.compare.tally import CodeTally, ErrorTally
 from quantfx.passes.report.compare.weights import weight_numbers
+
+# The channels come before this many spatial dimensions, with or without a batch.
+_SPATIAL = re.compile(r"(?:conv|conv_transpose|\w*pool|upsample_\w+)([123])d|pixel_(?:un)?shuffle")
+_SECOND = ("batch_norm", "instance_norm", "group_norm", "prelu")
+_LAST = re.compile(r"linear|matmul|bmm|layer_norm|rms_norm|\w*(?:lstm|gru|rnn)\w*")
 
 
 class SiteRecord:
@@ -116,3 +122,20 @@ def _sharing(quantize: Node, part: Part) -> Iterator[str]:
         if group is not None and quantizes(node) and node.meta.get(GROUP_KEY) == group
     }
     return (each.name for each in sources if each is not own and each not in part.inner)
+
+
+def channel_axis(anchor: Node) -> int | None:
+    """Return the dimension of the channels in the inputs of an operator.
+
+    None for an operator that treats all dimensions alike, such as a sum, or names its own, such as
+    cat.
+
+    Args:
+        anchor: The operator that a match is about.
+    """
+    op = operator_name(anchor).split(".")[1].removesuffix("_")
+    if spatial := _SPATIAL.fullmatch(op):
+        return -1 - int(spatial[1] or 2)
+    if op in _SECOND:
+        return 1
+    return -1 if _LAST.fullmatch(op) else None

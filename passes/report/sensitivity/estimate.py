@@ -34,7 +34,7 @@ from quantfx.passes.graph.scopes import module_scope
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.report.compare.calls import calls_of
-from quantfx.passes.report.compare.left_out import left_out_sites
+from quantfx.passes.report.compare.parts import left_out_sites
 from quantfx.passes.report.sensitivity.gradient_run import Call, run_with_errors
 from quantfx.passes.report.sensitivity.outputs import (
     Signs,

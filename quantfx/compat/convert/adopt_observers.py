@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
 from quantfx.compat.terms.errors import foreign_code
-from quantfx.compat.terms.foreign_observer import ForeignObserver
 from quantfx.compat.terms.foreign_spec import ChosenModule
 from quantfx.compat.terms.quant_spec import quant_spec
 from quantfx.passes.errors import ObserverError
@@ -21,6 +20,7 @@ from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import Annotation, annotated, annotation_of, set_annotation
+from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec, Spec
 
 
@@ -147,3 +147,33 @@ def _resolve_spec(spec: Spec, adopted: _Adopted) -> Spec:
         return spec
     ours = adopted.ours.get(spec.observer.module)
     return ours.spec if ours is not None else replace(spec, observer="min_max")
+
+
+class ForeignObserver(Observer):
+    """Takes its qparams from another module.
+
+    Args:
+        observer: Has ``calculate_qparams() -> (scale, zero_point)``.
+        spec: The spec that the observer's attributes describe.
+        label: Name of the tensor, used in errors.
+    """
+
+    def __init__(self, observer: nn.Module, spec: QuantSpec, label: str) -> None:
+        super().__init__(spec, label)
+        self.observer: Any = observer
+
+    def observe(self, x: Tensor) -> None:
+        """Show ``x`` to the other module."""
+        self.observer(x)
+
+    @property
+    def observed(self) -> bool:
+        """True: the other module decides what it does without calibration."""
+        return True
+
+    def calculate_qparams(self) -> QParams:
+        """Return the qparams of the other module, in the shape that passes expect."""
+        with foreign_code():
+            scale, zero_point = self.observer.calculate_qparams()
+        shape = () if self.spec.axis is None else (-1,)
+        return QParams(scale.detach().reshape(shape), zero_point.detach().reshape(shape), self.spec)

@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from quantfx.backends.x86 import x86
 from quantfx.passes.config.config import Config
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
-from quantfx.passes.layers.mode import Mode
+from quantfx.passes.layers.mode_node import Mode
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observers.fake_quantize import FakeQuantize
 from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize

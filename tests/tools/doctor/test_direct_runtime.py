@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from quantfx.backends.direct import library
-from quantfx.tools.doctor import direct_runtime
-from quantfx.tools.doctor.direct_runtime import direct_checks
+from quantfx.tools.doctor import kernels
+from quantfx.tools.doctor.kernels import direct_checks
 
 
 def test_the_runtime_computes_or_says_why_not() -> None:
@@ -17,7 +17,7 @@ def test_the_runtime_computes_or_says_why_not() -> None:
 
 def test_a_missing_compiler_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing = library.Runtime(reason="there is no C++ compiler: install g++")
-    monkeypatch.setattr(direct_runtime, "runtime", lambda: nothing)
+    monkeypatch.setattr(kernels, "runtime", lambda: nothing)
     (check,) = direct_checks()
     assert (check.status, check.found) == ("note", nothing.reason)
     assert "onednn" in check.fix or "operators" in check.fix

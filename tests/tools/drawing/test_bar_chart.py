@@ -5,7 +5,7 @@ from xml.etree.ElementTree import Element
 
 import pytest
 
-from quantfx.tools.bench.chart import to_svg
+from quantfx.tools.bench.results_file import to_svg
 from quantfx.tools.drawing.bar_chart import Bar, Group, bar_chart
 from tests.tools.bench.sample import sample_report
 

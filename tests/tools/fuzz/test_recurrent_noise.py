@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantfx.tools.fuzz.recurrent_noise import is_recurrent, run_rounded
+from quantfx.tools.fuzz.expected_noise import is_recurrent, run_rounded
 from tests import unchecked
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from quantfx.tools.measure.captured_stdout import captured_stdout
+from quantfx.tools.bench.profile import captured_stdout
 
 
 def test_python_and_c_and_children_are_captured() -> None:

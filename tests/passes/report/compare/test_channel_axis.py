@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph
 
-from quantfx.passes.report.compare.channel_axis import channel_axis
+from quantfx.passes.report.compare.site_record import channel_axis
 from quantfx.patterns.schema import resolve_op
 from tests.unchecked import quantize
 

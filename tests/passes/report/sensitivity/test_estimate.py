@@ -14,10 +14,10 @@ from quantfx import Sensitivity, backends
 from quantfx.compare_result import float_graph
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.report.sensitivity.estimate import estimate_sensitivity
+from quantfx.passes.report.sensitivity.evaluate import PartlyRounded
 from quantfx.passes.report.sensitivity.gradient_run import run_with_errors
 from quantfx.passes.report.sensitivity.outputs import Signs
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
-from quantfx.passes.report.sensitivity.partly_rounded import PartlyRounded
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
 from quantfx.tools.models.seeded import seeded
