@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import warnings
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
@@ -56,6 +57,14 @@ class QuantfxError(_Refusal):
     def warning(self) -> QuantfxWarning:
         """Return the warning that says the same, for what ``strict=False`` lets pass."""
         return QuantfxWarning(self.message, rule=self.rule, site=self.site, fix=self.fix)
+
+
+def warn(
+    message: str, *, rule: str, stacklevel: int, site: str | None = None, fix: str = ""
+) -> None:
+    """Issue a ``QuantfxWarning``; ``stacklevel`` is that of ``warnings.warn`` at the caller."""
+    warning = QuantfxWarning(message, rule=rule, site=site, fix=fix)
+    warnings.warn(warning, stacklevel=stacklevel + 1)
 
 
 class PatternError(QuantfxError):

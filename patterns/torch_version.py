@@ -6,12 +6,11 @@ no public name in torch, so other versions may or may not work.
 
 from __future__ import annotations
 
-import warnings
 from functools import lru_cache
 
 import torch
 
-from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, warn
 
 # From old to new. The first is the oldest supported version, and the one that CI runs.
 TESTED = ("2.13.0", "2.14.1", "2.15.0")
@@ -48,14 +47,12 @@ def require_torch() -> None:
 def warn_of_untested() -> None:
     """Warn, once per process, if torch is newer than the tested versions."""
     if release(torch.__version__) > release(TESTED[-1]):
-        warnings.warn(
-            QuantfxWarning(
-                f"torch {torch.__version__} is newer than the versions that quantfx was tested "
-                f"with ({', '.join(TESTED)}). Its changes may be refused, or cost accuracy or "
-                f"speed; `quantfx doctor` says which kernels are reached; torch=={TESTED[-1]} is "
-                "tested",
-                rule="torch-version",
-                site=torch.__version__,
-            ),
+        warn(
+            f"torch {torch.__version__} is newer than the versions that quantfx was tested "
+            f"with ({', '.join(TESTED)}). Its changes may be refused, or cost accuracy or "
+            f"speed; `quantfx doctor` says which kernels are reached; torch=={TESTED[-1]} is "
+            "tested",
+            rule="torch-version",
+            site=torch.__version__,
             stacklevel=3,
         )

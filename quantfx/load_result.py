@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from quantfx.passes.config.config import Config
 from quantfx.passes.errors import FileError
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.report.report import Report, rows_of
-from quantfx.patterns.errors import QuantfxError, QuantfxWarning, did_you_mean
+from quantfx.patterns.errors import QuantfxError, did_you_mean, warn
 from quantfx.patterns.torch_version import warn_of_untested
 from quantfx.result import Result
 from quantfx.saving.dynamic_shapes_text import decode_shapes
@@ -115,14 +114,12 @@ def _backend(path: Path, header: dict[str, Any], given: str | Backend | None) ->
                 fix="pass backend=<that backend>",
             )
         if header["variant"]:
-            warnings.warn(
-                QuantfxWarning(
-                    f"{path}: a variant of backend '{name}' made it, with other patterns, kernels "
-                    "or lowering, and quantfx's own lowers it now.",
-                    rule="other-backend",
-                    site=name,
-                    fix="pass backend=<that variant>",
-                ),
+            warn(
+                f"{path}: a variant of backend '{name}' made it, with other patterns, kernels "
+                "or lowering, and quantfx's own lowers it now.",
+                rule="other-backend",
+                site=name,
+                fix="pass backend=<that variant>",
                 stacklevel=3,
             )
     chosen = given if isinstance(given, Backend) else backends.get(given or name)

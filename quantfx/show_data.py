@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -14,7 +13,7 @@ from quantfx.passes.errors import ArgumentError
 from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.observe.statistics.fill_observers import fill_observers
 from quantfx.passes.observers.statistics.statistics import Statistics
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 
 
 def show_data(
@@ -70,7 +69,10 @@ def _require_statistics(given: object, backend: Backend) -> None:
         raise ArgumentError(message, rule="wrong-type", site="statistics", fix=fix)
     if backend.needs_statistics and not given.layers:
         message = "the statistics tell nothing of layers, and nothing can be repaired by them"
-        warning = QuantfxWarning(
-            message, rule="not-recorded", site="statistics", fix="collect them with layers=True"
+        warn(
+            message,
+            rule="not-recorded",
+            site="statistics",
+            fix="collect them with layers=True",
+            stacklevel=3,
         )
-        warnings.warn(warning, stacklevel=3)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from operator import attrgetter
@@ -24,7 +23,7 @@ from quantfx.backends.direct.translate import Translation
 from quantfx.backends.direct.tuned import apply_choice, choices_for, signature
 from quantfx.backends.direct.values import layout_of
 from quantfx.passes.graph.graphs import constants
-from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, warn
 
 # Plans that a region keeps; the least recently used goes first.
 PLANS = 64
@@ -123,13 +122,11 @@ class Plans:
                 raise
             site, reason = error.site or "", error.message
         shapes = ", ".join("x".join(map(str, x.shape)) for x in inputs)
-        warnings.warn(
-            QuantfxWarning(
-                f"a region runs in float for inputs of shape {shapes}: {reason}",
-                rule="no-plan",
-                site=site,
-                fix="lower with kernels='onednn'",
-            ),
+        warn(
+            f"a region runs in float for inputs of shape {shapes}: {reason}",
+            rule="no-plan",
+            site=site,
+            fix="lower with kernels='onednn'",
             stacklevel=6,
         )
         return None

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 
 
 def warn_of_plain_inductor(module: GraphModule) -> None:
@@ -34,15 +33,13 @@ def _look() -> None:
     from quantfx.backends.inductor.torch_internals import compiling_backend, inductor_freezes
 
     if compiling_backend() == "inductor" and not inductor_freezes():
-        warnings.warn(
-            QuantfxWarning(
-                "Inductor compiles a q/dq graph without freezing, to float code: no int8 kernel, "
-                "and slower than the model was.",
-                rule="plain-inductor",
-                fix=(
-                    "use quantfx's Result.compile(), or torch.compile(quantized, "
-                    "backend='quantfx_lower')"
-                ),
+        warn(
+            "Inductor compiles a q/dq graph without freezing, to float code: no int8 kernel, "
+            "and slower than the model was.",
+            rule="plain-inductor",
+            fix=(
+                "use quantfx's Result.compile(), or torch.compile(quantized, "
+                "backend='quantfx_lower')"
             ),
             stacklevel=2,
         )

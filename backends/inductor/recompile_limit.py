@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch
 from quantfx.backends.inductor.torch_internals import ReachedLimit
-from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, warn
 
 # Graphs of another object are not meant: each object has its own limit.
 _OTHER_OBJECT = re.compile(r"check_obj_id|got deallocated")
@@ -85,9 +84,7 @@ def _warn(attempt: Attempt, **_: object) -> bool:
         message = explain_limit(attempt, attempt.limit, otherwise)
         if attempt.is_strict:
             raise QuantfxError(message, rule="recompile-limit", site=attempt.where)
-        warnings.warn(
-            QuantfxWarning(message, rule="recompile-limit", site=attempt.where), stacklevel=2
-        )
+        warn(message, rule="recompile-limit", site=attempt.where, stacklevel=2)
     return False  # no other module shares this code
 
 

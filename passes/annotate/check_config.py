@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from quantfx.passes.errors import ConfigError, PipelineError
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.remark import RuleRemark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
-from quantfx.patterns.errors import QuantfxWarning, did_you_mean, unknown_name
+from quantfx.patterns.errors import did_you_mean, unknown_name, warn
 from quantfx.patterns.template import QuantizedArgument
 
 _CHOICES = ("error", "warning", "remark")
@@ -79,7 +78,7 @@ class CheckConfig(Pass):
         # One part of the model may hold what a rule selects, another part what it decides.
         told = [*([] if self.unmatched == "remark" else powerless), *unused]
         for rule, message in (*(unmatched if self.unmatched == "warning" else ()), *told):
-            warnings.warn(QuantfxWarning(message, rule="unused-rule", site=str(rule)), stacklevel=2)
+            warn(message, rule="unused-rule", site=str(rule), stacklevel=2)
         rows = (*unmatched, *powerless, *unused)
         remarks = tuple(RuleRemark(str(r), reason) for r, reason in rows)
         return PassResult(remarks=remarks, stats={"rules": len(recipe.config.rules)})

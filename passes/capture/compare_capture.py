@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
@@ -18,7 +17,7 @@ from quantfx.passes.inputs.leaves import Inputs, leaves_in, leaves_with_paths, m
 from quantfx.passes.model.differing_module import differing_module
 from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.model.state import restored
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 
 # Relative to the largest magnitude: a graph of the same operators differs by about 1e-6.
 _TOLERANCE = 1e-3
@@ -298,4 +297,4 @@ def _tensors(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 
 def _warn(name: str, message: str) -> None:
-    warnings.warn(QuantfxWarning(message, rule="capture-differs", site=name), stacklevel=4)
+    warn(message, rule="capture-differs", site=name, stacklevel=4)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
@@ -13,7 +11,7 @@ from quantfx.passes.observers.observer import Observer
 from quantfx.passes.pipeline.record import remarks_of
 from quantfx.passes.quant.qparams import QParams, range_of
 from quantfx.passes.quant.scale_floor import UNKNOWN_RANGE, has_floor
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 
 # A scale twice as large as the values require costs one bit; less gives no remark.
 _WORTH_SAYING = 2.0
@@ -108,4 +106,4 @@ def warn_of_scales(module: GraphModule) -> None:
     lines = "; ".join(f"{each.site}: {each.reason}" for each in found[:_SHOWN])
     more = f"; and {len(found) - _SHOWN} more, see report.scales" if len(found) > _SHOWN else ""
     message = f"the scales of {len(found)} tensor(s) do not fit their values: {lines}{more}"
-    warnings.warn(QuantfxWarning(message, rule="scale", site=found[0].site), stacklevel=3)
+    warn(message, rule="scale", site=found[0].site, stacklevel=3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -18,7 +17,7 @@ from quantfx.passes.inputs.fits_traced import equal_values
 from quantfx.passes.inputs.leaves import Inputs, leaves_of, map_named_leaves
 from quantfx.passes.inputs.row_pieces import RowPieces, row_pieces
 from quantfx.passes.inputs.shapes_line import other_dimensions, shapes_line
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 
 
 class BatchCheck:
@@ -120,14 +119,12 @@ class BatchCheck:
             return
         self._told = True
         line = "" if self._contract is None else f": {shapes_line(self._contract, arguments)}"
-        warnings.warn(
-            QuantfxWarning(
-                f"a calibration batch has {pieces.rows} rows, but the graph is valid for "
-                f"{pieces.size} only: the batch was observed in pieces of {pieces.size}, filled up "
-                "with its own rows. Calls with any other number of rows are refused, unless "
-                f"that size is free when the model is captured{line}",
-                rule="other-rows",
-            ),
+        warn(
+            f"a calibration batch has {pieces.rows} rows, but the graph is valid for "
+            f"{pieces.size} only: the batch was observed in pieces of {pieces.size}, filled up "
+            "with its own rows. Calls with any other number of rows are refused, unless "
+            f"that size is free when the model is captured{line}",
+            rule="other-rows",
             stacklevel=4,
         )
 

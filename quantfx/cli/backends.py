@@ -7,18 +7,15 @@ from rich.console import Console
 from rich.table import Table
 
 from quantfx.backends.backend import Backend
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.patterns.errors import QuantfxError
 
 
-@click.command(
+@command(
     "backends",
-    cls=Command,
-    examples=(
-        "quantfx backends",
-        "quantfx backends x86 --target host",
-        "quantfx backends native --variant qnnpack",
-    ),
+    "quantfx backends",
+    "quantfx backends x86 --target host",
+    "quantfx backends native --variant qnnpack",
 )
 @click.argument("name", required=False)
 @click.option("--variant", help="Of 'native', e.g. 'qnnpack'.")

@@ -6,19 +6,16 @@ from pathlib import Path
 
 import click
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE
 
 
-@click.command(
+@command(
     "bench",
-    cls=Command,
-    examples=(
-        "quantfx bench resnet50 --engines fp32,quantfx",
-        "quantfx bench --model my.models:net --json bench.json --chart bench.svg",
-        "quantfx bench mobilenet_v2 --breakdown",
-        "quantfx bench --decoder my.models:decoder --rounds 20",
-    ),
+    "quantfx bench resnet50 --engines fp32,quantfx",
+    "quantfx bench --model my.models:net --json bench.json --chart bench.svg",
+    "quantfx bench mobilenet_v2 --breakdown",
+    "quantfx bench --decoder my.models:decoder --rounds 20",
 )
 @click.argument("models", nargs=-1, metavar="[MODEL]...")
 @click.option(

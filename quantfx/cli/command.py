@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import click
@@ -35,6 +35,15 @@ class Command(click.Command):
             with formatter.section(word):
                 formatter.write_dl(rows)
         write_lines(formatter, "Examples", self._examples)
+
+
+def command(
+    name: str,
+    *examples: str,
+    explained: Mapping[str, Sequence[tuple[str, str]]] | None = None,
+) -> Callable[[Callable[..., Any]], Command]:
+    """Return a decorator that makes a function the command ``name``, see ``Command``."""
+    return click.command(name, cls=Command, examples=examples, explained=explained)
 
 
 def write_lines(formatter: click.HelpFormatter, title: str, lines: Sequence[str]) -> None:

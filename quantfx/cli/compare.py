@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import (
     FILE,
     float_model_option,
@@ -19,13 +19,10 @@ from quantfx.cli.options import (
 )
 
 
-@click.command(
+@command(
     "compare",
-    cls=Command,
-    examples=(
-        "quantfx compare net.quantfx --model my.models:net --data held_out.npz",
-        "quantfx compare net.quantfx --model net.pt2 --data images/ --rows 16 --html net.html",
-    ),
+    "quantfx compare net.quantfx --model my.models:net --data held_out.npz",
+    "quantfx compare net.quantfx --model net.pt2 --data images/ --rows 16 --html net.html",
 )
 @saved_argument
 @float_model_option

@@ -6,17 +6,14 @@ from pathlib import Path
 
 import click
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE
 
 
-@click.command(
+@command(
     "demo",
-    cls=Command,
-    examples=(
-        "quantfx demo",
-        "quantfx demo --full --output drawings",
-    ),
+    "quantfx demo",
+    "quantfx demo --full --output drawings",
 )
 @click.option(
     "--output", type=FILE, default="demo-out", show_default=True, help="Folder for drawings."

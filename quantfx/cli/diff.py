@@ -8,19 +8,16 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE, write_text
 
 _DIFFERENT = 1
 
 
-@click.command(
+@command(
     "diff",
-    cls=Command,
-    examples=(
-        "quantfx diff before.quantfx after.quantfx",
-        "quantfx diff static.quantfx dynamic.quantfx --draw diff.svg --json diff.json",
-    ),
+    "quantfx diff before.quantfx after.quantfx",
+    "quantfx diff static.quantfx dynamic.quantfx --draw diff.svg --json diff.json",
 )
 @click.argument("before", type=FILE, metavar="A")
 @click.argument("after", type=FILE, metavar="B")

@@ -6,18 +6,15 @@ from pathlib import Path
 
 import click
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE
 
 
-@click.command(
+@command(
     "doctor",
-    cls=Command,
-    examples=(
-        "quantfx doctor",
-        "quantfx doctor --backend native",
-        "quantfx doctor --compile --json doctor.json",
-    ),
+    "quantfx doctor",
+    "quantfx doctor --backend native",
+    "quantfx doctor --compile --json doctor.json",
 )
 @click.option("--backend", default="x86", show_default=True, help="Backend whose templates to try.")
 @click.option(

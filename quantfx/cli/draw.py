@@ -6,17 +6,14 @@ from pathlib import Path
 
 import click
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE, saved_argument
 
 
-@click.command(
+@command(
     "draw",
-    cls=Command,
-    examples=(
-        "quantfx draw resnet.quantfx -o resnet.svg",
-        "quantfx draw resnet.quantfx -o block.svg --around layer4.2 --graph lowered",
-    ),
+    "quantfx draw resnet.quantfx -o resnet.svg",
+    "quantfx draw resnet.quantfx -o block.svg --around layer4.2 --graph lowered",
 )
 @saved_argument
 @click.option("-o", "--output", type=FILE, required=True, help="File to write: .svg, .png or .dot.")

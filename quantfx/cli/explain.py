@@ -8,18 +8,15 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE, saved_argument, write_text
 
 
-@click.command(
+@command(
     "explain",
-    cls=Command,
-    examples=(
-        "quantfx explain resnet.quantfx layer4.2.conv3",
-        "quantfx explain resnet.quantfx 'layer4.*'",
-        "quantfx explain resnet.quantfx conv2d_3 --json conv2d_3.json",
-    ),
+    "quantfx explain resnet.quantfx layer4.2.conv3",
+    "quantfx explain resnet.quantfx 'layer4.*'",
+    "quantfx explain resnet.quantfx conv2d_3 --json conv2d_3.json",
 )
 @saved_argument
 @click.argument("name")

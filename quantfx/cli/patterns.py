@@ -8,18 +8,15 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE, backend_option
 from quantfx.patterns.pattern_set import PatternSet
 
 
-@click.command(
+@command(
     "patterns",
-    cls=Command,
-    examples=(
-        "quantfx patterns",
-        "quantfx patterns --backend native --draw templates.svg",
-    ),
+    "quantfx patterns",
+    "quantfx patterns --backend native --draw templates.svg",
 )
 @backend_option
 @click.option("--draw", type=FILE, metavar="FILE", help="Draw the templates to .svg, .png or .dot.")

@@ -6,17 +6,14 @@ from pathlib import Path
 
 import click
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE
 
 
-@click.command(
+@command(
     "qat",
-    cls=Command,
-    examples=(
-        "quantfx qat",
-        "quantfx qat --output curves",
-    ),
+    "quantfx qat",
+    "quantfx qat --output curves",
 )
 @click.option(
     "--output", type=FILE, default="demo-out", show_default=True, help="Folder for the curves."

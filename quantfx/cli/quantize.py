@@ -7,19 +7,16 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE, backend_option, rows_option
 from quantfx.passes.report.text import print_report
 
 
-@click.command(
+@command(
     "quantize",
-    cls=Command,
-    examples=(
-        "quantfx quantize net.pt2 --calibration images.npz --rows 32 -o net.quantfx",
-        "quantfx quantize my.models:bert -o bert.quantfx --config dynamic",
-        "quantfx quantize my.models:net --calibration batches/ -o net.quantfx --target any",
-    ),
+    "quantfx quantize net.pt2 --calibration images.npz --rows 32 -o net.quantfx",
+    "quantfx quantize my.models:bert -o bert.quantfx --config dynamic",
+    "quantfx quantize my.models:net --calibration batches/ -o net.quantfx --target any",
     explained={
         "DATA": (
             (

@@ -7,19 +7,16 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import FILE, saved_argument, write_text
 from quantfx.passes.report.text import print_report
 
 
-@click.command(
+@command(
     "report",
-    cls=Command,
-    examples=(
-        "quantfx report resnet.quantfx",
-        "quantfx report resnet.quantfx --full --json report.json",
-        "quantfx report resnet.quantfx --html resnet.html",
-    ),
+    "quantfx report resnet.quantfx",
+    "quantfx report resnet.quantfx --full --json report.json",
+    "quantfx report resnet.quantfx --html resnet.html",
 )
 @saved_argument
 @click.option("--full", is_flag=True, help="Show every operator, reason and pass.")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from quantfx.cli.command import Command
+from quantfx.cli.command import command
 from quantfx.cli.options import (
     FILE,
     float_model_option,
@@ -18,13 +18,10 @@ from quantfx.cli.options import (
 )
 
 
-@click.command(
+@command(
     "sensitivity",
-    cls=Command,
-    examples=(
-        "quantfx sensitivity net.quantfx --model my.models:net --data held_out.npz",
-        "quantfx sensitivity net.quantfx --model net.pt2 --data images/ --chart net.svg",
-    ),
+    "quantfx sensitivity net.quantfx --model my.models:net --data held_out.npz",
+    "quantfx sensitivity net.quantfx --model net.pt2 --data images/ --chart net.svg",
 )
 @saved_argument
 @float_model_option

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,7 +15,7 @@ from quantfx.passes.errors import CalibrationError, CaptureError
 from quantfx.passes.inputs.leaves import leaves_in, map_leaves
 from quantfx.passes.quant.qparams import qparams_from_range
 from quantfx.passes.quant.spec import QuantSpec
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 
 _SPEC = QuantSpec(torch.int8, -LARGEST, LARGEST, symmetric=True, axis=0, observer="min_max")
 # Of few values, the largest is much smaller than values still to come. What is this many standard
@@ -63,14 +62,14 @@ def int8_cache(
 
 def _example(tokens: Tensor) -> list[Tensor]:
     """Return the example as the only prompt, and warn of it."""
-    warning = QuantfxWarning(
+    warn(
         f"the scales of the int8 cache are from {tokens.numel()} tokens of the example alone: "
         "later keys and values may saturate, above all where keys turn with their position",
         rule="example-only",
         site="prompts",
         fix="give prompts as long as the contexts to come: prompts=[tokens, ...]",
+        stacklevel=4,
     )
-    warnings.warn(warning, stacklevel=4)
     return [tokens]
 
 

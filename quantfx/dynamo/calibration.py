@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from threading import RLock
@@ -20,7 +19,7 @@ from quantfx.dynamo.signature import observer_calls, signature
 from quantfx.passes.errors import CalibrationError
 from quantfx.passes.inputs.batch_check import all_finite
 from quantfx.passes.observers.observer import Observer
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 
 
 class Calibration:
@@ -89,13 +88,11 @@ class Calibration:
             self.weights.note()
             self._observers = [module for _, _, module in observer_calls(prepared)]
         if lost:
-            warnings.warn(
-                QuantfxWarning(
-                    f"weights of {where} changed since it was observed: {lost} call(s) are "
-                    "forgotten, calibration starts again",
-                    rule="stale-weights",
-                    site=where,
-                ),
+            warn(
+                f"weights of {where} changed since it was observed: {lost} call(s) are "
+                "forgotten, calibration starts again",
+                rule="stale-weights",
+                site=where,
                 stacklevel=5,
             )
         return True

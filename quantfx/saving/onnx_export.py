@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from quantfx.passes.quant.qdq import (
     QUANTIZE_DYNAMIC,
     QUANTIZE_PER_TENSOR,
 )
-from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, warn
 
 _NEEDED = ("onnx", "onnxscript")
 _OPSET = 20
@@ -100,13 +99,11 @@ def _without_constants(quantized: GraphModule) -> GraphModule:
     constants = constants_of(quantized.graph)
     if not constants:
         return quantized
-    warnings.warn(
-        QuantfxWarning(
-            "an ONNX model returns tensors only: the "
-            f"results {', '.join(map(repr, constants.values()))} are not in it, as they are the "
-            "same in each call",
-            rule="constant-results",
-        ),
+    warn(
+        "an ONNX model returns tensors only: the "
+        f"results {', '.join(map(repr, constants.values()))} are not in it, as they are the "
+        "same in each call",
+        rule="constant-results",
         stacklevel=4,
     )
     copy = clone(quantized)

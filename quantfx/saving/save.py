@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
@@ -14,7 +13,7 @@ from quantfx.backends.backend import Backend
 from quantfx.passes.errors import ConfigError, FileError
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.report.report import Report
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 from quantfx.saving.dynamic_shapes_text import encode_shapes
 from quantfx.saving.file import FORMAT, Contents, version, write
 from quantfx.saving.graph_text import GraphWriter
@@ -72,13 +71,10 @@ def _config(backend: Backend) -> str | None:
     try:
         return backend.recipe.config.to_json()
     except ConfigError as error:
-        warnings.warn(
-            QuantfxWarning(
-                f"the file lacks the config ({error}); its decisions are in the graph and "
-                "the report",
-                rule="no-text-form",
-                site="config",
-            ),
+        warn(
+            f"the file lacks the config ({error}); its decisions are in the graph and the report",
+            rule="no-text-form",
+            site="config",
             stacklevel=4,
         )
         return None

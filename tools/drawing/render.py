@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import subprocess
-import warnings
 from pathlib import Path
 
 from graphviz.backend import DOT_BINARY
 
-from quantfx.patterns.errors import QuantfxError, QuantfxWarning
+from quantfx.patterns.errors import QuantfxError, warn
 
 # Beyond this many pixels per side, dot shrinks bitmaps until unreadable, and exits with 0.
 PNG_LIMIT = 32767
@@ -89,17 +88,14 @@ def _require_fit(dot_text: str, timeout: float) -> None:
 def _without_graphviz(dot_text: str, path: Path) -> Path:
     # The suffix is added, not replaced: `model.dot` may be another drawing.
     text_path = _write_text(dot_text, path.with_name(f"{path.name}.dot"))
-    warnings.warn(
-        QuantfxWarning(
-            "Graphviz's program `dot` is not installed: the text of the drawing is "
-            f"in {text_path}.",
-            rule="missing-program",
-            site="dot",
-            fix=(
-                "install it (`apt install graphviz`, `brew install graphviz`, `conda install "
-                "graphviz`, or https://graphviz.org/download) and run: dot "
-                f"-T{path.suffix[1:]} {text_path} -o {path}"
-            ),
+    warn(
+        f"Graphviz's program `dot` is not installed: the text of the drawing is in {text_path}.",
+        rule="missing-program",
+        site="dot",
+        fix=(
+            "install it (`apt install graphviz`, `brew install graphviz`, `conda install "
+            "graphviz`, or https://graphviz.org/download) and run: dot "
+            f"-T{path.suffix[1:]} {text_path} -o {path}"
         ),
         stacklevel=3,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from quantfx.passes.observers.statistics.digests import ModelDigest, joined
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
 from quantfx.passes.observers.statistics.sample import Leaves, Sample
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 
 _Key = TypeVar("_Key")
 _Value = TypeVar("_Value")
@@ -189,8 +188,7 @@ def _require_parts(parts: tuple[object, ...]) -> None:
         if first != number:
             message = f"parts {first} and {number} are of the same data, which counts twice"
             fix = "give each shard once, and each process its own shard"
-            warning = QuantfxWarning(message, rule="same-data", site=f"part {number}", fix=fix)
-            warnings.warn(warning, stacklevel=3)
+            warn(message, rule="same-data", site=f"part {number}", fix=fix, stacklevel=3)
 
 
 def _joined_sample(parts: Sequence[Statistics]) -> tuple[Leaves, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import torch
@@ -19,7 +18,7 @@ from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.pipeline import Pipeline
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR
-from quantfx.patterns.errors import QuantfxWarning
+from quantfx.patterns.errors import warn
 from quantfx.patterns.schema import argument_value
 
 
@@ -37,13 +36,11 @@ def lower_pt2e_quantized_to_x86(model: GraphModule, example_inputs: tuple[Any, .
         message = f"a {type(model).__name__} is not a graph"
         raise ArgumentError(message, rule="not-a-graph", fix="use convert_pt2e first")
     if host().saturates and _uses_full_range(model):
-        warnings.warn(
-            QuantfxWarning(
-                f"this CPU ({host().name}) has no VNNI: full-range int8 sums saturate and are "
-                "silently wrong.",
-                rule="saturates",
-                fix="use get_default_x86_inductor_quantization_config(reduce_range=True)",
-            ),
+        warn(
+            f"this CPU ({host().name}) has no VNNI: full-range int8 sums saturate and are "
+            "silently wrong.",
+            rule="saturates",
+            fix="use get_default_x86_inductor_quantization_config(reduce_range=True)",
             stacklevel=2,
         )
     with torch.no_grad():
