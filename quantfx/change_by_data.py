@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from torch.fx import GraphModule
@@ -14,30 +13,23 @@ from quantfx.passes.observe.calibrate import calibrate
 from quantfx.passes.pipeline.pipeline import Pipeline
 
 
-@dataclass(frozen=True)
-class DataChange:
-    """Two pipelines, between which the graph runs on data.
+def change_by_data(
+    record: Pipeline,
+    change: Pipeline,
+    given: GivenModel,
+    batches: Iterable[Any],
+    *,
+    input_fn: Callable[[Any], Any] | None,
+    progress: bool,
+    check_inputs: bool,
+    compare: bool,
+) -> GraphModule:
+    """Return the changed graph of a model; the arguments are those of ``quantfx.equalize``.
 
-    Attributes:
-        record: Inserts recorders.
-        change: Changes the graph by what they recorded, and removes them.
+    ``record`` inserts recorders. ``change`` changes the graph by what they recorded, and removes
+    them.
     """
-
-    record: Pipeline
-    change: Pipeline
-
-    def run(
-        self,
-        given: GivenModel,
-        batches: Iterable[Any],
-        *,
-        input_fn: Callable[[Any], Any] | None,
-        progress: bool,
-        check_inputs: bool,
-        compare: bool,
-    ) -> GraphModule:
-        """Return the changed graph of a model; the arguments are those of ``quantfx.equalize``."""
-        graph = capture_given(given, check_inputs=check_inputs, compare=compare)
-        recorded = self.record.run(graph)
-        calibrate(recorded, batches, input_fn=input_fn, progress=progress)
-        return self.change.run(recorded)
+    graph = capture_given(given, check_inputs=check_inputs, compare=compare)
+    recorded = record.run(graph)
+    calibrate(recorded, batches, input_fn=input_fn, progress=progress)
+    return change.run(recorded)

@@ -2,41 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
 Kind = TypeVar("Kind", bound=type[Any])
 
 
-class _Standing(Protocol):
-    @property
-    def model(self) -> Any: ...
-
-
-def _getitem(self: _Standing, key: Any) -> Any:
-    return self.model[key]
-
-
-def _len(self: _Standing) -> int:
-    return len(self.model)
-
-
-def _iter(self: _Standing) -> Iterator[Any]:
-    return iter(self.model)
-
-
-def _contains(self: _Standing, key: object) -> bool:
-    return key in self.model
-
-
-_METHODS = {
-    "__getitem__": _getitem,
-    "__len__": _len,
-    "__iter__": _iter,
-    "__contains__": _contains,
+# Of a class with an attribute ``model``, the other module.
+_METHODS: dict[str, Callable[..., Any]] = {
+    "__getitem__": lambda self, key: self.model[key],
+    "__len__": lambda self: len(self.model),
+    "__iter__": lambda self: iter(self.model),
+    "__contains__": lambda self, key: key in self.model,
 }
 
 

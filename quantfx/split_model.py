@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from quantfx.change_by_data import DataChange
+from quantfx.change_by_data import change_by_data
 from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.fold.fold_constants import FoldConstants
 from quantfx.passes.inputs.call_arguments import Examples
@@ -63,7 +63,9 @@ def split_outliers(
     """
     change = Pipeline((SplitOutliers(share),), name="split-outliers")
     given = given_model(model, example_inputs, example_kwargs, dynamic_shapes)
-    return DataChange(RECORD, change).run(
+    return change_by_data(
+        RECORD,
+        change,
         given,
         batches,
         input_fn=input_fn,

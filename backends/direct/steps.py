@@ -45,8 +45,10 @@ class Step:
     output: Node | None = None
 
     def reads(self) -> Iterator[Value]:
-        """Yield every value that it reads."""
-        yield from ()
+        """Yield every value that it reads, in the order of the fields."""
+        for name, value in vars(self).items():
+            if isinstance(value, Value) and name != "result":
+                yield value
 
 
 @dataclass(eq=False, kw_only=True)
@@ -54,11 +56,6 @@ class Source(Step):
     """A step with a source tensor."""
 
     source: Value
-
-    def reads(self) -> Iterator[Value]:
-        """Yield every value that it reads."""
-        yield self.source
-        yield from super().reads()
 
 
 @dataclass(eq=False, kw_only=True)
@@ -79,12 +76,6 @@ class Accumulate(Source):
     bias: Tensor | None = None
     implementation: int = 0
     threads: int = 0
-
-    def reads(self) -> Iterator[Value]:
-        """Yield every value that it reads."""
-        yield from super().reads()
-        if self.summand is not None:
-            yield self.summand
 
 
 @dataclass(eq=False, kw_only=True)
@@ -124,11 +115,6 @@ class MatMul(Accumulate):
         """Whether the weight is a layer's: packed once, for all calls."""
         return self.scales is not None
 
-    def reads(self) -> Iterator[Value]:
-        """Yield every value that it reads."""
-        yield from super().reads()
-        yield self.weight
-
 
 @dataclass(eq=False, kw_only=True)
 class Pointwise(Source):
@@ -138,12 +124,6 @@ class Pointwise(Source):
 
     combine: Combine = "first"
     other: Value | None = None
-
-    def reads(self) -> Iterator[Value]:
-        """Yield every value that it reads."""
-        yield from super().reads()
-        if self.other is not None:
-            yield self.other
 
 
 @dataclass(eq=False, kw_only=True)

@@ -149,7 +149,13 @@ class CompiledModule(SealedModule):
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         mixed = autocasts()
-        static = self._static_graph(mixed)
+        if mixed not in self._static:
+            with self._lock:  # two threads at the first call must share one
+                if mixed not in self._static:
+                    module = self._pair.module(mixed)
+                    forms = static_forms(module)
+                    self._static[mixed] = None if forms is None else StaticGraph(module, forms)
+        static = self._static[mixed]
         if static is None or not static.fits(args, kwargs):
             if self._pair.check is not None:
                 self._pair.check(args, kwargs)
@@ -162,15 +168,6 @@ class CompiledModule(SealedModule):
                 if not static.is_compiled:  # by another thread, in the meantime
                     static.compile(args)
         return static(*args)
-
-    def _static_graph(self, mixed: bool) -> StaticGraph | None:
-        if mixed not in self._static:
-            with self._lock:  # two threads at the first call must share one
-                if mixed not in self._static:
-                    module = self._pair.module(mixed)
-                    forms = static_forms(module)
-                    self._static[mixed] = None if forms is None else StaticGraph(module, forms)
-        return self._static[mixed]
 
     def _call_dynamo(self, mixed: bool, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if mixed in self._dynamo:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from quantfx.passes.graph.asserts import ASSERT
+from quantfx.passes.export.size_asserts import ASSERT_TENSOR
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -25,7 +25,7 @@ class RemoveAsserts(GraphPass):
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Erase every assert of dtype, device or layout."""
         removed = 0
-        for node in editor.graph.find_nodes(op="call_function", target=ASSERT):
+        for node in editor.graph.find_nodes(op="call_function", target=ASSERT_TENSOR):
             editor.erase(node)
             removed += 1
         return removed

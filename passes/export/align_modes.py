@@ -18,9 +18,9 @@ from quantfx.passes.export.same_values import (
     sizes_of,
     value_of,
 )
+from quantfx.passes.export.size_asserts import ASSERT_TENSOR
 from quantfx.passes.export.training_noise import mark, reads
 from quantfx.passes.graph.aliasing import overwritten, writes_to
-from quantfx.passes.graph.asserts import ASSERT
 from quantfx.passes.graph.batch_norm import counter_of
 from quantfx.passes.graph.constant_chain import is_random
 from quantfx.passes.graph.dropouts import DROPOUTS, IN_PLACE_DROPOUTS
@@ -225,7 +225,7 @@ def _refusal(node: Node | None, message: str) -> CaptureError:
 
 
 def _is_passive(node: Node) -> bool:
-    if node.op in ("placeholder", "get_attr") or node.target is ASSERT:
+    if node.op in ("placeholder", "get_attr") or node.target is ASSERT_TENSOR:
         return True
     return counter_of(node) is not None
 

@@ -51,18 +51,12 @@ def make_concrete(module: GraphModule, sizes: Mapping[str, int]) -> frozenset[st
         }
         if path and any(node.op == "placeholder" for node in numbers):
             raise NotConcreteError("a nested graph takes sizes")
-        used |= _names_read(graph_module, numbers)
+        # Free sizes that arguments of operators are computed from, except in checks.
+        for size in numbers:
+            if any(not _is_check(user) and user not in numbers for user in size.users):
+                used |= {str(symbol) for symbol in size.meta["val"].node.expr.free_symbols}
         _replace(graph_module, numbers, known)
     return frozenset(used)
-
-
-def _names_read(module: GraphModule, numbers: Mapping[Node, Any]) -> set[str]:
-    """Return the free sizes that arguments of operators are computed from, except in checks."""
-    found: set[str] = set()
-    for size in numbers:
-        if any(not _is_check(user) and user not in numbers for user in size.users):
-            found |= {str(symbol) for symbol in size.meta["val"].node.expr.free_symbols}
-    return found
 
 
 def _replace(module: GraphModule, numbers: Mapping[Node, Any], known: _Numbers) -> None:

@@ -1,4 +1,4 @@
-"""Assertions that torch.export writes about sizes that depend on data."""
+"""Assertions that torch.export writes: about tensors, and about sizes that depend on data."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.patterns.schema import argument_value, resolve_op
 
+ASSERT_TENSOR = resolve_op("aten._assert_tensor_metadata.default")
 _ASSERT = resolve_op("aten._assert_scalar.default")
 
 

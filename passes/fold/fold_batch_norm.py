@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.batch_norm import scale_channels, set_bias, statistics_of
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import Site
-from quantfx.passes.pipeline.base import Context, PassResult
+from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.patterns.loader import load
@@ -33,12 +32,9 @@ class FoldBatchNorm(GraphPass):
 
     name: ClassVar[str] = "fold-batch-norm"
     counts: ClassVar[str] = "folded"
+    in_training: ClassVar[bool] = False
     optional: ClassVar[bool] = True
     provides: ClassVar[frozenset[str]] = frozenset({"batch-norm-folded"})
-
-    def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Fold in every graph, unless the module trains."""
-        return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold every match of the fold templates."""

@@ -8,14 +8,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.fx import GraphModule, Node
+from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.batch_norm import output_axis, scale_channels, set_bias
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import Site
-from quantfx.passes.pipeline.base import Context, PassResult
+from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.permits import may
 from quantfx.patterns.loader import load
@@ -37,11 +36,8 @@ class FoldScales(GraphPass):
 
     name: ClassVar[str] = "fold-scales"
     counts: ClassVar[str] = "folded"
+    in_training: ClassVar[bool] = False
     optional: ClassVar[bool] = True
-
-    def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Fold in every graph, unless the module trains."""
-        return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold until no layer is followed by a foldable operator."""

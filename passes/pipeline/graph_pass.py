@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch.fx import GraphModule
 
 from quantfx.passes.graph.editor import Editor
+from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.graph.remark import AnyRemark
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
@@ -21,9 +22,11 @@ class GraphPass(Pass):
 
     Attributes:
         counts: What ``rewrite`` counts; the name of the sum in the record of the pass.
+        in_training: Whether it also rewrites a graph that trains.
     """
 
     counts: ClassVar[str] = "rewritten"
+    in_training: ClassVar[bool] = True
 
     @abstractmethod
     def rewrite(self, editor: Editor, context: Context) -> int:
@@ -31,6 +34,8 @@ class GraphPass(Pass):
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rewrite every graph, outermost first."""
+        if not self.in_training and TRAINABLE in facts_of(module):
+            return PassResult()
         count = 0
         remarks: list[AnyRemark] = []
         for path, graph_module in all_graphs(module):

@@ -66,7 +66,14 @@ class AdoptFakeQuantize(Pass):
             written = set(overwritten(graph_module.graph))
             weights = set(_adopt(editor, found, written, self.scales))
             adopted += len(weights)
-            gone = _drop(editor)
+            # Fake quantizes of activations.
+            gone: list[str] = []
+            for target in (_FAKE_QUANTIZE, *_FIXED):
+                for node in editor.graph.find_nodes(op="call_function", target=target):
+                    source = argument_value(node, "self")
+                    if constant_chain(source, ()) is None:
+                        gone.append(node.name)
+                        editor.replace(node, source)
             remarks += [Remark("applied", path, name, DROPPED) for name in gone]
             dropped += len(gone)
             for match in _PATTERNS.matcher().run(graph_module.graph) if weights else ():
@@ -99,18 +106,6 @@ def _adopt(
         editor.replace_uses(node, stored)
         editor.erase_unused(node)
         yield stored
-
-
-def _drop(editor: Editor) -> list[str]:
-    """Remove the fake quantizes of activations; return their names."""
-    names: list[str] = []
-    for target in (_FAKE_QUANTIZE, *_FIXED):
-        for node in editor.graph.find_nodes(op="call_function", target=target):
-            source = argument_value(node, "self")
-            if constant_chain(source, ()) is None:
-                names.append(node.name)
-                editor.replace(node, source)
-    return names
 
 
 def _qparams(editor: Editor, node: Node) -> QParams:

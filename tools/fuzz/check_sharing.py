@@ -25,7 +25,11 @@ def wrong_groups(module: GraphModule) -> list[str]:
         for path, node, annotation in _annotated(module)
         for slot, group in annotation.groups
     }
-    tied = _tied(module)
+    # What stands for everything that a site, or a tensor under a spec, is tied to.
+    tied: dict[Hashable, Hashable] = {}
+    for a, b in _ties(module):
+        old, new = tied.setdefault(a, a), tied.setdefault(b, b)
+        tied |= {each: new for each, label in tied.items() if label == old}
     names: dict[Hashable, str] = {}
     firsts: dict[str, Hashable] = {}
     lines: list[str] = []
@@ -42,15 +46,6 @@ def _annotated(module: GraphModule) -> Iterator[tuple[str, str, Annotation]]:
     for path, graph_module in all_graphs(module):
         for node, annotation in annotated(graph_module.graph):
             yield path, node.name, annotation
-
-
-def _tied(module: GraphModule) -> dict[Hashable, Hashable]:
-    """Return the representative of everything that a site or a tensor under a spec is tied to."""
-    tied: dict[Hashable, Hashable] = {}
-    for a, b in _ties(module):
-        old, new = tied.setdefault(a, a), tied.setdefault(b, b)
-        tied |= {each: new for each, label in tied.items() if label == old}
-    return tied
 
 
 def _ties(module: GraphModule) -> Iterator[tuple[Hashable, Hashable]]:

@@ -126,10 +126,8 @@ def _shifted(editor: Editor, node: Node, shift: Tensor) -> str:
     if stored is None:
         made = editor.constant(f"{node.name}_bias", -shift, like=node, before=node)
     else:
-        made = editor.changed_constant(bias, _minus(stored, shift), before=node)
+        made = editor.changed_constant(
+            bias, (stored.detach().double() - shift.double()).to(stored), before=node
+        )
     set_argument(node, "bias", made)
     return f"{moved} of {len(shift)} channels"
-
-
-def _minus(bias: Tensor, shift: Tensor) -> Tensor:
-    return (bias.detach().double() - shift.double()).to(bias)

@@ -8,14 +8,13 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observe.equalize.pairs import PairFinder
 from quantfx.passes.observe.equalize.recorder import PairRecorder
 from quantfx.passes.observe.insert_observers import label_of
 from quantfx.passes.observe.statistics.patches import LINEAR, Patches
-from quantfx.passes.pipeline.base import Context, PassResult
+from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
@@ -39,11 +38,8 @@ class RecordOutliers(GraphPass):
 
     name: ClassVar[str] = "record-outliers"
     counts: ClassVar[str] = "tensors"
+    in_training: ClassVar[bool] = False
     provides: ClassVar[frozenset[str]] = frozenset({"observed", "outliers-recorded"})
-
-    def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Record in every graph, unless the module trains."""
-        return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Insert the recorders."""

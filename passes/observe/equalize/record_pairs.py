@@ -5,15 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import GraphModule
-
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.graph.facts import TRAINABLE, facts_of
 from quantfx.passes.observe.equalize.pairs import Pair, PairFinder
 from quantfx.passes.observe.equalize.recorder import PairRecorder
 from quantfx.passes.observe.insert_observers import label_of
 from quantfx.passes.observe.statistics.patches import Patches
-from quantfx.passes.pipeline.base import Context, PassResult
+from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
@@ -27,11 +24,8 @@ class RecordPairs(GraphPass):
 
     name: ClassVar[str] = "record-pairs"
     counts: ClassVar[str] = "pairs"
+    in_training: ClassVar[bool] = False
     provides: ClassVar[frozenset[str]] = frozenset({"observed", "pairs-recorded"})
-
-    def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Record in every graph, unless the module trains."""
-        return PassResult() if TRAINABLE in facts_of(module) else super().run(module, context)
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Insert the recorders."""

@@ -110,13 +110,9 @@ def _find_wanted(
     for path, graph_module in graphs:
         for node, annotation in annotated(graph_module.graph):
             groups = dict(annotation.groups)
-            for slot, spec in _by_slot(annotation):
+            output = [("", annotation.output)] if annotation.output is not None else []
+            for slot, spec in [*annotation.inputs, *output]:
                 yield Site(path, node.name, slot), (groups[slot], _maker(spec))
-
-
-def _by_slot(annotation: Annotation) -> list[tuple[str, Spec]]:
-    output = [("", annotation.output)] if annotation.output is not None else []
-    return [*annotation.inputs, *output]
 
 
 def _maker(spec: Spec) -> ForeignSpec:
