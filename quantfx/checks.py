@@ -50,7 +50,6 @@ class Check(ABC):
         return _outputs(module, args, kwargs)
 
 
-@dataclass(frozen=True)
 class Runs(Check):
     """The check that neither a pass, nor the contract, nor a call raises."""
 

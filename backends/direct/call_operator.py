@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
@@ -17,7 +16,6 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.lowered import CUSTOM_KEY
 
 
-@dataclass(frozen=True)
 class CallOperator(GraphPass):
     """``region_0(x) -> direct_region([x], [constants], "...")``, for compilers."""
 

@@ -37,7 +37,6 @@ _LOSES = "measured on this machine, torch's int8 operators are {:.2f} times as f
 _FLOAT_IS_FASTER = "measured on this machine, float operators are {:.2f} times as fast as int8"
 
 
-@dataclass(frozen=True)
 class FormRegions(GraphPass):
     """``q(conv(dq(q(relu(conv(dq(x), ...)))), ...)) -> region(x)``: one call of prepared steps.
 

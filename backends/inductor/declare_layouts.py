@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -16,7 +15,6 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.pipeline.kernel_family import argument_node
 
 
-@dataclass(frozen=True)
 class DeclareLayouts(GraphPass):
     """``onednn.qconv_pointwise(x) -> quantfx.qconv_channels_last(x)`` where sizes are free.
 

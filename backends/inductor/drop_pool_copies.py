@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -18,7 +17,6 @@ _CLONE = resolve_op("aten.clone.default")
 _POOLS = ("aten.max_pool2d_with_indices.default", "prims._low_memory_max_pool_with_offsets.default")
 
 
-@dataclass(frozen=True)
 class DropPoolCopies(Pass):
     """``max_pool2d(contiguous(x)) -> max_pool2d(x)`` on integers, inside Inductor.
 

@@ -9,7 +9,6 @@ operators of quantfx, which become oneDNN's again after its patterns.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -29,7 +28,6 @@ NAMESPACE = "quantfx"
 _KERNELS = (QCONV, QLINEAR, QLINEAR_DYNAMIC)
 
 
-@dataclass(frozen=True)
 class HideKernels(GraphPass):
     """``onednn.qconv_pointwise(x) -> quantfx.qconv_pointwise(x)``, and so on."""
 
@@ -41,7 +39,6 @@ class HideKernels(GraphPass):
         return _rename(editor, opaque_kernels())
 
 
-@dataclass(frozen=True)
 class RevealKernels(GraphPass):
     """``quantfx.qconv_pointwise(x) -> onednn.qconv_pointwise(x)``, and so on.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -16,7 +15,6 @@ from quantfx.patterns.schema import resolve_op
 _INT8PACK = resolve_op("aten._weight_int8pack_mm.default")
 
 
-@dataclass(frozen=True)
 class WholeRows(Pass):
     """``_weight_int8pack_mm(x, w, s) -> _weight_int8pack_mm(rows(x), w, s)``, inside Inductor.
 

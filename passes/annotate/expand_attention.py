@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -35,7 +35,6 @@ _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 _ZEROS_LIKE = resolve_op("aten.zeros_like.default")
 
 
-@dataclass(frozen=True)
 class ExpandAttention(GraphPass):
     """``attention(q, k, v, mask) -> softmax(q @ k.T * scale + mask) @ v``.
 

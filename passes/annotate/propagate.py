@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from torch.fx import GraphModule, Node
@@ -18,7 +18,6 @@ from quantfx.passes.pipeline.permits import LEFT_FLOAT, may
 from quantfx.passes.quant.annotation import Annotation, annotated, annotation_of, set_annotation
 
 
-@dataclass(frozen=True)
 class Propagate(Pass):
     """Match the templates of group ``propagate`` and settle every pending annotation.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 
 from torch.fx import GraphModule, Node
@@ -19,7 +19,6 @@ from quantfx.passes.quant.spec import Concrete, SharedSpec, Spec
 from quantfx.patterns.errors import did_you_mean
 
 
-@dataclass(frozen=True)
 class Share(Pass):
     """Solve the sharing constraints of all annotations and write each site's group on its node.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -17,7 +16,6 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 SET_GRAD = torch.ops.higher_order.wrap_with_set_grad_enabled
 
 
-@dataclass(frozen=True)
 class InlineNoGrad(Pass):
     """``wrap_with_set_grad_enabled(False, region, x) -> the region's own nodes``.
 

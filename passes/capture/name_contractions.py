@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch.fx import Node
@@ -27,7 +26,6 @@ _TENSORDOT = resolve_op("aten.tensordot.default")
 _UNFLATTEN = resolve_op("aten.unflatten.int")
 
 
-@dataclass(frozen=True)
 class NameContractions(GraphPass):
     """``einsum("bld,dhk->blhk", [x, w]) -> unflatten(linear(x, w as a matrix), [h, k])``.
 

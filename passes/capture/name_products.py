@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -28,7 +27,6 @@ _PERMUTE = resolve_op("aten.permute.default")
 _TRANSPOSES = {_T, _TRANSPOSE, resolve_op("aten.numpy_T.default"), _PERMUTE}
 
 
-@dataclass(frozen=True)
 class NameProducts(GraphPass):
     """Rewrite products, where w is computed from parameters and buffers only.
 

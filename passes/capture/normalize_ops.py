@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -44,7 +43,6 @@ _VIEWS = {
 }
 
 
-@dataclass(frozen=True)
 class NormalizeOps(GraphPass):
     """Rewrite spellings.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch.fx import Node
@@ -18,7 +17,6 @@ _BATCH_NORM = resolve_op("aten.batch_norm.default")
 _POOL = resolve_op("aten.max_pool2d.default")
 
 
-@dataclass(frozen=True)
 class Recompose(GraphPass):
     """Rewrite layers that ``ExportedProgram.run_decompositions`` decomposed.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from quantfx.passes.export.size_asserts import ASSERT_TENSOR
@@ -11,7 +10,6 @@ from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
-@dataclass(frozen=True)
 class RemoveAsserts(GraphPass):
     """``assert x is float32; y = x.float() -> y = x.float()``.
 

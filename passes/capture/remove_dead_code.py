@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from quantfx.passes.graph.editor import Editor
@@ -10,7 +9,6 @@ from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
-@dataclass(frozen=True)
 class RemoveDeadCode(GraphPass):
     """``y = f(x); return x -> return x``; operators that write to a tensor stay."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
@@ -14,7 +13,6 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import argument_value
 
 
-@dataclass(frozen=True)
 class RemoveDropout(GraphPass):
     """``dropout(x, p, train=False) -> x``, also for p=0; other dropouts in train mode stay."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,7 +15,6 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 _COPY = torch.ops.aten.copy_.default
 
 
-@dataclass(frozen=True)
 class RemoveSelfCopies(GraphPass):
     """``y = n.add_(1); n.copy_(y) -> y = n.add_(1)``, where n is a buffer.
 

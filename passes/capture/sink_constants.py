@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import GraphModule, Node
@@ -14,7 +13,6 @@ from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
-@dataclass(frozen=True)
 class SinkConstants(GraphPass):
     """``cond(p, f, g, (w, x)), f(w, x) -> cond(p, f, g, (x,)), f(x)`` with w stored in f and g.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -29,7 +28,6 @@ def cumulative_momentum(batches: Tensor) -> float:
     return 1.0 / max(int(batches), 1)
 
 
-@dataclass(frozen=True)
 class SwitchModes(GraphPass):
     """Arguments that differ between training and evaluation read a `Mode` instead of a literal.
 

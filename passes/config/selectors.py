@@ -122,7 +122,6 @@ class Selector(ABC):
         """Whether the selector is about ``call``, or about a tensor that ``call`` reads."""
 
 
-@dataclass(frozen=True)
 class Everything(Selector):
     """The whole model: ``all``."""
 
@@ -159,7 +158,6 @@ class Named(Selector):
         return f"{self.kind}={self.name!r}"
 
 
-@dataclass(frozen=True)
 class Globbed(Named):
     """Base of the selectors whose name may hold ``*``, ``?`` and ``[...]``; they match dots too."""
 
@@ -175,7 +173,6 @@ class Globbed(Named):
         return any(fnmatchcase(name, self.name) for name in self.names(call))
 
 
-@dataclass(frozen=True)
 class OpSelector(Named):
     """Calls of an operator: a word of the vocabulary (``conv2d``) or an overload."""
 
@@ -187,7 +184,6 @@ class OpSelector(Named):
         yield from call.ops
 
 
-@dataclass(frozen=True)
 class TypeSelector(Named):
     """Everything inside modules of a class: ``Linear`` or ``torch.nn.modules.linear.Linear``."""
 
@@ -199,7 +195,6 @@ class TypeSelector(Named):
         yield from call.types
 
 
-@dataclass(frozen=True)
 class ModuleSelector(Globbed):
     """Everything inside a module: its dotted path, or a pattern for such paths."""
 
@@ -211,7 +206,6 @@ class ModuleSelector(Globbed):
         yield from call.modules
 
 
-@dataclass(frozen=True)
 class CallSelector(Named):
     """One call: the name of its node in the captured graph, ``conv2d_3``."""
 
@@ -223,7 +217,6 @@ class CallSelector(Named):
         yield call.name
 
 
-@dataclass(frozen=True)
 class TensorSelector(Globbed):
     """A tensor that a call reads: ``conv2d_3.input``, or a pattern such as ``linear*.weight``."""
 

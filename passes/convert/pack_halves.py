@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -18,7 +17,6 @@ from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value
 
 
-@dataclass(frozen=True)
 class PackHalves(GraphPass):
     """``f(dq(w_s8)) -> f(dq(unpack_halves(w_u8)))`` for weights in -8..7, in half the bytes.
 

@@ -35,7 +35,6 @@ _TO = resolve_op("aten.to.dtype")
 _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 
 
-@dataclass(frozen=True)
 class ShareTiedTables(GraphPass):
     """``embedding(dq(q(w)), i), linear(x, dq(r(w))) -> embedding(dq(r(w)), i), linear(...)``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -28,7 +27,6 @@ _TO = resolve_op("aten.to.dtype")
 _BITS = resolve_op("aten.view.dtype")
 
 
-@dataclass(frozen=True)
 class ComputeInFloat32(Pass):
     """``linear(x_bf16, w_bf16) -> to(linear(to(x_bf16, float32), w_f32), bfloat16)``, at the edges.
 

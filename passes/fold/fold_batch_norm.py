@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
@@ -21,7 +20,6 @@ from quantfx.patterns.schema import set_argument
 _PATTERNS = load("fold").group("fold-batch-norm")
 
 
-@dataclass(frozen=True)
 class FoldBatchNorm(GraphPass):
     """``batch_norm(conv(x, w, b)) -> conv(x, w * s, (b - mean) * s + beta)``; a linear alike.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -25,7 +24,6 @@ _PATTERNS = load("fold").group("fold-scale")
 _MULS = (resolve_op("aten.mul.Tensor"), resolve_op("aten.mul_.Tensor"))
 
 
-@dataclass(frozen=True)
 class FoldScales(GraphPass):
     """``conv(x, w, b) * s -> conv(x, w * s, b * s)``, ``conv(x, w, b) + t -> conv(x, w, b + t)``.
 

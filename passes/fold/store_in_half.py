@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -26,7 +25,6 @@ _PICKS: dict[Any, int] = {
 }
 
 
-@dataclass(frozen=True)
 class StoreInHalf(Pass):
     """``embedding(w_f32, i) -> to(embedding(w_bf16, i), float32)``, ``f(w_f32) -> f(to(w_bf16))``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -16,7 +15,6 @@ from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, overload
 
 
-@dataclass(frozen=True)
 class ExpandAffineWeights(GraphPass):
     """``dequantize_per_channel(weight, scales, zero_points) -> float constant``, unless they are 0.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -39,7 +38,6 @@ MOVES = frozenset(
 _OF_BYTES = frozenset(resolve_op(f"aten.upsample_nearest{n}d.vec") for n in (1, 2, 3))
 
 
-@dataclass(frozen=True)
 class HoistQuantize(Pass):
     """Let int8 flow through moves that no template annotates; the integers are the same.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch.fx import Node
@@ -19,7 +18,6 @@ _CLAMP = resolve_op("aten.clamp.default")
 _STACK = resolve_op("aten.stack.default")
 
 
-@dataclass(frozen=True)
 class IncludeZero(GraphPass):
     """``choose_qparams(x) -> choose_qparams([min(amin(x), 0), max(amax(x), 0)])``.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch.fx import Node
@@ -37,7 +36,6 @@ class PackedWeight(Packed):
         return self.op
 
 
-@dataclass(frozen=True)
 class KeepPacked(GraphPass):
     """``kernel(x, prepack(w)) -> kernel(x, PackedWeight(w))``, for running without a compiler."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
@@ -16,7 +15,6 @@ from quantfx.passes.quant.lowered import lowered_of, site_of
 from quantfx.passes.quant.qdq import has_qparams
 
 
-@dataclass(frozen=True)
 class MergeEqual(GraphPass):
     """``k(x), k(x) -> y, y`` with ``y = k(x)``, for kernel calls, their packing, q and dq."""
 

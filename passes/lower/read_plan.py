@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import GraphModule, Node
@@ -18,7 +17,6 @@ from quantfx.patterns.matcher import Matcher
 from quantfx.patterns.schema import argument_value, arguments, is_operator_call, overload
 
 
-@dataclass(frozen=True)
 class ReadPlan(Pass):
     """Annotate ``conv2d(dq(x), dq(w))`` in a graph of another quantizer, or a retraced graph.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -41,7 +40,6 @@ _CONTIGUOUS = resolve_op("aten.contiguous.default")
 _PERMUTE = resolve_op("aten.permute.default")
 
 
-@dataclass(frozen=True)
 class RestoreLayouts(GraphPass):
     """``as_strided(relu(x)) -> as_strided(contiguous(relu(x)))``, after operators with a kernel.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -21,7 +20,6 @@ _RESHAPES = tuple(map(resolve_op, ("aten.reshape.default", "aten.view.default"))
 _Size = int | torch.SymInt
 
 
-@dataclass(frozen=True)
 class SizeFreeViews(GraphPass):
     """``reshape(x, [b, n, 12, -1]) -> unflatten(x, 2, [12, -1])``, where b and n are computed.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, ClassVar
 
@@ -24,7 +23,6 @@ _SLICE = resolve_op("aten.slice.Tensor")
 _SELECT = resolve_op("aten.select.int")
 
 
-@dataclass(frozen=True)
 class SliceSplits(GraphPass):
     """``getitem(split(x), i) -> slice(x)``, and ``getitem(unbind(x), i) -> select(x, i)``.
 

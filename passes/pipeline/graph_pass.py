@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import GraphModule
@@ -16,7 +15,6 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.pipeline.check_pass import checked_count
 
 
-@dataclass(frozen=True)
 class GraphPass(Pass):
     """A pass that rewrites each graph separately: the top graph and every nested graph.
 

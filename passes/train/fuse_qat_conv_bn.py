@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
@@ -20,7 +19,6 @@ from quantfx.patterns.schema import argument_value
 _BATCH_NORM = torch.ops.aten.batch_norm.default
 
 
-@dataclass(frozen=True)
 class FuseQatConvBn(GraphPass):
     """``norm(conv(x, w, b)) -> norm(conv(x, w * s) / s + b)``, s = gamma / sqrt(var + eps).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
@@ -17,7 +16,6 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import argument_value, overload
 
 
-@dataclass(frozen=True)
 class LiftDropout(GraphPass):
     """``add(dropout(linear(x)), y) -> add(linear(x), y)``; place-dropout undoes it.
 

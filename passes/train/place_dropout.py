@@ -16,7 +16,6 @@ from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
-@dataclass(frozen=True)
 class PlaceDropout(GraphPass):
     """``linear(round(x)) -> linear(dropout(round(x)))`` wherever lift-dropout removed a dropout.
 

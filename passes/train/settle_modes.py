@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch.fx import Node
@@ -20,7 +19,6 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.patterns.schema import arguments, is_operator_call, overload
 
 
-@dataclass(frozen=True)
 class SettleModes(GraphPass):
     """Undo ``switch-modes`` with the literals of evaluation.
 

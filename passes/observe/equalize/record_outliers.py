@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import GraphModule, Node
@@ -27,7 +26,6 @@ def readers_of(module: GraphModule) -> dict[Node, list[Node]]:
     return found
 
 
-@dataclass(frozen=True)
 class RecordOutliers(GraphPass):
     """``linear(x, w) -> record(x); linear(x, w)``, one recorder for all linears that read x.
 

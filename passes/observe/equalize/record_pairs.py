@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from quantfx.passes.graph.editor import Editor
@@ -14,7 +13,6 @@ from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 
 
-@dataclass(frozen=True)
 class RecordPairs(GraphPass):
     """``second(f(first(x))) -> record(f(first(x))); second(f(first(x)))``.
 

@@ -24,7 +24,6 @@ from quantfx.passes.quant.qparams import QParams
 from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec, Spec
 
 
-@dataclass(frozen=True)
 class AdoptObservers(Pass):
     """Replaces each module with an observer's attributes by an observer of quantfx.
 

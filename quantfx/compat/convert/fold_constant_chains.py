@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
@@ -15,7 +14,6 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import quantizes
 
 
-@dataclass(frozen=True)
 class FoldConstantChains(GraphPass):
     """``q(t(weight)) -> q(weight_t)``, a constant.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch.fx import Node
@@ -14,7 +13,6 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, DEQUANTIZE_PER_TENSOR
 
 
-@dataclass(frozen=True)
 class MergeFloatReaders(GraphPass):
     """``f(dq(q)), g(dq'(q)) -> d = dq(q); f(d), g(d)`` where neither f nor g is annotated.
 

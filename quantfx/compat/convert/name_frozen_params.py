@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
@@ -17,7 +16,6 @@ from quantfx.passes.quant.qdq import dequantizes
 _PREFIX = "_frozen_param"
 
 
-@dataclass(frozen=True)
 class NameFrozenParams(GraphPass):
     """``conv.weight_s8 -> _frozen_param0``, counted in graph order.
 

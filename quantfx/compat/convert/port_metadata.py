@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import GraphModule, Node
@@ -25,7 +24,6 @@ TAG = "quantization_tag"
 _PORTED = ("stack_trace", "nn_module_stack", TAG)
 
 
-@dataclass(frozen=True)
 class PortMetadata(Pass):
     """``[q -> dq] -> conv -> [q -> dq]``: q/dq before and after an operator belong to it.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import GraphModule
@@ -13,7 +12,6 @@ from quantfx.passes.pipeline.base import Context, Pass, PassResult
 _GUARDS = "_guards_fn"  # torch 2.13's name of the module that checks
 
 
-@dataclass(frozen=True)
 class StripGuards(Pass):
     """``_guards_fn(x); y = f(x) -> y = f(x)``; the checking module is removed with its call."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from torch.fx import Node
@@ -25,7 +24,6 @@ _MASKED_FILL = resolve_op("aten.masked_fill.Scalar")
 _ZEROS_LIKE = resolve_op("aten.zeros_like.default")
 
 
-@dataclass(frozen=True)
 class FuseConvBn(GraphPass):
     """``norm(conv(x, w, b)) -> norm(conv(x, w * s, 0) / s + b)``, ``s = gamma / sqrt(var + eps)``.
 
