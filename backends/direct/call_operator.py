@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import Node
 
 from quantfx.backends.direct.operator import region_operator
@@ -19,8 +17,8 @@ from quantfx.passes.quant.lowered import CUSTOM_KEY
 class CallOperator(GraphPass):
     """``region_0(x) -> direct_region([x], [constants], "...")``, for compilers."""
 
-    name: ClassVar[str] = "call-operator"
-    counts: ClassVar[str] = "regions"
+    name = "call-operator"
+    counts = "regions"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite the call of every region."""

@@ -7,7 +7,6 @@ required, each remaining site becomes a region by itself.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch.fx import Node
 
@@ -31,8 +30,8 @@ class Direct(KernelFamily):
 
     required: bool = False
 
-    needs_process: ClassVar[bool] = True
-    name: ClassVar[str] = "direct"
+    needs_process = True
+    name = "direct"
 
     @property
     def saturates(self) -> Saturation:

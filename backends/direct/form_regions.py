@@ -5,7 +5,6 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,11 +44,11 @@ class FormRegions(GraphPass):
     set of input shapes. A remark says why a planned site is in no region.
     """
 
-    name: ClassVar[str] = "form-regions"
-    optional: ClassVar[bool] = True
-    counts: ClassVar[str] = "regions"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    keeps_float: ClassVar[bool] = False  # sums round differently from the float kernel
+    name = "form-regions"
+    optional = True
+    counts = "regions"
+    requires = frozenset({"qdq"})
+    keeps_float = False  # sums round differently from the float kernel
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Form the regions of one graph, if the backend has the family and its runtime."""

@@ -82,7 +82,7 @@ class Accumulate(Source):
 class Convolution(Accumulate):
     """A convolution; ``weight`` is in torch's layout."""
 
-    kernel: ClassVar[str] = "direct.convolution"
+    kernel = "direct.convolution"
 
     weight: Tensor
     stride: tuple[int, ...]
@@ -101,7 +101,7 @@ class Convolution(Accumulate):
 class MatMul(Accumulate):
     """``source @ weight``; a constant weight with scales is ``(K, N)`` and packed."""
 
-    kernel: ClassVar[str] = "direct.matmul"
+    kernel = "direct.matmul"
 
     weight: Value
 
@@ -120,7 +120,7 @@ class MatMul(Accumulate):
 class Pointwise(Source):
     """``combine(source, other)`` element by element, or the source alone."""
 
-    kernel: ClassVar[str] = "direct.pointwise"
+    kernel = "direct.pointwise"
 
     combine: Combine = "first"
     other: Value | None = None
@@ -130,7 +130,7 @@ class Pointwise(Source):
 class Lookup(Source):
     """Maps integers through a table of 256 bytes; without a table, a copy of any dtype."""
 
-    kernel: ClassVar[str] = "direct.lookup"
+    kernel = "direct.lookup"
 
     table: bytes | None = None
 
@@ -139,7 +139,7 @@ class Lookup(Source):
 class Fill(Step):
     """One integer everywhere."""
 
-    kernel: ClassVar[str] = "direct.fill"
+    kernel = "direct.fill"
 
     value: int
 
@@ -148,7 +148,7 @@ class Fill(Step):
 class Pool(Source):
     """The largest or the average value of windows."""
 
-    kernel: ClassVar[str] = "direct.pool"
+    kernel = "direct.pool"
 
     average: bool
     window: tuple[int, ...]
@@ -163,7 +163,7 @@ class Pool(Source):
 class LayerNorm(Source):
     """A layer norm over the last dimension."""
 
-    kernel: ClassVar[str] = "direct.layer_norm"
+    kernel = "direct.layer_norm"
 
     weight: Tensor | None
     bias: Tensor | None
@@ -179,7 +179,7 @@ class Softmax(Source):
         empty_is_zero: Whether rows of only -inf become zeros.
     """
 
-    kernel: ClassVar[str] = "direct.softmax"
+    kernel = "direct.softmax"
 
     causal: bool = False
     empty_is_zero: bool = False
@@ -189,7 +189,7 @@ class Softmax(Source):
 class View(Source):
     """A view of the same memory: nothing is computed."""
 
-    kernel: ClassVar[str] = "direct.view"
+    kernel = "direct.view"
 
 
 @dataclass(eq=False)

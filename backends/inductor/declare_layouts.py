@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 from torch.fx import Node
 
@@ -25,8 +23,8 @@ class DeclareLayouts(GraphPass):
     other kernels stay hidden and keep their traced layout.
     """
 
-    name: ClassVar[str] = "declare-layouts"
-    counts: ClassVar[str] = "declared"
+    name = "declare-layouts"
+    counts = "declared"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rename the calls of every graph whose result has a free size."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
@@ -23,8 +21,8 @@ class DropPoolCopies(Pass):
     Inductor's loop takes any layout and writes the layout that its reader wants.
     """
 
-    name: ClassVar[str] = "drop-pool-copies"
-    optional: ClassVar[bool] = True
+    name = "drop-pool-copies"
+    optional = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Make every pool of integers read the source of its copy."""

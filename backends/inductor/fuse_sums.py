@@ -9,7 +9,6 @@ from __future__ import annotations
 import operator
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -63,9 +62,9 @@ class FuseSums(Pass):
 
     eager: bool = False
 
-    name: ClassVar[str] = "fuse-sums"
-    optional: ClassVar[bool] = True
-    keeps_float: ClassVar[bool] = False
+    name = "fuse-sums"
+    optional = True
+    keeps_float = False
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fuse every sum that the kernels take."""

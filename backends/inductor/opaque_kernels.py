@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch._ops import OpOverload
@@ -31,8 +31,8 @@ _KERNELS = (QCONV, QLINEAR, QLINEAR_DYNAMIC)
 class HideKernels(GraphPass):
     """``onednn.qconv_pointwise(x) -> quantfx.qconv_pointwise(x)``, and so on."""
 
-    name: ClassVar[str] = "hide-kernels"
-    counts: ClassVar[str] = "hidden"
+    name = "hide-kernels"
+    counts = "hidden"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rename the calls."""
@@ -46,8 +46,8 @@ class RevealKernels(GraphPass):
     freezes nothing and cannot lower oneDNN's kernels (torch 2.13), so calls there stay hidden.
     """
 
-    name: ClassVar[str] = "reveal-kernels"
-    counts: ClassVar[str] = "revealed"
+    name = "reveal-kernels"
+    counts = "revealed"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rename the calls."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
@@ -22,7 +20,7 @@ class WholeRows(Pass):
     not contiguous.
     """
 
-    name: ClassVar[str] = "whole-rows"
+    name = "whole-rows"
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fix the layout of every activation of that kernel."""

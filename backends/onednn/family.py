@@ -8,7 +8,7 @@ separate operator; ``fuse_sums`` fuses it when the graph is compiled.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,8 +69,8 @@ class OneDNN(KernelFamily):
     convolves: tuple[torch.dtype, ...] = (torch.uint8,)
     not_here: str = ""
 
-    name: ClassVar[str] = "onednn"
-    kernels: ClassVar[frozenset[str]] = _CONV | _LINEAR | _DYNAMIC | _FP16
+    name = "onednn"
+    kernels = _CONV | _LINEAR | _DYNAMIC | _FP16
 
     @property
     def saturates(self) -> Saturation:

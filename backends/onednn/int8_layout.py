@@ -7,7 +7,7 @@ the order of integers stay the same.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import Node
 from torch.fx.node import map_arg
@@ -26,7 +26,7 @@ _POOL_LIMIT = 127
 class Int8Layout(KernelFamily):
     """Runs the operator itself on int8 tensors."""
 
-    name: ClassVar[str] = "int8-layout"
+    name = "int8-layout"
 
     def takes(self, candidate: Candidate) -> bool:
         """Whether the template passes int8 through."""

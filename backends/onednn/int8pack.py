@@ -9,7 +9,6 @@ for code that must run without quantfx.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch.fx import Node
@@ -35,8 +34,8 @@ _FEWEST_CHANNELS = 9
 class Int8Pack(KernelFamily):
     """torch's kernel for linears with only the weight in int8."""
 
-    name: ClassVar[str] = "int8pack"
-    kernels: ClassVar[frozenset[str]] = frozenset({"weight_linear"})
+    name = "int8pack"
+    kernels = frozenset({"weight_linear"})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernel does not support: zero points, or scales that are not per row."""

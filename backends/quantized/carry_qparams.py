@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch.fx import Node
 
@@ -30,9 +29,9 @@ class CarryQParams(GraphPass):
     limits: bool = True
     channels_first: bool = False
 
-    name: ClassVar[str] = "carry-qparams"
-    requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
-    keeps_float: ClassVar[bool] = False  # the two quantizes round some ties differently
+    name = "carry-qparams"
+    requires = frozenset({"lowered"})
+    keeps_float = False  # the two quantizes round some ties differently
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every quantize, and the dequantizes of values that carry their qparams."""

@@ -7,7 +7,6 @@ kernel finds the range of x in each call. Also linears with half-precision weigh
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch.fx import Node
 
@@ -41,8 +40,8 @@ class NativeDynamic(NativeFamily):
 
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
 
-    name: ClassVar[str] = "native-dynamic"
-    kernels: ClassVar[frozenset[str]] = frozenset({_DYNAMIC, _FP16})
+    name = "native-dynamic"
+    kernels = frozenset({_DYNAMIC, _FP16})
 
     @property
     def saturates(self) -> Saturation:

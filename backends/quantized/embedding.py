@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,8 +78,8 @@ def row_qparams(weight: Tensor, bits: int, eps: float) -> tuple[Tensor, Tensor]:
 class NativeEmbedding(NativeFamily):
     """torch's embeddings with packed rows."""
 
-    name: ClassVar[str] = "native-embedding"
-    kernels: ClassVar[frozenset[str]] = frozenset(
+    name = "native-embedding"
+    kernels = frozenset(
         {f"quantized.embedding{bag}_{size}" for bag in ("", "_bag") for size in ("byte", "4bit")}
     )
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -57,8 +56,8 @@ class NativeLayers(NativeFamily):
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
     limits: bool = True
 
-    name: ClassVar[str] = "native-layers"
-    kernels: ClassVar[frozenset[str]] = _CONV | _TRANSPOSED | {_LINEAR}
+    name = "native-layers"
+    kernels = _CONV | _TRANSPOSED | {_LINEAR}
 
     @property
     def saturates(self) -> Saturation:

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -82,8 +82,8 @@ class NativeOps(NativeFamily):
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
     limits: bool = True
 
-    name: ClassVar[str] = "native-ops"
-    kernels: ClassVar[frozenset[str]] = frozenset({*_CALLS, _SAME_OP})
+    name = "native-ops"
+    kernels = frozenset({*_CALLS, _SAME_OP})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return the first condition of the kernel that the candidate does not meet."""

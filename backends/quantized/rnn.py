@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,8 +61,8 @@ class NativeRnn(NativeFamily):
     engines: Engines = Engines()  # noqa: RUF009  a frozen value
     reduce_range: bool = False
 
-    name: ClassVar[str] = "native-rnn"
-    kernels: ClassVar[frozenset[str]] = frozenset({_LSTM, _GRU, _LSTM_CELL, _RNN_CELL})
+    name = "native-rnn"
+    kernels = frozenset({_LSTM, _GRU, _LSTM_CELL, _RNN_CELL})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return what the kernels do not support: projections, training, computed weights."""

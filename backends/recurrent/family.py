@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import Node
 
@@ -32,9 +32,9 @@ _FLAGS = ("num_layers", "bidirectional", "batch_first")
 class Recurrent(KernelFamily):
     """LSTM, GRU and plain recurrent layers, in C++ or, without a compiler, in torch."""
 
-    name: ClassVar[str] = "recurrent"
-    kernels: ClassVar[frozenset[str]] = frozenset({KERNEL, CELL})
-    needs_process: ClassVar[bool] = True
+    name = "recurrent"
+    kernels = frozenset({KERNEL, CELL})
+    needs_process = True
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
         """Return the weight that is not of int8 rows in -127..127 with a scale each."""

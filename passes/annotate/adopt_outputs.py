@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -31,9 +30,9 @@ class AdoptOutputs(Pass):
 
     unless: tuple[str, ...] = ()
 
-    name: ClassVar[str] = "adopt-outputs"
-    requires: ClassVar[frozenset[str]] = frozenset({"annotated"})
-    breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
+    name = "adopt-outputs"
+    requires = frozenset({"annotated"})
+    breaks = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Let inputs share with the outputs they read, in every graph and in graph order."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch import Tensor
 from torch.fx import GraphModule, Node
@@ -61,10 +60,10 @@ class Annotate(Pass):
 
     group: str
 
-    name: ClassVar[str] = "annotate"
-    named_by: ClassVar[str] = "group"
-    provides: ClassVar[frozenset[str]] = frozenset({"annotated"})
-    breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
+    name = "annotate"
+    named_by = "group"
+    provides = frozenset({"annotated"})
+    breaks = frozenset({"shared"})
 
     def __post_init__(self) -> None:
         known = known_groups().union(GROUPS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, Literal
+from typing import Literal
 
 from torch.fx import GraphModule
 
@@ -49,7 +49,7 @@ class CheckConfig(Pass):
 
     unmatched: Literal["error", "warning", "remark"] = "error"
 
-    name: ClassVar[str] = "check-config"
+    name = "check-config"
 
     def __post_init__(self) -> None:
         if self.unmatched not in _CHOICES:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.fx import Node
@@ -42,9 +42,9 @@ class ExpandAttention(GraphPass):
     operands of both have the query's spec, the right operands those of key and value.
     """
 
-    name: ClassVar[str] = "expand-attention"
-    counts: ClassVar[str] = "expanded"
-    requires: ClassVar[frozenset[str]] = frozenset({"annotated"})
+    name = "expand-attention"
+    counts = "expanded"
+    requires = frozenset({"annotated"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Expand every annotated attention."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -25,9 +24,9 @@ class Propagate(Pass):
     quantized pattern; otherwise its annotation is removed and a remark says which input failed.
     """
 
-    name: ClassVar[str] = "propagate"
-    provides: ClassVar[frozenset[str]] = frozenset({"propagated"})
-    breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
+    name = "propagate"
+    provides = frozenset({"propagated"})
+    breaks = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate candidates, then keep or drop each."""

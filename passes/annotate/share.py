@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -27,9 +26,9 @@ class Share(Pass):
     flow passes into a branch is the same tensor on both sides.
     """
 
-    name: ClassVar[str] = "share"
-    requires: ClassVar[frozenset[str]] = frozenset({"annotated"})
-    provides: ClassVar[frozenset[str]] = frozenset({"shared"})
+    name = "share"
+    requires = frozenset({"annotated"})
+    provides = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Collect constraints from all graphs, solve, and write the groups."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch._ops import OpOverload
 from torch.fx import Node
@@ -21,7 +19,7 @@ class Functionalize(GraphPass):
     or shares memory with another tensor of the graph.
     """
 
-    name: ClassVar[str] = "functionalize"
+    name = "functionalize"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite each in-place operator in graph order, so that chains unfold."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from typing import ClassVar
 
 import torch
 from torch.fx import GraphModule, Node
@@ -23,7 +22,7 @@ class InlineNoGrad(Pass):
     graph misses a hidden region.
     """
 
-    name: ClassVar[str] = "inline-no-grad"
+    name = "inline-no-grad"
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Inline until no wrapped region is left, including branches and nested regions."""

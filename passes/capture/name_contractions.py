@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import Node
 
@@ -33,7 +33,7 @@ class NameContractions(GraphPass):
     computed from parameters and buffers only. A contraction that would need x permuted is kept.
     """
 
-    name: ClassVar[str] = "name-contractions"
+    name = "name-contractions"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every contraction of the three operators."""

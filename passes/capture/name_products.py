@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 from torch.fx import Node
@@ -39,7 +39,7 @@ class NameProducts(GraphPass):
     7. ``linear(x, w, b) -> matmul(x, w) + b``, w of one dimension, without output channels
     """
 
-    name: ClassVar[str] = "name-products"
+    name = "name-products"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every product that a rule knows."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch._ops import OpOverload
@@ -58,7 +58,7 @@ class NormalizeOps(GraphPass):
     6. keyword arguments equal to their default (``alpha=1``) are dropped
     """
 
-    name: ClassVar[str] = "normalize-ops"
+    name = "normalize-ops"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite each node at most once per rule."""

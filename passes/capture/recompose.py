@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import Node
 
@@ -27,7 +27,7 @@ class Recompose(GraphPass):
     Rules 2 and 3 apply only where nothing reads the other results.
     """
 
-    name: ClassVar[str] = "recompose"
+    name = "recompose"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every operator that a rule knows."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from quantfx.passes.export.size_asserts import ASSERT_TENSOR
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
@@ -17,8 +15,8 @@ class RemoveAsserts(GraphPass):
     return bfloat16, which such a conversion undoes.
     """
 
-    name: ClassVar[str] = "remove-asserts"
-    counts: ClassVar[str] = "removed"
+    name = "remove-asserts"
+    counts = "removed"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Erase every assert of dtype, device or layout."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
@@ -12,8 +10,8 @@ from quantfx.passes.pipeline.graph_pass import GraphPass
 class RemoveDeadCode(GraphPass):
     """``y = f(x); return x -> return x``; operators that write to a tensor stay."""
 
-    name: ClassVar[str] = "remove-dead-code"
-    counts: ClassVar[str] = "removed"
+    name = "remove-dead-code"
+    counts = "removed"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Erase dead nodes."""

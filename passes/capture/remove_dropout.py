@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import Node
 
 from quantfx.passes.graph.dropouts import DROPOUTS, IN_PLACE_DROPOUTS, is_off
@@ -16,8 +14,8 @@ from quantfx.patterns.schema import argument_value
 class RemoveDropout(GraphPass):
     """``dropout(x, p, train=False) -> x``, also for p=0; other dropouts in train mode stay."""
 
-    name: ClassVar[str] = "remove-dropout"
-    counts: ClassVar[str] = "removed"
+    name = "remove-dropout"
+    counts = "removed"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Replace each dropout that is off by its input."""

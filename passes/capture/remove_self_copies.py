@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch.fx import Node
 
@@ -21,8 +19,8 @@ class RemoveSelfCopies(GraphPass):
     Nothing is copied, but autograd counts the copy as a change of what y's readers have saved.
     """
 
-    name: ClassVar[str] = "remove-self-copies"
-    counts: ClassVar[str] = "removed"
+    name = "remove-self-copies"
+    counts = "removed"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Remove each copy of a tensor onto itself."""

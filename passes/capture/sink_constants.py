@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
@@ -20,8 +18,8 @@ class SinkConstants(GraphPass):
     operand cannot be folded to int8.
     """
 
-    name: ClassVar[str] = "sink-constants"
-    counts: ClassVar[str] = "sunk"
+    name = "sink-constants"
+    counts = "sunk"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite each call, outermost first, so that constants sink to where they are used."""

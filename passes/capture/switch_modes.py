@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,8 +40,8 @@ class SwitchModes(GraphPass):
     A graph that was not captured for training has no such arguments.
     """
 
-    name: ClassVar[str] = "switch-modes"
-    counts: ClassVar[str] = "switched"
+    name = "switch-modes"
+    counts = "switched"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite what the capture noted."""

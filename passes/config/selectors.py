@@ -125,8 +125,8 @@ class Selector(ABC):
 class Everything(Selector):
     """The whole model: ``all``."""
 
-    kind: ClassVar[str] = "all"
-    ranks: ClassVar[tuple[int, int]] = (0, 0)  # every other selector is more specific
+    kind = "all"
+    ranks = (0, 0)  # every other selector is more specific
 
     def selects(self, call: CallSite) -> bool:
         """Always."""
@@ -176,8 +176,8 @@ class Globbed(Named):
 class OpSelector(Named):
     """Calls of an operator: a word of the vocabulary (``conv2d``) or an overload."""
 
-    kind: ClassVar[str] = "op"
-    ranks: ClassVar[tuple[int, int]] = (1, 1)  # below any module name
+    kind = "op"
+    ranks = (1, 1)  # below any module name
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the overload and the vocabulary's words for it."""
@@ -187,8 +187,8 @@ class OpSelector(Named):
 class TypeSelector(Named):
     """Everything inside modules of a class: ``Linear`` or ``torch.nn.modules.linear.Linear``."""
 
-    kind: ClassVar[str] = "type"
-    ranks: ClassVar[tuple[int, int]] = (1, 1)  # below any module name
+    kind = "type"
+    ranks = (1, 1)  # below any module name
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the classes around the call, by both names."""
@@ -198,8 +198,8 @@ class TypeSelector(Named):
 class ModuleSelector(Globbed):
     """Everything inside a module: its dotted path, or a pattern for such paths."""
 
-    kind: ClassVar[str] = "module"
-    ranks: ClassVar[tuple[int, int]] = (2, 3)  # above classes of modules
+    kind = "module"
+    ranks = (2, 3)  # above classes of modules
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the path of every module around the call."""
@@ -209,8 +209,8 @@ class ModuleSelector(Globbed):
 class CallSelector(Named):
     """One call: the name of its node in the captured graph, ``conv2d_3``."""
 
-    kind: ClassVar[str] = "call"
-    ranks: ClassVar[tuple[int, int]] = (5, 5)  # above patterns of tensors, below one tensor
+    kind = "call"
+    ranks = (5, 5)  # above patterns of tensors, below one tensor
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the name of the node."""
@@ -220,8 +220,8 @@ class CallSelector(Named):
 class TensorSelector(Globbed):
     """A tensor that a call reads: ``conv2d_3.input``, or a pattern such as ``linear*.weight``."""
 
-    kind: ClassVar[str] = "tensor"
-    ranks: ClassVar[tuple[int, int]] = (4, 6)  # above everything else, if exact
+    kind = "tensor"
+    ranks = (4, 6)  # above everything else, if exact
 
     def names(self, call: CallSite) -> Iterator[str]:
         """Yield the sites that the call reads."""
@@ -236,8 +236,8 @@ class TensorSelector(Globbed):
 class Where(Selector):
     """Calls for which a function of the node is true; it cannot be written to a file."""
 
-    kind: ClassVar[str] = "where"
-    ranks: ClassVar[tuple[int, int]] = (5, 5)  # as of a call
+    kind = "where"
+    ranks = (5, 5)  # as of a call
     function: Callable[[Node], bool]
 
     def selects(self, call: CallSite) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -43,10 +43,10 @@ class FoldWeights(GraphPass):
 
     casts: bool = True
 
-    name: ClassVar[str] = "fold-weights"
-    counts: ClassVar[str] = "folded"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    provides: ClassVar[frozenset[str]] = frozenset({"weights-folded"})
+    name = "fold-weights"
+    counts = "folded"
+    requires = frozenset({"qdq"})
+    provides = frozenset({"weights-folded"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold each quantize whose tensor is a parameter or buffer."""

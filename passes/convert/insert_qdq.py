@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -52,11 +52,11 @@ class InsertQDQ(Pass):
         if self.uncalibrated not in ("error", "float"):
             raise unknown_name(PipelineError, "uncalibrated", self.uncalibrated, ("error", "float"))
 
-    name: ClassVar[str] = "insert-qdq"
-    requires: ClassVar[frozenset[str]] = frozenset({"observed"})
-    provides: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    breaks: ClassVar[frozenset[str]] = frozenset({"observed"})
-    keeps_float: ClassVar[bool] = False
+    name = "insert-qdq"
+    requires = frozenset({"observed"})
+    provides = frozenset({"qdq"})
+    breaks = frozenset({"observed"})
+    keeps_float = False
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Compute qparams once per observer, then rewrite every graph."""

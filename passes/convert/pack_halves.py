@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch.fx import Node
 
@@ -23,9 +21,9 @@ class PackHalves(GraphPass):
     Only for weights that templates of mode ``weight-only-4bit`` read: other kernels read int8.
     """
 
-    name: ClassVar[str] = "pack-halves"
-    counts: ClassVar[str] = "packed"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    name = "pack-halves"
+    counts = "packed"
+    requires = frozenset({"qdq"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Pack each stored matrix that only such templates read."""

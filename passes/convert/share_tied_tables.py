@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -45,11 +44,11 @@ class ShareTiedTables(GraphPass):
     ``to(embedding(r(w), i)) * scales[i]``; an embedding that the config keeps float is unchanged.
     """
 
-    name: ClassVar[str] = "share-tied-tables"
-    optional: ClassVar[bool] = True
-    counts: ClassVar[str] = "shared"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    keeps_float: ClassVar[bool] = False  # the rows of the table are rounded
+    name = "share-tied-tables"
+    optional = True
+    counts = "shared"
+    requires = frozenset({"qdq"})
+    keeps_float = False  # the rows of the table are rounded
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite each embedding of a table that another layer reads."""

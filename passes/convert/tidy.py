@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -28,9 +27,9 @@ class Tidy(Pass):
 
     dynamic: bool = False
 
-    name: ClassVar[str] = "tidy"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    provides: ClassVar[frozenset[str]] = frozenset({"tidy"})
+    name = "tidy"
+    requires = frozenset({"qdq"})
+    provides = frozenset({"tidy"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Duplicate, then drop."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -35,9 +35,9 @@ class ComputeInFloat32(Pass):
     trains, writes to half-precision tensors or reads their bits is left unchanged.
     """
 
-    name: ClassVar[str] = "compute-in-float32"
-    optional: ClassVar[bool] = True
-    keeps_float: ClassVar[bool] = False  # it rounds less than the float graph
+    name = "compute-in-float32"
+    optional = True
+    keeps_float = False  # it rounds less than the float graph
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rewrite the graph and its nested graphs, if any of its inputs is in half precision."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import overwritten
@@ -28,11 +26,11 @@ class FoldBatchNorm(GraphPass):
     graph that trains is left unchanged: folding removes parameters.
     """
 
-    name: ClassVar[str] = "fold-batch-norm"
-    counts: ClassVar[str] = "folded"
-    in_training: ClassVar[bool] = False
-    optional: ClassVar[bool] = True
-    provides: ClassVar[frozenset[str]] = frozenset({"batch-norm-folded"})
+    name = "fold-batch-norm"
+    counts = "folded"
+    in_training = False
+    optional = True
+    provides = frozenset({"batch-norm-folded"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold every match of the fold templates."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
@@ -41,8 +40,8 @@ class FoldConstants(Pass):
 
     growth: int = 1 << 20
 
-    name: ClassVar[str] = "fold-constants"
-    optional: ClassVar[bool] = True
+    name = "fold-constants"
+    optional = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Fold in every graph."""

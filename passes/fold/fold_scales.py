@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -32,10 +31,10 @@ class FoldScales(GraphPass):
     shared.
     """
 
-    name: ClassVar[str] = "fold-scales"
-    counts: ClassVar[str] = "folded"
-    in_training: ClassVar[bool] = False
-    optional: ClassVar[bool] = True
+    name = "fold-scales"
+    counts = "folded"
+    in_training = False
+    optional = True
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold until no layer is followed by a foldable operator."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,8 +33,8 @@ class StoreInHalf(Pass):
     reads directly stays float32, since its kernel packs float32.
     """
 
-    name: ClassVar[str] = "store-in-half"
-    optional: ClassVar[bool] = True
+    name = "store-in-half"
+    optional = True
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Narrow such tensors in every graph."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ class BatchNormScale(SavedFlags):
             exactly what the float model computes.
     """
 
-    saved: ClassVar[tuple[str, ...]] = ("quantizing",)
+    saved = ("quantizing",)
 
     def __init__(self) -> None:
         super().__init__()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
@@ -22,7 +20,7 @@ class Mode(SavedFlags):
         frozen: Yield False even while training.
     """
 
-    saved: ClassVar[tuple[str, ...]] = ("frozen",)
+    saved = ("frozen",)
 
     def __init__(self) -> None:
         super().__init__()

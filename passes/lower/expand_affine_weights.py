@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 from torch.fx import Node
@@ -22,8 +20,8 @@ class ExpandAffineWeights(GraphPass):
     points. quantfx's own recipes make no such weights, and none of its kernels takes one.
     """
 
-    name: ClassVar[str] = "expand-affine-weights"
-    counts: ClassVar[str] = "expanded"
+    name = "expand-affine-weights"
+    counts = "expanded"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Expand every such constant."""

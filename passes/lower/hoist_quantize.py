@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch.fx import GraphModule, Node
 
@@ -47,9 +45,9 @@ class HoistQuantize(Pass):
     Only if nothing else reads the float tensors in between.
     """
 
-    name: ClassVar[str] = "hoist-quantize"
-    optional: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    name = "hoist-quantize"
+    optional = True
+    requires = frozenset({"qdq"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Move each quantize up as far as possible."""

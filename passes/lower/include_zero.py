@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import Node
 
@@ -26,8 +26,8 @@ class IncludeZero(GraphPass):
     with only positive or only negative values gets a scale that cannot hold it.
     """
 
-    name: ClassVar[str] = "include-zero"
-    counts: ClassVar[str] = "widened"
+    name = "include-zero"
+    counts = "widened"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every affine dynamic range."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import Node
 
@@ -39,9 +39,9 @@ class PackedWeight(Packed):
 class KeepPacked(GraphPass):
     """``kernel(x, prepack(w)) -> kernel(x, PackedWeight(w))``, for running without a compiler."""
 
-    name: ClassVar[str] = "keep-packed"
-    counts: ClassVar[str] = "kept"
-    requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
+    name = "keep-packed"
+    counts = "kept"
+    requires = frozenset({"lowered"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Replace every packing of a constant by a module that caches the result."""

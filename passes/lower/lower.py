@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 import torch
 from torch.fx import GraphModule, Node
@@ -47,11 +46,11 @@ class Lower(Pass):
 
     float_dtype: str = ""
 
-    name: ClassVar[str] = "lower"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    provides: ClassVar[frozenset[str]] = frozenset({"lowered"})
-    breaks: ClassVar[frozenset[str]] = frozenset({"qdq"})
-    keeps_float: ClassVar[bool] = False  # kernels may round ties differently
+    name = "lower"
+    requires = frozenset({"qdq"})
+    provides = frozenset({"lowered"})
+    breaks = frozenset({"qdq"})
+    keeps_float = False  # kernels may round ties differently
 
     def __post_init__(self) -> None:
         if self.float_dtype not in ("", "bfloat16"):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
@@ -18,10 +16,10 @@ from quantfx.passes.quant.qdq import has_qparams
 class MergeEqual(GraphPass):
     """``k(x), k(x) -> y, y`` with ``y = k(x)``, for kernel calls, their packing, q and dq."""
 
-    name: ClassVar[str] = "merge-equal"
-    optional: ClassVar[bool] = True
-    counts: ClassVar[str] = "merged"
-    requires: ClassVar[frozenset[str]] = frozenset({"lowered"})
+    name = "merge-equal"
+    optional = True
+    counts = "merged"
+    requires = frozenset({"lowered"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Merge in every graph; remarks name the sites that no longer have their own call."""

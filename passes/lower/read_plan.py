@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -25,8 +24,8 @@ class ReadPlan(Pass):
     that it is reported even if no template takes it.
     """
 
-    name: ClassVar[str] = "read-plan"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    name = "read-plan"
+    requires = frozenset({"qdq"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate anchors; anchors that have an annotation keep it."""

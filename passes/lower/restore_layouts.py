@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -53,9 +53,9 @@ class RestoreLayouts(GraphPass):
        writes they are correct in every layout, as ``normalize-ops`` leaves them
     """
 
-    name: ClassVar[str] = "restore-layouts"
-    counts: ClassVar[str] = "restored"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    name = "restore-layouts"
+    counts = "restored"
+    requires = frozenset({"qdq"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Lay out each tensor once for all readers."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from torch.fx import Node
@@ -27,8 +26,8 @@ class SizeFreeViews(GraphPass):
     the same way. A reshape of dimensions that are not known to be equal is kept.
     """
 
-    name: ClassVar[str] = "size-free-views"
-    optional: ClassVar[bool] = True
+    name = "size-free-views"
+    optional = True
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every reshape with a computed size."""

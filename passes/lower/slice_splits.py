@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from itertools import accumulate
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import Tensor
 from torch.fx import Node
@@ -29,9 +29,9 @@ class SliceSplits(GraphPass):
     Both read the same memory. A split along a dimension of free size stays unchanged.
     """
 
-    name: ClassVar[str] = "slice-splits"
-    optional: ClassVar[bool] = True
-    counts: ClassVar[str] = "sliced"
+    name = "slice-splits"
+    optional = True
+    counts = "sliced"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every split whose readers only read single parts."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, get_args
+from typing import Literal, get_args
 
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
@@ -46,9 +46,9 @@ class InsertObservers(Pass):
         if self.fake_quantize not in _CHOICES:
             raise unknown_name(PipelineError, "fake_quantize", self.fake_quantize, _CHOICES)
 
-    name: ClassVar[str] = "insert-observers"
-    requires: ClassVar[frozenset[str]] = frozenset({"shared"})
-    provides: ClassVar[frozenset[str]] = frozenset({"observed"})
+    name = "insert-observers"
+    requires = frozenset({"shared"})
+    provides = frozenset({"observed"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Insert observers after every tensor that an annotation quantizes."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -39,8 +38,8 @@ class ObserveChannels(Pass):
         if self.search not in RANGE_SEARCHES:
             raise unknown_name(PipelineError, "search", self.search, RANGE_SEARCHES)
 
-    name: ClassVar[str] = "observe-channels"
-    requires: ClassVar[frozenset[str]] = frozenset({"shared"})
+    name = "observe-channels"
+    requires = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rewrite the annotations of the linears."""

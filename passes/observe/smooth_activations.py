@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -52,8 +52,8 @@ class SmoothActivations(Pass):
         require_share(self.alpha)
         require_rows(self.rows)
 
-    name: ClassVar[str] = "smooth-activations"
-    requires: ClassVar[frozenset[str]] = frozenset({"observed"})
+    name = "smooth-activations"
+    requires = frozenset({"observed"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Smooth every tensor that was recorded by channel because of observe-channels."""

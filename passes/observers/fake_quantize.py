@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ class FakeQuantize(SavedFlags, Observer):
         calibrating: Whether only to observe, in any mode.
     """
 
-    saved: ClassVar[tuple[str, ...]] = ("frozen", "quantizing")
+    saved = ("frozen", "quantizing")
 
     def __init__(self, spec: QuantSpec, label: str = "") -> None:
         super().__init__(spec, label)

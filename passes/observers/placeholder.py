@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 from quantfx.passes.layers.saved_flags import SavedFlags
@@ -35,7 +33,7 @@ class PlaceholderFakeQuantize(SavedFlags, PlaceholderObserver):
         quantizing: Whether to round; False makes it the identity.
     """
 
-    saved: ClassVar[tuple[str, ...]] = ("quantizing",)
+    saved = ("quantizing",)
 
     def __init__(self, spec: QuantSpec | CastSpec, label: str = "") -> None:
         super().__init__(spec, label)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -53,8 +52,8 @@ class AdoptFakeQuantize(Pass):
 
     scales: bool = True
 
-    name: ClassVar[str] = "adopt-fake-quantize"
-    keeps_float: ClassVar[bool] = False  # weights are rounded later, not in the float graph
+    name = "adopt-fake-quantize"
+    keeps_float = False  # weights are rounded later, not in the float graph
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Rewrite every fake quantize of a constant, then the layers scaled for a batch norm."""

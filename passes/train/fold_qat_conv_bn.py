@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,8 +40,8 @@ class FoldQatConvBn(GraphPass):
 
     by_rsqrt: bool = False
 
-    name: ClassVar[str] = "fold-qat-conv-bn"
-    counts: ClassVar[str] = "folded"
+    name = "fold-qat-conv-bn"
+    counts = "folded"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold around every layer that fuse-qat-conv-bn scaled."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 import torch
 from torch.fx import GraphModule, Node
@@ -26,9 +25,9 @@ class FuseQatConvBn(GraphPass):
     batch norm stays, with its eps, momentum and parameters, and trains as before.
     """
 
-    name: ClassVar[str] = "fuse-qat-conv-bn"
-    counts: ClassVar[str] = "fused"
-    requires: ClassVar[frozenset[str]] = frozenset({"annotated"})
+    name = "fuse-qat-conv-bn"
+    counts = "fused"
+    requires = frozenset({"annotated"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite around every batch norm that was annotated with a layer."""

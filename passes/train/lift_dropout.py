@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import Node
 
 from quantfx.passes.export.training_noise import is_noise
@@ -23,9 +21,9 @@ class LiftDropout(GraphPass):
     quantizes, so templates match across dropouts, and observers record ranges before them.
     """
 
-    name: ClassVar[str] = "lift-dropout"
-    counts: ClassVar[str] = "lifted"
-    provides: ClassVar[frozenset[str]] = frozenset({"dropout-lifted"})
+    name = "lift-dropout"
+    counts = "lifted"
+    provides = frozenset({"dropout-lifted"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Lift each dropout that follows ``train()`` and ``eval()``."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 
@@ -22,9 +21,9 @@ class PlaceDropout(GraphPass):
     A dropout whose readers read both rounded and unrounded values goes before the rounding.
     """
 
-    name: ClassVar[str] = "place-dropout"
-    counts: ClassVar[str] = "placed"
-    breaks: ClassVar[frozenset[str]] = frozenset({"dropout-lifted"})
+    name = "place-dropout"
+    counts = "placed"
+    breaks = frozenset({"dropout-lifted"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Place every dropout once, for all its readers, the innermost of a chain first."""

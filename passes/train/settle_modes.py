@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import Node
 
@@ -25,9 +25,9 @@ class SettleModes(GraphPass):
     Batch counters stop, and noise that is for training only is removed.
     """
 
-    name: ClassVar[str] = "settle-modes"
-    counts: ClassVar[str] = "settled"
-    breaks: ClassVar[frozenset[str]] = frozenset({TRAINABLE})
+    name = "settle-modes"
+    counts = "settled"
+    breaks = frozenset({TRAINABLE})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Replace every mode node."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -64,8 +64,8 @@ class QuantizeCache(Pass):
         longest: The longest context among them, in tokens.
     """
 
-    name: ClassVar[str] = "quantize-cache"
-    keeps_float: ClassVar[bool] = False
+    name = "quantize-cache"
+    keeps_float = False
 
     leaves: tuple[CacheLeaf | None, ...]
     seen: int

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -48,8 +47,8 @@ class CorrectBias(Repair):
 
     empirical: bool = True
 
-    name: ClassVar[str] = "correct-bias"
-    counts: ClassVar[str] = "corrected"
+    name = "correct-bias"
+    counts = "corrected"
 
     def obstacle(self, editor: Editor, layer: RepairableLayer) -> str:
         """Return an obstacle if the bias is not a stored tensor: then it cannot be shifted."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch.fx import GraphModule
 
@@ -35,10 +34,10 @@ class Repair(GraphPass):
 
     from_samples: int = field(default=0, kw_only=True)
 
-    requires: ClassVar[frozenset[str]] = frozenset({"observed"})
-    keeps_float: ClassVar[bool] = False
-    optional: ClassVar[bool] = True
-    needs_statistics: ClassVar[bool] = True
+    requires = frozenset({"observed"})
+    keeps_float = False
+    optional = True
+    needs_statistics = True
 
     def __post_init__(self) -> None:
         if self.from_samples < 0:

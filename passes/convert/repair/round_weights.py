@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -41,8 +40,8 @@ class RoundWeights(Repair):
             message = f"damping={self.damping} is not positive"
             raise PipelineError(message, rule="number-range", site="damping")
 
-    name: ClassVar[str] = "round-weights"
-    counts: ClassVar[str] = "rounded"
+    name = "round-weights"
+    counts = "rounded"
 
     def repair(self, editor: Editor, layer: RepairableLayer) -> str:
         """Store the integers that err less on held-out inputs, multiplied by the scale."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -52,11 +51,11 @@ class EqualizeLayers(GraphPass):
         require_share(self.alpha)
         require_rows(self.rows)
 
-    name: ClassVar[str] = "equalize-layers"
-    counts: ClassVar[str] = "equalized"
-    optional: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset({"pairs-recorded"})
-    breaks: ClassVar[frozenset[str]] = frozenset({"observed", "pairs-recorded"})
+    name = "equalize-layers"
+    counts = "equalized"
+    optional = True
+    requires = frozenset({"pairs-recorded"})
+    breaks = frozenset({"observed", "pairs-recorded"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Equalize the recorded pairs, from the first to the last."""

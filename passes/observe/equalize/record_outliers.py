@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
@@ -34,10 +32,10 @@ class RecordOutliers(GraphPass):
     that trains.
     """
 
-    name: ClassVar[str] = "record-outliers"
-    counts: ClassVar[str] = "tensors"
-    in_training: ClassVar[bool] = False
-    provides: ClassVar[frozenset[str]] = frozenset({"observed", "outliers-recorded"})
+    name = "record-outliers"
+    counts = "tensors"
+    in_training = False
+    provides = frozenset({"observed", "outliers-recorded"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Insert the recorders."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.observe.equalize.pairs import Pair, PairFinder
 from quantfx.passes.observe.equalize.recorder import PairRecorder
@@ -20,10 +18,10 @@ class RecordPairs(GraphPass):
     remark says why it is not equalized. Nothing is recorded in a graph that trains.
     """
 
-    name: ClassVar[str] = "record-pairs"
-    counts: ClassVar[str] = "pairs"
-    in_training: ClassVar[bool] = False
-    provides: ClassVar[frozenset[str]] = frozenset({"observed", "pairs-recorded"})
+    name = "record-pairs"
+    counts = "pairs"
+    in_training = False
+    provides = frozenset({"observed", "pairs-recorded"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Insert the recorders."""

@@ -6,7 +6,6 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -54,11 +53,11 @@ class SplitOutliers(GraphPass):
             message = f"share={self.share} is not between 0 and 1"
             raise PipelineError(message, rule="number-range", site="share")
 
-    name: ClassVar[str] = "split-outliers"
-    counts: ClassVar[str] = "split"
-    optional: ClassVar[bool] = True
-    requires: ClassVar[frozenset[str]] = frozenset({"outliers-recorded"})
-    breaks: ClassVar[frozenset[str]] = frozenset({"observed", "outliers-recorded"})
+    name = "split-outliers"
+    counts = "split"
+    optional = True
+    requires = frozenset({"outliers-recorded"})
+    breaks = frozenset({"observed", "outliers-recorded"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Split channels of the recorded tensors."""

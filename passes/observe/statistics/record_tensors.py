@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
@@ -40,9 +39,9 @@ class RecordTensors(Pass):
 
     layers: bool = True
 
-    name: ClassVar[str] = "record-tensors"
-    requires: ClassVar[frozenset[str]] = frozenset({"shared"})
-    provides: ClassVar[frozenset[str]] = frozenset({"observed"})
+    name = "record-tensors"
+    requires = frozenset({"shared"})
+    provides = frozenset({"observed"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Insert the recorders."""

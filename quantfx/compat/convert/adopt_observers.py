@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,9 +34,9 @@ class AdoptObservers(Pass):
     5. Any other dtype (a bias that stays float): it is removed.
     """
 
-    name: ClassVar[str] = "adopt-observers"
-    provides: ClassVar[frozenset[str]] = frozenset({"observed"})
-    keeps_float: ClassVar[bool] = False
+    name = "adopt-observers"
+    provides = frozenset({"observed"})
+    keeps_float = False
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Adopt observers in every graph; a module under several names becomes one observer."""

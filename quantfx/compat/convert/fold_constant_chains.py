@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import Node
 
 from quantfx.passes.graph.aliasing import overwritten
@@ -20,9 +18,9 @@ class FoldConstantChains(GraphPass):
     Only chains that end in a quantize are folded: other arithmetic on constants is the model's own.
     """
 
-    name: ClassVar[str] = "fold-constant-chains"
-    counts: ClassVar[str] = "edits"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    name = "fold-constant-chains"
+    counts = "edits"
+    requires = frozenset({"qdq"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Fold in every graph."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import Node
 
@@ -19,9 +19,9 @@ class MergeFloatReaders(GraphPass):
     Only an annotated reader has a kernel that absorbs its own dequantize.
     """
 
-    name: ClassVar[str] = "merge-float-readers"
-    counts: ClassVar[str] = "merged"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    name = "merge-float-readers"
+    counts = "merged"
+    requires = frozenset({"qdq"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Merge in every graph."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from typing import ClassVar
 
 from torch.fx import Node
 
@@ -22,9 +21,9 @@ class NameFrozenParams(GraphPass):
     The node keeps the meta of the float tensor's node, except the fake value, which no longer fits.
     """
 
-    name: ClassVar[str] = "name-frozen-params"
-    counts: ClassVar[str] = "edits"
-    requires: ClassVar[frozenset[str]] = frozenset({"weights-folded"})
+    name = "name-frozen-params"
+    counts = "edits"
+    requires = frozenset({"weights-folded"})
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rename in every graph."""

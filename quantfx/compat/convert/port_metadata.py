@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import ClassVar
 
 from torch.fx import GraphModule, Node
 from torch.fx.traceback import NodeSource, NodeSourceAction
@@ -35,8 +34,8 @@ class PortMetadata(Pass):
     ``from_node`` says that conversion made them.
     """
 
-    name: ClassVar[str] = "port-metadata"
-    requires: ClassVar[frozenset[str]] = frozenset({"qdq"})
+    name = "port-metadata"
+    requires = frozenset({"qdq"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Write meta; the graph itself stays."""

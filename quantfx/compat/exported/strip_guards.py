@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import GraphModule
 
 from quantfx.passes.graph.editor import Editor
@@ -15,7 +13,7 @@ _GUARDS = "_guards_fn"  # torch 2.13's name of the module that checks
 class StripGuards(Pass):
     """``_guards_fn(x); y = f(x) -> y = f(x)``; the checking module is removed with its call."""
 
-    name: ClassVar[str] = "strip-guards"
+    name = "strip-guards"
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Erase the calls; only the top graph has any."""

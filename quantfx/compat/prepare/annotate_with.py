@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import GraphModule
 
@@ -25,9 +25,9 @@ class AnnotateWith(Pass):
 
     quantizer: Any
 
-    name: ClassVar[str] = "annotate-with"
-    provides: ClassVar[frozenset[str]] = frozenset({"annotated"})
-    breaks: ClassVar[frozenset[str]] = frozenset({"shared"})
+    name = "annotate-with"
+    provides = frozenset({"annotated"})
+    breaks = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Annotate, validate and translate every graph."""

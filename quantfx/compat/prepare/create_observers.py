@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 from torch import nn
 from torch.fx import GraphModule
@@ -31,8 +31,8 @@ class CreateObservers(Pass):
 
     quantizer: Any
 
-    name: ClassVar[str] = "create-observers"
-    requires: ClassVar[frozenset[str]] = frozenset({"shared"})
+    name = "create-observers"
+    requires = frozenset({"shared"})
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Create observers by group, derived ones last, then call back graph by graph."""

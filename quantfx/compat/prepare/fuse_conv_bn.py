@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from torch.fx import Node
 
 from quantfx.passes.graph.editor import Editor
@@ -32,8 +30,8 @@ class FuseConvBn(GraphPass):
     as in a residual branch, gets its gradient.
     """
 
-    name: ClassVar[str] = "fuse-conv-bn"
-    counts: ClassVar[str] = "fused"
+    name = "fuse-conv-bn"
+    counts = "fused"
 
     def rewrite(self, editor: Editor, context: Context) -> int:
         """Rewrite every match."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from torch.fx import GraphModule
 
@@ -24,8 +24,8 @@ class TransformForAnnotation(Pass):
 
     quantizer: Any
 
-    name: ClassVar[str] = "transform-for-annotation"
-    keeps_float: ClassVar[bool] = False  # whatever the quantizer does
+    name = "transform-for-annotation"
+    keeps_float = False  # whatever the quantizer does
 
     def run(self, module: GraphModule, context: Context) -> PassResult:
         """Replace each graph by the module that the quantizer returns."""
