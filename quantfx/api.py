@@ -12,7 +12,7 @@ from quantfx.backends.backend import Backend
 from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture_given
 from quantfx.passes.config.config import ConfigLike
-from quantfx.passes.draw.diff.diff_graphs import diff_graphs
+from quantfx.passes.draw.diff.drawing import diff_graphs
 from quantfx.passes.draw.diff.graph_diff import GraphDiff
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.inputs.example import ExampleInputs

@@ -14,8 +14,8 @@ from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.backends.checks.lowering import complain
-from quantfx.backends.inductor.call_outside import call_outside
 from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch, watch_compiles
+from quantfx.backends.inductor.sealed_module import call_outside
 from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.compile_report import CompileReport

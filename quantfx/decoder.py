@@ -11,18 +11,20 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 from torch.export import Dim
+from torch.fx import GraphModule
 
 from quantfx.backends.backend import Backend
 from quantfx.decoding.cache_scales import int8_cache
 from quantfx.decoding.growth import Growth, grown, require_free_counts
 from quantfx.decoding.quantize_cache import QuantizeCache
-from quantfx.decoding.share_tensors import share_tensors
 from quantfx.decoding.step import step_of
 from quantfx.load_result import load
 from quantfx.make_result import choose_backend, make_result
 from quantfx.passes.capture.capture import capture
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import ArgumentError, CaptureError
+from quantfx.passes.graph.clone import set_tensor
+from quantfx.passes.graph.graphs import all_graphs, constant
 from quantfx.passes.inputs.example import ExampleInputs
 from quantfx.passes.inputs.leaves import describe_leaves
 from quantfx.passes.pipeline.pipeline import Pipeline
@@ -184,3 +186,31 @@ def _require_options(cache: str, prompts: Iterable[Tensor] | None) -> None:
             site="prompts",
             fix="add cache='int8'",
         )
+
+
+def share_tensors(first: GraphModule, second: GraphModule) -> int:
+    """Let ``second`` read equal tensors of ``first`` in place of its own; return how many.
+
+    Tensors are compared under equal names, which derive from the model's names.
+    """
+    known = {(path, target): tensor for path, _, target, tensor in _stored(first)}
+    shared = 0
+    for path, module, target, tensor in list(_stored(second)):
+        same = known.get((path, target))
+        if same is None or same is tensor or same.dtype != tensor.dtype:
+            continue
+        if same.shape == tensor.shape and torch.equal(same, tensor):
+            set_tensor(module, target, same)
+            shared += 1
+    return shared
+
+
+def _stored(module: GraphModule) -> list[tuple[str, GraphModule, str, Tensor]]:
+    found: dict[tuple[str, str], tuple[str, GraphModule, str, Tensor]] = {}
+    for path, graph_module in all_graphs(module):
+        for node in graph_module.graph.find_nodes(op="get_attr"):
+            value = constant(graph_module, node)
+            if value is not None:
+                target = str(node.target)
+                found[path, target] = (path, graph_module, target, value)
+    return list(found.values())

@@ -46,8 +46,6 @@ Rules:
         other-shapes, other-operators, process-ended, unreadable-line, zoo-entry
 """
 
-from __future__ import annotations
-
 from quantfx.passes.errors import (
     AnnotationError,
     ArgumentError,

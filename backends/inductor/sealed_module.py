@@ -9,10 +9,27 @@ from typing import Any, NoReturn, Self
 import torch
 from torch import Tensor, nn
 
-from quantfx.backends.inductor.call_outside import call_outside
 from quantfx.passes.errors import ModeError
 from quantfx.passes.graph.checked_module import require_same_tensors
 from quantfx.patterns.errors import QuantfxError
+
+
+def call_outside(exported: str, reason: str) -> Callable[..., Any]:
+    """Return a function that calls ``module.call_now(args, kwargs)`` inside an outer compile.
+
+    Args:
+        exported: Message of the error on export, which is not possible.
+        reason: Why torch.compile leaves it alone.
+    """
+
+    def call(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if torch.compiler.is_exporting():
+            raise QuantfxError(exported, rule="not-exportable")
+        return module.call_now(args, kwargs)
+
+    disable: Any = torch.compiler.disable  # torch declares no types
+    called: Callable[..., Any] = disable(call, reason=reason)
+    return called
 
 
 class SealedModule(nn.Module):

@@ -1,7 +1,5 @@
 """The pipeline that gives every captured graph a canonical form with one spelling per operator."""
 
-from __future__ import annotations
-
 from quantfx.passes.capture.functionalize import Functionalize
 from quantfx.passes.capture.inline_no_grad import InlineNoGrad
 from quantfx.passes.capture.name_contractions import NameContractions

@@ -41,23 +41,16 @@ class FixedQParams:
         return FixedObserver(spec, label, self)
 
 
-class FixedObserver(Observer):
+class KnownObserver(Observer):
     """Identity; its qparams do not depend on data, so it needs no calibration.
 
     Args:
-        spec: Per-tensor.
+        qparams: Scale and zero point of the tensor.
         label: Name of the tensor, used in errors.
-        qparams: The scale and zero point.
     """
 
-    def __init__(self, spec: QuantSpec, label: str, qparams: FixedQParams) -> None:
-        super().__init__(spec, label)
-        if spec.axis is not None:
-            message = f"{label}: fixed qparams are per-tensor, the spec is '{spec}'"
-            raise SpecError(message, rule="per-tensor", site=label)
-        if not spec.quant_min <= qparams.zero_point <= spec.quant_max:
-            message = f"{label}: zero point {qparams.zero_point} is outside of '{spec}'"
-            raise SpecError(message, rule="number-range", site=label)
+    def __init__(self, qparams: QParams, label: str) -> None:
+        super().__init__(qparams.spec, label)
         self.qparams = qparams
 
     def observe(self, x: Tensor) -> None:
@@ -69,6 +62,39 @@ class FixedObserver(Observer):
         return True
 
     def calculate_qparams(self) -> QParams:
-        """Return the fixed qparams."""
-        scale = torch.tensor(self.qparams.scale, dtype=torch.float32)
-        return QParams(scale, torch.tensor(self.qparams.zero_point), self.spec)
+        """Return the known qparams."""
+        return self.qparams
+
+
+class FixedObserver(KnownObserver):
+    """Has the qparams of its spec.
+
+    Args:
+        spec: Per-tensor.
+        label: Name of the tensor, used in errors.
+        qparams: The scale and zero point.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str, qparams: FixedQParams) -> None:
+        if spec.axis is not None:
+            message = f"{label}: fixed qparams are per-tensor, the spec is '{spec}'"
+            raise SpecError(message, rule="per-tensor", site=label)
+        if not spec.quant_min <= qparams.zero_point <= spec.quant_max:
+            message = f"{label}: zero point {qparams.zero_point} is outside of '{spec}'"
+            raise SpecError(message, rule="number-range", site=label)
+        scale = torch.tensor(qparams.scale, dtype=torch.float32)
+        super().__init__(QParams(scale, torch.tensor(qparams.zero_point), spec), label)
+
+
+class SettledObserver(KnownObserver):
+    """Of a weight whose scale is final, though its values may still move to other integers.
+
+    Args:
+        qparams: Scale and zero point of the weight.
+        original: The weight before it was rounded.
+        label: Name of the weight, used in errors.
+    """
+
+    def __init__(self, qparams: QParams, original: Tensor, label: str) -> None:
+        super().__init__(qparams, label)
+        self.original = original

@@ -1,7 +1,5 @@
 """The command line: one file a command, put together in ``program.py``."""
 
-from __future__ import annotations
-
 from quantfx.cli.program import main
 
 __all__ = ["main"]

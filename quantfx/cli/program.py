@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 import click
+import torch
 
 from quantfx.cli.backends import backends_command
 from quantfx.cli.bench import bench_command
@@ -24,7 +25,6 @@ from quantfx.cli.qat import qat_command
 from quantfx.cli.quantize import quantize_command
 from quantfx.cli.report import report_command
 from quantfx.cli.sensitivity import sensitivity_command
-from quantfx.cli.version import version_option
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 FAILED = 1
@@ -48,6 +48,27 @@ _COMPLETION = (
     ("bash", 'eval "$(_QUANTFX_COMPLETE=bash_source quantfx)"'),
     ("zsh", 'eval "$(_QUANTFX_COMPLETE=zsh_source quantfx)"'),
     ("fish", "_QUANTFX_COMPLETE=fish_source quantfx | source"),
+)
+
+
+def _print_versions(context: click.Context, option: click.Parameter, asked: bool) -> None:
+    if not asked or context.resilient_parsing:
+        return
+    import quantfx
+    from quantfx.backends.checks import targets
+
+    cpu = targets.host().name
+    click.echo(f"quantfx {quantfx.__version__}, torch {torch.__version__}, target {cpu}")
+    context.exit()
+
+
+version_option = click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_versions,
+    help="Show the versions of quantfx and torch, and the target that this CPU is.",
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from torch import Tensor
 
@@ -143,3 +143,30 @@ def _version(tensor: Tensor) -> int:
 
 def _no_version(_: Tensor) -> int:
     return 0  # tensors made in inference mode count no writes
+
+
+def release_weights(weights: Collection[BoundWeights], needed: Collection[int]) -> int:
+    """Free the memory of weights; return the number of bytes.
+
+    The tensors stay the same objects with the same shapes, so that Dynamo's guards hold. Reading
+    one raises torch's error about storage without data.
+
+    Args:
+        weights: Weights that graphs hold as constants.
+        needed: Addresses of memory that some graph still reads.
+    """
+    count = 0
+    for each in weights:
+        for tensor in each.living:
+            storage = tensor.untyped_storage()
+            if storage.nbytes() and storage.data_ptr() not in needed:
+                count += storage.nbytes()
+                storage.resize_(0)
+    for each in weights:
+        each.note()
+    return count
+
+
+def is_released(tensor: Tensor) -> bool:
+    """Whether the memory of ``tensor`` was freed."""
+    return tensor.numel() > 0 and tensor.untyped_storage().nbytes() == 0

@@ -19,12 +19,11 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.inductor.compile_attempts import Attempt
 from quantfx.backends.inductor.recompile_limit import explain_limit
 from quantfx.backends.inductor.torch_internals import ReachedLimit
-from quantfx.dynamo.bound_weights import BoundWeights
+from quantfx.dynamo.bound_weights import BoundWeights, release_weights
 from quantfx.dynamo.calibration import Calibration
 from quantfx.dynamo.compile_report import CompileReport, GraphRecord
 from quantfx.dynamo.frame_graph import FrameGraph
 from quantfx.dynamo.online_graph import Int8, OnlineGraph
-from quantfx.dynamo.release_weights import release_weights
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch._ops import HigherOrderOperator, OpOverload
 from torch.fx import GraphModule, Node
 
-from quantfx.dynamo.bound_weights import BoundWeights
+from quantfx.dynamo.bound_weights import BoundWeights, is_released
 from quantfx.dynamo.internals import (
     SWITCHES_GRADIENTS,
     Frame,
@@ -27,7 +27,6 @@ from quantfx.dynamo.internals import (
     specialize_floats,
     trace,
 )
-from quantfx.dynamo.release_weights import is_released
 from quantfx.passes.capture.canonicalize import CANONICALIZE
 from quantfx.passes.errors import CaptureError
 from quantfx.passes.graph.aliasing import overwritten

@@ -3,8 +3,6 @@
 The fixture ``graph_snapshot`` comes from the pytest plugin, ``pytest_quantfx.py``.
 """
 
-from __future__ import annotations
-
 from quantfx.testing.assert_quantized import assert_quantized
 from quantfx.testing.graph_snapshot import GraphSnapshot
 

@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.fx import Node
 
-from quantfx.passes.convert.repair.lock_step import affordable, begin
-from quantfx.passes.convert.repair.rounding_run import FloatRun
+from quantfx.passes.convert.repair.rounding_run import FloatRun, affordable, begin
 from quantfx.passes.graph.clone import clone
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import Site

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.convert.repair.lock_step import affordable, begin
-from quantfx.passes.convert.repair.rounding_run import FloatRun, RoundingRun
+from quantfx.passes.convert.repair.rounding_run import FloatRun, RoundingRun, affordable, begin
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.observe.statistics.recorders import held_out
 from quantfx.passes.observers.statistics.sample import Leaves

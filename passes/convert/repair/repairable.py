@@ -15,8 +15,8 @@ from quantfx.passes.graph.graphs import referent
 from quantfx.passes.graph.slots import read_slot
 from quantfx.passes.observe.statistics.patches import CONVOLUTIONS, LINEAR
 from quantfx.passes.observe.statistics.recorders import LEAST_SAMPLES
+from quantfx.passes.observers.fixed import SettledObserver
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.observers.settled import SettledObserver
 from quantfx.passes.observers.statistics.layer_inputs import LayerInputs
 from quantfx.passes.quant.annotation import Annotation, annotated
 from quantfx.passes.quant.qparams import QParams

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -9,11 +10,15 @@ from torch.fx import GraphModule
 
 from quantfx.passes.observe.stepper import Stepper
 from quantfx.passes.observers.fake_quantize import fake_quantized
+from quantfx.passes.observers.fixed import SettledObserver
 from quantfx.passes.observers.make_fake_quantize import make_fake_quantize
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.observers.placeholder import PlaceholderObserver
-from quantfx.passes.observers.settled import SettledObserver
+from quantfx.passes.observers.statistics.sample import Leaves
 from quantfx.passes.quant.qparams import QParams
+
+# Calls run side by side, each in float and rounded: as many as keep at most this much alive.
+MOST_BYTES = 2**31
 
 
 class FloatRun(Stepper):
@@ -57,3 +62,22 @@ def _rounded(x: Tensor, qparams: QParams) -> Tensor:
     scale = qparams.scale.to(x)
     steps = (x * (1 / scale)).round_().clamp_(spec.quant_min - zero, spec.quant_max - zero)
     return steps.mul_(scale)
+
+
+def begin(run: Stepper, call: Leaves) -> None:
+    """Start a call with copies of its inputs: a model may write to them."""
+    run.start([leaf.clone() if isinstance(leaf, Tensor) else leaf for leaf in call], {})
+
+
+def affordable(module: GraphModule, sample: Sequence[Leaves]) -> int:
+    """Return how many calls like the first can run side by side, each twice; at least one."""
+    if len(sample) < 2:
+        return 1
+    run = FloatRun(module)
+    begin(run, sample[0])
+    most = 1
+    for node in module.graph.nodes:
+        if node.op != "output":
+            run.value(node)
+            most = max(most, run.alive)
+    return max(1, MOST_BYTES // (2 * most))

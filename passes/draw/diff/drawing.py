@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from torch.fx import GraphModule
 
-from quantfx.passes.draw.diff.graph_diff import DiffRow
+from quantfx.passes.draw.diff.graph_diff import DiffRow, GraphDiff, diff_rows
+from quantfx.passes.draw.diff.operators import read_operators
+from quantfx.passes.draw.diff.pair import pair_operators
 from quantfx.passes.draw.dot import dot_text
 from quantfx.passes.draw.picture import Picture, PictureEdge, PictureNode
 from quantfx.passes.draw.reading import read_picture
@@ -106,3 +109,24 @@ def _without_unchanged(picture: Picture) -> Picture:
     for name in single:
         del groups[name]
     return merge(picture, groups)
+
+
+def diff_graphs(
+    a: GraphModule,
+    b: GraphModule,
+    *,
+    kernels: tuple[Mapping[str, str], Mapping[str, str]] = ({}, {}),
+) -> GraphDiff:
+    """Return what appeared, vanished and changed from ``a`` to ``b``.
+
+    Args:
+        a: The first graph.
+        b: The second graph.
+        kernels: The kernel of each site of either graph, if known.
+    """
+    before, after = (read_operators(g, k) for g, k in zip((a, b), kernels, strict=True))
+    pairs = pair_operators(before, after)
+    rows = diff_rows(before, after, pairs)
+    changed = sum(row.change == "changed" for row in rows)
+    draw = partial(diff_dot, a, b, rows, pairs)
+    return GraphDiff(rows, same=len(pairs) - changed, draw=draw)

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torch.ao.quantization.observer import FixedQParamsObserver
 
-from quantfx.compat.terms.derived_observer import DerivedObserverOrFakeQuantize
 from quantfx.passes.errors import AnnotationError, PipelineError
 from quantfx.passes.quant.spec import QuantSpec
 
@@ -112,3 +111,31 @@ def _name(constructor: Any) -> str:
     """Return the class name of a constructor, which may have arguments bound."""
     partial = getattr(constructor, "p", None)
     return str(getattr(partial.func if partial is not None else constructor, "__name__", ""))
+
+
+class DerivedObserverOrFakeQuantize(nn.Module):
+    """Identity; the spec's function computes its qparams from other observers.
+
+    Args:
+        spec: A derived quantization spec.
+        obs_or_fqs: The observers of the places that the spec names.
+    """
+
+    def __init__(self, spec: Any, obs_or_fqs: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.dtype = spec.dtype
+        self.obs_or_fqs = list(obs_or_fqs)  # a list, which does not register their state here
+        self.derive_qparams_fn = spec.derive_qparams_fn
+        self.quant_min = spec.quant_min
+        self.quant_max = spec.quant_max
+        self.qscheme = spec.qscheme
+        self.ch_axis = spec.ch_axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x``."""
+        return x
+
+    def calculate_qparams(self) -> tuple[Tensor, Tensor]:
+        """Return scale and zero point."""
+        scale, zero_point = self.derive_qparams_fn(self.obs_or_fqs)
+        return scale, zero_point

@@ -12,7 +12,7 @@ from torch.fx import GraphModule
 
 import quantfx
 from quantfx.backends import Backend
-from quantfx.passes.convert.repair import lock_step, output_errors
+from quantfx.passes.convert.repair import output_errors, rounding_run
 from quantfx.passes.convert.repair.correct_bias import CorrectBias
 from quantfx.passes.convert.repair.output_errors import OutputErrors, correct_outputs
 from quantfx.passes.convert.repair.rounding_run import FloatRun, RoundingRun
@@ -106,7 +106,7 @@ def test_calls_are_as_many_as_memory_takes(monkeypatch: pytest.MonkeyPatch) -> N
 
     sample = [(each,) for each in torch.split(images(40), 4)]
     correct_outputs(ready, sample, {node: 2}, choose)
-    monkeypatch.setattr(lock_step, "MOST_BYTES", 1)
+    monkeypatch.setattr(rounding_run, "MOST_BYTES", 1)
     correct_outputs(ready, sample, {node: 2}, choose)
     monkeypatch.setattr(output_errors, "MOST_ROWS", 100)
     correct_outputs(ready, sample, {node: 2}, choose)
