@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from threading import RLock
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -24,7 +25,6 @@ from quantfx.dynamo.internals import require_internals
 from quantfx.dynamo.options import Options
 from quantfx.dynamo.watch_calls import CallWatch
 from quantfx.make_result import choose_backend
-from quantfx.passed_on import kind_for
 from quantfx.passes.annotate.check_config import CheckConfig
 from quantfx.passes.config.config import ConfigLike
 from quantfx.passes.errors import CalibrationError, ConfigError, ContractError, OptionError
@@ -32,6 +32,18 @@ from quantfx.patterns.errors import QuantfxError
 from quantfx.patterns.torch_version import warn_of_untested
 
 State = Literal["observing", "int8", "int8 and float"]
+
+
+Kind = TypeVar("Kind", bound=type[Any])
+
+
+# Of a class with an attribute ``model``, the other module.
+_METHODS: dict[str, Callable[..., Any]] = {
+    "__getitem__": lambda self, key: self.model[key],
+    "__len__": lambda self: len(self.model),
+    "__iter__": lambda self: iter(self.model),
+    "__contains__": lambda self, key: key in self.model,
+}
 
 
 class AutoQuantized(nn.Module):
@@ -301,3 +313,22 @@ def auto(
     compile_options = {"dynamic": dynamic, "fullgraph": fullgraph}
     kind = kind_for(AutoQuantized, model)
     return kind(model, chosen, calibration_batches, options, compile_options)
+
+
+def kind_for(kind: Kind, model: nn.Module) -> Kind:
+    """Return ``kind``, or a subclass with those container methods that the model has.
+
+    Python looks such methods up in the class; one class with all of them would give every model a
+    length.
+    """
+    make: Any = _kind
+    found: Kind = make(kind, frozenset(name for name in _METHODS if hasattr(type(model), name)))
+    return found
+
+
+@cache
+def _kind(kind: Any, names: frozenset[str]) -> Any:
+    if not names:
+        return kind
+    body: dict[str, Any] = {name: _METHODS[name] for name in sorted(names)}
+    return type(kind.__name__, (kind,), {**body, "__module__": kind.__module__})

@@ -9,7 +9,7 @@ from torch.fx import GraphModule
 
 from quantfx.backends.direct.call_operator import CallOperator
 from quantfx.backends.inductor.opaque_kernels import HideKernels
-from quantfx.passes.export.made_sizes import makes_sizes
+from quantfx.passes.export.concrete_sizes import makes_sizes
 from quantfx.passes.graph.checked_module import input_check
 from quantfx.passes.graph.clone import clone, clone_as, recompile
 from quantfx.passes.inputs.check import InputCheck

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 
 from quantfx.backends.inductor.torch_internals import compile_last
-from quantfx.passes.export.made_sizes import makes_sizes
+from quantfx.passes.export.concrete_sizes import makes_sizes
 from quantfx.passes.export.plain_outputs import Restore, take_out_plain
 from quantfx.passes.graph.aliasing import overwritten
 from quantfx.passes.graph.clone import clone, recompile

@@ -7,7 +7,6 @@ from typing import Any
 
 from torch.fx import Node
 
-from quantfx.backends.onednn.pad_beforehand import pad_beforehand
 from quantfx.passes.graph.conv_geometry import Geometry
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate
@@ -17,6 +16,9 @@ _SLICE = resolve_op("aten.slice.Tensor")
 _TO_THE_END = 2**63 - 1
 _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 _SQUEEZE = resolve_op("aten.squeeze.dim")
+
+
+_PAD = resolve_op("aten.constant_pad_nd.default")
 
 
 class ConvShape:
@@ -115,3 +117,19 @@ def narrow_steps(
             args = (x, axis, 0, _TO_THE_END, step)
             x = editor.call(_SLICE, args, like=x, before=before)
     return x, replace(geometry, stride=(1,) * len(geometry.stride))
+
+
+def pad_beforehand(
+    x: Node, zero: Any, geometry: Geometry, editor: Editor, before: Node
+) -> tuple[Node, Geometry]:
+    """Return ``x`` padded by ``geometry``, and the geometry without padding.
+
+    Args:
+        x: The input of the convolution.
+        zero: The value for 0.0 in ``x``.
+        geometry: Geometry of the convolution.
+        editor: Editor of the graph.
+        before: The node to write before.
+    """
+    padded = editor.call(_PAD, (x, geometry.ends, zero), like=x, before=before)
+    return padded, replace(geometry, padding=((0, 0),) * len(geometry.padding))

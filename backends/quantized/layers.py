@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.checks.targets import host
-from quantfx.backends.onednn.pad_beforehand import pad_beforehand
+from quantfx.backends.onednn.conv_shape import pad_beforehand
 from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.backends.quantized.engines import Engines, Transposed
 from quantfx.backends.quantized.family import NativeFamily, write_packed

@@ -1,4 +1,4 @@
-"""The base of all fake-quantize modules: observers that also round, for training."""
+"""Fake-quantize modules, which are observers that also round, for training."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantfx.passes.errors import CalibrationError
 from quantfx.passes.layers.saved_flags import SavedFlags
-from quantfx.passes.observers.agree import Group
+from quantfx.passes.observers.agree import Group, agree_on_range
+from quantfx.passes.observers.moving_average import MovingAverageObserver
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.qparams import (
+    QParams,
+    pair_bounded_scale,
+    qparams_from_range,
+    range_of,
+)
 from quantfx.passes.quant.spec import QuantSpec
 
 _NARROW = (torch.bfloat16, torch.float16)
@@ -99,3 +106,86 @@ def fake_quantized(x: Tensor, qparams: QParams) -> Tensor:
     if spec.axis is None:
         return torch.fake_quantize_per_tensor_affine(x, qparams.scale, zero_point, *limits)
     return torch.fake_quantize_per_channel_affine(x, qparams.scale, zero_point, spec.axis, *limits)
+
+
+class WeightFakeQuantize(FakeQuantize):
+    """Rounds with the qparams of the weight's current range; it keeps no state.
+
+    A pair bound holds in every step, so training sees the scales for a CPU without VNNI.
+    """
+
+    def observe(self, x: Tensor) -> None:
+        """Do nothing: each call uses the range of its own weight."""
+
+    @property
+    def observed(self) -> bool:
+        """True: no data is needed."""
+        return True
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Return ``x`` on the grid of its range."""
+        return fake_quantized(x, weight_qparams(x.detach(), self.spec))
+
+    def qparams_of(self, x: Tensor | None) -> QParams:
+        """Return the qparams of the weight ``x``."""
+        if x is None:
+            message = f"the weight of {self.label} is computed from data"
+            fix = "keep that operator float"
+            raise CalibrationError(message, rule="computed-weight", site=self.label, fix=fix)
+        self.require_finite(*torch.aminmax(x))
+        return weight_qparams(x, self.spec)
+
+
+def weight_qparams(weight: Tensor, spec: QuantSpec) -> QParams:
+    """Return the qparams of the range of ``weight``, pair-bounded if the spec says so.
+
+    Args:
+        weight: ``(out, in / groups, *kernel)`` or ``(N, K)``, without gradient.
+        spec: Per-tensor, or per-channel along its axis.
+    """
+    qparams = qparams_from_range(*range_of(weight, spec), spec)
+    return QParams(pair_bounded_scale(weight, qparams.scale, spec), qparams.zero_point, spec)
+
+
+class MovingFakeQuantize(FakeQuantize):
+    """Rounds with the qparams of a moving average of each batch's range.
+
+    Args:
+        spec: Per-tensor.
+        label: Name of the tensor, used in errors.
+
+    Attributes:
+        range: The averaged range.
+    """
+
+    def __init__(self, spec: QuantSpec, label: str = "") -> None:
+        super().__init__(spec, label)
+        self.range = MovingAverageObserver(spec, label)
+
+    def observe(self, x: Tensor) -> None:
+        """Move the range towards the range of ``x`` and of other processes' batches."""
+        if x.numel():
+            low, high = torch.aminmax(x)
+        else:  # other processes may have values, and wait for this one
+            low, high = x.new_tensor(torch.inf), x.new_tensor(-torch.inf)
+        low, high = agree_on_range(low, high, None if self.calibrating else self.group)
+        if x.numel() or low <= high:
+            self.range.follow(low, high)
+
+    @property
+    def observed(self) -> bool:
+        """Whether any batch was seen."""
+        return self.range.observed
+
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor] | None:
+        """The extremes of the averaged range."""
+        return self.range.extremes
+
+    def fake_quantize(self, x: Tensor) -> Tensor:
+        """Return ``x`` on the grid of the range seen so far."""
+        return fake_quantized(x, self.range.calculate_qparams())
+
+    def qparams_of(self, x: Tensor | None) -> QParams:
+        """Return the qparams of the range seen so far."""
+        return self.range.calculate_qparams()

@@ -7,7 +7,7 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from quantfx.passes.observers.range_record import RangeRecord
+from quantfx.passes.observers.min_max import RangeRecord
 from quantfx.passes.quant.qparams import QParams, qparams_from_range
 from quantfx.passes.quant.spec import QuantSpec
 

@@ -6,9 +6,8 @@ from torch import Tensor, nn
 
 from quantfx.passes.errors import SpecError
 from quantfx.passes.observers.dynamic_fake_quantize import CastFakeQuantize, DynamicFakeQuantize
+from quantfx.passes.observers.fake_quantize import MovingFakeQuantize, WeightFakeQuantize
 from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
-from quantfx.passes.observers.moving_fake_quantize import MovingFakeQuantize
-from quantfx.passes.observers.weight_fake_quantize import WeightFakeQuantize
 from quantfx.passes.quant.spec import CastSpec, Concrete
 
 

@@ -1,11 +1,11 @@
-"""The exact range of the observed values, per tensor or per channel."""
+"""A record of the range of the observed values, and the exact range, per tensor or per channel."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from quantfx.passes.observers.range_record import RangeRecord
+from quantfx.passes.observers.observer import Observer
 from quantfx.passes.quant.qparams import (
     QParams,
     largest_pair_sums,
@@ -14,6 +14,33 @@ from quantfx.passes.quant.qparams import (
     scale_above_pair_sums,
 )
 from quantfx.passes.quant.spec import QuantSpec
+
+
+class RangeRecord(Observer):
+    """Records a range; a subclass defines how the range follows the values.
+
+    Attributes:
+        min_val: float32, ``()`` per tensor; ``(channels,)`` per channel once observed.
+        max_val: Same shape.
+    """
+
+    min_val: Tensor
+    max_val: Tensor
+
+    def __init__(self, spec: QuantSpec, label: str = "") -> None:
+        super().__init__(spec, label)
+        self.register_buffer("min_val", torch.tensor(torch.inf))
+        self.register_buffer("max_val", torch.tensor(-torch.inf))
+
+    @property
+    def observed(self) -> bool:
+        """Whether any value was recorded."""
+        return bool((self.min_val <= self.max_val).all())
+
+    @property
+    def extremes(self) -> tuple[Tensor, Tensor]:
+        """The smallest and largest recorded value."""
+        return self.min_val, self.max_val
 
 
 class MinMaxObserver(RangeRecord):

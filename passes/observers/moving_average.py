@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from quantfx.passes.observers.range_record import RangeRecord
+from quantfx.passes.observers.min_max import RangeRecord
 from quantfx.passes.quant.qparams import QParams, qparams_from_range
 
 AVERAGING = 0.01

@@ -17,8 +17,13 @@ from quantfx.passes.graph.batch_norm import (
     statistics_of,
 )
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.layers.batch_norm_scale import BatchNormScale, raw_scale
-from quantfx.passes.layers.scaled_layer import KEY, ScaledLayer, scaled_layer_of
+from quantfx.passes.layers.scaled_layer import (
+    KEY,
+    BatchNormScale,
+    ScaledLayer,
+    raw_scale,
+    scaled_layer_of,
+)
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.annotation import annotated, annotation_of, set_annotation

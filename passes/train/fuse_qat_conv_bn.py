@@ -8,8 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.editor import Editor
-from quantfx.passes.layers.batch_norm_scale import BatchNormScale
-from quantfx.passes.layers.scaled_layer import scale_layer, scaled_layer_of
+from quantfx.passes.layers.scaled_layer import BatchNormScale, scale_layer, scaled_layer_of
 from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.annotation import annotation_of

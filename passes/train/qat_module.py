@@ -10,8 +10,8 @@ from torch import nn
 from quantfx.passes.errors import PipelineError
 from quantfx.passes.graph.checked_module import CheckedModule
 from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.layers.batch_norm_scale import BatchNormScale
 from quantfx.passes.layers.mode_node import BATCH_NORM_MODE, Mode
+from quantfx.passes.layers.scaled_layer import BatchNormScale
 from quantfx.passes.observers.dynamic_fake_quantize import CastFakeQuantize, DynamicFakeQuantize
 from quantfx.passes.observers.fake_quantize import FakeQuantize
 from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize

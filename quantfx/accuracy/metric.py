@@ -22,7 +22,7 @@ from quantfx.accuracy.score import (
 from quantfx.passes.graph.state import preserved_state
 from quantfx.passes.inputs.leaves import Inputs
 from quantfx.passes.model.state import restored
-from quantfx.passes.report.sensitivity.metric_call import failure, number_of
+from quantfx.passes.report.sensitivity.evaluate import failure, number_of
 from quantfx.passes.report.sensitivity.outputs import errors_of, finite, float_outputs, powers
 from quantfx.passes.report.sensitivity.ranking import noise_decibels
 from quantfx.patterns.errors import QuantfxError, unknown_name

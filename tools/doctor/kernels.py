@@ -22,7 +22,7 @@ from quantfx.backends.onednn.ops import QCONV, QCONV_PREPACK, QLINEAR, QLINEAR_P
 from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.observers.observer import Observer
 from quantfx.passes.quant.spec import QuantSpec
-from quantfx.tools.doctor.report import Check
+from quantfx.tools.doctor.check import Check
 
 # 258 is 2 beyond a multiple of 4: such a GEMM starts its second block of pairs at an odd place.
 _ROWS, _LINEAR_WEIGHT = (5, 258), (16, 258)

@@ -11,7 +11,7 @@ import torch
 from quantfx import backends
 from quantfx.backends.checks import targets
 from quantfx.patterns.torch_version import TESTED, is_tested
-from quantfx.tools.doctor.report import Check
+from quantfx.tools.doctor.check import Check
 
 # Instructions that decide whether int8 and bfloat16 are right and fast.
 ISA = ("avx2", "avx512_f", "avx_vnni", "avx512_vnni", "amx_int8", "avx512_bf16", "amx_bf16")

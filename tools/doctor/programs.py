@@ -10,7 +10,7 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-from quantfx.tools.doctor.report import Check
+from quantfx.tools.doctor.check import Check
 from quantfx.tools.measure.machine import installed_version
 
 # Inductor's compiler unless $CXX names another (torch 2.13: torch/_inductor/config.py, cpp.cxx).

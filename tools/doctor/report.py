@@ -1,39 +1,15 @@
-"""The findings of ``quantfx doctor``, as data."""
+"""All findings of ``quantfx doctor``, as data."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import KW_ONLY, asdict, dataclass
-from typing import Literal
 
+from quantfx.tools.doctor.check import Check, Status
 from quantfx.tools.doctor.templates import TemplateRow
 from quantfx.tools.measure.machine import Machine
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Check:
-    """One finding.
-
-    Attributes:
-        name: What was checked, e.g. ``C++ compiler``.
-        status: ``problem`` keeps something from working, or from being right; ``note`` does not.
-        found: The finding in words.
-        fix: What to do about a problem, and about some notes.
-    """
-
-    name: str
-    status: Status
-    found: str
-    fix: str = ""
-
-    def __post_init__(self) -> None:
-        if self.status == "problem" and not self.fix:
-            raise ValueError(f"{self.name}: a problem comes with its fix")
-
-
-Status = Literal["ok", "note", "problem"]
 
 
 @dataclass(frozen=True)

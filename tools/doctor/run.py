@@ -11,8 +11,9 @@ from quantfx import backends
 from quantfx.backends.backend import Backend
 from quantfx.tools.doctor import machine as doctor_machine
 from quantfx.tools.doctor import programs as doctor_programs
+from quantfx.tools.doctor.check import Check
 from quantfx.tools.doctor.kernels import direct_checks, kernel_checks
-from quantfx.tools.doctor.report import Check, DoctorReport
+from quantfx.tools.doctor.report import DoctorReport
 from quantfx.tools.doctor.table import checks_table, conclusion, template_parts
 from quantfx.tools.doctor.templates import TemplateRow, examine
 from quantfx.tools.measure.machine import this_machine

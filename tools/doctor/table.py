@@ -8,7 +8,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from quantfx.tools.doctor.report import Check, DoctorReport, Status
+from quantfx.tools.doctor.check import Check, Status
+from quantfx.tools.doctor.report import DoctorReport
 from quantfx.tools.doctor.templates import WITHOUT_SUM, TemplateRow
 
 STYLES: dict[Status, str] = {"ok": "green", "note": "yellow", "problem": "red"}

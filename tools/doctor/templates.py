@@ -14,8 +14,8 @@ from quantfx.passes.report.contract import planned_matches
 from quantfx.passes.report.outcome import FUSED, UNFUSED, SiteOutcome
 from quantfx.patterns.template import Template
 from quantfx.result import Result
+from quantfx.tools.doctor.check import Status
 from quantfx.tools.doctor.native_examples import NATIVE_EXAMPLES
-from quantfx.tools.doctor.report import Status
 from quantfx.tools.doctor.template_examples import EXAMPLES
 
 # Allowed difference of a kernel from the float arithmetic that it replaces: a tie may round the

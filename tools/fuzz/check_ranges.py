@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from quantfx.passes.graph.graphs import all_graphs
-from quantfx.passes.observers.range_record import RangeRecord
+from quantfx.passes.observers.min_max import RangeRecord
 from quantfx.passes.observers.weight import WeightObserver
 from quantfx.passes.quant.qparams import pair_bounded_scale
 

@@ -19,10 +19,9 @@ from quantfx.passes.observers.derived import DerivedObserver
 from quantfx.passes.observers.fixed import FixedObserver
 from quantfx.passes.observers.histogram_record import HistogramRecord
 from quantfx.passes.observers.including import IncludingObserver
-from quantfx.passes.observers.min_max import MinMaxObserver
+from quantfx.passes.observers.min_max import MinMaxObserver, RangeRecord
 from quantfx.passes.observers.moving_average import MovingAverageObserver
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.observers.range_record import RangeRecord
 from quantfx.passes.observers.statistics.statistics import Statistics
 from quantfx.passes.observers.statistics.tensor_record import TensorRecord
 from quantfx.passes.pipeline.record import PassRecord, records_of, set_records

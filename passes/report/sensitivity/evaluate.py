@@ -15,7 +15,6 @@ from quantfx.passes.inputs.leaves import Inputs, input_leaves
 from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.passes.observe.stepper import Stepper
 from quantfx.passes.report.compare.parts import Part
-from quantfx.passes.report.sensitivity.metric_call import failure, number_of
 from quantfx.passes.report.sensitivity.outputs import errors_of, finite, float_outputs, powers
 from quantfx.passes.report.sensitivity.paired_graphs import PairedGraphs
 from quantfx.passes.report.sensitivity.ranking import Evaluation, Measured, noise_decibels
@@ -141,3 +140,36 @@ class _PartlyRoundedStepper(Stepper):
         for each in self._paired.inputs(part):
             self.release(each)
         return found
+
+
+def number_of(metric: Callable[[], Any]) -> float:
+    """Return the result of a metric as a number.
+
+    Args:
+        metric: Function that calls the metric.
+
+    Raises:
+        QuantfxError: it raises, or returns NaN or something that is not a number; the message has
+            no subject yet.
+    """
+    try:
+        value = float(metric())
+    except Exception as raised:  # a user's function may raise anything
+        fix = "" if isinstance(raised, QuantfxError) else "call it with the model by itself"
+        message = f"raises {type(raised).__name__}: {raised}"
+        raise QuantfxError(message, rule="metric-fails", fix=fix) from raised
+    if math.isnan(value):
+        raise QuantfxError("is NaN", rule="metric-fails")
+    return value
+
+
+def failure(name: str, told: str, reason: QuantfxError) -> QuantfxError:
+    """Return the error of a metric that failed.
+
+    Args:
+        name: Name of the metric.
+        told: What the metric was evaluated on.
+        reason: The failure, as ``number_of`` raises it.
+    """
+    message = f"metric {name} of {told} {reason.message}"
+    return QuantfxError(message, rule="metric-fails", site=told, fix=reason.fix)

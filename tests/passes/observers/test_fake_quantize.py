@@ -12,12 +12,15 @@ from torch import Tensor
 
 from quantfx.passes.errors import CalibrationError, SpecError
 from quantfx.passes.observers.dynamic_fake_quantize import DynamicFakeQuantize
-from quantfx.passes.observers.fake_quantize import FakeQuantize, fake_quantized
+from quantfx.passes.observers.fake_quantize import (
+    FakeQuantize,
+    MovingFakeQuantize,
+    WeightFakeQuantize,
+    fake_quantized,
+)
 from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
 from quantfx.passes.observers.make_fake_quantize import make_fake_quantize
 from quantfx.passes.observers.moving_average import MovingAverageObserver
-from quantfx.passes.observers.moving_fake_quantize import MovingFakeQuantize
-from quantfx.passes.observers.weight_fake_quantize import WeightFakeQuantize
 from quantfx.passes.quant.qdq import (
     CHOOSE_QPARAMS,
     DEQUANTIZE_PER_CHANNEL,

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from quantfx.tools.doctor import machine as doctor_machine
-from quantfx.tools.doctor.report import Check
+from quantfx.tools.doctor.check import Check
 
 VNNI = {"avx2": True, "avx512_f": True, "avx512_vnni": True, "cpu_name": "a CPU"}
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from quantfx.tools.doctor import programs as doctor_programs
-from quantfx.tools.doctor.report import Check
+from quantfx.tools.doctor.check import Check
 from quantfx.tools.measure import machine
 
 

@@ -13,7 +13,8 @@ from quantfx.cli import main
 from quantfx.tools.doctor import machine as doctor_machine
 from quantfx.tools.doctor import programs as doctor_programs
 from quantfx.tools.doctor import run as doctor
-from quantfx.tools.doctor.report import Check, DoctorReport
+from quantfx.tools.doctor.check import Check
+from quantfx.tools.doctor.report import DoctorReport
 from quantfx.tools.doctor.run import run
 
 

@@ -4,7 +4,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from quantfx.tools.doctor.report import Check, DoctorReport
+from quantfx.tools.doctor.check import Check
+from quantfx.tools.doctor.report import DoctorReport
 from quantfx.tools.doctor.table import checks_table, conclusion, template_parts
 from quantfx.tools.doctor.templates import TemplateRow
 from quantfx.tools.measure.machine import this_machine

@@ -7,8 +7,8 @@ import torch
 from torch.fx import GraphModule
 
 from quantfx.passes.observe.calibrate import calibrate
+from quantfx.passes.observers.min_max import RangeRecord
 from quantfx.passes.observers.observer import Observer
-from quantfx.passes.observers.range_record import RangeRecord
 from quantfx.passes.observers.weight import WeightObserver
 from quantfx.passes.quant.qparams import QParams
 from quantfx.tools.fuzz.check_ranges import wrong_ranges
