@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs
@@ -38,21 +38,17 @@ class Tidy(Pass):
             editor = Editor(graph_module, self.name)
             for node in list(graph_module.graph.nodes):
                 if dequantizes(node) and (self.dynamic or node.target is not DEQUANTIZE_DYNAMIC):
-                    duplicated += _duplicate(editor, node)
+                    others = list(node.users)[1:]
+                    for user in others:
+                        copy = editor.call(
+                            overload(node),
+                            node.args,
+                            kwargs=dict(node.kwargs),
+                            like=node,
+                            before=user,
+                            val=node.meta.get("val"),
+                        )
+                        user.replace_input_with(node, copy)
+                    duplicated += len(others)
             dropped += editor.drop_unused_attributes()
         return PassResult(stats={"duplicated": duplicated, "dropped": dropped})
-
-
-def _duplicate(editor: Editor, node: Node) -> int:
-    others = list(node.users)[1:]
-    for user in others:
-        copy = editor.call(
-            overload(node),
-            node.args,
-            kwargs=dict(node.kwargs),
-            like=node,
-            before=user,
-            val=node.meta.get("val"),
-        )
-        user.replace_input_with(node, copy)
-    return len(others)

@@ -41,21 +41,16 @@ def read_picture(module: GraphModule) -> Picture:
         aliases.update(reader.aliases())
         known = {path for path, _ in pending}
         pending.extend(graph for graph in reader.nested() if graph[0] not in known)
-    return Picture(nodes, _with_entries(edges, nodes), containers, aliases)
-
-
-def _with_entries(
-    edges: list[PictureEdge], nodes: dict[str, PictureNode]
-) -> tuple[PictureEdge, ...]:
-    """Point edges to a nested graph at the first node drawn in that graph."""
+    # Edges to a nested graph point at the first node drawn in that graph.
     entry: dict[str, str] = {}
     for name, node in nodes.items():
         for container in node.containers[:1]:
             entry.setdefault(container, name)
-    return tuple(
+    entering = tuple(
         PictureEdge(e.source, entry[e.target], e.label, e.kind) if e.kind == "nested" else e
         for e in edges
     )
+    return Picture(nodes, entering, containers, aliases)
 
 
 class _GraphReader:

@@ -65,7 +65,10 @@ class _Ledger:
     def look_up(self, path: str, node: Node) -> tuple[Standing, str]:
         if annotation_of(node) is not None:
             return "planned", ""
-        if (path, node.name) in self._applied or _is_qdq_of_a_pass(node):
+        # A model may hold such operators itself, without provenance.
+        if (path, node.name) in self._applied or (
+            namespace(node) == "quantized_decomposed" and PROVENANCE_KEY in node.meta
+        ):
             return "made", ""
         # An operator's last reason counts.
         told = self._reasons.get((path, node.name))
@@ -109,11 +112,6 @@ class _Ledger:
     @cached_property
     def _defaults(self) -> Mapping[object, str]:
         return _default_reasons(self.recipe)
-
-
-def _is_qdq_of_a_pass(node: Node) -> bool:
-    """Whether a pass inserted ``node`` to quantize; a model may hold such operators itself."""
-    return namespace(node) == "quantized_decomposed" and PROVENANCE_KEY in node.meta
 
 
 def _default_reasons(recipe: Recipe) -> dict[object, str]:

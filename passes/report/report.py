@@ -227,6 +227,13 @@ def make_report(
         unverified: What could not be tried here.
     """
     outcomes = planned_outcomes(quantized) if sites is None else sites
+    # Files store two 4-bit values per byte.
+    spared = {
+        id(value): value.numel() // 2
+        for _, graph_module in all_graphs(quantized)
+        for node in graph_module.graph.find_nodes(op="get_attr")
+        if holds_nibbles(node) and (value := constant(graph_module, node)) is not None
+    }
     return Report(
         backend=recipe.name,
         target=target,
@@ -241,23 +248,12 @@ def make_report(
         work=work_of(quantized, recipe),
         passes=tuple(PassTime(r.name, r.seconds, dict(r.stats)) for r in records_of(quantized)),
         float_bytes=tensor_bytes(graph),
-        quantized_bytes=tensor_bytes(quantized) - _bytes_in_nibbles(quantized),
+        quantized_bytes=tensor_bytes(quantized) - sum(spared.values()),
         unverified=unverified,
         scales=scale_remarks(quantized),
         unused_rules=tuple(remarks_of(quantized, RuleRemark)),
         notes=_notes(quantized),
     )
-
-
-def _bytes_in_nibbles(module: GraphModule) -> int:
-    """Return the bytes that files save by storing two 4-bit values per byte."""
-    found = {
-        id(value): value.numel() // 2
-        for _, graph_module in all_graphs(module)
-        for node in graph_module.graph.find_nodes(op="get_attr")
-        if holds_nibbles(node) and (value := constant(graph_module, node)) is not None
-    }
-    return sum(found.values())
 
 
 def _notes(quantized: GraphModule) -> tuple[str, ...]:

@@ -67,7 +67,12 @@ def compile_frame(module: GraphModule, inputs: Sequence[Any], plan: Plan) -> Cal
     except CaptureError as error:
         if plan.options.strict:
             raise
-        plan.options.state.add_float(_static_tensors(module, inputs))
+        pairs = zip(graph_inputs(module), inputs, strict=True)
+        plan.options.state.add_float(
+            BoundWeights(
+                [(each.source, x) for each, x in pairs if each.static and isinstance(x, Tensor)]
+            )
+        )
         record = plan.options.state.record(frame.where)
         return _stay_float(module.forward, record, str(error), warn=True)
     record = plan.options.state.record(captured.where)
@@ -122,14 +127,6 @@ def _require_here(backend: Backend) -> None:
         message = f"the kernels of '{backend.name}' return float32, also under autocast"
         fix = "switch autocast off around the call"
         raise QuantfxError(message, rule="autocast-dtype", site=backend.name, fix=fix)
-
-
-def _static_tensors(module: GraphModule, inputs: Sequence[Any]) -> BoundWeights:
-    """Return the model's own tensors among the inputs."""
-    pairs = zip(graph_inputs(module), inputs, strict=True)
-    return BoundWeights(
-        [(each.source, x) for each, x in pairs if each.static and isinstance(x, Tensor)]
-    )
 
 
 def _never_observed(

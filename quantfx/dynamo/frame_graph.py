@@ -151,7 +151,11 @@ def _trace(module: GraphModule, frame: Frame) -> GraphModule:
         reason = str(error).strip().split("\n")[0]
         message = f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
         raise CaptureError(message, rule="not-traced", site=frame.where) from error
-    _drop_gradient_modes(traced)
+    # Switches of the gradient mode do not affect inference.
+    for _, graph_module in all_graphs(traced):
+        switches = graph_module.graph.find_nodes(op="call_function", target=SWITCHES_GRADIENTS)
+        for node in switches:
+            graph_module.graph.erase_node(node)
     _drop_idle_regions(traced)
     _require_operators(traced, frame)
     return traced
@@ -168,14 +172,6 @@ def _require_memory(bound: list[tuple[GraphInput, Node, Tensor]], frame: Frame) 
             site=frame.where,
             fix="release them once all kinds of inputs were seen",
         )
-
-
-def _drop_gradient_modes(module: GraphModule) -> None:
-    """Erase switches of the gradient mode, which do not affect inference."""
-    for _, graph_module in all_graphs(module):
-        switches = graph_module.graph.find_nodes(op="call_function", target=SWITCHES_GRADIENTS)
-        for node in switches:
-            graph_module.graph.erase_node(node)
 
 
 def _drop_idle_regions(module: GraphModule) -> None:

@@ -139,7 +139,11 @@ def serve(
         threads: See `Session`.
         folder: For Inductor's cache and for what is printed.
     """
-    _print_to(Path(folder, _LOG))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with Path(folder, _LOG).open("wb") as file:
+        for descriptor in (1, 2):
+            os.dup2(file.fileno(), descriptor)
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(Path(folder, "inductor"))
     os.environ[TIMESTAMPS] = "1"
     try:
@@ -163,11 +167,3 @@ def _answer(session: Session, method: str, arguments: tuple[Any, ...]) -> Any:
     except Exception as error:  # foreign code: any error ends this engine's row only
         message = f"{type(error).__name__}: {error}"
         return _Failure(EngineError(message, rule="foreign-code"))
-
-
-def _print_to(log: Path) -> None:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with log.open("wb") as file:
-        for descriptor in (1, 2):
-            os.dup2(file.fileno(), descriptor)

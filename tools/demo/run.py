@@ -104,7 +104,12 @@ def run(
     console = console or Console()
     subject = subject or efficientnet_on_photographs()
     console.rule("[bold]1. The network and its data", align="left")
-    _introduce(console, subject)
+    parameters = sum(parameter.numel() for parameter in subject.model.parameters())
+    console.print(f"{subject.title}.", markup=False, highlight=False)
+    console.print(
+        f"{parameters / 1e6:.2f} M parameters, {size_in_bytes(subject.model) / 1e6:.1f} MB; "
+        f"{len(subject.calibration)} images to calibrate, {len(subject.test)} others to compare."
+    )
     # What Inductor lacks here.
     checks = (programs.compiler(), programs.python_headers())
     missing = "; ".join(f"{each.name}: {each.found}" for each in checks if each.status == "problem")
@@ -122,15 +127,6 @@ def run(
     console.rule("[bold]What next", align="left")
     _say_what_next(console, page, result, comparison)
     return measured
-
-
-def _introduce(console: Console, subject: Subject) -> None:
-    parameters = sum(parameter.numel() for parameter in subject.model.parameters())
-    console.print(f"{subject.title}.", markup=False, highlight=False)
-    console.print(
-        f"{parameters / 1e6:.2f} M parameters, {size_in_bytes(subject.model) / 1e6:.1f} MB; "
-        f"{len(subject.calibration)} images to calibrate, {len(subject.test)} others to compare."
-    )
 
 
 def _quantize(

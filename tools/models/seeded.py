@@ -24,15 +24,11 @@ def seeded(make: Callable[[], ModelT], seed: int = 0) -> ModelT:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             elif isinstance(module, nn.BatchNorm2d):
-                _give_statistics(module)
+                assert module.running_mean is not None
+                assert module.running_var is not None
+                nn.init.normal_(module.running_mean, std=0.1)
+                nn.init.uniform_(module.running_var, 0.8, 1.25)
+                if module.affine:
+                    nn.init.uniform_(module.weight, 0.8, 1.25)
+                    nn.init.normal_(module.bias, std=0.1)
     return model.eval()
-
-
-def _give_statistics(norm: nn.BatchNorm2d) -> None:
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    nn.init.normal_(norm.running_mean, std=0.1)
-    nn.init.uniform_(norm.running_var, 0.8, 1.25)
-    if norm.affine:
-        nn.init.uniform_(norm.weight, 0.8, 1.25)
-        nn.init.normal_(norm.bias, std=0.1)

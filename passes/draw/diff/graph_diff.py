@@ -149,16 +149,14 @@ def diff_rows(a: Operators, b: Operators, pairs: Mapping[str, str]) -> tuple[Dif
     """
     partner = {after: before for before, after in pairs.items()}
     rows = [
-        _appeared(each) if name not in partner else _changed(a[partner[name]], each, pairs)
+        DiffRow("appeared", "", each.name, operator=each.operator, module=each.module)
+        if name not in partner
+        else _changed(a[partner[name]], each, pairs)
         for name, each in b.items()
     ]
     covers = {site: name for name, each in b.items() for site in each.covers}
     gone = [_vanished(each, covers) for name, each in a.items() if name not in pairs]
     return (*(row for row in rows if row is not None), *gone)
-
-
-def _appeared(one: ComparedOperator) -> DiffRow:
-    return DiffRow("appeared", "", one.name, operator=one.operator, module=one.module)
 
 
 def _vanished(one: ComparedOperator, covers: Mapping[str, str]) -> DiffRow:

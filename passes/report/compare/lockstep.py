@@ -73,7 +73,11 @@ class Lockstep:
         with torch.no_grad():
             for part in self.parts:
                 visit(part, self._values(part))
-                self._release(part)
+                for each in part.stored:
+                    self._int8.release(each)
+                self._int8.release(part.output)
+                for each in (*part.exact, part.output):
+                    self._float.release(self.common[each.name])
             exact, found = self._outputs
             return self._float.value(exact), self._int8.value(found)
 
@@ -85,13 +89,6 @@ class Lockstep:
         made = self._int8.evaluate(part.inner, given)
         inputs = {each.name: made[each.all_input_nodes[0]] for each in part.quantizes}
         return PartValues(exact, accumulated, made[part.output], inputs)
-
-    def _release(self, part: Part) -> None:
-        for each in part.stored:
-            self._int8.release(each)
-        self._int8.release(part.output)
-        for each in (*part.exact, part.output):
-            self._float.release(self.common[each.name])
 
 
 def common_nodes(reference: GraphModule, quantized: GraphModule) -> dict[str, Node]:

@@ -51,7 +51,11 @@ class AdoptObservers(Pass):
                 if name not in used and _observes(child):
                     delattr(graph_module, name)
             for node, annotation in annotated(graph_module.graph):
-                set_annotation(node, _resolve_annotation(annotation, adopted))
+                inputs = [(slot, _resolve_spec(spec, adopted)) for slot, spec in annotation.inputs]
+                output = (
+                    None if annotation.output is None else _resolve_spec(annotation.output, adopted)
+                )
+                set_annotation(node, replace(annotation, inputs=tuple(inputs), output=output))
         return PassResult(stats={"adopted": len(adopted.ours)})
 
 
@@ -132,13 +136,6 @@ def _make_observer(module: nn.Module, spec: Concrete, label: str) -> Observer | 
     if isinstance(spec, CastSpec) or spec.dynamic:
         return PlaceholderObserver(spec, label)
     return ForeignObserver(module, spec, label)
-
-
-def _resolve_annotation(annotation: Annotation, adopted: _Adopted) -> Annotation:
-    """Replace an observer in annotations by the spec that it gave."""
-    inputs = [(slot, _resolve_spec(spec, adopted)) for slot, spec in annotation.inputs]
-    output = None if annotation.output is None else _resolve_spec(annotation.output, adopted)
-    return replace(annotation, inputs=tuple(inputs), output=output)
 
 
 def _resolve_spec(spec: Spec, adopted: _Adopted) -> Spec:

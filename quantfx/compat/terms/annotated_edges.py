@@ -114,16 +114,13 @@ class AnnotatedEdges:
             seen.add(target)
             hidden = self._specs[target]
             if kind_of(hidden) != "shared":
-                return self._instead_of(target, edge, hidden)
+                # The first that shares with an unobservable edge or node takes its spec.
+                if target in self._stand_in:
+                    return SharedSpec(self._stand_in[target])
+                self._stand_in[target] = self.site(edge)
+                return _concrete(edge, hidden)
             target = hidden.edge_or_node
         return SharedSpec(self.site(target))
-
-    def _instead_of(self, hidden: EdgeOrNode, edge: EdgeOrNode, spec: Any) -> Spec:
-        """Give the spec of an unobservable edge or node to the first that shares with it."""
-        if hidden in self._stand_in:
-            return SharedSpec(self._stand_in[hidden])
-        self._stand_in[hidden] = self.site(edge)
-        return _concrete(edge, spec)
 
     def _observable_slots(self, edge: EdgeOrNode) -> list[str]:
         """Return the slots of ``edge`` to observe; "" is the result."""
