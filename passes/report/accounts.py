@@ -111,22 +111,18 @@ class _Ledger:
 
     @cached_property
     def _defaults(self) -> Mapping[object, str]:
-        return _default_reasons(self.recipe)
-
-
-def _default_reasons(recipe: Recipe) -> dict[object, str]:
-    """Return why operators without a remark of a pass stay float."""
-    templates = recipe.patterns.templates
-    reasons: dict[object, str] = {
-        target: why for op, why in recipe.patterns.unsupported for target in op.targets
-    }
-    inner: dict[object, set[str]] = {}
-    for template in templates:
-        for target in template.targets:
-            inner.setdefault(target, set()).update(op.name for op in template.anchor.ops)
-    for fused, behind in inner.items():
-        reasons[fused] = f"only taken as part of a match of {', '.join(sorted(behind))}"
-    anchors = {t: each for each in templates for t in each.anchor.targets}
-    for target, template in anchors.items():
-        reasons[target] = f"no pass of the pipeline matches group '{template.group}'"
-    return reasons
+        """Why operators without a remark of a pass stay float."""
+        templates = self.recipe.patterns.templates
+        reasons: dict[object, str] = {
+            target: why for op, why in self.recipe.patterns.unsupported for target in op.targets
+        }
+        inner: dict[object, set[str]] = {}
+        for template in templates:
+            for target in template.targets:
+                inner.setdefault(target, set()).update(op.name for op in template.anchor.ops)
+        for fused, behind in inner.items():
+            reasons[fused] = f"only taken as part of a match of {', '.join(sorted(behind))}"
+        anchors = {t: each for each in templates for t in each.anchor.targets}
+        for target, template in anchors.items():
+            reasons[target] = f"no pass of the pipeline matches group '{template.group}'"
+        return reasons

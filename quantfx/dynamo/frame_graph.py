@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._ops import HigherOrderOperator, OpOverload
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from quantfx.dynamo.bound_weights import BoundWeights, is_released
 from quantfx.dynamo.internals import (
@@ -151,13 +151,9 @@ def _trace(module: GraphModule, frame: Frame) -> GraphModule:
         reason = str(error).strip().split("\n")[0]
         message = f"the graph of {frame.where} cannot be traced: {type(error).__name__}: {reason}"
         raise CaptureError(message, rule="not-traced", site=frame.where) from error
-    # Switches of the gradient mode do not affect inference.
     for _, graph_module in all_graphs(traced):
-        switches = graph_module.graph.find_nodes(op="call_function", target=SWITCHES_GRADIENTS)
-        for node in switches:
-            graph_module.graph.erase_node(node)
-    _drop_idle_regions(traced)
-    _require_operators(traced, frame)
+        _drop_modes(graph_module.graph)
+        _require_operators(graph_module.graph, frame)
     return traced
 
 
@@ -174,37 +170,38 @@ def _require_memory(bound: list[tuple[GraphInput, Node, Tensor]], frame: Frame) 
         )
 
 
-def _drop_idle_regions(module: GraphModule) -> None:
-    """Erase regions that switch autocast off where it is off: Dynamo guards that it is.
+def _drop_modes(graph: Graph) -> None:
+    """Erase switches of the gradient mode, which do not affect inference, and idle regions.
 
-    Transformers have them around operators that must not be rounded, such as rotary embeddings.
+    These switch autocast off where it is off: Dynamo guards that it is. Transformers have them
+    around operators that must not be rounded, such as rotary embeddings.
     """
-    for _, graph_module in all_graphs(module):
-        for node in list(graph_module.graph.nodes):
-            if node.op != "call_function" or op_name(node) != "_enter_autocast":
-                continue
-            device, _, enabled, *_ = node.args
-            if enabled is False and not torch.is_autocast_enabled(str(device)):
-                for leaves_it in list(node.users):
-                    graph_module.graph.erase_node(leaves_it)
-                graph_module.graph.erase_node(node)
+    for node in graph.find_nodes(op="call_function", target=SWITCHES_GRADIENTS):
+        graph.erase_node(node)
+    for node in list(graph.nodes):
+        if node.op != "call_function" or op_name(node) != "_enter_autocast":
+            continue
+        device, _, enabled, *_ = node.args
+        if enabled is False and not torch.is_autocast_enabled(str(device)):
+            for leaves_it in list(node.users):
+                graph.erase_node(leaves_it)
+            graph.erase_node(node)
 
 
-def _require_operators(module: GraphModule, frame: Frame) -> None:
+def _require_operators(graph: Graph, frame: Frame) -> None:
     """Refuse calls that compute nothing, such as entering an autocast region."""
-    for _, graph_module in all_graphs(module):
-        for node in graph_module.graph.nodes:
-            plain = isinstance(node.target, (OpOverload, HigherOrderOperator))
-            if node.op == "call_function" and not plain and node.target not in _ON_NUMBERS:
-                raise CaptureError(
-                    f"the graph of {frame.where} calls {op_name(node)}, which is not an operator",
-                    rule="not-an-operator",
-                    site=frame.where,
-                    fix=(
-                        "use quantfx.quantize, which takes models with regions of autocast or "
-                        "inference mode"
-                    ),
-                )
+    for node in graph.nodes:
+        plain = isinstance(node.target, (OpOverload, HigherOrderOperator))
+        if node.op == "call_function" and not plain and node.target not in _ON_NUMBERS:
+            raise CaptureError(
+                f"the graph of {frame.where} calls {op_name(node)}, which is not an operator",
+                rule="not-an-operator",
+                site=frame.where,
+                fix=(
+                    "use quantfx.quantize, which takes models with regions of autocast or "
+                    "inference mode"
+                ),
+            )
 
 
 def _belongs_to_layer(value: Tensor, node: Node) -> bool:

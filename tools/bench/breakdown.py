@@ -5,24 +5,10 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
+from quantfx.backends.inductor.kernel_call import KernelCall
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.bench.onednn_verbose import Execution
-
-
-class NamedKernel(Protocol):
-    """A compiled module's description of a kernel that it calls."""
-
-    @property
-    def site(self) -> object:
-        """The place in the q/dq graph; its text is that of the report."""
-        ...
-
-    @property
-    def kernel(self) -> str:
-        """The operator, with its overload if that is not the default."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -109,7 +95,7 @@ class Breakdown:
         return self.whole_ms - self.kernel_ms - self.loop_ms - self.overhead_ms
 
 
-def break_down(repeats: Sequence[Repeat], kernels: Sequence[NamedKernel] = ()) -> Breakdown:
+def break_down(repeats: Sequence[Repeat], kernels: Sequence[KernelCall] = ()) -> Breakdown:
     """Attribute every execution to the operator during which it started.
 
     Args:
@@ -143,7 +129,7 @@ def break_down(repeats: Sequence[Repeat], kernels: Sequence[NamedKernel] = ()) -
     return Breakdown(named_sites, whole)
 
 
-def _operator(named: NamedKernel) -> str:
+def _operator(named: KernelCall) -> str:
     return named.kernel.partition(".")[0]  # the profiler knows no overloads
 
 

@@ -13,8 +13,9 @@ from typing import Protocol
 
 import torch
 
+from quantfx.backends.inductor.kernel_call import KernelCall
 from quantfx.tools.bench.accuracy import Accuracy, compare_outputs
-from quantfx.tools.bench.breakdown import Breakdown, NamedKernel, break_down
+from quantfx.tools.bench.breakdown import Breakdown, break_down
 from quantfx.tools.bench.engine import Engine, EngineError, EngineUnavailable, Run
 from quantfx.tools.bench.plan_steps import with_steps
 from quantfx.tools.bench.profile import watch
@@ -123,7 +124,7 @@ class Session:
             QuantfxError: the engine runs no int8 operator that torch's profiler sees.
         """
         run, example = self._built(), self._workload.example
-        kernels: Sequence[NamedKernel] = getattr(run, "kernels", ())
+        kernels: Sequence[KernelCall] = getattr(run, "kernels", ())
         call = partial(run, *example)
         watch(call)  # the profiler's own first call is slow
         found = break_down([watch(call) for _ in range(repeats)], kernels)

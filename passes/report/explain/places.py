@@ -1,9 +1,11 @@
-"""Every site of a q/dq graph: existing nodes, vanished nodes, and modules without nodes."""
+"""Every site of a q/dq graph (nodes, vanished nodes, modules without nodes), and their names."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from typing import NamedTuple
 
 from torch.fx import GraphModule, Node
@@ -18,10 +20,79 @@ from quantfx.passes.quant.annotation import annotation_of
 from quantfx.passes.quant.qdq import has_qparams
 from quantfx.passes.report.accounts import Account, accounts
 from quantfx.passes.report.explain.explanation import Kind
-from quantfx.passes.report.explain.names import Names
 from quantfx.passes.report.explain.trail import Trail
+from quantfx.patterns.errors import QuantfxError, did_you_mean
 
 _KINDS: dict[str, Kind] = {"placeholder": "input", "get_attr": "constant", "output": "output"}
+
+
+@dataclass
+class Names:
+    """Every name by which a site can be asked for.
+
+    Attributes:
+        order: All sites, in the order of answers.
+        other_names: Other name, of a parameter or a quantized tensor -> its site.
+        modules: Path of a module -> the sites that come from it.
+    """
+
+    order: list[str] = field(default_factory=list[str])
+    other_names: dict[str, str] = field(default_factory=dict[str, str])
+    modules: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+
+    def add(self, site: str, modules: Iterable[str] = ()) -> None:
+        """Add a site that comes from modules, and thus from the modules that contain them."""
+        self.order.append(site)
+        for path in dict.fromkeys(_with_outer(modules)):
+            self.modules.setdefault(path, []).append(site)
+
+    def find(self, name: str) -> list[str]:
+        """Return the sites that ``name`` stands for, in the order of answers.
+
+        Raises:
+            QuantfxError: the name has no site; names the nearest.
+        """
+        found = set(self._globbed(name) if _GLOB.search(name) else self._exact(name))
+        if not found:
+            raise self._unknown(name)
+        return [site for site in self.order if site in found]
+
+    def _exact(self, name: str) -> Iterator[str]:
+        if name in self.order:
+            yield name
+        yield from self.modules.get(name, ())
+        if name in self.other_names:
+            yield self.other_names[name]
+
+    def _globbed(self, pattern: str) -> Iterator[str]:
+        yield from (site for site in self.order if fnmatchcase(site, pattern))
+        for path, sites in self.modules.items():
+            if fnmatchcase(path, pattern):
+                yield from sites
+        yield from (site for name, site in self.other_names.items() if fnmatchcase(name, pattern))
+
+    def _unknown(self, name: str) -> QuantfxError:
+        known = [*self.modules, *self.order, *self.other_names]
+        return QuantfxError(
+            f"the model has no '{name}'{did_you_mean(name, dict.fromkeys(known), most=3)}",
+            rule="unknown-name",
+            site=name,
+            fix=_FORMS,
+        )
+
+
+def _with_outer(paths: Iterable[str]) -> Iterator[str]:
+    """Yield ``a``, ``a.b`` and ``a.b.c`` for ``a.b.c``."""
+    for path in paths:
+        parts = path.split(".") if path else []
+        yield from (".".join(parts[:end]) for end in range(1, len(parts) + 1))
+
+
+_GLOB = re.compile(r"[*?[]")
+_FORMS = (
+    "give the path of a module (layer4.2.conv3) or of a parameter (layer4.2.conv3.weight), the "
+    "name of a node (conv2d_3, true_graph_0/conv2d), or a pattern of such names (layer4.*)"
+)
 
 
 class Place(NamedTuple):

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
+from quantfx.backends.inductor.kernel_call import KernelCall
 from quantfx.passes.graph.graphs import Site
 from quantfx.tools.bench.breakdown import Breakdown, OperatorCall, Repeat, SiteTime, break_down
 from quantfx.tools.bench.onednn_verbose import Execution
@@ -20,12 +21,6 @@ EXECUTIONS = (
     Execution(214.0, "eltwise", "jit", "after", 0.5),
 )
 REPEAT = Repeat(10.0, CALLS, WATCHED, EXECUTIONS)
-
-
-@dataclass(frozen=True)
-class Named:
-    site: Site
-    kernel: str
 
 
 def test_kernels_overhead_and_rest_sum_up_to_the_whole() -> None:
@@ -53,7 +48,10 @@ def test_an_operator_without_primitives_is_all_overhead() -> None:
 
 
 def test_sites_have_the_names_that_the_module_gives_them() -> None:
-    kernels = Named(Site("", "conv"), "qconv2d.binary"), Named(Site("", "linear"), "qlinear")
+    kernels = (
+        KernelCall(Site("", "conv"), "qconv2d.binary"),
+        KernelCall(Site("", "linear"), "qlinear"),
+    )
     named = break_down([REPEAT], kernels).sites
     assert [(site.site, site.kernel) for site in named] == [
         ("conv", "qconv2d.binary"),
@@ -63,7 +61,7 @@ def test_sites_have_the_names_that_the_module_gives_them() -> None:
 
 @pytest.mark.parametrize("operators", [["qconv2d"], ["qlinear", "qconv2d"]])
 def test_names_that_do_not_fit_the_calls_are_not_used(operators: list[str]) -> None:
-    kernels = [Named(Site("", "some"), operator) for operator in operators]
+    kernels = [KernelCall(Site("", "some"), operator) for operator in operators]
     assert break_down([REPEAT], kernels) == break_down([REPEAT])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantfx.passes.report.explain.names import Names
+from quantfx.passes.report.explain.places import Names
 from tests.passes.report.explain.explained import folded, shared
 from tests.refusals import refused
 
