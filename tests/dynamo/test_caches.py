@@ -70,9 +70,9 @@ def test_a_method_that_calls_the_model_is_observed_and_becomes_int8() -> None:
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_generate_of_hugging_face_runs_in_int8(name: str) -> None:
     library = pytest.importorskip("transformers", reason="it is no dependency of quantfx")
-    model = seeded(lambda: _model(library, name))
-    auto = quantfx.auto(model, calibration_batches=6, dynamic=True)
-    compiled = seeded(lambda: _model(library, name))
+    model: Any = seeded(lambda: _model(library, name))
+    auto: Any = quantfx.auto(model, calibration_batches=6, dynamic=True)
+    compiled: Any = seeded(lambda: _model(library, name))
     compiled.compile(backend="quantfx_x86", dynamic=True)
     with torch.no_grad():
         want = model.generate(PROMPT, max_new_tokens=6, do_sample=False)
