@@ -11,9 +11,9 @@ SAMPLED = {
     "backends/direct/test_lowering_again.py::test_kernels_compute_what_the_qdq_graph_does": 4,
     "backends/direct/test_lowering_again.py::test_memory_holds_what_the_graph_had_there": 4,
     "backends/direct/test_lowering_again.py::test_views_work_in_every_layout_at_every_size": 3,
-    "backends/direct/test_moves.py::test_it_is_inside_and_within_a_step": 3,
+    "backends/direct/rules/test_moves.py::test_it_is_inside_and_within_a_step": 3,
     "backends/direct/test_random_graphs.py::test_each_step_is_within_one_of_the_graph": 2,
-    "backends/direct/test_shapes.py::test_what_is_not_run_is_laid_out_as_if_it_were": 3,
+    "backends/direct/rules/test_shapes.py::test_what_is_not_run_is_laid_out_as_if_it_were": 3,
     "backends/onednn/test_family.py::"
     "test_every_activation_is_fused_where_the_kernel_can_and_computed_everywhere": 3,
     "backends/onednn/test_family.py::test_weights_that_are_views_are_packed_in_order": 2,

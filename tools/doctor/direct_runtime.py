@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
-from quantfx.backends.direct.library import Runtime, runtime
-from quantfx.backends.direct.plan import Plan, Store
-from quantfx.backends.direct.steps import Pointwise, Program
-from quantfx.backends.direct.values import Buffer, Value, in_order
+from quantfx.backends.direct.runtime.library import Runtime, runtime
+from quantfx.backends.direct.runtime.plan import Plan, Store
+from quantfx.backends.direct.runtime.steps import Pointwise, Program
+from quantfx.backends.direct.runtime.values import Buffer, Value, in_order
 from quantfx.tools.doctor.check import Check
 
 NAME = "direct runtime"

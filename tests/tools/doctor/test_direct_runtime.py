@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantfx.backends.direct import library
+from quantfx.backends.direct.runtime import library
 from quantfx.tools.doctor import direct_runtime
 from quantfx.tools.doctor.direct_runtime import direct_checks
 
