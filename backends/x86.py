@@ -12,7 +12,7 @@ from quantfx.backends.backend import Backend
 from quantfx.backends.checks.targets import Target, range_policy
 from quantfx.backends.direct.family import Direct
 from quantfx.backends.direct.form_regions import FormRegions
-from quantfx.backends.direct.library import missing
+from quantfx.backends.direct.runtime.library import missing
 from quantfx.backends.lookup.family import Lookup
 from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout

@@ -18,6 +18,7 @@ from quantfx.backends.checks.lowering import complain
 from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch, watch_compiles
 from quantfx.backends.inductor.sealed_module import call_outside
 from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
+from quantfx.calling_model import CallingModel
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.compile_report import CompileReport
 from quantfx.dynamo.compile_state import CompileState
@@ -54,7 +55,9 @@ class AutoQuantized(nn.Module):
 
     Args:
         model: A module in eval mode; not changed. It is this module's only submodule. Attributes,
-            items and methods that this module lacks are the model's; its methods compute in float.
+            items and methods that this module lacks are the model's. A method that calls the model,
+            as ``generate`` of Hugging Face does, calls this module; one that calls parts of the
+            model computes in float.
         backend: The backend that quantizes.
         batches: Number of calls to observe.
         options: Options of ``quantfx.auto``.
@@ -71,6 +74,7 @@ class AutoQuantized(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self._calling = CallingModel(model, self)
         self._backend = backend
         self._batches = batches
         self._options = options
@@ -137,7 +141,7 @@ class AutoQuantized(nn.Module):
             model = self.__dict__.get("_modules", {}).get("model")
             if model is None or name.startswith("__"):  # Python's protocols are not the model's
                 raise
-            return getattr(model, name)
+            return self._calling.bound(getattr(model, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set the model's attribute of that name if only the model has one."""

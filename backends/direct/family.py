@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from torch.fx import Node
 
 from quantfx.backends.direct.form_regions import Formed, call_region, form
-from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.partition import unvarying
-from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.runtime.library import runtime
 from quantfx.backends.direct.taken import refusal
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, Saturation

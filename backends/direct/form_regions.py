@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 
-from quantfx.backends.direct.library import runtime
 from quantfx.backends.direct.partition import partition, unvarying
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.routes import captured_layout, region_key
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import Program
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.runtime.library import runtime
+from quantfx.backends.direct.runtime.steps import Program
 from quantfx.backends.direct.taken import is_int8_product, refusal
 from quantfx.backends.direct.tuned import RouteTimes, routes_for
 from quantfx.passes.graph.aliasing import overwritten

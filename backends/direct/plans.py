@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from quantfx.backends.direct.library import runtime
-from quantfx.backends.direct.operators import rules
-from quantfx.backends.direct.plan import Plan, Store
-from quantfx.backends.direct.shapes import Untranslatable, shapes_of
-from quantfx.backends.direct.steps import Accumulate, Program
-from quantfx.backends.direct.translate import Translation
+from quantfx.backends.direct.rules.operators import rules
+from quantfx.backends.direct.rules.shapes import Untranslatable, shapes_of
+from quantfx.backends.direct.rules.translate import Translation
+from quantfx.backends.direct.runtime.library import runtime
+from quantfx.backends.direct.runtime.plan import Plan, Store
+from quantfx.backends.direct.runtime.steps import Accumulate, Program
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.backends.direct.tuned import apply_choice, choices_for, signature
-from quantfx.backends.direct.values import layout_of
 from quantfx.passes.graph.graphs import constants
 from quantfx.patterns.errors import QuantfxError, warn
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from quantfx.backends.direct.arena import separate
 from quantfx.backends.direct.operator import region_operator
-from quantfx.backends.direct.plan import Plan
 from quantfx.backends.direct.plans import Plans, new_store, translate
 from quantfx.backends.direct.program_text import read_program, write_program
-from quantfx.backends.direct.values import layout_of
+from quantfx.backends.direct.runtime.arena import separate
+from quantfx.backends.direct.runtime.plan import Plan
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.passes.graph.clone import HoldsGraph, recompile
 from quantfx.passes.graph.graphs import attribute, constants
 from quantfx.patterns.errors import QuantfxError

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from quantfx.backends.direct.library import core_digest
-from quantfx.backends.direct.shapes import Untranslatable, shapes_of
-from quantfx.backends.direct.values import layout_of
+from quantfx.backends.direct.rules.shapes import Untranslatable, shapes_of
+from quantfx.backends.direct.runtime.library import core_digest
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.passes.graph.clone import set_tensor
 from quantfx.passes.graph.graphs import constant
 from quantfx.passes.quant.qdq import dequantizes, has_qparams, quantizes

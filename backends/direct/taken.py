@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.direct.anchors import PRODUCTS
-from quantfx.backends.direct.moves import MOVES
-from quantfx.backends.direct.operators import CASTS, rules
-from quantfx.backends.direct.pointwise import post_ops_of
-from quantfx.backends.direct.products import ATTENTION
-from quantfx.backends.direct.translate import VIEWS
+from quantfx.backends.direct.rules.anchors import PRODUCTS
+from quantfx.backends.direct.rules.moves import MOVES
+from quantfx.backends.direct.rules.operators import CASTS, rules
+from quantfx.backends.direct.rules.pointwise import post_ops_of
+from quantfx.backends.direct.rules.products import ATTENTION
+from quantfx.backends.direct.rules.translate import VIEWS
 from quantfx.passes.graph.editor import PROVENANCE_KEY
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
 from quantfx.passes.pipeline.kernel_family import argument_node

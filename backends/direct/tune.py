@@ -16,11 +16,12 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from quantfx.backends.direct.plan import Plan
 from quantfx.backends.direct.plans import new_store, translate
 from quantfx.backends.direct.region import Region, region_calls
 from quantfx.backends.direct.routes import layouts_of, region_key
-from quantfx.backends.direct.steps import Accumulate
+from quantfx.backends.direct.runtime.plan import Plan
+from quantfx.backends.direct.runtime.steps import Accumulate
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.backends.direct.tune_routes import Call, OtherRoute, measure_routes
 from quantfx.backends.direct.tuned import (
     GAIN,
@@ -30,7 +31,6 @@ from quantfx.backends.direct.tuned import (
     remember,
     signature,
 )
-from quantfx.backends.direct.values import layout_of
 
 # Implementations to try for each step; later ones are oneDNN's references.
 IMPLEMENTATIONS = 3

@@ -11,10 +11,10 @@ from torch.fx import GraphModule
 
 from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.routes import float_graph
-from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.backends.direct.taken import is_int8_product
 from quantfx.backends.direct.tuned import RouteTimes, remember, routes_for
-from quantfx.backends.direct.values import layout_of
 from quantfx.patterns.errors import QuantfxError
 
 # Rounds: at most, in a row without a better time, and at least, so that no single disturbance

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from quantfx.backends.checks.compiled import cache_folder
-from quantfx.backends.direct.library import runtime
-from quantfx.backends.direct.steps import Accumulate, Convolution
+from quantfx.backends.direct.runtime.library import runtime
+from quantfx.backends.direct.runtime.steps import Accumulate, Convolution
 from quantfx.patterns.errors import QuantfxError
 
 # The gain that a choice must exceed to be more than noise.

@@ -11,7 +11,7 @@ from torch.fx import GraphModule
 from quantfx.accuracy.cost import Times
 from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.routes import captured_layout, region_key
-from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.rules.shapes import Untranslatable
 from quantfx.backends.direct.tuned import routes_for
 from quantfx.passes.graph.graphs import Site, all_graphs, module_calls
 

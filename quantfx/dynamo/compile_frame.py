@@ -143,7 +143,8 @@ def _never_observed(
         reason = "only graphs of fixed sizes ran while calls were observed, and this has free ones"
         fix = (
             "observe with free sizes, from the first call on: quantfx.auto(model, dynamic=True), "
-            "or torch.compile(model, dynamic=True, ...)"
+            "or torch.compile(model, dynamic=True, ...); torch keeps sizes of 0 and 1 apart, so "
+            "observe other sizes as well"
         )
     if options.strict:
         message = f"the graph of {captured.where} has no ranges: {reason}"

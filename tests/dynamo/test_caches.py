@@ -42,6 +42,48 @@ def test_prompts_of_one_length_between_tokens_are_told_of_free_sizes() -> None:
             auto(x)
 
 
+class Repeating(Positioned):
+    """A method that calls the model, as decoders have."""
+
+    def twice(self, x: Tensor) -> Tensor:
+        made: Tensor = self(x) + self(2 * x)
+        return made
+
+
+def test_a_method_that_calls_the_model_is_observed_and_becomes_int8() -> None:
+    x = torch.randn(2, 6, 8)
+    model = seeded(Repeating)
+    auto = quantfx.auto(model, calibration_batches=2)
+    twice: Any = auto.twice
+    with torch.no_grad():
+        want = model.twice(x)
+        assert torch.equal(twice(x), want)
+        assert auto.observed == 2
+        made = twice(x)
+        assert auto.state == "int8"
+        assert torch.equal(made, auto(x) + auto(2 * x))
+    assert not torch.equal(made, want)
+    assert sqnr_db(want, made) > 25
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_generate_of_hugging_face_runs_in_int8(name: str) -> None:
+    library = pytest.importorskip("transformers", reason="it is no dependency of quantfx")
+    model: Any = seeded(lambda: _model(library, name))
+    auto: Any = quantfx.auto(model, calibration_batches=6, dynamic=True)
+    compiled: Any = seeded(lambda: _model(library, name))
+    compiled.compile(backend="quantfx_x86", dynamic=True)
+    with torch.no_grad():
+        want = model.generate(PROMPT, max_new_tokens=6, do_sample=False)
+        assert torch.equal(auto.generate(PROMPT, max_new_tokens=6, do_sample=False), want)
+        made = auto.generate(PROMPT, max_new_tokens=6, do_sample=False)
+        assert auto.state == "int8"
+        assert all(not each.reason for each in auto.report.graphs)
+        for run in (made, compiled.generate(PROMPT, max_new_tokens=6, do_sample=False)):
+            assert torch.equal(run[:, :7], want[:, :7])  # later ones follow from near ties
+
+
 @pytest.mark.sweep
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_caches_of_hugging_face(name: str) -> None:

@@ -14,12 +14,12 @@ from tests.emulated.root import build_root
 
 # The kernels of our own in C++, and those of oneDNN that prepared plans and torch's operators call.
 _TESTS = (
-    "tests/backends/direct/test_verify.py",
+    "tests/backends/direct/runtime/test_verify.py",
     "tests/backends/direct/test_kernels.py",
     "tests/backends/direct/test_saturation.py",
     "tests/backends/direct/test_random_graphs.py",
-    "tests/backends/direct/test_transposed.py",
-    "tests/backends/direct/test_products.py",
+    "tests/backends/direct/rules/test_transposed.py",
+    "tests/backends/direct/rules/test_products.py",
     "tests/backends/direct/test_attention.py",
     "tests/backends/recurrent/test_layer.py",
     "tests/backends/weight_only/test_operator.py",

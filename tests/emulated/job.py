@@ -81,7 +81,7 @@ def _compile(target: Path, model: str) -> None:
         ("recurrent", []),
         ("direct", [f"-I{environment / 'include'}", *links]),
     ):
-        sources = sorted((_REPOSITORY / "backends" / name / "core").glob("*.cpp"))
+        sources = sorted((_REPOSITORY / "backends" / name).rglob("core/*.cpp"))
         made = target / f"{name}.so"
         command = ["g++", *flags, *map(str, sources), "-o", str(made), *more]
         subprocess.run(command, check=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from quantfx.backends.checks import targets
-from quantfx.backends.direct.library import runtime as plans
+from quantfx.backends.direct.runtime.library import runtime as plans
 from quantfx.backends.recurrent.library import runtime as recurrent
 from quantfx.backends.weight_only.library import kernels as weight_only
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from quantfx.backends.direct.plan import Plan
 from quantfx.backends.direct.region import region_calls
-from quantfx.backends.direct.steps import Accumulate
+from quantfx.backends.direct.runtime.plan import Plan
+from quantfx.backends.direct.runtime.steps import Accumulate
 from quantfx.backends.direct.taken import is_int8_product
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.bench.breakdown import Breakdown, SiteTime

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from quantfx.backends.backend import Backend
-from quantfx.backends.direct.library import Runtime, runtime
-from quantfx.backends.direct.plan import Plan, Store
-from quantfx.backends.direct.steps import Pointwise, Program
-from quantfx.backends.direct.values import Buffer, Value, in_order
+from quantfx.backends.direct.runtime.library import Runtime, runtime
+from quantfx.backends.direct.runtime.plan import Plan, Store
+from quantfx.backends.direct.runtime.steps import Pointwise, Program
+from quantfx.backends.direct.runtime.values import Buffer, Value, in_order
 from quantfx.backends.onednn.ops import QCONV, QCONV_PREPACK, QLINEAR, QLINEAR_PREPACK
 from quantfx.passes.observers.make_observer import make_observer
 from quantfx.passes.observers.observer import Observer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantfx.backends.direct.library import runtime
+from quantfx.backends.direct.runtime.library import runtime
 
 
 @pytest.fixture(autouse=True)

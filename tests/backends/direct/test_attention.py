@@ -12,8 +12,8 @@ import quantfx
 from quantfx import Config, backends
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.values import layout_of
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.tools.models.bert import Bert, BertConfig
 from tests import unchecked
 from tests.backends.direct.qdq_cases import A, Draw, make_graph, quantize

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from quantfx import backends
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
-from quantfx.backends.direct.shapes import Untranslatable
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.backends.direct.taken import refusal
-from quantfx.backends.direct.values import layout_of
 from tests import unchecked
 from tests.backends.direct.qdq_cases import A, Draw, add_weight, make_graph, quantize, round_trip
 from tests.backends.direct.test_edges import U8, seeded

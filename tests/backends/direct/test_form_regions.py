@@ -13,9 +13,10 @@ from torch.nn import functional as F
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.direct import family, form_regions, library
+from quantfx.backends.direct import family, form_regions
 from quantfx.backends.direct.form_regions import FormRegions
 from quantfx.backends.direct.region import Region
+from quantfx.backends.direct.runtime import library
 from quantfx.patterns.errors import QuantfxError
 from tests import unchecked
 from tests.models.small import cat_pool_net, residual_block

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 from torch import Tensor
 
-from quantfx.backends.direct.library import runtime
-from quantfx.backends.direct.plan import Plan
+from quantfx.backends.direct.runtime.library import runtime
+from quantfx.backends.direct.runtime.plan import Plan
 from tests.backends.test_lowered_ops import test_kernels_compute_what_the_qdq_graph_does
 from tests.passes.lower.test_restore_layouts import (
     test_a_layout_of_the_capture_is_kept_whichever_it_is,

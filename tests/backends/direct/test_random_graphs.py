@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, fx
 from torch.fx import GraphModule, Node
 
-from quantfx.backends.direct.arena import separate
 from quantfx.backends.direct.family import Direct
 from quantfx.backends.direct.form_regions import FormRegions
-from quantfx.backends.direct.plan import Plan
 from quantfx.backends.direct.plans import new_store, translate
 from quantfx.backends.direct.region import Region
-from quantfx.backends.direct.values import layout_of
+from quantfx.backends.direct.runtime.arena import separate
+from quantfx.backends.direct.runtime.plan import Plan
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.passes.pipeline.base import Context
 from tests.backends.direct.qdq_cases import A, Case, Draw, add_weight, make_graph, round_trip
 from tests.backends.direct.random_graphs import random_graph

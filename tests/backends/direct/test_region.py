@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from quantfx.backends.direct.operator import region_operator
-from quantfx.backends.direct.plan import CONTEXTS
 from quantfx.backends.direct.plans import PLANS
 from quantfx.backends.direct.region import Region
-from quantfx.backends.direct.steps import Convolution
+from quantfx.backends.direct.runtime.plan import CONTEXTS
+from quantfx.backends.direct.runtime.steps import Convolution
 from tests.backends.direct.qdq_cases import (
     Draw,
     add_weight,
@@ -191,7 +191,7 @@ def test_a_refusal_of_onednn_names_the_step() -> None:
     step = next(step for step in plan.program.steps if isinstance(step, Convolution))
     assert step.output is not None
     step.groups = 3  # of eight channels
-    from quantfx.backends.direct.plan import Plan
+    from quantfx.backends.direct.runtime.plan import Plan
 
     with refused("step-not-prepared", site=step.output.name):
         Plan(plan._store, plan.program, 1)

@@ -14,7 +14,7 @@ from quantfx import backends
 from quantfx.backends.direct import routes
 from quantfx.backends.direct.region import Region
 from quantfx.backends.direct.routes import float_graph, region_key
-from quantfx.backends.direct.values import layout_of
+from quantfx.backends.direct.runtime.values import layout_of
 from tests import unchecked
 from tests.backends.direct.qdq_cases import A, Draw, add_weight, make_graph, round_trip
 from tests.backends.direct.test_region import residual

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from quantfx import backends
 from quantfx.backends.direct import tune as tuning
-from quantfx.backends.direct.steps import Accumulate
+from quantfx.backends.direct.runtime.steps import Accumulate
 from quantfx.backends.direct.tuned import (
     Choice,
     RouteTimes,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from quantfx import backends
-from quantfx.backends.direct.library import runtime
+from quantfx.backends.direct.runtime.library import runtime
 from quantfx.tools.bench.breakdown import Breakdown, SiteTime
 from quantfx.tools.bench.plan_steps import OPERATOR, with_steps
 from tests import unchecked

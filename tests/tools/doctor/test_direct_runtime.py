@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quantfx.backends.direct import library
+from quantfx.backends.direct.runtime import library
 from quantfx.tools.doctor import kernels
 from quantfx.tools.doctor.kernels import direct_checks
 

@@ -7,7 +7,7 @@ import pytest
 
 from quantfx import backends
 from quantfx.backends.backend import Backend
-from quantfx.backends.direct.library import runtime
+from quantfx.backends.direct.runtime.library import runtime
 from quantfx.backends.onednn.family import OneDNN
 from quantfx.backends.onednn.int8_layout import Int8Layout
 from quantfx.passes.graph.editor import Editor

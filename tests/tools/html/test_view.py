@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import quantfx
-from quantfx.backends.direct.library import missing
+from quantfx.backends.direct.runtime.library import missing
 from tests.tools.html.browser import PROGRAM, Browser, browser
 from tests.tools.html.pages import HOSTILE, Branches, X, quantized
 

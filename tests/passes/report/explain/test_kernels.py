@@ -8,7 +8,7 @@ import pytest
 
 import quantfx
 from quantfx import backends
-from quantfx.backends.direct.library import runtime
+from quantfx.backends.direct.runtime.library import runtime
 from quantfx.tools.models.seeded import seeded
 from tests.passes.report.explain.explained import IMAGE, Folded, explained, folded
 

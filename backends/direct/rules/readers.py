@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.direct.values import in_order
+from quantfx.backends.direct.runtime.values import in_order
 from quantfx.patterns.schema import argument_value, overload, resolve_op
 
 _PERMUTE = resolve_op("aten.permute.default")

@@ -11,8 +11,8 @@ from torch import nn
 import quantfx
 from quantfx import backends
 from quantfx.backends.direct.plans import translate
-from quantfx.backends.direct.steps import Convolution
-from quantfx.backends.direct.values import layout_of
+from quantfx.backends.direct.runtime.steps import Convolution
+from quantfx.backends.direct.runtime.values import layout_of
 from quantfx.backends.x86 import pattern_set
 from quantfx.passes.quant.qparams import saturates
 from tests import unchecked

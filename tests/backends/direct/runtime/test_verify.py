@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from quantfx.backends.direct import library, verify
-from quantfx.backends.direct.library import runtime
-from quantfx.backends.direct.plan import Plan
+from quantfx.backends.direct.runtime import library, verify
+from quantfx.backends.direct.runtime.library import runtime
+from quantfx.backends.direct.runtime.plan import Plan
 
 
 def test_nothing_is_wrong_here() -> None:

@@ -21,7 +21,7 @@ from quantfx.backends.checks.compiled import (
     last_line,
     openmp_runtimes,
 )
-from quantfx.backends.direct import interface
+from quantfx.backends.direct.runtime import interface
 
 _CORE = Path(__file__).parent / "core"
 # Sums and scales rely on this version; PyPI has 3.2.
@@ -150,7 +150,7 @@ def core_digest() -> str:
 
 def _fault(library: ctypes.CDLL, path: Path) -> str:
     """Return what oneDNN computes wrongly on this machine; kept in a file beside the library."""
-    from quantfx.backends.direct.verify import first_fault
+    from quantfx.backends.direct.runtime.verify import first_fault
 
     found = path.with_suffix(".verified")
     if not found.exists():

@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.fx import Graph, GraphModule, Interpreter
 
-from quantfx.backends.direct import shapes
-from quantfx.backends.direct.shapes import shapes_of
+from quantfx.backends.direct.rules import shapes
+from quantfx.backends.direct.rules.shapes import shapes_of
 from quantfx.patterns.schema import resolve_op
 
 X = torch.randn(2, 6, 8, 8)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch.fx import Node
 
-from quantfx.backends.direct.steps import PostOp
+from quantfx.backends.direct.runtime.steps import PostOp
 from quantfx.patterns.schema import argument_value, resolve_op
 
 LARGEST = 3.4e38  # float32's largest, for a bound that is not given

@@ -12,13 +12,13 @@ from torch.fx import GraphModule, Node
 import quantfx
 from quantfx import Config, backends
 from quantfx.backends.checks import targets
-from quantfx.backends.direct import products
 from quantfx.backends.direct.plans import translate
 from quantfx.backends.direct.region import Region
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import Lookup, MatMul, Step
-from quantfx.backends.direct.translate import Translation
-from quantfx.backends.direct.values import Value, layout_of
+from quantfx.backends.direct.rules import products
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.rules.translate import Translation
+from quantfx.backends.direct.runtime.steps import Lookup, MatMul, Step
+from quantfx.backends.direct.runtime.values import Value, layout_of
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.backends.direct.qdq_cases import (

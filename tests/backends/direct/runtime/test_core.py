@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from quantfx.backends.direct.library import runtime
+from quantfx.backends.direct.runtime.library import runtime
 
 HERE = Path(__file__).parent
-CORE = HERE.parents[2] / "backends" / "direct" / "core"
+CORE = HERE.parents[3] / "backends" / "direct" / "runtime" / "core"
 
 
 @pytest.mark.sweep

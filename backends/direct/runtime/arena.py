@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from quantfx.backends.direct.steps import Accumulate, Lookup, Program, Step
-from quantfx.backends.direct.values import Buffer, Value, in_order
+from quantfx.backends.direct.runtime.steps import Accumulate, Lookup, Program, Step
+from quantfx.backends.direct.runtime.values import Buffer, Value, in_order
 
 # Bytes between the starts of buffers: a cache line, as vector loads prefer.
 ALIGNMENT = 64

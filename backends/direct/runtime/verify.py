@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from quantfx.backends.checks import targets
-from quantfx.backends.direct.plan import Plan, Store
-from quantfx.backends.direct.steps import Convolution, MatMul, PostOp, Program, Step
-from quantfx.backends.direct.values import (
+from quantfx.backends.direct.runtime.plan import Plan, Store
+from quantfx.backends.direct.runtime.steps import Convolution, MatMul, PostOp, Program, Step
+from quantfx.backends.direct.runtime.values import (
     Buffer,
     Value,
     byte_size,

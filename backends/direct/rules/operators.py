@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.direct.anchors import PRODUCTS, add_product, product
-from quantfx.backends.direct.moves import MOVES, pad, rearranged
-from quantfx.backends.direct.pointwise import LARGEST, post_ops_of
-from quantfx.backends.direct.products import ATTENTION, attention, matmul
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import (
+from quantfx.backends.direct.rules.anchors import PRODUCTS, add_product, product
+from quantfx.backends.direct.rules.moves import MOVES, pad, rearranged
+from quantfx.backends.direct.rules.pointwise import LARGEST, post_ops_of
+from quantfx.backends.direct.rules.products import ATTENTION, attention, matmul
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.rules.translate import Rule, Task, Translation
+from quantfx.backends.direct.runtime.steps import (
     Combine,
     LayerNorm,
     Lookup,
@@ -23,8 +24,7 @@ from quantfx.backends.direct.steps import (
     Softmax,
     Source,
 )
-from quantfx.backends.direct.translate import Rule, Task, Translation
-from quantfx.backends.direct.values import Buffer, Value, byte_size, channels_last, in_order
+from quantfx.backends.direct.runtime.values import Buffer, Value, byte_size, channels_last, in_order
 from quantfx.passes.graph.conv_geometry import per_dimension
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR
 from quantfx.patterns.schema import argument_value, resolve_op

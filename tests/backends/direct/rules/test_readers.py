@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.fx import Graph
 
-from quantfx.backends.direct.readers import is_windowed, turned
+from quantfx.backends.direct.rules.readers import is_windowed, turned
 
 A = torch.ops.aten
 

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
-from quantfx.backends.direct import interface
-from quantfx.backends.direct.arena import Arena
-from quantfx.backends.direct.interface import (
+from quantfx.backends.direct.runtime import interface
+from quantfx.backends.direct.runtime.arena import Arena
+from quantfx.backends.direct.runtime.interface import (
     CConvolution,
     CEpilogue,
     CFill,
@@ -23,7 +23,7 @@ from quantfx.backends.direct.interface import (
     CSoftmax,
     CTensor,
 )
-from quantfx.backends.direct.steps import (
+from quantfx.backends.direct.runtime.steps import (
     Accumulate,
     Convolution,
     Fill,
@@ -35,7 +35,7 @@ from quantfx.backends.direct.steps import (
     Softmax,
     Step,
 )
-from quantfx.backends.direct.values import Buffer, Value, layout_of
+from quantfx.backends.direct.runtime.values import Buffer, Value, layout_of
 
 
 class Encoder:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import Fill, Lookup, Pointwise, Step
-from quantfx.backends.direct.translate import Task, Translation
-from quantfx.backends.direct.values import Buffer, Value, byte_size, channels_last, in_order
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.rules.translate import Task, Translation
+from quantfx.backends.direct.runtime.steps import Fill, Lookup, Pointwise, Step
+from quantfx.backends.direct.runtime.values import Buffer, Value, byte_size, channels_last, in_order
 from quantfx.passes.quant.qdq import DEQUANTIZE_PER_TENSOR
 from quantfx.patterns.schema import argument_value, overload, resolve_op
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.direct.moves import spread, thinned
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import Convolution, Lookup, MatMul, Pointwise, PostOp
-from quantfx.backends.direct.translate import Task, Translation
-from quantfx.backends.direct.transposed import by_phases, by_spreading
-from quantfx.backends.direct.values import (
+from quantfx.backends.direct.rules.moves import spread, thinned
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.rules.translate import Task, Translation
+from quantfx.backends.direct.rules.transposed import by_phases, by_spreading
+from quantfx.backends.direct.runtime.steps import Convolution, Lookup, MatMul, Pointwise, PostOp
+from quantfx.backends.direct.runtime.values import (
     Buffer,
     Value,
     byte_size,

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from quantfx.backends.direct.pointwise import post_ops_of
-from quantfx.backends.direct.readers import is_windowed, turned
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import Lookup, Pointwise, PostOp, Program, Step, View
-from quantfx.backends.direct.values import (
+from quantfx.backends.direct.rules.pointwise import post_ops_of
+from quantfx.backends.direct.rules.readers import is_windowed, turned
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.runtime.steps import Lookup, Pointwise, PostOp, Program, Step, View
+from quantfx.backends.direct.runtime.values import (
     Buffer,
     Value,
     byte_size,

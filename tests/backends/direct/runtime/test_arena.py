@@ -7,9 +7,9 @@ from itertools import pairwise
 
 import torch
 
-from quantfx.backends.direct.arena import ALIGNMENT, plan_arena, settle_sums
-from quantfx.backends.direct.steps import Lookup, MatMul, PostOp, Program, Step
-from quantfx.backends.direct.values import Buffer, Value, in_order
+from quantfx.backends.direct.runtime.arena import ALIGNMENT, plan_arena, settle_sums
+from quantfx.backends.direct.runtime.steps import Lookup, MatMul, PostOp, Program, Step
+from quantfx.backends.direct.runtime.values import Buffer, Value, in_order
 
 
 def value(size: int = 64, place: str = "arena") -> Value:

@@ -9,9 +9,9 @@ from ctypes import CDLL, c_void_p
 import torch
 from torch import Tensor
 
-from quantfx.backends.direct.arena import plan_arena, settle_sums
-from quantfx.backends.direct.encode import Encoder
-from quantfx.backends.direct.steps import Convolution, MatMul, Program
+from quantfx.backends.direct.runtime.arena import plan_arena, settle_sums
+from quantfx.backends.direct.runtime.encode import Encoder
+from quantfx.backends.direct.runtime.steps import Convolution, MatMul, Program
 from quantfx.patterns.errors import QuantfxError
 
 # Contexts that a plan keeps for later calls; more concurrent calls make more, which are freed.

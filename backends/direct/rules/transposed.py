@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.direct.moves import spread
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import Lookup
-from quantfx.backends.direct.translate import Translation
-from quantfx.backends.direct.values import Buffer, Value, byte_size, channels_last
+from quantfx.backends.direct.rules.moves import spread
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.rules.translate import Translation
+from quantfx.backends.direct.runtime.steps import Lookup
+from quantfx.backends.direct.runtime.values import Buffer, Value, byte_size, channels_last
 from quantfx.passes.graph.conv_geometry import Geometry
 
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.checks.targets import host
-from quantfx.backends.direct.shapes import Untranslatable
-from quantfx.backends.direct.steps import Lookup, MatMul, Pointwise, PostOp, Softmax
-from quantfx.backends.direct.translate import (
+from quantfx.backends.direct.rules.shapes import Untranslatable
+from quantfx.backends.direct.rules.translate import (
     INT8_SHIFT,
     Task,
     Translation,
@@ -20,7 +19,8 @@ from quantfx.backends.direct.translate import (
     shift_of,
     views_of_integers,
 )
-from quantfx.backends.direct.values import Buffer, Value, byte_size, in_order
+from quantfx.backends.direct.runtime.steps import Lookup, MatMul, Pointwise, PostOp, Softmax
+from quantfx.backends.direct.runtime.values import Buffer, Value, byte_size, in_order
 from quantfx.passes.pipeline.kernel_family import argument_node
 from quantfx.passes.quant.qdq import tensor_qparams
 from quantfx.patterns.schema import argument_value, resolve_op

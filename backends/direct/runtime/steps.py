@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, NamedTuple
 from torch import Tensor
 from torch.fx import Node
 
-from quantfx.backends.direct.values import Value
+from quantfx.backends.direct.runtime.values import Value
 
 Combine = Literal["first", "add", "sub", "mul", "div"]
 

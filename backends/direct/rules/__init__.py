@@ -1,0 +1,1 @@
+"""From the operators of a q/dq graph to the steps of a plan."""
