@@ -66,15 +66,12 @@ class Match:
             node = self.nodes[pattern_node.name]
             for slot, binding in pattern_node.arguments:
                 if isinstance(binding, Role):
-                    yield from self._role_edges(binding.name, node, slot)
-
-    def _role_edges(self, role: str, node: Node, slot: str) -> Iterator[Edge]:
-        bound = self.roles[role]
-        if isinstance(bound, Node):
-            yield Edge(role, node, slot, bound)
-        elif bound is not None:
-            for index, producer in enumerate(bound):
-                yield Edge(role, node, f"{slot}.{index}", producer)
+                    bound = self.roles[binding.name]
+                    if isinstance(bound, Node):
+                        yield Edge(binding.name, node, slot, bound)
+                    elif bound is not None:
+                        for index, producer in enumerate(bound):
+                            yield Edge(binding.name, node, f"{slot}.{index}", producer)
 
 
 @dataclass(frozen=True)

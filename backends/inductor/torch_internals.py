@@ -53,7 +53,14 @@ class PostGradHook(CustomGraphPass):
             updater = FakeTensorUpdater(module)
             self._function(module)
             updater.incremental_update()
-            _forget_sizes(graph)
+            # Fake tensors must forget sizes that depend on data, before Inductor runs operators
+            # again. torch 2.13: Inductor renames the new size to the old size's name. It fails with
+            # an assertion if a fake tensor returns a size that it has renamed before, which the
+            # update here would cause.
+            for node in graph.nodes:
+                value = node.meta.get("val")
+                for memo in _SIZE_MEMOS if isinstance(value, FakeTensor) else ():
+                    setattr(value, memo, None)
 
     def uuid(self) -> object | None:
         """No key: a graph from Inductor's cache would not say which kernels were fused."""
@@ -62,18 +69,6 @@ class PostGradHook(CustomGraphPass):
 
 # Where a fake tensor remembers sizes that depend on its data.
 _SIZE_MEMOS = ("nonzero_memo", "item_memo", "unique_memo", "unique_consecutive_memo")
-
-
-def _forget_sizes(graph: Graph) -> None:
-    """Make fake tensors forget sizes that depend on data, before Inductor runs operators again.
-
-    torch 2.13: Inductor renames the new size to the old size's name. It fails with an assertion if
-    a fake tensor returns a size that it has renamed before, which the update here would cause.
-    """
-    for node in graph.nodes:
-        value = node.meta.get("val")
-        for memo in _SIZE_MEMOS if isinstance(value, FakeTensor) else ():
-            setattr(value, memo, None)
 
 
 def run_as_post_grad(

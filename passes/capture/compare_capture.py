@@ -90,7 +90,17 @@ def _compare(judge: _Judge, inputs: Inputs) -> None:
             f"graph: {_cite(error)}",
         )
         return
-    _require_real(model, theirs)
+    # Tensors from the export have no values.
+    if not all(_is_real(leaf) for leaf in leaves_in(theirs) if isinstance(leaf, Tensor)):
+        raise CaptureError(
+            f"{type(model).__name__} keeps tensors that it computed during the export, which hold "
+            "no values, in a cache that is not in its attributes",
+            rule="unseen-cache",
+            fix=(
+                "empty that cache, fill it before the capture by a call of the model, or use "
+                "register_buffer for the tensor"
+            ),
+        )
     try:
         ours = judge.run(graph, [inputs, inputs])
     except Exception as error:  # of the operators in it
@@ -275,20 +285,6 @@ def _rows(far: Tensor) -> str:
 def _is_real(tensor: Tensor) -> bool:
     """Whether a tensor holds values: it is no meta tensor and not of a tracer's class."""
     return not tensor.is_meta and type(tensor) in (Tensor, nn.Parameter)
-
-
-def _require_real(model: nn.Module, results: list[Any]) -> None:
-    """Refuse a model that now computes with tensors from the export, which have no values."""
-    if not all(_is_real(leaf) for leaf in leaves_in(results) if isinstance(leaf, Tensor)):
-        raise CaptureError(
-            f"{type(model).__name__} keeps tensors that it computed during the export, which hold "
-            "no values, in a cache that is not in its attributes",
-            rule="unseen-cache",
-            fix=(
-                "empty that cache, fill it before the capture by a call of the model, or use "
-                "register_buffer for the tensor"
-            ),
-        )
 
 
 def _tensors(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -13,7 +14,6 @@ from torch.fx import GraphModule, Node
 from quantfx.passes.convert.normal_products import raise_small_scales
 from quantfx.passes.convert.refuse_empty import refuse_empty
 from quantfx.passes.convert.scale_remarks import scale_reason
-from quantfx.passes.convert.uncalibrated import convert_uncalibrated
 from quantfx.passes.errors import CalibrationError, PipelineError, SpecError
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.graph.graphs import all_graphs, module_calls
@@ -23,15 +23,20 @@ from quantfx.passes.observers.placeholder import PlaceholderObserver
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import GROUP_KEY, annotated, annotation_of, set_annotation
 from quantfx.passes.quant.qdq import (
+    CAST,
+    DEQUANTIZE_DYNAMIC,
     DEQUANTIZE_GROUPS,
     DEQUANTIZE_PER_CHANNEL,
     DEQUANTIZE_PER_TENSOR,
+    QUANTIZE_DYNAMIC,
     QUANTIZE_GROUPS,
     QUANTIZE_PER_CHANNEL,
     QUANTIZE_PER_TENSOR,
+    choose_qparams_op,
     finds_range,
 )
 from quantfx.passes.quant.qparams import QParams
+from quantfx.passes.quant.spec import CastSpec, QuantSpec
 from quantfx.patterns.errors import unknown_name
 
 _OBSERVERS = (Observer, PlaceholderObserver)
@@ -229,3 +234,54 @@ def _drop_observers(module: GraphModule, editor: Editor) -> None:
         if isinstance(child, _OBSERVERS) and name not in used:
             delattr(module, name)
             editor.edits += 1
+
+
+def convert_uncalibrated(editor: Editor, node: Node, spec: QuantSpec | CastSpec) -> None:
+    """Replace the placeholder observer ``node`` by the operators that its spec asks for.
+
+    ``f(observe(x)), g(observe(x))`` becomes, for a dynamic spec, ``f(d), g(d)`` with
+    ``d = dq(q(x, *choose(x)), *choose(x))``; for a cast each reader gets its own cast back.
+    """
+    if isinstance(spec, CastSpec):
+        _cast(editor, node, spec)
+    else:
+        _quantize_dynamically(editor, node, spec)
+
+
+def _quantize_dynamically(editor: Editor, node: Node, spec: QuantSpec) -> None:
+    producer = node.all_input_nodes[0]
+    choose = choose_qparams_op(spec.symmetric)
+    whole = (spec.quant_min, spec.quant_max)
+    chosen = editor.call(
+        choose, (producer, *whole, spec.eps, spec.dtype), like=producer, before=node
+    )
+    scale, zero_point = (
+        editor.call(operator.getitem, (chosen, index), like=producer, before=node)
+        for index in (0, 1)
+    )
+    val = producer.meta.get("val")
+    given = (scale, zero_point, *whole, spec.dtype)
+    integers = val.to(spec.dtype) if isinstance(val, Tensor) else None
+    q = editor.call(QUANTIZE_DYNAMIC, (producer, *given), like=producer, before=node, val=integers)
+    q.meta[GROUP_KEY] = str(node.target)
+    # One dq for all readers: they share one range, and Inductor expects that form.
+    dq = editor.call(DEQUANTIZE_DYNAMIC, (q, *given), like=producer, before=node, val=val)
+    editor.replace(node, dq)
+
+
+def _cast(editor: Editor, node: Node, spec: CastSpec) -> None:
+    producer = node.all_input_nodes[0]
+    val: Any = producer.meta.get("val")
+    known = isinstance(val, Tensor)
+    narrow = editor.call(
+        CAST,
+        (producer, spec.dtype),
+        like=producer,
+        before=node,
+        val=val.to(spec.dtype) if known else None,
+    )
+    dtype = val.dtype if known else torch.float32
+    for user in list(node.users):
+        wide = editor.call(CAST, (narrow, dtype), like=producer, before=user, val=val)
+        user.replace_input_with(node, wide)
+    editor.erase(node)

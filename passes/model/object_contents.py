@@ -301,7 +301,9 @@ def is_value(value: Any) -> bool:
 def parts_of(value: Any, path: str) -> Iterator[Part]:
     """Yield the parts of an object; none for an immutable object."""
     if isinstance(value, Tensor):
-        if is_plain_tensor(value):
+        # The values of others cannot be copied and compared.
+        ordinary = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
+        if ordinary and not (value.is_meta or value.is_nested):
             yield Values(value, path)
     elif isinstance(value, nn.Module):
         yield Attributes(value, path)
@@ -326,12 +328,6 @@ def _parts_of_object(value: Any, path: str) -> Iterator[Part]:
         yield Slots(value, path)
     if isinstance(getattr(value, "__dict__", None), dict):
         yield Attributes(value, path)
-
-
-def is_plain_tensor(value: Tensor) -> bool:
-    """Whether ``value`` is a tensor whose values can be copied and compared."""
-    ordinary = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
-    return ordinary and not (value.is_meta or value.is_nested)
 
 
 def named_in(code: CodeType) -> Iterator[str]:

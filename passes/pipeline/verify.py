@@ -55,19 +55,15 @@ def verify_structure(module: GraphModule) -> None:
         for node in graph_module.graph.nodes:
             _verify_sharing(node, shared)
             if has_qparams(node):
-                _verify_pair(node)
+                # A dequantize undoes its quantize.
+                producer = node.args[0]
+                if dequantizes(node) and isinstance(producer, Node) and quantizes(producer):
+                    given, read = qparams_of(producer), qparams_of(node)
+                    if given != read:
+                        message = f"{node.name} reads {read}, but {producer.name} wrote {given}"
+                        raise PassError(message, rule="invalid-graph", site=node.name)
             elif _is_float_op(node):
                 _verify_no_integers(node)
-
-
-def _verify_pair(node: Node) -> None:
-    """Check that a dequantize undoes its quantize, and quantized values reach only a dequantize."""
-    producer = node.args[0]
-    if dequantizes(node) and isinstance(producer, Node) and quantizes(producer):
-        given, read = qparams_of(producer), qparams_of(node)
-        if given != read:
-            message = f"{node.name} reads {read}, but {producer.name} wrote {given}"
-            raise PassError(message, rule="invalid-graph", site=node.name)
 
 
 def _verify_sharing(node: Node, shared: dict[str, tuple[str, tuple[Any, ...]]]) -> None:

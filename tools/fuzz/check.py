@@ -152,7 +152,13 @@ class _Checking:
         self._noise(graph, result, lowered)
         self._kernels(result)
         if saves:
-            self._saves(result, lowered)
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "case.quantfx"
+                result.save(path)
+                loaded = quantfx.load(path, backend=result.backend)
+            self._same("loaded", loaded.module, lowered)
+            if loaded.report.sites != result.report.sites:
+                self.note("loaded", "the report says other things")
         if compiles is not None:
             self._compiles(result, compiles)
         self._other_sizes(result, lowered)
@@ -227,15 +233,6 @@ class _Checking:
         for each in result.compare_sites(*self._inputs):
             if not each.within(STEPS, ERROR):
                 self.note("kernel", str(each))
-
-    def _saves(self, result: Result, lowered: list[Tensor]) -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "case.quantfx"
-            result.save(path)
-            loaded = quantfx.load(path, backend=result.backend)
-        self._same("loaded", loaded.module, lowered)
-        if loaded.report.sites != result.report.sites:
-            self.note("loaded", "the report says other things")
 
     def _compiles(self, result: Result, given: Mapping[str, Any]) -> None:
         """Check that the backend of torch.compile equals quantize bit for bit."""

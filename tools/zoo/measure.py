@@ -23,7 +23,6 @@ import torch
 import quantfx
 from quantfx.passes.inputs.leaves import leaves_in
 from quantfx.passes.report.mostly_float import add_reached
-from quantfx.passes.report.report import Report
 from quantfx.patterns.errors import QuantfxError, QuantfxWarning
 from quantfx.result import Result
 from quantfx.tools.measure.metrics import sqnr_db
@@ -70,7 +69,17 @@ class Measurement:
             progress=False,
         )
         self._result = result
-        note_report(self._row, result.report)
+        balance = result.report.balance
+        self._row.planned, self._row.lowered = result.report.planned, result.report.lowered or 0
+        self._row.int8_macs = 1 - balance.float_macs / balance.macs if balance.macs else None
+        self._row.floats = [
+            FloatOperator(op, count=count, reason=reason, reads_weights=reads_weights, known=known)
+            for (op, reason, reads_weights, known), count in Counter(
+                (work.op, work.reason, work.weight_bytes > 0, work.macs is not None)
+                for work in add_reached(result.report.work, result.report.sites)
+                if not work.planned
+            ).items()
+        ]
 
     def module(self) -> None:
         """Run the q/dq graph and the kernels, without a compiler."""
@@ -181,21 +190,6 @@ def lowest_decibels(reference: list[Any], outputs: list[Any]) -> float:
         sqnr_db(_flat(one), _flat(two))
         for one, two in zip(zip(*ours, strict=True), zip(*theirs, strict=True), strict=True)
     )
-
-
-def note_report(row: Row, report: Report) -> None:
-    """Write a report's figures of sites and work into a row."""
-    balance = report.balance
-    row.planned, row.lowered = report.planned, report.lowered or 0
-    row.int8_macs = 1 - balance.float_macs / balance.macs if balance.macs else None
-    row.floats = [
-        FloatOperator(op, count=count, reason=reason, reads_weights=reads_weights, known=known)
-        for (op, reason, reads_weights, known), count in Counter(
-            (work.op, work.reason, work.weight_bytes > 0, work.macs is not None)
-            for work in add_reached(report.work, report.sites)
-            if not work.planned
-        ).items()
-    ]
 
 
 def _run(stage: Callable[[], None], noted: list[str]) -> Stage:

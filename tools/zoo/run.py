@@ -36,7 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         1 if a row has an unexplained fault, 2 if a requested network does not exist.
     """
-    asked = _parser().parse_args(arguments)
+    parser = argparse.ArgumentParser(prog="make zoo", description=__doc__)
+    parser.add_argument("--only", action="append", default=[], help="names; measured again")
+    parser.add_argument("--page", action="store_true", help="measure nothing, write what is known")
+    parser.add_argument("--fresh", action="store_true", help="measure all of them again")
+    parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
+    parser.add_argument("--threads", type=int, default=1, help="of torch")
+    parser.add_argument("--seconds", type=float, default=Limits.seconds, help="of one network")
+    parser.add_argument("--gigabytes", type=float, default=Limits.gigabytes, help="of one network")
+    parser.add_argument("--folder", type=Path, default=_ROOT / ".zoo", help="of rows and logs")
+    parser.add_argument("--output", type=Path, default=_ROOT / "ZOO.md", help="the page")
+    asked = parser.parse_args(arguments)
     console = Console()
     try:
         networks = load_networks()
@@ -64,20 +74,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     failing = unexplained(rows, explained)
     console.print(f"{len(rows)} networks, {len(failing)} with a fault that nothing explains")
     return 1 if failing else 0
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make zoo", description=__doc__)
-    parser.add_argument("--only", action="append", default=[], help="names; measured again")
-    parser.add_argument("--page", action="store_true", help="measure nothing, write what is known")
-    parser.add_argument("--fresh", action="store_true", help="measure all of them again")
-    parser.add_argument("--jobs", type=int, default=1, help="networks at a time")
-    parser.add_argument("--threads", type=int, default=1, help="of torch")
-    parser.add_argument("--seconds", type=float, default=Limits.seconds, help="of one network")
-    parser.add_argument("--gigabytes", type=float, default=Limits.gigabytes, help="of one network")
-    parser.add_argument("--folder", type=Path, default=_ROOT / ".zoo", help="of rows and logs")
-    parser.add_argument("--output", type=Path, default=_ROOT / "ZOO.md", help="the page")
-    return parser
 
 
 def _measure(networks: Sequence[Network], store: Store, limits: Limits, jobs: int) -> Iterator[Row]:

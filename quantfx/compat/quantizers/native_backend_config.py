@@ -102,25 +102,21 @@ weight_only_quint4x2_dtype_config = _dtype_config("weight_only_quint4x2")
 def _config(name: str, of: str) -> BackendConfig:
     config = BackendConfig(name)
     for row in native_variant(of).rows:
-        config.set_backend_pattern_config(_pattern_config(row))
+        made = BackendPatternConfig(_pattern(row.pattern))
+        made.set_observation_type(_OBSERVATIONS[row.observation])
+        made.set_dtype_configs([_dtype_config(name) for name in row.dtypes])
+        made.root_module = _object(row.root)
+        made.reference_quantized_module = _object(row.reference)
+        made.qat_module = _object(row.qat)
+        made.fused_module = _object(row.fused)
+        made.fuser_method = _fuser(row)
+        # These two have no setter without an underscore in torch 2.13.
+        made._num_tensor_args_to_observation_type = {  # pyright: ignore[reportPrivateUsage]
+            count: _OBSERVATIONS[each] for count, each in enumerate(row.by_tensors)
+        }
+        made._input_type_to_index = dict(row.index)  # pyright: ignore[reportPrivateUsage]
+        config.set_backend_pattern_config(made)
     return config
-
-
-def _pattern_config(row: NativeRow) -> BackendPatternConfig:
-    made = BackendPatternConfig(_pattern(row.pattern))
-    made.set_observation_type(_OBSERVATIONS[row.observation])
-    made.set_dtype_configs([_dtype_config(name) for name in row.dtypes])
-    made.root_module = _object(row.root)
-    made.reference_quantized_module = _object(row.reference)
-    made.qat_module = _object(row.qat)
-    made.fused_module = _object(row.fused)
-    made.fuser_method = _fuser(row)
-    # These two have no setter without an underscore in torch 2.13.
-    made._num_tensor_args_to_observation_type = {  # pyright: ignore[reportPrivateUsage]
-        count: _OBSERVATIONS[each] for count, each in enumerate(row.by_tensors)
-    }
-    made._input_type_to_index = dict(row.index)  # pyright: ignore[reportPrivateUsage]
-    return made
 
 
 def _pattern(text: str) -> Any:
