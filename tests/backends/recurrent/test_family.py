@@ -232,7 +232,7 @@ def test_generated_cpp_cannot_call_it_and_is_told_so() -> None:
     result = unchecked.quantize(seeded(SEQUENCES["gru"]), (torch.randn(5, 3, 12),))
     for wrapper in ("cpp", "aot"):
         with refused("no-kernel", says="only Python can call quantfx.recurrent, generated C++"):
-            result.compile(wrapper=wrapper)  # type: ignore[arg-type]
+            result.compile(wrapper=wrapper)
 
 
 @pytest.mark.sweep
