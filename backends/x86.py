@@ -272,7 +272,8 @@ def _specs(
         ("conv_transpose_weight", replace(conv_weight, axis=1)),
         ("linear_weight", replace(weight, pair_bound="adjacent" if bounded else "none")),
         ("fp16_weight", CastSpec(torch.float16)),
-        ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
+        # Its sums are float, so none saturates, and a group of a row may have its own scale.
+        ("weight_only", replace(_weight(weight_observer), may_group=True)),
         ("weight_only_4bit", _weight_4bit(weight_observer)),
         # Clipping errors add up over the steps.
         ("recurrent_weight", replace(_weight("min_max"), quant_min=-127)),

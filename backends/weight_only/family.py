@@ -2,7 +2,8 @@
 
 ``linear(x, dq(w), b) -> weight_linear(x, w, scales, zero_points, b)``. It takes rows in any
 dimensions, and reads the q/dq graph's own int8 weights, so that an embedding tied to them still
-reads the same tensor. For int4 the lowered graph holds two values per byte.
+reads the same tensor. Weights in groups whose range fits 4 bits are int4: the lowered graph holds two
+values per byte.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch.fx import Node
 
 from quantfx.backends.onednn.weight_reason import weight_reason
@@ -51,7 +53,7 @@ class WeightOnly(KernelFamily):
         """Write the call."""
         node, dequantize = candidate.anchor, candidate.dequantize("weight")
         weight, zeros = candidate.quantized("weight"), None
-        if dequantize.target is DEQUANTIZE_GROUPS:
+        if dequantize.target is DEQUANTIZE_GROUPS and _is_int4(dequantize):
             zeros = argument_node(dequantize, "zero_points")
             stored = editor.stored(zeros)
             zeros = None if stored is None or not bool(stored.any()) else zeros
@@ -70,6 +72,11 @@ def _packed(editor: Editor, weight: Node, *, before: Node) -> Node:
     return editor.shared_constant(name, pack_nibbles(values), like=weight, before=before)
 
 
+def _is_int4(dequantize: Node) -> bool:
+    low, high = (int(argument_value(dequantize, name)) for name in ("quant_min", "quant_max"))
+    return low >= LOW and high <= HIGH
+
+
 def _groups_reason(candidate: Candidate, editor: Editor) -> str | None:
     dequantize, weight = candidate.dequantize("weight"), candidate.quantized("weight")
     values = editor.stored(weight)
@@ -81,7 +88,8 @@ def _groups_reason(candidate: Candidate, editor: Editor) -> str | None:
     group = int(argument_value(dequantize, "group_size"))
     if group % LEAST_GROUP or scales.numel() * group != values.numel():
         return f"{weight.name} has groups of {group}, the kernel takes multiples of {LEAST_GROUP}"
-    limits = argument_value(dequantize, "quant_min"), argument_value(dequantize, "quant_max")
-    if limits[0] < LOW or limits[1] > HIGH or zeros.dtype != values.dtype:
-        return f"{weight.name} holds [{limits[0]}, {limits[1]}], the kernel takes [{LOW}, {HIGH}]"
+    if values.dtype != torch.int8 or zeros.dtype != torch.int8:
+        return f"{weight.name} or its zero points are not torch.int8, which the kernel takes"
+    if not _is_int4(dequantize) and bool(zeros.any()):
+        return f"{weight.name} has zero points, which the kernel takes in [{LOW}, {HIGH}] only"
     return None
