@@ -2,8 +2,8 @@
 
 ``linear(x, dq(w), b) -> weight_linear(x, w, scales, zero_points, b)``. It takes rows in any
 dimensions, and reads the q/dq graph's own int8 weights, so that an embedding tied to them still
-reads the same tensor. Weights in groups whose range fits 4 bits are int4: the lowered graph holds two
-values per byte.
+reads the same tensor. Groups of values whose range fits 4 bits are int4: the lowered graph holds
+two per byte.
 """
 
 from __future__ import annotations

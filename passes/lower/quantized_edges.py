@@ -18,7 +18,7 @@ from quantfx.passes.quant.qdq import (
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_TENSOR,
 )
-from quantfx.passes.quant.spec import CastSpec, QuantSpec
+from quantfx.passes.quant.spec import CastSpec
 from quantfx.patterns.template import Binding, Check, Op, PatternNode, Ref, Role, Template
 
 _DEQUANTIZE = Op("dequantize", (DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL))

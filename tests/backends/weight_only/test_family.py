@@ -98,7 +98,9 @@ def test_int8_groups_keep_more_and_are_drawn_and_explained(
     assert result.quantized == graph_snapshot(name="qdq")
     assert result.module == graph_snapshot(name="lowered")
     told = " ".join(str(result.explain("linear")).split())
-    assert "weight_s8: s8[-128,127] symmetric per-channel(0) groups(32), asked for by rule all" in told
+    assert (
+        "weight_s8: s8[-128,127] symmetric per-channel(0) groups(32), asked for by rule all" in told
+    )
     result.save(tmp_path / "int8.quantfx")
     again = quantfx.load(tmp_path / "int8.quantfx")
     assert torch.equal(again.module(x), result.module(x))
