@@ -67,7 +67,7 @@ def export_onnx(quantized: GraphModule, path: Path, inputs: ExampleInputs) -> No
             dynamo=True,
             dynamic_shapes=shapes,
             opset_version=_OPSET,
-            custom_translation_table=_translations(),
+            custom_translation_table=_translations(importlib.import_module("onnxscript").opset20),
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
@@ -122,12 +122,11 @@ def _reason(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
-def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return the translations of torch's operators.
+def _translations(op: Any) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return the translations of torch's operators, by the operators of ``op``.
 
     They are plain functions, as onnxscript requires, run once on symbolic values.
     """
-    op: Any = importlib.import_module("onnxscript").opset20
 
     def integer(value: int, dtype: int) -> Any:
         return op.Cast(op.Constant(value_int=value), to=dtype)
