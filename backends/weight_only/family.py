@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch.fx import Node
 
 from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.backends.weight_only.operator import NAME, kernel_name, weight_linear
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
-from quantfx.passes.quant.nibbles import HIGH, LOW, pack_nibbles
+from quantfx.passes.quant.nibbles import HIGH, LOW, fits_nibbles, stored_nibbles
 from quantfx.passes.quant.qdq import DEQUANTIZE_GROUPS, DEQUANTIZE_PER_CHANNEL, dequantizes
 from quantfx.passes.quant.spec import LEAST_GROUP
 from quantfx.patterns.schema import argument_value
@@ -53,28 +52,15 @@ class WeightOnly(KernelFamily):
         """Write the call."""
         node, dequantize = candidate.anchor, candidate.dequantize("weight")
         weight, zeros = candidate.quantized("weight"), None
-        if dequantize.target is DEQUANTIZE_GROUPS and _is_int4(dequantize):
+        if dequantize.target is DEQUANTIZE_GROUPS and fits_nibbles(dequantize):
             zeros = argument_node(dequantize, "zero_points")
             stored = editor.stored(zeros)
             zeros = None if stored is None or not bool(stored.any()) else zeros
-            weight = _packed(editor, weight, before=node)
+            weight = stored_nibbles(editor, weight, before=node)
         given = (argument_node(node, "input"), weight, argument_node(dequantize, "scales"))
         bias = argument_value(node, "bias")
         call = editor.call(weight_linear(), (*given, zeros, bias), like=node, before=node)
         return Emission(call, node, kernel_name())
-
-
-def _packed(editor: Editor, weight: Node, *, before: Node) -> Node:
-    """Return the constant of packed int4 values, shared by all calls that read ``weight``."""
-    values = editor.stored(weight)
-    assert values is not None, "refuses saw that it is stored"
-    name = f"{weight.target}_packed"
-    return editor.shared_constant(name, pack_nibbles(values), like=weight, before=before)
-
-
-def _is_int4(dequantize: Node) -> bool:
-    low, high = (int(argument_value(dequantize, name)) for name in ("quant_min", "quant_max"))
-    return low >= LOW and high <= HIGH
 
 
 def _groups_reason(candidate: Candidate, editor: Editor) -> str | None:
@@ -90,6 +76,6 @@ def _groups_reason(candidate: Candidate, editor: Editor) -> str | None:
         return f"{weight.name} has groups of {group}, the kernel takes multiples of {LEAST_GROUP}"
     if values.dtype != torch.int8 or zeros.dtype != torch.int8:
         return f"{weight.name} or its zero points are not torch.int8, which the kernel takes"
-    if not _is_int4(dequantize) and bool(zeros.any()):
+    if not fits_nibbles(dequantize) and bool(zeros.any()):
         return f"{weight.name} has zero points, which the kernel takes in [{LOW}, {HIGH}] only"
     return None

@@ -23,7 +23,7 @@ from quantfx.tools.bench.workload import WorkloadError, call_function
 from quantfx.tools.measure.machine import this_machine
 
 BASELINE = "float"
-GROUPS = Config("weight-only").op("linear", weight_only={"group": 32})
+GROUPS = Config("weight-only").weights(group=32)
 ROWS: tuple[tuple[str, ConfigLike], ...] = (
     ("weight-only", "weight-only"),
     ("weight-only, 32", GROUPS),

@@ -119,19 +119,20 @@ struct Weight {
     int64_t groups, width;
 };
 
-template <int BITS, int COUNT>
+// SHORT: groups are one step, so that the compiler leaves out the loop and the sums in it.
+template <int BITS, bool SHORT, int COUNT>
 void product(const Weight& w, const Row& x, const float* bias, float* y, int64_t channel) {
     __m256 total[COUNT];
     for (auto& each : total) each = _mm256_setzero_ps();
-    int64_t steps = w.width / STEP * STEP;
+    const int64_t width = SHORT ? STEP : w.width, steps = width / STEP * STEP;
     for (int64_t g = 0; g < w.groups; ++g) {
         Group<BITS> group[COUNT];
         for (int c = 0; c < COUNT; ++c) {
             int64_t place = (channel + c) * w.groups + g;
             int zero = 8 + (w.zero_points ? w.zero_points[place] : 0);
-            group[c] = {w.values + place * w.width * BITS / 8, _mm256_set1_epi16((int16_t)zero)};
+            group[c] = {w.values + place * width * BITS / 8, _mm256_set1_epi16((int16_t)zero)};
         }
-        const int16_t *high = x.high.data() + g * w.width, *low = x.low.data() + g * w.width;
+        const int16_t *high = x.high.data() + g * width, *low = x.low.data() + g * width;
         for (int64_t from = 0; from < steps; from += SPAN) {
             int64_t to = from + SPAN < steps ? from + SPAN : steps;
             __m256i highs[COUNT], lows[COUNT];
@@ -151,10 +152,10 @@ void product(const Weight& w, const Row& x, const float* bias, float* y, int64_t
                 total[c] = add_sums(total[c], highs[c], lows[c], w.scales[(channel + c) * w.groups + g]);
         }
     }
-    if (BITS == 8 && steps < w.width) {  // of one group, as groups are whole steps
+    if (BITS == 8 && steps < width) {  // of one group, as groups are whole steps
         for (int c = 0; c < COUNT; ++c) {
             __m256i highs = _mm256_setzero_si256(), lows = highs;
-            Step values = rest(w.values + (channel + c) * w.width, steps, w.width);
+            Step values = rest(w.values + (channel + c) * width, steps, width);
             add_products(highs, values, load(x.high.data() + steps));
             add_products(lows, values, load(x.low.data() + steps));
             total[c] = add_sums(total[c], highs, lows, w.scales[channel + c]);
@@ -164,15 +165,15 @@ void product(const Weight& w, const Row& x, const float* bias, float* y, int64_t
         y[channel + c] = sum(total[c]) * x.scale + (bias ? bias[channel + c] : 0.0f);
 }
 
-template <int BITS>
+template <int BITS, bool SHORT>
 bool one_row(const Weight& w, int64_t channels, const float* x, const float* bias, float* y,
              int threads) {
     Row row;
     if (!row.fill<BITS>(x, w.groups * w.width)) return false;
     int64_t whole = channels / CHANNELS * CHANNELS;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t n = 0; n < whole; n += CHANNELS) product<BITS, CHANNELS>(w, row, bias, y, n);
-    for (int64_t n = whole; n < channels; ++n) product<BITS, 1>(w, row, bias, y, n);
+    for (int64_t n = 0; n < whole; n += CHANNELS) product<BITS, SHORT, CHANNELS>(w, row, bias, y, n);
+    for (int64_t n = whole; n < channels; ++n) product<BITS, SHORT, 1>(w, row, bias, y, n);
     return true;
 }
 
@@ -185,7 +186,9 @@ bool qfx_weight_one_row(int bits, const uint8_t* values, const float* scales,
                         const int8_t* zero_points, int64_t channels, int64_t groups, int64_t width,
                         int threads, const float* x, const float* bias, float* y) {
     Weight w{values, scales, zero_points, groups, width};
-    return (bits == 8 ? one_row<8> : one_row<4>)(w, channels, x, bias, y, threads);
+    auto of_8 = width == STEP ? one_row<8, true> : one_row<8, false>;
+    auto of_4 = width == STEP ? one_row<4, true> : one_row<4, false>;
+    return (bits == 8 ? of_8 : of_4)(w, channels, x, bias, y, threads);
 }
 
 }  // extern "C"
