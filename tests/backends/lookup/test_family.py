@@ -12,12 +12,13 @@ from torch.export import Dim
 import quantfx
 from quantfx.backends.lookup.family import EMBEDDING
 from quantfx.passes.quant.spec import QuantSpec
+from quantfx.patterns.template import Mode
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.refusals import refused
 
 ROWS, WIDTH = 40, 9
-MODES = ("weight-only", "weight-only-4bit")
+MODES: tuple[Mode, Mode] = ("weight-only", "weight-only-4bit")
 INDICES = torch.tensor([3, 0, 39, 3, 7, 7, 12, 1, 2, 30])
 OFFSETS = torch.tensor([0, 3, 3, 9])
 # Half a step of the largest value, in 8 and 4 bits, and what adds up in a bag of six.
@@ -128,16 +129,17 @@ def test_rows_that_are_renormalized_stay_float() -> None:
         unchecked.quantize(model, (INDICES,))
 
 
-def grouped(mode: str, group: int = 32) -> quantfx.Config:
+def grouped(mode: Mode, group: int = 32) -> quantfx.Config:
     return quantfx.Config(mode).weights(group=group)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("group", [32, 64])
-def test_a_group_is_a_row_of_a_longer_table(mode: str, group: int, tmp_path: Path) -> None:
+def test_a_group_is_a_row_of_a_longer_table(mode: Mode, group: int, tmp_path: Path) -> None:
     model = seeded(lambda: nn.Embedding(ROWS, 192))
-    longer = nn.Embedding.from_pretrained(model.weight.detach().reshape(-1, group)).eval()
-    indices, every = INDICES.reshape(2, 5), torch.arange(ROWS * 192 // group)
+    longer = nn.Embedding(ROWS * 192 // group, group).eval()
+    longer.weight = nn.Parameter(model.weight.detach().reshape(-1, group))
+    indices, every = INDICES.reshape(2, 5), torch.arange(len(longer.weight))
     result = unchecked.quantize(model, (indices,), config=grouped(mode, group))
     by_rows = unchecked.quantize(longer, (every,), config=mode).module(every)
     assert torch.equal(result.module(indices), by_rows.reshape(ROWS, 192)[indices])
@@ -151,7 +153,7 @@ def test_a_group_is_a_row_of_a_longer_table(mode: str, group: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_bags_of_rows_in_groups(mode: str) -> None:
+def test_bags_of_rows_in_groups(mode: Mode) -> None:
     model = seeded(lambda: nn.EmbeddingBag(ROWS, 64, mode="mean", padding_idx=7))
     shapes = {"input": {0: Dim.AUTO}, "offsets": {0: Dim.AUTO}}
     inputs = (INDICES, OFFSETS)
@@ -159,11 +161,11 @@ def test_bags_of_rows_in_groups(mode: str) -> None:
     other = (torch.arange(23) % ROWS, torch.tensor([0, 10]))
     for given in (inputs, other):
         assert torch.allclose(result.module(*given), result.quantized(*given), atol=1e-6)
-    assert result.report.sites[0].kernel.startswith("rows.int")
+    assert result.report.sites[0].kernel == f"rows.int{4 if mode == MODES[1] else 8}"
 
 
 @pytest.mark.parametrize("mode", [MODES[0], pytest.param(MODES[1], marks=pytest.mark.sweep)])
-def test_groups_compile_to_a_loop(mode: str) -> None:
+def test_groups_compile_to_a_loop(mode: Mode) -> None:
     model = seeded(lambda: nn.Sequential(nn.Embedding(ROWS, 64), nn.ReLU()))
     result = unchecked.quantize(model, (INDICES,), config=grouped(mode))
     assert torch.allclose(result.compile()(INDICES), result.module(INDICES), atol=1e-6)
