@@ -210,7 +210,7 @@ def _why_refused(spec: Concrete, changed: Concrete) -> str | None:
         return f"{spec.dtype_name} there, not {changed.dtype_name}"
     if not isinstance(spec, QuantSpec) or not isinstance(changed, QuantSpec):
         return None
-    if changed.group != spec.group and spec.group is None and not spec.may_group:
+    if changed.group is not None and spec.group is None and not spec.may_group:
         return "one scale for each channel, not groups"
     if changed.group is not None and changed.group % LEAST_GROUP:
         return f"groups of a multiple of {LEAST_GROUP} values, not {changed.group}"
