@@ -17,6 +17,7 @@ from quantfx.backends.direct.family import Direct
 from quantfx.backends.direct.form_regions import FormRegions
 from quantfx.backends.inductor.fuse_sums import FuseSums
 from quantfx.backends.inductor.plain_inductor import warn_of_plain_inductor
+from quantfx.backends.out_of_reach import OutOfReach
 from quantfx.backends.qat import (
     Qat,
     as_trainable,
@@ -280,7 +281,7 @@ class Backend:
         Args:
             quantized: From ``convert``; not changed.
             float_dtype: ``"bfloat16"`` makes kernels return float results in bfloat16.
-            plans: Whether prepared plans may take sites, if the backend has that family.
+            plans: Whether kernels may be called that need Python, such as prepared plans.
             instruments: Called around each pass.
 
         Raises:
@@ -288,7 +289,8 @@ class Backend:
         """
         if not plans:
             others = tuple(each for each in self.kernels if not each.needs_process)
-            return replace(self, kernels=others).lowering(
+            left_out = tuple(each for each in self.kernels if each.needs_process)
+            return replace(self, kernels=(*others, OutOfReach(left_out))).lowering(
                 quantized, float_dtype=float_dtype, instruments=instruments
             )
         if not self.kernels:

@@ -262,6 +262,7 @@ def _specs(
     activation = QuantSpec(torch.uint8, 0, 127 if reduce_range else 255, observer=observer, eps=eps)
     weight = replace(_weight(weight_observer), eps=eps)
     conv_weight = replace(weight, pair_bound="blocks" if bounded else "none")
+    rows = replace(_weight(weight_observer), may_group=True)
     # No sum of two products with bytes up to 255 leaves 16 bits then.
     right = replace(activation, quant_min=64, quant_max=191) if bounded else activation
     return (
@@ -272,12 +273,13 @@ def _specs(
         ("conv_transpose_weight", replace(conv_weight, axis=1)),
         ("linear_weight", replace(weight, pair_bound="adjacent" if bounded else "none")),
         ("fp16_weight", CastSpec(torch.float16)),
-        ("weight_only", _weight(weight_observer)),  # its sums are float, so none saturates
+        # Its sums are float, so none saturates, and a group of a row may have its own scale.
+        ("weight_only", rows),
         ("weight_only_4bit", _weight_4bit(weight_observer)),
         # Clipping errors add up over the steps.
         ("recurrent_weight", replace(_weight("min_max"), quant_min=-127)),
-        ("embedding_weight", _weight(weight_observer)),
-        ("embedding_weight_4bit", replace(_weight(weight_observer), quant_min=LOW, quant_max=HIGH)),
+        ("embedding_weight", rows),
+        ("embedding_weight_4bit", replace(rows, quant_min=LOW, quant_max=HIGH)),
     )
 
 

@@ -18,7 +18,8 @@ from tests.models.decoder import SmallDecoder
 from tests.refusals import refused
 
 PROMPT = torch.randint(0, 96, (1, 6), generator=torch.Generator().manual_seed(0))
-MODES = ("weight-only", "weight-only-4bit")
+GROUPS = quantfx.Config("weight-only").weights(group=32)
+MODES = ("weight-only", "weight-only-4bit", pytest.param(GROUPS, id="int8-groups"))
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from torch.export import Dim
 import quantfx
 from quantfx import Result, backends
 from quantfx.tools.models.bert import BERT_TINY, bert, bert_inputs
+from quantfx.tools.models.seeded import seeded
 from tests.models.small import cat_pool_net, residual_block
 from tests.refusals import refused
 from tests.saved_models import CASES, IMAGE, PICTURE, ROWS, mlp, quantized
@@ -175,6 +176,14 @@ def test_dynamic_ranges(reduce_range: bool, tmp_path: Path) -> None:
 def test_modes_of_weights(mode: str, weights: str, tmp_path: Path) -> None:
     plain, _ = exported(quantized(mlp(), ROWS, config=mode), tmp_path / "m.onnx", (ROWS,))
     assert plain.weights == {weights}, "torch's exporter folds the cast of a float16 weight"
+
+
+def test_groups_of_a_row_are_rows_of_their_own(tmp_path: Path) -> None:
+    layer, x = seeded(lambda: torch.nn.Linear(64, 8)), torch.randn(3, 64)
+    config = quantfx.Config("weight-only").weights(group=32)
+    plain, _ = exported(quantized(layer, x, config=config), tmp_path / "m.onnx", (x,))
+    assert plain.weights == {"INT8"}
+    assert plain.operators["DequantizeLinear"] == 1
 
 
 def test_native_and_xpu_and_a_loaded_result(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 ``embedding(dq(w), i) -> float(embedding(w, i)) * embedding(scales, i)``: only the rows that a call
 asks for are read and made float, by operators that a compiler fuses into one loop. For 4 bits, each
-half of the bytes is made float separately: joining the halves first makes a slow loop.
+half of the bytes is made float separately: joining the halves first makes a slow loop. A row with a
+scale for each group of values holds 4 bits as weights of linears do, so that both may read one.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from torch.fx import Node
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
 from quantfx.passes.quant.halves import UNPACK_HALVES
-from quantfx.passes.quant.nibbles import LOW
-from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL
+from quantfx.passes.quant.nibbles import APART, LOW, fits_nibbles, stored_nibbles
+from quantfx.passes.quant.qdq import DEQUANTIZE_GROUPS, DEQUANTIZE_PER_CHANNEL
 from quantfx.patterns.schema import argument_value, arguments, overload, resolve_op
 
 EMBEDDING = resolve_op("aten.embedding.default")
@@ -28,6 +29,7 @@ _AND = resolve_op("aten.bitwise_and.Scalar")
 _ARANGE = resolve_op("aten.arange.default")
 _CAT = resolve_op("aten.cat.default")
 _EQ = resolve_op("aten.eq.Scalar")
+_FLATTEN = resolve_op("aten.flatten.using_ints")
 _MASKED_FILL = resolve_op("aten.masked_fill.Scalar")
 _MUL = resolve_op("aten.mul.Tensor")
 _NEW_ZEROS = resolve_op("aten.new_zeros.default")
@@ -35,6 +37,7 @@ _SHIFT = resolve_op("aten.__rshift__.Scalar")
 _SIZE = resolve_op("aten.sym_size.int")
 _SLICE = resolve_op("aten.slice.Tensor")
 _TO = resolve_op("aten.to.dtype")
+_UNFLATTEN = resolve_op("aten.unflatten.int")
 _UNSQUEEZE = resolve_op("aten.unsqueeze.default")
 
 
@@ -46,12 +49,14 @@ class Lookup(KernelFamily):
     kernels: ClassVar[frozenset[str]] = frozenset({INT8, INT4})
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str | None:
-        """Return why the table has no integer rows with a scale each, or the reader in the way."""
+        """Return why the table has no integers with scales, or the reader in the way."""
         if reason := candidate.indirect("weight"):
             return reason
         dequantize, name = candidate.dequantize("weight"), candidate.quantized("weight").name
-        if dequantize.target is not DEQUANTIZE_PER_CHANNEL or argument_value(dequantize, "axis"):
-            return f"{name} does not have one scale per row"
+        by_groups = dequantize.target is DEQUANTIZE_GROUPS
+        by_rows = dequantize.target is DEQUANTIZE_PER_CHANNEL
+        if not by_groups and (not by_rows or argument_value(dequantize, "axis")):
+            return f"{name} does not have one scale per row or group"
         table, _ = _stored(candidate)
         if editor.stored(table) is None:
             return f"{name} is computed, not a stored table"
@@ -80,6 +85,8 @@ def _stored(candidate: Candidate) -> tuple[Node, int | None]:
 
 def _rows(candidate: Candidate, editor: Editor) -> Node:
     """Write ``(*indices, columns)``, float32: the rows times their scales."""
+    if candidate.dequantize("weight").target is DEQUANTIZE_GROUPS:
+        return _rows_in_groups(candidate, editor)
     node = candidate.anchor
     indices = argument_node(node, "indices")
     table, columns = _stored(candidate)
@@ -90,14 +97,42 @@ def _rows(candidate: Candidate, editor: Editor) -> Node:
     if columns is None:
         values = editor.call(_TO, (found, torch.float32), before=node)
         return editor.call(_MUL, (values, factors), before=node)
+    rows = _halves(editor, node, found, factors)
+    return rows if columns % 2 == 0 else editor.call(_SLICE, (rows, -1, 0, columns), before=node)
+
+
+def _rows_in_groups(candidate: Candidate, editor: Editor) -> Node:
+    """Write the rows of a table whose scales are ``(rows, groups)``."""
+    node, dequantize = candidate.anchor, candidate.dequantize("weight")
+    table, indices = candidate.quantized("weight"), argument_node(node, "indices")
+    scales, group = argument_node(dequantize, "scales"), argument_value(dequantize, "group_size")
+    factors = editor.call(EMBEDDING, (scales, indices), before=node)
+    factors = editor.call(_UNSQUEEZE, (factors, -1), before=node)
+    packs = fits_nibbles(dequantize)
+    if packs:
+        table = stored_nibbles(editor, table, before=node)
+    found = editor.call(EMBEDDING, (table, indices), before=node)
+    count = scales.meta["val"].shape[1]
+    parts = [count, group // (2 * APART), APART] if packs else [count, group]
+    found = editor.call(_UNFLATTEN, (found, -1, parts), before=node)
+    if packs:
+        factors = editor.call(_UNSQUEEZE, (factors, -1), before=node)
+        values = _halves(editor, node, found, factors)
+    else:
+        values = editor.call(_TO, (found, torch.float32), before=node)
+        values = editor.call(_MUL, (values, factors), before=node)
+    return editor.call(_FLATTEN, (values, -len(parts), -1), before=node)
+
+
+def _halves(editor: Editor, node: Node, found: Node, factors: Node) -> Node:
+    """Write the lower halves of bytes and behind them the upper ones, times ``factors``."""
     sides: list[Node] = []
-    for half, by in ((_AND, 15), (_SHIFT, 4)):  # the order of halves.py
+    for half, by in ((_AND, 15), (_SHIFT, 4)):
         values = editor.call(half, (found, by), before=node)
         values = editor.call(_TO, (values, torch.float32), before=node)
         values = editor.call(_ADD, (values, LOW), before=node)
         sides.append(editor.call(_MUL, (values, factors), before=node))
-    rows = editor.call(_CAT, (sides, -1), before=node)
-    return rows if columns % 2 == 0 else editor.call(_SLICE, (rows, -1, 0, columns), before=node)
+    return editor.call(_CAT, (sides, -1), before=node)
 
 
 def _bag(editor: Editor, node: Node, rows: Node) -> Node:

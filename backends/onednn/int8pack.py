@@ -17,7 +17,7 @@ from quantfx.backends.onednn.in_rows_of import in_rows_of
 from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
-from quantfx.passes.quant.qdq import DEQUANTIZE_PER_CHANNEL, dequantizes
+from quantfx.passes.quant.qdq import DEQUANTIZE_GROUPS, DEQUANTIZE_PER_CHANNEL, dequantizes
 from quantfx.patterns.schema import argument_value, resolve_op
 
 KERNEL = "_weight_int8pack_mm"
@@ -44,6 +44,9 @@ class Int8Pack(KernelFamily):
         dequantize = candidate.dequantize("weight")
         if dequantizes(argument_node(candidate.anchor, "input")):
             return "its input is quantized too"
+        if dequantize.target is DEQUANTIZE_GROUPS:
+            weight = candidate.quantized("weight").name
+            return f"{weight} has a scale for each group, the kernel takes one per row"
         if dequantize.target is not DEQUANTIZE_PER_CHANNEL:
             return f"{candidate.quantized('weight').name} does not have one scale per row"
         return weight_reason(candidate, editor)

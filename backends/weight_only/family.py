@@ -2,7 +2,8 @@
 
 ``linear(x, dq(w), b) -> weight_linear(x, w, scales, zero_points, b)``. It takes rows in any
 dimensions, and reads the q/dq graph's own int8 weights, so that an embedding tied to them still
-reads the same tensor. For int4 the lowered graph holds two values per byte.
+reads the same tensor. Groups of values whose range fits 4 bits are int4: the lowered graph holds
+two per byte.
 """
 
 from __future__ import annotations
@@ -10,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch.fx import Node
+import torch
 
 from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.backends.weight_only.operator import NAME, kernel_name, weight_linear
 from quantfx.passes.graph.editor import Editor
 from quantfx.passes.pipeline.kernel_family import Candidate, Emission, KernelFamily, argument_node
-from quantfx.passes.quant.nibbles import HIGH, LOW, pack_nibbles
+from quantfx.passes.quant.nibbles import HIGH, LOW, fits_nibbles, stored_nibbles
 from quantfx.passes.quant.qdq import DEQUANTIZE_GROUPS, DEQUANTIZE_PER_CHANNEL, dequantizes
 from quantfx.passes.quant.spec import LEAST_GROUP
 from quantfx.patterns.schema import argument_value
@@ -51,23 +52,15 @@ class WeightOnly(KernelFamily):
         """Write the call."""
         node, dequantize = candidate.anchor, candidate.dequantize("weight")
         weight, zeros = candidate.quantized("weight"), None
-        if dequantize.target is DEQUANTIZE_GROUPS:
+        if dequantize.target is DEQUANTIZE_GROUPS and fits_nibbles(dequantize):
             zeros = argument_node(dequantize, "zero_points")
             stored = editor.stored(zeros)
             zeros = None if stored is None or not bool(stored.any()) else zeros
-            weight = _packed(editor, weight, before=node)
+            weight = stored_nibbles(editor, weight, before=node)
         given = (argument_node(node, "input"), weight, argument_node(dequantize, "scales"))
         bias = argument_value(node, "bias")
         call = editor.call(weight_linear(), (*given, zeros, bias), like=node, before=node)
         return Emission(call, node, kernel_name())
-
-
-def _packed(editor: Editor, weight: Node, *, before: Node) -> Node:
-    """Return the constant of packed int4 values, shared by all calls that read ``weight``."""
-    values = editor.stored(weight)
-    assert values is not None, "refuses saw that it is stored"
-    name = f"{weight.target}_packed"
-    return editor.shared_constant(name, pack_nibbles(values), like=weight, before=before)
 
 
 def _groups_reason(candidate: Candidate, editor: Editor) -> str | None:
@@ -81,7 +74,8 @@ def _groups_reason(candidate: Candidate, editor: Editor) -> str | None:
     group = int(argument_value(dequantize, "group_size"))
     if group % LEAST_GROUP or scales.numel() * group != values.numel():
         return f"{weight.name} has groups of {group}, the kernel takes multiples of {LEAST_GROUP}"
-    limits = argument_value(dequantize, "quant_min"), argument_value(dequantize, "quant_max")
-    if limits[0] < LOW or limits[1] > HIGH or zeros.dtype != values.dtype:
-        return f"{weight.name} holds [{limits[0]}, {limits[1]}], the kernel takes [{LOW}, {HIGH}]"
+    if values.dtype != torch.int8 or zeros.dtype != torch.int8:
+        return f"{weight.name} or its zero points are not torch.int8, which the kernel takes"
+    if not fits_nibbles(dequantize) and bool(zeros.any()):
+        return f"{weight.name} has zero points, which the kernel takes in [{LOW}, {HIGH}] only"
     return None

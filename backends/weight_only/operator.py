@@ -38,7 +38,8 @@ def weight_linear() -> OpOverload[..., Any]:
     """Define the operator, once per process, and return it.
 
     ``weight`` is int8 ``(N, K)``, or uint8 ``(N, K / 2)`` from ``pack_nibbles``; ``scales`` are ``N
-    * groups`` float32 values, and ``zero_points`` as many int8 values, or None.
+    * groups`` float32 values. ``zero_points`` are as many int8 values in [-8, 7], or None, which
+    they are for int8.
     """
     given = "Tensor x, Tensor weight, Tensor scales, Tensor? zero_points, Tensor? bias"
     return define(f"{NAME}({given}) -> Tensor", _run, _fake)
@@ -129,10 +130,13 @@ class _Weight:
 
 def _linear(x: Tensor, weight: _Weight) -> Tensor:
     """Return the product, computed by blocks of channels; in bfloat16 if the CPU has it."""
-    in_bfloat16 = x.dtype == torch.bfloat16 and _computes_in_bfloat16()
+    # bfloat16 holds every integer of 8 bits, but would round what a scale makes of it: of int4 by a
+    # small part of a step, of int8 by up to a quarter.
+    by_integers = weight.groups == 1
+    fits = by_integers or weight.values.dtype == torch.uint8
+    in_bfloat16 = fits and x.dtype == torch.bfloat16 and _computes_in_bfloat16()
+    by_integers = by_integers and in_bfloat16
     dtype = torch.bfloat16 if in_bfloat16 else torch.float32
-    # bfloat16 holds every integer of 8 bits, but would round what a scale makes of it.
-    by_integers = in_bfloat16 and weight.groups == 1
     x = x.to(dtype)
     y = x.new_empty(len(x), weight.channels)
     size = min(max(_BLOCK // max(weight.inputs, 1), 1), max(weight.channels, 1))

@@ -204,13 +204,13 @@ def _why_refused(spec: Concrete, changed: Concrete) -> str | None:
     """Return what kernels require of ``spec`` that ``changed`` violates; None if nothing.
 
     A kernel takes one dtype, and weights without zero point: Inductor ignores zero points of
-    weights. Kernels for weights in groups take zero points, and groups of whole vectors.
+    weights. Kernels that take groups take whole vectors; with a spec in groups, zero points too.
     """
     if changed.dtype != spec.dtype:
         return f"{spec.dtype_name} there, not {changed.dtype_name}"
     if not isinstance(spec, QuantSpec) or not isinstance(changed, QuantSpec):
         return None
-    if spec.group is None and changed.group is not None:
+    if changed.group is not None and spec.group is None and not spec.may_group:
         return "one scale for each channel, not groups"
     if changed.group is not None and changed.group % LEAST_GROUP:
         return f"groups of a multiple of {LEAST_GROUP} values, not {changed.group}"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +20,9 @@ from quantfx.passes.pipeline.base import Context
 from quantfx.passes.pipeline.graph_pass import GraphPass
 from quantfx.passes.quant.annotation import set_annotation
 from quantfx.passes.quant.qdq import (
+    DEQUANTIZE_GROUPS,
     DEQUANTIZE_PER_CHANNEL,
+    QUANTIZE_GROUPS,
     QUANTIZE_PER_CHANNEL,
     dequantizes,
     qparams_of,
@@ -39,9 +43,10 @@ class ShareTiedTables(GraphPass):
 
     For models that tie a head to their table: both then read one int8 tensor, as both read one
     float tensor before. A row of the table has the scale of an output channel. If the head reads
-    its weight in float, so does a table planned as int8; a 4-bit table stays separate. If no
-    template took the embedding, only its rows are dequantized,
-    ``to(embedding(r(w), i)) * scales[i]``; an embedding that the config keeps float is unchanged.
+    its weight in float, so does a table planned as int8. A table whose integers have another range
+    (4 bits beside 8), or smaller groups, stays separate. If no template took the embedding, only
+    its rows are dequantized, ``to(embedding(r(w), i)) * scales[i]``, if each has one scale; an
+    embedding that the config keeps float is unchanged.
     """
 
     name = "share-tied-tables"
@@ -62,7 +67,9 @@ class ShareTiedTables(GraphPass):
                 shared += _join(editor, node, table, readers)
                 continue
             quantize = readers.rows.get(id(editor.stored(table)))
-            if quantize is None or table in written or node.target is not _EMBEDDING:
+            if quantize is None or quantize.target is not QUANTIZE_PER_CHANNEL:
+                continue
+            if table in written or node.target is not _EMBEDDING:
                 continue
             if decisions is not None and decisions.of(node).mode == FLOAT:
                 continue
@@ -82,7 +89,7 @@ class _Readers:
     """Readers of stored tensors other than lookups; tensors are compared by identity.
 
     Attributes:
-        rows: Id of a tensor -> its quantize, if it is quantized symmetrically by rows.
+        rows: Id of a tensor -> its quantize, if it is symmetric, by rows or groups of a row.
         floats: Id of a tensor -> a node that reads it in float.
     """
 
@@ -102,11 +109,18 @@ class _Readers:
 
 
 def _find_quantized(module: GraphModule, lookups: set[Node]) -> Iterator[tuple[Tensor, Node]]:
-    """Yield the stored tensors that a layer reads quantized symmetrically by rows."""
-    for node in module.graph.find_nodes(op="call_function", target=QUANTIZE_PER_CHANNEL):
+    """Yield the stored tensors that a layer reads quantized symmetrically by rows or groups."""
+    found = [
+        node
+        for target in (QUANTIZE_PER_CHANNEL, QUANTIZE_GROUPS)
+        for node in module.graph.find_nodes(op="call_function", target=target)
+    ]
+    for node in found:
         source, zeros = argument_value(node, "input"), argument_value(node, "zero_points")
         readers = {user for dequantize in node.users for user in dequantize.users}
-        if argument_value(node, "axis") != 0 or readers <= lookups:
+        if readers <= lookups or (
+            node.target is QUANTIZE_PER_CHANNEL and argument_value(node, "axis") != 0
+        ):
             continue
         table, offsets = constant(module, source), constant(module, zeros)
         if table is not None and offsets is not None and not bool(offsets.any()):
@@ -128,17 +142,31 @@ def _join(editor: Editor, node: Node, dequantize: Node, readers: _Readers) -> bo
         set_annotation(node, None)
         message = f"{in_float.name} reads the table in float, so int8 would enlarge the model"
         editor.remark("missed", node.name, message, str(node.target))
-    elif qparams_of(other)[2:] != qparams_of(own)[2:]:  # of different integers
+    elif _integers(other) != _integers(own) or _group(other) > _group(own):
         return False
     else:
         for earlier in (*other.all_input_nodes, other):
             if node < earlier:
                 node.prepend(earlier)
-        args = (other, *qparams_of(other))
-        made = editor.call(DEQUANTIZE_PER_CHANNEL, args, like=dequantize, before=node)
+        target, args = DEQUANTIZE_PER_CHANNEL, (other, *qparams_of(other))
+        if other.target is QUANTIZE_GROUPS:
+            target, args = DEQUANTIZE_GROUPS, (*args, dequantize.meta["val"].dtype)
+        made = editor.call(target, args, like=dequantize, before=node)
         set_argument(node, "weight", made)
     editor.erase_unused(dequantize)
     return True
+
+
+def _integers(quantize: Node) -> tuple[Any, ...]:
+    """Return range and dtype."""
+    names = ("quant_min", "quant_max", "dtype")
+    return tuple(argument_value(quantize, name) for name in names)
+
+
+def _group(quantize: Node) -> float:
+    """Return how many values of a row share a scale."""
+    by_groups = quantize.target is QUANTIZE_GROUPS
+    return int(argument_value(quantize, "group_size")) if by_groups else math.inf
 
 
 def _share(editor: Editor, node: Node, quantize: Node) -> list[Node]:

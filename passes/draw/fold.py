@@ -55,7 +55,7 @@ class Constant:
         target: Attribute that stores it.
         dtype: Dtype of the stored value.
         shape: Shape of the stored value.
-        scheme: ``per-channel`` or ``per-tensor`` if integers are stored and dequantized.
+        scheme: What shares a scale, if integers are stored and dequantized; see ``scheme_of``.
         steps: Further steps on its way to the reader: ``observe s8[-128,127]``.
     """
 
@@ -149,6 +149,14 @@ def quantized_type(node: Node) -> str:
     )
 
 
+def scheme_of(node: Node) -> str:
+    """Return ``per-tensor``, ``per-channel`` or ``groups(32)`` for a q or dq node."""
+    group = argument(node, "group_size")
+    if group is not None:
+        return f"groups({group})"
+    return "per-channel" if argument(node, "axis") is not None else "per-tensor"
+
+
 def written_qparams(node: Node) -> str:
     """Return ``scale 0.0123, zero point 128`` for a quantize with numbers for both, else ""."""
     scale, zero_point, *_ = qparams(node)
@@ -168,6 +176,8 @@ def observed_type(module: GraphModule, node: Node) -> str:
     text = f"{_verb(observer)} {spec.dtype_name}[{spec.quant_min},{spec.quant_max}]"
     if spec.dynamic:
         return f"{text} dynamic"
+    if spec.group is not None:
+        return f"{text} groups({spec.group})"
     return text if spec.axis is None else f"{text} per-channel"
 
 
@@ -214,7 +224,7 @@ def _continue_constant(module: GraphModule, node: Node, constant: Constant) -> C
     """Return ``constant`` as it leaves ``node``, a node that it passes through."""
     if is_observer(node):
         return _with_step(constant, observed_type(module, node))
-    scheme = "per-channel" if argument(node, "axis") is not None else "per-tensor"
+    scheme = scheme_of(node)
     if argument(node, *_ZERO_POINT) is None:
         scheme = f"{scheme} symmetric"
     if quantizes(node):

@@ -18,11 +18,12 @@ from quantfx.passes.quant.qdq import (
     DEQUANTIZE_PER_TENSOR,
     QUANTIZE_PER_TENSOR,
 )
-from quantfx.passes.quant.spec import CastSpec, QuantSpec
+from quantfx.passes.quant.spec import CastSpec
 from quantfx.patterns.template import Binding, Check, Op, PatternNode, Ref, Role, Template
 
 _DEQUANTIZE = Op("dequantize", (DEQUANTIZE_PER_TENSOR, DEQUANTIZE_PER_CHANNEL))
 _GROUPS = Op("dequantize_groups", (DEQUANTIZE_GROUPS,))
+_ROWS_OR_GROUPS = Op("dequantize_rows", (*_DEQUANTIZE.targets, DEQUANTIZE_GROUPS))
 _DYNAMIC = Op("dequantize_dynamic", (DEQUANTIZE_DYNAMIC,))
 _CAST = Op("cast", (CAST,))
 _QUANTIZE = Op("quantize", (QUANTIZE_PER_TENSOR,))
@@ -79,6 +80,8 @@ def _op(template: Template, role: str, recipe: Recipe) -> Op:
     spec = recipe.spec(template.quant[role].spec)
     if isinstance(spec, CastSpec):
         return _CAST
-    if isinstance(spec, QuantSpec) and spec.group is not None:
+    if spec.group is not None:
         return _GROUPS
-    return _DYNAMIC if isinstance(spec, QuantSpec) and spec.dynamic else _DEQUANTIZE
+    if spec.may_group:  # the config decides for each weight
+        return _ROWS_OR_GROUPS
+    return _DYNAMIC if spec.dynamic else _DEQUANTIZE

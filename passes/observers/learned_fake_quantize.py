@@ -31,11 +31,11 @@ class LearnedFakeQuantize(FakeQuantize):
 
     Args:
         spec: Per-tensor or per-channel; not dynamic, with one of quantfx's observers by name.
-        channels: Number of channels, if per-channel.
+        shape: Number of channels, if per-channel; of channels and groups, with groups.
         label: Name of the tensor, used in errors.
 
     Attributes:
-        log_ratio: float32 parameter, shape ``()`` or ``(channels,)``.
+        log_ratio: float32 parameter, shape ``()``, ``(channels,)`` or ``(channels, groups)``.
         start: float32 of the same shape; 0 before the start.
         zero_point: int64 of the same shape.
     """
@@ -43,9 +43,8 @@ class LearnedFakeQuantize(FakeQuantize):
     start: Tensor
     zero_point: Tensor
 
-    def __init__(self, spec: QuantSpec, channels: int = 1, label: str = "") -> None:
+    def __init__(self, spec: QuantSpec, shape: tuple[int, ...] = (), label: str = "") -> None:
         super().__init__(spec, label)
-        shape = () if spec.axis is None else (channels,)
         self.log_ratio = nn.Parameter(torch.zeros(shape))
         self.register_buffer("start", torch.zeros(shape))
         self.register_buffer("zero_point", torch.zeros(shape, dtype=torch.int64))
@@ -93,10 +92,12 @@ class LearnedFakeQuantize(FakeQuantize):
         """Return ``x`` on the grid, with gradients for ``x`` and for the scale."""
         self.require_observed()
         scale = self._bound_scale(self.scale.detach(), x.detach())
+        # Each group is a channel of one long matrix.
+        rows = x if self.spec.group is None else x.reshape(-1, self.spec.group)
         rounded: Tensor = _Rounded.apply(  # type: ignore[no-untyped-call]
-            x, self.log_ratio, scale, self.zero_point.to(scale.dtype), self.spec
+            rows, self.log_ratio, scale, self.zero_point.to(scale.dtype), self.spec
         )
-        return rounded
+        return rounded.view_as(x)
 
     def qparams_of(self, x: Tensor | None) -> QParams:
         """Return the learned qparams; for a constant ``x`` they are pair-bounded as in training."""

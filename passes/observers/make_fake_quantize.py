@@ -8,7 +8,7 @@ from quantfx.passes.errors import SpecError
 from quantfx.passes.observers.dynamic_fake_quantize import CastFakeQuantize, DynamicFakeQuantize
 from quantfx.passes.observers.fake_quantize import MovingFakeQuantize, WeightFakeQuantize
 from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
-from quantfx.passes.quant.spec import CastSpec, Concrete
+from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec
 
 
 def make_fake_quantize(
@@ -35,6 +35,14 @@ def make_fake_quantize(
     if spec.dynamic:
         return DynamicFakeQuantize(spec, label)
     if learn_scale:
-        channels = 1 if weight is None or spec.axis is None else weight.shape[spec.axis]
-        return LearnedFakeQuantize(spec, channels, label)
+        return LearnedFakeQuantize(spec, _shape_of_scales(spec, weight), label)
     return MovingFakeQuantize(spec, label) if weight is None else WeightFakeQuantize(spec, label)
+
+
+def _shape_of_scales(spec: QuantSpec, weight: Tensor | None) -> tuple[int, ...]:
+    if spec.axis is None:
+        return ()
+    if weight is None:
+        return (1,)
+    channels = weight.shape[spec.axis]
+    return (channels,) if spec.group is None else (channels, weight.shape[-1] // spec.group)

@@ -64,6 +64,7 @@ class QuantSpec:
             every two neighbours (linear, whose GEMM may start a block at any K).
         dynamic: Whether each call finds the range in the tensor itself; nothing is observed.
         group: How many values of a matrix row (axis 0) share a scale; None for all of them.
+        may_group: Whether the kernels also take rows in groups, so that a config may set ``group``.
     """
 
     dtype: torch.dtype
@@ -76,6 +77,7 @@ class QuantSpec:
     pair_bound: PairBound = "none"
     dynamic: bool = False
     group: int | None = None
+    may_group: bool = False
 
     def __post_init__(self) -> None:
         if self.dtype not in RANGES:
@@ -123,6 +125,9 @@ class QuantSpec:
         if self.group is not None and (self.axis != 0 or self.group < 2):
             message = f"group={self.group} needs axis 0 and two values at least"
             raise SpecError(message, rule="number-range", site="group")
+        if self.may_group and self.axis != 0:
+            message = "may_group is for weights with a scale for each row"
+            raise SpecError(message, rule="number-range", site="may_group", fix="set axis=0")
         if self.dynamic and self.axis is not None:
             raise SpecError(
                 "a dynamic spec is per-tensor", rule="per-tensor", site="axis", fix="leave axis out"

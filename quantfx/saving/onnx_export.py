@@ -28,6 +28,7 @@ from quantfx.passes.quant.qdq import (
     CAST,
     CHOOSE_QPARAMS,
     DEQUANTIZE_DYNAMIC,
+    DEQUANTIZE_GROUPS,
     QUANTIZE_DYNAMIC,
     QUANTIZE_PER_TENSOR,
 )
@@ -65,7 +66,7 @@ def export_onnx(quantized: GraphModule, path: Path, inputs: ExampleInputs) -> No
             dynamo=True,
             dynamic_shapes=shapes,
             opset_version=_OPSET,
-            custom_translation_table=_translations(),
+            custom_translation_table=_translations(importlib.import_module("onnxscript").opset20),
             verbose=False,
         )
     except torch.onnx.OnnxExporterError as error:
@@ -118,12 +119,11 @@ def _reason(error: BaseException) -> str:
     return str(error).partition("\n")[0]
 
 
-def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
-    """Return the translations of torch's operators.
+def _translations(op: Any) -> dict[Callable[..., Any], Callable[..., Any]]:
+    """Return the translations of torch's operators, by the operators of ``op``.
 
     They are plain functions, as onnxscript requires, run once on symbolic values.
     """
-    op: Any = importlib.import_module("onnxscript").opset20
 
     def integer(value: int, dtype: int) -> Any:
         return op.Cast(op.Constant(value_int=value), to=dtype)
@@ -176,5 +176,29 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         CHOOSE_QPARAMS: choose,
         QUANTIZE_DYNAMIC: quantize_dynamic,
         DEQUANTIZE_DYNAMIC: dequantize_dynamic,
+        DEQUANTIZE_GROUPS: _dequantize_groups(op),
         CAST: cast,
     }
+
+
+def _dequantize_groups(op: Any) -> Callable[..., Any]:
+    """Return the translation, by the operators of ``op``."""
+
+    def dequantize_groups(
+        x: Any,
+        scales: Any,
+        zero_points: Any,
+        quant_min: int,
+        quant_max: int,
+        dtype: int,
+        group_size: int,
+        output_dtype: int,
+    ) -> Any:
+        # Each group is a channel of one long matrix: blocks in rows came with opset 21.
+        flat = op.Constant(value_ints=[-1])
+        rows = op.Reshape(x, op.Constant(value_ints=[-1, group_size]))
+        scales, zero_points = op.Reshape(scales, flat), op.Reshape(zero_points, flat)
+        value = op.Reshape(op.DequantizeLinear(rows, scales, zero_points, axis=0), op.Shape(x))
+        return op.Cast(value, to=output_dtype)
+
+    return dequantize_groups

@@ -167,6 +167,13 @@ def test_ranges_of_results_that_kernels_do_not_know_are_refused() -> None:
             "no-kernel: embedding",
             "0..255",
         ),
+        (
+            nn.Embedding(9, 64),
+            torch.tensor([1]),
+            Config("weight-only").weights(group=32),
+            "kernel-spec: embedding.weight",
+            "one scale for each channel, not groups",
+        ),
     ],
 )
 def test_rules_speak_of_weights_that_kernels_pack(

@@ -16,17 +16,23 @@ import quantfx
 from quantfx.decoder import Runner
 from quantfx.decoding.growth import grown
 from quantfx.decoding.step import step_of
+from quantfx.passes.config.config import Config, ConfigLike
 from quantfx.passes.inputs.leaves import describe_leaves
 from quantfx.patterns.errors import QuantfxError
 from quantfx.tools.bench.workload import WorkloadError, call_function
 from quantfx.tools.measure.machine import this_machine
 
 BASELINE = "float"
-MODES = ("weight-only", "weight-only-4bit")
+GROUPS = Config("weight-only").weights(group=32)
+ROWS: tuple[tuple[str, ConfigLike], ...] = (
+    ("weight-only", "weight-only"),
+    ("weight-only, 32", GROUPS),
+    ("weight-only-4bit", "weight-only-4bit"),
+)
 _LEGEND = (
     "float: compiled by Inductor with frozen weights. Milliseconds are the least of all turns, in "
-    "which the rows alternate. Same tokens: how often a row's likeliest token is that of float, "
-    "whose tokens all rows are given."
+    "which the rows alternate. 32: a scale for 32 values of a row. Same tokens: how often a row's "
+    "likeliest token is that of float, whose tokens all rows are given."
 )
 
 
@@ -36,14 +42,14 @@ class DecoderRequest:
 
     Attributes:
         model: ``package.module:function``, which returns ``(model, tokens, prompts)``.
-        modes: Config modes of the quantized rows.
+        configs: Name and config of each quantized row.
         steps: Number of tokens to compare.
         rounds: Number of timed tokens, and a quarter as many prompts.
         threads: Threads of torch; None for torch's number.
     """
 
     model: str
-    modes: Sequence[str] = MODES
+    configs: Sequence[tuple[str, ConfigLike]] = ROWS
     steps: int = 100
     rounds: int = 20
     threads: int | None = None
@@ -54,7 +60,7 @@ class Decoded:
     """The measurements of one row.
 
     Attributes:
-        name: Name of the row: ``float``, or a config mode.
+        name: Name of the row: ``float``, or that of its config.
         token_ms: Milliseconds to decode one token after the prompt.
         first_ms: Milliseconds from the prompt to its first token.
         same: Share of tokens equal to float's, from 0 to 1.
@@ -74,7 +80,7 @@ class Decoded:
 
 
 def run_decoder(request: DecoderRequest, console: Console | None = None) -> tuple[Decoded, ...]:
-    """Measure a decoder in float and in every mode, and print a table.
+    """Measure a decoder in float and with every config, and print a table.
 
     Args:
         request: What to measure.
@@ -97,7 +103,7 @@ def run_decoder(request: DecoderRequest, console: Console | None = None) -> tupl
     if request.threads is not None:
         torch.set_num_threads(request.threads)
     with torch.no_grad(), console.status("starting") as status:
-        built = dict(_build(model, prompt, request.modes, status.update))
+        built = dict(_build(model, prompt, request.configs, status.update))
         status.update("measuring")
         runs = {name: run for name, (run, _) in built.items()}
         times, same = _times(runs, prompt, request.rounds), _agreement(runs, prompt, request.steps)
@@ -124,16 +130,19 @@ def float_decoder(model: nn.Module, prompt: Tensor) -> Runner:
 
 
 def _build(
-    model: nn.Module, prompt: Tensor, modes: Sequence[str], announce: Callable[[str], None]
+    model: nn.Module,
+    prompt: Tensor,
+    configs: Sequence[tuple[str, ConfigLike]],
+    announce: Callable[[str], None],
 ) -> Iterator[tuple[str, tuple[Runner, float]]]:
     """Yield each row's name, with its runner and the seconds that it took to build."""
-    for name in (BASELINE, *modes):
+    for name, config in ((BASELINE, None), *configs):
         announce(f"building {name}")
         start = time.perf_counter()
-        if name == BASELINE:
+        if config is None:
             run = float_decoder(model, prompt)
         else:
-            decoder = quantfx.quantize_decoder(model, prompt, config=name)
+            decoder = quantfx.quantize_decoder(model, prompt, config=config)
             run = Runner(decoder.prefill.module, decoder.decode.compile())
         run.generate(prompt, 3)
         yield name, (run, time.perf_counter() - start)

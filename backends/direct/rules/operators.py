@@ -5,18 +5,26 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.rules.anchors import PRODUCTS, add_product, product
+from quantfx.backends.direct.rules.interpolate import INTERPOLATIONS, interpolate
 from quantfx.backends.direct.rules.moves import MOVES, pad, rearranged
+from quantfx.backends.direct.rules.norms import (
+    GROUP_NORM,
+    INSTANCE_NORM,
+    LAYER_NORM,
+    RMS_NORM,
+    group_norm,
+    layer_norm,
+)
+from quantfx.backends.direct.rules.operands import dequantizes_of, of_channels, source_of
 from quantfx.backends.direct.rules.pointwise import LARGEST, post_ops_of
 from quantfx.backends.direct.rules.products import ATTENTION, attention, matmul
 from quantfx.backends.direct.rules.shapes import Untranslatable
 from quantfx.backends.direct.rules.translate import Rule, Task, Translation
 from quantfx.backends.direct.runtime.steps import (
     Combine,
-    LayerNorm,
     Lookup,
     Pointwise,
     Pool,
@@ -38,8 +46,6 @@ _COMBINES: dict[Any, Combine] = {
 
 _SAFE_SOFTMAX = resolve_op("aten._safe_softmax.default")
 _STACK = resolve_op("aten.stack.default")
-_GROUP_NORM = resolve_op("aten.group_norm.default")
-_INSTANCE_NORM = resolve_op("aten.instance_norm.default")
 CASTS = frozenset(map(resolve_op, ("aten.to.dtype", "aten._to_copy.default")))
 
 
@@ -95,15 +101,8 @@ def _into_product(translation: Translation, task: Task, side: Node, other: Node)
     return add_product(translation, task, node, tuple(inner), summand, before, (*edges, task.base))
 
 
-def _source(translation: Translation, task: Task) -> tuple[Value, tuple[Node, ...]]:
-    """Return the value of the base's first argument, and the nodes that the step covers."""
-    node = task.base.all_input_nodes[0]
-    edges = (node,) if node.target is DEQUANTIZE_PER_TENSOR else ()
-    return translation.value(node), (*edges, task.base)
-
-
 def _windows(translation: Translation, task: Task, **how: Any) -> Value:
-    source, covered = _source(translation, task)
+    source, covered = source_of(translation, task)
     shape = translation.shapes[task.base].shape
     result = translation.result(task, channels_last(shape, torch.float32))
     step = Pool(source=source, result=result, **how, **translation.limits(task))
@@ -160,7 +159,7 @@ def _adaptive_pool(translation: Translation, task: Task) -> Value:
 def _mean(translation: Translation, task: Task) -> Value:
     """The average over all dimensions but two: over places of an image, or tokens of a row."""
     base = task.base
-    source, covered = _source(translation, task)
+    source, covered = source_of(translation, task)
     dims = argument_value(base, "dim") or []
     rank = source.layout.dim()
     over = sorted({dim % rank for dim in dims})
@@ -195,70 +194,11 @@ def _mean(translation: Translation, task: Task) -> Value:
     return result
 
 
-def _layer_norm(translation: Translation, task: Task) -> Value:
-    base = task.base
-    source, covered = _source(translation, task)
-    if len(argument_value(base, "normalized_shape")) != 1:
-        raise Untranslatable(base, "it normalizes over more than the last dimension")
-    constants: list[Tensor | None] = []
-    for name in ("weight", "bias"):
-        node = argument_value(base, name)
-        constants.append(translation.constant(node))
-        if node is not None and (constants[-1] is None or constants[-1].dtype != torch.float32):
-            raise Untranslatable(base, f"its {name} is no stored float32 tensor")
-    layout = in_order(translation.shapes[base].shape, torch.float32)
-    result = translation.result(task, layout)
-    step = LayerNorm(
-        source=source,
-        result=result,
-        weight=constants[0],
-        bias=constants[1],
-        epsilon=float(argument_value(base, "eps")),
-        **translation.limits(task),
-    )
-    return translation.add(step, task, *covered)
-
-
-def _group_norm(translation: Translation, task: Task) -> Value:
-    """Normalize each group of channels as a row; then apply weight and bias of each channel."""
-    base = task.base
-    source, covered = _source(translation, task)
-    shape = source.layout.shape
-    if base.target is not _GROUP_NORM and not argument_value(base, "use_input_stats"):
-        raise Untranslatable(base, "it goes by stored statistics")
-    groups = int(argument_value(base, "num_groups")) if base.target is _GROUP_NORM else shape[1]
-    layout = in_order(shape, torch.float32)
-    made, normal = (Value(Buffer(byte_size(layout)), layout) for _ in range(2))
-    rows = layout.view(shape[0] * groups, -1)
-    translation.program.steps += [
-        Pointwise(source=source, result=made),
-        LayerNorm(
-            source=made.seen_as(rows),
-            result=normal.seen_as(rows),
-            weight=None,
-            bias=None,
-            epsilon=float(argument_value(base, "eps")),
-        ),
-    ]
-    factors, summands = (_of_channels(translation, base, name) for name in ("weight", "bias"))
-    if factors is not None:
-        step = Pointwise(source=normal, other=factors, combine="mul", result=normal)
-        translation.program.steps.append(step)
-    step = Pointwise(
-        source=normal,
-        other=summands,
-        combine="first" if summands is None else "add",
-        result=translation.result(task, translation.wanted_layout(task, layout)),
-        **translation.limits(task),
-    )
-    return translation.add(step, task, *covered)
-
-
 def _prelu(translation: Translation, task: Task) -> Value:
     """``x + min(x, 0) * (weight - 1)``."""
     base = task.base
-    source, covered = _source(translation, task)
-    weight = _of_channels(translation, base, "weight", less=1.0)
+    source, covered = source_of(translation, task)
+    weight = of_channels(translation, base, "weight", less=1.0)
     layout = source.layout
     exact = torch.empty_strided(layout.shape, layout.stride(), device="meta")
     below = Value(Buffer(byte_size(exact)), exact)
@@ -273,34 +213,9 @@ def _prelu(translation: Translation, task: Task) -> Value:
     return translation.add(step, task, *covered)
 
 
-def _of_channels(
-    translation: Translation, base: Node, name: str, less: float = 0.0
-) -> Value | None:
-    """Return a stored argument, of one value or one per channel, in the shape of ``base``.
-
-    Args:
-        translation: Of the graph.
-        base: The operator with the argument.
-        name: Name of the argument.
-        less: Number to subtract from it.
-    """
-    node = argument_value(base, name)
-    if node is None:
-        return None
-    stored = translation.constant(node)
-    if stored is None or stored.dtype != torch.float32:
-        raise Untranslatable(base, f"its {name} is no stored float32 tensor")
-    key = ("of channels", stored.data_ptr(), stored.numel(), less)
-    value = translation.derive(key, lambda: (stored - less).contiguous())
-    shape = translation.shapes[base].shape
-    sizes = [1, value.numel(), *[1] * (len(shape) - 2)] if value.numel() > 1 else [1] * len(shape)
-    layout = torch.empty(sizes, device="meta").expand(shape)
-    return Value(Buffer(0, "constant", constant=value), layout)
-
-
 def _softmax(translation: Translation, task: Task) -> Value:
     base = task.base
-    source, covered = _source(translation, task)
+    source, covered = source_of(translation, task)
     rank = source.layout.dim()
     if argument_value(base, "dim") % rank != rank - 1 or argument_value(base, "dtype") is not None:
         raise Untranslatable(base, "it is not over the last dimension, or changes the dtype")
@@ -340,14 +255,14 @@ def _cat(translation: Translation, task: Task) -> Value:
         else:
             steps.append(Pointwise(source=value, result=part, **translation.limits(task)))
     translation.program.steps += steps[:-1]
-    translation.add(steps[-1], task, *_dequantizes(tensors), base)
+    translation.add(steps[-1], task, *dequantizes_of(tensors), base)
     return result
 
 
 def _cast(translation: Translation, task: Task) -> Value:
     """Casts between float32 and bfloat16; bfloat16 allows only views, casts and quantizes."""
     base = task.base
-    source, covered = _source(translation, task)
+    source, covered = source_of(translation, task)
     given, wanted = (translation.shapes[each].dtype for each in (base.all_input_nodes[0], base))
     extra = {"memory_format", "layout", "device", "pin_memory"} & base.kwargs.keys()
     if extra or not {given, wanted} <= {torch.float32, torch.bfloat16}:
@@ -361,10 +276,6 @@ def _cast(translation: Translation, task: Task) -> Value:
     result = translation.result(task, translation.wanted_layout(task, source.layout))
     step = Pointwise(source=source, result=result, **translation.limits(task))
     return translation.add(step, task, *covered)
-
-
-def _dequantizes(nodes: list[Node]) -> list[Node]:
-    return [node for node in nodes if node.target is DEQUANTIZE_PER_TENSOR]
 
 
 def _lies_channels_last(value: Value) -> bool:
@@ -383,12 +294,13 @@ def rules() -> dict[Any, Rule]:
         map(resolve_op, ("aten.pad.default", "aten.constant_pad_nd.default")), pad
     )
     found[resolve_op("aten.mean.dim")] = _mean
-    found[resolve_op("aten.layer_norm.default")] = _layer_norm
+    found |= {LAYER_NORM: layer_norm, RMS_NORM: layer_norm}
     found[resolve_op("aten.softmax.int")] = found[_SAFE_SOFTMAX] = _softmax
     found[resolve_op("aten.cat.default")] = found[_STACK] = _cat
-    found[_GROUP_NORM] = found[_INSTANCE_NORM] = _group_norm
+    found |= {GROUP_NORM: group_norm, INSTANCE_NORM: group_norm}
     found[resolve_op("aten.prelu.default")] = _prelu
     found |= dict.fromkeys(MOVES, rearranged)
+    found |= dict.fromkeys(INTERPOLATIONS, interpolate)
     found[ATTENTION] = attention
     found |= dict.fromkeys(CASTS, _cast)
     return found

@@ -90,9 +90,15 @@ def _softplus(node: Node) -> tuple[PostOp, ...] | None:
 
 
 def _pow(node: Node) -> tuple[PostOp, ...] | None:
-    names = {2.0: "square", 0.5: "sqrt"}
-    name = names.get(_number(node, "exponent") or 0.0)
-    return (PostOp(name),) if name else None
+    exponent = _number(node, "exponent")
+    if exponent is None:
+        return None
+    name = {2.0: "square", 0.5: "sqrt"}.get(exponent)
+    return (PostOp(name),) if name else (_power(exponent),)
+
+
+def _power(exponent: float) -> PostOp:
+    return PostOp("pow", 1.0, exponent)
 
 
 def _dropout(node: Node) -> tuple[PostOp, ...] | None:
@@ -117,6 +123,8 @@ _BY_NAME: Mapping[str, Spelling] = {
     "abs.default": _named("abs"),
     "sqrt.default": _named("sqrt"),
     "square.default": _named("square"),
+    "rsqrt.default": lambda node: (_power(-0.5),),
+    "reciprocal.default": lambda node: (_power(-1.0),),
     "softplus.default": _softplus,
     "mish.default": _named("mish"),
     "pow.Tensor_Scalar": _pow,

@@ -14,6 +14,7 @@ from quantfx.backends.direct.runtime.interface import (
     CConvolution,
     CEpilogue,
     CFill,
+    CInterpolate,
     CLayerNorm,
     CLookup,
     CMatMul,
@@ -27,6 +28,7 @@ from quantfx.backends.direct.runtime.steps import (
     Accumulate,
     Convolution,
     Fill,
+    Interpolate,
     LayerNorm,
     Lookup,
     MatMul,
@@ -118,6 +120,18 @@ class Encoder:
             epilogue=self._epilogue(step),
         )
 
+    def interpolate(self, step: Interpolate) -> CInterpolate:
+        """Encode an interpolation."""
+        made = CInterpolate(
+            spatial=len(step.tables),
+            source=self._tensor(step.source),
+            result=self._tensor(step.result),
+            epilogue=self._epilogue(step),
+        )
+        for axis, table in enumerate(step.tables):
+            made.tables[axis] = self._constant(table)
+        return made
+
     def layer_norm(self, step: LayerNorm) -> CLayerNorm:
         """Encode a layer norm."""
         made = CLayerNorm(
@@ -125,6 +139,7 @@ class Encoder:
             result=self._tensor(step.result),
             has_weight=step.weight is not None,
             has_bias=step.bias is not None,
+            centered=step.centered,
             epsilon=step.epsilon,
             epilogue=self._epilogue(step),
         )
@@ -218,6 +233,7 @@ _ENCODERS: dict[type[Step], tuple[str, _Encode]] = {
     Lookup: ("add_lookup", Encoder.lookup),
     Fill: ("add_fill", Encoder.fill),
     Pool: ("add_pool", Encoder.pool),
+    Interpolate: ("add_interpolate", Encoder.interpolate),
     LayerNorm: ("add_layer_norm", Encoder.layer_norm),
     Softmax: ("add_softmax", Encoder.softmax),
 }

@@ -8,7 +8,7 @@ from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_siz
 
 import torch
 
-INTERFACE = 2
+INTERFACE = 3
 MAX_DIMS = 6
 MAX_POST_OPS = 6
 
@@ -17,7 +17,7 @@ PLACES = {"arena": 0, "input": 1, "output": 2, "constant": 3}
 COMBINES = {"first": 0, "add": 1, "sub": 2, "mul": 3, "div": 4}
 _NAMES = (
     "relu clip linear sigmoid tanh gelu_erf gelu_tanh swish hardswish hardsigmoid leaky_relu elu "
-    "exp abs sqrt square softplus mish sum"
+    "exp abs sqrt square softplus mish pow sum"
 )
 POST_OPS = {name: index for index, name in enumerate(_NAMES.split())}
 
@@ -34,7 +34,7 @@ class CTensor(ctypes.Structure):
         ("data", c_void_p),
         ("dims", c_int64 * MAX_DIMS),
         ("strides", c_int64 * MAX_DIMS),
-        ("scale", c_float),
+        ("scale", c_double),
         ("zero_point", c_int32),
     )
 
@@ -145,6 +145,18 @@ class CPool(ctypes.Structure):
     )
 
 
+class CInterpolate(ctypes.Structure):
+    """``qfx_interpolate``."""
+
+    _fields_ = (
+        ("source", CTensor),
+        ("result", CTensor),
+        ("tables", CTensor * 3),
+        ("spatial", c_int32),
+        ("epilogue", CEpilogue),
+    )
+
+
 class CLayerNorm(ctypes.Structure):
     """``qfx_layer_norm``."""
 
@@ -155,6 +167,7 @@ class CLayerNorm(ctypes.Structure):
         ("result", CTensor),
         ("has_weight", c_int32),
         ("has_bias", c_int32),
+        ("centered", c_int32),
         ("epsilon", c_float),
         ("epilogue", CEpilogue),
     )
@@ -179,6 +192,7 @@ _STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "lookup": CLookup,
     "fill": CFill,
     "pool": CPool,
+    "interpolate": CInterpolate,
     "layer_norm": CLayerNorm,
     "softmax": CSoftmax,
 }

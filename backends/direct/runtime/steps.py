@@ -160,14 +160,33 @@ class Pool(Source):
 
 
 @dataclass(eq=False, kw_only=True)
+class Interpolate(Source):
+    """Linear interpolation in all dimensions behind batch and channels.
+
+    Attributes:
+        tables: For each dimension ``(size of the result, 3)`` float32: the places of two values of
+            the source, and the weight of the second; the first has the rest of 1.
+    """
+
+    kernel: ClassVar[str] = "direct.interpolate"
+
+    tables: tuple[Tensor, ...]
+
+
+@dataclass(eq=False, kw_only=True)
 class LayerNorm(Source):
-    """A layer norm over the last dimension."""
+    """A layer norm over the last dimension.
+
+    Attributes:
+        centered: Whether the mean is subtracted; a norm by the root of the mean square keeps it.
+    """
 
     kernel = "direct.layer_norm"
 
     weight: Tensor | None
     bias: Tensor | None
     epsilon: float
+    centered: bool = True
 
 
 @dataclass(eq=False, kw_only=True)

@@ -52,18 +52,24 @@ struct Group {
                 _mm256_sub_epi16(_mm256_and_si256(_mm256_srli_epi16(halves, 8), low), zero)};
     }
 
-    // Of 8 bits: the last values of a row, which fill no step; zeros behind them.
-    Step rest(int64_t k, int64_t width) const {
-        uint8_t copy[STEP] = {};
-        std::memcpy(copy, at + k, width - k);
-        return Group{copy, zero}.values(0);
-    }
-
     // Where ``values`` has value k of a step: of 4 bits, the values of even bytes come first.
     static int64_t position(int64_t k) {
         return BITS == 8 ? k : k % 2 * 16 + k / 16 * 8 + k % 16 / 2;
     }
 };
+
+// Of 8 bits: the last values of a row, from k on, which fill no step; zeros behind them.
+inline Step rest(const uint8_t* row, int64_t k, int64_t width) {
+    uint8_t copy[STEP] = {};
+    std::memcpy(copy, row + k, width - k);
+    return Group<8>{copy, _mm256_setzero_si256()}.values(0);
+}
+
+inline __m256 add_sums(__m256 total, __m256i high, __m256i low, float scale) {
+    __m256 sums = _mm256_fmadd_ps(_mm256_cvtepi32_ps(low), _mm256_set1_ps(1 / LOW),
+                                  _mm256_cvtepi32_ps(high));
+    return _mm256_fmadd_ps(sums, _mm256_set1_ps(scale), total);
+}
 
 // The row as integers: x = scale * (high + low / 2^15), in the order of ``Group::values``.
 struct Row {
@@ -113,25 +119,25 @@ struct Weight {
     int64_t groups, width;
 };
 
-template <int BITS, int COUNT>
+// SHORT: groups are one step, so that the compiler leaves out the loop and the sums in it.
+template <int BITS, bool SHORT, int COUNT>
 void product(const Weight& w, const Row& x, const float* bias, float* y, int64_t channel) {
     __m256 total[COUNT];
     for (auto& each : total) each = _mm256_setzero_ps();
-    int64_t steps = w.width / STEP * STEP;
+    const int64_t width = SHORT ? STEP : w.width, steps = width / STEP * STEP;
     for (int64_t g = 0; g < w.groups; ++g) {
         Group<BITS> group[COUNT];
         for (int c = 0; c < COUNT; ++c) {
             int64_t place = (channel + c) * w.groups + g;
             int zero = 8 + (w.zero_points ? w.zero_points[place] : 0);
-            group[c] = {w.values + place * w.width * BITS / 8, _mm256_set1_epi16((int16_t)zero)};
+            group[c] = {w.values + place * width * BITS / 8, _mm256_set1_epi16((int16_t)zero)};
         }
-        const int16_t *high = x.high.data() + g * w.width, *low = x.low.data() + g * w.width;
-        for (int64_t from = 0; from < w.width; from += SPAN) {
+        const int16_t *high = x.high.data() + g * width, *low = x.low.data() + g * width;
+        for (int64_t from = 0; from < steps; from += SPAN) {
             int64_t to = from + SPAN < steps ? from + SPAN : steps;
             __m256i highs[COUNT], lows[COUNT];
             for (int c = 0; c < COUNT; ++c) highs[c] = lows[c] = _mm256_setzero_si256();
-            int64_t k = from;
-            for (; k < to; k += STEP) {
+            for (int64_t k = from; k < to; k += STEP) {
                 Step x_high = load(high + k), x_low = load(low + k);
 #pragma GCC unroll 8
                 for (int c = 0; c < COUNT; ++c) {
@@ -142,34 +148,32 @@ void product(const Weight& w, const Row& x, const float* bias, float* y, int64_t
                     add_products(lows[c], values, x_low);
                 }
             }
-            if (BITS == 8 && k < w.width && k < from + SPAN) {
-                for (int c = 0; c < COUNT; ++c) {
-                    Step values = group[c].rest(k, w.width);
-                    add_products(highs[c], values, load(high + k));
-                    add_products(lows[c], values, load(low + k));
-                }
-            }
-            for (int c = 0; c < COUNT; ++c) {
-                __m256 part = _mm256_fmadd_ps(_mm256_cvtepi32_ps(lows[c]), _mm256_set1_ps(1 / LOW),
-                                              _mm256_cvtepi32_ps(highs[c]));
-                __m256 scale = _mm256_set1_ps(w.scales[(channel + c) * w.groups + g]);
-                total[c] = _mm256_fmadd_ps(part, scale, total[c]);
-            }
+            for (int c = 0; c < COUNT; ++c)
+                total[c] = add_sums(total[c], highs[c], lows[c], w.scales[(channel + c) * w.groups + g]);
+        }
+    }
+    if (BITS == 8 && steps < width) {  // of one group, as groups are whole steps
+        for (int c = 0; c < COUNT; ++c) {
+            __m256i highs = _mm256_setzero_si256(), lows = highs;
+            Step values = rest(w.values + (channel + c) * width, steps, width);
+            add_products(highs, values, load(x.high.data() + steps));
+            add_products(lows, values, load(x.low.data() + steps));
+            total[c] = add_sums(total[c], highs, lows, w.scales[channel + c]);
         }
     }
     for (int c = 0; c < COUNT; ++c)
         y[channel + c] = sum(total[c]) * x.scale + (bias ? bias[channel + c] : 0.0f);
 }
 
-template <int BITS>
+template <int BITS, bool SHORT>
 bool one_row(const Weight& w, int64_t channels, const float* x, const float* bias, float* y,
              int threads) {
     Row row;
     if (!row.fill<BITS>(x, w.groups * w.width)) return false;
     int64_t whole = channels / CHANNELS * CHANNELS;
 #pragma omp parallel for schedule(static) num_threads(threads) if (threads > 1)
-    for (int64_t n = 0; n < whole; n += CHANNELS) product<BITS, CHANNELS>(w, row, bias, y, n);
-    for (int64_t n = whole; n < channels; ++n) product<BITS, 1>(w, row, bias, y, n);
+    for (int64_t n = 0; n < whole; n += CHANNELS) product<BITS, SHORT, CHANNELS>(w, row, bias, y, n);
+    for (int64_t n = whole; n < channels; ++n) product<BITS, SHORT, 1>(w, row, bias, y, n);
     return true;
 }
 
@@ -182,7 +186,9 @@ bool qfx_weight_one_row(int bits, const uint8_t* values, const float* scales,
                         const int8_t* zero_points, int64_t channels, int64_t groups, int64_t width,
                         int threads, const float* x, const float* bias, float* y) {
     Weight w{values, scales, zero_points, groups, width};
-    return (bits == 8 ? one_row<8> : one_row<4>)(w, channels, x, bias, y, threads);
+    auto of_8 = width == STEP ? one_row<8, true> : one_row<8, false>;
+    auto of_4 = width == STEP ? one_row<4, true> : one_row<4, false>;
+    return (bits == 8 ? of_8 : of_4)(w, channels, x, bias, y, threads);
 }
 
 }  // extern "C"

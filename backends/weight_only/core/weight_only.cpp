@@ -99,7 +99,7 @@ struct Weight {
 template <int BITS, int ROWS, int CHANNELS>
 void product(const Weight& w, const float* x, const float* bias, float* y, int64_t first) {
     Floats total[CHANNELS][ROWS];
-    float rest[CHANNELS][ROWS] = {};
+    int64_t whole = w.width / LANES * LANES;
     for (auto& channel : total)
         for (auto& each : channel) each = nothing();
     for (int64_t g = 0; g < w.groups; ++g) {
@@ -126,22 +126,21 @@ void product(const Weight& w, const float* x, const float* bias, float* y, int64
             step(k);
             step(k + LANES);
         }
-        if (BITS == 8 && k + LANES <= w.width) {
-            step(k);
-            k += LANES;
-        }
+        if (BITS == 8 && k < whole) step(k);
         for (int c = 0; c < CHANNELS; ++c)
-            for (int m = 0; m < ROWS; ++m) {
-                float scale = w.scale(first + c, g);
-                total[c][m] = multiply_add(part[c][m], broadcast(scale), total[c][m]);
-                for (int64_t tail = k; BITS == 8 && tail < w.width; ++tail)
-                    rest[c][m] += scale * group[c].value(tail) * from[m * w.inputs() + tail];
-            }
+            for (int m = 0; m < ROWS; ++m)
+                total[c][m] =
+                    multiply_add(part[c][m], broadcast(w.scale(first + c, g)), total[c][m]);
     }
     for (int c = 0; c < CHANNELS; ++c)
-        for (int m = 0; m < ROWS; ++m)
-            y[m * w.channels + first + c] =
-                sum(total[c][m]) + rest[c][m] + (bias ? bias[first + c] : 0.0f);
+        for (int m = 0; m < ROWS; ++m) {
+            float result = sum(total[c][m]) + (bias ? bias[first + c] : 0.0f);
+            // A row that fills no register at its end is one group.
+            for (int64_t k = whole; BITS == 8 && k < w.width; ++k)
+                result += w.scale(first + c, 0) * w.group<BITS>(first + c, 0).value(k) *
+                          x[m * w.inputs() + k];
+            y[m * w.channels + first + c] = result;
+        }
 }
 
 template <int BITS, int ROWS, int CHANNELS>

@@ -11,7 +11,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
 from quantfx.passes.draw.canonical_order import canonical_names, canonical_order
-from quantfx.passes.draw.fold import fold, observed_type, qparams, quantized_type
+from quantfx.passes.draw.fold import fold, observed_type, qparams, quantized_type, scheme_of
 from quantfx.passes.draw.groups import first_tensors
 from quantfx.passes.draw.labels import slots
 from quantfx.passes.draw.names import shape_name, value_name
@@ -183,8 +183,7 @@ class _Reader:
         for step in steps:
             if is_observer(step):
                 return observed_type(self._module, step)
-            per_channel = qparams(step)[2] is not None
-            return f"{quantized_type(step)} {'per-channel' if per_channel else 'per-tensor'}"
+            return f"{quantized_type(step)} {scheme_of(step)}"
         return FLOAT
 
     def _numbers(self, step: Node) -> str:

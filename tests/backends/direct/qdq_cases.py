@@ -153,6 +153,8 @@ ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "softplus_2": lambda x: A.softplus.default(x, 2.0, 30.0),
     "squared": lambda x: A.pow.Tensor_Scalar(x, 2),
     "square": A.square.default,
+    "cubed": lambda x: A.pow.Tensor_Scalar(x, 3),
+    "inverse": lambda x: A.rsqrt.default(A.add.Tensor(A.abs.default(x), 0.5)),
 }
 
 

@@ -319,8 +319,11 @@ def _rows(net: Net, x: int) -> int | None:
     net.weight(1, 1)
     bias = net.bias(width)
     gain = net.draw.constant(f"g{net._weights}", net.draw.normal(width))
+    root = net.rng.random() < 0.3
 
     def norm(model: Any, value: Any) -> Any:
+        if root:
+            return A.rms_norm.default(value, [width], getattr(model, gain), 1e-5)
         b = None if bias is None else getattr(model, bias)
         return A.layer_norm.default(value, [width], getattr(model, gain), b, 1e-5)
 

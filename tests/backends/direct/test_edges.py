@@ -331,3 +331,15 @@ def test_a_product_of_activations_is_compared_with_its_own_dequantizes() -> None
     compared = {each.site.node: each for each in result.compare_sites()}
     assert set(compared) == {"matmul", "linear"}
     assert all(each.within(1, 1e-5) for each in compared.values())
+
+
+def test_values_between_two_integers_are_rounded_as_torch_does() -> None:
+    """torch's inverse of a scale is rounded from double precision, which one of float32 is not."""
+    u8 = QParams(0.02196122546990257, 61, 0, 255, torch.uint8)
+    assert torch.tensor(u8.scale).reciprocal() != torch.tensor(1 / u8.scale)
+    between = (torch.arange(-61, 194) + 0.5) * u8.scale
+    up, down = (torch.full_like(between, float(sign)) for sign in ("inf", "-inf"))
+    x = torch.cat([between, between.nextafter(up), between.nextafter(down)])
+    graph = make_graph(Draw(0), 1, lambda model, inputs: [quantize(A.relu.default(inputs[0]), u8)])
+    (found,) = Region(graph)(x)
+    assert torch.equal(found, *graph(x))

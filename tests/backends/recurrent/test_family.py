@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,10 +16,12 @@ import quantfx
 from quantfx.backends.checks.compiled import Loaded
 from quantfx.backends.recurrent import family, layer
 from quantfx.passes.report.contract import find_skipped
+from quantfx.patterns.errors import QuantfxWarning
 from quantfx.tools.measure.metrics import sqnr_db
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.models.sequences import SpeakerEncoder, Tagger, trained_speaker_encoder
+from tests.refusals import refused
 
 LEAST = 30  # dB of one layer or two of random weights
 SEQUENCES = {
@@ -223,6 +226,23 @@ def test_a_static_config_takes_it_as_well(name: str) -> None:
     assert [row.label for row in static.report.rows] == [row.label for row in dynamic.report.rows]
     for found, expected in zip(flat(static.module(x)), flat(dynamic.module(x)), strict=True):
         assert torch.equal(found, expected)
+
+
+def test_generated_cpp_cannot_call_it_and_is_told_so() -> None:
+    result = unchecked.quantize(seeded(SEQUENCES["gru"]), (torch.randn(5, 3, 12),))
+    for wrapper in ("cpp", "aot"):
+        with refused("no-kernel", says="only Python can call quantfx.recurrent, generated C++"):
+            result.compile(wrapper=wrapper)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("wrapper", ["cpp", "aot"])
+def test_generated_cpp_computes_it_in_float_where_that_is_accepted(wrapper: Any) -> None:
+    x = torch.randn(5, 3, 12)
+    result = unchecked.quantize(seeded(SEQUENCES["gru"]), (x,), strict=False)
+    with pytest.warns(QuantfxWarning, match="only Python can call"):
+        compiled = result.compile(wrapper=wrapper, strict=False)
+    torch.testing.assert_close(flat(compiled(x)), flat(result.quantized(x)), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.sweep

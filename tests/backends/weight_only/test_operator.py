@@ -76,6 +76,17 @@ def test_int4_rows_in_groups(group: int, affine: bool) -> None:
 
 
 @pytest.mark.usefixtures("with_kernels")
+@pytest.mark.parametrize("group", [32, 96, 2080])
+def test_int8_rows_in_groups(group: int) -> None:
+    for channels in CHANNELS:
+        values, scales, _ = drawn(8, channels, group * 3, group)
+        for rows in ROWS:
+            x, bias = torch.randn(rows, group * 3), torch.randn(channels) if rows % 2 else None
+            found = weight_linear()(x, values, scales, None, bias)
+            assert_near(found, x, dequantized(values, scales, None), bias)
+
+
+@pytest.mark.usefixtures("with_kernels")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("instructions", [False, True])
 def test_half_precision_rounds_results_and_not_weights(
@@ -83,13 +94,14 @@ def test_half_precision_rounds_results_and_not_weights(
 ) -> None:
     """With instructions for bfloat16 torch multiplies in bfloat16, as it can without them."""
     monkeypatch.setattr(operator, "_computes_in_bfloat16", lambda: instructions)
-    values, scales, _ = drawn(8, 37, 64, 64)
-    for rows in (2, 20):
-        x = torch.randn(rows, 64).to(dtype)
-        found = weight_linear()(x, values, scales, None, None)
-        exact = x.double() @ dequantized(values, scales, None).t()
-        assert found.dtype == dtype
-        torch.testing.assert_close(found.double(), exact, rtol=2**-6, atol=0.05)
+    for group in (64, 32):
+        values, scales, _ = drawn(8, 37, 64, group)
+        for rows in (2, 20):
+            x = torch.randn(rows, 64).to(dtype)
+            found = weight_linear()(x, values, scales, None, None)
+            exact = x.double() @ dequantized(values, scales, None).t()
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.double(), exact, rtol=2**-6, atol=0.05)
 
 
 @pytest.mark.usefixtures("with_kernels")

@@ -30,6 +30,19 @@ class Tied(nn.Module):
         return self.head(torch.tanh(self.mix(self.table(tokens))))
 
 
+class Wide(nn.Module):
+    """A head that is its table, of two groups a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(64, 64)
+        self.head = nn.Linear(64, 64, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.table(tokens))
+
+
 def tables(module: nn.Module) -> list[Tensor]:
     return [each for each in module.state_dict().values() if each.numel() == 64 * 16]
 
@@ -91,6 +104,25 @@ def test_the_rows_have_the_scales_of_the_head() -> None:
     ]
     assert len(dequantizes) == 2
     assert len({str(node.args) for node in dequantizes}) == 1
+
+
+@pytest.mark.parametrize(("mode", "tables_"), [
+    (quantfx.Config("weight-only").weights(group=32), True),
+    (quantfx.Config("weight-only").op("linear", weight_only={"group": 32}), True),
+    (quantfx.Config("weight-only-4bit"), True),
+    (quantfx.Config("weight-only").op("embedding", embedding_weight={"group": 32}), False),
+], ids=["groups", "a table by rows", "4 bits", "a head by rows"])  # fmt: skip
+def test_a_table_reads_the_groups_of_its_head(
+    mode: quantfx.Config, tables_: bool, tmp_path: Path
+) -> None:
+    model = seeded(lambda: Wide().eval())
+    result = unchecked.quantize(model, (TOKENS,), config=mode)
+    result.save(tmp_path / "model.quantfx")
+    stored = [v for v in result.module.buffers() if v.dtype in (torch.int8, torch.uint8)]
+    assert len(stored) == (1 if tables_ else 2)
+    for found in (result, quantfx.load(tmp_path / "model.quantfx")):
+        given, expected = found.module(TOKENS), found.quantized(TOKENS)
+        torch.testing.assert_close(given, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_a_table_of_4_bits_is_on_its_own() -> None:

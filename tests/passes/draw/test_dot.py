@@ -12,6 +12,7 @@ from syrupy.assertion import SnapshotAssertion
 from torch import nn
 from torch.fx import Graph, GraphModule, Node
 
+import quantfx
 from quantfx.passes.draw.dot import to_dot, to_overview_dot
 from quantfx.passes.draw.names import TIMES
 from quantfx.passes.draw.reading import read_picture
@@ -121,6 +122,12 @@ def test_weights_and_dequantize_are_folded_into_their_reader() -> None:
     assert "weight_int8" not in text
     assert ":dq" not in text
     assert 'class="dequantize"' in line(text, '"x:q" -> "stem/conv2d"')
+
+
+def test_a_weight_in_groups_is_drawn_so() -> None:
+    graph = quantfx.capture(nn.Linear(64, 4).eval(), (torch.ones(2, 64),))
+    prepared = quantfx.backends.get("x86", config="weight-only-4bit").prepare(graph)
+    assert "weight f32 4x64, observe s8[-8,7] groups(32)".replace("x", TIMES) in to_dot(prepared)
 
 
 def test_dequantize_with_other_qparams_than_its_quantize_is_marked() -> None:

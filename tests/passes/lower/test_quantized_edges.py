@@ -29,6 +29,12 @@ def text(name: str) -> str:
     ("linear_fp16",
      "linear_fp16: linear = linear(input=$x, weight=w_dq, bias=$b?); w_dq = cast(input=$w); "
      "q? = quantize(input=linear) if float32(x) if constant($w)"),
+    ("linear_weight_only",
+     "linear_weight_only: linear = linear(input=$x, weight=w_dq, bias=$b?); "
+     "w_dq = dequantize_rows(input=$w); q? = quantize(input=linear) if float32(x) if constant($w)"),
+    ("linear_weight_only_4bit",
+     "linear_weight_only_4bit: linear = linear(input=$x, weight=w_dq, bias=$b?); "
+     "w_dq = dequantize_groups(input=$w); q? = quantize(input=linear) if float32(x) if constant($w)"),
     ("cat", "cat: cat = cat(tensors=$xs*); q = quantize(input=cat)"),
     ("max_pool2d",
      "max_pool2d: pool = max_pool2d(self=x_dq); x_dq = dequantize(input=$x); "

@@ -65,8 +65,8 @@ MODULES: dict[str, Callable[[], FakeQuantize]] = {
     "weight, 4 bits": lambda: WeightFakeQuantize(replace(S8, quant_min=-8, quant_max=7)),
     "weight, per tensor": lambda: WeightFakeQuantize(replace(S8, axis=None, observer="min_max")),
     "learned": lambda: LearnedFakeQuantize(replace(U8, observer="mse")),
-    "learned weight": lambda: LearnedFakeQuantize(S8, 64),
-    "learned weight, bounded": lambda: LearnedFakeQuantize(replace(S8, pair_bound="blocks"), 64),
+    "learned weight": lambda: LearnedFakeQuantize(S8, (64,)),
+    "learned weight, bounded": lambda: LearnedFakeQuantize(replace(S8, pair_bound="blocks"), (64,)),
 }
 
 
@@ -145,7 +145,7 @@ def test_narrow_floats_are_rounded_on_the_grid_of_single_precision(dtype: torch.
 def test_no_sum_of_a_bounded_weight_saturates() -> None:
     for module in (
         WeightFakeQuantize(replace(S8, pair_bound="adjacent")),
-        LearnedFakeQuantize(replace(S8, pair_bound="adjacent"), 64),
+        LearnedFakeQuantize(replace(S8, pair_bound="adjacent"), (64,)),
     ):
         module(X)
         if isinstance(module, LearnedFakeQuantize):  # training may shrink a scale below the bound
@@ -170,7 +170,7 @@ def test_the_gradient_of_a_learned_scale() -> None:
 
 def test_the_gradient_of_learned_scales_is_that_of_finite_differences_between_steps() -> None:
     """Where no value crosses to another integer, the derivative of the clipped ones is exact."""
-    module = LearnedFakeQuantize(replace(S8, quant_min=-4, quant_max=3, observer="min_max"), 2)
+    module = LearnedFakeQuantize(replace(S8, quant_min=-4, quant_max=3, observer="min_max"), (2,))
     module.start.copy_(torch.tensor([0.1, 0.3]))
     x = torch.tensor([[5.0, 6.0, -7.0], [9.0, -9.0, -8.0]])  # all clipped
     module(x).sum().backward()
@@ -180,9 +180,22 @@ def test_the_gradient_of_learned_scales_is_that_of_finite_differences_between_st
     )
 
 
+def test_learned_scales_of_groups_are_those_of_the_rows_that_groups_make() -> None:
+    spec = replace(S8, observer="min_max")
+    groups = LearnedFakeQuantize(replace(spec, group=11), (64, 3))
+    rows = LearnedFakeQuantize(spec, (192,))
+    given = [X.clone().requires_grad_(), X.reshape(192, 11).requires_grad_()]
+    found = [module(x) for module, x in zip((groups, rows), given, strict=True)]
+    assert torch.equal(*(each.flatten() for each in found))
+    for each in found:
+        each.square().sum().backward()
+    assert torch.equal(*(gradient(x).flatten() for x in given))
+    assert torch.equal(gradient(groups.log_ratio), gradient(rows.log_ratio).reshape(64, 3))
+
+
 def test_a_scale_below_its_bound_can_leave_there_again() -> None:
     for spec in (replace(S8, pair_bound="adjacent"), replace(S8, eps=10.0)):
-        module = LearnedFakeQuantize(spec, 64)
+        module = LearnedFakeQuantize(spec, (64,))
         module(X)
         module.log_ratio.data -= 2
         (module(X) * X).sum().backward()

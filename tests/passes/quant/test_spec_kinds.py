@@ -197,6 +197,8 @@ def test_fixed_qparams_reach_the_sites_that_share_them() -> None:
     (lambda: FixedQParams(float("inf")), "number-range: scale"),
     (lambda: FixedQParams("a"), "number-range: scale"),  # type: ignore[arg-type]
     (lambda: replace(ACT, eps=0.0), "number-range: eps"),
+    (lambda: replace(WEIGHT, axis=1, group=32), "number-range: group"),
+    (lambda: replace(ACT, may_group=True), "number-range: may_group"),
     (lambda: replace(ACT, eps=float("inf")), "number-range: eps"),
     (lambda: replace(ACT, eps=float("nan")), "number-range: eps"),
     (lambda: replace(WEIGHT, quant_min=0, observer="weight_mse"), "spec-observer: weight_mse"),

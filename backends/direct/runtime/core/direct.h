@@ -24,7 +24,7 @@ extern "C" {
 #define QFX_MAX_POST_OPS 6
 
 /* Version of the structures below; the caller compares it with its own. */
-#define QFX_INTERFACE 2
+#define QFX_INTERFACE 3
 
 enum { QFX_F32, QFX_BF16, QFX_U8, QFX_S8 };
 enum { QFX_ARENA, QFX_INPUT, QFX_OUTPUT, QFX_CONSTANT };
@@ -33,7 +33,7 @@ enum { QFX_MAXIMUM, QFX_AVERAGE };
 enum {
   QFX_RELU, QFX_CLIP, QFX_LINEAR, QFX_SIGMOID, QFX_TANH, QFX_GELU_ERF, QFX_GELU_TANH, QFX_SWISH,
   QFX_HARDSWISH, QFX_HARDSIGMOID, QFX_LEAKY_RELU, QFX_ELU, QFX_EXP, QFX_ABS, QFX_SQRT, QFX_SQUARE,
-  QFX_SOFTPLUS, QFX_MISH, QFX_SUM
+  QFX_SOFTPLUS, QFX_MISH, QFX_POW, QFX_SUM
 };
 
 /* A strided tensor. Strides count elements and are 0 along broadcast dimensions. Integers stand for
@@ -44,7 +44,7 @@ typedef struct {
   int64_t offset;        /* bytes from the start of the place */
   const void* data;      /* of a constant; read while a step is added, and never later */
   int64_t dims[QFX_MAX_DIMS], strides[QFX_MAX_DIMS];
-  float scale;
+  double scale;          /* torch rounds its inverse to float, which the inverse of a float is not */
   int32_t zero_point;
 } qfx_tensor;
 
@@ -111,8 +111,17 @@ typedef struct {
 } qfx_pool;
 
 typedef struct {
+  qfx_tensor source, result; /* (batch, channels, spatial...) */
+  qfx_tensor tables[3];      /* float32 (size of the result, 3): two places in the source, and the
+                                weight of the second; the first has the rest of 1 */
+  int32_t spatial;
+  qfx_epilogue epilogue;
+} qfx_interpolate;
+
+typedef struct {
   qfx_tensor source, weight, bias, result; /* normalized over the last dimension */
   int32_t has_weight, has_bias;
+  int32_t centered;          /* about the mean; a norm by the root of the mean square is not */
   float epsilon;
   qfx_epilogue epilogue;
 } qfx_layer_norm;
@@ -144,6 +153,7 @@ int qfx_add_pointwise(qfx_plan*, const qfx_pointwise*);
 int qfx_add_lookup(qfx_plan*, const qfx_lookup*);
 int qfx_add_fill(qfx_plan*, const qfx_fill*);
 int qfx_add_pool(qfx_plan*, const qfx_pool*);
+int qfx_add_interpolate(qfx_plan*, const qfx_interpolate*);
 int qfx_add_layer_norm(qfx_plan*, const qfx_layer_norm*);
 int qfx_add_softmax(qfx_plan*, const qfx_softmax*);
 int32_t qfx_step_count(const qfx_plan*);

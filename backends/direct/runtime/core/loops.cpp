@@ -46,7 +46,7 @@ void load_as(const T* from, int64_t stride, int64_t count, float* to, Convert co
 // Reads `count` values that lie `stride` elements apart, `position` elements from the start.
 void load(const qfx_tensor& tensor, const void* start, int64_t position, int64_t stride,
           int64_t count, float* to) {
-  const float scale = tensor.scale, zero = (float)tensor.zero_point;
+  const float scale = (float)tensor.scale, zero = (float)tensor.zero_point;
   switch (tensor.dtype) {
     case QFX_F32:
       load_as((const float*)start + position, stride, count, to, [](float v) { return v; });
@@ -82,7 +82,7 @@ void store_as(T* to, int64_t stride, int64_t count, const float* from, float inv
 
 void store(const qfx_tensor& tensor, const qfx_epilogue& epilogue, void* start, int64_t position,
            int64_t stride, int64_t count, const float* from) {
-  const float inverse = (float)(1.0 / (double)tensor.scale), zero = (float)tensor.zero_point;
+  const float inverse = (float)(1.0 / tensor.scale), zero = (float)tensor.zero_point;
   const float low = (float)epilogue.low, high = (float)epilogue.high;
   switch (tensor.dtype) {
     case QFX_F32: {
@@ -159,6 +159,14 @@ void each(float* values, int64_t count, F f) {
   for (int64_t i = 0; i < count; i++) values[i] = f(values[i]);
 }
 
+// x ** exponent: those that networks use without a call of the library for each value.
+void power(float* v, int64_t count, float exponent) {
+  if (exponent == -0.5f) return each(v, count, [](float x) { return 1.0f / std::sqrt(x); });
+  if (exponent == -1.0f) return each(v, count, [](float x) { return 1.0f / x; });
+  if (exponent == 3.0f) return each(v, count, [](float x) { return x * x * x; });
+  each(v, count, [=](float x) { return std::pow(x, exponent); });
+}
+
 void apply(const qfx_post_op& op, float* v, int64_t count) {
   const float a = op.alpha, b = op.beta;
   switch (op.kind) {
@@ -192,6 +200,7 @@ void apply(const qfx_post_op& op, float* v, int64_t count) {
     case QFX_SQUARE: each(v, count, [](float x) { return x * x; }); return;
     case QFX_SOFTPLUS: each(v, count, [=](float x) { return softplus(a * x) / a; }); return;
     case QFX_MISH: each(v, count, [](float x) { return x * tanh_of(softplus(x)); }); return;
+    case QFX_POW: power(v, count, b); return;
     default: throw std::runtime_error("no loop has post-op " + std::to_string(op.kind));
   }
 }
@@ -477,7 +486,7 @@ struct Pool : Step {
       found = given.source.dtype == QFX_U8
                   ? gather((const uint8_t*)source + from, at, count, stride, sums)
                   : gather((const int8_t*)source + from, at, count, stride, sums);
-      const float scale = given.source.scale;
+      const float scale = (float)given.source.scale;
       const int64_t zero = given.source.zero_point * (given.kind == QFX_AVERAGE ? found : 1);
       for (int64_t i = 0; i < count; i++) values[i] = (float)(sums[i] - (int32_t)zero) * scale;
     }
@@ -492,6 +501,123 @@ struct Pool : Step {
     int64_t to = batch * given.result.strides[0] + channel * given.result.strides[1];
     for (int i = 0; i < 3; i++) to += at[i] * result_strides[i];
     store(given.result, given.epilogue, result, to, given.result.strides[1], count, values);
+  }
+};
+
+// Weighted sums of the nearest values in up to three dimensions.
+struct Interpolate : Step {
+  struct Tap {
+    int64_t place[2];
+    float weight[2];
+  };
+  qfx_interpolate given;
+  std::vector<Tap> taps[3];  // padded in front with one place
+  int64_t source_strides[3], result_strides[3];
+
+  explicit Interpolate(const qfx_interpolate& g) : given(g) {
+    check(given.epilogue);
+    for (int i = 0; i < 3; i++) {
+      const int from = i - (3 - g.spatial);
+      source_strides[i] = from < 0 ? 0 : g.source.strides[2 + from];
+      result_strides[i] = from < 0 ? 0 : g.result.strides[2 + from];
+      if (from < 0) {
+        taps[i].push_back({{0, 0}, {1.0f, 0.0f}});
+        continue;
+      }
+      const qfx_tensor& table = g.tables[from];
+      const float* row = (const float*)((const char*)table.data + table.offset);
+      for (int64_t k = 0; k < table.dims[0]; k++, row += 3) {
+        taps[i].push_back({{(int64_t)row[0], (int64_t)row[1]}, {1.0f - row[2], row[2]}});
+      }
+    }
+  }
+
+  // A row of the result is of one row in float, to which the rows around it are mixed first: of all
+  // channels, or of one where the values of a row lie next to each other.
+  void run(const Frame& frame) const override {
+    const void* source = address(given.source, frame);
+    void* result = address(given.result, frame);
+    const bool single = given.source.strides[1] != 1 && source_strides[2] == 1;
+    const int64_t channels = given.source.dims[1], outer = single ? channels : 1;
+    const int64_t width = given.source.dims[given.source.ndims - 1];
+    const int64_t inner = single ? 1 : channels, depth = taps[0].size(), height = taps[1].size();
+    const int64_t rows = given.source.dims[0] * outer * depth * height;
+    const int64_t values = rows * (int64_t)taps[2].size() * inner;
+#pragma omp parallel if (values >= PARALLEL && rows > 1)
+    {
+      static thread_local std::vector<float> mixed, added;
+      if ((int64_t)mixed.size() < width * inner) mixed.resize(width * inner), added.resize(width * inner);
+#pragma omp for schedule(static)
+      for (int64_t row = 0; row < rows; row++) {
+        const int64_t y = row % height, z = row / height % depth, channel = row / height / depth % outer;
+        const int64_t batch = row / height / depth / outer;
+        const int64_t from = batch * given.source.strides[0] + channel * given.source.strides[1];
+        const int64_t to = batch * given.result.strides[0] + channel * given.result.strides[1] +
+                           z * result_strides[0] + y * result_strides[1];
+        mix(source, from, taps[0][z], taps[1][y], width, inner, mixed.data(), added.data());
+        if (single) {
+          spread_row(result, to, mixed.data());
+        } else {
+          spread_channels(result, to, channels, mixed.data());
+        }
+      }
+    }
+  }
+
+ private:
+  // Mixes up to four rows of `width` places, each of `inner` values.
+  void mix(const void* source, int64_t from, const Tap& a, const Tap& b, int64_t width, int64_t inner,
+           float* to, float* added) const {
+    bool first = true;
+    for (int k = 0; k < 4; k++) {
+      const float weight = a.weight[k / 2] * b.weight[k % 2];
+      if (weight == 0.0f) continue;
+      const int64_t row = from + a.place[k / 2] * source_strides[0] + b.place[k % 2] * source_strides[1];
+      load_row(source, row, width, inner, first ? to : added);
+      if (first && weight != 1.0f) for (int64_t i = 0; i < width * inner; i++) to[i] *= weight;
+      if (!first) for (int64_t i = 0; i < width * inner; i++) to[i] += weight * added[i];
+      first = false;
+    }
+  }
+
+  void load_row(const void* source, int64_t row, int64_t width, int64_t inner, float* to) const {
+    const int64_t step = source_strides[2], between = given.source.strides[1];
+    if (inner == 1 || (between == 1 && step == inner)) {
+      load(given.source, source, row, inner == 1 ? step : 1, width * inner, to);
+      return;
+    }
+    for (int64_t x = 0; x < width; x++) load(given.source, source, row + x * step, between, inner, to + x * inner);
+  }
+
+  void spread_row(void* result, int64_t to, const float* row) const {
+    float sums[BLOCK];
+    const int64_t width = taps[2].size(), step = result_strides[2];
+    for (int64_t start = 0; start < width; start += BLOCK) {
+      const int64_t count = std::min(BLOCK, width - start);
+      const Tap* tap = taps[2].data() + start;
+      for (int64_t i = 0; i < count; i++) {
+        sums[i] = tap[i].weight[0] * row[tap[i].place[0]] + tap[i].weight[1] * row[tap[i].place[1]];
+      }
+      apply(given.epilogue, sums, count);
+      store(given.result, given.epilogue, result, to + start * step, step, count, sums);
+    }
+  }
+
+  void spread_channels(void* result, int64_t to, int64_t channels, const float* row) const {
+    float sums[BLOCK];
+    const int64_t step = given.result.strides[1];
+    for (const Tap& tap : taps[2]) {
+      const float *one = row + tap.place[0] * channels, *other = row + tap.place[1] * channels;
+      for (int64_t start = 0; start < channels; start += BLOCK) {
+        const int64_t count = std::min(BLOCK, channels - start);
+        for (int64_t i = 0; i < count; i++) {
+          sums[i] = tap.weight[0] * one[start + i] + tap.weight[1] * other[start + i];
+        }
+        apply(given.epilogue, sums, count);
+        store(given.result, given.epilogue, result, to + start * step, step, count, sums);
+      }
+      to += result_strides[2];
+    }
   }
 };
 
@@ -553,9 +679,11 @@ struct LayerNorm : Step {
   void run(const Frame& frame) const override {
     for_rows(given.source, given.result, given.epilogue, frame, [this](float* v, int64_t width, int64_t) {
       float mean = 0, variance = 0;
+      if (given.centered) {
 #pragma omp simd reduction(+ : mean)
-      for (int64_t i = 0; i < width; i++) mean += v[i];
-      mean /= (float)width;
+        for (int64_t i = 0; i < width; i++) mean += v[i];
+        mean /= (float)width;
+      }
 #pragma omp simd reduction(+ : variance)
       for (int64_t i = 0; i < width; i++) variance += (v[i] - mean) * (v[i] - mean);
       const float factor = 1.0f / std::sqrt(variance / (float)width + given.epsilon);
@@ -614,6 +742,7 @@ int qfx_add_pointwise(qfx_plan* plan, const qfx_pointwise* given) { return add<P
 int qfx_add_lookup(qfx_plan* plan, const qfx_lookup* given) { return add<Lookup>(plan, given); }
 int qfx_add_fill(qfx_plan* plan, const qfx_fill* given) { return add<Fill>(plan, given); }
 int qfx_add_pool(qfx_plan* plan, const qfx_pool* given) { return add<Pool>(plan, given); }
+int qfx_add_interpolate(qfx_plan* plan, const qfx_interpolate* given) { return add<Interpolate>(plan, given); }
 int qfx_add_layer_norm(qfx_plan* plan, const qfx_layer_norm* given) { return add<LayerNorm>(plan, given); }
 int qfx_add_softmax(qfx_plan* plan, const qfx_softmax* given) { return add<Softmax>(plan, given); }
 }

@@ -62,7 +62,8 @@ class Builder {
   // Scale and zero point of an integer tensor.
   void quantized(int name, const qfx_tensor& tensor) {
     if (!is_integer(tensor)) return;
-    scales(name, &tensor.scale, 1, 0);
+    const float scale = (float)tensor.scale;
+    scales(name, &scale, 1, 0);
     if (tensor.zero_point == 0) return;
     attributes_.set_zero_points_mask(name, 0);
     argument(DNNL_ARG_ATTR_ZERO_POINTS | name,
@@ -81,8 +82,8 @@ class Builder {
       int low = result.dtype == QFX_U8 ? 0 : -128, high = result.dtype == QFX_U8 ? 255 : 127;
       if (epilogue.low > low || epilogue.high < high) {
         ops.append_eltwise(algorithm::eltwise_clip,
-                           (epilogue.low - result.zero_point) * result.scale,
-                           (epilogue.high - result.zero_point) * result.scale);
+                           (float)((epilogue.low - result.zero_point) * result.scale),
+                           (float)((epilogue.high - result.zero_point) * result.scale));
       }
     }
     attributes_.set_post_ops(ops);
@@ -137,6 +138,7 @@ class Builder {
       case QFX_SQUARE: ops.append_eltwise(algorithm::eltwise_square, 0, 0); return;
       case QFX_SOFTPLUS: ops.append_eltwise(algorithm::eltwise_soft_relu, op.alpha, 0); return;
       case QFX_MISH: ops.append_eltwise(algorithm::eltwise_mish, 0, 0); return;
+      case QFX_POW: ops.append_eltwise(algorithm::eltwise_pow, 1, op.beta); return;
       default: throw std::runtime_error("no such post-op: " + std::to_string(op.kind));
     }
   }

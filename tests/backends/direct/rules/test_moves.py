@@ -30,6 +30,7 @@ BETWEEN: dict[str, tuple[Callable[[Tensor], Tensor] | nn.Module, int]] = {
     "mish": (nn.Mish(), 8),
     "softplus": (nn.Softplus(beta=2), 8),
     "square": (lambda x: x**2, 8),
+    "powers": (lambda x: x**3 + (x.abs() + 0.5) ** -1.5 + (x.abs() + 1).reciprocal(), 8),
 }
 
 

@@ -1,4 +1,4 @@
-"""Weights of 4 bits, with a scale for each group, are rounded together as well."""
+"""Weights with a scale for each group are rounded together as well, of 4 bits and of 8."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from quantfx.tools.measure.metrics import sqnr_db
 from tests import unchecked
 
 INT4 = Config("weight-only-4bit")
+INT8 = Config("weight-only").weights(group=32)
 
 
 def network() -> nn.Module:
@@ -62,6 +63,16 @@ def _scales(result: Result) -> list[Tensor]:
     found = module.graph.find_nodes(op="call_function", target=DEQUANTIZE_GROUPS)
     scales = [constant(module, node.args[1]) for node in found]
     return [each for each in scales if each is not None]
+
+
+def test_groups_of_8_bits_are_repaired_too() -> None:
+    plain, repaired = quantized(INT8, repair=False), quantized(INT8, repair=None)
+    held = rows(512, 3)
+    with torch.no_grad():
+        exact = network()(held)
+        before, after = (sqnr_db(exact, each.quantized(held)) for each in (plain, repaired))
+    assert after > before + 2
+    assert all(map(torch.equal, *map(_scales, (plain, repaired))))
 
 
 def test_a_group_is_rounded_by_its_own_scale() -> None:
