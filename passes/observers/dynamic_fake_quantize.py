@@ -9,7 +9,7 @@ from quantfx.passes.observers.fake_quantize import fake_quantized
 from quantfx.passes.observers.placeholder import PlaceholderFakeQuantize
 from quantfx.passes.quant.qdq import choose_qparams_op
 from quantfx.passes.quant.qparams import QParams
-from quantfx.passes.quant.spec import CastSpec, QuantSpec
+from quantfx.passes.quant.spec import QuantSpec
 
 
 class DynamicFakeQuantize(PlaceholderFakeQuantize):
@@ -35,20 +35,3 @@ class DynamicFakeQuantize(PlaceholderFakeQuantize):
             scale, zero_point = choose_qparams_op(spec.symmetric)(value.detach(), *given)
         qparams = QParams(scale.float().reshape(()), zero_point.reshape(()), spec)
         return fake_quantized(value, qparams).to(x.dtype)
-
-
-class CastFakeQuantize(PlaceholderFakeQuantize):
-    """Rounds to the narrow dtype and continues in the wide dtype.
-
-    Args:
-        spec: Names the dtype.
-        label: Name of the tensor, used in errors.
-    """
-
-    def __init__(self, spec: CastSpec, label: str = "") -> None:
-        super().__init__(spec, label)
-        self.dtype = spec.dtype
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return ``x`` rounded, in its own dtype; the gradient passes through."""
-        return x.to(self.dtype).to(x.dtype) if self.quantizing else x

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from quantfx.passes.errors import SpecError
-from quantfx.passes.observers.dynamic_fake_quantize import CastFakeQuantize, DynamicFakeQuantize
+from quantfx.passes.observers.cast_fake_quantize import CastFakeQuantize
+from quantfx.passes.observers.dynamic_fake_quantize import DynamicFakeQuantize
 from quantfx.passes.observers.fake_quantize import MovingFakeQuantize, WeightFakeQuantize
 from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
 from quantfx.passes.quant.spec import CastSpec, Concrete, QuantSpec

@@ -12,7 +12,8 @@ from quantfx.passes.graph.checked_module import CheckedModule
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.layers.mode_node import BATCH_NORM_MODE, Mode
 from quantfx.passes.layers.scaled_layer import BatchNormScale
-from quantfx.passes.observers.dynamic_fake_quantize import CastFakeQuantize, DynamicFakeQuantize
+from quantfx.passes.observers.cast_fake_quantize import CastFakeQuantize
+from quantfx.passes.observers.dynamic_fake_quantize import DynamicFakeQuantize
 from quantfx.passes.observers.fake_quantize import FakeQuantize
 from quantfx.passes.observers.learned_fake_quantize import LearnedFakeQuantize
 

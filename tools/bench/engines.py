@@ -6,20 +6,26 @@ from collections.abc import Sequence
 from functools import partial
 
 from quantfx.patterns.errors import QuantfxError, unknown_name
-from quantfx.tools.bench import engine_others, engine_quantfx
+from quantfx.tools.bench import (
+    engine_inductor,
+    engine_onnxruntime,
+    engine_openvino,
+    engine_quantfx,
+    engine_torchao,
+)
 from quantfx.tools.bench.engine import Engine
 
 # The engine that all others are compared with.
-BASELINE = Engine("fp32", "float32, Inductor with freezing", engine_quantfx.build_float32)
+BASELINE = Engine("fp32", "float32, Inductor with freezing", engine_inductor.build_float32)
 
 ENGINES = {
     engine.name: engine
     for engine in (
         BASELINE,
-        Engine("bf16", "bfloat16 autocast, Inductor", engine_quantfx.build_float_in_bfloat16),
-        Engine("torchao", "PT2E static int8, Inductor", engine_others.build_torchao),
-        Engine("onnxruntime", "static QDQ, U8S8 per channel", engine_others.build_onnxruntime),
-        Engine("openvino", "NNCF static int8", engine_others.build_openvino),
+        Engine("bf16", "bfloat16 autocast, Inductor", engine_inductor.build_bfloat16),
+        Engine("torchao", "PT2E static int8, Inductor", engine_torchao.build),
+        Engine("onnxruntime", "static QDQ, U8S8 per channel", engine_onnxruntime.build),
+        Engine("openvino", "NNCF static int8", engine_openvino.build),
         Engine("quantfx", "static int8", engine_quantfx.build),
         Engine("quantfx-module", "static int8, no compiler", engine_quantfx.build_module),
         Engine(
