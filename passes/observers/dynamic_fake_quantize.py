@@ -1,4 +1,4 @@
-"""Fake quantization without a stored range: found in each call, or a cast to a narrower float."""
+"""Fake quantization with a range found in each call, as in dynamic kernels."""
 
 from __future__ import annotations
 
