@@ -22,6 +22,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 # Tests of the operators that torch has name these; tests/backends/direct asks for plans.
 os.environ.setdefault("QUANTFX_KERNELS", "onednn")
 
+from quantfx.backends.direct.runtime.library import runtime
 from quantfx.tools.models.digits import DigitsRun, train_digits
 from tests import fast_linker
 from tests.sampled import mark_sampled, mark_swept
@@ -58,6 +59,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     files = {Path(__file__).parent / name: place for place, name in enumerate(LONGEST)}
     assert all(map(Path.exists, files)), "a file of LONGEST is gone"
     items.sort(key=lambda item: files.get(item.path, len(files)))
+
+
+def pytest_sessionstart() -> None:
+    """Let one of two processes compile the largest library while the other compiles the rest."""
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw1":
+        runtime()
 
 
 def pytest_collection_finish() -> None:

@@ -11,7 +11,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from platform import machine
@@ -78,14 +79,27 @@ def compiled(
     path = cache_folder() / f"{name}-{digest}.so"
     if path.exists():
         return path
-    print(f"quantfx: compiling the {name} runtime, once on this machine ...", file=sys.stderr)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with _alone(path), tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        if path.exists():
+            return path  # by the process that was waited for
+        print(f"quantfx: compiling the {name} runtime, once on this machine ...", file=sys.stderr)
         made = Path(folder) / path.name
         command = [*shlex.split(compiler), *flags, *map(str, sources), "-o", str(made), *links]
         subprocess.run(command, capture_output=True, check=True, text=True)
-        made.replace(path)  # atomically: other processes may compile it too
+        made.replace(path)  # atomically: where there are no locks, several processes compile it
     return path
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """Wait for other processes that make the same file: a server starts many at once."""
+    import fcntl  # of Linux, as what is compiled
+
+    with path.with_suffix(".lock").open("w") as file:
+        with suppress(OSError):  # some network file systems have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 @dataclass(frozen=True)
