@@ -30,12 +30,13 @@ from tests.snapshot import DotSnapshotExtension
 
 fast_linker.use()
 
-# Begun first: a file is run by one process, and the other would wait for these in the end.
+# Begun first: a file is run by one process, and the other would wait for these in the end. The
+# first compiles Inductor's headers for both processes, so the second does not compile.
 LONGEST = (
     "backends/inductor/test_compile.py",
+    "test_bisect_model.py",
     "dynamo/test_auto.py",
     "backends/inductor/test_compiled_2_13.py",
-    "test_bisect_model.py",
     "backends/inductor/test_fuse_sums.py",
     "test_data_sizes.py",
     "tools/fuzz/test_fuzz.py",

@@ -6,14 +6,14 @@ import pytest
 
 # Large tables of cells alike: CI runs every so many of each, the sweep the others.
 SAMPLED = {
+    "backends/direct/rules/test_moves.py::test_it_is_inside_and_within_a_step": 3,
+    "backends/direct/rules/test_shapes.py::test_what_is_not_run_is_laid_out_as_if_it_were": 3,
     "backends/direct/test_attention.py::test_masks": 4,
     "backends/direct/test_kernels.py::test_is_within_a_step": 3,
     "backends/direct/test_lowering_again.py::test_kernels_compute_what_the_qdq_graph_does": 4,
     "backends/direct/test_lowering_again.py::test_memory_holds_what_the_graph_had_there": 4,
     "backends/direct/test_lowering_again.py::test_views_work_in_every_layout_at_every_size": 3,
-    "backends/direct/rules/test_moves.py::test_it_is_inside_and_within_a_step": 3,
     "backends/direct/test_random_graphs.py::test_each_step_is_within_one_of_the_graph": 2,
-    "backends/direct/rules/test_shapes.py::test_what_is_not_run_is_laid_out_as_if_it_were": 3,
     "backends/onednn/test_family.py::"
     "test_every_activation_is_fused_where_the_kernel_can_and_computed_everywhere": 3,
     "backends/onednn/test_family.py::test_weights_that_are_views_are_packed_in_order": 2,
@@ -105,8 +105,8 @@ SWEPT = {
     "accuracy/test_digests.py::test_equal_metrics_are_equal_in_every_process": (
         "test_search_recipe.py goes on from files, with the digests of one process"
     ),
-    "backends/direct/test_lowering_again.py::test_compiled_memory_holds_it_too[windows]": (
-        "the other cell, and test_views_work_in_every_layout_at_every_size"
+    "backends/direct/test_lowering_again.py::test_compiled_memory_holds_it_too": (
+        "passes/lower/test_restore_layouts.py::test_compiled_memory_holds_it_too[windows]"
     ),
     "backends/inductor/test_bisect_names.py::test_a_bisection_of_ours_leaves_out_a_sum": (
         "test_bisect_model.py names sites; the names of Inductor's own passes are what is left out"
@@ -180,6 +180,12 @@ SWEPT = {
     "dynamo/test_lower.py::test_nothing_else_is_warned_about": (
         "test_plain_inductor_is_warned_about_by_name"
     ),
+    "dynamo/test_online.py::test_twelve_equal_layers_compiled_one_by_one_are_all_int8": (
+        "test_recompile_limit.py::test_a_backend_says_it_once_and_other_instances_stay_int8"
+    ),
+    "dynamo/test_parity.py::test_small_networks[mlp]": (
+        "test_lower.py::test_it_is_bit_equal_to_our_own_compiler"
+    ),
     "dynamo/test_recompile_limit.py::test_a_part_behind_a_graph_break": (
         "test_auto_says_it_when_it_happens_and_in_state_and_report"
     ),
@@ -198,11 +204,15 @@ SWEPT = {
     "passes/capture/test_dict_order.py::test_keys_in_any_order_are_right[<lambda>1]": (
         "its other cell"
     ),
+    "passes/convert/test_share_tied_tables.py::test_it_compiles": (
+        "backends/lookup/test_family.py::test_it_compiles_to_a_loop"
+    ),
     "passes/draw/test_dot.py::test_text_does_not_depend_on_the_hash_seed": (
         "every snapshot is compared in a process whose seed is random"
     ),
-    "passes/export/test_export_reason.py::"
-    "test_torchs_transformers_are_told_which_flag_decides[True]": ("its other cell"),
+    "passes/export/test_export_reason.py::test_torchs_transformers_are_told_which_flag_decides": (
+        "passes/capture/test_compare_capture.py::test_a_fast_path_that_export_does_not_take_is_told"
+    ),
     "passes/inputs/test_batch_check.py::test_a_decoder_of_torchs_takes_its_causal_mask": (
         "test_decoder.py, whose masks are causal"
     ),
@@ -232,6 +242,7 @@ SWEPT = {
     "test_equalize_model.py::test_batches_come_as_for_calibrate": (
         "passes/observe/test_calibrate.py"
     ),
+    "test_migration_page.py::test_every_block_runs": "tests/compat",
     "test_onnx_2_13.py::test_ranges_of_any_length_and_batch": (
         "test_a_convolution_net_of_any_batch, and decoding/test_growth.py for lengths"
     ),
@@ -271,8 +282,17 @@ SWEPT = {
         "backends/inductor/test_fuse_sums.py"
     ),
     "tools/fuzz/test_fuzz.py::test_random_models_hold[14]": "its other seeds",
+    "tools/fuzz/test_fuzz.py::test_random_models_with_tables_and_recurrent_layers_hold": (
+        "test_random_models_hold, and the tests of both families"
+    ),
     "tools/html/test_view.py::test_a_click_on_every_branch_and_region_opens_it[onednn]": (
         "its other cell"
+    ),
+    "tools/html/test_view.py::test_a_phone_reads_it_without_sideways_scrolling": (
+        "test_a_click_on_every_branch_and_region_opens_it"
+    ),
+    "tools/zoo/test_measure.py::test_a_refusal_ends_what_needs_the_result_and_not_auto": (
+        "the zoo is outside of CI"
     ),
 }
 
