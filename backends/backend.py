@@ -287,15 +287,15 @@ class Backend:
         Raises:
             PipelineError: the backend has no kernels, or the graph is not a q/dq graph.
         """
+        if not self.kernels:
+            message = f"backend '{self.name}' has no kernels to lower to"
+            raise PipelineError(message, rule="no-kernels", site=self.name)
         if not plans:
             others = tuple(each for each in self.kernels if not each.needs_process)
             left_out = tuple(each for each in self.kernels if each.needs_process)
             return replace(self, kernels=(*others, OutOfReach(left_out))).lowering(
                 quantized, float_dtype=float_dtype, instruments=instruments
             )
-        if not self.kernels:
-            message = f"backend '{self.name}' has no kernels to lower to"
-            raise PipelineError(message, rule="no-kernels", site=self.name)
         pipeline = self.lower_pipeline
         if float_dtype:
             pipeline = _without_regions(pipeline).replace(Lower.name, Lower(float_dtype))

@@ -26,7 +26,10 @@ class OutOfReach(KernelFamily):
         return any(each.takes(candidate) for each in self.families)
 
     def refuses(self, candidate: Candidate, editor: Editor) -> str:
-        """Return what to use instead."""
+        """Return what to use instead, or why none of the families takes it either."""
+        family = next(each for each in self.families if each.takes(candidate))
+        if reason := family.refuses(candidate, editor):
+            return reason
         kernel = candidate.kernel or candidate.reach
         return f"only Python can call {kernel}, generated C++ cannot: use wrapper='python'"
 

@@ -18,7 +18,7 @@ from quantfx.backends.checks.lowering import complain
 from quantfx.backends.inductor.compile_attempts import Attempt, attach_watch, watch_compiles
 from quantfx.backends.inductor.sealed_module import call_outside
 from quantfx.backends.inductor.torch_internals import BackendCompilerFailed
-from quantfx.calling_model import CallingModel
+from quantfx.calling_model import ModelMethods
 from quantfx.dynamo.compile_frame import Plan, compile_frame
 from quantfx.dynamo.compile_report import CompileReport
 from quantfx.dynamo.compile_state import CompileState
@@ -74,7 +74,7 @@ class AutoQuantized(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self._calling = CallingModel(model, self)
+        self._methods = ModelMethods()
         self._backend = backend
         self._batches = batches
         self._options = options
@@ -141,7 +141,7 @@ class AutoQuantized(nn.Module):
             model = self.__dict__.get("_modules", {}).get("model")
             if model is None or name.startswith("__"):  # Python's protocols are not the model's
                 raise
-            return self._calling.bound(getattr(model, name))
+            return self._methods.bound(getattr(model, name), model, self)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set the model's attribute of that name if only the model has one."""

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quantfx.passes.graph.immutable import Immutable
 from quantfx.passes.inputs.leaves import leaves_in
 from quantfx.passes.model.input_copies import copy_inputs
 from quantfx.result import Result
@@ -22,7 +23,7 @@ __all__ = ["Check", "CloseToFloat", "Runs", "close_to_float", "runs"]
 
 
 @dataclass(frozen=True)
-class Check(ABC):
+class Check(Immutable, ABC):
     """What must hold of a result; if its fields are plain values, its ``repr`` makes it again.
 
     Attributes:

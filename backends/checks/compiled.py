@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from platform import machine
@@ -96,8 +96,9 @@ def _alone(path: Path) -> Generator[None]:
     """Wait for other processes that make the same file: a server starts many at once."""
     import fcntl  # of Linux, as what is compiled
 
-    with path.with_suffix(".lock").open("w") as file:
-        with suppress(OSError):  # some network file systems have no locks
+    with ExitStack() as held:
+        with suppress(OSError):  # the file is another user's, or its file system has no locks
+            file = held.enter_context(path.with_suffix(".lock").open("w"))
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

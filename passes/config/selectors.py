@@ -16,6 +16,7 @@ from typing import ClassVar
 from torch.fx import GraphModule, Node
 
 from quantfx.passes.graph.graphs import Site, all_graphs
+from quantfx.passes.graph.immutable import Immutable
 from quantfx.passes.graph.scopes import module_stack, module_types
 from quantfx.patterns.schema import argument_value, arguments, is_operator_call, overload
 from quantfx.patterns.template import Op
@@ -95,7 +96,7 @@ def call_site(path: str, node: Node, words: Mapping[object, tuple[str, ...]]) ->
 
 
 @dataclass(frozen=True)
-class Selector(ABC):
+class Selector(Immutable, ABC):
     """Base of all selectors.
 
     Attributes:

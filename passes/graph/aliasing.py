@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from torch import Tensor
 from torch.fx import Graph, Node
 
 from quantfx.patterns.schema import (
+    argument_value,
     is_operator_call,
     overload,
     resolve_op,
@@ -12,8 +14,11 @@ from quantfx.patterns.schema import (
     schema_returns,
 )
 
+_CASTS = frozenset(
+    resolve_op(f"aten.to.{name}") for name in ("dtype", "dtype_layout", "device", "other")
+)
 # Views in one layout and copies in another; ``view`` itself is an error there.
-MAY_COPY = frozenset(
+MAY_COPY = _CASTS | frozenset(
     resolve_op(f"aten.{name}")
     for name in (
         "view.default",
@@ -23,10 +28,6 @@ MAY_COPY = frozenset(
         "flatten.using_ints",
         "ravel.default",
         "contiguous.default",
-        "to.dtype",
-        "to.dtype_layout",
-        "to.device",
-        "to.other",
     )
 )
 
@@ -49,6 +50,8 @@ def _find_aliased(node: Node) -> list[tuple[Node, bool, bool]]:
     if not is_operator_call(node):
         return []
     target = overload(node)
+    if target in _CASTS and _copies(node):
+        return []
     returned = {name for result in schema_returns(target) for name in result}
     found: list[tuple[Node, bool, bool]] = []
     for position, argument in enumerate(schema_arguments(target)):
@@ -62,6 +65,16 @@ def _find_aliased(node: Node) -> list[tuple[Node, bool, bool]]:
         values = value if isinstance(value, (list, tuple)) else (value,)
         found += [(item, alias.is_write, shares) for item in values if isinstance(item, Node)]
     return found
+
+
+def _copies(node: Node) -> bool:
+    """Whether a cast has memory of its own; by its schema it is a view."""
+    if argument_value(node, "copy"):
+        return True
+    made, given = (each.meta.get("val") for each in (node, node.all_input_nodes[0]))
+    if not isinstance(made, Tensor) or not isinstance(given, Tensor):
+        return False
+    return (made.dtype, made.device) != (given.dtype, given.device)
 
 
 def overwritten(graph: Graph) -> dict[Node, Node]:

@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.errors import PipelineError
+from quantfx.passes.graph.immutable import Immutable
 from quantfx.passes.graph.remark import AnyRemark
 
 if TYPE_CHECKING:
@@ -73,8 +74,8 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Pass(ABC):
-    """A rewrite of a graph module, in place; subclasses are frozen dataclasses.
+class Pass(Immutable, ABC):
+    """A rewrite of a graph module, in place; a frozen dataclass.
 
     The graph lints before and after, not necessarily in between. Facts are words for properties of
     a module, e.g. ``annotated``.

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.fx import Node
 
 from quantfx.backends.direct.rules.operands import source_of
-from quantfx.backends.direct.rules.shapes import Untranslatable
 from quantfx.backends.direct.rules.translate import Task, Translation
 from quantfx.backends.direct.runtime.steps import Interpolate
 from quantfx.backends.direct.runtime.values import Value, channels_last, in_order
@@ -24,7 +23,6 @@ _DIMENSIONS = {
     resolve_op("aten.upsample_trilinear3d.vec"): 3,
 }
 INTERPOLATIONS = frozenset(_DIMENSIONS)
-_LARGEST = 2**26  # values of the matrix that a table is made of
 
 
 def interpolate(translation: Translation, task: Task) -> Value:
@@ -45,27 +43,28 @@ def interpolate(translation: Translation, task: Task) -> Value:
 
 
 def _tables(node: Node, sizes: Sequence[int], wanted: Sequence[int]) -> list[Tensor]:
-    """Return for each dimension ``(size of the result, 3)``: two places, the second one's weight.
-
-    torch itself says them: the operator in one dimension is applied to an identity, whose columns
-    are the weights of each place.
-    """
+    """Return for each dimension ``(size, 3)``: two places, and the weight of the second."""
     given = argument_value(node, "output_size"), argument_value(node, "scale_factors")
     tables: list[Tensor] = []
-    for axis, (size, made) in enumerate(zip(sizes, wanted, strict=True)):
-        if size * made > _LARGEST:
-            raise Untranslatable(node, f"a table of {size} times {made} values is too large")
+    for axis, size in enumerate(sizes):
         own = [None if each is None else [each[axis]] for each in given]
-        arguments = own[0], argument_value(node, "align_corners"), own[1]
-        weights: Tensor = _LINEAR(torch.eye(size)[None], *arguments)[0].T  # (made, size)
-        tables.append(_nearest(weights))
+        table = _nearest(size, own[0], argument_value(node, "align_corners"), own[1])
+        assert table.shape[0] == wanted[axis], "torch itself says both"
+        tables.append(table)
     return tables
 
 
-def _nearest(weights: Tensor) -> Tensor:
-    """Return the two places of each row that have a weight, and the weight of the second."""
-    size = weights.shape[1]
-    first = weights.ne(0).int().argmax(1)
-    second = (first + 1).clamp(max=size - 1)
-    rest = torch.where(second > first, weights.gather(1, second[:, None])[:, 0], 0.0)
-    return torch.stack([first.float(), second.float(), rest], 1).contiguous()
+def _nearest(size: int, *how: Any) -> Tensor:
+    """Return the table of one dimension as torch's operator has it.
+
+    The operator is applied to three signals, of ones at every third place: two neighbours are in
+    different ones, so that the results are the two weights. A ramp says which neighbours they are.
+    """
+    places = torch.arange(size, device="cpu")
+    signals = torch.stack([*(places % 3 == part for part in range(3)), places]).float()
+    *parts, ramp = _LINEAR(signals[None], *how)[0]
+    weights = torch.stack(parts)  # (3, size of the result)
+    first = ((weights != 0) & (weights.roll(1, 0) == 0)).int().argmax(0)
+    rest = weights.gather(0, ((first + 1) % 3)[None])[0]
+    low = ((ramp - rest - first) / 3).round() * 3 + first
+    return torch.stack([low, (low + 1).clamp(max=size - 1), rest], 1).contiguous()

@@ -84,9 +84,39 @@ def test_rows_of_one_channel_after_the_other() -> None:
     assert torch.allclose(result.module(x), expected, atol=0.01 * float(expected.std()))
 
 
-def test_a_table_that_would_take_much_memory_stays_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(interpolate, "_LARGEST", 31)
-    x = torch.randn(1, 3, 4, 4)
-    result = quantized(seeded(lambda: Resized(*CASES["image"])), x)
-    assert "aten.upsample_bilinear2d.vec" in outside(result)
-    torch.testing.assert_close(result.module(x), result.quantized(x), atol=0.05, rtol=0)
+@pytest.mark.parametrize("corners", [False, True])
+@pytest.mark.parametrize(
+    ("size", "made", "scale"),
+    [
+        (1, 1, None),
+        (1, 4, None),
+        (2, 7, None),
+        (7, 5, None),
+        (5, 12, 2.5),
+        (9, 4, 0.5),
+        (70000, 1000, None),
+        (257, 5000, None),
+    ],
+)
+def test_tables_are_the_weights_of_torch(
+    size: int, made: int, scale: float | None, corners: bool
+) -> None:
+    how = [made] if scale is None else None, corners, None if scale is None else [scale]
+    first, second, rest = interpolate._nearest(size, *how).T
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0))
+    expected = torch.ops.aten.upsample_linear1d.vec(x[None, None], *how)[0, 0]
+    found = x[first.long()] * (1 - rest) + x[second.long()] * rest
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_the_default_dtype_of_a_call_does_not_matter(dtype: torch.dtype) -> None:
+    result = quantized(seeded(lambda: Resized(*CASES["image"])), torch.randn(2, 3, 4, 5))
+    x = torch.randn(1, 3, 4, 5)
+    expected = result.quantized(x)
+    torch.set_default_dtype(dtype)
+    try:
+        found = result.module(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.allclose(found, expected, atol=0.01 * float(expected.std()))
