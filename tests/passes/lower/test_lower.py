@@ -134,6 +134,8 @@ def test_without_kernels_or_recipe_it_says_what_is_missing() -> None:
         Pipeline((Lower(),)).run(module)
     with refused("no-kernels", PipelineError, site="x86"):
         replace(X86, kernels=()).lower(module)
+    with refused("no-kernels", PipelineError, site="x86"):
+        replace(X86, kernels=()).lowering(module, plans=False)
     with refused("pass-order", PipelineError, site="tidy", says="'qdq'"):
         X86.lower(unchecked.capture(mlp(), (ROWS,)))
     with refused("pass-order", PipelineError, site="tidy", says="'qdq'"):
