@@ -51,7 +51,10 @@ $(VENV)/release: $(VENV)/base
 demo: $(VENV)/demo
 	$(BIN)/quantfx demo
 
+# Compiled to bytecode once: where the environment forbids writing it, each of the processes that tests
+# start would compile the package anew.
 test: $(VENV)/test lint
+	$(BIN)/python -m compileall -q -j $(WORKERS) quantfx passes backends patterns tools
 	$(BIN)/pytest $(TOGETHER)
 
 # Side by side: the two type checkers take a minute each.
