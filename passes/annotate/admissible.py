@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.config.spec_change import FLOAT
-from quantfx.passes.graph.aliasing import overwritten
+from quantfx.passes.graph.aliasing import overwritten, written_between
 from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.non_data import data_nodes
@@ -93,6 +93,8 @@ class Admissible(Admission):
                 reason = self._refuses_edge(edge, match.template, inside)
                 if reason is not None:
                     return reason
+            elif reason := why_overwritten_inside(edge, match):
+                return reason
         rule = self.decisions.float_pack(match)
         if rule is not None:
             return f"the weights of {match.anchor.name} are kept float: rule {rule}"
@@ -133,6 +135,14 @@ class Admissible(Admission):
         if node in self._facts.data:
             return None
         return f"{node.name} is not data: it comes from integers, masks or shapes only"
+
+
+def why_overwritten_inside(edge: Edge, match: Match) -> str | None:
+    """Return what overwrites an input before the last node, where the kernel stands and reads."""
+    writer = written_between(edge.producer, match.anchor, match.output)
+    if writer is None or writer in match.nodes.values():
+        return None
+    return f"{edge.producer.name} is overwritten in place by {writer.name}"
 
 
 def why_float(node: Node, matcher: Matcher, claimed: set[Node], admission: Admissible) -> str:

@@ -88,6 +88,15 @@ def overwritten(graph: Graph) -> dict[Node, Node]:
     return found
 
 
+def written_between(node: Node, first: Node, last: Node) -> Node | None:
+    """Return a node between two others that writes to the tensor of ``node``."""
+    for each in sharing_memory(node):
+        for user in each.users:
+            if first < user < last and each in writes_to(user):
+                return user
+    return None
+
+
 def sharing_memory(node: Node) -> set[Node]:
     """Return every node whose result may share memory with that of ``node``, itself included."""
     found: set[Node] = set()

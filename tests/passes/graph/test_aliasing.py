@@ -54,3 +54,27 @@ def test_a_cast_to_the_same_dtype_is_the_tensor() -> None:
         for run in (graph, result.module):
             for found, expected in zip(run(X), model(X), strict=True):
                 torch.testing.assert_close(found, expected, atol=0.05, rtol=0)
+
+
+class WrittenBeforeRelu(nn.Module):
+    """The input of a linear is overwritten before the relu behind the linear."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.first(x)
+        found = self.second(made)
+        made[:, :1].add_(1.0)
+        return found.relu()
+
+
+@pytest.mark.parametrize("config", ["fp16", "static", "dynamic", "weight-only"])
+def test_a_kernel_reads_before_its_input_is_overwritten(config: str) -> None:
+    """A relu is not fused then: the kernel would stand where the relu does."""
+    model = seeded(WrittenBeforeRelu)
+    result = unchecked.quantize(model, (X,), config=config)
+    with torch.no_grad():
+        torch.testing.assert_close(result.module(X), result.quantized(X), atol=1e-5, rtol=0)
+        torch.testing.assert_close(result.quantized(X), model(X), atol=0.05, rtol=0)
