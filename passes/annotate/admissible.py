@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 
 from quantfx.passes.config.decisions import Decisions
 from quantfx.passes.config.spec_change import FLOAT
-from quantfx.passes.graph.aliasing import overwritten, written_between
+from quantfx.passes.graph.aliasing import overwritten, who_sees, written_between
 from quantfx.passes.graph.boundary import operands
 from quantfx.passes.graph.graphs import Site, all_graphs
 from quantfx.passes.graph.non_data import data_nodes
@@ -73,7 +73,7 @@ class Admissible(Admission):
 
     def refuses(self, match: Match) -> str | None:
         """Return why ``match`` must not be quantized; a bisection is asked last."""
-        reason = self._why_inadmissible(match)
+        reason = why_written(match) or self._why_inadmissible(match)
         if reason is None and not may(self._by, match.label, self._site(match)):
             return LEFT_FLOAT
         return reason
@@ -93,8 +93,6 @@ class Admissible(Admission):
                 reason = self._refuses_edge(edge, match.template, inside)
                 if reason is not None:
                     return reason
-            elif reason := why_overwritten_inside(edge, match):
-                return reason
         rule = self.decisions.float_pack(match)
         if rule is not None:
             return f"the weights of {match.anchor.name} are kept float: rule {rule}"
@@ -137,12 +135,17 @@ class Admissible(Admission):
         return f"{node.name} is not data: it comes from integers, masks or shapes only"
 
 
-def why_overwritten_inside(edge: Edge, match: Match) -> str | None:
-    """Return what overwrites an input before the last node, where the kernel stands and reads."""
-    writer = written_between(edge.producer, match.anchor, match.output)
-    if writer is None or writer in match.nodes.values():
-        return None
-    return f"{edge.producer.name} is overwritten in place by {writer.name}"
+def why_written(match: Match) -> str | None:
+    """Return which write in place forbids one kernel for the whole match."""
+    inside = set(match.nodes.values())
+    for node in match.nodes.values():
+        if seen := who_sees(node):
+            return f"{node.name} writes in place, which {seen.name} sees"
+    for edge in match.edges():  # the kernel stands at the last node, and reads there
+        writer = written_between(edge.producer, edge.node, match.output)
+        if writer is not None and writer not in inside:
+            return f"{edge.producer.name} is overwritten in place by {writer.name}"
+    return None
 
 
 def why_float(node: Node, matcher: Matcher, claimed: set[Node], admission: Admissible) -> str:

@@ -97,6 +97,20 @@ def written_between(node: Node, first: Node, last: Node) -> Node | None:
     return None
 
 
+def who_sees(writer: Node) -> Node | None:
+    """Return what sees a write beside the readers of the writer's own result.
+
+    It is a tensor with an owner outside of the graph, or a node that reads the memory afterwards.
+    """
+    for target in writes_to(writer):
+        for node in sharing_memory(target):
+            if node < writer and node.op != "call_function":
+                return node
+            if node < writer and (later := [user for user in node.users if writer < user]):
+                return later[0]
+    return None
+
+
 def sharing_memory(node: Node) -> set[Node]:
     """Return every node whose result may share memory with that of ``node``, itself included."""
     found: set[Node] = set()

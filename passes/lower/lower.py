@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch.fx import GraphModule, Node
 
-from quantfx.passes.annotate.admissible import why_overwritten_inside
+from quantfx.passes.annotate.admissible import why_written
 from quantfx.passes.config.recipe import Recipe
 from quantfx.passes.convert.refuse_empty import refuse_empty
 from quantfx.passes.errors import PipelineError
@@ -125,9 +125,8 @@ class _Lowerer(Admission):
 
     def refuses(self, match: Match) -> str | None:
         """Return why no family can lower ``match``."""
-        for edge in match.edges():
-            if reason := why_overwritten_inside(edge, match):
-                return reason
+        if reason := why_written(match):
+            return reason
         candidate = self._candidate(match)
         family = self._family(candidate)
         if family is None:

@@ -32,6 +32,8 @@ _READ_STRIDES = frozenset(
         "view_copy.dtype",
         "view_as_complex.default",
         "view_as_complex_copy.default",
+        "view.default",
+        "view_as.default",
         "sym_stride.int",
     )
 )
@@ -49,8 +51,10 @@ class RestoreLayouts(GraphPass):
 
     1. ``as_strided``, views as another dtype, and operators of other libraries, unless tagged
        ``flexible_layout``
-    2. ``view``, ``reshape`` and the like of memory that is written to, which must not copy; without
-       writes they are correct in every layout, as ``normalize-ops`` leaves them
+    2. ``view`` and ``view_as``, which ``normalize-ops`` leaves where the model writes to the memory
+       (an in-place operator that became int8 does not write to it any more)
+    3. ``reshape`` and the like of memory that is written to, which must not copy; without writes
+       they are correct in every layout
     """
 
     name = "restore-layouts"

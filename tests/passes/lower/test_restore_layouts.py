@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import quantfx
+from quantfx import backends
 from quantfx.passes.pipeline.record import records_of
 from quantfx.passes.quant.qdq import QUANTIZE_PER_TENSOR
 from quantfx.patterns.schema import argument_value
+from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 
 X = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -185,3 +187,28 @@ def test_memory_of_float_operators_is_left_alone() -> None:
     result = quantfx.quantize(Beside().eval(), (X,), calibration=[X], check_inputs=False)
     with torch.no_grad():
         torch.testing.assert_close(result.module(LAST)[1], body(LAST))
+
+
+class WrittenThroughView(nn.Module):
+    """A strict view whose memory the model writes to, by an operator that becomes int8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        pooled = F.max_pool2d(self.conv(x), 2)
+        rows = pooled.view(pooled.shape[0], -1)
+        return rows.tanh(), rows.mul_(rows.tanh())
+
+
+@pytest.mark.parametrize("kernels", ["onednn", "auto"])
+def test_a_view_that_is_written_to_no_more_is_still_a_view(kernels: str) -> None:
+    model, x = seeded(WrittenThroughView), torch.randn(2, 4, 8, 8)
+    result = unchecked.quantize(model, (x,), backend=backends.get("x86", kernels=kernels))
+    assert result.quantized.graph.find_nodes(op="call_function", target=torch.ops.aten.view.default)
+    with torch.no_grad():
+        expected = result.quantized(x)
+        for found, each, exact in zip(result.module(x), expected, model(x), strict=True):
+            torch.testing.assert_close(found, each, atol=1e-5, rtol=0)
+            torch.testing.assert_close(each, exact, atol=0.05, rtol=0)
