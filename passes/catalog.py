@@ -42,7 +42,8 @@ from quantfx.passes.lower.read_plan import ReadPlan
 from quantfx.passes.lower.restore_layouts import RestoreLayouts
 from quantfx.passes.lower.size_free_views import SizeFreeViews
 from quantfx.passes.lower.slice_splits import SliceSplits
-from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers, RecordPairs
+from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.observe.insert_observers import InsertObservers
 from quantfx.passes.observe.observe_channels import ObserveChannels
 from quantfx.passes.observe.smooth_activations import SmoothActivations

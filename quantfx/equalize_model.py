@@ -14,7 +14,8 @@ from quantfx.passes.fold.fold_constants import FoldConstants
 from quantfx.passes.fold.fold_scales import FoldScales
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.model.given import Model, given_model
-from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers, RecordPairs
+from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.pipeline.pipeline import Pipeline
 
 # The folds that x86 runs before its templates, so that a batch norm hides no activation.

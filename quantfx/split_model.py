@@ -12,7 +12,8 @@ from quantfx.passes.capture.remove_dead_code import RemoveDeadCode
 from quantfx.passes.fold.fold_constants import FoldConstants
 from quantfx.passes.inputs.call_arguments import Examples
 from quantfx.passes.model.given import Model, given_model
-from quantfx.passes.observe.equalize.split_outliers import RecordOutliers, SplitOutliers
+from quantfx.passes.observe.equalize.record_outliers import RecordOutliers
+from quantfx.passes.observe.equalize.split_outliers import SplitOutliers
 from quantfx.passes.pipeline.pipeline import Pipeline
 
 RECORD = Pipeline((RemoveDeadCode(), FoldConstants(), RecordOutliers()), name="record")

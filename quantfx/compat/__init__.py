@@ -59,10 +59,12 @@ from quantfx.compat.quantizers.native_backend_config import (
 )
 from quantfx.compat.quantizers.x86_inductor import (
     X86InductorQuantizer,
-    XPUInductorQuantizer,
     get_default_x86_inductor_quantization_config,
-    get_default_xpu_inductor_quantization_config,
     get_x86_inductor_linear_dynamic_fp16_config,
+)
+from quantfx.compat.quantizers.xpu_inductor import (
+    XPUInductorQuantizer,
+    get_default_xpu_inductor_quantization_config,
 )
 from quantfx.compat.terms.foreign_spec import DerivedObserverOrFakeQuantize
 from quantfx.compat.terms.quantizer import Quantizer

@@ -1,4 +1,4 @@
-"""Let a quantizer rewrite the model, then annotate it, and translate its annotations."""
+"""Let a quantizer annotate, and translate its annotations into quantfx's."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ from typing import Any
 
 from torch.fx import GraphModule
 
-from quantfx.compat.exported.take_over import take_over
 from quantfx.compat.terms.annotated_edges import AnnotatedEdges
 from quantfx.compat.terms.errors import foreign_code
 from quantfx.compat.terms.subgraphs import quantizable_graphs
-from quantfx.passes.graph.clone import recompile
 from quantfx.passes.graph.graphs import all_graphs
 from quantfx.passes.pipeline.base import Context, Pass, PassResult
 from quantfx.passes.quant.annotation import set_annotation
@@ -47,27 +45,3 @@ class AnnotateWith(Pass):
                 set_annotation(node, annotation)
                 count += 1
         return PassResult(stats={"annotated": count})
-
-
-@dataclass(frozen=True)
-class TransformForAnnotation(Pass):
-    """Runs the quantizer's rewrite on every graph.
-
-    Attributes:
-        quantizer: A quantizer.
-    """
-
-    quantizer: Any
-
-    name = "transform-for-annotation"
-    keeps_float = False  # whatever the quantizer does
-
-    def run(self, module: GraphModule, context: Context) -> PassResult:
-        """Replace each graph by the module that the quantizer returns."""
-        recompile(module)  # the quantizer may run or export it
-        for _, graph_module in list(quantizable_graphs(module)):
-            with foreign_code():
-                transformed = self.quantizer.transform_for_annotation(graph_module)
-            if transformed is not graph_module:
-                take_over(graph_module, transformed)
-        return PassResult()

@@ -13,9 +13,10 @@ from quantfx.compat.exported.export_utils import forbid_train_eval
 from quantfx.compat.exported.rebind import rebind_annotations
 from quantfx.compat.exported.strip_guards import StripGuards
 from quantfx.compat.exported.take_over import take_over
-from quantfx.compat.prepare.annotate_with import AnnotateWith, TransformForAnnotation
+from quantfx.compat.prepare.annotate_with import AnnotateWith
 from quantfx.compat.prepare.create_observers import CreateObservers
 from quantfx.compat.prepare.fuse_conv_bn import FuseConvBn
+from quantfx.compat.prepare.transform_for_annotation import TransformForAnnotation
 from quantfx.compat.terms.errors import as_raised
 from quantfx.passes.annotate.share import Share
 from quantfx.passes.capture.sink_constants import SinkConstants

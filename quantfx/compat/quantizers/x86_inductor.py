@@ -1,4 +1,4 @@
-"""The quantizers of x86 CPUs and Intel GPUs, and their default configs."""
+"""The quantizer of Intel and AMD CPUs, and its default configs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from torch.ao.quantization.observer import (
 )
 
 from quantfx.backends.x86 import PREPARE
-from quantfx.backends.xpu import OMITTED
 from quantfx.compat.quantizers.inductor import InductorQuantizer
 from quantfx.compat.terms.specs import QuantizationConfig, QuantizationSpec
 from quantfx.passes.annotate.annotate import Annotate
@@ -92,25 +91,3 @@ def _activation_observer(is_qat: bool, is_dynamic: bool) -> Any:
     # The range of the last batch alone, like a range found in each call.
     last = MovingAverageMinMaxObserver.with_args(averaging_constant=1)
     return fake_quantize.with_args(observer=last, eps=_EPS)
-
-
-class XPUInductorQuantizer(InductorQuantizer):
-    """Annotates like ``X86InductorQuantizer``, except max pooling, which has no kernel here."""
-
-    patterns = X86InductorQuantizer.patterns.without("max_pool2d")
-    passes = Pipeline(
-        tuple(each for each in X86InductorQuantizer.passes if each.name not in OMITTED)
-    )
-
-
-@functools.cache
-def get_default_xpu_inductor_quantization_config() -> QuantizationConfig:
-    """Return s8 affine activations with s8 symmetric weights, one scale per output channel."""
-    activation = QuantizationSpec(
-        dtype=torch.int8,
-        quant_min=-128,
-        quant_max=127,
-        qscheme=torch.per_tensor_affine,
-        observer_or_fake_quant_ctr=HistogramObserver.with_args(eps=2**-12),
-    )
-    return QuantizationConfig(activation, activation, weight_spec(), None)

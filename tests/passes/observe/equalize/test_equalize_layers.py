@@ -15,7 +15,8 @@ from quantfx import Pipeline
 from quantfx.passes.errors import CalibrationError, PipelineError
 from quantfx.passes.graph.graphs import Site
 from quantfx.passes.graph.remark import Remark
-from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers, RecordPairs
+from quantfx.passes.observe.equalize.equalize_layers import EqualizeLayers
+from quantfx.passes.observe.equalize.record_pairs import RecordPairs
 from quantfx.passes.pipeline.permits import Permit, Permits, permitting
 from quantfx.passes.pipeline.record import remarks_of
 from tests import unchecked
