@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from quantfx.backends.direct.rules.fuse_attention import fuse_attention
 from quantfx.backends.direct.rules.operators import rules
 from quantfx.backends.direct.rules.shapes import Untranslatable, shapes_of
 from quantfx.backends.direct.rules.translate import Translation
@@ -133,6 +134,7 @@ class Plans:
 
     def _prepared(self, store: Store, inputs: Sequence[Tensor], threads: int) -> Plan:
         program = translate(self._graph, [layout_of(x) for x in inputs], self._derived)
+        fuse_attention(program)
         known = choices_for(threads)
         for step in program.steps:
             if isinstance(step, Accumulate) and (choice := known.get(signature(step))):

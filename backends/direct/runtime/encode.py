@@ -11,6 +11,7 @@ from torch import Tensor
 from quantfx.backends.direct.runtime import interface
 from quantfx.backends.direct.runtime.arena import Arena
 from quantfx.backends.direct.runtime.interface import (
+    CAttention,
     CConvolution,
     CEpilogue,
     CFill,
@@ -26,6 +27,7 @@ from quantfx.backends.direct.runtime.interface import (
 )
 from quantfx.backends.direct.runtime.steps import (
     Accumulate,
+    Attention,
     Convolution,
     Fill,
     Interpolate,
@@ -34,6 +36,7 @@ from quantfx.backends.direct.runtime.steps import (
     MatMul,
     Pointwise,
     Pool,
+    PostOp,
     Softmax,
     Step,
 )
@@ -159,6 +162,28 @@ class Encoder:
             epilogue=self._epilogue(step),
         )
 
+    def attention(self, step: Attention) -> CAttention:
+        """Encode an attention."""
+        scale, zero_point, low, high = step.weights
+        made = CAttention(
+            query=self._tensor(step.source),
+            key=self._tensor(step.key),
+            value=self._tensor(step.value),
+            result=self._tensor(step.result),
+            empty_is_zero=step.empty_is_zero,
+            weight_scale=scale,
+            weight_zero_point=zero_point,
+            weight_low=low,
+            weight_high=high,
+            scores=_epilogue(step.scores),
+            epilogue=self._epilogue(step),
+        )
+        masks = [each for each in (step.mask, step.second_mask) if each is not None]
+        made.mask_count = len(masks)
+        for index, mask in enumerate(masks):
+            made.masks[index] = self._tensor(mask)
+        return made
+
     def _accumulate(self, step: Accumulate, made: Any) -> None:
         made.source, made.result = self._tensor(step.source), self._tensor(step.result)
         made.implementation, made.threads = step.implementation, step.threads
@@ -172,12 +197,12 @@ class Encoder:
             made.weight_scales, made.weight_scale_count = scales.data_ptr(), scales.numel()
 
     def _epilogue(self, step: Step) -> CEpilogue:
-        made = CEpilogue(count=len(step.post), low=step.low, high=step.high)
+        made = _epilogue(step.post)
+        made.low, made.high = step.low, step.high
         for index, op in enumerate(step.post):
-            post = CPostOp(kind=interface.POST_OPS[op.name], alpha=op.alpha, beta=op.beta)
             if op.name == "sum" and isinstance(step, Accumulate) and step.summand is not None:
+                post = made.ops[index]
                 post.scale, post.zero_point = step.summand.scale, step.summand.zero_point
-            made.ops[index] = post
         return made
 
     def _tensor(self, value: Value) -> CTensor:
@@ -209,6 +234,13 @@ class Encoder:
         return made
 
 
+def _epilogue(post: Sequence[PostOp]) -> CEpilogue:
+    made = CEpilogue(count=len(post))
+    for index, op in enumerate(post):
+        made.ops[index] = CPostOp(interface.POST_OPS[op.name], op.alpha, op.beta)
+    return made
+
+
 def _as_rows(tensor: CTensor) -> CTensor:
     """Return a contiguous tensor as a matrix of its last dimension."""
     rows = 1
@@ -236,4 +268,5 @@ _ENCODERS: dict[type[Step], tuple[str, _Encode]] = {
     Interpolate: ("add_interpolate", Encoder.interpolate),
     LayerNorm: ("add_layer_norm", Encoder.layer_norm),
     Softmax: ("add_softmax", Encoder.softmax),
+    Attention: ("add_attention", Encoder.attention),
 }

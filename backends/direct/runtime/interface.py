@@ -8,7 +8,7 @@ from ctypes import POINTER, c_char_p, c_double, c_float, c_int32, c_int64, c_siz
 
 import torch
 
-INTERFACE = 3
+INTERFACE = 4
 MAX_DIMS = 6
 MAX_POST_OPS = 6
 
@@ -185,6 +185,26 @@ class CSoftmax(ctypes.Structure):
     )
 
 
+class CAttention(ctypes.Structure):
+    """``qfx_attention``."""
+
+    _fields_ = (
+        ("query", CTensor),
+        ("key", CTensor),
+        ("value", CTensor),
+        ("result", CTensor),
+        ("masks", CTensor * 2),
+        ("mask_count", c_int32),
+        ("empty_is_zero", c_int32),
+        ("weight_scale", c_double),
+        ("weight_zero_point", c_int32),
+        ("weight_low", c_int32),
+        ("weight_high", c_int32),
+        ("scores", CEpilogue),
+        ("epilogue", CEpilogue),
+    )
+
+
 _STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "convolution": CConvolution,
     "matmul": CMatMul,
@@ -195,6 +215,7 @@ _STRUCTURES: dict[str, type[ctypes.Structure]] = {
     "interpolate": CInterpolate,
     "layer_norm": CLayerNorm,
     "softmax": CSoftmax,
+    "attention": CAttention,
 }
 _Pointers = POINTER(c_void_p)
 

@@ -205,6 +205,31 @@ class Softmax(Source):
 
 
 @dataclass(eq=False, kw_only=True)
+class Attention(Source):
+    """``softmax(source @ key + masks) @ value`` of integers, without a matrix of scores in memory.
+
+    Attributes:
+        key: ``(..., width, length)``.
+        value: ``(..., length, width of the result)``.
+        mask: Summand of the scores, float32, broadcast to ``(..., rows, length)``.
+        second_mask: One more.
+        empty_is_zero: Whether rows of only -inf become zeros.
+        scores: Post-ops on the scores, in order.
+        weights: Scale, zero point, least and largest integer of the softmax's result.
+    """
+
+    kernel = "direct.attention"
+
+    key: Value
+    value: Value
+    mask: Value | None = None
+    second_mask: Value | None = None
+    empty_is_zero: bool
+    scores: tuple[PostOp, ...]
+    weights: tuple[float, int, int, int]
+
+
+@dataclass(eq=False, kw_only=True)
 class View(Source):
     """A view of the same memory: nothing is computed."""
 

@@ -24,7 +24,7 @@ extern "C" {
 #define QFX_MAX_POST_OPS 6
 
 /* Version of the structures below; the caller compares it with its own. */
-#define QFX_INTERFACE 3
+#define QFX_INTERFACE 4
 
 enum { QFX_F32, QFX_BF16, QFX_U8, QFX_S8 };
 enum { QFX_ARENA, QFX_INPUT, QFX_OUTPUT, QFX_CONSTANT };
@@ -133,6 +133,19 @@ typedef struct {
   qfx_epilogue epilogue;
 } qfx_softmax;
 
+/* softmax(post(query @ key) + masks) @ value in integers, a few rows at a time: the weights, integers
+ * too, never leave the caches. Batch dimensions of 1 stand for all. A step whose scores cannot be
+ * summed exactly on this machine is not to be added. */
+typedef struct {
+  qfx_tensor query, key, value, result; /* (..., M, D), (..., D, N), (..., N, E), (..., M, E) */
+  qfx_tensor masks[2];                  /* float32 (..., M, N), broadcast by strides of 0 */
+  int32_t mask_count;
+  int32_t empty_is_zero;                /* as of a softmax */
+  double weight_scale;                  /* of the softmax's integers, which are bytes */
+  int32_t weight_zero_point, weight_low, weight_high;
+  qfx_epilogue scores, epilogue;        /* what follows both products */
+} qfx_attention;
+
 typedef struct qfx_store qfx_store;
 typedef struct qfx_plan qfx_plan;
 typedef struct qfx_context qfx_context;
@@ -156,6 +169,7 @@ int qfx_add_pool(qfx_plan*, const qfx_pool*);
 int qfx_add_interpolate(qfx_plan*, const qfx_interpolate*);
 int qfx_add_layer_norm(qfx_plan*, const qfx_layer_norm*);
 int qfx_add_softmax(qfx_plan*, const qfx_softmax*);
+int qfx_add_attention(qfx_plan*, const qfx_attention*);
 int32_t qfx_step_count(const qfx_plan*);
 /* What computes a step, e.g. "jit_uni_int8:avx2" or "loop"; valid while the plan lives. */
 const char* qfx_step_name(const qfx_plan*, int32_t step);

@@ -1,218 +1,9 @@
 // Steps as loops: operators for which oneDNN has no primitive, or no exact one.
-//
-// Each works on blocks of BLOCK values in float: load (which dequantizes), compute, post-ops, store
-// (which quantizes as torch does: round(value * (1 / scale)) + zero_point, clamped). The inner
-// loops are plain, so that the compiler vectorizes them.
-#include <omp.h>
-
-#include <algorithm>
-#include <cmath>
-
-#include "plan.hpp"
+#include "loops.hpp"
 
 using namespace quantfx;
 
 namespace {
-
-constexpr int64_t BLOCK = 256;
-// Fewer values than this take less time than synchronizing threads.
-constexpr int64_t PARALLEL = 16384;
-
-float from_bf16(uint16_t bits) {
-  uint32_t wide = (uint32_t)bits << 16;
-  float value;
-  std::memcpy(&value, &wide, 4);
-  return value;
-}
-
-uint16_t to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, 4);
-  if ((bits & 0x7fffffff) > 0x7f800000) return (uint16_t)((bits >> 16) | 0x40);  // NaN stays one
-  return (uint16_t)((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-template <class T, class Convert>
-void load_as(const T* from, int64_t stride, int64_t count, float* to, Convert convert) {
-  if (stride == 1) {
-    for (int64_t i = 0; i < count; i++) to[i] = convert(from[i]);
-  } else if (stride == 0) {
-    std::fill(to, to + count, convert(from[0]));
-  } else {
-    for (int64_t i = 0; i < count; i++) to[i] = convert(from[i * stride]);
-  }
-}
-
-// Reads `count` values that lie `stride` elements apart, `position` elements from the start.
-void load(const qfx_tensor& tensor, const void* start, int64_t position, int64_t stride,
-          int64_t count, float* to) {
-  const float scale = (float)tensor.scale, zero = (float)tensor.zero_point;
-  switch (tensor.dtype) {
-    case QFX_F32:
-      load_as((const float*)start + position, stride, count, to, [](float v) { return v; });
-      return;
-    case QFX_BF16:
-      load_as((const uint16_t*)start + position, stride, count, to, from_bf16);
-      return;
-    case QFX_U8:
-      load_as((const uint8_t*)start + position, stride, count, to,
-              [=](uint8_t v) { return ((float)(int32_t)v - zero) * scale; });
-      return;
-    default:
-      load_as((const int8_t*)start + position, stride, count, to,
-              [=](int8_t v) { return ((float)(int32_t)v - zero) * scale; });
-  }
-}
-
-template <class T>
-void store_as(T* to, int64_t stride, int64_t count, const float* from, float inverse, float zero,
-              float low, float high) {
-  int32_t rounded[BLOCK];
-  for (int64_t i = 0; i < count; i++) {
-    float value = std::nearbyintf(from[i] * inverse) + zero;
-    value = value > low ? value : low;  // NaN too
-    rounded[i] = (int32_t)(value < high ? value : high);
-  }
-  if (stride == 1) {
-    for (int64_t i = 0; i < count; i++) to[i] = (T)rounded[i];
-  } else {
-    for (int64_t i = 0; i < count; i++) to[i * stride] = (T)rounded[i];
-  }
-}
-
-void store(const qfx_tensor& tensor, const qfx_epilogue& epilogue, void* start, int64_t position,
-           int64_t stride, int64_t count, const float* from) {
-  const float inverse = (float)(1.0 / tensor.scale), zero = (float)tensor.zero_point;
-  const float low = (float)epilogue.low, high = (float)epilogue.high;
-  switch (tensor.dtype) {
-    case QFX_F32: {
-      float* to = (float*)start + position;
-      for (int64_t i = 0; i < count; i++) to[i * stride] = from[i];
-      return;
-    }
-    case QFX_BF16: {
-      uint16_t* to = (uint16_t*)start + position;
-      for (int64_t i = 0; i < count; i++) to[i * stride] = to_bf16(from[i]);
-      return;
-    }
-    case QFX_U8:
-      store_as((uint8_t*)start + position, stride, count, from, inverse, zero, low, high);
-      return;
-    default:
-      store_as((int8_t*)start + position, stride, count, from, inverse, zero, low, high);
-  }
-}
-
-// e^x to 2 units in the last place, for compilers to make vectors of: x = n ln 2 + r, and a polynomial
-// of r (Cephes, expf).
-inline float exponential(float x) {
-  x = x > 88.0f ? 88.0f : x;  // NaN stays one
-  x = x < -87.3f ? -87.3f : x;
-  float n = std::nearbyintf(x * 1.44269504f);
-  float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  float p = 1.9875691500e-4f;
-  p = p * r + 1.3981999507e-3f;
-  p = p * r + 8.3334519073e-3f;
-  p = p * r + 4.1665795894e-2f;
-  p = p * r + 1.6666665459e-1f;
-  p = p * r + 5.0000001201e-1f;
-  p = p * r * r + r + 1.0f;
-  uint32_t bits = (uint32_t)((int32_t)n + 127) << 23;
-  float power;
-  std::memcpy(&power, &bits, 4);
-  return p * power;
-}
-
-inline float sigmoid(float x) {
-  float y = 1.0f / (1.0f + exponential(-x));
-  return x < -87.0f ? 0.0f : y;  // times x it is to vanish
-}
-
-inline float tanh_of(float x) {
-  float small = x * (1.0f - x * x * (1.0f / 3.0f));  // where 1 - e^-2x cancels
-  float large = 2.0f * sigmoid(2.0f * x) - 1.0f;
-  return std::fabs(x) < 0.01f ? small : large;
-}
-
-inline float softplus(float x) {
-  return std::fmax(x, 0.0f) + std::log1p(exponential(-std::fabs(x)));
-}
-
-// 1.5e-7 at most from erf (Abramowitz and Stegun 7.1.26).
-inline float erf_of(float x) {
-  float a = std::fabs(x), t = 1.0f / (1.0f + 0.3275911f * a);
-  float p = 1.061405429f;
-  p = p * t - 1.453152027f;
-  p = p * t + 1.421413741f;
-  p = p * t - 0.284496736f;
-  p = p * t + 0.254829592f;
-  return std::copysign(1.0f - p * t * exponential(-a * a), x);
-}
-
-inline float clamp(float x, float low, float high) {
-  x = x < low ? low : x;
-  return x > high ? high : x;
-}
-
-template <class F>
-void each(float* values, int64_t count, F f) {
-  for (int64_t i = 0; i < count; i++) values[i] = f(values[i]);
-}
-
-// x ** exponent: those that networks use without a call of the library for each value.
-void power(float* v, int64_t count, float exponent) {
-  if (exponent == -0.5f) return each(v, count, [](float x) { return 1.0f / std::sqrt(x); });
-  if (exponent == -1.0f) return each(v, count, [](float x) { return 1.0f / x; });
-  if (exponent == 3.0f) return each(v, count, [](float x) { return x * x * x; });
-  each(v, count, [=](float x) { return std::pow(x, exponent); });
-}
-
-void apply(const qfx_post_op& op, float* v, int64_t count) {
-  const float a = op.alpha, b = op.beta;
-  switch (op.kind) {
-    case QFX_RELU: each(v, count, [](float x) { return x < 0.0f ? 0.0f : x; }); return;
-    case QFX_CLIP: each(v, count, [=](float x) { return clamp(x, a, b); }); return;
-    case QFX_LINEAR: each(v, count, [=](float x) { return a * x + b; }); return;
-    case QFX_SIGMOID: each(v, count, sigmoid); return;
-    case QFX_TANH: each(v, count, tanh_of); return;
-    case QFX_GELU_ERF:
-      each(v, count, [](float x) { return 0.5f * x * (1.0f + erf_of(x * 0.70710678f)); });
-      return;
-    case QFX_GELU_TANH:
-      each(v, count, [](float x) {
-        return 0.5f * x * (1.0f + tanh_of(0.79788456f * (x + 0.044715f * x * x * x)));
-      });
-      return;
-    case QFX_SWISH: each(v, count, [](float x) { return x * sigmoid(x); }); return;
-    case QFX_HARDSWISH:
-      each(v, count, [](float x) { return x * clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); });
-      return;
-    case QFX_HARDSIGMOID:
-      each(v, count, [](float x) { return clamp(x + 3.0f, 0.0f, 6.0f) * (1.0f / 6.0f); });
-      return;
-    case QFX_LEAKY_RELU: each(v, count, [=](float x) { return x < 0.0f ? a * x : x; }); return;
-    case QFX_ELU:
-      each(v, count, [=](float x) { return x < 0.0f ? a * std::expm1(x) : x; });
-      return;
-    case QFX_EXP: each(v, count, [](float x) { return std::exp(x); }); return;
-    case QFX_ABS: each(v, count, [](float x) { return std::fabs(x); }); return;
-    case QFX_SQRT: each(v, count, [](float x) { return std::sqrt(x); }); return;
-    case QFX_SQUARE: each(v, count, [](float x) { return x * x; }); return;
-    case QFX_SOFTPLUS: each(v, count, [=](float x) { return softplus(a * x) / a; }); return;
-    case QFX_MISH: each(v, count, [](float x) { return x * tanh_of(softplus(x)); }); return;
-    case QFX_POW: power(v, count, b); return;
-    default: throw std::runtime_error("no loop has post-op " + std::to_string(op.kind));
-  }
-}
-
-void check(const qfx_epilogue& epilogue) {
-  float none = 1.0f;
-  for (int i = 0; i < epilogue.count; i++) apply(epilogue.ops[i], &none, 1);
-}
-
-void apply(const qfx_epilogue& epilogue, float* values, int64_t count) {
-  for (int i = 0; i < epilogue.count; i++) apply(epilogue.ops[i], values, count);
-}
 
 // One loop nest over tensors of the same dimensions: an inner dimension, and what is around it.
 struct Nest {
@@ -621,22 +412,6 @@ struct Interpolate : Step {
   }
 };
 
-// Rows of the last dimension: where the i-th one starts, in elements.
-int64_t row_start(const qfx_tensor& tensor, int64_t row) {
-  int64_t position = 0;
-  for (int d = tensor.ndims - 2; d >= 0; d--) {
-    position += row % tensor.dims[d] * tensor.strides[d];
-    row /= tensor.dims[d];
-  }
-  return position;
-}
-
-int64_t row_count(const qfx_tensor& tensor) {
-  int64_t count = 1;
-  for (int d = 0; d + 1 < tensor.ndims; d++) count *= tensor.dims[d];
-  return count;
-}
-
 // A step that computes each row from itself: compute(values, width, row); `values` is the thread's own.
 template <class F>
 void for_rows(const qfx_tensor& source, const qfx_tensor& result, const qfx_epilogue& epilogue,
@@ -711,29 +486,11 @@ struct Softmax : Step {
     for_rows(given.source, given.result, given.epilogue, frame, [&](float* v, int64_t all, int64_t row) {
       const int64_t width = given.causal ? std::min(all, row % rows + 1) : all;
       std::fill(v + width, v + all, 0.0f);
-      float largest = v[0], sum = 0;
-#pragma omp simd reduction(max : largest)
-      for (int64_t i = 0; i < width; i++) largest = v[i] > largest ? v[i] : largest;
-      if (given.empty_is_zero && largest == -INFINITY) {
-        std::fill(v, v + width, 0.0f);
-        return;
-      }
-      for (int64_t i = 0; i < width; i++) {
-        const float x = v[i] - largest;
-        v[i] = x < -87.0f ? 0.0f : exponential(x);  // masked by -inf is nothing at all
-      }
-#pragma omp simd reduction(+ : sum)
-      for (int64_t i = 0; i < width; i++) sum += v[i];
-      const float factor = 1.0f / sum;
+      const float factor = 1.0f / exponentials(v, width, given.empty_is_zero);
       for (int64_t i = 0; i < width; i++) v[i] *= factor;
     });
   }
 };
-
-template <class Loop, class Given>
-int add(qfx_plan* plan, const Given* given) {
-  return guarded([&] { plan->steps.push_back(std::make_unique<Loop>(*given)); });
-}
 
 }  // namespace
 
