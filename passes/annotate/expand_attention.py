@@ -19,10 +19,10 @@ from quantfx.patterns.schema import argument_value, resolve_op
 
 ATTENTION = resolve_op("aten.scaled_dot_product_attention.default")
 _ADD = resolve_op("aten.add.Tensor")
+_FULL = resolve_op("aten.full.default")
 _MASKED_FILL = resolve_op("aten.masked_fill.Scalar")
 _MATMUL = resolve_op("aten.matmul.default")
 _MUL = resolve_op("aten.mul.Tensor")
-_NEW_FULL = resolve_op("aten.new_full.default")
 _NOT = resolve_op("aten.logical_not.default")
 _RESHAPE = resolve_op("aten.reshape.default")
 _SAFE_SOFTMAX = resolve_op("aten._safe_softmax.default")
@@ -156,7 +156,9 @@ class _Expansion:
         """Return -inf right of the diagonal, and 0 elsewhere."""
         query, key, _ = _operands(self._node)
         sizes = [self._length(query, -2), self._length(key, -2)]
-        return self._call(_TRIU, self._call(_NEW_FULL, scores, sizes, -math.inf), 1)
+        # Not like the scores: what depends on them would part a region around it.
+        of = {"dtype": scores.meta["val"].dtype, "device": scores.meta["val"].device}
+        return self._call(_TRIU, self._call(_FULL, sizes, -math.inf, **of), 1)
 
     def _sizes(self) -> list[int | Node]:
         """Return the shape of the attention's result."""

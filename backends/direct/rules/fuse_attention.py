@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import NamedTuple
 
+from quantfx.backends.checks.targets import host
 from quantfx.backends.direct.rules.translate import flip
 from quantfx.backends.direct.runtime.steps import (
     Attention,
@@ -22,14 +24,20 @@ _MASKS = 2
 
 
 def fuse_attention(program: Program) -> None:
-    """Replace ``matmul, add of masks, softmax, matmul`` of integers by one step each."""
+    """Replace ``matmul, add of masks, softmax, matmul`` of integers by one step each.
+
+    Not on CPUs with AMX, whose tiles multiply whole matrices:
+    which is faster there was not measured.
+    """
+    if host().name == "amx":
+        return
     for softmax in [step for step in program.steps if isinstance(step, Softmax)]:
         found = _Parts.around(softmax, program)
         if found is not None:
             found.replace_in(program)
 
 
-class _Parts:
+class _Parts(NamedTuple):
     """The steps of one attention, in order.
 
     Attributes:
@@ -39,17 +47,14 @@ class _Parts:
         result: The second product.
     """
 
-    def __init__(
-        self, scores: MatMul, masks: list[Pointwise], softmax: Softmax, result: MatMul
-    ) -> None:
-        self.scores = scores
-        self.masks = masks
-        self.softmax = softmax
-        self.result = result
+    scores: MatMul
+    masks: tuple[Pointwise, ...]
+    softmax: Softmax
+    result: MatMul
 
     @classmethod
     def around(cls, softmax: Softmax, program: Program) -> _Parts | None:
-        """Return the attention of ``softmax``; None if it is another's, or others read its values."""
+        """Return the attention of ``softmax``; None if it is none, or others read its values."""
         masks: list[Pointwise] = []
         before = _maker(softmax.source, program)
         while isinstance(before, Pointwise) and _adds_mask(before) and len(masks) < _MASKS:
@@ -58,19 +63,22 @@ class _Parts:
         after = _only_reader(softmax, program)
         if not (isinstance(before, MatMul) and isinstance(after, MatMul)):
             return None
-        found = cls(before, masks, softmax, after)
+        found = cls(before, tuple(masks), softmax, after)
         return found if found._fits(program) else None
 
     def _fits(self, program: Program) -> bool:
-        products = self.scores, self.result
-        inner = [self.scores, *self.masks, self.softmax]
+        inner = (self.scores, *self.masks, self.softmax)
+        reads = (*(each.source for each in self.masks), self.softmax.source, self.result.source)
+        shape = self.scores.result.layout.shape
         return (
-            all(_is_of_integers(each) for each in products)
+            _is_of_integers(self.scores)
+            and _is_of_integers(self.result)
             and self.result.source.buffer is self.softmax.result.buffer
             and not (self.softmax.post or self.softmax.causal)
             and self.scores.result.layout.dtype.is_floating_point
             and all(_only_reader(each, program) is not None for each in inner)
-            and all(_is_whole(each) for each in (self.softmax.source, self.result.source))
+            # None is a view in another order, or of other dimensions.
+            and all(each.layout.is_contiguous() and each.layout.shape == shape for each in reads)
         )
 
     def replace_in(self, program: Program) -> None:
@@ -111,11 +119,6 @@ def _is_of_integers(step: MatMul) -> bool:
     return both and not step.packs and step.summand is None and step.bias is None
 
 
-def _is_whole(value: Value) -> bool:
-    """Whether a value is its buffer as it was written, and not a view in another order."""
-    return value.layout.is_contiguous() and not value.layout.storage_offset()
-
-
 def _maker(value: Value, program: Program) -> Step | None:
     """Return the one step that writes a value, if it lies in the arena."""
     writers = [each for each in program.steps if each.result.buffer is value.buffer]
@@ -123,9 +126,7 @@ def _maker(value: Value, program: Program) -> Step | None:
 
 
 def _readers(buffer: Buffer, program: Program) -> Iterator[Step]:
-    return (
-        each for each in program.steps if any(read.buffer is buffer for read in each.reads())
-    )
+    return (each for each in program.steps if any(read.buffer is buffer for read in each.reads()))
 
 
 def _only_reader(step: Step, program: Program) -> Step | None:
@@ -140,9 +141,18 @@ def _only_reader(step: Step, program: Program) -> Step | None:
 def _unflipped(value: Value, program: Program) -> Value:
     """Return what a copy of bytes as int8 was made from: the step turns bytes itself."""
     maker = _maker(value, program)
-    if not isinstance(maker, Lookup) or maker.table != flip() or maker.source.layout.shape != value.layout.shape:
+    if (
+        not isinstance(maker, Lookup)
+        or maker.table != flip()
+        or maker.source.layout.shape != value.layout.shape
+    ):
         return value
-    return replace(value, buffer=maker.source.buffer, layout=maker.source.layout, zero_point=maker.source.zero_point)
+    return replace(
+        value,
+        buffer=maker.source.buffer,
+        layout=maker.source.layout,
+        zero_point=maker.source.zero_point,
+    )
 
 
 def _is_unread(step: Step, program: Program) -> bool:
