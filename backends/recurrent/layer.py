@@ -9,13 +9,13 @@ Every row of activations (of the input, and of the state at each step) is rounde
 
 from __future__ import annotations
 
-import ctypes
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from quantfx.backends.recurrent.library import Place, runtime
+from quantfx.backends.recurrent.library import LayerPointers, Sizes, runtime
 
 KINDS = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 GATES = {"lstm": 4, "gru": 3, "rnn_tanh": 1, "rnn_relu": 1}
@@ -63,48 +63,67 @@ class State:
     c: Tensor | None = None
 
 
-def run_layer(layer: Layer, x: Tensor, state: State, out: Tensor) -> State:
-    """Write the output of each step to ``out``; return the last state.
+def run_layers(
+    layers: Sequence[Layer], x: Tensor, states: Sequence[State], outs: Sequence[Tensor]
+) -> list[State]:
+    """Write the outputs of each layer; return the last states.
 
     Args:
-        layer: The weights.
+        layers: The layers in order, of equal sizes but for the first one's input. Both directions
+            of a bidirectional layer stand side by side.
         x: ``(steps, batch, width)``, float32.
-        state: The first state.
-        out: ``(steps, batch, width of h)``, float32, with contiguous rows.
+        states: The first state of each of ``layers``.
+        outs: For each layer ``(steps, batch, directions * width of h)``, float32, with contiguous
+            rows. The next layer reads it.
     """
+    directions = len(layers) // len(outs)
+    width = states[0].h.shape[-1]
+    inputs = [x, *outs][: len(outs)]
     library = runtime().library
+    read = [each for each in inputs for _ in range(directions)]
+    parts = [part for out in outs for part in out.split(width, -1)]
     if library is None:
-        return reference(layer, x, state, out)
-    x = x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
-    h = state.h.contiguous().clone()
-    c = None if state.c is None else state.c.contiguous().clone()
-    sizes = [x.shape[0], x.shape[1], x.shape[2], layer.hidden, h.shape[-1]]
-    weights = (layer.of_input, layer.of_state, layer.projection)
+        return [reference(*each) for each in zip(layers, read, states, parts, strict=True)]
+    read = [each if _has_rows(each) else each.contiguous() for each in read]
+    ends = [
+        State(each.h.contiguous().clone(), None if each.c is None else each.c.contiguous().clone())
+        for each in states
+    ]
+    sizes = Sizes(*x.shape[:2], layers[0].hidden, width, len(outs), directions)
+    pointers = [_pointers(*each) for each in zip(layers, read, ends, parts, strict=True)]
     library.qfx_recurrent(
-        KINDS.index(layer.kind),
-        (ctypes.c_int64 * len(sizes))(*sizes),
-        x.data_ptr(),
-        Place(*x.stride()[:2]),
-        _pointers([each.integers if each else None for each in weights]),
-        _pointers([each.scales if each else None for each in weights]),
-        _pointers([each.bias if each else None for each in weights]),
-        layer.reverse,
-        out.data_ptr(),
-        Place(*out.stride()[:2]),
-        h.data_ptr(),
-        0 if c is None else c.data_ptr(),
+        KINDS.index(layers[0].kind),
+        sizes,
+        (LayerPointers * len(pointers))(*pointers),
         torch.get_num_threads(),
     )
-    return State(h, c)
+    return ends
 
 
-def _pointers(tensors: list[Tensor | None]) -> ctypes.Array[ctypes.c_void_p]:
-    addresses = (0 if each is None else each.data_ptr() for each in tensors)
-    return (ctypes.c_void_p * len(tensors))(*addresses)
+def _has_rows(x: Tensor) -> bool:
+    return x.stride(-1) == 1 or x.shape[-1] == 1
+
+
+def _pointers(layer: Layer, x: Tensor, state: State, out: Tensor) -> LayerPointers:
+    weights = [each for each in (layer.of_input, layer.of_state, layer.projection) if each]
+    biases = [each.bias.data_ptr() for each in weights[:2] if each.bias is not None]
+    return LayerPointers(
+        tuple(each.integers.data_ptr() for each in weights),
+        tuple(each.scales.data_ptr() for each in weights),
+        tuple(biases),
+        x.data_ptr(),
+        out.data_ptr(),
+        state.h.data_ptr(),
+        None if state.c is None else state.c.data_ptr(),
+        x.stride()[:2],
+        out.stride()[:2],
+        x.shape[-1],
+        layer.reverse,
+    )
 
 
 def reference(layer: Layer, x: Tensor, state: State, out: Tensor) -> State:
-    """Do in torch what ``run_layer`` does, step by step."""
+    """Do in torch what ``run_layers`` does, step by step."""
     of_input = product(x, layer.of_input)
     steps = range(len(x))
     for step in reversed(steps) if layer.reverse else steps:

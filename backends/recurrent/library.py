@@ -17,6 +17,33 @@ class Place(ctypes.Structure):
     _fields_ = (("step", ctypes.c_int64), ("batch", ctypes.c_int64))
 
 
+class Sizes(ctypes.Structure):
+    """The sizes of all layers; ``width`` is that of the state."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_int64)
+        for name in ("steps", "batch", "hidden", "width", "layers", "directions")
+    )
+
+
+class LayerPointers(ctypes.Structure):
+    """The tensors of one layer in one direction, as ``Layer`` of the C++ says."""
+
+    _fields_ = (
+        ("weights", ctypes.c_void_p * 3),
+        ("scales", ctypes.c_void_p * 3),
+        ("biases", ctypes.c_void_p * 2),
+        ("x", ctypes.c_void_p),
+        ("out", ctypes.c_void_p),
+        ("h", ctypes.c_void_p),
+        ("c", ctypes.c_void_p),
+        ("x_at", Place),
+        ("out_at", Place),
+        ("inputs", ctypes.c_int64),
+        ("reverse", ctypes.c_int64),
+    )
+
+
 @lru_cache(maxsize=1)
 def runtime() -> Loaded:
     """Return the library; the first call on a machine compiles it, which takes some seconds."""
@@ -24,9 +51,6 @@ def runtime() -> Loaded:
 
 
 def _declare(library: ctypes.CDLL) -> None:
-    pointer, number = ctypes.c_void_p, ctypes.c_int
     library.qfx_recurrent.restype = None
-    tensors, state = [pointer] * 3, [pointer] * 2
-    library.qfx_recurrent.argtypes = [
-        number, pointer, pointer, Place, *tensors, number, pointer, Place, *state, number,
-    ]  # fmt: skip
+    sizes, layers = ctypes.POINTER(Sizes), ctypes.POINTER(LayerPointers)
+    library.qfx_recurrent.argtypes = [ctypes.c_int, sizes, layers, ctypes.c_int]

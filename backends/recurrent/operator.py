@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
-from quantfx.backends.recurrent.layer import GATES, Layer, State, Weight, run_layer
+from quantfx.backends.recurrent.layer import GATES, Layer, State, Weight, run_layers
 from quantfx.passes.graph.own_operators import define
 
 _TENSORS = "Tensor x, Tensor[] hx, Tensor[] weights, Tensor[] scales, Tensor[] biases, str kind"
@@ -58,18 +58,14 @@ def _run(
         x, hx = x.unsqueeze(1), [each.unsqueeze(1) for each in hx]
     elif batch_first:
         x = x.transpose(0, 1)
-    ends: list[State] = []
-    for index in range(layers):
-        width = hx[0].shape[-1]
-        last = index == layers - 1
-        out = _empty(x, directions * width, batch_first and batched and last)
-        for direction in range(directions):
-            at = index * directions + direction
-            layer = _layer(at, layers * directions, weights, scales, biases, kind)
-            start = State(hx[0][at], hx[1][at] if kind == "lstm" else None)
-            part = out[..., direction * width : (direction + 1) * width]
-            ends.append(run_layer(layer if not direction else _reversed(layer), x, start, part))
-        x = out
+    count = layers * directions
+    made = [_layer(at, count, weights, scales, biases, kind) for at in range(count)]
+    made = [_reversed(each) if bidirectional and at % 2 else each for at, each in enumerate(made)]
+    first = [State(hx[0][at], hx[1][at] if kind == "lstm" else None) for at in range(count)]
+    width = directions * hx[0].shape[-1]
+    outs = [_empty(x, width, batch_first and batched and at == layers - 1) for at in range(layers)]
+    ends = run_layers(made, x, first, outs)
+    x = outs[-1]
     states = [torch.stack([end.h for end in ends])]
     if kind == "lstm":
         states.append(torch.stack([end.c for end in ends if end.c is not None]))

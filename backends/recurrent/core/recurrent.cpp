@@ -1,13 +1,15 @@
-// One layer, in one direction, of an LSTM, a GRU or a plain recurrent net with int8 weights. It
-// computes what ``reference`` of layer.py computes in torch: each row of activations is rounded to
+// All layers of an LSTM, a GRU or a plain recurrent net with int8 weights. It computes what
+// ``reference`` of layer.py computes in torch: each row of activations is rounded to
 // -127..127 with its own scale, products are summed in 32 bits, and gates are float. A product of
 // two such numbers fits 15 bits, so the sum of two neighbours, which AVX2 keeps in 16 bits, never
 // saturates.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <thread>
 #include <vector>
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -16,7 +18,9 @@
 namespace {
 
 constexpr int64_t LANE = 32;          // integers in a vector; rows of activations are padded to it
+constexpr int64_t CHUNK = 16;         // steps that a thread does before it tells others
 constexpr int64_t PARALLEL = 1 << 18;  // products from which on threads pay
+constexpr int64_t NEAR = 1 << 19;      // bytes of weights that a core keeps in its own cache
 enum Kind { LSTM, GRU, TANH, RELU };
 
 int64_t padded(int64_t size) { return (size + LANE - 1) / LANE * LANE; }
@@ -56,6 +60,7 @@ struct Rows {
 
   void set(int64_t row, const float* values) {
     float largest = 0.0f;
+#pragma omp simd reduction(max : largest)
     for (int64_t k = 0; k < width; ++k) largest = std::max(largest, std::fabs(values[k]));
     float scale = largest / 127.0f;
     if (!(scale > 0.0f)) scale = 1.0f;
@@ -170,8 +175,10 @@ void block(const Weight& w, const Rows& a, int64_t row, int64_t channel, float* 
   for (int r = 0; r < R; ++r)
     for (int n = 0; n < N; ++n) {
       const int64_t c = channel + n;
-      const float value = static_cast<float>(sums[r * N + n]) * (a.scales[row + r] * w.scales[c]);
-      y[(row + r) * w.channels + c] = w.bias ? value + w.bias[c] : value;
+      const float scale = a.scales[row + r] * w.scales[c];
+      // Rounded once whatever R and N are: where threads divide a batch changes no bit.
+      y[(row + r) * w.channels + c] =
+          std::fma(static_cast<float>(sums[r * N + n]), scale, w.bias ? w.bias[c] : 0.0f);
     }
 }
 
@@ -202,7 +209,9 @@ void product(const Weight& w, const Rows& a, int64_t rows, float* y, int threads
     }
 }
 
+// The vectors of one row do not overlap, which a compiler cannot know.
 void lstm(const float* x, const float* g, float* c, float* h, int64_t n) {
+#pragma omp simd
   for (int64_t k = 0; k < n; ++k) {
     const float input = sigmoid(x[k] + g[k]), forget = sigmoid(x[n + k] + g[n + k]);
     const float cell = hyperbolic(x[2 * n + k] + g[2 * n + k]);
@@ -213,6 +222,7 @@ void lstm(const float* x, const float* g, float* c, float* h, int64_t n) {
 }
 
 void gru(const float* x, const float* g, float* h, int64_t n) {
+#pragma omp simd
   for (int64_t k = 0; k < n; ++k) {
     const float reset = sigmoid(x[k] + g[k]), update = sigmoid(x[n + k] + g[n + k]);
     const float fresh = hyperbolic(x[2 * n + k] + reset * g[2 * n + k]);
@@ -221,53 +231,73 @@ void gru(const float* x, const float* g, float* h, int64_t n) {
 }
 
 void plain(const float* x, const float* g, float* h, int64_t n, bool relu) {
+#pragma omp simd
   for (int64_t k = 0; k < n; ++k) {
     const float sum = x[k] + g[k];
     h[k] = relu ? std::max(sum, 0.0f) : hyperbolic(sum);
   }
 }
 
-}  // namespace
-
-extern "C" {
-
 // The place of a tensor of (steps, batch, width); its rows are contiguous.
-struct qfx_place {
+struct Place {
   int64_t step, batch;
 };
 
-// sizes: steps, batch, width of x, hidden, width of h (less than hidden where it is projected).
-// weights: w_ih, w_hh, w_hr or null, each with its scales; biases b_ih and b_hh or null.
-// h (batch x width of h) and c (batch x hidden, of an LSTM alone) hold the first state, then the
-// last.
-void qfx_recurrent(int kind, const int64_t* sizes, const float* x, qfx_place x_at,
-                   const int8_t* const* weights, const float* const* scales,
-                   const float* const* biases, int reverse, float* out, qfx_place out_at, float* h,
-                   float* c, int threads) {
-  const int64_t steps = sizes[0], batch = sizes[1], inputs = sizes[2], hidden = sizes[3];
-  const int64_t width = sizes[4];
+struct Sizes {
+  int64_t steps, batch, hidden;
+  int64_t width;  // of the state: less than hidden where it is projected
+  int64_t layers, directions;
+};
+
+// One layer in one direction. Weights: w_ih, w_hh, w_hr or null; biases b_ih and b_hh or null. The
+// states h (batch x width) and c (batch x hidden, of an LSTM alone) are the first, then the last.
+struct Layer {
+  const int8_t* weights[3];
+  const float* scales[3];
+  const float* biases[2];
+  const float* x;
+  float* out;
+  float* h;
+  float* c;
+  Place x_at, out_at;
+  int64_t inputs;
+  int64_t reverse;
+};
+
+struct Span {
+  int64_t first, last;
+  int64_t size() const { return last - first; }
+};
+
+// Some steps of a layer, for some rows of the batch.
+void advance(Kind kind, const Sizes& sizes, const Layer& layer, Span steps, Span rows,
+             int threads) {
+  const int64_t hidden = sizes.hidden, width = sizes.width, batch = rows.size();
   const int64_t gates = hidden * (kind == LSTM ? 4 : kind == GRU ? 3 : 1);
-  const Weight from_input{weights[0], scales[0], biases[0], gates};
-  const Weight from_state{weights[1], scales[1], biases[1], gates};
-  const Weight projection{weights[2], scales[2], nullptr, width};
+  const Weight from_input{layer.weights[0], layer.scales[0], layer.biases[0], gates};
+  const Weight from_state{layer.weights[1], layer.scales[1], layer.biases[1], gates};
+  const Weight projection{layer.weights[2], layer.scales[2], nullptr, width};
+  float* h = layer.h + rows.first * width;
+  float* c = layer.c + (layer.c ? rows.first * hidden : 0);
+  const auto time = [&](int64_t step) { return layer.reverse ? sizes.steps - 1 - step : step; };
 
-  Rows read(steps * batch, inputs), state(batch, width), whole(batch, hidden);
-  const std::unique_ptr<float[]> of_input(new float[steps * batch * gates]);
-  std::vector<float> of_state(batch * gates);
-  std::vector<float> fresh(batch * hidden);
-  for (int64_t t = 0; t < steps; ++t)
+  Rows read(steps.size() * batch, layer.inputs), state(batch, width), whole(batch, hidden);
+  const std::unique_ptr<float[]> of_input(new float[steps.size() * batch * gates]);
+  const std::unique_ptr<float[]> of_state(new float[batch * gates]);
+  const std::unique_ptr<float[]> fresh(new float[batch * hidden]);
+  for (int64_t step = steps.first; step < steps.last; ++step)
     for (int64_t b = 0; b < batch; ++b)
-      read.set(t * batch + b, x + t * x_at.step + b * x_at.batch);
-  product(from_input, read, steps * batch, of_input.get(), threads);
+      read.set((step - steps.first) * batch + b,
+               layer.x + time(step) * layer.x_at.step + (rows.first + b) * layer.x_at.batch);
+  product(from_input, read, steps.size() * batch, of_input.get(), threads);
 
-  for (int64_t step = 0; step < steps; ++step) {
-    const int64_t t = reverse ? steps - 1 - step : step;
+  for (int64_t step = steps.first; step < steps.last; ++step) {
     for (int64_t b = 0; b < batch; ++b) state.set(b, h + b * width);
-    product(from_state, state, batch, of_state.data(), threads);
-    float* made = weights[2] ? fresh.data() : h;
+    product(from_state, state, batch, of_state.get(), threads);
+    float* made = layer.weights[2] ? fresh.get() : h;
     for (int64_t b = 0; b < batch; ++b) {
-      const float* from = of_input.get() + (t * batch + b) * gates;
-      const float* own = of_state.data() + b * gates;
+      const float* from = of_input.get() + ((step - steps.first) * batch + b) * gates;
+      const float* own = of_state.get() + b * gates;
       float* to = made + b * hidden;
       if (kind == LSTM) {
         lstm(from, own, c + b * hidden, to, hidden);
@@ -277,13 +307,79 @@ void qfx_recurrent(int kind, const int64_t* sizes, const float* x, qfx_place x_a
         plain(from, own, to, hidden, kind == RELU);
       }
     }
-    if (weights[2]) {
-      for (int64_t b = 0; b < batch; ++b) whole.set(b, fresh.data() + b * hidden);
+    if (layer.weights[2]) {
+      for (int64_t b = 0; b < batch; ++b) whole.set(b, fresh.get() + b * hidden);
       product(projection, whole, batch, h, threads);
     }
     for (int64_t b = 0; b < batch; ++b)
-      std::memcpy(out + t * out_at.step + b * out_at.batch, h + b * width, width * sizeof(float));
+      std::memcpy(layer.out + time(step) * layer.out_at.step + (rows.first + b) * layer.out_at.batch,
+                  h + b * width, width * sizeof(float));
   }
 }
 
-}  // extern "C"
+// A part of the work that one thread does: a chunk of steps of a layer, for a slice of the batch.
+struct Part {
+  int64_t layer, direction, slice, chunk;
+};
+
+// The parts, each behind those that it needs. A layer that reads one direction starts as soon as
+// the layer before it has done its first chunk; one that reads both waits for the whole sequence.
+std::vector<Part> in_order(const Sizes& sizes, int64_t slices, int64_t chunks) {
+  const int64_t delay = sizes.directions == 1 ? 1 : chunks;
+  std::vector<Part> parts;
+  for (int64_t turn = 0; turn < (sizes.layers - 1) * delay + chunks; ++turn)
+    for (int64_t layer = 0; layer < sizes.layers; ++layer) {
+      const int64_t chunk = turn - layer * delay;
+      if (chunk < 0 || chunk >= chunks) continue;
+      for (int64_t direction = 0; direction < sizes.directions; ++direction)
+        for (int64_t slice = 0; slice < slices; ++slice)
+          parts.push_back({layer, direction, slice, chunk});
+    }
+  return parts;
+}
+
+// All layers, in parts that threads take in order and that wait for the parts they need.
+void side_by_side(Kind kind, const Sizes& sizes, const Layer* layers, int64_t slices, int threads) {
+  const int64_t chunks = (sizes.steps + CHUNK - 1) / CHUNK;
+  const std::vector<Part> parts = in_order(sizes, slices, chunks);
+  std::vector<std::atomic<int64_t>> done(sizes.layers * sizes.directions * slices);
+  const auto chunks_of = [&](const Part& part, int64_t layer, int64_t direction) {
+    return done.data() + (layer * sizes.directions + direction) * slices + part.slice;
+  };
+  const auto wait = [](const std::atomic<int64_t>* count, int64_t least) {
+    while (count->load(std::memory_order_acquire) < least) std::this_thread::yield();
+  };
+  std::atomic<int64_t> next{0};
+#pragma omp parallel num_threads(threads)
+  for (;;) {
+    const int64_t at = next.fetch_add(1, std::memory_order_relaxed);
+    if (at >= static_cast<int64_t>(parts.size())) break;
+    const Part& part = parts[at];
+    wait(chunks_of(part, part.layer, part.direction), part.chunk);
+    for (int64_t before = 0; part.layer && before < sizes.directions; ++before)
+      wait(chunks_of(part, part.layer - 1, before), sizes.directions == 1 ? part.chunk + 1 : chunks);
+    const Span steps{part.chunk * CHUNK, std::min((part.chunk + 1) * CHUNK, sizes.steps)};
+    const Span rows{part.slice * sizes.batch / slices, (part.slice + 1) * sizes.batch / slices};
+    const Layer& layer = layers[part.layer * sizes.directions + part.direction];
+    advance(kind, sizes, layer, steps, rows, 1);
+    chunks_of(part, part.layer, part.direction)->store(part.chunk + 1, std::memory_order_release);
+  }
+}
+
+}  // namespace
+
+// layers: in the order of torch, a layer's directions side by side. Each reads what the layer
+// before it has written.
+extern "C" void qfx_recurrent(int kind, const Sizes* sizes, const Layer* layers, int threads) {
+  const int64_t lanes = sizes->directions == 1 ? sizes->layers : 2;
+  const int64_t slices = std::min((threads + lanes - 1) / lanes, sizes->batch);
+  const int64_t weights = sizes->hidden * (kind == LSTM ? 4 : kind == GRU ? 3 : 1) * sizes->width;
+  const bool pays = sizes->steps > 1 && sizes->steps * sizes->batch * weights >= PARALLEL;
+  if (threads > 1 && lanes * slices > 1 && pays && weights <= NEAR) {
+    side_by_side(static_cast<Kind>(kind), *sizes, layers, slices, threads);
+    return;
+  }
+  for (int64_t k = 0; k < sizes->layers * sizes->directions; ++k)
+    advance(static_cast<Kind>(kind), *sizes, layers[k], {0, sizes->steps}, {0, sizes->batch},
+            threads);
+}

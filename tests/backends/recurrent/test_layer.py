@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from quantfx.backends.checks.compiled import Loaded
 from quantfx.backends.recurrent.layer import (
     GATES,
     KINDS,
@@ -14,7 +15,7 @@ from quantfx.backends.recurrent.layer import (
     State,
     Weight,
     reference,
-    run_layer,
+    run_layers,
 )
 from quantfx.backends.recurrent.library import runtime
 from quantfx.tools.measure.metrics import sqnr_db
@@ -55,7 +56,7 @@ def both(made: Layer, x: Tensor) -> list[tuple[Tensor, Tensor]]:
     """Return what the kernel and the reference make of ``x``, and of each state."""
     first = start(made, x.shape[1])
     outs = [torch.full((*x.shape[:2], first.h.shape[1]), torch.nan) for _ in range(2)]
-    ends = [run(made, x, first, out) for run, out in zip((run_layer, reference), outs, strict=True)]
+    ends = [*run_layers([made], x, [first], outs[:1]), reference(made, x, first, outs[1])]
     pairs = [(outs[0], outs[1]), (ends[0].h, ends[1].h)]
     if ends[0].c is not None and ends[1].c is not None:
         pairs.append((ends[0].c, ends[1].c))
@@ -87,7 +88,7 @@ def test_the_largest_sums_are_exact() -> None:
     for sign in (1.0, -1.0):
         full.integers.fill_(int(sign * MOST))
         out = torch.empty(1, 1, 4)
-        run_layer(made, torch.full((1, 1, 64), sign), State(torch.zeros(1, 4)), out)
+        run_layers([made], torch.full((1, 1, 64), sign), [State(torch.zeros(1, 4))], [out])
         assert torch.allclose(out, torch.full_like(out, 64.0 * MOST))
 
 
@@ -97,26 +98,72 @@ def test_tensors_that_are_not_in_order() -> None:
     x = torch.randn(BATCH, 8, STEPS).permute(2, 0, 1)
     first = start(made, BATCH)
     out = torch.zeros(BATCH, STEPS, 8)
-    run_layer(made, x, first, out[..., 4:].transpose(0, 1))
+    run_layers([made], x, [first], [out[..., 4:].transpose(0, 1)])
     expected = torch.empty(STEPS, BATCH, 4)
-    run_layer(made, x.contiguous(), first, expected)
+    run_layers([made], x.contiguous(), [first], [expected])
     assert out[..., 4:].transpose(0, 1).equal(expected)
     assert out[..., :4].eq(0).all()
 
 
-@needs_compiler
-def test_threads_change_nothing() -> None:
-    made = layer("lstm", (256, 128, None), bias=True, reverse=False)
-    x, first = torch.randn(STEPS, 4, 256), start(made, 4)
-    outs = [torch.empty(STEPS, 4, 128) for _ in range(2)]
+def many(kind: str, layers: int, directions: int, projected: int | None) -> list[Layer]:
+    """Return layers of 64 units, both directions side by side."""
+    width = projected or 64
+    inputs = [24] * directions + [directions * width] * (layers - 1) * directions
+    return [
+        layer(kind, (each, 64, projected), bias=True, reverse=directions == 2 and at % 2 == 1)
+        for at, each in enumerate(inputs)
+    ]
+
+
+def run_with(threads: int, made: list[Layer], x: Tensor, directions: int) -> list[Tensor]:
+    """Return the outputs of all layers, and the last states."""
+    torch.manual_seed(1)
+    first = [start(each, x.shape[1]) for each in made]
+    shape = (*x.shape[:2], directions * first[0].h.shape[1])
+    outs = [torch.full(shape, torch.nan) for _ in made[::directions]]
     before = torch.get_num_threads()
     try:
-        for threads, out in zip((1, 2), outs, strict=True):
-            torch.set_num_threads(threads)
-            run_layer(made, x, first, out)
+        torch.set_num_threads(threads)
+        ends = run_layers(made, x, first, outs)
     finally:
         torch.set_num_threads(before)
-    assert outs[0].equal(outs[1])
+    return [*outs, *(each.h for each in ends), *(each.c for each in ends if each.c is not None)]
+
+
+@needs_compiler
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layers, directions", [(1, 1), (3, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize("steps, batch", [(16, 1), (49, 1), (33, 3), (24, 8)])
+def test_threads_change_nothing(
+    kind: str, layers: int, directions: int, steps: int, batch: int
+) -> None:
+    """Layers, directions and rows of a batch run side by side: of some steps each (16)."""
+    made = many(kind, layers, directions, 40 if kind == "lstm" and batch == 3 else None)
+    x = torch.randn(steps, batch, 24)
+    expected = run_with(1, made, x, directions)
+    for threads in (2, 3, 8):
+        for one, other in zip(run_with(threads, made, x, directions), expected, strict=True):
+            assert one.equal(other)
+
+
+@needs_compiler
+def test_threads_change_nothing_of_weights_that_all_cores_share() -> None:
+    made = layer("lstm", (24, 400, None), bias=True, reverse=False)
+    x = torch.randn(STEPS, 2, 24)
+    for one, other in zip(run_with(2, [made], x, 1), run_with(1, [made], x, 1), strict=True):
+        assert one.equal(other)
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_without_the_library_the_reference_runs(
+    monkeypatch: pytest.MonkeyPatch, directions: int
+) -> None:
+    made = many("gru", 2, directions, None)
+    x = torch.randn(STEPS, BATCH, 24)
+    expected = run_with(1, made, x, directions)
+    monkeypatch.setattr(f"{run_layers.__module__}.runtime", lambda: Loaded("none"))
+    for one, other in zip(run_with(1, made, x, directions), expected, strict=True):
+        assert torch.allclose(one, other, rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
