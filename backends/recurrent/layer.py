@@ -81,7 +81,7 @@ def run_layers(
     inputs = [x, *outs][: len(outs)]
     library = runtime().library
     read = [each for each in inputs for _ in range(directions)]
-    parts = [part for out in outs for part in out.split(width, -1)]
+    parts = [part for out in outs for part in torch.split(out, width, -1)]
     if library is None:
         return [reference(*each) for each in zip(layers, read, states, parts, strict=True)]
     read = [each if _has_rows(each) else each.contiguous() for each in read]

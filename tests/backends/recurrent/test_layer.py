@@ -132,8 +132,8 @@ def run_with(threads: int, made: list[Layer], x: Tensor, directions: int) -> lis
 
 @needs_compiler
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("layers, directions", [(1, 1), (3, 1), (1, 2), (3, 2)])
-@pytest.mark.parametrize("steps, batch", [(16, 1), (49, 1), (33, 3), (24, 8)])
+@pytest.mark.parametrize(("layers", "directions"), [(1, 1), (3, 1), (1, 2), (3, 2)])
+@pytest.mark.parametrize(("steps", "batch"), [(16, 1), (49, 1), (33, 3), (24, 8)])
 def test_threads_change_nothing(
     kind: str, layers: int, directions: int, steps: int, batch: int
 ) -> None:
