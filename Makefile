@@ -34,18 +34,22 @@ $(VENV)/demo: $(VENV)/base requirements-demo.txt
 
 $(VENV)/sweep: $(VENV)/test requirements-sweep.txt
 	$(PIP) --no-deps --requirement requirements-sweep.txt
+	$(COMPILE)
 	touch $@
 
 $(VENV)/zoo: $(VENV)/test requirements-zoo.txt
 	$(PIP) --no-deps --requirement requirements-zoo.txt
+	$(COMPILE)
 	touch $@
 
 $(VENV)/docs: $(VENV)/base
 	$(PIP) --editable ".[docs]"
+	$(COMPILE)
 	touch $@
 
 $(VENV)/release: $(VENV)/base
 	$(PIP) --editable ".[release]"
+	$(COMPILE)
 	touch $@
 
 demo: $(VENV)/demo

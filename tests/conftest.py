@@ -5,9 +5,11 @@ from __future__ import annotations
 import copy
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from syrupy.assertion import SnapshotAssertion
 
 # Read when Inductor is first imported, here and in the processes that tests start. The generated
@@ -15,8 +17,9 @@ from syrupy.assertion import SnapshotAssertion
 # that import torch, and one more that tries whether this CPU runs its own instruction set.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 os.environ.setdefault("TORCHINDUCTOR_VEC_ISA_OK", "1")
-# Read when torch is first imported. Two processes have two threads each; those that wait for work
-# would keep the cores from those that have some, which doubles the time of tests of kernels.
+# Read when torch is first imported. Two processes fill two cores with a thread each. Tests of kernels
+# have two threads: those that wait for work would keep the cores from those that have some.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Tests of the operators that torch has name these; tests/backends/direct asks for plans.
@@ -29,6 +32,8 @@ from tests.sampled import mark_sampled, mark_swept
 from tests.snapshot import DotSnapshotExtension
 
 fast_linker.use()
+
+BACKENDS = Path(__file__).parent / "backends"
 
 # Begun first: a file is run by one process, and the other would wait for these in the end. The
 # first compiles Inductor's headers for both processes, so the second does not compile.
@@ -73,6 +78,18 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)  # one export makes more than the default's 700 objects
+
+
+@pytest.fixture(autouse=True)
+def threads_of_kernels(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give tests of backends two threads, as kernels divide work among threads."""
+    if not request.path.is_relative_to(BACKENDS):
+        yield
+        return
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
