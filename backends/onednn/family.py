@@ -125,7 +125,7 @@ def _activation_function(candidate: Candidate) -> str | None:
     if _adds(candidate) or not candidate.behind:
         return None
     known = post_op(candidate.behind[0])
-    kind = _kind(candidate)
+    kind = str(candidate.anchor.target).split(".")[1]
     if len(candidate.behind) > 1 or known is None or known.name not in FUSED_BY[kind]:
         behind = ", ".join(str(node.target) for node in candidate.behind)
         return f"the {kind} kernel does not fuse {behind}"
@@ -135,10 +135,6 @@ def _activation_function(candidate: Candidate) -> str | None:
 def _adds(candidate: Candidate) -> bool:
     """Whether the match continues with a sum, which the operator itself does not compute."""
     return any(node.target in _ADDS for node in candidate.behind[:1])
-
-
-def _kind(candidate: Candidate) -> str:
-    return str(candidate.anchor.target).split(".")[1]
 
 
 def _float_dtype(candidate: Candidate) -> torch.dtype:

@@ -59,8 +59,10 @@ def _run(
     elif batch_first:
         x = x.transpose(0, 1)
     count = layers * directions
-    made = [_layer(at, count, weights, scales, biases, kind) for at in range(count)]
-    made = [_reversed(each) if bidirectional and at % 2 else each for at, each in enumerate(made)]
+    made = [
+        _layer(at, count, weights, scales, biases, kind, reverse=bidirectional and at % 2 == 1)
+        for at in range(count)
+    ]
     first = [State(hx[0][at], hx[1][at] if kind == "lstm" else None) for at in range(count)]
     width = directions * hx[0].shape[-1]
     outs = [_empty(x, width, batch_first and batched and at == layers - 1) for at in range(layers)]
@@ -97,10 +99,6 @@ def _empty(x: Tensor, width: int, batch_first: bool) -> Tensor:
     return x.new_empty(steps, batch, width)
 
 
-def _reversed(layer: Layer) -> Layer:
-    return Layer(layer.kind, layer.of_input, layer.of_state, layer.projection, reverse=True)
-
-
 def _layer(
     at: int,
     count: int,
@@ -108,6 +106,8 @@ def _layer(
     scales: list[Tensor],
     biases: list[Tensor],
     kind: str,
+    *,
+    reverse: bool,
 ) -> Layer:
     """Return number ``at`` of ``count`` layers and directions."""
     size = len(weights) // count
@@ -115,7 +115,7 @@ def _layer(
     first, second, *rest = (
         Weight(weights[at * size + k], scales[at * size + k], own[k]) for k in range(size)
     )
-    return Layer(kind, first, second, rest[0] if rest else None)
+    return Layer(kind, first, second, rest[0] if rest else None, reverse)
 
 
 def _fake(

@@ -156,7 +156,7 @@ def _annotations(
             Annotation(
                 template=match.label,
                 match=match.anchor.name,
-                kind=_kind(match.anchor),
+                kind=str(match.anchor.target).split(".")[1].removesuffix("_"),
                 kernel=match.template.kernel,
                 reach=match.template.reach,
                 inputs=tuple(
@@ -205,7 +205,3 @@ def _pairs(path: str, edges: list[Edge]) -> tuple[tuple[str, Site], ...]:
     """Tie every element of a list argument to its first element."""
     first = Site(path, edges[0].node.name, edges[0].slot)
     return tuple((edge.slot, first) for edge in edges[1:])
-
-
-def _kind(anchor: Node) -> str:
-    return str(anchor.target).split(".")[1].removesuffix("_")

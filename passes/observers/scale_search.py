@@ -89,7 +89,7 @@ def best_scales(block: Block, integers: IntegerRange) -> Tensor:
     low = torch.maximum(low.clamp(min=whole * _SHRINK), least)
     grow = 1 + max(_GROW, _CHANCE / math.sqrt(max(rows.shape[1], 1)))
     high = torch.maximum(torch.maximum(whole, block.around) * grow, low)
-    spread, around = _counts(rows.shape[1])
+    spread, around = next(counts for up_to, *counts in _COUNTS if rows.shape[1] <= up_to)
     step = (high - low) / (spread - 1)
     places = torch.arange(spread, dtype=rows.dtype, device=rows.device)
     found = error_of.least(low + step * places.unsqueeze(1))
@@ -97,10 +97,6 @@ def best_scales(block: Block, integers: IntegerRange) -> Tensor:
     places = torch.linspace(-1, 1, around + 2, device=rows.device)[1:-1]
     found = error_of.least((best + step * places.unsqueeze(1)).clamp(min=low))
     return _nearer(found, (best, error))[0]
-
-
-def _counts(length: int) -> tuple[int, int]:
-    return next((spread, around) for up_to, spread, around in _COUNTS if length <= up_to)
 
 
 def _nearer(found: tuple[Tensor, Tensor], best: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -120,17 +120,14 @@ def break_down(repeats: Sequence[Repeat], kernels: Sequence[KernelCall] = ()) ->
         for index in range(len(names))
     )
     whole = statistics.median(repeat.whole for repeat in repeats)
-    if [_operator(named) for named in kernels] != names:
+    # The profiler knows no overloads.
+    if [named.kernel.partition(".")[0] for named in kernels] != names:
         return Breakdown(sites, whole)
     named_sites = tuple(
         replace(site, site=str(named.site), kernel=named.kernel)
         for named, site in zip(kernels, sites, strict=True)
     )
     return Breakdown(named_sites, whole)
-
-
-def _operator(named: KernelCall) -> str:
-    return named.kernel.partition(".")[0]  # the profiler knows no overloads
 
 
 def _during(call: OperatorCall, executions: Sequence[Execution]) -> list[Execution]:

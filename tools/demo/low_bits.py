@@ -188,9 +188,8 @@ def _over_bits(found: Recovery) -> Panel:
         line("trained", lambda row: row.int8),
         line("trained, learned scales", lambda row: row.learned_int8),
     )
-    return Panel(
-        f"{found.network}: after {_epochs(found)} epochs", "bits of a weight", places, lines
-    )
+    title = f"{found.network}: after {len(found.rows[0].trained) - 1} epochs"
+    return Panel(title, "bits of a weight", places, lines)
 
 
 def _over_epochs(found: Recovery) -> Panel:
@@ -208,10 +207,6 @@ def _over_epochs(found: Recovery) -> Panel:
         line("trained, learned scales", row.learned),
     )
     return Panel(f"{found.network}: {row.bits} bits", "epochs of training", places, lines)
-
-
-def _epochs(found: Recovery) -> int:
-    return len(found.rows[0].trained) - 1
 
 
 def _table(found: Recovery) -> Table:

@@ -40,7 +40,7 @@ def template_parts(report: DoctorReport) -> Iterator[Table | Text]:
 
 def templates_table(report: DoctorReport) -> Table:
     """Return a row for every template; untried routes have no column."""
-    compiles = _compiled(report.templates)
+    compiles = any(row.compiled is not None for row in report.templates)
     table = _table("template", "mode", "promises", "lowered", *(["compiled"] if compiles else []))
     table.title = f"backend {report.backend}"
     for column in table.columns:
@@ -87,10 +87,6 @@ def _legend(rows: Sequence[TemplateRow]) -> str:
     if any(row.on_request for row in rows):
         lines.append("(*): only where a rule of the config asks for it.")
     return "\n".join(lines)
-
-
-def _compiled(rows: Sequence[TemplateRow]) -> bool:
-    return any(row.compiled is not None for row in rows)
 
 
 def _table(*columns: str) -> Table:

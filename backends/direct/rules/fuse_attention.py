@@ -26,8 +26,7 @@ _MASKS = 2
 def fuse_attention(program: Program) -> None:
     """Replace ``matmul, add of masks, softmax, matmul`` of integers by one step each.
 
-    Not on CPUs with AMX, whose tiles multiply whole matrices:
-    which is faster there was not measured.
+    Not on CPUs with AMX, whose tiles multiply whole matrices: which is faster was not measured.
     """
     if host().name == "amx":
         return
@@ -79,6 +78,7 @@ class _Parts(NamedTuple):
             and all(_only_reader(each, program) is not None for each in inner)
             # None is a view in another order, or of other dimensions.
             and all(each.layout.is_contiguous() and each.layout.shape == shape for each in reads)
+            and all(each.other.layout.shape == shape for each in self.masks if each.other)
         )
 
     def replace_in(self, program: Program) -> None:
@@ -109,9 +109,7 @@ class _Parts(NamedTuple):
 
 
 def _adds_mask(step: Pointwise) -> bool:
-    other = step.other
-    adds = step.combine == "add" and other is not None and not step.post
-    return adds and other is not None and not (step.source.is_integer or other.is_integer)
+    return step.combine == "add" and not step.post and not any(x.is_integer for x in step.reads())
 
 
 def _is_of_integers(step: MatMul) -> bool:
