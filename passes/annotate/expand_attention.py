@@ -156,9 +156,17 @@ class _Expansion:
         """Return -inf right of the diagonal, and 0 elsewhere."""
         query, key, _ = _operands(self._node)
         sizes = [self._length(query, -2), self._length(key, -2)]
+        lengths = [_size(query, -2), _size(key, -2)]
+        value = scores.meta["val"].new_full(lengths, -math.inf)
         # Not like the scores: what depends on them would part a region around it.
-        of = {"dtype": scores.meta["val"].dtype, "device": scores.meta["val"].device}
-        return self._call(_TRIU, self._call(_FULL, sizes, -math.inf, **of), 1)
+        filled = self._editor.call(
+            _FULL,
+            (sizes, -math.inf),
+            before=self._node,
+            kwargs={"dtype": value.dtype, "device": value.device},
+            val=value,
+        )
+        return self._call(_TRIU, filled, 1)
 
     def _sizes(self) -> list[int | Node]:
         """Return the shape of the attention's result."""
