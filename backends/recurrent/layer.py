@@ -106,7 +106,7 @@ def _has_rows(x: Tensor) -> bool:
 
 def _pointers(layer: Layer, x: Tensor, state: State, out: Tensor) -> LayerPointers:
     weights = [each for each in (layer.of_input, layer.of_state, layer.projection) if each]
-    biases = [each.bias.data_ptr() for each in weights[:2] if each.bias is not None]
+    biases = [None if each.bias is None else each.bias.data_ptr() for each in weights[:2]]
     return LayerPointers(
         tuple(each.integers.data_ptr() for each in weights),
         tuple(each.scales.data_ptr() for each in weights),

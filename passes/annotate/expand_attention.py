@@ -19,10 +19,10 @@ from quantfx.patterns.schema import argument_value, resolve_op
 
 ATTENTION = resolve_op("aten.scaled_dot_product_attention.default")
 _ADD = resolve_op("aten.add.Tensor")
-_FULL = resolve_op("aten.full.default")
 _MASKED_FILL = resolve_op("aten.masked_fill.Scalar")
 _MATMUL = resolve_op("aten.matmul.default")
 _MUL = resolve_op("aten.mul.Tensor")
+_NEW_FULL = resolve_op("aten.new_full.default")
 _NOT = resolve_op("aten.logical_not.default")
 _RESHAPE = resolve_op("aten.reshape.default")
 _SAFE_SOFTMAX = resolve_op("aten._safe_softmax.default")
@@ -156,17 +156,7 @@ class _Expansion:
         """Return -inf right of the diagonal, and 0 elsewhere."""
         query, key, _ = _operands(self._node)
         sizes = [self._length(query, -2), self._length(key, -2)]
-        lengths = [_size(query, -2), _size(key, -2)]
-        value = scores.meta["val"].new_full(lengths, -math.inf)
-        # Not like the scores: what depends on them would part a region around it.
-        filled = self._editor.call(
-            _FULL,
-            (sizes, -math.inf),
-            before=self._node,
-            kwargs={"dtype": value.dtype, "device": value.device},
-            val=value,
-        )
-        return self._call(_TRIU, filled, 1)
+        return self._call(_TRIU, self._call(_NEW_FULL, scores, sizes, -math.inf), 1)
 
     def _sizes(self) -> list[int | Node]:
         """Return the shape of the attention's result."""

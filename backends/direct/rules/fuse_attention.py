@@ -55,7 +55,7 @@ class _Parts(NamedTuple):
     def around(cls, softmax: Softmax, program: Program) -> _Parts | None:
         """Return the attention of ``softmax``; None if it is none, or others read its values."""
         masks: list[Pointwise] = []
-        before = _maker(softmax.source, program)
+        before = _maker(softmax.source, program)  # scores are added to: a mask is the right operand
         while isinstance(before, Pointwise) and _adds_mask(before) and len(masks) < _MASKS:
             masks.insert(0, before)
             before = _maker(before.source, program)
@@ -66,26 +66,38 @@ class _Parts(NamedTuple):
         return found if found._fits(program) else None
 
     def _fits(self, program: Program) -> bool:
-        inner = (self.scores, *self.masks, self.softmax)
-        reads = (*(each.source for each in self.masks), self.softmax.source, self.result.source)
+        floats = (self.scores, *self.masks)
+        own = {each.result.buffer for each in floats}
+        weights, seen = self.softmax.result, self.result.source
+        written = [each.result for each in (*floats, self.softmax)]
+        read = [*(each.source for each in self.masks), self.softmax.source, seen]
         shape = self.scores.result.layout.shape
         return (
             _is_of_integers(self.scores)
             and _is_of_integers(self.result)
-            and self.result.source.buffer is self.softmax.result.buffer
+            and seen.buffer is weights.buffer
+            and (seen.scale, seen.zero_point) == (weights.scale, weights.zero_point)
             and not (self.softmax.post or self.softmax.causal)
-            and self.scores.result.layout.dtype.is_floating_point
-            and all(_only_reader(each, program) is not None for each in inner)
-            # None is a view in another order, or of other dimensions.
-            and all(each.layout.is_contiguous() and each.layout.shape == shape for each in reads)
-            and all(each.other.layout.shape == shape for each in self.masks if each.other)
+            and not any(each.result.is_integer for each in floats)
+            and all(_only_reader(each, program) is not None for each in (*floats, self.softmax))
+            and all(
+                each.buffer not in own and each.layout.shape == shape for each in self._summands
+            )
+            # Nothing is a view in another order, or of other dimensions.
+            and all(x.layout.shape == shape and x.layout.is_contiguous() for x in written + read)
+            and shape.numel() > 0
         )
+
+    @property
+    def _summands(self) -> list[Value]:
+        """The masks themselves."""
+        return [each.other for each in self.masks if each.other is not None]
 
     def replace_in(self, program: Program) -> None:
         """Put one step in the place of all, and drop copies that they alone read."""
         steps = [self.scores, *self.masks, self.softmax, self.result]
         key, value = (_unflipped(each.weight, program) for each in (self.scores, self.result))
-        masks = [each.other for each in self.masks]
+        masks = self._summands
         weights = self.softmax.result
         made = Attention(
             source=self.scores.source,

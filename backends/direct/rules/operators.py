@@ -8,6 +8,7 @@ import torch
 from torch.fx import Node
 
 from quantfx.backends.direct.rules.anchors import PRODUCTS, add_product, product
+from quantfx.backends.direct.rules.filled import NEW_FULL, TRIU, new_full, triu
 from quantfx.backends.direct.rules.interpolate import INTERPOLATIONS, interpolate
 from quantfx.backends.direct.rules.moves import MOVES, pad, rearranged
 from quantfx.backends.direct.rules.norms import (
@@ -299,6 +300,7 @@ def rules() -> dict[Any, Rule]:
     found[resolve_op("aten.cat.default")] = found[_STACK] = _cat
     found |= {GROUP_NORM: group_norm, INSTANCE_NORM: group_norm}
     found[resolve_op("aten.prelu.default")] = _prelu
+    found |= {NEW_FULL: new_full, TRIU: triu}
     found |= dict.fromkeys(MOVES, rearranged)
     found |= dict.fromkeys(INTERPOLATIONS, interpolate)
     found[ATTENTION] = attention

@@ -47,6 +47,7 @@ def matmul(translation: Translation, task: Task) -> Value:
 
 def _multiply_integers(translation: Translation, task: Task, left: Value, right: Value) -> Value:
     """Compute ``q(post(left @ right))`` in one step, which adds the products up in 32 bits."""
+    _require_products(task, left)
     shape = translation.shapes[task.base].shape
     dtype = torch.float32 if task.quantize is None else torch.uint8
     result = translation.result(task, in_order(shape, dtype), any_order=False)
@@ -106,6 +107,7 @@ def multiply(
         groups: Number of groups of the result's heads; with groups the operands have one more
             dimension.
     """
+    _require_products(task, left)
 
     def step(result: Value) -> MatMul:
         seen = result.seen_as(in_groups(result.layout, groups)) if groups > 1 else result
@@ -124,6 +126,13 @@ def multiply(
     rounding = translation.limits(replace(task, post=()))
     step_behind = Pointwise(source=exact, result=result, **rounding)
     return translation.add(step_behind, task, *edges, task.base)
+
+
+def _require_products(task: Task, left: Value) -> None:
+    if not left.layout.shape[-1]:
+        raise Untranslatable(
+            task.base, "it multiplies nothing, and oneDNN leaves its result unwritten"
+        )
 
 
 def in_groups(layout: Tensor, groups: int) -> Tensor:

@@ -195,12 +195,13 @@ struct Attention : Step {
     name = "attention";
     check(given.scores);
     check(given.epilogue);
-    if (given.scores.count == 1 && given.scores.ops[0].kind == QFX_LINEAR && !given.scores.ops[0].beta) {
-      given.query.scale *= given.scores.ops[0].alpha;  // in one multiplication
+    double scale = g.query.scale * g.key.scale;
+    if (g.scores.count == 1 && g.scores.ops[0].kind == QFX_LINEAR && !g.scores.ops[0].beta) {
+      scale *= g.scores.ops[0].alpha;  // in one multiplication
       given.scores.count = 0;
     }
     rows = size(g.query, 2), width = size(g.query, 1), length = size(g.key, 1), out = size(g.value, 1);
-    of_scores = {(float)(given.query.scale * g.key.scale), g.query.zero_point, zero_of(g.key), width};
+    of_scores = {(float)scale, g.query.zero_point, zero_of(g.key), width};
     of_result = {(float)(g.weight_scale * g.value.scale), g.weight_zero_point, zero_of(g.value), length};
   }
 

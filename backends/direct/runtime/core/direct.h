@@ -138,7 +138,7 @@ typedef struct {
  * summed exactly on this machine is not to be added. */
 typedef struct {
   qfx_tensor query, key, value, result; /* (..., M, D), (..., D, N), (..., N, E), (..., M, E) */
-  qfx_tensor masks[2];                  /* float32 (..., M, N), broadcast by strides of 0 */
+  qfx_tensor masks[2];                  /* floats (..., M, N), broadcast by strides of 0 */
   int32_t mask_count;
   int32_t empty_is_zero;                /* as of a softmax */
   double weight_scale;                  /* of the softmax's integers, which are bytes */

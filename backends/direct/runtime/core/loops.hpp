@@ -233,6 +233,7 @@ inline int64_t row_count(const qfx_tensor& tensor) {
 // Turns values into powers of e, of the largest value 1, and returns their sum. Nothing but -inf becomes
 // zeros if wanted, and NaN otherwise.
 inline float exponentials(float* v, int64_t count, bool empty_is_zero) {
+  if (!count) return 1.0f;
   float largest = v[0], sum = 0;
 #pragma omp simd reduction(max : largest)
   for (int64_t i = 0; i < count; i++) largest = v[i] > largest ? v[i] : largest;

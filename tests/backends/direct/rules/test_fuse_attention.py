@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from itertools import product
 from typing import Any
 
@@ -20,6 +21,7 @@ from quantfx.backends.direct.rules import fuse_attention
 from quantfx.backends.direct.runtime.plan import Plan
 from quantfx.backends.direct.runtime.steps import Attention, Lookup, Softmax
 from quantfx.backends.direct.runtime.values import layout_of
+from quantfx.patterns.errors import QuantfxWarning
 from quantfx.tools.models.seeded import seeded
 from tests import unchecked
 from tests.backends.direct.qdq_cases import A, Draw, QParams, make_graph, quantize, round_trip
@@ -191,19 +193,31 @@ def test_values_inside_are_those_of_steps_one_by_one() -> None:
     torch.testing.assert_close(inside[scores], graph(*inputs)[1], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("view", ["turned", "flat"])
-def test_a_view_in_between_is_not_passed_over(view: str) -> None:
-    """Of square scores, so that shapes alone do not tell; or of batches in one dimension."""
+def between(name: str, scores: Any, mask: Any) -> Any:
+    """Return what a softmax is taken of: something that is no mask added to scores."""
+    turned = A.transpose.int(scores, -1, -2)
+    return {
+        "turned before": lambda: A.add.Tensor(turned, mask),
+        "turned behind": lambda: A.transpose.int(A.add.Tensor(scores, mask), -1, -2),
+        "flat": lambda: A.add.Tensor(A.view.default(scores, [6, 5, 5]), mask),
+        "twice itself": lambda: A.add.Tensor(scores, scores),
+        "and itself turned": lambda: A.add.Tensor(scores, turned),
+        "rounded": lambda: round_trip(A.add.Tensor(scores, mask), U8),
+    }[name]()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["turned before", "turned behind", "flat", "twice itself", "and itself turned", "rounded"],
+)
+def test_what_is_no_mask_is_not_passed_over(name: str) -> None:
+    """Of square scores, so that shapes alone do not tell."""
 
     def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
         q, k, v = (round_trip(x, p) for x, p in zip(inputs, (U8, U7, S7), strict=False))
-        scores = A.matmul.default(q, A.transpose.int(k, -1, -2))
-        if view == "turned":
-            scores = A.transpose.int(scores, -1, -2)
-        else:
-            scores = A.view.default(scores, [6, 5, 5])
-        weights = A.softmax.int(A.add.Tensor(scores, inputs[3]), -1)
-        if view == "flat":
+        scores = A.mul.Tensor(A.matmul.default(q, A.transpose.int(k, -1, -2)), 0.3)
+        weights = A.softmax.int(between(name, scores, inputs[3]), -1)
+        if name == "flat":
             v = A.view.default(v, [6, 5, 8])
         return [quantize(A.matmul.default(round_trip(weights, SHARES), v), OUT)]
 
@@ -211,6 +225,46 @@ def test_a_view_in_between_is_not_passed_over(view: str) -> None:
     inputs = normal((2, 3, 5, 8), (2, 3, 5, 8), (2, 3, 5, 8), (5, 5))
     assert not is_fused(graph, inputs)
     close(graph, inputs)
+
+
+def test_weights_that_are_read_with_another_scale_are_a_step() -> None:
+    """Halved, which changes the scale and not the bytes."""
+
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        q, k, v = (round_trip(x, p) for x, p in zip(inputs, (U8, U7, S7), strict=True))
+        scores = A.matmul.default(q, A.transpose.int(k, -1, -2))
+        weights = A.mul.Tensor(round_trip(A.softmax.int(scores, -1), SHARES), 0.5)
+        half = SHARES._replace(scale=SHARES.scale / 2)
+        return [quantize(A.matmul.default(round_trip(weights, half), v), OUT)]
+
+    graph, inputs = make_graph(Draw(0), 3, build), normal(*SHAPES[0])
+    assert not is_fused(graph, inputs)
+    close(graph, inputs)
+
+
+@pytest.mark.parametrize("empty", ["query", "key"])
+def test_a_slice_of_nothing(empty: str) -> None:
+    """Empty within a region, whose inputs are not."""
+
+    def build(model: Any, inputs: tuple[Any, ...]) -> list[Any]:
+        q, k, v = (round_trip(x, p) for x, p in zip(inputs, (U8, U7, S7), strict=True))
+        if empty == "query":
+            q = A.slice.Tensor(q, -2, 0, 0)
+        else:
+            k, v = (A.slice.Tensor(each, -2, 0, 0) for each in (k, v))
+        scores = A.matmul.default(q, A.transpose.int(k, -1, -2))
+        return [quantize(A.matmul.default(round_trip(A.softmax.int(scores, -1), SHARES), v), OUT)]
+
+    graph, inputs = make_graph(Draw(0), 3, build), normal(*SHAPES[0])
+    region, (expected,) = Region(graph), graph(*inputs)
+    told = (
+        pytest.warns(QuantfxWarning, match="multiplies nothing")
+        if empty == "key"
+        else nullcontext()
+    )
+    with told:
+        (found,) = region(*inputs)
+    assert found.equal(expected)
 
 
 def test_amx_multiplies_whole_matrices(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +306,9 @@ def test_a_causal_network_is_one_region_of_one_attention() -> None:
     calls = region_calls(lambda: result.module(x))
     assert len(calls) == 1
     steps = calls[0][0].plan(calls[0][1]).program.steps
-    assert sum(isinstance(step, Attention) for step in steps) == 1
+    (step,) = (step for step in steps if isinstance(step, Attention))
+    assert step.mask is not None
+    assert step.mask.buffer.place == "constant"  # made once
     assert not any(
         isinstance(step, Lookup) and step.table for step in steps
     )  # it turns bytes itself
