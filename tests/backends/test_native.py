@@ -173,7 +173,8 @@ def test_fx_graph_mode_lets_values_pass() -> None:
     kept = quantize(model, X, reduce_range=True, observer="min_max")
     passed = quantize(model, X, reduce_range=True, observer="min_max", limits=False)
     assert "aten.clamp.default" not in [str(node.target) for node in passed.module.graph.nodes]
-    assert torch.equal(kept.module(X), passed.module(X))
+    near = X / 2  # Rounding takes what is at a limit one step past it.
+    assert torch.equal(kept.module(near), passed.module(near))
     assert not torch.allclose(passed.module(X * 4), kept.module(X * 4), atol=0.2)
 
 
