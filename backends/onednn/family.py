@@ -28,6 +28,7 @@ from quantfx.backends.onednn.ops import (
     QLINEAR_PREPACK,
     register_fakes,
 )
+from quantfx.backends.onednn.overflow_reason import overflow_reason
 from quantfx.backends.onednn.post_ops import FUSED_BY, NONE, PostOp, post_op
 from quantfx.backends.onednn.weight_reason import half_weight_reason, weight_reason
 from quantfx.passes.graph.editor import Editor
@@ -89,6 +90,7 @@ class OneDNN(KernelFamily):
             candidate.indirect("input", "weight")
             or self._activation(candidate)
             or weight_reason(candidate, editor)
+            or overflow_reason(candidate)
             or _result(candidate)
             or _activation_function(candidate)
         )

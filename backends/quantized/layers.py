@@ -14,6 +14,7 @@ from torch.fx import Node
 
 from quantfx.backends.checks.targets import host
 from quantfx.backends.onednn.conv_shape import pad_beforehand
+from quantfx.backends.onednn.overflow_reason import overflow_reason
 from quantfx.backends.onednn.weight_reason import weight_reason
 from quantfx.backends.quantized.engines import Engines, Transposed
 from quantfx.backends.quantized.family import NativeFamily, write_packed
@@ -71,6 +72,7 @@ class NativeLayers(NativeFamily):
             or unsigned_reason(candidate.dequantize("input"))
             or result_reason(candidate)
             or layer_reason(candidate, editor)
+            or overflow_reason(candidate)
             or self._engine_reason(candidate)
             or self._limit_reason(candidate)
             or self._bias_reason(candidate, editor)
